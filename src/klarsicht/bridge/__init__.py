@@ -1,0 +1,1 @@
+"""Bridge: what needs both wings, such as auditing a denoiser or denoising a corpus."""

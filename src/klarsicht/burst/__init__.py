@@ -1,0 +1,1 @@
+"""Burst: many short noisy exposures become one clean photograph."""
