@@ -1,0 +1,1 @@
+"""Per-pixel kernels: gather, weigh, sum; forward and exactly backward. Start at `windows.door`."""

@@ -1,0 +1,109 @@
+"""The programs of `sweep` on torch tensors: units of work, threads, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from klarsicht.numerics.windows import sweep
+from klarsicht.numerics.windows.programs import STRIP, Plan
+from klarsicht.numerics.windows.spec import KernelSpec
+
+BAND = 64  # least rows of taps in a unit: each unit reads R rows of frames more than it owns
+BITS = {torch.float32: np.uint32, torch.bfloat16: np.uint16}
+
+
+def speaks(taps: torch.Tensor, frames: torch.Tensor) -> bool:
+    """Whether these tensors are for the compiled path: on the CPU, float32 or bfloat16."""
+    on_cpu = taps.device.type == frames.device.type == "cpu"
+    return on_cpu and taps.dtype in BITS and frames.dtype in BITS
+
+
+def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
+    """Y_i, (B, N, C, H, W) in float32: each frame through its own kernels."""
+    out = torch.empty(frames.shape, dtype=torch.float32)
+    t, f = last(taps), bits(frames)
+
+    def unit(b: int, x0: int, x1: int, y0: int, y1: int) -> None:
+        q0 = y0 - (spec.upscale - 1) * (y0 == 0)
+        sweep.filter_band(Plan(spec, frames.shape[2]), spec.upscale, t, f, out.numpy(), b, x0, x1, q0, y1, room(spec, frames))
+
+    run(partial(unit, *where) for where in units(t.shape))
+    return out
+
+
+def gradients(
+    taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The gradients of sum_i <G_i, Y_i> with respect to taps and frames, in the dtype of each; None where unwanted."""
+    G = bits(grad.float())
+    d_taps = tap_gradient(taps, frames, spec, G) if wanted[0] else None
+    d_frames = frame_gradient(taps, frames, spec, G) if wanted[1] else None
+    return d_taps, d_frames
+
+
+def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G: Any) -> torch.Tensor:
+    out = torch.empty_like(taps, memory_format=torch.channels_last)
+    t, f, d = last(taps), bits(frames), last(out)
+
+    def unit(b: int, x0: int, x1: int, y0: int, y1: int) -> None:
+        room_ = room(spec, frames)
+        sweep.differentiate_band(Plan(spec, frames.shape[2]), spec.upscale, t, f, G, d, b, x0, x1, y0, y1, room_)
+
+    run(partial(unit, *where) for where in units(t.shape))
+    return out
+
+
+def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G: Any) -> torch.Tensor:
+    B, N, C, H, W = frames.shape
+    R, t = spec.radius, last(taps)
+    out = torch.zeros(B, N, C, H + 2 * R, W + 2 * R)
+
+    def unit(b: int, i: int) -> None:
+        one = sweep.scratch(spec, 1, C)
+        sweep.scatter_frame(Plan(spec, C), spec.upscale, t, G, out.numpy(), b, i, one)
+
+    run(partial(unit, b, i) for b in range(B) for i in range(N))
+    return out[..., R : R + H, R : R + W].to(frames.dtype).contiguous()
+
+
+def bits(x: torch.Tensor) -> Any:
+    """A contiguous tensor as the bits of its numbers."""
+    return x.detach().contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int16).numpy().view(BITS[x.dtype])
+
+
+def last(taps: torch.Tensor) -> Any:
+    """Taps as bits with channels last; a copy where the memory is ordered otherwise."""
+    return bits(taps.permute(0, 2, 3, 1))
+
+
+def room(spec: KernelSpec, frames: torch.Tensor) -> sweep.Scratch:
+    return sweep.scratch(spec, frames.shape[1], frames.shape[2])
+
+
+def units(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int, int]]:
+    """(burst, first column, last, first row, last): strips, cut into bands when there are threads to feed."""
+    B, h, w, _ = shape
+    strips = -(-w // STRIP)
+    bands = max(1, min(h // BAND, 4 * torch.get_num_threads() // (B * strips))) if torch.get_num_threads() > 1 else 1
+    edges = np.linspace(0, h, bands + 1).astype(int).tolist()
+    for b in range(B):
+        for y0, y1 in zip(edges, edges[1:], strict=False):
+            for x0 in range(0, w, STRIP):
+                yield b, x0, min(x0 + STRIP, w), y0, y1
+
+
+def run(jobs: Iterator[Callable[[], None]]) -> None:
+    """All of them, in as many threads as torch has; the compiled code holds no lock."""
+    if torch.get_num_threads() == 1:
+        for job in jobs:
+            job()
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()

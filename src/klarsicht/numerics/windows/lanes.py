@@ -1,0 +1,212 @@
+"""Sixteen pixels at a time: vectors of float32 for numba, written as LLVM instructions.
+
+One vector is one AVX-512 register, two of AVX2 or four of NEON. Lanes never mix in a sum, so results do not depend on
+the width of the machine. Numba's own vectoriser stops at half of that width and gives up where two arrays may overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.extending import intrinsic, models, register_model
+
+WIDTH = 16
+FLOAT, SHORT, WORD = ir.FloatType(), ir.IntType(16), ir.IntType(32)
+FLOATS, SHORTS, WORDS = (ir.VectorType(t, WIDTH) for t in (FLOAT, SHORT, WORD))
+
+
+class Lanes(types.Type):
+    """The numba type of one vector."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Lanes")
+
+
+LANES = Lanes()
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, FLOATS)
+
+
+def splat(value: float) -> ir.Constant:
+    return ir.Constant(FLOATS, [value] * WIDTH)
+
+
+def words(value: int) -> ir.Constant:
+    return ir.Constant(WORDS, [value] * WIDTH)
+
+
+class Pen:
+    """Writes vector instructions at the end of a block under construction."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context, self.builder = context, builder
+
+    def address(self, kind: Any, array: Any, index: Any) -> Any:
+        """The address of array[index]; no bounds check, no negative index."""
+        view = self.context.make_array(kind)(self.context, self.builder, value=array)
+        where = cgutils.unpack_tuple(self.builder, index) if index.type != cgutils.intp_t else [index]
+        return cgutils.get_item_pointer(self.context, self.builder, kind, view, where, wraparound=False)
+
+    def ahead(self, address: Any, offset: Any) -> Any:
+        """The address `offset` elements further on."""
+        step = offset if isinstance(offset, ir.Value) else cgutils.intp_t(offset)
+        return self.builder.gep(address, [step])
+
+    def load(self, address: Any) -> Any:
+        """Sixteen neighbours: float32 (or its bits), or bfloat16 as the upper halves of float32."""
+        if address.type.pointee != SHORT:
+            return self.builder.load(self.builder.bitcast(address, FLOATS.as_pointer()), align=4)
+        halves = self.builder.load(self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
+        wide = self.builder.shl(self.builder.zext(halves, WORDS), words(16))
+        return self.builder.bitcast(wide, FLOATS)
+
+    def store(self, value: Any, address: Any) -> None:
+        """Sixteen neighbours: float32 (or its bits), or bfloat16 rounded to nearest, ties to even."""
+        if address.type.pointee != SHORT:
+            self.builder.store(value, self.builder.bitcast(address, FLOATS.as_pointer()), align=4)
+            return
+        bits = self.builder.bitcast(value, WORDS)
+        odd = self.builder.and_(self.builder.lshr(bits, words(16)), words(1))
+        rounded = self.builder.add(bits, self.builder.add(odd, words(0x7FFF)))
+        halves = self.builder.trunc(self.builder.lshr(rounded, words(16)), SHORTS)
+        self.builder.store(halves, self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
+
+    def fma(self, a: Any, b: Any, c: Any | None) -> Any:
+        """a b + c; a b where there is nothing to add to."""
+        if c is None:
+            return self.builder.fmul(a, b)
+        kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
+        fused = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{WIDTH}f32")
+        return self.builder.call(fused, [a, b, c])
+
+    def plus(self, a: Any, b: Any | None) -> Any:
+        """a + b; a where there is nothing to add."""
+        return a if b is None else self.builder.fadd(a, b)
+
+    def total(self, values: Sequence[Any]) -> Any:
+        """A sum by halves: short chains keep the adders busy."""
+        if len(values) == 1:
+            return values[0]
+        half = len(values) // 2
+        return self.builder.fadd(self.total(values[:half]), self.total(values[half:]))
+
+    def transposed(self, rows: Sequence[Any]) -> list[Any]:
+        """A 16 x 16 block turned over, by exchanging blocks of side 1, 2, 4, 8."""
+        rows = list(rows)
+        for d in (1, 2, 4, 8):
+            low = [j if j & d == 0 else WIDTH + j - d for j in range(WIDTH)]
+            high = [j + d if j & d == 0 else WIDTH + j for j in range(WIDTH)]
+            for i in (i for i in range(WIDTH) if i & d == 0):
+                a, b = rows[i], rows[i + d]
+                rows[i], rows[i + d] = (
+                    self.builder.shuffle_vector(a, b, ir.Constant(WORDS, mask)) for mask in (low, high)
+                )
+        return rows
+
+
+@intrinsic
+def peek(typing: Any, array: Any, index: Any) -> Any:
+    """array[index], index not negative and not checked."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(Pen(context, builder).address(signature.args[0], *args))
+
+    return array.dtype(array, index), write
+
+
+@intrinsic
+def poke(typing: Any, value: Any, array: Any, index: Any) -> Any:
+    """array[index] = value, index not negative and not checked."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[0], Pen(context, builder).address(signature.args[1], *args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(array.dtype, array, index), write
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16], along the last axis."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen = Pen(context, builder)
+        return pen.load(pen.address(signature.args[0], *args))
+
+    return LANES(array, index), write
+
+
+@intrinsic
+def store(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] = lanes, along the last axis."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen = Pen(context, builder)
+        pen.store(args[0], pen.address(signature.args[1], *args[1:]))
+        return context.get_dummy_value()
+
+    return types.void(lanes, array, index), write
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a b + c, lane by lane."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return Pen(context, builder).fma(*args)
+
+    return LANES(LANES, LANES, LANES), write
+
+
+@intrinsic
+def times(typing: Any, a: Any, b: Any) -> Any:
+    """a b, lane by lane."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args)
+
+    return LANES(LANES, LANES), write
+
+
+@intrinsic
+def plus(typing: Any, a: Any, b: Any) -> Any:
+    """a + b, lane by lane."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args)
+
+    return LANES(LANES, LANES), write
+
+
+@intrinsic
+def everywhere(typing: Any, value: Any) -> Any:
+    """One float32 in all sixteen lanes."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), args[0], WORD(0))
+        return builder.shuffle_vector(one, one, ir.Constant(WORDS, [0] * WIDTH))
+
+    return LANES(types.float32), write
+
+
+@intrinsic
+def turn(typing: Any, source: Any, at: Any, hop: Any, target: Any, to: Any, leap: Any) -> Any:
+    """Sixteen runs of sixteen, `hop` elements apart in source, become sixteen runs `leap` apart in target."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen = Pen(context, builder)
+        first, last = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[3], *args[3:5])
+        counts = [cgutils.intp_t(j) for j in range(WIDTH)]
+        rows = [pen.load(pen.ahead(first, builder.mul(j, args[2]))) for j in counts]
+        for j, row in zip(counts, pen.transposed(rows), strict=True):
+            pen.store(row, pen.ahead(last, builder.mul(j, args[5])))
+        return context.get_dummy_value()
+
+    return types.void(source, at, types.intp, target, to, types.intp), write

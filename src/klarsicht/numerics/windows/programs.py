@@ -1,0 +1,218 @@
+"""The equations for sixteen pixels, unrolled: multiply out, weigh, and their adjoints, as straight vector code.
+
+A kernel-predicting network gives each pixel its own kernel, so nothing is shared between pixels and everything between
+the offsets of one pixel: the loops over sizes and offsets run here, while the code is generated, and all that is left for
+run time is loads, multiply-adds and stores. `sweep` runs these programs along the rows of an image.
+
+Letters: a_K, b_K column and row of size K, upsampled; k the fused kernel before its gain; g the gradient of an output;
+v that of k; d = (i, j) an offset from -R to R.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numba.core import types
+from numba.core.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
+
+from klarsicht.numerics.windows import lanes
+from klarsicht.numerics.windows.lanes import WIDTH, Pen, splat
+from klarsicht.numerics.windows.spec import KernelSpec
+
+# Scratch rows all have one length, so that every address in a program is a constant away from one corner: a strip of
+# columns of taps, from LEFT on, and room for the offsets of a kernel and for a vector that begins at the last column.
+STRIP, LEFT = 64, 16
+ROW = LEFT + STRIP + 32
+PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
+
+# Numba's cache on disk watches the file of the caller only: the digest makes an edit of the programs visible to it.
+_SOURCES = (Path(__file__), Path(lanes.__file__))
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What code is generated for: a spec, and how many planes share each kernel (1 to 4: they share its registers)."""
+
+    spec: KernelSpec
+    planes: int
+
+    @property
+    def depth(self) -> int:
+        """Rows D of a frame that the ring holds: a window and the second row of a seam."""
+        return 2 * self.spec.radius + 2
+
+
+class PlanType(types.Type):  # type: ignore[misc]
+    """A Plan as a type: each has code of its own."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        super().__init__(name=f"{plan!r}@{_DIGEST}")
+
+
+@typeof_impl.register(Plan)  # type: ignore[untyped-decorator]
+def _typeof(plan: Plan, context: Any) -> PlanType:
+    return PlanType(plan)
+
+
+register_model(PlanType)(models.OpaqueModel)
+
+
+@unbox(PlanType)  # type: ignore[untyped-decorator]
+def _unbox(kind: Any, value: Any, c: Any) -> Any:
+    return NativeValue(c.context.get_dummy_value())
+
+
+Offset = tuple[int, int]
+
+
+def offsets(spec: KernelSpec) -> list[Offset]:
+    """All d of the fused kernel; rows i and -i side by side, since one load of b[j] then serves both."""
+    R = spec.radius
+    return [(i, j) for r in range(R, -1, -1) for j in range(-R, R + 1) for i in sorted({-r, r})]
+
+
+def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
+    """The taps whose product each size adds to k at d: (a_K[i], b_K[j]), or the one entry of a full kernel."""
+    i, j = d
+    for s, K in enumerate(spec.sizes):
+        r = K // 2
+        if max(abs(i), abs(j)) > r:
+            continue
+        if spec.separable:
+            yield spec.starts[s] + r + i, spec.starts[s + len(spec.sizes)] + r + j
+        else:
+            yield (spec.starts[s] + (r + i) * K + r + j,)
+
+
+class Taps:
+    """The upsampled taps of sixteen pixels, loaded when first asked for.
+
+    Lines hold 3/4 of the taps already blended between rows, so that a fine pixel is p + p'/3, p' the neighbour on its
+    side: bilinear interpolation, half-pixel centres.
+    """
+
+    def __init__(self, pen: Pen, spec: KernelSpec, line: Any, side: Any) -> None:
+        self.pen, self.spec, self.line, self.side = pen, spec, line, side
+        self.known: dict[int, Any] = {}
+
+    def __getitem__(self, t: int) -> Any:
+        if t not in self.known:
+            here = self.pen.ahead(self.line, t * ROW)
+            p = self.pen.load(here)
+            if self.spec.upscale == 2:
+                p = self.pen.fma(self.pen.load(self.pen.ahead(here, self.side)), splat(1 / 3), p)
+            self.known[t] = p
+        return self.known[t]
+
+    def kernel(self, d: Offset) -> Any:
+        """k[d] = sum_K a_K[i] b_K[j], or the sum of the entries."""
+        total = None
+        for first, *second in parts(self.spec, d):
+            if second:
+                total = self.pen.fma(self[first], self[second[0]], total)
+            else:
+                total = self.pen.plus(self[first], total)
+        return total
+
+
+class Glass:
+    """The frame under sixteen pixels: plane c at offset d, by columns modulo upscale."""
+
+    def __init__(self, pen: Pen, plan: Plan, corner: Any) -> None:
+        self.pen, self.plan, self.corner = pen, plan, corner
+
+    def __getitem__(self, at: tuple[int, Offset]) -> Any:
+        c, (i, j) = at
+        across, odd = divmod(j, 2) if self.plan.spec.upscale == 2 else (j, 0)
+        row = 2 * self.plan.depth * c + i + self.plan.spec.radius
+        return self.pen.load(self.pen.ahead(self.corner, (row * PHASES + odd) * ROW + across))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def weigh(typing: Any, plan: Any, lines: Any, at: Any, side: Any, glass: Any, under: Any, out: Any, to: Any) -> Any:
+    """out_c = gain sum_d k[d] X_c[p + d], from lines[at], glass[under] to out[to]: a correlation, all planes at once."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen, plan = Pen(context, builder), signature.args[0].plan
+        taps = Taps(pen, plan.spec, pen.address(signature.args[1], *args[1:3]), args[3])
+        X = Glass(pen, plan, pen.address(signature.args[4], *args[4:6]))
+        chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]  # short sums, so that none waits for itself
+        for d in offsets(plan.spec):
+            k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
+            for c, chain in enumerate(chains):
+                chain[link] = pen.fma(k, X[c, d], chain.get(link))
+        first = pen.address(signature.args[6], *args[6:8])
+        for c, chain in enumerate(chains):
+            y = pen.fma(pen.total(list(chain.values())), splat(plan.spec.gain), None)
+            pen.store(y, pen.ahead(first, c * PHASES * ROW))
+        return context.get_dummy_value()
+
+    return types.void(plan, lines, at, types.intp, glass, under, out, to), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_out(typing: Any, plan: Any, lines: Any, at: Any, side: Any, k: Any, to: Any) -> Any:
+    """k[d] = gain sum_K a_K[i] b_K[j] into k[n, to ..], n counting d row by row."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen, spec = Pen(context, builder), signature.args[0].plan.spec
+        taps = Taps(pen, spec, pen.address(signature.args[1], *args[1:3]), args[3])
+        first = pen.address(signature.args[4], *args[4:6])
+        for i, j in offsets(spec):
+            n = (i + spec.radius) * spec.side + j + spec.radius
+            pen.store(pen.fma(taps.kernel((i, j)), splat(spec.gain), None), pen.ahead(first, n * ROW))
+        return context.get_dummy_value()
+
+    return types.void(plan, lines, at, types.intp, k, to), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def part_out(
+    typing: Any, plan: Any, lines: Any, at: Any, side: Any, g: Any, of: Any, glass: Any, under: Any, out: Any, to: Any
+) -> Any:
+    """The adjoint of weigh in the taps: v[d] = gain sum_c g_c X_c[p + d]; a_K'[i] = sum_j v b_K[j], b_K'[j] = sum_i v a_K[i]."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen, plan = Pen(context, builder), signature.args[0].plan
+        taps = Taps(pen, plan.spec, pen.address(signature.args[1], *args[1:3]), args[3])
+        source = pen.address(signature.args[4], *args[4:6])
+        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]))
+        first = pen.address(signature.args[8], *args[8:10])
+        gain = splat(plan.spec.gain)
+        planes = [pen.ahead(source, c * PHASES * ROW) for c in range(plan.planes)]
+        gs = [pen.fma(pen.load(plane), gain, None) for plane in planes]
+        v = {d: _gathered(pen, gs, X, d) for d in offsets(plan.spec)}
+        for s in range(len(plan.spec.sizes)):
+            for t, total in _adjoint(pen, taps, v, s).items():
+                pen.store(total, pen.ahead(first, t * ROW))
+        return context.get_dummy_value()
+
+    return types.void(plan, lines, at, types.intp, g, of, glass, under, out, to), write
+
+
+def _gathered(pen: Pen, gs: list[Any], X: Glass, d: Offset) -> Any:
+    """sum_c g_c X_c[p + d]."""
+    total = None
+    for c, g in enumerate(gs):
+        total = pen.fma(g, X[c, d], total)
+    return total
+
+
+def _adjoint(pen: Pen, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
+    """The gradients of the taps of size number s, whose products lie s - |S| from the end of every list of parts."""
+    gradient: dict[int, Any] = {}
+    for d in offsets(KernelSpec((taps.spec.sizes[s],))):
+        first, *second = list(parts(taps.spec, d))[s - len(taps.spec.sizes)]
+        if second:
+            b = second[0]
+            gradient[b] = pen.fma(v[d], taps[first], gradient.get(b))
+            gradient[first] = pen.fma(v[d], taps[b], gradient.get(first))
+        else:
+            gradient[first] = v[d]
+    return gradient
