@@ -156,7 +156,7 @@ def neighbour_graph(
 
     Args:
         features: (N, D), finite. All-zero rows are equal to each other and far from any other row x
-            (`euclidean` sqrt(1 + |x|^2), `concept` 1): blank maps are a crowd of their own, not everyone's centre.
+            (`euclidean` sqrt(1 + |x|^2), `concept` 1): blank maps are a crowd of their own.
         groups: (N,) integers; rows of one group (crops of one photograph, frames of one patient) are never
             neighbours. Without it every row is its own group.
         block: rows screened together; the peak of memory is about 12 block N bytes.

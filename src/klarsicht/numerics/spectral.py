@@ -1,0 +1,178 @@
+"""Spectral embedding of a neighbour graph: the smallest eigenpairs of its normalised Laplacian.
+
+Ng, Jordan and Weiss (2002), "On spectral clustering"; von Luxburg (2007), "A tutorial on spectral
+clustering"; Lapuschkin et al. (2019), Nature Communications 10:1096, for attributions (SpRAy).
+
+Two things that a bare Lanczos solver gets wrong are seen to here. A graph of c parts has the eigenvalue 0
+c times: parts are split first and solved alone. And one Krylov space holds one vector of each eigenspace:
+what was found is deflated, and the search goes on until nothing smaller is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg as dense
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
+
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.numerics.neighbours import NeighbourGraph
+
+Doubles = NDArray[np.float64]
+Pairs = tuple[Doubles, Doubles]
+
+DENSE = 512  # rows up to which a dense solver is the faster one
+KRYLOV = 60  # vectors kept by Lanczos: few restarts on the clustered end of the spectrum
+RESTARTS = 40  # then the graph is long and thin, and its factors are sparse: invert
+TOLERANCE = 1e-8
+SHIFT = 1e-6  # L + SHIFT is positive definite
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """N rows in d spectral coordinates.
+
+    Attributes:
+        raw: float64 (N, d), orthonormal eigenvectors of I - D^-1/2 W D^-1/2, largest entry of each positive.
+        values: float64 (d,), their eigenvalues, ascending, in [0, 2].
+        components: int32 (N,), the connected part of each row.
+    """
+
+    raw: Doubles
+    values: Doubles
+    components: NDArray[np.int32]
+
+    @property
+    def vectors(self) -> Doubles:
+        """float64 (N, d), rows of `raw` at length 1; a row that no eigenvector reaches stays 0."""
+        lengths = np.linalg.norm(self.raw, axis=1, keepdims=True)
+        unit: Doubles = np.divide(self.raw, lengths, out=np.zeros_like(self.raw), where=lengths > 0)
+        return unit
+
+
+def affinity(graph: NeighbourGraph) -> sparse.csr_array:
+    """float64 (N, N), sparse: 1 where either row is among the k nearest of the other."""
+    ends = np.arange(0, graph.indices.size + 1, graph.k, dtype=np.int32)
+    directed = sparse.csr_array(
+        (np.ones(graph.indices.size), graph.indices.ravel(), ends), (graph.n, graph.n)
+    )
+    return directed.maximum(directed.T).tocsr()
+
+
+def embed(affinity: sparse.csr_array, dimensions: int, seed: int = 0) -> Embedding:
+    """The `dimensions` smallest eigenpairs of the normalised Laplacian of a symmetric affinity (N, N).
+
+    Of equal eigenvalues, larger parts come first: with more parts than dimensions some are not reached.
+    The same seed gives the same bytes; it only draws start vectors.
+
+    Raises:
+        UsageError: dimensions outside 1..N.
+        InputError: an affinity that is not square, symmetric and non-negative.
+    """
+    _check(affinity, dimensions)
+    n = affinity.shape[0]
+    count, components = connected_components(affinity, directed=False)
+    members = np.split(np.argsort(components, kind="stable"), np.cumsum(np.bincount(components))[:-1])
+    solved = [smallest(affinity[rows][:, rows], dimensions, seed) for rows in members]
+    part = np.repeat(np.arange(count), [len(values) for values, _ in solved])
+    column = np.concatenate([np.arange(len(values)) for values, _ in solved])
+    values = np.concatenate([values for values, _ in solved])
+    order = np.lexsort((-np.bincount(components)[part], values))[:dimensions]
+    raw = np.zeros((n, len(order)))
+    for at, pair in enumerate(order):
+        raw[members[part[pair]], at] = solved[part[pair]][1][:, column[pair]]
+    return Embedding(raw, values[order], components)
+
+
+def smallest(W: sparse.csr_array, d: int, seed: int = 0) -> Pairs:
+    """The d (or all N) smallest eigenpairs of a *connected* graph's normalised Laplacian: (d,), (N, d)."""
+    degree = np.asarray(W.sum(axis=1)).ravel()
+    if len(degree) == 1:
+        return np.zeros(1), np.ones((1, 1))
+    scale = sparse.diags_array(1 / np.sqrt(degree))
+    M = (scale @ W @ scale).tocsr()
+    d = min(d, len(degree))
+    constant = np.sqrt(degree / degree.sum())
+    values, V = _dense(M, d) if len(degree) <= max(DENSE, 4 * d) else _sparse(M, d, constant, seed)
+    values[0], V[:, 0] = 0, constant
+    return values, V * np.sign(V[np.abs(V).argmax(0), np.arange(d)])
+
+
+def eigengap(values: Doubles) -> int:
+    """The number of clusters k in 1..d that the largest gap k -> k + 1 in ascending eigenvalues suggests.
+
+    d itself where all values are 0 (as many connected parts or more). von Luxburg (2007), section 8.3.
+    """
+    gaps = np.diff(values)
+    return int(gaps.argmax()) + 1 if gaps.size and gaps.max() > TOLERANCE else len(values)
+
+
+def _dense(M: sparse.csr_array, d: int) -> Pairs:
+    values, V = dense.eigh(np.eye(M.shape[0]) - M.toarray(), subset_by_index=(0, d - 1))
+    return np.maximum(values, 0), V
+
+
+def _sparse(M: sparse.csr_array, d: int, constant: Doubles, seed: int) -> Pairs:
+    """Lanczos on I + M; where it does not converge, on the inverse of I - M + SHIFT."""
+    try:
+        V = _leading(lambda x: x + M @ x, d, 2.0, constant, seed)
+    except ArpackNoConvergence:
+        L = (1 + SHIFT) * sparse.eye_array(M.shape[0]) - M
+        V = _leading(splu(L.tocsc()).solve, d, 1 / SHIFT, constant, seed)
+    return _rayleigh_ritz(M, V)
+
+
+def _leading(
+    apply: Callable[[Doubles], Doubles], d: int, largest: float, constant: Doubles, seed: int
+) -> Doubles:
+    """(N, d): leading eigenvectors of a positive semidefinite operator whose largest pair is known.
+
+    Found vectors are deflated until no eigenvalue above the least of them is left; every search starts at
+    a new random vector, for within an eigenspace the first start lies along what it found.
+    """
+    theta, V = np.array([largest]), constant[:, None]
+    random = np.random.default_rng(seed)
+    while True:
+        start = random.standard_normal(len(constant))
+        new, vectors = _lanczos(apply, (theta, V), max(1, d - len(theta)), start)
+        if len(theta) == d and new.max() <= theta.min() * (1 + 10 * TOLERANCE):
+            return V
+        theta, V = np.append(theta, new), np.column_stack((V, vectors))
+        order = np.argsort(-theta)[:d]
+        theta, V = theta[order], V[:, order]
+
+
+def _lanczos(apply: Callable[[Doubles], Doubles], found: Pairs, k: int, start: Doubles) -> Pairs:
+    """The k largest eigenpairs of an operator less those found."""
+    theta, V = found
+    n = len(start)
+    rest = LinearOperator((n, n), matvec=lambda x: apply(x) - V @ (theta * (V.T @ x)), dtype=np.float64)
+    pairs: Pairs = eigsh(
+        rest, k, which="LA", v0=start, ncv=max(KRYLOV, 3 * k), maxiter=RESTARTS, tol=TOLERANCE
+    )
+    return pairs
+
+
+def _rayleigh_ritz(M: sparse.csr_array, V: Doubles) -> Pairs:
+    """Eigenpairs of I - M within the span of V, ascending."""
+    Q, _ = np.linalg.qr(V)
+    values, mix = np.linalg.eigh(Q.T @ (Q - M @ Q))
+    return np.maximum(values, 0), Q @ mix
+
+
+def _check(affinity: Any, dimensions: int) -> None:
+    n = affinity.shape[0]
+    if affinity.shape != (n, n) or (affinity.data < 0).any() or abs(affinity - affinity.T).sum() > 0:
+        raise InputError(
+            "not an affinity",
+            got=f"shape {affinity.shape}",
+            rule="symmetric, non-negative, (N, N), large where rows are alike; as affinity(graph) gives",
+        )
+    if not 1 <= dimensions <= n:
+        raise UsageError("dimensions out of range", got=dimensions, rule=f"1 to {n} for {n} rows")
