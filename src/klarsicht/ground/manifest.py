@@ -1,0 +1,111 @@
+"""What made a run: its settings, what it was made from, and the versions it was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht import __version__
+from klarsicht.ground.errors import RunMismatch, StoreError
+
+Manifest = dict[str, Any]
+
+STORE_VERSION = 1
+# MIGRATIONS[v] turns a manifest of version v into one of version v + 1. Readers apply it in memory only.
+MIGRATIONS: dict[int, Callable[[Manifest], Manifest]] = {}
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "numba",
+    "torch",
+    "torchvision",
+    "zennit",
+    "zarr",
+    "pyarrow",
+    "pillow",
+)
+
+
+def new(wanted: Mapping[str, Any]) -> Manifest:
+    """A manifest of this version, of today and of the libraries installed here."""
+    header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": libraries()}
+    return header | {"created": datetime.now(UTC).isoformat(timespec="seconds"), **wanted}
+
+
+def libraries() -> dict[str, str]:
+    """Installed versions, read without importing anything."""
+    return {name: found for name in LIBRARIES if (found := _version(name))}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def migrated(manifest: Manifest) -> Manifest:
+    """The manifest in this version's form.
+
+    Raises:
+        StoreError: it was written by a newer klarsicht, or by something else.
+    """
+    if not isinstance(manifest, dict) or "store" not in manifest:
+        raise StoreError("manifest.json is not a run's", remedy="Choose another folder.")
+    if manifest["store"] > STORE_VERSION:
+        raise StoreError(
+            "the run was written by a newer klarsicht",
+            got=f"store version {manifest['store']}",
+            rule=f"this one reads up to {STORE_VERSION}",
+            remedy="Upgrade: pip install -U klarsicht.",
+        )
+    while (version := manifest["store"]) < STORE_VERSION:
+        manifest = MIGRATIONS[version](manifest) | {"store": version + 1}
+    return manifest
+
+
+def require_agreement(wanted: Mapping[str, Any], manifest: Manifest) -> None:
+    """Every wanted fact must stand in the manifest.
+
+    Raises:
+        RunMismatch: names the first that differs, and both values.
+    """
+    here, there = flat(wanted), flat({key: manifest.get(key) for key in wanted})
+    for key in here | there:
+        if here.get(key) != there.get(key):
+            raise RunMismatch(
+                f"the run was made with another {key}",
+                got=repr(here.get(key)),
+                rule=f"the run has {there.get(key)!r}",
+                remedy="Choose another --out, or repeat the run's own settings, data and model.",
+            )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def to_json(content: Any) -> bytes:
+    """JSON of plain values, paths, mappings and numpy's numbers and arrays."""
+    return json.dumps(content, indent=1, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

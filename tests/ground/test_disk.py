@@ -1,0 +1,94 @@
+"""Atomic files and locks. Oracles: the operating system's own refusals (file-size limits, flock, SIGKILL)."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from klarsicht.ground.disk import locked, sweep, write_atomically, writing
+from klarsicht.ground.errors import DiskFull, RunLocked, StoreError
+
+
+def raising(code):
+    def refuse(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_keeps_the_old_bytes_and_leaves_no_temporary_file(tmp_path, monkeypatch, call, code):
+    file = tmp_path / "a.json"
+    file.write_bytes(b"old")
+    monkeypatch.setattr(os, call, raising(code))
+    with pytest.raises(DiskFull, match=r"no space left.*resume"):
+        write_atomically(file, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_bytes() == b"old"
+
+
+def test_a_real_file_size_limit_is_disk_full(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DiskFull):
+            write_atomically(tmp_path / "a", bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_read_only_place_is_a_store_error(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(Path, "open", raising(code))
+    with pytest.raises(StoreError, match="cannot write") as caught:
+        write_atomically(tmp_path / "a", b"")
+    assert not isinstance(caught.value, DiskFull)
+
+
+def test_a_file_in_place_of_the_folder_is_a_store_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "a", b"")
+
+
+def test_other_errors_pass_unchanged(tmp_path):
+    with pytest.raises(ValueError, match="mine"), writing(tmp_path):
+        raise ValueError("mine")
+
+
+HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); f.write('4711'); f.flush(); "
+
+
+def test_lock_of_a_second_process_is_refused_with_its_pid_and_freed_by_its_death(tmp_path):
+    lock = tmp_path / "lock"
+    code = HOLD + "print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunLocked, match="4711"), locked(lock):
+            pass
+        other.kill()
+    with locked(lock):
+        assert lock.read_text() == str(os.getpid())
+
+
+def test_lock_is_given_back_when_its_body_fails(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path / "lock"):
+        raise KeyError
+    with locked(tmp_path / "lock"), pytest.raises(RunLocked), locked(tmp_path / "lock"):
+        pass
+
+
+def test_sweep_takes_leftovers_and_nothing_else(tmp_path):
+    for name in ["a/.x.json.12.tmp", "a/c.0.abc.partial", "a/mine.tmp", "b/x.json"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"mine.tmp", "x.json"}

@@ -1,0 +1,50 @@
+"""The exception tree keeps its promises: exit codes as drawn, four-part messages, safe between processes."""
+
+import pickle
+import re
+
+import pytest
+
+from klarsicht.ground import errors
+
+
+def subclasses(kind):
+    return [kind, *(deeper for child in kind.__subclasses__() for deeper in subclasses(child))]
+
+
+TREE = {
+    kind.__name__: kind for kind in subclasses(errors.KlarsichtError) if kind.__module__ == errors.__name__
+}
+
+
+def test_every_exit_code_is_the_one_drawn_in_the_docstring():
+    drawn = dict(re.findall(r"([A-Z][A-Za-z]+) +(\d) {4}", errors.__doc__))
+    assert {name: int(code) for name, code in drawn.items()} == {
+        name: kind.exit_code for name, kind in TREE.items() if name != "KlarsichtError"
+    }
+
+
+def test_message_is_what_got_rule_remedy():
+    error = errors.UsageError("kernel size", got=4, rule="must be odd", remedy="Try 3 or 5.")
+    assert str(error) == "kernel size; got 4; must be odd. Try 3 or 5."
+    assert str(errors.UsageError("no more to say")) == "no more to say"
+
+
+def test_got_may_be_zero():
+    assert str(errors.UsageError("workers", got=0)) == "workers; got 0"
+
+
+@pytest.mark.parametrize("kind", TREE.values(), ids=TREE)
+def test_survives_the_journey_between_processes(kind):
+    error = kind("a", got=1, rule="b", remedy="c")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert (copy.what, copy.got, copy.rule, copy.remedy) == ("a", 1, "b", "c")
+    assert str(copy) == str(error)
+
+
+def test_unknown_name_lists_near_matches_else_all():
+    assert str(errors.unknown_name("metric", "sinkorn", ["sinkhorn", "sliced"])).endswith(
+        "Did you mean sinkhorn?"
+    )
+    assert str(errors.unknown_name("metric", "xyz", ["b", "a"])).endswith("Known: a, b.")
