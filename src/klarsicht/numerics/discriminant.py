@@ -5,7 +5,7 @@ scatter that the split explains along the best direction, R^2 = p (1 - p) d^T S_
 least-squares fit of the membership), gives tau = p (1 - p) d^T S_w^-1 d = R^2 / (1 - R^2).
 
 Regularised by the total scatter, S_w + e S_t in place of S_w, this is tau = R^2 / (1 + e - R^2). One factor
-of S_t serves all candidates; a cluster whose sides do not scatter at all (S_w = 0) has the largest tau, 1 / e;
+of S_t serves all candidates; a cluster whose sides do not scatter at all (S_w = 0) has the largest tau, 1/e;
 and tau is invariant under every invertible affine map of the embedding.
 """
 
