@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from klarsicht.numerics.windows import sweep
-from klarsicht.numerics.windows.programs import STRIP, Plan
+from klarsicht.numerics.windows.lanes import STRIP
+from klarsicht.numerics.windows.programs import Plan
 from klarsicht.numerics.windows.spec import KernelSpec
 
 BAND = 64  # least rows of taps in a unit: each unit reads R rows of frames more than it owns
@@ -27,13 +28,15 @@ def speaks(taps: torch.Tensor, frames: torch.Tensor) -> bool:
 def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
     """Y_i, (B, N, C, H, W) in float32: each frame through its own kernels."""
     out = torch.empty(frames.shape, dtype=torch.float32)
-    t, f = last(taps), bits(frames)
+    t, f, plan = last(taps), bits(frames), Plan(spec, frames.shape[2])
 
-    def unit(b: int, x0: int, x1: int, y0: int, y1: int) -> None:
-        q0 = y0 - (spec.upscale - 1) * (y0 == 0)
-        sweep.filter_band(Plan(spec, frames.shape[2]), spec.upscale, t, f, out.numpy(), b, x0, x1, q0, y1, room(spec, frames))
+    def unit(b: int, y0: int, y1: int) -> None:
+        q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has one row of pixels
+        for x0 in range(0, t.shape[2], STRIP):
+            x1 = min(x0 + STRIP, t.shape[2])
+            sweep.filter_band(plan, spec.upscale, t, f, out.numpy(), b, x0, x1, q0, y1, room(spec, frames))
 
-    run(partial(unit, *where) for where in units(t.shape))
+    run(partial(unit, *where) for where in bands(t.shape))
     return out
 
 
@@ -49,13 +52,12 @@ def gradients(
 
 def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G: Any) -> torch.Tensor:
     out = torch.empty_like(taps, memory_format=torch.channels_last)
-    t, f, d = last(taps), bits(frames), last(out)
+    t, f, d, plan = last(taps), bits(frames), last(out), Plan(spec, frames.shape[2])
 
-    def unit(b: int, x0: int, x1: int, y0: int, y1: int) -> None:
-        room_ = room(spec, frames)
-        sweep.differentiate_band(Plan(spec, frames.shape[2]), spec.upscale, t, f, G, d, b, x0, x1, y0, y1, room_)
+    def unit(b: int, y0: int, y1: int) -> None:
+        sweep.differentiate_band(plan, spec.upscale, t, f, G, d, b, y0, y1, room(spec, frames))
 
-    run(partial(unit, *where) for where in units(t.shape))
+    run(partial(unit, *where) for where in bands(t.shape))
     return out
 
 
@@ -86,16 +88,12 @@ def room(spec: KernelSpec, frames: torch.Tensor) -> sweep.Scratch:
     return sweep.scratch(spec, frames.shape[1], frames.shape[2])
 
 
-def units(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int, int, int]]:
-    """(burst, first column, last, first row, last): strips, cut into bands when there are threads to feed."""
-    B, h, w, _ = shape
-    strips = -(-w // STRIP)
-    bands = max(1, min(h // BAND, 4 * torch.get_num_threads() // (B * strips))) if torch.get_num_threads() > 1 else 1
-    edges = np.linspace(0, h, bands + 1).astype(int).tolist()
-    for b in range(B):
-        for y0, y1 in zip(edges, edges[1:], strict=False):
-            for x0 in range(0, w, STRIP):
-                yield b, x0, min(x0 + STRIP, w), y0, y1
+def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """(burst, first row, last) of taps: whole bursts, cut where there are threads to feed."""
+    (B, h, *_), threads = shape, torch.get_num_threads()
+    count = 1 if threads == 1 else max(1, min(h // BAND, -(-4 * threads // B)))
+    edges = np.linspace(0, h, count + 1).astype(int).tolist()
+    return ((b, y0, y1) for b in range(B) for y0, y1 in zip(edges, edges[1:], strict=False))
 
 
 def run(jobs: Iterator[Callable[[], None]]) -> None:

@@ -14,6 +14,13 @@ from numba.core import cgutils, types
 from numba.core.extending import intrinsic, models, register_model
 
 WIDTH = 16
+
+# Scratch rows all have one length, so that every address in a program is a constant away from one corner: a strip of
+# columns of taps, from LEFT on, and room for the offsets of a kernel around them. An odd number of cache lines: rows
+# that began at the same place modulo 4096 would push one another out of the cache.
+STRIP, LEFT = 64, 16
+ROW = LEFT + STRIP + 32
+
 FLOAT, SHORT, WORD = ir.FloatType(), ir.IntType(16), ir.IntType(32)
 FLOATS, SHORTS, WORDS = (ir.VectorType(t, WIDTH) for t in (FLOAT, SHORT, WORD))
 
@@ -86,6 +93,13 @@ class Pen:
         fused = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{WIDTH}f32")
         return self.builder.call(fused, [a, b, c])
 
+    def column(self, address: Any, hop: int) -> Any:
+        """Sixteen numbers `hop` elements apart."""
+        lanes = ir.Constant(FLOATS, ir.Undefined)
+        for j in range(WIDTH):
+            lanes = self.builder.insert_element(lanes, self.builder.load(self.ahead(address, j * hop)), WORD(j))
+        return lanes
+
     def plus(self, a: Any, b: Any | None) -> Any:
         """a + b; a where there is nothing to add."""
         return a if b is None else self.builder.fadd(a, b)
@@ -133,12 +147,43 @@ def poke(typing: Any, value: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def as_float(typing: Any, bits: Any) -> Any:
+    """The float32 with these bits."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], FLOAT)
+
+    return types.float32(types.uint32), write
+
+
+@intrinsic
+def as_bits(typing: Any, value: Any) -> Any:
+    """The bits of a float32."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], WORD)
+
+    return types.uint32(types.float32), write
+
+
+@intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = Pen(context, builder)
         return pen.load(pen.address(signature.args[0], *args))
+
+    return LANES(array, index), write
+
+
+@intrinsic
+def load_next(typing: Any, array: Any, index: Any) -> Any:
+    """array[index + 16 : index + 32], along the last axis."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen = Pen(context, builder)
+        return pen.load(pen.ahead(pen.address(signature.args[0], *args), WIDTH))
 
     return LANES(array, index), write
 
@@ -163,6 +208,36 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
         return Pen(context, builder).fma(*args)
 
     return LANES(LANES, LANES, LANES), write
+
+
+def _every_second(start: int) -> Any:
+    @intrinsic
+    def pick(typing: Any, a: Any, b: Any) -> Any:
+        def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.shuffle_vector(*args, ir.Constant(WORDS, list(range(start, 2 * WIDTH, 2))))
+
+        return LANES(LANES, LANES), write
+
+    return pick
+
+
+evens, odds = _every_second(0), _every_second(1)  # of thirty-two neighbours in two vectors
+
+
+@intrinsic
+def zip_store(typing: Any, a: Any, b: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 32] = a[0], b[0], a[1], b[1], ..."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen = Pen(context, builder)
+        first = pen.address(signature.args[2], *args[2:])
+        for half in range(2):
+            order = [lane + side for lane in range(8 * half, 8 * half + 8) for side in (0, WIDTH)]
+            mixed = builder.shuffle_vector(args[0], args[1], ir.Constant(WORDS, order))
+            pen.store(mixed, pen.ahead(first, WIDTH * half))
+        return context.get_dummy_value()
+
+    return types.void(LANES, LANES, array, index), write
 
 
 @intrinsic
@@ -194,19 +269,3 @@ def everywhere(typing: Any, value: Any) -> Any:
         return builder.shuffle_vector(one, one, ir.Constant(WORDS, [0] * WIDTH))
 
     return LANES(types.float32), write
-
-
-@intrinsic
-def turn(typing: Any, source: Any, at: Any, hop: Any, target: Any, to: Any, leap: Any) -> Any:
-    """Sixteen runs of sixteen, `hop` elements apart in source, become sixteen runs `leap` apart in target."""
-
-    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
-        first, last = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[3], *args[3:5])
-        counts = [cgutils.intp_t(j) for j in range(WIDTH)]
-        rows = [pen.load(pen.ahead(first, builder.mul(j, args[2]))) for j in counts]
-        for j, row in zip(counts, pen.transposed(rows), strict=True):
-            pen.store(row, pen.ahead(last, builder.mul(j, args[5])))
-        return context.get_dummy_value()
-
-    return types.void(source, at, types.intp, target, to, types.intp), write

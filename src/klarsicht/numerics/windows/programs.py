@@ -1,4 +1,4 @@
-"""The equations for sixteen pixels, unrolled: multiply out, weigh, and their adjoints, as straight vector code.
+"""The equations for sixteen pixels, unrolled: multiply out, weigh, and the adjoint, as straight vector code.
 
 A kernel-predicting network gives each pixel its own kernel, so nothing is shared between pixels and everything between
 the offsets of one pixel: the loops over sizes and offsets run here, while the code is generated, and all that is left for
@@ -19,19 +19,15 @@ from typing import Any
 from numba.core import types
 from numba.core.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from klarsicht.numerics.windows import lanes
-from klarsicht.numerics.windows.lanes import WIDTH, Pen, splat
+from klarsicht.numerics.windows import lanes, turning
+from klarsicht.numerics.windows.lanes import ROW, Pen, splat
 from klarsicht.numerics.windows.spec import KernelSpec
 
-# Scratch rows all have one length, so that every address in a program is a constant away from one corner: a strip of
-# columns of taps, from LEFT on, and room for the offsets of a kernel and for a vector that begins at the last column.
-STRIP, LEFT = 64, 16
-ROW = LEFT + STRIP + 32
 PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
 
 # Numba's cache on disk watches the file of the caller only: the digest makes an edit of the programs visible to it.
-_SOURCES = (Path(__file__), Path(lanes.__file__))
-_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+_SOURCES = (__file__, lanes.__file__, turning.__file__)
+_DIGEST = hashlib.sha256(b"".join(Path(name).read_bytes() for name in _SOURCES)).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -91,23 +87,19 @@ def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
 
 
 class Taps:
-    """The upsampled taps of sixteen pixels, loaded when first asked for.
+    """The upsampled taps of sixteen pixels, blended between two rows when first asked for (upscale 2)."""
 
-    Lines hold 3/4 of the taps already blended between rows, so that a fine pixel is p + p'/3, p' the neighbour on its
-    side: bilinear interpolation, half-pixel centres.
-    """
-
-    def __init__(self, pen: Pen, spec: KernelSpec, line: Any, side: Any) -> None:
-        self.pen, self.spec, self.line, self.side = pen, spec, line, side
+    def __init__(self, pen: Pen, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
+        self.pen, self.spec, self.low, self.high, self.weights = pen, spec, low, high, weights
         self.known: dict[int, Any] = {}
 
     def __getitem__(self, t: int) -> Any:
         if t not in self.known:
-            here = self.pen.ahead(self.line, t * ROW)
-            p = self.pen.load(here)
+            a = self.pen.load(self.pen.ahead(self.low, t * ROW))
             if self.spec.upscale == 2:
-                p = self.pen.fma(self.pen.load(self.pen.ahead(here, self.side)), splat(1 / 3), p)
-            self.known[t] = p
+                c = self.pen.load(self.pen.ahead(self.high, t * ROW))
+                a = self.pen.fma(a, self.weights[0], self.pen.fma(c, self.weights[1], None))
+            self.known[t] = a
         return self.known[t]
 
     def kernel(self, d: Offset) -> Any:
@@ -134,66 +126,93 @@ class Glass:
         return self.pen.load(self.pen.ahead(self.corner, (row * PHASES + odd) * ROW + across))
 
 
+def _taps(pen: Pen, signature: Any, args: Any) -> Taps:
+    """From the leading arguments: plan, ring, low, high, weight of low, weight of high."""
+    ring = signature.args[1]
+    low, high = (pen.address(ring, args[1], at) for at in args[2:4])
+    return Taps(pen, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
+
+
 @intrinsic  # type: ignore[untyped-decorator]
-def weigh(typing: Any, plan: Any, lines: Any, at: Any, side: Any, glass: Any, under: Any, out: Any, to: Any) -> Any:
-    """out_c = gain sum_d k[d] X_c[p + d], from lines[at], glass[under] to out[to]: a correlation, all planes at once."""
+def weigh(
+    typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, glass: Any, under: Any, out: Any, to: Any
+) -> Any:
+    """out_c = gain sum_d k[d] X_c[p + d], from ring[low], ring[high] and glass[under] to out[to]: all planes at once."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, plan = Pen(context, builder), signature.args[0].plan
-        taps = Taps(pen, plan.spec, pen.address(signature.args[1], *args[1:3]), args[3])
-        X = Glass(pen, plan, pen.address(signature.args[4], *args[4:6]))
+        taps = _taps(pen, signature, args)
+        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]))
         chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]  # short sums, so that none waits for itself
         for d in offsets(plan.spec):
             k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
             for c, chain in enumerate(chains):
                 chain[link] = pen.fma(k, X[c, d], chain.get(link))
-        first = pen.address(signature.args[6], *args[6:8])
+        first = pen.address(signature.args[8], *args[8:10])
         for c, chain in enumerate(chains):
             y = pen.fma(pen.total(list(chain.values())), splat(plan.spec.gain), None)
             pen.store(y, pen.ahead(first, c * PHASES * ROW))
         return context.get_dummy_value()
 
-    return types.void(plan, lines, at, types.intp, glass, under, out, to), write
+    return types.void(plan, ring, low, high, near, far, glass, under, out, to), write
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def multiply_out(typing: Any, plan: Any, lines: Any, at: Any, side: Any, k: Any, to: Any) -> Any:
-    """k[d] = gain sum_K a_K[i] b_K[j] into k[n, to ..], n counting d row by row."""
+def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, k: Any, to: Any) -> Any:
+    """k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, spec = Pen(context, builder), signature.args[0].plan.spec
-        taps = Taps(pen, spec, pen.address(signature.args[1], *args[1:3]), args[3])
-        first = pen.address(signature.args[4], *args[4:6])
+        taps = _taps(pen, signature, args)
+        first = pen.address(signature.args[6], *args[6:8])
         for i, j in offsets(spec):
             n = (i + spec.radius) * spec.side + j + spec.radius
             pen.store(pen.fma(taps.kernel((i, j)), splat(spec.gain), None), pen.ahead(first, n * ROW))
         return context.get_dummy_value()
 
-    return types.void(plan, lines, at, types.intp, k, to), write
+    return types.void(plan, ring, low, high, near, far, k, to), write
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def part_out(
-    typing: Any, plan: Any, lines: Any, at: Any, side: Any, g: Any, of: Any, glass: Any, under: Any, out: Any, to: Any
+    typing: Any,
+    plan: Any,
+    ring: Any,
+    low: Any,
+    high: Any,
+    near: Any,
+    far: Any,
+    glass: Any,
+    under: Any,
+    g: Any,
+    of: Any,
+    d_ring: Any,
 ) -> Any:
-    """The adjoint of weigh in the taps: v[d] = gain sum_c g_c X_c[p + d]; a_K'[i] = sum_j v b_K[j], b_K'[j] = sum_i v a_K[i]."""
+    """The adjoint of weigh in the taps, added to d_ring[low] and d_ring[high].
+
+    v[d] = gain sum_c g_c X_c[p + d]; a_K'[i] = sum_j v[d] b_K[j], b_K'[j] = sum_i v[d] a_K[i].
+    """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, plan = Pen(context, builder), signature.args[0].plan
-        taps = Taps(pen, plan.spec, pen.address(signature.args[1], *args[1:3]), args[3])
-        source = pen.address(signature.args[4], *args[4:6])
+        taps = _taps(pen, signature, args)
         X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]))
-        first = pen.address(signature.args[8], *args[8:10])
-        gain = splat(plan.spec.gain)
-        planes = [pen.ahead(source, c * PHASES * ROW) for c in range(plan.planes)]
-        gs = [pen.fma(pen.load(plane), gain, None) for plane in planes]
+        source = pen.address(signature.args[8], *args[8:10])
+        to_low, to_high = (pen.address(signature.args[10], args[10], at) for at in args[2:4])
+        planes = [pen.load(pen.ahead(source, c * PHASES * ROW)) for c in range(plan.planes)]
+        gs = [pen.fma(plane, splat(plan.spec.gain), None) for plane in planes]
         v = {d: _gathered(pen, gs, X, d) for d in offsets(plan.spec)}
         for s in range(len(plan.spec.sizes)):
             for t, total in _adjoint(pen, taps, v, s).items():
-                pen.store(total, pen.ahead(first, t * ROW))
+                if plan.spec.upscale == 1:
+                    pen.store(total, pen.ahead(to_low, t * ROW))
+                    continue
+                for corner, weight in zip((to_low, to_high), taps.weights, strict=True):
+                    here = pen.ahead(corner, t * ROW)
+                    pen.store(pen.fma(total, weight, pen.load(here)), here)
         return context.get_dummy_value()
 
-    return types.void(plan, lines, at, types.intp, g, of, glass, under, out, to), write
+    return types.void(plan, ring, low, high, near, far, glass, under, g, of, d_ring), write
 
 
 def _gathered(pen: Pen, gs: list[Any], X: Glass, d: Offset) -> Any:

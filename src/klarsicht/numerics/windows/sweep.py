@@ -16,13 +16,29 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from klarsicht.numerics.windows.lanes import WIDTH, everywhere, fma, load, peek, plus, poke, store, times, turn
-from klarsicht.numerics.windows.programs import LEFT, PHASES, ROW, STRIP, multiply_out, part_out, weigh
+from klarsicht.numerics.windows.lanes import (
+    LEFT,
+    ROW,
+    STRIP,
+    WIDTH,
+    evens,
+    as_bits,
+    as_float,
+    everywhere,
+    load,
+    load_next,
+    odds,
+    peek,
+    poke,
+    store,
+    zip_store,
+)
+from klarsicht.numerics.windows.programs import PHASES, multiply_out, part_out, weigh
 from klarsicht.numerics.windows.spec import KernelSpec
+from klarsicht.numerics.windows.turning import turn, turn_back, turn_twice, turn_twice_back
 
-NEAR, FAR = np.float32(9 / 16), np.float32(3 / 16)  # 3/4 of (3/4, 1/4): see programs.Taps
-THIRD = np.float32(1 / 3)
-RAW = 2 * ROW + 2
+NEAR, FAR, THIRD = np.float32(9 / 16), np.float32(3 / 16), np.float32(1 / 3)  # 3/4 of (3/4, 1/4): see turning
+RAW = 2 * WIDTH + 2
 SLOTS = 2
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -32,27 +48,23 @@ compiled = cast(Callable[[Call], Call], njit(nogil=True, cache=True))
 class Scratch(NamedTuple):
     """Room for one strip. Everything is float32 and begins on a cache line."""
 
-    ring: Any  # (2, N T, ROW) the last two rows of taps, as planes
-    lines: Any  # (2, T, ROW) the taps of one frame, blended for two fine rows
+    ring: Any  # (2, upscale, N T, ROW) the last two rows of taps, as planes, by columns modulo upscale
+    d_ring: Any  # the same of their gradient
     glass: Any  # (N, C, 2 D, 3, ROW) the last D rows of the frames, twice over, so that any 2R + 1 rows are neighbours
-    raw: Any  # (RAW,) one row of pixels, zero outside the image
-    k: Any  # (2, K_max^2, ROW) the fused kernels of one fine row
+    raw: Any  # (RAW,) a few pixels, zero outside the image
     planes: Any  # (C, 3, ROW) one row of output, or of its gradient, by columns modulo upscale
-    d_lines: Any  # (2, 2, T, ROW) gradient of upsampled taps: fine row, column modulo 2
-    d_ring: Any  # (2, N T, ROW) gradient of the last two rows of taps
+    k: Any  # (2, K_max^2, ROW) the fused kernels of one fine row
 
 
 def scratch(spec: KernelSpec, frames: int, channels: int) -> Scratch:
-    T, R = spec.taps, spec.radius
+    """Room for N frames of C planes."""
     return Scratch(
-        ring=aligned(SLOTS, frames * T, ROW),
-        lines=aligned(2, T, ROW),
-        glass=aligned(frames, channels, 2 * (2 * R + 2), PHASES, ROW),
+        ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
+        d_ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
+        glass=aligned(frames, channels, 2 * (2 * spec.radius + 2), PHASES, ROW),
         raw=aligned(RAW),
-        k=aligned(2, spec.side**2, ROW),
         planes=aligned(channels, PHASES, ROW),
-        d_lines=aligned(2, 2, T, ROW),
-        d_ring=aligned(SLOTS, frames * T, ROW),
+        k=aligned(2, spec.side**2, ROW),
     )
 
 
@@ -66,238 +78,260 @@ def aligned(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 @compiled
 def read_taps(taps, b, y, t0, x0, x1, ring, slot):
-    """Row y of taps, columns x0 - 1 to x1, edges repeated: turned over into ring[slot]."""
-    w, T, n = taps.shape[2], ring.shape[1], x1 - x0
+    """Row y of taps, columns x0 to x1, turned over and upsampled along the row into ring[slot]."""
+    w, hop, scale, T, n = taps.shape[2], taps.shape[3], ring.shape[1], ring.shape[2], x1 - x0
     whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
     for x in range(0, whole, WIDTH):
+        before, after = -hop * (x0 + x > 0), hop * min(WIDTH, w - 1 - x0 - x)
         for t in range(0, full, WIDTH):
-            turn(taps, (b, y, x0 + x, t0 + t), taps.shape[3], ring, (slot, t, LEFT + x), ROW)
-    bits, shift = ring.view(np.uint32), np.uint32(32 - 8 * taps.itemsize)
-    for x in range(-1, n + 1):
-        column = min(max(x0 + x, 0), w - 1)
-        for t in range(full if 0 <= x < whole else 0, T):
-            poke(np.uint32(peek(taps, (b, y, column, t0 + t))) << shift, bits, (slot, t, LEFT + x))
+            at, to = (b, y, x0 + x, t0 + t), (slot, 0, t, LEFT + x)
+            if scale == 2:
+                turn_twice(taps, at, hop, before, after, ring, to, T * ROW)
+            else:
+                turn(taps, at, hop, ring, to)
+    for x in range(n):
+        for t in range(full if x < whole else 0, T):
+            for m in range(scale):
+                poke(along(taps, b, y, x0 + x, t0 + t, m, scale), ring, (slot, m, t, LEFT + x))
 
 
 @compiled
-def blend(ring, low, high, t0, n, lines):
-    """3/4 of the two fine rows between two rows of taps: weights 3/4 and 1/4 each way."""
-    near, far = everywhere(NEAR), everywhere(FAR)
-    for t in range(lines.shape[1]):
-        for x in range(LEFT, LEFT + n, WIDTH):
-            a, c = load(ring, (low, t0 + t, x)), load(ring, (high, t0 + t, x))
-            store(fma(a, near, times(c, far)), lines, (0, t, x))
-            store(fma(a, far, times(c, near)), lines, (1, t, x))
-        for x in (LEFT - 1, LEFT + n):
-            a1, c1 = peek(ring, (low, t0 + t, x)), peek(ring, (high, t0 + t, x))
-            poke(NEAR * a1 + FAR * c1, lines, (0, t, x))
-            poke(FAR * a1 + NEAR * c1, lines, (1, t, x))
+def along(taps, b, y, x, t, m, scale):
+    """One tap, upsampled along the row."""
+    if scale == 1:
+        return number(taps, (b, y, x, t))
+    beside = min(max(x + 2 * m - 1, 0), taps.shape[2] - 1)
+    return number(taps, (b, y, x, t)) + number(taps, (b, y, beside, t)) * THIRD
 
 
 @compiled
-def read_row(frames, b, i, c, Y, X0, scale, raw, planes):
-    """Row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]."""
-    bits, shift = raw.view(np.uint32), 32 - 8 * frames.itemsize
+def write_taps(d_ring, slot, left, right, d_taps, b, y, x0, n):
+    """One finished row of the gradient, turned back; a strip adds to its left neighbour and leaves word for its right."""
+    scale, T = d_ring.shape[1], d_ring.shape[2]
+    whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
+    if scale == 2:
+        for t in range(T):
+            first, last = peek(d_ring, (slot, 0, t, LEFT)), peek(d_ring, (slot, 1, t, LEFT + n - 1))
+            poke(first if left else number(d_taps, (b, y, x0, t)), d_ring, (slot, 1, t, LEFT - 1))
+            poke(last if right else np.float32(0), d_ring, (slot, 0, t, LEFT + n))
+            if not left:
+                put(number(d_taps, (b, y, x0 - 1, t)) + first * THIRD, d_taps, (b, y, x0 - 1, t))
+            if not right:
+                put(last, d_taps, (b, y, x0 + n, t))
+    for t in range(0, full, WIDTH):
+        for x in range(0, whole, WIDTH):
+            at, to = (slot, 0, t, LEFT + x), (b, y, x0 + x, t)
+            if scale == 2:
+                turn_twice_back(d_ring, at, T * ROW, d_taps, to, T)
+            else:
+                turn_back(d_ring, at, d_taps, to, T)
+    for x in range(n):
+        for t in range(full if x < whole else 0, T):
+            put(back_along(d_ring, slot, t, LEFT + x), d_taps, (b, y, x0 + x, t))
+
+
+@compiled
+def back_along(d_ring, slot, t, x):
+    """The adjoint of along."""
+    if d_ring.shape[1] == 1:
+        return peek(d_ring, (slot, 0, t, x))
+    beside = peek(d_ring, (slot, 0, t, x + 1)) + peek(d_ring, (slot, 1, t, x - 1))
+    return peek(d_ring, (slot, 0, t, x)) + peek(d_ring, (slot, 1, t, x)) + beside * THIRD
+
+
+@compiled
+def clear(ring, slot, n):
+    zero = everywhere(np.float32(0))
+    for m in range(ring.shape[1]):
+        for t in range(ring.shape[2]):
+            for x in range(LEFT, LEFT + n, WIDTH):
+                store(zero, ring, (slot, m, t, x))
+
+
+@compiled
+def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes, twin):
+    """Row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]; the same into twin."""
     H, W = frames.shape[3], frames.shape[4]
-    first = X0 - scale * LEFT
-    low, high = max(0, -first), min(RAW, W - first)
-    if Y < 0 or Y >= H:
-        low = high = 0
-    bits[:low] = 0
-    for j in range(low, high):
-        bits[j] = np.uint32(frames[b, i, c, Y, first + j]) << shift
-    bits[high:] = 0
-    for m in range(planes.shape[0] if scale == 2 else 1):
-        for x in range(ROW):
-            planes[m, x] = raw[scale * x + m]
+    for x in range(0, LEFT + n + 2 * WIDTH, WIDTH):
+        X = X0 + scale * (x - LEFT)
+        if 0 <= Y < H and X >= 0 and X + RAW <= W:
+            split(frames, (b, i, c, Y, X), (b, i, c, Y, X + 2), scale, x, planes, twin)
+        else:
+            patch(frames, b, i, c, Y, X, raw)
+            split(raw, (0,), (2,), scale, x, planes, twin)
 
 
 @compiled
-def read_rows(frames, b, start, stop, X0, scale, raw, glass):
+def patch(frames, b, i, c, Y, X, raw):
+    """RAW pixels from X on, zero outside the image."""
+    H, W = frames.shape[3], frames.shape[4]
+    for j in range(RAW):
+        inside = 0 <= Y < H and 0 <= X + j < W
+        poke(number(frames, (b, i, c, Y, X + j)) if inside else np.float32(0), raw, (j,))
+
+
+@compiled
+def split(pixels, at, beyond, scale, x, planes, twin):
+    """Sixteen columns of each phase; those of phase 2 begin two pixels on."""
+    a = load(pixels, at)
+    if scale == 1:
+        store(a, planes, (0, x))
+        store(a, twin, (0, x))
+        return
+    c = load_next(pixels, at)
+    e, o, f = evens(a, c), odds(a, c), evens(load(pixels, beyond), load_next(pixels, beyond))
+    store(e, planes, (0, x))
+    store(o, planes, (1, x))
+    store(f, planes, (2, x))
+    store(e, twin, (0, x))
+    store(o, twin, (1, x))
+    store(f, twin, (2, x))
+
+
+@compiled
+def read_rows(frames, b, start, stop, X0, scale, n, raw, glass):
     """Rows start to stop of every frame into the ring, each twice, D rows apart."""
     D = glass.shape[2] // 2
     for Y in range(start, stop):
         slot = Y % D
         for i in range(frames.shape[1]):
             for c in range(frames.shape[2]):
-                read_row(frames, b, i, c, Y, X0, scale, raw, glass[i, c, slot])
-                glass[i, c, slot + D] = glass[i, c, slot]
+                read_row(frames, b, i, c, Y, X0, scale, n, raw, glass[i, c, slot], glass[i, c, slot + D])
 
 
 @compiled
 def write_row(planes, scale, n, out, b, i, Y, X0):
     """The columns of a strip, put together again."""
-    W = out.shape[4]
+    wide = min(scale * n, out.shape[4] - X0)
+    whole = wide // (2 * WIDTH) * 2 * WIDTH if scale == 2 else 0
     for c in range(out.shape[2]):
-        row = out[b, i, c, Y]
-        for m in range(scale):
-            for x in range((min(scale * n, W - X0) - m + scale - 1) // scale):
-                row[X0 + scale * x + m] = planes[c, m, x + LEFT]
+        for X in range(0, whole, 2 * WIDTH):
+            x = LEFT + X // 2
+            zip_store(load(planes, (c, 0, x)), load(planes, (c, 1, x)), out, (b, i, c, Y, X0 + X))
+        for X in range(whole, wide):
+            poke(peek(planes, (c, X % scale, LEFT + X // scale)), out, (b, i, c, Y, X0 + X))
 
 
 @compiled
 def filter_band(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
     """Y_i = <k_i, V(X_i)> for the seams q0 to q1 of one strip. Seam q lies below row q of taps."""
-    N, C, H, h = frames.shape[1], frames.shape[2], frames.shape[3], taps.shape[1]
-    T, n, X0, D = s.lines.shape[1], x1 - x0, scale * x0, s.glass.shape[2] // 2
+    N, H, h = frames.shape[1], frames.shape[3], taps.shape[1]
+    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2] // 2
     R, above = (D - 2) // 2, scale - 1
     taps_seen, rows_seen = max(q0, 0), scale * q0 + above - R
     for q in range(q0, q1):
-        low, high = max(q, 0), min(q + above, h - 1)
+        low, high, first = max(q, 0), min(q + above, h - 1), scale * q + above
         for y in range(taps_seen, high + 1):
             read_taps(taps, b, y, 0, x0, x1, s.ring, y % SLOTS)
-        read_rows(frames, b, rows_seen, scale * q + 2 * scale - 1 + R, X0, scale, s.raw, s.glass)
-        taps_seen, rows_seen = high + 1, scale * q + 2 * scale - 1 + R
+        read_rows(frames, b, rows_seen, first + scale + R, X0, scale, n, s.raw, s.glass)
+        taps_seen, rows_seen = high + 1, first + scale + R
         for i in range(N):
-            if scale == 2:
-                blend(s.ring, low % SLOTS, high % SLOTS, i * T, n, s.lines)
             for r in range(scale):
-                Y = scale * q + above + r
-                if 0 <= Y < H:
-                    filter_row(plan, scale, q, i, r, (Y - R) % D, n, T, s)
-                    write_row(s.planes, scale, n, out, b, i, Y, X0)
+                if 0 <= first + r < H:
+                    filter_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, (first + r - R) % D, n, s)
+                    write_row(s.planes, scale, n, out, b, i, first + r, X0)
 
 
 @compiled
-def filter_row(plan, scale, q, i, r, slot, n, T, s):
+def weights(r):
+    """Of the rows of taps above and below fine row r of a seam."""
+    return (everywhere(NEAR), everywhere(FAR)) if r == 0 else (everywhere(FAR), everywhere(NEAR))
+
+
+@compiled
+def filter_row(plan, scale, low, high, r, i, t0, slot, n, s):
     """One fine row of one frame, sixteen columns of equal parity at a time."""
+    a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
-            under, to = (i, 0, slot, m, x), (0, m, x)
-            if scale == 2:
-                weigh(plan, s.lines, (r, 0, x), 2 * m - 1, s.glass, under, s.planes, to)
-            else:
-                weigh(plan, s.ring, (q % SLOTS, i * T, x), 0, s.glass, under, s.planes, to)
+            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, slot, m, x)
+            weigh(plan, s.ring, above, below, a, c, s.glass, under, s.planes, (0, m, x))
 
 
 @compiled
-def differentiate_band(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, y1, s):
+def differentiate_band(plan, scale, taps, frames, grad, d_taps, b, y0, y1, s):
     """The gradient of sum G_i Y_i with respect to rows y0 to y1 of taps, gathered: no unit writes where another does."""
+    w = taps.shape[2]
+    for x0 in range(0, w, STRIP):
+        differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, min(x0 + STRIP, w), y0, y1, s)
+
+
+@compiled
+def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, y1, s):
     N, C, H, h = frames.shape[1], frames.shape[2], frames.shape[3], taps.shape[1]
-    T, n, X0, D = s.lines.shape[1], x1 - x0, scale * x0, s.glass.shape[2] // 2
+    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2] // 2
     R, above = (D - 2) // 2, scale - 1
-    left, right = x0 == 0, x1 == taps.shape[2]
-    q0 = y0 - above
-    taps_seen, rows_seen = max(q0, 0), scale * q0 + above - R
+    taps_seen, rows_seen = max(y0 - above, 0), scale * (y0 - above) + above - R
     s.d_ring[:] = 0
-    for q in range(q0, y1):
-        low, high = max(q, 0), min(q + above, h - 1)
+    for q in range(y0 - above, y1):
+        low, high, first = max(q, 0), min(q + above, h - 1), scale * q + above
         for y in range(taps_seen, high + 1):
             read_taps(taps, b, y, 0, x0, x1, s.ring, y % SLOTS)
-        read_rows(frames, b, rows_seen, scale * q + 2 * scale - 1 + R, X0, scale, s.raw, s.glass)
-        taps_seen, rows_seen = high + 1, scale * q + 2 * scale - 1 + R
+        read_rows(frames, b, rows_seen, first + scale + R, X0, scale, n, s.raw, s.glass)
+        taps_seen, rows_seen = high + 1, first + scale + R
         for i in range(N):
-            if scale == 2:
-                blend(s.ring, low % SLOTS, high % SLOTS, i * T, n, s.lines)
             for r in range(scale):
-                Y = scale * q + above + r
-                if 0 <= Y < H:
+                if 0 <= first + r < H:
                     for c in range(C):
-                        read_row(grad, b, i, c, Y, X0, scale, s.raw, s.planes[c])
-                    differentiate_row(plan, scale, q, i, r, (Y - R) % D, n, left, right, T, s)
-                else:
-                    s.d_lines[r] = 0
-            if scale == 2:
-                fold(s.d_lines, left, right, n, s.d_ring, low % SLOTS, high % SLOTS, i * T)
+                        read_row(grad, b, i, c, first + r, X0, scale, n, s.raw, s.planes[c], s.planes[c])
+                    slot = (first + r - R) % D
+                    differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, s)
         if q >= y0:
-            write_taps(s.d_ring, q % SLOTS, n, d_taps, b, q, x0)
-        s.d_ring[q % SLOTS] = 0
+            write_taps(s.d_ring, q % SLOTS, x0 == 0, x1 == taps.shape[2], d_taps, b, q, x0, n)
+        clear(s.d_ring, q % SLOTS, n)
 
 
 @compiled
-def differentiate_row(plan, scale, q, i, r, slot, n, left, right, T, s):
-    """The gradients of the upsampled taps of one fine row; one column beyond the strip where it reaches in."""
+def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, s):
+    """The gradients of the taps around one fine row of one frame."""
+    a, c = weights(r)
     for m in range(scale):
-        first = LEFT - (scale == 2 and m == 1 and not left)
-        last = LEFT + n + (scale == 2 and m == 0 and not right)
-        for x in range(first, last, WIDTH):
-            under, of, here = (i, 0, slot, m, x), (0, m, x), (q % SLOTS, i * T, x)
-            if scale == 2:
-                lines, to = (r, 0, x), (r, m, 0, x)
-                part_out(plan, s.lines, lines, 2 * m - 1, s.planes, of, s.glass, under, s.d_lines, to)
-            else:
-                part_out(plan, s.ring, here, 0, s.planes, of, s.glass, under, s.d_ring, here)
-
-
-@compiled
-def fold(d_lines, left, right, n, d_ring, low, high, t0):
-    """The adjoint of upsampling: columns first (even e, odd o), then the two rows of a seam."""
-    near, far, third = everywhere(NEAR), everywhere(FAR), everywhere(THIRD)
-    for r in range(2):
-        for t in range(d_lines.shape[2]):
-            if left:
-                d_lines[r, 1, t, LEFT - 1] = d_lines[r, 0, t, LEFT]
-            if right:
-                d_lines[r, 0, t, LEFT + n] = d_lines[r, 1, t, LEFT + n - 1]
-    for t in range(d_lines.shape[2]):
         for x in range(LEFT, LEFT + n, WIDTH):
-            a, c = columns(d_lines, 0, t, x, third), columns(d_lines, 1, t, x, third)
-            to_low, to_high = fma(a, near, times(c, far)), fma(a, far, times(c, near))
-            store(plus(load(d_ring, (low, t0 + t, x)), to_low), d_ring, (low, t0 + t, x))
-            store(plus(load(d_ring, (high, t0 + t, x)), to_high), d_ring, (high, t0 + t, x))
+            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, slot, m, x)
+            part_out(plan, s.ring, above, below, a, c, s.glass, under, s.planes, (0, m, x), s.d_ring)
 
 
 @compiled
-def columns(d_lines, r, t, x, third):
-    """e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3."""
-    here = plus(load(d_lines, (r, 0, t, x)), load(d_lines, (r, 1, t, x)))
-    beside = plus(load(d_lines, (r, 0, t, x + 1)), load(d_lines, (r, 1, t, x - 1)))
-    return fma(beside, third, here)
+def number(array, at):
+    """One float32 from its bits, or from its upper half."""
+    return as_float(np.uint32(peek(array, at)) << np.uint32(32 - 8 * array.itemsize))
 
 
 @compiled
-def write_taps(d_ring, slot, n, d_taps, b, y, x0):
-    """One finished row of the gradient, turned back to the order of the taps."""
-    T = d_ring.shape[1]
-    whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
-    for x in range(0, whole, WIDTH):
-        for t in range(0, full, WIDTH):
-            turn(d_ring, (slot, t, LEFT + x), ROW, d_taps, (b, y, x0 + x, t), T)
-    bits = d_ring.view(np.uint32)
-    for x in range(n):
-        for t in range(full if x < whole else 0, T):
-            d_taps[b, y, x0 + x, t] = rounded(bits[slot, t, LEFT + x], d_taps.itemsize)
-
-
-@compiled
-def rounded(bits, itemsize):
-    """A float32 as bits, or as the bits of the nearest bfloat16, ties to even."""
-    if itemsize == 4:
-        return bits
-    return np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+def put(value, array, at):
+    """One float32 as its bits, or as those of the nearest bfloat16, ties to even."""
+    bits = as_bits(value)
+    if array.itemsize == 2:
+        bits = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    poke(bits, array, at)
 
 
 @compiled
 def scatter_frame(plan, scale, taps, grad, d_frames, b, i, s):
-    """The gradient with respect to frame i , which carries a margin of R."""
-    h, w, T, H, W = taps.shape[1], taps.shape[2], s.lines.shape[1], grad.shape[3], grad.shape[4]
+    """The gradient with respect to frame i, into d_frames, which carries a margin of R."""
+    h, w, T, H, W = taps.shape[1], taps.shape[2], s.ring.shape[2], grad.shape[3], grad.shape[4]
     above, side = scale - 1, s.glass.shape[2] // 2 - 1
     for x0 in range(0, w, STRIP):
         x1, seen = min(x0 + STRIP, w), 0
         n, X0, wide = x1 - x0, scale * x0, min(scale * x1, W) - scale * x0
         for q in range(-above, h):
-            low, high = max(q, 0), min(q + above, h - 1)
+            low, high, first = max(q, 0), min(q + above, h - 1), scale * q + above
             for y in range(seen, high + 1):
                 read_taps(taps, b, y, i * T, x0, x1, s.ring, y % SLOTS)
             seen = high + 1
-            if scale == 2:
-                blend(s.ring, low % SLOTS, high % SLOTS, 0, n, s.lines)
             for r in range(scale):
-                Y = scale * q + above + r
-                if 0 <= Y < H:
-                    kernels_of_row(plan, scale, q, r, n, s)
-                    throw(side, scale, n, wide, grad, d_frames, b, i, Y, X0, s)
+                if 0 <= first + r < H:
+                    kernels_of_row(plan, scale, low % SLOTS, high % SLOTS, r, n, s)
+                    throw(side, scale, n, wide, grad, d_frames, b, i, first + r, X0, s)
 
 
 @compiled
-def kernels_of_row(plan, scale, q, r, n, s):
+def kernels_of_row(plan, scale, low, high, r, n, s):
     """The fused kernels of one fine row, by columns modulo scale."""
+    a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
-            if scale == 2:
-                multiply_out(plan, s.lines, (r, 0, x), 2 * m - 1, s.k, (m, 0, x))
-            else:
-                multiply_out(plan, s.ring, (q % SLOTS, 0, x), 0, s.k, (m, 0, x))
+            multiply_out(plan, s.ring, (low, m, 0, x), (high, m, 0, x), a, c, s.k, (m, 0, x))
 
 
 @compiled
@@ -305,7 +339,7 @@ def throw(side, scale, n, wide, grad, d_frames, b, i, Y, X0, s):
     """Pixel p throws g k[d] onto p + d."""
     row = np.empty(scale * n, np.float32)
     for c in range(grad.shape[2]):
-        read_row(grad, b, i, c, Y, X0, scale, s.raw, s.planes[c])
+        read_row(grad, b, i, c, Y, X0, scale, n, s.raw, s.planes[c], s.planes[c])
         for d in range(side * side):
             for m in range(scale):
                 for x in range(n):
