@@ -84,12 +84,12 @@ def candidates(
     least = max(5, -(-len(Z) // 100)) if min_size is None else min_size
     if least < 1:
         raise UsageError("min_size out of range", got=min_size, rule="at least 1 row")
-    found = list(_clusters(embedding.components, "part"))
+    found = list(_clusters(embedding.components, "part", least))
     for k in range(2, min(sweep.k_max, len(Z)) + 1):
-        found += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means")
+        found += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means", least)
     if len(Z) > 1:
         found += tree(Z, seed).candidates(sweep, least)
-    return _distinct([one for one in found if least <= one.size <= len(Z) / 2])
+    return _distinct(found)
 
 
 def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
@@ -102,9 +102,7 @@ def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
 
 def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer than k distinct rows: parts of one row each
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than k distinct rows: fewer clusters
         model = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit(Z)
     return np.asarray(model.labels_, np.int32)
 
@@ -178,9 +176,11 @@ def _leaves(Z: Doubles, seed: int) -> tuple[Doubles, Labels]:
     return model.cluster_centers_, model.predict(Z)
 
 
-def _clusters(labels: Labels, method: str) -> Iterator[Candidate]:
-    values = np.unique(labels)
-    return (Candidate(labels == value, method, len(values)) for value in values)
+def _clusters(labels: Labels, method: str, least: int) -> Iterator[Candidate]:
+    """The clusters of a partition that hold `least` to half the rows."""
+    values, sizes = np.unique(labels, return_counts=True)
+    fitting = values[(sizes >= least) & (sizes <= len(labels) / 2)]
+    return (Candidate(labels == value, method, len(values)) for value in fitting)
 
 
 def _distinct(found: list[Candidate]) -> tuple[Candidate, ...]:
