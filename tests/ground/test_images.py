@@ -1,0 +1,336 @@
+"""Decoding, depths, colours. Oracles: files written by hand or tifffile, EXIF's table, scikit-image's Lab."""
+
+import base64
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from klarsicht.ground import images
+from klarsicht.ground.errors import ImageError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+GREY = COLOUR[..., 0]
+
+
+def png(rows: bytes, width: int, height: int, depth: int, kind: int, extra: bytes = b"") -> bytes:
+    """A PNG by hand (ISO 15948): kind 0 grey, 2 colour, 3 palette, 4 grey + alpha, 6 colour + alpha."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + body
+
+
+def filtered(rows: np.ndarray) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in rows)
+
+
+def decoded(tmp_path, content: bytes, name: str = "x.png") -> Image.Image:
+    (tmp_path / name).write_bytes(content)
+    return images.decode(tmp_path / name)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(("pixels", "mode", "kind"), [(COLOUR, "RGB", 2), (GREY, "L", 0)])
+def test_eight_bit_comes_back(tmp_path, pixels, mode, kind):
+    picture = decoded(tmp_path, png(filtered(pixels), 7, 5, 8, kind))
+    assert picture.mode == mode
+    np.testing.assert_array_equal(np.asarray(picture), pixels)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+    deep = np.array([[0, 1, 128, 129, 257, 32768, 65407, 65535]], ">u2")
+    expected = [[round(int(v) / 257) for v in deep[0]]]
+    assert np.asarray(decoded(tmp_path, png(filtered(deep), 8, 1, 16, 0))).tolist() == expected
+    for name, order in [("little.tif", "<u2"), ("big.tif", ">u2")]:
+        tifffile.imwrite(tmp_path / name, deep.astype(order), byteorder=order[0])
+        assert np.asarray(images.decode(tmp_path / name)).tolist() == expected
+
+
+def test_sixteen_bit_colour_keeps_its_upper_bits(tmp_path):
+    deep = RNG.integers(0, 65536, (5, 7, 3)).astype(">u2")
+    picture = decoded(tmp_path, png(filtered(deep), 7, 5, 16, 2))
+    np.testing.assert_array_equal(np.asarray(picture), deep >> 8)
+
+
+def test_one_bit(tmp_path):
+    picture = decoded(tmp_path, png(b"\0\xa0", 8, 1, 1, 0))
+    assert picture.mode == "L"
+    assert np.asarray(picture).tolist() == [[255, 0, 255, 0, 0, 0, 0, 0]]
+
+
+def test_palette(tmp_path):
+    palette = bytes([255, 0, 0, 0, 10, 20])
+    plte = struct.pack(">I", 6) + b"PLTE" + palette + struct.pack(">I", zlib.crc32(b"PLTE" + palette))
+    picture = decoded(tmp_path, png(b"\0\0\1", 2, 1, 8, 3, plte))
+    assert np.asarray(picture).tolist() == [[[255, 0, 0], [0, 10, 20]]]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(6, 3), (4, 1)])
+def test_transparent_pixels_lie_over_white(tmp_path, kind, channels):
+    pixels = RNG.integers(0, 256, (5, 7, channels + 1), np.uint8)
+    alpha = pixels[..., -1:] / 255
+    expected = (alpha * pixels[..., :-1] + (1 - alpha) * 255).squeeze()
+    picture = decoded(tmp_path, png(filtered(pixels), 7, 5, 8, kind))
+    assert picture.mode == {3: "RGB", 1: "L"}[channels]
+    assert np.abs(np.asarray(picture) - expected).max() <= 1
+
+
+def test_a_transparent_grey_level_lies_over_white(tmp_path):
+    level = struct.pack(">I", 2) + b"tRNS\0\x07" + struct.pack(">I", zlib.crc32(b"tRNS\0\x07"))
+    assert np.asarray(decoded(tmp_path, png(b"\0\x07\x08", 2, 1, 8, 0, level))).tolist() == [[255, 8]]
+
+
+def test_cmyk(tmp_path):
+    ink = np.zeros((1, 3, 4), np.uint8)
+    ink[0, 1, 0], ink[0, 2, 3] = 255, 255  # white, cyan, black
+    tifffile.imwrite(tmp_path / "x.tif", ink, photometric="separated")
+    assert np.asarray(images.decode(tmp_path / "x.tif")).tolist() == [
+        [[255, 255, 255], [0, 255, 255], [0, 0, 0]]
+    ]
+
+
+# EXIF 2.32, tag 274: what row 0 and column 0 of the stored pixels are in the picture a person sees.
+ORIENTATIONS = {
+    1: lambda seen: seen,
+    2: lambda seen: seen[:, ::-1],
+    3: lambda seen: seen[::-1, ::-1],
+    4: lambda seen: seen[::-1],
+    5: lambda seen: seen.swapaxes(0, 1),
+    6: lambda seen: seen.swapaxes(0, 1)[::-1],  # row 0 is the right side, column 0 the top
+    7: lambda seen: seen[::-1, ::-1].swapaxes(0, 1),
+    8: lambda seen: seen.swapaxes(0, 1)[:, ::-1],  # row 0 is the left side, column 0 the bottom
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("pixels", [COLOUR, GREY.astype(np.uint16) * 257], ids=["colour", "sixteen bit"])
+def test_every_orientation_is_upright(tmp_path, orientation, pixels):
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = np.ascontiguousarray(ORIENTATIONS[orientation](pixels))
+    Image.fromarray(stored).save(tmp_path / "x.png", exif=exif)
+    expected = pixels if pixels.dtype == np.uint8 else pixels // 257
+    np.testing.assert_array_equal(np.asarray(images.decode(tmp_path / "x.png")), expected)
+
+
+def test_damaged_exif_beside_sound_pixels_is_passed_over(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xffgarbage")
+    np.testing.assert_array_equal(np.asarray(images.decode(tmp_path / "x.png")), COLOUR)
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    for name in ("x.gif", "x.png", "x.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert images.decode(tmp_path / name).getpixel((1, 1)) == (255, 0, 0)
+
+
+# Files that are no images
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"only text\n", "cannot identify"),
+        (png(filtered(COLOUR), 7, 5, 8, 2)[:70], ""),
+        (png(b"", 60_000, 60_000, 8, 2), "3600000000|exceeds|more than"),
+        (png(b"", 16_000, 16_000, 8, 2), "16000 x 16000 pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "cannot identify"),
+    ],
+    ids=["empty", "text", "truncated", "bomb", "just too large", "program"],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bad_files_name_themselves_and_the_reason(tmp_path, content, reason):
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ImageError, match=rf"cannot decode x\.png.*({reason})"):
+        decoded(tmp_path, content)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_truncated_jpeg(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "JPEG")
+    with pytest.raises(ImageError, match=r"x\.jpg.*truncated"):
+        decoded(tmp_path, buffer.getvalue()[:-1000], "x.jpg")
+
+
+def test_floats_have_no_known_white(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.ones((3, 3), np.float32))
+    with pytest.raises(ImageError, match="no known white"):
+        images.decode(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "."])
+def test_no_file(tmp_path, name):
+    with pytest.raises(ImageError, match="no such file"):
+        images.decode(tmp_path / name)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damage_is_an_image_error_or_an_image(tmp_path_factory, data):
+    sound = bytearray(png(filtered(COLOUR), 7, 5, 8, 2))
+    for place in data.draw(st.lists(st.integers(0, len(sound) - 1), min_size=1, max_size=4)):
+        sound[place] = data.draw(st.integers(0, 255))
+    file = tmp_path_factory.getbasetemp() / "damaged.png"
+    file.write_bytes(sound)
+    try:
+        assert images.decode(file).mode in ("L", "RGB")
+    except ImageError as error:
+        assert "damaged.png" in str(error)
+
+
+def test_extensions_are_pillows():
+    assert {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"} <= images.extensions()
+    assert not {".eps", ".txt", ".pdf"} & images.extensions()
+
+
+# Depths
+
+
+@pytest.mark.parametrize(("dtype", "back"), [(np.uint8, images.to_uint8), (np.uint16, images.to_uint16)])
+def test_every_level_survives_the_round_trip(dtype, back):
+    levels = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
+    floats = images.to_float(levels)
+    assert (floats.dtype, floats[0], floats[-1]) == (np.float32, 0, 1)
+    np.testing.assert_array_equal(back(floats), levels)
+    assert back(floats).dtype == dtype
+
+
+def test_depths_round_to_the_nearest_and_clip():
+    np.testing.assert_array_equal(
+        images.to_uint8([-1, 0.49 / 255, 0.51 / 255, 254.51 / 255, 7]), [0, 0, 1, 255, 255]
+    )
+    np.testing.assert_array_equal(images.to_uint16([-1, 0.49 / 65535, 0.51 / 65535, 7]), [0, 0, 1, 65535])
+
+
+# Colours
+
+
+def lightness(colours):
+    return rgb2lab(colours[None] / 255)[0, :, 0]
+
+
+def test_diverging_ends_and_middle():
+    blue, white, red = images.diverging([-2.0, 0.0, 2.0]).astype(int)
+    assert white.tolist() == [255, 255, 255]
+    assert blue[2] > blue[0] + 60
+    assert red[0] > red[2] + 60
+
+
+def test_diverging_lightness_falls_evenly_on_both_sides():
+    left, right = lightness(images.BLUE_WHITE_RED[:129]), lightness(images.BLUE_WHITE_RED[128:])
+    assert (np.diff(left) >= 0).all()
+    assert (np.diff(right) <= 0).all()
+    assert np.abs(left - right[::-1]).max() < 3  # of 100
+
+
+def test_sequential_lightness_rises_from_black_to_white_without_jumps():
+    L = lightness(images.DARK_TO_BRIGHT)
+    assert (np.diff(L) > -0.5).all()  # half a step of 8-bit rounding
+    assert L[0] < 5
+    assert L[-1] > 93
+    lab = rgb2lab(images.DARK_TO_BRIGHT[None, ::16] / 255)[0]
+    steps = deltaE_ciede2000(lab[1:], lab[:-1])
+    assert steps.max() < 3 * steps.min()
+
+
+@given(arrays(np.float64, (4, 5), elements=st.floats(-1e6, 1e6)))
+def test_diverging_mirrors_signs_and_ignores_scale(values):
+    colours = images.diverging(values)
+    assert (colours.shape, colours.dtype) == ((4, 5, 3), np.uint8)
+    np.testing.assert_array_equal(images.diverging(values * 4), colours)
+    rank = {tuple(colour): i for i, colour in enumerate(images.BLUE_WHITE_RED.tolist())}
+    order = [rank[tuple(colour)] for row in colours.tolist() for colour in row]
+    mirror = [rank[tuple(colour)] for row in images.diverging(-values).tolist() for colour in row]
+    assert np.abs(np.add(order, mirror) - 256).max() <= 1  # a tie of rounding
+
+
+def test_a_lone_spike_hides_nothing():
+    values = np.ones((32, 32))
+    values[3, 3] = 1e9
+    assert images.diverging(values)[0, 0].tolist() == images.BLUE_WHITE_RED[-1].tolist()
+
+
+def test_empty_constant_and_unfinite_maps_have_colours():
+    assert (images.diverging(np.zeros((2, 2))) == 255).all()
+    assert (images.diverging([np.nan, np.inf, -np.inf]) == 255).all()
+    assert images.diverging(np.zeros((0, 2))).shape == (0, 2, 3)
+    assert images.sequential([np.nan, 5.0], 5, 5).tolist() == [images.DARK_TO_BRIGHT[0].tolist()] * 2
+
+
+def bilinear(values, height, width):
+    """The textbook, pixel by pixel: centres at half-integers, edges repeated."""
+    h, w = values.shape
+    out = np.empty((height, width))
+    for i in range(height):
+        for j in range(width):
+            y = min(max((i + 0.5) * h / height - 0.5, 0), h - 1)
+            x = min(max((j + 0.5) * w / width - 0.5, 0), w - 1)
+            a, b = int(y), int(x)
+            c, d = min(a + 1, h - 1), min(b + 1, w - 1)
+            s, t = y - a, x - b
+            upper, lower = (
+                (1 - t) * values[a, b] + t * values[a, d],
+                (1 - t) * values[c, b] + t * values[c, d],
+            )
+            out[i, j] = (1 - s) * upper + s * lower
+    return out
+
+
+def test_enlarging_is_bilinear():
+    values = RNG.normal(size=(4, 6))
+    np.testing.assert_allclose(images.enlarged(values, (13, 17)), bilinear(values, 13, 17), atol=1e-6)
+
+
+def test_overlay_of_nothing_is_the_grey_picture():
+    flat = images.overlay(COLOUR, np.zeros((2, 2)))
+    np.testing.assert_array_equal(
+        flat, np.repeat(np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None], 3, 2)
+    )
+
+
+def test_overlay_is_red_for_and_blue_against():
+    picture = np.full((8, 8), 128, np.uint8)
+    drawn = images.overlay(picture, [[1.0, 0.0], [0.0, -1.0]], strength=1).astype(int)
+    assert drawn.shape == (8, 8, 3)
+    assert drawn[0, 0, 0] > drawn[0, 0, 2] + 60
+    assert drawn[-1, -1, 2] > drawn[-1, -1, 0] + 60
+    np.testing.assert_array_equal(images.overlay(picture, [[1.0, -1.0]], strength=0), 128)
+
+
+# Small versions, inline data
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((400, 200), (100, 50)), ((30, 60), (30, 60)), ((1000, 1), (100, 1))]
+)
+def test_thumbnail_fits_and_never_enlarges(size, expected):
+    picture = Image.new("RGB", size)
+    assert images.thumbnail(picture, 100).size == expected
+    assert picture.size == size
+
+
+@pytest.mark.parametrize(
+    "pixels", [COLOUR, GREY, GREY.astype(np.uint16) * 200], ids=["colour", "grey", "deep"]
+)
+def test_png_is_lossless(pixels):
+    head, _, body = images.data_uri(images.png_bytes(pixels)).partition(",")
+    assert head == "data:image/png;base64"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(body)))), pixels)
