@@ -1,0 +1,130 @@
+"""Settings: one frozen object <-> a TOML file <-> the command line, with errors that name the setting."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
+
+
+class Settings(BaseModel):
+    """Base of every recipe's settings: a subclass lists its fields, their types, bounds and defaults.
+
+    Made directly, a wrong value raises pydantic's ValidationError; made by the methods below, one UsageError.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from names and values; what is not given keeps its default.
+
+        Raises:
+            UsageError: an unknown name (near matches are listed), or a value against its rule.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _usage_error(cls, error) from error
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Settings from a TOML file.
+
+        Raises:
+            InputError: the file cannot be read.
+            UsageError: it is no TOML, or as for from_mapping.
+        """
+        return cls.from_mapping(_parsed(Path(path)))
+
+    @classmethod
+    def read(cls, path: str | Path | None, given: Mapping[str, Any]) -> Self:
+        """The command line's: a TOML file, where there is one, under the options given; None is not given."""
+        written = {} if path is None else _parsed(Path(path))
+        return cls.from_mapping(written | {name: value for name, value in given.items() if value is not None})
+
+    def merged(self, **changes: Any) -> Self:
+        """The same settings but for the changes; None changes nothing. Raises as from_mapping."""
+        kept = self.model_dump()
+        return self.from_mapping(kept | {name: value for name, value in changes.items() if value is not None})
+
+    def to_toml(self) -> str:
+        """The same settings, the same text; from_toml gives them back. None is left out."""
+        return "\n".join(_lines(self.model_dump(mode="json"))) + "\n"
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "cannot read the settings", got=f"{path}: {error}", remedy="Check the path."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            "the settings are no TOML", got=f"{path}: {error}", rule="name = value lines"
+        ) from error
+
+
+def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
+    """The first fault as one line."""
+    first, *others = error.errors(include_url=False)
+    place, name = first["loc"], ".".join(map(str, first["loc"]))
+    more = f" {len(others)} more of the settings are wrong." if others else ""
+    if first["type"] == "extra_forbidden":
+        return unknown_name("setting", name, _names_at(model, place[:-1]))
+    if first["type"] == "missing":
+        return UsageError(
+            f"setting {name} is missing", remedy=f"Give {name} in the settings or as an option.{more}"
+        )
+    rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    return UsageError(f"setting {name}", got=repr(first["input"]), rule=rule, remedy=f"Correct {name}.{more}")
+
+
+def _names_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The settings known at a place, written as the place is."""
+    for step in place:
+        if step in model.model_fields:
+            model = next(_models(model.model_fields[str(step)].annotation), model)
+    return [".".join(map(str, (*place, name))) for name in model.model_fields]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models inside a type: In of `list[In] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _lines(table: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """A table's own values first, then the tables inside it: TOML 1.0 knows no way back."""
+    for key, value in table.items():
+        if value is not None and not isinstance(value, dict):
+            yield f"{_key(key)} = {_value(value)}"
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from ("", f"[{place}{_key(key)}]", *_lines(value, f"{place}{_key(key)}."))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_key(k)} = {_value(v)}' for k, v in value.items() if v is not None)}}}"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False).replace(
+        "\x7f", "\\u007f"
+    )  # TOML's strings are JSON's, but for DEL
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
