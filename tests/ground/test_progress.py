@@ -1,0 +1,92 @@
+"""Progress. Oracles: a clock of our own, and a terminal emulated by a stream that says it is one."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from klarsicht.ground import progress as module
+from klarsicht.ground.progress import progress, track
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_track_yields_the_items_and_a_short_step_is_silent(capsys, clock):
+    assert list(track("abc", 3, "letters")) == ["a", "b", "c"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_step_in_a_log_is_two_lines(capsys, clock):
+    for _ in track(range(10), 10, "relevance"):
+        clock[0] += 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "relevance: 3 of 10, about 0:00:07 to go",
+        "relevance: 10 of 10 in 0:00:10 (1.0/s)",
+    ]
+
+
+def test_a_resumed_step_counts_only_its_own_work_in_the_rate(capsys, clock):
+    with progress("relevance", 100, start=90) as advance:
+        clock[0] += 5
+        advance(5)
+        clock[0] += 5
+        advance(5)
+    assert capsys.readouterr().err.splitlines() == [
+        "relevance: 95 of 100, about 0:00:05 to go",
+        "relevance: 100 of 100 in 0:00:10 (1.0/s)",
+    ]
+
+
+def test_an_interrupted_step_says_how_far_it_came(capsys, clock):
+    with pytest.raises(KeyboardInterrupt), progress("relevance", 4) as advance:
+        advance()
+        clock[0] += 10
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "relevance: 1 of 4 in 0:00:10 (0.1/s)\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+    def lines(self):
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.getvalue())
+        return [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Called inside the test: pytest puts its own streams back between a test's phases."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def begin():
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        return sys.stderr
+
+    return begin
+
+
+def test_a_terminal_sees_a_bar(watched, capsys):
+    terminal = watched()
+    assert list(track(range(7), 7, "relevance")) == list(range(7))
+    assert re.search(r"relevance ━+ 7/7 .*0:00:00", terminal.lines()[-1])
+    assert capsys.readouterr().out == ""
+
+
+def test_steps_within_steps_share_the_terminal(watched):
+    terminal = watched()
+    for _ in track(range(2), 2, "classes"):
+        list(track(range(3), 3, "images"))
+    assert re.search(r"classes ━+ 2/2", terminal.lines()[-1])
+    with progress("next", 1) as advance:
+        advance()
+    assert re.search(r"next ━+ 1/1", terminal.lines()[-1])
