@@ -1,0 +1,205 @@
+"""Work units. Oracles: the same units in a plain loop, threadpoolctl and torch asked directly, SIGINT, SIGKILL."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import threadpoolctl
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klarsicht.audit.executor import limited_threads, partition, run_units
+from klarsicht.ground.errors import DiskFull, KlarsichtError, MissingExtra, ModelError, UsageError
+
+# Workers need not import this file: what it defines travels by value, as from a notebook.
+pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
+UNITS = partition(22, 4)
+
+
+def collected(work, units=UNITS, **how):
+    done = {}
+    run_units(work, units, on_done=lambda unit, result: done.update({unit: result}), **how)
+    return done
+
+
+@given(st.integers(0, 500), st.integers(1, 60))
+def test_partition_is_every_row_once_in_order(n, unit):
+    parts = partition(n, unit)
+    assert [row for part in parts for row in part] == list(range(n))
+    assert all(part.start % unit == 0 and 0 < len(part) <= unit for part in parts)
+
+
+def draws(unit):
+    return np.random.default_rng(unit.start).normal(size=(len(unit), 3)) @ np.full((3, 3), 0.1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_are_those_of_a_plain_loop(workers):
+    done = collected(draws, workers=workers)
+    assert set(done) == set(UNITS)
+    for unit in UNITS:
+        np.testing.assert_array_equal(done[unit], draws(unit))
+
+
+def test_nothing_to_do():
+    assert collected(draws, [], workers=2) == {}
+
+
+class Heavy:
+    """Counts how often it is unpickled in the process that runs it."""
+
+    opened = 0
+
+    def __setstate__(self, state):
+        type(self).opened += 1
+
+    def __getstate__(self):
+        return {"weight": bytes(1000)}
+
+    def __call__(self, unit):
+        return os.getpid(), type(self).opened
+
+
+def test_work_travels_once_to_each_worker():
+    done = collected(Heavy(), partition(40, 2), workers=2)
+    assert os.getpid() not in {pid for pid, _ in done.values()}
+    assert {opened for _, opened in done.values()} == {1}
+
+
+def failing(unit):
+    if unit.start == 8:
+        raise ModelError("layer", got="Attention", rule="has no rule", remedy="Use gradients.")
+    return unit.start
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_comes_out_as_it_was_raised(workers):
+    done = {}
+    with pytest.raises(ModelError) as caught:
+        run_units(failing, UNITS, workers=workers, on_done=lambda unit, result: done.update({unit: result}))
+    assert str(caught.value) == "layer; got Attention; has no rule. Use gradients."
+    assert range(8, 12) not in done
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_while_keeping_a_result_stops_the_run(workers):
+    told = []
+
+    def keep(unit, result):
+        told.append(unit)
+        raise DiskFull("no space")
+
+    with pytest.raises(DiskFull):
+        run_units(draws, UNITS, workers=workers, on_done=keep)
+    assert len(told) == 1
+
+
+def dying(unit):
+    if unit.start == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unit.start
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy():
+    with pytest.raises(KlarsichtError, match=r"worker process died.*fewer --workers"):
+        collected(dying, workers=2)
+
+
+@pytest.mark.parametrize(("how", "match"), [({"workers": 0}, "nobody"), ({"backend": "rai"}, "Did you mean ray")])
+def test_wrong_arguments(how, match):
+    with pytest.raises(UsageError, match=match):
+        collected(draws, **how)
+
+
+@pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
+def test_a_missing_cluster_is_named(monkeypatch, backend, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
+    with pytest.raises(MissingExtra, match=rf"{backend} is not installed.*klarsicht\[{backend}\]"):
+        collected(draws, workers=2, backend=backend)
+
+
+def test_dask_runs_units_too():
+    distributed = pytest.importorskip("distributed", reason="the dask extra is not installed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        os.environ["DASK_SCHEDULER_ADDRESS"] = cluster.scheduler_address
+        try:
+            done = collected(draws, workers=2, backend="dask")
+        finally:
+            del os.environ["DASK_SCHEDULER_ADDRESS"]
+    np.testing.assert_array_equal(done[UNITS[1]], draws(UNITS[1]))
+
+
+# Threads
+
+
+def pools():
+    return {pool["prefix"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+
+
+def test_threads_are_limited_and_given_back():
+    before = torch.get_num_threads(), pools()
+    with limited_threads(before[0] + 2):
+        assert torch.get_num_threads() == before[0] + 2
+        assert set(pools().values()) == {before[0] + 2}
+    assert (torch.get_num_threads(), pools()) == before
+
+
+def late_threads(unit):
+    import torch
+
+    return torch.get_num_threads(), max(pools().values()), os.environ["OMP_NUM_THREADS"]
+
+
+def test_a_library_imported_late_in_a_worker_is_limited_too():
+    done = collected(late_threads, partition(2, 1), workers=2, threads=1)
+    assert set(done.values()) == {(1, 1, "1")}
+
+
+# Ctrl-C
+
+SLOW = """
+    import sys, time
+    from klarsicht.audit.executor import partition, run_units
+    from klarsicht.ground.store import RunStore
+
+    def slow(unit):
+        time.sleep(0.05 if unit.start < 6 else 30)
+        return unit.start
+
+    def keep(unit, result):
+        store.mark_done("slow", unit.start, result=result)
+        print(unit.start, flush=True)
+
+    store = RunStore.create(sys.argv[1], settings={}, identity={})
+    with store.lock():
+        run_units(slow, partition(20, 1), workers=int(sys.argv[2]), on_done=keep)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupt_is_prompt_keeps_finished_units_and_frees_the_lock(tmp_path, workers):
+    from klarsicht.ground.store import RunStore
+
+    command = [sys.executable, "-c", textwrap.dedent(SLOW), str(tmp_path / "run"), str(workers)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **pipes) as run:
+        told = [int(run.stdout.readline()) for _ in range(5)]
+        began = time.monotonic()
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, err = run.communicate(timeout=20)
+        assert time.monotonic() - began < 8
+    assert "KeyboardInterrupt" in err
+    assert run.returncode not in (0, None)
+    store = RunStore.open(tmp_path / "run")
+    assert set(told) <= set(store.done("slow"))
+    with store.lock():
+        assert all(fact == {"result": unit} for unit, fact in store.done("slow").items())
