@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2")
+    (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".jp2",
+    )
 )
 ENDS = 64 * 1024  # bytes hashed at each end of a file
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split")
@@ -81,7 +96,8 @@ class Corpus:
         if split not in self.splits:
             raise unknown_name("split", split, set(self.splits) or {"(the corpus has no splits)"})
         rows = [i for i, name in enumerate(self.splits) if name == split]
-        return replace(self, **{name: _some(getattr(self, name), rows) for name in COLUMNS.values()})
+        chosen = {name: _some(getattr(self, name), rows) for name in COLUMNS.values()}
+        return Corpus(left_out=self.left_out, **chosen)
 
     def to_table(self) -> pa.Table:
         """One line an image: key, path, label, source, split."""
@@ -200,7 +216,9 @@ def _columns(manifest: Path) -> dict[str, list[str]]:
             table = parquet.read_table(manifest)
         else:
             text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL)}
-            table = csv.read_csv(manifest, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=False))
+            table = csv.read_csv(
+                manifest, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+            )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError("the manifest cannot be read", got=f"{manifest}: {error}", rule="CSV or parquet") from error
     absent = [name for name in REQUIRED if name not in table.column_names]

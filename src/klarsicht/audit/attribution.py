@@ -1,0 +1,187 @@
+"""From images to what the model saw in them: one work unit after another into the run store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from klarsicht.audit import models
+from klarsicht.audit.corpora import Corpus, decode_rows
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.observation import Observation, Observer
+from klarsicht.audit.relevance import Explainer, Relevance
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.store import RunStore
+
+STEP = "attribution"
+IMAGES = "images"
+Explain = Callable[[Tensor, Tensor], Relevance | Observation]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The work of one unit, safe to send to another process: decode, explain, write arrays, write facts.
+
+    Attributes:
+        targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
+        classifier: None in worker processes, which load it again by its spec.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    settings: AuditSettings
+    targets: NDArray[np.int64]
+    classifier: Classifier | None = None
+
+    def __call__(self, unit: range) -> None:
+        """Explains the rows of a unit; a row that cannot be read is recorded with the reason, its arrays stay zero."""
+        facts: dict[int, dict[str, Any]] = {}
+        blocks: dict[str, Any] = {}
+        with explainer(self._classifier(), self.settings) as explain:
+            for rows, batch in self._batches(unit, facts):
+                found = explain(batch, torch.as_tensor(self.targets[rows]))
+                _place(blocks, arrays_of(found), rows, unit)
+                facts |= {row: fact for row, fact in zip(rows, facts_of(found), strict=True)}
+        for name, values in blocks.items():
+            self.store.write_rows(name, unit.start, values)
+        self.store.write_part(IMAGES, unit.start // self.settings.unit, _columns(unit, facts))
+
+    def _classifier(self) -> Classifier:
+        return self.classifier or _loaded(self.settings.model)
+
+    def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
+        transform, waiting = self._classifier().transform, Waiting(self.settings.batch)
+        for row, picture in decode_rows(self.corpus, unit):
+            prepared = picture if isinstance(picture, ImageError) else prepare(transform, picture)
+            if isinstance(prepared, Exception):
+                facts[row] = {"skipped": str(prepared)}
+            elif ready := waiting.add(row, prepared):
+                yield ready
+        yield from waiting.rest()
+
+
+class Waiting:
+    """Images that wait until a batch of their shape is full: without a transform photographs differ in size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.by_shape: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+
+    def add(self, row: int, image: Tensor) -> tuple[list[int], Tensor] | None:
+        shape = tuple(image.shape)
+        self.by_shape.setdefault(shape, []).append((row, image))
+        return self._batch(shape) if len(self.by_shape[shape]) == self.size else None
+
+    def rest(self) -> Iterator[tuple[list[int], Tensor]]:
+        for shape in list(self.by_shape):
+            yield self._batch(shape)
+
+    def _batch(self, shape: tuple[int, ...]) -> tuple[list[int], Tensor]:
+        rows, images = zip(*self.by_shape.pop(shape), strict=True)
+        return list(rows), torch.stack(images)
+
+
+def prepare(transform: models.Transform, picture: Any) -> Tensor | ImageError:
+    """The image as the model takes it, or why it does not."""
+    try:
+        return transform(picture)
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        return ImageError("the model's transform refuses this image", got=f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def explainer(classifier: Classifier, settings: AuditSettings) -> Iterator[Explain]:
+    """What explains a batch: relevance for one target an image, or, where all are screened, features and logits."""
+    with ExitStack() as stack:
+        observe = stack.enter_context(Observer(classifier))
+        if settings.screens:
+            yield lambda batch, _: observe(batch)
+            return
+        explain = stack.enter_context(Explainer(classifier, settings.method, settings.map_side, seed=settings.seed))
+        if settings.target == "predicted":
+            yield lambda batch, _: explain(batch, torch.from_numpy(observe(batch).prediction))
+        else:
+            yield explain
+
+
+@lru_cache(maxsize=1)
+def _loaded(spec: str) -> Classifier:
+    return models.load(spec)
+
+
+def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
+    """What the store keeps of every image: name -> (B, ...).
+
+    Maps are stored as shares of their largest absolute value: float16 keeps three digits of any map so.
+    """
+    kept = {"features": found.features, "logits": found.logits}
+    if isinstance(found, Observation):
+        return kept
+    largest = np.abs(found.maps).max((1, 2), keepdims=True)
+    shares = (found.maps / np.where(largest > 0, largest, 1)).astype(np.float16)
+    return kept | {"head": found.head, "maps": shares, "concepts": found.concepts}
+
+
+def facts_of(found: Relevance | Observation) -> list[dict[str, Any]]:
+    """What the table of images says of each one."""
+    columns = {"predicted": found.prediction}
+    if isinstance(found, Relevance):
+        columns |= {
+            "target": found.targets,
+            "score": found.score,
+            "centred": found.centred,
+            "loss": found.loss,
+            "total": found.total,
+            "residual": found.residual,
+            "absorbed": found.absorbed,
+        }
+    return [{name: values[i].item() for name, values in columns.items()} for i in range(len(found.logits))]
+
+
+FACTS: dict[str, Any] = {
+    "target": -1,
+    "predicted": -1,
+    "score": float("nan"),
+    "centred": float("nan"),
+    "loss": float("nan"),
+    "total": float("nan"),
+    "residual": float("nan"),
+    "absorbed": float("nan"),
+    "skipped": "",
+}
+
+
+def _columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:
+    rows = [FACTS | facts.get(row, {}) for row in unit]
+    return {"row": list(unit)} | {name: [row[name] for row in rows] for name in FACTS}
+
+
+def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
+    """Puts the arrays of a batch into those of its unit."""
+    for name, values in found.items():
+        if name not in blocks:
+            blocks[name] = np.zeros((len(unit), *values.shape[1:]), values.dtype)
+        blocks[name][np.asarray(rows) - unit.start] = values
+
+
+def probe(attribution: Attribution, rows: range) -> dict[str, NDArray[Any]]:
+    """Explains the first readable image: finds the shapes, and refuses a model before hours are spent on it.
+
+    Raises:
+        InputError: none of the images can be read.
+        UnsupportedLayer, NotConserving: see audit.relevance.
+    """
+    with explainer(attribution._classifier(), attribution.settings) as explain:
+        for some, batch in attribution._batches(rows, {}):
+            return arrays_of(explain(batch[:1], torch.as_tensor(attribution.targets[some[:1]])))
+    raise InputError("no image of the corpus can be read", got=f"{len(rows)} files", remedy="Check the data.")

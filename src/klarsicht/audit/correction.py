@@ -1,0 +1,297 @@
+"""Correct a model for the suspect cluster of one class, and show before and after beside controls that must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from klarsicht.audit import clarc
+from klarsicht.audit.borrowing import borrowed
+from klarsicht.audit.clarc import Projection
+from klarsicht.audit.corpora import Corpus, decode_rows
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.ranking import Entry
+from klarsicht.audit.spray import Evidence
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.progress import track
+from klarsicht.ground.store import RunStore
+
+Floats = NDArray[np.floating[Any]]
+Images = Sequence[Tensor]
+
+LARGEST = 400  # images of each side (members, others) that a correction is fitted on, and as many it is shown on
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images with and without the artifact.
+
+    Attributes:
+        images: n tensors (C, H, W) as the model takes them.
+        member: bool (n,), true where the artifact is.
+        sources: int (n,), see audit.spray.Evidence.
+        labels: int (n,), the right output, or -1 where unknown.
+    """
+
+    images: Images
+    member: NDArray[np.bool_]
+    sources: NDArray[np.integer[Any]]
+    labels: NDArray[np.integer[Any]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a model behaves under one correction.
+
+    Attributes:
+        correction: what was applied.
+        shift: mean centred logit of the target, members less others.
+        ratio: median probability of the target among members, over that among others.
+        agreement: share of others whose first class is that of the uncorrected model.
+        agreement_low, agreement_high: its 95 % interval (Wilson).
+        accuracy: share of others that are right; None where no label is known.
+    """
+
+    correction: str
+    shift: float
+    ratio: float
+    agreement: float
+    agreement_low: float
+    agreement_high: float
+    accuracy: float | None
+
+
+def pooled_inputs(classifier: Classifier, images: Images, layer: str) -> Floats:
+    """Activations at the input of a layer, averaged over positions: (n, C)."""
+    kept: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        a = inputs[0]
+        kept.append(a.flatten(2).mean(2) if a.ndim > 2 else a)
+
+    handle = clarc.layer_named(classifier.module, layer).register_forward_pre_hook(keep)
+    try:
+        logits(classifier, images)
+    finally:
+        handle.remove()
+    return torch.cat(kept).cpu().numpy()
+
+
+def logits(classifier: Classifier, images: Images, correction: Projection | None = None) -> Floats:
+    """Logits (n, K) of a model, corrected or as it is."""
+    applied: AbstractContextManager[Any] = (
+        nullcontext() if correction is None else correction.applied(classifier.module)
+    )
+    with borrowed(classifier.module), applied, torch.no_grad():
+        return torch.cat([classifier.logits(torch.stack(list(b))) for b in _batches(images)]).cpu().numpy()
+
+
+def _batches(images: Images) -> Iterator[Images]:
+    """At most `BATCH` consecutive images of one shape."""
+    start = 0
+    for i in range(1, len(images) + 1):
+        if i == len(images) or i - start == BATCH or images[i].shape != images[start].shape:
+            yield images[start:i]
+            start = i
+
+
+def project(classifier: Classifier, sample: Sample, layer: str) -> Projection:
+    """The projection along the pattern of the members (P-ClArC)."""
+    a = pooled_inputs(classifier, sample.images, layer)
+    v = clarc.pattern_direction(a, sample.member, sample.sources)
+    return Projection(layer, v.astype(np.float32), a[~sample.member].mean(0).astype(np.float32))
+
+
+METHODS = {"project": project}
+
+
+def controls(classifier: Classifier, sample: Sample, layer: str, rng: np.random.Generator) -> dict[str, Projection]:
+    """Corrections that must not help: a random direction, and the pattern of as many images chosen at random."""
+    a = pooled_inputs(classifier, sample.images, layer)
+    z = a[~sample.member].mean(0).astype(np.float32)
+    wrong = clarc.pattern_direction(a, rng.permutation(sample.member), sample.sources)
+    return {
+        "random direction": Projection(layer, clarc.random_direction(a.shape[1], rng).astype(np.float32), z),
+        "wrong cluster": Projection(layer, wrong.astype(np.float32), z),
+    }
+
+
+def compare(
+    classifier: Classifier, sample: Sample, target: int, corrections: Mapping[str, Projection | None]
+) -> list[Outcome]:
+    """The model under each correction, on images that none of them was fitted on."""
+    plain = logits(classifier, sample.images)
+    return [
+        outcome(name, plain if c is None else logits(classifier, sample.images, c), plain, sample, target)
+        for name, c in track(corrections.items(), len(corrections), "corrections")
+    ]
+
+
+def outcome(name: str, y: Floats, plain: Floats, sample: Sample, target: int) -> Outcome:
+    """One line of the before/after table from logits (n, K) under a correction and without."""
+    evidence = Evidence(y[:, target] - y.mean(1), sample.sources)
+    shift = float(evidence.shifts(sample.member[None])[0][0])
+    p = softmax(y)[:, target]
+    others = ~sample.member
+    same = (y.argmax(1) == plain.argmax(1))[others]
+    low, high = wilson(int(same.sum()), len(same))
+    known = others & (sample.labels >= 0)
+    return Outcome(
+        correction=name,
+        shift=shift,
+        ratio=float(np.median(p[sample.member]) / np.median(p[others])),
+        agreement=float(same.mean()),
+        agreement_low=low,
+        agreement_high=high,
+        accuracy=float((y.argmax(1) == sample.labels)[known].mean()) if known.any() else None,
+    )
+
+
+def softmax(y: Floats) -> Floats:
+    e = np.exp(y.astype(np.float64) - y.max(1, keepdims=True))
+    return np.asarray(e / e.sum(1, keepdims=True))
+
+
+def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    p, s = hits / n, z * z / n
+    half = z * np.sqrt(p * (1 - p) / n + s / (4 * n))
+    return float((p + s / 2 - half) / (1 + s)), float((p + s / 2 + half) / (1 + s))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A fitted correction of one class with its before/after table."""
+
+    entry: Entry
+    projection: Projection
+    outcomes: tuple[Outcome, ...]
+    fitted_on: int
+    shown_on: int
+
+    def save(self, store: RunStore) -> Path:
+        """Writes RUN/corrections/<target>-project.npz (load it with `load`) and .json (the table)."""
+        name = f"corrections/{self.entry.target}-project"
+        buffer = BytesIO()
+        np.savez(
+            buffer,
+            layer=np.array(self.projection.layer),
+            direction=self.projection.direction,
+            reference=self.projection.reference,
+        )
+        store.write_bytes(f"{name}.npz", buffer.getvalue())
+        store.write_json(f"{name}.json", self.to_json())
+        return store.path / f"{name}.npz"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "class": self.entry.name,
+            "target": self.entry.target,
+            "method": "project",
+            "layer": self.projection.layer,
+            "fitted_on": self.fitted_on,
+            "shown_on": self.shown_on,
+            "outcomes": [asdict(o) for o in self.outcomes],
+        }
+
+
+def load(path: str | Path) -> Projection:
+    """A saved projection; `with load(path).applied(module): ...` corrects a model.
+
+    Raises:
+        InputError: the file is no projection.
+    """
+    try:
+        with np.load(path) as file:
+            return Projection(str(file["layer"]), file["direction"], file["reference"])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError("no projection in this file", got=f"{path}: {error}") from error
+
+
+def correct(
+    store: RunStore, corpus: Corpus, classifier: Classifier, entry: Entry, *, method: str = "project",
+    layer: str | None = None, seed: int = 0,
+) -> Correction:  # fmt: skip
+    """Fits a correction on half of the sources and shows it on the other half, beside its controls.
+
+    Raises:
+        UsageError: unknown method or layer, or too few members to split.
+    """
+    if method not in METHODS:
+        raise unknown_name("correction", method, METHODS)
+    rng = np.random.default_rng([seed, entry.target])
+    fit, show = samples(store, corpus, classifier, entry, rng)
+    layer = layer or clarc.late_layer(classifier.module)
+    projection = METHODS[method](classifier, fit, layer)
+    tried = {"nothing": None, method: projection} | controls(classifier, fit, layer, rng)
+    outcomes = compare(classifier, show, entry.target, tried)
+    return Correction(entry, projection, tuple(outcomes), len(fit), len(show))
+
+
+def samples(
+    store: RunStore, corpus: Corpus, classifier: Classifier, entry: Entry, rng: np.random.Generator
+) -> tuple[Sample, Sample]:
+    """Two samples without a common source: one to fit on, one to show."""
+    rows, member = looked_at(store, entry)
+    sources = source_numbers(corpus)[rows]
+    first = np.isin(sources, rng.permutation(np.unique(sources))[::2])
+    halves = []
+    for side in (first, ~first):
+        chosen = np.concatenate([_some(np.flatnonzero(side & (member == m)), rng) for m in (True, False)])
+        if not 0 < member[chosen].sum() < len(chosen):
+            raise UsageError(
+                "too few images to fit on one half and show on the other",
+                got=f"{member.sum()} members of {len(member)} images, from {len(np.unique(sources))} sources",
+                rule="both halves need members and others",
+            )
+        halves.append(_sample(store, corpus, classifier, rows[chosen], member[chosen], sources[chosen]))
+    return halves[0], halves[1]
+
+
+def looked_at(store: RunStore, entry: Entry) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Rows that the class was analysed on, and which of them are members."""
+    images = store.table("images", "attribution")
+    usable = np.array([why == "" for why in images["skipped"].to_pylist()])
+    target = store.manifest["settings"]["target"]
+    if target == "label":
+        usable &= images["target"].to_numpy() == entry.target
+    elif target == "predicted":
+        usable &= images["predicted"].to_numpy() == entry.target
+    rows = np.flatnonzero(usable)
+    return rows, np.isin(rows, entry.rows)
+
+
+def source_numbers(corpus: Corpus) -> NDArray[np.int64]:
+    """A number for each row: equal where the corpus names equal sources, else unique."""
+    given = corpus.sources or [None] * len(corpus)
+    names = [f"row {i}" if name in (None, "") else f"source {name}" for i, name in enumerate(given)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def _some(positions: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    return positions if len(positions) <= LARGEST else np.sort(rng.choice(positions, LARGEST, replace=False))
+
+
+def _sample(store: RunStore, corpus: Corpus, classifier: Classifier, rows: Any, member: Any, sources: Any) -> Sample:
+    images = [
+        classifier.transform(picture)
+        for _, picture in track(decode_rows(corpus, [int(r) for r in rows]), len(rows), "images")
+        if isinstance(picture, Image.Image)
+    ]
+    index = store.manifest["index"]
+    labels = np.array([index.get(corpus.labels[r], -1) for r in rows])
+    return Sample(images, member, sources, labels)

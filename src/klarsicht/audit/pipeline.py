@@ -1,0 +1,266 @@
+"""The easy door: from a model and images to a ranked report. Every step resumes where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.audit import attribution, corpora, correction, groups, models, ranking, report, spray
+from klarsicht.audit.analysis import Analysis, head_weight
+from klarsicht.audit.attribution import Attribution
+from klarsicht.audit.corpora import Corpus
+from klarsicht.audit.correction import Correction
+from klarsicht.audit.executor import partition, run_units
+from klarsicht.audit.groups import Group
+from klarsicht.audit.illustration import Illustrator
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.ranking import Ranking
+from klarsicht.audit.relevance import METHODS
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.store import RunStore
+
+SCREENED = 25  # targets in a work unit of a screening
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A model, a corpus and settings, checked against each other."""
+
+    settings: AuditSettings
+    corpus: Corpus
+    classifier: Classifier
+
+    @classmethod
+    def of(cls, settings: AuditSettings, classifier: Classifier | None = None) -> Audit:
+        """Opens what the settings name.
+
+        Raises:
+            UsageError: unknown metric, method or class, or a metric that the target does not allow.
+            CorpusError, ModelError: see audit.corpora and audit.models.
+        """
+        check_names(settings)
+        corpus = corpora.open(settings.data)
+        chosen = corpus.select(split=settings.split) if settings.split else corpus
+        return cls(settings, chosen, classifier or models.load(settings.model))
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Output of the model for each label. Labels matter only where they choose the target."""
+        labels = self.corpus.classes
+        if self.settings.class_map is not None:
+            return class_map(Path(self.settings.class_map), labels, self.classifier.n_classes)
+        if self.settings.target == "label":
+            return models.label_indices(labels, self.classifier)
+        known = {name: i for i, name in enumerate(self.classifier.classes or ())}
+        return {label: known[label] for label in labels if label in known}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each output of the model is called: the label that maps to it, else the model's name, else its number."""
+        given = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
+        by_output = {output: label for label, output in self.index.items()}
+        return tuple(by_output.get(i, name) for i, name in enumerate(given))
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """The output explained for each row; -1 for the predicted one, or where all are screened."""
+        target = self.settings.target
+        if target == "label":
+            return np.array([self.index[label] for label in self.corpus.labels], np.int64)
+        fixed = -1 if target in ("predicted", "all") else groups.output_named(target, self.names, self.index)
+        return np.full(len(self.corpus), fixed, np.int64)
+
+    def groups(self, predicted: NDArray[Any], usable: NDArray[np.bool_]) -> list[Group]:
+        """What is analysed together, by target."""
+        target = self.settings.target
+        if target == "label":
+            return groups.by_label(self.corpus.labels, self.index, usable)
+        if target == "predicted":
+            return groups.by_prediction(predicted, self.names, usable)
+        if target == "all":
+            return groups.screening(range(self.classifier.n_classes), self.names, usable)
+        return groups.screening([int(self.targets[0])], self.names, usable)
+
+
+def check_names(settings: AuditSettings) -> None:
+    """Metrics and method are known, and maps exist for what is asked."""
+    for metric in settings.metric:
+        if metric not in spray.METRICS:
+            raise unknown_name("metric", metric, spray.METRICS)
+    if settings.method not in METHODS:
+        raise unknown_name("relevance method", settings.method, METHODS)
+    if settings.screens and "euclidean" in settings.metric:
+        raise UsageError(
+            "pixel maps explain one class",
+            got="metric euclidean with target all",
+            rule="all classes at once are compared by head relevance",
+            remedy="Use --metric concept, or name one class as --target.",
+        )
+
+
+def class_map(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
+    """Labels to outputs from a CSV with columns label,index.
+
+    Raises:
+        InputError: the file cannot be read, lacks a label of the corpus, or names an output the model has not.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = {line["label"]: int(line["index"]) for line in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            "the class map cannot be read", got=f"{path}: {error}", rule="a CSV with columns label,index"
+        ) from error
+    missing = [label for label in labels if label not in found]
+    beyond = [label for label in labels if label in found and not 0 <= found[label] < n_classes]
+    if missing or beyond:
+        raise InputError(
+            "the class map does not cover the corpus" if missing else "the class map names outputs the model has not",
+            got=", ".join((missing or beyond)[:5]),
+            rule=f"one line for each label, with an index below {n_classes}",
+        )
+    return {label: found[label] for label in labels}
+
+
+def run(
+    settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, workers: int = 1
+) -> RunStore:
+    """Audits a model: attributions, clusters, ranking, report. Run it again to resume.
+
+    Args:
+        settings: see audit.settings.
+        out: the run folder; a new one, or one begun with the same settings, data and model.
+        classifier: a model built in Python, in place of the one that the settings name; needs workers=1.
+        workers: processes; results do not depend on it.
+
+    Returns:
+        The run, complete: `ranking.json`, `ranking.parquet` and `report.html` are in it.
+
+    Raises:
+        UsageError, InputError, ModelError, StoreError: see ground.errors.
+    """
+    audit = Audit.of(settings, classifier)
+    if classifier is not None and workers > 1:
+        raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
+    store = opened(audit, out)
+    with store.lock():
+        attribute(audit, store, workers, own=classifier)
+        analyse(audit, store, workers)
+        illustrate(audit, store, rank(audit, store))
+        report.write(store)
+    return store
+
+
+def opened(audit: Audit, out: str | Path) -> RunStore:
+    """The run folder, new or begun before; refuses one made with other settings, data or model."""
+    settings = audit.settings.model_dump(mode="json", exclude={"data"})
+    identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
+    return RunStore.create(out, settings=settings, identity=identity, index=audit.index)
+
+
+def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
+    """The relevance of every image, unit by unit."""
+    work = Attribution(store, audit.corpus, audit.settings, audit.targets, own)
+    units = partition(len(audit.corpus), audit.settings.unit)
+    if not store.has_table("corpus"):
+        prepare(audit, store, work)
+    _run(audit, store, work, attribution.STEP, units, workers, "relevance")
+
+
+def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
+    """Tries one image, makes the arrays, and writes down the corpus: the table last, for it says that all is ready."""
+    n, unit = len(audit.corpus), audit.settings.unit
+    for name, values in attribution.probe(work, range(n)).items():
+        store.create_array(name, (n, *values.shape[1:]), values.dtype, unit)
+    store.update_manifest(data=audit.settings.data, names=list(audit.names), left_out=audit.corpus.left_out)
+    store.write_table("corpus", audit.corpus.to_table())
+
+
+def analyse(audit: Audit, store: RunStore, workers: int) -> None:
+    """The suspect cluster of every class under every metric; groups are units, in blocks when all are screened."""
+    for work in analyses(audit, store).values():
+        units = partition(len(work.groups), work.size)
+        _run(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
+
+
+def analyses(audit: Audit, store: RunStore) -> dict[str, Analysis]:
+    """The analysis under each metric of the run."""
+    images = store.table(attribution.IMAGES, attribution.STEP)
+    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+    found = tuple(audit.groups(images["predicted"].to_numpy(), usable))
+    head = head_weight(audit.classifier)
+    size = SCREENED if audit.settings.screens else 1
+    return {metric: Analysis(store, audit.settings, metric, found, head, size) for metric in audit.settings.metric}
+
+
+def _run(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
+    """The units of a step that are not done yet; each is marked when its results are on disk."""
+    store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
+    number = {unit.start: i for i, unit in enumerate(units)}
+    run_units(
+        work,
+        [unit for i, unit in enumerate(units) if not store.is_done(step, i)],
+        workers=workers,
+        threads=audit.settings.threads,
+        label=label,
+        on_done=lambda unit, _: store.mark_done(step, number[unit.start]),
+    )
+
+
+def rank(audit: Audit, store: RunStore) -> Ranking:
+    """All classes, most suspect first, as JSON and as a table."""
+    tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
+    paths = store.table("corpus")["path"].to_pylist()
+    ordered = ranking.ranked([ranking.entry_of(line, paths) for table in tables for line in table if line["rows"]])
+    store.write_json("ranking.json", ordered.to_json())
+    store.write_table("ranking", ordered.to_table())
+    return ordered
+
+
+def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
+    """Pictures of the first suspects, once."""
+    if store.has_table("views"):
+        return
+    by_metric = analyses(audit, store)
+    groups_of = {group.target: group for work in by_metric.values() for group in work.groups}
+    Illustrator(store, audit.settings, audit.corpus, audit.classifier, by_metric).draw(ordered.entries, groups_of)
+
+
+def clean(
+    run: str | Path, name: str, *, method: str = "project", layer: str | None = None, seed: int = 0,
+    classifier: Classifier | None = None,
+) -> tuple[Correction, Path]:  # fmt: skip
+    """Corrects the audited model for the suspect cluster of a class; returns the table and the saved correction.
+
+    Raises:
+        UsageError: the class was not audited, the method or the layer is unknown, or members are too few.
+        RunMismatch: the model or the data are not those of the run any more.
+    """
+    store = RunStore.open(run)
+    entry = ranking.read(store).of(name)
+    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": store.manifest["data"]})
+    audit = Audit.of(settings, classifier)
+    unchanged(audit, store)
+    with store.lock():
+        corrected = correction.correct(
+            store, audit.corpus, audit.classifier, entry, method=method, layer=layer, seed=seed
+        )
+        return corrected, corrected.save(store)
+
+
+def unchanged(audit: Audit, store: RunStore) -> None:
+    """Refuses data or a model that changed since the run."""
+    now = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
+    for what, then in store.manifest["identity"].items():
+        if now[what] != then:
+            raise RunMismatch(
+                f"the {what} changed since the run", got=now[what][:12], rule=f"the run has {then[:12]}",
+                remedy="Audit again into another folder.",
+            )  # fmt: skip

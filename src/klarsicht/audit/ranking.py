@@ -1,0 +1,131 @@
+"""All classes, most suspect first.
+
+The order is by z: how many standard deviations (of the images outside the cluster) the cluster's centred target
+logit lies above theirs. tau says that a group exists; many classes see the same group; the class that *uses* it is
+the one whose logit the group raises most. This is an observation: only an intervention proves use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.store import RunStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RAISES = "raises the target (observational)"
+QUIET = "no cluster raises the target"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One class of a ranking, by its most suspect cluster.
+
+    Attributes:
+        name: the class; JSON calls it `class`.
+        target: index of the class among the model's outputs.
+        metric: the metric under which the cluster was found.
+        tau, rho2, d2, shift, z: see audit.spray.Suspect.
+        size: images in the cluster.
+        n: images looked at.
+        rows: rows of the run that are members.
+        members: their paths.
+        proposal: what proposed the cluster.
+    """
+
+    name: str
+    target: int
+    metric: str
+    tau: float
+    rho2: float
+    d2: float
+    shift: float
+    z: float
+    size: int
+    n: int
+    rows: tuple[int, ...]
+    members: tuple[str, ...]
+    proposal: str
+
+    @property
+    def prevalence(self) -> float:
+        return self.size / self.n
+
+    @property
+    def verdict(self) -> str:
+        return RAISES if self.shift > 0 else QUIET
+
+    def to_json(self) -> dict[str, Any]:
+        fields = asdict(self) | {"prevalence": self.prevalence, "verdict": self.verdict}
+        return {"class": fields.pop("name"), **fields}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Entries, most suspect first; one for each class, under the metric that separates it best."""
+
+    entries: tuple[Entry, ...]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, position: int) -> Entry:
+        return self.entries[position]
+
+    def of(self, name: str) -> Entry:
+        """The entry of a class, by name or by number.
+
+        Raises:
+            UsageError: the class was not audited; near matches are listed.
+        """
+        for entry in self.entries:
+            if name in (entry.name, str(entry.target)):
+                return entry
+        raise unknown_name("class in this ranking", name, [entry.name for entry in self.entries])
+
+    def to_table(self) -> pa.Table:
+        import pyarrow as pa
+
+        return pa.Table.from_pylist([entry.to_json() for entry in self.entries])
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame; needs pandas."""
+        return self.to_table().to_pandas()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [entry.to_json() for entry in self.entries]
+
+
+def ranked(entries: Sequence[Entry]) -> Ranking:
+    """The best metric of each class, all classes by falling z; ties by target."""
+    best: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.target not in best or entry.z > best[entry.target].z:
+            best[entry.target] = entry
+    return Ranking(tuple(sorted(best.values(), key=lambda e: (-e.z, e.target))))
+
+
+def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
+    """An entry from a line of the table of suspects, whose `rows` are rows of the run."""
+    rows = tuple(record["rows"])
+    numbers = {name: record[name] for name in ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")}
+    return Entry(name=record["class"], size=len(rows), rows=rows, members=tuple(paths[r] for r in rows), **numbers)
+
+
+def read(run: str | Path | RunStore) -> Ranking:
+    """The ranking of a finished run.
+
+    Raises:
+        StoreError: the run has not been ranked yet.
+    """
+    store = run if isinstance(run, RunStore) else RunStore.open(run)
+    paths = store.table("corpus")["path"].to_pylist()
+    return Ranking(tuple(entry_of(record, paths) for record in store.read_json("ranking.json")))

@@ -1,0 +1,193 @@
+"""A run as one HTML page that needs nothing else: ranking, embeddings, members with relevance, settings, skips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.audit import ranking
+from klarsicht.audit.conservation import ABSORBED_BOUND
+from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.ground.images import data_uri
+from klarsicht.ground.store import RunStore
+
+PAGE = "report.html"
+RANKED = 20  # lines of the ranking on the page; the files hold all
+
+
+@dataclass(frozen=True)
+class Point:
+    """One image in the scatter plot, in the units of its 400 x 400 picture."""
+
+    x: float
+    y: float
+    member: bool
+    path: str
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One image with and without its relevance, as data URIs."""
+
+    path: str
+    plain: str
+    relevance: str
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows of one suspect."""
+
+    entry: Entry
+    points: tuple[Point, ...]
+    members: tuple[Plate, ...]
+    others: tuple[Plate, ...]
+
+    @property
+    def sampled(self) -> bool:
+        return len(self.points) < self.entry.n
+
+
+def write(run: str | Path | RunStore) -> Path:
+    """Writes RUN/report.html from what the run holds.
+
+    Raises:
+        StoreError: the run has not been ranked.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    store = run if isinstance(run, RunStore) else RunStore.open(run)
+    pages = Environment(
+        loader=PackageLoader("klarsicht.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = pages.get_template("report.html.j2").render(**contents(store))
+    store.write_bytes(PAGE, page.encode())
+    return store.path / PAGE
+
+
+def contents(store: RunStore) -> dict[str, Any]:
+    """What the template is given."""
+    manifest, found = store.manifest, ranking.read(store)
+    settings = manifest["settings"]
+    images = store.table("images", "attribution")
+    return {
+        "title": settings["model"],
+        "model": settings["model"],
+        "data": manifest["data"],
+        "images": images.num_rows,
+        "asked": _asked(settings),
+        "version": manifest["klarsicht"],
+        "created": manifest["created"][:16].replace("T", " "),
+        "notes": notes(store, images),
+        "ranking": list(found),
+        "shown": RANKED,
+        "views": views(store, found),
+        "conserving": not lost(absorbed(manifest, images)),
+        "overlay": manifest.get("overlay", "relevance overlaid"),
+        "skipped": skipped(store, images),
+        "facts": facts(manifest, images),
+    }
+
+
+def _asked(settings: dict[str, Any]) -> str:
+    target = settings["target"]
+    told = {
+        "label": "each class on its own images",
+        "predicted": "each class on the images predicted as it",
+        "all": "every class screened over the whole corpus",
+    }
+    return told.get(target, f"the whole corpus screened for {target}") + ", by " + " and ".join(settings["metric"])
+
+
+def notes(store: RunStore, images: Any) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    told = []
+    sources = [s for s in store.table("corpus")["source"].to_pylist() if s]
+    if len(set(sources)) < len(sources):
+        told.append(
+            f"{len(sources)} images come from {len(set(sources))} sources: each is compared with the median of its "
+            "own source, and images of one source are never neighbours."
+        )
+    share = absorbed(store.manifest, images)
+    if share is not None and lost(share):
+        told.append(
+            f"The network does not conserve: biases and stabilisers absorb {share:.1%} of the relevance before it "
+            "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
+        )
+    left = sum(1 for reason in images["skipped"].to_pylist() if reason)
+    if left:
+        told.append(f"{left} of {images.num_rows} images could not be used.")
+    return told
+
+
+def absorbed(manifest: dict[str, Any], images: Any) -> float | None:
+    """Median share of relevance that did not reach the pixels; None for methods that promise nothing."""
+    values = np.array(images["absorbed"].to_pylist(), float)
+    share = float(np.nanmedian(values)) if np.isfinite(values).any() else manifest.get("absorbed")
+    return share if share is not None and np.isfinite(share) else None
+
+
+def lost(share: float | None) -> bool:
+    """Whether so much is absorbed that pixel maps are hints only."""
+    return share is not None and abs(share) > ABSORBED_BOUND
+
+
+def skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
+    """(what, why) of every image and every class that was left out."""
+    paths = store.table("corpus")["path"].to_pylist()
+    lost = [
+        (paths[r], why) for r, why in zip(images["row"].to_pylist(), images["skipped"].to_pylist(), strict=True) if why
+    ]
+    for metric in store.manifest["settings"]["metric"]:
+        for record in store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist():
+            if record["skipped"]:
+                lost.append((f"class {record['class']} ({metric})", record["skipped"]))
+    return lost + [tuple(note) for note in store.manifest.get("left_out", [])]
+
+
+def facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
+    """Settings, identities and versions, one line each."""
+    lines = [(name, str(value)) for name, value in manifest["settings"].items()]
+    lines += [(f"{name} identity", value) for name, value in manifest["identity"].items()]
+    share = absorbed(manifest, images)
+    lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
+    residual = np.array(images["residual"].to_pylist(), float)
+    lines += [("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}")] if np.isfinite(residual).any() else []
+    return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]
+
+
+def views(store: RunStore, found: Ranking) -> list[View]:
+    """The suspects that were illustrated, in the order of the ranking."""
+    if not store.has_table("views"):
+        return []
+    records = store.table("views").to_pylist()
+    shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
+    return [_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
+
+
+def _view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> View:
+    plates = [(r["member"], _plate(store, r)) for r in records if r["picture"]]
+    return View(
+        entry,
+        tuple(Point(r["x"], r["y"], r["member"], r["path"]) for r in sorted(records, key=lambda r: r["member"])),
+        tuple(plate for member, plate in plates if member),
+        tuple(plate for member, plate in plates if not member),
+    )
+
+
+def _plate(store: RunStore, record: dict[str, Any]) -> Plate:
+    def uri(name: str) -> str:
+        return data_uri((store.path / name).read_bytes(), "image/jpeg")
+
+    return Plate(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
+
+
+def fitted(points: NDArray[Any], side: float = 400, margin: float = 14) -> NDArray[Any]:
+    """Points (n, 2) moved and scaled into a square picture."""
+    low, high = points.min(0), points.max(0)
+    return np.asarray(margin + (points - low) / np.where(high > low, high - low, 1) * (side - 2 * margin))

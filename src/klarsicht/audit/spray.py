@@ -1,0 +1,179 @@
+"""Spectral Relevance Analysis of one class: which of its images does the model see differently?
+
+Relevance -> k-nearest-neighbour graph -> normalised Laplacian -> smallest eigenvectors -> candidate clusters ->
+Fisher's tau (Lapuschkin et al. 2019, Nature Communications 10:1096; Anders et al. 2019, arXiv 1912.11425).
+
+A large tau says that a group exists, not that the class uses it. So the suspect cluster is the one of largest tau
+*among those that raise the target*: the centred logit of its members lies above that of the other images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.numerics.clusters import Candidate, Sweep, candidates
+from klarsicht.numerics.discriminant import Separability, fisher_many
+from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
+from klarsicht.numerics.spectral import Embedding, affinity, embed
+
+Floats = NDArray[np.floating[Any]]
+Rows = NDArray[np.intp]
+
+# What compares two images: (what is compared, under which distance of numerics.neighbours). `features` needs no
+# relevance at all: it is the baseline that relevance has to beat.
+METRICS: dict[str, tuple[str, str]] = {
+    "euclidean": ("maps", "euclidean"),
+    "concept": ("head relevance", "concept"),
+    "features": ("penultimate features", "concept"),
+}
+
+WHOLE = 0.95  # share of a cluster that a larger one must hold to stand for it
+FEWEST = 20  # images a class must have: below, a cluster of five would be a quarter of it
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """The most suspicious cluster of one class under one metric.
+
+    Attributes:
+        members: positions (into the rows that were analysed) of the cluster, ascending.
+        n: number of rows analysed.
+        tau, rho2, d2: Fisher separability of the cluster in the embedding; see numerics.discriminant.
+        shift: mean centred logit of members less that of the others.
+        z: shift in standard deviations of the others.
+        method: what proposed the cluster.
+    """
+
+    members: Rows
+    n: int
+    tau: float
+    rho2: float
+    d2: float
+    shift: float
+    z: float
+    method: str
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    @property
+    def prevalence(self) -> float:
+        return self.size / self.n
+
+    @property
+    def raises(self) -> bool:
+        """Whether the cluster raises the target: an observation, no proof that the model uses the artifact."""
+        return self.shift > 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The centred logit of the target for each row, and where an image comes from.
+
+    Attributes:
+        logit: float (n,), target logit less the mean of all logits.
+        sources: int (n,), images of one source (crops of one photograph, frames of one video) share a number.
+    """
+
+    logit: Floats
+    sources: NDArray[np.integer[Any]]
+
+    @property
+    def repeated(self) -> bool:
+        return len(np.unique(self.sources)) < len(self.sources)
+
+    @property
+    def centred(self) -> Floats:
+        """The logit less the median of its own source, where sources repeat."""
+        return centre_by_group(self.logit[:, None], self.sources)[:, 0] if self.repeated else self.logit
+
+    def shifts(self, members: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """For each candidate (m, n): mean difference of members and others, and the deviation of the others."""
+        x = self.centred.astype(np.float64)
+        inside = members.sum(1)
+        outside = members.shape[1] - inside
+        total, squares = x.sum(), (x * x).sum()
+        mean_in = members @ x / inside
+        mean_out = (total - members @ x) / outside
+        variance = np.maximum((squares - members @ (x * x)) / outside - mean_out**2, 0)
+        return mean_in - mean_out, np.sqrt(variance)
+
+
+def embedding(
+    features: Floats, evidence: Evidence, *, distance: str, neighbours: int, dimensions: int, seed: int
+) -> Embedding:
+    """Spectral embedding (n, d) of the neighbour graph; repeated sources are centred and never neighbours.
+
+    Args:
+        features: (n, D), one row an image.
+        distance: a name of numerics.neighbours.METRICS.
+    """
+    normalised = by_absolute_sum(features)
+    groups = evidence.sources if evidence.repeated else None
+    if groups is not None:
+        normalised = centre_by_group(normalised, groups)
+    graph = neighbour_graph(normalised, distance, min(neighbours, _room(evidence)), groups=groups)
+    return embed(affinity(graph), min(dimensions, len(features) - 1), seed)
+
+
+def _room(evidence: Evidence) -> int:
+    """How many neighbours every row may have: all rows but those of the largest source."""
+    return len(evidence.sources) - int(np.unique(evidence.sources, return_counts=True)[1].max())
+
+
+def by_absolute_sum(X: Floats) -> Floats:
+    """Rows divided by the sum of their absolute values; the signed sum may vanish. All-zero rows stay."""
+    total = np.abs(X).sum(1, keepdims=True)
+    return np.asarray(X / np.where(total > 0, total, 1))
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Candidate clusters of an embedding, described; they do not depend on any target's logit.
+
+    Attributes:
+        candidates: what was proposed; may be empty.
+        members: bool (m, n), one row a candidate.
+        separability: tau, rho2 and D2 of each.
+    """
+
+    candidates: tuple[Candidate, ...]
+    members: NDArray[np.bool_]
+    separability: Separability[NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, embedded: Embedding, sweep: Sweep, seed: int) -> Clustering:
+        found = tuple(candidates(embedded, sweep, seed))
+        members = np.array([c.member for c in found], bool).reshape(len(found), len(embedded.vectors))
+        return cls(found, members, fisher_many(embedded.vectors, members))
+
+    def suspect(self, evidence: Evidence) -> Suspect | None:
+        """The cluster of largest tau among those that raise the target; if none does, the one of largest tau.
+
+        A part of a tight group may separate better than the group does; the group is what its images share. So the
+        cluster grows to the largest one that holds it, raises the target too, and has half its tau or more.
+        None when there is no cluster at all.
+        """
+        if not self.candidates:
+            return None
+        tau = self.separability.tau
+        shift, deviation = evidence.shifts(self.members)
+        best = int(np.lexsort((-tau, shift <= 0))[0])
+        holds = (self.members & self.members[best]).sum(1) >= WHOLE * self.members[best].sum()
+        alike = holds & ((shift > 0) == (shift[best] > 0)) & (tau >= tau[best] / 2)
+        best = int(np.argmax(np.where(alike, self.members.sum(1), 0)))
+        return Suspect(
+            members=np.flatnonzero(self.members[best]),
+            n=self.members.shape[1],
+            tau=float(self.separability.tau[best]),
+            rho2=float(self.separability.rho2[best]),
+            d2=float(self.separability.d2[best]),
+            shift=float(shift[best]),
+            z=float(shift[best] / max(deviation[best], 1e-9)),
+            method=f"{self.candidates[best].method} k={self.candidates[best].k}",
+        )

@@ -1,0 +1,63 @@
+"""The command `klarsicht`: its tree of commands, and the place where an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from klarsicht import __version__
+from klarsicht.cli import audit, demo
+from klarsicht.ground.errors import KlarsichtError
+
+INTERRUPTED = 130
+# typer uses the package click, or, since 0.29, a copy of its own: the class is reached by what typer exports.
+ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="klarsicht",
+    help="See which pixels a vision model used, find the ones it should not have used, and clean them up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(audit.app, name="audit")
+app.command("demo")(demo.demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"klarsicht {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code; see klarsicht.ground.errors for the codes."""
+    try:
+        result = app(list(arguments), standalone_mode=False)
+    except KlarsichtError as error:
+        return _told(str(error), error.exit_code)
+    except ClickException as error:
+        return _told(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
+    except BrokenPipeError:
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _told(message: str, code: int) -> int:
+    print(f"klarsicht: {' '.join(message.split())}", file=sys.stderr)
+    return code

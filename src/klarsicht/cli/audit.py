@@ -1,0 +1,142 @@
+"""`klarsicht audit`: find the images that a model gets right for the wrong reason, and relieve it of that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from klarsicht.cli import tables
+
+app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+
+
+@app.command()
+def run(
+    model: Annotated[
+        str | None,
+        typer.Option(help="efficientnet-lite0, torchvision:NAME@CHECKPOINT.pt, or package.module:callable."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="An ImageFolder, or a CSV or parquet file: path,label[,source,split].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The run folder; run the same command again to resume.")] = Path("run"),
+    target: Annotated[
+        str | None,
+        typer.Option(help="label, predicted, one class for the whole corpus, or all classes. [label]"),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="euclidean, concept or features; may be repeated. [concept]")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="How relevance is computed. [EpsilonPlusFlat]")] = None,
+    class_map: Annotated[Path | None, typer.Option(help="CSV with columns label,index.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    map_side: Annotated[int | None, typer.Option(help="Side of stored relevance maps. [32]")] = None,
+    neighbours: Annotated[int | None, typer.Option(help="Neighbours in the graph. [10]")] = None,
+    dimensions: Annotated[int | None, typer.Option(help="Dimensions of the embedding. [8]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a forward pass. [16]")] = None,
+    unit: Annotated[int | None, typer.Option(help="Images in a work unit. [256]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of one worker. [1]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Root of all randomness. [0]")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+) -> None:
+    """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
+    from klarsicht.audit import pipeline, ranking
+    from klarsicht.audit.settings import AuditSettings
+
+    given: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "target": target,
+        "metric": tuple(metric) if metric else None,
+        "method": method,
+        "class_map": None if class_map is None else str(class_map),
+        "split": split,
+        "map_side": map_side,
+        "neighbours": neighbours,
+        "dimensions": dimensions,
+        "batch": batch,
+        "unit": unit,
+        "threads": threads,
+        "seed": seed,
+    }
+    chosen = AuditSettings.read(settings, given)
+    store = pipeline.run(chosen, out, workers=workers)
+    tables.ranking(ranking.read(store), 10)
+    typer.echo(f"report: {store.path / 'report.html'}")
+
+
+@app.command()
+def rank(
+    run: RunFolder, as_json: AsJson = False, top: Annotated[int, typer.Option(help="Lines to print.")] = 20
+) -> None:
+    """Print the classes of a run, most suspect first."""
+    from klarsicht.audit import ranking
+
+    found = ranking.read(run)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.ranking(found, top)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the HTML page of a run again, and print where it is."""
+    from klarsicht.audit import report as page
+
+    typer.echo(str(page.write(run)))
+
+
+@app.command()
+def status(run: RunFolder, as_json: AsJson = False) -> None:
+    """Print how far a run has come."""
+    from klarsicht.audit.status import progress_of
+
+    steps = progress_of(run)
+    if as_json:
+        typer.echo(json.dumps([step.to_json() for step in steps], indent=2))
+    else:
+        tables.steps(steps)
+
+
+@app.command()
+def clean(
+    run: RunFolder,
+    name: Annotated[str, typer.Option("--class", help="The class to relieve of its suspect cluster.")],
+    method: Annotated[str, typer.Option(help="The correction: project.")] = "project",
+    layer: Annotated[str | None, typer.Option(help="Correct the input of this layer. [the last block]")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the halves and the controls.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Correct the model for the suspect cluster of a class; prints before and after beside controls."""
+    from klarsicht.audit import pipeline
+
+    corrected, path = pipeline.clean(run, name, method=method, layer=layer, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(corrected.to_json(), indent=2))
+    else:
+        tables.correction(corrected)
+        typer.echo(f"correction: {path}")
+
+
+@app.command()
+def plant(
+    data: Annotated[str, typer.Argument(help="A corpus as for `audit run`; it is not changed.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the planted corpus, its manifest and the truth.")],
+    kind: Annotated[str, typer.Option(help="tag, text, border or glyphs.")],
+    label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
+    share: Annotated[float, typer.Option(help="Share of the images that get the artifact.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Chooses the images.")] = 0,
+) -> None:
+    """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
+    from klarsicht.audit import corpora, planting
+
+    truth = planting.plant_corpus(corpora.open(data), out, kind=kind, label=label, share=share, seed=seed)
+    typer.echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")

@@ -1,0 +1,21 @@
+"""`klarsicht demo`: the carton story on a real ImageNet network, with nothing but installed packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder for photographs, run, report and demo.json.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(help="Chooses crops, marked photographs and marks.")] = 0,
+    images: Annotated[int, typer.Option(help="Photographs to audit.", min=60)] = 400,
+    workers: Annotated[int, typer.Option(help="Processes. [number of cores]")] = 0,
+) -> None:
+    """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
+    from klarsicht.audit import demonstration
+
+    for line in demonstration.tell(out, seed=seed, images=images, workers=workers):
+        typer.echo(line)

@@ -1,0 +1,62 @@
+"""What commands print for people: plain columns, never cut, so that they survive a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from klarsicht.audit.correction import Correction
+    from klarsicht.audit.ranking import Ranking
+    from klarsicht.audit.status import Step
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
+    """Columns two spaces apart; those named in `left` are aligned left, numbers right."""
+    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
+
+    def row(cells: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if name in left else cell.rjust(width)
+            for cell, width, name in zip(cells, widths, header, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(map(row, (header, *lines)))
+
+
+def ranking(found: Ranking, top: int) -> None:
+    lines = [
+        (str(i), e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}", e.verdict)
+        for i, e in enumerate(found.entries[:top], 1)
+    ]
+    header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict")
+    typer.echo(table(header, lines, left=("class", "metric", "verdict")))
+
+
+def steps(found: Sequence[Step]) -> None:
+    lines = [(step.name, str(step.done), str(step.units), "complete" if step.complete else "") for step in found]
+    typer.echo(table(("step", "done", "of", "state"), lines, left=("step", "state")))
+
+
+def correction(corrected: Correction) -> None:
+    lines = [
+        (
+            o.correction,
+            f"{o.shift:+.2f}",
+            f"{o.ratio:.2f}",
+            f"{o.agreement:.3f}",
+            f"{o.agreement_low:.3f} to {o.agreement_high:.3f}",
+            "" if o.accuracy is None else f"{o.accuracy:.3f}",
+        )
+        for o in corrected.outcomes
+    ]
+    header = ("correction", "logit shift", "P ratio", "agreement", "95 %", "accuracy")
+    typer.echo(table(header, lines, left=("correction",)))
+    typer.echo(
+        f"{corrected.entry.name}: fitted on {corrected.fitted_on} images at the input of "
+        f"{corrected.projection.layer}, shown on {corrected.shown_on} others. Logit shift and P ratio compare members "
+        "with the other images; agreement and accuracy are of the other images."
+    )

@@ -1,0 +1,235 @@
+"""The whole chain on a corpus whose artifact is known, and what must not go wrong on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from klarsicht.audit import correction, pipeline, ranking, report
+from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.status import progress_of
+from klarsicht.ground.errors import CorpusError, InputError, RunMismatch, UsageError
+from klarsicht.ground.store import RunStore
+from tests.audit.conftest import network, write_corpus
+
+
+def settings(data, **changes):
+    return AuditSettings(model="object", data=str(data), unit=25, batch=7, **{"neighbours": 6} | changes)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return tmp_path / "data", write_corpus(tmp_path / "data")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "concept", "features"])
+def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_images(corpus, classifier, tmp_path, metric):
+    data, marked = corpus
+    store = pipeline.run(settings(data, metric=(metric,)), tmp_path / "run", classifier=classifier)
+    order = ranking.read(store)
+    assert order[0].name == "b"
+    assert {str(Path(path).relative_to(data)) for path in order[0].members} == marked
+    assert order[0].verdict.startswith("raises")
+    assert len(order) == 3
+    assert [e.z for e in order] == sorted((e.z for e in order), reverse=True)
+
+
+def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifier):
+    """The mark lies on images of class a, labels say nothing about it, and it is class b that it raises."""
+    rng = np.random.default_rng(0)
+    lines = ["path,label"]
+    from tests.audit.conftest import picture
+
+    for i in range(90):
+        picture(0, i < 12, rng).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,unlabelled")
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    for target in ("b", "all"):
+        run = pipeline.run(settings(tmp_path / "all.csv", target=target), tmp_path / target, classifier=classifier)
+        entry = ranking.read(run).of("b")
+        assert sorted(entry.rows) == list(range(12))
+        assert ranking.read(run)[0].name == "b"
+
+
+def test_predicted_targets_group_by_what_the_model_says(corpus, classifier, tmp_path):
+    data, _ = corpus
+    store = pipeline.run(settings(data, target="predicted"), tmp_path / "run", classifier=classifier)
+    images = store.table("images").to_pylist()
+    assert all(i["target"] == i["predicted"] for i in images)
+
+
+def test_what_is_stored_agrees_with_the_network(corpus, classifier, tmp_path):
+    data, _ = corpus
+    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    audit = Audit.of(settings(data), classifier)
+    images = [classifier.transform(Image.open(path)) for path in audit.corpus.paths]
+    with torch.no_grad():
+        logits = network()(torch.stack(images))
+    np.testing.assert_allclose(store.array("logits")[:], logits, atol=1e-5)
+    facts = store.table("images").to_pylist()
+    truth = torch.nn.functional.cross_entropy(logits, torch.from_numpy(audit.targets), reduction="none")
+    np.testing.assert_allclose([f["loss"] for f in facts], truth, atol=1e-5)
+
+
+def digest(run: Path):
+    store = RunStore.open(run)
+    arrays = {name: store.array(name)[:].tobytes() for name in ("maps", "features", "logits", "head", "concepts")}
+    return arrays | {name: (run / name).read_bytes() for name in ("ranking.json", "report.html")}
+
+
+def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path):
+    data, _ = corpus
+    command = [sys.executable, "-m", "klarsicht", "audit", "run", "--model", "tests.audit.conftest:network"]
+    command += ["--data", str(data), "--unit", "10", "--metric", "euclidean", "--metric", "concept"]
+    root = Path(__file__).parents[2]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], cwd=root, check=True, capture_output=True)
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], cwd=root, stdout=subprocess.DEVNULL)
+    marks = tmp_path / "killed" / "done" / "attribution"
+    while not (marks.is_dir() and len(list(marks.glob("*.json"))) >= 2) and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, "--out", str(tmp_path / "killed")], cwd=root, check=True, capture_output=True)
+    whole, killed = digest(tmp_path / "whole"), digest(tmp_path / "killed")
+    stamp = {RunStore.open(tmp_path / run).manifest["created"][:16].replace("T", " ") for run in ("whole", "killed")}
+    for when in stamp:  # the page says when the run began
+        whole["report.html"] = whole["report.html"].replace(when.encode(), b"")
+        killed["report.html"] = killed["report.html"].replace(when.encode(), b"")
+    assert whole == killed
+
+
+def test_results_do_not_depend_on_the_number_of_workers(corpus, tmp_path, monkeypatch):
+    data, _ = corpus
+    monkeypatch.chdir(Path(__file__).parents[2])
+    asked = settings(data).merged(model="tests.audit.conftest:network")
+    one = pipeline.run(asked, tmp_path / "one")
+    two = pipeline.run(asked, tmp_path / "two", workers=2)
+    assert (one.path / "ranking.json").read_bytes() == (two.path / "ranking.json").read_bytes()
+    np.testing.assert_array_equal(one.array("maps")[:], two.array("maps")[:])
+
+
+def test_a_second_run_computes_nothing_again(corpus, classifier, tmp_path, monkeypatch):
+    data, _ = corpus
+    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    monkeypatch.setattr(pipeline.Attribution, "__call__", lambda *_: pytest.fail("attributed again"))
+    monkeypatch.setattr(pipeline.Analysis, "__call__", lambda *_: pytest.fail("analysed again"))
+    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    assert all(step.complete for step in progress_of(tmp_path / "run"))
+
+
+def test_other_settings_another_model_or_other_data_do_not_mix_into_a_run(corpus, classifier, tmp_path):
+    data, _ = corpus
+    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    with pytest.raises(RunMismatch, match="seed"):
+        pipeline.run(settings(data, seed=1), tmp_path / "run", classifier=classifier)
+    Image.new("RGB", (12, 12)).save(data / "a" / "new.png")
+    with pytest.raises(RunMismatch, match="corpus"):
+        pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+
+
+def test_bad_images_are_counted_named_and_left_out(corpus, classifier, tmp_path):
+    data, marked = corpus
+    (data / "a" / "text.png").write_text("this is no picture")
+    (data / "a" / "cut.png").write_bytes((data / "a" / "000.png").read_bytes()[:60])
+    Image.new("1", (12, 12)).save(data / "a" / "onebit.png")
+    Image.fromarray(np.full((12, 12), 40000, np.uint16)).save(data / "a" / "deep.png")
+    (data / "d").mkdir()
+    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    lines = store.table("images").to_pylist()
+    keys = store.table("corpus")["key"].to_pylist()
+    left_out = {keys[line["row"]] for line in lines if line["skipped"]}
+    assert left_out == {"a/text.png", "a/cut.png"}
+    page = (store.path / "report.html").read_text()
+    assert "text.png" in page
+    assert "class d" in page
+    assert len(ranking.read(store).of("b").members) == len(marked)
+
+
+def test_a_class_of_three_images_is_skipped_by_name(corpus, classifier, tmp_path):
+    data, _ = corpus
+    for file in sorted((data / "c").iterdir())[3:]:
+        file.unlink()
+    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    assert [e.name for e in ranking.read(store)] in (["b", "a"], ["b"])
+    assert "3 image(s)" in (store.path / "report.html").read_text()
+
+
+def test_one_image_is_a_result_without_a_ranking(tmp_path, classifier):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    Image.new("RGB", (12, 12), "white").save(tmp_path / "data" / "a" / "one.png")
+    store = pipeline.run(settings(tmp_path / "data"), tmp_path / "run", classifier=classifier)
+    assert len(ranking.read(store)) == 0
+    assert "No class could be ranked" in (store.path / "report.html").read_text()
+
+
+def test_labels_the_model_does_not_know_are_refused_by_name(corpus, classifier, tmp_path):
+    data, _ = corpus
+    (data / "a").rename(data / "zebra")
+    with pytest.raises(CorpusError, match="zebra"):
+        pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+
+
+def test_a_class_map_tells_the_outputs_of_foreign_labels(corpus, classifier, tmp_path):
+    data, _ = corpus
+    (data / "b").rename(data / "zebra")
+    (tmp_path / "map.csv").write_text("label,index\na,0\nzebra,1\nc,2\n")
+    store = pipeline.run(settings(data, class_map=str(tmp_path / "map.csv")), tmp_path / "run", classifier=classifier)
+    assert ranking.read(store)[0].name == "zebra"
+    (tmp_path / "map.csv").write_text("label,index\na,0\nzebra,7\nc,2\n")
+    with pytest.raises(InputError, match="zebra"):
+        Audit.of(settings(data, class_map=str(tmp_path / "map.csv")), classifier).index  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"metric": ("euclidian",)}, "euclidean"),
+        ({"method": "EpsilonPlus"}, "EpsilonPlusFlat"),
+        ({"target": "all", "metric": ("euclidean",)}, "one class"),
+        ({"target": "z"}, "unknown class"),
+    ],
+)
+def test_wrong_names_are_told_with_near_ones(corpus, classifier, tmp_path, changes, told):
+    with pytest.raises(UsageError, match=told):
+        pipeline.run(settings(corpus[0], **changes), tmp_path / "run", classifier=classifier)
+
+
+def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(corpus, classifier, tmp_path):
+    data, _ = corpus
+    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    before = {k: v.clone() for k, v in classifier.module.state_dict().items()}
+    corrected, path = pipeline.clean(tmp_path / "run", "b", layer="last", classifier=classifier)
+    rise = {o.correction: o.shift for o in corrected.outcomes}
+    assert rise["nothing"] > 1
+    assert abs(rise["project"]) < 0.1 * rise["nothing"]
+    assert abs(rise["project"]) < abs(rise["wrong cluster"])
+    assert all(torch.equal(before[k], v) for k, v in classifier.module.state_dict().items())
+    loaded = correction.load(path)
+    np.testing.assert_array_equal(loaded.direction, corrected.projection.direction)
+    assert json.loads(path.with_suffix(".json").read_text())["class"] == "b"
+
+
+def test_halves_of_a_correction_share_no_source(corpus, classifier, tmp_path):
+    data, _ = corpus
+    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    audit, entry = Audit.of(settings(data), classifier), ranking.read(store).of("b")
+    fit, show = correction.samples(store, audit.corpus, classifier, entry, np.random.default_rng(0))
+    assert not set(fit.sources) & set(show.sources)
+
+
+def test_the_report_needs_no_network_and_no_other_file(corpus, classifier, tmp_path):
+    data, _ = corpus
+    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+    page = report.write(store).read_text()
+    assert page.count("data:image/jpeg;base64,") > 10
+    for outside in ("http://", "https://", "<script", "<link", "url("):
+        assert outside not in page

@@ -1,0 +1,72 @@
+"""Planted artifacts: the mask is exactly what changed, the rest is untouched, the truth is written down."""
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from klarsicht.audit import corpora, planting
+from klarsicht.ground.errors import InputError, UsageError
+from tests.audit.conftest import write_corpus
+
+
+@settings(max_examples=25, deadline=None)
+@given(kind=st.sampled_from(sorted(planting.PLANTS)), h=st.integers(24, 90), w=st.integers(24, 90), grey=st.booleans())
+def test_nothing_changes_outside_the_mask(kind, h, w, grey):
+    rng = np.random.default_rng(h * w)
+    pixels = rng.integers(40, 200, (h, w) if grey else (h, w, 3)).astype(np.uint8)
+    planted = planting.PLANTS[kind](pixels, np.random.default_rng(0))
+    assert planted.pixels.shape == pixels.shape
+    assert planted.pixels.dtype == np.uint8
+    changed = (planted.pixels != pixels).reshape(h, w, -1).any(2)
+    weak = ~planted.mask & changed  # below the mask's threshold a stroke's edge moves a pixel by five levels at most
+    assert np.abs(planted.pixels.astype(int) - pixels)[weak].max(initial=0) <= 5
+    assert 0 < planted.mask.mean() < 0.9
+
+
+def test_the_same_seed_draws_the_same_glyphs_and_another_seed_others():
+    pixels = np.full((120, 120, 3), 90, np.uint8)
+    a, b, c = (planting.glyphs(pixels, np.random.default_rng(s)).pixels for s in (1, 1, 2))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_a_stroke_of_a_glyph_is_white_and_opaque_in_its_middle():
+    planted = planting.glyphs(np.zeros((224, 224, 3), np.uint8), np.random.default_rng(0))
+    assert planted.pixels.max() == 255
+    rows = planted.mask.any(1)
+    assert 0.25 < rows.mean() < 0.4  # two lines of characters, a seventh of the width each
+
+
+def test_a_border_is_a_twentieth_of_the_shorter_side():
+    planted = planting.border(np.full((40, 60, 3), 200, np.uint8), np.random.default_rng(0))
+    assert planted.mask.sum() == 40 * 60 - 36 * 56
+    assert (planted.pixels[planted.mask] == 0).all()
+
+
+def test_a_planted_corpus_says_what_it_did(tmp_path):
+    write_corpus(tmp_path / "data", per_class=10, share=0)
+    corpus = corpora.open(tmp_path / "data")
+    truth = planting.plant_corpus(corpus, tmp_path / "out", kind="tag", label="b", share=0.3, seed=0)
+    lines = list(csv.DictReader(truth.manifest.open()))
+    planted = [line for line in lines if line["planted"] == "1"]
+    assert (truth.images, truth.planted, len(planted)) == (30, 3, 3)
+    assert {line["label"] for line in planted} == {"b"}
+    again = corpora.open(truth.manifest)
+    for i, line in enumerate(lines):
+        same = np.array_equal(np.asarray(Image.open(again.paths[i])), np.asarray(Image.open(corpus.paths[i])))
+        assert same == (line["planted"] == "0")
+
+
+def test_what_cannot_be_planted_is_told(tmp_path):
+    write_corpus(tmp_path / "data", per_class=4, share=0)
+    corpus = corpora.open(tmp_path / "data")
+    asked = {"kind": "tag", "label": None, "share": 0.5, "seed": 0}
+    for changes, told in [({"kind": "tga"}, "tag"), ({"label": "z"}, "class"), ({"share": 0.0}, "share")]:
+        with pytest.raises(UsageError, match=told):
+            planting.plant_corpus(corpus, tmp_path / "out", **(asked | changes))
+    with pytest.raises(InputError, match="not empty"):
+        planting.plant_corpus(corpus, tmp_path / "data", **asked)

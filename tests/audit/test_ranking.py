@@ -1,0 +1,47 @@
+"""The order of classes, and what is written of it."""
+
+import pytest
+
+from klarsicht.audit.ranking import Ranking, entry_of, ranked
+from klarsicht.ground.errors import UsageError
+
+
+def line(name, target, z, metric="concept", rows=(0, 2)):
+    numbers = {"tau": 1.0, "rho2": 0.5, "d2": 4.0, "shift": z / 2, "z": z, "n": 10}
+    return {"class": name, "target": target, "metric": metric, "rows": list(rows), "proposal": "k-means k=2"} | numbers
+
+
+PATHS = [f"{i}.png" for i in range(10)]
+
+
+def ranking(*lines) -> Ranking:
+    return ranked([entry_of(one, PATHS) for one in lines])
+
+
+def test_each_class_stands_once_by_its_best_metric_and_classes_by_falling_z():
+    order = ranking(line("a", 0, 1.0), line("b", 1, 3.0, "euclidean"), line("b", 1, 2.0), line("c", 2, 3.0))
+    assert [(e.name, e.metric, e.z) for e in order] == [("b", "euclidean", 3), ("c", "concept", 3), ("a", "concept", 1)]
+
+
+def test_an_entry_carries_the_paths_of_its_members_and_its_prevalence():
+    (entry,) = ranking(line("a", 0, 1.0, rows=(1, 3, 4)))
+    assert entry.members == ("1.png", "3.png", "4.png")
+    assert (entry.size, entry.prevalence) == (3, 0.3)
+
+
+def test_json_has_the_promised_fields_and_the_table_the_same():
+    order = ranking(line("a", 0, 1.0), line("b", 1, -2.0))
+    for record in order.to_json():
+        assert {"class", "tau", "z", "members", "prevalence", "verdict"} <= record.keys()
+    assert order.to_table().to_pylist() == [
+        {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+        for record in order.to_json()
+    ]
+    assert order[1].verdict == "no cluster raises the target"
+
+
+def test_a_class_is_found_by_name_and_by_number_and_a_wrong_one_is_told():
+    order = ranking(line("carton", 478, 1.0))
+    assert order.of("carton") is order.of("478")
+    with pytest.raises(UsageError, match="carton"):
+        order.of("cartoon")

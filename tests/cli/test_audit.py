@@ -1,0 +1,128 @@
+"""The command line in process, with a few real subprocesses: what is printed, exit codes, speed of --help."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from klarsicht.cli.app import run
+from tests.audit.conftest import write_corpus
+
+ROOT = Path(__file__).parents[2]
+MODEL = "tests.audit.conftest:network"
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data")
+    out = tmp_path / "run"
+    assert run(["audit", "run", "--model", MODEL, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_prints_its_ranking_and_where_the_report_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data")
+    out = tmp_path / "a run with spaces"
+    assert run(["audit", "run", "--model", MODEL, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].split()[:2] == ["1", "b"]
+    assert (out / "report.html").is_file()
+
+
+def test_rank_status_and_report_read_a_finished_run(finished, capsys):
+    capsys.readouterr()
+    assert run(["audit", "rank", str(finished), "--json"]) == 0
+    order = json.loads(capsys.readouterr().out)
+    assert order[0]["class"] == "b"
+    assert {"class", "tau", "z", "members"} <= order[0].keys()
+    assert all(Path(path).is_file() for path in order[0]["members"])
+    assert run(["audit", "status", str(finished), "--json"]) == 0
+    assert all(step["complete"] for step in json.loads(capsys.readouterr().out))
+    assert run(["audit", "report", str(finished)]) == 0
+    assert capsys.readouterr().out.strip() == str(finished / "report.html")
+
+
+def test_clean_prints_before_and_after_with_both_controls(finished, capsys):
+    capsys.readouterr()
+    assert run(["audit", "clean", str(finished), "--class", "b", "--layer", "last", "--json"]) == 0
+    outcomes = json.loads(capsys.readouterr().out)["outcomes"]
+    assert [o["correction"] for o in outcomes] == ["nothing", "project", "random direction", "wrong cluster"]
+
+
+def test_settings_come_from_a_file_and_options_override_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data")
+    (tmp_path / "audit.toml").write_text(f'model = "{MODEL}"\ndata = "{tmp_path / "data"}"\nseed = 3\nunit = 50\n')
+    out = tmp_path / "run"
+    assert run(["audit", "run", "--settings", str(tmp_path / "audit.toml"), "--seed", "4", "--out", str(out)]) == 0
+    saved = json.loads((out / "manifest.json").read_text())["settings"]
+    assert (saved["seed"], saved["unit"]) == (4, 50)
+    (tmp_path / "audit.toml").write_text("neigbours = 3\n")
+    assert run(["audit", "run", "--settings", str(tmp_path / "audit.toml")]) == 2
+    assert "neighbours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["audit", "run", "--model", MODEL, "--data", "nowhere", "--out", "OUT"], 3, "nowhere"),
+        (["audit", "run", "--data", "DATA", "--out", "OUT"], 2, "model"),
+        (["audit", "run", "--model", "nonsense", "--data", "DATA", "--out", "OUT"], 2, "nonsense"),
+        (["audit", "run", "--model", "no.such:thing", "--data", "DATA", "--out", "OUT"], 4, "no.such"),
+        (["audit", "run", "--model", MODEL, "--data", "DATA", "--out", "OUT", "--metric", "euclid"], 2, "euclidean"),
+        (["audit", "run", "--model", MODEL, "--data", "DATA", "--out", "DATA"], 5, "holds no run"),
+        (["audit", "rank", "OUT"], 3, "no run"),
+        (["audit", "rnak"], 2, "rnak"),
+    ],
+)
+def test_an_error_is_one_line_and_its_exit_code(tmp_path, monkeypatch, capsys, arguments, code, told):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data", per_class=2, share=0)
+    places = {"DATA": str(tmp_path / "data"), "OUT": str(tmp_path / "out")}
+    assert run([places.get(word, word) for word in arguments]) == code
+    printed = capsys.readouterr().err.strip()
+    assert told in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_layer_without_a_rule_is_named_with_a_remedy(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "attention.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.attend = torch.nn.MultiheadAttention(3, 1, batch_first=True)\n"
+        "        self.head = torch.nn.Linear(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        t = x.flatten(2).transpose(1, 2)\n"
+        "        return self.head(self.attend(t, t, t)[0].mean(1))\n"
+    )
+    (tmp_path / "data" / "0").mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "data" / "0" / "x.png")
+    assert run(["audit", "run", "--model", "attention:Net", "--data", "data", "--out", "run"]) == 4
+    told = capsys.readouterr().err
+    assert "attend" in told
+    assert "head relevance" in told
+
+
+def test_help_answers_in_half_a_second_without_torch():
+    code = "import sys; from klarsicht.cli.app import run; run(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "klarsicht", "--help"], capture_output=True, check=True)
+        taken.append(time.perf_counter() - began)
+    assert min(taken) < 1.0  # half a second when nothing else runs
+
+
+def test_the_version_is_printed(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("klarsicht ")
