@@ -78,9 +78,7 @@ PRESERVING: Final = (
 """Layers whose gradient already hands relevance down without loss: each output is one input, or an average of
 weights."""
 
-REMEDY: Final = (
-    "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
-)
+REMEDY: Final = "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,7 @@ class Composite:
 
 PROPAGATIONS: Final[dict[str, Callable[[Box], Composite]]] = {
     "EpsilonPlusFlat": lambda box: Composite(rules.zplus, first=rules.flat),
-    "EpsilonGammaBox": lambda box: Composite(
-        rules.gamma(0.25), first=rules.zbox(*box), first_kinds=CONVOLUTIONS
-    ),
+    "EpsilonGammaBox": lambda box: Composite(rules.gamma(0.25), first=rules.zbox(*box), first_kinds=CONVOLUTIONS),
     "EpsilonAlpha2Beta1": lambda box: Composite(rules.alpha2_beta1),
 }
 """Composites by name; each is given the bounds of the pixels."""
@@ -145,8 +141,7 @@ def _kind(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> type[nn.Modu
 
 def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
     same = all(
-        getattr(type(module), f, None) is getattr(kind, f, None)
-        for f in ("forward", "_conv_forward", "__call__")
+        getattr(type(module), f, None) is getattr(kind, f, None) for f in ("forward", "_conv_forward", "__call__")
     )
     return same and "forward" not in module.__dict__
 
@@ -196,18 +191,14 @@ def _pairing(made: list[tuple[str, Tensor]], pairs: list[tuple[str, str]], name:
 
 
 @contextmanager
-def installed(
-    module: nn.Module, plan: Composite, norms: Sequence[tuple[str, str]] = ()
-) -> Iterator[Recorder]:
+def installed(module: nn.Module, plan: Composite, norms: Sequence[tuple[str, str]] = ()) -> Iterator[Recorder]:
     """The network propagates relevance until the context ends; then it has its parameters and forwards back.
 
     `norms` are the batch norms to merge, from `watched_norms`. Raises UnsupportedLayer.
     """
     refuse_unsupported(module)
     merging = NamedMergeBatchNorm([((layer,), norm) for layer, norm in norms])
-    canonised = ZennitComposite(
-        canonizers=[merging, ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
-    )
+    canonised = ZennitComposite(canonizers=[merging, ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()])
     with canonised.context(module):
         merged = {module.get_submodule(norm) for _, norm in norms}
         with steps_in_place(_steps(module, plan, merged)) as recorder:

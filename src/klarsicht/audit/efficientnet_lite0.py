@@ -29,12 +29,8 @@ class InvertedResidual(nn.Module):
         super().__init__()
         arguments = block._block_args
         expands = arguments.expand_ratio != 1
-        skips = (
-            block.id_skip and arguments.stride == 1 and arguments.input_filters == arguments.output_filters
-        )
-        self.expand = (
-            nn.Sequential(*folded(block._expand_conv, block._bn0), nn.ReLU6()) if expands else nn.Identity()
-        )
+        skips = block.id_skip and arguments.stride == 1 and arguments.input_filters == arguments.output_filters
+        self.expand = nn.Sequential(*folded(block._expand_conv, block._bn0), nn.ReLU6()) if expands else nn.Identity()
         self.filter = nn.Sequential(*folded(block._depthwise_conv, block._bn1), nn.ReLU6())
         self.project = nn.Sequential(*folded(block._project_conv, block._bn2))
         self.sum = Sum() if skips else None
@@ -64,9 +60,7 @@ def folded(conv: Any, norm: Any) -> list[nn.Module]:
     """The convolution with its batch norm folded in: W s, b - mu s with s = gamma / sqrt(var + eps); its
     padding first."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    plain = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, tuple(conv.stride), groups=conv.groups
-    )
+    plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, tuple(conv.stride), groups=conv.groups)
     bias: Any = plain.bias
     with torch.no_grad():
         plain.weight.copy_(conv.weight * scale[:, None, None, None])

@@ -31,9 +31,7 @@ def integrated_gradients(gradient: Gradient, x: Tensor, noise: torch.Generator, 
     return x * along / steps
 
 
-def smooth_grad(
-    gradient: Gradient, x: Tensor, noise: torch.Generator, samples: int = 16, level: float = 0.1
-) -> Tensor:
+def smooth_grad(gradient: Gradient, x: Tensor, noise: torch.Generator, samples: int = 16, level: float = 0.1) -> Tensor:
     """The mean gradient over samples x + N(0, (level . range of x)^2) (Smilkov et al., arXiv 1706.03825)."""
     spread = level * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).reshape(-1, 1, 1, 1)
     draws = (torch.randn(x.shape, generator=noise, dtype=x.dtype).to(x.device) for _ in range(samples))

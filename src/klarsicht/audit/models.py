@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import math
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +17,10 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
-from klarsicht.audit import efficientnet_lite0, torchvision_models
+from klarsicht.audit import efficientnet_lite0, entry_points, torchvision_models
 from klarsicht.audit.borrowing import borrowed
+from klarsicht.audit.entry_points import Transform as Transform
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError, unknown_name
-
-Transform = Callable[[Image.Image], Tensor]
-"""A decoded picture to what the model takes: (C, H, W) float32."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +118,7 @@ def as_logits(answer: Any) -> Tensor:
     logits = getattr(answer, "logits", answer)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(answer).__name__
-        raise ModelError(
-            "the model does not answer with logits", got=got, rule="expected a tensor (B, classes)"
-        )
+        raise ModelError("the model does not answer with logits", got=got, rule="expected a tensor (B, classes)")
     return logits
 
 
@@ -167,7 +160,7 @@ Found = tuple[nn.Module, Transform | None, tuple[str, ...] | None, str]
 
 def _found(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str | Path | None) -> Found:
     if not isinstance(spec, str):
-        module, transform = _pair(spec, type(spec).__name__)
+        module, transform = entry_points.as_pair(spec, type(spec).__name__)
         return module, transform, None, f"object:{type(module).__name__}"
     if spec == efficientnet_lite0.SPEC:
         lite0 = Photograph(256, 224, (0.498,) * 3, (0.502,) * 3, InterpolationMode.BICUBIC)
@@ -178,7 +171,7 @@ def _found(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str 
         known = names if names and _out_features(module) == len(names) else None
         return module, preset or Photograph(), known, spec
     if ":" in spec:
-        module, transform = _entry_point(spec)
+        module, transform = entry_points.load(spec)
         return module.eval(), transform, None, spec
     known = (
         efficientnet_lite0.SPEC,
@@ -196,44 +189,6 @@ def _out_features(module: nn.Module) -> int:
 def _has_own_weights(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim >= 2
-
-
-def _entry_point(spec: str) -> tuple[nn.Module, Transform | None]:
-    path, _, attribute = spec.partition(":")
-    try:
-        with _importable(Path.cwd()):
-            package = importlib.import_module(path)
-            if not hasattr(package, attribute):
-                near = difflib.get_close_matches(attribute, dir(package), n=3)
-                hint = f"Did you mean {' or '.join(near)}?" if near else ""
-                raise ModelError(f"{path} has no {attribute!r}", got=repr(spec), remedy=hint)
-            made = getattr(package, attribute)
-            return _pair(made() if not isinstance(made, nn.Module) else made, spec)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"the model {spec!r} cannot be built", got=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def _pair(made: Any, spec: str) -> tuple[nn.Module, Transform | None]:
-    module, transform = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if isinstance(module, nn.Module) and (transform is None or callable(transform)):
-        return module, transform
-    got = ", ".join(type(part).__name__ for part in (made if isinstance(made, tuple) else (made,)))
-    raise ModelError(
-        f"{spec} is no model", got=got, rule="expected a torch module, or a pair (module, transform)"
-    )
 
 
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -268,11 +223,7 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
     """
     distinct = sorted({str(label) for label in labels})
     names = {name: index for index, name in enumerate(classifier.classes or ())}
-    found = {
-        label: index
-        for label in distinct
-        if (index := _index(label, names, classifier.n_classes)) is not None
-    }
+    found = {label: index for label in distinct if (index := _index(label, names, classifier.n_classes)) is not None}
     if len(found) == len(distinct):
         return found
     if len(distinct) == classifier.n_classes and not names.keys() & set(distinct):
@@ -280,8 +231,7 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
     unknown = [label for label in distinct if label not in found]
     raise CorpusError(
         "labels the model does not know",
-        got=", ".join(_with_near(label, names) for label in unknown[:5])
-        + (", ..." if len(unknown) > 5 else ""),
+        got=", ".join(_with_near(label, names) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else ""),
         rule=f"a label is a class name, or a number below {classifier.n_classes}",
         remedy="Name a file of lines label,index by class_map",
     )

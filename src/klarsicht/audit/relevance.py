@@ -18,6 +18,7 @@ from klarsicht.audit.composites import PROPAGATIONS, composite, installed, refus
 from klarsicht.audit.conservation import Ledger, check, conserves, per_image
 from klarsicht.audit.gradients import GRADIENTS
 from klarsicht.audit.models import Classifier, checked_targets
+from klarsicht.audit.pooling import pooled
 from klarsicht.audit.propagation import Recorder
 from klarsicht.audit.taps import Tap, late_layer, over_space
 from klarsicht.ground.errors import ModelError, UsageError, unknown_name
@@ -98,24 +99,6 @@ class Relevance:
         return None if np.isnan(median) else median <= INCOMPLETENESS_BOUND
 
 
-def pooling_matrix(n: int, g: int) -> Tensor:
-    """A (g, n) float64, A_ij = share of pixel j that lies in cell i when n pixels are cut into g equal cells.
-
-    Columns sum to one, so A R B^T has the mass of R.
-    """
-    cell, pixel = torch.arange(g, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
-    low, high = cell * n / g, (cell + 1) * n / g
-    return (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)
-
-
-def pooled(R: Tensor, side: int) -> Tensor:
-    """R (B, C, H, W) summed over channels and pooled to (B, G, G) with G = min(side, H, W); float32."""
-    flat = R.sum(1, dtype=torch.float64)
-    g = min(side, *flat.shape[1:])
-    A, B = (pooling_matrix(n, g).to(flat.device) for n in flat.shape[1:])
-    return (A @ flat @ B.T).float()
-
-
 def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
     """f_c (w_target - mean_k w_k)_c: features (B, F), head_weight (K, F), target (B,) -> (B, F)."""
     return features * (head_weight[target] - head_weight.mean(0))
@@ -193,9 +176,7 @@ class Explainer:
         x = batch.to(self.classifier.device).detach().requires_grad_()
         target = checked_targets(targets.to(x.device), self.classifier.n_classes)
         try:
-            return (
-                self._propagated(x, target) if self.method in PROPAGATIONS else self._by_gradient(x, target)
-            )
+            return self._propagated(x, target) if self.method in PROPAGATIONS else self._by_gradient(x, target)
         finally:
             self._late.forget()
             self._head.forget()
@@ -297,6 +278,8 @@ class _Seen:
 
 def _same(plain: Tensor, canonised: Tensor) -> None:
     """Merged norms and named additions must not change the function. Raises ModelError."""
+    if not plain.isfinite().all():
+        raise ModelError("the model answers with logits that are no numbers", got="nan or inf")
     apart = float((plain - canonised).abs().max() / plain.abs().max().clamp(min=1e-30))
     if not apart < 1e-3:
         raise ModelError(

@@ -30,9 +30,7 @@ def _stages(module: nn.Module, name: str, head: str) -> list[str]:
         for child, m in module.named_children()
         if any(p.ndim >= 2 for p in m.parameters())
     ]
-    return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [
-        s for s in inside if s != head
-    ]
+    return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [s for s in inside if s != head]
 
 
 class Tap:
@@ -42,9 +40,7 @@ class Tap:
         try:
             self._layer = module.get_submodule(layer)
         except AttributeError as error:
-            raise unknown_name(
-                "layer", layer, [name for name, _ in module.named_modules() if name]
-            ) from error
+            raise unknown_name("layer", layer, [name for name, _ in module.named_modules() if name]) from error
         self._name = layer
         self._input: Tensor | None = None
         self.output: Any = None

@@ -63,11 +63,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
             remedy="Save the weights alone: torch.save(model.state_dict(), path)",
         ) from error
     inner = next(
-        (
-            held[k]
-            for k in ("state_dict", "model")
-            if isinstance(held, dict) and isinstance(held.get(k), dict)
-        ),
+        (held[k] for k in ("state_dict", "model") if isinstance(held, dict) and isinstance(held.get(k), dict)),
         held,
     )
     if not isinstance(inner, dict) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
@@ -95,9 +91,7 @@ def _filled(name: str, state: dict[str, Tensor], path: str | Path) -> nn.Module:
     if wrong:
         raise ModelError(
             f"the checkpoint does not fit {name}",
-            got=f"{path}: "
-            + ", ".join(wrong[:4])
-            + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""),
+            got=f"{path}: " + ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""),
         )
     module.load_state_dict(state)
     result: nn.Module = module.eval()
@@ -109,9 +103,7 @@ def _n_classes(name: str, state: dict[str, Tensor], path: str | Path) -> int:
     with torch.device("meta"):
         blank = torchvision.models.get_model(name, weights=None)
     head = [
-        n
-        for n, m in blank.named_modules()
-        if isinstance(getattr(m, "weight", None), Tensor) and m.weight.ndim > 1
+        n for n, m in blank.named_modules() if isinstance(getattr(m, "weight", None), Tensor) and m.weight.ndim > 1
     ][-1]
     if f"{head}.weight" not in state:
         raise ModelError(f"the checkpoint does not fit {name}", got=f"{path}: {head}.weight missing")
