@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from klarsicht.ground.errors import CorpusError, ImageError, unknown_name
-from klarsicht.ground.images import decode
+from klarsicht.ground.errors import CorpusError, ImageError
+from klarsicht.ground.images import decode, extensions
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL import Image
 
-SUFFIXES = frozenset(
-    (
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".jp2",
-    )
-)
 ENDS = 64 * 1024  # bytes hashed at each end of a file
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split")
+# Columns of a corpus's table and the fields they hold.
+COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
 
 
 @dataclass(frozen=True)
@@ -62,11 +48,17 @@ class Corpus:
         if not self.keys:
             raise CorpusError("no images", rule="a folder with one sub-folder a class, or a manifest with lines")
         if len(set(self.keys)) < len(self.keys):
-            twice = next(key for key in self.keys if self.keys.count(key) > 1)
-            raise CorpusError("an image is listed twice", got=twice, remedy="List every path once.")
+            key, times = Counter(self.keys).most_common(1)[0]
+            raise CorpusError("an image is listed twice", got=f"{times} x {key}", remedy="List every path once.")
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __getitem__(self, rows: slice | Iterable[int]) -> Corpus:
+        """The images of these rows, in this order."""
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
+        fields = {field: _some(getattr(self, field), chosen) for field in COLUMNS.values()}
+        return Corpus(left_out=self.left_out, **fields)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -77,8 +69,11 @@ class Corpus:
     def hash(self) -> str:
         """SHA-256 of keys, labels, sources, and the size and both ends of every file.
 
-        A copy elsewhere has the same hash; a change inside a large file that keeps its size and its first and last
-        64 KiB goes unseen.
+        A copy elsewhere has the same hash, whatever its dates; a change inside a large file that keeps its size and
+        its first and last 64 KiB goes unseen.
+
+        Raises:
+            CorpusError: a file cannot be read any more.
         """
         digest = hashlib.sha256()
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
@@ -91,13 +86,13 @@ class Corpus:
         """The images of one split.
 
         Raises:
-            UsageError: no image has that split; near matches are listed.
+            CorpusError: no image has that split; names those there are.
         """
-        if split not in self.splits:
-            raise unknown_name("split", split, set(self.splits) or {"(the corpus has no splits)"})
         rows = [i for i, name in enumerate(self.splits) if name == split]
-        chosen = {name: _some(getattr(self, name), rows) for name in COLUMNS.values()}
-        return Corpus(left_out=self.left_out, **chosen)
+        if not rows:
+            known = ", ".join(sorted(set(self.splits) - {""})) or "none: its manifest has no column split"
+            raise CorpusError("the corpus has no such split", got=repr(split), rule=f"there are {known}")
+        return self[rows]
 
     def to_table(self) -> pa.Table:
         """One line an image: key, path, label, source, split."""
@@ -107,26 +102,34 @@ class Corpus:
         return pa.table({name: list(getattr(self, field) or blank) for name, field in COLUMNS.items()})
 
     @classmethod
+    def from_table(cls, table: pa.Table) -> Corpus:
+        """The corpus that to_table wrote down; the files need not be there."""
+        columns = {field: tuple(table[name].to_pylist()) for name, field in COLUMNS.items()}
+        return cls(**{field: values if any(values) else () for field, values in columns.items()})
+
+    @classmethod
     def from_folder(cls, folder: str | Path) -> Corpus:
-        """One sub-folder a class, images anywhere below it, in sorted order.
+        """One sub-folder a class, images anywhere below it, in sorted order; hidden files do not count.
+
+        Links to class folders are followed, links inside them only to files.
 
         Raises:
-            CorpusError: no such folder, or no image in it.
+            CorpusError: no such folder, it cannot be read, or no image is in it.
         """
         root = Path(folder)
-        classes = sorted(p for p in _entries(root) if p.is_dir())
-        files, left_out = [], [_stray(p) for p in _entries(root) if p.is_file()]
-        for place in classes:
-            inside = sorted(p for p in place.rglob("*") if p.is_file() and not _hidden(p.relative_to(root)))
-            images = [p for p in inside if p.suffix.lower() in SUFFIXES]
-            files += [(p, place.name) for p in images]
-            left_out += [(str(p.relative_to(root)), "no image by its ending") for p in inside if p not in set(images)]
-            left_out += [] if images else [(f"class {place.name}", "empty folder")]
-        if not files:
-            raise CorpusError("no images in this folder", got=root, rule="one sub-folder a class, with images in it")
-        keys = tuple(str(p.relative_to(root)) for p, _ in files)
-        paths, labels = tuple(str(p) for p, _ in files), tuple(label for _, label in files)
-        return cls(keys, paths, labels, left_out=tuple(left_out))
+        loose, labels = _listed(root)
+        reasons = {key: _reason(key) for label in labels for key in _below(root, label)}
+        keys = [key for key, reason in reasons.items() if not reason]
+        empty = sorted({*labels} - {*map(_label, keys)})
+        left_out = [(f"class {label}", "no image in its folder") for label in empty]
+        left_out += _counted(reasons.values())
+        left_out += _counted(_reason(name) or "in no class folder" for name in loose)
+        if not keys:
+            rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
+            got = f"{root}, where {'; '.join(f'{what}: {why}' for what, why in left_out[:3]) or 'nothing is'}"
+            raise CorpusError("no images in class folders", got=got, rule=rule)
+        paths = tuple(str(root / key) for key in keys)
+        return cls(tuple(keys), paths, tuple(map(_label, keys)), left_out=tuple(left_out))
 
     @classmethod
     def from_manifest(cls, file: str | Path) -> Corpus:
@@ -156,9 +159,6 @@ class Corpus:
         )
 
 
-COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
-
-
 def open(data: str | Path) -> Corpus:
     """The corpus in a folder or behind a manifest.
 
@@ -186,25 +186,63 @@ def _some(values: Sequence[str], rows: Sequence[int]) -> tuple[str, ...]:
     return tuple(values[i] for i in rows) if values else ()
 
 
-def _entries(root: Path) -> list[Path]:
-    return [p for p in root.iterdir() if not p.name.startswith(".")]
+# Folders. A million files are walked as text: objects would take minutes.
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _listed(root: Path) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in a folder, sorted, without hidden ones."""
+    try:
+        entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root) if not entry.name.startswith("."))
+    except OSError as error:
+        _refuse(error)
+    return [name for name, is_folder in entries if not is_folder], [name for name, is_folder in entries if is_folder]
 
 
-def _stray(path: Path) -> tuple[str, str]:
-    return path.name, "in no class folder"
+def _below(root: Path, label: str) -> list[str]:
+    """Keys of all files below a class folder, sorted part by part."""
+    keys = []
+    for here, folders, files in os.walk(root / label, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = Path(here).relative_to(root).as_posix()
+        keys += [f"{place}/{name}" for name in files if not name.startswith(".")]
+    return sorted(keys, key=lambda key: key.split("/"))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise CorpusError("cannot read a folder", got=f"{error.filename}: {error.strerror}", remedy="Check --data.")
+
+
+def _label(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _reason(key: str) -> str:
+    """Why a file is no image of the corpus, or ""."""
+    ending = Path(key).suffix.lower()
+    if ending not in extensions():
+        return f"no image by its ending {ending}".rstrip()
+    return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
+
+
+def _counted(reasons: Iterable[str]) -> list[tuple[str, str]]:
+    return [
+        (f"{count} file{'s' * (count > 1)}", reason) for reason, count in sorted(Counter(reasons).items()) if reason
+    ]
 
 
 def _ends(path: Path) -> bytes:
     """Size and a hash of the first and the last 64 KiB."""
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        head = file.read(ENDS)
-        file.seek(max(size - ENDS, len(head)))
-        return hashlib.sha256(f"{size}\0".encode() + head + file.read(ENDS)).digest()
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            head = file.read(ENDS)
+            file.seek(max(size - ENDS, len(head)))
+            return hashlib.sha256(f"{size}\0".encode() + head + file.read(ENDS)).digest()
+    except OSError as error:
+        raise CorpusError("cannot read an image's file", got=f"{path}: {error.strerror}") from error
+
+
+# Manifests
 
 
 def _columns(manifest: Path) -> dict[str, list[str]]:
@@ -213,12 +251,11 @@ def _columns(manifest: Path) -> dict[str, list[str]]:
 
     try:
         if manifest.suffix.lower() == ".parquet":
-            table = parquet.read_table(manifest)
+            table = parquet.ParquetFile(manifest).read()
         else:
             text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL)}
-            table = csv.read_csv(
-                manifest, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=False)
-            )
+            as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+            table = csv.read_csv(manifest, convert_options=as_text)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError("the manifest cannot be read", got=f"{manifest}: {error}", rule="CSV or parquet") from error
     absent = [name for name in REQUIRED if name not in table.column_names]

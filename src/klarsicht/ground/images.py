@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -34,6 +35,7 @@ UPRIGHT = {
 _limit = threading.Lock()  # guards Pillow's global limit while it is ours
 
 
+@cache
 def extensions() -> frozenset[str]:
     """The endings of files that `decode` reads: lower case, with their dot."""
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
@@ -59,9 +61,7 @@ def decode(path: str | Path) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         reason = "the file is empty" if file.stat().st_size == 0 else f"{type(error).__name__}: {error}"
-        raise ImageError(
-            f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}"
-        ) from error
+        raise ImageError(f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}") from error
 
 
 def _opened(source: IO[bytes]) -> Image.Image:
@@ -84,9 +84,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         raise ValueError(f"pixels of mode {image.mode} have no known white; store 8 or 16 bit a channel")
     grey = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert(
-            grey
-        )
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert(grey)
     return image.convert(grey)
 
 
@@ -125,12 +123,8 @@ def _colours(*points: tuple[float, float, float]) -> Bytes:
     """
     L, C, h = np.array(points).T
     lab = [L, C * np.cos(np.deg2rad(h)), C * np.sin(np.deg2rad(h))]
-    line = np.stack(
-        [np.interp(np.linspace(0, len(points) - 1, 257), range(len(points)), axis) for axis in lab]
-    )
-    lms = (
-        np.array([[1, 0.3963378, 0.2158038], [1, -0.1055613, -0.0638542], [1, -0.0894842, -1.2914855]]) @ line
-    )
+    line = np.stack([np.interp(np.linspace(0, len(points) - 1, 257), range(len(points)), axis) for axis in lab])
+    lms = np.array([[1, 0.3963378, 0.2158038], [1, -0.1055613, -0.0638542], [1, -0.0894842, -1.2914855]]) @ line
     to_rgb = [
         [4.0767417, -3.3077116, 0.2309699],
         [-1.268438, 2.6097574, -0.3413194],
@@ -141,9 +135,7 @@ def _colours(*points: tuple[float, float, float]) -> Bytes:
 
 
 BLUE_WHITE_RED = _colours((0.36, 0.13, 262), (0.62, 0.15, 255), (1, 0, 0), (0.62, 0.15, 28), (0.36, 0.13, 28))
-DARK_TO_BRIGHT = _colours(
-    (0.12, 0.03, 290), (0.38, 0.15, 310), (0.6, 0.19, 20), (0.8, 0.14, 65), (0.96, 0.05, 100)
-)
+DARK_TO_BRIGHT = _colours((0.12, 0.03, 290), (0.38, 0.15, 310), (0.6, 0.19, 20), (0.8, 0.14, 65), (0.96, 0.05, 100))
 
 
 def diverging(values: ArrayLike, bound: float | None = None) -> Bytes:
