@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from klarsicht.numerics.windows import sweep
-from klarsicht.numerics.windows.lanes import STRIP
 from klarsicht.numerics.windows.programs import Plan
 from klarsicht.numerics.windows.spec import KernelSpec
 
@@ -32,9 +31,7 @@ def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.T
 
     def unit(b: int, y0: int, y1: int) -> None:
         q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has one row of pixels
-        for x0 in range(0, t.shape[2], STRIP):
-            x1 = min(x0 + STRIP, t.shape[2])
-            sweep.filter_band(plan, spec.upscale, t, f, out.numpy(), b, x0, x1, q0, y1, room(spec, frames))
+        sweep.filter_band(plan, spec.upscale, t, f, out.numpy(), b, q0, y1, room(spec, frames))
 
     run(partial(unit, *where) for where in bands(t.shape))
     return out
@@ -76,7 +73,13 @@ def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G
 
 def bits(x: torch.Tensor) -> Any:
     """A contiguous tensor as the bits of its numbers."""
-    return x.detach().contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int16).numpy().view(BITS[x.dtype])
+    return (
+        x.detach()
+        .contiguous()
+        .view(torch.int32 if x.dtype == torch.float32 else torch.int16)
+        .numpy()
+        .view(BITS[x.dtype])
+    )
 
 
 def last(taps: torch.Tensor) -> Any:

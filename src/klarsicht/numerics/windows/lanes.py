@@ -126,6 +126,24 @@ class Pen:
 
 
 @intrinsic
+def fetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
+    """Asks for the cache lines of elements start to stop after array[index], soon to be read; waits for nothing."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen = Pen(context, builder)
+        first = pen.address(signature.args[0], *args[:2])
+        size = context.get_abi_sizeof(first.type.pointee)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), WORD, WORD, WORD])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        with cgutils.for_range_slice(builder, args[2], args[3], cgutils.intp_t(64 // size)) as (step, _):
+            line = builder.bitcast(pen.ahead(first, step), ir.IntType(8).as_pointer())
+            builder.call(ask, [line, WORD(0), WORD(2), WORD(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index, types.intp, types.intp), write
+
+
+@intrinsic
 def peek(typing: Any, array: Any, index: Any) -> Any:
     """array[index], index not negative and not checked."""
 

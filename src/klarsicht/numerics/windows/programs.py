@@ -114,16 +114,24 @@ class Taps:
 
 
 class Glass:
-    """The frame under sixteen pixels: plane c at offset d, by columns modulo upscale."""
+    """The frame under sixteen pixels: plane c at offset d, by columns modulo upscale.
 
-    def __init__(self, pen: Pen, plan: Plan, corner: Any) -> None:
-        self.pen, self.plan, self.corner = pen, plan, corner
+    Rows lie in a ring, the top one of the window in `slot`. A window is read where it lies, across cache lines: putting
+    neighbours together from aligned vectors costs more registers than it saves loads.
+    """
+
+    def __init__(self, pen: Pen, plan: Plan, corner: Any, slot: Any) -> None:
+        self.pen, self.plan = pen, plan
+        b, wide = pen.builder, slot.type
+        slots = [b.add(slot, wide(r)) for r in range(plan.spec.side)]
+        wrapped = [b.select(b.icmp_signed("<", s, wide(plan.depth)), s, b.sub(s, wide(plan.depth))) for s in slots]
+        self.rows = [pen.ahead(corner, b.mul(s, wide(PHASES * ROW))) for s in wrapped]
 
     def __getitem__(self, at: tuple[int, Offset]) -> Any:
         c, (i, j) = at
         across, odd = divmod(j, 2) if self.plan.spec.upscale == 2 else (j, 0)
-        row = 2 * self.plan.depth * c + i + self.plan.spec.radius
-        return self.pen.load(self.pen.ahead(self.corner, (row * PHASES + odd) * ROW + across))
+        step = (self.plan.depth * c * PHASES + odd) * ROW + across
+        return self.pen.load(self.pen.ahead(self.rows[i + self.plan.spec.radius], step))
 
 
 def _taps(pen: Pen, signature: Any, args: Any) -> Taps:
@@ -135,26 +143,37 @@ def _taps(pen: Pen, signature: Any, args: Any) -> Taps:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def weigh(
-    typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, glass: Any, under: Any, out: Any, to: Any
+    typing: Any,
+    plan: Any,
+    ring: Any,
+    low: Any,
+    high: Any,
+    near: Any,
+    far: Any,
+    glass: Any,
+    under: Any,
+    slot: Any,
+    out: Any,
+    to: Any,
 ) -> Any:
     """out_c = gain sum_d k[d] X_c[p + d], from ring[low], ring[high] and glass[under] to out[to]: all planes at once."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, plan = Pen(context, builder), signature.args[0].plan
         taps = _taps(pen, signature, args)
-        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]))
+        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
         chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]  # short sums, so that none waits for itself
         for d in offsets(plan.spec):
             k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
             for c, chain in enumerate(chains):
                 chain[link] = pen.fma(k, X[c, d], chain.get(link))
-        first = pen.address(signature.args[8], *args[8:10])
+        first = pen.address(signature.args[9], *args[9:11])
         for c, chain in enumerate(chains):
             y = pen.fma(pen.total(list(chain.values())), splat(plan.spec.gain), None)
             pen.store(y, pen.ahead(first, c * PHASES * ROW))
         return context.get_dummy_value()
 
-    return types.void(plan, ring, low, high, near, far, glass, under, out, to), write
+    return types.void(plan, ring, low, high, near, far, glass, under, types.intp, out, to), write
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -184,6 +203,7 @@ def part_out(
     far: Any,
     glass: Any,
     under: Any,
+    slot: Any,
     g: Any,
     of: Any,
     d_ring: Any,
@@ -196,9 +216,9 @@ def part_out(
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, plan = Pen(context, builder), signature.args[0].plan
         taps = _taps(pen, signature, args)
-        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]))
-        source = pen.address(signature.args[8], *args[8:10])
-        to_low, to_high = (pen.address(signature.args[10], args[10], at) for at in args[2:4])
+        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
+        source = pen.address(signature.args[9], *args[9:11])
+        to_low, to_high = (pen.address(signature.args[11], args[11], at) for at in args[2:4])
         planes = [pen.load(pen.ahead(source, c * PHASES * ROW)) for c in range(plan.planes)]
         gs = [pen.fma(plane, splat(plan.spec.gain), None) for plane in planes]
         v = {d: _gathered(pen, gs, X, d) for d in offsets(plan.spec)}
@@ -212,7 +232,7 @@ def part_out(
                     pen.store(pen.fma(total, weight, pen.load(here)), here)
         return context.get_dummy_value()
 
-    return types.void(plan, ring, low, high, near, far, glass, under, g, of, d_ring), write
+    return types.void(plan, ring, low, high, near, far, glass, under, types.intp, g, of, d_ring), write
 
 
 def _gathered(pen: Pen, gs: list[Any], X: Glass, d: Offset) -> Any:

@@ -25,6 +25,7 @@ from klarsicht.numerics.windows.lanes import (
     as_bits,
     as_float,
     everywhere,
+    fetch,
     load,
     load_next,
     odds,
@@ -50,7 +51,7 @@ class Scratch(NamedTuple):
 
     ring: Any  # (2, upscale, N T, ROW) the last two rows of taps, as planes, by columns modulo upscale
     d_ring: Any  # the same of their gradient
-    glass: Any  # (N, C, 2 D, 3, ROW) the last D rows of the frames, twice over, so that any 2R + 1 rows are neighbours
+    glass: Any  # (N, C, D, 3, ROW) the last D rows of the frames, by columns modulo upscale
     raw: Any  # (RAW,) a few pixels, zero outside the image
     planes: Any  # (C, 3, ROW) one row of output, or of its gradient, by columns modulo upscale
     k: Any  # (2, K_max^2, ROW) the fused kernels of one fine row
@@ -61,7 +62,7 @@ def scratch(spec: KernelSpec, frames: int, channels: int) -> Scratch:
     return Scratch(
         ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
         d_ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
-        glass=aligned(frames, channels, 2 * (2 * spec.radius + 2), PHASES, ROW),
+        glass=aligned(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
         raw=aligned(RAW),
         planes=aligned(channels, PHASES, ROW),
         k=aligned(2, spec.side**2, ROW),
@@ -149,16 +150,16 @@ def clear(ring, slot, n):
 
 
 @compiled
-def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes, twin):
-    """Row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]; the same into twin."""
+def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes):
+    """Row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]."""
     H, W = frames.shape[3], frames.shape[4]
-    for x in range(0, LEFT + n + 2 * WIDTH, WIDTH):
+    for x in range(0, LEFT + n + WIDTH, WIDTH):
         X = X0 + scale * (x - LEFT)
         if 0 <= Y < H and X >= 0 and X + RAW <= W:
-            split(frames, (b, i, c, Y, X), (b, i, c, Y, X + 2), scale, x, planes, twin)
+            split(frames, (b, i, c, Y, X), (b, i, c, Y, X + 2), scale, x, planes)
         else:
             patch(frames, b, i, c, Y, X, raw)
-            split(raw, (0,), (2,), scale, x, planes, twin)
+            split(raw, (0,), (2,), scale, x, planes)
 
 
 @compiled
@@ -171,32 +172,27 @@ def patch(frames, b, i, c, Y, X, raw):
 
 
 @compiled
-def split(pixels, at, beyond, scale, x, planes, twin):
+def split(pixels, at, beyond, scale, x, planes):
     """Sixteen columns of each phase; those of phase 2 begin two pixels on."""
     a = load(pixels, at)
     if scale == 1:
         store(a, planes, (0, x))
-        store(a, twin, (0, x))
         return
     c = load_next(pixels, at)
     e, o, f = evens(a, c), odds(a, c), evens(load(pixels, beyond), load_next(pixels, beyond))
     store(e, planes, (0, x))
     store(o, planes, (1, x))
     store(f, planes, (2, x))
-    store(e, twin, (0, x))
-    store(o, twin, (1, x))
-    store(f, twin, (2, x))
 
 
 @compiled
 def read_rows(frames, b, start, stop, X0, scale, n, raw, glass):
-    """Rows start to stop of every frame into the ring, each twice, D rows apart."""
-    D = glass.shape[2] // 2
+    """Rows start to stop of every frame into the ring of D."""
+    D = glass.shape[2]
     for Y in range(start, stop):
-        slot = Y % D
         for i in range(frames.shape[1]):
             for c in range(frames.shape[2]):
-                read_row(frames, b, i, c, Y, X0, scale, n, raw, glass[i, c, slot], glass[i, c, slot + D])
+                read_row(frames, b, i, c, Y, X0, scale, n, raw, glass[i, c, Y % D])
 
 
 @compiled
@@ -213,10 +209,17 @@ def write_row(planes, scale, n, out, b, i, Y, X0):
 
 
 @compiled
-def filter_band(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
-    """Y_i = <k_i, V(X_i)> for the seams q0 to q1 of one strip. Seam q lies below row q of taps."""
+def filter_band(plan, scale, taps, frames, out, b, q0, q1, s):
+    """Y_i = <k_i, V(X_i)> for the seams q0 to q1, strip after strip. Seam q lies below row q of taps."""
+    w = taps.shape[2]
+    for x0 in range(0, w, STRIP):
+        filter_strip(plan, scale, taps, frames, out, b, x0, min(x0 + STRIP, w), q0, q1, s)
+
+
+@compiled
+def filter_strip(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
     N, H, h = frames.shape[1], frames.shape[3], taps.shape[1]
-    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2] // 2
+    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2]
     R, above = (D - 2) // 2, scale - 1
     taps_seen, rows_seen = max(q0, 0), scale * q0 + above - R
     for q in range(q0, q1):
@@ -228,7 +231,9 @@ def filter_band(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
         for i in range(N):
             for r in range(scale):
                 if 0 <= first + r < H:
-                    filter_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, (first + r - R) % D, n, s)
+                    part = (i * scale + r, N * scale)
+                    ahead = (taps, b, min(high + 1, h - 1), x0, part)
+                    filter_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, (first + r - R) % D, n, ahead, s)
                     write_row(s.planes, scale, n, out, b, i, first + r, X0)
 
 
@@ -239,13 +244,23 @@ def weights(r):
 
 
 @compiled
-def filter_row(plan, scale, low, high, r, i, t0, slot, n, s):
-    """One fine row of one frame, sixteen columns of equal parity at a time."""
+def fetch_part(ahead, done, whole, n):
+    """The share of sixteen columns in fetching one row of taps of a strip."""
+    taps, b, y, x0, (part, parts) = ahead
+    size = n * taps.shape[3]
+    start, stop = part * whole + done, part * whole + done + WIDTH
+    fetch(taps, (b, y, x0, 0), size * start // (parts * whole), min(size * stop // (parts * whole), size))
+
+
+@compiled
+def filter_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
+    """One fine row of one frame, sixteen columns of equal parity at a time; meanwhile memory brings the next taps."""
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
-            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, slot, m, x)
-            weigh(plan, s.ring, above, below, a, c, s.glass, under, s.planes, (0, m, x))
+            fetch_part(ahead, m * n + x - LEFT, scale * n, n)
+            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, 0, m, x)
+            weigh(plan, s.ring, above, below, a, c, s.glass, under, slot, s.planes, (0, m, x))
 
 
 @compiled
@@ -259,7 +274,7 @@ def differentiate_band(plan, scale, taps, frames, grad, d_taps, b, y0, y1, s):
 @compiled
 def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, y1, s):
     N, C, H, h = frames.shape[1], frames.shape[2], frames.shape[3], taps.shape[1]
-    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2] // 2
+    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2]
     R, above = (D - 2) // 2, scale - 1
     taps_seen, rows_seen = max(y0 - above, 0), scale * (y0 - above) + above - R
     s.d_ring[:] = 0
@@ -273,7 +288,7 @@ def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, 
             for r in range(scale):
                 if 0 <= first + r < H:
                     for c in range(C):
-                        read_row(grad, b, i, c, first + r, X0, scale, n, s.raw, s.planes[c], s.planes[c])
+                        read_row(grad, b, i, c, first + r, X0, scale, n, s.raw, s.planes[c])
                     slot = (first + r - R) % D
                     differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, s)
         if q >= y0:
@@ -287,8 +302,8 @@ def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, s):
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
-            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, slot, m, x)
-            part_out(plan, s.ring, above, below, a, c, s.glass, under, s.planes, (0, m, x), s.d_ring)
+            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, 0, m, x)
+            part_out(plan, s.ring, above, below, a, c, s.glass, under, slot, s.planes, (0, m, x), s.d_ring)
 
 
 @compiled
@@ -310,7 +325,7 @@ def put(value, array, at):
 def scatter_frame(plan, scale, taps, grad, d_frames, b, i, s):
     """The gradient with respect to frame i, into d_frames, which carries a margin of R."""
     h, w, T, H, W = taps.shape[1], taps.shape[2], s.ring.shape[2], grad.shape[3], grad.shape[4]
-    above, side = scale - 1, s.glass.shape[2] // 2 - 1
+    above, side = scale - 1, s.glass.shape[2] - 1
     for x0 in range(0, w, STRIP):
         x1, seen = min(x0 + STRIP, w), 0
         n, X0, wide = x1 - x0, scale * x0, min(scale * x1, W) - scale * x0
@@ -339,7 +354,7 @@ def throw(side, scale, n, wide, grad, d_frames, b, i, Y, X0, s):
     """Pixel p throws g k[d] onto p + d."""
     row = np.empty(scale * n, np.float32)
     for c in range(grad.shape[2]):
-        read_row(grad, b, i, c, Y, X0, scale, n, s.raw, s.planes[c], s.planes[c])
+        read_row(grad, b, i, c, Y, X0, scale, n, s.raw, s.planes[c])
         for d in range(side * side):
             for m in range(scale):
                 for x in range(n):

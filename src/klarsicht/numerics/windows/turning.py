@@ -44,7 +44,9 @@ def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def turn_twice(typing: Any, taps: Any, at: Any, hop: Any, before: Any, after: Any, ring: Any, to: Any, leap: Any) -> Any:
+def turn_twice(
+    typing: Any, taps: Any, at: Any, hop: Any, before: Any, after: Any, ring: Any, to: Any, leap: Any
+) -> Any:
     """The same, upsampled: even columns to ring[to], odd ones `leap` further; before, after: steps to the neighbours."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
