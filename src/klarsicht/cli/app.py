@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht import __version__
-from klarsicht.cli import audit, demo
+from klarsicht.cli import audit, burst, demo
 from klarsicht.ground.errors import KlarsichtError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(audit.app, name="audit")
+app.add_typer(burst.app, name="burst")
 app.command("demo")(demo.demo)
 
 
@@ -46,16 +47,18 @@ def _options(
 def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns its exit code; see klarsicht.ground.errors for the codes."""
     try:
-        result = app(list(arguments), standalone_mode=False)
+        code = app(list(arguments), standalone_mode=False) or 0
     except KlarsichtError as error:
         return _told(str(error), error.exit_code)
     except ClickException as error:
         return _told(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         return 0
-    return result if isinstance(result, int) else 0
+    if code == INTERRUPTED:
+        return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
+    return int(code)
 
 
 def _told(message: str, code: int) -> int:

@@ -1,0 +1,61 @@
+"""`klarsicht burst`: make one clean photograph out of many short noisy exposures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Train kernel-predicting networks and denoise bursts with them.", no_args_is_help=True)
+
+Seed = Annotated[int | None, typer.Option(help="Root of all randomness. [0]")]
+
+
+@app.command()
+def train(
+    photos: Annotated[Path, typer.Option(help="A folder of clean photographs, 8 or 16 bits a channel.")],
+    out: Annotated[Path, typer.Option(help="The network's file (.safetensors); the same command resumes.")],
+    preset: Annotated[str | None, typer.Option(help="swift, mkpn, kpn, kpn-separable, bpn or direct. [swift]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the run. [20000, unless --minutes]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="As many steps as fit, timed once at the start.")] = None,
+    width: Annotated[float | None, typer.Option(help="Share of the preset's channels. [1]")] = None,
+    colour: Annotated[str | None, typer.Option(help="grey, rgb or mosaic. [grey]")] = None,
+    noise: Annotated[str | None, typer.Option(help="kpn, wide or camera. [kpn]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Bursts in a step. [4]")] = None,
+    rate: Annotated[float | None, typer.Option(help="Highest learning rate. [0.0004]")] = None,
+    seed: Seed = None,
+    threads: Annotated[int, typer.Option(help="Threads of the network; others make bursts.", min=1)] = 1,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+) -> None:
+    """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
+    from klarsicht.burst import recipe
+
+    given: dict[str, Any] = {
+        "preset": preset,
+        "steps": steps,
+        "minutes": minutes,
+        "width": width,
+        "colour": colour,
+        "noise": noise,
+        "batch": batch,
+        "rate": rate,
+        "seed": seed,
+    }
+    recipe.train(recipe.TrainSettings.read(settings, given), photos, out, threads=threads)
+    typer.echo(f"network: {out}")
+
+
+@app.command()
+def synth(
+    photos: Annotated[Path, typer.Argument(help="A folder of clean photographs.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the bursts and set.json.")],
+    name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, rgb-shaken, ...")] = "grey-still",
+    gains: Annotated[list[int] | None, typer.Option("--gain", help="1, 2, 4 or 8; may be repeated. [all]")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed, the same bytes.")] = 7,
+) -> None:
+    """Write synthetic bursts with their truth; anyone makes the same bytes from the same photographs."""
+    from klarsicht.burst import archive
+
+    for line in archive.write_set(photos, out, name=name, gains=tuple(gains or ()), seed=seed):
+        typer.echo(line)
