@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
-from klarsicht.numerics.windows import sweep
+from klarsicht.numerics.windows import rows, sweep
 from klarsicht.numerics.windows.programs import Plan
 from klarsicht.numerics.windows.spec import KernelSpec
 
@@ -64,7 +65,7 @@ def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G
     out = torch.zeros(B, N, C, H + 2 * R, W + 2 * R)
 
     def unit(b: int, i: int) -> None:
-        one = sweep.scratch(spec, 1, C)
+        one = rows.scratch(spec, 1, C)
         sweep.scatter_frame(Plan(spec, C), spec.upscale, t, G, out.numpy(), b, i, one)
 
     run(partial(unit, b, i) for b in range(B) for i in range(N))
@@ -87,8 +88,8 @@ def last(taps: torch.Tensor) -> Any:
     return bits(taps.permute(0, 2, 3, 1))
 
 
-def room(spec: KernelSpec, frames: torch.Tensor) -> sweep.Scratch:
-    return sweep.scratch(spec, frames.shape[1], frames.shape[2])
+def room(spec: KernelSpec, frames: torch.Tensor) -> rows.Scratch:
+    return rows.scratch(spec, frames.shape[1], frames.shape[2])
 
 
 def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
@@ -96,7 +97,7 @@ def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
     (B, h, *_), threads = shape, torch.get_num_threads()
     count = 1 if threads == 1 else max(1, min(h // BAND, -(-4 * threads // B)))
     edges = np.linspace(0, h, count + 1).astype(int).tolist()
-    return ((b, y0, y1) for b in range(B) for y0, y1 in zip(edges, edges[1:], strict=False))
+    return ((b, y0, y1) for b in range(B) for y0, y1 in pairwise(edges))
 
 
 def run(jobs: Iterator[Callable[[], None]]) -> None:

@@ -23,16 +23,16 @@ def apply_kernels(
 ) -> Filtered:
     """Y_i = <k_i, V(X_i)> and Y = (1/N) sum_i Y_i (arXiv 1902.05392): correlation, zeros outside the image.
 
-    taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says; fastest with channels
-    last. frames: (B, N, C, H, W), linear; the C planes share a kernel. validity: (B, N), (B, N, 1, H, W) or anything that
-    broadcasts to it, not negative: Y is then the mean weighted by it, and zero where nothing is valid.
+    taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says; fastest with
+    channels last. frames: (B, N, C, H, W), linear; the C planes share a kernel. validity: (B, N), or (B, N, 1, H, W)
+    or what broadcasts to it, not negative: Y is then the mean weighted by it, zero where nothing is valid.
 
-    Gradients flow to taps, frames and validity, from each and from merged. float32 and bfloat16 on the CPU are compiled,
-    sums in float32 (within 1e-6 of float64, relative to the sum of |k| |X|); all else is torch, in float32, or float64 for
-    float64. Raises UsageError for shapes that do not fit.
+    Gradients flow to taps, frames and validity, from each and from merged. float32 and bfloat16 on the CPU are
+    compiled, with sums in float32 (within 1e-6 of float64, relative to sum |a| |b| |X|); all else is torch, in
+    float32, or float64 for float64. Raises UsageError for shapes that do not fit.
     """
     check(taps, frames, spec)
-    each = PerPixel.apply(taps, frames, spec)
+    each: torch.Tensor = PerPixel.apply(taps, frames, spec)  # type: ignore[no-untyped-call]
     return Filtered(each, merge(each, validity))
 
 
@@ -69,7 +69,7 @@ class PerPixel(torch.autograd.Function):
         return each
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:  # type: ignore[override]
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         taps, frames = ctx.saved_tensors
         return *ctx.path.gradients(taps, frames, ctx.spec, grad, ctx.needs_input_grad[:2]), None

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
 """Sixteen pixels at a time: vectors of float32 for numba, written as LLVM instructions.
 
 One vector is one AVX-512 register, two of AVX2 or four of NEON. Lanes never mix in a sum, so results do not depend on
@@ -36,7 +37,7 @@ LANES = Lanes()
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, FLOATS)
 

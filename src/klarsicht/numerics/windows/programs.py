@@ -1,8 +1,9 @@
+# mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
 """The equations for sixteen pixels, unrolled: multiply out, weigh, and the adjoint, as straight vector code.
 
 A kernel-predicting network gives each pixel its own kernel, so nothing is shared between pixels and everything between
-the offsets of one pixel: the loops over sizes and offsets run here, while the code is generated, and all that is left for
-run time is loads, multiply-adds and stores. `sweep` runs these programs along the rows of an image.
+the offsets of one pixel: the loops over sizes and offsets run here, while the code is generated, and all that is left
+for run time is loads, multiply-adds and stores. `sweep` runs these programs along the rows of an image.
 
 Letters: a_K, b_K column and row of size K, upsampled; k the fused kernel before its gain; g the gradient of an output;
 v that of k; d = (i, j) an offset from -R to R.
@@ -19,15 +20,14 @@ from typing import Any
 from numba.core import types
 from numba.core.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from klarsicht.numerics.windows import lanes, turning
 from klarsicht.numerics.windows.lanes import ROW, Pen, splat
 from klarsicht.numerics.windows.spec import KernelSpec
 
 PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
 
-# Numba's cache on disk watches the file of the caller only: the digest makes an edit of the programs visible to it.
-_SOURCES = (__file__, lanes.__file__, turning.__file__)
-_DIGEST = hashlib.sha256(b"".join(Path(name).read_bytes() for name in _SOURCES)).hexdigest()[:12]
+# Numba's cache on disk watches the file of the caller only: the digest makes an edit of any file here visible to it.
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
         return 2 * self.spec.radius + 2
 
 
-class PlanType(types.Type):  # type: ignore[misc]
+class PlanType(types.Type):
     """A Plan as a type: each has code of its own."""
 
     def __init__(self, plan: Plan) -> None:
@@ -51,7 +51,7 @@ class PlanType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"{plan!r}@{_DIGEST}")
 
 
-@typeof_impl.register(Plan)  # type: ignore[untyped-decorator]
+@typeof_impl.register(Plan)
 def _typeof(plan: Plan, context: Any) -> PlanType:
     return PlanType(plan)
 
@@ -59,7 +59,7 @@ def _typeof(plan: Plan, context: Any) -> PlanType:
 register_model(PlanType)(models.OpaqueModel)
 
 
-@unbox(PlanType)  # type: ignore[untyped-decorator]
+@unbox(PlanType)
 def _unbox(kind: Any, value: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
@@ -106,10 +106,8 @@ class Taps:
         """k[d] = sum_K a_K[i] b_K[j], or the sum of the entries."""
         total = None
         for first, *second in parts(self.spec, d):
-            if second:
-                total = self.pen.fma(self[first], self[second[0]], total)
-            else:
-                total = self.pen.plus(self[first], total)
+            one = self[first]
+            total = self.pen.fma(one, self[second[0]], total) if second else self.pen.plus(one, total)
         return total
 
 
@@ -141,7 +139,7 @@ def _taps(pen: Pen, signature: Any, args: Any) -> Taps:
     return Taps(pen, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def weigh(
     typing: Any,
     plan: Any,
@@ -156,7 +154,7 @@ def weigh(
     out: Any,
     to: Any,
 ) -> Any:
-    """out_c = gain sum_d k[d] X_c[p + d], from ring[low], ring[high] and glass[under] to out[to]: all planes at once."""
+    """out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and glass[under] to out[to], all planes at once."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, plan = Pen(context, builder), signature.args[0].plan
@@ -176,7 +174,7 @@ def weigh(
     return types.void(plan, ring, low, high, near, far, glass, under, types.intp, out, to), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, k: Any, to: Any) -> Any:
     """k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
 
@@ -192,7 +190,7 @@ def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: A
     return types.void(plan, ring, low, high, near, far, k, to), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def part_out(
     typing: Any,
     plan: Any,

@@ -1,4 +1,4 @@
-"""The same operator in plain torch, a band of rows at a time: any device, any dtype, and the oracle of the compiled one."""
+"""The same operator in plain torch, a band of rows at a time: any device, any dtype; what the compiled one must equal."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """The gradients with respect to taps and frames, each band computed anew under autograd; None where unwanted."""
-    leaves = [widened(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True)]
+    t, f = (widened(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True))
+    leaves = (t, f)
     sums = [torch.zeros_like(leaf) if need else None for leaf, need in zip(leaves, wanted, strict=True)]
     for y0, y1 in bands(taps, frames, spec):
         with torch.enable_grad():
-            rows = filter_rows(*cut(*leaves, spec, y0, y1), spec)
+            rows = filter_rows(*cut(t, f, spec, y0, y1), spec)
         needed = [leaf for leaf in leaves if leaf.requires_grad]
         parts = iter(torch.autograd.grad(rows, needed, grad[..., y0:y1, :].to(rows.dtype)))
         for total in sums:

@@ -1,7 +1,8 @@
+# mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
 """Taps stand pixel by pixel, programs want them tap by tap: turned over sixteen by sixteen, upsampled along the row.
 
-Upsampling by 2 (bilinear, half-pixel centres, edges repeated): an even column is 3/4 p + 1/4 of its left neighbour, an odd
-one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3: one multiply-add; the blend between rows makes it good.
+Upsampling by 2 (bilinear, half-pixel centres, edges repeated): an even column is 3/4 p + 1/4 of its left neighbour, an
+odd one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3: one multiply-add; the blend between rows makes it good.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _steps(pen: Pen, hop: Any) -> list[Any]:
     return [pen.builder.mul(hop, cgutils.intp_t(j)) for j in range(WIDTH)]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
     """Sixteen pixels of sixteen taps, `hop` apart, into sixteen rows of the ring."""
 
@@ -43,11 +44,11 @@ def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
     return types.void(taps, at, types.intp, ring, to), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def turn_twice(
     typing: Any, taps: Any, at: Any, hop: Any, before: Any, after: Any, ring: Any, to: Any, leap: Any
 ) -> Any:
-    """The same, upsampled: even columns to ring[to], odd ones `leap` further; before, after: steps to the neighbours."""
+    """The same, upsampled: even columns to ring[to], odd ones `leap` on; before, after: steps to the neighbours."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = Pen(context, builder)
@@ -63,7 +64,7 @@ def turn_twice(
     return types.void(taps, at, intp, intp, intp, ring, to, intp), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def turn_back(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, hop: Any) -> Any:
     """The adjoint of turn."""
 
@@ -77,7 +78,7 @@ def turn_back(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, hop: Any)
     return types.void(d_ring, at, d_taps, to, types.intp), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def turn_twice_back(typing: Any, d_ring: Any, at: Any, leap: Any, d_taps: Any, to: Any, hop: Any) -> Any:
     """The adjoint of turn_twice: e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3, even columns e, odd ones o."""
 
