@@ -34,7 +34,7 @@ def pictures(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             gzip.open(FOLDER / f"{part}-images-idx3-ubyte.gz") as images,
             gzip.open(FOLDER / f"{part}-labels-idx1-ubyte.gz") as labels,
         ):
-            x = np.frombuffer(images.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+            x = np.frombuffer(images.read(), np.uint8, offset=16).reshape(-1, 28, 28).copy()
             return x, np.frombuffer(labels.read(), np.uint8, offset=8).astype(np.int64)
     except FileNotFoundError:
         sys.exit(

@@ -41,7 +41,12 @@ def one(share: float, seed: int, images: int, folder: Path) -> dict[str, object]
     settings = AuditSettings(
         model="object", data=str(folder / "corpus"), metric=METRICS, batch=128, unit=1024, seed=seed
     )
-    store = pipeline.run(settings, folder / "run", classifier=models.load(net, classes=fashion.CLASSES))
+    classifier = models.load(net, classes=fashion.CLASSES)
+    audit = pipeline.Audit.of(settings, classifier)
+    store = pipeline.opened(audit, folder / "run")
+    with store.lock():
+        pipeline.attribute(audit, store, workers=1, own=classifier)
+        pipeline.analyse(audit, store, workers=1)
     return {
         "share": share,
         "seed": seed,

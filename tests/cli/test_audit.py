@@ -126,3 +126,14 @@ def test_help_answers_in_half_a_second_without_torch():
 def test_the_version_is_printed(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("klarsicht ")
+
+
+def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
+    from klarsicht.audit import ranking
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ranking, "read", interrupted)
+    assert run(["audit", "rank", "anywhere"]) == 130
+    assert "resumes" in capsys.readouterr().err

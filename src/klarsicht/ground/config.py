@@ -42,7 +42,7 @@ class Settings(BaseModel):
             InputError: the file cannot be read.
             UsageError: it is no TOML, or as for from_mapping.
         """
-        return cls.from_mapping(_parsed(Path(path)))
+        return cls.read(path, {})
 
     @classmethod
     def read(cls, path: str | Path | None, given: Mapping[str, Any]) -> Self:
@@ -64,26 +64,21 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "cannot read the settings", got=f"{path}: {error}", remedy="Check the path."
-        ) from error
+        raise InputError("cannot read the settings", got=f"{path}: {error}", remedy="Check the path.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            "the settings are no TOML", got=f"{path}: {error}", rule="name = value lines"
-        ) from error
+        raise UsageError("the settings are no TOML", got=f"{path}: {error}", rule="name = value lines") from error
 
 
 def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
-    """The first fault as one line."""
-    first, *others = error.errors(include_url=False)
+    """The first fault as one line; an unknown name comes first: what it was meant for may be missing."""
+    faults = error.errors(include_url=False)
+    first, *others = sorted(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     place, name = first["loc"], ".".join(map(str, first["loc"]))
     more = f" {len(others)} more of the settings are wrong." if others else ""
     if first["type"] == "extra_forbidden":
         return unknown_name("setting", name, _names_at(model, place[:-1]))
     if first["type"] == "missing":
-        return UsageError(
-            f"setting {name} is missing", remedy=f"Give {name} in the settings or as an option.{more}"
-        )
+        return UsageError(f"setting {name} is missing", remedy=f"Give {name} in the settings or as an option.{more}")
     rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     return UsageError(f"setting {name}", got=repr(first["input"]), rule=rule, remedy=f"Correct {name}.{more}")
 
@@ -121,9 +116,7 @@ def _value(value: Any) -> str:
         return f"{{{', '.join(f'{_key(k)} = {_value(v)}' for k, v in value.items() if v is not None)}}}"
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False).replace(
-        "\x7f", "\\u007f"
-    )  # TOML's strings are JSON's, but for DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's strings are JSON's, but for DEL
 
 
 def _key(key: str) -> str:
