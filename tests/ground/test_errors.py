@@ -12,9 +12,7 @@ def subclasses(kind):
     return [kind, *(deeper for child in kind.__subclasses__() for deeper in subclasses(child))]
 
 
-TREE = {
-    kind.__name__: kind for kind in subclasses(errors.KlarsichtError) if kind.__module__ == errors.__name__
-}
+TREE = {kind.__name__: kind for kind in subclasses(errors.KlarsichtError) if kind.__module__ == errors.__name__}
 
 
 def test_every_exit_code_is_the_one_drawn_in_the_docstring():
@@ -44,7 +42,5 @@ def test_survives_the_journey_between_processes(kind):
 
 
 def test_unknown_name_lists_near_matches_else_all():
-    assert str(errors.unknown_name("metric", "sinkorn", ["sinkhorn", "sliced"])).endswith(
-        "Did you mean sinkhorn?"
-    )
+    assert str(errors.unknown_name("metric", "sinkorn", ["sinkhorn", "sliced"])).endswith("Did you mean sinkhorn?")
     assert str(errors.unknown_name("metric", "xyz", ["b", "a"])).endswith("Known: a, b.")

@@ -99,9 +99,7 @@ def test_cmyk(tmp_path):
     ink = np.zeros((1, 3, 4), np.uint8)
     ink[0, 1, 0], ink[0, 2, 3] = 255, 255  # white, cyan, black
     tifffile.imwrite(tmp_path / "x.tif", ink, photometric="separated")
-    assert np.asarray(images.decode(tmp_path / "x.tif")).tolist() == [
-        [[255, 255, 255], [0, 255, 255], [0, 0, 0]]
-    ]
+    assert np.asarray(images.decode(tmp_path / "x.tif")).tolist() == [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
 
 
 # EXIF 2.32, tag 274: what row 0 and column 0 of the stored pixels are in the picture a person sees.
@@ -128,6 +126,7 @@ def test_every_orientation_is_upright(tmp_path, orientation, pixels):
     np.testing.assert_array_equal(np.asarray(images.decode(tmp_path / "x.png")), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_beside_sound_pixels_is_passed_over(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xffgarbage")
     np.testing.assert_array_equal(np.asarray(images.decode(tmp_path / "x.png")), COLOUR)
@@ -214,9 +213,7 @@ def test_every_level_survives_the_round_trip(dtype, back):
 
 
 def test_depths_round_to_the_nearest_and_clip():
-    np.testing.assert_array_equal(
-        images.to_uint8([-1, 0.49 / 255, 0.51 / 255, 254.51 / 255, 7]), [0, 0, 1, 255, 255]
-    )
+    np.testing.assert_array_equal(images.to_uint8([-1, 0.49 / 255, 0.51 / 255, 254.51 / 255, 7]), [0, 0, 1, 255, 255])
     np.testing.assert_array_equal(images.to_uint16([-1, 0.49 / 65535, 0.51 / 65535, 7]), [0, 0, 1, 65535])
 
 
@@ -301,9 +298,7 @@ def test_enlarging_is_bilinear():
 
 def test_overlay_of_nothing_is_the_grey_picture():
     flat = images.overlay(COLOUR, np.zeros((2, 2)))
-    np.testing.assert_array_equal(
-        flat, np.repeat(np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None], 3, 2)
-    )
+    np.testing.assert_array_equal(flat, np.repeat(np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None], 3, 2))
 
 
 def test_overlay_is_red_for_and_blue_against():
@@ -318,18 +313,14 @@ def test_overlay_is_red_for_and_blue_against():
 # Small versions, inline data
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((400, 200), (100, 50)), ((30, 60), (30, 60)), ((1000, 1), (100, 1))]
-)
+@pytest.mark.parametrize(("size", "expected"), [((400, 200), (100, 50)), ((30, 60), (30, 60)), ((1000, 1), (100, 1))])
 def test_thumbnail_fits_and_never_enlarges(size, expected):
     picture = Image.new("RGB", size)
     assert images.thumbnail(picture, 100).size == expected
     assert picture.size == size
 
 
-@pytest.mark.parametrize(
-    "pixels", [COLOUR, GREY, GREY.astype(np.uint16) * 200], ids=["colour", "grey", "deep"]
-)
+@pytest.mark.parametrize("pixels", [COLOUR, GREY, GREY.astype(np.uint16) * 200], ids=["colour", "grey", "deep"])
 def test_png_is_lossless(pixels):
     head, _, body = images.data_uri(images.png_bytes(pixels)).partition(",")
     assert head == "data:image/png;base64"

@@ -132,9 +132,7 @@ def test_rows_come_back(store, rows, rest, dtype):
     read = zarr.open_array(store.path / "arrays.zarr" / "a", mode="r")
     np.testing.assert_array_equal(read[:], values)
     assert read.dtype == dtype
-    assert len([p for p in (store.path / "arrays.zarr" / "a").iterdir() if p.name != "zarr.json"]) <= -(
-        -rows // 4
-    )
+    assert len([p for p in (store.path / "arrays.zarr" / "a").iterdir() if p.name != "zarr.json"]) <= -(-rows // 4)
 
 
 def test_missing_rows_read_as_zero(store):
@@ -364,16 +362,19 @@ def check(path):
     print(len(done), flush=True)
 
 def kill(pid):
-    time.sleep(random.uniform(0, 0.04))
+    time.sleep(random.uniform(0, whole / 4))
     os.kill(pid, signal.SIGKILL)
 
 random.seed(int(sys.argv[3]))
+began = time.monotonic()
+assert in_child(work, sys.argv[2]) == 0
+whole = time.monotonic() - began  # of an undisturbed run on this machine, as busy as it is
 kills = 0
-while in_child(work, sys.argv[1], then=kill) != 0:
+while kills < 20 and in_child(work, sys.argv[1], then=kill) != 0:
     kills += 1
     if os.path.exists(sys.argv[1] + "/manifest.json"):
         assert in_child(check, sys.argv[1]) == 0
-assert in_child(work, sys.argv[2]) == 0
+assert in_child(work, sys.argv[1]) == 0
 print("kills", kills)
 """
 
@@ -388,7 +389,7 @@ def test_killed_again_and_again_equals_undisturbed(tmp_path, seed):
     )
     assert ran.returncode == 0, ran.stderr
     *counts, (_, kills) = [line.split() for line in ran.stdout.splitlines()]
-    assert int(kills) >= 3
+    assert int(kills) >= 2
     assert [int(*count) for count in counts] == sorted(int(*count) for count in counts)
 
     def contents(run):

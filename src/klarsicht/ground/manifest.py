@@ -41,14 +41,8 @@ def new(wanted: Mapping[str, Any]) -> Manifest:
 
 def libraries() -> dict[str, str]:
     """Installed versions, read without importing anything."""
-    return {name: found for name in LIBRARIES if (found := _version(name))}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    installed = {found.name.lower(): found.version for found in metadata.distributions()}
+    return {name: installed[name] for name in LIBRARIES if name in installed}
 
 
 def migrated(manifest: Manifest) -> Manifest:

@@ -109,9 +109,7 @@ class RunStore:
     def _found(self, wanted: Manifest) -> None:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(
-                p.name for p in self.path.iterdir() if p.name != "lock" and not p.match(".*.tmp")
-            )
+            foreign = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.match(".*.tmp"))
         if foreign and not self.exists:
             raise StoreError(
                 "the output folder is not empty and holds no run",
@@ -154,16 +152,12 @@ class RunStore:
                 remedy="Choose another --out, or repeat the run's own settings.",
             )
 
-    def _new_array(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...]
-    ) -> None:
+    def _new_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...]) -> None:
         import zarr
 
         folder = self._array_folder(name)
         with writing(folder):
-            zarr.open_group(
-                folder.parent, mode="a"
-            )  # else zarr writes the group's metadata after the array's
+            zarr.open_group(folder.parent, mode="a")  # else zarr writes the group's metadata after the array's
             zarr.create_array(
                 self.path / "arrays.zarr",
                 name=name,
@@ -297,9 +291,7 @@ class RunStore:
         except FileNotFoundError:
             raise self._absent("file", name) from None
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"cannot read {name} of the run", got=error, remedy="Make the run again."
-            ) from error
+            raise StoreError(f"cannot read {name} of the run", got=error, remedy="Make the run again.") from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
         write_atomically(self._inside(name), content)
@@ -326,9 +318,7 @@ def _by_unit(folder: Path) -> dict[int, Path]:
 def _chunk_rows(shards: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     """The most rows that divide a unit and stay under CHUNK_BYTES, so that one row is read cheaply."""
     row_bytes = dtype.itemsize * int(np.prod(shards[1:]))
-    return max(
-        (n for n in range(1, shards[0] + 1) if shards[0] % n == 0 and n * row_bytes <= CHUNK_BYTES), default=1
-    )
+    return max((n for n in range(1, shards[0] + 1) if shards[0] % n == 0 and n * row_bytes <= CHUNK_BYTES), default=1)
 
 
 def _parquet(table: pa.Table | Columns) -> bytes:
