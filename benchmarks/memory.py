@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 INNER = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 sys.path.insert(0, {here!r})
@@ -24,7 +24,8 @@ from klarsicht.audit.settings import AuditSettings
 torch.set_num_threads(1)
 settings = AuditSettings(model="object", data={data!r}, metric=("euclidean", "concept"), batch=64, unit=256)
 pipeline.run(settings, {out!r}, classifier=models.load(fashion.network(0).eval(), classes=fashion.CLASSES))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+status = Path("/proc/self/status").read_text()  # not ru_maxrss: that survives exec, and would tell the parent's peak
+print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 """
 
 

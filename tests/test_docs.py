@@ -29,7 +29,7 @@ def commands(node=None, path=("klarsicht",)):
         yield path, node.params
 
 
-@pytest.mark.parametrize(("path", "parameters"), list(commands()), ids=lambda v: " ".join(v) if isinstance(v[0], str) else "")
+@pytest.mark.parametrize(("path", "parameters"), [pytest.param(*one, id=" ".join(one[0])) for one in commands()])
 def test_every_command_and_option_is_documented(path, parameters):
     assert f"`{' '.join(path)}`" in MANUAL
     for parameter in parameters:

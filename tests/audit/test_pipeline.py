@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit import correction, pipeline, ranking, report
 from klarsicht.audit.pipeline import Audit
@@ -19,7 +20,6 @@ from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import progress_of
 from klarsicht.ground.errors import CorpusError, InputError, RunMismatch, UsageError
 from klarsicht.ground.store import RunStore
-from tests.audit.conftest import network, write_corpus
 
 
 def settings(data, **changes):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.audit.conftest import write_corpus
 
 from klarsicht.audit import corpora, planting
 from klarsicht.ground.errors import InputError, UsageError
-from tests.audit.conftest import write_corpus
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.audit.conftest import write_corpus
 
 from klarsicht.cli.app import run
-from tests.audit.conftest import write_corpus
 
 ROOT = Path(__file__).parents[2]
 MODEL = "tests.audit.conftest:network"

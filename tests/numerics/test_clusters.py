@@ -83,10 +83,7 @@ def test_k_of_a_cut_is_the_coarsest_partition_that_shows_it():
         shown = [
             k
             for k in range(2, 20)
-            if any(
-                (fcluster(merges, k, "maxclust") == v).tobytes() == one.member.tobytes()
-                for v in range(1, k + 1)
-            )
+            if any((fcluster(merges, k, "maxclust") == v).tobytes() == one.member.tobytes() for v in range(1, k + 1))
         ]
         assert shown[0] == one.k
 
@@ -115,9 +112,7 @@ def test_a_connected_part_stands_before_an_equal_cluster():
     first, second, both = found
     assert (first.method, first.k, first.size, first.share) == ("part", 3, 20, 0.2)
     assert (second.method, second.k, second.size, second.share) == ("part", 3, 10, 0.1)
-    assert both.k == 2 and (both.member == (components > 0)).all(), (
-        "the only other union of at most half the rows"
-    )
+    assert both.k == 2 and (both.member == (components > 0)).all(), "the only other union of at most half the rows"
 
 
 def test_equal_rows_and_tiny_embeddings_warn_of_nothing():

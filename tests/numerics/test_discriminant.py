@@ -76,9 +76,7 @@ def test_invertible_affine_maps_change_nothing(seed, d):
     rng = np.random.default_rng(seed + 1)
     axes = np.linalg.qr(rng.standard_normal((d, d)))[0]
     A = axes * 10 ** rng.uniform(-2, 2, d)
-    np.testing.assert_allclose(
-        fisher(Z @ A + rng.uniform(-9, 9, d), member).tau, fisher(Z, member).tau, rtol=1e-5
-    )
+    np.testing.assert_allclose(fisher(Z @ A + rng.uniform(-9, 9, d), member).tau, fisher(Z, member).tau, rtol=1e-5)
 
 
 def test_a_split_without_scatter_scores_highest_and_stays_finite():

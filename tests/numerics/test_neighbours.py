@@ -29,9 +29,7 @@ def test_equals_scikit_learn(metric, order, block):
     graph = neighbour_graph(X, metric, 6, block=block)
     flat = X / np.linalg.norm(X, ord=order, axis=1, keepdims=True)
     name = {"euclidean": "euclidean", "concept": "cosine"}[metric]
-    distances, indices = (
-        NearestNeighbors(n_neighbors=6, metric=name, algorithm="brute").fit(flat).kneighbors()
-    )
+    distances, indices = NearestNeighbors(n_neighbors=6, metric=name, algorithm="brute").fit(flat).kneighbors()
     np.testing.assert_array_equal(graph.indices, indices)
     np.testing.assert_allclose(graph.distances, distances, rtol=1e-5)
     assert (graph.n, graph.k) == (300, 6)

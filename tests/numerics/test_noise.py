@@ -58,9 +58,7 @@ def test_amplified_is_the_variance_of_scaled_light(level, g, x):
 
 @given(LEVELS, st.integers(1, 50), st.floats(0, 2))
 def test_averaged_divides_the_variance(level, n, x):
-    assert level.averaged(n).variance(np.float64(x)) == pytest.approx(
-        level.variance(np.float64(x)) / n, abs=1e-15
-    )
+    assert level.averaged(n).variance(np.float64(x)) == pytest.approx(level.variance(np.float64(x)) / n, abs=1e-15)
 
 
 @given(st.floats(0, 0.1), st.floats(0, 0.01))
@@ -89,9 +87,7 @@ def test_stabilised_light_has_unit_noise_and_comes_back(level):
     seen = level.stabilise(level.sample(clean, np.random.default_rng(1)))
     assert seen.std() == pytest.approx(1, abs=0.03)
     back = level.unstabilise(np.float64(seen.mean(dtype=np.float64)))
-    assert back == pytest.approx(
-        0.4, abs=0.05 * level.shot + 5 * level.deviation(np.float64(0.4)) / math.sqrt(200_000)
-    )
+    assert back == pytest.approx(0.4, abs=0.05 * level.shot + 5 * level.deviation(np.float64(0.4)) / math.sqrt(200_000))
 
 
 @pytest.mark.parametrize(("read", "shot"), [(-1, 0), (0, -1), (math.nan, 0), (0, math.inf)])

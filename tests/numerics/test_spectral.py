@@ -38,9 +38,7 @@ def ring(n, reach):
 def copies_around_a_hub(copies, n):
     """Identical random graphs hung on one vertex: antisymmetric eigenvalues repeat copies - 1 times."""
     A = np.random.default_rng(0).random((n, n)) < 5 / n
-    A = (A | A.T | np.roll(np.eye(n), 1, 0).astype(bool) | np.roll(np.eye(n), 1, 1).astype(bool)).astype(
-        float
-    )
+    A = (A | A.T | np.roll(np.eye(n), 1, 0).astype(bool) | np.roll(np.eye(n), 1, 1).astype(bool)).astype(float)
     W = scipy.linalg.block_diag(*[A] * copies, [[0]])
     W[-1, :-1:n] = W[:-1:n, -1] = 1
     np.fill_diagonal(W, 0)

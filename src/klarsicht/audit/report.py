@@ -157,7 +157,8 @@ def facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     share = absorbed(manifest, images)
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
     residual = np.array(images["residual"].to_pylist(), float)
-    lines += [("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}")] if np.isfinite(residual).any() else []
+    if np.isfinite(residual).any():
+        lines.append(("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}"))
     return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]
 
 

@@ -88,9 +88,7 @@ def whitened(Z: Doubles) -> Doubles:
 
 def _check(Z: Doubles, members: Bools) -> None:
     if Z.ndim != 2 or members.shape[1:] != Z.shape[:1]:
-        raise InputError(
-            "shapes do not fit", got=f"{Z.shape}, {members.shape}", rule="needs (n, d) and (m, n)"
-        )
+        raise InputError("shapes do not fit", got=f"{Z.shape}, {members.shape}", rule="needs (n, d) and (m, n)")
     if not np.isfinite(Z).all():
         raise InputError("embedding that is not finite", got=f"row {np.argmin(np.isfinite(Z).all(1))}")
     full = np.flatnonzero(members.all(1) | ~members.any(1))

@@ -59,9 +59,7 @@ class Embedding:
 def affinity(graph: NeighbourGraph) -> sparse.csr_array:
     """float64 (N, N), sparse: 1 where either row is among the k nearest of the other."""
     ends = np.arange(0, graph.indices.size + 1, graph.k, dtype=np.int32)
-    directed = sparse.csr_array(
-        (np.ones(graph.indices.size), graph.indices.ravel(), ends), (graph.n, graph.n)
-    )
+    directed = sparse.csr_array((np.ones(graph.indices.size), graph.indices.ravel(), ends), (graph.n, graph.n))
     return directed.maximum(directed.T).tocsr()
 
 
@@ -128,9 +126,7 @@ def _sparse(M: sparse.csr_array, d: int, constant: Doubles, seed: int) -> Pairs:
     return _rayleigh_ritz(M, V)
 
 
-def _leading(
-    apply: Callable[[Doubles], Doubles], d: int, largest: float, constant: Doubles, seed: int
-) -> Doubles:
+def _leading(apply: Callable[[Doubles], Doubles], d: int, largest: float, constant: Doubles, seed: int) -> Doubles:
     """(N, d): leading eigenvectors of a positive semidefinite operator whose largest pair is known.
 
     Found vectors are deflated until no eigenvalue above the least of them is left; every search starts at
@@ -153,9 +149,7 @@ def _lanczos(apply: Callable[[Doubles], Doubles], found: Pairs, k: int, start: D
     theta, V = found
     n = len(start)
     rest = LinearOperator((n, n), matvec=lambda x: apply(x) - V @ (theta * (V.T @ x)), dtype=np.float64)
-    pairs: Pairs = eigsh(
-        rest, k, which="LA", v0=start, ncv=max(KRYLOV, 3 * k), maxiter=RESTARTS, tol=TOLERANCE
-    )
+    pairs: Pairs = eigsh(rest, k, which="LA", v0=start, ncv=max(KRYLOV, 3 * k), maxiter=RESTARTS, tol=TOLERANCE)
     return pairs
 
 
