@@ -50,7 +50,7 @@ class Attribution:
             for rows, batch in self._batches(unit, facts):
                 found = explain(batch, torch.as_tensor(self.targets[rows]))
                 _place(blocks, arrays_of(found), rows, unit)
-                facts |= {row: fact for row, fact in zip(rows, facts_of(found), strict=True)}
+                facts |= dict(zip(rows, facts_of(found), strict=True))
         for name, values in blocks.items():
             self.store.write_rows(name, unit.start, values)
         self.store.write_part(IMAGES, unit.start // self.settings.unit, _columns(unit, facts))

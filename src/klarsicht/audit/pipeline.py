@@ -63,7 +63,7 @@ class Audit:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What each output of the model is called: the label that maps to it, else the model's name, else its number."""
+        """What each output is called: the label that maps to it, else the model's own name, else its number."""
         given = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
         by_output = {output: label for label, output in self.index.items()}
         return tuple(by_output.get(i, name) for i, name in enumerate(given))

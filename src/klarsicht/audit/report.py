@@ -144,9 +144,8 @@ def skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
         (paths[r], why) for r, why in zip(images["row"].to_pylist(), images["skipped"].to_pylist(), strict=True) if why
     ]
     for metric in store.manifest["settings"]["metric"]:
-        for record in store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist():
-            if record["skipped"]:
-                lost.append((f"class {record['class']} ({metric})", record["skipped"]))
+        records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
+        lost += [(f"class {r['class']} ({metric})", r["skipped"]) for r in records if r["skipped"]]
     return lost + [tuple(note) for note in store.manifest.get("left_out", [])]
 
 
