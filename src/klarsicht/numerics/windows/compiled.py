@@ -16,6 +16,7 @@ from klarsicht.numerics.windows.programs import Plan
 from klarsicht.numerics.windows.spec import KernelSpec
 
 BAND = 64  # least rows of taps in a unit: each unit reads R rows of frames more than it owns
+TOGETHER = 4  # planes that share the registers of a kernel
 BITS = {torch.float32: np.uint32, torch.bfloat16: np.uint16}
 
 
@@ -27,46 +28,62 @@ def speaks(taps: torch.Tensor, frames: torch.Tensor) -> bool:
 
 def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
     """Y_i, (B, N, C, H, W) in float32: each frame through its own kernels."""
-    out = torch.empty(frames.shape, dtype=torch.float32)
-    t, f, plan = last(taps), bits(frames), Plan(spec, frames.shape[2])
-
-    def unit(b: int, y0: int, y1: int) -> None:
-        q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has one row of pixels
-        sweep.filter_band(plan, spec.upscale, t, f, out.numpy(), b, q0, y1, room(spec, frames))
-
-    run(partial(unit, *where) for where in bands(t.shape))
-    return out
+    parts = [filtered(taps, group, spec) for group in groups(frames)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """The gradients of sum_i <G_i, Y_i> with respect to taps and frames, in the dtype of each; None where unwanted."""
-    G = bits(grad.float())
-    d_taps = tap_gradient(taps, frames, spec, G) if wanted[0] else None
-    d_frames = frame_gradient(taps, frames, spec, G) if wanted[1] else None
+    pairs = list(zip(groups(frames), groups(grad.float()), strict=True))
+    d_taps = total([tap_gradient(taps, X, spec, G) for X, G in pairs]) if wanted[0] else None
+    d_frames = torch.cat([frame_gradient(taps, X, spec, G) for X, G in pairs], 2) if wanted[1] else None
     return d_taps, d_frames
 
 
-def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G: Any) -> torch.Tensor:
-    out = torch.empty_like(taps, memory_format=torch.channels_last)
-    t, f, d, plan = last(taps), bits(frames), last(out), Plan(spec, frames.shape[2])
+def groups(frames: torch.Tensor) -> list[torch.Tensor]:
+    """A few planes at a time."""
+    return [frames[:, :, c : c + TOGETHER] for c in range(0, frames.shape[2], TOGETHER)]
+
+
+def total(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Their sum, rounded once."""
+    return parts[0] if len(parts) == 1 else sum(p.float() for p in parts).to(parts[0].dtype)  # type: ignore[union-attr]
+
+
+def filtered(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, fused: bool = True) -> torch.Tensor:
+    """Y_i of at most four planes; fused or, to compare the cost, by each size apart."""
+    out = torch.empty(frames.shape, dtype=torch.float32)
+    t, f, y, plan = last(taps), bits(frames), out.numpy(), Plan(spec, frames.shape[2], fused)
 
     def unit(b: int, y0: int, y1: int) -> None:
-        sweep.differentiate_band(plan, spec.upscale, t, f, G, d, b, y0, y1, room(spec, frames))
+        q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has one row of pixels
+        sweep.filter_band(plan, spec.upscale, t, f, y, b, q0, y1, room(spec, frames))
 
     run(partial(unit, *where) for where in bands(t.shape))
     return out
 
 
-def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, G: Any) -> torch.Tensor:
+def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(taps, memory_format=torch.channels_last)
+    t, f, g, d, plan = last(taps), bits(frames), bits(grad), last(out), Plan(spec, frames.shape[2])
+
+    def unit(b: int, y0: int, y1: int) -> None:
+        sweep.differentiate_band(plan, spec.upscale, t, f, g, d, b, y0, y1, room(spec, frames, t.shape[1]))
+
+    run(partial(unit, *where) for where in bands(t.shape))
+    return out
+
+
+def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
     B, N, C, H, W = frames.shape
-    R, t = spec.radius, last(taps)
+    R, t, g = spec.radius, last(taps), bits(grad)
     out = torch.zeros(B, N, C, H + 2 * R, W + 2 * R)
 
     def unit(b: int, i: int) -> None:
-        one = rows.scratch(spec, 1, C)
-        sweep.scatter_frame(Plan(spec, C), spec.upscale, t, G, out.numpy(), b, i, one)
+        one = rows.scratch(spec, 1, C, 0)
+        sweep.scatter_frame(Plan(spec, C), spec.upscale, t, g, out.numpy(), b, i, one)
 
     run(partial(unit, b, i) for b in range(B) for i in range(N))
     return out[..., R : R + H, R : R + W].to(frames.dtype).contiguous()
@@ -88,8 +105,8 @@ def last(taps: torch.Tensor) -> Any:
     return bits(taps.permute(0, 2, 3, 1))
 
 
-def room(spec: KernelSpec, frames: torch.Tensor) -> rows.Scratch:
-    return rows.scratch(spec, frames.shape[1], frames.shape[2])
+def room(spec: KernelSpec, frames: torch.Tensor, height: int = 0) -> rows.Scratch:
+    return rows.scratch(spec, frames.shape[1], frames.shape[2], height)
 
 
 def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:

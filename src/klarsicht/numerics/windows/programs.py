@@ -32,10 +32,14 @@ _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdi
 
 @dataclass(frozen=True)
 class Plan:
-    """What code is generated for: a spec, and how many planes share each kernel (1 to 4: they share its registers)."""
+    """What code is generated for: a spec, and how many planes share each kernel (1 to 4: they share its registers).
+
+    fused: filter once with the sum of the kernels; else by each size apart, row sums inside a column sum.
+    """
 
     spec: KernelSpec
     planes: int
+    fused: bool = True
 
     @property
     def depth(self) -> int:
@@ -160,18 +164,38 @@ def weigh(
         pen, plan = Pen(context, builder), signature.args[0].plan
         taps = _taps(pen, signature, args)
         X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
-        chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]  # short sums, so that none waits for itself
-        for d in offsets(plan.spec):
-            k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
-            for c, chain in enumerate(chains):
-                chain[link] = pen.fma(k, X[c, d], chain.get(link))
         first = pen.address(signature.args[9], *args[9:11])
-        for c, chain in enumerate(chains):
-            y = pen.fma(pen.total(list(chain.values())), splat(plan.spec.gain), None)
+        for c, terms in enumerate((_fused if plan.fused else _apart)(pen, plan, taps, X)):
+            y = pen.fma(pen.total(terms), splat(plan.spec.gain), None)
             pen.store(y, pen.ahead(first, c * PHASES * ROW))
         return context.get_dummy_value()
 
     return types.void(plan, ring, low, high, near, far, glass, under, types.intp, out, to), write
+
+
+def _fused(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+    """sum_d k[d] X_c[p + d] for each plane, in a few short sums, so that none waits for itself."""
+    chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]
+    for d in offsets(plan.spec):
+        k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
+        for c, chain in enumerate(chains):
+            chain[link] = pen.fma(k, X[c, d], chain.get(link))
+    return [list(chain.values()) for chain in chains]
+
+
+def _apart(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+    """sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
+    sizes = plan.spec.sizes
+    totals: list[dict[int, Any]] = [{} for _ in range(plan.planes)]
+    for c, total in enumerate(totals):
+        for s, K in enumerate(sizes):
+            a, b = (plan.spec.starts[run] + K // 2 for run in (s, s + len(sizes)))
+            for i in range(-(K // 2), K // 2 + 1):
+                row = None
+                for j in range(-(K // 2), K // 2 + 1):
+                    row = pen.fma(taps[b + j], X[c, (i, j)], row)
+                total[s] = pen.fma(taps[a + i], row, total.get(s))
+    return [list(total.values()) for total in totals]
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""The same operator in plain torch, a band of rows at a time: any device, any dtype; what the compiled one must equal."""
+"""The same operator in plain torch, a band of rows at a time: any device, any dtype; what the compiled must equal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from torch.nn.functional import interpolate, pad
 
 from klarsicht.numerics.windows.spec import KernelSpec
 
-BUDGET = 1 << 26  # numbers in the upsampled taps of one band
+BUDGET = 1 << 24  # numbers in the upsampled taps of one band
 
 
 def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
     """Y_i = <k_i, V(X_i)>, (B, N, C, H, W); float32, or float64 where the taps are."""
     taps, frames = widened(taps), widened(frames)
-    return torch.cat([filter_rows(*cut(taps, frames, spec, y0, y1), spec) for y0, y1 in bands(taps, frames, spec)], 3)
+    return torch.cat(
+        [filter_rows(*cut(taps, frames, spec, y0, y1), spec) for y0, y1 in bands(taps, *frames.shape[-2:])], 3
+    )
 
 
 def gradients(
@@ -25,7 +27,7 @@ def gradients(
     t, f = (widened(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True))
     leaves = (t, f)
     sums = [torch.zeros_like(leaf) if need else None for leaf, need in zip(leaves, wanted, strict=True)]
-    for y0, y1 in bands(taps, frames, spec):
+    for y0, y1 in bands(taps, *frames.shape[-2:]):
         with torch.enable_grad():
             rows = filter_rows(*cut(t, f, spec, y0, y1), spec)
         needed = [leaf for leaf in leaves if leaf.requires_grad]
@@ -41,9 +43,8 @@ def widened(x: torch.Tensor) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def bands(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> Iterator[tuple[int, int]]:
+def bands(taps: torch.Tensor, H: int, W: int) -> Iterator[tuple[int, int]]:
     """Rows of pixels whose upsampled taps stay within the budget."""
-    H, W = frames.shape[-2:]
     rows = max(1, BUDGET // (taps.shape[0] * taps.shape[1] * W))
     return ((y, min(y + rows, H)) for y in range(0, H, rows))
 

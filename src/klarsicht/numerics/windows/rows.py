@@ -48,17 +48,19 @@ class Scratch(NamedTuple):
     glass: Any  # (N, C, D, 3, ROW) the last D rows of the frames, by columns modulo upscale
     raw: Any  # (RAW,) a few pixels, zero outside the image
     planes: Any  # (C, 3, ROW) one row of output, or of its gradient, by columns modulo upscale
+    edge: Any  # (h, 2, N T) each last column of a strip of gradients, still open, and its odd column
     k: Any  # (2, K_max^2, ROW) the fused kernels of one fine row
 
 
-def scratch(spec: KernelSpec, frames: int, channels: int) -> Scratch:
-    """Room for N frames of C planes."""
+def scratch(spec: KernelSpec, frames: int, channels: int, rows: int) -> Scratch:
+    """Room for N frames of C planes; rows of taps where their gradients are wanted, else 0."""
     return Scratch(
         ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
         d_ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
         glass=aligned(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
         raw=aligned(RAW),
         planes=aligned(channels, PHASES, ROW),
+        edge=aligned(rows, 2, frames * spec.taps),
         k=aligned(2, spec.side**2, ROW),
     )
 
@@ -100,19 +102,12 @@ def along(taps, b, y, x, t, m, scale):
 
 
 @inner
-def write_taps(d_ring, slot, left, right, d_taps, b, y, x0, n):
-    """One finished row of the gradient, turned back; adds to the strip on the left, leaves word for the right."""
+def write_taps(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
+    """One finished row of the gradient, turned back; edge carries what strips owe each other, in full precision."""
     scale, T = d_ring.shape[1], d_ring.shape[2]
     whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
     if scale == 2:
-        for t in range(T):
-            first, last = peek(d_ring, (slot, 0, t, LEFT)), peek(d_ring, (slot, 1, t, LEFT + n - 1))
-            poke(first if left else number(d_taps, (b, y, x0, t)), d_ring, (slot, 1, t, LEFT - 1))
-            poke(last if right else np.float32(0), d_ring, (slot, 0, t, LEFT + n))
-            if not left:
-                put(number(d_taps, (b, y, x0 - 1, t)) + first * THIRD, d_taps, (b, y, x0 - 1, t))
-            if not right:
-                put(last, d_taps, (b, y, x0 + n, t))
+        settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n)
     for t in range(0, full, WIDTH):
         for x in range(0, whole, WIDTH):
             at, to = (slot, 0, t, LEFT + x), (b, y, x0 + x, t)
@@ -123,6 +118,21 @@ def write_taps(d_ring, slot, left, right, d_taps, b, y, x0, n):
     for x in range(n):
         for t in range(full if x < whole else 0, T):
             put(back_along(d_ring, slot, t, LEFT + x), d_taps, (b, y, x0 + x, t))
+
+
+@inner
+def settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
+    """The columns beside a strip: repeated at the edge of the image; else the last column of the strip on the left is
+    finished, and that of this strip left open, with its odd column for the strip on the right."""
+    for t in range(d_ring.shape[2]):
+        first, last = peek(d_ring, (slot, 0, t, LEFT)), peek(d_ring, (slot, 1, t, LEFT + n - 1))
+        poke(first if left else peek(edge, (y, 1, t)), d_ring, (slot, 1, t, LEFT - 1))
+        poke(last if right else np.float32(0), d_ring, (slot, 0, t, LEFT + n))
+        if not left:
+            put(peek(edge, (y, 0, t)) + first * THIRD, d_taps, (b, y, x0 - 1, t))
+        if not right:
+            poke(back_along(d_ring, slot, t, LEFT + n - 1), edge, (y, 0, t))
+            poke(last, edge, (y, 1, t))
 
 
 @inner

@@ -20,7 +20,13 @@ from klarsicht.numerics.windows.rows import SLOTS, clear, inner, read_row, read_
 
 NEAR, FAR = np.float32(9 / 16), np.float32(3 / 16)  # 3/4 of (3/4, 1/4): see turning
 
-outer = njit(nogil=True, cache=True)  # these take a Plan, whose name tells one state of this package from another
+
+def outer(function):
+    """Compiled once and kept on disk: a Plan among the arguments tells one state of this package from another."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to write: compiled anew by each process
+        return njit(nogil=True)(function)
 
 
 @outer
@@ -107,7 +113,7 @@ def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, 
                     slot = (first + r - R) % D
                     differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, s)
         if q >= y0:
-            write_taps(s.d_ring, q % SLOTS, x0 == 0, x1 == taps.shape[2], d_taps, b, q, x0, n)
+            write_taps(s.d_ring, q % SLOTS, x0 == 0, x1 == taps.shape[2], s.edge, d_taps, b, q, x0, n)
         clear(s.d_ring, q % SLOTS, n)
 
 

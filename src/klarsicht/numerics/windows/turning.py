@@ -2,7 +2,7 @@
 """Taps stand pixel by pixel, programs want them tap by tap: turned over sixteen by sixteen, upsampled along the row.
 
 Upsampling by 2 (bilinear, half-pixel centres, edges repeated): an even column is 3/4 p + 1/4 of its left neighbour, an
-odd one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3: one multiply-add; the blend between rows makes it good.
+odd one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3: one multiply-add; the blend between rows corrects it.
 """
 
 from __future__ import annotations
