@@ -1,0 +1,79 @@
+"""A network in a file: its weights and what they are the weights of (safetensors: no code runs when it is read)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from klarsicht.burst.network import Network, NetworkSettings
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import KlarsichtError, ModelError
+
+KIND, VERSION = "klarsicht burst network", "1"
+RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a file says of its network: settings, and how it was trained (plain JSON values)."""
+
+    settings: NetworkSettings
+    training: Mapping[str, Any]
+
+
+def save(network: Network, path: Path, training: Mapping[str, Any]) -> None:
+    """Replaces the file as a whole; the same network and card, the same bytes. Raises DiskFull, StoreError."""
+    state = {name: tensor.float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    settings = network.settings.model_dump_json()
+    about = {"kind": KIND, "version": VERSION, "settings": settings, "training": json.dumps(training, sort_keys=True)}
+    write_atomically(path, to_bytes(state, about))
+
+
+def read_card(path: Path) -> Card:
+    """Raises ModelError as `load` does."""
+    return _read(path)[0]
+
+
+def load(path: Path, preset: str | None = None) -> Network:
+    """The network in evaluation mode, channels last.
+
+    Raises:
+        ModelError: no such file, no network of ours, one of another version or not of the preset that is wanted.
+    """
+    card, state = _read(path)
+    if preset not in (None, card.settings.preset):
+        got = f"preset {card.settings.preset} in {path}"
+        raise ModelError("the network has another preset", got=got, rule=f"wanted is {preset}")
+    network = Network(card.settings)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise _unusable(path, f"weights that do not fit preset {card.settings.preset}") from error
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def _read(path: Path) -> tuple[Card, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise _unusable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
+    if (about.get("kind"), about.get("version")) != (KIND, VERSION):
+        raise _unusable(path, f"{about.get('kind', 'something else')}, version {about.get('version', 'unknown')}")
+    try:
+        settings = NetworkSettings.from_mapping(json.loads(about["settings"]))
+        return Card(settings, json.loads(about["training"])), state
+    except (KlarsichtError, KeyError, ValueError) as error:
+        raise _unusable(path, f"a card that cannot be read ({error})") from error
+
+
+def _unusable(path: Path, got: object) -> ModelError:
+    return ModelError(f"cannot load the network {path}", got=got, rule=RULE, remedy="Check the path, or train one.")

@@ -1,0 +1,164 @@
+"""What a network's last layer may predict: kernels, mixtures of a basis of kernels, or the picture itself.
+
+Axes: B bursts, N frames, C channels, H W pixels, h w taps at half the resolution, T taps of one frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_shuffle
+
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.windows.door import Filtered, apply_kernels
+from klarsicht.numerics.windows.spec import KernelSpec
+
+
+class Seen(NamedTuple):
+    """What the kernels will multiply: frames (B, N, C, H, W), linear; weight (B, N, 1, H, W), or 1 for H and W: theirs
+    in the mean."""
+
+    frames: Tensor
+    weight: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, C, H, W), of the valid frames."""
+        total: Tensor = (self.weight * self.frames).sum(1) / self.weight.sum(1).clamp_min(1e-6)
+        return total
+
+    def with_mean(self) -> Seen:
+        """With the mean as one more frame, the last."""
+        weight = torch.cat([self.weight, torch.ones_like(self.weight[:, :1])], 1)
+        return Seen(torch.cat([self.frames, self.mean[:, None]], 1), weight)
+
+
+class Features(NamedTuple):
+    """fine: (B, c, h, w), at the resolution of the taps. deep: (B, d, h', w'), of the coarsest level."""
+
+    fine: Tensor
+    deep: Tensor
+
+
+class Kernels(NamedTuple):
+    """apply_kernels(*kernels) is the network's output. taps: (B, N T, h, w); frames and weight as in Seen."""
+
+    taps: Tensor
+    frames: Tensor
+    spec: KernelSpec
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """fine, deep: channels of the features. frames, channels: N and C of what is seen. width: as in Network."""
+
+    fine: int
+    deep: int
+    frames: int
+    channels: int
+    width: float
+
+
+class KernelHead(nn.Module):
+    """A linear 1 x 1 layer gives the taps, at half the resolution: it commutes with the upsampling that follows."""
+
+    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.taps = nn.Conv2d(shape.fine, shape.frames * spec.taps, 1)
+        nn.init.normal_(self.taps.weight, std=1e-2)
+        self.taps.bias = nn.Parameter(resting(spec).repeat(shape.frames))
+
+    def kernels(self, features: Features, seen: Seen) -> Kernels:
+        return Kernels(self.taps(features.fine), seen.frames, self.spec, seen.weight)
+
+    def forward(self, features: Features, seen: Seen) -> Filtered:
+        return apply_kernels(*self.kernels(features, seen))
+
+
+class BasisHead(nn.Module):
+    """Kernels as mixtures of a few that the whole image has in common (basis prediction, arXiv 1912.04421).
+
+    The basis comes from the mean of the deepest features, through a smaller decoder than the paper's. Basis and mixture
+    are softmaxes: the weights of a pixel, over all frames, add up to one.
+    """
+
+    ELEMENTS = 90  # at full width, as their sides
+    INNER = 128
+    GRID = 4  # side from which the basis is grown
+
+    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        count, inner = (narrowed(channels, shape.width) for channels in (self.ELEMENTS, self.INNER))
+        self.mixture = nn.Conv2d(shape.fine, count, 1)
+        self.seed = nn.Linear(shape.deep, inner * self.GRID**2)
+        self.grown = nn.Conv2d(inner, inner, 3, padding=1)
+        self.basis = nn.Conv2d(inner, count * shape.frames, 3, padding=1)
+        self.resting = nn.Parameter(gaussians(count, spec.side))
+        nn.init.normal_(self.basis.weight, std=1e-2)
+
+    def elements(self, deep: Tensor, present: Tensor) -> Tensor:
+        """(B, elements, N K K): each adds up to one over the frames that are present (B, N)."""
+        seed = self.seed(deep.mean((2, 3))).unflatten(1, (-1, self.GRID, self.GRID))
+        grown = torch.relu(self.grown(interpolate(seed, scale_factor=2.0, mode="bilinear")))
+        wide = self.basis(interpolate(grown, size=(self.spec.side, self.spec.side), mode="bilinear"))
+        logits = wide.float().unflatten(1, (-1, present.shape[1])) + self.resting
+        elements: Tensor = logits.masked_fill(~present[:, None, :, None, None], -torch.inf).flatten(2).softmax(-1)
+        return elements
+
+    def kernels(self, features: Features, seen: Seen) -> Kernels:
+        present = (seen.weight > 0).flatten(2).any(-1)
+        basis = self.elements(features.deep, present) * present.sum(1)[:, None, None]  # their mean will be taken
+        mixture = self.mixture(features.fine).float().softmax(1)
+        taps = torch.einsum("bkhw,bkt->bhwt", mixture, basis).permute(0, 3, 1, 2)
+        return Kernels(taps, seen.frames, self.spec, seen.weight)
+
+    def forward(self, features: Features, seen: Seen) -> Filtered:
+        return apply_kernels(*self.kernels(features, seen))
+
+
+class DirectHead(nn.Module):
+    """No kernels: a correction to the mean of the frames (the direct synthesis that arXiv 1712.02327 compares with).
+
+    Each Y_i is then Y.
+    """
+
+    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+        super().__init__()
+        self.correction = nn.Conv2d(shape.fine, 4 * shape.channels, 1)
+        nn.init.normal_(self.correction.weight, std=1e-3)
+
+    def kernels(self, features: Features, seen: Seen) -> Kernels:
+        raise UsageError("this network predicts no kernels", got="preset direct", remedy="Choose another preset.")
+
+    def forward(self, features: Features, seen: Seen) -> Filtered:
+        H, W = seen.frames.shape[-2:]
+        Y = seen.mean + pixel_shuffle(self.correction(features.fine), 2)[..., :H, :W]
+        return Filtered(Y[:, None].expand(-1, seen.frames.shape[1], -1, -1, -1), Y)
+
+
+def resting(spec: KernelSpec) -> Tensor:
+    """(T,): the taps of kernels that leave a frame as it is."""
+    taps = torch.zeros(spec.taps)
+    taps[[first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]] = 1.0
+    return taps
+
+
+def gaussians(count: int, side: int) -> Tensor:
+    """(count, 1, K, K): logarithms of Gaussians, from nearly a point to a quarter of the window in deviation."""
+    r = torch.arange(side) - side // 2
+    deviation = torch.linspace(0.4, side / 4, count)[:, None, None, None]
+    return -(r[:, None] ** 2 + r**2) / (2 * deviation**2)
+
+
+MULTIPLE = 8
+
+
+def narrowed(channels: int, width: float) -> int:
+    """A share of the channels, a multiple of 8 as processors like it."""
+    return max(MULTIPLE, MULTIPLE * round(channels * width / MULTIPLE))
