@@ -6,7 +6,7 @@ import struct
 import pytest
 import torch
 
-from klarsicht.burst.checkpoints import load, read_card, save
+from klarsicht.burst.checkpoints import KEY, load, read_card, save
 from klarsicht.burst.network import NetworkSettings, build
 from klarsicht.ground.errors import ModelError
 
@@ -44,30 +44,31 @@ def test_the_file_is_plain_safetensors(written):
     first, last = header["head.taps.bias"]["data_offsets"]
     numbers = torch.frombuffer(bytearray(data[8 + length + first : 8 + length + last]), dtype=torch.float32)
     assert torch.equal(numbers, network.head.taps.bias)
-    assert json.loads(header["__metadata__"]["settings"])["preset"] == "kpn"
+    assert json.loads(header["__metadata__"][KEY])["settings"]["preset"] == "kpn"
 
 
 def edited(path, change):
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
-    change(header["__metadata__"])
+    header["__metadata__"] = change(header["__metadata__"])
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
-def resized(about):
-    about["settings"] = json.dumps(json.loads(about["settings"]) | {"width": 0.25})
+def card(**changes):
+    return lambda written: {KEY: json.dumps(json.loads(written[KEY]) | changes)}
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda about: about.update(version="2"), "version 2"),
-        (lambda about: about.clear(), "something else"),
-        (lambda about: about.update(settings="{}}"), "card"),
-        (lambda about: about.update(settings='{"preset": "of tomorrow"}'), "of tomorrow"),
-        (resized, "do not fit"),
+        (card(version=2), "version 2"),
+        (card(settings={"preset": "of tomorrow"}), "of tomorrow"),
+        (card(settings=SETTINGS.merged(width=0.25).model_dump()), "do not fit"),
+        (lambda written: {}, "without our card"),
+        (lambda written: {KEY: "{}}"}, "cannot be read"),
+        (lambda written: {KEY: "[]"}, "cannot be read"),
     ],
 )
 def test_what_another_program_or_version_wrote_is_refused_by_name(written, change, told):

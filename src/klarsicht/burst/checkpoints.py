@@ -14,9 +14,9 @@ from safetensors.torch import save as to_bytes
 
 from klarsicht.burst.network import Network, NetworkSettings
 from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.errors import KlarsichtError, ModelError
+from klarsicht.ground.errors import ModelError, UsageError
 
-KIND, VERSION = "klarsicht burst network", "1"
+KEY, VERSION = "klarsicht burst network", 1
 RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
 
 
@@ -31,9 +31,8 @@ class Card:
 def save(network: Network, path: Path, training: Mapping[str, Any]) -> None:
     """Replaces the file as a whole; the same network and card, the same bytes. Raises DiskFull, StoreError."""
     state = {name: tensor.float().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    settings = network.settings.model_dump_json()
-    about = {"kind": KIND, "version": VERSION, "settings": settings, "training": json.dumps(training, sort_keys=True)}
-    write_atomically(path, to_bytes(state, about))
+    about = {"version": VERSION, "settings": network.settings.model_dump(), "training": dict(training)}
+    write_atomically(path, to_bytes(state, {KEY: json.dumps(about)}))  # one key: the order of several is random
 
 
 def read_card(path: Path) -> Card:
@@ -62,16 +61,22 @@ def load(path: Path, preset: str | None = None) -> Network:
 def _read(path: Path) -> tuple[Card, dict[str, torch.Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+            written = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise _unusable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
-    if (about.get("kind"), about.get("version")) != (KIND, VERSION):
-        raise _unusable(path, f"{about.get('kind', 'something else')}, version {about.get('version', 'unknown')}")
+    if written is None:
+        raise _unusable(path, "weights without our card")
+    return _card(path, written), state
+
+
+def _card(path: Path, written: str) -> Card:
     try:
-        settings = NetworkSettings.from_mapping(json.loads(about["settings"]))
-        return Card(settings, json.loads(about["training"])), state
-    except (KlarsichtError, KeyError, ValueError) as error:
+        about = json.loads(written)
+        if about["version"] != VERSION:
+            raise _unusable(path, f"version {about['version']}; this is {VERSION}")
+        return Card(NetworkSettings.from_mapping(about["settings"]), about["training"])
+    except (UsageError, KeyError, TypeError, ValueError) as error:
         raise _unusable(path, f"a card that cannot be read ({error})") from error
 
 
