@@ -110,19 +110,20 @@ def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, 
                 if 0 <= first + r < H:
                     for c in range(C):
                         read_row(grad, b, i, c, first + r, X0, scale, n, s.raw, s.planes[c])
-                    slot = (first + r - R) % D
-                    differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, s)
+                    slot, ahead = (first + r - R) % D, (taps, b, min(high + 1, h - 1), x0, (i * scale + r, N * scale))
+                    differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, ahead, s)
         if q >= y0:
             write_taps(s.d_ring, q % SLOTS, x0 == 0, x1 == taps.shape[2], s.edge, d_taps, b, q, x0, n)
         clear(s.d_ring, q % SLOTS, n)
 
 
 @inner
-def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, s):
+def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
     """The gradients of the taps around one fine row of one frame."""
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
+            fetch_part(ahead, m * n + x - LEFT, scale * n, n)
             above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, 0, m, x)
             part_out(plan, s.ring, above, below, a, c, s.glass, under, slot, s.planes, (0, m, x), s.d_ring)
 
