@@ -83,7 +83,7 @@ def smoothed(x: Picture) -> Picture:
 
 
 def _check(image: Light, truth: Light) -> None:
-    need = 2 * CUT + WINDOW
+    need = 2 * CUT + WINDOW // 2 + 1
     if image.shape != truth.shape or min(image.shape[-2:]) < need:
         rule = f"image and truth {truth.shape} must have one shape, of at least {need} x {need} pixels"
         raise InputError("image to compare", got=image.shape, rule=rule)
