@@ -106,6 +106,15 @@ def test_missing_frames_are_frames_of_weight_nothing(preset):
     assert torch.allclose(few.each, many.each[:, :5], atol=1e-6)
 
 
+def test_the_mean_frame_is_of_what_agrees_with_the_reference():
+    frames, agreement = burst(frames=3), torch.ones(2, 3, 32, 32)
+    agreement[:, 1, :, :16], agreement[:, 2] = 0, 0.5
+    mean = small("swift").kernels(frames, READ, SHOT, None, agreement).frames[:, -1, 0]
+    one, two, three = frames[:, :, 0].unbind(1)
+    assert torch.allclose(mean[..., :16], ((one + three / 2) / 1.5)[..., :16], atol=1e-6)
+    assert torch.allclose(mean[..., 16:], ((one + two + three / 2) / 2.5)[..., 16:], atol=1e-6)
+
+
 @pytest.mark.parametrize("preset", ["mkpn", "bpn", "swift"])
 def test_the_picture_is_the_sum_of_weight_times_pixel(preset):
     network, frames = small(preset), burst(height=33, width=47)
@@ -146,21 +155,31 @@ def test_no_pixel_beyond_the_halo_has_a_say(preset):
         assert (heard - pixel).abs().max() > layout.halo - 2 * layout.stride
 
 
+def shown(frames):
+    return Seen(frames, torch.ones(1, 1), torch.ones(1, 1, 1, 1, 1))
+
+
 def test_a_stabilised_sight_shows_black_white_and_noise_of_the_deviation_it_names():
     level, rng = NoiseLevel(read=0.02, shot=0.01), np.random.default_rng(0)
     light = np.repeat(np.linspace(0.2, 1, 4, dtype=np.float32), 20_000).reshape(1, 1, 1, 4, -1)
     noisy = torch.from_numpy(level.sample(light, rng))
     read, shot = (torch.full((1, 1, 1, 1), value) for value in (level.read, level.shot))
-    planes, deviation = stabilised(Seen(noisy, torch.ones(1, 1, 1, 1, 1)), read, shot)
+    planes, deviation = stabilised(shown(noisy), read, shot)
     assert torch.allclose(planes.std(-1), deviation[..., 0], rtol=0.05)
     ends = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 1, 2)
-    assert torch.allclose(stabilised(Seen(ends, torch.ones(1, 1, 1, 1, 1)), read, shot)[0], ends, atol=1e-6)
-    assert torch.isfinite(stabilised(Seen(ends, torch.ones(1, 1, 1, 1, 1)), read, torch.zeros_like(shot))[0]).all()
+    assert torch.allclose(
+        stabilised(shown(ends), read, shot)[0], ends, atol=1e-6
+    )
+    assert torch.isfinite(
+        stabilised(shown(ends), read, torch.zeros_like(shot))[0]
+    ).all()
 
 
 def test_a_linear_sight_is_the_deviation_map_of_the_reference():
     frames = burst(frames=2)
-    _, known = linear(Seen(frames, torch.ones(1, 1, 1, 1, 1)), READ.view(-1, 1, 1, 1), SHOT.view(-1, 1, 1, 1))
+    _, known = linear(
+        shown(frames), READ.view(-1, 1, 1, 1), SHOT.view(-1, 1, 1, 1)
+    )
     assert known[1, 0, 3, 4].item() == pytest.approx((0.05**2 + 0.01 * frames[1, 0, 0, 3, 4].item()) ** 0.5)
 
 

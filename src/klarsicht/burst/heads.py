@@ -18,22 +18,26 @@ from klarsicht.numerics.windows.spec import KernelSpec
 
 
 class Seen(NamedTuple):
-    """What the kernels will multiply: frames (B, N, C, H, W), linear; weight (B, N, 1, H, W), or 1 for H and W: theirs
-    in the mean."""
+    """What the kernels will multiply: frames (B, N, C, H, W), linear; valid (B, N), their weight in the mean, 0 or 1.
+
+    trust: (B, N, 1, H, W) in [0, 1], how far a frame shows there what the reference shows; 0 where it is not valid.
+    """
 
     frames: Tensor
-    weight: Tensor
+    valid: Tensor
+    trust: Tensor
 
     @property
     def mean(self) -> Tensor:
-        """(B, C, H, W), of the valid frames."""
-        total: Tensor = (self.weight * self.frames).sum(1) / self.weight.sum(1).clamp_min(1e-6)
+        """(B, C, H, W), of the frames where they can be trusted."""
+        total: Tensor = (self.trust * self.frames).sum(1) / self.trust.sum(1).clamp_min(1e-6)
         return total
 
     def with_mean(self) -> Seen:
         """With the mean as one more frame, the last."""
-        weight = torch.cat([self.weight, torch.ones_like(self.weight[:, :1])], 1)
-        return Seen(torch.cat([self.frames, self.mean[:, None]], 1), weight)
+        frames = torch.cat([self.frames, self.mean[:, None]], 1)
+        valid, trust = (torch.cat([weight, torch.ones_like(weight[:, :1])], 1) for weight in (self.valid, self.trust))
+        return Seen(frames, valid, trust)
 
 
 class Features(NamedTuple):
@@ -44,12 +48,12 @@ class Features(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """apply_kernels(*kernels) is the network's output. taps: (B, N T, h, w); frames and weight as in Seen."""
+    """apply_kernels(*kernels) is the network's output. taps: (B, N T, h, w); frames and valid as in Seen."""
 
     taps: Tensor
     frames: Tensor
     spec: KernelSpec
-    weight: Tensor
+    valid: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class KernelHead(nn.Module):
         self.taps.bias = nn.Parameter(resting(spec).repeat(shape.frames))
 
     def kernels(self, features: Features, seen: Seen) -> Kernels:
-        return Kernels(self.taps(features.fine), seen.frames, self.spec, seen.weight)
+        return Kernels(self.taps(features.fine), seen.frames, self.spec, seen.valid)
 
     def forward(self, features: Features, seen: Seen) -> Filtered:
         return apply_kernels(*self.kernels(features, seen))
@@ -112,11 +116,11 @@ class BasisHead(nn.Module):
         return elements
 
     def kernels(self, features: Features, seen: Seen) -> Kernels:
-        present = (seen.weight > 0).flatten(2).any(-1)
+        present = seen.valid > 0
         basis = self.elements(features.deep, present) * present.sum(1)[:, None, None]  # their mean will be taken
         mixture = self.mixture(features.fine).float().softmax(1)
         taps = torch.einsum("bkhw,bkt->bhwt", mixture, basis).permute(0, 3, 1, 2)
-        return Kernels(taps, seen.frames, self.spec, seen.weight)
+        return Kernels(taps, seen.frames, self.spec, seen.valid)
 
     def forward(self, features: Features, seen: Seen) -> Filtered:
         return apply_kernels(*self.kernels(features, seen))

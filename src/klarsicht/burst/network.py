@@ -33,6 +33,7 @@ COLOURS = {"grey": 1, "rgb": 3, "mosaic": 4}
 CONVOLUTIONS = 3  # in a level
 LEAST_SHOT = 1e-6  # variance coefficient: below it, the stabilising transform is a straight line
 
+Given = Tensor | None
 Sight = Callable[[Seen, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -47,7 +48,7 @@ def stabilised(seen: Seen, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
     black, white = (stabilise(torch.full_like(shot, x), read, shot) for x in (0.0, 1.0))
     scale = 1 / (white - black)
     planes = (stabilise(seen.frames, read[:, None], shot[:, None]) - black[:, None]) * scale[:, None]
-    return planes * (seen.weight > 0), scale.expand_as(seen.frames[:, 0])
+    return planes * (seen.valid > 0)[:, :, None, None, None], scale.expand_as(seen.frames[:, 0])
 
 
 class Plain(nn.Sequential):
@@ -196,9 +197,13 @@ def among(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 class Network(nn.Module):
-    """frames (B, N, C, H, W), linear, of any size and N up to the settings'; read, shot (B,) or (B, C): the noise.
+    """frames (B, N, C, H, W), aligned, linear, of any size, and N up to the settings'; read, shot: the noise, (B,) or
+    (B, C).
 
-    valid: (B, N) or (B, N, 1, H, W), not negative; the reference must be valid, what is not is expected to be zero.
+    valid: (B, N), which frames exist; the reference must, and what does not is expected to be zero. agreement:
+    (B, N, H, W) in [0, 1], how far a frame shows there what the reference shows (alignment.Alignment.agreement);
+    the network is told, and its mean frame is weighted by it. None of either: all.
+
     Gives Filtered(each Y_i (B, N, C, H, W), merged Y (B, C, H, W)). Raises UsageError for shapes that do not fit.
     """
 
@@ -213,37 +218,38 @@ class Network(nn.Module):
         self.body = UNet(inputs, encoder, (*middle, last), preset.level)
         self.head = preset.head(Shape(last, encoder[-1], frames, channels, settings.width), preset.spec)
 
-    def forward(self, frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor | None = None) -> Filtered:
-        out: Filtered = self.head(*self._features(frames, read, shot, valid))
+    def forward(
+        self, frames: Tensor, read: Tensor, shot: Tensor, valid: Given = None, agreement: Given = None
+    ) -> Filtered:
+        out: Filtered = self.head(*self._features(self._filled(frames, valid, agreement), read, shot))
         return Filtered(out.each[:, : frames.shape[1]], out.merged)
 
-    def kernels(self, frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor | None = None) -> Kernels:
+    def kernels(
+        self, frames: Tensor, read: Tensor, shot: Tensor, valid: Given = None, agreement: Given = None
+    ) -> Kernels:
         """What is applied, and to what, the mean frame and missing ones included: apply_kernels(*kernels) gives Y."""
-        return self.head.kernels(*self._features(frames, read, shot, valid))
+        return self.head.kernels(*self._features(self._filled(frames, valid, agreement), read, shot))
 
-    def _features(self, frames: Tensor, read: Tensor, shot: Tensor, valid: Tensor | None) -> tuple[Features, Seen]:
-        seen = self._filled(frames, valid)
-        H, W = frames.shape[-2:]
-        validity = seen.weight[:, :, 0].expand(-1, -1, H, W)
-        if self.preset.mean_frame:
-            seen = seen.with_mean()
-        planes, known = self.preset.sight(seen, *(level.float().view(len(frames), -1, 1, 1) for level in (read, shot)))
-        entry, stride = self.preset.entry, self.preset.stride
-        planes, known = (padded(x, stride) for x in (planes.flatten(1, 2), torch.cat([known, validity], 1)))
-        x = torch.cat([pixel_unshuffle(planes, entry), avg_pool2d(known, entry)], 1)
+    def _features(self, given: Seen, read: Tensor, shot: Tensor) -> tuple[Features, Seen]:
+        B, _, _, H, W = given.frames.shape
+        seen = given.with_mean() if self.preset.mean_frame else given
+        planes, noise = self.preset.sight(seen, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot)))
+        known = torch.cat([noise, given.trust[:, :, 0].expand(-1, -1, H, W)], 1)
+        planes, known = (padded(x, self.preset.stride) for x in (planes.flatten(1, 2), known))
+        x = torch.cat([pixel_unshuffle(planes, self.preset.entry), avg_pool2d(known, self.preset.entry)], 1)
         fine, deep = self.body(x.contiguous(memory_format=torch.channels_last))
         return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), seen
 
-    def _filled(self, frames: Tensor, valid: Tensor | None) -> Seen:
-        """With zero frames of weight 0 until there are N."""
+    def _filled(self, frames: Tensor, valid: Given, agreement: Given) -> Seen:
+        """With zero frames that are not valid until there are N."""
         channels, most = COLOURS[self.settings.colour], self.settings.frames
         if frames.ndim != 5 or frames.shape[2] != channels or not 1 <= frames.shape[1] <= most:
             rule = f"this network ({self.settings.colour}) takes (B, N, {channels}, H, W) with 1 to {most} frames"
             raise UsageError("frames", got=tuple(frames.shape), rule=rule)
         weight = frames.new_ones(frames.shape[:2]) if valid is None else valid.to(frames.dtype)
-        weight = weight.reshape(*weight.shape, *[1] * (5 - weight.ndim))
+        trust = weight[:, :, None, None, None] * (1 if agreement is None else agreement[:, :, None])
         missing = (0, 0) * 3 + (0, most - frames.shape[1])
-        return Seen(pad(frames, missing), pad(weight, missing))
+        return Seen(pad(frames, missing), pad(weight, missing[-2:]), pad(trust, missing))
 
 
 def padded(x: Tensor, stride: int) -> Tensor:

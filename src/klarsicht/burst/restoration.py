@@ -1,0 +1,23 @@
+"""One burst through one network: aligned, predicted, filtered, in one piece (large photographs go by tiles)."""
+
+from __future__ import annotations
+
+import torch
+
+from klarsicht.burst.alignment import align
+from klarsicht.burst.frames import Burst, Frames
+from klarsicht.burst.network import Network
+from klarsicht.ground.processors import bf16_gains
+
+
+@torch.no_grad()
+def restored(network: Network, burst: Burst) -> Frames:
+    """The clean reference (C, H, W), linear, not clipped. Raises UsageError where the network is for another burst."""
+    device = next(network.parameters()).device
+    frames, valid = (torch.from_numpy(x).to(device)[None] for x in (burst.frames, burst.valid))
+    read, shot = (torch.tensor([level], device=device) for level in (burst.noise.read, burst.noise.shot))
+    alignment = align(frames, read, shot, valid)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16_gains(device)):
+        merged = network(alignment.apply(frames), read, shot, valid, alignment.agreement()).merged
+    picture: Frames = merged[0].float().cpu().numpy()
+    return picture
