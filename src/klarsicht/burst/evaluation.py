@@ -7,7 +7,7 @@ G(x / w), clipped to [0, 1]; PSNR of each photograph, averaged in dB, with SSIM 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -19,6 +19,7 @@ from klarsicht.burst.frames import PLANES, Burst
 from klarsicht.burst.metering import Cost, metered
 from klarsicht.burst.quality import CUT, Picture, Quality, quality, seen
 from klarsicht.burst.scenes import Geometry
+from klarsicht.burst.sizes import Sizes
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.images import to_uint8
 from klarsicht.ground.progress import progress
@@ -87,12 +88,14 @@ class Evaluation:
     """tables: by exposure (EXPOSURES), row and gain. absent: the rows that could not run, and why.
 
     exhibits: crops of the first photograph at the drawn exposure, by gain and row, the truth among them.
+    sizes: what each kernel size does to that photograph, by row and gain, for networks that have several.
     """
 
     protocol: Protocol
     tables: dict[str, Table]
     absent: dict[str, str]
     exhibits: Exhibits
+    sizes: dict[str, dict[int, Sizes]] = field(default_factory=dict)
 
     def peer(self, exposure: str, gain: int) -> tuple[str, float] | None:
         """The classical row with the highest PSNR, which a network has to beat; None where none ran."""
@@ -112,7 +115,8 @@ class Evaluation:
     @property
     def record(self) -> dict[str, object]:
         """Everything but the pictures."""
-        return {"protocol": asdict(self.protocol), "rows": self.rows, "absent": self.absent}
+        sizes = {row: {gain: asdict(s) for gain, s in by_gain.items()} for row, by_gain in self.sizes.items()}
+        return {"protocol": asdict(self.protocol), "rows": self.rows, "absent": self.absent, "sizes": sizes}
 
 
 def _present(score: Score) -> dict[str, object]:

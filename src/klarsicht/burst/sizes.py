@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from klarsicht.burst.alignment import align_burst
+from klarsicht.burst.frames import Burst
 from klarsicht.burst.fusion import KernelField
 from klarsicht.burst.heads import Kernels
+from klarsicht.burst.network import Network
 from klarsicht.burst.quality import psnr, seen
 from klarsicht.burst.scenes import Light
 from klarsicht.numerics.windows import reference
@@ -43,6 +46,15 @@ def sizes_of(kernels: Kernels, truth: Light, w: float) -> Sizes:
     each = taps.reshape(len(there), spec.taps, *taps.shape[-2:])[there]
     field = KernelField(each.flatten(0, 1), spec, (frames.shape[-2], frames.shape[-1]))
     return Sizes(energy_shares(field), losses(field, frames, truth, w), float(ranks(field).nanmean()))
+
+
+@torch.no_grad()
+def predicted(network: Network, burst: Burst) -> Kernels:
+    """What the network applies to a burst, aligned. Raises UsageError for a network without kernels."""
+    aligned, alignment = align_burst(burst)
+    frames, valid = (torch.from_numpy(x)[None] for x in (aligned.frames, aligned.valid))
+    read, shot = (torch.tensor([level]) for level in (burst.noise.read, burst.noise.shot))
+    return network.kernels(frames, read, shot, valid, alignment.agreement())
 
 
 # Energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,5 +58,34 @@ def synth(
     """Write synthetic bursts with their truth; anyone makes the same bytes from the same photographs."""
     from klarsicht.burst import archive
 
-    for line in archive.write_set(photos, out, name=name, gains=tuple(gains or ()), seed=seed):
-        typer.echo(line)
+    made = archive.write_set(photos, out, name=name, gains=gains or (), seed=seed)
+    typer.echo(f"{len(made)} photographs; set {made.name}, seed {made.seed}, sha256 {made.sha256}")
+
+
+@app.command()
+def evaluate(
+    photos: Annotated[Path | None, typer.Option(help="A folder of photographs. [those of scikit-image]")] = None,
+    checkpoints: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", help="A network's file; may be repeated.")
+    ] = None,
+    rows: Annotated[list[str] | None, typer.Option("--row", help="single, hdr+, ...; may be repeated. [all]")] = None,
+    gains: Annotated[list[int] | None, typer.Option("--gain", help="1, 2, 4 or 8; may be repeated. [all]")] = None,
+    name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, rgb-moving, ...")] = "grey-still",
+    seed: Annotated[int, typer.Option(help="The same seed, the same bursts.")] = 7,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder for evaluation.json and .html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
+) -> None:
+    """Measure quality and cost of networks and classical methods on synthetic bursts of photographs."""
+    from klarsicht.burst import contest
+    from klarsicht.cli import burst_tables
+
+    found = contest.hold(photos, checkpoints or (), rows or (), gains or (), name, seed)
+    for line in burst_tables.protocol(found):
+        typer.echo(line, err=as_json)
+    if as_json:
+        typer.echo(json.dumps(found.rows))
+    else:
+        typer.echo("\n".join(burst_tables.scores(found)))
+    if out is not None:
+        contest.write(found, out)
+        typer.echo(f"page: {out / contest.PAGE}", err=as_json)

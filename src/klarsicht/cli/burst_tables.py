@@ -1,0 +1,54 @@
+"""What `klarsicht burst evaluate` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from klarsicht.cli.tables import table
+
+if TYPE_CHECKING:
+    from klarsicht.burst.evaluation import Evaluation, Score
+    from klarsicht.burst.sizes import Sizes
+
+
+def protocol(found: Evaluation) -> Iterator[str]:
+    """How the bursts were made, and who is absent."""
+    yield from found.protocol.lines
+    for row, reason in found.absent.items():
+        yield f"absent: {row}: {reason}"
+
+
+def scores(found: Evaluation) -> Iterator[str]:
+    """One table for each exposure, and below it the best classical row at each gain."""
+    gains = found.protocol.gains
+    header = ("row", *(f"gain {gain}" for gain in gains), "CPU s/Mpx", "peak MiB")
+    for exposure, by_row in found.tables.items():
+        yield f"\nexposure {exposure}: PSNR in dB / SSIM"
+        lines = [(row, *(_cell(s[g]) for g in gains), *_cost(s[gains[0]])) for row, s in by_row.items()]
+        yield table(header, lines, left=("row",))
+        peers = {gain: found.peer(exposure, gain) for gain in gains}
+        best = ", ".join(f"gain {gain}: {peer[0]} {peer[1]:.2f}" for gain, peer in peers.items() if peer)
+        if best:
+            yield f"best classical: {best}"
+    for row, by_gain in found.sizes.items():
+        yield f"\nkernel sizes of {row}, first photograph: share of energy; dB lost without (brightness restored)"
+        sides = next(iter(by_gain.values())).energy
+        lines = [(str(gain), *(_size(s, K) for K in sides), f"{s.rank:.2f}") for gain, s in by_gain.items()]
+        yield table(("gain", *map(str, sides), "effective rank"), lines, left=())
+
+
+def _size(sizes: Sizes, K: int) -> str:
+    loss = sizes.loss[K]
+    return f"{100 * sizes.energy[K]:.1f} %; {loss.plain:.2f} ({loss.brightness_restored:.2f})"
+
+
+def _cell(score: Score) -> str:
+    whole = f"{score.psnr:.2f} / {score.ssim:.3f}"
+    if score.on_path is None:
+        return whole
+    return f"{whole} (path {score.on_path:.2f}, rest {score.off_path:.2f})"
+
+
+def _cost(score: Score) -> tuple[str, str]:
+    return f"{score.cpu_s_per_mpx:.3g}", "" if score.peak_mib is None else f"{score.peak_mib:.0f}"
