@@ -18,6 +18,7 @@ from klarsicht.numerics.windows.spec import KernelSpec
 BAND = 64  # least rows of taps in a unit: each unit reads R rows of frames more than it owns
 TOGETHER = 4  # planes that share the registers of a kernel
 BITS = {torch.float32: np.uint32, torch.bfloat16: np.uint16}
+SIGNED = {torch.float32: np.int32, torch.bfloat16: np.int16}
 
 
 def speaks(taps: torch.Tensor, frames: torch.Tensor) -> bool:
@@ -54,26 +55,26 @@ def total(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def filtered(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, fused: bool = True) -> torch.Tensor:
     """Y_i of at most four planes; fused or, to compare the cost, by each size apart."""
-    out = torch.empty(frames.shape, dtype=torch.float32)
-    t, f, y, plan = last(taps), bits(frames), out.numpy(), Plan(spec, frames.shape[2], fused)
+    y = np.empty(frames.shape, np.float32)  # numpy asks for huge pages where torch does not
+    t, f, plan = last(taps), bits(frames), Plan(spec, frames.shape[2], fused)
 
     def unit(b: int, y0: int, y1: int) -> None:
         q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has one row of pixels
         sweep.filter_band(plan, spec.upscale, t, f, y, b, q0, y1, room(spec, frames))
 
     run(partial(unit, *where) for where in bands(t.shape))
-    return out
+    return torch.from_numpy(y)
 
 
 def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
-    out = torch.empty_like(taps, memory_format=torch.channels_last)
-    t, f, g, d, plan = last(taps), bits(frames), bits(grad), last(out), Plan(spec, frames.shape[2])
+    t, f, g, plan = last(taps), bits(frames), bits(grad), Plan(spec, frames.shape[2])
+    d = np.empty(t.shape, t.dtype)
 
     def unit(b: int, y0: int, y1: int) -> None:
         sweep.differentiate_band(plan, spec.upscale, t, f, g, d, b, y0, y1, room(spec, frames, t.shape[1]))
 
     run(partial(unit, *where) for where in bands(t.shape))
-    return out
+    return torch.from_numpy(d.view(SIGNED[taps.dtype])).view(taps.dtype).permute(0, 3, 1, 2)
 
 
 def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
@@ -91,13 +92,8 @@ def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, g
 
 def bits(x: torch.Tensor) -> Any:
     """A contiguous tensor as the bits of its numbers."""
-    return (
-        x.detach()
-        .contiguous()
-        .view(torch.int32 if x.dtype == torch.float32 else torch.int16)
-        .numpy()
-        .view(BITS[x.dtype])
-    )
+    signed = torch.int32 if x.dtype == torch.float32 else torch.int16
+    return x.detach().contiguous().view(signed).numpy().view(BITS[x.dtype])
 
 
 def last(taps: torch.Tensor) -> Any:
