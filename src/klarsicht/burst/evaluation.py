@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from statistics import fmean
 
 import numpy as np
@@ -134,15 +135,12 @@ def evaluate(
     with progress("evaluation", len(methods) * len(levels) * len(EXPOSURES) * len(made)) as advance:
         for row, denoise in methods.items():
             denoise(_small(made.burst(0, next(iter(levels.values())), 1.0)))  # compilers run outside the clock
-            for exposure, drawn in EXPOSURES.items():
-                for gain in levels:
-                    trials = []
-                    for k in range(len(made)):
-                        trials.append(trial(denoise, made, k, levels[gain], drawn))
-                        advance()
-                    tables[exposure][row][gain] = score(trials, pixels(made))
-                    if drawn:
-                        exhibits[gain][row] = _exhibit(made, trials[0].picture)
+            for (exposure, drawn), gain in product(EXPOSURES.items(), levels):
+                trials = [trial(denoise, made, k, levels[gain], drawn) for k in range(len(made))]
+                tables[exposure][row][gain] = score(trials, pixels(made))
+                if drawn:
+                    exhibits[gain][row] = _exhibit(made, trials[0].picture)
+                advance(len(made))
     return tables, exhibits
 
 
