@@ -174,9 +174,9 @@ class NetworkSettings(Settings):
     """What a network is, but for its weights. width: share of the preset's channels. frames: N at most."""
 
     preset: str = "swift"
-    width: float = Field(1.0, gt=0, le=4)
+    width: float = Field(default=1.0, gt=0, le=4)
     colour: str = "grey"
-    frames: int = Field(8, ge=1, le=8)
+    frames: int = Field(default=8, ge=1, le=8)
 
     @field_validator("preset")
     @classmethod

@@ -49,20 +49,20 @@ class TrainSettings(Settings):
     """
 
     preset: str = "swift"
-    width: float = Field(1.0, gt=0, le=4)
+    width: float = Field(default=1.0, gt=0, le=4)
     colour: str = "grey"
-    frames: int = Field(8, ge=1, le=8)
+    frames: int = Field(default=8, ge=1, le=8)
     noise: str = "kpn"
     motion: tuple[str, ...] = tuple(MOTIONS)
-    size: int = Field(128, ge=32)
-    scale: int = Field(4, ge=1)
-    batch: int = Field(4, ge=1)
-    rate: float = Field(4e-4, gt=0)
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    uses: int = Field(2, ge=1)
-    every: int = Field(500, ge=1)
-    seed: int = Field(0, ge=0)
+    size: int = Field(default=128, ge=32)
+    scale: int = Field(default=4, ge=1)
+    batch: int = Field(default=4, ge=1)
+    rate: float = Field(default=4e-4, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    uses: int = Field(default=2, ge=1)
+    every: int = Field(default=500, ge=1)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

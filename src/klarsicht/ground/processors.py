@@ -56,11 +56,12 @@ def device() -> torch.device:
 
 
 def bf16_gains(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are faster here: processors with AMX or AVX-512 BF16, GPUs that know it."""
+    """Whether bfloat16 convolutions are faster here: processors with AMX (with AVX-512 BF16 alone they are slower, see
+    docs/burst-training.md), GPUs that know it."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     try:
-        return not {"amx_bf16", "avx512_bf16"}.isdisjoint(Path("/proc/cpuinfo").read_text().split())
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return False
 

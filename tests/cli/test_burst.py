@@ -1,0 +1,66 @@
+"""`klarsicht burst train` and `synth` as a user types them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from klarsicht.burst.checkpoints import read_card
+from klarsicht.cli.app import run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos with spaces"
+    folder.mkdir()
+    for i in range(2):
+        coarse = np.random.default_rng(i).integers(0, 256, (32, 48, 3))
+        Image.fromarray(np.kron(coarse, np.ones((16, 16, 1))).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_train_writes_a_network_and_resumes(photos, tmp_path, capsys):
+    (tmp_path / "small.toml").write_text('size = 32\nscale = 2\nframes = 2\nmotion = ["still"]\nsteps = 9\n')
+    out = tmp_path / "net.safetensors"
+    words = ["--photos", str(photos), "--out", str(out), "--settings", str(tmp_path / "small.toml")]
+    words += ["--preset", "kpn", "--width", "0.125", "--colour", "rgb", "--steps", "2", "--batch", "1", "--seed", "3"]
+    assert run(["burst", "train", *words]) == 0
+    assert capsys.readouterr().out == f"network: {out}\n"
+    card = read_card(out)
+    assert card.settings.model_dump() == {"preset": "kpn", "width": 0.125, "colour": "rgb", "frames": 2}
+    told = {name: card.training["settings"][name] for name in ("steps", "batch", "seed", "size", "motion")}
+    assert told == {"steps": 2, "batch": 1, "seed": 3, "size": 32, "motion": ["still"]}
+    before = out.read_bytes()
+    assert run(["burst", "train", *words]) == 0
+    assert out.read_bytes() == before
+
+
+def test_synth_writes_a_set_and_prints_its_hash(photos, tmp_path, capsys):
+    out = tmp_path / "bursts"
+    assert run(["burst", "synth", str(photos), "-o", str(out), "--gain", "2", "--set", "grey-shaken"]) == 0
+    about = json.loads((out / "set.json").read_text())
+    assert capsys.readouterr().out == f"2 photographs; set grey-shaken, seed 7, sha256 {about['sha256']}\n"
+    assert sorted(about["files"]) == ["000-gain2.npz", "001-gain2.npz"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["train", "--photos", "PHOTOS", "--out", "net.safetensors", "--preset", "swfit"], 2, "swift"),
+        (["train", "--photos", "PHOTOS", "--out", "net.pt"], 2, ".safetensors"),
+        (["train", "--photos", "PHOTOS", "--out", "n.safetensors", "--steps", "3", "--minutes", "1"], 2, "one of them"),
+        (["train", "--photos", "absent", "--out", "net.safetensors"], 3, "absent"),
+        (["synth", "absent", "-o", "bursts"], 3, "absent"),
+        (["synth", "PHOTOS", "-o", "bursts", "--set", "gray-still"], 2, "grey-still"),
+        (["synth", "PHOTOS", "-o", "bursts", "--gain", "3"], 2, "1, 2, 4, 8"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(words, code, told, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["burst", *(str(photos) if word == "PHOTOS" else word for word in words)]) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error
+    assert sorted(tmp_path.rglob("*")) == before
