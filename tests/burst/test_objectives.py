@@ -16,10 +16,7 @@ def literal_curve(x, b=0.0031308, a=0.0557170, k0=12.71171, slope=0.439882):
 
 def literal_loss(A, B, w):
     """l(A, B) of one image (C, H, W)."""
-    a, b = (
-        [[[literal_curve(x / w) for x in row[8:-8]] for row in plane[8:-8]] for plane in image]
-        for image in (A, B)
-    )
+    a, b = ([[[literal_curve(x / w) for x in row[8:-8]] for row in plane[8:-8]] for plane in image] for image in (A, B))
     C, H, W = np.shape(a)
     squares = [(a[c][y][x] - b[c][y][x]) ** 2 for c in range(C) for y in range(H) for x in range(W)]
     edges = []
@@ -54,9 +51,7 @@ def test_image_loss_is_the_papers(batch):
 def test_total_is_the_papers_and_skips_missing_frames(batch):
     frames, truth, w = batch
     valid = np.array([[True, True, False], [True, True, True]])
-    each = (
-        sum(literal_loss(frames[b, i], truth[b], w[b]) for b in range(2) for i in range(3) if valid[b, i]) / 2
-    )
+    each = sum(literal_loss(frames[b, i], truth[b], w[b]) for b in range(2) for i in range(3) if valid[b, i]) / 2
     mean = np.mean([literal_loss(frames[b].mean(0), truth[b], w[b]) for b in range(2)])
     ours = total_loss(*tensors(frames.mean(1), frames, truth, w, valid), weight=7.0)
     assert ours.item() == pytest.approx(mean + 7 * each, rel=1e-5)
@@ -70,9 +65,7 @@ def test_exposure_cancels(batch):
     """A scene twice as bright at twice the exposure looks the same."""
     frames, truth, w = batch
     once = image_loss(*tensors(frames[:, 1], truth, w))
-    assert image_loss(*tensors(2 * frames[:, 1], 2 * truth, 2 * w)).item() == pytest.approx(
-        once.item(), rel=1e-12
-    )
+    assert image_loss(*tensors(2 * frames[:, 1], 2 * truth, 2 * w)).item() == pytest.approx(once.item(), rel=1e-12)
 
 
 def test_signs_of_gradients_matter():

@@ -1,0 +1,136 @@
+"""How well a frame fits a template at each shift, the best shift, and how sure it is.
+
+A shift d says where things are: frame(p + d) shows what template(p) shows. Both are filtered by `matching`, so that a
+correlation is a log-likelihood ratio. Templates are tapered: a hard edge would favour shifts that keep what lies on it.
+
+Axes: B bursts, N frames (any leading axes do), H W pixels, D = 2 reach + 1 shifts; shifts (..., 2) as (y, x).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.nn.functional import pad
+
+TAPER = 0.12  # of a side, at both ends
+NEWTON_STEPS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """scores (..., D, D), the correlation at whole shifts up to `reach`, prior added; cross: its spectrum without
+    prior, on a grid of `size`."""
+
+    scores: Tensor
+    cross: Tensor
+    size: tuple[int, int]
+
+    def best(self) -> Tensor:
+        """The shift (..., 2) of the highest score, then by Newton's method to the peak of the correlation itself, which
+        its spectrum gives between pixels exactly."""
+        d = best(self.scores)
+        for _ in range(NEWTON_STEPS):
+            d = d + _newton_step(self.cross, d, self.size)
+        return d
+
+    @property
+    def sureness(self) -> Tensor:
+        """(...): the posterior probability that the true shift is within a pixel of the best."""
+        return sureness(self.scores)
+
+
+def correlate(template: Tensor, frames: Tensor, reach: int, prior: Tensor) -> Correlation:
+    """sum_p t(p) f(p + d) for template and frames (..., H, W); prior (D, D) is added to the scores."""
+    height, width = template.shape[-2:]
+    size = (_fast(height + reach), _fast(width + reach))
+    tapered = template * _taper(height, template.device)[:, None] * _taper(width, template.device)
+    cross = torch.fft.rfft2(tapered, s=size).conj() * torch.fft.rfft2(frames, s=size)
+    around = torch.fft.irfft2(cross, s=size).roll((reach, reach), (-2, -1))
+    return Correlation(around[..., : 2 * reach + 1, : 2 * reach + 1] + prior, cross, size)
+
+
+def correlate_tiles(template: Tensor, wide: Tensor, rho: Tensor) -> Tensor:
+    """Scores (..., D, D) of tiles (..., T, T) within frames that show (D - 1) / 2 pixels more on every side.
+
+    sum t f - rho / 2 f^2, with rho the share of power that is scene (broadcasts): what comes into a small tile's sight
+    at another shift may be brighter, not better.
+    """
+    T, D = template.shape[-1], wide.shape[-1] - template.shape[-1] + 1
+    size = (_fast(wide.shape[-1]),) * 2
+    cross = torch.fft.rfft2(template, s=size).conj() * torch.fft.rfft2(wide, s=size)
+    table = pad(wide.square().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+    rows = table[..., T:, :] - table[..., :D, :]
+    scores: Tensor = torch.fft.irfft2(cross, s=size)[..., :D, :D] - rho / 2 * (rows[..., T:] - rows[..., :D])
+    return scores
+
+
+def stillness(reach: int, spread: float, strength: float, device: torch.device) -> Tensor:
+    """A prior (D, D): -strength log(1 + |d|^2 / spread^2); hands are more often still than not."""
+    d = torch.arange(-reach, reach + 1, device=device, dtype=torch.float32)
+    return -strength * torch.log1p((d[:, None].square() + d.square()) / spread**2)
+
+
+def best(scores: Tensor) -> Tensor:
+    """The shift (..., 2) of the highest score (..., D, D), between pixels by a parabola along each axis."""
+    D = scores.shape[-1]
+    flat = scores.flatten(-2)
+    top = flat.argmax(-1)
+    y, x = (top // D).clamp(1, D - 2), (top % D).clamp(1, D - 2)
+    places = torch.stack([(y + dy) * D + x + dx for dy, dx in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))], -1)
+    middle, above, below, left, right = flat.gather(-1, places).unbind(-1)
+    at = torch.stack((y - D // 2, x - D // 2), -1)
+    return at + torch.stack((_vertex(above, middle, below), _vertex(left, middle, right)), -1)
+
+
+def sureness(scores: Tensor) -> Tensor:
+    """(...): the share of exp(scores) within a pixel of the best."""
+    D = scores.shape[-1]
+    flat = scores.flatten(-2)
+    top, p = flat.argmax(-1), flat.softmax(-1).reshape(scores.shape)
+    k = torch.arange(D, device=scores.device)
+    near_y = (k - (top // D)[..., None]).abs() <= 1
+    near_x = (k - (top % D)[..., None]).abs() <= 1
+    return (p * near_y[..., :, None] * near_x[..., None, :]).sum((-2, -1))
+
+
+def _newton_step(cross: Tensor, d: Tensor, size: tuple[int, int]) -> Tensor:
+    """-H^-1 g (..., 2) of c(d) = sum_f Re cross(f) e^(i f d); zero where c is not a hill or the step is beyond a
+    pixel."""
+    wy = 2 * torch.pi * torch.fft.fftfreq(size[0], device=d.device)
+    wx = 2 * torch.pi * torch.fft.rfftfreq(size[1], device=d.device)
+    twice = torch.full_like(wx, 2.0)  # a half spectrum: all but its first and last column stand for two
+    twice[0] = twice[-1] = 1
+    along_x = _derivatives(wx, d[..., 1:]) * twice[:, None]
+    sums = (_derivatives(wy, d[..., :1]).mT @ (cross @ along_x)).real  # (..., 3, 3), orders of derivative in y and x
+    gy, gx, yy, xx, yx = sums[..., 1, 0], sums[..., 0, 1], sums[..., 2, 0], sums[..., 0, 2], sums[..., 1, 1]
+    determinant = yy * xx - yx * yx
+    step = -torch.stack((xx * gy - yx * gx, yy * gx - yx * gy), -1) / determinant[..., None]
+    hill = (determinant > 0) & (yy < 0) & (step.abs() < 1).all(-1)
+    return torch.where(hill[..., None], step, 0.0)
+
+
+def _derivatives(w: Tensor, d: Tensor) -> Tensor:
+    """(..., F, 3): e^(i w d) for frequencies w (F,) at d (..., 1), and its first two derivatives by d."""
+    wave = torch.exp(1j * w * d)
+    return torch.stack((wave, 1j * w * wave, -w.square() * wave), -1)
+
+
+def _vertex(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
+    """Where a parabola through three scores is highest, within half a pixel."""
+    bend = before - 2 * middle + after
+    return torch.where(bend < 0, ((before - after) / 2 / bend).clamp(-0.5, 0.5), 0.0)
+
+
+def _taper(length: int, device: torch.device) -> Tensor:
+    """(length,): 1, falling to 0 at both ends by half a cosine."""
+    p = torch.arange(length, device=device) + 0.5
+    rise = torch.minimum(p, length - p) / max(1.0, TAPER * length)
+    return 0.5 - 0.5 * torch.cos(torch.pi * rise.clamp(max=1))
+
+
+def _fast(length: int) -> int:
+    """The next even length that transforms quickly."""
+    return 2 * int(next_fast_len(-(-length // 2), real=True))

@@ -1,0 +1,111 @@
+"""Overlapping tiles over a frame, fading into each other, and frames fetched at a whole shift for each tile.
+
+Tiles of side T stand every T / 2 pixels, the outermost ones half outside, so every pixel lies in two rows and two
+columns of tiles; the weights of a pixel (raised cosines) add up to 1. Shifts are whole pixels: interpolation would
+correlate the noise. On the planes of a mosaic a whole shift is an even one of the mosaic.
+
+Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from klarsicht.ground.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Tiles of an even side over frames of height x width."""
+
+    height: int
+    width: int
+    side: int = 64
+
+    def __post_init__(self) -> None:
+        if self.side < 4 or self.side % 2:
+            raise UsageError("side of a tile", got=self.side, rule="must be even, 4 or more", remedy="Try 64.")
+
+    @property
+    def step(self) -> int:
+        return self.side // 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return -(-self.height // self.step) + 1, -(-self.width // self.step) + 1
+
+    def corners(self, axis: int) -> range:
+        """Where the tiles of each row (axis 0) or column (axis 1) begin; the first one before the frame."""
+        count = self.shape[axis]
+        return range(-self.step, (count - 1) * self.step, self.step)
+
+    def faded(self, axis: int, which: int, device: torch.device) -> Tensor:
+        """For every pixel along an axis: the weight of the earlier (0) or later (1) of the two tiles that it lies
+        in."""
+        length = (self.height, self.width)[axis]
+        p = torch.arange(length, device=device) % self.step
+        later = 0.5 - 0.5 * torch.cos(torch.pi * (p + 0.5) / self.step)
+        return later if which else 1 - later
+
+    def layer(self, values: Tensor, below: int, right: int) -> Tensor:
+        """Values (..., Y, X), one a tile, at every pixel (..., H, W): those of the earlier (0) or later (1) tile by row
+        and by column."""
+        Y, X = self.shape
+        cells = values[..., below : Y - 1 + below, right : X - 1 + right, None].unsqueeze(-3)
+        full = cells.expand(*cells.shape[:-3], self.step, X - 1, self.step)
+        return full.reshape(*values.shape[:-2], (Y - 1) * self.step, -1)[..., : self.height, : self.width]
+
+    def layers(self, device: torch.device) -> Iterator[tuple[int, int, Tensor]]:
+        """The four layers of tiles, (below, right), and their weights (H, W), which add up to 1."""
+        for below, right in product((0, 1), repeat=2):
+            yield below, right, self.faded(0, below, device)[:, None] * self.faded(1, right, device)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values (..., Y, X), one a tile, as a map (..., H, W) that fades from tile to tile."""
+        layers = [self.layer(values, below, right) * weight for below, right, weight in self.layers(values.device)]
+        return torch.stack(layers).sum(0)
+
+
+def fetch(frames: Tensor, shifts: Tensor) -> Tensor:
+    """Frames (B, N, H, W) at a whole shift (B, N, 2) each: out(p) = frame(p + d), the border repeated outside."""
+    rows, columns, _ = _sources(frames.shape, shifts)
+    source = rows[..., :, None] * frames.shape[-1] + columns[..., None, :]
+    return _read(frames, source)
+
+
+def inside(size: torch.Size, shifts: Tensor) -> Tensor:
+    """(B, N, H, W): 1 where p + d is within the frame, else 0."""
+    return _sources(size, shifts)[2]
+
+
+def warp(frames: Tensor, shifts: Tensor, mesh: Mesh) -> Tensor:
+    """Frames (B, N, C, H, W) at whole shifts (B, N, Y, X, 2), one a tile, cross-faded where tiles overlap."""
+    C, H, W = frames.shape[2:]
+    rows, columns = torch.arange(H, device=frames.device)[:, None], torch.arange(W, device=frames.device)
+    out = torch.zeros_like(frames)
+    for below, right, weight in mesh.layers(frames.device):
+        y = (rows + mesh.layer(shifts[..., 0], below, right)).clamp(0, H - 1)
+        x = (columns + mesh.layer(shifts[..., 1], below, right)).clamp(0, W - 1)
+        source = (y * W + x)[:, :, None].expand(-1, -1, C, -1, -1)
+        out += _read(frames, source) * weight
+    return out
+
+
+def _read(frames: Tensor, source: Tensor) -> Tensor:
+    """Frames (..., H, W) at places (..., H, W) counted row by row."""
+    return frames.flatten(-2).gather(-1, source.flatten(-2)).reshape(frames.shape)
+
+
+def _sources(size: torch.Size, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (B, N, H) and columns (B, N, W) to read, and where they lie inside (B, N, H, W)."""
+    H, W = size[-2:]
+    rows = torch.arange(H, device=shifts.device) + shifts[..., :1]
+    columns = torch.arange(W, device=shifts.device) + shifts[..., 1:]
+    there = ((rows >= 0) & (rows < H))[..., :, None] & ((columns >= 0) & (columns < W))[..., None, :]
+    return rows.clamp(0, H - 1), columns.clamp(0, W - 1), there.float()
