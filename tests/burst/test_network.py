@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
-from klarsicht.burst.heads import Seen, gaussians, resting
+from klarsicht.burst.fusion import KernelField
+from klarsicht.burst.heads import Seen, gaussians, resting, sums
 from klarsicht.burst.network import COLOURS, PRESETS, Network, NetworkSettings, build, linear, stabilised, upsampled
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.noise import NoiseLevel
@@ -95,6 +96,26 @@ def test_the_weights_of_a_basis_add_up_to_one():
     assert torch.allclose(inside, torch.ones_like(inside), atol=1e-5)
 
 
+def test_light_is_neither_made_nor_lost_at_the_taps():
+    """Every kernel written out, by the field of kernels, and added up over frames; one of them is missing."""
+    network = small("swift", frames=2)
+    with torch.no_grad():
+        network.head.taps.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+        valid = torch.tensor([[True, False]])
+        taps, _, spec, weight = network.kernels(burst(frames=2)[:1], READ[:1], SHOT[:1], valid)
+    fixed = taps[..., 5:6, 7:8].expand(-1, -1, 4, 4)  # the same tap everywhere: nothing is interpolated
+    kernels = KernelField(fixed[0].contiguous(), spec, (8, 8)).kernel_at(3, 3)
+    assert kernels.sum((1, 2)).std() > 0.01
+    assert kernels.sum((1, 2))[weight[0] > 0].mean().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("spec", [KernelSpec((1, 3)), KernelSpec((3, 5), separable=False, averaged=False)])
+def test_sums_are_what_white_frames_become(spec):
+    taps = torch.randn(1, 2 * spec.taps, 1, 1).expand(-1, -1, 6, 6)
+    white = apply_kernels(taps, torch.ones(1, 2, 1, 12, 12), spec).each[0, :, 0, 6, 6]
+    assert torch.allclose(sums(taps, spec)[0, :, 3, 3], white, atol=1e-4)
+
+
 @pytest.mark.parametrize("preset", ["mkpn", "bpn", "swift"])
 def test_missing_frames_are_frames_of_weight_nothing(preset):
     network, frames = small(preset), burst(frames=5)
@@ -167,19 +188,13 @@ def test_a_stabilised_sight_shows_black_white_and_noise_of_the_deviation_it_name
     planes, deviation = stabilised(shown(noisy), read, shot)
     assert torch.allclose(planes.std(-1), deviation[..., 0], rtol=0.05)
     ends = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 1, 2)
-    assert torch.allclose(
-        stabilised(shown(ends), read, shot)[0], ends, atol=1e-6
-    )
-    assert torch.isfinite(
-        stabilised(shown(ends), read, torch.zeros_like(shot))[0]
-    ).all()
+    assert torch.allclose(stabilised(shown(ends), read, shot)[0], ends, atol=1e-6)
+    assert torch.isfinite(stabilised(shown(ends), read, torch.zeros_like(shot))[0]).all()
 
 
 def test_a_linear_sight_is_the_deviation_map_of_the_reference():
     frames = burst(frames=2)
-    _, known = linear(
-        shown(frames), READ.view(-1, 1, 1, 1), SHOT.view(-1, 1, 1, 1)
-    )
+    _, known = linear(shown(frames), READ.view(-1, 1, 1, 1), SHOT.view(-1, 1, 1, 1))
     assert known[1, 0, 3, 4].item() == pytest.approx((0.05**2 + 0.01 * frames[1, 0, 0, 3, 4].item()) ** 0.5)
 
 

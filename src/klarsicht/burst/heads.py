@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.windows.door import Filtered, apply_kernels
+from klarsicht.numerics.windows.door import Filtered, apply_kernels, merge
 from klarsicht.numerics.windows.spec import KernelSpec
 
 
@@ -84,6 +84,25 @@ class KernelHead(nn.Module):
         return apply_kernels(*self.kernels(features, seen))
 
 
+class UnitHead(KernelHead):
+    """Kernels whose weights add up to one for each pixel, over its valid frames: light is neither made nor lost.
+
+    So it is at every tap; between taps, which are interpolated before they are multiplied out, nearly so.
+    """
+
+    LEAST = 0.1  # a sum that kernels are divided by; they begin with 1
+
+    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+        super().__init__(shape, spec)
+        scaled = torch.arange(spec.taps) >= (spec.taps // 2 if spec.separable else 0)  # rows, or every entry
+        self.register_buffer("scaled", scaled.repeat(shape.frames)[:, None, None], persistent=False)
+
+    def kernels(self, features: Features, seen: Seen) -> Kernels:
+        taps = self.taps(features.fine)
+        total = merge(sums(taps, self.spec), seen.valid)[:, None].clamp_min(self.LEAST).to(taps.dtype)
+        return Kernels(torch.where(self.get_buffer("scaled"), taps / total, taps), seen.frames, self.spec, seen.valid)
+
+
 class BasisHead(nn.Module):
     """Kernels as mixtures of a few that the whole image has in common (basis prediction, arXiv 1912.04421).
 
@@ -151,6 +170,16 @@ def resting(spec: KernelSpec) -> Tensor:
     taps = torch.zeros(spec.taps)
     taps[[first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]] = 1.0
     return taps
+
+
+def sums(taps: Tensor, spec: KernelSpec) -> Tensor:
+    """(B, N, h, w), in float32: the sum of the weights of each kernel, sum_K (sum a_K) (sum b_K) or sum_K sum k_K."""
+    runs = taps.unflatten(1, (-1, spec.taps)).float().split(spec.lengths, 2)
+    each = [run.sum(2) for run in runs]
+    if spec.separable:
+        columns, rows = each[: len(spec.sizes)], each[len(spec.sizes) :]
+        each = [a * b for a, b in zip(columns, rows, strict=True)]
+    return torch.stack(each).sum(0) * spec.gain
 
 
 def gaussians(count: int, side: int) -> Tensor:

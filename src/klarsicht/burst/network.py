@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_unshuffle
 
-from klarsicht.burst.heads import BasisHead, DirectHead, Features, KernelHead, Kernels, Seen, Shape, narrowed
+from klarsicht.burst.heads import BasisHead, DirectHead, Features, KernelHead, Kernels, Seen, Shape, UnitHead, narrowed
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.numerics.noise import deviation
@@ -165,6 +165,7 @@ PRESETS = {
         mean_frame=True,
         sight=stabilised,
         level=Residual,
+        head=UnitHead,
     ),
 }
 """One code, so that comparisons are controlled. `swift` is for use on a processor: it works at half the resolution."""
