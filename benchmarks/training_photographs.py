@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+DOCUMENTS = Path("/usr/share/doc")
 FREE = ("CC0-1.0", "CC-BY-4.0")
 BACKGROUNDS = {
     "budgie-backgrounds": (Path("/usr/share/backgrounds/budgie"), "{}"),
@@ -40,7 +41,7 @@ def licences(copyright_file: Path) -> list[tuple[list[str], str, str]]:
 def pictures(package: str) -> Iterator[tuple[Path, str, str]]:
     """(file, licence, holder) of what the package installed; a later paragraph overrides an earlier one."""
     folder, naming = BACKGROUNDS[package]
-    listed = licences(Path("/usr/share/doc") / package / "copyright")
+    listed = licences(DOCUMENTS / package / "copyright")
     for file in sorted(folder.glob("*.jpg")):
         matching = [p for p in listed if any(fnmatch(naming.format(file.name), pattern) for pattern in p[0])]
         if matching:
@@ -52,7 +53,7 @@ def collect(out: Path) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     lines = []
     for package in BACKGROUNDS:
-        if not (Path("/usr/share/doc") / package).is_dir():
+        if not (DOCUMENTS / package).is_dir():
             sys.exit(f"{package} is not installed; try: apt-get install {' '.join(BACKGROUNDS)}")
         for file, licence, holder in pictures(package):
             if licence in FREE:
