@@ -94,10 +94,10 @@ def test_members_that_do_not_differ_have_no_direction():
 
 
 def test_the_default_layer_is_the_last_block():
-    assert clarc.late_layer(resnet18()) == "layer4.1"
-    assert clarc.late_layer(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))) == "2"
+    assert clarc.correction_layer(resnet18()) == "layer4.1"
+    assert clarc.correction_layer(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))) == "2"
     with pytest.raises(UsageError, match="no layer"):
-        clarc.late_layer(nn.Linear(2, 2))
+        clarc.correction_layer(nn.Linear(2, 2))
 
 
 def test_an_unknown_layer_lists_near_ones():

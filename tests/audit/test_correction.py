@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from klarsicht.audit import correction, models
-from klarsicht.audit.correction import Sample, softmax, wilson
+from klarsicht.audit.correction import Sample, log_softmax, wilson
 from klarsicht.ground.errors import InputError
 
 
@@ -80,9 +80,9 @@ def test_the_interval_is_that_of_scipy(hits, n):
     np.testing.assert_allclose(wilson(hits, n), (interval.low, interval.high), atol=1e-7)
 
 
-def test_softmax_equals_torch():
+def test_log_softmax_equals_torch():
     y = np.random.default_rng(0).standard_normal((5, 7)) * 30
-    np.testing.assert_allclose(softmax(y), torch.from_numpy(y).softmax(1), atol=1e-12)
+    np.testing.assert_allclose(log_softmax(y), torch.from_numpy(y).log_softmax(1), atol=1e-12)
 
 
 def test_a_file_that_is_no_projection_is_refused(tmp_path):

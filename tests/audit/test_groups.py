@@ -11,8 +11,10 @@ USABLE = np.array([True, True, False, True, True])
 
 
 def test_by_label_each_class_has_its_usable_rows():
-    found = {g.name: (g.target, g.rows.tolist()) for g in groups.by_label(LABELS, {"dog": 7, "cat": 3}, USABLE)}
-    assert found == {"cat": (3, [0, 4]), "dog": (7, [1, 3])}
+    names = ("", "dog", "", "cat")
+    targets = np.array([names.index(label) for label in LABELS])
+    found = [(g.name, g.target, g.rows.tolist()) for g in groups.by_label(targets, names, USABLE)]
+    assert found == [("cat", 3, [0, 4]), ("dog", 1, [1, 3])]
 
 
 def test_by_prediction_partitions_the_usable_rows():

@@ -222,7 +222,8 @@ def test_halves_of_a_correction_share_no_source(corpus, classifier, tmp_path):
     data, _ = corpus
     store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
     audit, entry = Audit.of(settings(data), classifier), ranking.read(store).of("b")
-    fit, show = correction.samples(store, audit.corpus, classifier, entry, np.random.default_rng(0))
+    audited = pipeline.audited(audit, store, entry)
+    fit, show = correction.halves(audited, entry, np.random.default_rng(0))
     assert not set(fit.sources) & set(show.sources)
 
 

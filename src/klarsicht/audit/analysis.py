@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from klarsicht.audit import spray
+from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray import FEWEST, METRICS, Clustering, Evidence, Suspect
+from klarsicht.audit.spray import FEWEST, Clustering, Evidence, Suspect
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clusters import SWEEPS
@@ -36,6 +37,22 @@ def head_weight(classifier: Classifier) -> Floats | None:
     """(K, F) weights of a linear head, or None: then head relevance is no product, and one target is explained."""
     head = classifier.module.get_submodule(classifier.head)
     return head.weight.detach().cpu().numpy() if isinstance(head, nn.Linear) else None
+
+
+def head_weight_or_refusal(head: Floats | None) -> Floats:
+    """The weights, or the refusal of what needs them.
+
+    Raises:
+        UsageError: the network has no linear head.
+    """
+    if head is None:
+        raise UsageError(
+            "no head relevance for this network",
+            got="a head that is no fully connected layer",
+            rule="with a linear head, relevance of every class is a product",
+            remedy="Name one class as --target, and a method that makes maps.",
+        )
+    return head
 
 
 @dataclass(frozen=True)
@@ -81,10 +98,19 @@ class Analysis:
 
     def find(self, group: Group) -> tuple[str, Suspect | None]:
         """The suspect cluster, or why there is none."""
-        if len(group) < FEWEST:
-            return f"{len(group)} image(s); at least {FEWEST} are needed", None
+        if reason := self.too_few(group):
+            return reason, None
         found = self.clustering(group).suspect(self.evidence(group))
         return ("", found) if found is not None else ("no cluster of an admissible size", None)
+
+    def too_few(self, group: Group) -> str:
+        """Why a group cannot be analysed; empty when it can."""
+        if len(group) < FEWEST:
+            return f"{len(group)} image(s); at least {FEWEST} are needed"
+        if spray.room(self.sources[group.rows]) < 2:
+            return "all images are of one source, or all but one"
+        distinct = len({row.tobytes() for row in self.features(group)})
+        return "" if distinct >= FEWEST else f"{distinct} distinct image(s); at least {FEWEST} are needed"
 
     def clustering(self, group: Group) -> Clustering:
         """Clusters of a group. Plain features are the same for every target, so theirs are kept."""
@@ -101,7 +127,7 @@ class Analysis:
         return spray.embedding(
             self.features(group),
             self.evidence(group),
-            distance=METRICS[self.metric][1],
+            distance=METRICS[self.metric].distance,
             neighbours=self.settings.neighbours,
             dimensions=self.settings.dimensions,
             seed=self.settings.seed,
@@ -109,36 +135,29 @@ class Analysis:
 
     def features(self, group: Group) -> Floats:
         """What the metric compares: (n, D)."""
-        if self.metric == "euclidean":
-            return self._rows("maps", group).reshape(len(group), -1).astype(np.float32)
-        if self.metric == "concept":
-            return self.head_relevance(group)
-        return self._rows("features", group)
+        return METRICS[self.metric].read(self, group)
+
+    def maps(self, group: Group) -> Floats:
+        return self._rows("maps", group).reshape(len(group), -1).astype(np.float32)
 
     def head_relevance(self, group: Group) -> Floats:
-        """f_c (w_target - mean_k w_k)_c where all classes are screened; else as stored for the run's target."""
-        if not self.settings.screens:
+        """f_c (w_target - mean_k w_k)_c; where the run explained one target, as it was stored."""
+        if self.store.has_array("head"):
             return self._rows("head", group)
-        if self.head is None:
-            raise UsageError(
-                "no relevance for all classes at once",
-                got="a network whose head is no fully connected layer",
-                rule="with a linear head, relevance is a product",
-                remedy="Name one class as --target.",
-            )
-        return np.asarray(self._rows("features", group) * (self.head[group.target] - self.head.mean(0)))
+        weight = head_weight_or_refusal(self.head)
+        return np.asarray(self._rows("features", group) * (weight[group.target] - weight.mean(0)))
+
+    def penultimate(self, group: Group) -> Floats:
+        return self._rows("features", group)
 
     def evidence(self, group: Group) -> Evidence:
         logits = self._rows("logits", group)
-        return Evidence(logits[:, group.target] - logits.mean(1), self._sources[group.rows])
+        return Evidence(logits[:, group.target] - logits.mean(1), self.sources[group.rows])
 
     @cached_property
-    def _sources(self) -> NDArray[np.int64]:
-        """A number for each row: equal where the corpus names equal sources, else unique."""
-        corpus = self.store.table("corpus")
-        given = corpus["source"].to_pylist() if "source" in corpus.column_names else [None] * len(corpus)
-        names = [f"row {i}" if name in (None, "") else f"source {name}" for i, name in enumerate(given)]
-        return np.unique(names, return_inverse=True)[1]
+    def sources(self) -> NDArray[np.int64]:
+        """A number for each row of the run; see Corpus.source_numbers."""
+        return Corpus.from_table(self.store.table("corpus")).source_numbers
 
     def _rows(self, name: str, group: Group) -> Floats:
         read: Floats = self._shelf.keep(name, group.rows, lambda: np.asarray(self.store.array(name).oindex[group.rows]))
@@ -147,6 +166,21 @@ class Analysis:
     @cached_property
     def _shelf(self) -> Shelf:
         return Shelf()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a metric compares of two images, and by which distance of numerics.neighbours."""
+
+    read: Callable[[Analysis, Group], Floats]
+    distance: str
+
+
+METRICS: dict[str, Compared] = {
+    "euclidean": Compared(Analysis.maps, "euclidean"),
+    "concept": Compared(Analysis.head_relevance, "concept"),
+    "features": Compared(Analysis.penultimate, "concept"),  # no relevance at all: the baseline to beat
+}
 
 
 class Shelf:

@@ -19,11 +19,12 @@ from klarsicht.audit.models import Classifier
 from klarsicht.audit.observation import Observation, Observer
 from klarsicht.audit.relevance import Explainer, Relevance
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.errors import ImageError, InputError, InputRefused, ModelError
 from klarsicht.ground.store import RunStore
 
 STEP = "attribution"
 IMAGES = "images"
+TRIED = 64  # images tried before a corpus or a model is given up
 Explain = Callable[[Tensor, Tensor], Relevance | Observation]
 
 
@@ -33,6 +34,7 @@ class Attribution:
 
     Attributes:
         targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
+        identity: of the model that the run is of; a worker that loads another one stops.
         classifier: None in worker processes, which load it again by its spec.
     """
 
@@ -40,34 +42,60 @@ class Attribution:
     corpus: Corpus
     settings: AuditSettings
     targets: NDArray[np.int64]
+    identity: str
     classifier: Classifier | None = None
 
     def __call__(self, unit: range) -> None:
-        """Explains the rows of a unit; a row that cannot be read is recorded with the reason, its arrays stay zero."""
+        """Explains the rows of a unit; a row that cannot be is recorded with the reason, its arrays stay zero."""
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
-        with explainer(self._classifier(), self.settings) as explain:
+        with explainer(self._classifier(), self.settings, self.side) as explain:
             for rows, batch in self._batches(unit, facts):
-                found = explain(batch, torch.as_tensor(self.targets[rows]))
-                _place(blocks, arrays_of(found), rows, unit)
-                facts |= dict(zip(rows, facts_of(found), strict=True))
+                for some, found in self._explained(explain, rows, batch, facts):
+                    _place(blocks, arrays_of(found), some, unit)
+                    facts |= dict(zip(some, facts_of(found), strict=True))
         for name, values in blocks.items():
             self.store.write_rows(name, unit.start, values)
         self.store.write_part(IMAGES, unit.start // self.settings.unit, _columns(unit, facts))
 
+    @property
+    def side(self) -> int:
+        """The least side of a map: that of the run's maps, which the first image decides."""
+        return int(self.store.array("maps").shape[1]) if self.store.has_array("maps") else 1
+
     def _classifier(self) -> Classifier:
-        return self.classifier or _loaded(self.settings.model)
+        return self.classifier or _loaded(self.settings.model, self.identity)
 
     def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
         """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
-        transform, waiting = self._classifier().transform, Waiting(self.settings.batch)
+        classifier, waiting = self._classifier(), Waiting(self.settings.batch)
         for row, picture in decode_rows(self.corpus, unit):
-            prepared = picture if isinstance(picture, ImageError) else prepare(transform, picture)
+            prepared = picture if isinstance(picture, ImageError) else prepare(classifier, picture)
             if isinstance(prepared, Exception):
                 facts[row] = {"skipped": str(prepared)}
             elif ready := waiting.add(row, prepared):
                 yield ready
         yield from waiting.rest()
+
+    def _explained(
+        self, explain: Explain, rows: list[int], batch: Tensor, facts: dict[int, dict[str, Any]]
+    ) -> Iterator[tuple[list[int], Relevance | Observation]]:
+        """A batch explained; where the model refuses it, image by image, so that one does not take others with it."""
+        try:
+            found = explain(batch, torch.as_tensor(self.targets[rows]))
+        except InputRefused as error:
+            if len(rows) > 1:
+                for row, image in zip(rows, batch, strict=True):
+                    yield from self._explained(explain, [row], image[None], facts)
+            else:
+                facts[rows[0]] = {"skipped": str(error)}
+            return
+        if reason := unusable(found, self.side):
+            facts |= {row: {"skipped": reason} for row in rows} if len(rows) == 1 else {}
+            for row, image in zip(rows, batch, strict=True) if len(rows) > 1 else ():
+                yield from self._explained(explain, [row], image[None], facts)
+        else:
+            yield rows, found
 
 
 class Waiting:
@@ -91,23 +119,23 @@ class Waiting:
         return list(rows), torch.stack(images)
 
 
-def prepare(transform: models.Transform, picture: Any) -> Tensor | ImageError:
+def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
     """The image as the model takes it, or why it does not."""
     try:
-        return transform(picture)
+        return classifier.image(picture)
     except (ValueError, RuntimeError, OSError, TypeError) as error:
         return ImageError("the model's transform refuses this image", got=f"{type(error).__name__}: {error}")
 
 
 @contextmanager
-def explainer(classifier: Classifier, settings: AuditSettings) -> Iterator[Explain]:
-    """What explains a batch: relevance for one target an image, or, where all are screened, features and logits."""
+def explainer(classifier: Classifier, settings: AuditSettings, side: int) -> Iterator[Explain]:
+    """What explains a batch: relevance for one target an image, or features and logits where no maps are asked for."""
     with ExitStack() as stack:
         observe = stack.enter_context(Observer(classifier))
-        if settings.screens:
+        if not settings.maps:
             yield lambda batch, _: observe(batch)
             return
-        explain = stack.enter_context(Explainer(classifier, settings.method, settings.map_side, seed=settings.seed))
+        explain = stack.enter_context(Explainer(classifier, settings.method, side, seed=settings.seed))
         if settings.target == "predicted":
             yield lambda batch, _: explain(batch, torch.from_numpy(observe(batch).prediction))
         else:
@@ -115,8 +143,27 @@ def explainer(classifier: Classifier, settings: AuditSettings) -> Iterator[Expla
 
 
 @lru_cache(maxsize=1)
-def _loaded(spec: str) -> Classifier:
-    return models.load(spec)
+def _loaded(spec: str, identity: str) -> Classifier:
+    """The model in a worker process, once."""
+    classifier = models.load(spec, device=models.best_device())
+    if classifier.identity != identity:
+        raise ModelError(
+            "a worker loaded another model than this run is of",
+            got=spec,
+            rule="the same weights each time it is built",
+            remedy="Load them from a file, or use --workers 1.",
+        )
+    return classifier
+
+
+def unusable(found: Relevance | Observation, side: int) -> str:
+    """Why a batch cannot be stored as it is; empty when it can."""
+    arrays = arrays_of(found)
+    if not all(np.isfinite(values).all() for values in arrays.values()):
+        return "the model answers with numbers that are not finite"
+    if "maps" in arrays and arrays["maps"].shape[1] < side:
+        return f"smaller than the {side} x {side} cells of this run's maps"
+    return ""
 
 
 def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
@@ -174,14 +221,20 @@ def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequenc
         blocks[name][np.asarray(rows) - unit.start] = values
 
 
-def probe(attribution: Attribution, rows: range) -> dict[str, NDArray[Any]]:
-    """Explains the first readable image: finds the shapes, and refuses a model before hours are spent on it.
+def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
+    """Explains the first usable image: finds the shapes, and refuses a model before hours are spent on it.
 
     Raises:
-        InputError: none of the images can be read.
+        InputError: none of the first images can be used.
         UnsupportedLayer, NotConserving: see audit.relevance.
     """
-    with explainer(attribution._classifier(), attribution.settings) as explain:
-        for some, batch in attribution._batches(rows, {}):
-            return arrays_of(explain(batch[:1], torch.as_tensor(attribution.targets[some[:1]])))
-    raise InputError("no image of the corpus can be read", got=f"{len(rows)} files", remedy="Check the data.")
+    with explainer(attribution._classifier(), attribution.settings, attribution.settings.map_side) as explain:
+        facts: dict[int, dict[str, Any]] = {}
+        for some, batch in attribution._batches(rows[:TRIED], facts):
+            for row, image in zip(some, batch, strict=True):
+                for _, found in attribution._explained(explain, [row], image[None], facts):
+                    return found
+    reasons = sorted({str(fact["skipped"]) for fact in facts.values()})
+    raise InputError(
+        f"none of the first {len(facts)} images can be used", got=reasons[0], remedy="Check the data and the model."
+    )

@@ -113,7 +113,7 @@ def random_direction(channels: int, rng: np.random.Generator) -> Floats:
     return np.asarray(v / np.linalg.norm(v))
 
 
-def late_layer(module: nn.Module) -> str:
+def correction_layer(module: nn.Module) -> str:
     """Where to correct by default: the input of the last block, else of the last convolution.
 
     A block is a child of the last ModuleList or Sequential whose children hold layers of their own. Later layers

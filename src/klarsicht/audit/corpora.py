@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from klarsicht.ground.errors import CorpusError, ImageError
 from klarsicht.ground.images import decode, extensions
 
@@ -94,6 +97,13 @@ class Corpus:
             raise CorpusError("the corpus has no such split", got=repr(split), rule=f"there are {known}")
         return self[rows]
 
+    @cached_property
+    def source_numbers(self) -> NDArray[np.int64]:
+        """A number for each image (N,): equal where equal sources are named, else unique."""
+        given = self.sources or ("",) * len(self)
+        names = [f"source {name}" if name else f"row {i}" for i, name in enumerate(given)]
+        return np.unique(names, return_inverse=True)[1]
+
     def to_table(self) -> pa.Table:
         """One line an image: key, path, label, source, split."""
         import pyarrow as pa
@@ -151,7 +161,7 @@ class Corpus:
                 rule="paths are relative to the manifest's folder",
             )
         return cls(
-            keys=tuple(columns["path"]),
+            keys=tuple(map(os.path.normpath, columns["path"])),
             paths=tuple(map(str, paths)),
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
@@ -231,15 +241,15 @@ def _counted(reasons: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _ends(path: Path) -> bytes:
-    """Size and a hash of the first and the last 64 KiB."""
+    """Size and a hash of the first and the last 64 KiB; what cannot be read is left to `decode`, which names it."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
             head = file.read(ENDS)
             file.seek(max(size - ENDS, len(head)))
             return hashlib.sha256(f"{size}\0".encode() + head + file.read(ENDS)).digest()
-    except OSError as error:
-        raise CorpusError("cannot read an image's file", got=f"{path}: {error.strerror}") from error
+    except OSError:
+        return b"unreadable"
 
 
 # Manifests

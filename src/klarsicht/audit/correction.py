@@ -13,17 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from scipy import special
+from torch import Tensor
 
 from klarsicht.audit import clarc
 from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.clarc import Projection
 from klarsicht.audit.corpora import Corpus, decode_rows
+from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.ranking import Entry
 from klarsicht.audit.spray import Evidence
+from klarsicht.audit.taps import Tap
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
 Floats = NDArray[np.floating[Any]]
@@ -77,18 +81,13 @@ class Outcome:
 
 def pooled_inputs(classifier: Classifier, images: Images, layer: str) -> Floats:
     """Activations at the input of a layer, averaged over positions: (n, C)."""
-    kept: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        a = inputs[0]
-        kept.append(a.flatten(2).mean(2) if a.ndim > 2 else a)
-
-    handle = clarc.layer_named(classifier.module, layer).register_forward_pre_hook(keep)
-    try:
-        logits(classifier, images)
-    finally:
-        handle.remove()
-    return torch.cat(kept).cpu().numpy()
+    with borrowed(classifier.module), torch.no_grad(), Tap(classifier.module, layer) as tap:
+        pooled = []
+        for batch in _batches(images):
+            classifier.logits(torch.stack(list(batch)))
+            a = tap.input
+            pooled.append(a.flatten(2).mean(2) if a.ndim > 2 else a)
+    return torch.cat(pooled).float().cpu().numpy()
 
 
 def logits(classifier: Classifier, images: Images, correction: Projection | None = None) -> Floats:
@@ -145,7 +144,7 @@ def outcome(name: str, y: Floats, plain: Floats, sample: Sample, target: int) ->
     """One line of the before/after table from logits (n, K) under a correction and without."""
     evidence = Evidence(y[:, target] - y.mean(1), sample.sources)
     shift = float(evidence.shifts(sample.member[None])[0][0])
-    p = softmax(y)[:, target]
+    log_p = log_softmax(y)[:, target]
     others = ~sample.member
     same = (y.argmax(1) == plain.argmax(1))[others]
     low, high = wilson(int(same.sum()), len(same))
@@ -153,7 +152,7 @@ def outcome(name: str, y: Floats, plain: Floats, sample: Sample, target: int) ->
     return Outcome(
         correction=name,
         shift=shift,
-        ratio=float(np.median(p[sample.member]) / np.median(p[others])),
+        ratio=float(np.exp(np.median(log_p[sample.member]) - np.median(log_p[others]))),
         agreement=float(same.mean()),
         agreement_low=low,
         agreement_high=high,
@@ -161,9 +160,9 @@ def outcome(name: str, y: Floats, plain: Floats, sample: Sample, target: int) ->
     )
 
 
-def softmax(y: Floats) -> Floats:
-    e = np.exp(y.astype(np.float64) - y.max(1, keepdims=True))
-    return np.asarray(e / e.sum(1, keepdims=True))
+def log_softmax(y: Floats) -> Floats:
+    """Log-probabilities (n, K): no quotient of vanishing numbers."""
+    return np.asarray(special.log_softmax(y.astype(np.float64), axis=1))
 
 
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -222,10 +221,24 @@ def load(path: str | Path) -> Projection:
         raise InputError("no projection in this file", got=f"{path}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Audited:
+    """What a class was audited on.
+
+    Attributes:
+        group: the images looked at.
+        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
+    """
+
+    corpus: Corpus
+    classifier: Classifier
+    group: Group
+    labels: NDArray[np.integer[Any]]
+
+
 def correct(
-    store: RunStore, corpus: Corpus, classifier: Classifier, entry: Entry, *, method: str = "project",
-    layer: str | None = None, seed: int = 0,
-) -> Correction:  # fmt: skip
+    audited: Audited, entry: Entry, *, method: str = "project", layer: str | None = None, seed: int = 0
+) -> Correction:
     """Fits a correction on half of the sources and shows it on the other half, beside its controls.
 
     Raises:
@@ -233,65 +246,47 @@ def correct(
     """
     if method not in METHODS:
         raise unknown_name("correction", method, METHODS)
-    rng = np.random.default_rng([seed, entry.target])
-    fit, show = samples(store, corpus, classifier, entry, rng)
-    layer = layer or clarc.late_layer(classifier.module)
+    classifier, rng = audited.classifier, generator(seed, "correction", entry.target)
+    fit, show = halves(audited, entry, rng)
+    layer = layer or clarc.correction_layer(classifier.module)
     projection = METHODS[method](classifier, fit, layer)
     tried = {"nothing": None, method: projection} | controls(classifier, fit, layer, rng)
     outcomes = compare(classifier, show, entry.target, tried)
     return Correction(entry, projection, tuple(outcomes), len(fit), len(show))
 
 
-def samples(
-    store: RunStore, corpus: Corpus, classifier: Classifier, entry: Entry, rng: np.random.Generator
-) -> tuple[Sample, Sample]:
+def halves(audited: Audited, entry: Entry, rng: np.random.Generator) -> tuple[Sample, Sample]:
     """Two samples without a common source: one to fit on, one to show."""
-    rows, member = looked_at(store, entry)
-    sources = source_numbers(corpus)[rows]
+    rows = audited.group.rows
+    member, sources = np.isin(rows, entry.rows), audited.corpus.source_numbers[rows]
     first = np.isin(sources, rng.permutation(np.unique(sources))[::2])
-    halves = []
-    for side in (first, ~first):
-        chosen = np.concatenate([_some(np.flatnonzero(side & (member == m)), rng) for m in (True, False)])
-        if not 0 < member[chosen].sum() < len(chosen):
+    fit, show = (
+        np.concatenate([_some(np.flatnonzero(side & (member == m)), rng) for m in (True, False)])
+        for side in (first, ~first)
+    )
+    for half in (fit, show):
+        if not 0 < member[half].sum() < len(half):
             raise UsageError(
                 "too few images to fit on one half and show on the other",
                 got=f"{member.sum()} members of {len(member)} images, from {len(np.unique(sources))} sources",
                 rule="both halves need members and others",
             )
-        halves.append(_sample(store, corpus, classifier, rows[chosen], member[chosen], sources[chosen]))
-    return halves[0], halves[1]
-
-
-def looked_at(store: RunStore, entry: Entry) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Rows that the class was analysed on, and which of them are members."""
-    images = store.table("images", "attribution")
-    usable = np.array([why == "" for why in images["skipped"].to_pylist()])
-    target = store.manifest["settings"]["target"]
-    if target == "label":
-        usable &= images["target"].to_numpy() == entry.target
-    elif target == "predicted":
-        usable &= images["predicted"].to_numpy() == entry.target
-    rows = np.flatnonzero(usable)
-    return rows, np.isin(rows, entry.rows)
-
-
-def source_numbers(corpus: Corpus) -> NDArray[np.int64]:
-    """A number for each row: equal where the corpus names equal sources, else unique."""
-    given = corpus.sources or [None] * len(corpus)
-    names = [f"row {i}" if name in (None, "") else f"source {name}" for i, name in enumerate(given)]
-    return np.unique(names, return_inverse=True)[1]
+    return sample(audited, rows[fit], member[fit]), sample(audited, rows[show], member[show])
 
 
 def _some(positions: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return positions if len(positions) <= LARGEST else np.sort(rng.choice(positions, LARGEST, replace=False))
 
 
-def _sample(store: RunStore, corpus: Corpus, classifier: Classifier, rows: Any, member: Any, sources: Any) -> Sample:
-    images = [
-        classifier.transform(picture)
-        for _, picture in track(decode_rows(corpus, [int(r) for r in rows]), len(rows), "images")
-        if isinstance(picture, Image.Image)
-    ]
-    index = store.manifest["index"]
-    labels = np.array([index.get(corpus.labels[r], -1) for r in rows])
-    return Sample(images, member, sources, labels)
+def sample(audited: Audited, rows: NDArray[Any], member: NDArray[np.bool_]) -> Sample:
+    """Rows of the corpus, decoded; one that cannot be read any more is left out."""
+    pictures = track(decode_rows(audited.corpus, rows.tolist()), len(rows), "images")
+    images = [audited.classifier.image(p) if isinstance(p, Image.Image) else None for _, p in pictures]
+    kept = np.array([image is not None for image in images])
+    rows = rows[kept]
+    return Sample(
+        [image for image in images if image is not None],
+        member[kept],
+        audited.corpus.source_numbers[rows],
+        audited.labels[rows],
+    )

@@ -23,13 +23,14 @@ from PIL import Image
 
 from klarsicht.audit import clarc, correction, pipeline, planting, ranking
 from klarsicht.audit.corpora import decode_rows
-from klarsicht.audit.correction import Sample, softmax, wilson
+from klarsicht.audit.correction import Sample, log_softmax, wilson
 from klarsicht.audit.models import Classifier, load
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
 Floats = NDArray[np.floating[Any]]
@@ -128,7 +129,7 @@ class Effect:
     @classmethod
     def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> Effect:
         same = plain.argmax(1) == first
-        uplift = np.median(softmax(marked)[:, target] / softmax(plain)[:, target])
+        uplift = np.exp(np.median(log_softmax(marked)[:, target] - log_softmax(plain)[:, target]))
         return cls(name, float(uplift), float(same.mean()), *wilson(int(same.sum()), len(same)))
 
 
@@ -222,7 +223,7 @@ def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Pat
 def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> Iterator[str]:
     """Runs the demonstration and yields what it prints; `out` receives the photographs, the run and `demo.json`."""
     began = time.monotonic()
-    rng = np.random.default_rng([seed, 478])
+    rng = generator(seed, "demonstration")
     pictures, classifier = photographs(), load(MODEL)
     found, held_out = list(crops(pictures, images, rng)), list(crops(pictures, HELD_OUT, rng))
     marked = np.zeros(images, bool)
@@ -231,13 +232,13 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
         f"{images} crops of {len({crop.source for crop in found})} photographs; {marked.sum()} carry drawn Chinese "
         "characters. The marks are planted; the shortcut they trigger is the network's own."
     )
-    data = write_corpus(out, found, marked)
+    data = write_corpus(out / f"corpus-{seed}-{images}", found, marked)
     settings = AuditSettings(model=MODEL, data=str(data), target="all", seed=seed, unit=64)
     store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
     audit, order = pipeline.Audit.of(settings, classifier), ranking.read(store)
     plain = baseline(audit, store)
     fit = sample_of(audit, member_of(order.of(CARTON), images))
-    effects = corrections(classifier, fit, held_out, np.random.default_rng([seed, 7]))
+    effects = corrections(classifier, fit, held_out, generator(seed, "controls"))
     story = Story(
         seed=seed,
         images=images,
@@ -246,7 +247,7 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
         classes=len(order),
         audit=Found.of(order, marked),
         baseline=Found.of(plain, marked),
-        layer=clarc.late_layer(classifier.module),
+        layer=clarc.correction_layer(classifier.module),
         effects=effects,
         held_out=HELD_OUT,
         seconds=time.monotonic() - began,
@@ -272,20 +273,20 @@ def baseline(audit: Audit, store: RunStore) -> Ranking:
 def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
     """The audited photographs, split as the audit's own cluster says; the truth plays no part."""
     images = [
-        audit.classifier.transform(picture)
+        audit.classifier.image(picture)
         for _, picture in decode_rows(audit.corpus, range(len(audit.corpus)))
         if isinstance(picture, Image.Image)
     ]
-    return Sample(images, member, correction.source_numbers(audit.corpus), np.full(len(images), -1))
+    return Sample(images, member, audit.corpus.source_numbers, np.full(len(images), -1))
 
 
 def corrections(
     classifier: Classifier, fit: Sample, held_out: list[Crop], rng: np.random.Generator
 ) -> tuple[Effect, ...]:
     """The model as it is, corrected, and under the controls, on photographs that no correction was fitted on."""
-    layer, target = clarc.late_layer(classifier.module), (classifier.classes or ()).index(CARTON)
+    layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
     plain, marked = (
-        [classifier.transform(Image.fromarray(pixels)) for pixels in side]
+        [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
     )
     tried = {"nothing": None, "project": correction.project(classifier, fit, layer)}

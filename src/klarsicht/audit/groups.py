@@ -31,10 +31,10 @@ class Group:
         return len(self.rows)
 
 
-def by_label(labels: Sequence[str], index: Mapping[str, int], usable: NDArray[np.bool_]) -> list[Group]:
-    """Each class on the images that carry its label."""
-    names = np.asarray(labels)
-    return [Group(name, index[name], np.flatnonzero((names == name) & usable)) for name in sorted(index)]
+def by_label(targets: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
+    """Each class on the images that carry its label; labels of one output are one class. By name."""
+    found = sorted(np.unique(targets).tolist(), key=lambda c: names[c])
+    return [Group(names[c], c, np.flatnonzero((targets == c) & usable)) for c in found]
 
 
 def by_prediction(predicted: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -22,9 +22,11 @@ from klarsicht.audit.models import Classifier
 from klarsicht.audit.ranking import Entry
 from klarsicht.audit.relevance import Explainer
 from klarsicht.audit.report import fitted
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.ground.errors import ModelError, UnsupportedLayer
 from klarsicht.ground.images import overlay, thumbnail, to_uint8
 from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
 SUSPECTS = 8  # classes a person will look at
@@ -50,15 +52,17 @@ class Illustrator:
         """Pictures and the table `views` of the first suspects."""
         shown = [entry for entry in entries if entry.rows][:SUSPECTS]
         drawings = [self._drawing(entry, groups[entry.target]) for entry in track(shown, len(shown), "pictures")]
-        absorbed = [share for drawing in drawings for share in drawing.absorbed.values()]
+        absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
         if absorbed:
             self.store.update_manifest(absorbed=float(np.median(absorbed)))
+        elif not self.store.has_array("maps"):
+            self.store.update_manifest(overlay="plain: no method with rules for this network was asked for")
         records = [record for drawing in drawings for record in drawing.records(self.corpus.paths)]
         if records:
             self.store.write_table("views", {name: [record[name] for record in records] for name in records[0]})
 
     def _drawing(self, entry: Entry, group: Group) -> Drawing:
-        rng = np.random.default_rng([self.settings.seed, entry.target])
+        rng = generator(self.settings.seed, "pictures", entry.target)
         member = np.isin(group.rows, entry.rows)
         pictured = np.concatenate([pick(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)])
         points = np.union1d(pictured, pick(np.arange(len(group)), POINTS, rng))
@@ -84,26 +88,36 @@ class Illustrator:
         with self._maps(target) as map_of:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if isinstance(picture, Image.Image):
-                    image = self.classifier.transform(picture)
+                    image = self.classifier.image(picture)
                     seen = as_seen(image, self.classifier.box)
                     relevance, absorbed[row] = map_of(row, image)
-                    name = picture_name(target, row)
+                    name, drawn = picture_name(target, row), seen if relevance is None else overlay(seen, relevance)
                     self.store.write_bytes(f"{name}.jpg", jpeg(seen))
-                    self.store.write_bytes(f"{name}-relevance.jpg", jpeg(overlay(seen, relevance)))
+                    self.store.write_bytes(f"{name}-relevance.jpg", jpeg(drawn))
         return absorbed
 
     @contextmanager
-    def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any], float]]]:
-        """A function (row, image) -> (map, absorbed): as stored, or, where all classes are screened, explained now."""
+    def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
+        """A function (row, image) -> (map, absorbed): as stored, or, where all classes are screened, explained now.
+
+        The map is None for a network without rules: such a network can be screened, and its pictures stay plain.
+        """
         if self.store.has_array("maps"):
             maps, absorbed = self.store.array("maps"), self.store.table(IMAGES, STEP)["absorbed"].to_numpy()
             yield lambda row, _: (np.asarray(maps[row], np.float32), float(absorbed[row]))
             return
-        with Explainer(self.classifier, self.settings.method, map_side=64, seed=self.settings.seed) as explain:
+        with ExitStack() as stack:
+            explain: Explainer | None = None
+            with suppress(UnsupportedLayer):
+                if self.settings.method != HEAD_RELEVANCE:
+                    explain = stack.enter_context(Explainer(self.classifier, self.settings.method, map_side=64))
 
-            def explained(_: int, image: Tensor) -> tuple[NDArray[Any], float]:
-                found = explain(image[None], torch.tensor([target]))
-                return found.maps[0], float(found.absorbed[0])
+            def explained(_: int, image: Tensor) -> tuple[NDArray[Any] | None, float]:
+                with suppress(ModelError):
+                    if explain is not None:
+                        found = explain(image[None], torch.tensor([target]))
+                        return found.maps[0], float(found.absorbed[0])
+                return None, float("nan")
 
             yield explained
 
@@ -152,6 +166,8 @@ def pick(positions: NDArray[Any], count: int, rng: np.random.Generator) -> NDArr
 def as_seen(image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]]) -> NDArray[np.uint8]:
     """What the model sees of a picture, as uint8 (H, W, 3): its normalisation undone."""
     low, high = (torch.tensor(end)[:, None, None] for end in box)
+    if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (high > low).all()):
+        low, high = image.min(), image.max()  # a transform that scales each picture by itself
     pixels = ((image.cpu() - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).permute(1, 2, 0).numpy()
     return to_uint8(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
 

@@ -20,7 +20,10 @@ from torchvision.transforms import functional as pictures
 from klarsicht.audit import efficientnet_lite0, entry_points, torchvision_models
 from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.entry_points import Transform as Transform
-from klarsicht.ground.errors import CorpusError, ModelError, UsageError, unknown_name
+from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, UsageError, unknown_name
+
+_GRADIENT: Final = Image.linear_gradient("L").convert("RGB")
+"""256 x 256, black to white: what a transform makes of it tells one transform from another."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,36 @@ class Classifier:
         return torch.device("cpu") if held is None else held.device
 
     @cached_property
+    def mode(self) -> str:
+        """Pillow's name of the colours that the first layer takes: L, RGB or RGBA."""
+        return _MODES.get(_channels(first_weighted(self.module)), "RGB")
+
+    def image(self, picture: Image.Image) -> Tensor:
+        """A picture of any mode as the model takes it: (C, H, W). Transforms expect the colours of the first layer."""
+        return self.transform(picture if picture.mode == self.mode else picture.convert(self.mode))
+
+    @cached_property
     def head(self) -> str:
-        """Name of the layer that gives the logits: the last fully connected one, else the last with
-        weights."""
-        weighted = [name for name, m in self.module.named_modules() if _has_own_weights(m)]
+        """The layer that gives the logits: the fully connected one that runs last, else the last with weights."""
+        weighted = self._in_order()
         linear = [name for name in weighted if isinstance(self.module.get_submodule(name), nn.Linear)]
         if not weighted:
             raise ModelError("the model has no layer with weights", got=self.spec)
-        name: str = (linear or weighted)[-1]
-        return name
+        return (linear or weighted)[-1]
+
+    def _in_order(self) -> list[str]:
+        """Layers with weights in the order they run; as they are written where the model takes no picture of 64 px."""
+        written = {m: name for name, m in self.module.named_modules() if _has_own_weights(m)}
+        ran: list[str] = []
+        handles = [m.register_forward_hook(lambda m, *_: ran.append(written[m])) for m in written]
+        try:
+            self._dry_run()
+        except ModelError:
+            return list(written.values())
+        finally:
+            for handle in handles:
+                handle.remove()
+        return ran or list(written.values())
 
     @cached_property
     def n_classes(self) -> int:
@@ -87,9 +111,12 @@ class Classifier:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over names, types and bytes of the state dict: two models with one identity compute the
-        same."""
-        digest = hashlib.sha256()
+        """SHA-256 over layers, names, types and bytes of the state dict, and what the transform makes of one picture.
+
+        Code of a `forward` that changes while all layers stay the same goes unseen.
+        """
+        digest = hashlib.sha256(repr(self.module).encode())
+        digest.update(self.image(_GRADIENT).float().numpy().tobytes())
         for name, value in sorted(self.module.state_dict().items()):
             if isinstance(value, Tensor):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -105,12 +132,24 @@ class Classifier:
         return tuple(low), tuple(high)
 
     def logits(self, batch: Tensor) -> Tensor:
-        """(B, C, H, W) on any device -> logits (B, K). Raises ModelError when the model answers otherwise."""
-        return as_logits(self.module(batch.to(self.device)))
+        """(B, C, H, W) on any device -> logits (B, K).
+
+        Raises:
+            InputRefused: the model fails on these images.
+            ModelError: it answers with something else.
+        """
+        held = next(self.module.parameters(), batch)
+        try:
+            answer = self.module(batch.to(held.device, held.dtype if held.is_floating_point() else batch.dtype))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise InputRefused(
+                "the model fails on an image", got=f"shape {tuple(batch.shape[1:])}: {type(error).__name__}: {error}"
+            ) from error
+        return as_logits(answer)
 
     def _dry_run(self) -> Tensor:
         with borrowed(self.module), torch.no_grad():
-            return self.logits(self.transform(Image.new("RGB", (256, 256), "grey"))[None])
+            return self.logits(self.image(Image.new("RGB", (64, 64), "grey"))[None])
 
 
 def as_logits(answer: Any) -> Tensor:
@@ -120,6 +159,11 @@ def as_logits(answer: Any) -> Tensor:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(answer).__name__
         raise ModelError("the model does not answer with logits", got=got, rule="expected a tensor (B, classes)")
     return logits
+
+
+def best_device() -> torch.device:
+    """The first GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(
@@ -197,8 +241,7 @@ _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 def plain_transform(module: nn.Module) -> Transform:
     """Pictures unresized in [0, 1], grey or RGB as the first layer takes them. Raises ModelError for other
     channels."""
-    first = next((m for m in module.modules() if _has_own_weights(m)), None)
-    channels = _channels(first)
+    channels = _channels(first_weighted(module))
     if channels not in _MODES:
         raise ModelError(
             "no picture has that many channels",
@@ -207,6 +250,10 @@ def plain_transform(module: nn.Module) -> Transform:
             remedy="Return a pair (module, transform)",
         )
     return Pixels(_MODES[channels])
+
+
+def first_weighted(module: nn.Module) -> nn.Module | None:
+    return next((m for m in module.modules() if _has_own_weights(m)), None)
 
 
 def _channels(first: nn.Module | None) -> int:

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit import attribution, corpora, correction, groups, models, ranking, report, spray
-from klarsicht.audit.analysis import Analysis, head_weight
+from klarsicht.audit import attribution, corpora, correction, groups, models, ranking, report
+from klarsicht.audit.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
 from klarsicht.audit.attribution import Attribution
 from klarsicht.audit.corpora import Corpus
-from klarsicht.audit.correction import Correction
+from klarsicht.audit.correction import Audited, Correction
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.groups import Group
 from klarsicht.audit.illustration import Illustrator
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.ranking import Ranking
-from klarsicht.audit.relevance import METHODS
-from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.audit.observation import Observation
+from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.audit.relevance import METHODS, Relevance
+from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.ground.errors import CorpusError, InputError, ModelError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.store import RunStore
 
 SCREENED = 25  # targets in a work unit of a screening
@@ -48,25 +49,33 @@ class Audit:
         check_names(settings)
         corpus = corpora.open(settings.data)
         chosen = corpus.select(split=settings.split) if settings.split else corpus
-        return cls(settings, chosen, classifier or models.load(settings.model))
+        audit = cls(settings, chosen, classifier or models.load(settings.model, device=models.best_device()))
+        if "concept" in settings.metric and not settings.maps:
+            head_weight_or_refusal(head_weight(audit.classifier))
+        return audit
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Output of the model for each label. Labels matter only where they choose the target."""
+        """Output of the model for each label; where labels do not choose the target, the model need not know them."""
         labels = self.corpus.classes
         if self.settings.class_map is not None:
             return class_map(Path(self.settings.class_map), labels, self.classifier.n_classes)
-        if self.settings.target == "label":
+        try:
             return models.label_indices(labels, self.classifier)
-        known = {name: i for i, name in enumerate(self.classifier.classes or ())}
-        return {label: known[label] for label in labels if label in known}
+        except CorpusError:
+            if self.settings.target == "label":
+                raise
+            known = {name: i for i, name in enumerate(self.classifier.classes or ())}
+            return {label: known[label] for label in labels if label in known}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """What each output is called: the label that maps to it, else the model's own name, else its number."""
         given = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
-        by_output = {output: label for label, output in self.index.items()}
-        return tuple(by_output.get(i, name) for i, name in enumerate(given))
+        by_output: dict[int, list[str]] = {}
+        for label, output in sorted(self.index.items()):
+            by_output.setdefault(output, []).append(label)
+        return tuple(" / ".join(by_output.get(i, [name])) for i, name in enumerate(given))
 
     @property
     def targets(self) -> NDArray[np.int64]:
@@ -81,7 +90,7 @@ class Audit:
         """What is analysed together, by target."""
         target = self.settings.target
         if target == "label":
-            return groups.by_label(self.corpus.labels, self.index, usable)
+            return groups.by_label(self.targets, self.names, usable)
         if target == "predicted":
             return groups.by_prediction(predicted, self.names, usable)
         if target == "all":
@@ -92,16 +101,16 @@ class Audit:
 def check_names(settings: AuditSettings) -> None:
     """Metrics and method are known, and maps exist for what is asked."""
     for metric in settings.metric:
-        if metric not in spray.METRICS:
-            raise unknown_name("metric", metric, spray.METRICS)
-    if settings.method not in METHODS:
-        raise unknown_name("relevance method", settings.method, METHODS)
-    if settings.screens and "euclidean" in settings.metric:
+        if metric not in METRICS:
+            raise unknown_name("metric", metric, METRICS)
+    if settings.method not in (*METHODS, HEAD_RELEVANCE):
+        raise unknown_name("relevance method", settings.method, (*METHODS, HEAD_RELEVANCE))
+    if not settings.maps and "euclidean" in settings.metric:
         raise UsageError(
-            "pixel maps explain one class",
-            got="metric euclidean with target all",
-            rule="all classes at once are compared by head relevance",
-            remedy="Use --metric concept, or name one class as --target.",
+            "the metric euclidean compares pixel maps",
+            got=f"target {settings.target}, method {settings.method}",
+            rule="maps explain one class for each image, by a method that makes maps",
+            remedy="Use --metric concept, or name one class as --target and another --method.",
         )
 
 
@@ -162,25 +171,51 @@ def opened(audit: Audit, out: str | Path) -> RunStore:
     """The run folder, new or begun before; refuses one made with other settings, data or model."""
     settings = audit.settings.model_dump(mode="json", exclude={"data"})
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
-    return RunStore.create(out, settings=settings, identity=identity, index=audit.index)
+    device = audit.classifier.device.type
+    return RunStore.create(out, settings=settings, identity=identity, index=audit.index, device=device)
 
 
 def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
     """The relevance of every image, unit by unit."""
-    work = Attribution(store, audit.corpus, audit.settings, audit.targets, own)
+    here = audit.classifier if own is not None or workers == 1 else None
+    work = Attribution(store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, here)
     units = partition(len(audit.corpus), audit.settings.unit)
-    if not store.has_table("corpus"):
+    if not store.has_array("logits"):
         prepare(audit, store, work)
+    store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
+    store.write_table("corpus", audit.corpus.to_table())
     _run(audit, store, work, attribution.STEP, units, workers, "relevance")
 
 
 def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
-    """Tries one image, makes the arrays, and writes down the corpus: the table last, for it says that all is ready."""
+    """Tries one image before hours are spent, and makes the arrays; logits last, for they say that all are there.
+
+    Raises:
+        ModelError: one output only, or a last layer that does not give the logits.
+    """
     n, unit = len(audit.corpus), audit.settings.unit
-    for name, values in attribution.probe(work, range(n)).items():
-        store.create_array(name, (n, *values.shape[1:]), values.dtype, unit)
-    store.update_manifest(data=audit.settings.data, names=list(audit.names), left_out=audit.corpus.left_out)
-    store.write_table("corpus", audit.corpus.to_table())
+    tried = attribution.probe(work, range(n))
+    check_logits(audit.classifier, tried)
+    arrays = attribution.arrays_of(tried)
+    store.update_manifest(left_out=audit.corpus.left_out)
+    for name in sorted(arrays, key=lambda name: name == "logits"):
+        store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit)
+
+
+def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None:
+    """Refuses a network whose logits are not what an audit takes them for."""
+    outputs, weight = tried.logits.shape[1], head_weight(classifier)
+    if outputs < 2:
+        raise ModelError(
+            "a network with one output", got=f"logits of shape (B, {outputs})", rule="one logit for each class",
+            remedy="Return two logits: (-y, y) for a single logit y.",
+        )  # fmt: skip
+    if weight is not None and (len(weight) != outputs or weight.shape[1] != tried.features.shape[1]):
+        raise ModelError(
+            f"the last fully connected layer, {classifier.head}, does not give the logits",
+            got=f"weights {weight.shape} and {outputs} logits",
+            rule="logits = features @ weights.T + bias",
+        )
 
 
 def analyse(audit: Audit, store: RunStore, workers: int) -> None:
@@ -235,7 +270,7 @@ def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
 
 def clean(
     run: str | Path, name: str, *, method: str = "project", layer: str | None = None, seed: int = 0,
-    classifier: Classifier | None = None,
+    data: str | None = None, classifier: Classifier | None = None,
 ) -> tuple[Correction, Path]:  # fmt: skip
     """Corrects the audited model for the suspect cluster of a class; returns the table and the saved correction.
 
@@ -245,14 +280,21 @@ def clean(
     """
     store = RunStore.open(run)
     entry = ranking.read(store).of(name)
-    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": store.manifest["data"]})
+    if method not in correction.METHODS:
+        raise unknown_name("correction", method, correction.METHODS)
+    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
     audit = Audit.of(settings, classifier)
     unchanged(audit, store)
     with store.lock():
-        corrected = correction.correct(
-            store, audit.corpus, audit.classifier, entry, method=method, layer=layer, seed=seed
-        )
+        corrected = correction.correct(audited(audit, store, entry), entry, method=method, layer=layer, seed=seed)
         return corrected, corrected.save(store)
+
+
+def audited(audit: Audit, store: RunStore, entry: Entry) -> Audited:
+    """What a class of the run was audited on."""
+    (group,) = (g for g in analyses(audit, store)[entry.metric].groups if g.target == entry.target)
+    labels = np.array([audit.index.get(label, -1) for label in audit.corpus.labels])
+    return Audited(audit.corpus, audit.classifier, group, labels)
 
 
 def unchanged(audit: Audit, store: RunStore) -> None:

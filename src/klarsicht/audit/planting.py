@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from klarsicht.audit.corpora import Corpus, decode_rows
+from klarsicht.ground.disk import writing
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.seeding import generator
 
 Pixels = NDArray[np.uint8]
 Strokes = tuple[tuple[float, float, float, float], ...]
@@ -197,15 +199,20 @@ def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, sha
         InputError: `out` is a folder with something in it.
     """
     artifact = plant(kind)
-    chosen = _chosen(corpus, label, share, np.random.default_rng([seed, 0]))
-    if out.exists() and any(out.iterdir()):
+    chosen = _chosen(corpus, label, share, generator(seed, "plant"))
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")
-    (out / "images").mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        return _planted(corpus, out, artifact, chosen, seed)
+
+
+def _planted(corpus: Corpus, out: Path, artifact: Plant, chosen: set[int], seed: int) -> Truth:
     lines: list[list[str]] = []
     for row, picture in decode_rows(corpus, range(len(corpus))):
         if isinstance(picture, Image.Image):
             pixels = np.asarray(picture)
-            planted = artifact(pixels, np.random.default_rng([seed, 1, row])).pixels if row in chosen else pixels
+            planted = artifact(pixels, generator(seed, "artifact", row)).pixels if row in chosen else pixels
             name = f"images/{row:07d}.png"
             Image.fromarray(planted).save(out / name)
             extra = [(column[row] or "") if column else "" for column in (corpus.sources, corpus.splits)]

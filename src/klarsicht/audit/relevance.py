@@ -21,7 +21,7 @@ from klarsicht.audit.models import Classifier, checked_targets
 from klarsicht.audit.pooling import pooled
 from klarsicht.audit.propagation import Recorder
 from klarsicht.audit.taps import Tap, late_layer, over_space
-from klarsicht.ground.errors import ModelError, UsageError, unknown_name
+from klarsicht.ground.errors import InputRefused, ModelError, UsageError, unknown_name
 
 METHODS = (*PROPAGATIONS, *GRADIENTS)
 """Every method by name: three composites of relevance propagation, then the gradient methods."""
@@ -218,6 +218,13 @@ class Explainer:
             with torch.no_grad():
                 with watched_norms(self.classifier.module) as norms:
                     plain = self.classifier.logits(x[:1])
+                if not torch.equal(plain.nan_to_num(), self.classifier.logits(x[:1]).nan_to_num()):
+                    raise ModelError(
+                        "the network answers differently each time",
+                        got="two runs on one image that differ",
+                        rule="evaluation is deterministic",
+                        remedy="Write dropout as a module, or give it training=self.training",
+                    )
                 plan = composite(self.method, self.classifier.box)
                 self._recorder = self._stack.enter_context(installed(self.classifier.module, plan, norms))
                 _same(plain, self.classifier.logits(x[:1]))
@@ -279,7 +286,7 @@ class _Seen:
 def _same(plain: Tensor, canonised: Tensor) -> None:
     """Merged norms and named additions must not change the function. Raises ModelError."""
     if not plain.isfinite().all():
-        raise ModelError("the model answers with logits that are no numbers", got="nan or inf")
+        raise InputRefused("the model answers with logits that are no numbers", got="nan or inf")
     apart = float((plain - canonised).abs().max() / plain.abs().max().clamp(min=1e-30))
     if not apart < 1e-3:
         raise ModelError(

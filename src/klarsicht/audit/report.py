@@ -66,7 +66,7 @@ def write(run: str | Path | RunStore) -> Path:
         loader=PackageLoader("klarsicht.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = pages.get_template("report.html.j2").render(**contents(store))
-    store.write_bytes(PAGE, page.encode())
+    store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
 
 

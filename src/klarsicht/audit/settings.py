@@ -8,6 +8,7 @@ from pydantic import Field
 
 from klarsicht.ground.config import Settings
 
+HEAD_RELEVANCE = "HeadRelevance"  # the method without propagation: any network with a linear head, and no maps
 Metrics = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -20,7 +21,7 @@ class AuditSettings(Settings):
         target: whose evidence is explained: `label` and `predicted` audit each class on its own images; the name
             of one class screens the whole corpus for it; `all` screens the whole corpus for every class.
         metric: what compares two images; names of `audit.spray.METRICS`.
-        method: how relevance is computed; names of `audit.composites`.
+        method: how relevance is computed: a name of `audit.relevance.METHODS`, or `HeadRelevance`: no maps.
         class_map: a CSV with columns label,index where labels are not the model's own names.
         split: only images of this split of the manifest.
         map_side: G, the side of stored relevance maps.
@@ -45,9 +46,14 @@ class AuditSettings(Settings):
     batch: Annotated[int, Field(ge=1)] = 16
     unit: Annotated[int, Field(ge=1)] = 256
     threads: Annotated[int, Field(ge=1)] = 1
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @property
     def screens(self) -> bool:
         """Whether every image is looked at for every class, so that no single class has a map."""
         return self.target == "all"
+
+    @property
+    def maps(self) -> bool:
+        """Whether each image gets a relevance map."""
+        return not self.screens and self.method != HEAD_RELEVANCE

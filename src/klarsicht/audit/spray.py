@@ -23,14 +23,6 @@ from klarsicht.numerics.spectral import Embedding, affinity, embed
 Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
-# What compares two images: (what is compared, under which distance of numerics.neighbours). `features` needs no
-# relevance at all: it is the baseline that relevance has to beat.
-METRICS: dict[str, tuple[str, str]] = {
-    "euclidean": ("maps", "euclidean"),
-    "concept": ("head relevance", "concept"),
-    "features": ("penultimate features", "concept"),
-}
-
 WHOLE = 0.95  # share of a cluster that a larger one must hold to stand for it
 FEWEST = 20  # images a class must have: below, a cluster of five would be a quarter of it
 
@@ -117,13 +109,13 @@ def embedding(
     groups = evidence.sources if evidence.repeated else None
     if groups is not None:
         normalised = centre_by_group(normalised, groups)
-    graph = neighbour_graph(normalised, distance, min(neighbours, _room(evidence)), groups=groups)
+    graph = neighbour_graph(normalised, distance, min(neighbours, room(evidence.sources)), groups=groups)
     return embed(affinity(graph), min(dimensions, len(features) - 1), seed)
 
 
-def _room(evidence: Evidence) -> int:
+def room(sources: NDArray[np.integer[Any]]) -> int:
     """How many neighbours every row may have: all rows but those of the largest source."""
-    return len(evidence.sources) - int(np.unique(evidence.sources, return_counts=True)[1].max())
+    return len(sources) - int(np.unique(sources, return_counts=True)[1].max())
 
 
 def by_absolute_sum(X: Floats) -> Floats:

@@ -112,13 +112,14 @@ def clean(
     name: Annotated[str, typer.Option("--class", help="The class to relieve of its suspect cluster.")],
     method: Annotated[str, typer.Option(help="The correction: project.")] = "project",
     layer: Annotated[str | None, typer.Option(help="Correct the input of this layer. [the last block]")] = None,
+    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the halves and the controls.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the suspect cluster of a class; prints before and after beside controls."""
     from klarsicht.audit import pipeline
 
-    corrected, path = pipeline.clean(run, name, method=method, layer=layer, seed=seed)
+    corrected, path = pipeline.clean(run, name, method=method, layer=layer, seed=seed, data=data)
     if as_json:
         typer.echo(json.dumps(corrected.to_json(), indent=2))
     else:

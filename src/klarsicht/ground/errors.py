@@ -6,6 +6,7 @@
     │   ├── ImageError                3    one image cannot be decoded (a corpus skips, counts and names it)
     │   └── CorpusError               3    no usable images, or labels the model does not know
     ├── ModelError                    4    the model cannot be loaded or explained
+    │   ├── InputRefused              4    the model fails on an image (a corpus skips, counts and names it)
     │   ├── UnsupportedLayer          4    a layer without a relevance rule
     │   └── NotConserving             4    relevance appears or vanishes that no formula accounts for
     ├── StoreError                    5    the run folder
@@ -68,6 +69,10 @@ class CorpusError(InputError):
 
 class ModelError(KlarsichtError):
     exit_code = 4
+
+
+class InputRefused(ModelError):
+    pass
 
 
 class UnsupportedLayer(ModelError):

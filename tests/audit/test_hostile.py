@@ -1,0 +1,221 @@
+"""Models and corpora as people have them: what is refused in one line, what is left out by name, what just works."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.audit.conftest import Marked, network, picture, write_corpus
+from torch import nn
+from torchvision.transforms.functional import to_tensor
+
+from klarsicht.audit import models, pipeline, ranking
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import InputError, ModelError, UsageError
+
+
+def audit(tmp_path, model, data="data", run="run", classes=None, **changes):
+    options = {"neighbours": 6, "unit": 25, "batch": 7} | changes
+    settings = AuditSettings(model="object", data=str(tmp_path / data), **options)
+    return pipeline.run(settings, tmp_path / run, classifier=models.load(model, classes=classes))
+
+
+def skipped(store):
+    keys = store.table("corpus")["key"].to_pylist()
+    return {keys[line["row"]]: line["skipped"] for line in store.table("images").to_pylist() if line["skipped"]}
+
+
+class Attend(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(3, 1, batch_first=True)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.head(self.attend(tokens, tokens, tokens)[0].mean(1))
+
+
+@pytest.mark.parametrize("changes", [{"target": "all"}, {"method": "HeadRelevance"}])
+def test_attention_can_be_audited_by_head_relevance(tmp_path, changes):
+    write_corpus(tmp_path / "data", per_class=25)
+    store = audit(tmp_path, Attend().eval(), **changes)
+    assert len(ranking.read(store)) == 3
+    assert (store.path / "report.html").is_file()
+    assert not store.has_array("maps")
+
+
+def test_head_relevance_without_maps_ranks_as_with_them(tmp_path):
+    write_corpus(tmp_path / "data")
+    with_maps = ranking.read(audit(tmp_path, network(), run="maps"))
+    without = ranking.read(audit(tmp_path, network(), run="none", method="HeadRelevance"))
+    assert [(e.name, e.rows) for e in with_maps] == [(e.name, e.rows) for e in without]
+    np.testing.assert_allclose([e.z for e in with_maps], [e.z for e in without], rtol=1e-5)
+
+
+def test_grey_pictures_reach_a_colour_model_in_colour(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    for i in range(5):
+        Image.new("L", (12, 12), 40 * i).save(tmp_path / "data" / "a" / f"grey{i}.png")
+    assert skipped(audit(tmp_path, (network(), to_tensor))) == {}
+
+
+class FixedSize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(3 * 12 * 12, 3)
+
+    def forward(self, x):
+        return self.head(self.flatten(x))
+
+
+def test_images_that_the_model_refuses_are_left_out_by_name_and_take_no_others_with_them(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    Image.new("RGB", (40, 40)).save(tmp_path / "data" / "a" / "big.png")
+    left_out = skipped(audit(tmp_path, FixedSize().eval()))
+    assert set(left_out) == {"a/big.png"}
+    assert "40" in left_out["a/big.png"]
+
+
+def test_images_smaller_than_the_maps_are_left_out_and_larger_ones_are_not(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "a" / "small.png")
+    Image.new("RGB", (70, 50), "red").save(tmp_path / "data" / "a" / "large.png")
+    store = audit(tmp_path, network())
+    assert set(skipped(store)) == {"a/small.png"}
+    assert store.array("maps").shape[1:] == (12, 12)
+
+
+def test_a_model_that_fails_on_every_image_is_told_in_one_line(tmp_path):
+    write_corpus(tmp_path / "data", per_class=3)
+    with pytest.raises(InputError, match="the model fails on an image"):
+        audit(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(7, 3)).eval())
+
+
+def test_a_double_precision_model_works(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    assert len(ranking.read(audit(tmp_path, network().double()))) == 3
+
+
+def test_a_picture_with_numbers_that_are_not_finite_is_left_out(tmp_path):
+    def standardised(image):
+        pixels = to_tensor(image)
+        return (pixels - pixels.mean()) / pixels.std()  # 0 / 0 for a picture of one colour
+
+    write_corpus(tmp_path / "data", per_class=25)
+    Image.new("RGB", (12, 12), "black").save(tmp_path / "data" / "c" / "uniform.png")
+    store = audit(tmp_path, (network(), standardised))
+    assert set(skipped(store)) == {"c/uniform.png"}
+
+
+class HeadFirst(nn.Module):
+    """The head is written down first, and a hidden dense layer last."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+        self.hidden = nn.Linear(3, 5)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.hidden(x.mean((2, 3)))))
+
+
+def test_the_head_is_the_layer_that_runs_last(tmp_path):
+    assert models.load(HeadFirst().eval()).head == "head"
+    write_corpus(tmp_path / "data", per_class=25)
+    store = audit(tmp_path, HeadFirst().eval(), target="all")
+    assert store.array("features").shape == (75, 5)
+
+
+def test_one_output_is_refused_and_a_dropout_that_never_rests_is_named(tmp_path):
+    write_corpus(tmp_path / "data", per_class=3)
+    with pytest.raises(ModelError, match="one output"):
+        audit(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(432, 1)).eval(), target="predicted")
+
+    class Restless(Marked):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    with pytest.raises(ModelError, match="differently each time"):
+        audit(tmp_path, Restless().eval(), run="restless")
+
+
+def test_screening_without_a_linear_head_is_refused_before_any_work(tmp_path):
+    write_corpus(tmp_path / "data", per_class=3)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with pytest.raises(UsageError, match="no head relevance"):
+        audit(tmp_path, net, target="all")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_from_one_source_and_a_class_of_copies_are_skipped_by_name(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    for i in range(25):
+        Image.new("RGB", (12, 12), "red").save(tmp_path / "data" / "c" / f"{i:03d}.png")
+    lines = ["path,label,source"]
+    lines += [
+        f"{p.relative_to(tmp_path)},{p.parent.name},{'one' if p.parent.name == 'a' else ''}"
+        for p in sorted((tmp_path / "data").rglob("*.png"))
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    store = audit(tmp_path, network(), data="all.csv", classes=["a", "b", "c"])
+    assert [e.name for e in ranking.read(store)] == ["b"]
+    page = (store.path / "report.html").read_text()
+    assert "of one source" in page
+    assert "distinct image" in page
+
+
+def test_labels_of_one_output_are_one_class_and_none_vanishes(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,1\n")
+    store = audit(tmp_path, network(), class_map=str(tmp_path / "map.csv"))
+    assert {e.name: e.n for e in ranking.read(store)} == {"a": 25, "b / c": 50}
+
+
+def test_one_class_is_screened_by_its_folder_name(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    store = audit(tmp_path, network(), target="b")
+    assert [e.name for e in ranking.read(store)] == ["b"]
+
+
+def test_another_transform_is_another_model():
+    half = models.load((network(), lambda p: to_tensor(p) / 2))
+    whole = models.load((network(), to_tensor))
+    assert half.identity != whole.identity
+    assert whole.identity == models.load((network(), to_tensor)).identity
+
+
+def test_a_corpus_that_moved_is_cleaned_where_it_is_now(tmp_path):
+    write_corpus(tmp_path / "data")
+    classifier = models.load(network(), classes=["a", "b", "c"])
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6)
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    moved = str(tmp_path / "moved")
+    pipeline.clean(tmp_path / "run", "b", layer="last", data=moved, classifier=classifier)
+    pipeline.run(settings.merged(data=moved), tmp_path / "run", classifier=classifier)
+    assert all(Path(path).is_file() for path in ranking.read(tmp_path / "run")[0].members)
+
+
+def test_a_negative_seed_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="seed"):
+        AuditSettings.from_mapping({"model": "x", "data": "y", "seed": -1})
+
+
+def test_a_file_name_that_is_no_text_is_reported_all_the_same(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    place = bytes(tmp_path / "data") + b"/\xff\xfe"
+    import os
+
+    os.mkdir(place)  # noqa: PTH102 - a name that pathlib would have to decode
+    assert (audit(tmp_path, network(), classes=["a", "b", "c"]).path / "report.html").is_file()
+
+
+def test_a_dangling_link_is_left_out_by_name(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    picture(0, False, np.random.default_rng(0)).save(tmp_path / "gone.png")
+    (tmp_path / "data" / "a" / "link.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "gone.png").unlink()
+    assert "a/link.png" in skipped(audit(tmp_path, network()))
