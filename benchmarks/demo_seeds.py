@@ -1,6 +1,6 @@
 """`klarsicht demo` over several seeds: rank of "carton", F1, uplift before and after, agreement; every run reported.
 
-    python benchmarks/demo_seeds.py --seeds 5
+python benchmarks/demo_seeds.py --seeds 5
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     print(
-        "| seed | rank | z | next class, its z | F1 | baseline rank / F1 | uplift before | projected | random direction "
-        "| wrong cluster | agreement (95 %) | s |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+        "| seed | rank | z | next class, its z | F1 | baseline rank / F1 | uplift before | projected "
+        "| random direction | wrong cluster | agreement (95 %) | s |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     )
     stories = []
     for seed in range(asked.seeds):
@@ -52,7 +52,8 @@ def main() -> None:
     f1 = [story["audit"]["f1"] for story in stories]
     after = [e["uplift"] for story in stories for e in story["effects"] if e["correction"] == "project"]
     print(f"\nmedian rank {statistics.median(s['audit']['rank'] for s in stories)}, ", end="")
-    print(f"F1 median {statistics.median(f1):.2f} worst {min(f1):.2f}, uplift after median {statistics.median(after):.2f}")
+    print(f"F1 median {statistics.median(f1):.2f}, worst {min(f1):.2f}; ", end="")
+    print(f"uplift after: median {statistics.median(after):.2f}")
     if asked.json:
         asked.json.write_text(json.dumps(stories, indent=2))
 
