@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from klarsicht.burst.fusion import KernelField
-from klarsicht.burst.heads import Seen, gaussians, resting, sums
+from klarsicht.burst.heads import Features, KernelHead, Seen, Shape, UnitHead, gaussians, resting
 from klarsicht.burst.network import COLOURS, PRESETS, Network, NetworkSettings, build, linear, stabilised, upsampled
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.noise import NoiseLevel
@@ -110,10 +110,15 @@ def test_light_is_neither_made_nor_lost_at_the_taps():
 
 
 @pytest.mark.parametrize("spec", [KernelSpec((1, 3)), KernelSpec((3, 5), separable=False, averaged=False)])
-def test_sums_are_what_white_frames_become(spec):
-    taps = torch.randn(1, 2 * spec.taps, 1, 1).expand(-1, -1, 6, 6)
-    white = apply_kernels(taps, torch.ones(1, 2, 1, 12, 12), spec).each[0, :, 0, 6, 6]
-    assert torch.allclose(sums(taps, spec)[0, :, 3, 3], white, atol=1e-4)
+def test_sums_are_what_white_frames_become_and_dividing_by_them_changes_nothing_else(spec):
+    head, free = (Head(Shape(6, 6, 2, 1, 1.0), spec) for Head in (UnitHead, KernelHead))
+    torch.nn.init.normal_(head.taps.weight, std=0.2)
+    free.load_state_dict(head.state_dict())
+    f = torch.rand(1, 6, 1, 1).expand(-1, -1, 6, 6)
+    features, white = Features(f, f), Seen(torch.ones(1, 2, 1, 12, 12), torch.ones(1, 2), torch.ones(1, 2, 1, 1, 1))
+    middle = free(features, white).each[0, :, 0, 6, 6]
+    assert torch.allclose(head.sums(f)[0, :, 3, 3], middle, atol=1e-4)
+    assert torch.allclose(head(features, white).each[0, :, 0, 6, 6], middle / middle.mean(), atol=1e-4)
 
 
 @pytest.mark.parametrize("preset", ["mkpn", "bpn", "swift"])

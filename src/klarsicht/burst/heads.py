@@ -6,11 +6,12 @@ Axes: B bursts, N frames, C channels, H W pixels, h w taps at half the resolutio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_shuffle
+from torch.nn.functional import conv2d, interpolate, pixel_shuffle
 
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.windows.door import Filtered, apply_kernels, merge
@@ -67,15 +68,24 @@ class Shape:
     width: float
 
 
+class Linear(nn.Conv2d):
+    """A 1 x 1 layer that begins near its bias."""
+
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, bias: Tensor) -> None:
+        super().__init__(inputs, len(bias), 1)
+        nn.init.normal_(self.weight, std=1e-2)
+        self.bias = nn.Parameter(bias)
+
+
 class KernelHead(nn.Module):
     """A linear 1 x 1 layer gives the taps, at half the resolution: it commutes with the upsampling that follows."""
 
     def __init__(self, shape: Shape, spec: KernelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.taps = nn.Conv2d(shape.fine, shape.frames * spec.taps, 1)
-        nn.init.normal_(self.taps.weight, std=1e-2)
-        self.taps.bias = nn.Parameter(resting(spec).repeat(shape.frames))
+        self.taps = Linear(shape.fine, resting(spec).repeat(shape.frames))
 
     def kernels(self, features: Features, seen: Seen) -> Kernels:
         return Kernels(self.taps(features.fine), seen.frames, self.spec, seen.valid)
@@ -99,8 +109,21 @@ class UnitHead(KernelHead):
 
     def kernels(self, features: Features, seen: Seen) -> Kernels:
         taps = self.taps(features.fine)
-        total = merge(sums(taps, self.spec), seen.valid)[:, None].clamp_min(self.LEAST).to(taps.dtype)
-        return Kernels(torch.where(self.get_buffer("scaled"), taps / total, taps), seen.frames, self.spec, seen.valid)
+        s = merge(self.sums(features.fine), seen.valid)[:, None].clamp_min(self.LEAST)
+        unit = torch.where(self.get_buffer("scaled"), taps * (1 / s).to(taps.dtype), taps)
+        return Kernels(unit, seen.frames, self.spec, seen.valid)
+
+    def sums(self, f: Tensor) -> Tensor:
+        """(B, N, h, w): the sum of the weights of each kernel, sum_K (sum a_K) (sum b_K) or sum_K sum k_K.
+
+        From the features, in which the sums of the taps are linear as the taps are.
+        """
+        W = self.taps.weight.reshape(-1, self.spec.taps, f.shape[1])
+        b = self.taps.bias.reshape(-1, self.spec.taps)
+        weight, bias = (torch.stack([run.sum(1) for run in x.split(self.spec.lengths, 1)], 1) for x in (W, b))
+        runs = conv2d(f, weight.flatten(0, 1)[..., None, None], bias.flatten()).float()
+        parts = runs.unflatten(1, (len(W), -1, len(self.spec.sizes))).unbind(2)  # type: ignore[no-untyped-call]
+        return reduce(torch.mul, parts).sum(2) * self.spec.gain
 
 
 class BasisHead(nn.Module):
@@ -170,16 +193,6 @@ def resting(spec: KernelSpec) -> Tensor:
     taps = torch.zeros(spec.taps)
     taps[[first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]] = 1.0
     return taps
-
-
-def sums(taps: Tensor, spec: KernelSpec) -> Tensor:
-    """(B, N, h, w), in float32: the sum of the weights of each kernel, sum_K (sum a_K) (sum b_K) or sum_K sum k_K."""
-    runs = taps.unflatten(1, (-1, spec.taps)).float().split(spec.lengths, 2)
-    each = [run.sum(2) for run in runs]
-    if spec.separable:
-        columns, rows = each[: len(spec.sizes)], each[len(spec.sizes) :]
-        each = [a * b for a, b in zip(columns, rows, strict=True)]
-    return torch.stack(each).sum(0) * spec.gain
 
 
 def gaussians(count: int, side: int) -> Tensor:
