@@ -120,9 +120,8 @@ class UnitHead(KernelHead):
         """
         W = self.taps.weight.reshape(-1, self.spec.taps, f.shape[1])
         b = self.taps.bias.reshape(-1, self.spec.taps)
-        weight, bias = (
-            torch.stack([run.sum(1) for run in torch.split(x, list(self.spec.lengths), 1)], 1) for x in (W, b)
-        )
+        lengths = list(self.spec.lengths)
+        weight, bias = (torch.stack([run.sum(1) for run in torch.split(x, lengths, 1)], 1) for x in (W, b))
         runs = conv2d(f, weight.flatten(0, 1)[..., None, None], bias.flatten()).float()
         parts = runs.reshape(len(f), len(W), -1, len(self.spec.sizes), *f.shape[-2:]).unbind(2)
         total: Tensor = reduce(torch.mul, parts).sum(2) * self.spec.gain
