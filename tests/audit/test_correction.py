@@ -45,8 +45,9 @@ def classifier():
 
 def test_the_projection_takes_the_mark_away_and_the_controls_do_not(classifier):
     fit, show = sample(seed=0), sample(seed=1)
-    tried = {"nothing": None, "project": correction.project(classifier, fit, "last")}
-    tried |= correction.controls(classifier, fit, "last", np.random.default_rng(0))
+    a = correction.pooled_inputs(classifier, fit.images, "last")
+    tried = {"nothing": None, "project": correction.project(a, fit, "last")}
+    tried |= correction.controls(a, fit, "last", np.random.default_rng(0))
     by_name = {o.correction: o for o in correction.compare(classifier, show, 0, tried)}
     assert by_name["nothing"].shift == pytest.approx(1.0, abs=0.1)  # half of 2: the centred logit of two classes
     assert abs(by_name["project"].shift) < 0.05
@@ -57,7 +58,8 @@ def test_the_projection_takes_the_mark_away_and_the_controls_do_not(classifier):
 
 def test_the_model_is_bit_equal_afterwards(classifier):
     before = {k: v.clone() for k, v in classifier.module.state_dict().items()}
-    correction.compare(classifier, sample(), 0, {"project": correction.project(classifier, sample(), "last")})
+    a = correction.pooled_inputs(classifier, sample().images, "last")
+    correction.compare(classifier, sample(), 0, {"project": correction.project(a, sample(), "last")})
     assert all(torch.equal(before[k], v) for k, v in classifier.module.state_dict().items())
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in classifier.module.modules())
 

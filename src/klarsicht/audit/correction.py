@@ -108,9 +108,8 @@ def _batches(images: Images) -> Iterator[Images]:
             start = i
 
 
-def project(classifier: Classifier, sample: Sample, layer: str) -> Projection:
-    """The projection along the pattern of the members (P-ClArC)."""
-    a = pooled_inputs(classifier, sample.images, layer)
+def project(a: Floats, sample: Sample, layer: str) -> Projection:
+    """The projection along the pattern of the members (P-ClArC); a (n, C) are `pooled_inputs` of the layer."""
     v = clarc.pattern_direction(a, sample.member, sample.sources)
     return Projection(layer, v.astype(np.float32), a[~sample.member].mean(0).astype(np.float32))
 
@@ -118,9 +117,8 @@ def project(classifier: Classifier, sample: Sample, layer: str) -> Projection:
 METHODS = {"project": project}
 
 
-def controls(classifier: Classifier, sample: Sample, layer: str, rng: np.random.Generator) -> dict[str, Projection]:
+def controls(a: Floats, sample: Sample, layer: str, rng: np.random.Generator) -> dict[str, Projection]:
     """Corrections that must not help: a random direction, and the pattern of as many images chosen at random."""
-    a = pooled_inputs(classifier, sample.images, layer)
     z = a[~sample.member].mean(0).astype(np.float32)
     wrong = clarc.pattern_direction(a, rng.permutation(sample.member), sample.sources)
     return {
@@ -249,8 +247,9 @@ def correct(
     classifier, rng = audited.classifier, generator(seed, "correction", entry.target)
     fit, show = halves(audited, entry, rng)
     layer = layer or clarc.correction_layer(classifier.module)
-    projection = METHODS[method](classifier, fit, layer)
-    tried = {"nothing": None, method: projection} | controls(classifier, fit, layer, rng)
+    a = pooled_inputs(classifier, fit.images, layer)
+    projection = METHODS[method](a, fit, layer)
+    tried = {"nothing": None, method: projection} | controls(a, fit, layer, rng)
     outcomes = compare(classifier, show, entry.target, tried)
     return Correction(entry, projection, tuple(outcomes), len(fit), len(show))
 

@@ -289,8 +289,9 @@ def corrections(
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
     )
-    tried = {"nothing": None, "project": correction.project(classifier, fit, layer)}
-    tried |= correction.controls(classifier, fit, layer, rng)
+    a = correction.pooled_inputs(classifier, fit.images, layer)
+    tried = {"nothing": None, "project": correction.project(a, fit, layer)}
+    tried |= correction.controls(a, fit, layer, rng)
     first = correction.logits(classifier, plain).argmax(1)
     return tuple(
         Effect.of(

@@ -29,7 +29,7 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
-SUSPECTS = 8  # classes a person will look at
+SUSPECTS = 6  # classes a person will look at
 PICTURES = 12  # members, and as many others, of each
 POINTS = 600  # of a scatter plot: t-SNE of more takes longer than people look
 

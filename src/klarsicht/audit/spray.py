@@ -4,7 +4,7 @@ Relevance -> k-nearest-neighbour graph -> normalised Laplacian -> smallest eigen
 Fisher's tau (Lapuschkin et al. 2019, Nature Communications 10:1096; Anders et al. 2019, arXiv 1912.11425).
 
 A large tau says that a group exists, not that the class uses it. So the suspect cluster is the one of largest tau
-*among those that raise the target*: the centred logit of its members lies above that of the other images.
+times its rise: the centred logit of its members lies above that of the other images, by many standard errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from klarsicht.numerics.spectral import Embedding, affinity, embed
 Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
-WHOLE = 0.95  # share of a cluster that a larger one must hold to stand for it
 FEWEST = 20  # images a class must have: below, a cluster of five would be a quarter of it
 
 
@@ -145,20 +144,17 @@ class Clustering:
         return cls(found, members, fisher_many(embedded.vectors, members))
 
     def suspect(self, evidence: Evidence) -> Suspect | None:
-        """The cluster of largest tau among those that raise the target; if none does, the one of largest tau.
+        """The cluster of largest tau x t among those that raise the target; if none does, the one of largest tau.
 
-        A part of a tight group may separate better than the group does; the group is what its images share. So the
-        cluster grows to the largest one that holds it, raises the target too, and has half its tau or more.
+        t is the rise in standard errors, z sqrt(n p (1 - p)): tau alone prefers the core of a group to the group.
         None when there is no cluster at all.
         """
         if not self.candidates:
             return None
-        tau = self.separability.tau
+        tau, share = self.separability.tau, self.separability.share
         shift, deviation = evidence.shifts(self.members)
-        best = int(np.lexsort((-tau, shift <= 0))[0])
-        holds = (self.members & self.members[best]).sum(1) >= WHOLE * self.members[best].sum()
-        alike = holds & ((shift > 0) == (shift[best] > 0)) & (tau >= tau[best] / 2)
-        best = int(np.argmax(np.where(alike, self.members.sum(1), 0)))
+        t = shift / np.maximum(deviation, 1e-9) * np.sqrt(self.members.shape[1] * share * (1 - share))
+        best = int(np.argmax(tau * t if (shift > 0).any() else tau))
         return Suspect(
             members=np.flatnonzero(self.members[best]),
             n=self.members.shape[1],
