@@ -30,7 +30,7 @@ from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
 SUSPECTS = 6  # classes a person will look at
-PICTURES = 12  # members, and as many others, of each
+PICTURES = 10  # members, and as many others, of each
 POINTS = 600  # of a scatter plot: t-SNE of more takes longer than people look
 
 
