@@ -175,7 +175,6 @@ def test_explorer_starts_without_torch():
     assert not HEAVY & imported(load_all(SOURCE, "explorer"), SOURCE)
 
 
-@pytest.mark.skipif(not (SOURCE / "__main__.py").exists(), reason="there is no command line yet")
 def test_help_answers_without_heavy_libraries():
     code = f"sys.argv = ['{PACKAGE}', '--help']; from {PACKAGE}.__main__ import main; main()"
     assert not (HEAVY | {"zarr", "pyarrow", "scipy"}) & imported(code, SOURCE)
