@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from klarsicht.burst.scenes import Geometry
-from klarsicht.burst.supply import POOL, Aligned, Once, Supply, number, variety
+from klarsicht.burst.supply import POOL, Aligned, Once, Supply, number, typical, variety
 from klarsicht.burst.synthesis import Recipe, kpn_noise
 from klarsicht.numerics.noise import NoiseLevel
 
@@ -45,6 +45,13 @@ def test_each_batch_serves_its_steps_and_never_two_in_a_row(uses):
     numbers = [number(step, uses) for step in range(2 * POOL * uses)]
     assert Counter(numbers) == dict.fromkeys(range(2 * POOL), uses)
     assert all(len(set(numbers[i : i + POOL])) == POOL for i in range(0, len(numbers), POOL))
+
+
+@pytest.mark.parametrize("uses", [1, 2, 4])
+def test_typical_steps_make_as_many_batches_as_a_long_run(uses):
+    steps = typical(uses)
+    assert len({number(step, uses) for step in steps}) / len(steps) == 1 / uses
+    assert len(set(steps)) == len(steps)
 
 
 def test_a_turned_batch_is_the_turned_picture_with_the_same_noise_levels():

@@ -22,7 +22,7 @@ def test_track_yields_the_items_and_a_short_step_is_silent(capsys, clock):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_long_step_in_a_log_is_two_lines(capsys, clock):
+def test_a_step_of_seconds_in_a_log_is_two_lines(capsys, clock):
     for _ in track(range(10), 10, "relevance"):
         clock[0] += 1
     out, err = capsys.readouterr()
@@ -31,6 +31,13 @@ def test_a_long_step_in_a_log_is_two_lines(capsys, clock):
         "relevance: 3 of 10, about 0:00:07 to go",
         "relevance: 10 of 10 in 0:00:10 (1.0/s)",
     ]
+
+
+def test_a_log_hears_of_a_day_of_work_every_ten_minutes(capsys, clock):
+    for _ in track(range(1440), 1440, "training"):
+        clock[0] += 60
+    done = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()[:-1]]
+    assert done == [1, *range(11, 1440, 11)]  # steps of a minute, so the first beyond ten more
 
 
 def test_a_resumed_step_counts_only_its_own_work_in_the_rate(capsys, clock):

@@ -26,7 +26,7 @@ from klarsicht.burst.motion import MOTIONS
 from klarsicht.burst.network import COLOURS, PRESETS, Network, NetworkSettings, among, build
 from klarsicht.burst.objectives import Annealing, total_loss
 from klarsicht.burst.scenes import Geometry, Light, scenes
-from klarsicht.burst.supply import TURNS, Aligned, Supply, variety
+from klarsicht.burst.supply import TURNS, Aligned, Supply, typical, variety
 from klarsicht.burst.synthesis import KINDS, NOISES, Recipe, SyntheticBurst
 from klarsicht.ground import fit, processors
 from klarsicht.ground.config import Settings
@@ -210,7 +210,8 @@ def affordable(network: Network, lesson: Lesson, settings: TrainSettings, worker
     if settings.minutes is None:
         return STEPS
     trial = settings.model_copy(update={"steps": STEPS})
-    seconds = fit.seconds_a_step(network, lesson.task(trial, Path("none")), trial.plan, workers)
+    tried = typical(settings.uses)
+    seconds = fit.seconds_a_step(network, lesson.task(trial, Path("none")), trial.plan, tried, workers)
     return max(1, int(60 * settings.minutes / seconds))
 
 

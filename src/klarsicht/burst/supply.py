@@ -85,6 +85,11 @@ def number(step: int, uses: int) -> int:
     return cycle * POOL + within % POOL
 
 
+def typical(uses: int, batches: int = 4) -> list[int]:
+    """Steps that make new batches as seldom as a long run does: all those of a few batches."""
+    return [batch + POOL * use for batch in range(batches) for use in range(uses)]
+
+
 def aligned(library: Library, recipe: Recipe, rng: np.random.Generator, size: int) -> Aligned:
     drawn = draw_batch(library, recipe, rng, size)
     frames, read, shot, valid = (torch.from_numpy(x) for x in (drawn.frames, drawn.read, drawn.shot, drawn.valid))

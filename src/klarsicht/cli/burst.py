@@ -15,7 +15,7 @@ Seed = Annotated[int | None, typer.Option(help="Root of all randomness. [0]")]
 
 @app.command()
 def train(
-    photos: Annotated[Path, typer.Option(help="A folder of clean photographs, 8 or 16 bits a channel.")],
+    photos: Annotated[Path, typer.Option(help="A folder of clean RGB photographs, read at 8 bits.")],
     out: Annotated[Path, typer.Option(help="The network's file (.safetensors); the same command resumes.")],
     preset: Annotated[str | None, typer.Option(help="swift, mkpn, kpn, kpn-separable, bpn or direct. [swift]")] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the run. [20000, unless --minutes]")] = None,

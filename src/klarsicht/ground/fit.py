@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -184,27 +184,28 @@ def fit(model: nn.Module, task: Task, plan: Plan, folder: Path, workers: int = 1
         return learner.average
 
 
-def seconds_a_step(model: nn.Module, task: Task, plan: Plan, workers: int = 1, trials: int = 8) -> float:
-    """Of the wall clock, batches made ahead, tried on a copy of the model."""
+def seconds_a_step(model: nn.Module, task: Task, plan: Plan, steps: Sequence[int], workers: int = 1) -> float:
+    """Of the wall clock, batches made ahead, tried on a copy of the model; steps: three or more, as they may come."""
     with world() as here:
         if here.size > 1:
             raise UsageError("a time limit", got=f"{here.size} processes", remedy="Give the number of steps instead.")
         learner = Learner(copy.deepcopy(model), task, plan, here)
         times = [time.perf_counter()]
-        for batch in ahead(lambda step: task.batch(step, 0), range(trials + 2), workers):
+        for batch in ahead(lambda step: task.batch(step, 0), steps, workers):
             learner.learn(batch)
             times.append(time.perf_counter())
-    return (times[-1] - times[2]) / trials  # the first two compile and allocate
+    settled = max(2, len(steps) // 3)  # by then all is compiled and allocated, and batches wait
+    return (times[-1] - times[settled]) / (len(steps) - settled)
 
 
-def ahead(make: Callable[[int], T], steps: range, workers: int) -> Iterator[T]:
+def ahead(make: Callable[[int], T], steps: Sequence[int], workers: int) -> Iterator[T]:
     """What `make` gives for each step, in order, made by other threads while this one works."""
-    pool = ThreadPoolExecutor(workers, "batches")
+    pool, depth = ThreadPoolExecutor(workers, "batches"), DEPTH * workers
     try:
-        waiting = deque(pool.submit(make, step) for step in steps[: DEPTH * workers])
-        for step in steps:
-            if step + DEPTH * workers in steps:
-                waiting.append(pool.submit(make, step + DEPTH * workers))
+        waiting = deque(pool.submit(make, step) for step in steps[:depth])
+        for done in range(len(steps)):
+            if done + depth < len(steps):
+                waiting.append(pool.submit(make, steps[done + depth]))
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Progress of long steps on standard error: a bar with rate and time left, or two lines where no one watches."""
+"""Progress of long steps on standard error: a bar with rate and time left, or a few lines where no one watches."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONG = 2.0  # seconds: steps that end sooner leave no line in a log
+RARELY, SELDOM = 10, 600  # a log hears of a step again after ten times as long, and every ten minutes at last
 _shown: ContextVar[Progress | None] = ContextVar("_shown", default=None)
 
 
@@ -76,16 +77,16 @@ def _display() -> Iterator[Progress]:
 
 @contextmanager
 def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
-    began, done, announced = time.monotonic(), start, False
+    began, done, due = time.monotonic(), start, LONG
 
     def advance(amount: int = 1) -> None:
-        nonlocal done, announced
+        nonlocal done, due
         done += amount
         seconds = time.monotonic() - began
-        if seconds > LONG and not announced and start < done < total:
+        if seconds > due and start < done < total:
             left = timedelta(seconds=round(seconds * (total - done) / (done - start)))
             print(f"{label}: {done} of {total}, about {left} to go", file=sys.stderr)
-            announced = True
+            due = min(RARELY * seconds, seconds + SELDOM)
 
     try:
         yield advance
