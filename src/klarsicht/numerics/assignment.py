@@ -1,6 +1,8 @@
 # mypy: disable-error-code="no-untyped-call"
 """Exact linear assignment for many small dense problems: min over permutations p of sum_i C[i, p(i)].
 
+Axes: P rows and columns, Q columns padded to whole vectors.
+
 Shortest augmenting paths with column duals (Jonker & Volgenant 1987, Computing 38:325-340). A row takes its column of
 least reduced cost C[i, j] - v[j] where that is free; the others are assigned one after another along the shortest
 alternating path. Good duals make most of the work vanish, so they are passed in, and leave as the optimal ones. Their
@@ -17,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics import kernels
+from klarsicht.numerics import kernels, minima
 from klarsicht.numerics.kernels import Edition, inner, outer, spread
+from klarsicht.numerics.minima import padded, place, relax
 
-EDITION = Edition.of(__file__, kernels.__file__)
+SOURCES = (__file__, minima.__file__, kernels.__file__)
+EDITION = Edition.of(*SOURCES)
 LARGEST = 1e30  # of a cost: sums of costs stay finite in float32
 
 
@@ -36,7 +40,8 @@ def solve(costs: NDArray[np.floating[Any]], *, threads: int | None = None) -> ND
     """
     costs = checked(costs)
     columns = np.empty(costs.shape[:2], np.int32)
-    spread(lambda a, b: _solve(EDITION, costs[a:b], columns[a:b]), len(costs), threads)
+    Q = padded(costs.shape[2])
+    spread(lambda a, b: _solve(EDITION, costs[a:b], columns[a:b], Q), len(costs), threads)
     return columns
 
 
@@ -54,10 +59,14 @@ def checked(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 class Room(NamedTuple):
-    """Scratch for problems of one size P; see `room`.
+    """Scratch for problems of one size; see `room`.
 
-    owner: row of each column or -1. free: rows without a column. near: labels d of columns not yet seen, infinite for
-    those seen. seen, kept, label: the columns seen by a search, their duals and labels. height: u of the rows reached.
+    Attributes:
+        owner: (P,) row of each column, or -1.
+        free: (P,) rows without a column.
+        near: (Q,) labels of the columns not yet seen by a search, infinite for those seen.
+        seen, kept, label: (P,) the columns seen, their duals and labels.
+        height: (P + 1,) duals u of the rows reached.
     """
 
     owner: Any
@@ -71,12 +80,12 @@ class Room(NamedTuple):
 
 @inner
 def room(C: Any) -> Room:
-    """Room for problems of C's size and dtype."""
-    P, kind = C.shape[0], C.dtype
+    """Room for problems of C's size (P, Q) and dtype."""
+    (P, Q), kind = C.shape, C.dtype
     return Room(
         np.empty(P, np.int32),
         np.empty(P, np.int32),
-        np.empty(P, kind),
+        np.empty(Q, kind),
         np.empty(P, np.int32),
         np.empty(P, kind),
         np.empty(P, kind),
@@ -85,27 +94,33 @@ def room(C: Any) -> Room:
 
 
 @outer
-def _solve(edition: Any, costs: Any, columns: Any) -> None:
-    if len(costs) == 0:
-        return
-    s, v = room(costs[0]), np.empty_like(costs[0, 0])
+def _solve(edition: Any, costs: Any, columns: Any, Q: int) -> None:
+    P = costs.shape[1]
+    C, v = np.full((P, Q), np.inf, costs.dtype), np.zeros(Q, costs.dtype)
+    s = room(C)
     for m in range(len(costs)):
-        column_minima(costs[m], v)
-        assign(costs[m], v, columns[m], s)
+        C[:, :P] = costs[m]
+        column_minima(C, v)
+        assign(C, v, columns[m], s)
 
 
 @inner
 def column_minima(C: Any, v: Any) -> None:
     """v_j = min_i C[i, j]: the duals to start from when nothing better is known."""
-    v[:] = C[0]
-    for i in range(1, len(C)):
-        for j in range(len(v)):
+    P = len(C)
+    for j in range(P):
+        v[j] = C[0, j]
+    for i in range(1, P):
+        for j in range(P):
             v[j] = min(v[j], C[i, j])
 
 
 @inner
 def assign(C: Any, v: Any, columns: Any, s: Room) -> None:
-    """columns[i] = p(i) of a least assignment. v: any finite duals in, optimal ones out."""
+    """columns[i] = p(i) of a least assignment.
+
+    C: (P, Q), infinite from column P on. v: (Q,) any finite duals in, optimal ones out.
+    """
     for f in range(take_nearest(C, v, columns, s)):
         augment(C, v, columns, s, s.free[f])
 
@@ -113,10 +128,11 @@ def assign(C: Any, v: Any, columns: Any, s: Room) -> None:
 @inner
 def take_nearest(C: Any, v: Any, columns: Any, s: Room) -> int:
     """Each row takes its nearest column unless an earlier row has it; how many rows are left in s.free."""
-    left = 0
+    left, u = 0, v.dtype.type(0)
     s.owner[:] = -1
-    for i in range(len(v)):
-        j = place(s.near, reduce(C[i], v, s.near))
+    for i in range(len(C)):
+        s.near[:] = np.inf
+        j = place(s.near, relax(C, i, v, u, s.near))
         if s.owner[j] < 0:
             s.owner[j], columns[i] = i, j
         else:
@@ -133,7 +149,7 @@ def augment(C: Any, v: Any, columns: Any, s: Room, root: int) -> None:
     u = v.dtype.type(0)
     while True:  # Dijkstra over columns; a seen column has the dual -inf, so that nothing reaches it again
         s.height[count] = u
-        d = relax(C[i], v, u, s.near)
+        d = relax(C, i, v, u, s.near)
         j = place(s.near, d)
         if s.owner[j] < 0:
             break
@@ -164,33 +180,3 @@ def flip(C: Any, v: Any, columns: Any, s: Room, root: int, j: int, count: int) -
                 best, at, row = d, t, i
         s.owner[j], columns[row] = row, j
         j, count = s.seen[at - 1], at - 1
-
-
-@inner
-def reduce(c: Any, v: Any, d: Any) -> Any:
-    """d = c - v; its least value."""
-    least = c[0] - v[0]
-    for j in range(len(v)):
-        d[j] = c[j] - v[j]
-        least = min(least, d[j])
-    return least
-
-
-@inner
-def relax(c: Any, v: Any, u: Any, d: Any) -> Any:
-    """d = min(d, c - v - u); its least value."""
-    least = v.dtype.type(np.inf)
-    for j in range(len(v)):
-        d[j] = min(d[j], c[j] - v[j] - u)
-        least = min(least, d[j])
-    return least
-
-
-@inner
-def place(d: Any, least: Any) -> Any:
-    """The first j with d[j] <= least; without a branch, so that it runs many lanes at a time."""
-    last = np.int32(len(d) - 1)
-    at = last
-    for j in range(len(d)):
-        at = min(at, np.int32(j) if d[j] <= least else last)
-    return at
