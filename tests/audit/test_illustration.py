@@ -3,8 +3,10 @@
 from io import BytesIO
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from klarsicht.audit import illustration
 from klarsicht.audit.models import Photograph
@@ -51,3 +53,15 @@ def test_at_most_so_many_are_picked_and_all_when_there_are_fewer():
     some = illustration.pick(np.arange(100), 9, rng)
     assert len(set(some.tolist())) == 9
     assert (np.diff(some) > 0).all()
+
+
+@pytest.mark.parametrize(("side", "width"), [(24, 1), (200, 2)])
+def test_a_line_around_a_mask_lies_outside_and_is_closed(side, width):
+    pixels = np.full((side, side, 3), 90, np.uint8)
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 3:6] = True
+    drawn = (illustration.outlined(pixels, mask) != 90).any(2)
+    inside = np.kron(mask, np.ones((side // 8, side // 8), bool))
+    assert not (drawn & inside).any()
+    distance = ndimage.distance_transform_cdt(~inside, "taxicab")
+    np.testing.assert_array_equal(drawn, (distance > 0) & (distance <= width))

@@ -16,12 +16,13 @@ from klarsicht.audit import spray
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
+from klarsicht.audit.parts import PartGroup, centred
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spray import FEWEST, Clustering, Evidence, Suspect
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clusters import SWEEPS
-from klarsicht.numerics.spectral import Embedding
+from klarsicht.numerics.spectral import Embedding, affinity, embed
 
 Floats = NDArray[np.floating[Any]]
 
@@ -29,6 +30,7 @@ NUMBERS = ("tau", "rho2", "d2", "shift", "z")
 SUSPECTS = pa.schema(
     [("class", pa.string()), ("target", pa.int64()), ("metric", pa.string()), ("n", pa.int64())]
     + [("skipped", pa.string()), ("proposal", pa.string()), ("rows", pa.list_(pa.int64()))]
+    + [("parts", pa.list_(pa.list_(pa.int64())))]
     + [(name, pa.float64()) for name in NUMBERS]
 )
 
@@ -86,8 +88,8 @@ class Analysis:
     def record(self, group: Group) -> dict[str, Any]:
         """What the table of suspects says of a group."""
         reason, found = self.find(group)
-        empty = {"proposal": "", "rows": []} | dict.fromkeys(NUMBERS, 0.0)
-        values = empty if found is None else _values(found, group)
+        empty = {"proposal": "", "rows": [], "parts": []} | dict.fromkeys(NUMBERS, 0.0)
+        values = empty if found is None else _values(found, group) | {"parts": self.masks(group, found)}
         return {
             "class": group.name,
             "target": group.target,
@@ -110,7 +112,10 @@ class Analysis:
         if spray.room(self.sources[group.rows]) < 2:
             return "all images are of one source, or all but one"
         distinct = len({row.tobytes() for row in self.features(group)})
-        return "" if distinct >= FEWEST else f"{distinct} distinct image(s); at least {FEWEST} are needed"
+        if distinct < FEWEST:
+            return f"{distinct} distinct image(s); at least {FEWEST} are needed"
+        few = self.by_parts and min(len(self.parts(group)), self.parts(group).room) < FEWEST
+        return f"{len(self.parts(group))} part(s); at least {FEWEST} are needed" if few else ""
 
     def clustering(self, group: Group) -> Clustering:
         """Clusters of a group. Plain features are the same for every target, so theirs are kept."""
@@ -121,9 +126,44 @@ class Analysis:
 
     def _clustering(self, group: Group) -> Clustering:
         sweep = SWEEPS["quick" if self.settings.screens else "thorough"]
-        return Clustering.of(self.embedding(group), sweep, self.settings.seed)
+        found = Clustering.of(self.embedding(group), sweep, self.settings.seed)
+        return self.parts(group).inherited(found) if self.by_parts else found
 
     def embedding(self, group: Group) -> Embedding:
+        """Of the images, or of their parts."""
+        return self._of_parts(group) if self.by_parts else self._of_images(group)
+
+    def vectors(self, group: Group, chosen: NDArray[np.integer[Any]]) -> Floats:
+        """Embedding (n, d) of the images; under parts, of the part of the chosen number (n,) of each."""
+        embedded = self.embedding(group)
+        return self.parts(group).vectors(embedded.vectors, chosen) if self.by_parts else embedded.vectors
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether parts are compared: metrics that compare no maps know none."""
+        return self.settings.parts and METRICS[self.metric].cut is not None
+
+    def parts(self, group: Group) -> PartGroup:
+        """The parts of a group of images."""
+        kept: PartGroup = self._shelf.keep("part group", group.rows, lambda: self._parts(group))
+        return kept
+
+    def _parts(self, group: Group) -> PartGroup:
+        maps = self._rows("maps", group).astype(np.float32)
+        labels, seen = self._rows("parts", group).astype(np.int8), self._rows("appearance", group)
+        cut = METRICS[self.metric].cut or centred
+        return PartGroup.of(maps, labels, seen, self.sources[group.rows], cut)
+
+    def masks(self, group: Group, found: Suspect) -> list[list[int]]:
+        """The parts of each member that are in the cluster, by number; none where whole images were compared."""
+        return self.parts(group).numbers(found.candidate.member, found.members) if self.by_parts else []
+
+    def _of_parts(self, group: Group) -> Embedding:
+        asked, parts = self.settings, self.parts(group)
+        graph = parts.graph(METRICS[self.metric].distance, asked.neighbours, asked.seed)
+        return embed(affinity(graph), min(asked.dimensions, len(parts) - 1), asked.seed)
+
+    def _of_images(self, group: Group) -> Embedding:
         return spray.embedding(
             self.features(group),
             self.evidence(group),
@@ -170,14 +210,20 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a metric compares of two images, and by which distance of numerics.neighbours."""
+    """What a metric compares of two images, and by which distance of numerics.neighbours.
+
+    Attributes:
+        cut: what it compares of parts, given their masses (M, G, G), each on a map of its own; None for a metric that
+            compares no maps, and so knows no parts.
+    """
 
     read: Callable[[Analysis, Group], Floats]
     distance: str
+    cut: Callable[[Floats], Any] | None = None
 
 
 METRICS: dict[str, Compared] = {
-    "euclidean": Compared(Analysis.maps, "euclidean"),
+    "euclidean": Compared(Analysis.maps, "euclidean", centred),
     "concept": Compared(Analysis.head_relevance, "concept"),
     "features": Compared(Analysis.penultimate, "concept"),  # no relevance at all: the baseline to beat
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.audit import models
+from klarsicht.audit import models, taps
+from klarsicht.audit.appearance import parts_of
+from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.corpora import Corpus, decode_rows
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.observation import Observation, Observer
 from klarsicht.audit.relevance import Explainer, Relevance
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import ImageError, InputError, InputRefused, ModelError
+from klarsicht.ground.errors import ImageError, InputError, InputRefused, ModelError, UsageError
 from klarsicht.ground.store import RunStore
 
 STEP = "attribution"
@@ -49,10 +51,10 @@ class Attribution:
         """Explains the rows of a unit; a row that cannot be is recorded with the reason, its arrays stay zero."""
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
-        with explainer(self._classifier(), self.settings, self.side) as explain:
+        with explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
             for rows, batch in self._batches(unit, facts):
                 for some, found in self._explained(explain, rows, batch, facts):
-                    _place(blocks, arrays_of(found), some, unit)
+                    _place(blocks, stored(found), some, unit)
                     facts |= dict(zip(some, facts_of(found), strict=True))
         for name, values in blocks.items():
             self.store.write_rows(name, unit.start, values)
@@ -62,6 +64,12 @@ class Attribution:
     def side(self) -> int:
         """The least side of a map: that of the run's maps, which the first image decides."""
         return int(self.store.array("maps").shape[1]) if self.store.has_array("maps") else 1
+
+    @property
+    def middle(self) -> str | None:
+        """The layer that sees parts; the first image decides."""
+        name: str | None = self.store.manifest.get("middle")
+        return name
 
     def _classifier(self) -> Classifier:
         return self.classifier or _loaded(self.settings.model, self.identity)
@@ -128,14 +136,14 @@ def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
 
 
 @contextmanager
-def explainer(classifier: Classifier, settings: AuditSettings, side: int) -> Iterator[Explain]:
+def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle: str | None) -> Iterator[Explain]:
     """What explains a batch: relevance for one target an image, or features and logits where no maps are asked for."""
     with ExitStack() as stack:
         observe = stack.enter_context(Observer(classifier))
         if not settings.maps:
             yield lambda batch, _: observe(batch)
             return
-        explain = stack.enter_context(Explainer(classifier, settings.method, side, seed=settings.seed))
+        explain = stack.enter_context(Explainer(classifier, settings.method, side, seed=settings.seed, middle=middle))
         if settings.target == "predicted":
             yield lambda batch, _: explain(batch, torch.from_numpy(observe(batch).prediction))
         else:
@@ -159,7 +167,8 @@ def _loaded(spec: str, identity: str) -> Classifier:
 def unusable(found: Relevance | Observation, side: int) -> str:
     """Why a batch cannot be stored as it is; empty when it can."""
     arrays = arrays_of(found)
-    if not all(np.isfinite(values).all() for values in arrays.values()):
+    middle = getattr(found, "middle", None)
+    if not all(np.isfinite(values).all() for values in (*arrays.values(), *(() if middle is None else (middle,)))):
         return "the model answers with numbers that are not finite"
     if "maps" in arrays and arrays["maps"].shape[1] < side:
         return f"smaller than the {side} x {side} cells of this run's maps"
@@ -177,6 +186,13 @@ def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
     largest = np.abs(found.maps).max((1, 2), keepdims=True)
     shares = (found.maps / np.where(largest > 0, largest, 1)).astype(np.float16)
     return kept | {"head": found.head, "maps": shares, "concepts": found.concepts}
+
+
+def stored(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
+    """The same, and the parts of the maps where a middle layer was looked at."""
+    if isinstance(found, Observation) or found.middle is None:
+        return arrays_of(found)
+    return arrays_of(found) | parts_of(found.maps, found.middle)
 
 
 def facts_of(found: Relevance | Observation) -> list[dict[str, Any]]:
@@ -221,6 +237,28 @@ def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequenc
         blocks[name][np.asarray(rows) - unit.start] = values
 
 
+def middle_layer(attribution: Attribution, rows: range) -> str:
+    """The layer that sees parts: as the settings name it, else halfway through the network on the first usable image.
+
+    Raises:
+        UsageError: a network without convolutions.
+    """
+    if attribution.settings.parts_layer is not None:
+        return attribution.settings.parts_layer
+    classifier = attribution._classifier()
+    for _, batch in attribution._batches(rows[:TRIED], {}):
+        with suppress(InputRefused), borrowed(classifier.module) as module, torch.no_grad():
+            found = taps.middle_layer(module, partial(classifier.logits, batch[:1]))
+            if not found:
+                raise UsageError(
+                    "no layer that sees parts",
+                    got="a network without convolutions",
+                    remedy="Audit whole maps: --no-parts.",
+                )
+            return found
+    return ""  # no image can be used: the probe says so
+
+
 def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
     """Explains the first usable image: finds the shapes, and refuses a model before hours are spent on it.
 
@@ -228,7 +266,8 @@ def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
         InputError: none of the first images can be used.
         UnsupportedLayer, NotConserving: see audit.relevance.
     """
-    with explainer(attribution._classifier(), attribution.settings, attribution.settings.map_side) as explain:
+    settings = attribution.settings
+    with explainer(attribution._classifier(), settings, settings.map_side, attribution.middle) as explain:
         facts: dict[int, dict[str, Any]] = {}
         for some, batch in attribution._batches(rows[:TRIED], facts):
             for row, image in zip(some, batch, strict=True):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from klarsicht.audit.analysis import Analysis
@@ -31,6 +32,7 @@ from klarsicht.ground.store import RunStore
 
 SUSPECTS = 6  # classes a person will look at
 PICTURES = 10  # members, and as many others, of each
+GREEN, LINE = (0, 190, 90), 100  # a line around parts, one pixel for so many of the picture's side
 POINTS = 600  # of a scatter plot: t-SNE of more takes longer than people look
 
 
@@ -71,27 +73,33 @@ class Illustrator:
             rows=group.rows[points],
             member=member[points],
             layout=self._layout(entry, group, points),
-            absorbed=self._pictures(group.target, group.rows[np.sort(pictured)]),
+            absorbed=self._pictures(entry, group.rows[np.sort(pictured)]),
         )
 
     def _layout(self, entry: Entry, group: Group, points: NDArray[Any]) -> NDArray[Any]:
-        """t-SNE of the spectral embedding, in the units of the plot."""
+        """t-SNE of the spectral embedding, in the units of the plot; of parts, the one of each image in the cluster."""
         from sklearn.manifold import TSNE
 
-        vectors = self.analyses[entry.metric].embedding(group).vectors[points]
+        chosen = np.ones(len(group), np.int64)
+        for row, numbers in entry.masks.items():
+            chosen[np.searchsorted(group.rows, row)] = numbers[0]
+        vectors = self.analyses[entry.metric].vectors(group, chosen)[points]
         perplexity = min(30, (len(vectors) - 1) // 3)
         return fitted(TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors))
 
-    def _pictures(self, target: int, rows: NDArray[Any]) -> dict[int, float]:
+    def _pictures(self, entry: Entry, rows: NDArray[Any]) -> dict[int, float]:
         """Writes each image with and without its relevance; for each row drawn the share that was absorbed."""
         absorbed = {}
-        with self._maps(target) as map_of:
+        with self._maps(entry.target) as map_of:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if isinstance(picture, Image.Image):
                     image = self.classifier.image(picture)
                     seen = as_seen(image, self.classifier.box)
                     relevance, absorbed[row] = map_of(row, image)
-                    name, drawn = picture_name(target, row), seen if relevance is None else overlay(seen, relevance)
+                    drawn = seen if relevance is None else overlay(seen, relevance)
+                    if row in entry.masks:
+                        drawn = outlined(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
+                    name = picture_name(entry.target, row)
                     self.store.write_bytes(f"{name}.jpg", jpeg(seen))
                     self.store.write_bytes(f"{name}-relevance.jpg", jpeg(drawn))
         return absorbed
@@ -170,6 +178,14 @@ def as_seen(image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]]) -> 
         low, high = image.min(), image.max()  # a transform that scales each picture by itself
     pixels = ((image.cpu() - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).permute(1, 2, 0).numpy()
     return to_uint8(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
+
+
+def outlined(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) with a green line around what a mask (h, w) of any size covers; the line lies outside."""
+    height, width = pixels.shape[:2]
+    wide = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    line = binary_dilation(wide, iterations=max(1, min(height, width) // LINE)) & ~wide
+    return np.where(line[..., None], np.array(GREEN, np.uint8), pixels)
 
 
 def jpeg(pixels: NDArray[np.uint8], least: int = 96) -> bytes:

@@ -112,6 +112,13 @@ def check_names(settings: AuditSettings) -> None:
             rule="maps explain one class for each image, by a method that makes maps",
             remedy="Use --metric concept, or name one class as --target and another --method.",
         )
+    if settings.parts and not any(METRICS[metric].cut for metric in settings.metric):
+        raise UsageError(
+            "no metric that compares parts",
+            got=", ".join(settings.metric),
+            rule="parts are cut out of relevance maps",
+            remedy="Add --metric euclidean, or leave --parts out.",
+        )
 
 
 def class_map(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
@@ -194,9 +201,11 @@ def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
         ModelError: one output only, or a last layer that does not give the logits.
     """
     n, unit = len(audit.corpus), audit.settings.unit
+    if audit.settings.parts:
+        store.update_manifest(middle=attribution.middle_layer(work, range(n)))
     tried = attribution.probe(work, range(n))
     check_logits(audit.classifier, tried)
-    arrays = attribution.arrays_of(tried)
+    arrays = attribution.stored(tried)
     store.update_manifest(left_out=audit.corpus.left_out)
     for name in sorted(arrays, key=lambda name: name == "logits"):
         store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit)

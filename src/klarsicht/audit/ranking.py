@@ -36,6 +36,7 @@ class Entry:
         n: images looked at.
         rows: rows of the run that are members.
         members: their paths.
+        parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         proposal: what proposed the cluster.
     """
 
@@ -52,10 +53,16 @@ class Entry:
     rows: tuple[int, ...]
     members: tuple[str, ...]
     proposal: str
+    parts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def prevalence(self) -> float:
         return self.size / self.n
+
+    @property
+    def masks(self) -> dict[int, tuple[int, ...]]:
+        """For each member row, the parts of its map that are in the cluster; empty where whole images were compared."""
+        return dict(zip(self.rows, self.parts, strict=False))
 
     @property
     def errors(self) -> float:
@@ -124,7 +131,9 @@ def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     """An entry from a line of the table of suspects, whose `rows` are rows of the run."""
     rows = tuple(record["rows"])
     numbers = {name: record[name] for name in ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")}
-    return Entry(name=record["class"], size=len(rows), rows=rows, members=tuple(paths[r] for r in rows), **numbers)
+    parts = tuple(tuple(of_one) for of_one in record.get("parts", ()))
+    members = tuple(paths[r] for r in rows)
+    return Entry(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
 
 def read(run: str | Path | RunStore) -> Ranking:

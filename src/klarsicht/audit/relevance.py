@@ -63,6 +63,8 @@ class Relevance:
     methods."""
     ledger: Ledger | None = None
     """The books layer by layer; None for gradient methods."""
+    middle: Array | None = None
+    """(B, C, h, w): what went into the middle layer, if one was named."""
 
     @property
     def score(self) -> Array:
@@ -130,7 +132,7 @@ class Explainer:
                 relevance = explain(batch, targets)
 
     `layer` names the layer at whose input concepts are read (default: `late_layer`); `seed` is for
-    SmoothGrad's noise.
+    SmoothGrad's noise; `middle` names a layer whose input is kept as it is.
 
     Raises UsageError for an unknown method or layer, UnsupportedLayer and NotConserving for a network that
     the method does not cover, ModelError for a network that answers otherwise than with logits.
@@ -143,6 +145,7 @@ class Explainer:
         map_side: int = 32,
         layer: str | None = None,
         seed: int = 0,
+        middle: str | None = None,
     ) -> None:
         if method not in METHODS:
             raise unknown_name("relevance method", method, METHODS)
@@ -150,6 +153,7 @@ class Explainer:
             raise UsageError("the side of a map must be positive", got=map_side, remedy="Try 32")
         self.classifier, self.method, self.map_side, self.seed = classifier, method, map_side, seed
         self.layer = layer or late_layer(classifier.module, classifier.head)
+        self.middle = middle
         self._recorder: Recorder | None = None
 
     def __enter__(self) -> Self:
@@ -159,6 +163,7 @@ class Explainer:
                 refuse_unsupported(module)
             self._late = stack.enter_context(Tap(module, self.layer))
             self._head = stack.enter_context(Tap(module, self.classifier.head))
+            self._middle = stack.enter_context(Tap(module, self.middle)) if self.middle else None
             self._stack = stack.pop_all()
         return self
 
@@ -178,8 +183,9 @@ class Explainer:
         try:
             return self._propagated(x, target) if self.method in PROPAGATIONS else self._by_gradient(x, target)
         finally:
-            self._late.forget()
-            self._head.forget()
+            for tap in (self._late, self._head, self._middle):
+                if tap is not None:
+                    tap.forget()
 
     def _propagated(self, x: Tensor, target: Tensor) -> Relevance:
         recorder = self._propagating(x)
@@ -234,13 +240,14 @@ class Explainer:
         """The one forward pass."""
         logits = self.classifier.logits(x)
         late, features = self._late.input, self._head.input
+        middle = None if self._middle is None else self._middle.input.detach()
         head = self.classifier.module.get_submodule(self.classifier.head)
         if isinstance(head, nn.Linear) and features.ndim == 2 and torch.equal(self._head.output, logits):
             relevance = head_relevance(features, head.weight, target)
         else:
             with recorder.suspended():
                 relevance = activation_gradient(self.classifier, x, target, self.classifier.head)
-        return _Seen(target, logits, late, over_space(features).detach(), relevance.detach())
+        return _Seen(target, logits, late, over_space(features).detach(), relevance.detach(), middle)
 
     def _result(
         self,
@@ -263,6 +270,7 @@ class Explainer:
             residual=_array(residual),
             absorbed=_array(absorbed),
             ledger=ledger,
+            middle=None if seen.middle is None else _array(seen.middle.float()),
         )
 
 
@@ -276,6 +284,7 @@ class _Seen:
     """The input of the late layer, part of the graph."""
     features: Tensor
     head: Tensor
+    middle: Tensor | None
 
     @property
     def seed(self) -> Tensor:

@@ -24,6 +24,9 @@ class AuditSettings(Settings):
         method: how relevance is computed: a name of `audit.relevance.METHODS`, or `HeadRelevance`: no maps.
         class_map: a CSV with columns label,index where labels are not the model's own names.
         split: only images of this split of the manifest.
+        parts: under a metric that compares maps, compare connected parts of them, by shape and by what a middle layer
+            sees there.
+        parts_layer: that layer; the default is `audit.taps.middle_layer`.
         map_side: G, the side of stored relevance maps.
         neighbours: k of the neighbour graph.
         dimensions: d of the spectral embedding.
@@ -40,6 +43,8 @@ class AuditSettings(Settings):
     method: str = "EpsilonPlusFlat"
     class_map: str | None = None
     split: str | None = None
+    parts: bool = False
+    parts_layer: str | None = None
     map_side: Annotated[int, Field(ge=4, le=224)] = 32
     neighbours: Annotated[int, Field(ge=2, le=200)] = 10
     dimensions: Annotated[int, Field(ge=2, le=64)] = 8

@@ -36,7 +36,7 @@ class Suspect:
         tau, rho2, d2: Fisher separability of the cluster in the embedding; see numerics.discriminant.
         shift: mean centred logit of members less that of the others.
         z: shift in standard deviations of the others.
-        method: what proposed the cluster.
+        candidate: what was proposed, of the rows or the parts of rows that were clustered.
     """
 
     members: Rows
@@ -46,7 +46,12 @@ class Suspect:
     d2: float
     shift: float
     z: float
-    method: str
+    candidate: Candidate
+
+    @property
+    def method(self) -> str:
+        """What proposed the cluster."""
+        return f"{self.candidate.method} k={self.candidate.k}"
 
     @property
     def size(self) -> int:
@@ -143,6 +148,13 @@ class Clustering:
         members = np.array([c.member for c in found], bool).reshape(len(found), len(embedded.vectors))
         return cls(found, members, fisher_many(embedded.vectors, members))
 
+    def inherited(self, members: NDArray[np.bool_]) -> Clustering:
+        """The same clusters with other members (m, n'), those that have them: at least one, at most half."""
+        kept = members.any(1) & (members.mean(1) <= 0.5)
+        candidates = tuple(one for one, keeps in zip(self.candidates, kept, strict=True) if keeps)
+        separability = Separability(self.separability.tau[kept], self.separability.share[kept])
+        return Clustering(candidates, members[kept], separability)
+
     def suspect(self, evidence: Evidence) -> Suspect | None:
         """The cluster of largest tau x t among those that raise the target; if none does, the one of largest tau.
 
@@ -151,7 +163,7 @@ class Clustering:
         """
         if not self.candidates:
             return None
-        tau, share = self.separability.tau, self.separability.share
+        tau, share = self.separability.tau, self.members.mean(1)
         shift, deviation = evidence.shifts(self.members)
         t = shift / np.maximum(deviation, 1e-9) * np.sqrt(self.members.shape[1] * share * (1 - share))
         best = int(np.argmax(tau * t if (shift > 0).any() else tau))
@@ -163,5 +175,5 @@ class Clustering:
             d2=float(self.separability.d2[best]),
             shift=float(shift[best]),
             z=float(shift[best] / max(deviation[best], 1e-9)),
-            method=f"{self.candidates[best].method} k={self.candidates[best].k}",
+            candidate=self.candidates[best],
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -31,6 +33,38 @@ def _stages(module: nn.Module, name: str, head: str) -> list[str]:
         if any(p.ndim >= 2 for p in m.parameters())
     ]
     return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [s for s in inside if s != head]
+
+
+def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
+    """The default layer of appearance: halfway, in octaves, from the side of the picture to that of the last maps.
+
+    Of the convolutions of one resolution it is the last to run, whose input is all that was made of it; of two
+    resolutions equally near the smaller.
+
+    Args:
+        look: runs the network on one picture.
+
+    Returns:
+        Its name; empty for a network without convolutions.
+    """
+    ran: list[tuple[str, float]] = []
+
+    def told(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        return lambda _, inputs, __: ran.append((name, math.log2(math.prod(inputs[0].shape[2:])) / 2))
+
+    handles = [m.register_forward_hook(told(name)) for name, m in network.named_modules() if _convolves(m)]
+    try:
+        look()
+    finally:
+        for handle in handles:
+            handle.remove()
+    half = (ran[0][1] + ran[-1][1]) / 2 if ran else 0
+    return min(reversed(ran), key=lambda layer: (abs(layer[1] - half), layer[1]), default=("", 0))[0]
+
+
+def _convolves(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 4
 
 
 class Tap:

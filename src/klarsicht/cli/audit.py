@@ -36,6 +36,10 @@ def run(
     method: Annotated[str | None, typer.Option(help="How relevance is computed. [EpsilonPlusFlat]")] = None,
     class_map: Annotated[Path | None, typer.Option(help="CSV with columns label,index.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
+    parts: Annotated[
+        bool | None, typer.Option("--parts/--no-parts", help="Compare connected parts of maps. [no]")
+    ] = None,
+    parts_layer: Annotated[str | None, typer.Option(help="The layer that sees parts. [halfway]")] = None,
     map_side: Annotated[int | None, typer.Option(help="Side of stored relevance maps. [32]")] = None,
     neighbours: Annotated[int | None, typer.Option(help="Neighbours in the graph. [10]")] = None,
     dimensions: Annotated[int | None, typer.Option(help="Dimensions of the embedding. [8]")] = None,
@@ -58,6 +62,8 @@ def run(
         "method": method,
         "class_map": None if class_map is None else str(class_map),
         "split": split,
+        "parts": parts,
+        "parts_layer": parts_layer,
         "map_side": map_side,
         "neighbours": neighbours,
         "dimensions": dimensions,

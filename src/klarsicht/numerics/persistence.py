@@ -7,7 +7,7 @@ Where regions meet, the lower peak is merged into the higher one if the saddle e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,14 +40,18 @@ class Parts:
     mass: Doubles
 
     @classmethod
-    def of(cls, maps: Floats, labels: NDArray[np.int8]) -> Parts:
+    def of(cls, maps: Floats, labels: NDArray[np.integer[Any]]) -> Parts:
         """The parts that labels (N, H, W) draw on maps of the same shape."""
         mass = _masses(_shares(maps), labels)
         image, number = np.nonzero(mass)
-        return cls(labels, image.astype(np.int32), (number + 1).astype(np.int8), mass[image, number])
+        return cls(labels.astype(np.int8), image.astype(np.int32), (number + 1).astype(np.int8), mass[image, number])
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def __getitem__(self, which: NDArray[np.bool_]) -> Parts:
+        """Some of the parts (M,); the labels stay."""
+        return replace(self, image=self.image[which], number=self.number[which], mass=self.mass[which])
 
     @property
     def masks(self) -> NDArray[np.bool_]:
