@@ -176,6 +176,28 @@ def measures_from_maps(
     return _measures(samples, _faint(samples, SIGNS[sign], stack))
 
 
+def comparable(items: Any) -> Measures:
+    """The items themselves, if a metric of measures can compare them.
+
+    Raises:
+        InputError: not measures, fewer than two, or some of them set aside.
+    """
+    if not isinstance(items, Measures):
+        remedy = "Make measures of maps by measures_from_maps, of points by Measures.of."
+        raise InputError("not measures", got=type(items).__name__, rule="this metric compares Measures", remedy=remedy)
+    if len(items) < 2:
+        raise InputError("no neighbours to look for", got=f"{len(items)} measure(s)", rule="needs at least 2")
+    if items.set_aside.any():
+        first = np.flatnonzero(items.set_aside)[0]
+        reasons = ", ".join(f"{number} with {reason}" for reason, number in items.counts.items())
+        raise InputError(
+            "measures that were set aside cannot be compared",
+            got=f"{items.set_aside.sum()} of {len(items)}, the first is {first}: {reasons}",
+            remedy="Drop them: measures[~measures.set_aside].",
+        )
+    return items
+
+
 def _measures(samples: tuple[Sample, ...], reasons: Texts) -> Measures:
     """Samples of one sign or two as measures; the pointlike are set aside too."""
     total, held = np.sum([(sample.total, sample.held) for sample in samples], axis=0)

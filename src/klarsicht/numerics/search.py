@@ -1,11 +1,14 @@
 """The k nearest neighbours under any metric, in blocks: memory grows as N k + block N, never as N^2.
 
 A metric *estimates* cheaply and *measures* dearly: it estimates the costs from a few rows to all, and measures
-chosen pairs. How much the graph can claim follows from what the metric knows of its estimates:
+chosen pairs. How the search goes, and what the graph can claim, follows from what the metric knows:
 
-- they are lower bounds (`certain`), or it has lower bounds of pairs (`tighter`): every pair that the bounds cannot
-  exclude is measured, so the graph is that of an exhaustive search;
-- neither: only the pairs with the best estimates are measured, three times as many as neighbours are wanted.
+- its estimates are lower bounds (`certain`): row by row, all that the estimates cannot exclude are measured;
+- it has lower bounds of pairs (`tighter`), so measuring is dear: the pairs of best estimates are measured, then every
+  pair that no bound can exclude, each once;
+- neither: the pairs of best estimates are measured, three for each neighbour wanted, and that is all.
+
+The first two give the graph of an exhaustive search.
 """
 
 from __future__ import annotations
@@ -79,12 +82,43 @@ class Metric(Protocol):
         """The distances that belong to costs."""
 
 
+@dataclass(frozen=True)
+class Nearest:
+    """The k nearest found so far of N rows.
+
+    Attributes:
+        indices, costs: (N, k), by ascending cost, then index; N and infinite where none is found yet.
+    """
+
+    indices: NDArray[np.int64]
+    costs: Doubles
+
+    @classmethod
+    def none(cls, n: int, k: int) -> Nearest:
+        return cls(np.full((n, k), n), np.full((n, k), np.inf))
+
+    @property
+    def reach(self) -> Doubles:
+        """(N,): the cost of the k-th: more than this is of no use to a row."""
+        return self.costs[:, -1]
+
+    def among(self, i: Ints, j: Ints, costs: Doubles) -> Nearest:
+        """The nearest among these and the pairs (i, j), none of them known yet, each for both of its rows."""
+        n, k = self.indices.shape
+        row = np.concatenate((np.repeat(np.arange(n), k), i, j))
+        column = np.concatenate((self.indices.ravel(), j, i))
+        cost = np.concatenate((self.costs.ravel(), costs, costs))
+        order = np.lexsort((column, cost, row))
+        chosen = order[np.searchsorted(row[order], np.arange(n))[:, None] + np.arange(k)]
+        return Nearest(column[chosen], cost[chosen])
+
+
 def search(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> NeighbourGraph:
     """The graph of N prepared rows. `groups`: (N,), rows of one group are never neighbours, k others exist for each."""
-    among = exhaustively if metric.certain or metric.tighter else among_candidates
-    indices, costs = among(metric, rows, k, groups, block)
-    distances = np.concatenate([metric.distances(costs[part]) for part in slices(len(groups), block)])
-    return NeighbourGraph(indices.astype(np.int32), distances.astype(np.float32))
+    find = by_bounds_of_pairs if metric.tighter else by_bounds if metric.certain else by_estimates
+    found = find(metric, rows, k, groups, block)
+    distances = np.concatenate([metric.distances(found.costs[part]) for part in slices(len(groups), block)])
+    return NeighbourGraph(found.indices.astype(np.int32), distances.astype(np.float32))
 
 
 def all_pairs(metric: Metric, rows: Any, n: int) -> Doubles:
@@ -95,31 +129,43 @@ def all_pairs(metric: Metric, rows: Any, n: int) -> Doubles:
     return D
 
 
-def exhaustively(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> tuple[Ints, Doubles]:
-    """(N, k): the k nearest of all, and their costs."""
-    n = len(groups)
-    indices, costs = np.empty((n, k), np.int32), np.empty((n, k))
+def by_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
+    """The k nearest where estimates are bounds and measuring is cheap."""
+    found = Nearest.none(len(groups), k)
     for part, estimates in _blocks(metric, rows, groups, block):
-        indices[part], costs[part] = _nearest(metric, rows, np.arange(n)[part], estimates, k)
-    return indices, costs
+        found.indices[part], found.costs[part] = _nearest(metric, rows, np.arange(len(groups))[part], estimates, k)
+    return found
 
 
-def among_candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> tuple[Ints, Doubles]:
-    """(N, k): the k nearest among pairs that one of the two rows estimates among its best, and their costs."""
+def by_estimates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
+    """The k nearest among the pairs that either row has among its TIMES k best estimates."""
+    i, j = _candidates(metric, rows, k, groups, block)
+    return Nearest.none(len(groups), k).among(i, j, measured(metric, rows, i, j))
+
+
+def by_bounds_of_pairs(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
+    """The k nearest where pairs have bounds and measuring is dear: after the candidates, what no bound excludes."""
     n = len(groups)
-    i, j = _candidates(metric, rows, min(TIMES * k, n - 1), groups, block)
-    costs = measured(metric, rows, i, j)
-    i, j, costs = np.append(i, j), np.append(j, i), np.append(costs, costs)
-    order = np.lexsort((j, costs, i))
-    first = np.searchsorted(i[order], np.arange(n))
-    chosen = order[first[:, None] + np.arange(k)]
-    return j[chosen], costs[chosen]
+    i, j = _candidates(metric, rows, k, groups, block)
+    known, found = i * n + j, Nearest.none(n, k).among(i, j, measured(metric, rows, i, j))
+    for part, estimates in _blocks(metric, rows, groups, block):
+        useful = np.maximum(found.reach[part, None], found.reach)
+        useful[~np.isfinite(estimates)] = -np.inf
+        i, j = np.nonzero(np.triu(estimates <= useful if metric.certain else useful > 0, part.start + 1))
+        new = ~np.isin((i + part.start) * n + j, known)
+        i, j = _unexcluded(metric, rows, i[new] + part.start, j[new], found.reach)
+        found = found.among(i, j, measured(metric, rows, i, j))
+    return found
 
 
 def measured(metric: Metric, rows: Any, i: Ints, j: Ints) -> Doubles:
-    """(m,): the costs of many pairs, some at a time, so that memory stays small."""
-    i, j = np.minimum(i, j), np.maximum(i, j)
-    return np.concatenate([np.empty(0), *(metric.costs(rows, i[p], j[p]) for p in slices(len(i), metric.batch))])
+    """(m,): the costs of many pairs."""
+    return np.asarray(_some_at_a_time(metric.costs, metric.batch, rows, np.minimum(i, j), np.maximum(i, j)))
+
+
+def _some_at_a_time(of_pairs: PairBounds, batch: int, rows: Any, i: Ints, j: Ints) -> Floats:
+    """(m,): a function of many pairs, evaluated on a few at once, so that memory stays small."""
+    return np.concatenate([np.empty(0), *(of_pairs(rows, i[part], j[part]) for part in slices(len(i), batch))])
 
 
 def slices(n: int, step: int) -> Iterator[slice]:
@@ -134,10 +180,10 @@ def _blocks(metric: Metric, rows: Any, groups: Ints, block: int) -> Iterator[tup
         yield part, estimates
 
 
-def _candidates(metric: Metric, rows: Any, c: int, groups: Ints, block: int) -> tuple[Ints, Ints]:
-    """Pairs i < j, each once, that are among the c best estimates of either row."""
+def _candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> tuple[Ints, Ints]:
+    """Pairs i < j, each once and in order, that are among the TIMES k best estimates of either row."""
     n = len(groups)
-    pairs = []
+    c, pairs = min(TIMES * k, n - 1), []
     for part, estimates in _blocks(metric, rows, groups, block):
         j = np.argpartition(estimates, c - 1, axis=1)[:, :c]
         i = np.broadcast_to(np.arange(n)[part, None], j.shape)
@@ -148,30 +194,29 @@ def _candidates(metric: Metric, rows: Any, c: int, groups: Ints, block: int) -> 
     return i, j
 
 
+def _unexcluded(metric: Metric, rows: Any, i: Ints, j: Ints, reach: Doubles) -> tuple[Ints, Ints]:
+    """The pairs i < j of which no bound tells that they are of no use to either row."""
+    for bounds in metric.tighter:
+        useful = _some_at_a_time(bounds, metric.batch, rows, i, j) <= np.maximum(reach[i], reach[j])
+        i, j = i[useful], j[useful]
+    return i, j
+
+
 def _nearest(
     metric: Metric, rows: Any, i: Ints, estimates: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], Doubles]:
     """Indices and costs (b, k) of the nearest of rows i, given estimates (b, N), infinite where forbidden."""
-    c = min(k + SPARE if metric.certain else TIMES * k, estimates.shape[1])
+    c = min(k + SPARE, estimates.shape[1])
     j = np.argpartition(estimates, c - 1, axis=1)[:, :c]
     lower = np.take_along_axis(estimates, j, 1)
     costs = measured(metric, rows, np.repeat(i, c), j.ravel()).reshape(j.shape)
     costs[np.isinf(lower)] = np.inf
     order = np.lexsort((j, costs), axis=1)[:, :k]
     j, costs = np.take_along_axis(j, order, 1), np.take_along_axis(costs, order, 1)
-    for r in np.flatnonzero(lower.max(1) <= costs[:, -1]) if metric.certain else range(len(i)):
-        allowed = _allowed(metric, rows, i[r], estimates[r], costs[r, -1])
+    for r in np.flatnonzero(lower.max(1) <= costs[:, -1]):
+        allowed = np.flatnonzero(estimates[r] <= costs[r, -1])
         j[r], costs[r] = _nearest_of(metric, rows, i[r], allowed, k)
     return j, costs
-
-
-def _allowed(metric: Metric, rows: Any, i: int, estimates: NDArray[np.float32], cost: float) -> Ints:
-    """Rows that no bound keeps from costing row i this much or less."""
-    j = np.flatnonzero(estimates <= cost if metric.certain else np.isfinite(estimates))
-    for bounds in metric.tighter:
-        of = np.full(len(j), i)
-        j = j[bounds(rows, np.minimum(of, j), np.maximum(of, j)) <= cost]
-    return j
 
 
 def _nearest_of(metric: Metric, rows: Any, i: int, allowed: Ints, k: int) -> tuple[Ints, Doubles]:
