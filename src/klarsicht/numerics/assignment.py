@@ -116,6 +116,21 @@ def column_minima(C: Any, v: Any) -> None:
 
 
 @inner
+def tighten(C: Any, v: Any, s: Any) -> None:
+    """v_j = min_i (C[i, j] - u_i) with u_i = min_j (C[i, j] - v_j): each dual as large as the others let it be."""
+    P = len(C)
+    w, zero = s.kept, v.dtype.type(0)
+    w[:] = np.inf
+    for i in range(P):
+        s.near[:] = np.inf
+        u = relax(C, i, v, zero, s.near)
+        for j in range(P):
+            w[j] = min(w[j], C[i, j] - u)
+    for j in range(P):
+        v[j] = w[j]
+
+
+@inner
 def assign(C: Any, v: Any, columns: Any, s: Room) -> None:
     """columns[i] = p(i) of a least assignment.
 
