@@ -1,0 +1,122 @@
+"""Affine erasure: take out of activations what lies along given directions.
+
+    a' = a - s L R (a - z),    R L = I
+
+L (C, k) holds the directions that are taken out, R (k, C) measures how much of each a row holds, z is where rows that
+hold nothing lie, s is the strength. L R is a projection, so erasing twice is erasing once (s = 1).
+
+*Orthogonal*: L = Q, R = Q^T with V = Q T (QR). For one direction a' = a + v (v.z - v.a) (Anders et al. 2022, P-ClArC).
+
+*Oblique*: L = V, R = (V^T S^-1 V)^-1 V^T S^-1 with the covariance S of clean rows. Of all R with R V = I this one
+moves clean rows least, E|L R (a - z)|^2, and in every norm at once (LEACE: Belrose et al. 2023, arXiv 2306.03819, for
+V = cov(a, y)): R (a - z) is the generalised least-squares estimate of how much of V a row holds.
+
+Both take V to 0. So with V = cov(a, y) the erased rows have no covariance with y, and no linear classifier finds y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from sklearn.covariance import ledoit_wolf
+
+from klarsicht.ground.errors import InputError
+
+Floats = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+
+RIDGE = 1e-6  # of the mean variance, added to every covariance: a channel that never moves has none
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """L (C, k), R (k, C) and z (C,) above."""
+
+    left: Doubles
+    right: Doubles
+    reference: Doubles
+
+    def __post_init__(self) -> None:
+        C, k = self.left.shape
+        if self.right.shape != (k, C) or self.reference.shape != (C,):
+            raise InputError(
+                "an eraser whose parts do not fit",
+                got=f"{self.left.shape}, {self.right.shape}, {self.reference.shape}",
+                rule="(C, k), (k, C), (C,)",
+            )
+
+    def __call__(self, a: Floats, strength: float = 1.0) -> Doubles:
+        """Rows (n, C), erased."""
+        return np.asarray(a - strength * self.amounts(a) @ self.left.T)
+
+    def amounts(self, a: Floats) -> Doubles:
+        """How much of each direction rows (n, C) hold: R (a - z), (n, k)."""
+        return np.asarray((a - self.reference) @ self.right.T)
+
+
+def orthogonal(V: Floats, z: Floats) -> Eraser:
+    """The eraser that moves rows straight along the span of V (C, k)."""
+    Q = linalg.qr(independent(V), mode="economic")[0]
+    return Eraser(Q, Q.T, np.asarray(z, np.float64))
+
+
+def oblique(V: Floats, S: Floats, z: Floats) -> Eraser:
+    """The eraser of V (C, k) that moves rows of covariance S (C, C) around z least."""
+    L = independent(V)
+    weighed = linalg.solve(S, L, assume_a="pos")
+    return Eraser(L, linalg.solve(L.T @ weighed, weighed.T, assume_a="pos"), np.asarray(z, np.float64))
+
+
+def independent(V: Floats) -> Doubles:
+    """Directions (C, k) of length one.
+
+    Raises:
+        InputError: no direction, one without length, or one that the others hold already.
+    """
+    lengths = np.linalg.norm(V, axis=0)
+    if V.ndim != 2 or not lengths.size or not np.isfinite(lengths).all() or not lengths.all():
+        raise InputError("a direction without length", got=f"lengths {lengths}", rule="columns of V that are not zero")
+    unit = V / lengths
+    if np.linalg.matrix_rank(unit) < V.shape[1]:
+        raise InputError("directions that hold each other", got=f"{V.shape[1]} of rank {np.linalg.matrix_rank(unit)}")
+    return np.asarray(unit, np.float64)
+
+
+def covariance(X: Floats) -> Doubles:
+    """Covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004); never singular."""
+    S = ledoit_wolf(np.asarray(X, np.float64))[0]
+    return np.asarray(S + RIDGE * max(np.trace(S) / len(S), np.finfo(np.float64).tiny) * np.eye(len(S)))
+
+
+def pattern(X: Floats, y: NDArray[Any]) -> Doubles:
+    """cov(x, y) (C,) of rows (n, C) and a label (n,): what changes with y, whatever else changes.
+
+    Haufe et al. 2014, Neuroimage 87; as a direction of concepts Pahde et al. 2022, arXiv 2202.03482.
+    """
+    return np.asarray((X - X.mean(0)).T @ (y - y.mean()) / len(y))
+
+
+def principal(effects: Floats, S: Floats, k: int, first: Floats | None = None) -> Doubles:
+    """k directions (C, k) in which effects (n, C) are largest against the covariance S of rows without them.
+
+    Effects are what the artifact adds to rows. In the coordinates where S is I they are the principal axes of the
+    effects, not centred. Stops short of k where nothing is left.
+
+    Args:
+        first: a direction (C,) that counts as the first; the others are found beside it.
+    """
+    values, axes = linalg.eigh(S)
+    root, inverse = axes * np.sqrt(values), axes / np.sqrt(values)
+    white = effects @ inverse
+    found = []
+    if first is not None:
+        u = first @ inverse
+        found.append(u / np.linalg.norm(u))
+        white = white - np.outer(white @ found[0], found[0])
+    _, sizes, rest = linalg.svd(white, full_matrices=False)
+    kept = rest[sizes > max(sizes.max(initial=0) * 1e-6, np.finfo(np.float64).tiny)]
+    return np.asarray(root @ np.stack([*found, *kept][:k], axis=1))
