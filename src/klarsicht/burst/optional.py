@@ -1,0 +1,17 @@
+"""Packages that only some commands need: loaded where they are used, with one error that names the extra."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from klarsicht.ground.errors import MissingExtra
+
+
+def load(package: str, extra: str) -> Any:
+    """The module. Raises MissingExtra where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        remedy = f"pip install 'klarsicht[{extra}]'"
+        raise MissingExtra(f"the package {package.split('.')[0]} is not installed", remedy=remedy) from error

@@ -1,0 +1,39 @@
+"""Files as cameras write them, made by another library (tifffile) from counts that the test knows."""
+
+import numpy as np
+import pytest
+import tifffile
+
+CFA = {"RGGB": (0, 1, 1, 2), "BGGR": (2, 1, 1, 0), "GRBG": (1, 0, 2, 1), "GBRG": (1, 2, 0, 1)}
+MATRIX = (0.9, -0.3, -0.1, -0.5, 1.4, 0.1, -0.1, 0.3, 0.7)  # XYZ to camera
+
+
+def write_dng(path, counts, pattern="RGGB", black=600, white=16383, profile=(1e-4, 1e-6), extra=(), orientation=1):
+    """A Bayer DNG of one directory."""
+    matrix = [n for value in MATRIX for n in (round(value * 10000), 10000)]
+    tags = [
+        (271, 2, 0, "Example", True),
+        (272, 2, 0, "Example One", True),
+        (33421, 3, 2, (2, 2), True),
+        (33422, 1, 4, bytes(CFA[pattern]), True),
+        (50706, 1, 4, bytes([1, 4, 0, 0]), True),
+        (50708, 2, 0, "Example One", True),
+        (50713, 3, 2, (2, 2), True),
+        (50714, 4, 4, tuple(np.broadcast_to(black, 4).tolist()), True),
+        (50717, 4, 1, white, True),
+        (50721, 10, 9, matrix, True),
+        (50728, 5, 3, (1, 2, 1, 1, 2, 3), True),
+        (50778, 3, 1, 21, True),
+        (274, 3, 1, orientation, True),
+        *extra,
+    ]
+    if profile:
+        tags.append((51041, 12, len(profile), tuple(profile), True))
+    tifffile.imwrite(path, counts.astype(np.uint16), photometric=32803, extratags=tags, metadata=None, rowsperstrip=16)
+    return path
+
+
+@pytest.fixture
+def dng():
+    pytest.importorskip("rawpy")
+    return write_dng
