@@ -25,7 +25,13 @@ def test_threads_are_given_back_after_an_error():
 
 @pytest.mark.parametrize(
     ("flags", "gains"),
-    [("flags : fpu avx2 avx512f", False), ("flags : fpu avx512_bf16 x", False), ("flags : amx_bf16 amx_tile", True)],
+    [
+        ("vendor_id : GenuineIntel flags : fpu avx2 avx512f", False),
+        ("vendor_id : GenuineIntel flags : fpu avx512_bf16 x", False),
+        ("vendor_id : GenuineIntel flags : amx_bf16 amx_tile", True),
+        ("vendor_id : AuthenticAMD flags : fpu avx512_bf16 x", True),
+        ("vendor_id : AuthenticAMD flags : fpu avx2 avx512f", False),
+    ],
 )
 def test_bfloat16_gains_where_the_processor_has_instructions_for_it(flags, gains, monkeypatch):
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: flags)

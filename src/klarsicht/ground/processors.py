@@ -56,14 +56,17 @@ def device() -> torch.device:
 
 
 def bf16_gains(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are faster here: processors with AMX (with AVX-512 BF16 alone they are slower, see
-    docs/burst-training.md), GPUs that know it."""
+    """Whether bfloat16 convolutions are faster here: GPUs that know it, processors with AMX, AMD's with AVX-512 BF16.
+
+    On Intel's, AVX-512 BF16 alone is slower than float32 (docs/burst-training.md).
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
+        words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return False
+    return "amx_bf16" in words or {"AuthenticAMD", "avx512_bf16"} <= words
 
 
 @contextmanager
