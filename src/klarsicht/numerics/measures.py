@@ -1,7 +1,7 @@
 """Maps as measures: where the relevance of a map lies, as a few points of equal weight.
 
-The mass of a map, cut to the pixels that hold most of it, is sampled systematically along a space-filling curve: the
-same map gives the same points, and no part of the mass gets more than its share.
+The mass of a map, cut to the pixels that hold most of it, is divided into equal shares along a space-filling curve, and
+each share stands at its own centre: the same map gives the same points.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Measures:
 
     Attributes:
         points: float32 (N, P, 2), row and column in pixels, (0, 0) the centre of the first pixel.
-        kept: float64 (N,), the share of each map's mass on the pixels that were sampled.
+        kept: float64 (N,), the share of each map's mass on the pixels that were kept.
         reasons: text (N,): why a measure is set aside, "" where it is not. Those without mass have NaN for points.
         negative: float32 (N, P, 2), the points of negative relevance; None with one sign.
         share: in (0, 1], the positive share of mass, mean over the maps; 1 with one sign.
@@ -154,7 +154,7 @@ def measures_from_maps(
     """Measures of maps (N, H, W), of any one height and width.
 
     A map is set aside where a sign holds almost nothing (at most a thousandth of the map's own absolute mass, or of
-    maps with at most a millionth of the median map's), or where all its points fall on one pixel ("zero radius").
+    maps with at most a millionth of the median map's), or where all its mass is on one pixel ("zero radius").
 
     Args:
         points: P, points of each measure, for each sign.

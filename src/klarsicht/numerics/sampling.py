@@ -1,7 +1,7 @@
-"""Systematic sampling of the mass of maps along a space-filling curve.
+"""The mass of maps in equal shares along a space-filling curve, each share as its centre of mass.
 
-Neighbours on the curve are neighbours on the plane, so that equal shares of mass along the curve are compact patches,
-and one point from each represents the whole evenly (Hilbert 1891; systematic sampling: Cochran 1977, chapter 8).
+Neighbours on the curve are neighbours on the plane (Hilbert 1891), so that equal shares of mass along the curve are
+compact patches, and their centres represent the whole evenly. The centre of mass of the map is kept exactly.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Sample:
     """Where N maps hold their mass.
 
     Attributes:
-        points: float32 (N, P, 2), rows and columns of pixels along the curve; NaN where a map has no mass.
+        points: float32 (N, P, 2), rows and columns in pixels, in the order of the curve; NaN where a map has no mass.
         total: float64 (N,), the mass of each map.
-        held: float64 (N,), how much of it lies on the pixels that were sampled.
+        held: float64 (N,), how much of it lies on the pixels that were kept.
     """
 
     points: NDArray[np.float32]
@@ -46,30 +46,28 @@ class Sample:
             pixels = heaviest(weights, share)
             found.total[row], found.held[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
             if len(pixels):
-                found.points[row] = path[pixels[systematic(weights[pixels], points)]]
+                found.points[row] = centres(path[pixels], weights[pixels], points)
         return found
 
 
 def heaviest(weights: Floats, share: float) -> Ints:
     """The fewest largest of weights (M,), none negative, that hold this share of their sum; equal ones together."""
     ordered = np.sort(weights[weights > 0])
-    least = ordered[reaching(ordered, np.array([1 - share]))[0]] if len(ordered) else np.inf
+    if not len(ordered):
+        return np.empty(0, np.int64)
+    reached = np.cumsum(ordered, dtype=np.float64)
+    least = ordered[np.searchsorted(reached, min(1 - share, 1 - 2.0**-50) * reached[-1], "right")]
     return np.flatnonzero(weights >= least)
 
 
-def systematic(weights: Floats, points: int) -> NDArray[np.intp]:
-    """Of positive weights (M,), the entries at (i + 1/2) / points of their running sum, i = 0 ... points - 1.
-
-    An entry is taken as often as its weight is worth, rounded down or up.
-    """
-    return reaching(weights, (np.arange(points) + 0.5) / points)
-
-
-def reaching(weights: Floats, shares: Doubles) -> NDArray[np.intp]:
-    """The first entries of weights (M,) at which their running sum exceeds these shares, in [0, 1), of the whole."""
-    reached = np.cumsum(weights.astype(np.float64))
-    first: NDArray[np.intp] = np.searchsorted(reached, np.minimum(shares, 1 - 2.0**-50) * reached[-1], "right")
-    return first
+def centres(places: Ints, weights: Floats, shares: int) -> Doubles:
+    """(shares, 2): centres of mass of places (M, 2), weights (M,) positive, cut in their order into equal shares."""
+    mass = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
+    moment = np.concatenate((np.zeros((1, 2)), np.cumsum(places * weights[:, None].astype(np.float64), axis=0)))
+    cuts = np.linspace(0, mass[-1], shares + 1)
+    reached = np.stack([np.interp(cuts, mass, moment[:, axis]) for axis in (0, 1)], 1)
+    found: Doubles = np.diff(reached, axis=0) * (shares / mass[-1])
+    return found
 
 
 @cache
