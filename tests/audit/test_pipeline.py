@@ -31,7 +31,7 @@ def corpus(tmp_path):
     return tmp_path / "data", write_corpus(tmp_path / "data")
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "concept", "features"])
+@pytest.mark.parametrize("metric", ["euclidean", "concept", "features", "wasserstein", "sliced-rotation"])
 def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_images(corpus, classifier, tmp_path, metric):
     data, marked = corpus
     store = pipeline.run(settings(data, metric=(metric,)), tmp_path / "run", classifier=classifier)
@@ -41,6 +41,29 @@ def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_image
     assert order[0].verdict.startswith("raises")
     assert len(order) == 3
     assert [e.z for e in order] == sorted((e.z for e in order), reverse=True)
+
+
+def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, classifier, tmp_path):
+    """Three maps of class b are made blank; the others are compared as if those had never been."""
+    data, marked = corpus
+    audit = Audit.of(settings(data, metric=("wasserstein-t",)), classifier)
+    store = pipeline.opened(audit, tmp_path / "run")
+    with store.lock():
+        pipeline.attribute(audit, store, 1, own=classifier)
+        rows = [row for row, path in enumerate(audit.corpus.paths) if "/b/" in str(path)]
+        blank = [row for row in rows if str(Path(audit.corpus.paths[row]).relative_to(data)) not in marked][:3]
+        maps = np.asarray(store.array("maps")[:])
+        maps[blank] = 0
+        for start in range(0, len(maps), audit.settings.unit):
+            store.write_rows("maps", start, maps[start : start + audit.settings.unit])
+        pipeline.analyse(audit, store, 1)
+        pipeline.rank(audit, store)
+        report.write(store)
+    (line,) = (r for r in store.table("suspects-wasserstein-t", "spray-wasserstein-t").to_pylist() if r["class"] == "b")
+    assert line["n"] == len(rows) - 3
+    assert line["aside"].startswith("3 map(s)")
+    assert not set(line["rows"]) & set(blank)
+    assert "class b (wasserstein-t)" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifier):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,14 +22,18 @@ from klarsicht.audit.spray import FEWEST, Clustering, Evidence, Suspect
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clusters import SWEEPS
+from klarsicht.numerics.measures import Measures, measures_from_maps
 from klarsicht.numerics.spectral import Embedding, affinity, embed
 
 Floats = NDArray[np.floating[Any]]
+Items = Floats | Measures
 
+TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
 NUMBERS = ("tau", "rho2", "d2", "shift", "z")
 SUSPECTS = pa.schema(
     [("class", pa.string()), ("target", pa.int64()), ("metric", pa.string()), ("n", pa.int64())]
-    + [("skipped", pa.string()), ("proposal", pa.string()), ("rows", pa.list_(pa.int64()))]
+    + [("skipped", pa.string()), ("aside", pa.string())]
+    + [("proposal", pa.string()), ("rows", pa.list_(pa.int64()))]
     + [("parts", pa.list_(pa.list_(pa.int64())))]
     + [(name, pa.float64()) for name in NUMBERS]
 )
@@ -87,16 +91,37 @@ class Analysis:
 
     def record(self, group: Group) -> dict[str, Any]:
         """What the table of suspects says of a group."""
-        reason, found = self.find(group)
+        compared = self.compared(group)
+        reason, found = self.find(compared)
         empty = {"proposal": "", "rows": [], "parts": []} | dict.fromkeys(NUMBERS, 0.0)
-        values = empty if found is None else _values(found, group) | {"parts": self.masks(group, found)}
+        values = empty if found is None else _values(found, compared) | {"parts": self.masks(compared, found)}
         return {
             "class": group.name,
             "target": group.target,
             "metric": self.metric,
-            "n": len(group),
+            "n": len(compared),
             "skipped": reason,
+            "aside": self.aside(group),
         } | values
+
+    def group(self, target: int) -> Group:
+        """What is compared for an output of the model."""
+        (found,) = (group for group in self.groups if group.target == target)
+        return self.compared(found)
+
+    def compared(self, group: Group) -> Group:
+        """The group without the images of which the metric can say nothing."""
+        return replace(group, rows=group.rows[~self._nothing(group)])
+
+    def aside(self, group: Group) -> str:
+        """How many those are, and why; empty where there are none."""
+        if not self._nothing(group).any():
+            return ""
+        return ", ".join(f"{count} map(s) of {why}" for why, count in self.measures(group).counts.items())
+
+    def _nothing(self, group: Group) -> NDArray[np.bool_]:
+        whole = not self.by_parts and METRICS[self.metric].read is Analysis.measures
+        return self.measures(group).set_aside if whole else np.zeros(len(group), bool)
 
     def find(self, group: Group) -> tuple[str, Suspect | None]:
         """The suspect cluster, or why there is none."""
@@ -111,7 +136,8 @@ class Analysis:
             return f"{len(group)} image(s); at least {FEWEST} are needed"
         if spray.room(self.sources[group.rows]) < 2:
             return "all images are of one source, or all but one"
-        distinct = len({row.tobytes() for row in self.features(group)})
+        items = self.items(group)
+        distinct = len({row.tobytes() for row in (items.points if isinstance(items, Measures) else items)})
         if distinct < FEWEST:
             return f"{distinct} distinct image(s); at least {FEWEST} are needed"
         few = self.by_parts and min(len(self.parts(group)), self.parts(group).room) < FEWEST
@@ -165,7 +191,7 @@ class Analysis:
 
     def _of_images(self, group: Group) -> Embedding:
         return spray.embedding(
-            self.features(group),
+            self.items(group),
             self.evidence(group),
             distance=METRICS[self.metric].distance,
             neighbours=self.settings.neighbours,
@@ -173,12 +199,18 @@ class Analysis:
             seed=self.settings.seed,
         )
 
-    def features(self, group: Group) -> Floats:
-        """What the metric compares: (n, D)."""
+    def items(self, group: Group) -> Items:
+        """What the metric compares: n rows or measures."""
         return METRICS[self.metric].read(self, group)
 
     def maps(self, group: Group) -> Floats:
         return self._rows("maps", group).reshape(len(group), -1).astype(np.float32)
+
+    def measures(self, group: Group) -> Measures:
+        """Where positive relevance lies."""
+        maps = self._rows("maps", group)
+        kept: Measures = self._shelf.keep("measures", group.rows, lambda: measures_from_maps(maps.astype(np.float32)))
+        return kept
 
     def head_relevance(self, group: Group) -> Floats:
         """f_c (w_target - mean_k w_k)_c; where the run explained one target, as it was stored."""
@@ -217,7 +249,7 @@ class Compared:
             compares no maps, and so knows no parts.
     """
 
-    read: Callable[[Analysis, Group], Floats]
+    read: Callable[[Analysis, Group], Items]
     distance: str
     cut: Callable[[Floats], Any] | None = None
 
@@ -226,6 +258,7 @@ METRICS: dict[str, Compared] = {
     "euclidean": Compared(Analysis.maps, "euclidean", centred),
     "concept": Compared(Analysis.head_relevance, "concept"),
     "features": Compared(Analysis.penultimate, "concept"),  # no relevance at all: the baseline to beat
+    **{name: Compared(Analysis.measures, name, measures_from_maps) for name in TRANSPORT},
 }
 
 

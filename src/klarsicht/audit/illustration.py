@@ -50,10 +50,10 @@ class Illustrator:
     classifier: Classifier
     analyses: dict[str, Analysis]
 
-    def draw(self, entries: Sequence[Entry], groups: dict[int, Group]) -> None:
+    def draw(self, entries: Sequence[Entry]) -> None:
         """Pictures and the table `views` of the first suspects."""
         shown = [entry for entry in entries if entry.rows][:SUSPECTS]
-        drawings = [self._drawing(entry, groups[entry.target]) for entry in track(shown, len(shown), "pictures")]
+        drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
         if absorbed:
             self.store.update_manifest(absorbed=float(np.median(absorbed)))
@@ -63,7 +63,8 @@ class Illustrator:
         if records:
             self.store.write_table("views", {name: [record[name] for record in records] for name in records[0]})
 
-    def _drawing(self, entry: Entry, group: Group) -> Drawing:
+    def _drawing(self, entry: Entry) -> Drawing:
+        group = self.analyses[entry.metric].group(entry.target)
         rng = generator(self.settings.seed, "pictures", entry.target)
         member = np.isin(group.rows, entry.rows)
         pictured = np.concatenate([pick(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)])

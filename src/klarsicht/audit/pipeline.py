@@ -105,14 +105,15 @@ def check_names(settings: AuditSettings) -> None:
             raise unknown_name("metric", metric, METRICS)
     if settings.method not in (*METHODS, HEAD_RELEVANCE):
         raise unknown_name("relevance method", settings.method, (*METHODS, HEAD_RELEVANCE))
-    if not settings.maps and "euclidean" in settings.metric:
+    by_maps = [metric for metric in settings.metric if METRICS[metric].cut]
+    if by_maps and not settings.maps:
         raise UsageError(
-            "the metric euclidean compares pixel maps",
+            f"the metric {by_maps[0]} compares pixel maps",
             got=f"target {settings.target}, method {settings.method}",
             rule="maps explain one class for each image, by a method that makes maps",
             remedy="Use --metric concept, or name one class as --target and another --method.",
         )
-    if settings.parts and not any(METRICS[metric].cut for metric in settings.metric):
+    if settings.parts and not by_maps:
         raise UsageError(
             "no metric that compares parts",
             got=", ".join(settings.metric),
@@ -273,8 +274,7 @@ def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
     if store.has_table("views"):
         return
     by_metric = analyses(audit, store)
-    groups_of = {group.target: group for work in by_metric.values() for group in work.groups}
-    Illustrator(store, audit.settings, audit.corpus, audit.classifier, by_metric).draw(ordered.entries, groups_of)
+    Illustrator(store, audit.settings, audit.corpus, audit.classifier, by_metric).draw(ordered.entries)
 
 
 def clean(
@@ -301,7 +301,7 @@ def clean(
 
 def audited(audit: Audit, store: RunStore, entry: Entry) -> Audited:
     """What a class of the run was audited on."""
-    (group,) = (g for g in analyses(audit, store)[entry.metric].groups if g.target == entry.target)
+    group = analyses(audit, store)[entry.metric].group(entry.target)
     labels = np.array([audit.index.get(label, -1) for label in audit.corpus.labels])
     return Audited(audit.corpus, audit.classifier, group, labels)
 

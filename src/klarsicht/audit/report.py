@@ -145,7 +145,8 @@ def skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
     ]
     for metric in store.manifest["settings"]["metric"]:
         records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
-        lost += [(f"class {r['class']} ({metric})", r["skipped"]) for r in records if r["skipped"]]
+        for why in ("skipped", "aside"):
+            lost += [(f"class {r['class']} ({metric})", r[why]) for r in records if r[why]]
     return lost + [tuple(note) for note in store.manifest.get("left_out", [])]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from klarsicht.numerics.clusters import Candidate, Sweep, candidates
 from klarsicht.numerics.discriminant import Separability, fisher_many
+from klarsicht.numerics.measures import Measures
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
 from klarsicht.numerics.spectral import Embedding, affinity, embed
 
@@ -101,20 +102,24 @@ class Evidence:
 
 
 def embedding(
-    features: Floats, evidence: Evidence, *, distance: str, neighbours: int, dimensions: int, seed: int
+    items: Floats | Measures, evidence: Evidence, *, distance: str, neighbours: int, dimensions: int, seed: int
 ) -> Embedding:
-    """Spectral embedding (n, d) of the neighbour graph; repeated sources are centred and never neighbours.
+    """Spectral embedding (n, d) of the neighbour graph; images of one source are never neighbours.
 
     Args:
-        features: (n, D), one row an image.
+        items: (n, D), one row an image, centred by its source where sources repeat; or n measures.
         distance: a name of numerics.neighbours.METRICS.
     """
-    normalised = by_absolute_sum(features)
     groups = evidence.sources if evidence.repeated else None
-    if groups is not None:
-        normalised = centre_by_group(normalised, groups)
-    graph = neighbour_graph(normalised, distance, min(neighbours, room(evidence.sources)), groups=groups)
-    return embed(affinity(graph), min(dimensions, len(features) - 1), seed)
+    given = items if isinstance(items, Measures) else normalised(items, groups)
+    graph = neighbour_graph(given, distance, min(neighbours, room(evidence.sources)), groups=groups)
+    return embed(affinity(graph), min(dimensions, len(items) - 1), seed)
+
+
+def normalised(features: Floats, groups: NDArray[np.integer[Any]] | None) -> Floats:
+    """By the sum of absolute values, then less the median of its own group."""
+    divided = by_absolute_sum(features)
+    return divided if groups is None else centre_by_group(divided, groups)
 
 
 def room(sources: NDArray[np.integer[Any]]) -> int:

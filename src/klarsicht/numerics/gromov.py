@@ -18,7 +18,7 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.numerics import frank_wolfe
 from klarsicht.numerics.gromov_bounds import Invariants, embedded, invariants
 from klarsicht.numerics.kernels import spread
-from klarsicht.numerics.measures import Measures
+from klarsicht.numerics.measures import Measures, comparable
 from klarsicht.numerics.minima import padded
 from klarsicht.numerics.rotations import Doubles, Floats, Ints, Shapes, best_turns, least_over, turned
 from klarsicht.numerics.search import PairBounds
@@ -133,7 +133,8 @@ class Gromov:
         return (by_spectrum, by_distances, by_projections) if self.exact else ()
 
     def prepare(self, items: Measures) -> Rows:
-        measures = items.scaled() if self.scaled else items.centred()
+        measures = comparable(items)
+        measures = measures.scaled() if self.scaled else measures.centred()
         shapes = Shapes.of(measures)
         return Rows(shapes, Sinograms.of(measures), invariants(shapes) if self.exact else None)
 

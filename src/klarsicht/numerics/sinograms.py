@@ -31,7 +31,7 @@ Ints = NDArray[np.integer]
 
 ANGLES = 32  # on the full circle: a rotation of the screening is a multiple of 11.25 degrees
 HALF = ANGLES // 2
-FINE = 4  # steps of the refinement between two angles: 1.4 degrees
+FINE = 8  # steps of the refinement between two angles: 1.4 degrees each
 QUANTILES = 16  # of each projection
 CHUNK = 2048  # measures projected together
 
@@ -147,21 +147,6 @@ class Sinograms:
         start = (i * FINE + step % FINE) * (ANGLES + HALF) + step // FINE
         gap = self._arcs.index_select(0, start) - self._targets.index_select(0, 2 * j + reflected)
         return 2 * gap.square_().sum(1).double()
-
-
-def best_angles(points_i: Floats, points_j: Floats, reflection: bool = False) -> tuple[Doubles, NDArray[np.bool_]]:
-    """How to turn point sets i onto point sets j, (m, P, 2), about their centres: angles (m,), and which to reflect."""
-    both = Measures.of(np.concatenate((points_i, points_j))).centred()
-    pair = np.arange(len(points_i))
-    angle, reflected, _ = Sinograms.of(both).align(pair, pair + len(pair), reflection)
-    return angle, reflected
-
-
-def turned(points: Floats, angle: Doubles, reflected: NDArray[np.bool_]) -> Doubles:
-    """(m, P, 2): point sets reflected (second coordinate negated) where True, then turned by angles (m,)."""
-    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    y, x = points[..., 0], points[..., 1] * np.where(reflected, -1.0, 1.0)[:, None]
-    return np.stack((c * y - s * x, s * y + c * x), -1)
 
 
 def _circles(points: Tensor) -> Tensor:
