@@ -49,19 +49,31 @@ def group(maps, sources=None, seen=None, cut=centred):
 @pytest.mark.parametrize("dy", [-3, 0, 4])
 @pytest.mark.parametrize("dx", [-2, 5])
 def test_centring_forgets_where_a_part_was_and_nothing_else(dy, dx):
-    maps = np.zeros((2, 20, 21))
-    maps[0, 8:11, 9:12], maps[1, 6:7, 8:13] = RING, BAR
+    maps = np.zeros((2, 30, 31))
+    maps[0, 12:15, 14:17], maps[1, 11:12, 13:18] = RING, BAR
     moved = ndimage.shift(maps, (0, dy, dx), order=0)
-    np.testing.assert_array_equal(centred(moved), centred(maps))
-    for rows, whole in zip(centred(maps).reshape(2, 20, 21), maps, strict=True):
-        assert rows.sum() == whole.sum()
-        assert ndimage.center_of_mass(rows) == (10, 10)
+    np.testing.assert_allclose(centred(moved), centred(maps), atol=1e-12)
+    for row, whole in zip(centred(maps).reshape(2, 30, 31), maps, strict=True):
+        there = np.roll(whole, (15, 15) - np.array(ndimage.center_of_mass(whole)).astype(int), (0, 1))
+        np.testing.assert_allclose(row, there, atol=1e-12)
+
+
+def test_between_cells_a_part_is_moved_as_scipy_does_it():
+    rng = np.random.default_rng(0)
+    maps = np.zeros((5, 24, 25))
+    maps[:, 7:14, 9:15] = rng.random((5, 7, 6))
+    for row, whole in zip(centred(maps).reshape(maps.shape), maps, strict=True):
+        there = ndimage.shift(whole, np.array([12, 12]) - ndimage.center_of_mass(whole), order=1)
+        np.testing.assert_allclose(row, there, atol=1e-12)
+        assert ndimage.center_of_mass(row) == pytest.approx((12, 12))
 
 
 def test_what_leaves_the_frame_is_lost_and_nothing_returns_on_the_other_side():
-    maps = np.zeros((1, 9, 9))
-    maps[0, 0, 0], maps[0, 0, 8] = 9, 1
-    assert centred(maps).reshape(9, 9)[4].tolist() == [0, 0, 0, 9, 0, 0, 0, 0, 0]
+    maps = np.zeros((1, 9, 29))
+    maps[0, 4, 0], maps[0, 4, 28] = 27, 1  # their centre is at 1, and moves to 14
+    wanted = np.zeros((9, 29))
+    wanted[4, 13] = 27
+    np.testing.assert_allclose(centred(maps).reshape(9, 29), wanted, atol=1e-12)
 
 
 def test_neighbours_are_never_parts_of_one_image_or_of_one_source():

@@ -99,22 +99,28 @@ class PartGroup:
 
 
 def centred(masses: Floats) -> Floats:
-    """Maps (M, H, W) moved by whole cells, their centre of mass to the middle: rows (M, H W). What leaves is lost."""
-    shifts = [_shift(masses.sum(2)), _shift(masses.sum(1))]
-    moved = masses
-    for axis, shift in enumerate(shifts, start=1):
-        moved = _moved(moved, shift, axis)
-    return moved.reshape(len(masses), -1)
+    """Maps (M, H, W) moved until their centre of mass is in the middle: rows (M, H W). What leaves the map is lost.
+
+    Between cells by linear interpolation: whole cells would part equal shapes by how their centres are rounded.
+    """
+    down, right = _from_middle(masses.sum(2)), _from_middle(masses.sum(1))
+    return _moved(_moved(masses, down, 1), right, 2).reshape(len(masses), -1)
 
 
-def _shift(profiles: Floats) -> Ints:
+def _from_middle(profiles: Floats) -> Floats:
     """(M,): cells from the middle to the centre of mass of profiles (M, L)."""
     cells = np.arange(profiles.shape[1]) - profiles.shape[1] // 2
-    return np.asarray(np.rint(profiles @ cells / profiles.sum(1).clip(1e-30)), np.int64)
+    return np.asarray(profiles @ cells / profiles.sum(1).clip(1e-30))
 
 
-def _moved(masses: Floats, shift: Ints, axis: int) -> Floats:
+def _moved(masses: Floats, shift: Floats, axis: int) -> Floats:
     """Each map moved back by its shift along the axis, zeros following."""
+    whole = np.floor(shift).astype(np.int64)
+    part = (shift - whole)[:, None, None]
+    return (1 - part) * _taken(masses, whole, axis) + part * _taken(masses, whole + 1, axis)
+
+
+def _taken(masses: Floats, shift: Ints, axis: int) -> Floats:
     length = masses.shape[axis]
     at = np.expand_dims(np.arange(length) + shift[:, None], 3 - axis)
     inside = (at >= 0) & (at < length)
