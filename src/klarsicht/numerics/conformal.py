@@ -1,0 +1,125 @@
+"""How surprising is the largest of many scores, when the only null there is are other units of the same kind?
+
+A class is compared with the other classes: its p is its rank among them. That holds whatever the distribution of the
+scores, as long as clean classes are exchangeable, and it can be no smaller than 1 / (classes compared with + 1), the
+floor. Some of those others may hold artifacts themselves; the ones far out are not compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+
+FENCE = 3.0  # quartile distances above the upper quartile: Tukey's far-out fence
+TAIL = 0.1  # share of the reference from which the tail beyond the floor is drawn out
+
+
+def reference(scores: Floats, fence: float = FENCE) -> Bools:
+    """Which of the scores (n,) may serve as the null: those below Q3 + fence (Q3 - Q1), until no more fall out.
+
+    Of an exponential distribution about 1 % lies beyond. Scores that are not finite are no null.
+    """
+    kept = np.isfinite(scores)
+    while kept.any():
+        low, high = np.quantile(scores[kept], (0.25, 0.75))
+        inside = kept & (scores <= high + fence * (high - low))
+        if (inside == kept).all():
+            break
+        kept = inside
+    return kept
+
+
+def ranks(scores: Floats, null: Floats) -> NDArray[np.float64]:
+    """p (n,) of scores among a null (m,) that they are not part of: (1 + those as large) / (m + 1)."""
+    above = len(null) - np.searchsorted(np.sort(null), scores, side="left")
+    return np.asarray((1 + above) / (len(null) + 1), np.float64)
+
+
+def conformal(scores: Floats, null: Bools) -> NDArray[np.float64]:
+    """p (n,) of each score among the null (n,), itself left out."""
+    among = np.sort(scores[null])
+    above = len(among) - np.searchsorted(among, scores, side="left") - null  # a member of the null is not above itself
+    return np.asarray((1 + above) / (len(among) - null + 1), np.float64)
+
+
+def tail(scores: Floats, null: Bools, share: float = TAIL) -> NDArray[np.float64]:
+    """p (n,) that goes on below the floor, by a power law through the upper tail of the null (Hill 1975).
+
+    P(S >= s) = share (s / u)^(-1 / xi) above the quantile u, xi the mean of log(s / u) among the k scores above it.
+    Scores with a lighter tail, such as minus the logarithm of a p, get a p that is too large: it errs on that side.
+    Equal to `conformal` where that is larger than its own tail, and nowhere above it.
+    """
+    p, among = conformal(scores, null), np.sort(scores[null])
+    k = max(3, round(share * len(among)))
+    if len(among) <= k or among[-k - 1] <= 0:
+        return p
+    u = among[-k - 1]
+    xi = float(np.log(among[-k:] / u).mean())
+    beyond = scores > among[-1]
+    power = k / len(among) * (np.maximum(scores, u) / u) ** (-1 / max(xi, 1e-9))
+    return np.where(beyond, np.minimum(p, power), p)
+
+
+def false_discovery(p: Floats) -> NDArray[np.float64]:
+    """q (n,) of Benjamini and Hochberg (1995): the least false-discovery rate at which each would be called."""
+    order = np.argsort(p, kind="stable")
+    stepped = p[order] * len(p) / np.arange(1, len(p) + 1)
+    q = np.empty(len(p))
+    q[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1)
+    return q
+
+
+def standardised(scores: Floats, least: float = 1.0) -> Floats:
+    """Columns (n, m) in units of their own robust spread, (s - median) / (q90 - median) over the columns' nulls.
+
+    Median and quantile treat all rows of the null alike, so clean rows stay exchangeable. A spread below `least` counts
+    as that: a detector that never fires on clean classes must not shout at its first whisper.
+    """
+    out = np.empty(scores.shape)
+    for j, column in enumerate(scores.T):
+        null = column[reference(column)]
+        middle, high = np.quantile(null, (0.5, 0.9)) if len(null) else (0.0, 0.0)
+        out[:, j] = (column - middle) / max(high - middle, least)
+    return out
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The maximum over detectors for n classes.
+
+    Attributes:
+        best: int (n,), the detector of largest standardised score.
+        score: float (n,), that score.
+        null: bool (n,), the classes that the others were compared with.
+        p: conformal, at least `floor`.
+        extended: the same with a power-law tail below the floor.
+        q: false-discovery rate of `extended`.
+    """
+
+    best: NDArray[np.intp]
+    score: NDArray[np.float64]
+    null: Bools
+    p: NDArray[np.float64]
+    extended: NDArray[np.float64]
+    q: NDArray[np.float64]
+
+    @property
+    def floor(self) -> float:
+        """The smallest p that so many classes can give."""
+        return 1 / (int(self.null.sum()) + 1)
+
+
+def maximum(scores: Floats) -> Verdicts:
+    """Scores (n, m) of n classes under m detectors, larger is stranger; one p a class, for the largest of its m."""
+    level = standardised(scores)
+    best = level.argmax(1)
+    top = level.max(1)
+    null = reference(top)
+    extended = tail(top, null)
+    return Verdicts(best, top, null, conformal(top, null), extended, false_discovery(extended))

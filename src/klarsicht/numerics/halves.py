@@ -1,0 +1,85 @@
+"""Choose on one half, test on the other: a group that was searched for is no surprise where it was found.
+
+Images are split into two halves. On one of them the seed is chosen whose likes are most enriched against a reference
+of other images; its likes in the other half are then counted, and so with the halves exchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betainc
+from scipy.stats import binom
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+
+def halves(n: int, rng: np.random.Generator) -> Bools:
+    """n images, a random half of them true."""
+    return np.asarray(rng.permutation(n) < n // 2)
+
+
+def surprise(k: Ints, n: int, rate: Floats) -> NDArray[np.float64]:
+    """-log P(K >= k) in nats, K binomial of n trials at a rate in (0, 1)."""
+    with np.errstate(divide="ignore"):
+        exact = -np.log(betainc(np.maximum(k, 1), n - np.maximum(k, 1) + 1, rate))
+    far = ~np.isfinite(exact)
+    if far.any():
+        exact = np.where(far, -binom.logsf(k - 1, n, rate), exact)
+    return np.where(k > 0, np.where(np.isfinite(exact), exact, chernoff(k, n, rate)), 0.0)
+
+
+def chernoff(k: Ints, n: int, rate: Floats) -> NDArray[np.float64]:
+    """Chernoff's bound on it from below, n KL(k / n || rate): cheap, and nearly the same order."""
+    share = np.clip(np.asarray(k, np.float64) / n, 0, 1)
+    inside = np.where(share > 0, share * np.log(np.maximum(share, 1e-300) / rate), 0)
+    outside = np.where(
+        share < 1, (1 - share) * np.log1p(-np.minimum(share, 1 - 1e-15)) - (1 - share) * np.log1p(-rate), 0
+    )
+    return np.where(share > rate, n * (inside + outside), 0.0)
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A choice on each half, tested on the other.
+
+    Attributes:
+        score: mean surprise of the two tests, in nats.
+        seeds: (2,) the seed that the first half and the second half chose.
+        surprises: (2,) of each in the half that did not choose it.
+    """
+
+    score: float
+    seeds: tuple[int, int]
+    surprises: tuple[float, float]
+
+    @property
+    def seed(self) -> int:
+        """The seed that did better where it was not chosen."""
+        return self.seeds[int(self.surprises[1] > self.surprises[0])]
+
+
+def crossed(hits: Bools, rates: Floats, owner: Ints, half: Bools) -> Crossed:
+    """Seeds (s,) of images `owner` (s,), alike to images by hits (s, n), expected at rates (s,).
+
+    A seed is chosen on the half that it comes from.
+    """
+    seeds, surprises = [], []
+    for side in (half, ~half):
+        counts = hits[:, side].sum(1)
+        value = np.where(side[owner], chernoff(counts, int(side.sum()), rates), -1.0)
+        best = int(value.argmax())
+        found = int(hits[best, ~side].sum())
+        seeds.append(best)
+        surprises.append(float(surprise(np.asarray(found), int((~side).sum()), rates[best])))
+    return Crossed(sum(surprises) / 2, (seeds[0], seeds[1]), (surprises[0], surprises[1]))
+
+
+def rate(counts: Ints, m: int) -> NDArray[np.float64]:
+    """The rate of a reference of m images that holds so many: never nought, for no reference is endless."""
+    return np.asarray((counts + 1) / (m + 2), np.float64)
