@@ -7,7 +7,9 @@ from scipy.stats import binomtest
 from torch import nn
 
 from klarsicht.audit import correction, models
-from klarsicht.audit.correction import Sample, log_softmax, wilson
+from klarsicht.audit.activations import activations, logits
+from klarsicht.audit.correction import log_softmax, wilson
+from klarsicht.audit.samples import Sample
 from klarsicht.ground.errors import InputError
 
 
@@ -45,7 +47,7 @@ def classifier():
 
 def test_the_projection_takes_the_mark_away_and_the_controls_do_not(classifier):
     fit, show = sample(seed=0), sample(seed=1)
-    a = correction.pooled_inputs(classifier, fit.images, "last")
+    a = activations(classifier, fit.images, "last").pooled
     tried = {"nothing": None, "project": correction.project(a, fit, "last")}
     tried |= correction.controls(a, fit, "last", np.random.default_rng(0))
     by_name = {o.correction: o for o in correction.compare(classifier, show, 0, tried)}
@@ -58,7 +60,7 @@ def test_the_projection_takes_the_mark_away_and_the_controls_do_not(classifier):
 
 def test_the_model_is_bit_equal_afterwards(classifier):
     before = {k: v.clone() for k, v in classifier.module.state_dict().items()}
-    a = correction.pooled_inputs(classifier, sample().images, "last")
+    a = activations(classifier, sample().images, "last").pooled
     correction.compare(classifier, sample(), 0, {"project": correction.project(a, sample(), "last")})
     assert all(torch.equal(before[k], v) for k, v in classifier.module.state_dict().items())
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in classifier.module.modules())
@@ -66,14 +68,14 @@ def test_the_model_is_bit_equal_afterwards(classifier):
 
 def test_pooled_inputs_are_the_means_of_what_the_layer_receives(classifier):
     some = sample(10)
-    a = correction.pooled_inputs(classifier, some.images, "last")
+    a = activations(classifier, some.images, "last").pooled
     np.testing.assert_allclose(a, torch.stack(list(some.images)).mean((2, 3)), atol=1e-6)
 
 
 def test_images_of_different_sizes_are_batched_in_order(classifier):
     images = [torch.full((3, 2 + i % 3, 4), float(i)) for i in range(20)]
-    logits = correction.logits(classifier, images)
-    np.testing.assert_allclose(logits[:, 0], 2 * np.arange(20), atol=1e-5)
+    found = logits(classifier, images)
+    np.testing.assert_allclose(found[:, 0], 2 * np.arange(20), atol=1e-5)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (180, 200)])

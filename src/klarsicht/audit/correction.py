@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import special
-from torch import Tensor
 
 from klarsicht.audit import clarc
-from klarsicht.audit.borrowing import borrowed
-from klarsicht.audit.clarc import Projection
+from klarsicht.audit.activations import activations, logits
+from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.corpora import Corpus, decode_rows
+from klarsicht.audit.directions import direction, random_direction
 from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.ranking import Entry
+from klarsicht.audit.samples import Sample
 from klarsicht.audit.spray import Evidence
-from klarsicht.audit.taps import Tap
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
+from klarsicht.numerics.erasure import Eraser, orthogonal
 
 Floats = NDArray[np.floating[Any]]
-Images = Sequence[Tensor]
 
 LARGEST = 400  # images of each side (members, others) that a correction is fitted on, and as many it is shown on
-BATCH = 16
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Images with and without the artifact.
-
-    Attributes:
-        images: n tensors (C, H, W) as the model takes them.
-        member: bool (n,), true where the artifact is.
-        sources: int (n,), see audit.spray.Evidence.
-        labels: int (n,), the right output, or -1 where unknown.
-    """
-
-    images: Images
-    member: NDArray[np.bool_]
-    sources: NDArray[np.integer[Any]]
-    labels: NDArray[np.integer[Any]]
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 @dataclass(frozen=True)
@@ -79,56 +56,27 @@ class Outcome:
     accuracy: float | None
 
 
-def pooled_inputs(classifier: Classifier, images: Images, layer: str) -> Floats:
-    """Activations at the input of a layer, averaged over positions: (n, C)."""
-    with borrowed(classifier.module), torch.no_grad(), Tap(classifier.module, layer) as tap:
-        pooled = []
-        for batch in _batches(images):
-            classifier.logits(torch.stack(list(batch)))
-            a = tap.input
-            pooled.append(a.flatten(2).mean(2) if a.ndim > 2 else a)
-    return torch.cat(pooled).float().cpu().numpy()
-
-
-def logits(classifier: Classifier, images: Images, correction: Projection | None = None) -> Floats:
-    """Logits (n, K) of a model, corrected or as it is."""
-    applied: AbstractContextManager[Any] = (
-        nullcontext() if correction is None else correction.applied(classifier.module)
-    )
-    with borrowed(classifier.module), applied, torch.no_grad():
-        return torch.cat([classifier.logits(torch.stack(list(b))) for b in _batches(images)]).cpu().numpy()
-
-
-def _batches(images: Images) -> Iterator[Images]:
-    """At most `BATCH` consecutive images of one shape."""
-    start = 0
-    for i in range(1, len(images) + 1):
-        if i == len(images) or i - start == BATCH or images[i].shape != images[start].shape:
-            yield images[start:i]
-            start = i
-
-
-def project(a: Floats, sample: Sample, layer: str) -> Projection:
-    """The projection along the pattern of the members (P-ClArC); a (n, C) are `pooled_inputs` of the layer."""
-    v = clarc.pattern_direction(a, sample.member, sample.sources)
-    return Projection(layer, v.astype(np.float32), a[~sample.member].mean(0).astype(np.float32))
+def project(a: Floats, sample: Sample, layer: str) -> Erasure:
+    """The projection along the pattern of the members (P-ClArC); a (n, C) are pooled inputs of the layer."""
+    v = direction("pattern", a, sample.member, sample.sources)
+    return Erasure(layer, orthogonal(v[:, None], a[~sample.member].mean(0)))
 
 
 METHODS = {"project": project}
 
 
-def controls(a: Floats, sample: Sample, layer: str, rng: np.random.Generator) -> dict[str, Projection]:
+def controls(a: Floats, sample: Sample, layer: str, rng: np.random.Generator) -> dict[str, Erasure]:
     """Corrections that must not help: a random direction, and the pattern of as many images chosen at random."""
-    z = a[~sample.member].mean(0).astype(np.float32)
-    wrong = clarc.pattern_direction(a, rng.permutation(sample.member), sample.sources)
+    z = a[~sample.member].mean(0)
+    wrong = direction("pattern", a, rng.permutation(sample.member), sample.sources)
     return {
-        "random direction": Projection(layer, clarc.random_direction(a.shape[1], rng).astype(np.float32), z),
-        "wrong cluster": Projection(layer, wrong.astype(np.float32), z),
+        "random direction": Erasure(layer, orthogonal(random_direction(a.shape[1], rng)[:, None], z)),
+        "wrong cluster": Erasure(layer, orthogonal(wrong[:, None], z)),
     }
 
 
 def compare(
-    classifier: Classifier, sample: Sample, target: int, corrections: Mapping[str, Projection | None]
+    classifier: Classifier, sample: Sample, target: int, corrections: Mapping[str, Erasure | None]
 ) -> list[Outcome]:
     """The model under each correction, on images that none of them was fitted on."""
     plain = logits(classifier, sample.images)
@@ -175,7 +123,7 @@ class Correction:
     """A fitted correction of one class with its before/after table."""
 
     entry: Entry
-    projection: Projection
+    projection: Erasure
     outcomes: tuple[Outcome, ...]
     fitted_on: int
     shown_on: int
@@ -187,8 +135,9 @@ class Correction:
         np.savez(
             buffer,
             layer=np.array(self.projection.layer),
-            direction=self.projection.direction,
-            reference=self.projection.reference,
+            left=self.projection.eraser.left,
+            right=self.projection.eraser.right,
+            reference=self.projection.eraser.reference,
         )
         store.write_bytes(f"{name}.npz", buffer.getvalue())
         store.write_json(f"{name}.json", self.to_json())
@@ -206,7 +155,7 @@ class Correction:
         }
 
 
-def load(path: str | Path) -> Projection:
+def load(path: str | Path) -> Erasure:
     """A saved projection; `with load(path).applied(module): ...` corrects a model.
 
     Raises:
@@ -214,7 +163,7 @@ def load(path: str | Path) -> Projection:
     """
     try:
         with np.load(path) as file:
-            return Projection(str(file["layer"]), file["direction"], file["reference"])
+            return Erasure(str(file["layer"]), Eraser(file["left"], file["right"], file["reference"]))
     except (OSError, KeyError, ValueError) as error:
         raise InputError("no projection in this file", got=f"{path}: {error}") from error
 
@@ -247,7 +196,7 @@ def correct(
     classifier, rng = audited.classifier, generator(seed, "correction", entry.target)
     fit, show = halves(audited, entry, rng)
     layer = layer or clarc.correction_layer(classifier.module)
-    a = pooled_inputs(classifier, fit.images, layer)
+    a = activations(classifier, fit.images, layer).pooled
     projection = METHODS[method](a, fit, layer)
     tried = {"nothing": None, method: projection} | controls(a, fit, layer, rng)
     outcomes = compare(classifier, show, entry.target, tried)

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit import clarc, correction, pipeline, planting, ranking
+from klarsicht.audit.activations import activations, logits
 from klarsicht.audit.corpora import decode_rows
-from klarsicht.audit.correction import Sample, log_softmax, wilson
+from klarsicht.audit.correction import log_softmax, wilson
 from klarsicht.audit.models import Classifier, load
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.audit.samples import Sample
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
@@ -289,15 +291,15 @@ def corrections(
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
     )
-    a = correction.pooled_inputs(classifier, fit.images, layer)
+    a = activations(classifier, fit.images, layer).pooled
     tried = {"nothing": None, "project": correction.project(a, fit, layer)}
     tried |= correction.controls(a, fit, layer, rng)
-    first = correction.logits(classifier, plain).argmax(1)
+    first = logits(classifier, plain).argmax(1)
     return tuple(
         Effect.of(
             name,
-            correction.logits(classifier, plain, c),
-            correction.logits(classifier, marked, c),
+            logits(classifier, plain, c),
+            logits(classifier, marked, c),
             first,
             target,
         )

@@ -1,0 +1,92 @@
+"""Directions in activations that part images with an artifact from images without.
+
+Each is a function (activations (n, C), members bool (n,)) -> v (C,), not yet of length one. The pattern is what changes
+with the artifact; the others are weights of a classifier, which also hold what has to be subtracted to see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import LinearSVC
+
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.numerics import erasure
+from klarsicht.numerics.neighbours import centre_by_group
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+Direction = Callable[[Floats, Bools], Floats]
+
+
+def pattern(a: Floats, member: Bools) -> Floats:
+    """cov(a, membership) (Haufe et al. 2014; Pahde et al. 2022): robust to what else changes."""
+    return erasure.pattern(a, member)
+
+
+def svm(a: Floats, member: Bools) -> Floats:
+    """Weights of a linear support vector machine (Kim et al. 2018, TCAV)."""
+    return _by_channel(a, lambda x: LinearSVC(C=0.01, class_weight="balanced").fit(x, member).coef_[0])
+
+
+def logistic(a: Floats, member: Bools) -> Floats:
+    """Weights of a logistic regression."""
+    fit = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced")
+    return _by_channel(a, lambda x: fit.fit(x, member).coef_[0])
+
+
+def ridge(a: Floats, member: Bools) -> Floats:
+    """Weights of a ridge regression on membership."""
+    return _by_channel(a, lambda x: Ridge(alpha=0.1 * len(x)).fit(x, member).coef_)
+
+
+DIRECTIONS: dict[str, Direction] = {"pattern": pattern, "svm": svm, "logistic": logistic, "ridge": ridge}
+
+
+def direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:
+    """A direction of length one.
+
+    Args:
+        kind: a name of `DIRECTIONS`.
+        a: (n, C), pooled over positions.
+        member: (n,), true for images with the artifact.
+        sources: (n,); where sources repeat, each activation counts by its difference from its source's median.
+
+    Raises:
+        UsageError: unknown kind, or all or none of the images are members.
+        InputError: members do not differ from the others.
+    """
+    if kind not in DIRECTIONS:
+        raise unknown_name("direction", kind, DIRECTIONS)
+    if not 0 < member.sum() < len(member):
+        raise UsageError(
+            "no two groups to tell apart",
+            got=f"{member.sum()} members of {len(member)} images",
+            rule="some images must carry the artifact and some must not",
+        )
+    rows: Floats = a.astype(np.float64)
+    if len(np.unique(sources)) < len(sources):
+        rows = centre_by_group(rows, sources)
+    v = DIRECTIONS[kind](rows, member)
+    length = np.linalg.norm(v)
+    if not length > 0:
+        raise InputError("members do not differ from the others at this layer", remedy="Choose another --layer.")
+    return np.asarray(v / length)
+
+
+def random_direction(channels: int, rng: np.random.Generator) -> Floats:
+    """A unit direction without meaning: the first control of every correction."""
+    v = rng.standard_normal(channels)
+    return np.asarray(v / np.linalg.norm(v))
+
+
+def _by_channel(a: Floats, weights: Callable[[Floats], Floats]) -> Floats:
+    """Weights for a from weights for channels of deviation one; a channel that never moves has none."""
+    deviation = a.std(0)
+    moves = deviation > 1e-9 * max(np.abs(a).max(), 1e-30)
+    scale = np.where(moves, deviation, 1)
+    return np.asarray(np.where(moves, weights((a - a.mean(0)) / scale) / scale, 0))
