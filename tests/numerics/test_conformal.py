@@ -27,6 +27,25 @@ def test_ties_count_as_as_large():
     np.testing.assert_allclose(p, 1)
 
 
+def test_exponential_scores_of_any_scale_are_brought_to_one_scale():
+    rng = np.random.default_rng(0)
+    scores = rng.exponential(size=(4000, 3)) * [2.0, 5.0, 40.0]
+    level = conformal.standardised(scores)
+    np.testing.assert_allclose(np.quantile(level, 0.75, axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(np.quantile(level, 0.99, axis=0), np.log(25), rtol=0.1)  # P = .25 exp(-level)
+    quiet = conformal.standardised(scores / 1000)
+    assert quiet.max() < 1  # whispers stay whispers
+
+
+def test_the_null_lets_clean_scores_in_and_keeps_outliers_out():
+    rng = np.random.default_rng(0)
+    clean = rng.exponential(size=600)
+    assert conformal.reference(clean).mean() > 0.99
+    mixed = np.r_[clean, np.full(350, 30.0)]  # 37 % artifactual
+    assert conformal.reference(mixed)[:600].mean() > 0.98
+    assert not conformal.reference(mixed)[600:].any()
+
+
 @pytest.mark.parametrize("draw", ["exponential", "normal", "uniform"])
 def test_clean_classes_have_uniform_p(draw):
     """The largest of correlated detectors of different scale; 60 data sets of 40 clean classes."""

@@ -16,23 +16,27 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
-FENCE = 3.0  # quartile distances above the upper quartile: Tukey's far-out fence
+CLEAN = 0.6  # share of the units that are taken for clean to begin with: fewer than two in five may hold artifacts
+FENCE = 4.0  # quartile distances above the upper quartile
 TAIL = 0.1  # share of the reference from which the tail beyond the floor is drawn out
 
 
-def reference(scores: Floats, fence: float = FENCE) -> Bools:
-    """Which of the scores (n,) may serve as the null: those below Q3 + fence (Q3 - Q1), until no more fall out.
+def reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE) -> Bools:
+    """Which of the scores (n,) may serve as the null.
 
-    Of an exponential distribution about 1 % lies beyond. Scores that are not finite are no null.
+    The lowest `clean` share to begin with; then all below Q3 + fence (Q3 - Q1) of those, until no more are let in. Of
+    an exponential distribution .3 % stay out. Scores that are not finite are no null.
     """
-    kept = np.isfinite(scores)
-    while kept.any():
+    finite = np.isfinite(scores)
+    if not finite.any():
+        return finite
+    kept = finite & (scores <= np.quantile(scores[finite], clean))
+    while True:
         low, high = np.quantile(scores[kept], (0.25, 0.75))
-        inside = kept & (scores <= high + fence * (high - low))
-        if (inside == kept).all():
-            break
-        kept = inside
-    return kept
+        inside = finite & (scores <= high + fence * (high - low))
+        if (inside <= kept).all():
+            return kept
+        kept = kept | inside
 
 
 def ranks(scores: Floats, null: Floats) -> NDArray[np.float64]:
@@ -75,17 +79,19 @@ def false_discovery(p: Floats) -> NDArray[np.float64]:
     return q
 
 
-def standardised(scores: Floats, least: float = 1.0) -> Floats:
-    """Columns (n, m) in units of their own robust spread, (s - median) / (q90 - median) over the columns' nulls.
+def standardised(scores: Floats, least: float = 1.0, share: float = 0.25) -> Floats:
+    """Columns (n, m) by their own upper tail: (s - u) / (mean excess over u), u the upper quartile of the null.
 
-    Median and quantile treat all rows of the null alike, so clean rows stay exchangeable. A spread below `least` counts
-    as that: a detector that never fires on clean classes must not shout at its first whisper.
+    The tail of an exponential distribution is so brought to that of any other. Quantile and mean treat all rows of the
+    null alike, so clean rows stay exchangeable. An excess below `least` counts as that: a detector that never fires on
+    clean classes must not shout at its first whisper.
     """
     out = np.empty(scores.shape)
     for j, column in enumerate(scores.T):
-        null = column[reference(column)]
-        middle, high = np.quantile(null, (0.5, 0.9)) if len(null) else (0.0, 0.0)
-        out[:, j] = (column - middle) / max(high - middle, least)
+        null = np.sort(column[reference(column)])
+        k = max(1, round(share * len(null)))
+        u = null[-k - 1] if len(null) > k else 0.0
+        out[:, j] = (column - u) / max(float((null[-k:] - u).mean()) if len(null) else 0.0, least)
     return out
 
 

@@ -24,7 +24,7 @@ def halves(n: int, rng: np.random.Generator) -> Bools:
     return np.asarray(rng.permutation(n) < n // 2)
 
 
-def surprise(k: Ints, n: int, rate: Floats) -> NDArray[np.float64]:
+def surprise(k: Any, n: int, rate: Any) -> NDArray[np.float64]:
     """-log P(K >= k) in nats, K binomial of n trials at a rate in (0, 1)."""
     with np.errstate(divide="ignore"):
         exact = -np.log(betainc(np.maximum(k, 1), n - np.maximum(k, 1) + 1, rate))
@@ -34,7 +34,7 @@ def surprise(k: Ints, n: int, rate: Floats) -> NDArray[np.float64]:
     return np.where(k > 0, np.where(np.isfinite(exact), exact, chernoff(k, n, rate)), 0.0)
 
 
-def chernoff(k: Ints, n: int, rate: Floats) -> NDArray[np.float64]:
+def chernoff(k: Any, n: int, rate: Any) -> NDArray[np.float64]:
     """Chernoff's bound on it from below, n KL(k / n || rate): cheap, and nearly the same order."""
     share = np.clip(np.asarray(k, np.float64) / n, 0, 1)
     inside = np.where(share > 0, share * np.log(np.maximum(share, 1e-300) / rate), 0)
@@ -64,19 +64,18 @@ class Crossed:
         return self.seeds[int(self.surprises[1] > self.surprises[0])]
 
 
-def crossed(hits: Bools, rates: Floats, owner: Ints, half: Bools) -> Crossed:
-    """Seeds (s,) of images `owner` (s,), alike to images by hits (s, n), expected at rates (s,).
+def crossed(counts: Ints, sizes: tuple[int, int], rates: Floats, first: Bools) -> Crossed:
+    """Seeds (s,) with likes counted in the first and in the second half (s, 2), expected at rates (s,).
 
-    A seed is chosen on the half that it comes from.
+    Args:
+        sizes: images in each half.
+        first: bool (s,), seeds of the first half; a seed is chosen on the half that it comes from.
     """
     seeds, surprises = [], []
-    for side in (half, ~half):
-        counts = hits[:, side].sum(1)
-        value = np.where(side[owner], chernoff(counts, int(side.sum()), rates), -1.0)
-        best = int(value.argmax())
-        found = int(hits[best, ~side].sum())
+    for here, there, own in ((0, 1, first), (1, 0, ~first)):
+        best = int(np.where(own, chernoff(counts[:, here], sizes[here], rates), -1.0).argmax())
         seeds.append(best)
-        surprises.append(float(surprise(np.asarray(found), int((~side).sum()), rates[best])))
+        surprises.append(float(surprise(counts[best, there], sizes[there], rates[best])))
     return Crossed(sum(surprises) / 2, (seeds[0], seeds[1]), (surprises[0], surprises[1]))
 
 

@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+
+from klarsicht.numerics.repeats import originals
+
+RNG = np.random.default_rng(0)
+THUMBNAILS = RNG.uniform(0, 255, (50, 8, 8, 3))
+
+
+@pytest.mark.parametrize("block", [3, 7, 1000])
+def test_repeats_point_to_their_first(block):
+    thumbnails = THUMBNAILS.copy()
+    thumbnails[[9, 31]] = thumbnails[4] * 0.8 + 20  # another exposure
+    thumbnails[40] = thumbnails[22] + RNG.normal(0, 3, thumbnails[22].shape)  # re-encoded
+    expected = np.arange(50)
+    expected[[9, 31]], expected[40] = 4, 22
+    np.testing.assert_array_equal(originals(thumbnails, block=block), expected)
+
+
+def test_different_and_blank_images_repeat_nothing():
+    np.testing.assert_array_equal(originals(THUMBNAILS), np.arange(50))
+    np.testing.assert_array_equal(originals(np.full((4, 8, 8, 3), 7.0)), np.arange(4))
+    assert len(originals(np.zeros((0, 8, 8, 3)))) == 0
