@@ -91,18 +91,23 @@ class Case:
 
     def read(self, rows: Ints, fair: Bools) -> Sample:
         """Rows of the corpus, decoded; one that cannot be read any more is named in `skipped`."""
-        images, kept, skipped = [], [], []
-        for i, (row, picture) in enumerate(
-            track(decode_rows(self.corpus, [int(row) for row in rows]), len(rows), "images")
-        ):
-            if isinstance(picture, Image.Image):
-                images.append(self.classifier.image(picture))
-                kept.append(i)
-            else:
-                skipped.append((self.corpus.paths[row], str(picture)))
+        images, kept, skipped = read(self.corpus, self.classifier, rows)
         rows, fair = rows[kept], fair[kept]
         sources = self.corpus.source_numbers[rows]
-        return Sample(images, self.member[rows], sources, self.labels[rows], rows, fair, tuple(skipped))
+        return Sample(images, self.member[rows], sources, self.labels[rows], rows, fair, skipped)
+
+
+def read(corpus: Corpus, classifier: Classifier, rows: Ints) -> tuple[list[Tensor], Ints, tuple[tuple[str, str], ...]]:
+    """Images as the model takes them, which of the rows they are, and (path, why) of the others."""
+    images, kept, skipped = [], [], []
+    decoded = decode_rows(corpus, [int(row) for row in rows])
+    for i, (row, picture) in enumerate(track(decoded, len(rows), "images")):
+        if isinstance(picture, Image.Image):
+            images.append(classifier.image(picture))
+            kept.append(i)
+        else:
+            skipped.append((corpus.paths[row], str(picture)))
+    return images, np.array(kept, np.intp), tuple(skipped)
 
 
 def _some(rows: NDArray[Any], most: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -1,0 +1,194 @@
+"""An artifact: what images of a class share that has nothing to do with it, as a record that everything else uses.
+
+    FOLDER/artifact.json     class, origin, what the detector is worth, counts
+    FOLDER/artifact.npz      members, parts, probabilities, the place
+    FOLDER/images.parquet    for people: path, member, probability, part, one line an image
+
+Detector and place are fitted on members of the part `fit` alone; see audit.roles.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from klarsicht.audit import membership, places, roles, samples
+from klarsicht.audit.corpora import Corpus
+from klarsicht.audit.groups import Group
+from klarsicht.audit.membership import Membership
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.places import Place
+from klarsicht.audit.relevance import explain
+from klarsicht.audit.roles import FIT
+from klarsicht.audit.samples import Case
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import InputError
+from klarsicht.ground.seeding import generator, integer
+from klarsicht.ground.store import RunStore
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.integer[Any]]
+
+LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which a detector may look
+OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
+SEEN: Final = 300  # images of each kind from which a place is estimated
+CARRIES: Final = 0.5  # probability from which an image counts as carrying
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a class was audited on.
+
+    Attributes:
+        group: the images looked at.
+        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    classifier: Classifier
+    group: Group
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact of one class of a run.
+
+    Attributes:
+        name, target: the class and its output.
+        origin: where the members come from.
+        members: int (n,), rows of the corpus.
+        part: int8 (N,), what each image of the corpus is for; see audit.roles.
+        membership: how likely every image carries it.
+        place: where it lies and what it looks like, or None: it has no place, or images differ in size.
+    """
+
+    name: str
+    target: int
+    origin: str
+    members: Ints
+    part: NDArray[np.int8]
+    membership: Membership
+    place: Place | None
+
+    @property
+    def member(self) -> Bools:
+        """(N,)."""
+        return np.isin(np.arange(len(self.part)), self.members)
+
+    @property
+    def carries(self) -> Bools:
+        """Members, and images that the detector takes for some (N,)."""
+        return self.member | (self.membership.probability >= CARRIES)
+
+    def case(self, audited: Audited) -> Case:
+        """What corrections of the class are fitted and shown on."""
+        a = audited
+        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries)
+
+    def to_json(self) -> dict[str, Any]:
+        place = "none" if self.place is None else "fixed" if self.place.fixed else "varies"
+        pixels = None if self.place is None else float(self.place.masks.mean())
+        detector = {k: v for k, v in asdict(self.membership).items() if k != "probability"}
+        counts = {name: int((self.part[self.members] == i).sum()) for i, name in enumerate(roles.NAMES)}
+        facts = {"class": self.name, "target": self.target, "origin": self.origin, "members": len(self.members)}
+        return facts | {
+            "members by part": counts, "carry it": int(self.carries.sum()),
+            "detector": detector, "place": place, "share of pixels": pixels,
+        }  # fmt: skip
+
+    def save(self, folder: Path, corpus: Corpus) -> None:
+        """Writes the three files above, each as a whole; the record last."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        m = self.membership
+        arrays = {"members": self.members, "part": self.part, "probability": m.probability}
+        if self.place is not None:
+            arrays |= {"opacity": self.place.opacity, "colour": self.place.colour}
+        content, lines = BytesIO(), BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        parts = [roles.NAMES[part] for part in self.part]
+        columns = {"path": list(corpus.paths), "member": self.member, "probability": m.probability, "part": parts}
+        parquet.write_table(pa.table(columns), lines)
+        write_atomically(folder / "artifact.npz", content.getvalue())
+        write_atomically(folder / "images.parquet", lines.getvalue())
+        write_atomically(folder / "artifact.json", json.dumps(self.to_json(), indent=1).encode())
+
+
+def load(folder: Path) -> Artifact:
+    """A saved artifact.
+
+    Raises:
+        InputError: the folder holds none, or a damaged one.
+    """
+    try:
+        facts = json.loads((folder / "artifact.json").read_bytes())
+        with np.load(folder / "artifact.npz") as file:
+            kept = dict(file)
+        place = Place(kept["opacity"], kept["colour"]) if "opacity" in kept else None
+        found = Membership(kept["probability"], **facts["detector"])
+        return Artifact(facts["class"], facts["target"], facts["origin"], kept["members"], kept["part"], found, place)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
+
+
+def record(audited: Audited, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None) -> Artifact:
+    """The artifact that these rows of the corpus share.
+
+    Args:
+        members: rows of the audited group.
+        region: where it is, as a mask (H, W) over images as the model takes them; else relevance says.
+
+    Raises:
+        UsageError: members of fewer than three sources.
+    """
+    group, corpus = audited.group, audited.corpus
+    sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
+    part = roles.dealt(sources, member, generator(seed, "parts", group.target))
+    fit = part == FIT
+    inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
+    others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
+    rng = generator(seed, "artifact", group.target)
+    known = np.concatenate([inside, _some(outside, OTHERS, rng), _some(others, OTHERS, rng)])
+    arrays = {name: audited.store.array(name) for name in LOOKED_AT if audited.store.has_array(name)}
+    found = membership.spread(
+        arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
+    )
+    place = placed(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng), region)
+    return Artifact(group.name, group.target, origin, np.sort(members), part, found, place)
+
+
+def placed(audited: Audited, inside: Ints, outside: Ints, region: Bools | None) -> Place | None:
+    """Where members differ from others of their group; None where images differ in size or nothing can be seen."""
+    both = np.concatenate([inside, outside])
+    images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
+    if len({tuple(image.shape) for image in images}) != 1:
+        return None
+    x, rows = torch.stack(images).numpy(), both[kept]
+    member = np.isin(rows, inside)
+    if not 0 < member.sum() < len(member):
+        return None
+    maps = _maps(audited, rows, images)
+    return places.estimated(x[member], x[~member], maps[member], maps[~member], region)
+
+
+def _maps(audited: Audited, rows: Ints, images: list[torch.Tensor]) -> NDArray[np.floating[Any]]:
+    """Relevance as the run stored it; where it stored none, gradient x input for the class."""
+    if audited.store.has_array("maps"):
+        return np.asarray(audited.store.array("maps").oindex[rows.astype(np.intp)], np.float32)
+    target = torch.full((1,), audited.group.target)
+    found = [explain(audited.classifier, i[None], target, method="GradientTimesInput").maps for i in images]
+    return np.concatenate(found)
+
+
+def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
