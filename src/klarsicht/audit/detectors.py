@@ -92,8 +92,8 @@ DETECTORS: dict[str, Detector] = {
     "ringing": Tail(grain.ringing, high=False, change="blur"),
     "blockiness": Tail(grain.blockiness, high=True, change="blocks"),
 }
-"""Colour casts are measured (numerics.grain) and not among them: whole classes are green or blue by nature. Of a cast of
-13 % nothing was found on 48 real classes, and the heavy tails of natural colour hid what other detectors saw."""
+"""Colour casts are measured (numerics.grain) and not among them: whole classes are green or blue by nature. A cast of
+13 % was not found on 48 real classes, and the heavy tails of natural colour hid what other detectors saw."""
 
 
 def examined(scene: Scene) -> list[Sign]:

@@ -1,0 +1,159 @@
+"""Put the artifact that a detector found on other images, beside a control that differs in nothing else.
+
+What has a place is cut out of images that carry it; the control is cut out of images of the same class that do not, at
+the same place. What has none is imitated at the size that was found; the control is the image as it was.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter, label
+
+from klarsicht.audit.detectors import measured
+from klarsicht.audit.scenes import Sign
+from klarsicht.audit.shown import Levels
+from klarsicht.numerics import grain
+
+Floats = NDArray[np.floating[Any]]
+
+REACH = 1  # windows on every side within which the rest of the artifact is looked for
+AGREE = 0.5  # carriers differ by less than this share of what other images differ by: there the artifact lies
+BLURS = np.linspace(0.25, 4, 16)  # pixels
+QUALITIES = range(95, 4, -10)
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """An artifact as a detector found it.
+
+    Attributes:
+        carriers: uint8 (m, H, W, C).
+        others: uint8 (k, H, W, C), images of the same class that do not carry it.
+        places: int (m, 2), upper left pixel of its window in each carrier; (0, 2) for what has no place.
+        extent: (height, width) of the window in pixels; nought for what has no place.
+    """
+
+    carriers: Levels
+    others: Levels
+    places: NDArray[np.intp]
+    extent: tuple[int, int]
+
+    @classmethod
+    def of(cls, sign: Sign, levels: Levels) -> Specimen:
+        """Of a class's images (n, H, W, C)."""
+        carries = np.zeros(len(levels), bool)
+        carries[sign.members] = True
+        size = np.array(levels.shape[1:3])
+        extent = np.maximum(1, np.rint(np.array(sign.extent) * size)).astype(int) if len(sign.places) else (0, 0)
+        places = np.clip(np.rint(sign.places * size).astype(np.intp), 0, size - extent)
+        return cls(levels[carries], levels[~carries], places, (int(extent[0]), int(extent[1])))
+
+
+Pair = tuple[Floats, Floats]  # with the artifact, and the control
+Change = Callable[[Levels, Specimen, np.random.Generator], dict[str, Pair]]
+
+
+def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+    """The artifact's tile pasted at its own place, and at random ones."""
+    places, (h, w) = grown(found)
+    giver, blank = rng.integers(len(found.carriers), size=len(x)), rng.integers(len(found.others), size=len(x))
+    own = places[giver]
+    scattered = np.stack(
+        [rng.integers(0, size - side + 1, len(x)) for size, side in zip(x.shape[1:3], (h, w), strict=True)], 1
+    )
+    pasted = {}
+    for name, target in (("own place", own), ("any place", scattered)):
+        marked, control = x.copy(), x.copy()
+        for i, (a, b) in enumerate(target):
+            here, there = np.s_[a : a + h, b : b + w], np.s_[own[i, 0] : own[i, 0] + h, own[i, 1] : own[i, 1] + w]
+            marked[i][here] = found.carriers[giver[i]][there]
+            control[i][here] = found.others[blank[i]][there]
+        pasted[name] = (marked.astype(np.float32), control.astype(np.float32))
+    return pasted
+
+
+def grown(found: Specimen) -> tuple[NDArray[np.intp], tuple[int, int]]:
+    """Places (m, 2) and (height, width) of the whole artifact: where carriers, laid over each other, agree.
+
+    They agree where their median deviation from their median is less than half of what other images show there. The
+    box around all such pixels that hang together with the window is the artifact; it stays inside every carrier.
+    """
+    h, w = found.extent
+    height, width = found.carriers.shape[1:3]
+    up, left = np.minimum(found.places.min(0), (REACH * h, REACH * w))
+    down = min(REACH * h, height - h - int(found.places[:, 0].max()))
+    right = min(REACH * w, width - w - int(found.places[:, 1].max()))
+    box = (h + up + down, w + left + right)
+    corners = found.places - (up, left)
+    some = np.arange(len(found.others))[: len(corners)]
+    spread = [_spread(stack, corners[: len(stack)], box) for stack in (found.carriers, found.others[some])]
+    agree = spread[0] < AGREE * spread[1]
+    agree[up : up + h, left : left + w] = True
+    parts, _ = label(agree)
+    rows, columns = np.nonzero(parts == parts[up, left])
+    size = int(rows.max() - rows.min() + 1), int(columns.max() - columns.min() + 1)
+    return corners + np.array([rows.min(), columns.min()]), size
+
+
+def _spread(images: Levels, corners: NDArray[np.intp], box: tuple[int, int]) -> Floats:
+    """Median over images of the absolute deviation from their median, colours averaged (height, width)."""
+    crops = np.stack([x[a : a + box[0], b : b + box[1]] for x, (a, b) in zip(images, corners, strict=False)])
+    crops = crops.astype(np.float32)
+    return np.asarray(np.median(np.abs(crops - np.median(crops, 0)), 0).mean(-1))
+
+
+def border(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+    """The outer tenth of a carrier around the image; of another image as the control."""
+    b = max(1, round(min(x.shape[1:3]) / 10))
+    framed = [
+        stack[rng.integers(len(stack), size=len(x))].astype(np.float32) for stack in (found.carriers, found.others)
+    ]
+    for image in framed:
+        image[:, b:-b, b:-b] = x[:, b:-b, b:-b]
+    return {"around": (framed[0], framed[1])}
+
+
+def noise(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+    """White noise of the variance that carriers have more than others where both are smooth."""
+    level = [np.expm1(np.median(measured(grain.roughness, stack))) for stack in (found.carriers, found.others)]
+    sigma = np.sqrt(max(level[0] ** 2 - level[1] ** 2, 0.0))
+    return {f"deviation {sigma:.1f}": (np.clip(x + rng.normal(0, sigma, x.shape), 0, 255), x.astype(np.float32))}
+
+
+def blur(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+    """A Gaussian blur under which other images of the class become as unsharp as carriers are."""
+    del rng
+    aim, some = np.median(measured(grain.sharpness, found.carriers)), found.others[:64].astype(np.float32)
+    blurred = [np.median(grain.sharpness(gaussian_filter(some, (0, s, s, 0)))) for s in BLURS]
+    sigma = float(BLURS[int(np.abs(np.array(blurred) - aim).argmin())])
+    soft = gaussian_filter(x.astype(np.float32), (0, sigma, sigma, 0))
+    return {f"{sigma:.2g} pixels": (np.clip(soft, 0, 255), x.astype(np.float32))}
+
+
+def blocks(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+    """JPEG at the quality under which other images of the class show as many blocks as carriers do."""
+    del rng
+    aim, some = np.median(measured(grain.blockiness, found.carriers)), found.others[:64]
+    shown = [np.median(measured(grain.blockiness, compressed(some, quality))) for quality in QUALITIES]
+    quality = QUALITIES[int(np.abs(np.array(shown) - aim).argmin())]
+    return {f"quality {quality}": (compressed(x, quality).astype(np.float32), x.astype(np.float32))}
+
+
+def compressed(x: Levels, quality: int) -> Levels:
+    """Images (n, H, W, C) of one colour or three through JPEG."""
+    out = np.empty_like(x)
+    for i, image in enumerate(x):
+        file = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "JPEG", quality=quality)
+        out[i] = np.asarray(Image.open(file)).reshape(image.shape)
+    return out
+
+
+CHANGES: dict[str, Change] = {"tile": tile, "border": border, "noise": noise, "blur": blur, "blocks": blocks}

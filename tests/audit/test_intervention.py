@@ -1,0 +1,156 @@
+"""Changes that put back what was taken, and models whose use of an artifact is known by construction."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from klarsicht.audit import changes, intervention
+from klarsicht.audit.changes import CHANGES, Specimen
+from klarsicht.audit.scenes import Sign
+from klarsicht.numerics import grain
+
+SIDE, K = 32, 12
+RNG = np.random.default_rng(0)
+TAG = RNG.integers(0, 2, (7, 6, 1)) * np.array([240, 200, 220])
+
+
+def scenes(n, seed=0):
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.normal(0, 200, (n, SIDE, SIDE, 3)), (0, 1.5, 1.5, 0))
+    return np.clip(120 + smooth + rng.normal(0, 2, smooth.shape), 0, 255).round().astype(np.uint8)
+
+
+def tagged(x, places):
+    x = x.copy()
+    for image, (a, b) in zip(x, places, strict=True):
+        image[a : a + 7, b : b + 6] = TAG
+    return x
+
+
+def found(places, inside=(1, 0)):
+    """A window of 5 x 5 somewhere inside the tags of the first images."""
+    places = np.asarray(places)
+    return Sign("texture", 50.0, np.arange(len(places)), (places + inside) / SIDE, (5 / SIDE, 5 / SIDE))
+
+
+PLACES = RNG.integers(4, SIDE - 12, (15, 2))
+
+
+def specimen(places=PLACES):
+    levels = scenes(60)
+    levels[: len(places)] = tagged(levels[: len(places)], places)
+    return Specimen.of(found(places), levels)
+
+
+def reads_tag(x):
+    """Logit 3 counts how much the image is like the tag at its best place; the others see random directions."""
+    windows = (
+        np.lib.stride_tricks.sliding_window_view(x, (7, 6), (1, 2)).transpose(0, 1, 2, 4, 5, 3).reshape(len(x), -1, 126)
+    )
+    windows = windows - windows.mean(2, keepdims=True)
+    pattern = (TAG - TAG.mean()).ravel()
+    like = (windows @ pattern / (np.linalg.norm(windows, axis=2) * np.linalg.norm(pattern) + 1)).max(1)
+    logits = blind(x)
+    logits[:, 3] += 6 * like
+    return logits
+
+
+def blind(x):
+    directions = np.random.default_rng(1).normal(0, 1, (x[0].size, K)) / SIDE / 80
+    return (x.reshape(len(x), -1) - 120) @ directions
+
+
+def test_the_whole_artifact_is_recovered_from_a_window_inside_it():
+    places, (h, w) = changes.grown(specimen())
+    assert (h, w) == (7, 6)
+    np.testing.assert_array_equal(places, PLACES)
+
+
+def test_what_is_pasted_is_the_artifact_and_the_control_is_not():
+    x = scenes(20, seed=5)
+    for how, (marked, control) in changes.tile(x, specimen(), np.random.default_rng(0)).items():
+        changed = (marked != x).any(-1)
+        assert (changed.sum((1, 2)) <= 42).all()
+        assert ((control != x).any(-1).sum((1, 2)) <= 42).all()
+        windows = np.lib.stride_tricks.sliding_window_view(marked, (7, 6), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
+        assert (windows == TAG).all((3, 4, 5)).any((1, 2)).all(), how
+
+
+def test_a_model_that_reads_the_tag_is_caught_and_a_blind_one_is_not():
+    x = scenes(64, seed=7)
+    used = intervention.effect(reads_tag, x, 3, "tile", specimen(), np.random.default_rng(0))
+    assert used.low > 1 and used.z > 8 and used.rank == 0
+    assert used.flips > used.flips_control + 0.3
+    for target in range(K):
+        unused = intervention.effect(blind, x, target, "tile", specimen(), np.random.default_rng(0))
+        assert abs(unused.z) < 5
+    other = intervention.effect(reads_tag, x, 5, "tile", specimen(), np.random.default_rng(0))
+    assert other.z < 3  # it raises class 3, not the class that carries it
+
+
+def test_flips_and_interval_are_their_definitions():
+    before = np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]])
+    marked = np.array([[0.0, 2], [0, 9], [0, 2], [5, 0]])
+    control = np.array([[1.0, 0], [0, 1], [0, 1], [1, 0]])
+    e = intervention._effect("so", before, marked, control, 1)
+    assert (e.flips, e.flips_control) == (2 / 3, 1 / 3)  # the second was taken for the class before
+    change = (marked - marked.mean(1, keepdims=True) - control + control.mean(1, keepdims=True))[:, 1]
+    assert e.shift == pytest.approx(change.mean())
+    assert (e.high - e.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
+
+
+def test_robust_z_is_that_of_scipy_where_errors_are_nought():
+    from scipy.stats import median_abs_deviation
+
+    shift = np.random.default_rng(0).normal(size=50)
+    others = np.delete(shift, 7)
+    expected = (shift[7] - np.median(others)) / median_abs_deviation(others, scale="normal")
+    assert intervention.robust_z(shift, 0.0, 7) == pytest.approx(expected, rel=1e-4)
+    assert abs(intervention.robust_z(np.zeros(5), 0.0, 0)) == 0
+
+
+def placeless(change):
+    """Carriers and others of one class, the carriers changed by what is to be recovered."""
+    levels = scenes(60)
+    levels[:20] = np.clip(change(levels[:20].astype(float)), 0, 255).astype(np.uint8)
+    return Specimen.of(Sign("low level", 9.0, np.arange(20)), levels)
+
+
+def test_noise_of_the_size_that_was_found():
+    given = placeless(lambda x: x + np.random.default_rng(1).normal(0, 15, x.shape))
+    ((how, (marked, control)),) = changes.noise(scenes(30, seed=3), given, np.random.default_rng(0)).items()
+    assert (marked - control).std() == pytest.approx(15, rel=0.2)
+    assert float(how.split()[-1]) == pytest.approx(15, rel=0.2)
+
+
+def test_blur_of_the_size_that_was_found():
+    given = placeless(lambda x: gaussian_filter(x, (0, 1.2, 1.2, 0)))
+    ((how, _),) = changes.blur(scenes(30, seed=3), given, np.random.default_rng(0)).items()
+    assert float(how.split()[0]) == pytest.approx(1.2, abs=0.3)
+
+
+def test_blocks_of_the_quality_that_was_found():
+    given = placeless(lambda x: changes.compressed(x.astype(np.uint8), 25).astype(float))
+    ((how, (marked, control)),) = changes.blocks(scenes(30, seed=3), given, np.random.default_rng(0)).items()
+    assert 5 <= int(how.split()[1]) <= 45
+    assert np.median(grain.blockiness(marked)) > np.median(grain.blockiness(control))
+
+
+def test_a_border_goes_around_and_leaves_the_middle():
+    def framed(x):
+        x[:, :2] = x[:, -2:] = x[:, :, :2] = x[:, :, -2:] = 7
+        return x
+
+    x = scenes(30, seed=3)
+    ((_, (marked, control)),) = changes.border(x, placeless(framed), np.random.default_rng(0)).items()
+    assert (marked[:, :2] == 7).all() and not (control[:, :2] == 7).all()
+    np.testing.assert_array_equal(marked[:, 3:-3, 3:-3], x[:, 3:-3, 3:-3])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_grey_images_can_be_changed_too(change):
+    places = PLACES
+    levels = scenes(60)[..., :1].copy()
+    sign = found(places) if change == "tile" else Sign("low level", 9.0, np.arange(15))
+    for marked, control in CHANGES[change](levels[:5], Specimen.of(sign, levels), np.random.default_rng(0)).values():
+        assert marked.shape == control.shape == (5, SIDE, SIDE, 1)
