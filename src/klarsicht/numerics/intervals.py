@@ -1,0 +1,69 @@
+"""Intervals of shares, and of the difference of two shares measured on the same items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959964
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval; NaN where there was nothing to measure.
+
+    Attributes:
+        n: items that were measured.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return "" if not self.n else f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)
+
+
+def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    p, s = hits / n, z * z / n
+    half = z * np.sqrt(p * (1 - p) / n + s / (4 * n))
+    return float((p + s / 2 - half) / (1 + s)), float((p + s / 2 + half) / (1 + s))
+
+
+def share(right: Bools) -> Interval:
+    """Of the items that are true."""
+    n = len(right)
+    return Interval(float(right.mean()), *wilson(int(right.sum()), n), n) if n else NOTHING
+
+
+def loss(before: Bools, after: Bools, z: float = Z95) -> Interval:
+    """Share true before less share true after, of the same items; positive where something was lost.
+
+    The interval adds half an item to each of the four cells (Agresti and Min 2005, Statistics in Medicine 24): no
+    change among few items does not prove that there is none.
+    """
+    n = len(before)
+    if not n:
+        return NOTHING
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    m, b, c = n + 2, lost + 0.5, won + 0.5
+    half = z * float(np.sqrt(b + c - (b - c) ** 2 / m)) / m
+    return Interval((lost - won) / n, (b - c) / m - half, (b - c) / m + half, n)
+
+
+def mean(values: NDArray[np.floating[Any]], z: float = Z95) -> Interval:
+    """Of independent values, by their standard error."""
+    n = len(values)
+    if n < 2:
+        return NOTHING
+    centre, half = float(np.mean(values)), z * float(np.std(values, ddof=1)) / np.sqrt(n)
+    return Interval(centre, centre - half, centre + half, n)

@@ -1,0 +1,63 @@
+"""The sweep under a bound on harm, on corrections whose effect and harm are known."""
+
+import numpy as np
+import pytest
+from tests.audit.shortcut import TARGET, classifier, place, sample
+
+from klarsicht.audit.choice import choose
+from klarsicht.audit.clarc import Erasure
+from klarsicht.audit.remedies import CLOSED, SWEPT, Bench, Remedy, Setting
+from klarsicht.audit.trials import Bounds, Trial
+from klarsicht.ground.errors import InputError
+from klarsicht.numerics.erasure import Eraser
+
+
+def scene():
+    bench = Bench(classifier(), TARGET, sample(120), place())
+    return bench, Trial(bench.classifier, sample(120, seed=1), TARGET, place())
+
+
+def erases(channels, bench, setting):
+    L = np.eye(4)[:, channels]
+    return Erasure(setting.layer, Eraser(L, L.T, np.array([0.5, 0.5, 0.5, 0.1])), setting.strength)
+
+
+def test_the_strongest_setting_within_the_bound_is_chosen():
+    """At `last` the mark alone is erased; at `head` everything is, which no bound allows."""
+    by_layer = {"last": [3], "head": [0, 1, 2, 3]}
+    remedy = Remedy(lambda b, s: erases(by_layer[s.layer], b, s), frozenset({"layer", "strength"}))
+    found = choose(remedy, *scene(), Bounds())
+    assert found.chosen.setting == Setting("last")
+    assert found.chosen.remaining < 0.1
+    tried = {(t.setting.layer, t.setting.strength): t for t in found.tried}
+    assert tried["head", 1.0].lost > 0
+    assert tried["last", 0.5].remaining == pytest.approx(0.5, abs=0.06)
+
+
+def test_where_none_stays_within_the_least_harmful_is_chosen():
+    remedy = Remedy(lambda b, s: erases([0, 1, 2], b, s), frozenset({"layer"}))
+    found = choose(remedy, *scene(), Bounds(0.0, 0.0))
+    assert found.chosen.lost == min(t.lost for t in found.tried) > 0
+
+
+def test_a_setting_that_is_given_is_taken():
+    found = choose(CLOSED["oblique"], *scene(), Bounds(), fixed=Setting("last", 2, 0.75))
+    assert [t.setting for t in found.tried] == [Setting("last", 2, 0.75)]
+
+
+def test_layers_that_know_nothing_are_passed_over():
+    def make(bench, setting):
+        if setting.layer == "head":
+            raise InputError("members do not differ from the others at this layer")
+        return erases([3], bench, setting)
+
+    found = choose(Remedy(make, SWEPT), *scene(), Bounds(), layers=("last", "head"))
+    assert {t.setting.layer for t in found.tried} == {"last"}
+    with pytest.raises(InputError, match="do not differ"):
+        choose(Remedy(make, SWEPT), *scene(), Bounds(), layers=("head",))
+
+
+def test_the_record_of_a_choice_lists_what_was_tried():
+    found = choose(CLOSED["oblique"], *scene(), Bounds()).to_json()
+    assert found["chosen"] in [{k: t[k] for k in ("layer", "directions", "strength")} for t in found["tried"]]
+    assert {t["layer"] for t in found["tried"]} == {"last", "head"}
