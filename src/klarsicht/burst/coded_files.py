@@ -17,6 +17,7 @@ from klarsicht.ground.errors import InputError
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 ENDINGS = (*TIFFS, *PNGS, *JPEGS)
 EXIF_POINTER = 34665
+POINTERS = (EXIF_POINTER, 34853, 40965)  # to directories: places in the old file
 LEVELS = {1: 255, 2: 65535, 4: 0}  # by the bytes of a code; floats have none
 UNDONE = "the sRGB curve was undone, as nothing in the file says what its codes mean"
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
@@ -105,11 +106,11 @@ def _eight_bit(image: Image.Image) -> Any:
 def _exif(image: Image.Image) -> Tags:
     """What Pillow's EXIF gives of texts, whole numbers and fractions."""
     exif = image.getexif()
-    return Tags(_entries(exif), _entries(exif.get_ifd(EXIF_POINTER)))
+    return Tags(_entries(exif), _entries(exif.get_ifd(EXIF_POINTER)), {})
 
 
 def _entries(values: Any) -> Ifd:
-    found = {tag: _entry(value) for tag, value in values.items() if tag != EXIF_POINTER}
+    found = {tag: _entry(value) for tag, value in values.items() if tag not in POINTERS}
     return {tag: entry for tag, entry in found.items() if entry is not None}
 
 

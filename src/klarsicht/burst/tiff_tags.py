@@ -20,7 +20,7 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, DOUBLE = 1, 2, 3, 4, 5
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
-TILE_OFFSETS, TILE_BYTES, SUBFILES, SUB_IFDS, EXIF = 324, 325, 254, 330, 34665
+TILE_OFFSETS, TILE_BYTES, SUBFILES, SUB_IFDS, EXIF, GPS = 324, 325, 254, 330, 34665, 34853
 CFA, LINEAR_RAW = 32803, 34892  # photometric interpretations
 MOST_ENTRIES = 4096  # of a directory: more is damage
 
@@ -69,10 +69,11 @@ def text(value: str) -> Entry:
 
 @dataclass(frozen=True)
 class Tags:
-    """image: the tags of the full-size picture over those of the first directory. exif: those of the EXIF directory."""
+    """image: the tags of the full-size picture over those of the first directory. exif, gps: of their directories."""
 
     image: Ifd
     exif: Ifd
+    gps: Ifd
 
     def find(self, tag: int) -> Entry | None:
         return self.image.get(tag) or self.exif.get(tag)
@@ -86,7 +87,7 @@ class Tags:
         return "" if entry is None else entry.text
 
 
-NONE = Tags({}, {})
+NONE = Tags({}, {}, {})
 
 
 def read(path: Path) -> Tags:
@@ -113,15 +114,17 @@ class _Reader:
             first, pages = self.chain(4)
             below = [self.directory(int(o)) for p in pages for o in _values(p, SUB_IFDS)]
             image = max((*pages, *below), key=_size)
-            pointer = first.get(EXIF) or image.get(EXIF)
-            exif = self.directory(int(pointer.values[0])) if pointer else {}
+            exif, gps = (self.pointed(first.get(tag) or image.get(tag)) for tag in (EXIF, GPS))
         except (struct.error, ValueError) as error:
             raise _damaged(path, f"a directory of tags that cannot be read ({error})") from error
         for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
             ends = [a + b for a, b in zip(_values(image, offsets), _values(image, sizes), strict=False)]
             if ends and max(ends) > self.length:
                 raise _damaged(path, f"{self.length} bytes, of {int(max(ends))} that it speaks of")
-        return Tags({**first, **image}, exif)
+        return Tags({**first, **image}, exif, gps)
+
+    def pointed(self, pointer: Entry | None) -> Ifd:
+        return self.directory(int(pointer.values[0])) if pointer else {}
 
     def chain(self, pointer: int) -> tuple[Ifd, list[Ifd]]:
         """The first directory, and all that follow one another."""
@@ -179,8 +182,8 @@ def _damaged(path: Path, got: str) -> InputError:
     return InputError(f"{path.name} is cut off or damaged", got=got, remedy=remedy)
 
 
-def write(file: BinaryIO, image: Mapping[int, Entry], exif: Mapping[int, Entry], strips: Iterable[bytes]) -> None:
-    """A TIFF file of one picture: its strips as they come (uncompressed), then tags. `image` says all but the strips'
+def write(file: BinaryIO, tags: Tags, strips: Iterable[bytes]) -> None:
+    """A TIFF file of one picture: its strips as they come (uncompressed), then tags, which say all but the strips'
     places."""
     file.write(b"II*\0\0\0\0\0")
     places, sizes = [], []
@@ -188,9 +191,9 @@ def write(file: BinaryIO, image: Mapping[int, Entry], exif: Mapping[int, Entry],
         places.append(file.tell())
         sizes.append(len(strip))
         file.write(strip)
-    ifd = {**image, STRIP_OFFSETS: numbers(LONG, *places), STRIP_BYTES: numbers(LONG, *sizes)}
-    if exif:
-        ifd[EXIF] = numbers(LONG, _write_directory(file, exif))
+    ifd = {**tags.image, STRIP_OFFSETS: numbers(LONG, *places), STRIP_BYTES: numbers(LONG, *sizes)}
+    below = {EXIF: tags.exif, GPS: tags.gps}
+    ifd |= {tag: numbers(LONG, _write_directory(file, inner)) for tag, inner in below.items() if inner}
     where = _write_directory(file, ifd)
     file.seek(4)
     file.write(struct.pack("<I", where))

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from klarsicht.cli import burst_photographs
+
 app = typer.Typer(help="Train kernel-predicting networks and denoise bursts with them.", no_args_is_help=True)
+app.command()(burst_photographs.denoise)
+app.command()(burst_photographs.calibrate)
 
 Seed = Annotated[int | None, typer.Option(help="Root of all randomness. [0]")]
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from klarsicht.ground.errors import DiskFull, RunLocked, StoreError
 
@@ -42,12 +43,19 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file, durably; makes its folder. Raises as `writing` does, and then the old bytes stay."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of the old one, durably, when all of it is written. As `write_atomically`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
+            with temporary.open("w+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -69,6 +69,11 @@ def bf16_gains(device: torch.device) -> bool:
     return "amx_bf16" in words or {"AuthenticAMD", "avx512_bf16"} <= words
 
 
+def available() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """That many for torch's operators, and as many as before when it is left."""

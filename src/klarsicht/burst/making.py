@@ -1,0 +1,216 @@
+"""A burst of files made into a clean picture: read -> noise -> alignment -> tiles (weigh, filter, trust).
+
+All of it in bounded memory, kept in a work folder, and gone on with where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from klarsicht import __version__
+from klarsicht.burst import checkpoints, merging, noise_sources, placing, remaining, roll, tiles, trust, work
+from klarsicht.burst.filters import Filter, MeanFilter, NetworkFilter, check_colour
+from klarsicht.burst.noise_sources import KnownNoise
+from klarsicht.burst.placing import Placement
+from klarsicht.burst.roll import Roll
+from klarsicht.burst.spool import Spool
+from klarsicht.ground import processors
+from klarsicht.ground.config import Settings
+from klarsicht.ground.disk import replacing
+from klarsicht.numerics.noise import NoiseLevel
+
+TOO_LOUD = 1.3  # times the noise, in what was taken off
+SAMPLED = 6  # tiles through which noise is sent
+LEAST_AGREEMENT = 0.2  # of the tiles of a frame, else it shows something else
+SHIPPED = {"grey": "swift", "rgb": "swift", "mosaic": "swift-raw"}
+
+
+class DenoiseSettings(Settings):
+    """checkpoint: a network's file. noise: READ,SHOT. calibration: a file of them. reference: a frame's name or number.
+    memory: in GB, everything included. linear: codes of TIFF, PNG and JPEG are light. strength: 0 leaves the reference,
+    1 is all that is known."""
+
+    checkpoint: str | None = None
+    noise: str | None = None
+    calibration: str | None = None
+    reference: str | None = None
+    strength: float = Field(default=1.0, ge=0, le=1)
+    memory: float = Field(default=2.0, gt=0)
+    threads: int | None = Field(default=None, ge=1)
+    linear: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """A finished picture in its spool, (1, C + 1, H, W), the last plane how far the burst was trusted there.
+
+    used: the frames, the reference first. remaining: the noise that is left, one level a channel. shares: of the
+    picture, by what it is made of (merging.ESTIMATES). residual: mean square of what was taken off, over the variance
+    of the noise.
+    """
+
+    roll: Roll
+    spool: Spool
+    noise: KnownNoise
+    used: tuple[int, ...]
+    placement: Placement
+    dropped: tuple[str, ...]
+    filter: Filter
+    remaining: tuple[NoiseLevel, ...]
+    shares: Mapping[str, float]
+    residual: float
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        frames = self.roll.frames
+        rest = max(0.0, 1 - sum(self.shares.values()))
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in {**self.shares, "reference as it is": rest}.items())
+        lines = [
+            *self.roll.header.notes,
+            f"reference: {frames[self.roll.reference].name}, the sharpest of {len(frames)}"
+            if len(frames) > 1
+            else f"one frame: {frames[0].name}",
+            *(f"dropped: {why}" for why in self.dropped),
+            self.noise.told,
+            f"filter: {self.filter.name}",
+            f"made of: {parts}",
+        ]
+        if self.residual > TOO_LOUD:
+            told = f"{self.residual:.2g} times the noise was taken off: its level may be too low"
+            lines.append(told)
+        return lines
+
+
+@contextmanager
+def denoised(frames: Sequence[Path], out: Path, settings: DenoiseSettings) -> Iterator[Denoised]:
+    """Denoises files into the work folder of `out`, which is removed when the block is left without an error.
+
+    Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
+    """
+    wanted = {
+        "version": __version__,
+        "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
+        "frames": [work.fingerprint(path) for path in frames],
+        "checkpoint": _digest(settings.checkpoint),
+    }
+    count = settings.threads or processors.available()
+    with work.folder(out, wanted) as folder, processors.threads(count):
+        yield _made(frames, folder, settings)
+
+
+def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings) -> Denoised:
+    wound = roll.wind(frames, folder, settings.reference, settings.linear)
+    calibration = Path(settings.calibration) if settings.calibration else None
+    noise = noise_sources.find(wound, settings.noise, calibration)
+    inner = chosen_filter(settings.checkpoint, wound.header.colour)
+    placement, order = _placed(wound, noise, folder)
+    used = [k for k in range(len(order)) if k == 0 or placement.share(k) >= LEAST_AGREEMENT]
+    dropped = [f.refused for f in wound.frames if f.refused]
+    dropped += [f"{wound.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
+    C, H, W = wound.spool.shape[1:]
+    result = Spool(folder / "result.f32", (1, C + 1, H, W))
+    result.allocate()
+    grid = tiles.fitting(
+        (H, W),
+        inner.halo + trust.MARGIN,
+        bytes_a_pixel(inner, C, len(used)),
+        tiles.resident(),
+        settings.memory * 1e9 * SAFETY,
+    )
+    merge = merging.Merge(
+        spool=wound.spool,
+        result=result,
+        placement=placement.only(used),
+        frames=[order[k] for k in used],
+        gains=[wound.frames[order[k]].gain for k in used],
+        noise=noise.levels,
+        filter=inner,
+        limits=limits(wound),
+        strength=settings.strength,
+        sampled=tiles.evenly(len(grid), SAMPLED),
+    )
+    told = tiles.run(grid, folder, merge, "denoising")
+    pixels = np.array([tile["pixels"] for tile in told], float)
+
+    def mean(name: str) -> float:
+        return float(np.average([tile[name] for tile in told], weights=pixels))
+
+    return Denoised(
+        roll=wound,
+        spool=result,
+        noise=noise,
+        used=tuple(merge.frames),
+        placement=merge.placement,
+        dropped=tuple(dropped),
+        filter=inner,
+        remaining=remaining.levels(merging.remaining(told), noise.levels),
+        shares={name: mean(name) for name in merging.ESTIMATES},
+        residual=mean("residual"),
+    )
+
+
+SAFETY = 0.9  # of the memory allowed: allocators keep some
+
+
+def bytes_a_pixel(inner: Filter, channels: int, frames: int) -> float:
+    """That a tile's window needs, about."""
+    held = min(frames, inner.frames)
+    own = 4 * channels * (2 * held + 10)
+    if not isinstance(inner, NetworkFilter):
+        return own
+    network = inner.network
+    seen = network.settings.frames + network.preset.mean_frame
+    taps = seen * network.preset.spec.taps
+    return own + 4 * channels * 3 * seen + 2.4 * taps
+
+
+def _placed(wound: Roll, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
+    """Kept in the folder, too: aligning takes a while."""
+    order, kept = wound.order, folder / "placement.npz"
+    if kept.exists():
+        with np.load(kept) as arrays:
+            return Placement(arrays["shifts"], arrays["agrees"], arrays["rest"]), order
+    levels = [noise.mean.amplified(frame.gain) for frame in wound.frames]
+    placement = placing.place(wound.spool, levels, order)
+    with replacing(kept) as file:
+        np.savez(file, shifts=placement.shifts, agrees=placement.agrees, rest=placement.rest)
+    return placement, order
+
+
+def limits(wound: Roll) -> trust.Limits:
+    """Where the reference is clipped; floats are not."""
+    header, gain = wound.header, wound.frames[wound.reference].gain
+    if not header.levels:
+        return trust.Limits()
+    return trust.Limits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
+
+
+def chosen_filter(checkpoint: str | None, colour: str) -> Filter:
+    """The network of a file, or the one that ships for such frames, or none. Raises ModelError, UsageError."""
+    file = Path(checkpoint) if checkpoint else shipped(colour)
+    if file is None:
+        return MeanFilter()
+    network = checkpoints.load(file)
+    if checkpoint:
+        check_colour(network, colour)
+    return NetworkFilter(network.to(processors.device()), name=f"network {file.name} ({network.settings.preset})")
+
+
+def shipped(colour: str) -> Path | None:
+    """The weights that come with klarsicht for frames of a colour, if any do."""
+    file = Path(__file__).with_name("weights") / f"{SHIPPED[colour]}.safetensors"
+    return file if file.exists() else None
+
+
+def _digest(checkpoint: str | None) -> str | None:
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return checkpoint
+    return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()

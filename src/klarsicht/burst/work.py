@@ -1,0 +1,54 @@
+"""The folder beside an output in which its making is kept, so that the same command goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from klarsicht.ground.disk import locked, write_atomically, writing
+from klarsicht.ground.errors import UsageError
+
+ABOUT, LOCK = "work.json", "lock"
+
+
+def folder_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.work")
+
+
+@contextmanager
+def folder(out: Path, wanted: Mapping[str, Any]) -> Iterator[Path]:
+    """The work folder of an output; what it holds of another command is cleared, and all of it when this one is done.
+
+    Raises RunLocked where another process makes the same output, StoreError where nothing can be written.
+    """
+    path, about = folder_of(out), json.dumps(wanted, indent=1, sort_keys=True).encode()
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with locked(path / LOCK):
+        if not (path / ABOUT).exists() or (path / ABOUT).read_bytes() != about:
+            for file in path.iterdir():
+                if file.name != LOCK:
+                    file.unlink()
+            write_atomically(path / ABOUT, about)
+        yield path
+        shutil.rmtree(path)
+
+
+def fingerprint(path: Path) -> list[Any]:
+    """What tells a file from another, without reading it."""
+    stat = path.stat()
+    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def refuse_inputs(outputs: list[Path], inputs: list[Path]) -> None:
+    """Raises UsageError where an output would take an input's place, or where two outputs are one."""
+    taken = {path.resolve() for path in inputs}
+    for number, out in enumerate(outputs):
+        if out.resolve() in taken:
+            raise UsageError(f"{out} is one of the frames", rule="frames are never overwritten", remedy="Rename -o.")
+        if out.resolve() in {other.resolve() for other in outputs[:number]}:
+            raise UsageError(f"{out} is wanted twice", rule="each output needs a name of its own")

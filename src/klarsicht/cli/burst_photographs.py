@@ -1,0 +1,65 @@
+"""`klarsicht burst denoise`, `calibrate`, `explain`, `export` and `check`: people's own photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Frames = Annotated[list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="A network's file. [the one that ships]")]
+Noise = Annotated[str | None, typer.Option(help="READ,SHOT: deviation, and variance at white. [found]")]
+Calibration = Annotated[Path | None, typer.Option(help="A file of `burst calibrate`. [the user's]")]
+Reference = Annotated[str | None, typer.Option(help="A frame's name or number. [the sharpest]")]
+Memory = Annotated[float, typer.Option(help="GB, everything included.")]
+Threads = Annotated[int | None, typer.Option(help="Threads. [all cores]", min=1)]
+Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG and JPEG files are light.")]
+
+
+def denoise(
+    frames: Frames,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A .dng, .tif, .png or .jpg file, or a folder.")],
+    checkpoint: Checkpoint = None,
+    noise: Noise = None,
+    calibration: Calibration = None,
+    reference: Reference = None,
+    strength: Annotated[float, typer.Option(help="0 leaves the reference, 1 is all that is known.")] = 1.0,
+    preview: Annotated[Path | None, typer.Option(help="A small developed picture (.jpg).")] = None,
+    ghost_map: Annotated[Path | None, typer.Option(help="Where the burst was trusted (.png).")] = None,
+    page: Annotated[Path | None, typer.Option(help="Before and after, in one file (.html).")] = None,
+    memory: Memory = 2.0,
+    threads: Threads = None,
+    linear: Linear = False,
+) -> None:
+    """Make one clean photograph of a burst; run again to resume."""
+    from klarsicht.burst import denoise as door
+    from klarsicht.burst.making import DenoiseSettings
+
+    given: dict[str, Any] = {
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "noise": noise,
+        "calibration": None if calibration is None else str(calibration),
+        "reference": reference,
+        "strength": strength,
+        "memory": memory,
+        "threads": threads,
+        "linear": linear,
+    }
+    settings = DenoiseSettings.from_mapping({k: v for k, v in given.items() if v is not None})
+    for line in door.denoise(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
+        typer.echo(line)
+
+
+def calibrate(
+    frames: Frames,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The file to add to. [the user's]")] = None,
+    camera: Annotated[str | None, typer.Option(help="Where the files do not say. [theirs]")] = None,
+    iso: Annotated[int | None, typer.Option(help="Where the files do not say. [theirs]")] = None,
+    linear: Linear = False,
+) -> None:
+    """Measure a camera's noise on frames of a still scene, and save it by camera and ISO."""
+    from klarsicht.burst import calibration
+
+    for line in calibration.calibrate(frames, out, camera=camera, iso=iso, linear=linear):
+        typer.echo(line)
