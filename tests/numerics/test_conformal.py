@@ -89,9 +89,17 @@ def test_the_tail_goes_on_below_the_floor_and_errs_upwards():
 
 def test_the_tail_of_a_power_law_is_the_power_law():
     rng = np.random.default_rng(2)
-    scores = np.r_[rng.pareto(2.0, 20000) + 1, 1000.0]  # P(S >= s) = s^-2
+    scores = np.r_[rng.pareto(2.0, 20000), 999.0]  # P(S >= s) = (1 + s)^-2
     null = np.r_[np.ones(20000, bool), False]
     assert conformal.tail(scores, null)[-1] == pytest.approx(1e-6, rel=0.5)
+
+
+def test_a_null_of_noughts_lets_whispers_in_and_calls_a_shout():
+    scores = np.r_[np.zeros(17), 1.4, 1.4, 1.6, 1.6, 25.0]
+    null = conformal.reference(scores)
+    assert null[:-1].all() and not null[-1]
+    p = conformal.tail(scores, null)
+    assert (p[:-1] > 0.05).all() and p[-1] < 0.001
 
 
 def test_constant_and_missing_scores_do_not_break_anything():

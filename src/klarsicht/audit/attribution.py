@@ -72,7 +72,7 @@ class Attribution:
         return name
 
     def _classifier(self) -> Classifier:
-        return self.classifier or _loaded(self.settings.model, self.identity)
+        return self.classifier or loaded(self.settings.model, self.identity)
 
     def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
         """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
@@ -151,7 +151,7 @@ def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle
 
 
 @lru_cache(maxsize=1)
-def _loaded(spec: str, identity: str) -> Classifier:
+def loaded(spec: str, identity: str) -> Classifier:
     """The model in a worker process, once."""
     classifier = models.load(spec, device=models.best_device())
     if classifier.identity != identity:

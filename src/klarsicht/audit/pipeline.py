@@ -192,7 +192,7 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
         prepare(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
     store.write_table("corpus", audit.corpus.to_table())
-    _run(audit, store, work, attribution.STEP, units, workers, "relevance")
+    through(audit, store, work, attribution.STEP, units, workers, "relevance")
 
 
 def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
@@ -232,7 +232,7 @@ def analyse(audit: Audit, store: RunStore, workers: int) -> None:
     """The suspect cluster of every class under every metric; groups are units, in blocks when all are screened."""
     for work in analyses(audit, store).values():
         units = partition(len(work.groups), work.size)
-        _run(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
+        through(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
 
 
 def analyses(audit: Audit, store: RunStore) -> dict[str, Analysis]:
@@ -245,7 +245,7 @@ def analyses(audit: Audit, store: RunStore) -> dict[str, Analysis]:
     return {metric: Analysis(store, audit.settings, metric, found, head, size) for metric in audit.settings.metric}
 
 
-def _run(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
+def through(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
     """The units of a step that are not done yet; each is marked when its results are on disk."""
     store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
     number = {unit.start: i for i, unit in enumerate(units)}

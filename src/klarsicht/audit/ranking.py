@@ -2,17 +2,20 @@
 
 The order is by z: how many standard deviations (of the images outside the cluster) the cluster's centred target
 logit lies above theirs. tau says that a group exists; many classes see the same group; the class that *uses* it is
-the one whose logit the group raises most. This is an observation: only an intervention proves use.
+the one whose logit the group raises most. This is an observation: only an intervention proves use. Where a run was
+quantified, its verdicts go before: poisoned classes first, then artifactual ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from klarsicht.audit import verdicts
+from klarsicht.audit.verdicts import Quantification
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
 
@@ -38,6 +41,7 @@ class Entry:
         members: their paths.
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         proposal: what proposed the cluster.
+        artifactual, poisoned, q: what the quantification says of the class; None before `audit quantify`.
     """
 
     name: str
@@ -54,6 +58,9 @@ class Entry:
     members: tuple[str, ...]
     proposal: str
     parts: tuple[tuple[int, ...], ...] = ()
+    artifactual: bool | None = None
+    poisoned: bool | None = None
+    q: float | None = None
 
     @property
     def prevalence(self) -> float:
@@ -136,12 +143,25 @@ def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     return Entry(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
 
+def judged(entries: Sequence[Entry], found: Quantification) -> Ranking:
+    """Entries with their verdicts; classes of one kind stay in their order."""
+    by_target = {verdict.target: verdict for verdict in found}
+    told = [
+        replace(entry, artifactual=v.artifactual, poisoned=v.poisoned, q=v.q)
+        if (v := by_target.get(entry.target))
+        else entry
+        for entry in entries
+    ]
+    return Ranking(tuple(sorted(told, key=lambda e: (not e.poisoned, not e.artifactual))))
+
+
 def read(run: str | Path | RunStore) -> Ranking:
-    """The ranking of a finished run.
+    """The ranking of a finished run, with its verdicts where it was quantified.
 
     Raises:
         StoreError: the run has not been ranked yet.
     """
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     paths = store.table("corpus")["path"].to_pylist()
-    return Ranking(tuple(entry_of(record, paths) for record in store.read_json("ranking.json")))
+    entries = tuple(entry_of(record, paths) for record in store.read_json("ranking.json"))
+    return judged(entries, verdicts.read(store)) if verdicts.quantified(store) else Ranking(entries)

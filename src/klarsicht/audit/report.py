@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit import ranking
+from klarsicht.audit import ranking, verdicts
 from klarsicht.audit.conservation import ABSORBED_BOUND
 from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.audit.verdicts import Quantification, Verdict
 from klarsicht.ground.images import data_uri
 from klarsicht.ground.store import RunStore
 
@@ -84,6 +85,9 @@ def contents(store: RunStore) -> dict[str, Any]:
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
+        "quantified": verdicts.read(store) if verdicts.quantified(store) else None,
+        "findings": findings(store),
+        "power": power(store),
         "ranking": list(found),
         "shown": RANKED,
         "views": views(store, found),
@@ -92,6 +96,36 @@ def contents(store: RunStore) -> dict[str, Any]:
         "skipped": skipped(store, images),
         "facts": facts(manifest, images),
     }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the page shows of an artifactual class."""
+
+    verdict: Verdict
+    carriers: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...]
+
+
+def findings(store: RunStore) -> list[Finding]:
+    """Artifactual classes with (path, data URI) of images that carry the sign and of others."""
+    if not (verdicts.quantified(store) and store.has_table("evidence")):
+        return []
+    records = store.table("evidence").to_pylist()
+
+    def pictures(verdict: Verdict, member: bool) -> tuple[tuple[str, str], ...]:
+        mine = [r for r in records if r["target"] == verdict.target and r["member"] == member]
+        return tuple((r["path"], data_uri((store.path / r["picture"]).read_bytes(), "image/jpeg")) for r in mine)
+
+    found: Quantification = verdicts.read(store)
+    drawn = {r["target"] for r in records}
+    return [Finding(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.artifactual]
+
+
+def power(store: RunStore) -> list[dict[str, Any]]:
+    """Lines of the table of detection limits, where `audit power` was run."""
+    found: list[dict[str, Any]] = store.table("power").to_pylist() if store.has_table("power") else []
+    return found
 
 
 def _asked(settings: dict[str, Any]) -> str:

@@ -93,6 +93,25 @@ def rank(
 
 
 @app.command()
+def quantify(
+    run: RunFolder,
+    level: Annotated[float, typer.Option(help="Of p: below it a class is artifactual, and an artifact used.")] = 0.05,
+    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
+    as_json: AsJson = False,
+    top: Annotated[int, typer.Option(help="Lines to print.")] = 20,
+) -> None:
+    """Say which classes are artifactual and which are poisoned, and how sure that is; resumes where it was stopped."""
+    from klarsicht.audit import quantification
+
+    found = quantification.quantify(run, level=level, workers=workers, data=data)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.verdicts(found, top)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
     from klarsicht.audit import report as page

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.correction import Correction
     from klarsicht.audit.ranking import Ranking
     from klarsicht.audit.status import Step
+    from klarsicht.audit.verdicts import Quantification
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
@@ -34,6 +35,20 @@ def ranking(found: Ranking, top: int) -> None:
     ]
     header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict")
     typer.echo(table(header, lines, left=("class", "metric", "verdict")))
+
+
+def verdicts(found: Quantification, top: int) -> None:
+    lines = [
+        (v.name, f"{v.p:.3f}", f"{v.q:.3f}", f"{v.size} of {v.n}", v.sign, f"{v.z:.1f}", f"{v.p_use:.3f}", v.verdict)
+        for v in found.verdicts[:top]
+    ]
+    header = ("class", "p", "q", "size", "sign", "z of use", "p of use", "verdict")
+    typer.echo(table(header, lines, left=("class", "sign", "verdict")))
+    typer.echo(
+        f"p can be no smaller than {found.floor:.3f} with so many clean classes; either claim at {found.level:g}."
+    )
+    for name, why in found.skipped:
+        typer.echo(f"not examined: {name}: {why}")
 
 
 def steps(found: Sequence[Step]) -> None:

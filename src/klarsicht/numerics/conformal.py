@@ -2,7 +2,8 @@
 
 A class is compared with the other classes: its p is its rank among them. That holds whatever the distribution of the
 scores, as long as clean classes are exchangeable, and it can be no smaller than 1 / (classes compared with + 1), the
-floor. Some of those others may hold artifacts themselves; the ones far out are not compared with.
+floor. Some of those others may hold artifacts themselves; the ones far out are not compared with. Scores are in nats,
+or in units of a tail; differences well below one mean nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ Bools = NDArray[np.bool_]
 CLEAN = 0.6  # share of the units that are taken for clean to begin with: fewer than two in five may hold artifacts
 FENCE = 4.0  # quartile distances above the upper quartile
 TAIL = 0.1  # share of the reference from which the tail beyond the floor is drawn out
+LEAST_XI = 0.25  # of such a tail: a null of nothing but noughts must not make a whisper impossible
 
 
 def reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE) -> Bools:
     """Which of the scores (n,) may serve as the null.
 
-    The lowest `clean` share to begin with; then all below Q3 + fence (Q3 - Q1) of those, until no more are let in. Of
-    an exponential distribution .3 % stay out. Scores that are not finite are no null.
+    The lowest `clean` share to begin with; then all below Q3 + fence max(Q3 - Q1, 1) of those, until no more are let
+    in. Of an exponential distribution .3 % stay out. Scores that are not finite are no null.
     """
     finite = np.isfinite(scores)
     if not finite.any():
@@ -33,7 +35,7 @@ def reference(scores: Floats, clean: float = CLEAN, fence: float = FENCE) -> Boo
     kept = finite & (scores <= np.quantile(scores[finite], clean))
     while True:
         low, high = np.quantile(scores[kept], (0.25, 0.75))
-        inside = finite & (scores <= high + fence * (high - low))
+        inside = finite & (scores <= high + fence * max(high - low, 1.0))
         if (inside <= kept).all():
             return kept
         kept = kept | inside
@@ -55,19 +57,18 @@ def conformal(scores: Floats, null: Bools) -> NDArray[np.float64]:
 def tail(scores: Floats, null: Bools, share: float = TAIL) -> NDArray[np.float64]:
     """p (n,) that goes on below the floor, by a power law through the upper tail of the null (Hill 1975).
 
-    P(S >= s) = share (s / u)^(-1 / xi) above the quantile u, xi the mean of log(s / u) among the k scores above it.
-    Scores with a lighter tail, such as minus the logarithm of a p, get a p that is too large: it errs on that side.
-    Equal to `conformal` where that is larger than its own tail, and nowhere above it.
+    P(S >= s) = share ((1 + s) / (1 + u))^(-1 / xi) above the quantile u; xi is the mean of log((1 + s) / (1 + u)) among
+    the k scores above it, no smaller than LEAST_XI. Scores with a lighter tail, such as minus the logarithm of a p, get
+    a p that is too large: it errs on that side. Equal to `conformal` inside the null.
     """
-    p, among = conformal(scores, null), np.sort(scores[null])
+    p, among = conformal(scores, null), np.log1p(np.maximum(np.sort(scores[null]), 0))
     k = max(3, round(share * len(among)))
-    if len(among) <= k or among[-k - 1] <= 0:
+    if len(among) <= k:
         return p
-    u = among[-k - 1]
-    xi = float(np.log(among[-k:] / u).mean())
-    beyond = scores > among[-1]
-    power = k / len(among) * (np.maximum(scores, u) / u) ** (-1 / max(xi, 1e-9))
-    return np.where(beyond, np.minimum(p, power), p)
+    u, height = among[-k - 1], np.log1p(np.maximum(scores, 0))
+    xi = max(float((among[-k:] - u).mean()), LEAST_XI)
+    power = k / len(among) * np.exp(-np.maximum(height - u, 0) / xi)
+    return np.where(height > among[-1], np.minimum(p, power), p)
 
 
 def false_discovery(p: Floats) -> NDArray[np.float64]:

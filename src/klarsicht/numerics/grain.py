@@ -105,14 +105,15 @@ def bars(x: Floats) -> Floats:
 
 
 def _edges(x: Floats) -> Floats:
-    """Log (step + 1) / (unrest + 1) for top, bottom, left and right (4, n).
+    """Log (step + 1) / (unrest + 1) for top, bottom, left and right (4, n); ratios below e, as noise has, say nothing.
 
     The step is the largest within a tenth of the image: the median over a side's pixels of the difference of neighbours
     across. Unrest is the deviation of the outermost pixels of that side.
     """
     turned = [x, x[:, ::-1], x.swapaxes(1, 2), x.swapaxes(1, 2)[:, ::-1]]
     deepest = max(1, round(min(x.shape[1:3]) / 10))
-    return np.array([np.log1p(_step(side, deepest)) - np.log1p(side[:, 0].std(1).mean(-1)) for side in turned])
+    found = [np.log1p(_step(side, deepest)) - np.log1p(side[:, 0].std(1).mean(-1)) for side in turned]
+    return np.asarray(np.maximum(found, 1.0))
 
 
 def _step(x: Floats, deepest: int) -> Floats:

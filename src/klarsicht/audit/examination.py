@@ -1,0 +1,218 @@
+"""Classes to signs of artifacts, and artifacts to effects: the work units of a quantification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from klarsicht.audit.attribution import loaded
+from klarsicht.audit.borrowing import borrowed
+from klarsicht.audit.changes import Specimen
+from klarsicht.audit.corpora import Corpus
+from klarsicht.audit.detectors import DETECTORS, examined
+from klarsicht.audit.groups import Group
+from klarsicht.audit.intervention import Effect, Predict, effect
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.scenes import Photographs, Scene, Sign
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.shown import Gallery
+from klarsicht.audit.spray import FEWEST
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.halves import halves
+from klarsicht.numerics.repeats import originals
+
+POOL = 4000  # images of all classes that one class is compared with
+POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # what a pool and a class may take as grey levels
+BACKGROUNDS = 64  # images of other classes that an artifact is put on
+OTHERS = 200  # images of a class without its artifact: controls
+THUMBNAIL = 8  # pixels a side by which repeats are known
+
+SIGNS = pa.schema(
+    {"target": pa.int64(), "sign": pa.string(), "score": pa.float64(), "rows": pa.list_(pa.int64())}
+    | {"places": pa.list_(pa.float64()), "height": pa.float64(), "width": pa.float64()}
+)
+CLASSES = pa.schema(
+    {"class": pa.string(), "target": pa.int64(), "n": pa.int64(), "repeats": pa.list_(pa.int64())}
+    | {"skipped": pa.string()}
+)
+EFFECTS = pa.schema(
+    {"target": pa.int64(), "how": pa.string(), "rank": pa.int64(), "images": pa.int64()}
+    | {name: pa.float64() for name in ("shift", "low", "high", "z", "flips", "flips_control")}
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Looks for signs in every class; a unit is one class.
+
+    Attributes:
+        groups: the classes, each with its rows.
+        classifier: None in worker processes, which load it again by its spec.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    settings: AuditSettings
+    groups: tuple[Group, ...]
+    identity: str
+    classifier: Classifier | None = None
+
+    step = "signs"
+
+    def __call__(self, unit: range) -> None:
+        for number in unit:
+            described, signs = self.examine(number)
+            self.store.write_part("classes", number, pa.Table.from_pylist([described], CLASSES))
+            self.store.write_part("signs", number, pa.Table.from_pylist(signs, SIGNS))
+
+    def examine(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What the tables say of a class: itself, and what each detector saw."""
+        group = self.groups[number]
+        rows, repeats = self.distinct(group.rows)
+        few = len(rows) < FEWEST
+        why = f"{len(rows)} different image(s); at least {FEWEST} are needed" if few else ""
+        described = {"class": group.name, "target": group.target, "n": len(rows), "repeats": repeats, "skipped": why}
+        return described, [] if few else [line(group.target, rows, sign) for sign in examined(self.scene(number, rows))]
+
+    def distinct(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows without those that repeat another, and the repeats; a sample where there are too many to hold."""
+        most = CLASS_BYTES // self.bytes
+        if len(rows) > most:
+            rows = np.sort(generator(self.settings.seed, "class", int(rows[0])).choice(rows, most, replace=False))
+        first = originals(self.photographs(rows).at(THUMBNAIL)) == np.arange(len(rows))
+        return rows[first], rows[~first]
+
+    def scene(self, number: int, rows: NDArray[np.intp]) -> Scene:
+        rng = generator(self.settings.seed, "halves", number)
+        return Scene(
+            own=self.photographs(rows),
+            pool=self.pool,
+            others=self.pool_groups != number,
+            half=halves(len(rows), rng),
+            sources=self.corpus.source_numbers[rows],
+            seed=self.settings.seed,
+        )
+
+    def photographs(self, rows: NDArray[np.intp]) -> Photographs:
+        maps = self.store.array("maps").oindex[rows] if self.store.has_array("maps") and len(rows) else None
+        return Photographs(self.gallery(rows), None if maps is None else np.asarray(maps, np.float32))
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        model = self.classifier or loaded(self.settings.model, self.identity)
+        return Gallery.of(self.corpus, model)
+
+    @property
+    def bytes(self) -> int:
+        """Of one image as grey levels."""
+        height, width = self.gallery.shape
+        return int(height * width * len(self.gallery.glass.black))
+
+    @cached_property
+    def _pooled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows of the pool and the number of their group, as many of each class as there are, in random order."""
+        rng = generator(self.settings.seed, "pool")
+        each = -(-min(POOL, POOL_BYTES // self.bytes) // len(self.groups))
+        some = [rng.permutation(group.rows)[:each] for group in self.groups]
+        rows, numbers = np.concatenate(some), np.repeat(np.arange(len(some)), [len(r) for r in some])
+        order = rng.permutation(len(rows))
+        return rows[order], numbers[order]
+
+    @cached_property
+    def pool(self) -> Photographs:
+        return self.photographs(self._pooled[0])
+
+    @property
+    def pool_groups(self) -> NDArray[np.intp]:
+        return self._pooled[1]
+
+
+def line(target: int, rows: NDArray[np.intp], sign: Sign) -> dict[str, Any]:
+    """A sign as a line of the table `signs`, its members as rows of the run."""
+    return {
+        "target": target,
+        "sign": sign.name,
+        "score": sign.score,
+        "rows": rows[sign.members],
+        "places": sign.places.ravel(),
+        "height": sign.extent[0],
+        "width": sign.extent[1],
+    }
+
+
+def change_of(name: str) -> str:
+    """How the artifact behind a sign is put on other images: what its detector says."""
+    return DETECTORS[name.split()[0]].change
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Puts the sign of every class on images of others; a unit is one class.
+
+    Attributes:
+        signs: by number of the class its line of the table `signs`; None where there is nothing to put.
+        kept: by number of the class the rows that were examined.
+    """
+
+    examination: Examination
+    signs: tuple[dict[str, Any] | None, ...]
+
+    step = "effects"
+
+    def __call__(self, unit: range) -> None:
+        for number in unit:
+            found = self.try_on(number)
+            lines = [] if found is None else [asdict(found) | {"target": self.examination.groups[number].target}]
+            self.examination.store.write_part("effects", number, pa.Table.from_pylist(lines, EFFECTS))
+
+    def try_on(self, number: int) -> Effect | None:
+        """None where there is no sign to put on anything, or nothing to put it on."""
+        sign, work = self.signs[number], self.examination
+        if sign is None or not len(sign["rows"]):
+            return None
+        rng = generator(work.settings.seed, "trial", number)
+        elsewhere = np.flatnonzero(work.pool_groups != number)
+        if not len(elsewhere):
+            return None
+        x = work.pool.levels[rng.permutation(elsewhere)[:BACKGROUNDS]]
+        specimen = self.specimen(number, sign, rng)
+        with predictor(work) as predict:
+            return effect(predict, x, work.groups[number].target, change_of(sign["sign"]), specimen, rng)
+
+    def specimen(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> Specimen:
+        """Carriers beside images of the class without the sign; where nearly all carry it, images of other classes."""
+        work, rows = self.examination, np.array(sign["rows"], np.intp)
+        without = np.setdiff1d(work.groups[number].rows, rows)
+        if len(without) < FEWEST:
+            without = work._pooled[0][work.pool_groups != number]
+        without = np.sort(rng.permutation(without)[:OTHERS])
+        some = np.sort(rng.permutation(len(rows))[:OTHERS])
+        levels = work.gallery(np.concatenate([rows[some], without]))
+        places = np.array(sign["places"]).reshape(-1, 2)
+        members, extent = np.arange(len(some)), (sign["height"], sign["width"])
+        return Specimen.of(
+            Sign(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
+        )
+
+
+@contextmanager
+def predictor(work: Examination) -> Iterator[Predict]:
+    """Grey levels to logits, some at a time; the model is borrowed."""
+    gallery, batch = work.gallery, work.settings.batch
+    with borrowed(gallery.classifier.module), torch.no_grad():
+
+        def predict(levels: NDArray[Any]) -> NDArray[Any]:
+            parts = [levels[a : a + batch] for a in range(0, len(levels), batch)]
+            answers = [gallery.classifier.logits(gallery.glass.inputs(part)).float().cpu().numpy() for part in parts]
+            return np.concatenate(answers).astype(np.float64)
+
+        yield predict

@@ -1,0 +1,138 @@
+"""Which classes of a run are artifactual, which are poisoned, and how sure is that?
+
+Signs of artifacts in every class -> what stands out from clean classes -> the artifact put on other classes' images ->
+verdicts. Every step resumes where it was stopped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht.audit import attribution, evidence, pipeline, ranking, report, verdicts
+from klarsicht.audit.examination import Examination, Trial
+from klarsicht.audit.executor import partition
+from klarsicht.audit.groups import Group
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.verdicts import LEVEL, Chosen, Quantification, Verdict
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.store import RunStore
+
+
+def quantify(
+    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> Quantification:  # fmt: skip
+    """Verdicts on all classes of a finished run; written beside it as JSON, as a table and on its page.
+
+    Args:
+        level: of p, below which a class is called artifactual, and an artifact used.
+        workers: processes; results do not depend on it.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names; needs workers=1.
+
+    Raises:
+        UsageError: the run is no audit of classes on their own images, or there is but one class.
+        RunMismatch: the model or the data are not those of the run any more.
+    """
+    if not 0 < level < 1:
+        raise UsageError("level out of range", got=level, rule="above 0, below 1")
+    store = RunStore.open(run)
+    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
+    audit = Audit.of(settings, classifier)
+    pipeline.unchanged(audit, store)
+    with store.lock():
+        here = audit.classifier if classifier is not None or workers == 1 else None
+        work = Examination(store, audit.corpus, settings, classes(audit, store), audit.classifier.identity, here)
+        found = judged(audit, work, level, workers)
+        store.write_json(verdicts.FILE, found.to_json())
+        if len(found):
+            store.write_table("quantification", found.to_table())
+            store.write_table("ranking", ranking.read(store).to_table())
+        evidence.draw(work, found)
+        report.write(store)
+    return found
+
+
+def classes(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """The classes of the run on their own images."""
+    if audit.settings.target not in ("label", "predicted"):
+        raise UsageError(
+            "this run compares no classes",
+            got=f"target {audit.settings.target}",
+            rule="artifacts of a class are what other classes do not share",
+            remedy="Quantify a run with --target label or --target predicted.",
+        )
+    images = store.table(attribution.IMAGES, attribution.STEP)
+    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+    found = tuple(group for group in audit.groups(images["predicted"].to_numpy(), usable) if len(group))
+    if len(found) < 2:
+        raise UsageError("nothing to compare with", got=f"{len(found)} class", rule="at least 2, better 20 and more")
+    return found
+
+
+def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quantification:
+    """Examine, choose, try, judge."""
+    units, store = partition(len(work.groups), 1), work.store
+    pipeline.through(audit, store, work, work.step, units, workers, "signs of artifacts")
+    described = {line["target"]: line for line in store.table("classes", work.step).to_pylist()}
+    signs: dict[int, list[dict[str, Any]]] = {}
+    for line in store.table("signs", work.step).to_pylist():
+        signs.setdefault(line["target"], []).append(line)
+    skipped = tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
+    if not signs:
+        return Quantification((), 1.0, level, skipped)
+    choice = verdicts.chosen(list(signs.values()))
+    by_target = dict(zip(signs, choice.lines, strict=True))
+    trial = Trial(work, tuple(by_target.get(group.target) for group in work.groups))
+    pipeline.through(audit, store, trial, trial.step, units, workers, "artifacts on other images")
+    effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
+    paths = store.table("corpus")["path"].to_pylist()
+    return Quantification(_verdicts(choice, described, effects, paths, level), choice.floor, level, skipped)
+
+
+NO_EFFECT: dict[str, Any] = {
+    "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1, "flips": 0.0, "flips_control": 0.0,
+}  # fmt: skip
+
+
+def _verdicts(
+    choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float
+) -> tuple[Verdict, ...]:
+    tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
+    artifactual = [p <= level for p in choice.extended]
+    p_use = verdicts.use([effect["z"] for effect in tried], artifactual)
+    found = []
+    for i, line in enumerate(choice.lines):
+        one, effect = described[line["target"]], tried[i]
+        used = p_use[i] <= level and effect["low"] > 0
+        found.append(
+            Verdict(
+                name=one["class"],
+                target=line["target"],
+                n=one["n"],
+                repeats=len(one["repeats"]),
+                sign=line["sign"],
+                score=line["score"],
+                level=choice.level[i],
+                p=choice.p[i],
+                extended=choice.extended[i],
+                q=choice.q[i],
+                rows=tuple(line["rows"]),
+                members=tuple(paths[row] for row in line["rows"]),
+                artifactual=artifactual[i],
+                poisoned=artifactual[i] and used,
+                p_use=p_use[i],
+                **{name: effect[name] for name in NO_EFFECT} | {"z": _finite(effect["z"])},
+            )
+        )
+    return verdicts.ordered(found)
+
+
+def _finite(value: float) -> float:
+    """Nought where nothing was tried: JSON knows no other."""
+    return value if np.isfinite(value) else 0.0

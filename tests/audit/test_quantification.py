@@ -1,0 +1,176 @@
+"""A corpus of many classes with planted artifacts, and a network that reads one of them by construction."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from klarsicht import audit
+from klarsicht.audit import models, pipeline, quantification, ranking, report, verdicts
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import StoreError, UsageError
+from klarsicht.ground.store import RunStore
+
+SIDE, K, EACH = 32, 24, 40
+NAMES = [f"c{k:02d}" for k in range(K)]
+TAGS = np.random.default_rng(4).permutation(np.repeat([0.0, 1.0], 13)[:25]).reshape(5, 5), np.eye(5)
+USED, UNUSED, NOISY = 3, 11, 17
+
+
+class ReadsATag(nn.Module):
+    """Logits are random projections of a smoothed image; one of them also counts matches of the first tag."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.match = nn.Conv2d(3, 1, 5)
+        self.relu = nn.ReLU()
+        self.smooth = nn.AvgPool2d(8)
+        self.tag = nn.AdaptiveMaxPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(49, K)
+        with torch.no_grad():
+            pattern = torch.tensor(TAGS[0] - TAGS[0].mean(), dtype=torch.float32)
+            self.match.weight.copy_(pattern.expand(1, 3, 5, 5) / (pattern**2).sum() / 3)
+            self.match.bias.fill_(-0.8)
+            self.head.weight.copy_(torch.randn(K, 49, generator=generator) * 0.5)
+            self.head.weight[:, 48] = 0
+            self.head.weight[USED, 48] = 40
+            self.head.bias.zero_()
+
+    def forward(self, x):
+        seen = torch.cat([self.flatten(self.smooth(x)), self.flatten(self.tag(self.relu(self.match(x))))], 1)
+        return self.head(seen)
+
+
+def write_corpus(folder):
+    """Every class the same kind of scenes; tags on a quarter of two classes, noise on a quarter of a third."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(NAMES):
+        (folder / name).mkdir(parents=True)
+        scenes = [gaussian_filter(rng.normal(0, 60 * s, (EACH, SIDE, SIDE, 3)), (0, s, s, 0)) for s in (0.8, 2, 5)]
+        x = np.clip(120 + sum(scenes), 0, 255)
+        for i in range(EACH // 4):
+            if k in (USED, UNUSED):
+                a, b = rng.integers(0, SIDE - 5, 2)
+                x[i, a : a + 5, b : b + 5] = 255 * TAGS[k == UNUSED][..., None]
+            elif k == NOISY:
+                x[i] = np.clip(x[i] + rng.normal(0, 25, x[i].shape), 0, 255)
+        for i in range(EACH):
+            Image.fromarray(x[i].round().astype(np.uint8)).save(folder / name / f"{i:02d}.png")
+    again = Image.open(folder / NAMES[5] / "20.png")
+    again.save(folder / NAMES[5] / "99.jpg", quality=92)  # the same photograph, re-encoded
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished run, quantified: its folder, the classifier, and the verdicts."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("quantified")
+    write_corpus(folder / "data")
+    classifier = models.load(ReadsATag().eval(), classes=NAMES)
+    settings = AuditSettings(model="object", data=str(folder / "data"), method="HeadRelevance", batch=64)
+    pipeline.run(settings, folder / "run", classifier=classifier)
+    return folder / "run", classifier, quantification.quantify(folder / "run", classifier=classifier)
+
+
+def test_the_used_tag_is_poison_and_the_others_are_present(done):
+    _, _, found = done
+    assert found[0].name == NAMES[USED] and found[0].verdict == verdicts.POISONED
+    assert found[0].rank == 0 and found[0].low > 0 and found[0].flips > found[0].flips_control + 0.3
+    for k in (UNUSED, NOISY):
+        assert found.of(NAMES[k]).verdict == verdicts.PRESENT, found.of(NAMES[k])
+    clean = [v for v in found if v.target not in (USED, UNUSED, NOISY)]
+    assert not any(v.poisoned for v in clean)
+    assert sum(v.artifactual for v in clean) <= 2
+    assert found.floor == pytest.approx(1 / (K - 3 + 1), abs=0.01)
+
+
+def test_members_are_the_images_that_carry_it(done):
+    _, _, found = done
+    for k in (USED, UNUSED, NOISY):
+        names = {path[-6:-4] for path in found.of(NAMES[k]).members}
+        assert names >= {f"{i:02d}" for i in range(1, 9)}
+        assert len(names) <= 12
+
+
+def test_repeated_photographs_are_left_out_and_reported(done):
+    _, _, found = done
+    assert [(v.name, v.repeats, v.n) for v in found if v.repeats] == [(NAMES[5], 1, EACH)]
+
+
+def test_what_is_written_is_what_was_found(done):
+    run, _, found = done
+    assert verdicts.read(run) == found
+    table = RunStore.open(run).table("quantification").to_pylist()
+    assert [line["class"] for line in table] == [v.name for v in found]
+    page = (run / report.PAGE).read_text()
+    assert verdicts.POISONED in page and f"{found.floor:.3f}" in page
+
+
+def test_the_ranking_tells_the_verdicts(done):
+    run, _, found = done
+    ranked = audit.rank(run)
+    assert ranked[0].name == NAMES[USED] and ranked[0].poisoned and ranked[0].artifactual
+    assert len(ranked) == K and {e.name: e.q for e in ranked} == {v.name: v.q for v in found}
+    frame = ranked.to_table().to_pylist()
+    assert {"class", "metric", "tau", "z", "q", "size", "prevalence", "artifactual", "poisoned"} <= frame[0].keys()
+
+
+def test_it_resumes_to_the_same_verdicts_without_looking_again(done, monkeypatch):
+    run, classifier, found = done
+    monkeypatch.setattr("klarsicht.audit.examination.examined", lambda scene: pytest.fail("looked again"))
+    assert quantification.quantify(run, classifier=classifier) == found
+
+
+def test_a_stricter_level_needs_no_new_work(done):
+    run, classifier, found = done
+    strict = quantification.quantify(run, classifier=classifier, level=1e-9)
+    assert not any(v.artifactual for v in strict) and [v.p for v in strict] != []
+    quantification.quantify(run, classifier=classifier)
+    assert verdicts.read(run) == found
+
+
+def test_a_run_without_verdicts_says_so(tmp_path, classifier):
+    with pytest.raises(StoreError):
+        verdicts.read(RunStore.create(tmp_path / "run", settings={}, identity={}))
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1])
+def test_levels_are_checked(done, level):
+    run, classifier, _ = done
+    with pytest.raises(UsageError):
+        quantification.quantify(run, classifier=classifier, level=level)
+
+
+def test_a_screening_compares_no_classes(tmp_path, done):
+    _, classifier, _ = done
+    rng = np.random.default_rng(0)
+    for name in NAMES[:2]:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(15):
+            Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)).save(
+                tmp_path / "data" / name / f"{i}.png"
+            )
+    settings = AuditSettings(
+        model="object", data=str(tmp_path / "data"), target=NAMES[0], method="HeadRelevance", batch=64
+    )
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    with pytest.raises(UsageError, match="compares no classes"):
+        quantification.quantify(tmp_path / "run", classifier=classifier)
+
+
+def test_classes_too_small_are_skipped_and_named():
+    found = verdicts.Quantification((), 1.0, 0.05, (("tiny", "3 different image(s); at least 20 are needed"),))
+    assert found.to_json()["skipped"] == [["tiny", "3 different image(s); at least 20 are needed"]]
+
+
+def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():
+    entry = ranking.entry_of(
+        {"class": "a", "target": 0, "metric": "concept", "n": 4, "proposal": "", "rows": [1]}
+        | dict.fromkeys(("tau", "rho2", "d2", "shift", "z"), 1.0),
+        ["a", "b"],
+    )
+    assert entry.artifactual is None and entry.poisoned is None and entry.q is None

@@ -1,0 +1,37 @@
+import json
+from pathlib import Path
+
+import pytest
+from tests.audit.conftest import write_corpus
+
+from klarsicht.cli.app import run
+
+ROOT = Path(__file__).parents[2]
+MODEL = "tests.audit.conftest:network"
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data", per_class=30)
+    out = tmp_path / "run"
+    assert run(["audit", "run", "--model", MODEL, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
+    return out
+
+
+def test_quantify_prints_a_verdict_for_every_class_and_its_floor(finished, capsys):
+    capsys.readouterr()
+    assert run(["audit", "quantify", str(finished)]) == 0
+    printed = capsys.readouterr().out
+    assert {line.split()[0] for line in printed.splitlines()[1:4]} == set("abc")
+    assert "p can be no smaller than" in printed
+    assert run(["audit", "quantify", str(finished), "--json", "--level", "0.2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {line["class"] for line in found["classes"]} == set("abc") and found["level"] == 0.2
+    assert run(["audit", "status", str(finished), "--json"]) == 0
+    assert {"signs", "effects"} <= {step["name"] for step in json.loads(capsys.readouterr().out)}
+
+
+def test_a_level_that_is_none_is_a_usage_error(finished, capsys):
+    assert run(["audit", "quantify", str(finished), "--level", "2"]) == 2
+    assert "level out of range" in capsys.readouterr().err
