@@ -7,6 +7,9 @@ The objective is (1/P^2) sum_ik (D_ik - E_p(i)p(k))^2 with D, E the distances in
 conditionally negative definite, so it is concave in the plan: along a step it is least at the far end, a vertex, and
 vertices are permutations (Maron & Lipman 2018, arXiv 1802.06335). It falls until a plan is its own gradient's
 assignment.
+
+The gradient can be taken at any map of points, permutation or not: so a start is the nearest point under good duals,
+and needs no assignment of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from klarsicht.numerics import assignment
+from klarsicht.numerics import wasserstein
 from klarsicht.numerics.assignment import Room, assign, room, tighten
 from klarsicht.numerics.kernels import Edition, inner, outer
+from klarsicht.numerics.minima import place, relax
+from klarsicht.numerics.wasserstein import gaussian_duals, plane_costs
 
-SOURCES = (__file__, *assignment.SOURCES)
+SOURCES = (__file__, *wasserstein.SOURCES)
 EDITION = Edition.of(*SOURCES)
 
 
@@ -33,6 +38,7 @@ class Desk(NamedTuple):
         moved: (P, Q), rows of E in the order of a plan.
         C: (P, Q), costs. v: (Q,), duals.
         plan, next: (P,), columns of rows.
+        turned: (P, 2), the points of the first shape at a start.
     """
 
     D: Any
@@ -44,6 +50,7 @@ class Desk(NamedTuple):
     v: Any
     plan: Any
     next: Any
+    turned: Any
     room: Room
 
 
@@ -60,8 +67,47 @@ def desk(P: int, Q: int) -> Desk:
         np.zeros(Q, np.float32),
         np.empty(P, np.int32),
         np.empty(P, np.int32),
+        np.empty((P, 2), np.float32),
         room(C),
     )
+
+
+@outer
+def descend_from_turns(
+    edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, turns: Any, Q: int, alpha: Any, out: Any
+) -> None:
+    """out[m]: the least that the pair reaches from turns[m], (n, 3) as of `rotations.best_turns`."""
+    d, reached = desk(points.shape[2], Q), np.empty(turns.shape[1])
+    for m in range(len(i)):
+        reached[:] = 0
+        for k in range(points.shape[1]):
+            x, y = points[i[m], k], points[j[m], k]
+            compare(x, y, features[i[m], k], features[j[m], k], alpha, d)
+            for n in range(len(reached)):
+                if turns[m, n, 2] == 0:
+                    reached[n] = np.inf
+                    continue
+                nearest(x, y, turns[m, n], d)
+                descend(d, alpha)
+                reached[n] += weights[k] * objective(d, alpha)
+        out[m] = reached.min()
+
+
+@inner
+def nearest(x: Any, y: Any, turn: Any, d: Desk) -> None:
+    """d.plan: the point of y that is nearest to each turned point of x, under the duals of Gaussians.
+
+    Tightened duals would assign more points, and tie by construction: rounding would choose.
+    """
+    cos, sin, sign = turn
+    for i in range(len(x)):
+        a, b = sign * x[i, 0], x[i, 1]
+        d.turned[i, 0], d.turned[i, 1] = cos * a - sin * b, sin * a + cos * b
+    plane_costs(d.turned, y, d.C)
+    gaussian_duals(d.turned, y, d.v)
+    for i in range(len(x)):
+        d.room.near[:] = np.inf
+        d.plan[i] = place(d.room.near, relax(d.C, i, d.v, np.float32(0), d.room.near))
 
 
 @outer
@@ -92,10 +138,10 @@ def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: Desk) -> None:
 @inner
 def distances(x: Any, D: Any) -> None:
     """D[i, k] = |x_i - x_k|."""
-    P = len(x)
+    P, a, b = len(x), x[:, 0].copy(), x[:, 1].copy()
     for i in range(P):
         for k in range(P):
-            D[i, k] = np.sqrt((x[i, 0] - x[k, 0]) ** 2 + (x[i, 1] - x[k, 1]) ** 2)
+            D[i, k] = np.sqrt((a[i] - a[k]) ** 2 + (b[i] - b[k]) ** 2)
 
 
 @inner
@@ -112,12 +158,15 @@ def feature_costs(f: Any, g: Any, alpha: Any, M: Any) -> None:
 
 @inner
 def descend(d: Desk, alpha: Any) -> None:
-    """Frank-Wolfe with full steps from d.plan to a plan that its own gradient's assignment does not better."""
+    """Frank-Wolfe with full steps from d.plan, any map, to a permutation that its gradient's assignment keeps."""
     P = len(d.plan)
     linearise(d, alpha)
     row_duals(d, alpha)
     tighten(d.C, d.v, d.room)
+    assign(d.C, d.v, d.next, d.room)
     while True:
+        d.plan[:] = d.next
+        linearise(d, alpha)
         assign(d.C, d.v, d.next, d.room)
         here, there = 0.0, 0.0
         for i in range(P):
@@ -125,8 +174,6 @@ def descend(d: Desk, alpha: Any) -> None:
             there += d.C[i, d.next[i]]
         if there >= here - 1e-6 * abs(here):
             return
-        d.plan[:] = d.next
-        linearise(d, alpha)
 
 
 @inner

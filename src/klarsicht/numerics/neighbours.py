@@ -25,7 +25,7 @@ def neighbour_graph(
     """The k nearest neighbours of every item; ties by lowest index.
 
     Exact, except under metrics that estimate without bounds (`wasserstein-tsr`, `sliced-rotation`, `gromov`): those
-    measure the 3 k best estimates of each item, and a pair counts for both.
+    measure the 5 k best estimates of each item, and a pair counts for both.
 
     Args:
         items: what the metric compares. Feature rows (N, D), finite, for `euclidean` and `concept`: all-zero rows are

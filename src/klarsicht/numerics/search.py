@@ -6,7 +6,7 @@ chosen pairs. How the search goes, and what the graph can claim, follows from wh
 - its estimates are lower bounds (`certain`): row by row, all that the estimates cannot exclude are measured;
 - it has lower bounds of pairs (`tighter`), so measuring is dear: the pairs of best estimates are measured, then every
   pair that no bound can exclude, each once;
-- neither: the pairs of best estimates are measured, three for each neighbour wanted, and that is all.
+- neither: the pairs of best estimates are measured, five for each neighbour wanted, and that is all.
 
 The first two give the graph of an exhaustive search.
 """
@@ -26,7 +26,7 @@ Ints = NDArray[np.integer[Any]]
 PairBounds = Callable[[Any, Ints, Ints], Floats]
 
 SPARE = 8  # candidates measured beyond k where estimates are bounds: they settle nearly all rows at once
-TIMES = 3  # candidates for each neighbour where they are not
+TIMES = 5  # candidates for each neighbour where they are not
 
 
 @dataclass(frozen=True)

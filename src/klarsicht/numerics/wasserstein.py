@@ -171,10 +171,10 @@ def mean_square(x: Any, y: Any, plan: Any) -> float:
 @inner
 def plane_costs(x: Any, y: Any, C: Any) -> None:
     """C[i, j] = |x_i - y_j|^2."""
-    P = len(x)
+    P, a, b = len(x), y[:, 0].copy(), y[:, 1].copy()
     for i in range(P):
         for j in range(P):
-            C[i, j] = (x[i, 0] - y[j, 0]) ** 2 + (x[i, 1] - y[j, 1]) ** 2
+            C[i, j] = (x[i, 0] - a[j]) ** 2 + (x[i, 1] - b[j]) ** 2
 
 
 @inner
