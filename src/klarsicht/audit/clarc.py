@@ -67,7 +67,7 @@ class Erasure:
             raise InputError(
                 "activations that do not fit the correction", got=f"{tuple(a.shape)}", rule=f"{channels} channels"
             )
-        flat = last.reshape(len(a), -1, channels)
+        flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
         measured = flat.mean(1, keepdim=True) if self.pooled else flat
         amounts = (measured - _as(self.eraser.reference, a)) @ _as(self.eraser.right, a).T
         taken = self.strength * amounts @ _as(self.eraser.left, a).T
