@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from klarsicht.audit.activations import Activations, Correction, activations
+from klarsicht.audit.activations import Activations, Correction, activations, logits
 from klarsicht.audit.clarc import Erasure, Gate, WhenPredicted, correction_layers
 from klarsicht.audit.directions import direction, random_direction
 from klarsicht.audit.models import Classifier
@@ -88,6 +88,8 @@ class Bench:
         fit: the sample of the part `fit`, and nothing else.
         kind: of direction, a name of audit.directions.DIRECTIONS.
         pooled: erase by the mean over positions.
+        more: a larger sample of that part, to train on; `fit` where there is none.
+        steps, batch, rate: of a training.
     """
 
     classifier: Classifier
@@ -97,6 +99,22 @@ class Bench:
     kind: str = "pattern"
     pooled: bool = False
     seed: int = 0
+    more: Sample | None = None
+    steps: int = 300
+    batch: int = 64
+    rate: float = 3e-4
+
+    @property
+    def lessons(self) -> Sample:
+        return self.fit if self.more is None else self.more
+
+    @cached_property
+    def truth(self) -> NDArray[np.int64]:
+        """The right output of each lesson; where unknown, what the model says."""
+        labels = np.asarray(self.lessons.labels, np.int64)
+        if (labels >= 0).all():
+            return labels
+        return np.where(labels >= 0, labels, logits(self.classifier, self.lessons.images).argmax(1))
 
     @property
     def layers(self) -> tuple[str, ...]:
