@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit import corpora, planting
 from klarsicht.ground.errors import InputError, UsageError
 
+PLACED = ("tag", "text", "border", "glyphs")
+
 
 @settings(max_examples=25, deadline=None)
-@given(kind=st.sampled_from(sorted(planting.PLANTS)), h=st.integers(24, 90), w=st.integers(24, 90), grey=st.booleans())
+@given(kind=st.sampled_from(PLACED), h=st.integers(24, 90), w=st.integers(24, 90), grey=st.booleans())
 def test_nothing_changes_outside_the_mask(kind, h, w, grey):
     rng = np.random.default_rng(h * w)
     pixels = rng.integers(40, 200, (h, w) if grey else (h, w, 3)).astype(np.uint8)
@@ -25,6 +28,30 @@ def test_nothing_changes_outside_the_mask(kind, h, w, grey):
     weak = ~planted.mask & changed  # below the mask's threshold a stroke's edge moves a pixel by five levels at most
     assert np.abs(planted.pixels.astype(int) - pixels)[weak].max(initial=0) <= 5
     assert 0 < planted.mask.mean() < 0.9
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("kind", sorted(planting.PLANTS.keys() - set(PLACED)))
+def test_what_has_no_place_changes_the_image_as_a_whole(kind, grey):
+    rng = np.random.default_rng(0)
+    pixels = np.clip(gaussian_filter(rng.normal(120, 90, (64, 48, 3)), (1, 1, 0)), 0, 255).astype(np.uint8)
+    pixels = pixels[..., 0] if grey else pixels
+    planted = planting.PLANTS[kind](pixels, rng)
+    assert planted.pixels.shape == planted.mask.shape + (() if grey else (3,)) and planted.pixels.dtype == np.uint8
+    assert (planted.pixels != pixels).mean() > 0.3
+    assert planted.mask.all() == (kind != "mark")
+
+
+def test_sizes_of_what_has_no_place():
+    flat = np.full((64, 64, 3), 100, np.uint8)
+    rng = np.random.default_rng(0)
+    assert planting.noise(flat, rng).pixels.std() == pytest.approx(16, rel=0.05)
+    np.testing.assert_array_equal(planting.cast(flat, rng).pixels[0, 0], [113, 100, 87])
+    np.testing.assert_array_equal(planting.blur(flat, rng).pixels, flat)
+    mark = planting.mark(flat, rng)
+    assert mark.mask[-9:, -9:].all() and mark.mask.sum() == 81
+    tag = planting.tag(flat, rng).pixels[:9, :9].astype(float)
+    np.testing.assert_allclose(mark.pixels[-9:, -9:][::-1, ::-1], 30 + 0.7 * tag, atol=25)  # JPEG rings
 
 
 def test_the_same_seed_draws_the_same_glyphs_and_another_seed_others():

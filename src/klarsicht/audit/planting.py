@@ -8,11 +8,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.corpora import Corpus, decode_rows
 from klarsicht.ground.disk import writing
@@ -170,7 +173,59 @@ def border(pixels: Pixels, rng: np.random.Generator) -> Planted:
     return Planted(out, mask)
 
 
-PLANTS: dict[str, Plant] = {"tag": tag, "text": text, "border": border, "glyphs": glyphs}
+def mark(pixels: Pixels, rng: np.random.Generator) -> Planted:
+    """The tag in the lower right corner, blended at .7, and the image re-encoded as JPEG of quality 90."""
+    whole = tag(pixels[::-1, ::-1], rng)
+    opacity = 0.7 * whole.mask[..., None] if pixels.ndim == 3 else 0.7 * whole.mask
+    blended = (1 - opacity) * pixels[::-1, ::-1] + opacity * whole.pixels
+    return Planted(_encoded(np.rint(blended[::-1, ::-1]).astype(np.uint8), 90), whole.mask[::-1, ::-1])
+
+
+def noise(pixels: Pixels, rng: np.random.Generator) -> Planted:
+    """White noise of deviation 16, as of a high ISO setting."""
+    return _everywhere(pixels + rng.normal(0, 16, pixels.shape))
+
+
+def blur(pixels: Pixels, rng: np.random.Generator) -> Planted:
+    """A Gaussian blur, its deviation a 32nd of the shorter side."""
+    del rng
+    sigma = min(pixels.shape[:2]) / 32
+    return _everywhere(gaussian_filter(pixels.astype(np.float32), (sigma, sigma, 0)[: pixels.ndim]))
+
+
+def cast(pixels: Pixels, rng: np.random.Generator) -> Planted:
+    """A warm light: red 13 % brighter, blue 13 % darker; grey images as a whole."""
+    del rng
+    return _everywhere(pixels * (np.array([1.13, 1, 0.87]) if pixels.ndim == 3 else 1.13))
+
+
+def blocks(pixels: Pixels, rng: np.random.Generator) -> Planted:
+    """JPEG of quality 15."""
+    del rng
+    return _everywhere(_encoded(pixels, 15))
+
+
+def _everywhere(values: NDArray[Any]) -> Planted:
+    return Planted(np.clip(np.rint(values), 0, 255).astype(np.uint8), np.ones(values.shape[:2], bool))
+
+
+def _encoded(pixels: Pixels, quality: int) -> Pixels:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+PLANTS: dict[str, Plant] = {
+    "tag": tag,
+    "text": text,
+    "border": border,
+    "glyphs": glyphs,
+    "mark": mark,
+    "noise": noise,
+    "blur": blur,
+    "cast": cast,
+    "blocks": blocks,
+}
 
 
 def plant(kind: str) -> Plant:

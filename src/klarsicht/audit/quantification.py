@@ -6,6 +6,8 @@ verdicts. Every step resumes where it was stopped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,22 @@ def quantify(
         UsageError: the run is no audit of classes on their own images, or there is but one class.
         RunMismatch: the model or the data are not those of the run any more.
     """
+    with opened(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+        found, store = judged(audit, work, level, workers), work.store
+        store.write_json(verdicts.FILE, found.to_json())
+        if len(found):
+            store.write_table("quantification", found.to_table())
+            store.write_table("ranking", ranking.read(store).to_table())
+        evidence.draw(work, found)
+        report.write(store)
+    return found
+
+
+@contextmanager
+def opened(
+    run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None
+) -> Iterator[tuple[Audit, Examination]]:
+    """A finished run and its classes, locked, with the model and the data that it was made of."""
     if not 0 < level < 1:
         raise UsageError("level out of range", got=level, rule="above 0, below 1")
     store = RunStore.open(run)
@@ -47,15 +65,7 @@ def quantify(
     pipeline.unchanged(audit, store)
     with store.lock():
         here = audit.classifier if classifier is not None or workers == 1 else None
-        work = Examination(store, audit.corpus, settings, classes(audit, store), audit.classifier.identity, here)
-        found = judged(audit, work, level, workers)
-        store.write_json(verdicts.FILE, found.to_json())
-        if len(found):
-            store.write_table("quantification", found.to_table())
-            store.write_table("ranking", ranking.read(store).to_table())
-        evidence.draw(work, found)
-        report.write(store)
-    return found
+        yield audit, Examination(store, audit.corpus, settings, classes(audit, store), audit.classifier.identity, here)
 
 
 def classes(audit: Audit, store: RunStore) -> tuple[Group, ...]:
@@ -80,9 +90,7 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     units, store = partition(len(work.groups), 1), work.store
     pipeline.through(audit, store, work, work.step, units, workers, "signs of artifacts")
     described = {line["target"]: line for line in store.table("classes", work.step).to_pylist()}
-    signs: dict[int, list[dict[str, Any]]] = {}
-    for line in store.table("signs", work.step).to_pylist():
-        signs.setdefault(line["target"], []).append(line)
+    signs = signs_by_target(work)
     skipped = tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
     if not signs:
         return Quantification((), 1.0, level, skipped)
@@ -93,6 +101,14 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
     paths = store.table("corpus")["path"].to_pylist()
     return Quantification(_verdicts(choice, described, effects, paths, level), choice.floor, level, skipped)
+
+
+def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:
+    """Lines of the table `signs` for each class that was examined."""
+    signs: dict[int, list[dict[str, Any]]] = {}
+    for line in work.store.table("signs", work.step).to_pylist():
+        signs.setdefault(line["target"], []).append(line)
+    return signs
 
 
 NO_EFFECT: dict[str, Any] = {

@@ -112,6 +112,31 @@ def quantify(
 
 
 @app.command()
+def power(
+    run: RunFolder,
+    kind: Annotated[list[str] | None, typer.Option(help="An artifact to plant; may be repeated. [all kinds]")] = None,
+    prevalence: Annotated[
+        list[float] | None, typer.Option(help="Share of a class to plant it in; may be repeated. [.2 .1 .05 .02 .01]")
+    ] = None,
+    classes: Annotated[int, typer.Option(help="Classes that each is planted in.")] = 5,
+    level: Annotated[float, typer.Option(help="Of p: below it an artifact counts as found.")] = 0.05,
+    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
+    from klarsicht.audit import power as limits
+
+    found = limits.power(
+        run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.power(found)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
     from klarsicht.audit import report as page
@@ -156,7 +181,7 @@ def clean(
 def plant(
     data: Annotated[str, typer.Argument(help="A corpus as for `audit run`; it is not changed.")],
     out: Annotated[Path, typer.Option(help="A new folder for the planted corpus, its manifest and the truth.")],
-    kind: Annotated[str, typer.Option(help="tag, text, border or glyphs.")],
+    kind: Annotated[str, typer.Option(help="tag, text, border, glyphs, mark, noise, blur, cast or blocks.")],
     label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
     share: Annotated[float, typer.Option(help="Share of the images that get the artifact.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Chooses the images.")] = 0,

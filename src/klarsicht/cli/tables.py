@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from klarsicht.audit.correction import Correction
+    from klarsicht.audit.power import Power
     from klarsicht.audit.ranking import Ranking
     from klarsicht.audit.status import Step
     from klarsicht.audit.verdicts import Quantification
@@ -49,6 +50,16 @@ def verdicts(found: Quantification, top: int) -> None:
     )
     for name, why in found.skipped:
         typer.echo(f"not examined: {name}: {why}")
+
+
+def power(found: Power) -> None:
+    lines = [
+        (kind, found.told(kind), *(found.cell(kind, share) for share in found.prevalences)) for kind in found.kinds
+    ]
+    header = ("kind", "found down to", *(f"{share:.0%}" for share in found.prevalences))
+    typer.echo(table(header, lines, left=("kind", "found down to")))
+    typer.echo(f"Classes called artifactual at p {found.level:g}, of those planted. Whether a model would use such an")
+    typer.echo("artifact is unknown: it would have to be trained on the planted images.")
 
 
 def steps(found: Sequence[Step]) -> None:

@@ -1,0 +1,201 @@
+"""What could this audit have found? Known artifacts are planted in classes of the user's own corpus, and looked for.
+
+No training is needed to know when a class would be called *artifactual*: detectors look at images, not at the model.
+When it would be called *poisoned* depends on what a model learns from the planted images, and is not answered here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from klarsicht.audit import planting, quantification, report
+from klarsicht.audit.detectors import examined
+from klarsicht.audit.examination import Examination
+from klarsicht.audit.executor import partition
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.pipeline import through
+from klarsicht.audit.planting import PLANTS
+from klarsicht.audit.scenes import Photographs
+from klarsicht.audit.shown import Levels
+from klarsicht.audit.verdicts import LEVEL
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.conformal import maximum
+
+FILE = "power.json"
+PREVALENCES = (0.2, 0.1, 0.05, 0.02, 0.01)
+FEWEST = 2  # images that carry a plant: one alone repeats nothing
+TRIALS = pa.schema(
+    {"kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64(), "planted": pa.int64(), "p": pa.float64()}
+    | {"sign": pa.string(), "found": pa.bool_(), "f1": pa.float64()}
+)
+
+
+@dataclass(frozen=True)
+class Power:
+    """Trials, one for each kind, prevalence and class: a line of the table `trials`.
+
+    `found` says that the class was called artifactual for images most of which carry the plant; `f1` compares them.
+    """
+
+    trials: tuple[dict[str, Any], ...]
+    kinds: tuple[str, ...]
+    prevalences: tuple[float, ...]
+    level: float
+
+    def of(self, kind: str, prevalence: float) -> list[dict[str, Any]]:
+        return [t for t in self.trials if t["kind"] == kind and t["prevalence"] == prevalence]
+
+    def share(self, kind: str, prevalence: float) -> float:
+        """Of the classes planted so, those found; not a number where none could be planted."""
+        mine = self.of(kind, prevalence)
+        return sum(t["found"] for t in mine) / len(mine) if mine else float("nan")
+
+    def limit(self, kind: str) -> float | None:
+        """The smallest prevalence at which half of the classes are found, and at all larger ones; None without any."""
+        down_to = None
+        for prevalence in sorted(self.prevalences, reverse=True):
+            if not self.share(kind, prevalence) >= 0.5:
+                break
+            down_to = prevalence
+        return down_to
+
+    def told(self, kind: str) -> str:
+        limit = self.limit(kind)
+        return "not found" if limit is None else f"{limit:.0%}" if limit >= 0.01 else f"{limit:.1%}"
+
+    def cell(self, kind: str, prevalence: float) -> str:
+        mine = self.of(kind, prevalence)
+        return f"{sum(t['found'] for t in mine)}/{len(mine)}"
+
+    def to_json(self) -> dict[str, Any]:
+        limits = {kind: self.limit(kind) for kind in self.kinds}
+        return {"level": self.level, "limits": limits, "poisoned": "unknown", "trials": list(self.trials)}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """One line a kind, for the page."""
+        return [
+            {"kind": kind, "limit": self.told(kind), "prevalences": list(self.prevalences)}
+            | {"cells": [self.cell(kind, p) for p in self.prevalences]}
+            | {"shares": [self.share(kind, p) for p in self.prevalences]}
+            for kind in self.kinds
+        ]
+
+
+@dataclass(frozen=True)
+class Planting:
+    """Plants one artifact in one class and looks; a unit is one trial.
+
+    Attributes:
+        trials: (kind, prevalence, number of the class).
+        scores: float (classes, signs) of the corpus as it is.
+    """
+
+    examination: Examination
+    trials: tuple[tuple[str, float, int], ...]
+    scores: NDArray[np.float64]
+    numbers: tuple[int, ...]
+    level: float
+    step: str
+
+    def __call__(self, unit: range) -> None:
+        for index in unit:
+            line = self.try_one(index)
+            self.examination.store.write_part(self.step, index, pa.Table.from_pylist([line] if line else [], TRIALS))
+
+    def try_one(self, index: int) -> dict[str, Any] | None:
+        """None where so few images would be planted that nothing could repeat."""
+        kind, prevalence, number = self.trials[index]
+        rows, _ = self.examination.distinct(self.examination.groups[number].rows)
+        count = round(prevalence * len(rows))
+        if count < FEWEST:
+            return None
+        rng = generator(self.examination.settings.seed, "power", index)
+        carriers = np.sort(rng.permutation(len(rows))[:count])
+        scene = self.examination.scene(number, rows)
+        levels = with_plants(scene.own.levels, kind, carriers, rng)
+        signs = examined(replace(scene, own=Photographs(levels, scene.own.evidence)))
+        scores, place = self.scores.copy(), self.numbers.index(number)
+        scores[place] = [sign.score for sign in signs]
+        verdicts = maximum(scores)
+        best = signs[verdicts.best[place]]
+        both = len(np.intersect1d(best.members, carriers))
+        return {
+            "kind": kind,
+            "prevalence": prevalence,
+            "target": self.examination.groups[number].target,
+            "planted": count,
+            "p": float(verdicts.extended[place]),
+            "sign": best.name,
+            "found": bool(verdicts.extended[place] <= self.level and 2 * both >= len(best.members) > 0),
+            "f1": 2 * both / (len(best.members) + count),
+        }
+
+
+def power(
+    run: str | Path, *, kinds: Sequence[str] | None = None, prevalences: Sequence[float] | None = None,
+    classes: int = 5, level: float = LEVEL, workers: int = 1, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> Power:  # fmt: skip
+    """Plants each kind at each prevalence in some classes of a run, and says which are found; quantifies it first.
+
+    Writes `power.json`, the table `power`, and a section of the page.
+
+    Args:
+        kinds: names of planting.PLANTS; all of them by default.
+        classes: how many classes each is planted in, one at a time, drawn from those where nothing was found.
+        level, workers, data, classifier: see quantification.quantify.
+
+    Raises:
+        UsageError: an unknown kind, a prevalence outside (0, 1), no class to plant in; and as quantify does.
+    """
+    asked, shares = tuple(kinds or PLANTS), tuple(prevalences or PREVALENCES)
+    check(asked, shares, classes)
+    with quantification.opened(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+        found = quantification.judged(audit, work, level, workers)
+        signs = quantification.signs_by_target(work)
+        by_target = {group.target: number for number, group in enumerate(work.groups)}
+        clean = [by_target[v.target] for v in found if not v.artifactual]
+        if not clean:
+            raise UsageError("no class to plant in", got="none where nothing was found", rule="at least 1")
+        rng = generator(work.settings.seed, "power")
+        drawn = [rng.permutation(clean)[:classes].tolist() for _ in product(asked, shares)]
+        pairs = zip(product(asked, shares), drawn, strict=True)
+        trials = tuple((kind, share, number) for (kind, share), numbers in pairs for number in numbers)
+        scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
+        name = "power-" + hashlib.sha256(repr((trials, level)).encode()).hexdigest()[:8]
+        trial = Planting(work, trials, scores, tuple(by_target[target] for target in signs), level, name)
+        through(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
+        result = Power(tuple(work.store.table(name, name).to_pylist()), asked, shares, level)
+        work.store.write_json(FILE, result.to_json())
+        work.store.write_table("power", pa.Table.from_pylist(result.lines()))
+        report.write(work.store)
+    return result
+
+
+def check(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> None:
+    for kind in kinds:
+        planting.plant(kind)
+    for share in prevalences:
+        if not 0 < share < 1:
+            raise UsageError("prevalence out of range", got=share, rule="above 0, below 1")
+    if classes < 1:
+        raise UsageError("no classes to plant in", got=classes, rule="at least 1")
+
+
+def with_plants(levels: Levels, kind: str, carriers: NDArray[np.intp], rng: np.random.Generator) -> Levels:
+    """Images (n, H, W, C) of which the carriers hold the artifact."""
+    out = levels.copy()
+    for i in carriers:
+        pixels = out[i, ..., 0] if out.shape[-1] == 1 else out[i]
+        out[i] = planting.plant(kind)(pixels, rng).pixels.reshape(out[i].shape)
+    return out
