@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
-from klarsicht.audit.choice import choose
+from klarsicht.audit.choice import Grid, choose
 from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.remedies import CLOSED, SWEPT, Bench, Remedy, Setting
 from klarsicht.audit.trials import Bounds, Trial
@@ -41,7 +41,7 @@ def test_where_none_stays_within_the_least_harmful_is_chosen():
 
 
 def test_a_setting_that_is_given_is_taken():
-    found = choose(CLOSED["oblique"], *scene(), Bounds(), fixed=Setting("last", 2, 0.75))
+    found = choose(CLOSED["oblique"], *scene(), Bounds(), Grid(("last",), (2,), (0.75,)))
     assert [t.setting for t in found.tried] == [Setting("last", 2, 0.75)]
 
 
@@ -51,10 +51,10 @@ def test_layers_that_know_nothing_are_passed_over():
             raise InputError("members do not differ from the others at this layer")
         return erases([3], bench, setting)
 
-    found = choose(Remedy(make, SWEPT), *scene(), Bounds(), layers=("last", "head"))
+    found = choose(Remedy(make, SWEPT), *scene(), Bounds(), Grid(("last", "head")))
     assert {t.setting.layer for t in found.tried} == {"last"}
     with pytest.raises(InputError, match="do not differ"):
-        choose(Remedy(make, SWEPT), *scene(), Bounds(), layers=("head",))
+        choose(Remedy(make, SWEPT), *scene(), Bounds(), Grid(("head",)))
 
 
 def test_the_record_of_a_choice_lists_what_was_tried():

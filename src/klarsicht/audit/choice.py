@@ -17,9 +17,20 @@ from klarsicht.audit.trials import Bounds, Effect, Trial
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 
-COUNTS: Final = (2, 4, 8)
-STRENGTHS: Final = (0.5, 0.75)
 ALIKE: Final = 0.05  # of the effect before: settings that leave as much are alike
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried; the first of each is where the sweep of the others begins.
+
+    Attributes:
+        layers: empty: those that the bench finds worth it.
+    """
+
+    layers: tuple[str, ...] = ()
+    directions: tuple[int, ...] = (1, 2, 4, 8)
+    strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
 
 
 @dataclass(frozen=True)
@@ -59,18 +70,13 @@ class Choice:
         return {"chosen": self.chosen.setting.to_json(), "tried": [one.to_json() for one in self.tried]}
 
 
-def choose(
-    remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, layers: Sequence[str] = (), fixed: Setting | None = None
-) -> Choice:
+def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Grid | None = None) -> Choice:
     """Sweeps layer, then number of directions, then strength, each at the best of what came before.
-
-    Args:
-        layers: to try; by default those that the bench finds worth it.
-        fixed: a setting that is taken as it is.
 
     Raises:
         InputError: no layer knows the artifact.
     """
+    grid = grid or Grid()
     found: dict[Setting, tuple[Tried, Correction]] = {}
 
     def look(settings: Sequence[Setting], what: str) -> Setting:
@@ -81,23 +87,20 @@ def choose(
             except InputError as error:  # at this layer members do not differ, or directions run out
                 refusals.append(error)
         if not found:
-            raise refusals[0]
+            raise refusals[-1]
         return best()
 
     def best() -> Setting:
         return min(found, key=lambda setting: found[setting][0].order)
 
     refusals: list[InputError] = []
-    if fixed is not None:
-        look([fixed], "correction")
-    elif "layer" not in remedy.sweeps:
-        look([Setting()], "correction")
-    else:
-        at = look([Setting(layer) for layer in layers or bench.layers], "layers")
-        if "directions" in remedy.sweeps:
-            at = look([replace(at, directions=k) for k in COUNTS], "directions")
-        if "strength" in remedy.sweeps:
-            look([replace(at, strength=s) for s in STRENGTHS], "strengths")
+    start = Setting("", grid.directions[0], grid.strengths[0])
+    layers = (grid.layers or bench.layers) if "layer" in remedy.sweeps else ("",)
+    at = look([replace(start, layer=layer) for layer in layers], "layers")
+    if "directions" in remedy.sweeps and grid.directions[1:]:
+        at = look([replace(at, directions=k) for k in grid.directions[1:]], "directions")
+    if "strength" in remedy.sweeps and grid.strengths[1:]:
+        look([replace(at, strength=s) for s in grid.strengths[1:]], "strengths")
     chosen, correction = found[best()]
     return Choice(correction, chosen, tuple(tried for tried, _ in found.values()))
 

@@ -56,11 +56,18 @@ class Place:
     def fits(self, image: Tensor) -> bool:
         return tuple(image.shape) == self.colour.shape[1:]
 
-    def paste(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """An image (C, H, W) with one of the artifacts: (1 - o) x + o c."""
-        i = int(rng.integers(len(self.opacity)))
+    def draw(self, rng: np.random.Generator) -> int:
+        """One of the artifacts."""
+        return int(rng.integers(len(self.opacity)))
+
+    def on(self, image: Tensor, i: int) -> Tensor:
+        """An image (C, H, W) with artifact i: (1 - o) x + o c."""
         o, c = torch.from_numpy(self.opacity[i]).to(image), torch.from_numpy(self.colour[i]).to(image)
         return (1 - o) * image + o * c
+
+    def paste(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """With one of them, drawn."""
+        return self.on(image, self.draw(rng))
 
 
 def excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:

@@ -1,0 +1,153 @@
+"""Is the artifact still there? A fresh classifier looks for it, the share of relevance on it, and a second audit.
+
+A linear probe at an erased layer is at chance by algebra, so the probe is a small neural network, and it looks at later
+layers too. It is trained on images that the correction was fitted on and asked about others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from klarsicht.audit import spray
+from klarsicht.audit.activations import Correction, activations, batches, corrected, logits
+from klarsicht.audit.borrowing import borrowed
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.places import Place
+from klarsicht.audit.samples import Images, Sample
+from klarsicht.audit.spray import FEWEST, Clustering, Evidence
+from klarsicht.numerics.clusters import SWEEPS
+from klarsicht.numerics.intervals import NOTHING, Z95, Interval, mean
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+
+HIDDEN: Final = 64
+BATCH: Final = 16
+
+
+@dataclass(frozen=True)
+class Carrying:
+    """Images of which it is known whether they carry the artifact: members, and clean ones, half of them pasted."""
+
+    images: Images
+    carries: Bools
+
+    @classmethod
+    def of(cls, sample: Sample, place: Place | None, target: int, seed: int) -> Carrying:
+        rng = np.random.default_rng(seed)
+        pasted = rng.random(len(sample)) < 0.5
+        usable = place is not None and all(place.fits(image) for image in sample.images)
+        on = ~sample.member & (sample.labels != target) & pasted if usable else np.zeros(len(sample), bool)
+        images = [place.paste(i, rng) if o and place else i for i, o in zip(sample.images, on, strict=True)]
+        return cls(images, sample.member | on)
+
+
+def probe(
+    classifier: Classifier, correction: Correction | None, layer: str, train: Carrying, shown: Carrying, seed: int = 0
+) -> Interval:
+    """Balanced accuracy of a fresh network at finding the artifact in what goes into a layer; a half is chance."""
+    if min(map(len, (np.unique(train.carries), np.unique(shown.carries)))) < 2:
+        return NOTHING
+    X, Y = (_seen(classifier, part.images, layer, correction) for part in (train, shown))
+    fit = make_pipeline(StandardScaler(), MLPClassifier((HIDDEN,), alpha=0.01, max_iter=200, random_state=seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 rounds are what it gets
+        right = fit.fit(X, train.carries).predict(Y) == shown.carries
+    return balanced(right, shown.carries)
+
+
+def balanced(right: Bools, carries: Bools) -> Interval:
+    """The mean of the shares right among those that carry and those that do not."""
+    shares = [(right[side].mean(), side.sum()) for side in (carries, ~carries)]
+    value = float(np.mean([p for p, _ in shares]))
+    variance = sum((p * (1 - p) + 1 / (4 * n)) / n for p, n in shares) / 4  # never 0: no error yet is not certainty
+    half = Z95 * float(np.sqrt(variance))
+    return Interval(value, max(value - half, 0), min(value + half, 1), len(right))
+
+
+def _seen(classifier: Classifier, images: Images, layer: str, correction: Correction | None) -> Floats:
+    found = activations(classifier, images, layer, correction)
+    return np.concatenate([found.pooled, found.spread], 1) if found.placed else found.pooled
+
+
+def on_mask(
+    classifier: Classifier, images: Images, place: Place, target: int, correction: Correction | None, seed: int = 0
+) -> Interval:
+    """Share of |gradient x input| for the class that lies on the artifact, pasted on these images."""
+    rng = np.random.default_rng(seed)
+    drawn = [place.draw(rng) for _ in images]
+    masks = torch.from_numpy(place.masks[drawn])
+    pasted = [place.on(image, i) for image, i in zip(images, drawn, strict=True)]
+    with borrowed(classifier.module), corrected(classifier.module, correction):
+        maps = torch.cat(
+            [_gradient_times_input(classifier, torch.stack(list(b)), target) for b in batches(pasted, BATCH)]
+        )
+    total = maps.flatten(1).sum(1).clamp(min=1e-30)
+    return mean(((maps * masks).flatten(1).sum(1) / total).double().numpy())
+
+
+def _gradient_times_input(classifier: Classifier, x: Tensor, target: int) -> Tensor:
+    x = x.to(classifier.device).requires_grad_()
+    y = classifier.logits(x)
+    (slope,) = torch.autograd.grad((y[:, target] - y.mean(1)).sum(), x)
+    return (x * slope).abs().sum(1).detach().cpu()
+
+
+@dataclass(frozen=True)
+class Again:
+    """What an audit of the images shown finds.
+
+    Attributes:
+        z: rise of the suspect cluster in standard deviations of the other images.
+        found: F1 of the suspect cluster against the members.
+        members: rise of the members, likewise.
+    """
+
+    z: float
+    found: float
+    members: float
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is the same cluster that raises the class."""
+        return self.found > 0.5 and self.z > 1
+
+
+def second_audit(
+    classifier: Classifier, sample: Sample, target: int, correction: Correction | None, seed: int = 0
+) -> Again | None:
+    """By head relevance, on members and clean images of the class; None for too few of them."""
+    own = sample.labels == target
+    shown = sample.of(sample.member | own if (own & ~sample.member).any() else sample.member | sample.drawn)
+    if len(shown) < FEWEST or not 0 < shown.member.sum() < len(shown) or spray.room(shown.sources) < 2:
+        return None
+    y = logits(classifier, shown.images, correction)
+    evidence = Evidence(y[:, target] - y.mean(1), shown.sources)
+    with corrected(classifier.module, correction):
+        weight = _head_weight(classifier)
+    features = activations(classifier, shown.images, classifier.head, correction).pooled
+    items = features if weight is None else features * (weight[target] - weight.mean(0))
+    embedded = spray.embedding(items, evidence, distance="concept", neighbours=10, dimensions=8, seed=seed)
+    found = Clustering.of(embedded, SWEEPS["thorough"], seed).suspect(evidence)
+    shift, deviation = evidence.shifts(shown.member[None])
+    rise = float(shift[0] / max(deviation[0], 1e-9))
+    if found is None:
+        return Again(0.0, 0.0, rise)
+    hits = int(shown.member[found.members].sum())
+    return Again(found.z, 2 * hits / (len(found.members) + int(shown.member.sum())), rise)
+
+
+def _head_weight(classifier: Classifier) -> Floats | None:
+    head = classifier.module.get_submodule(classifier.head)
+    return head.weight.detach().cpu().numpy().copy() if isinstance(head, nn.Linear) else None
