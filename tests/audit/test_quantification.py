@@ -162,6 +162,16 @@ def test_a_screening_compares_no_classes(tmp_path, done):
         quantification.quantify(tmp_path / "run", classifier=classifier)
 
 
+def test_what_is_tried_is_the_strongest_sign_of_each_change():
+    kinds = {"texture": "tile", "fine": "tile", "noise": "noise", "blur": "blur", "frame": "border"}
+    lines = [{"sign": name, "rows": [1]} for name in kinds]
+    lines[3]["rows"] = []  # blur: nobody carries it
+    tried = verdicts.worth_trying(lines, np.array([8.0, 20, 6, 30, 4]), kinds.__getitem__)
+    assert [(line["sign"], level) for line, level in tried] == [("fine", 20.0)]  # 6 and 4 are far below 30
+    tried = verdicts.worth_trying(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
+    assert [line["sign"] for line, _ in tried] == ["fine", "noise", "frame"]
+
+
 def test_classes_too_small_are_skipped_and_named():
     found = verdicts.Quantification((), 1.0, 0.05, (("tiny", "3 different image(s); at least 20 are needed"),))
     assert found.to_json()["skipped"] == [["tiny", "3 different image(s); at least 20 are needed"]]

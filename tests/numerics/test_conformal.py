@@ -102,6 +102,16 @@ def test_a_null_of_noughts_lets_whispers_in_and_calls_a_shout():
     assert (p[:-1] > 0.05).all() and p[-1] < 0.001
 
 
+def test_further_levels_are_judged_like_classes_of_their_own():
+    rng = np.random.default_rng(0)
+    v = conformal.maximum(rng.exponential(size=(40, 3)))
+    asked = np.array([v.score.max() + 1, v.score.min() - 1])
+    with_them = conformal.tail(np.r_[v.score, asked], np.r_[v.null, False, False])[-2:]
+    np.testing.assert_allclose(v.p_of(asked), with_them)
+    assert v.p_of(asked)[1] == 1 and v.p_of(asked)[0] <= v.floor
+    np.testing.assert_array_equal(v.levels.max(1), v.score)
+
+
 def test_constant_and_missing_scores_do_not_break_anything():
     scores = np.zeros((4, 2))
     v = conformal.maximum(scores)

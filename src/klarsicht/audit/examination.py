@@ -19,11 +19,11 @@ from klarsicht.audit.changes import Specimen
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.detectors import DETECTORS, examined
 from klarsicht.audit.groups import Group
-from klarsicht.audit.intervention import Effect, Predict, effect
+from klarsicht.audit.intervention import Effect, Predict, effects
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.scenes import Photographs, Scene, Sign
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.shown import Gallery
+from klarsicht.audit.shown import Gallery, Levels
 from klarsicht.audit.spray import FEWEST
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
@@ -33,6 +33,7 @@ from klarsicht.numerics.repeats import originals
 POOL = 4000  # images of all classes that one class is compared with
 POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # what a pool and a class may take as grey levels
 BACKGROUNDS = 64  # images of other classes that an artifact is put on
+REHEARSED = 32  # further ones on which it is chosen what is put on those, and how
 OTHERS = 200  # images of a class without its artifact: controls
 THUMBNAIL = 8  # pixels a side by which repeats are known
 
@@ -45,7 +46,7 @@ CLASSES = pa.schema(
     | {"skipped": pa.string()}
 )
 EFFECTS = pa.schema(
-    {"target": pa.int64(), "how": pa.string(), "rank": pa.int64(), "images": pa.int64()}
+    {"target": pa.int64(), "sign": pa.string(), "how": pa.string(), "rank": pa.int64(), "images": pa.int64()}
     | {name: pa.float64() for name in ("shift", "low", "high", "z", "flips", "flips_control")}
 )
 
@@ -156,37 +157,44 @@ def change_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """Puts the sign of every class on images of others; a unit is one class.
+    """Puts what was found in every class on images of others; a unit is one class.
+
+    The sign and the way that raise the class most are chosen on some images, and measured on others.
 
     Attributes:
-        signs: by number of the class its line of the table `signs`; None where there is nothing to put.
-        kept: by number of the class the rows that were examined.
+        signs: by number of the class the lines of the table `signs` that are tried.
     """
 
     examination: Examination
-    signs: tuple[dict[str, Any] | None, ...]
+    signs: tuple[tuple[dict[str, Any], ...], ...]
 
     step = "effects"
 
     def __call__(self, unit: range) -> None:
         for number in unit:
-            found = self.try_on(number)
-            lines = [] if found is None else [asdict(found) | {"target": self.examination.groups[number].target}]
+            tried = self.try_on(number)
+            target = self.examination.groups[number].target
+            lines = [asdict(effect) | {"target": target, "sign": sign} for sign, effect in tried]
             self.examination.store.write_part("effects", number, pa.Table.from_pylist(lines, EFFECTS))
 
-    def try_on(self, number: int) -> Effect | None:
-        """None where there is no sign to put on anything, or nothing to put it on."""
-        sign, work = self.signs[number], self.examination
-        if sign is None or not len(sign["rows"]):
-            return None
+    def try_on(self, number: int) -> list[tuple[str, Effect]]:
+        """The name of the sign and its effect; none where there is nothing to put, or nothing to put it on."""
+        work, signs = self.examination, self.signs[number]
         rng = generator(work.settings.seed, "trial", number)
-        elsewhere = np.flatnonzero(work.pool_groups != number)
-        if not len(elsewhere):
-            return None
-        x = work.pool.levels[rng.permutation(elsewhere)[:BACKGROUNDS]]
-        specimen = self.specimen(number, sign, rng)
+        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: REHEARSED + BACKGROUNDS]
+        if not signs or len(others) < 2:
+            return []
+        few = min(REHEARSED, len(others) // 2)
+        first, then = work.pool.levels[others[:few]], work.pool.levels[others[few:]]
+        specimens = [self.specimen(number, sign, rng) for sign in signs]
         with predictor(work) as predict:
-            return effect(predict, x, work.groups[number].target, change_of(sign["sign"]), specimen, rng)
+
+            def tried(x: Levels, i: int) -> dict[str, Effect]:
+                return effects(predict, x, work.groups[number].target, change_of(signs[i]["sign"]), specimens[i], rng)
+
+            rehearsed = [(e.z, i, how) for i in range(len(signs)) for how, e in tried(first, i).items()]
+            _, best, how = max(rehearsed)
+            return [(signs[best]["sign"], tried(then, best)[how])]
 
     def specimen(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> Specimen:
         """Carriers beside images of the class without the sign; where nearly all carry it, images of other classes."""

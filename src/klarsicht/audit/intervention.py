@@ -49,8 +49,10 @@ class Effect:
     images: int
 
 
-def effect(predict: Predict, x: Levels, target: int, change: str, found: Specimen, rng: np.random.Generator) -> Effect:
-    """The strongest of the ways in which the artifact can be put on images x (B, H, W, C) of other classes.
+def effects(
+    predict: Predict, x: Levels, target: int, change: str, found: Specimen, rng: np.random.Generator
+) -> dict[str, Effect]:
+    """Every way in which the artifact can be put on images x (B, H, W, C) of other classes.
 
     Args:
         predict: grey levels (B, H, W, C) -> logits (B, K).
@@ -58,8 +60,7 @@ def effect(predict: Predict, x: Levels, target: int, change: str, found: Specime
     """
     before = predict(x.astype(np.float32))
     pairs = CHANGES[change](x, found, rng)
-    effects = [_effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()]
-    return max(effects, key=lambda e: e.z)
+    return {how: _effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
 
 
 def _effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> Effect:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from klarsicht.audit import attribution, evidence, pipeline, ranking, report, verdicts
-from klarsicht.audit.examination import Examination, Trial
+from klarsicht.audit.examination import Examination, Trial, change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
@@ -94,13 +94,14 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     skipped = tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
     if not signs:
         return Quantification((), 1.0, level, skipped)
-    choice = verdicts.chosen(list(signs.values()))
-    by_target = dict(zip(signs, choice.lines, strict=True))
-    trial = Trial(work, tuple(by_target.get(group.target) for group in work.groups))
+    choice = verdicts.chosen(list(signs.values()), change_of)
+    by_target = dict(zip(signs, choice.candidates, strict=True))
+    lines = tuple(tuple(line for line, _ in by_target.get(group.target, ())) for group in work.groups)
+    trial = Trial(work, lines)
     pipeline.through(audit, store, trial, trial.step, units, workers, "artifacts on other images")
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
     paths = store.table("corpus")["path"].to_pylist()
-    return Quantification(_verdicts(choice, described, effects, paths, level), choice.floor, level, skipped)
+    return Quantification(_verdicts(choice, described, effects, paths, level), choice.found.floor, level, skipped)
 
 
 def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:
@@ -112,7 +113,8 @@ def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:
 
 
 NO_EFFECT: dict[str, Any] = {
-    "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1, "flips": 0.0, "flips_control": 0.0,
+    "sign": "", "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1,
+    "flips": 0.0, "flips_control": 0.0,
 }  # fmt: skip
 
 
@@ -120,30 +122,32 @@ def _verdicts(
     choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float
 ) -> tuple[Verdict, ...]:
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
-    artifactual = [p <= level for p in choice.extended]
+    artifactual = [p <= level for p in choice.found.extended]
     p_use = verdicts.use([effect["z"] for effect in tried], artifactual)
     found = []
     for i, line in enumerate(choice.lines):
         one, effect = described[line["target"]], tried[i]
-        used = p_use[i] <= level and effect["low"] > 0
+        used = p_use[i] <= level and effect["low"] > 0 and choice.p_of(i, effect["sign"]) <= level
+        carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), line)
         found.append(
             Verdict(
                 name=one["class"],
                 target=line["target"],
                 n=one["n"],
                 repeats=len(one["repeats"]),
-                sign=line["sign"],
-                score=line["score"],
-                level=choice.level[i],
-                p=choice.p[i],
-                extended=choice.extended[i],
-                q=choice.q[i],
-                rows=tuple(line["rows"]),
-                members=tuple(paths[row] for row in line["rows"]),
+                sign=carried["sign"],
+                score=carried["score"],
+                level=float(choice.found.score[i]),
+                p=float(choice.found.p[i]),
+                extended=float(choice.found.extended[i]),
+                q=float(choice.found.q[i]),
+                rows=tuple(carried["rows"]),
+                members=tuple(paths[row] for row in carried["rows"]),
                 artifactual=artifactual[i],
                 poisoned=artifactual[i] and used,
                 p_use=p_use[i],
-                **{name: effect[name] for name in NO_EFFECT} | {"z": _finite(effect["z"])},
+                tried=effect["sign"],
+                **{name: effect[name] for name in NO_EFFECT.keys() - {"sign"}} | {"z": _finite(effect["z"])},
             )
         )
     return verdicts.ordered(found)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
-from klarsicht.numerics.conformal import maximum, tail
+from klarsicht.numerics import conformal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,8 +38,8 @@ class Verdict:
         p: rank among presumed-clean classes, no smaller than one over their number.
         extended: the same with a power-law tail below that floor.
         q: false-discovery rate of `extended` over classes.
-        rows, members: images that carry the sign.
-        how: how it was put on other images.
+        rows, members: images that carry it; where the class is poisoned, images that carry what is used.
+        tried: the sign that was put on other images, and `how`.
         shift, low, high: of the class's centred logit, with a 95 % interval.
         z: of the shift among those of all outputs; `p_use`: of z among clean classes, tail drawn out.
         rank: outputs that rise more.
@@ -58,6 +59,7 @@ class Verdict:
     q: float
     rows: tuple[int, ...]
     members: tuple[str, ...]
+    tried: str
     how: str
     shift: float
     low: float
@@ -136,25 +138,50 @@ class Quantification:
         }
 
 
+TRIED = 3  # signs of a class that are put on other images, at most one for each kind of change
+NEAR = 0.25  # of the largest level: signs far below it are not tried
+
+Line = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Chosen:
-    """For every examined class the sign that stands out most: a line of the table `signs`."""
+    """For every examined class the sign that stands out most, and those that are worth a trial.
 
-    lines: tuple[dict[str, Any], ...]
-    level: tuple[float, ...]
-    p: tuple[float, ...]
-    extended: tuple[float, ...]
-    q: tuple[float, ...]
-    floor: float
+    Attributes:
+        lines: lines of the table `signs`.
+        candidates: for each class the lines that are tried, the first one foremost; each with its level.
+        found: the maximum over signs.
+    """
+
+    lines: tuple[Line, ...]
+    candidates: tuple[tuple[tuple[Line, float], ...], ...]
+    found: conformal.Verdicts
+
+    def p_of(self, number: int, sign: str) -> float:
+        """p of one of the signs that were tried in a class."""
+        level = next((level for line, level in self.candidates[number] if line["sign"] == sign), -np.inf)
+        return float(self.found.p_of(np.array([level]))[0])
 
 
-def chosen(signs: Sequence[Sequence[dict[str, Any]]]) -> Chosen:
+def chosen(signs: Sequence[Sequence[Line]], change_of: Callable[[str], str]) -> Chosen:
     """From the signs of each class, in one order for all: the maximum statistic against presumed-clean classes."""
-    scores = np.array([[line["score"] for line in of_class] for of_class in signs], float)
-    found = maximum(scores)
+    found = conformal.maximum(np.array([[line["score"] for line in of_class] for of_class in signs], float))
     lines = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
-    level, p, extended, q = (tuple(v.tolist()) for v in (found.score, found.p, found.extended, found.q))
-    return Chosen(lines, level, p, extended, q, found.floor)
+    candidates = tuple(worth_trying(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
+    return Chosen(lines, candidates, found)
+
+
+def worth_trying(
+    lines: Sequence[Line], levels: NDArray[np.floating[Any]], change_of: Callable[[str], str]
+) -> tuple[tuple[Line, float], ...]:
+    """The strongest sign of each kind of change, those near the strongest of all, strongest first."""
+    best: dict[str, tuple[Line, float]] = {}
+    least = min(NEAR * levels.max(), levels.max())  # levels may be negative
+    for i in np.argsort(-levels, kind="stable"):
+        if len(lines[i]["rows"]) and levels[i] >= least:
+            best.setdefault(change_of(lines[i]["sign"]), (lines[i], float(levels[i])))
+    return tuple(best.values())[:TRIED]
 
 
 def use(z: Sequence[float], artifactual: Sequence[bool]) -> list[float]:
@@ -163,7 +190,7 @@ def use(z: Sequence[float], artifactual: Sequence[bool]) -> list[float]:
     known = np.isfinite(values)
     null = known & ~np.array(artifactual, bool)
     p = np.ones(len(values))
-    p[known] = tail(values[known], null[known]) if null.any() else 1.0
+    p[known] = conformal.tail(values[known], null[known]) if null.any() else 1.0
     return [float(v) for v in p]
 
 

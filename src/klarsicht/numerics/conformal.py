@@ -101,7 +101,8 @@ class Verdicts:
     """The maximum over detectors for n classes.
 
     Attributes:
-        best: int (n,), the detector of largest standardised score.
+        levels: float (n, m), standardised scores.
+        best: int (n,), the detector of the largest.
         score: float (n,), that score.
         null: bool (n,), the classes that the others were compared with.
         p: conformal, at least `floor`.
@@ -109,6 +110,7 @@ class Verdicts:
         q: false-discovery rate of `extended`.
     """
 
+    levels: Floats
     best: NDArray[np.intp]
     score: NDArray[np.float64]
     null: Bools
@@ -121,6 +123,11 @@ class Verdicts:
         """The smallest p that so many classes can give."""
         return 1 / (int(self.null.sum()) + 1)
 
+    def p_of(self, level: Floats) -> NDArray[np.float64]:
+        """Extended p of further levels (k,), as if each were the largest of a class of its own."""
+        together = np.concatenate([self.score, level])
+        return tail(together, np.concatenate([self.null, np.zeros(len(level), bool)]))[len(self.score) :]
+
 
 def maximum(scores: Floats) -> Verdicts:
     """Scores (n, m) of n classes under m detectors, larger is stranger; one p a class, for the largest of its m."""
@@ -129,4 +136,4 @@ def maximum(scores: Floats) -> Verdicts:
     top = level.max(1)
     null = reference(top)
     extended = tail(top, null)
-    return Verdicts(best, top, null, conformal(top, null), extended, false_discovery(extended))
+    return Verdicts(level, best, top, null, conformal(top, null), extended, false_discovery(extended))
