@@ -1,5 +1,7 @@
 """A corpus of many classes with planted artifacts, and a network that reads one of them by construction."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,7 @@ def test_what_is_written_is_what_was_found(done):
     assert verdicts.read(run) == found
     table = RunStore.open(run).table("quantification").to_pylist()
     assert [line["class"] for line in table] == [v.name for v in found]
+    assert json.loads(json.dumps(found.to_json()))["classes"][0]["poisoned"] is True
     page = (run / report.PAGE).read_text()
     assert verdicts.POISONED in page and f"{found.floor:.3f}" in page
 

@@ -122,12 +122,12 @@ def _verdicts(
     choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float
 ) -> tuple[Verdict, ...]:
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
-    artifactual = [p <= level for p in choice.found.extended]
+    artifactual = [bool(p <= level) for p in choice.found.extended]
     p_use = verdicts.use([effect["z"] for effect in tried], artifactual)
     found = []
     for i, line in enumerate(choice.lines):
         one, effect = described[line["target"]], tried[i]
-        used = p_use[i] <= level and effect["low"] > 0 and choice.p_of(i, effect["sign"]) <= level
+        used = bool(p_use[i] <= level and effect["low"] > 0 and choice.p_of(i, effect["sign"]) <= level)
         carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), line)
         found.append(
             Verdict(
