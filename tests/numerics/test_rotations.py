@@ -35,7 +35,7 @@ def _correlate(S, T):
 @njit
 def _pick(score, mirrors, n):
     turns = np.zeros((n, 3), np.float32)
-    pick(score, mirrors, turns)
+    pick(score, mirrors, np.float32(1), np.float32(np.inf), turns)
     return turns
 
 
@@ -64,6 +64,24 @@ def test_the_best_turn_undoes_a_turn_to_two_degrees(angle, sign):
     cos, sin, found = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=1)[0, 0]
     assert found == sign
     assert abs(np.angle(complex(cos, sin) / np.exp(1j * angle))) < np.deg2rad(2)
+
+
+@pytest.mark.parametrize("within", [1.0, 1.2, 1.5, 3.0])
+def test_starts_are_those_within_a_factor_of_the_least_sliced_distance(within):
+    """Against sums over turned points at every step of the circle; a summit between steps is a little lower."""
+    x = np.random.default_rng(3).standard_normal((2, 64, 2)) * [2, 1]
+    shapes = Shapes.of(Measures.of(x).centred())
+    x, y = shapes.points[:, 0].astype(float)
+    all_turns = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8)[0]
+    full = (sliced_product(x, x) + sliced_product(y, y)) / 2
+    far = np.array(
+        [full - sliced_product(turn(x, np.arctan2(s, c), m), y) for c, s, m in all_turns[all_turns[:, 2] != 0]]
+    )
+    assert (np.abs(far / (within * far[0]) - 1) > 0.02).all() or within == 1  # no start is on the edge
+    found = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8, within=within)[0]
+    kept = max(1, int((far <= within * far[0]).sum()))
+    assert np.count_nonzero(found[:, 2]) == kept
+    np.testing.assert_array_equal(found[:kept], all_turns[:kept])
 
 
 def test_turns_come_highest_first_and_no_more_than_there_are_summits():

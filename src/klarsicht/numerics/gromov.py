@@ -24,6 +24,8 @@ from klarsicht.numerics.rotations import Doubles, Ints, Shapes, best_turns
 from klarsicht.numerics.search import PairBounds
 from klarsicht.numerics.sinograms import Sinograms
 
+N_STARTS, WITHIN = 3, 1.5  # a start that is much worse than the best seldom ends lower
+
 
 def squared(
     shapes: Shapes,
@@ -32,20 +34,22 @@ def squared(
     *,
     alpha: float = 1.0,
     reflection: bool = True,
-    n_starts: int = 1,
+    n_starts: int = N_STARTS,
+    within: float = WITHIN,
     threads: int | None = None,
 ) -> Doubles:
     """GW^2 of the pairs (i, j), float64 (m,), in the square of the points' unit.
 
     With alpha < 1 the fused (1 - alpha) (1/P) sum_i |f_i - g_p(i)|^2 + alpha GW^2. The least reached from the n_starts
-    rotations of least sliced distance (mirrored too if `reflection`): an upper bound of the minimum. From j to i it may
-    be another, a percent away in the mean. Of two signs, the weighted sum.
+    rotations of least sliced distance (mirrored too if `reflection`), as far as its square is at most `within` times
+    the least: an upper bound of the minimum. From j to i it may be another, a percent away in the mean. Of two signs,
+    the weighted sum.
 
     Raises:
-        UsageError: n_starts outside 1..8, alpha outside 0..1, or alpha < 1 for shapes without features.
+        UsageError: n_starts outside 1..8, within below 1, alpha outside 0..1, or alpha < 1 for shapes without features.
     """
     _check_alpha(alpha, shapes)
-    turns = best_turns(shapes, i, j, reflection=reflection, n_starts=n_starts, threads=threads)
+    turns = best_turns(shapes, i, j, reflection=reflection, n_starts=n_starts, within=within, threads=threads)
     out, Q, share = np.empty(len(i)), padded(shapes.points.shape[2]), np.float32(alpha)
     laid = shapes.points, shapes.weights, shapes.features
 
@@ -106,14 +110,16 @@ class Gromov:
     Attributes:
         exact: every pair that bounds cannot exclude is solved, so that the graph is the one of all pairs by this
             solver; else the pairs of least rotation-invariant sliced distance.
-        n_starts: rotations to start from, 1 to 8.
+        n_starts: rotations to start from, 1 to 8, at most.
+        within: of them, those whose squared sliced distance is at most this many times the least.
         reflection: also from mirrored rotations. The distance itself never tells mirror images apart.
         scaled: by RMS radius; else sizes count.
         threads: over pairs, numba's number if None.
     """
 
     exact: bool = False
-    n_starts: int = 1
+    n_starts: int = N_STARTS
+    within: float = WITHIN
     reflection: bool = True
     scaled: bool = True
     threads: int | None = None
@@ -136,7 +142,10 @@ class Gromov:
         return sliced
 
     def costs(self, rows: Rows, i: Ints, j: Ints) -> Doubles:
-        return squared(rows.shapes, i, j, reflection=self.reflection, n_starts=self.n_starts, threads=self.threads)
+        return squared(
+            rows.shapes, i, j, reflection=self.reflection, n_starts=self.n_starts, within=self.within,
+            threads=self.threads,
+        )  # fmt: skip
 
     def distances(self, costs: Doubles) -> Doubles:
         roots: Doubles = np.sqrt(costs)

@@ -26,7 +26,7 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return "" if not self.n else f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return "" if not self.n else f"{self.value:z.3f} ({self.low:z.3f} to {self.high:z.3f})"
 
 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)

@@ -26,6 +26,7 @@ ANGLES = 32  # a multiple of 4
 QUANTILES = 16
 MOST_STARTS = 8  # a correlation of two shapes seldom has more summits
 CHUNK = 1024  # shapes projected together
+RESOLVED = np.float32(1e-6)  # of a sum of squares, by float32
 
 EDITION = Edition.of(__file__, kernels.__file__)
 
@@ -97,21 +98,30 @@ def quantile_means(P: int, q: int) -> Floats:
 
 
 def best_turns(
-    shapes: Shapes, i: Ints, j: Ints, *, reflection: bool, n_starts: int, threads: int | None = None
+    shapes: Shapes,
+    i: Ints,
+    j: Ints,
+    *,
+    reflection: bool,
+    n_starts: int,
+    within: float = np.inf,
+    threads: int | None = None,
 ) -> Floats:
     """The rotations of least sliced distance that bring shapes i to shapes j, best first: float32 (m, n_starts, 3).
 
     Each (cos, sin, sign), for x -> R (sign x, y) with the angle of R found to a degree or two; a sign of 0 where there
-    are no more. sign = -1 only if `reflection`.
+    are no more, or none whose squared sliced distance is at most `within` times the least. sign = -1 only if
+    `reflection`.
 
     Raises:
-        UsageError: n_starts outside 1..8.
+        UsageError: n_starts outside 1..8, or within below 1.
     """
     if not 1 <= n_starts <= MOST_STARTS:
         raise UsageError("number of starts", got=n_starts, rule=f"1 to {MOST_STARTS}")
-    turns = np.zeros((len(i), n_starts, 3), np.float32)
-    S = shapes.shadows
-    spread(lambda a, b: _best_turns(EDITION, S, i[a:b], j[a:b], 1 + reflection, turns[a:b]), len(i), threads)
+    if not within >= 1:
+        raise UsageError("within", got=within, rule="1 (the best start alone) or more")
+    turns, S, share = np.zeros((len(i), n_starts, 3), np.float32), shapes.shadows, np.float32(within)
+    spread(lambda a, b: _best_turns(EDITION, S, i[a:b], j[a:b], 1 + reflection, share, turns[a:b]), len(i), threads)
     return turns
 
 
@@ -132,11 +142,22 @@ def turned(points: Floats, turns: Floats) -> Floats:
 
 
 @outer
-def _best_turns(edition: Any, shadows: Any, i: Any, j: Any, mirrors: int, turns: Any) -> None:
+def _best_turns(edition: Any, shadows: Any, i: Any, j: Any, mirrors: int, within: Any, turns: Any) -> None:
     score = np.empty((2, shadows.shape[1]), np.float32)
     for m in range(len(i)):
-        correlate(shadows[i[m]], shadows[j[m]], score)
-        pick(score, mirrors, turns[m])
+        S, T = shadows[i[m]], shadows[j[m]]
+        correlate(S, T, score)
+        pick(score, mirrors, energy(S, T), within, turns[m])
+
+
+@inner
+def energy(S: Any, T: Any) -> Any:
+    """(|S|^2 + |T|^2) / 2 over a half circle: what a score is of two shapes that are one turned."""
+    total = np.float32(0)
+    for a in range(len(S) // 2):
+        for k in range(S.shape[1]):
+            total += S[a, k] * S[a, k] + T[a, k] * T[a, k]
+    return total / 2
 
 
 @inner
@@ -156,16 +177,21 @@ def correlate(S: Any, T: Any, score: Any) -> None:
 
 
 @inner
-def pick(score: Any, mirrors: int, turns: Any) -> None:
-    """turns[n] = (cos, sin, sign) of the n-th highest summit of the scores; the rest is left as it is."""
+def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
+    """turns[n] = (cos, sin, sign) of the n-th highest summit of the scores; the rest is left as it is.
+
+    The squared sliced distance is in proportion to full - height: summits are taken down to `within` times the least,
+    which is no less than what float32 resolves.
+    """
     A = score.shape[1]
     height, place = np.full((mirrors, A), np.float32(-np.inf)), np.empty((mirrors, A), np.float32)
     for m in range(mirrors):
         for s in range(A):
             height[m, s], place[m, s] = summit(score[m, s - 1], score[m, s], score[m, (s + 1) % A])
+    least = max(full - height.max(), RESOLVED * full)
     for n in range(len(turns)):
         m, s = np.divmod(np.argmax(height), A)
-        if height[m, s] == -np.inf:
+        if height[m, s] == -np.inf or (n > 0 and full - height[m, s] > within * least):
             return
         height[m, s] = -np.inf
         angle = -2 * np.pi * (s + place[m, s]) / A
