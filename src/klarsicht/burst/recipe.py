@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from klarsicht.burst import album, checkpoints
 from klarsicht.burst.examples import examples, sheet, show
 from klarsicht.burst.motion import MOTIONS
-from klarsicht.burst.network import COLOURS, PRESETS, Network, NetworkSettings, among, build
+from klarsicht.burst.network import Network, NetworkSettings, among, build
 from klarsicht.burst.objectives import Annealing, total_loss
 from klarsicht.burst.scenes import Geometry, Light, scenes
 from klarsicht.burst.supply import TURNS, Aligned, Supply, typical, variety
 from klarsicht.burst.synthesis import KINDS, NOISES, Recipe, SyntheticBurst
 from klarsicht.ground import fit, processors
-from klarsicht.ground.config import Settings
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.images import png_bytes
@@ -39,19 +38,14 @@ STEPS = 20_000
 SPARED = 4  # photographs from which on one is kept for looking at
 
 
-class TrainSettings(Settings):
-    """What decides a trained network, beside the photographs.
+class TrainSettings(NetworkSettings):
+    """What decides a trained network, beside the photographs: what it is, and how it is taught.
 
-    preset, width, colour, frames: of the network. noise, motion, size, scale: of the bursts (synthesis.NOISES,
-    motion.MOTIONS; side of a frame; pixels of the photograph to one of its). batch, rate, steps, uses: of the training;
-    uses: steps that a batch serves. minutes: instead of steps, which are then settled by the clock at the start.
-    every: steps between checkpoints.
+    noise, motion, size, scale: of the bursts (synthesis.NOISES, motion.MOTIONS; side of a frame; pixels of the
+    photograph to one of its). batch, rate, steps, uses: of the training; uses: steps that a batch serves. minutes:
+    instead of steps, which are then settled by the clock at the start. every: steps between checkpoints.
     """
 
-    preset: str = "swift"
-    width: float = Field(default=1.0, gt=0, le=4)
-    colour: str = "grey"
-    frames: int = Field(default=8, ge=1, le=8)
     noise: str = "kpn"
     motion: tuple[str, ...] = tuple(MOTIONS)
     size: int = Field(default=128, ge=32)
@@ -69,16 +63,6 @@ class TrainSettings(Settings):
         if self.steps is not None and self.minutes is not None:
             raise UsageError("length of the training", got="steps and minutes", rule="give one of them")
         return self
-
-    @field_validator("preset")
-    @classmethod
-    def _known_preset(cls, name: str) -> str:
-        return among("preset", name, PRESETS)
-
-    @field_validator("colour")
-    @classmethod
-    def _known_colour(cls, name: str) -> str:
-        return among("colour", name, COLOURS)
 
     @field_validator("noise")
     @classmethod
