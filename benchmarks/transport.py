@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 import time
-import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import ot
 from numpy.typing import NDArray
 
+from klarsicht.burst.metering import metered
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics import gromov, wasserstein
 from klarsicht.numerics.gromov import Gromov
@@ -168,17 +168,15 @@ def _without_self(D: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def growth(seed: int) -> dict[str, Any]:
-    """Seconds and megabytes against N at P = 64, and seconds against P at N = 500; exponents by least squares."""
+    """Seconds against N at P = 64, and against P at N = 500; exponents by least squares."""
     out: dict[str, Any] = {"N": {}, "P": {}}
     for n in (500, 1000, 2000, 5000, 10000, 20000):
         measures = measures_from_maps(shapes.family(n, seed)[0])
         for name in ("wasserstein-t", "sliced-rotation", "wasserstein-tsr", "gromov"):
             if name == "wasserstein-t" and n > 5000:
                 continue
-            tracemalloc.start()
             taken = seconds(lambda m=measures, name=name: neighbour_graph(m, name, K))
-            out["N"].setdefault(name, []).append((n, taken, tracemalloc.get_traced_memory()[1] / 1e6))
-            tracemalloc.stop()
+            out["N"].setdefault(name, []).append((n, taken))
     maps = shapes.family(500, seed)[0]
     for P in (16, 32, 64, 128, 256):
         measures = measures_from_maps(maps, P)
@@ -188,6 +186,15 @@ def growth(seed: int) -> dict[str, Any]:
         steps = np.log([row[:2] for row in rows[-4:]])
         rows.append(("exponent", float(np.polyfit(*steps.T, 1)[0])))
     return out
+
+
+def memory(seed: int) -> dict[str, float | None]:
+    """Mebibytes that the graph of 10,000 maps adds at its peak."""
+    measures, added = measures_from_maps(shapes.family(10000, seed)[0]), {}
+    for name in ("sliced-rotation", "wasserstein-tsr", "gromov"):
+        neighbour_graph(measures[:200], name, K)  # compilers
+        added[name] = metered(lambda name=name: neighbour_graph(measures, name, K))[1].peak_mib
+    return added
 
 
 def limit(measures: Measures) -> dict[str, float]:
@@ -223,7 +230,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--run", type=Path, help="an audit whose relevance maps are compared too")
-    parser.add_argument("--only", nargs="+", default=["pairs", "graphs", "quality", "recall", "growth", "limit"])
+    parts = ["pairs", "graphs", "quality", "recall", "growth", "memory", "limit"]
+    parser.add_argument("--only", nargs="+", default=parts)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", module="ot")
@@ -256,6 +264,8 @@ def measure(only: list[str], maps: Maps, kinds: NDArray[np.int64], seed: int) ->
         found["recall"] = recall(measures[:500])
     if "growth" in only and seed == 0:
         found["growth"] = growth(seed)
+    if "memory" in only and seed == 0:
+        found["memory"] = memory(seed)
     if "limit" in only:
         found["limit"] = limit(measures)
     if "cores" in only:
