@@ -98,7 +98,7 @@ def test_flips_and_interval_are_their_definitions():
     before = np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]])
     marked = np.array([[0.0, 2], [0, 9], [0, 2], [5, 0]])
     control = np.array([[1.0, 0], [0, 1], [0, 1], [1, 0]])
-    e = intervention._effect("so", before, marked, control, 1)
+    e = intervention.effect("so", before, marked, control, 1)
     assert (e.flips, e.flips_control) == (2 / 3, 1 / 3)  # the second was taken for the class before
     change = (marked - marked.mean(1, keepdims=True) - control + control.mean(1, keepdims=True))[:, 1]
     assert e.shift == pytest.approx(change.mean())

@@ -94,7 +94,7 @@ class Analysis:
         compared = self.compared(group)
         reason, found = self.find(compared)
         empty = {"proposal": "", "rows": [], "parts": []} | dict.fromkeys(NUMBERS, 0.0)
-        values = empty if found is None else _values(found, compared) | {"parts": self.masks(compared, found)}
+        values = empty if found is None else self.values(compared, found)
         return {
             "class": group.name,
             "target": group.target,
@@ -103,6 +103,12 @@ class Analysis:
             "skipped": reason,
             "aside": self.aside(group),
         } | values
+
+    def values(self, compared: Group, found: Suspect) -> dict[str, Any]:
+        """The columns that describe a cluster."""
+        numbers = {name: getattr(found, name) for name in NUMBERS}
+        rows = [int(r) for r in compared.rows[found.members]]
+        return numbers | {"proposal": found.method, "rows": rows, "parts": self.masks(compared, found)}
 
     def group(self, target: int) -> Group:
         """What is compared for an output of the model."""
@@ -275,8 +281,3 @@ class Shelf:
         if name not in self.kept:
             self.kept[name] = make()
         return self.kept[name]
-
-
-def _values(found: Suspect, group: Group) -> dict[str, Any]:
-    numbers = {name: getattr(found, name) for name in NUMBERS}
-    return numbers | {"proposal": found.method, "rows": [int(r) for r in group.rows[found.members]]}

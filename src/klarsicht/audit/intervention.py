@@ -60,10 +60,11 @@ def effects(
     """
     before = predict(x.astype(np.float32))
     pairs = CHANGES[change](x, found, rng)
-    return {how: _effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
+    return {how: effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
 
 
-def _effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> Effect:
+def effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> Effect:
+    """From logits (B, K) of the same images as they are, with the artifact, and with the control."""
     change = centred(marked) - centred(control)
     mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(len(change))
     free = before.argmax(1) != target

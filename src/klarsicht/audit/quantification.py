@@ -17,9 +17,11 @@ from klarsicht.audit import attribution, evidence, pipeline, ranking, report, ve
 from klarsicht.audit.examination import Examination, Trial, change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.groups import Group
+from klarsicht.audit.illustration import Illustrator
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.transplanting import Transplanting
 from klarsicht.audit.verdicts import LEVEL, Chosen, Quantification, Verdict
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
@@ -44,6 +46,8 @@ def quantify(
     with opened(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
         found, store = judged(audit, work, level, workers), work.store
         store.write_json(verdicts.FILE, found.to_json())
+        if store.has_array("maps"):
+            follow(audit, work, workers)
         if len(found):
             store.write_table("quantification", found.to_table())
             store.write_table("ranking", ranking.read(store).to_table())
@@ -102,6 +106,18 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
     paths = store.table("corpus")["path"].to_pylist()
     return Quantification(_verdicts(choice, described, effects, paths, level), choice.found.floor, level, skipped)
+
+
+def follow(audit: Audit, work: Examination, workers: int) -> None:
+    """Of the clusters of every class the one that the model follows, as a table and in pictures."""
+    store, units = work.store, partition(len(work.groups), 1)
+    analyses = pipeline.analyses(audit, store)
+    trial = Transplanting(work, tuple(analyses.values()))
+    pipeline.through(audit, store, trial, trial.step, units, workers, "clusters on other images")
+    tried = store.table(trial.step, trial.step)
+    if not (store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
+        store.write_table(ranking.FOLLOWED, tried)
+        Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(ranking.read(store).entries)
 
 
 def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:

@@ -3,7 +3,8 @@
 The order is by z: how many standard deviations (of the images outside the cluster) the cluster's centred target
 logit lies above theirs. tau says that a group exists; many classes see the same group; the class that *uses* it is
 the one whose logit the group raises most. This is an observation: only an intervention proves use. Where a run was
-quantified, its verdicts go before: poisoned classes first, then artifactual ones.
+quantified, its verdicts go before: poisoned classes first, then artifactual ones; and where its images have maps, the
+cluster of a class is the one that the model follows, see audit.transplant.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RAISES = "raises the target (observational)"
+FOLLOWED = "followed"  # the table of clusters that the model follows
 QUIET = "no cluster clearly raises the target"
 
 
@@ -42,6 +44,10 @@ class Entry:
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         proposal: what proposed the cluster.
         artifactual, poisoned, q: what the quantification says of the class; None before `audit quantify`.
+        effect, effect_low, effect_high: what the members' parts, put on images of other classes, do to the class's
+            centred logit, with a 95 % interval; None where that was not tried.
+        effect_z, effect_rank: that among all outputs, see audit.intervention.
+        follows: how well membership goes with the effect of single images: Pearson's correlation, held out.
     """
 
     name: str
@@ -61,6 +67,12 @@ class Entry:
     artifactual: bool | None = None
     poisoned: bool | None = None
     q: float | None = None
+    effect: float | None = None
+    effect_low: float | None = None
+    effect_high: float | None = None
+    effect_z: float | None = None
+    effect_rank: int | None = None
+    follows: float | None = None
 
     @property
     def prevalence(self) -> float:
@@ -143,6 +155,13 @@ def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     return Entry(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
 
+def followed(record: dict[str, Any], paths: Sequence[str]) -> Entry:
+    """An entry from a line of the table of clusters that the model follows."""
+    effect = {f"effect_{name}": record[name] for name in ("low", "high", "rank")}
+    effect |= {name: record[name] for name in ("effect", "effect_z", "follows")}
+    return replace(entry_of(record, paths), **effect)
+
+
 def judged(entries: Sequence[Entry], found: Quantification) -> Ranking:
     """Entries with their verdicts; classes of one kind stay in their order."""
     by_target = {verdict.target: verdict for verdict in found}
@@ -163,5 +182,8 @@ def read(run: str | Path | RunStore) -> Ranking:
     """
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     paths = store.table("corpus")["path"].to_pylist()
-    entries = tuple(entry_of(record, paths) for record in store.read_json("ranking.json"))
-    return judged(entries, verdicts.read(store)) if verdicts.quantified(store) else Ranking(entries)
+    entries = [entry_of(record, paths) for record in store.read_json("ranking.json")]
+    if store.has_table(FOLLOWED):
+        tried = {record["target"]: followed(record, paths) for record in store.table(FOLLOWED).to_pylist()}
+        entries = [tried.get(entry.target, entry) for entry in entries]
+    return judged(entries, verdicts.read(store)) if verdicts.quantified(store) else Ranking(tuple(entries))

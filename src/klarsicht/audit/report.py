@@ -88,6 +88,7 @@ def contents(store: RunStore) -> dict[str, Any]:
         "quantified": verdicts.read(store) if verdicts.quantified(store) else None,
         "findings": findings(store),
         "power": power(store),
+        "followed": any(entry.effect is not None for entry in found),
         "ranking": list(found),
         "shown": RANKED,
         "views": views(store, found),

@@ -171,14 +171,18 @@ class Clustering:
         tau, share = self.separability.tau, self.members.mean(1)
         shift, deviation = evidence.shifts(self.members)
         t = shift / np.maximum(deviation, 1e-9) * np.sqrt(self.members.shape[1] * share * (1 - share))
-        best = int(np.argmax(tau * t if (shift > 0).any() else tau))
+        return self.described(int(np.argmax(tau * t if (shift > 0).any() else tau)), evidence)
+
+    def described(self, number: int, evidence: Evidence) -> Suspect:
+        """One of the clusters, with its rise."""
+        shift, deviation = (float(of_each[number]) for of_each in evidence.shifts(self.members))
         return Suspect(
-            members=np.flatnonzero(self.members[best]),
+            members=np.flatnonzero(self.members[number]),
             n=self.members.shape[1],
-            tau=float(self.separability.tau[best]),
-            rho2=float(self.separability.rho2[best]),
-            d2=float(self.separability.d2[best]),
-            shift=float(shift[best]),
-            z=float(shift[best] / max(deviation[best], 1e-9)),
-            candidate=self.candidates[best],
+            tau=float(self.separability.tau[number]),
+            rho2=float(self.separability.rho2[number]),
+            d2=float(self.separability.d2[number]),
+            shift=shift,
+            z=shift / max(deviation, 1e-9),
+            candidate=self.candidates[number],
         )

@@ -1,0 +1,102 @@
+"""Which cluster does the model follow? What relevance points at is cut out and put on images of other classes.
+
+Separability chooses the wrong cluster most of the time: natural groups are separable. So each image gives its heaviest
+connected parts of relevance, each is pasted at its own place on a few images of other classes, and the rise of the
+class's logit is the effect of that image. The cluster that counts is the one whose membership goes with this effect. It
+is chosen on one half of the images; the other half says how well it does, and lends what is measured against a control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.audit.intervention import Effect, Predict, centred, effect
+from klarsicht.audit.shown import Levels
+from klarsicht.numerics.persistence import segment
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+
+PARTS = 3  # of an image that are tried, the heaviest
+BACKGROUNDS = 5  # images that each is put on: five forward passes a part
+BLOCK = 64  # parts pasted at a time
+LEAST = 2  # members, and others, that either half must have
+
+
+@dataclass(frozen=True)
+class Transplants:
+    """n images, and what the part of each that raises the class most does on other images.
+
+    Attributes:
+        levels: uint8 (n, H, W, C).
+        masks: bool (n, H, W), that part; empty where an image has no positive relevance.
+        rise: float (n,), mean change of the class's centred logit; 0 where there is no part.
+    """
+
+    levels: Levels
+    masks: Bools
+    rise: Floats
+
+    @classmethod
+    def of(cls, predict: Predict, levels: Levels, maps: Floats, backgrounds: Levels, target: int) -> Transplants:
+        """From images, their relevance maps (n, G, G) and images of other classes (B, H, W, C)."""
+        parts = segment(maps, most=PARTS)
+        before = centred(predict(backgrounds.astype(np.float32)))[:, target].mean()
+        rise = np.full(len(parts), -np.inf)
+        for start in range(0, len(parts), BLOCK):
+            some = slice(start, start + BLOCK)
+            image = parts.image[some]
+            masks = enlarged(parts.labels[image] == parts.number[some, None, None], levels.shape[1:3])
+            pasted = np.where(masks[:, None, ..., None], levels[image, None], backgrounds[None])
+            answer = centred(predict(pasted.reshape(-1, *levels.shape[1:]).astype(np.float32)))[:, target]
+            rise[some] = answer.reshape(len(image), -1).mean(1) - before
+        best, number = np.zeros(len(levels)), np.zeros(len(levels), np.int8)
+        for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
+            best[parts.image[m]], number[parts.image[m]] = rise[m], parts.number[m]
+        chosen = (parts.labels == number[:, None, None]) & (number > 0)[:, None, None]
+        return cls(levels, enlarged(chosen, levels.shape[1:3]), best)
+
+    def chosen(self, members: Bools, half: Bools) -> int | None:
+        """Which of the clusters (m, n) goes with the rise most, by the images of the half (n,); None if none can.
+
+        A cluster needs two members and two others in either half.
+        """
+        sizes = np.stack([members[:, side].sum(1) for side in (half, ~half)], 1)
+        rest = np.array([half.sum(), (~half).sum()]) - sizes
+        fit = ((sizes >= LEAST) & (rest >= LEAST)).all(1)
+        if not fit.any():
+            return None
+        follows = [
+            correlation(one[half], self.rise[half]) if ok else -np.inf for one, ok in zip(members, fit, strict=True)
+        ]
+        return int(np.argmax(follows))
+
+    def measured(
+        self, predict: Predict, donors: Bools, blanks: Bools, x: Levels, target: int, rng: np.random.Generator
+    ) -> Effect:
+        """What the parts of the donors do on images x (B, H, W, C) of other classes; for control the same places are
+        filled from blanks. Both are bool (n,)."""
+        giver, blank = rng.choice(np.flatnonzero(donors), len(x)), rng.choice(np.flatnonzero(blanks), len(x))
+        mask = self.masks[giver][..., None]
+        before, marked, control = (
+            predict(shown.astype(np.float32))
+            for shown in (x, np.where(mask, self.levels[giver], x), np.where(mask, self.levels[blank], x))
+        )
+        return effect("own place", before, marked, control, target)
+
+
+def correlation(member: Bools, value: Floats) -> float:
+    """Pearson's, of membership and a value (n,); 0 where either does not vary."""
+    a, b = member - member.mean(), value - value.mean()
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else 0.0
+
+
+def enlarged(masks: Bools, shape: tuple[int, int]) -> Bools:
+    """Masks (n, G, G) as (n, H, W), cell by cell."""
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(shape, masks.shape[1:], strict=True))
+    return np.asarray(masks[:, rows][:, :, columns])

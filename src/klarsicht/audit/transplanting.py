@@ -1,0 +1,115 @@
+"""Clusters to effects: the work units that ask of every class which of its clusters the model follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from klarsicht.audit.analysis import SUSPECTS, Analysis
+from klarsicht.audit.examination import BACKGROUNDS as MEASURED
+from klarsicht.audit.examination import EFFECTS, Examination, predictor
+from klarsicht.audit.groups import Group
+from klarsicht.audit.spray import Clustering
+from klarsicht.audit.transplant import BACKGROUNDS, Transplants, correlation
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.halves import halves
+
+LOOKED = 400  # images of a class whose parts are pasted; of more, a draw
+MEASURES = ("effect", "effect_z", "follows", "low", "high", "rank", "images", "flips", "flips_control")
+LINES = pa.schema(
+    [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
+    + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
+)
+
+
+@dataclass(frozen=True)
+class Transplanting:
+    """Chooses a cluster of every class by what its images' parts do to other images; a unit is one class.
+
+    Attributes:
+        analyses: the run's, one a metric: their clusters are the candidates.
+    """
+
+    examination: Examination
+    analyses: tuple[Analysis, ...]
+
+    step = "transplants"
+
+    def __call__(self, unit: range) -> None:
+        for number in unit:
+            line = self.try_on(number)
+            self.examination.store.write_part(self.step, number, pa.Table.from_pylist([line] if line else [], LINES))
+
+    def try_on(self, number: int) -> dict[str, Any] | None:
+        """What the table says of the cluster that the model follows; None where there is none to choose from."""
+        work, group = self.examination, self.examination.groups[number]
+        rng = generator(work.settings.seed, "transplants", number)
+        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: BACKGROUNDS + MEASURED]
+        rows = np.sort(rng.permutation(group.rows)[:LOOKED])
+        return followed(work, self.analyses, group, rows, work.pool.levels[others], rng)
+
+
+def followed(
+    work: Examination,
+    analyses: Sequence[Analysis],
+    group: Group,
+    rows: NDArray[np.intp],
+    x: NDArray[np.uint8],
+    rng: np.random.Generator,
+) -> dict[str, Any] | None:
+    """The cluster of a group that goes with what its images' parts do on images x; a line of the table.
+
+    Args:
+        rows: images of the group whose parts are tried.
+        x: (B, H, W, C), the first few for the choice, the others for what is told.
+    """
+    candidates = [Candidates.of(one, group) for one in analyses if not one.too_few(one.compared(group))]
+    members = np.concatenate([np.zeros((0, len(rows)), bool), *(one.on(rows) for one in candidates)])
+    if not len(members) or len(x) < 2 * BACKGROUNDS:
+        return None
+    maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), halves(len(rows), rng)
+    with predictor(work) as predict:
+        found = Transplants.of(predict, work.gallery(rows), maps, x[:BACKGROUNDS], group.target)
+        best = found.chosen(members, half)
+        if best is None:
+            return None
+        member, told = members[best], ~half
+        effect = found.measured(predict, member & told, ~member & told, x[BACKGROUNDS:], group.target, rng)
+    measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
+    measured["follows"] = correlation(member[told], found.rise[told])
+    chosen = [partial(one.described, i) for one in candidates for i in range(len(one))][best]
+    return {name: value for name, value in measured.items() if name in MEASURES} | chosen()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The clusters of one class under one metric."""
+
+    analysis: Analysis
+    group: Group
+    clustering: Clustering
+
+    @classmethod
+    def of(cls, analysis: Analysis, group: Group) -> Candidates:
+        compared = analysis.compared(group)
+        return cls(analysis, compared, analysis.clustering(compared))
+
+    def __len__(self) -> int:
+        return len(self.clustering.candidates)
+
+    def on(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """(m, n): which of some rows (n,) of the run each cluster holds."""
+        members = [np.isin(rows, self.group.rows[member]) for member in self.clustering.members]
+        return np.array(members, bool).reshape(len(self), len(rows))
+
+    def described(self, number: int) -> dict[str, Any]:
+        """As the table of suspects does."""
+        found = self.clustering.described(number, self.analysis.evidence(self.group))
+        who = {"class": self.group.name, "target": self.group.target, "n": len(self.group)}
+        return who | {"metric": self.analysis.metric} | self.analysis.values(self.group, found)

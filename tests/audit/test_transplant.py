@@ -1,0 +1,112 @@
+"""Parts put on other images: a network that reads a tag by construction, and clusters of which one is the tag's."""
+
+import numpy as np
+import pytest
+from tests.audit.conftest import network, write_corpus
+from tests.audit.test_intervention import blind, reads_tag, scenes, tagged
+
+from klarsicht import audit
+from klarsicht.audit import models, pipeline, quantification
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.transplant import Transplants, correlation, enlarged
+
+N, CARRIERS = 80, 20
+RNG = np.random.default_rng(5)
+PLACES = RNG.integers(2, 24, (N, 2)) // 4 * 4
+CARRIES = np.arange(N) < CARRIERS
+
+
+@pytest.fixture(scope="module")
+def images():
+    """(levels, maps on a grid of 8): relevance lies on the tag of the carriers, and anywhere in the others."""
+    levels = scenes(N)
+    levels[:CARRIERS] = tagged(levels[:CARRIERS], PLACES[:CARRIERS])
+    maps = np.zeros((N, 8, 8))
+    for of_one, (a, b) in zip(maps, PLACES // 4, strict=True):
+        of_one[a : a + 2, b : b + 2] = 1
+    return levels, maps
+
+
+@pytest.fixture(scope="module")
+def found(images):
+    return Transplants.of(reads_tag, *images, scenes(5, seed=7), 3)
+
+
+def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
+    levels, _ = images
+    x = scenes(5, seed=7).astype(np.float32)
+
+    def logit(image):
+        answer = reads_tag(image[None])[0]
+        return answer[3] - answer.mean()
+
+    for i in (0, CARRIERS):
+        pasted = x.copy()
+        for one in pasted:
+            one[found.masks[i]] = levels[i][found.masks[i]]
+        expected = np.mean([logit(after) - logit(before) for after, before in zip(pasted, x, strict=True)])
+        assert found.rise[i] == pytest.approx(expected, abs=1e-4)
+
+
+def test_masks_lie_on_relevance_and_tags_raise_the_class(found):
+    for mask, (a, b) in zip(found.masks[:CARRIERS], PLACES, strict=False):
+        assert mask[a + 1 : a + 6, b + 1 : b + 5].all() and mask.sum() < 200
+    assert found.rise[CARRIES].min() > found.rise[~CARRIES].max()
+
+
+def test_an_image_without_relevance_has_no_part(images):
+    levels, maps = images
+    nothing = Transplants.of(reads_tag, levels[:3], -maps[:3], scenes(5, seed=7), 3)
+    assert not nothing.masks.any() and (nothing.rise == 0).all()
+
+
+def test_of_two_parts_the_one_that_raises_the_class_is_kept(images):
+    levels, maps = images
+    a, b = PLACES[0] // 4
+    beside = maps[:1].copy()
+    beside[0, (a + 4) % 8 : (a + 4) % 8 + 2, :2] = 1.5  # heavier, and beside the tag
+    kept = Transplants.of(reads_tag, levels[:1], beside, scenes(5, seed=7), 3)
+    assert kept.masks[0, a * 4 + 2, b * 4 + 2] and not kept.masks[0, (a + 4) % 8 * 4 + 2, 2]
+
+
+def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
+    rng = np.random.default_rng(0)
+    decoys = np.array([rng.permutation(CARRIES), np.arange(N) % 2 == 0, ~CARRIES, np.arange(N) < 3, np.arange(N) < 45])
+    half = np.arange(N) % 2 == 0
+    assert found.chosen(np.vstack([decoys, CARRIES]), half) == len(decoys)
+    assert found.chosen(np.array([np.arange(N) < 3, np.ones(N, bool)]), half) is None  # one member on a side; no rest
+
+
+@pytest.mark.parametrize(("model", "used"), [(reads_tag, True), (blind, False)])
+def test_the_effect_is_measured_against_a_control(found, model, used):
+    effect = found.measured(model, CARRIES, ~CARRIES, scenes(64, seed=9), 3, np.random.default_rng(0))
+    assert (effect.rank == 0 and effect.low > 1 and effect.z > 5) == used
+
+
+def test_correlation_is_pearsons():
+    member, value = RNG.random(50) < 0.3, RNG.normal(size=50)
+    assert correlation(member, value) == pytest.approx(np.corrcoef(member, value)[0, 1])
+    assert correlation(np.ones(50, bool), value) == 0
+
+
+def test_masks_grow_cell_by_cell():
+    mask = RNG.random((2, 4, 8)) < 0.5
+    assert (enlarged(mask, (12, 16)) == np.kron(mask, np.ones((1, 3, 2), bool))).all()
+    assert (enlarged(mask, (4, 8)) == mask).all()
+
+
+def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
+    marked = write_corpus(tmp_path / "data")
+    classifier = models.load(network(), classes=["a", "b", "c"])
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("concept", "euclidean"))
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    before = audit.rank(tmp_path / "run")
+    assert before[0].effect is None
+    quantification.quantify(tmp_path / "run", classifier=classifier)
+    entry = audit.rank(tmp_path / "run").of("b")
+    assert {path[-9:] for path in entry.members} == marked and entry.metric in settings.metric
+    assert entry.effect_rank == 0 and entry.effect_low > 0 and entry.follows > 0.9
+    ranked = audit.rank(tmp_path / "run").to_table().to_pylist()
+    assert {"effect", "effect_low", "effect_high", "effect_rank"} <= ranked[0].keys()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"{entry.effect:+.2f}" in page
