@@ -6,7 +6,7 @@ Axes: C channels, H W pixels of the picture as stored; rows are those of the upr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,12 @@ SAMPLE = 512  # side of the small picture that decides how bright
 
 @dataclass(frozen=True, eq=False)
 class Darkroom:
-    """How one picture of a spool (frame 0, C channels) is developed. lift: what light is multiplied by first."""
+    """How one picture of a spool is developed. lift: what light is multiplied by first."""
 
     spool: Spool
     header: Header
     lift: float = 1.0
+    frame: int = 0
 
     @classmethod
     def of(cls, spool: Spool, header: Header) -> Darkroom:
@@ -69,11 +70,11 @@ class Darkroom:
     def light(self, window: Window) -> Planes:
         """(C, h, w): linear, of the camera's colours for a mosaic."""
         if self.header.sensor is None:
-            return self.spool.window(0, window)[: self.channels]
+            return self.spool.window(self.frame, window)[: self.channels]
         cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grown(
             demosaic.MARGIN // 2
         )
-        mosaic = to_mosaic(self.spool.window(0, cells)[:4], self.header.sensor.pattern)
+        mosaic = to_mosaic(self.spool.window(self.frame, cells)[:4], self.header.sensor.pattern)
         rgb = demosaic.demosaiced(mosaic, self.header.sensor.pattern)
         y, x = window.y0 - 2 * cells.y0, window.x0 - 2 * cells.x0
         return rgb[:, y : y + window.size[0], x : x + window.size[1]]
@@ -85,10 +86,16 @@ class Darkroom:
             gains = np.array(rendering.gains, np.float32)[:, None, None] * np.float32(self.lift)
             balanced = np.clip(light * gains, 0, 1)
             light = np.einsum("ij,jhw->ihw", np.array(rendering.matrix, np.float32), balanced)
-        elif self.header.curve == "none":
+        else:
+            light = light * np.float32(self.lift)
+        if self.header.colour != "mosaic" and self.header.curve == "none":
             return np.moveaxis(np.clip(light, 0, 1), 0, -1)
         shown: Shown = np.moveaxis(tone_curve(np.clip(light, 0, 1)), 0, -1).astype(np.float32)
         return shown
+
+    def beside(self, spool: Spool, frame: int, gain: float) -> Darkroom:
+        """The same development of another picture, which was multiplied by a gain."""
+        return replace(self, spool=spool, frame=frame, lift=self.lift / gain)
 
     def trust(self, side: int) -> npt.NDArray[np.float32]:
         """(h, w) in [0, 1], at most `side` large, upright: how far the burst was trusted, the spool's last channel."""
@@ -101,7 +108,7 @@ class Darkroom:
         """(h, w, C), at most `side` large, upright: means of blocks, of a mosaic its planes."""
         block = max(1, -(-max(self.spool.size) // side))
         planes = 4 if self.header.colour == "mosaic" else self.channels
-        rows = [_blocks(light[:planes], block) for _, light in self.spool.strips(0, block)]
+        rows = [_blocks(light[:planes], block) for _, light in self.spool.strips(self.frame, block)]
         light = np.concatenate([row for row in rows if row.shape[1]], 1)
         if planes == 4:
             light = np.stack([light[0], light[1:3].mean(0), light[3]])

@@ -6,7 +6,7 @@ be laid over other frames, of noise alone for instance. Axes: N frames, C channe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,14 @@ from klarsicht.numerics.noise import NoiseLevel
 from klarsicht.numerics.windows.door import apply_kernels
 
 Agreement = npt.NDArray[np.float32]  # N H W
-Weighing = Callable[[Frames], Planes]
+
+
+class Weighing(Protocol):
+    """Weights on the pixels of frames."""
+
+    def __call__(self, frames: Frames) -> Planes:
+        """(N, C, h, w) to (C, h, w)."""
+        ...
 
 
 class Filter(Protocol):
@@ -36,8 +43,19 @@ class Filter(Protocol):
     @property
     def name(self) -> str: ...
     def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> Weighing:
-        """The weights for aligned frames, as a function of any frames. noise: one level a channel."""
+        """The weights for aligned frames. noise: one level a channel."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class MeanWeights:
+    """share: (N, h, w), of each frame; they add up to 1."""
+
+    share: Agreement
+
+    def __call__(self, frames: Frames) -> Planes:
+        total: Planes = np.einsum("nhw,nchw->chw", self.share, frames)
+        return total
 
 
 @dataclass(frozen=True)
@@ -48,14 +66,24 @@ class MeanFilter:
     halo: int = 0
     name: str = "the mean of the frames where they agree (no network)"
 
-    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> Weighing:
-        share = agreement / agreement.sum(0)
+    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> MeanWeights:
+        return MeanWeights(agreement / agreement.sum(0))
 
-        def merged(others: Frames) -> Planes:
-            total: Planes = np.einsum("nhw,nchw->chw", share, others)
-            return total
 
-        return merged
+@dataclass(frozen=True, eq=False)
+class NetworkWeights:
+    """A network's kernels for aligned frames that agree with the reference so far; `own`: as laid over `frames`."""
+
+    network: Network
+    own: Kernels
+    frames: Frames
+    agreement: Agreement
+
+    def __call__(self, frames: Frames) -> Planes:
+        kernels = self.own
+        if frames is not self.frames:
+            kernels = kernels._replace(frames=laid_out(self.network, frames, self.agreement))
+        return picture(kernels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,34 +103,32 @@ class NetworkFilter:
         return self.network.preset.halo
 
     @torch.no_grad()
-    def kernels(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> Kernels:
-        """Raises UsageError for a network that predicts none."""
-        if self.network.settings.colour == "grey" and frames.shape[1] > 1:
-            frames, noise = frames.mean(1, keepdims=True), (of_mean(noise),)
-        X, trust = self._tensor(frames)[None], self._tensor(agreement)[None]
-        read, shot = (torch.tensor([[getattr(n, k) for n in noise]], device=X.device) for k in ("read", "shot"))
-        return self.network.kernels(X, read, shot, None, trust)
+    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> NetworkWeights:
+        """Raises UsageError for a network that predicts no kernels."""
+        light, level = frames, noise
+        if guided := self.network.settings.colour == "grey" and frames.shape[1] > 1:
+            light, level = frames.mean(1, keepdims=True), (of_mean(noise),)
+        X, trust = (tensor(self.network, x)[None] for x in (light, agreement))
+        read, shot = (torch.tensor([[getattr(n, k) for n in level]], device=X.device) for k in ("read", "shot"))
+        kernels = self.network.kernels(X, read, shot, None, trust)
+        if guided:
+            kernels = kernels._replace(frames=laid_out(self.network, frames, agreement))
+        return NetworkWeights(self.network, kernels, frames, agreement)
 
-    @torch.no_grad()
-    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> Weighing:
-        kernels = self.kernels(frames, noise, agreement)
-        own = kernels if frames.shape[1] == kernels.frames.shape[2] else self.laid_over(kernels, frames, agreement)
 
-        def filtered(others: Frames) -> Planes:
-            return picture(own if others is frames else self.laid_over(kernels, others, agreement))
+def laid_out(network: Network, frames: Frames, agreement: Agreement) -> torch.Tensor:
+    """Frames (n, C, h, w) as the network's kernels multiply them: (1, N, C, h, w), missing ones zero, with their mean
+    where the network has one."""
+    N, (count, C, h, w) = network.settings.frames, frames.shape
+    X, trust = (tensor(network, np.zeros((1, N, c, h, w), np.float32)) for c in (C, 1))
+    X[0, :count], trust[0, :count, 0] = tensor(network, frames), tensor(network, agreement)
+    valid = (torch.arange(N, device=X.device) < count).to(X.dtype)[None]
+    seen = Seen(X, valid, trust)
+    return (seen.with_mean() if network.preset.mean_frame else seen).frames
 
-        return filtered
 
-    def laid_over(self, kernels: Kernels, frames: Frames, agreement: Agreement) -> Kernels:
-        """The same kernels on other frames (N, C, h, w)."""
-        N, (count, C, h, w) = self.frames, frames.shape
-        X, trust = (self._tensor(np.zeros((1, N, c, h, w), np.float32)) for c in (C, 1))
-        X[0, :count], trust[0, :count, 0] = self._tensor(frames), self._tensor(agreement)
-        seen = Seen(X, kernels.valid[:, :N], trust)
-        return kernels._replace(frames=(seen.with_mean() if self.network.preset.mean_frame else seen).frames)
-
-    def _tensor(self, values: npt.NDArray[np.float32]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(next(self.network.parameters()).device)
+def tensor(network: Network, values: npt.NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(next(network.parameters()).device)
 
 
 def of_mean(noise: Sequence[NoiseLevel]) -> NoiseLevel:

@@ -10,13 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from klarsicht import __version__
-from klarsicht.burst import checkpoints, merging, noise_sources, placing, remaining, roll, tiles, trust, work
-from klarsicht.burst.filters import Filter, MeanFilter, NetworkFilter, check_colour
+from klarsicht.burst import (
+    checkpoints,
+    explanation,
+    merging,
+    noise_sources,
+    placing,
+    remaining,
+    roll,
+    tiles,
+    trust,
+    work,
+)
+from klarsicht.burst.filters import Filter, MeanFilter, NetworkFilter, check_colour, in_groups
 from klarsicht.burst.noise_sources import KnownNoise
 from klarsicht.burst.placing import Placement
 from klarsicht.burst.roll import Roll
@@ -53,7 +65,7 @@ class Denoised:
 
     used: the frames, the reference first. remaining: the noise that is left, one level a channel. shares: of the
     picture, by what it is made of (merging.ESTIMATES). residual: mean square of what was taken off, over the variance
-    of the noise.
+    of the noise. kernels: those of a grid of points (explanation.KernelGrid). maps: of all points, where asked for.
     """
 
     roll: Roll
@@ -66,6 +78,8 @@ class Denoised:
     remaining: tuple[NoiseLevel, ...]
     shares: Mapping[str, float]
     residual: float
+    kernels: tuple[Mapping[str, Any], ...]
+    maps: Spool | None
 
     @property
     def lines(self) -> list[str]:
@@ -90,8 +104,10 @@ class Denoised:
 
 
 @contextmanager
-def denoised(frames: Sequence[Path], out: Path, settings: DenoiseSettings) -> Iterator[Denoised]:
+def denoised(frames: Sequence[Path], out: Path, settings: DenoiseSettings, maps: bool = False) -> Iterator[Denoised]:
     """Denoises files into the work folder of `out`, which is removed when the block is left without an error.
+
+    maps: of the weights, too (explanation.Mapper).
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
@@ -100,13 +116,14 @@ def denoised(frames: Sequence[Path], out: Path, settings: DenoiseSettings) -> It
         "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
         "frames": [work.fingerprint(path) for path in frames],
         "checkpoint": _digest(settings.checkpoint),
+        "maps": maps,
     }
     count = settings.threads or processors.available()
     with work.folder(out, wanted) as folder, processors.threads(count):
-        yield _made(frames, folder, settings)
+        yield _made(frames, folder, settings, maps)
 
 
-def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings) -> Denoised:
+def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> Denoised:
     wound = roll.wind(frames, folder, settings.reference, settings.linear)
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = noise_sources.find(wound, settings.noise, calibration)
@@ -125,6 +142,7 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings) -> De
         tiles.resident(),
         settings.memory * 1e9 * SAFETY,
     )
+    drawn = map_spool(folder, inner, len(used), (H, W)) if maps else None
     merge = merging.Merge(
         spool=wound.spool,
         result=result,
@@ -136,6 +154,7 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings) -> De
         limits=limits(wound),
         strength=settings.strength,
         sampled=tiles.evenly(len(grid), SAMPLED),
+        observe=observer((H, W), drawn),
     )
     told = tiles.run(grid, folder, merge, "denoising")
     pixels = np.array([tile["pixels"] for tile in told], float)
@@ -154,7 +173,28 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings) -> De
         remaining=remaining.levels(merging.remaining(told), noise.levels),
         shares={name: mean(name) for name in merging.ESTIMATES},
         residual=mean("residual"),
+        kernels=tuple(point for tile in told for point in tile.get("kernels", ())),
+        maps=drawn,
     )
+
+
+def map_spool(folder: Path, inner: Filter, used: int, size: tuple[int, int]) -> Spool:
+    """Room for explanation.Mapper's maps."""
+    sizes = len(inner.network.preset.spec.sizes) if isinstance(inner, NetworkFilter) else 1
+    frames = len(in_groups(inner, used)[0])
+    height, width = (-(-side // explanation.EVERY) for side in size)
+    spool = Spool(folder / "maps.f32", (1, frames + 2 + sizes, height, width))
+    spool.allocate()
+    return spool
+
+
+def observer(size: tuple[int, int], maps: Spool | None) -> merging.Observer:
+    """Keeps the kernels of a grid of points, and draws maps where asked for."""
+    grid = explanation.KernelGrid(size)
+    if maps is None:
+        return grid
+    draw = explanation.Mapper(maps)
+    return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
 
 
 SAFETY = 0.9  # of the memory allowed: allocators keep some

@@ -28,11 +28,15 @@ ESTIMATES = ("burst", "mean", "alone")
 reference alone; and where all are in doubt, the reference as it is."""
 
 
+Observer = Callable[[Tile, Weighing], Told]
+"""What it tells (plain JSON values) is kept with the tile."""
+
+
 @dataclass(frozen=True, eq=False)
 class Merge:
     """frames: numbers in the spool, the reference first; gains: what each was multiplied by; noise: of a frame of gain
     1, one level a channel. result: (1, C + 1, H, W), the picture and, last, how far the burst was trusted. sampled: the
-    tiles through which noise is sent."""
+    tiles through which noise is sent. observe: is shown the weights of each tile (of the first group of frames)."""
 
     spool: Spool
     result: Spool
@@ -44,6 +48,7 @@ class Merge:
     limits: trust.Limits
     strength: float
     sampled: Sequence[int]
+    observe: Observer | None = None
 
     def __call__(self, tile: Tile) -> Told:
         reference = self.spool.window(self.frames[0], tile.window)
@@ -53,7 +58,7 @@ class Merge:
         inside = (slice(None), *tile.own.inside(tile.window))
         trusted = verdict.shares[:2].sum(0, keepdims=True)
         self.result.put_window(0, tile.own, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
-        told = self._told(verdict, estimates.made[0], reference, inside)
+        told = self._told(verdict, estimates.made[0], reference, inside) | estimates.observed
         if tile.number not in self.sampled:
             return told
         left = estimates.of_noise(verdict.made, picture)
@@ -92,6 +97,7 @@ class Estimates:
         self.groups = in_groups(merge.filter, len(merge.frames))
         self.made: list[Planes | None] = [None] * len(ESTIMATES)
         self.alone: Weighing | None = None
+        self.observed: dict[str, Any] = {}
 
     @property
     def all(self) -> tuple[Callable[[], Planes], ...]:
@@ -102,7 +108,7 @@ class Estimates:
         return made
 
     def burst(self) -> Planes:
-        return self._merged(self.merge.filter)
+        return self._merged(self.merge.filter, observe=self.merge.observe)
 
     def mean(self) -> Planes:
         return self._merged(MeanFilter())
@@ -123,7 +129,7 @@ class Estimates:
                 left[k] = self._merged(MeanFilter() if k else self.merge.filter, light)
         return left
 
-    def _merged(self, inner: Filter, noise_on: Planes | None = None) -> Planes:
+    def _merged(self, inner: Filter, noise_on: Planes | None = None, observe: Observer | None = None) -> Planes:
         """The mean of what each group of frames gives, or their noise over some light."""
         merge, window = self.merge, self.tile.window
         total, others = np.zeros_like(self.reference), max(1, len(merge.frames) - 1)
@@ -131,6 +137,8 @@ class Estimates:
             placed = merge.placement.only(group)
             frames = placed.aligned(merge.spool, [merge.frames[k] for k in group], window)
             weighing = inner.weigh(frames, merge.noise_of(0), placed.agreement(window, merge.spool.size))
+            if observe is not None and group is self.groups[0]:
+                self.observed |= observe(self.tile, weighing)
             if noise_on is not None:
                 frames = np.stack([merge.noise_alone(self.tile, k, noise_on) for k in group])
             total += np.float32(max(1, len(group) - 1) / others) * weighing(frames)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from klarsicht.burst import dng_files, photo_files
+from klarsicht.burst import before_after, dng_files, photo_files
 from klarsicht.burst.developing import Darkroom
 from klarsicht.burst.making import Denoised
 from klarsicht.ground.disk import write_atomically
@@ -71,6 +71,9 @@ def write(outputs: Outputs, found: Denoised) -> Iterator[tuple[str, Path]]:
     if outputs.ghost_map is not None:
         write_atomically(outputs.ghost_map, png_bytes(to_uint8(room.trust(GHOSTS))))
         yield "ghost map", outputs.ghost_map
+    if outputs.page is not None:
+        before_after.write(outputs.page, found, room)
+        yield "page", outputs.page
     if outputs.report is not None:
         write_atomically(outputs.report, to_json(report(found)))
         yield "report", outputs.report

@@ -109,7 +109,7 @@ def jpeg_bytes(shown: npt.NDArray[np.float32], quality: int = 92) -> bytes:
     """Of a picture (h, w, C) in [0, 1], at 8 bits."""
     levels, buffer = to_uint8(shown), io.BytesIO()
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    picture.save(buffer, "JPEG", quality=quality, icc_profile=srgb_profile())
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0, icc_profile=srgb_profile())  # colour noise is shown
     return buffer.getvalue()
 
 
