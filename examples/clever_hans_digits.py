@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from klarsicht.audit import models, pipeline, planting, ranking
+from klarsicht.audit import evaluation, models, pipeline, planting, ranking, treatment
 from klarsicht.audit.settings import AuditSettings
 
 TAGGED = 0.4  # share of the threes
@@ -65,10 +65,12 @@ def main(out: Path) -> None:
     print(f"the suspect cluster of class 3: {three.size} of {three.n} images, z {three.z:.1f}")
     print(f"carrying the tag: {found.mean():.0%} of the cluster, and {found.sum() / tagged.sum():.0%} of all tags")
 
-    corrected, _ = pipeline.clean(run.path, "3", classifier=classifier)
-    for outcome in corrected.outcomes[:2]:
-        kept = f"agreement on the other threes {outcome.agreement:.3f}"
-        print(f"{outcome.correction:>8}: rise of class 3 in the cluster {outcome.shift:+.2f}, {kept}")
+    correction = treatment.clean(run.path, "3", classifier=classifier).folder
+    seen = evaluation.evaluate(run.path, correction, classifier=classifier)
+    for look in (seen.before, seen.after):
+        effect = look.effect
+        print(f"{look.name:>8}: others called three under the tag {effect.flips.value:.0%}, accuracy {effect.accuracy}")
+    print(f"verdict: {seen.verdict}")
     print(f"look at {run.path / 'report.html'}")
 
 

@@ -10,7 +10,7 @@ from tests.audit.conftest import Marked, network, picture, write_corpus
 from torch import nn
 from torchvision.transforms.functional import to_tensor
 
-from klarsicht.audit import models, pipeline, ranking
+from klarsicht.audit import models, pipeline, ranking, treatment
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 
@@ -194,7 +194,7 @@ def test_a_corpus_that_moved_is_cleaned_where_it_is_now(tmp_path):
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     (tmp_path / "data").rename(tmp_path / "moved")
     moved = str(tmp_path / "moved")
-    pipeline.clean(tmp_path / "run", "b", layer="last", data=moved, classifier=classifier)
+    treatment.clean(tmp_path / "run", "b", data=moved, classifier=classifier)
     pipeline.run(settings.merged(data=moved), tmp_path / "run", classifier=classifier)
     assert all(Path(path).is_file() for path in ranking.read(tmp_path / "run")[0].members)
 

@@ -1,6 +1,5 @@
 """The whole chain on a corpus whose artifact is known, and what must not go wrong on the way."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
 
-from klarsicht.audit import correction, pipeline, ranking, report
+from klarsicht.audit import pipeline, ranking, report
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import progress_of
@@ -224,30 +223,6 @@ def test_a_class_map_tells_the_outputs_of_foreign_labels(corpus, classifier, tmp
 def test_wrong_names_are_told_with_near_ones(corpus, classifier, tmp_path, changes, told):
     with pytest.raises(UsageError, match=told):
         pipeline.run(settings(corpus[0], **changes), tmp_path / "run", classifier=classifier)
-
-
-def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(corpus, classifier, tmp_path):
-    data, _ = corpus
-    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
-    before = {k: v.clone() for k, v in classifier.module.state_dict().items()}
-    corrected, path = pipeline.clean(tmp_path / "run", "b", layer="last", classifier=classifier)
-    rise = {o.correction: o.shift for o in corrected.outcomes}
-    assert rise["nothing"] > 1
-    assert abs(rise["project"]) < 0.1 * rise["nothing"]
-    assert abs(rise["project"]) < abs(rise["wrong cluster"])
-    assert all(torch.equal(before[k], v) for k, v in classifier.module.state_dict().items())
-    loaded = correction.load(path)
-    np.testing.assert_array_equal(loaded.direction, corrected.projection.direction)
-    assert json.loads(path.with_suffix(".json").read_text())["class"] == "b"
-
-
-def test_halves_of_a_correction_share_no_source(corpus, classifier, tmp_path):
-    data, _ = corpus
-    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
-    audit, entry = Audit.of(settings(data), classifier), ranking.read(store).of("b")
-    audited = pipeline.audited(audit, store, entry)
-    fit, show = correction.halves(audited, entry, np.random.default_rng(0))
-    assert not set(fit.sources) & set(show.sources)
 
 
 def test_the_report_needs_no_network_and_no_other_file(corpus, classifier, tmp_path):

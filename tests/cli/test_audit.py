@@ -48,13 +48,6 @@ def test_rank_status_and_report_read_a_finished_run(finished, capsys):
     assert capsys.readouterr().out.strip() == str(finished / "report.html")
 
 
-def test_clean_prints_before_and_after_with_both_controls(finished, capsys):
-    capsys.readouterr()
-    assert run(["audit", "clean", str(finished), "--class", "b", "--layer", "last", "--json"]) == 0
-    outcomes = json.loads(capsys.readouterr().out)["outcomes"]
-    assert [o["correction"] for o in outcomes] == ["nothing", "project", "random direction", "wrong cluster"]
-
-
 def test_settings_come_from_a_file_and_options_override_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     write_corpus(tmp_path / "data")

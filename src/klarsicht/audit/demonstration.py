@@ -20,20 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import special
 
-from klarsicht.audit import clarc, correction, pipeline, planting, ranking
-from klarsicht.audit.activations import activations, logits
+from klarsicht.audit import clarc, pipeline, planting, ranking
+from klarsicht.audit.activations import logits
 from klarsicht.audit.corpora import decode_rows
-from klarsicht.audit.correction import log_softmax, wilson
 from klarsicht.audit.models import Classifier, load
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.audit.remedies import CLOSED, Bench, Setting
 from klarsicht.audit.samples import Sample
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
+from klarsicht.numerics.intervals import wilson
 
 Floats = NDArray[np.floating[Any]]
 Pixels = NDArray[np.uint8]
@@ -131,7 +133,8 @@ class Effect:
     @classmethod
     def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> Effect:
         same = plain.argmax(1) == first
-        uplift = np.exp(np.median(log_softmax(marked)[:, target] - log_softmax(plain)[:, target]))
+        rise = special.log_softmax(marked, 1) - special.log_softmax(plain, 1)  # no quotient of vanishing numbers
+        uplift = np.exp(np.median(rise[:, target]))
         return cls(name, float(uplift), float(same.mean()), *wilson(int(same.sum()), len(same)))
 
 
@@ -166,7 +169,7 @@ class Story:
         for e in self.effects:
             interval = f"{e.agreement:.3f} ({e.agreement_low:.3f} to {e.agreement_high:.3f})"
             yield f"  {e.correction:<17}{e.uplift:8.1f}x   {interval}"
-        yield f"Projection at the input of {self.layer}; held-out crops show the same scenes as those it was fitted on."
+        yield f"Corrected at the input of {self.layer}; held-out crops show the same scenes as those it was fitted on."
         yield ""
         yield f"Report: {self.report} ({self.seconds:.0f} s)"
 
@@ -240,7 +243,7 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
     audit, order = pipeline.Audit.of(settings, classifier), ranking.read(store)
     plain = baseline(audit, store)
     fit = sample_of(audit, member_of(order.of(CARTON), images))
-    effects = corrections(classifier, fit, held_out, generator(seed, "controls"))
+    effects = corrections(classifier, fit, held_out, seed)
     story = Story(
         seed=seed,
         images=images,
@@ -282,18 +285,22 @@ def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
     return Sample(images, member, audit.corpus.source_numbers, np.full(len(images), -1))
 
 
-def corrections(
-    classifier: Classifier, fit: Sample, held_out: list[Crop], rng: np.random.Generator
-) -> tuple[Effect, ...]:
+def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int) -> tuple[Effect, ...]:
     """The model as it is, corrected, and under the controls, on photographs that no correction was fitted on."""
     layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
     plain, marked = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
     )
-    a = activations(classifier, fit.images, layer).pooled
-    tried = {"nothing": None, "project": correction.project(a, fit, layer)}
-    tried |= correction.controls(a, fit, layer, rng)
+    bench, setting = Bench(classifier, target, fit, None, seed=seed), Setting(layer)
+    wrong = replace(fit, member=generator(seed, "controls").permutation(fit.member))
+    tried = {
+        "nothing": None,
+        "project": CLOSED["project"].make(bench, setting),
+        "oblique": CLOSED["oblique"].make(bench, setting),
+        "random direction": CLOSED["random"].make(bench, setting),
+        "wrong cluster": CLOSED["project"].make(replace(bench, fit=wrong), setting),
+    }
     first = logits(classifier, plain).argmax(1)
     return tuple(
         Effect.of(

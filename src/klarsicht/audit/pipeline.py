@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit import attribution, corpora, correction, groups, models, ranking, report
+from klarsicht.audit import attribution, corpora, groups, models, ranking, report
 from klarsicht.audit.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
 from klarsicht.audit.attribution import Attribution
 from klarsicht.audit.corpora import Corpus
-from klarsicht.audit.correction import Audited, Correction
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.groups import Group
 from klarsicht.audit.illustration import Illustrator
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.observation import Observation
-from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.audit.ranking import Ranking
 from klarsicht.audit.relevance import METHODS, Relevance
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.ground.errors import CorpusError, InputError, ModelError, RunMismatch, UsageError, unknown_name
@@ -275,35 +274,6 @@ def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
         return
     by_metric = analyses(audit, store)
     Illustrator(store, audit.settings, audit.corpus, audit.classifier, by_metric).draw(ordered.entries)
-
-
-def clean(
-    run: str | Path, name: str, *, method: str = "project", layer: str | None = None, seed: int = 0,
-    data: str | None = None, classifier: Classifier | None = None,
-) -> tuple[Correction, Path]:  # fmt: skip
-    """Corrects the audited model for the suspect cluster of a class; returns the table and the saved correction.
-
-    Raises:
-        UsageError: the class was not audited, the method or the layer is unknown, or members are too few.
-        RunMismatch: the model or the data are not those of the run any more.
-    """
-    store = RunStore.open(run)
-    entry = ranking.read(store).of(name)
-    if method not in correction.METHODS:
-        raise unknown_name("correction", method, correction.METHODS)
-    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
-    audit = Audit.of(settings, classifier)
-    unchanged(audit, store)
-    with store.lock():
-        corrected = correction.correct(audited(audit, store, entry), entry, method=method, layer=layer, seed=seed)
-        return corrected, corrected.save(store)
-
-
-def audited(audit: Audit, store: RunStore, entry: Entry) -> Audited:
-    """What a class of the run was audited on."""
-    group = analyses(audit, store)[entry.metric].group(entry.target)
-    labels = np.array([audit.index.get(label, -1) for label in audit.corpus.labels])
-    return Audited(audit.corpus, audit.classifier, group, labels)
 
 
 def unchanged(audit: Audit, store: RunStore) -> None:

@@ -34,6 +34,7 @@ Bools = NDArray[np.bool_]
 
 HIDDEN: Final = 64
 BATCH: Final = 16
+ROUNDING: Final = 1e-5  # of the largest activation
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def probe(
     if min(map(len, (np.unique(train.carries), np.unique(shown.carries)))) < 2:
         return NOTHING
     X, Y = (_seen(classifier, part.images, layer, correction) for part in (train, shown))
+    grain = ROUNDING * max(float(np.abs(X).max()), 1e-30)  # what is erased is constant but for rounding: no knowledge
+    X, Y = np.round(X / grain), np.round(Y / grain)
     fit = make_pipeline(StandardScaler(), MLPClassifier((HIDDEN,), alpha=0.01, max_iter=200, random_state=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 rounds are what it gets

@@ -147,7 +147,7 @@ class Bench:
         plain = activations(self.classifier, clean.images, layer)
         effects, pasted = self._effects(layer, clean, plain, pooled[member])
         rows = plain.positions[rng.permutation(len(plain.positions))[:ROWS]]
-        z = plain.positions.mean(0)
+        z = plain.pooled.mean(0)
         return Fitted(first, effects, erasure.covariance(rows), z, pooled[member], pasted, plain.pooled)
 
     def _effects(self, layer: str, clean: Sample, plain: Activations, members: Floats) -> tuple[Floats, Floats]:

@@ -83,8 +83,10 @@ class Effect:
         """Which bound the images shown cannot vouch for; empty where none."""
         wide = [
             f"{name}: up to {100 * found.high:.2f} points on {found.n} images, bound {100 * bound:.2f}"
+            if found.n
+            else f"{name}: none"
             for name, found, bound in self._bounded(bounds)
-            if found.n and found.high > bound
+            if not found.high <= bound
         ]
         return "; ".join(wide)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from klarsicht.cli import tables
+from klarsicht.cli import audit_cleaning, tables
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
 
@@ -157,27 +157,6 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def clean(
-    run: RunFolder,
-    name: Annotated[str, typer.Option("--class", help="The class to relieve of its suspect cluster.")],
-    method: Annotated[str, typer.Option(help="The correction: project.")] = "project",
-    layer: Annotated[str | None, typer.Option(help="Correct the input of this layer. [the last block]")] = None,
-    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
-    seed: Annotated[int, typer.Option(help="Chooses the halves and the controls.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Correct the model for the suspect cluster of a class; prints before and after beside controls."""
-    from klarsicht.audit import pipeline
-
-    corrected, path = pipeline.clean(run, name, method=method, layer=layer, seed=seed, data=data)
-    if as_json:
-        typer.echo(json.dumps(corrected.to_json(), indent=2))
-    else:
-        tables.correction(corrected)
-        typer.echo(f"correction: {path}")
-
-
-@app.command()
 def plant(
     data: Annotated[str, typer.Argument(help="A corpus as for `audit run`; it is not changed.")],
     out: Annotated[Path, typer.Option(help="A new folder for the planted corpus, its manifest and the truth.")],
@@ -191,3 +170,7 @@ def plant(
 
     truth = planting.plant_corpus(corpora.open(data), out, kind=kind, label=label, share=share, seed=seed)
     typer.echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
+
+
+app.command()(audit_cleaning.clean)
+app.command()(audit_cleaning.evaluate)

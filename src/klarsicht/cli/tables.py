@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from klarsicht.audit.correction import Correction
     from klarsicht.audit.power import Power
     from klarsicht.audit.ranking import Ranking
     from klarsicht.audit.status import Step
@@ -65,24 +64,3 @@ def power(found: Power) -> None:
 def steps(found: Sequence[Step]) -> None:
     lines = [(step.name, str(step.done), str(step.units), "complete" if step.complete else "") for step in found]
     typer.echo(table(("step", "done", "of", "state"), lines, left=("step", "state")))
-
-
-def correction(corrected: Correction) -> None:
-    lines = [
-        (
-            o.correction,
-            f"{o.shift:+.2f}",
-            f"{o.ratio:.2f}",
-            f"{o.agreement:.3f}",
-            f"{o.agreement_low:.3f} to {o.agreement_high:.3f}",
-            "" if o.accuracy is None else f"{o.accuracy:.3f}",
-        )
-        for o in corrected.outcomes
-    ]
-    header = ("correction", "logit shift", "P ratio", "agreement", "95 %", "accuracy")
-    typer.echo(table(header, lines, left=("correction",)))
-    typer.echo(
-        f"{corrected.entry.name}: fitted on {corrected.fitted_on} images at the input of "
-        f"{corrected.projection.layer}, shown on {corrected.shown_on} others. Logit shift and P ratio compare members "
-        "with the other images; agreement and accuracy are of the other images."
-    )

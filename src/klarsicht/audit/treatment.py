@@ -1,0 +1,286 @@
+"""The easy door of cleaning: the suspect cluster of a class becomes an artifact; a correction is fitted and chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from klarsicht import __version__
+from klarsicht.audit import artifacts, choice, groups, packages, pipeline, ranking, roles
+from klarsicht.audit.artifacts import Artifact, Audited
+from klarsicht.audit.choice import Choice, Grid
+from klarsicht.audit.clarc import correction_layers, layer_named
+from klarsicht.audit.directions import DIRECTIONS
+from klarsicht.audit.models import Classifier
+from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.remedies import CLOSED, Bench, Remedy
+from klarsicht.audit.retraining import RETRAINED
+from klarsicht.audit.samples import Case
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.trials import Bounds, Trial
+from klarsicht.ground.config import Settings
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.images import decode
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.store import RunStore
+
+Ints = NDArray[np.integer[Any]]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+METHODS: dict[str, Remedy] = CLOSED | RETRAINED
+
+
+class CleanSettings(Settings):
+    """Settings of `audit clean`.
+
+    Attributes:
+        method: a name of `METHODS`.
+        direction: a name of audit.directions.DIRECTIONS.
+        layer, directions, strength: as they are given; what is not given is swept.
+        pooled: erase by the mean over positions.
+        overall, affected: what a correction may cost, in shares of clean images, and of those of the class.
+        images: members, clean images of the class and clean images that are fitted on, at most; half as many to choose.
+        lessons: as many to train on.
+        steps, batch, rate: of a training.
+        seed: of parts, samples and training.
+    """
+
+    method: str = "oblique"
+    direction: str = "pattern"
+    layer: str | None = None
+    directions: Count | None = None
+    strength: Annotated[float, Field(gt=0)] | None = None
+    pooled: bool = False
+    overall: Share = 0.005
+    affected: Share = 0.02
+    images: Annotated[int, Field(ge=8)] = 400
+    lessons: Annotated[int, Field(ge=8)] = 2000
+    steps: Count = 300
+    batch: Annotated[int, Field(ge=2)] = 64
+    rate: Annotated[float, Field(gt=0)] = 3e-4
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.overall, self.affected)
+
+    @property
+    def grid(self) -> Grid:
+        free = Grid()
+        return Grid(
+            () if self.layer is None else (self.layer,),
+            free.directions if self.directions is None else (self.directions,),
+            free.strengths if self.strength is None else (self.strength,),
+        )
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A fitted correction and where it lies.
+
+    Attributes:
+        record: what FOLDER/correction.json says.
+    """
+
+    folder: Path
+    artifact: Artifact
+    choice: Choice
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A run opened again, with its model and corpus as they were."""
+
+    store: RunStore
+    audit: Audit
+
+    @classmethod
+    def of(cls, run: str | Path, data: str | None = None, classifier: Classifier | None = None) -> Patient:
+        """Raises RunMismatch for a model or data that are not those of the run any more."""
+        store = RunStore.open(run)
+        settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
+        audit = Audit.of(settings, classifier)
+        pipeline.unchanged(audit, store)
+        return cls(store, audit)
+
+    @property
+    def labels(self) -> Ints:
+        return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
+
+    def audited(self, target: int, metric: str) -> Audited:
+        """What a class of the run was audited on."""
+        group = pipeline.analyses(self.audit, self.store)[metric].group(target)
+        return Audited(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
+
+    def artifact(
+        self, name: str, *, members: Path | None = None, mask: Path | None = None, seed: int = 0
+    ) -> tuple[Artifact, Audited]:
+        """The artifact of a class: of its suspect cluster, or of images that a person lists; where a person marks it,
+        or where relevance lies.
+
+        Raises:
+            UsageError: the class was not audited, or members are too few.
+            InputError: the list or the mask cannot be used.
+        """
+        metric = self.audit.settings.metric[0]
+        if members is None:
+            entry = ranking.read(self.store).of(name)
+            audited, rows, origin = (
+                self.audited(entry.target, entry.metric),
+                np.array(entry.rows),
+                f"cluster: {entry.metric}",
+            )
+        else:
+            target = groups.output_named(name, self.audit.names, self.audit.index)
+            audited = self.audited(target, metric)
+            rows, origin = listed(members, audited), f"list: {members.name}"
+        region = None if mask is None else drawn(mask, audited)
+        found = artifacts.record(audited, rows, origin=origin + (", mask" if mask else ""), seed=seed, region=region)
+        return found, audited
+
+
+def clean(
+    run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
+    members: Path | None = None, mask: Path | None = None, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> Cleaned:  # fmt: skip
+    """Fits a correction of the audited model for the artifact of a class, chooses it under the bounds, and saves it.
+
+    Args:
+        out: the folder of the correction; by default RUN/corrections/TARGET-METHOD.
+        members: a text file of images that carry the artifact, one path or key a line, in place of the cluster.
+        mask: a picture, white where the artifact lies, in place of relevance.
+        data: where the corpus is now, if it moved. classifier: a model built in Python.
+
+    Raises:
+        UsageError: unknown class, method, direction or layer, or too few members.
+        InputError: nothing to be learned, or a list or mask that cannot be used.
+        RunMismatch: the model or the data are not those of the run any more.
+    """
+    asked = settings or CleanSettings()
+    check(asked)
+    patient = Patient.of(run, data, classifier)
+    with patient.store.lock():
+        artifact, audited = patient.artifact(name, members=members, mask=mask, seed=asked.seed)
+        folder = Path(out) if out else patient.store.path / "corrections" / f"{artifact.target}-{asked.method}"
+        case = artifact.case(audited)
+        chosen, skipped = treat(case, artifact, asked)
+        artifact.save(folder, audited.corpus)
+        shown = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
+        record = facts(patient, artifact, asked, chosen, skipped)
+        told = packages.save(folder, chosen.correction, record, case.classifier, *shown)
+    return Cleaned(folder, artifact, chosen, told)
+
+
+def check(asked: CleanSettings) -> None:
+    """Known names."""
+    if asked.method not in METHODS:
+        raise unknown_name("correction", asked.method, METHODS)
+    if asked.direction not in DIRECTIONS:
+        raise unknown_name("direction", asked.direction, DIRECTIONS)
+
+
+def treat(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Choice, tuple[tuple[str, str], ...]]:
+    """The correction of a case, fitted on one part and chosen on another, and images that could not be read.
+
+    Raises:
+        UsageError: unknown layer.
+        InputError: what the members share every image of the class shares: then it may be the class itself.
+    """
+    if asked.layer is not None:
+        layer_named(case.classifier.module, asked.layer)
+    own = case.labels == case.target
+    if own.any() and not (own & case.clean).any():
+        raise InputError(
+            "no image of the class without the artifact",
+            got=f"{own.sum()} images, all of them members or taken for such by the detector",
+            rule="without clean images of the class its harm cannot be measured",
+            remedy="List fewer --members, or add images of the class without the artifact.",
+        )
+    remedy, rng = METHODS[asked.method], generator(asked.seed, "samples", case.target)
+    fit, choose = case.sample(roles.FIT, asked.images, rng), case.sample(roles.CHOOSE, asked.images // 2, rng)
+    trains = asked.method in RETRAINED
+    more = case.sample(roles.FIT, asked.lessons, rng) if trains else None
+    bench = Bench(
+        case.classifier, case.target, fit, artifact.place, asked.direction, asked.pooled, asked.seed, more,
+        asked.steps, asked.batch, asked.rate,
+    )  # fmt: skip
+    trial = Trial(case.classifier, choose, case.target, artifact.place, asked.seed)
+    grid = asked.grid
+    if trains and "layer" in remedy.sweeps and not grid.layers:  # a training for each layer would be dear
+        best = choice.choose(CLOSED["oblique"], bench, trial, asked.bounds, Grid((), (1,), (1.0,))).chosen.setting.layer
+        grid = Grid((best,), grid.directions, grid.strengths)
+    return choice.choose(remedy, bench, trial, asked.bounds, grid), (*fit.skipped, *choose.skipped)
+
+
+def facts(
+    patient: Patient, artifact: Artifact, asked: CleanSettings, chosen: Choice, skipped: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+    """What a correction's record says."""
+    manifest = patient.store.manifest
+    return {
+        "klarsicht": __version__,
+        "class": artifact.name,
+        "target": artifact.target,
+        "settings": asked.model_dump(mode="json"),
+        "identity": manifest["identity"],
+        "choice": chosen.to_json(),
+        "artifact": artifact.to_json(),
+        "layers": list(correction_layers(patient.audit.classifier.module, patient.audit.classifier.head)),
+        "skipped": [list(one) for one in skipped],
+    }
+
+
+def listed(file: Path, audited: Audited) -> Ints:
+    """Rows of the images that a text file lists, by path, by key or by file name.
+
+    Raises:
+        InputError: the file cannot be read, or names images that are not among those audited for the class.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the list of members cannot be read", got=f"{file}: {error}") from error
+    rows = [int(row) for row in audited.group.rows]
+    known = {Path(audited.corpus.keys[row]).name: row for row in rows}
+    known |= {audited.corpus.keys[row]: row for row in rows} | {audited.corpus.paths[row]: row for row in rows}
+    names = [line for line in lines if line]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(
+            "the list names images that were not audited for this class",
+            got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
+            rule="one path a line, as the run's corpus has it",
+        )
+    return np.unique([known[name] for name in names])
+
+
+def drawn(file: Path, audited: Audited) -> NDArray[np.bool_]:
+    """A mask (H, W) over images as the model takes them: the picture goes through the model's own transform.
+
+    Raises:
+        InputError: no pixel is white, or all are.
+    """
+    seen = audited.classifier.image(decode(file).convert(audited.classifier.mode)).mean(0).numpy()
+    black, white = (
+        float(audited.classifier.image(Image.new("RGB", (64, 64), c).convert(audited.classifier.mode)).mean())
+        for c in ("black", "white")
+    )
+    found = np.asarray(seen > (black + white) / 2)
+    if not 0 < found.mean() < 1:
+        raise InputError("the mask marks nothing, or everything", got=file, rule="white where the artifact lies")
+    return found
+
+
+def require_members(artifact: Artifact) -> None:
+    """Raises UsageError for an artifact whose part `show` has no members."""
+    if not (artifact.part[artifact.members] == roles.SHOW).any():
+        raise UsageError("no members to show a correction on", got=f"{len(artifact.members)} members")

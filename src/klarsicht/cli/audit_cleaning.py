@@ -1,0 +1,98 @@
+"""The commands of `klarsicht audit` that take an artifact away, and that show what this did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from klarsicht.cli import cleaning_tables
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Data = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
+Overall = Annotated[float | None, typer.Option(help="Accuracy on clean images that may be lost, a share. [0.005]")]
+Affected = Annotated[float | None, typer.Option(help="The same, on clean images of the class. [0.02]")]
+
+
+def clean(
+    run: RunFolder,
+    name: Annotated[str, typer.Option("--class", help="The class to relieve of its artifact.")],
+    method: Annotated[str | None, typer.Option(help="oblique, project, augment, ... [oblique]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD]")] = None,
+    members: Annotated[
+        Path | None, typer.Option(help="A text file of images that carry the artifact. [the suspect cluster]")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")
+    ] = None,
+    direction: Annotated[str | None, typer.Option(help="pattern, svm, logistic or ridge. [pattern]")] = None,
+    layer: Annotated[str | None, typer.Option(help="Correct the input of this layer. [swept]")] = None,
+    directions: Annotated[int | None, typer.Option(help="How many are erased. [swept]")] = None,
+    strength: Annotated[float | None, typer.Option(help="A factor of the correction. [swept]")] = None,
+    pooled: Annotated[
+        bool | None, typer.Option("--pooled/--per-position", help="Erase by the mean over positions. [per position]")
+    ] = None,
+    overall: Overall = None,
+    affected: Affected = None,
+    images: Annotated[int | None, typer.Option(help="Of each kind, to fit on; half as many to choose. [400]")] = None,
+    lessons: Annotated[int | None, typer.Option(help="Of each kind, to train on. [2000]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of a training. [300]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a step of a training. [64]")] = None,
+    rate: Annotated[float | None, typer.Option(help="Highest learning rate of a training. [0.0003]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of parts, samples and training. [0]")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved."""
+    from klarsicht.audit import treatment
+
+    given: dict[str, Any] = {
+        "method": method,
+        "direction": direction,
+        "layer": layer,
+        "directions": directions,
+        "strength": strength,
+        "pooled": pooled,
+        "overall": overall,
+        "affected": affected,
+        "images": images,
+        "lessons": lessons,
+        "steps": steps,
+        "batch": batch,
+        "rate": rate,
+        "seed": seed,
+    }
+    asked = treatment.CleanSettings.read(settings, given)
+    found = treatment.clean(run, name, asked, out=out, members=members, mask=mask, data=data)
+    if as_json:
+        typer.echo(json.dumps(found.record, indent=2))
+    else:
+        cleaning_tables.cleaned(found)
+
+
+def evaluate(
+    run: RunFolder,
+    correction: Annotated[Path, typer.Option(help="A folder written by `audit clean`.")],
+    test: Annotated[str | None, typer.Option(help="Another corpus, without the artifact, to show it on.")] = None,
+    images: Annotated[int, typer.Option(help="Of each kind, to show it on.", min=8)] = 400,
+    overall: Overall = None,
+    affected: Affected = None,
+    seed: Annotated[int, typer.Option(help="Of samples, probes and controls.")] = 0,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a correction before and after on held-out images; exits 7 where it harms more than its bounds allow."""
+    from klarsicht.audit import evaluation
+
+    found = evaluation.evaluate(
+        run, correction, test=test, images=images, overall=overall, affected=affected, data=data, seed=seed
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        cleaning_tables.evaluated(found)
+    found.check()

@@ -1,0 +1,70 @@
+"""What `klarsicht audit clean` and `audit evaluate` print for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from klarsicht.cli.tables import table
+
+if TYPE_CHECKING:
+    from klarsicht.audit.evaluation import Evaluation, Look
+    from klarsicht.audit.treatment import Cleaned
+
+
+def cleaned(found: Cleaned) -> None:
+    """What was tried on the part `choose`, what was chosen, and where it lies."""
+    lines = [
+        (
+            "*" if tried is found.choice.chosen else "",
+            tried.setting.layer or "the model",
+            str(tried.setting.directions),
+            f"{tried.setting.strength:g}",
+            f"{tried.remaining:.0%}",
+            f"{100 * tried.effect.harm.value:+.2f}",
+            f"{100 * tried.effect.harm_affected.value:+.2f}" if tried.effect.harm_affected.n else "",
+        )
+        for tried in found.choice.tried
+    ]
+    header = ("", "layer", "directions", "strength", "effect left", "points lost", "of the class")
+    typer.echo(table(header, lines, left=("", "layer")))
+    for path, why in found.record["skipped"]:
+        typer.echo(f"not read: {path}: {why}")
+    facts = found.artifact.to_json()
+    typer.echo(f"{found.artifact.name}: {facts['members']} members, place: {facts['place']}; chosen: *")
+    typer.echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
+
+
+def evaluated(found: Evaluation) -> None:
+    """One column a correction, one line a figure, and the verdict."""
+    figures = [_figures(look) for look in found.looks]
+    names = list(dict.fromkeys(name for one in figures for name in one))
+    lines = [(name, *(one.get(name, "") for one in figures)) for name in names]
+    header = ("95 % intervals", *(look.name for look in found.looks))
+    typer.echo(table(header, lines, left=header))
+    for path, why in found.skipped:
+        typer.echo(f"not read: {path}: {why}")
+    typer.echo(f"{found.record['class']}: shown on {found.shown} images. Verdict: {found.verdict}.")
+
+
+def _figures(look: Look) -> dict[str, str]:
+    e, again = look.effect, look.again
+    named = {
+        "accuracy, clean images": e.accuracy,
+        "accuracy, clean images of the class": e.affected,
+        "accuracy, worst group": e.worst,
+        "accuracy of others under the artifact": e.under,
+        "flips to the class under the artifact": e.flips,
+        "rise of the class's logit by the artifact": e.rise,
+        "loss, clean images": e.harm,
+        "loss, clean images of the class": e.harm_affected,
+        "relevance on the artifact": look.relevance,
+        **{f"probe at {layer}": p for layer, p in look.probes.items()},
+    }
+    told = {name: str(value) for name, value in named.items() if value.n}
+    if again is not None:
+        told["second audit"] = f"z {again.z:.1f}, F1 {again.found:.2f}, " + (
+            "suspect" if again.suspect else "not suspect"
+        )
+    return told

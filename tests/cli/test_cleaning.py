@@ -1,0 +1,77 @@
+"""`audit clean` and `audit evaluate` in process: what is printed, what is written, exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.audit import honest
+from tests.audit.conftest import write_corpus
+
+from klarsicht.cli.app import run
+
+ROOT = Path(__file__).parents[2]
+
+
+def audited(folder, model):
+    out = str(folder / "run")
+    assert run(["audit", "run", "--model", model, "--data", str(folder / "data"), "--out", out]) == 0
+    return out
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data", share=0.3)
+    return audited(tmp_path, "tests.audit.conftest:network")
+
+
+def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
+    out = str(tmp_path / "correction")
+    clean = ["audit", "clean", finished, "--class", "b", "--method", "project", "--layer", "last", "--out", out]
+    capsys.readouterr()
+    assert run([*clean, "--images", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if line.startswith("*")] == ["*"]
+    assert f"correction: {out}" in printed
+    assert run(["audit", "evaluate", finished, "--correction", out]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].split("  ")[-1].strip() == "random direction"
+    assert "Verdict: clean" in printed
+    assert run(["audit", "evaluate", finished, "--correction", out, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [look["correction"] for look in found["looks"]] == ["nothing", "project", "random direction"]
+    assert found == json.loads((Path(out) / "evaluation.json").read_text())
+
+
+def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "list.txt").write_text("\n".join(honest.write_corpus(tmp_path / "data")))
+    folder = audited(tmp_path, "tests.audit.honest:network")
+    out = str(tmp_path / "c")
+    given = ["--members", str(tmp_path / "list.txt"), "--strength", "1", "--layer", "last", "--json", "--out", out]
+    capsys.readouterr()
+    assert run(["audit", "clean", folder, "--class", "b", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["strength"] == 1
+    assert run(["audit", "evaluate", folder, "--correction", out]) == 7
+    told = capsys.readouterr()
+    assert "Verdict: harmful" in told.out
+    assert "points lost, bound" in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["clean", "RUN", "--class", "d"], 2, "'d'"),
+        (["clean", "RUN", "--class", "b", "--method", "projekt"], 2, "project"),
+        (["clean", "RUN", "--class", "b", "--strength", "-1"], 2, "strength"),
+        (["evaluate", "RUN", "--correction", "nowhere"], 3, "no correction in this folder"),
+    ],
+)
+def test_an_error_is_one_line_and_its_exit_code(finished, capsys, arguments, code, told):
+    capsys.readouterr()
+    assert run(["audit", *(finished if word == "RUN" else word for word in arguments)]) == code
+    printed = capsys.readouterr().err.strip()
+    assert told in printed
+    assert len(printed.splitlines()) == 1
