@@ -13,6 +13,9 @@ from klarsicht.cli import burst_photographs
 app = typer.Typer(help="Train kernel-predicting networks and denoise bursts with them.", no_args_is_help=True)
 app.command()(burst_photographs.denoise)
 app.command()(burst_photographs.calibrate)
+app.command()(burst_photographs.explain)
+app.command()(burst_photographs.check)
+app.command()(burst_photographs.export)
 
 Seed = Annotated[int | None, typer.Option(help="Root of all randomness. [0]")]
 

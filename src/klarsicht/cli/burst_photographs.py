@@ -34,19 +34,10 @@ def denoise(
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
     from klarsicht.burst import denoise as door
-    from klarsicht.burst.making import DenoiseSettings
 
-    given: dict[str, Any] = {
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "noise": noise,
-        "calibration": None if calibration is None else str(calibration),
-        "reference": reference,
-        "strength": strength,
-        "memory": memory,
-        "threads": threads,
-        "linear": linear,
-    }
-    settings = DenoiseSettings.from_mapping({k: v for k, v in given.items() if v is not None})
+    settings = _settings(
+        checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear
+    )
     for line in door.denoise(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
         typer.echo(line)
 
@@ -63,3 +54,70 @@ def calibrate(
 
     for line in calibration.calibrate(frames, out, camera=camera, iso=iso, linear=linear):
         typer.echo(line)
+
+
+def explain(
+    frames: Frames,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for pictures, arrays and a page.")],
+    checkpoint: Checkpoint = None,
+    noise: Noise = None,
+    calibration: Calibration = None,
+    reference: Reference = None,
+    memory: Memory = 2.0,
+    threads: Threads = None,
+    linear: Linear = False,
+) -> None:
+    """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
+    from klarsicht.burst import explain as explaining
+
+    settings = _settings(checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear)
+    for line in explaining.explain(frames, out, settings):
+        typer.echo(line)
+
+
+def check(
+    frames: Frames,
+    checkpoint: Checkpoint = None,
+    noise: Noise = None,
+    calibration: Calibration = None,
+    reference: Reference = None,
+    hold_out: Annotated[str | None, typer.Option(help="The frame to hold out. [the least sharp]")] = None,
+    threads: Threads = None,
+    linear: Linear = False,
+) -> None:
+    """Hold a frame out, and see whether it differs from the others' result by noise alone."""
+    import tempfile
+
+    from klarsicht.burst import held_out
+
+    settings = _settings(checkpoint, noise, calibration, reference, threads=threads, linear=linear)
+    with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
+        lines, verdict = held_out.check(frames, settings, Path(folder), hold_out)
+    for line in (*lines, *verdict.lines):
+        typer.echo(line)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A network's file.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The file to write (.onnx).")],
+) -> None:
+    """Write a network as an ONNX file for one tile of aligned frames, checked against the network."""
+    from klarsicht.burst import onnx_export
+
+    apart = onnx_export.export(checkpoint, onnx)
+    typer.echo(f"ONNX: {onnx}; largest difference from the network {apart:.1e}")
+
+
+def _settings(
+    checkpoint: Path | None, noise: str | None, calibration: Path | None, reference: str | None, **others: Any
+) -> Any:
+    from klarsicht.burst.making import DenoiseSettings
+
+    given: dict[str, Any] = {
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "noise": noise,
+        "calibration": None if calibration is None else str(calibration),
+        "reference": reference,
+        **others,
+    }
+    return DenoiseSettings.from_mapping({name: value for name, value in given.items() if value is not None})
