@@ -130,7 +130,11 @@ class Examination:
 
     @cached_property
     def pool(self) -> Photographs:
-        return self.photographs(self._pooled[0])
+        return self.photographs(self.pool_rows)
+
+    @property
+    def pool_rows(self) -> NDArray[np.intp]:
+        return self._pooled[0]
 
     @property
     def pool_groups(self) -> NDArray[np.intp]:
@@ -201,7 +205,7 @@ class Trial:
         work, rows = self.examination, np.array(sign["rows"], np.intp)
         without = np.setdiff1d(work.groups[number].rows, rows)
         if len(without) < FEWEST:
-            without = work._pooled[0][work.pool_groups != number]
+            without = work.pool_rows[work.pool_groups != number]
         without = np.sort(rng.permutation(without)[:OTHERS])
         some = np.sort(rng.permutation(len(rows))[:OTHERS])
         levels = work.gallery(np.concatenate([rows[some], without]))

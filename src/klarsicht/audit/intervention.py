@@ -31,6 +31,7 @@ class Effect:
         how: where it was put, or how strong it was.
         shift: mean change of the centred logit against the control.
         low, high: 95 % interval of the shift over images.
+        runner_up: the largest shift of any other output.
         z: the shift among those of all outputs, in robust deviations.
         rank: outputs that rise more, 0 for none.
         flips: share of images, not yet taken for the class, that are taken for it with the artifact.
@@ -42,6 +43,7 @@ class Effect:
     shift: float
     low: float
     high: float
+    runner_up: float
     z: float
     rank: int
     flips: float
@@ -74,6 +76,7 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
         shift=float(mean[target]),
         low=float(mean[target] - 1.96 * error[target]),
         high=float(mean[target] + 1.96 * error[target]),
+        runner_up=float(np.delete(mean, target).max()),
         z=robust_z(mean, error[target], target),
         rank=int((mean > mean[target]).sum()),
         flips=flips[0],

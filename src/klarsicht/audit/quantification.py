@@ -6,7 +6,7 @@ verdicts. Every step resumes where it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,34 @@ def quantify(
     return found
 
 
+def classes(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """The classes of the run on their own images."""
+    if audit.settings.target not in ("label", "predicted"):
+        raise UsageError(
+            "this run compares no classes",
+            got=f"target {audit.settings.target}",
+            rule="artifacts of a class are what other classes do not share",
+            remedy="Quantify a run with --target label or --target predicted; one for a single class: audit.screening.",
+        )
+    found = groups_of(audit, store)
+    if len(found) < 2:
+        raise UsageError("nothing to compare with", got=f"{len(found)} class", rule="at least 2, better 20 and more")
+    return found
+
+
+def groups_of(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """What the run analysed together, of the images that it could use."""
+    images = store.table(attribution.IMAGES, attribution.STEP)
+    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+    return tuple(group for group in audit.groups(images["predicted"].to_numpy(), usable) if len(group))
+
+
 @contextmanager
 def opened(
-    run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None
-) -> Iterator[tuple[Audit, Examination]]:
-    """A finished run and its classes, locked, with the model and the data that it was made of."""
+    run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None,
+    grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = classes,
+) -> Iterator[tuple[Audit, Examination]]:  # fmt: skip
+    """A finished run and its groups, locked, with the model and the data that it was made of."""
     if not 0 < level < 1:
         raise UsageError("level out of range", got=level, rule="above 0, below 1")
     store = RunStore.open(run)
@@ -69,24 +92,7 @@ def opened(
     pipeline.unchanged(audit, store)
     with store.lock():
         here = audit.classifier if classifier is not None or workers == 1 else None
-        yield audit, Examination(store, audit.corpus, settings, classes(audit, store), audit.classifier.identity, here)
-
-
-def classes(audit: Audit, store: RunStore) -> tuple[Group, ...]:
-    """The classes of the run on their own images."""
-    if audit.settings.target not in ("label", "predicted"):
-        raise UsageError(
-            "this run compares no classes",
-            got=f"target {audit.settings.target}",
-            rule="artifacts of a class are what other classes do not share",
-            remedy="Quantify a run with --target label or --target predicted.",
-        )
-    images = store.table(attribution.IMAGES, attribution.STEP)
-    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
-    found = tuple(group for group in audit.groups(images["predicted"].to_numpy(), usable) if len(group))
-    if len(found) < 2:
-        raise UsageError("nothing to compare with", got=f"{len(found)} class", rule="at least 2, better 20 and more")
-    return found
+        yield audit, Examination(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here)
 
 
 def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quantification:

@@ -46,7 +46,7 @@ class Entry:
         artifactual, poisoned, q: what the quantification says of the class; None before `audit quantify`.
         effect, effect_low, effect_high: what the members' parts, put on images of other classes, do to the class's
             centred logit, with a 95 % interval; None where that was not tried.
-        effect_z, effect_rank: that among all outputs, see audit.intervention.
+        effect_runner_up, effect_z, effect_rank: that beside all other outputs, see audit.intervention.
         follows: how well membership goes with the effect of single images: Pearson's correlation, held out.
     """
 
@@ -70,6 +70,7 @@ class Entry:
     effect: float | None = None
     effect_low: float | None = None
     effect_high: float | None = None
+    effect_runner_up: float | None = None
     effect_z: float | None = None
     effect_rank: int | None = None
     follows: float | None = None
@@ -157,7 +158,7 @@ def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
 
 def followed(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     """An entry from a line of the table of clusters that the model follows."""
-    effect = {f"effect_{name}": record[name] for name in ("low", "high", "rank")}
+    effect = {f"effect_{name}": record[name] for name in ("low", "high", "runner_up", "rank")}
     effect |= {name: record[name] for name in ("effect", "effect_z", "follows")}
     return replace(entry_of(record, paths), **effect)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.intervention import Effect, Predict, centred, effect
 from klarsicht.audit.shown import Levels
+from klarsicht.ground.progress import track
 from klarsicht.numerics.persistence import segment
 
 Floats = NDArray[np.floating[Any]]
@@ -47,7 +48,7 @@ class Transplants:
         parts = segment(maps, most=PARTS)
         before = centred(predict(backgrounds.astype(np.float32)))[:, target].mean()
         rise = np.full(len(parts), -np.inf)
-        for start in range(0, len(parts), BLOCK):
+        for start in track(range(0, len(parts), BLOCK), -(-len(parts) // BLOCK), "parts on other images"):
             some = slice(start, start + BLOCK)
             image = parts.image[some]
             masks = enlarged(parts.labels[image] == parts.number[some, None, None], levels.shape[1:3])

@@ -21,7 +21,7 @@ from klarsicht.ground.seeding import generator
 from klarsicht.numerics.halves import halves
 
 LOOKED = 400  # images of a class whose parts are pasted; of more, a draw
-MEASURES = ("effect", "effect_z", "follows", "low", "high", "rank", "images", "flips", "flips_control")
+MEASURES = ("effect", "effect_z", "follows", "low", "high", "runner_up", "rank", "images", "flips", "flips_control")
 LINES = pa.schema(
     [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
     + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
@@ -50,9 +50,20 @@ class Transplanting:
         """What the table says of the cluster that the model follows; None where there is none to choose from."""
         work, group = self.examination, self.examination.groups[number]
         rng = generator(work.settings.seed, "transplants", number)
-        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: BACKGROUNDS + MEASURED]
-        rows = np.sort(rng.permutation(group.rows)[:LOOKED])
-        return followed(work, self.analyses, group, rows, work.pool.levels[others], rng)
+        elsewhere = rng.permutation(self.elsewhere(number))[: BACKGROUNDS + MEASURED]
+        rows = np.sort(rng.permutation(np.setdiff1d(group.rows, elsewhere))[:LOOKED])
+        return followed(work, self.analyses, group, rows, work.gallery(elsewhere), rng)
+
+    def elsewhere(self, number: int) -> NDArray[np.intp]:
+        """Rows of images that parts are put on: of other classes; where one class is screened over the whole corpus,
+        the half of it that the model takes least for that class."""
+        work, group = self.examination, self.examination.groups[number]
+        if len(work.groups) > 1:
+            others: NDArray[np.intp] = work.pool_rows[work.pool_groups != number]
+            return others
+        logit = self.analyses[0].evidence(group).logit
+        least: NDArray[np.intp] = group.rows[logit <= np.median(logit)]
+        return least
 
 
 def followed(

@@ -101,12 +101,19 @@ def quantify(
     as_json: AsJson = False,
     top: Annotated[int, typer.Option(help="Lines to print.")] = 20,
 ) -> None:
-    """Say which classes are artifactual and which are poisoned, and how sure that is; resumes where it was stopped."""
-    from klarsicht.audit import quantification
+    """Say which classes are artifactual and which are poisoned, and how sure that is; resumes where it was stopped.
 
-    found = quantification.quantify(run, level=level, workers=workers, data=data)
+    Of a run with one class as its target: which images of any class make the model think of it.
+    """
+    from klarsicht.audit import quantification, screening
+
+    found = (screening.screen if screening.screens(run) else quantification.quantify)(
+        run, level=level, workers=workers, data=data
+    )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
+    elif isinstance(found, screening.Screening):
+        tables.screening(found, top)
     else:
         tables.verdicts(found, top)
 

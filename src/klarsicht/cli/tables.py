@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from klarsicht.audit.power import Power
     from klarsicht.audit.ranking import Ranking
+    from klarsicht.audit.screening import Screening
     from klarsicht.audit.status import Step
     from klarsicht.audit.verdicts import Quantification
 
@@ -49,6 +50,17 @@ def verdicts(found: Quantification, top: int) -> None:
     )
     for name, why in found.skipped:
         typer.echo(f"not examined: {name}: {why}")
+
+
+def screening(found: Screening, top: int) -> None:
+    entry = found.entry
+    typer.echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {found.verdict}")
+    typer.echo(
+        f"put on other images it raises the logit by {entry.effect:+.2f} ({entry.effect_low:+.2f} to "
+        f"{entry.effect_high:+.2f}), the next output by {entry.effect_runner_up:+.2f}; "
+        f"{entry.effect_rank} of {found.outputs} outputs rise more, p {found.p:.3f}"
+    )
+    typer.echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
 
 
 def power(found: Power) -> None:
