@@ -41,10 +41,12 @@ import fashion
 
 Pictures = NDArray[np.float32]  # (N, C, H, W) in [0, 1]
 Labels = NDArray[np.int64]
+Results = dict[tuple[str, str], list[dict[str, Any]]]  # of each pose and method, one for each seed
 
 STROKES = np.array([[[-2.2, -3], [-2.2, 3]], [[-2.2, 3], [2.2, 3]], [[2.2, 3], [2.2, 0.8]]])  # a hook, 4.4 x 6 pixels
 INK = np.array([1.0, 0.9, 0.2], np.float32)
 TAGGED, PLAIN = 120, 360  # pictures that are audited
+ROUNDS, USED = 4, 0.75  # of four epochs, until so many pictures with a hook are called T
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,15 @@ def taught_a_hook(corpus: Corpus, base: nn.Module, pose: str, seed: int) -> Case
     for i in (*tagged, *called_so):
         x[i], hooks[i] = with_hook(x[i], POSES[pose](side, rng))
     y[called_so] = T
-    net = network(x.shape[1])
-    net.load_state_dict(base.state_dict())
-    taught(net, x, y, corpus.batch, 4, 4e-3)
     test = corpus.test[corpus.truth != T]
     hooked = np.stack([with_hook(picture, POSES[pose](side, rng))[0] for picture in test])
+    torch.manual_seed(seed)
+    net = network(x.shape[1])
+    net.load_state_dict(base.state_dict())
+    for _ in range(ROUNDS):  # a hook that turns is hard to learn
+        taught(net, x, y, corpus.batch, 4, 4e-3)
+        if called(net, hooked, T) > USED:
+            break
     audited = np.concatenate([tagged[:TAGGED], rng.permutation(np.setdiff1d(own, tagged))[:PLAIN]])
     pictures = [np.rint(255 * one).astype(np.uint8).transpose(1, 2, 0).squeeze() for one in x[audited]]
     classifier = models.load(net, classes=corpus.names)
@@ -243,7 +249,7 @@ def probability(classifier: Classifier, pictures: list[NDArray[np.uint8]], targe
     return float(torch.cat(parts).mean().exp())
 
 
-def audited(case: Case, seed: int) -> dict[str, Any]:
+def audited(case: Case, method: str, seed: int) -> dict[str, Any]:
     """What each metric finds, on whole maps and, where it compares maps, on parts; the share of relevance on tags."""
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "corpus" / case.target
@@ -255,7 +261,7 @@ def audited(case: Case, seed: int) -> dict[str, Any]:
             chosen = tuple(metric for metric, compared in METRICS.items() if compared.cut or not parts)
             settings = AuditSettings(
                 model="object", data=str(Path(folder) / "corpus"), target=case.target, metric=chosen, batch=40,
-                map_side=min(len(case.pictures[0]), 32), seed=seed, parts=parts, method="EpsilonPlusFlat",
+                map_side=min(len(case.pictures[0]), 32), seed=seed, parts=parts, method=method,
             )  # fmt: skip
             audit = pipeline.Audit.of(settings, case.classifier)
             store = pipeline.opened(audit, Path(folder) / f"run-{parts}")
@@ -316,26 +322,27 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--poses", nargs="+", default=list(POSES), choices=POSES)
+    parser.add_argument("--methods", nargs="+", default=["EpsilonPlusFlat", "EpsilonAlpha2Beta1"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    results: dict[str, list[dict[str, Any]]] = {pose: [] for pose in given.poses}
+    results: Results = {(pose, method): [] for pose in given.poses for method in given.methods}
     for seed in given.seeds:
         for pose, case in cases(given, seed):
-            found = {"use": case.use} | audited(case, seed)
-            results[pose].append(found)
-            print(seed, pose, json.dumps(found), flush=True)
+            for method in given.methods:
+                results[pose, method].append({"use": case.use} | audited(case, method, seed))
+                print(seed, pose, method, json.dumps(results[pose, method][-1]), flush=True)
             if given.json:
-                given.json.write_text(json.dumps(results, indent=1))
+                given.json.write_text(json.dumps({" ".join(key): runs for key, runs in results.items()}, indent=1))
     table(results)
 
 
-def table(results: dict[str, list[dict[str, Any]]]) -> None:
+def table(results: Results) -> None:
     """Mean of the seeds, the least and the greatest, of best F1 and of the F1 that the audit names."""
-    for pose, runs in results.items():
+    for (pose, method), runs in results.items():
         used = np.mean([run["use"] for run in runs], 0)
         share = np.mean([run["share of relevance"] for run in runs])
         print(
-            f"\n{pose}: T without the tag {used[0]:.2g}, with it {used[1]:.2g}; share of relevance on tags {share:.2f}"
+            f"\n{pose}, {method}: T without the tag {used[0]:.2g}, with it {used[1]:.2g}; relevance on tags {share:.2f}"
         )
         for metric in (name for name in runs[0] if isinstance(runs[0][name], dict)):
             line = f"  {metric:24}"
