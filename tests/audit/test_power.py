@@ -8,12 +8,18 @@ import torch
 from tests.audit.test_quantification import NAMES, NOISY, UNUSED, USED, ReadsATag, write_corpus
 
 from klarsicht.audit import models, pipeline, planting, power, report
+from klarsicht.audit.scenes import Sign
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
 
 
 def trial(kind, prevalence, found):
-    return {"kind": kind, "prevalence": prevalence, "found": found}
+    return {
+        "kind": kind,
+        "prevalence": prevalence,
+        "found": found,
+        "detectors": ["texture"] if prevalence > 0.1 else [],
+    }
 
 
 def test_the_limit_is_the_smallest_prevalence_down_to_which_half_are_found():
@@ -22,6 +28,7 @@ def test_the_limit_is_the_smallest_prevalence_down_to_which_half_are_found():
     found = power.Power(trials, ("tag", "text"), tuple(hits), 0.05)
     assert found.limit("tag") == 0.1 and found.told("tag") == "10%"  # 2 % alone is no limit
     assert found.limit("text") is None and found.told("text") == "not found"
+    assert found.detectors("tag") == {"texture": 0.2} and found.detectors("text") == {}
     assert found.cell("tag", 0.1) == "1/2" and math.isnan(found.share("text", 0.1))
 
 
@@ -46,12 +53,23 @@ def test_power_of_a_run(tmp_path):
     found = power.power(tmp_path / "run", **asked)
     assert found.limit("tag") == found.limit("border") == 0.25
     assert found.limit("cast") is None
+    assert found.detectors("border")["frame"] == 0.25 and "texture" in found.detectors("tag")
+    assert found.detectors("cast") == {}
     assert not found.of("tag", 0.01)  # not one image of forty
     assert not {t["target"] for t in found.trials} & {USED, UNUSED, NOISY}
     assert all(t["planted"] == 10 and t["f1"] > 0.8 for t in found.of("tag", 0.25))
     page = (tmp_path / "run" / report.PAGE).read_text()
     assert "What this audit could have found" in page and "2/2" in page
     assert power.power(tmp_path / "run", **asked) == found  # resumes
+
+
+def test_detectors_that_call_it_for_other_images_do_not_count():
+    signs = [
+        Sign("texture 32", 9.0, np.arange(4)),
+        Sign("fine 32", 9.0, np.arange(4, 9)),
+        Sign("noise", 9.0, np.arange(2)),
+    ]
+    assert power.calling(signs, np.array([True, True, False]), np.array([0, 1, 4])) == ["texture"]
 
 
 @pytest.mark.parametrize("wrong", [{"kinds": ["tags"]}, {"prevalences": [0.0]}, {"prevalences": [1.5]}, {"classes": 0}])

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import jaccard_score
 from tests.audit.conftest import network, write_corpus
 from tests.audit.test_intervention import blind, reads_tag, scenes, tagged
 
 from klarsicht import audit
 from klarsicht.audit import models, pipeline, quantification
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.transplant import Transplants, correlation, enlarged
+from klarsicht.audit.transplant import Transplants, correlation, enlarged, jaccard
 
 N, CARRIERS = 80, 20
 RNG = np.random.default_rng(5)
@@ -89,6 +90,11 @@ def test_correlation_is_pearsons():
     assert correlation(np.ones(50, bool), value) == 0
 
 
+def test_jaccard_is_scikit_learns():
+    a, b = RNG.random((2, 40)) < 0.4
+    assert jaccard(a, b) == pytest.approx(jaccard_score(a, b))
+
+
 def test_masks_grow_cell_by_cell():
     mask = RNG.random((2, 4, 8)) < 0.5
     assert (enlarged(mask, (12, 16)) == np.kron(mask, np.ones((1, 3, 2), bool))).all()
@@ -105,7 +111,7 @@ def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
     quantification.quantify(tmp_path / "run", classifier=classifier)
     entry = audit.rank(tmp_path / "run").of("b")
     assert {path[-9:] for path in entry.members} == marked and entry.metric in settings.metric
-    assert entry.effect_rank == 0 and entry.effect_low > 0 and entry.follows > 0.9
+    assert entry.effect_rank == 0 and entry.effect_low > 0 and entry.follows > 0.9 and entry.stability == 1
     ranked = audit.rank(tmp_path / "run").to_table().to_pylist()
     assert {"effect", "effect_low", "effect_high", "effect_rank"} <= ranked[0].keys()
     page = (tmp_path / "run" / "report.html").read_text()

@@ -18,13 +18,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from klarsicht.audit import planting, quantification, report
-from klarsicht.audit.detectors import examined
+from klarsicht.audit.detectors import DETECTORS, examined
 from klarsicht.audit.examination import Examination
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.pipeline import through
 from klarsicht.audit.planting import PLANTS
-from klarsicht.audit.scenes import Photographs
+from klarsicht.audit.scenes import Photographs, Sign
 from klarsicht.audit.shown import Levels
 from klarsicht.audit.verdicts import LEVEL
 from klarsicht.ground.errors import UsageError
@@ -36,7 +36,7 @@ PREVALENCES = (0.2, 0.1, 0.05, 0.02, 0.01)
 FEWEST = 2  # images that carry a plant: one alone repeats nothing
 TRIALS = pa.schema(
     {"kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64(), "planted": pa.int64(), "p": pa.float64()}
-    | {"sign": pa.string(), "found": pa.bool_(), "f1": pa.float64()}
+    | {"sign": pa.string(), "found": pa.bool_(), "f1": pa.float64(), "detectors": pa.list_(pa.string())}
 )
 
 
@@ -44,7 +44,8 @@ TRIALS = pa.schema(
 class Power:
     """Trials, one for each kind, prevalence and class: a line of the table `trials`.
 
-    `found` says that the class was called artifactual for images most of which carry the plant; `f1` compares them.
+    `found` says that the class was called artifactual for images most of which carry the plant; `f1` compares them;
+    `detectors` are those that would have called it so by themselves.
     """
 
     trials: tuple[dict[str, Any], ...]
@@ -55,23 +56,28 @@ class Power:
     def of(self, kind: str, prevalence: float) -> list[dict[str, Any]]:
         return [t for t in self.trials if t["kind"] == kind and t["prevalence"] == prevalence]
 
-    def share(self, kind: str, prevalence: float) -> float:
-        """Of the classes planted so, those found; not a number where none could be planted."""
+    def share(self, kind: str, prevalence: float, by: str = "") -> float:
+        """Of the classes planted so, those found, by one detector or by all; not a number where none was planted."""
         mine = self.of(kind, prevalence)
-        return sum(t["found"] for t in mine) / len(mine) if mine else float("nan")
+        found = [by in t["detectors"] if by else t["found"] for t in mine]
+        return sum(found) / len(mine) if mine else float("nan")
 
-    def limit(self, kind: str) -> float | None:
+    def limit(self, kind: str, by: str = "") -> float | None:
         """The smallest prevalence at which half of the classes are found, and at all larger ones; None without any."""
         down_to = None
         for prevalence in sorted(self.prevalences, reverse=True):
-            if not self.share(kind, prevalence) >= 0.5:
+            if not self.share(kind, prevalence, by) >= 0.5:
                 break
             down_to = prevalence
         return down_to
 
+    def detectors(self, kind: str) -> dict[str, float]:
+        """The limit of every detector that has one."""
+        return {by: limit for by in DETECTORS if (limit := self.limit(kind, by)) is not None}
+
     def told(self, kind: str) -> str:
         limit = self.limit(kind)
-        return "not found" if limit is None else f"{limit:.0%}" if limit >= 0.01 else f"{limit:.1%}"
+        return "not found" if limit is None else percent(limit)
 
     def cell(self, kind: str, prevalence: float) -> str:
         mine = self.of(kind, prevalence)
@@ -79,12 +85,15 @@ class Power:
 
     def to_json(self) -> dict[str, Any]:
         limits = {kind: self.limit(kind) for kind in self.kinds}
-        return {"level": self.level, "limits": limits, "poisoned": "unknown", "trials": list(self.trials)}
+        of_each = {kind: self.detectors(kind) for kind in self.kinds}
+        told = {"level": self.level, "limits": limits, "detectors": of_each, "poisoned": "unknown"}
+        return told | {"trials": list(self.trials)}
 
     def lines(self) -> list[dict[str, Any]]:
         """One line a kind, for the page."""
         return [
             {"kind": kind, "limit": self.told(kind), "prevalences": list(self.prevalences)}
+            | {"detectors": ", ".join(f"{by} {percent(limit)}" for by, limit in self.detectors(kind).items())}
             | {"cells": [self.cell(kind, p) for p in self.prevalences]}
             | {"shares": [self.share(kind, p) for p in self.prevalences]}
             for kind in self.kinds
@@ -138,7 +147,18 @@ class Planting:
             "sign": best.name,
             "found": bool(verdicts.extended[place] <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
+            "detectors": calling(signs, verdicts.p_of(verdicts.levels[place]) <= self.level, carriers),
         }
+
+
+def calling(signs: Sequence[Sign], called: NDArray[np.bool_], carriers: NDArray[np.intp]) -> list[str]:
+    """The detectors of those signs that are called (m,) for images half of which or more carry the plant."""
+    true = [2 * len(np.intersect1d(sign.members, carriers)) >= len(sign.members) > 0 for sign in signs]
+    return sorted({sign.name.split()[0] for sign, one, other in zip(signs, true, called, strict=True) if one and other})
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
 
 
 def power(

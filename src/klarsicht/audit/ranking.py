@@ -48,6 +48,7 @@ class Entry:
             centred logit, with a 95 % interval; None where that was not tried.
         effect_runner_up, effect_z, effect_rank: that beside all other outputs, see audit.intervention.
         follows: how well membership goes with the effect of single images: Pearson's correlation, held out.
+        stability: Jaccard index of the cluster and that which the other half of the images chooses.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Entry:
     effect_z: float | None = None
     effect_rank: int | None = None
     follows: float | None = None
+    stability: float | None = None
 
     @property
     def prevalence(self) -> float:
@@ -159,7 +161,7 @@ def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
 def followed(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     """An entry from a line of the table of clusters that the model follows."""
     effect = {f"effect_{name}": record[name] for name in ("low", "high", "runner_up", "rank")}
-    effect |= {name: record[name] for name in ("effect", "effect_z", "follows")}
+    effect |= {name: record[name] for name in ("effect", "effect_z", "follows", "stability")}
     return replace(entry_of(record, paths), **effect)
 
 

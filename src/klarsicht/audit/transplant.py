@@ -97,6 +97,11 @@ def correlation(member: Bools, value: Floats) -> float:
     return float(a @ b / scale) if scale > 0 else 0.0
 
 
+def jaccard(a: Bools, b: Bools) -> float:
+    """Members of both over members of either, of two clusters (n,) that are not empty."""
+    return float((a & b).sum() / (a | b).sum())
+
+
 def enlarged(masks: Bools, shape: tuple[int, int]) -> Bools:
     """Masks (n, G, G) as (n, H, W), cell by cell."""
     rows, columns = (np.arange(side) * cells // side for side, cells in zip(shape, masks.shape[1:], strict=True))

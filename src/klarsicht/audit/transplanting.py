@@ -16,12 +16,24 @@ from klarsicht.audit.examination import BACKGROUNDS as MEASURED
 from klarsicht.audit.examination import EFFECTS, Examination, predictor
 from klarsicht.audit.groups import Group
 from klarsicht.audit.spray import Clustering
-from klarsicht.audit.transplant import BACKGROUNDS, Transplants, correlation
+from klarsicht.audit.transplant import BACKGROUNDS, Transplants, correlation, jaccard
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.halves import halves
 
 LOOKED = 400  # images of a class whose parts are pasted; of more, a draw
-MEASURES = ("effect", "effect_z", "follows", "low", "high", "runner_up", "rank", "images", "flips", "flips_control")
+MEASURES = (
+    "effect",
+    "effect_z",
+    "follows",
+    "stability",
+    "low",
+    "high",
+    "runner_up",
+    "rank",
+    "images",
+    "flips",
+    "flips_control",
+)
 LINES = pa.schema(
     [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
     + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
@@ -87,13 +99,13 @@ def followed(
     maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), halves(len(rows), rng)
     with predictor(work) as predict:
         found = Transplants.of(predict, work.gallery(rows), maps, x[:BACKGROUNDS], group.target)
-        best = found.chosen(members, half)
-        if best is None:
+        best, again = found.chosen(members, half), found.chosen(members, ~half)
+        if best is None or again is None:
             return None
         member, told = members[best], ~half
         effect = found.measured(predict, member & told, ~member & told, x[BACKGROUNDS:], group.target, rng)
     measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
-    measured["follows"] = correlation(member[told], found.rise[told])
+    measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}
     chosen = [partial(one.described, i) for one in candidates for i in range(len(one))][best]
     return {name: value for name, value in measured.items() if name in MEASURES} | chosen()
 
