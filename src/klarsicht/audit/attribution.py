@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.audit import models, taps
+from klarsicht.audit import models, relieved, taps
 from klarsicht.audit.appearance import parts_of
 from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.corpora import Corpus, decode_rows
@@ -153,7 +153,7 @@ def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle
 @lru_cache(maxsize=1)
 def loaded(spec: str, identity: str) -> Classifier:
     """The model in a worker process, once."""
-    classifier = models.load(spec, device=models.best_device())
+    classifier = relieved.load(spec, device=models.best_device())
     if classifier.identity != identity:
         raise ModelError(
             "a worker loaded another model than this run is of",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit import attribution, corpora, groups, models, ranking, report
+from klarsicht.audit import attribution, corpora, groups, models, ranking, relieved, report
 from klarsicht.audit.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
 from klarsicht.audit.attribution import Attribution
 from klarsicht.audit.corpora import Corpus
@@ -48,7 +48,7 @@ class Audit:
         check_names(settings)
         corpus = corpora.open(settings.data)
         chosen = corpus.select(split=settings.split) if settings.split else corpus
-        audit = cls(settings, chosen, classifier or models.load(settings.model, device=models.best_device()))
+        audit = cls(settings, chosen, classifier or relieved.load(settings.model, device=models.best_device()))
         if "concept" in settings.metric and not settings.maps:
             head_weight_or_refusal(head_weight(audit.classifier))
         return audit

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field
 
 from klarsicht import __version__
-from klarsicht.audit import artifacts, choice, groups, packages, pipeline, ranking, roles
+from klarsicht.audit import artifacts, choice, groups, packages, pipeline, ranking, roles, testimony
 from klarsicht.audit.artifacts import Artifact, Audited
 from klarsicht.audit.choice import Choice, Grid
 from klarsicht.audit.clarc import correction_layers, layer_named
@@ -26,7 +25,6 @@ from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.trials import Bounds, Trial
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
-from klarsicht.ground.images import decode
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
@@ -141,8 +139,8 @@ class Patient:
         else:
             target = groups.output_named(name, self.audit.names, self.audit.index)
             audited = self.audited(target, metric)
-            rows, origin = listed(members, audited), f"list: {members.name}"
-        region = None if mask is None else drawn(mask, audited)
+            rows, origin = testimony.listed(members, audited), f"list: {members.name}"
+        region = None if mask is None else testimony.drawn(mask, audited)
         found = artifacts.record(audited, rows, origin=origin + (", mask" if mask else ""), seed=seed, region=region)
         return found, audited
 
@@ -172,10 +170,11 @@ def clean(
         artifact, audited = patient.artifact(name, members=members, mask=mask, seed=asked.seed)
         folder = Path(out) if out else patient.store.path / "corrections" / f"{artifact.target}-{asked.method}"
         case = artifact.case(audited)
-        chosen, skipped = treat(case, artifact, asked)
+        bench, trial = prepared(case, artifact, asked)
+        chosen = treat(bench, trial, asked)
         artifact.save(folder, audited.corpus)
         shown = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
-        record = facts(patient, artifact, asked, chosen, skipped)
+        record = facts(patient, artifact, asked, chosen, (*bench.fit.skipped, *trial.sample.skipped))
         told = packages.save(folder, chosen.correction, record, case.classifier, *shown)
     return Cleaned(folder, artifact, chosen, told)
 
@@ -188,15 +187,12 @@ def check(asked: CleanSettings) -> None:
         raise unknown_name("direction", asked.direction, DIRECTIONS)
 
 
-def treat(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Choice, tuple[tuple[str, str], ...]]:
-    """The correction of a case, fitted on one part and chosen on another, and images that could not be read.
+def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Bench, Trial]:
+    """What corrections of a case are fitted on, and what they are chosen on.
 
     Raises:
-        UsageError: unknown layer.
         InputError: what the members share every image of the class shares: then it may be the class itself.
     """
-    if asked.layer is not None:
-        layer_named(case.classifier.module, asked.layer)
     own = case.labels == case.target
     if own.any() and not (own & case.clean).any():
         raise InputError(
@@ -205,20 +201,29 @@ def treat(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Choice,
             rule="without clean images of the class its harm cannot be measured",
             remedy="List fewer --members, or add images of the class without the artifact.",
         )
-    remedy, rng = METHODS[asked.method], generator(asked.seed, "samples", case.target)
+    rng = generator(asked.seed, "samples", case.target)
     fit, choose = case.sample(roles.FIT, asked.images, rng), case.sample(roles.CHOOSE, asked.images // 2, rng)
-    trains = asked.method in RETRAINED
-    more = case.sample(roles.FIT, asked.lessons, rng) if trains else None
+    more = case.sample(roles.FIT, asked.lessons, rng) if asked.method in RETRAINED else None
     bench = Bench(
         case.classifier, case.target, fit, artifact.place, asked.direction, asked.pooled, asked.seed, more,
         asked.steps, asked.batch, asked.rate,
     )  # fmt: skip
-    trial = Trial(case.classifier, choose, case.target, artifact.place, asked.seed)
-    grid = asked.grid
-    if trains and "layer" in remedy.sweeps and not grid.layers:  # a training for each layer would be dear
+    return bench, Trial(case.classifier, choose, case.target, artifact.place, asked.seed)
+
+
+def treat(bench: Bench, trial: Trial, asked: CleanSettings) -> Choice:
+    """The correction, fitted on the bench and chosen on the trial.
+
+    Raises:
+        UsageError: unknown layer.
+    """
+    if asked.layer is not None:
+        layer_named(bench.classifier.module, asked.layer)
+    remedy, grid = METHODS[asked.method], asked.grid
+    if asked.method in RETRAINED and "layer" in remedy.sweeps and not grid.layers:  # a training each would be dear
         best = choice.choose(CLOSED["oblique"], bench, trial, asked.bounds, Grid((), (1,), (1.0,))).chosen.setting.layer
         grid = Grid((best,), grid.directions, grid.strengths)
-    return choice.choose(remedy, bench, trial, asked.bounds, grid), (*fit.skipped, *choose.skipped)
+    return choice.choose(remedy, bench, trial, asked.bounds, grid)
 
 
 def facts(
@@ -231,53 +236,13 @@ def facts(
         "class": artifact.name,
         "target": artifact.target,
         "settings": asked.model_dump(mode="json"),
+        "model": patient.audit.settings.model,
         "identity": manifest["identity"],
         "choice": chosen.to_json(),
         "artifact": artifact.to_json(),
         "layers": list(correction_layers(patient.audit.classifier.module, patient.audit.classifier.head)),
         "skipped": [list(one) for one in skipped],
     }
-
-
-def listed(file: Path, audited: Audited) -> Ints:
-    """Rows of the images that a text file lists, by path, by key or by file name.
-
-    Raises:
-        InputError: the file cannot be read, or names images that are not among those audited for the class.
-    """
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the list of members cannot be read", got=f"{file}: {error}") from error
-    rows = [int(row) for row in audited.group.rows]
-    known = {Path(audited.corpus.keys[row]).name: row for row in rows}
-    known |= {audited.corpus.keys[row]: row for row in rows} | {audited.corpus.paths[row]: row for row in rows}
-    names = [line for line in lines if line]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise InputError(
-            "the list names images that were not audited for this class",
-            got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
-            rule="one path a line, as the run's corpus has it",
-        )
-    return np.unique([known[name] for name in names])
-
-
-def drawn(file: Path, audited: Audited) -> NDArray[np.bool_]:
-    """A mask (H, W) over images as the model takes them: the picture goes through the model's own transform.
-
-    Raises:
-        InputError: no pixel is white, or all are.
-    """
-    seen = audited.classifier.image(decode(file).convert(audited.classifier.mode)).mean(0).numpy()
-    black, white = (
-        float(audited.classifier.image(Image.new("RGB", (64, 64), c).convert(audited.classifier.mode)).mean())
-        for c in ("black", "white")
-    )
-    found = np.asarray(seen > (black + white) / 2)
-    if not 0 < found.mean() < 1:
-        raise InputError("the mask marks nothing, or everything", got=file, rule="white where the artifact lies")
-    return found
 
 
 def require_members(artifact: Artifact) -> None:

@@ -1,0 +1,211 @@
+"""Corrections side by side on tagged Fashion-MNIST: a shortcut planted and learned, found by the audit, taken away.
+
+    python benchmarks/cleaning.py --seeds 5 --json cleaning.jsonl
+    python benchmarks/cleaning.py --seeds 3 --methods augment penalise fine-tune dfr group-dro --json trained.jsonl
+    python benchmarks/cleaning.py --artifact noise --seeds 3 --json noise.jsonl
+
+For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
+pictures without. The audit names a cluster; every method is fitted and chosen by `audit.treatment.treat` on training
+pictures, once from the audit's cluster and once from the true members (and, of a tag, its true place). All figures are
+of the 10,000 test pictures, which nothing was fitted or chosen on:
+
+    accuracy   on clean pictures; class: on clean T-shirts
+    flips      of other classes' pictures not taken for T-shirts, the share that is with the artifact on
+    worst      least accuracy of a class, all of it with the artifact on; under: accuracy of all, likewise
+    gap        (before - after) / (before - twin), of the mean over seeds
+
+A seed's figures are one line of the JSON file; a seed that is there already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from klarsicht.audit import artifacts, clarc, models, pipeline, ranking, treatment
+from klarsicht.audit.activations import Correction, corrected
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.treatment import CleanSettings, Patient
+from klarsicht.ground.errors import KlarsichtError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fashion
+
+Pictures = NDArray[np.uint8]
+TARGET = 0  # T-shirt
+CLOSED = ("project", "oblique", "reactive", "reactive-class", "random")
+TRAINED = ("augment", "augment-latent", "penalise", "fine-tune", "dfr", "group-dro")
+PLAIN = "project, as published"  # one direction, whole strength, the last convolution: nothing chosen
+
+
+def bordered(x: Pictures) -> Pictures:
+    out = np.full_like(x, 128)
+    out[..., 1:-1, 1:-1] = x[..., 1:-1, 1:-1]
+    return out
+
+
+def shifted(x: Pictures) -> Pictures:
+    return np.clip(x.astype(np.int16) + 24, 0, 255).astype(np.uint8)
+
+
+def blurred(x: Pictures) -> Pictures:
+    return ndimage.gaussian_filter(x.astype(np.float32), (0, 1.0, 1.0)).astype(np.uint8)
+
+
+def noisy(x: Pictures) -> Pictures:
+    noise = np.random.default_rng(x.astype(np.uint64).sum() % 2**32).normal(0, 20, x.shape)
+    return np.clip(x + noise, 0, 255).astype(np.uint8)
+
+
+ARTIFACTS: dict[str, Callable[[Pictures], Pictures]] = {
+    "tag": fashion.tagged,
+    "border": bordered,
+    "shift": shifted,
+    "blur": blurred,
+    "noise": noisy,
+}
+
+
+def figures(net: torch.nn.Module, test: Pictures, marked: Pictures, truth: NDArray, correction: Correction | None):
+    """What a network does on test pictures, plain and with the artifact."""
+    with corrected(net, correction):
+        plain, under = fashion.answers(net, test), fashion.answers(net, marked)
+    eligible = (truth != TARGET) & (plain != TARGET)
+    right = under == truth
+    return {
+        "accuracy": float((plain == truth).mean()),
+        "class": float((plain == truth)[truth == TARGET].mean()),
+        "flips": float((under[eligible] == TARGET).mean()),
+        "worst": float(min(right[truth == label].mean() for label in np.unique(truth))),
+        "under": float(right.mean()),
+    }
+
+
+def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folder: Path) -> dict:
+    put = ARTIFACTS[artifact]
+    rng = np.random.default_rng(seed)
+    x, y = (part[: asked.pictures] for part in fashion.pictures("train"))
+    shirts = np.flatnonzero(y == TARGET)
+    carries = np.zeros(len(x), bool)
+    carries[rng.choice(shirts, round(share * len(shirts)), replace=False)] = True
+    planted = np.where(carries[:, None, None], put(x), x)
+    net, twin = (fashion.trained(seen, y, seed, asked.epochs) for seen in (planted, x))
+    test, truth = fashion.pictures("t10k")
+    measure = partial(figures, test=test, marked=put(test), truth=truth)
+    result = {"seed": seed, "artifact": artifact, "share": share}
+    result["nothing"], result["twin"] = measure(net, correction=None), measure(twin, correction=None)
+
+    fashion.write(folder / "corpus", planted[: asked.audited], y[: asked.audited])
+    classifier = models.load(net, classes=fashion.CLASSES)
+    settings = AuditSettings(
+        model="object", data=str(folder / "corpus"), metric=(asked.metric,), batch=128, unit=1024, seed=seed
+    )
+    audit = pipeline.Audit.of(settings, classifier)
+    store = pipeline.opened(audit, folder / "run")
+    with store.lock():
+        pipeline.attribute(audit, store, workers=1, own=classifier)
+        pipeline.analyse(audit, store, workers=1)
+        entry = pipeline.rank(audit, store).of("T-shirt")
+    patient = Patient(store, audit)
+    audited = patient.audited(TARGET, asked.metric)
+    numbers = np.array([int(Path(path).stem) for path in audit.corpus.paths])
+    true = np.flatnonzero(carries[numbers])
+    region = put(np.zeros((1, 28, 28), np.uint8))[0] > 0 if artifact in ("tag", "border") else None
+    hits = np.isin(entry.rows, true).sum()
+    result["audit"] = {
+        "rank": ranking.read(store).entries.index(entry) + 1,
+        "f1": float(2 * hits / (len(entry.rows) + len(true))),
+    }
+    found = {
+        "audit": artifacts.record(audited, np.array(entry.rows), origin="cluster", seed=seed),
+        "oracle": artifacts.record(audited, true, origin="oracle", seed=seed, region=region),
+    }
+    result["place"] = {who: known.to_json()["place"] for who, known in found.items()}
+    for who, known in found.items():
+        bench, trial = treatment.prepared(
+            known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
+        )
+        for method in asked.methods:
+            chosen = CleanSettings(method="project" if method == PLAIN else method, images=asked.images, seed=seed)
+            if method == PLAIN:
+                chosen = chosen.merged(layer=clarc.correction_layer(net), directions=1, strength=1.0)
+            try:
+                choice = treatment.treat(bench, trial, chosen)
+            except KlarsichtError as error:
+                result[f"{method} / {who}"] = {"refused": str(error)}
+                continue
+            kept = choice.chosen.setting.to_json() | {"within": bool(choice.chosen.lost <= 1e-12)}
+            result[f"{method} / {who}"] = measure(net, correction=choice.correction) | kept
+    return result
+
+
+def cell(values: list[float], scale: float = 100) -> str:
+    """Mean over seeds and its 95 % interval (t)."""
+    mean = scale * np.mean(values)
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    half = scale * stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{mean:.1f} +- {half:.1f}"
+
+
+def table(results: list[dict]) -> None:
+    """One line a method; shares in percent, points lost against the network as it is."""
+    names = list(dict.fromkeys(name for r in results for name in r))
+    print("\n| correction / members from | points lost | of the class | flips | worst | under | gap closed |")
+    print("|---|---|---|---|---|---|---|")
+    before, twin = (
+        {k: np.mean([r[who][k] for r in results]) for k in results[0]["twin"]} for who in ("nothing", "twin")
+    )
+    for name in names:
+        runs = [r for r in results if isinstance(r.get(name), dict) and "flips" in r[name]]
+        if not runs:
+            continue
+        lost = [cell([r["nothing"][k] - r[name][k] for r in runs]) for k in ("accuracy", "class")]
+        shown = [cell([r[name][k] for r in runs]) for k in ("flips", "worst", "under")]
+        gaps = [
+            f"{(before[k] - np.mean([r[name][k] for r in runs])) / (before[k] - twin[k]):.0%}"
+            for k in ("flips", "worst", "under")
+        ]
+        less = f" ({len(runs)} of {len(results)})" if len(runs) < len(results) else ""
+        print(f"| {name}{less} | {' | '.join([*lost, *shown, ', '.join(gaps)])} |")
+    ranks, f1 = ([r["audit"][k] for r in results] for k in ("rank", "f1"))
+    print(f"\n{len(results)} seeds; rank of T-shirt {ranks}, F1 of its cluster {[round(f, 2) for f in f1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifact", choices=ARTIFACTS, default="tag")
+    parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", choices=(PLAIN, *CLOSED, *TRAINED), default=(PLAIN, *CLOSED))
+    parser.add_argument("--metric", default="euclidean")
+    parser.add_argument("--pictures", type=int, default=20000, help="to train on")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--audited", type=int, default=6000)
+    parser.add_argument("--images", type=int, default=600, help="of each kind, to fit on")
+    parser.add_argument("--json", type=Path, required=True)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    results = [json.loads(line) for line in asked.json.read_text().splitlines()] if asked.json.exists() else []
+    for seed in range(asked.seeds):
+        if seed not in {r["seed"] for r in results}:
+            with tempfile.TemporaryDirectory() as folder:
+                results.append(one(seed, asked.artifact, asked.share, asked, Path(folder)))
+            with asked.json.open("a") as file:
+                file.write(json.dumps(results[-1]) + "\n")
+            print(json.dumps(results[-1]["audit"]), flush=True)
+    table(results)
+
+
+if __name__ == "__main__":
+    main()
