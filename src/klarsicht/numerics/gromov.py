@@ -24,7 +24,7 @@ from klarsicht.numerics.rotations import Doubles, Ints, Shapes, best_turns
 from klarsicht.numerics.search import PairBounds
 from klarsicht.numerics.sinograms import Sinograms
 
-N_STARTS, WITHIN = 3, 1.5  # a start that is much worse than the best seldom ends lower
+N_STARTS, WITHIN = 3, 1.75  # a start that is much worse than the best seldom ends lower
 
 
 def squared(
