@@ -1,4 +1,4 @@
-"""`audit clean` and `audit evaluate` in process: what is printed, what is written, exit codes."""
+"""`audit clean`, `clean-data` and `evaluate` in process: what is printed, what is written, exit codes."""
 
 import json
 from pathlib import Path
@@ -60,6 +60,22 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0
 
 
+def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, capsys):
+    out = tmp_path / "new"
+    ask = ["audit", "clean-data", finished, "--class", "b", "--action", "inpaint", "--out", str(out)]
+    capsys.readouterr()
+    assert run([*ask, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert not out.exists()
+    assert sum(line.startswith("inpaint") for line in printed.splitlines()) == 18
+    assert "b: 18 inpaint, 162 keep" in printed
+    assert "nothing written" in printed
+    assert run([*ask, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"inpaint": 18, "keep": 162}
+    again = ["audit", "run", "--model", "tests.audit.conftest:network", "--data", str(out / "manifest.csv")]
+    assert run([*again, "--out", str(tmp_path / "again")]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -67,6 +83,9 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
         (["clean", "RUN", "--class", "b", "--method", "projekt"], 2, "project"),
         (["clean", "RUN", "--class", "b", "--strength", "-1"], 2, "strength"),
         (["evaluate", "RUN", "--correction", "nowhere"], 3, "no correction in this folder"),
+        (["clean-data", "RUN", "--out", "o"], 2, "which artifact"),
+        (["clean-data", "RUN", "--out", "o", "--class", "b", "--action", "inpant"], 2, "inpaint"),
+        (["clean-data", "RUN", "--out", "o", "--correction", "nowhere"], 3, "no correction in this folder"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(finished, capsys, arguments, code, told):

@@ -181,3 +181,4 @@ def plant(
 
 app.command()(audit_cleaning.clean)
 app.command()(audit_cleaning.evaluate)
+app.command()(audit_cleaning.clean_data)

@@ -96,3 +96,38 @@ def evaluate(
     else:
         cleaning_tables.evaluated(found)
     found.check()
+
+
+def clean_data(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="A new folder for the manifest, the record and new files.")],
+    name: Annotated[str | None, typer.Option("--class", help="Of the artifact; or give --correction.")] = None,
+    correction: Annotated[
+        Path | None, typer.Option(help="A folder written by `audit clean` whose artifact is meant.")
+    ] = None,
+    action: Annotated[str, typer.Option(help="drop, weigh, move, quarantine or inpaint.")] = "drop",
+    weight: Annotated[float | None, typer.Option(help="For weigh: of an image that carries it. [0.1]")] = None,
+    label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
+    above: Annotated[float, typer.Option(help="Probability from which an image counts as carrying it.")] = 0.5,
+    members: Annotated[
+        Path | None, typer.Option(help="A text file of images that carry the artifact. [the suspect cluster]")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the detector's folds and parts.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a new corpus without the artifact of a class: a manifest, a record, new files; old ones stay."""
+    from klarsicht.audit import corpus_cleaning
+
+    found = corpus_cleaning.clean_data(
+        run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
+        members=members, mask=mask, seed=seed, dry_run=dry_run, data=data,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        cleaning_tables.cleaned_corpus(found, dry_run)

@@ -9,6 +9,7 @@ import typer
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
+    from klarsicht.audit.corpus_cleaning import CleanedCorpus
     from klarsicht.audit.evaluation import Evaluation, Look
     from klarsicht.audit.treatment import Cleaned
 
@@ -34,6 +35,19 @@ def cleaned(found: Cleaned) -> None:
     facts = found.artifact.to_json()
     typer.echo(f"{found.artifact.name}: {facts['members']} members, place: {facts['place']}; chosen: *")
     typer.echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
+
+
+def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
+    """What is done to which image, those that cannot be read, and the counts."""
+    changed = [line for line in found.lines if line.action not in ("keep", "skip")]
+    header = ("action", "image", "label", "new file", "new label", "weight")
+    lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.weight:g}") for one in changed]
+    if lines:
+        typer.echo(table(header, lines, left=header[:-1]))
+    for path, why in found.skipped:
+        typer.echo(f"not read: {path}: {why}")
+    typer.echo(f"{found.facts['class']}: " + ", ".join(f"{n} {action}" for action, n in sorted(found.counts.items())))
+    typer.echo("dry run: nothing written" if dry_run else f"manifest: {found.manifest}")
 
 
 def evaluated(found: Evaluation) -> None:

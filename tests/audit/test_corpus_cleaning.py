@@ -1,0 +1,216 @@
+"""A corpus relieved of an artifact: what is done to which image, and that nothing else is."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.audit.conftest import SIDE, network, write_corpus
+
+from klarsicht.audit import corpora, mending, models, pipeline, treatment
+from klarsicht.audit.corpus_cleaning import clean_corpus, clean_data
+from klarsicht.audit.places import Place
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import InputError, RunMismatch, UsageError
+
+CORNER = np.zeros((SIDE, SIDE), bool)
+CORNER[:4, :4] = True
+PLACE = Place(CORNER[None].astype(np.float32), np.ones((1, 3, SIDE, SIDE), np.float32))
+
+
+def hashes(folder):
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def resolved(paths):
+    return [Path(path).resolve() for path in paths]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """36 images, of which four of class b are marked."""
+    write_corpus(tmp_path / "data", per_class=12, share=0.3)
+    return corpora.open(tmp_path / "data")
+
+
+@pytest.fixture
+def carries(corpus):
+    return np.array([(pixels(path)[:4, :4] == 255).all() for path in corpus.paths])
+
+
+@pytest.mark.parametrize(
+    ("action", "labels", "weights"),
+    [
+        (mending.named("drop"), {"a": 12, "b": 8, "c": 12}, {"1": 32}),
+        (mending.named("weigh", weight=0.25), {"a": 12, "b": 12, "c": 12}, {"1": 32, "0.25": 4}),
+        (mending.named("move", label="tag"), {"a": 12, "b": 8, "c": 12, "tag": 4}, {"1": 36}),
+        (mending.named("quarantine"), {"a": 12, "b": 8, "c": 12}, {"1": 32}),
+        (mending.inpaint(PLACE), {"a": 12, "b": 12, "c": 12}, {"1": 36}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_new_manifest_opens_and_the_old_files_stay(corpus, carries, tmp_path, action, labels, weights):
+    before = hashes(tmp_path / "data")
+    found = clean_corpus(corpus, carries, action, tmp_path / "out")
+    assert hashes(tmp_path / "data") == before
+    assert found.counts == {"keep": 32, action.name: 4}
+    new = corpora.open(found.manifest)
+    assert {label: new.labels.count(label) for label in new.classes} == labels
+    with found.manifest.open(newline="") as file:
+        written = [line["weight"] for line in csv.DictReader(file)]
+    assert {weight: written.count(weight) for weight in written} == weights
+    kept = {path for path, has_it in zip(resolved(corpus.paths), carries, strict=True) if not has_it}
+    assert kept <= set(resolved(new.paths))
+
+
+def test_the_record_is_the_corpus_as_it_was(corpus, carries, tmp_path):
+    clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    old = corpora.open(tmp_path / "out" / "record.csv")
+    assert (resolved(old.paths), old.labels) == (resolved(corpus.paths), corpus.labels)
+    with (tmp_path / "out" / "record.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["sha256"] for line in lines] == [hashes(tmp_path / "data")[Path(path)] for path in corpus.paths]
+    assert [line["action"] == "inpaint" for line in lines] == carries.tolist()
+
+
+def test_inpainting_touches_the_mask_alone(corpus, carries, tmp_path):
+    found = clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    old = {line.new_path: line.path for line in found.lines if line.action == "inpaint"}
+    assert len(old) == 4
+    for new, path in old.items():
+        changed = (pixels(tmp_path / "out" / new) != pixels(tmp_path / "out" / path)).any(2)
+        np.testing.assert_array_equal(changed, CORNER)
+
+
+def test_inpainting_gives_a_plane_back_exactly():
+    """A plane is biharmonic: what was cut out of it comes back, in colour and in grey."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    mask = (abs(y - 5) < 2) & (abs(x - 6) < 3)
+    place = Place(mask[None].astype(np.float32), np.ones((1, 3, SIDE, SIDE), np.float32))
+    plane = (20 + 7 * y + 9 * x).astype(np.uint8)
+    for whole in (plane, np.stack([plane, plane[::-1], plane.T], 2)):
+        spoilt = whole.copy()
+        spoilt[mask] = 255
+        found = mending.inpaint(place).repair(Image.fromarray(spoilt))
+        np.testing.assert_array_equal(np.asarray(found), whole)
+
+
+def test_quarantine_holds_copies_and_is_a_corpus(corpus, carries, tmp_path):
+    clean_corpus(corpus, carries, mending.named("quarantine"), tmp_path / "out")
+    aside = corpora.open(tmp_path / "out" / "quarantine.csv")
+    assert aside.labels == ("b",) * 4
+    originals = [corpus.paths[row] for row in np.flatnonzero(carries)]
+    for copy, original in zip(aside.paths, originals, strict=True):
+        assert Path(copy).read_bytes() == Path(original).read_bytes()
+
+
+def test_a_callable_gets_each_carrier_and_its_picture_is_written(corpus, carries, tmp_path):
+    dark = mending.passed(lambda picture: picture.point(lambda value: value // 2), "half as bright")
+    found = clean_corpus(corpus, carries, dark, tmp_path / "out")
+    changed = [line for line in found.lines if line.action == "pass"]
+    assert len(changed) == 4
+    for line in changed:
+        np.testing.assert_array_equal(
+            pixels(tmp_path / "out" / line.new_path), pixels(tmp_path / "out" / line.path) // 2
+        )
+    with pytest.raises(InputError, match="gives no picture"):
+        clean_corpus(corpus, carries, mending.passed(np.asarray, "an array"), tmp_path / "other")
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(corpus, carries, tmp_path):
+    (tmp_path / "out").mkdir()
+    said = clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out", dry_run=True)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert said == clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+
+
+def test_after_a_kill_what_is_done_is_kept(corpus, carries, tmp_path):
+    out, asked = tmp_path / "out", mending.inpaint(PLACE)
+    clean_corpus(corpus, carries, asked, out)
+    whole = hashes(out)
+    images = sorted((out / "images").iterdir())
+    for file in (*images[::2], out / "manifest.csv"):
+        file.unlink()
+    (out / "images" / ".x.png.1.tmp").write_bytes(b"half")
+    kept = {file: file.stat().st_mtime_ns for file in images[1::2]}
+    clean_corpus(corpus, carries, asked, out)
+    assert hashes(out) == whole
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+
+
+def test_a_folder_of_something_else_is_refused(corpus, carries, tmp_path):
+    out = tmp_path / "out"
+    clean_corpus(corpus, carries, mending.named("drop"), out)
+    before = hashes(out)
+    with pytest.raises(RunMismatch, match="another action"):
+        clean_corpus(corpus, carries, mending.named("weigh"), out)
+    with pytest.raises(RunMismatch, match="other images"):
+        clean_corpus(corpus, ~carries, mending.named("drop"), out)
+    assert hashes(out) == before
+    (tmp_path / "data" / "a" / "mine.partial").touch()
+    theirs = hashes(tmp_path / "data")
+    with pytest.raises(InputError, match="not empty"):
+        clean_corpus(corpus, carries, mending.named("drop"), tmp_path / "data")
+    assert hashes(tmp_path / "data") == theirs
+
+
+def test_a_corrupt_image_is_named_counted_and_skipped(corpus, carries, tmp_path):
+    spoilt = [int(np.flatnonzero(carries)[0]), int(np.flatnonzero(~carries)[0])]
+    for row in spoilt:
+        Path(corpus.paths[row]).write_bytes(b"no image")
+    found = clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    assert found.counts == {"keep": 31, "inpaint": 3, "skip": 2}
+    assert {path for path, _ in found.skipped} == {found.lines[row].path for row in spoilt}
+    assert all("cannot decode" in why for _, why in found.skipped)
+    assert len(corpora.open(found.manifest)) == 34
+    assert len(corpora.open(tmp_path / "out" / "record.csv")) == 36
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"name": "erase"}, "unknown action"),
+        ({"name": "move"}, "label goes with"),
+        ({"name": "drop", "label": "a"}, "label goes with"),
+        ({"name": "weigh", "weight": 0}, "weight goes with"),
+        ({"name": "drop", "weight": 1}, "weight goes with"),
+    ],
+)
+def test_an_action_that_makes_no_sense_is_refused(asked, told):
+    with pytest.raises(UsageError, match=told):
+        mending.named(**asked)
+
+
+def test_a_place_that_varies_is_not_inpainted():
+    two = Place(np.stack([CORNER, CORNER.T[::-1]]).astype(np.float32), np.ones((2, 3, SIDE, SIDE), np.float32))
+    for place in (None, two):
+        with pytest.raises(InputError, match="no mask"):
+            mending.inpaint(place)
+
+
+def test_a_run_is_cleaned_of_the_artifact_it_found(tmp_path):
+    """The marked images, all of them and no other; no image of the new corpus carries the mark."""
+    marked = write_corpus(tmp_path / "data", share=0.3)
+    classifier = models.load(network(), classes=["a", "b", "c"])
+    run = pipeline.run(
+        AuditSettings(model="object", data=str(tmp_path / "data")), tmp_path / "run", classifier=classifier
+    )
+    found = clean_data(run.path, tmp_path / "out", "inpaint", name="b", classifier=classifier)
+    root = tmp_path / "data"
+    changed = {Path(tmp_path / "out" / one.path).resolve() for one in found.lines if one.action == "inpaint"}
+    assert changed == {(root / key).resolve() for key in marked}
+    assert not any((pixels(path)[:4, :4] == 255).all() for path in corpora.open(found.manifest).paths)
+
+    asked = treatment.CleanSettings(layer="last", images=60, method="nothing")
+    kept = treatment.clean(run.path, "b", asked, out=tmp_path / "c", classifier=classifier)
+    again = clean_data(run.path, tmp_path / "again", "drop", correction=kept.folder, classifier=classifier)
+    assert again.counts == {"keep": 180 - len(marked), "drop": len(marked)}
+    with pytest.raises(UsageError, match="which artifact"):
+        clean_data(run.path, tmp_path / "none", "drop", classifier=classifier)
+    assert not (tmp_path / "none").exists()
