@@ -172,6 +172,15 @@ def test_a_corrupt_image_is_named_counted_and_skipped(corpus, carries, tmp_path)
     assert len(corpora.open(tmp_path / "out" / "record.csv")) == 36
 
 
+def test_an_image_that_cannot_be_mended_is_named_and_the_others_are_kept(corpus, carries, tmp_path):
+    last = Path(corpus.paths[np.flatnonzero(carries)[-1]])
+    Image.new("RGB", (5, 5)).save(last)
+    with pytest.raises(InputError, match=f"{last.name}: a mask that does not fit"):
+        clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 3
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [

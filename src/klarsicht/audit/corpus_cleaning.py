@@ -215,13 +215,16 @@ def _content(file: Path, picture: Image.Image, action: Action) -> bytes:
     """The bytes of a new file: the old ones, or a PNG of the mended picture.
 
     Raises:
-        InputError: a callable that gives no picture.
+        InputError: the picture cannot be mended, or a callable gives none; names the file.
     """
     if action.repair is None:
         return file.read_bytes()
-    mended = action.repair(picture)
+    try:
+        mended = action.repair(picture)
+    except InputError as error:
+        raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
     if not isinstance(mended, Image.Image):
-        raise InputError("a callable that gives no picture", got=type(mended).__name__, rule="PIL.Image -> PIL.Image")
+        raise InputError(f"{file}: a callable gives no picture", got=type(mended).__name__, rule="a PIL.Image")
     return png_bytes(np.asarray(mended))
 
 

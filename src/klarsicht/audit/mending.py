@@ -98,7 +98,11 @@ def inpaint(place: Place | None, classifier: Classifier | None = None) -> Action
 
     @cache
     def on_file(shape: tuple[int, int]) -> Bools:
-        return mask if classifier is None else framing.on_file(classifier, mask, shape)
+        if classifier is not None:
+            return framing.on_file(classifier, mask, shape)
+        if shape != mask.shape:
+            raise InputError("a mask that does not fit", got=shape, rule=f"{mask.shape}, the size of the mask")
+        return mask
 
     def repair(picture: Image.Image) -> Image.Image:
         pixels = np.asarray(picture)
