@@ -19,6 +19,8 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
 Part = Callable[[Floats], Floats]
 
+ROUNDING = 2.0**-50  # of a sum of float64
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -51,12 +53,13 @@ class Sample:
 
 
 def heaviest(weights: Floats, share: float) -> Ints:
-    """The fewest largest of weights (M,), none negative, that hold this share of their sum; equal ones together."""
+    """The fewest largest of weights (M,), none negative, that hold this share of their sum, up to rounding; equal ones
+    together."""
     ordered = np.sort(weights[weights > 0])
     if not len(ordered):
         return np.empty(0, np.int64)
     reached = np.cumsum(ordered, dtype=np.float64)
-    least = ordered[np.searchsorted(reached, min(1 - share, 1 - 2.0**-50) * reached[-1], "right")]
+    least = ordered[np.searchsorted(reached, min(1 - share + ROUNDING, 1 - ROUNDING) * reached[-1], "right")]
     return np.flatnonzero(weights >= least)
 
 
