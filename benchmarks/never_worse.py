@@ -26,6 +26,7 @@ from klarsicht.burst.spool import Window
 from klarsicht.numerics.noise import GAINS, NoiseLevel
 
 BLOCK, LEAST, PROMISE = 32, 1.02, 0.999
+CODE = 1 / 65535  # of the files: a smaller error is none
 Light = npt.NDArray[np.float32]
 
 
@@ -140,7 +141,7 @@ def blocks(values: Light) -> Light:
 
 def row(name: str, found: list[Errors]) -> str:
     result, reference, path = (np.stack([getattr(e, key) for e in found]) for key in ("result", "reference", "path"))
-    ratio = result / np.maximum(reference, 1e-12)
+    ratio = np.maximum(result, CODE**2) / np.maximum(reference, CODE**2)
     gained = np.mean([10 * np.log10(e.reference.mean() / e.result.mean()) for e in found])
     parts = [part(ratio[where]) for where in (~path, path)]
     return f"| {name} | {' | '.join(parts)} | {gained:+.2f} | {np.mean([e.trusted for e in found]):.0%} |"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import binom, chi2
 
 from klarsicht.burst import trust
 from klarsicht.burst.trust import Limits
@@ -69,6 +69,37 @@ def test_a_saturated_light_is_kept_and_not_doubted(truth):
     assert verdict.shares[0].min() > 0.99
     mixed = verdict.mixed([mean], reference)
     assert (mixed[:, 104:136, 104:136] == 1).all()
+
+
+@pytest.mark.parametrize(("n", "p"), [(64, 0.01), (64, 0.3), (1024, 0.05), (1024, 0.5)])
+@pytest.mark.parametrize("rate", [1e-2, 1e-6])
+def test_clipped_pixels_exceed_the_bound_no_more_often_than_said(n, p, rate):
+    """Against the binomial distribution itself; and not a bound that nothing reaches."""
+    bound = float(trust.bernstein_bound(torch.tensor(n * p * (1 - p)), rate))
+    assert binom.sf(np.floor(n * p + bound), n, p) <= rate
+    assert binom.isf(rate, n, p) - n * p > 0.4 * bound
+
+
+def test_light_below_white_is_doubted_where_all_is_white(truth):
+    """A light far above white: the residual there is cut off and says nothing, the number of white pixels does."""
+    bright, limits = truth.copy(), Limits(high=1 - 1e-6)
+    there = (slice(None), slice(96, 160), slice(96, 160))
+    bright[there] = 3
+    reference, estimate = np.minimum(noisy(bright, 5), 1), np.minimum(bright, 1)
+    assert not trust.doubtful(reference, estimate, [LEVEL] * 3, limits).any()
+    estimate[there] = 1 - LEVEL.deviation(np.float32(1))
+    doubt = trust.doubtful(reference, estimate, [LEVEL] * 3, limits)
+    assert doubt[100:156, 100:156].all() and not doubt[:64].any()
+
+
+@pytest.mark.parametrize("light", [0.93, 0.98, 1.0, 1.05])
+def test_the_mean_of_clipped_frames_is_hardly_doubted(truth, light):
+    """It lacks what was cut off, four tenths of a deviation at the limit, and is still the better picture."""
+    flat, limits = np.full_like(truth, light), Limits(high=1 - 1e-6)
+    frames = [np.minimum(noisy(flat, seed), 1) for seed in range(8)]
+    mean = np.mean(frames, 0).astype(np.float32)
+    assert np.square(mean - min(light, 1)).mean() <= np.square(frames[0] - min(light, 1)).mean()
+    assert trust.doubtful(frames[0], mean, [LEVEL] * 3, limits).mean() < 0.05
 
 
 def test_the_next_best_is_taken_and_only_made_where_wanted(truth):

@@ -2,8 +2,9 @@
 
 If an estimate E is right, X_1 - E has hardly more than the variance of the noise of X_1. That is tested in overlapping
 windows of three sizes, by the mean square of the normalised residual (chi-squared) and by its mean (normal), each with
-a stated rate of false alarms; where a window fails, everything in it is taken from the next best estimate, and where
-all of them fail, from the reference itself. Tests of single pixels would throw good results away.
+a stated rate of false alarms, and near white, where residuals are cut off, by how many pixels are clipped; where a
+window fails, everything in it is taken from the next best estimate, and where all of them fail, from the reference
+itself. Tests of single pixels would throw good results away.
 
 Nothing here knows where a window lies in the picture but that windows begin at multiples of their step: a tile with its
 margin gives what the whole gives. Axes: C channels, H W pixels.
@@ -33,6 +34,8 @@ LEAVE = 1.15  # times the noise of X_1, in X_1 - E: estimates may use little of 
 FADE = 8  # pixels over which a fallback fades in
 MARGIN = max(WINDOWS) + FADE + 3  # pixels around a tile that decide about its own
 NEAR = 3  # deviations of noise from where a frame is clipped
+AT_LIMIT = 0.1  # deviations: an estimate so near to where frames are clipped is there
+CUT = 0.5  # deviations: what clipped frames' mean may lack; at the limit it lacks .4
 SURROUNDED = 5  # side of the window in which saturated pixels are counted
 
 
@@ -55,7 +58,10 @@ def doubtful(
     H, W = reference.shape[1:]
     fails = torch.zeros(H, W, dtype=torch.bool)
     for side in WINDOWS:
-        fails |= spread(failing(r, variance, counted, side), side, (H, W))
+        windows = failing(r, variance, counted, side)
+        if np.isfinite(limits.high):
+            windows |= miscounted(torch.from_numpy(reference), torch.from_numpy(estimate), variance, limits.high, side)
+        fails |= spread(windows, side, (H, W))
     return fails.numpy()
 
 
@@ -85,6 +91,26 @@ def failing(r: Tensor, variance: Tensor, counted: Tensor, side: int) -> Tensor:
     shifted = (z.abs() > norm.isf(FALSE_ALARMS / 2 / len(r))).any(0)
     fails: Tensor = loud | shifted
     return fails
+
+
+def miscounted(X: Tensor, E: Tensor, variance: Tensor, high: float, side: int) -> Tensor:
+    """(Y, X): the windows, a half side apart, in which more or fewer pixels are clipped than the estimate, give or take
+    CUT deviations, lets expect: no light below the limit goes with a window that is all white."""
+    below = (high - E) / variance.sqrt()
+    told, clipped = below > AT_LIMIT, (high <= X).float()
+    fails = torch.zeros(1, dtype=torch.bool)
+    for sign in (1, -1):
+        p = torch.special.ndtr(sign * CUT - below)
+        more, spread_of = (_sums(torch.where(told, x, 0.0), side) for x in (sign * (clipped - p), p * (1 - p)))
+        fails = fails | (more > bernstein_bound(spread_of, FALSE_ALARMS / (2 * len(X)))).any(0)
+    return fails
+
+
+def bernstein_bound(variance: Tensor, rate: float) -> Tensor:
+    """What a sum of independent trials of that variance in all exceeds its mean by, at most so often (Bernstein)."""
+    L = float(-np.log(rate))
+    bound: Tensor = L / 3 + (L**2 / 9 + 2 * L * variance).sqrt()
+    return bound
 
 
 def chi_squared_bound(n: Tensor) -> Tensor:
