@@ -197,7 +197,7 @@ def observer(size: tuple[int, int], maps: Spool | None) -> merging.Observer:
     return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
 
 
-SAFETY = 0.9  # of the memory allowed: allocators keep some
+SAFETY = 0.7  # of the memory allowed: allocators keep some, and compilers and libraries take theirs on the first tile
 
 
 def bytes_a_pixel(inner: Filter, channels: int, frames: int) -> float:
