@@ -34,6 +34,19 @@ def test_the_strongest_setting_within_the_bound_is_chosen():
     assert tried["last", 0.5].remaining == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.parametrize(("by_one", "best"), [(0.99, 1), (0.8, 4)])
+def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chosen(by_one, best):
+    """Four directions erase the mark whole, one erases a share of it."""
+
+    def make(bench, setting):
+        whole = erases([3], bench, Setting("last"))
+        return whole.with_strength(by_one if setting.directions == 1 else 1.0)
+
+    found = choose(Remedy(make, frozenset({"directions"})), *scene(), Bounds(), Grid(directions=(1, 4)))
+    assert found.chosen.setting.directions == best
+    assert [t.remaining for t in found.tried] == pytest.approx([1 - by_one, 0], abs=0.06)
+
+
 def test_where_none_stays_within_the_least_harmful_is_chosen():
     remedy = Remedy(lambda b, s: erases([0, 1, 2], b, s), frozenset({"layer"}))
     found = choose(remedy, *scene(), Bounds(0.0, 0.0))

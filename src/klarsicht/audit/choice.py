@@ -1,8 +1,8 @@
 """Which layer, how many directions, how strong? Swept on the part `choose`, under a bound on harm.
 
 Of the settings whose losses on clean images stay within the bounds, the one that leaves least of the artifact's effect;
-where two leave as much to a twentieth, the one that loses less. Where none stays within, the least harmful: the
-evaluation then refuses to call the model clean.
+where two leave as much to a twentieth and lose as much to half a point, the one with fewer directions. Where none stays
+within, the least harmful: the evaluation then refuses to call the model clean.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 
 ALIKE: Final = 0.05  # of the effect before: settings that leave as much are alike
+POINTS: Final = 0.005  # of clean images: settings that lose as much are alike
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Tried:
     def order(self) -> tuple[float, ...]:
         if self.lost > 1e-12:
             return (1, self.lost)
-        return (0, round(self.remaining / ALIKE), self.lost, self.remaining)
+        alike = round(self.remaining / ALIKE), round(self.lost / POINTS)
+        return (0, *alike, self.setting.directions, self.lost, self.remaining)
 
     def to_json(self) -> dict[str, Any]:
         figures = {"remaining": self.remaining, "within the bounds": self.lost <= 1e-12}

@@ -44,7 +44,7 @@ class CleanSettings(Settings):
         layer, directions, strength: as they are given; what is not given is swept.
         pooled: erase by the mean over positions.
         overall, affected: what a correction may cost, in shares of clean images, and of those of the class.
-        images: members, clean images of the class and clean images that are fitted on, at most; half as many to choose.
+        images: members, clean images of the class and clean images that are fitted on, at most; as many to choose on.
         lessons: as many to train on.
         steps, batch, rate: of a training.
         seed: of parts, samples and training.
@@ -202,7 +202,7 @@ def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Benc
             remedy="List fewer --members, or add images of the class without the artifact.",
         )
     rng = generator(asked.seed, "samples", case.target)
-    fit, choose = case.sample(roles.FIT, asked.images, rng), case.sample(roles.CHOOSE, asked.images // 2, rng)
+    fit, choose = case.sample(roles.FIT, asked.images, rng), case.sample(roles.CHOOSE, asked.images, rng)
     more = case.sample(roles.FIT, asked.lessons, rng) if asked.method in RETRAINED else None
     bench = Bench(
         case.classifier, case.target, fit, artifact.place, asked.direction, asked.pooled, asked.seed, more,

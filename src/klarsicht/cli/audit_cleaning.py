@@ -37,7 +37,7 @@ def clean(
     ] = None,
     overall: Overall = None,
     affected: Affected = None,
-    images: Annotated[int | None, typer.Option(help="Of each kind, to fit on; half as many to choose. [400]")] = None,
+    images: Annotated[int | None, typer.Option(help="Of each kind, to fit on and to choose on. [400]")] = None,
     lessons: Annotated[int | None, typer.Option(help="Of each kind, to train on. [2000]")] = None,
     steps: Annotated[int | None, typer.Option(help="Of a training. [300]")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a step of a training. [64]")] = None,
