@@ -58,10 +58,15 @@ def test_two_checkpoints_of_one_preset_are_told_apart(tmp_path):
 
 
 def test_a_network_for_other_frames_is_refused(tmp_path):
-    path = checkpoint(tmp_path / "colour.safetensors", colour="rgb")
-    with pytest.raises(ModelError, match=r"colour.safetensors; got one for rgb frames; the set has grey"):
+    path = checkpoint(tmp_path / "colour.safetensors", colour="mosaic")
+    with pytest.raises(ModelError, match=r"colour.safetensors; got one for mosaic frames; the set has grey"):
         contest.networks([path], "grey-moving")
-    assert "mkpn" in contest.networks([path], "rgb-moving")
+    assert "mkpn" in contest.networks([path], "mosaic-moving")
+
+
+def test_a_network_for_colours_takes_part_on_grey_frames(tmp_path):
+    path = checkpoint(tmp_path / "colour.safetensors", colour="rgb")
+    assert "mkpn" in contest.networks([path], "rgb-moving") and "mkpn" in contest.networks([path], "grey-still")
 
 
 def test_what_is_no_network_is_refused(tmp_path):

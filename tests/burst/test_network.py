@@ -248,6 +248,21 @@ def test_names_and_shapes_that_do_not_fit_are_told():
     with pytest.raises(UsageError, match="1 to 8 frames"):
         small("swift")(torch.zeros(1, 9, 1, 32, 32), READ[:1], SHOT[:1])
     with pytest.raises(UsageError, match="rgb"):
-        small("swift", "rgb")(burst(), READ, SHOT)
+        small("swift", "rgb")(burst("mosaic"), READ, SHOT)
     with pytest.raises(UsageError, match="no kernels"):
         small("direct").kernels(burst(), READ, SHOT)
+
+
+@pytest.mark.parametrize("preset", ["swift", "kpn"])
+def test_a_network_for_colours_sees_a_grey_frame_as_three_equal_channels(preset):
+    network, frames = random_head(small(preset, "rgb")), burst("grey")
+    with torch.no_grad():
+        grey = network(frames, READ, SHOT).merged
+        three = network(frames.expand(-1, -1, 3, -1, -1), READ, SHOT).merged
+    assert grey.shape == (2, 1, 32, 32)
+    assert torch.allclose(three, grey.expand(-1, 3, -1, -1), atol=1e-6)
+
+
+def test_a_picture_that_is_predicted_itself_has_the_channels_it_was_made_with():
+    with pytest.raises(UsageError, match="takes"):
+        small("direct", "rgb")(burst("grey"), READ, SHOT)

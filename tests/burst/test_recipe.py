@@ -1,6 +1,7 @@
 """Training end to end on small pictures: it learns, it resumes to the byte, and it refuses what is another run."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -91,6 +92,25 @@ def test_other_presets_and_colours_go_the_same_way(preset, colour, photographs, 
             large.save(file)
     out = train(settings, photographs, tmp_path / "net.safetensors")
     assert load(out, preset).settings.colour == colour
+
+
+def test_a_network_for_colours_is_taught_on_grey_frames_too(photographs, tmp_path):
+    settings = SMALL.merged(colour="rgb", grey_too=True, size=32)
+    supply = Lesson.from_folder(photographs, settings).task(settings, tmp_path / "net.safetensors").supply
+    drawn = [supply.drawn(index, 0) for index in range(12)]
+    assert {batch.truth.shape[1] for batch in drawn} == {1, 3}
+    with pytest.raises(UsageError, match="grey_too"):
+        TrainSettings(grey_too=True)
+
+
+def test_a_training_may_start_from_another_and_its_card_says_which(photographs, tmp_path):
+    first = train(SMALL.merged(steps=3), photographs, tmp_path / "first.safetensors")
+    second = train(SMALL.merged(steps=1, rate=1e-9, start=str(first)), photographs, tmp_path / "second.safetensors")
+    for name, weight in load(first).state_dict().items():
+        assert torch.allclose(load(second).state_dict()[name], weight, atol=1e-6)
+    card = read_card(second).training
+    assert card["start"] == sha256(first.read_bytes()).hexdigest()
+    assert str(tmp_path) not in json.dumps(card)
 
 
 def test_another_training_in_the_same_place_is_refused(photographs, tmp_path):

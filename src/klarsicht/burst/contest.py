@@ -108,7 +108,7 @@ def colour_of(name: str) -> str:
 
 def _fitting(path: Path, colour: str) -> Network:
     network = load(path)
-    if network.settings.colour != colour:
+    if colour not in network.served:
         got, rule = f"one for {network.settings.colour} frames", f"the set has {colour} frames"
         raise ModelError(f"the network {path.name}", got=got, rule=rule, remedy="Choose another --set.")
     return network

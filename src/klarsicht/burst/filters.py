@@ -146,7 +146,7 @@ def picture(kernels: Kernels) -> Planes:
 
 def check_colour(network: Network, colour: str) -> None:
     """Raises UsageError where the network is for other frames."""
-    if network.settings.colour not in (colour, "grey"):
+    if colour not in network.served and network.settings.colour != "grey":
         rule = f"a network for {network.settings.colour} frames cannot filter {colour} ones"
         remedy = f"Train one with --colour {colour}, or leave --checkpoint out."
         raise UsageError("network", got=f"{colour} frames ({COLOURS[colour]} channels)", rule=rule, remedy=remedy)

@@ -30,6 +30,9 @@ from klarsicht.numerics.windows.spec import KernelSpec
 COLOURS = {"grey": 1, "rgb": 3, "mosaic": 4}
 """Channels of a frame; those of one frame share their kernels."""
 
+SERVED = {"grey": ("grey",), "rgb": ("rgb", "grey"), "mosaic": ("mosaic",)}
+"""The frames that a network takes, by its colour: grey ones are seen as three equal channels."""
+
 CONVOLUTIONS = 3  # in a level
 LEAST_SHOT = 1e-6  # variance coefficient: below it, the stabilising transform is a straight line
 
@@ -219,6 +222,12 @@ class Network(nn.Module):
         self.body = UNet(inputs, encoder, (*middle, last), preset.level)
         self.head = preset.head(Shape(last, encoder[-1], frames, channels, settings.width), preset.spec)
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Colours of the frames that it takes. A picture that is predicted itself has the channels it was made with."""
+        colour = self.settings.colour
+        return SERVED[colour] if issubclass(self.preset.head, KernelHead | BasisHead) else (colour,)
+
     def forward(
         self, frames: Tensor, read: Tensor, shot: Tensor, valid: Given = None, agreement: Given = None
     ) -> Filtered:
@@ -235,6 +244,7 @@ class Network(nn.Module):
         B, _, _, H, W = given.frames.shape
         seen = given.with_mean() if self.preset.mean_frame else given
         planes, noise = self.preset.sight(seen, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot)))
+        planes, noise = (x.expand(*x.shape[:-3], COLOURS[self.settings.colour], H, W) for x in (planes, noise))
         known = torch.cat([noise, given.trust[:, :, 0].expand(-1, -1, H, W)], 1)
         planes, known = (padded(x, self.preset.stride) for x in (planes.flatten(1, 2), known))
         x = torch.cat([pixel_unshuffle(planes, self.preset.entry), avg_pool2d(known, self.preset.entry)], 1)
@@ -243,9 +253,10 @@ class Network(nn.Module):
 
     def _filled(self, frames: Tensor, valid: Given, agreement: Given) -> Seen:
         """With zero frames that are not valid until there are N."""
-        channels, most = COLOURS[self.settings.colour], self.settings.frames
-        if frames.ndim != 5 or frames.shape[2] != channels or not 1 <= frames.shape[1] <= most:
-            rule = f"this network ({self.settings.colour}) takes (B, N, {channels}, H, W) with 1 to {most} frames"
+        channels, most = [COLOURS[colour] for colour in self.served], self.settings.frames
+        if frames.ndim != 5 or frames.shape[2] not in channels or not 1 <= frames.shape[1] <= most:
+            planes = " or ".join(map(str, channels))
+            rule = f"this network ({self.settings.colour}) takes (B, N, {planes}, H, W) with 1 to {most} frames"
             raise UsageError("frames", got=tuple(frames.shape), rule=rule)
         weight = frames.new_ones(frames.shape[:2]) if valid is None else valid.to(frames.dtype)
         trust = weight[:, :, None, None, None] * (1 if agreement is None else agreement[:, :, None])

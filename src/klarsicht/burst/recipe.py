@@ -13,21 +13,21 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, cast
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from klarsicht.burst import album, checkpoints
+from klarsicht.burst import album, checkpoints, warm_start
 from klarsicht.burst.examples import examples, sheet, show
 from klarsicht.burst.motion import MOTIONS
 from klarsicht.burst.network import Network, NetworkSettings, among, build
 from klarsicht.burst.objectives import Annealing, total_loss
 from klarsicht.burst.scenes import Geometry, Light, scenes
 from klarsicht.burst.supply import TURNS, Aligned, Supply, typical, variety
-from klarsicht.burst.synthesis import KINDS, NOISES, Recipe, SyntheticBurst
+from klarsicht.burst.synthesis import GREYED, KINDS, NOISES, Recipe, SyntheticBurst
 from klarsicht.ground import fit, processors
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
@@ -43,7 +43,8 @@ class TrainSettings(NetworkSettings):
 
     noise, motion, size, scale: of the bursts (synthesis.NOISES, motion.MOTIONS; side of a frame; pixels of the
     photograph to one of its). batch, rate, steps, uses: of the training; uses: steps that a batch serves. minutes:
-    instead of steps, which are then settled by the clock at the start. every: steps between checkpoints.
+    instead of steps, which are then settled by the clock at the start. every: steps between checkpoints. start: a
+    network's file to begin with. grey_too: of a network for rgb, every other batch is grey.
     """
 
     noise: str = "kpn"
@@ -57,11 +58,15 @@ class TrainSettings(NetworkSettings):
     uses: int = Field(default=2, ge=1)
     every: int = Field(default=500, ge=1)
     seed: int = Field(default=0, ge=0)
+    start: str | None = None
+    grey_too: bool = False
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps is not None and self.minutes is not None:
             raise UsageError("length of the training", got="steps and minutes", rule="give one of them")
+        if self.grey_too and self.colour != "rgb":
+            raise UsageError("grey_too", got=f"colour {self.colour}", rule="it is for networks that see rgb")
         return self
 
     @field_validator("noise")
@@ -90,6 +95,12 @@ class TrainSettings(NetworkSettings):
             fewest=self.frames,
             orientations=TURNS,
         )
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """One of them is drawn for each batch."""
+        kinds = (KINDS[self.colour], GREYED) if self.grey_too else (KINDS[self.colour],)
+        return tuple(r for kind in kinds for r in variety(replace(self.recipe, kind=kind), self.motion))
 
     @property
     def plan(self) -> fit.Plan:
@@ -144,7 +155,7 @@ class Lesson:
         """
         shelf = album.folder(folder, settings.recipe.geometry)
         library = scenes(shelf.photographs, settings.recipe.kind.light)
-        hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in shelf.names}
+        hashes = {name: sha256(folder / name) for name in shelf.names}
         middle = len(library) // 2
         if len(library) < SPARED:
             return cls(library, library, hashes)
@@ -152,11 +163,18 @@ class Lesson:
 
     def task(self, settings: TrainSettings, out: Path) -> Denoising:
         turns = 1 if settings.colour == "mosaic" else TURNS  # planes, turned, would be those of another filter
-        recipes = variety(settings.recipe, settings.motion)
-        supply = Supply(self.taught, recipes, settings.batch, settings.seed, settings.uses, turns)
-        training = {"settings": settings.model_dump(mode="json"), "photographs": dict(self.hashes)}
+        supply = Supply(self.taught, settings.recipes, settings.batch, settings.seed, settings.uses, turns)
+        training = {
+            "settings": settings.model_dump(mode="json", exclude={"start"}),
+            "photographs": dict(self.hashes),
+            "start": settings.start and sha256(Path(settings.start)),
+        }
         shown = examples(self.spared, settings.recipe, settings.seed)
         return Denoising(supply, Annealing(settings.plan.steps), shown, out, training)
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def train(settings: TrainSettings, photographs: Path, out: Path, threads: int = 1) -> Path:
@@ -167,7 +185,7 @@ def train(settings: TrainSettings, photographs: Path, out: Path, threads: int = 
     Raises:
         UsageError: an unknown name, or a file that does not end in .safetensors.
         CorpusError, ImageError: the photographs.
-        ModelError: the loss is not finite; the last network stays.
+        ModelError: the loss is not finite, and the last network stays; or `start` holds no network that fits.
         RunMismatch, RunLocked, StoreError, DiskFull: the run folder.
     """
     if out.suffix != ".safetensors":
@@ -176,6 +194,8 @@ def train(settings: TrainSettings, photographs: Path, out: Path, threads: int = 
     workers = max(1, (os.cpu_count() or 1) - threads)
     with processors.threads(threads):
         network = build(settings.network, integer(settings.seed, "init"))
+        if settings.start is not None:
+            warm_start.begin(network, Path(settings.start))
         steps = settings.steps or earlier_steps(out) or affordable(network, lesson, settings, workers)
         settled = settings.model_copy(update={"steps": steps, "minutes": None})
         remember(settled, lesson, run_folder(out))

@@ -50,11 +50,19 @@ def plain(rng: np.random.Generator) -> View:
     return lambda frames: frames
 
 
+def greyed(frames: Light) -> Light:
+    """The mean of R, G and B, (N, 3, H, W) to (N, 1, H, W); means over pixels and over channels commute."""
+    mean: Light = frames.mean(-3, keepdims=True)
+    return mean
+
+
 KINDS = {
     "grey": Kind(grey_light, plain),
     "rgb": Kind(rgb_light, plain),
     "mosaic": Kind(untoned_light, lambda rng: draw_camera(rng).expose),
 }
+GREYED = Kind(rgb_light, lambda rng: greyed)
+"""Grey frames of scenes that are kept in colour."""
 
 
 def kpn_noise(rng: np.random.Generator) -> NoiseLevel:
@@ -67,7 +75,12 @@ def wide_noise(rng: np.random.Generator) -> NoiseLevel:
     return NoiseLevel(read=10 ** rng.uniform(-3, -1), shot=10 ** (2 * rng.uniform(-2, -0.7)))
 
 
-NOISES: dict[str, DrawNoise] = {"kpn": kpn_noise, "wide": wide_noise, "camera": camera_noise}
+def raw_noise(rng: np.random.Generator) -> NoiseLevel:
+    """As cameras have it, or of the wide range: each half of the time."""
+    return (camera_noise if rng.random() < 0.5 else wide_noise)(rng)
+
+
+NOISES: dict[str, DrawNoise] = {"kpn": kpn_noise, "wide": wide_noise, "camera": camera_noise, "raw": raw_noise}
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="As many steps as fit, timed once at the start.")] = None,
     width: Annotated[float | None, typer.Option(help="Share of the preset's channels. [1]")] = None,
     colour: Annotated[str | None, typer.Option(help="grey, rgb or mosaic. [grey]")] = None,
-    noise: Annotated[str | None, typer.Option(help="kpn, wide or camera. [kpn]")] = None,
+    noise: Annotated[str | None, typer.Option(help="kpn, wide, camera or raw. [kpn]")] = None,
     batch: Annotated[int | None, typer.Option(help="Bursts in a step. [4]")] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate. [0.0004]")] = None,
+    start: Annotated[Path | None, typer.Option(help="A network's file to begin with.")] = None,
     seed: Seed = None,
     threads: Annotated[int, typer.Option(help="Threads of the network; others make bursts.", min=1)] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
@@ -48,6 +49,7 @@ def train(
         "noise": noise,
         "batch": batch,
         "rate": rate,
+        "start": start and str(start),
         "seed": seed,
     }
     recipe.train(recipe.TrainSettings.read(settings, given), photos, out, threads=threads)
