@@ -122,6 +122,15 @@ def test_numbers_and_nulls_in_parquet(folder):
     assert (corpus.labels, corpus.sources, corpus.splits) == (("3", "4"), ("", "x"), ())
 
 
+def test_weights_are_numbers_and_follow_their_rows(folder):
+    columns = ("path", "label", "source", "split", "weight")
+    lines = [("b/2.png", "x", "", "", "0.5"), ("b/1.jpg", "x", "", "", ""), ("a/z.bmp", "y", "", "", "3")]
+    corpus = corpora.open(manifest(folder, lines, header=columns))
+    assert corpus.weights == (0.5, 1, 3)
+    assert corpus[[2, 0]].weights == (3, 0.5)
+    assert corpora.open(folder).weights == ()
+
+
 def test_missing_files_are_counted_and_three_are_named(folder):
     lines = [("b/2.png", "x"), *[(f"gone/{i}.png", "x") for i in range(5)]]
     with pytest.raises(CorpusError, match="5 of 6") as caught:
@@ -137,6 +146,9 @@ def test_missing_files_are_counted_and_three_are_named(folder):
         ("path,label\nb/2.png,\n", "has no label; got line 2"),
         ("path,label\nb/2.png,x\nb/2.png,y\n", "listed twice; got 2 x b/2.png"),
         ("path,label\n", "no images"),
+        ("path,label,weight\nb/2.png,x,-1\n", "a weight is no number above 0; got '-1' in line 2"),
+        ("path,label,weight\nb/2.png,x,nan\n", "a weight is no number"),
+        ("path,label,weight\nb/2.png,x,heavy\n", "a weight is no number"),
         ("", "cannot be read"),
         ("path,label\nb/2.png,x,1,2\n", "cannot be read"),
         ("path,label\n\xff,x\n", "cannot be read"),

@@ -2,14 +2,20 @@
 
 import csv
 import hashlib
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from tests.audit.conftest import SIDE, network, write_corpus
 
-from klarsicht.audit import corpora, mending, models, pipeline, treatment
+from klarsicht.audit import corpora, masks, mending, models, pipeline, treatment
+from klarsicht.audit.cleaning_record import MANIFEST
 from klarsicht.audit.corpus_cleaning import clean_corpus, clean_data
 from klarsicht.audit.places import Place
 from klarsicht.audit.settings import AuditSettings
@@ -51,7 +57,7 @@ def carries(corpus):
         (mending.named("weigh", weight=0.25), {"a": 12, "b": 12, "c": 12}, {"1": 32, "0.25": 4}),
         (mending.named("move", label="tag"), {"a": 12, "b": 8, "c": 12, "tag": 4}, {"1": 36}),
         (mending.named("quarantine"), {"a": 12, "b": 8, "c": 12}, {"1": 32}),
-        (mending.inpaint(PLACE), {"a": 12, "b": 12, "c": 12}, {"1": 36}),
+        (mending.inpaint(masks.of(PLACE)), {"a": 12, "b": 12, "c": 12}, {"1": 36}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -70,7 +76,7 @@ def test_the_new_manifest_opens_and_the_old_files_stay(corpus, carries, tmp_path
 
 
 def test_the_record_is_the_corpus_as_it_was(corpus, carries, tmp_path):
-    clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    clean_corpus(corpus, carries, mending.inpaint(masks.of(PLACE)), tmp_path / "out")
     old = corpora.open(tmp_path / "out" / "record.csv")
     assert (resolved(old.paths), old.labels) == (resolved(corpus.paths), corpus.labels)
     with (tmp_path / "out" / "record.csv").open(newline="") as file:
@@ -80,7 +86,7 @@ def test_the_record_is_the_corpus_as_it_was(corpus, carries, tmp_path):
 
 
 def test_inpainting_touches_the_mask_alone(corpus, carries, tmp_path):
-    found = clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    found = clean_corpus(corpus, carries, mending.inpaint(masks.of(PLACE)), tmp_path / "out")
     old = {line.new_path: line.path for line in found.lines if line.action == "inpaint"}
     assert len(old) == 4
     for new, path in old.items():
@@ -97,8 +103,29 @@ def test_inpainting_gives_a_plane_back_exactly():
     for whole in (plane, np.stack([plane, plane[::-1], plane.T], 2)):
         spoilt = whole.copy()
         spoilt[mask] = 255
-        found = mending.inpaint(place).repair(Image.fromarray(spoilt))
+        found = mending.inpaint(masks.of(place)).repair(Image.fromarray(spoilt), 0)
         np.testing.assert_array_equal(np.asarray(found), whole)
+
+
+def test_parquet_tables_say_what_csv_tables_say(corpus, carries, tmp_path):
+    asked = mending.named("quarantine")
+    for kind in ("csv", "parquet"):
+        clean_corpus(corpus, carries, asked, tmp_path / kind, tables=kind)
+    for name, n in (("manifest", 32), ("record", 36), ("quarantine", 4)):
+        one, other = (corpora.open(tmp_path / kind / f"{name}.{kind}") for kind in ("csv", "parquet"))
+        assert len(one) == n
+        assert one.labels == other.labels
+        assert [path.replace("/csv/", "/parquet/") for path in one.paths] == list(other.paths)
+        assert one.weights == other.weights
+    with pytest.raises(UsageError, match="kind of table"):
+        clean_corpus(corpus, carries, asked, tmp_path / "xml", tables="xml")
+    nothing = clean_corpus(corpus, np.ones(36, bool), mending.named("drop"), tmp_path / "none", tables="parquet")
+    assert parquet.read_table(nothing.manifest).column_names == list(MANIFEST)
+
+
+def test_the_new_weights_are_those_of_the_corpus_that_is_read(corpus, carries, tmp_path):
+    found = clean_corpus(corpus, carries, mending.named("weigh", weight=0.25), tmp_path / "out", tables="parquet")
+    np.testing.assert_array_equal(corpora.open(found.manifest).weights, np.where(carries, 0.25, 1))
 
 
 def test_quarantine_holds_copies_and_is_a_corpus(corpus, carries, tmp_path):
@@ -125,13 +152,13 @@ def test_a_callable_gets_each_carrier_and_its_picture_is_written(corpus, carries
 
 def test_a_dry_run_says_the_same_and_writes_nothing(corpus, carries, tmp_path):
     (tmp_path / "out").mkdir()
-    said = clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out", dry_run=True)
+    said = clean_corpus(corpus, carries, mending.inpaint(masks.of(PLACE)), tmp_path / "out", dry_run=True)
     assert list((tmp_path / "out").iterdir()) == []
-    assert said == clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    assert said == clean_corpus(corpus, carries, mending.inpaint(masks.of(PLACE)), tmp_path / "out")
 
 
 def test_after_a_kill_what_is_done_is_kept(corpus, carries, tmp_path):
-    out, asked = tmp_path / "out", mending.inpaint(PLACE)
+    out, asked = tmp_path / "out", mending.inpaint(masks.of(PLACE))
     clean_corpus(corpus, carries, asked, out)
     whole = hashes(out)
     images = sorted((out / "images").iterdir())
@@ -142,6 +169,41 @@ def test_after_a_kill_what_is_done_is_kept(corpus, carries, tmp_path):
     clean_corpus(corpus, carries, asked, out)
     assert hashes(out) == whole
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from klarsicht.audit import corpora, mending
+from klarsicht.audit.corpus_cleaning import clean_corpus
+
+def dark(picture):
+    time.sleep(0.05)
+    return picture.point(lambda value: value // 2)
+
+corpus = corpora.open(sys.argv[1])
+clean_corpus(corpus, np.ones(len(corpus), bool), mending.passed(dark, "half as bright"), Path(sys.argv[2]))
+"""
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(corpus, tmp_path):
+    """SIGKILL, twice, while images are written; what follows is what an undisturbed run writes."""
+    asked = mending.passed(lambda picture: picture.point(lambda value: value // 2), "half as bright")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    clean_corpus(corpus, np.ones(36, bool), asked, whole)
+    for done in (1, 24):
+        command = [sys.executable, "-c", SLOW, tmp_path / "data", out]
+        child = subprocess.Popen(command)
+        while child.poll() is None and len(list(out.glob("images/[0-9]*.png"))) < done:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        assert not (out / "manifest.csv").exists()
+    assert 24 <= len(list(out.glob("images/[0-9]*.png"))) < 36
+    clean_corpus(corpus, np.ones(36, bool), asked, out)
+    told = [{str(file.relative_to(place)): value for file, value in hashes(place).items()} for place in (whole, out)]
+    assert told[0] == told[1]
 
 
 def test_a_folder_of_something_else_is_refused(corpus, carries, tmp_path):
@@ -164,7 +226,7 @@ def test_a_corrupt_image_is_named_counted_and_skipped(corpus, carries, tmp_path)
     spoilt = [int(np.flatnonzero(carries)[0]), int(np.flatnonzero(~carries)[0])]
     for row in spoilt:
         Path(corpus.paths[row]).write_bytes(b"no image")
-    found = clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+    found = clean_corpus(corpus, carries, mending.inpaint(masks.of(PLACE)), tmp_path / "out")
     assert found.counts == {"keep": 31, "inpaint": 3, "skip": 2}
     assert {path for path, _ in found.skipped} == {found.lines[row].path for row in spoilt}
     assert all("cannot decode" in why for _, why in found.skipped)
@@ -176,7 +238,7 @@ def test_an_image_that_cannot_be_mended_is_named_and_the_others_are_kept(corpus,
     last = Path(corpus.paths[np.flatnonzero(carries)[-1]])
     Image.new("RGB", (5, 5)).save(last)
     with pytest.raises(InputError, match=f"{last.name}: a mask that does not fit"):
-        clean_corpus(corpus, carries, mending.inpaint(PLACE), tmp_path / "out")
+        clean_corpus(corpus, carries, mending.inpaint(masks.of(PLACE)), tmp_path / "out")
     assert len(list((tmp_path / "out" / "images").iterdir())) == 3
     assert not (tmp_path / "out" / "manifest.csv").exists()
 
@@ -196,11 +258,11 @@ def test_an_action_that_makes_no_sense_is_refused(asked, told):
         mending.named(**asked)
 
 
-def test_a_place_that_varies_is_not_inpainted():
+def test_a_place_that_varies_is_not_inpainted_where_relevance_does_not_say_how():
     two = Place(np.stack([CORNER, CORNER.T[::-1]]).astype(np.float32), np.ones((2, 3, SIDE, SIDE), np.float32))
     for place in (None, two):
         with pytest.raises(InputError, match="no mask"):
-            mending.inpaint(place)
+            masks.of(place)
 
 
 def test_a_run_is_cleaned_of_the_artifact_it_found(tmp_path):

@@ -7,10 +7,14 @@ from PIL import Image
 from torchvision import transforms
 
 from klarsicht.audit import models
-from klarsicht.audit.framing import on_file
+from klarsicht.audit.framing import frame
 from klarsicht.ground.errors import InputError
 
 STEPS = (transforms.ToTensor(), transforms.Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.2)))
+
+
+def on_file(classifier, mask, shape):
+    return frame(classifier, mask.shape, shape).on_file(mask)
 
 
 def of(*steps):

@@ -122,6 +122,17 @@ def test_batches_paste_on_all_classes_and_name_their_groups():
     assert torch.equal(again[0], images)
 
 
+def test_batches_are_drawn_by_weight():
+    """Images of weight 3 come three times as often as those of weight 1."""
+    first = np.arange(300) < 150
+    b = bench(batch=4000)
+    b = replace(b, fit=replace(b.fit, weight=np.where(first, 3.0, 1.0)))
+    images, *_ = Lesson(b, entropy).batch(0, 0)
+    heavy = {image.numpy().tobytes() for image in b.fit.images[:150]}
+    share = np.mean([image.numpy().tobytes() in heavy for image in images])
+    assert share == pytest.approx(0.75, abs=0.03)
+
+
 def test_a_steady_network_stays_in_evaluation():
     net = Steady(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout())).train()
     assert not any(m.training for m in net.modules())

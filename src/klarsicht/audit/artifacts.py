@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.audit import membership, places, roles, samples
+from klarsicht.audit import masks, membership, places, roles, samples
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.groups import Group
 from klarsicht.audit.membership import Membership
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.places import Place
-from klarsicht.audit.relevance import explain
 from klarsicht.audit.roles import FIT
 from klarsicht.audit.samples import Case
 from klarsicht.ground.disk import write_atomically
@@ -113,7 +112,7 @@ class Artifact:
         m = self.membership
         arrays = {"members": self.members, "part": self.part, "probability": m.probability}
         if self.place is not None:
-            arrays |= {"opacity": self.place.opacity, "colour": self.place.colour}
+            arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
         content, lines = BytesIO(), BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         parts = [roles.NAMES[part] for part in self.part]
@@ -134,7 +133,7 @@ def load(folder: Path) -> Artifact:
         facts = json.loads((folder / "artifact.json").read_bytes())
         with np.load(folder / "artifact.npz") as file:
             kept = dict(file)
-        place = Place(kept["opacity"], kept["colour"]) if "opacity" in kept else None
+        place = Place(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
         found = Membership(kept["probability"], **facts["detector"])
         return Artifact(facts["class"], facts["target"], facts["origin"], kept["members"], kept["part"], found, place)
     except (OSError, KeyError, ValueError, TypeError) as error:
@@ -177,17 +176,8 @@ def placed(audited: Audited, inside: Ints, outside: Ints, region: Bools | None) 
     member = np.isin(rows, inside)
     if not 0 < member.sum() < len(member):
         return None
-    maps = _maps(audited, rows, images)
+    maps = masks.relevance(audited.store, audited.classifier, audited.group.target, rows, images)
     return places.estimated(x[member], x[~member], maps[member], maps[~member], region)
-
-
-def _maps(audited: Audited, rows: Ints, images: list[torch.Tensor]) -> NDArray[np.floating[Any]]:
-    """Relevance as the run stored it; where it stored none, gradient x input for the class."""
-    if audited.store.has_array("maps"):
-        return np.asarray(audited.store.array("maps").oindex[rows.astype(np.intp)], np.float32)
-    target = torch.full((1,), audited.group.target)
-    found = [explain(audited.classifier, i[None], target, method="GradientTimesInput").maps for i in images]
-    return np.concatenate(found)
 
 
 def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL import Image
 
+T = TypeVar("T")
+
 ENDS = 64 * 1024  # bytes hashed at each end of a file
-REQUIRED, OPTIONAL = ("path", "label"), ("source", "split")
+REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight")
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
 
@@ -38,6 +41,7 @@ class Corpus:
         sources: N origins that images may share (a patient, a video, a photograph); "" where unknown, or empty.
         splits: N names such as train or test, or empty.
         left_out: (what, why) of files and folders that hold no image.
+        weights: N numbers above 0, how much an image counts where something is trained; or empty.
     """
 
     keys: tuple[str, ...]
@@ -46,6 +50,7 @@ class Corpus:
     sources: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -61,7 +66,7 @@ class Corpus:
         """The images of these rows, in this order."""
         chosen = range(len(self))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
         fields = {field: _some(getattr(self, field), chosen) for field in COLUMNS.values()}
-        return Corpus(left_out=self.left_out, **fields)
+        return Corpus(left_out=self.left_out, weights=_some(self.weights, chosen), **fields)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -143,7 +148,7 @@ class Corpus:
 
     @classmethod
     def from_manifest(cls, file: str | Path) -> Corpus:
-        """A CSV or parquet file with columns path, label and, if you like, source and split; one line an image.
+        """A CSV or parquet file with columns path, label and, if you like, source, split, weight; one line an image.
 
         Paths are relative to the manifest's own folder.
 
@@ -166,6 +171,7 @@ class Corpus:
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
+            weights=_weights(columns.get("weight", [])),
         )
 
 
@@ -192,7 +198,7 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Imag
             yield row, error
 
 
-def _some(values: Sequence[str], rows: Sequence[int]) -> tuple[str, ...]:
+def _some(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
     return tuple(values[i] for i in rows) if values else ()
 
 
@@ -273,7 +279,7 @@ def _columns(manifest: Path) -> dict[str, list[str]]:
         raise CorpusError(
             f"the manifest lacks the column {absent[0]}",
             got=f"columns {', '.join(table.column_names)}",
-            rule="path,label[,source,split]",
+            rule="path,label[,source,split,weight]",
         )
     return {name: _texts(table[name], name) for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
 
@@ -283,3 +289,18 @@ def _texts(column: Any, name: str) -> list[str]:
     if name in REQUIRED and "" in values:
         raise CorpusError(f"a line of the manifest has no {name}", got=f"line {values.index('') + 2}")
     return values
+
+
+def _weights(texts: list[str]) -> tuple[float, ...]:
+    """Numbers above 0; a blank is 1."""
+    return tuple(_weight(text, line) for line, text in enumerate(texts, start=2))
+
+
+def _weight(text: str, line: int) -> float:
+    try:
+        value = float(text or 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise CorpusError("a weight is no number above 0", got=f"{text!r} in line {line}", rule="blank stands for 1")
+    return value

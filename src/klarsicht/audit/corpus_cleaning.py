@@ -7,69 +7,42 @@
                           corpus as it was
     OUT/manifest.csv      the new corpus: path, label, source, split, weight; written last
 
+The tables are .parquet files where that is asked for.
+
 Each file is written as a whole, and one that is there is kept: run again after a kill, the work goes on.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit import artifacts, mending, packages
+from klarsicht.audit import artifacts, cleaning_record, masks, mending, packages, samples
 from klarsicht.audit.artifacts import CARRIES, Artifact
+from klarsicht.audit.cleaning_record import TABLES, Line
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.mending import Action
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.treatment import Patient
 from klarsicht.ground.disk import locked, sweep, write_atomically, writing
-from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError
+from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.images import decode, png_bytes
 from klarsicht.ground.progress import track
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
 
-MANIFEST: Final = ("path", "label", "source", "split", "weight")
 KEEP, SKIP = "keep", "skip"
-
-
-@dataclass(frozen=True)
-class Line:
-    """What is done to one image.
-
-    Attributes:
-        path, new_path: from OUT; new_path is "" where the new corpus lacks the image.
-        sha256: of the original file; "" where it cannot be read.
-        weight: in the new corpus; 0 where it lacks the image.
-        why: the reason why it was skipped.
-    """
-
-    path: str
-    label: str
-    source: str
-    split: str
-    sha256: str
-    action: str
-    new_path: str
-    new_label: str
-    weight: float
-    why: str = ""
-
-    @property
-    def stays(self) -> bool:
-        """In the new manifest."""
-        return self.weight > 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +55,7 @@ class CleanedCorpus:
 
     @property
     def manifest(self) -> Path:
-        return self.folder / "manifest.csv"
+        return self.folder / f"manifest.{self.facts['tables']}"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -102,7 +75,7 @@ class CleanedCorpus:
 def clean_data(
     run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | None = None,
     correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
-    members: Path | None = None, mask: Path | None = None, seed: int = 0, dry_run: bool = False,
+    members: Path | None = None, mask: Path | None = None, seed: int = 0, tables: str = "csv", dry_run: bool = False,
     data: str | None = None, classifier: Classifier | None = None,
 ) -> CleanedCorpus:  # fmt: skip
     """Cleans the corpus of a run of the artifact of a class.
@@ -113,6 +86,7 @@ def clean_data(
         correction: a folder of `audit clean` whose artifact is meant.
         above: an image whose probability is not below this is taken for a carrier, and so is every member.
         weight, label: see mending.named.
+        tables: see clean_corpus.
 
     Raises:
         UsageError: neither a class nor a correction, or both; as mending.named.
@@ -130,12 +104,19 @@ def clean_data(
     else:
         artifact, _ = patient.artifact(str(name), members=members, mask=mask, seed=seed)
     if isinstance(action, str):
-        action = mending.named(
-            action, weight=weight, label=label, place=artifact.place, classifier=patient.audit.classifier
-        )
+        maps = partial(_map, patient, artifact.target)
+        model = patient.audit.classifier
+        action = mending.named(action, weight=weight, label=label, place=artifact.place, maps=maps, classifier=model)
     carries = artifact.member | (artifact.membership.probability >= above)
     facts = {"class": artifact.name, "artifact": artifact.origin, "above": above}
-    return clean_corpus(patient.audit.corpus, carries, action, Path(out), facts=facts, dry_run=dry_run)
+    return clean_corpus(patient.audit.corpus, carries, action, Path(out), facts=facts, tables=tables, dry_run=dry_run)
+
+
+def _map(patient: Patient, target: int, row: int) -> Floats:
+    """Relevance (G, G) of an image for a class."""
+    audit, store, rows = patient.audit, patient.store, np.array([row])
+    images = [] if store.has_array("maps") else samples.read(audit.corpus, audit.classifier, rows)[0]
+    return np.asarray(masks.relevance(store, audit.classifier, target, rows, images)[0])
 
 
 def _recorded(patient: Patient, correction: Path) -> Artifact:
@@ -153,22 +134,27 @@ def _recorded(patient: Patient, correction: Path) -> Artifact:
 
 def clean_corpus(
     corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
-    dry_run: bool = False,
+    tables: str = "csv", dry_run: bool = False,
 ) -> CleanedCorpus:  # fmt: skip
     """Does something to the images that carry an artifact, and writes the corpus that results.
 
     Args:
         carries: (N,).
         facts: more to be told in cleaning.json.
+        tables: a name of cleaning_record.TABLES, what manifest and record are written as.
         dry_run: says what would be done; writes nothing.
 
     Raises:
+        UsageError: unknown tables.
         InputError: `out` holds something else, or an image cannot be mended.
         RunMismatch: `out` was begun for other images or another action.
         RunLocked: another process writes there.
     """
+    if tables not in TABLES:
+        raise unknown_name("kind of table", tables, TABLES)
     chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
-    told = (facts or {}) | action.to_json() | {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen}
+    whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
+    told = (facts or {}) | action.to_json() | whole
     if dry_run:
         return CleanedCorpus(out, told, _lines(corpus, carries, action, out, dry_run=True))
     text = json.dumps(told, indent=1)
@@ -180,7 +166,7 @@ def clean_corpus(
         write_atomically(out / "cleaning.json", text.encode())
         sweep(out)
         lines = _lines(corpus, carries, action, out, dry_run=False)
-        _write(out, lines)
+        cleaning_record.write(out, lines, tables)
     return CleanedCorpus(out, told, lines)
 
 
@@ -205,13 +191,13 @@ def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: b
     if action.folder:
         new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else '.png'}"
         if not dry_run and not (out / new).is_file():
-            write_atomically(out / new, _content(file, picture, action))
+            write_atomically(out / new, _content(file, picture, action, row))
     elif not action.weight:
         new = ""
     return Line(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
 
 
-def _content(file: Path, picture: Image.Image, action: Action) -> bytes:
+def _content(file: Path, picture: Image.Image, action: Action, row: int) -> bytes:
     """The bytes of a new file: the old ones, or a PNG of the mended picture.
 
     Raises:
@@ -220,7 +206,7 @@ def _content(file: Path, picture: Image.Image, action: Action) -> bytes:
     if action.repair is None:
         return file.read_bytes()
     try:
-        mended = action.repair(picture)
+        mended = action.repair(picture, row)
     except InputError as error:
         raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
     if not isinstance(mended, Image.Image):
@@ -247,23 +233,3 @@ def _check(out: Path, text: str) -> None:
             )  # fmt: skip
     elif out.is_file() or (out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())):
         raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")
-
-
-def _write(out: Path, lines: tuple[Line, ...]) -> None:
-    """The tables; the manifest last."""
-    names = [field.name for field in fields(Line)]
-    _table(out / "record.csv", names, (list(asdict(line).values()) for line in lines))
-    aside = [line for line in lines if line.new_path and not line.stays]
-    if aside:
-        _table(out / "quarantine.csv", MANIFEST, (_entry(line) for line in aside))
-    _table(out / "manifest.csv", MANIFEST, (_entry(line) for line in lines if line.stays))
-
-
-def _entry(line: Line) -> list[object]:
-    return [line.new_path, line.new_label, line.source, line.split, f"{line.weight:g}"]
-
-
-def _table(file: Path, header: Iterable[str], lines: Iterable[list[object]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([list(header), *lines])
-    write_atomically(file, text.getvalue().encode())

@@ -6,6 +6,7 @@ came from; a resize and a crop make that a straight line, y = a i + b, which is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,38 @@ Bools = NDArray[np.bool_]
 Line = tuple[float, float]
 
 
-def on_file(classifier: Classifier, mask: Bools, shape: tuple[int, int]) -> Bools:
-    """A mask (H, W) over images as the model takes them, carried to a file of shape (h, w).
+@dataclass(frozen=True)
+class Frame:
+    """What an image as the model takes it (H, W) shows of a file of shape (h, w).
 
-    What the model does not see (cropped away) is not in the mask.
+    Attributes:
+        down, across: for its rows and its columns.
+    """
+
+    shape: tuple[int, int]
+    down: Line
+    across: Line
+
+    def on_file(self, mask: Bools) -> Bools:
+        """A mask (H, W) carried to the file (h, w). What the model does not see (cropped away) is not in it."""
+        rows, columns = (_nearest(line, n) for line, n in zip((self.down, self.across), self.shape, strict=True))
+        seen = np.ix_((rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1]))
+        found = np.zeros(self.shape, bool)
+        i, j = (at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), mask.shape, strict=True))
+        found[seen] = mask[np.ix_(i, j)]
+        return found
+
+
+def frame(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int]) -> Frame:
+    """What a classifier sees of files of a shape (h, w).
+
+    Args:
+        size: (H, W), of masks over images as the model takes them.
 
     Raises:
         InputError: the transform is no resize and crop, or gives another size than the mask's.
     """
-    down, across = (_line(classifier, mask.shape, shape, axis) for axis in (0, 1))
-    rows, columns = (_nearest(line, n) for line, n in zip((down, across), shape, strict=True))
-    seen = np.ix_((rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1]))
-    found = np.zeros(shape, bool)
-    i, j = (at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), mask.shape, strict=True))
-    found[seen] = mask[np.ix_(i, j)]
-    return found
+    return Frame(shape, *(_line(classifier, size, shape, axis) for axis in (0, 1)))
 
 
 def _nearest(line: Line, n: int) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit import framing
+from klarsicht.audit import framing, masks
+from klarsicht.audit.masks import Maps, Masks
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.places import Place
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
 
 Bools = NDArray[np.bool_]
-Repair = Callable[[Image.Image], Image.Image]
+Repair = Callable[[Image.Image, int], Image.Image]
 
 ACTIONS: Final = ("drop", "weigh", "move", "quarantine", "inpaint")
 WEIGHT: Final = 0.1
@@ -34,7 +34,8 @@ class Action:
         weight: in the new corpus; 0 leaves the image out.
         label: the new one, or None.
         folder: where a new file lies, or "": none is written.
-        repair: makes the new picture of the old one, RGB or grey, upright; without one the file is copied.
+        repair: makes the new picture of the old one, RGB or grey, upright, and its row of the corpus; without one the
+            file is copied.
     """
 
     name: str
@@ -50,12 +51,12 @@ class Action:
 
 def named(
     name: str, *, weight: float | None = None, label: str | None = None, place: Place | None = None,
-    classifier: Classifier | None = None,
+    maps: Maps | None = None, classifier: Classifier | None = None,
 ) -> Action:  # fmt: skip
     """The action of a name among `ACTIONS`.
 
     Args:
-        weight: for `weigh`, above 0. label: for `move`. place, classifier: for `inpaint`.
+        weight: for `weigh`, above 0. label: for `move`. place, maps, classifier: for `inpaint`.
 
     Raises:
         UsageError: an unknown name, a weight out of range, no label, or an argument of another action.
@@ -69,7 +70,7 @@ def named(
     if weight is not None and (name != "weigh" or not 0 < weight < np.inf):
         raise UsageError("a weight goes with the action weigh", got=f"{name}, {weight:g}", rule="above 0, finite")
     if name == "inpaint":
-        return inpaint(place, classifier)
+        return inpaint(masks.of(place, maps), classifier)
     return {
         "drop": Action("drop", weight=0),
         "weigh": Action("weigh", weight=WEIGHT if weight is None else weight),
@@ -78,56 +79,42 @@ def named(
     }[name]
 
 
-def passed(repair: Repair, method: str) -> Action:
+def passed(repair: Callable[[Image.Image], Image.Image], method: str) -> Action:
     """Passes images through a callable; `method` says for the record what it does."""
-    return Action("pass", method, folder="images", repair=repair)
+    return Action("pass", method, folder="images", repair=lambda picture, _: repair(picture))
 
 
-def inpaint(place: Place | None, classifier: Classifier | None = None) -> Action:
+def inpaint(under: Masks, classifier: Classifier | None = None) -> Action:
     """Fills the place of an artifact from its surroundings: solves the biharmonic equation under the mask
     (Damelin and Hoang 2018), as scikit-image does.
 
     Args:
-        classifier: carries the mask to files of any size; without one files have the mask's size.
+        under: which pixels are filled.
+        classifier: carries masks to files of any size; without one files have the mask's size.
     """
     try:
         from skimage.restoration import inpaint_biharmonic
     except ModuleNotFoundError as error:
         raise MissingExtra("scikit-image is not installed", remedy="pip install 'klarsicht[demo]'") from error
-    mask = common(place)
 
     @cache
-    def on_file(shape: tuple[int, int]) -> Bools:
+    def frame(size: tuple[int, ...], shape: tuple[int, int]) -> framing.Frame:
+        assert classifier is not None
+        return framing.frame(classifier, size, shape)
+
+    def on_file(mask: Bools, shape: tuple[int, int]) -> Bools:
         if classifier is not None:
-            return framing.on_file(classifier, mask, shape)
+            return frame(mask.shape, shape).on_file(mask)
         if shape != mask.shape:
             raise InputError("a mask that does not fit", got=shape, rule=f"{mask.shape}, the size of the mask")
         return mask
 
-    def repair(picture: Image.Image) -> Image.Image:
+    def repair(picture: Image.Image, row: int) -> Image.Image:
         pixels = np.asarray(picture)
-        under = on_file((picture.height, picture.width))
-        filled = inpaint_biharmonic(pixels, under, channel_axis=2 if pixels.ndim == 3 else None)
+        mask = on_file(under(row), (picture.height, picture.width))
+        filled = inpaint_biharmonic(pixels, mask, channel_axis=2 if pixels.ndim == 3 else None)
         new = np.rint(255 * np.clip(filled, 0, 1)).astype(np.uint8)
-        return Image.fromarray(np.where(under[..., None] if pixels.ndim == 3 else under, new, pixels))
+        return Image.fromarray(np.where(mask[..., None] if pixels.ndim == 3 else mask, new, pixels))
 
-    shown = hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()[:12]
-    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, mask {shown}, {mask.mean():.1%} of the image"
+    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under}"
     return Action("inpaint", method, folder="images", repair=repair)
-
-
-def common(place: Place | None) -> Bools:
-    """The mask (H, W) of a place that is the same on all images.
-
-    Raises:
-        InputError: there is none: the artifact has no place, one that varies, or covers all of the image.
-    """
-    masks = np.zeros((1, 1, 1), bool) if place is None else place.masks
-    if (masks != masks[0]).any() or not 0 < masks[0].mean() < 1:
-        raise InputError(
-            "no mask to inpaint under",
-            got="an artifact " + ("without a place" if place is None else "whose place varies, or covers everything"),
-            rule="one place, the same on all images",
-            remedy="Draw it with --mask, or use another action.",
-        )
-    return np.asarray(masks[0])

@@ -39,10 +39,12 @@ class Place:
     Attributes:
         opacity: float32 (m, H, W) in [0, 1], zero outside the mask.
         colour: float32 (m, C, H, W), in the model's units.
+        background: (G, G), where relevance lies without the artifact, as shares; where the place varies by relevance.
     """
 
     opacity: NDArray[np.float32]
     colour: NDArray[np.float32]
+    background: Floats | None = None
 
     @property
     def fixed(self) -> bool:
@@ -52,6 +54,11 @@ class Place:
     def masks(self) -> Bools:
         """(m, H, W)."""
         return self.opacity > 0
+
+    def seen(self, relevance: Floats) -> Bools:
+        """The mask (H, W) of an image with relevance (G, G): what exceeds the background; for a place that varies."""
+        assert self.background is not None
+        return above(_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
 
     def fits(self, image: Tensor) -> bool:
         return tuple(image.shape) == self.colour.shape[1:]
@@ -83,7 +90,7 @@ def _shares(maps: Floats) -> Floats:
     return np.asarray(ndimage.gaussian_filter(positive / np.where(total > 0, total, 1), (0, SMOOTH, SMOOTH)))
 
 
-def above(excess: Floats, shape: tuple[int, int]) -> Bools:
+def above(excess: Floats, shape: tuple[int, ...]) -> Bools:
     """The mask (H, W) of a map (G, G): above half of its peak; empty where it has none."""
     wide = enlarged(excess, shape)
     return np.asarray(wide > LEVEL * max(float(wide.max()), 1e-12))
@@ -143,7 +150,8 @@ def estimated(
     own = np.stack([above(e, shape) if region is None else region for e in each[:DONORS]])
     if (own.mean((1, 2)) > LEVEL).mean() > LEVEL:
         return None
-    return Place(own.astype(np.float32), members[: len(own)].astype(np.float32))
+    background = _shares(maps_of_others).mean(0) if region is None else None
+    return Place(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
 
 
 def touching(strict: Bools, region: Bools) -> Bools:

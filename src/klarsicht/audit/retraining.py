@@ -88,7 +88,7 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class Lesson:
-    """A task of ground.fit: batches of the part `fit`, some with the artifact on, and a loss.
+    """A task of ground.fit: batches of the part `fit`, drawn by weight, some with the artifact on, and a loss.
 
     Attributes:
         pasted: share of a batch that gets the artifact.
@@ -101,7 +101,9 @@ class Lesson:
     def batch(self, step: int, rank: int) -> Batch:
         """Images, right outputs, and groups: twice the output, one more with the artifact."""
         sample, rng = self.bench.lessons, generator(self.bench.seed, "lesson", self.bench.target, step, rank)
-        chosen = rng.choice(np.flatnonzero(sample.drawn | sample.member), self.bench.batch)
+        able = np.flatnonzero(sample.drawn | sample.member)
+        p = sample.weight[able] / sample.weight[able].sum() if len(sample.weight) else None
+        chosen = rng.choice(able, self.bench.batch, p=p)
         shape = sample.images[chosen[0]].shape
         chosen = chosen[[sample.images[i].shape == shape for i in chosen]]
         on = sample.member[chosen].copy()

@@ -32,6 +32,7 @@ class Sample:
         rows: int (n,), rows of the corpus; empty where the images come from elsewhere.
         fair: bool (n,), true for a draw of clean images that is representative of all clean ones; empty: all clean.
         skipped: (path, why) of images that could not be read.
+        weight: float (n,), how much each counts in a training; empty: all the same.
     """
 
     images: Images
@@ -41,6 +42,7 @@ class Sample:
     rows: Ints = field(default_factory=lambda: np.empty(0, np.intp))
     fair: Bools = field(default_factory=lambda: np.empty(0, bool))
     skipped: tuple[tuple[str, str], ...] = ()
+    weight: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +96,8 @@ class Case:
         images, kept, skipped = read(self.corpus, self.classifier, rows)
         rows, fair = rows[kept], fair[kept]
         sources = self.corpus.source_numbers[rows]
-        return Sample(images, self.member[rows], sources, self.labels[rows], rows, fair, skipped)
+        weight = np.array([self.corpus.weights[row] for row in rows] if self.corpus.weights else [])
+        return Sample(images, self.member[rows], sources, self.labels[rows], rows, fair, skipped, weight)
 
 
 def read(corpus: Corpus, classifier: Classifier, rows: Ints) -> tuple[list[Tensor], Ints, tuple[tuple[str, str], ...]]:

@@ -116,6 +116,7 @@ def clean_data(
         Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the detector's folds and parts.")] = 0,
+    tables: Annotated[str, typer.Option(help="Manifest and record as csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
     data: Data = None,
     as_json: AsJson = False,
@@ -125,7 +126,7 @@ def clean_data(
 
     found = corpus_cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
-        members=members, mask=mask, seed=seed, dry_run=dry_run, data=data,
+        members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))

@@ -41,7 +41,7 @@ def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
     """What is done to which image, those that cannot be read, and the counts."""
     changed = [line for line in found.lines if line.action not in ("keep", "skip")]
     header = ("action", "image", "label", "new file", "new label", "weight")
-    lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.weight:g}") for one in changed]
+    lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.new_weight:g}") for one in changed]
     if lines:
         typer.echo(table(header, lines, left=header[:-1]))
     for path, why in found.skipped:
