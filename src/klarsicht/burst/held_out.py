@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import shift
 
-from klarsicht.burst import noise_sources, placing, reading, roll, trust
+from klarsicht.burst import hot_pixels, noise_sources, placing, reading, roll, trust
 from klarsicht.burst.filters import Filter
 from klarsicht.burst.making import DenoiseSettings, chosen_filter, limits
 from klarsicht.burst.negatives import Planes
@@ -109,6 +109,7 @@ def check(
         work.mkdir(parents=True, exist_ok=True)
         wound = roll.wind(files, work, settings.reference, settings.linear)
         noise = noise_sources.find(wound, settings.noise, Path(settings.calibration) if settings.calibration else None)
+        wound, _ = hot_pixels.mended(wound, noise.levels, work)
         held = chosen_frame(wound, hold_out)
         order = [*(i for i in wound.order if i != held), held]
         of_frames = [noise.mean.amplified(frame.gain) for frame in wound.frames]

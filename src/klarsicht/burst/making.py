@@ -1,4 +1,4 @@
-"""A burst of files made into a clean picture: read -> noise -> alignment -> tiles (weigh, filter, trust).
+"""A burst of files made into a clean picture: read -> noise -> hot pixels -> alignment -> tiles (weigh, filter, trust).
 
 All of it in bounded memory, kept in a work folder, and gone on with where it was stopped.
 """
@@ -19,6 +19,7 @@ from klarsicht import __version__
 from klarsicht.burst import (
     checkpoints,
     explanation,
+    hot_pixels,
     merging,
     noise_sources,
     placing,
@@ -63,9 +64,10 @@ class DenoiseSettings(Settings):
 class Denoised:
     """A finished picture in its spool, (1, C + 1, H, W), the last plane how far the burst was trusted there.
 
-    used: the frames, the reference first. remaining: the noise that is left, one level a channel. shares: of the
-    picture, by what it is made of (merging.ESTIMATES). residual: mean square of what was taken off, over the variance
-    of the noise. kernels: those of a grid of points (explanation.KernelGrid). maps: of all points, where asked for.
+    used: the frames, the reference first. hot: pixels of the sensor that were replaced in all of them. remaining: the
+    noise that is left, one level a channel. shares: of the picture, by what it is made of (merging.ESTIMATES).
+    residual: mean square of what was taken off, over the variance of the noise. kernels: those of a grid of points
+    (explanation.KernelGrid). maps: of all points, where asked for.
     """
 
     roll: Roll
@@ -74,6 +76,7 @@ class Denoised:
     used: tuple[int, ...]
     placement: Placement
     dropped: tuple[str, ...]
+    hot: int
     filter: Filter
     remaining: tuple[NoiseLevel, ...]
     shares: Mapping[str, float]
@@ -94,6 +97,7 @@ class Denoised:
             else f"one frame: {frames[0].name}",
             *(f"dropped: {why}" for why in self.dropped),
             self.noise.told,
+            *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
             f"filter: {self.filter.name}",
             f"made of: {parts}",
         ]
@@ -128,7 +132,8 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = noise_sources.find(wound, settings.noise, calibration)
     inner = chosen_filter(settings.checkpoint, wound.header.colour)
-    placement, order = _placed(wound, noise, folder)
+    mended, hot = hot_pixels.mended(wound, noise.levels, folder)
+    placement, order = _placed(mended, noise, folder)
     used = [k for k in range(len(order)) if k == 0 or placement.share(k) >= LEAST_AGREEMENT]
     dropped = [f.refused for f in wound.frames if f.refused]
     dropped += [f"{wound.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
@@ -144,7 +149,7 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
     )
     drawn = map_spool(folder, inner, len(used), (H, W)) if maps else None
     merge = merging.Merge(
-        spool=wound.spool,
+        spool=mended.spool,
         result=result,
         placement=placement.only(used),
         frames=[order[k] for k in used],
@@ -169,6 +174,7 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
         used=tuple(merge.frames),
         placement=merge.placement,
         dropped=tuple(dropped),
+        hot=hot,
         filter=inner,
         remaining=remaining.levels(merging.remaining(told), noise.levels),
         shares={name: mean(name) for name in merging.ESTIMATES},

@@ -86,6 +86,7 @@ def report(found: Denoised) -> dict[str, object]:
         "reference": frames[found.used[0]].name,
         "frames": [frames[i].name for i in found.used],
         "dropped": list(found.dropped),
+        "hot pixels": found.hot,
         "gains": [frames[i].gain for i in found.used],
         "noise": {"source": found.noise.source, "profile": [level.profile for level in found.noise.levels]},
         "remaining noise": [level.profile for level in found.remaining],

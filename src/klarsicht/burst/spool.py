@@ -96,9 +96,7 @@ class Spool:
         H, W = self.size
         there = window.within(self.size)
         y0, x0 = min(there.y0, H - 1), min(there.x0, W - 1)
-        mapped = np.memmap(self.path, FLOAT, "r", shape=self.shape)
-        part = np.array(mapped[frame, :, y0 : max(there.y1, y0 + 1), x0 : max(there.x1, x0 + 1)])
-        del mapped
+        part = self.part(frame, Window(y0, max(there.y1, y0 + 1), x0, max(there.x1, x0 + 1)))
         h, w = window.size
         above, left = min(max(-window.y0, 0), h - 1), min(max(-window.x0, 0), w - 1)
         rows = np.clip(np.arange(h) - above, 0, part.shape[1] - 1)
@@ -107,13 +105,30 @@ class Spool:
             return part
         return np.ascontiguousarray(part[:, rows[:, None], columns])
 
+    def part(self, frame: int, inside: Window) -> Planes:
+        """(C, h, w) of a window that lies in the frame."""
+        mapped = np.memmap(self.path, FLOAT, "r", shape=self.shape)
+        return np.array(mapped[frame, :, inside.y0 : inside.y1, inside.x0 : inside.x1])
+
+    def surroundings(self, frame: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """(K, 3, 3): around the places (K, 3), of channel, row and column; the border repeated."""
+        (H, W), around = self.size, np.arange(-1, 2)
+        c, y, x = places.T[:, :, None, None]
+        mapped = np.memmap(self.path, FLOAT, "r", shape=self.shape)
+        rows, columns = np.clip(y + around[:, None], 0, H - 1), np.clip(x + around, 0, W - 1)
+        return np.array(mapped[frame, c, rows, columns])
+
     def windows(self, frames: Sequence[int], window: Window) -> Frames:
         """(len(frames), C, h, w)."""
         return np.stack([self.window(i, window) for i in frames])
 
     def strips(self, frame: int, multiple: int = 1) -> Iterator[tuple[int, Planes]]:
         """First row and light of strips of full width, from top to bottom, a multiple of rows each but the last."""
+        for window in self.bands(multiple):
+            yield window.y0, self.window(frame, window)
+
+    def bands(self, multiple: int = 1) -> list[Window]:
+        """Where strips lie."""
         C, H, W = self.shape[1:]
         rows = rows_of_a_strip(C, W, multiple)
-        for y0 in range(0, H, rows):
-            yield y0, self.window(frame, Window(y0, min(H, y0 + rows), 0, W))
+        return [Window(y0, min(H, y0 + rows), 0, W) for y0 in range(0, H, rows)]
