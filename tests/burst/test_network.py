@@ -220,7 +220,7 @@ def test_half_precision_with_channels_last_stays_near_single():
         with torch.autocast("cpu", torch.bfloat16):
             half = network(frames, READ, SHOT).merged
     assert half.dtype == torch.float32
-    assert 0 < (half - single).abs().max() < 0.05
+    assert 0 < (half - single).square().mean().sqrt() < 0.05 * single.std()
 
 
 def test_every_preset_learns_and_every_weight_gets_a_gradient():
@@ -260,7 +260,7 @@ def test_a_network_for_colours_sees_a_grey_frame_as_three_equal_channels(preset)
         grey = network(frames, READ, SHOT).merged
         three = network(frames.expand(-1, -1, 3, -1, -1), READ, SHOT).merged
     assert grey.shape == (2, 1, 32, 32)
-    assert torch.allclose(three, grey.expand(-1, 3, -1, -1), atol=1e-6)
+    assert torch.allclose(three, grey.expand(-1, 3, -1, -1), atol=1e-5 * grey.abs().max().item())
 
 
 def test_a_picture_that_is_predicted_itself_has_the_channels_it_was_made_with():

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
+from klarsicht.burst import shipped
 from klarsicht.burst.network import Network, NetworkSettings
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ModelError, UsageError
@@ -28,9 +29,12 @@ class Card:
     training: Mapping[str, Any]
 
 
-def save(network: Network, path: Path, training: Mapping[str, Any]) -> None:
-    """Replaces the file as a whole; the same network and card, the same bytes. Raises DiskFull, StoreError."""
-    state = {name: tensor.float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+def save(network: Network, path: Path, training: Mapping[str, Any], kind: torch.dtype = torch.float32) -> None:
+    """Replaces the file as a whole; the same network and card, the same bytes. kind: of the numbers in the file.
+
+    Raises DiskFull, StoreError.
+    """
+    state = {name: tensor.to(kind).cpu().contiguous() for name, tensor in network.state_dict().items()}
     about = {"version": VERSION, "settings": network.settings.model_dump(), "training": dict(training)}
     write_atomically(path, to_bytes(state, {KEY: json.dumps(about)}))  # one key: the order of several is random
 
@@ -41,9 +45,11 @@ def read_card(path: Path) -> Card:
 
 
 def load(path: Path, preset: str | None = None) -> Network:
-    """The network in evaluation mode, channels last.
+    """The network of a file, or the one that comes along by that name (`shipped`), in evaluation mode, channels last,
+    in 32 bits.
 
     Raises:
+        UsageError: no network comes along by that name.
         ModelError: no such file, no network of ours, one of another version or not of the preset that is wanted.
     """
     card, state = _read(path)
@@ -59,6 +65,7 @@ def load(path: Path, preset: str | None = None) -> Network:
 
 
 def _read(path: Path) -> tuple[Card, dict[str, torch.Tensor]]:
+    path = shipped.resolved(path)
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(KEY)

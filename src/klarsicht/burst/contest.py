@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from klarsicht.burst import album, evaluation_page
+from klarsicht.burst import album, evaluation_page, shipped
 from klarsicht.burst.benchmark_sets import SETS, BenchmarkSet, benchmark_set
 from klarsicht.burst.checkpoints import load
 from klarsicht.burst.classical import CLASSICAL, Denoise
@@ -18,7 +18,8 @@ from klarsicht.burst.sizes import Sizes, predicted, sizes_of
 from klarsicht.ground.errors import MissingExtra, ModelError, UsageError, unknown_name
 from klarsicht.numerics.noise import GAINS
 
-NETWORKS = ("kpn", "mkpn", "bpn", "swift")
+SWIFT = "swift"
+NETWORKS = ("kpn", "mkpn", "bpn", SWIFT)
 ROWS = ("single", "mean", "align+mean", "bm3d", "align+mean+bm3d", "hdr+", "hdr++bm3d", "nlm", *NETWORKS)
 SEED = 7
 PAGE, RECORD = "evaluation.html", "evaluation.json"
@@ -31,9 +32,12 @@ def hold(
     gains: Sequence[int] = (),
     name: str = "grey-still",
     seed: int = SEED,
+    exact: bool = False,
 ) -> Evaluation:
     """Evaluates rows (none: ROWS, and every checkpoint) at gains (none: all) on bursts of a folder's photographs
-    (none: those of scikit-image).
+    (none: those of scikit-image). Without a checkpoint, the network that comes along for such frames takes part.
+
+    exact: networks in float32, also where bfloat16 is faster.
 
     Raises:
         UsageError: an unknown row, gain or set; networks alone were asked for, and none was given.
@@ -44,8 +48,8 @@ def hold(
     chosen = tuple(dict.fromkeys(gains)) or tuple(GAINS)
     for gain in chosen:
         level(gain)
-    trained = networks(checkpoints, name)
-    methods, absent = entrants(rows, trained)
+    trained = networks(checkpoints or along(name, rows), name)
+    methods, absent = entrants(rows, trained, exact)
     shown = album.folder(photos) if photos else album.packaged()
     made = benchmark_set(name, shown.photographs, seed, shown.geometry)
     tables, exhibits = evaluate(methods, made, chosen)
@@ -61,12 +65,20 @@ def write(evaluation: Evaluation, out: Path) -> None:
     evaluation_page.write(evaluation, out / PAGE)
 
 
-def entrants(rows: Sequence[str], trained: Mapping[str, Network]) -> tuple[dict[str, Denoise], dict[str, str]]:
+def along(name: str, rows: Sequence[str]) -> list[Path]:
+    """The network that comes along for the frames of a set, if its row is wanted."""
+    file = shipped.serving(colour_of(name))
+    return [file] if file is not None and (not rows or SWIFT in rows) else []
+
+
+def entrants(
+    rows: Sequence[str], trained: Mapping[str, Network], exact: bool = False
+) -> tuple[dict[str, Denoise], dict[str, str]]:
     """The methods that can run, and why others cannot. Networks that were given always take part."""
     wanted = [row for row in dict.fromkeys(rows or ROWS) if not _stands_for(row, trained)]
     absent = {row: reason for row in wanted if (reason := _absence(row))}
     methods = {row: CLASSICAL[row].denoise for row in wanted if row not in absent}
-    methods |= {row: partial(restored, network) for row, network in trained.items()}
+    methods |= {row: partial(restored, network, exact=exact) for row, network in trained.items()}
     if not methods:
         kind = MissingExtra if any(row in CLASSICAL for row in absent) else UsageError
         raise kind("none of the rows can run", got="; ".join(f"{row}: {why}" for row, why in absent.items()))

@@ -25,6 +25,7 @@ from klarsicht.burst import (
     placing,
     remaining,
     roll,
+    shipped,
     tiles,
     trust,
     work,
@@ -42,13 +43,13 @@ from klarsicht.numerics.noise import NoiseLevel
 TOO_LOUD = 1.3  # times the noise, in what was taken off
 SAMPLED = 6  # tiles through which noise is sent
 LEAST_AGREEMENT = 0.2  # of the tiles of a frame, else it shows something else
-SHIPPED = {"grey": "swift", "rgb": "swift", "mosaic": "swift-raw"}
 
 
 class DenoiseSettings(Settings):
-    """checkpoint: a network's file. noise: READ,SHOT. calibration: a file of them. reference: a frame's name or number.
-    memory: in GB, everything included. linear: codes of TIFF, PNG and JPEG are light. strength: 0 leaves the reference,
-    1 is all that is known."""
+    """checkpoint: a network's file, or the name of one that comes along. noise: READ,SHOT. calibration: a file of them.
+    reference: a frame's name or number. memory: in GB, everything included. linear: codes of TIFF, PNG and JPEG are
+    light. strength: 0 leaves the reference, 1 is all that is known.
+    """
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -241,19 +242,13 @@ def limits(wound: Roll) -> trust.Limits:
 
 def chosen_filter(checkpoint: str | None, colour: str) -> Filter:
     """The network of a file, or the one that ships for such frames, or none. Raises ModelError, UsageError."""
-    file = Path(checkpoint) if checkpoint else shipped(colour)
+    file = Path(checkpoint) if checkpoint else shipped.serving(colour)
     if file is None:
         return MeanFilter()
     network = checkpoints.load(file)
     if checkpoint:
         check_colour(network, colour)
     return NetworkFilter(network.to(processors.device()), name=f"network {file.name} ({network.settings.preset})")
-
-
-def shipped(colour: str) -> Path | None:
-    """The weights that come with klarsicht for frames of a colour, if any do."""
-    file = Path(__file__).with_name("weights") / f"{SHIPPED[colour]}.safetensors"
-    return file if file.exists() else None
 
 
 def _digest(checkpoint: str | None) -> str | None:

@@ -161,9 +161,9 @@ PRESETS = {
     "direct": Preset(KernelSpec((1,)), last=128, head=DirectHead),
     "swift": Preset(
         KernelSpec((1, 3, 7)),
-        encoder=(64, 96, 128, 160),
-        decoder=(128, 96),
-        last=64,
+        encoder=(32, 64, 128, 192),
+        decoder=(128, 64),
+        last=48,
         entry=2,
         mean_frame=True,
         sight=stabilised,

@@ -75,20 +75,21 @@ def synth(
 def evaluate(
     photos: Annotated[Path | None, typer.Option(help="A folder of photographs. [those of scikit-image]")] = None,
     checkpoints: Annotated[
-        list[Path] | None, typer.Option("--checkpoint", help="A network's file; may be repeated.")
+        list[Path] | None, typer.Option("--checkpoint", help="A network's file or name; may be repeated.")
     ] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="single, hdr+, ...; may be repeated. [all]")] = None,
     gains: Annotated[list[int] | None, typer.Option("--gain", help="1, 2, 4 or 8; may be repeated. [all]")] = None,
     name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, rgb-moving, ...")] = "grey-still",
     seed: Annotated[int, typer.Option(help="The same seed, the same bursts.")] = 7,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder for evaluation.json and .html.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Networks in float32, as their cards have it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
 ) -> None:
     """Measure quality and cost of networks and classical methods on synthetic bursts of photographs."""
     from klarsicht.burst import contest
     from klarsicht.cli import burst_tables
 
-    found = contest.hold(photos, checkpoints or (), rows or (), gains or (), name, seed)
+    found = contest.hold(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
     for line in burst_tables.protocol(found):
         typer.echo(line, err=as_json)
     if as_json:

@@ -1,0 +1,91 @@
+"""Makes a trained network into one that comes along: 16-bit weights under 8 MB, and the card beside them.
+
+    python benchmarks/ship_weights.py RUN.safetensors swift --photographs FOLDER [--kodak FOLDER] [--earlier CARD.json]
+
+FOLDER is the one that `training_photographs.py` wrote: its LICENCES.txt is quoted. The tables are those of `klarsicht
+burst evaluate --exact` with seed 7, on the photographs that scikit-image carries and, where given, on Kodak's.
+--earlier: the card of the network that the training started from; its history goes before this one's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from klarsicht.burst import checkpoints, contest, shipped
+from klarsicht.burst.evaluation import Evaluation
+
+LARGEST = 8_000_000  # bytes
+ROWS = ("single", "align+mean", "hdr+", "nlm", "swift")
+SETS = {"swift": ("grey-still", "grey-moving", "rgb-still"), "swift-raw": ("mosaic-still", "mosaic-moving")}
+MADE_BY = "klarsicht burst evaluate --exact --checkpoint {name} --set {set} --seed 7"
+FREE = {"CC0-1.0", "CC-BY-4.0"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", type=Path)
+    parser.add_argument("name", choices=list(SETS))
+    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--kodak", type=Path)
+    parser.add_argument("--earlier", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    shipped.FOLDER.mkdir(exist_ok=True)
+    file = shipped.FOLDER / f"{given.name}.safetensors"
+    trained = checkpoints.read_card(given.network).training
+    checkpoints.save(checkpoints.load(given.network), file, trained, torch.float16)
+    assert file.stat().st_size < LARGEST, f"{file} has {file.stat().st_size} bytes"
+    card = {
+        **about(file, trained, licences(given.photographs), given.earlier),
+        "tables": list(tables(given.name, file, given.kodak)),
+    }
+    (shipped.FOLDER / f"{given.name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def licences(photographs: Path) -> dict[str, dict[str, str]]:
+    """By the photograph's name."""
+    lines = (line.split("\t") for line in (photographs / "LICENCES.txt").read_text(encoding="utf-8").splitlines())
+    return {
+        name: {"licence": licence, "author": author, "package": package} for name, licence, author, package, _ in lines
+    }
+
+
+def about(file: Path, trained: Any, free: dict[str, dict[str, str]], earlier: Path | None) -> dict[str, Any]:
+    """What it is and what it was made of. Stops where a photograph is not free."""
+    network = checkpoints.load(file)
+    photographs = {name: {"sha256": digest, **free[name]} for name, digest in trained["photographs"].items()}
+    unfree = [name for name, one in photographs.items() if one["licence"] not in FREE]
+    assert not unfree, f"not under {FREE}: {unfree}"
+    before = json.loads(earlier.read_text())["trainings"] if earlier else []
+    return {
+        "network": network.settings.model_dump(),
+        "sizes": network.preset.spec.sizes,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "bytes": file.stat().st_size,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "trainings": [*before, {k: trained[k] for k in ("settings", "step", "start")}],
+        "photographs": photographs,
+    }
+
+
+def tables(name: str, file: Path, kodak: Path | None) -> Any:
+    """One for each set and each folder of photographs."""
+    for folder, called in ((None, "scikit-image"), (kodak, "Kodak24")):
+        for chosen in SETS[name] if folder or called == "scikit-image" else ():
+            found = contest.hold(folder, [file], ROWS, (), chosen, contest.SEED, exact=True)
+            yield {"photographs": called, "made by": MADE_BY.format(name=name, set=chosen), **record(found)}
+
+
+def record(found: Evaluation) -> dict[str, Any]:
+    protocol = {key: found.record["protocol"][key] for key in ("name", "seed", "sha256")}  # type: ignore[index]
+    return {**protocol, "rows": found.rows, "sizes": found.record["sizes"]}
+
+
+if __name__ == "__main__":
+    main()
