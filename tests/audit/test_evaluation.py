@@ -13,7 +13,7 @@ from klarsicht.audit.remedies import Nothing
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.treatment import CleanSettings
 from klarsicht.audit.trials import Bounds, Effect
-from klarsicht.ground.errors import HarmExceeded, RunMismatch
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.numerics.intervals import NOTHING, Interval
 
 SURE = Interval(0.0, -0.001, 0.001, 10_000)
@@ -44,11 +44,14 @@ def test_the_verdict_follows_from_the_figures(found, verdict):
     assert found.verdict.startswith(verdict[:5]) or "harmless" in verdict
 
 
-def test_harm_beyond_its_bound_is_an_error_with_its_own_exit_code():
-    judged(0.6).check()  # no help is no harm
+def test_harm_beyond_its_bound_and_an_effect_that_remains_are_errors_with_their_own_exit_codes():
+    judged(0.1).check()
     with pytest.raises(HarmExceeded, match=r"clean images of the class: 3\.00 points lost, bound 2\.00") as caught:
         judged(0.0, affected=Interval(0.03, 0.02, 0.04, 9)).check()
     assert caught.value.exit_code == 7
+    with pytest.raises(EffectRemains, match="60% of the artifact's effect remains") as caught:
+        judged(0.6).check()
+    assert caught.value.exit_code == 8
 
 
 def test_probes_look_at_the_corrected_layer_and_after_it():

@@ -43,6 +43,24 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     assert found == json.loads((Path(out) / "evaluation.json").read_text())
 
 
+def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
+    folders = []
+    for method in ("oblique", "nothing"):
+        folders += ["--correction", str(tmp_path / method)]
+        ask = ["audit", "clean", finished, "--class", "b", "--method", method, "--images", "60", "--layer", "last"]
+        assert run([*ask, "--out", folders[-1]]) == 0
+    capsys.readouterr()
+    assert run(["audit", "evaluate", finished, *folders, "--out", str(tmp_path / "both")]) == 0
+    printed = capsys.readouterr().out
+    assert "b: may be called clean: oblique." in printed
+    found = json.loads((tmp_path / "both" / "certificate.json").read_text())
+    assert [one["name"] for one in found["corrections"]] == ["oblique", "nothing"]
+    assert (tmp_path / "both" / "certificate.html").stat().st_size > 2000
+    assert run(["audit", "evaluate", finished, *folders[2:]]) == 8  # nothing is no help
+    assert "100% of the artifact's effect remains" in capsys.readouterr().err
+    assert (Path(finished) / "certificate" / "certificate.html").exists()
+
+
 def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (tmp_path / "list.txt").write_text("\n".join(honest.write_corpus(tmp_path / "data")))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.numerics.intervals import loss, mean, share, wilson
+from klarsicht.numerics.intervals import loss, mean, share, student, wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (180, 200)])
@@ -49,3 +49,10 @@ def test_nothing_measured_is_no_figure():
     assert np.isnan(share(none).value)
     assert np.isnan(loss(none, none).low)
     assert str(share(none)) == ""
+
+
+def test_students_factor_is_that_of_a_t_test():
+    values = np.array([0.2, 0.5, 0.1, 0.9])
+    found = mean(values, student(4))
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose((found.low, found.high), (low, high), atol=1e-12)

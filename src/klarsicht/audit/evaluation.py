@@ -24,7 +24,7 @@ from klarsicht.audit.samples import Case, Sample
 from klarsicht.audit.treatment import Patient, require_members
 from klarsicht.audit.trials import Bounds, Effect, Trial
 from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.errors import HarmExceeded, RunMismatch
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.ground.manifest import to_json
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -32,6 +32,7 @@ from klarsicht.numerics import erasure
 from klarsicht.numerics.intervals import NOTHING, Interval
 
 LEAVES: Final = 0.5  # of the artifact's effect: above, a correction is no help
+AS_IT_IS, CORRECTED = 0, 1  # places of looks
 MASKED: Final = 100  # images of which the share of relevance on the artifact is measured
 
 
@@ -74,11 +75,11 @@ class Evaluation:
 
     @property
     def before(self) -> Look:
-        return self.looks[0]
+        return self.looks[AS_IT_IS]
 
     @property
     def after(self) -> Look:
-        return self.looks[1]
+        return self.looks[CORRECTED]
 
     @property
     def remaining(self) -> float:
@@ -94,19 +95,29 @@ class Evaluation:
         open_ = self.after.effect.unproven(self.bounds)
         return f"clean, but these images cannot prove it harmless ({open_})" if open_ else "clean"
 
+    @property
+    def clean(self) -> bool:
+        """Whether the corrected model may be called so."""
+        return not self.after.effect.exceeded(self.bounds) and self.remaining <= LEAVES
+
     def check(self) -> None:
-        """Raises HarmExceeded where a bound is broken."""
+        """Raises HarmExceeded where a bound is broken, EffectRemains where more than half of the effect is left."""
         if harm := self.after.effect.exceeded(self.bounds):
             raise HarmExceeded(
-                "the correction harms more than its bound allows",
-                got=harm,
-                rule="such a model is not called clean",
+                "the correction harms more than its bound allows", got=harm, rule="such a model is not called clean",
                 remedy="Choose another method or layer, or a smaller --strength.",
-            )
+            )  # fmt: skip
+        if not self.clean:
+            raise EffectRemains(
+                "the correction does not help", got=f"{self.remaining:.0%} of the artifact's effect remains",
+                rule="such a model is not called clean", remedy="Choose another method or layer, or train again.",
+            )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         return {
             "verdict": self.verdict,
+            "clean": self.clean,
+            "identity": self.record["identity"],
             "class": self.record["class"],
             "target": self.record["target"],
             "settings": self.record["settings"],
@@ -133,9 +144,17 @@ def evaluate(
     Raises:
         RunMismatch: it belongs to another model or corpus.
     """
+    patient = Patient.of(run, data, classifier)
+    return evaluated(patient, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
+
+
+def evaluated(
+    patient: Patient, folder: str | Path, *, test: str | None = None, images: int = 400,
+    overall: float | None = None, affected: float | None = None, seed: int = 0,
+) -> Evaluation:  # fmt: skip
+    """As `evaluate`, of a run that is open already."""
     correction, record = packages.load(folder)
     artifact = artifacts.load(Path(folder))
-    patient = Patient.of(run, data, classifier)
     if record["identity"] != patient.store.manifest["identity"]:
         raise RunMismatch(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",

@@ -76,7 +76,11 @@ def clean(
 
 def evaluate(
     run: RunFolder,
-    correction: Annotated[Path, typer.Option(help="A folder written by `audit clean`.")],
+    correction: Annotated[list[Path], typer.Option(help="A folder written by `audit clean`; may be given again.")],
+    also: Annotated[
+        list[Path] | None, typer.Option(help="A correction of another model, evaluated already: a further seed.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The certificate's folder. [RUN/certificate]")] = None,
     test: Annotated[str | None, typer.Option(help="Another corpus, without the artifact, to show it on.")] = None,
     images: Annotated[int, typer.Option(help="Of each kind, to show it on.", min=8)] = 400,
     overall: Overall = None,
@@ -85,16 +89,23 @@ def evaluate(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a correction before and after on held-out images; exits 7 where it harms more than its bounds allow."""
-    from klarsicht.audit import evaluation
+    """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
+    from klarsicht.audit import certifying
 
-    found = evaluation.evaluate(
-        run, correction, test=test, images=images, overall=overall, affected=affected, data=data, seed=seed
-    )
+    found = certifying.certify(
+        run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
+        data=data, seed=seed,
+    )  # fmt: skip
+    alone = len(found.certificate.evaluations) == 1
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        told = found.evaluations[0].to_json() if alone else found.certificate.to_json()
+        typer.echo(json.dumps(told, indent=2))
+    elif alone:
+        cleaning_tables.evaluated(found.evaluations[0])
     else:
-        cleaning_tables.evaluated(found)
+        cleaning_tables.certified(found.certificate)
+    if not as_json:
+        typer.echo(f"certificate: {found.folder / 'certificate.html'}")
     found.check()
 
 

@@ -9,9 +9,11 @@ import typer
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
+    from klarsicht.audit.certificate import Certificate
     from klarsicht.audit.corpus_cleaning import CleanedCorpus
     from klarsicht.audit.evaluation import Evaluation, Look
     from klarsicht.audit.treatment import Cleaned
+    from klarsicht.numerics.intervals import Interval
 
 
 def cleaned(found: Cleaned) -> None:
@@ -60,6 +62,27 @@ def evaluated(found: Evaluation) -> None:
     for path, why in found.skipped:
         typer.echo(f"not read: {path}: {why}")
     typer.echo(f"{found.record['class']}: shown on {found.shown} images. Verdict: {found.verdict}.")
+
+
+def certified(found: Certificate) -> None:
+    """One line a correction, and which may be called clean."""
+    header = ("percent, 95 % intervals", "points lost", "of the class", "flips", "worst group", "probe", "verdict")
+    lines = [
+        (
+            one.name + (f" ({one.seeds} seeds)" if one.seeds > 1 else ""),
+            *(_percent(one.figures[name]) for name in ("harm", "harm_affected", "flips", "worst")),
+            _percent(one.at),
+            one.word,
+        )
+        for one in (found.before, *found.lines)
+    ]
+    typer.echo(table(header, lines, left=(header[0], "verdict")))
+    clean = [one.name for one in found.lines if one.clean == one.seeds]
+    typer.echo(f"{found.name}: may be called clean: {', '.join(clean) or 'none'}.")
+
+
+def _percent(found: Interval) -> str:
+    return f"{100 * found.value:z.1f} ({100 * found.low:z.1f} to {100 * found.high:z.1f})" if found.n else ""
 
 
 def _figures(look: Look) -> dict[str, str]:

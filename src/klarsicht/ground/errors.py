@@ -14,7 +14,8 @@
     │   ├── RunMismatch               5    it was made with other settings, another corpus or another model
     │   └── DiskFull                  5    no space left: what is complete is kept, the command resumes
     ├── MissingExtra                  6    an optional package is not installed
-    └── HarmExceeded                  7    a correction harms more than its bound allows
+    ├── HarmExceeded                  7    a correction harms more than its bound allows
+    └── EffectRemains                 8    a correction leaves more than half of what the artifact does
 
 A message has four parts: *what* is wrong, what was *got*, the *rule*, the *remedy*. Ctrl-C exits 130.
 """
@@ -105,6 +106,10 @@ class MissingExtra(KlarsichtError):
 
 class HarmExceeded(KlarsichtError):
     exit_code = 7
+
+
+class EffectRemains(KlarsichtError):
+    exit_code = 8
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 Z95 = 1.959964
 Bools = NDArray[np.bool_]
@@ -58,6 +59,11 @@ def loss(before: Bools, after: Bools, z: float = Z95) -> Interval:
     m, b, c = n + 2, lost + 0.5, won + 0.5
     half = z * float(np.sqrt(b + c - (b - c) ** 2 / m)) / m
     return Interval((lost - won) / n, (b - c) / m - half, (b - c) / m + half, n)
+
+
+def student(n: int) -> float:
+    """In place of Z95 for the mean of n values, where n is small: Student's t with n - 1 degrees of freedom."""
+    return float(stdtrit(n - 1, 0.975))
 
 
 def mean(values: NDArray[np.floating[Any]], z: float = Z95) -> Interval:
