@@ -90,6 +90,16 @@ def test_with_a_head_that_learned_nothing_the_mean_of_the_valid_frames_comes_out
     assert torch.allclose(network(frames, READ, SHOT, valid).merged, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("separable", [True, False])
+def test_kernels_at_rest_leave_a_frame_as_it_is_summed_or_averaged(separable, averaged):
+    spec = KernelSpec((1, 3, 5), separable=separable, averaged=averaged)
+    field = KernelField(resting(spec)[:, None, None].expand(-1, 4, 4).contiguous(), spec, (8, 8))
+    delta = torch.zeros(5, 5)
+    delta[2, 2] = 1
+    assert torch.allclose(field.kernel_at(3, 3)[0], delta, atol=1e-6)
+
+
 def test_the_weights_of_a_basis_add_up_to_one():
     ones = torch.ones(2, 3, 1, 40, 40)
     inside = small("bpn")(ones, READ, SHOT).merged[..., 8:-8, 8:-8]

@@ -191,9 +191,11 @@ class DirectHead(nn.Module):
 
 
 def resting(spec: KernelSpec) -> Tensor:
-    """(T,): the taps of kernels that leave a frame as it is."""
+    """(T,): the taps of kernels that leave a frame as it is, each size a point of the same weight."""
+    middles = [first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]
     taps = torch.zeros(spec.taps)
-    taps[[first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]] = 1.0
+    taps[middles] = 1.0
+    taps[middles[: len(spec.sizes)]] /= spec.gain * len(spec.sizes)  # columns, or whole kernels
     return taps
 
 
