@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from klarsicht.burst import checkpoints, shipped
+from klarsicht.burst import checkpoints, contest, shipped
 from klarsicht.burst.network import NetworkSettings, build
 from klarsicht.ground.errors import UsageError
 
@@ -49,3 +49,17 @@ def test_what_comes_along_is_what_its_card_says(one):
     assert {p["licence"] for p in one.card["photographs"].values()} <= {"CC0-1.0", "CC-BY-4.0"}
     assert json.loads(json.dumps(one.card)) == one.card
     assert "/" not in json.dumps([t["settings"] for t in one.card["trainings"]])
+
+
+@pytest.mark.parametrize(("name", "chosen", "gain"), [("swift", "grey-still", 2), ("swift-raw", "mosaic-still", 4)])
+def test_a_cell_of_the_card_is_measured_again(name, chosen, gain):
+    if name not in shipped.networks():
+        pytest.skip(f"{name} does not come along")
+    pytest.importorskip("skimage")
+    tables = shipped.networks()[name].card["tables"]
+    (written,) = [one for one in tables if (one["photographs"], one["name"]) == ("scikit-image", chosen)]
+    found = contest.hold(rows=["swift"], gains=[gain], name=chosen, exact=True)
+    assert found.protocol.sha256 == written["sha256"]
+    cell, card = found.rows["swift"][str(gain)], written["rows"]["swift"][str(gain)]
+    assert cell["psnr"] == pytest.approx(card["psnr"], abs=0.02)
+    assert cell["exposure_1"]["psnr"] == pytest.approx(card["exposure_1"]["psnr"], abs=0.02)

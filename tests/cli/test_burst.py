@@ -1,11 +1,13 @@
 """`klarsicht burst train` and `synth` as a user types them."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from klarsicht.burst import shipped
 from klarsicht.burst.checkpoints import read_card
 from klarsicht.cli.app import run
 
@@ -64,3 +66,12 @@ def test_mistakes_are_one_line_and_leave_nothing(words, code, told, photos, tmp_
     assert error.count("\n") == 1
     assert told in error
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_are_listed_with_the_hash_of_their_file(capsys):
+    files = sorted(shipped.FOLDER.glob("*.safetensors"))
+    assert run(["burst", "weights"]) == 0
+    told = capsys.readouterr().out
+    assert all(hashlib.sha256(file.read_bytes()).hexdigest() in told for file in files)
+    assert run(["burst", "weights", "--json"]) == 0
+    assert sorted(json.loads(capsys.readouterr().out)) == sorted(file.stem for file in files)

@@ -99,3 +99,18 @@ def evaluate(
     if out is not None:
         contest.write(found, out)
         typer.echo(f"page: {out / contest.PAGE}", err=as_json)
+
+
+@app.command()
+def weights(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False,
+) -> None:
+    """The networks that come along: what they were made of, and what they reach."""
+    from klarsicht.burst import shipped
+    from klarsicht.cli import burst_cards
+
+    found = shipped.networks()
+    if as_json:
+        typer.echo(json.dumps({name: one.card for name, one in found.items()}))
+    else:
+        typer.echo("\n\n".join("\n".join(burst_cards.lines(one)) for one in found.values()) or "none come along")

@@ -1,0 +1,49 @@
+"""What `klarsicht burst weights` prints for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from klarsicht.burst.network import SERVED
+from klarsicht.cli.tables import table
+
+if TYPE_CHECKING:
+    from klarsicht.burst.shipped import Shipped
+
+
+def lines(one: Shipped) -> Iterator[str]:
+    """A network and its tables."""
+    card = one.card
+    yield f"{one.name}: for {' and '.join(SERVED[one.colour])} frames, 1 to {card['network']['frames']} of them"
+    yield f"kernels of sizes {', '.join(map(str, card['sizes']))}, fused to one"
+    yield f"{card['parameters']:,} weights in {card['bytes'] / 1e6:.1f} MB, sha256 {card['sha256']}"
+    for training in card["trainings"]:
+        yield _training(training)
+    licences = Counter(one["licence"] for one in card["photographs"].values())
+    yield "photographs: " + ", ".join(f"{count} under {licence}" for licence, count in licences.items())
+    for measured in card["tables"]:
+        yield from _table(measured)
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    settings, start = training["settings"], training["start"]
+    begun = f", from {start[:12]}..." if start else ""
+    return (
+        f"trained for {training['step']:,} steps of {settings['batch']} bursts: {settings['colour']}, "
+        f"noise {settings['noise']}, seed {settings['seed']}{begun}"
+    )
+
+
+def _table(measured: Mapping[str, Any]) -> Iterator[str]:
+    """PSNR in dB, the exposure drawn; where something moves, that on its path in brackets."""
+    rows = measured["rows"]
+    gains = list(next(iter(rows.values())))
+    yield f"\n{measured['photographs']}, {measured['name']}: PSNR in dB, exposure drawn ({measured['made by']})"
+    cells = [(row, *(_cell(scores[gain]) for gain in gains)) for row, scores in rows.items()]
+    yield table(("row", *(f"gain {gain}" for gain in gains)), cells, left=("row",))
+
+
+def _cell(score: Mapping[str, float]) -> str:
+    return f"{score['psnr']:.2f}" + (f" ({score['on_path']:.2f})" if "on_path" in score else "")
