@@ -38,7 +38,7 @@ AROUND = 3  # pixels to each side that are compared
 ALIKE = 0.5  # of what a pixel stands out: neighbours that do as much are of its kind
 COMPANY = 1  # such neighbours at most
 MOST_FRAMES = 0.75  # that must show it: one may be black
-GIVE = 3.0  # deviations of noise by which a single frame may show it otherwise
+SWAY, GIVE = 0.25, 3.0  # of its height, and deviations of noise, by which a single frame may show it otherwise
 MOVED = 2  # pixels: less far a star still lies on itself
 FILE = "hot.npz"
 
@@ -139,7 +139,7 @@ class Shown:
 
     def shows(self, height: Values) -> npt.NDArray[np.bool_]:
         """(K,): whether it is of about such a height, give or take noise."""
-        about: npt.NDArray[np.bool_] = np.abs(self.height - height) <= ALIKE * np.abs(height) + GIVE * self.deviation
+        about: npt.NDArray[np.bool_] = np.abs(self.height - height) <= SWAY * np.abs(height) + GIVE * self.deviation
         return about
 
 
