@@ -21,12 +21,17 @@ from klarsicht.burst.network import COLOURS, Network
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.noise import NoiseLevel
 from klarsicht.numerics.windows.door import apply_kernels
+from klarsicht.numerics.windows.spec import KernelSpec
 
 Agreement = npt.NDArray[np.float32]  # N H W
+Centre = npt.NDArray[np.float32]  # H W
 
 
 class Weighing(Protocol):
-    """Weights on the pixels of frames."""
+    """Weights on the pixels of frames. centre: (h, w), what each pixel of the reference itself is multiplied by."""
+
+    @property
+    def centre(self) -> Centre: ...
 
     def __call__(self, frames: Frames) -> Planes:
         """(N, C, h, w) to (C, h, w)."""
@@ -53,6 +58,11 @@ class MeanWeights:
 
     share: Agreement
 
+    @property
+    def centre(self) -> Centre:
+        reference: Centre = self.share[0]
+        return reference
+
     def __call__(self, frames: Frames) -> Planes:
         total: Planes = np.einsum("nhw,nchw->chw", self.share, frames)
         return total
@@ -78,6 +88,16 @@ class NetworkWeights:
     own: Kernels
     frames: Frames
     agreement: Agreement
+
+    @property
+    def centre(self) -> Centre:
+        """Of the reference's kernel and, where there is a mean frame, of that one's, as far as it is the reference."""
+        if not self.network.preset.mean_frame:
+            (own,) = middles(self.own, [0])
+            return own
+        own, mean = middles(self.own, [0, -1])
+        centre: Centre = own + mean * self.agreement[0] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
+        return centre
 
     def __call__(self, frames: Frames) -> Planes:
         kernels = self.own
@@ -142,6 +162,22 @@ def picture(kernels: Kernels) -> Planes:
     """(C, h, w): the kernels applied."""
     merged: Planes = apply_kernels(*kernels).merged[0].float().cpu().numpy()
     return merged
+
+
+@torch.no_grad()
+def middles(kernels: Kernels, frames: Sequence[int]) -> list[Centre]:
+    """The middle of the kernels of some frames, in the mean over all, (H, W) each: what the middle entries of all sizes
+    make of a picture that is 1 everywhere."""
+    spec, (_, N, _, H, W) = kernels.spec, kernels.frames.shape
+    S = len(spec.sizes)
+    entry = [start + n // 2 for start, n in zip(spec.starts, spec.lengths, strict=True)]
+    runs = [(entry[s], entry[S + s]) if spec.separable else (entry[s],) for s in range(S)]
+    channels = [(i % N) * spec.taps + c for i in frames for run in runs for c in run]
+    one = kernels.frames.new_ones(1, len(frames) * S, 1, H, W)
+    middle = KernelSpec((1,), spec.separable, spec.upscale)
+    each = apply_kernels(kernels.taps[:, channels].contiguous(), one, middle).each
+    by_frame = each.reshape(len(frames), S, H, W).sum(1) * spec.gain / kernels.valid.sum()
+    return list(by_frame.float().cpu().numpy())
 
 
 def check_colour(network: Network, colour: str) -> None:

@@ -1,4 +1,4 @@
-"""One tile of a burst from the spool to the result: aligned, weighed, filtered, trusted, written.
+"""One tile of a burst from the spool to the result: aligned, weighed, filtered, trusted, mixed, written.
 
 Axes: N frames, C channels, H W pixels.
 """
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst import trust
+from klarsicht.burst import risk, trust
 from klarsicht.burst.filters import Filter, MeanFilter, Weighing, in_groups
 from klarsicht.burst.negatives import Planes
 from klarsicht.burst.placing import Placement
 from klarsicht.burst.remaining import sums
+from klarsicht.burst.risk import Estimate
 from klarsicht.burst.spool import Spool
 from klarsicht.burst.tiles import Tile, Told
 from klarsicht.ground.seeding import generator
@@ -25,7 +26,7 @@ from klarsicht.numerics.noise import NoiseLevel
 
 ESTIMATES = ("burst", "mean", "alone")
 """What a picture is made of, the best first: the filtered burst, the mean of the frames where they agree, the filtered
-reference alone; and where all are in doubt, the reference as it is."""
+reference alone; the rest is the reference as it is. `trust` says which are tried, `risk` how much is taken."""
 
 
 Observer = Callable[[Tile, Weighing], Told]
@@ -54,11 +55,12 @@ class Merge:
         reference = self.spool.window(self.frames[0], tile.window)
         estimates = Estimates(self, tile, reference)
         verdict = trust.judge(reference, estimates.all, self.noise_of(0), self.limits)
-        picture = self._mixed(verdict, estimates.made, reference)
+        verdict = risk.weighed(verdict, reference, estimates.made, self.noise_of(0), self.limits)
+        picture = self._mixed(verdict, estimates.light, reference)
         inside = (slice(None), *tile.own.inside(tile.window))
         trusted = verdict.shares[:2].sum(0, keepdims=True)
         self.result.put_window(0, tile.own, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
-        told = self._told(verdict, estimates.made[0], reference, inside) | estimates.observed
+        told = self._told(verdict, estimates.light[0], reference, inside) | estimates.observed
         if tile.number not in self.sampled:
             return told
         left = estimates.of_noise(verdict.made, picture)
@@ -95,28 +97,32 @@ class Estimates:
     def __init__(self, merge: Merge, tile: Tile, reference: Planes) -> None:
         self.merge, self.tile, self.reference = merge, tile, reference
         self.groups = in_groups(merge.filter, len(merge.frames))
-        self.made: list[Planes | None] = [None] * len(ESTIMATES)
+        self.made: list[Estimate | None] = [None] * len(ESTIMATES)
         self.alone: Weighing | None = None
         self.observed: dict[str, Any] = {}
+
+    @property
+    def light(self) -> list[Planes | None]:
+        return [None if estimate is None else estimate.light for estimate in self.made]
 
     @property
     def all(self) -> tuple[Callable[[], Planes], ...]:
         return tuple(partial(self._keep, k, make) for k, make in enumerate((self.burst, self.mean, self.single)))
 
-    def _keep(self, k: int, make: Callable[[], Planes]) -> Planes:
+    def _keep(self, k: int, make: Callable[[], Estimate]) -> Planes:
         made = self.made[k] = make()
-        return made
+        return made.light
 
-    def burst(self) -> Planes:
+    def burst(self) -> Estimate:
         return self._merged(self.merge.filter, observe=self.merge.observe)
 
-    def mean(self) -> Planes:
+    def mean(self) -> Estimate:
         return self._merged(MeanFilter())
 
-    def single(self) -> Planes:
+    def single(self) -> Estimate:
         everywhere = np.ones((1, *self.reference.shape[1:]), np.float32)
         self.alone = self.merge.filter.weigh(self.reference[None], self.merge.noise_of(0), everywhere)
-        return self.alone(self.reference[None])
+        return Estimate(self.alone(self.reference[None]), self.alone.centre)
 
     def of_noise(self, wanted: Sequence[int], light: Planes) -> list[Planes | None]:
         """The same weights on noise alone."""
@@ -126,13 +132,14 @@ class Estimates:
                 assert self.alone is not None
                 left[k] = self.alone(self.merge.noise_alone(self.tile, 0, light)[None])
             else:
-                left[k] = self._merged(MeanFilter() if k else self.merge.filter, light)
+                left[k] = self._merged(MeanFilter() if k else self.merge.filter, light).light
         return left
 
-    def _merged(self, inner: Filter, noise_on: Planes | None = None, observe: Observer | None = None) -> Planes:
+    def _merged(self, inner: Filter, noise_on: Planes | None = None, observe: Observer | None = None) -> Estimate:
         """The mean of what each group of frames gives, or their noise over some light."""
         merge, window = self.merge, self.tile.window
         total, others = np.zeros_like(self.reference), max(1, len(merge.frames) - 1)
+        centre = np.zeros_like(self.reference[0])
         for group in self.groups:
             placed = merge.placement.only(group)
             frames = placed.aligned(merge.spool, [merge.frames[k] for k in group], window)
@@ -141,8 +148,10 @@ class Estimates:
                 self.observed |= observe(self.tile, weighing)
             if noise_on is not None:
                 frames = np.stack([merge.noise_alone(self.tile, k, noise_on) for k in group])
-            total += np.float32(max(1, len(group) - 1) / others) * weighing(frames)
-        return total
+            part = np.float32(max(1, len(group) - 1) / others)
+            total += part * weighing(frames)
+            centre += part * weighing.centre
+        return Estimate(total, centre)
 
 
 def remaining(told: Sequence[Told]) -> list[npt.NDArray[np.float64]]:
