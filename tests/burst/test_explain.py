@@ -54,9 +54,9 @@ def test_pictures_are_upright_and_sizes_named(burst, tmp_path):
     save(net, tmp_path / "n.safetensors", {})
     arrays = explained(burst, tmp_path / "out", "--checkpoint", str(tmp_path / "n.safetensors"))
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    pictures = {f"share-{i}.png" for i in range(3)} | {f"size-{K}.png" for K in (1, 3, 7)}
+    pictures = {f"share-{i}.png" for i in range(3)} | {f"size-{K}.png" for K in (1, 5, 15)}
     assert names == pictures | {"averaged.png", "reach.png", "alone.png", "arrays.npz", "page.html"}
-    assert list(arrays["sizes"]) == [1, 3, 7] and int(arrays["every"]) == 8
+    assert list(arrays["sizes"]) == [1, 5, 15] and int(arrays["every"]) == 8
     np.testing.assert_allclose(arrays["size"].sum(0), 1, rtol=1e-3)
     for name in pictures:
         assert Image.open(tmp_path / "out" / name).size == (24, 32)

@@ -160,7 +160,7 @@ PRESETS = {
     "bpn": Preset(KernelSpec((15,), separable=False), last=128, head=BasisHead),
     "direct": Preset(KernelSpec((1,)), last=128, head=DirectHead),
     "swift": Preset(
-        KernelSpec((1, 3, 7)),
+        KernelSpec((1, 5, 15)),
         encoder=(32, 64, 128, 192),
         decoder=(128, 64),
         last=48,

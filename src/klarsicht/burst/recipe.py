@@ -170,7 +170,9 @@ class Lesson:
             "start": settings.start and sha256(Path(settings.start)),
         }
         shown = examples(self.spared, settings.recipe, settings.seed)
-        return Denoising(supply, Annealing(settings.plan.steps), shown, out, training)
+        steps = settings.plan.steps  # who starts from another network has learned to use every frame
+        annealing = Annealing(steps) if settings.start is None else Annealing(steps, beta=0.0)
+        return Denoising(supply, annealing, shown, out, training)
 
 
 def sha256(file: Path) -> str:
