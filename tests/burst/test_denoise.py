@@ -177,6 +177,9 @@ def test_one_frame_and_rgb_work(tmp_path, scene):
 def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="one of the frames"):
         list(denoise([burst], burst / "0.dng"))
+    for out in (burst / "clean.dng", burst):
+        with pytest.raises(UsageError, match="would lie among the frames"):
+            list(denoise([burst], out))
     with pytest.raises(UsageError, match="ending"):
         list(denoise([burst], tmp_path / "out.heic"))
     with pytest.raises(UsageError, match="memory"):
@@ -193,6 +196,7 @@ def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkey
     with pytest.raises(InputError, match=r"4\.dng has another exposure.*\+2\.0 EV"):
         list(denoise([burst], tmp_path / "o.dng"))
     assert door.denoise is denoise
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["burst"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

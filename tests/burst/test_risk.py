@@ -73,6 +73,16 @@ def blocks(values):
     return values.reshape(Y, 32, X, 32).mean((1, 3))
 
 
+def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
+    """Beside the reference itself, which never fails a test; as much as if there were nothing else."""
+    x, X, _ = observed(7, 0.0, 0.0, channels=4)
+    estimate, itself = Estimate(x + np.float32(2 * LEVEL.read), own(0)), Estimate(X, own(1))
+    verdict = trust.judge(X, [lambda: estimate.light, lambda: itself.light], [LEVEL] * 4)
+    assert verdict.shares[0].max() == 0
+    shares = risk.weighed(verdict, X, [estimate, itself], [LEVEL] * 4, NO_LIMITS).shares
+    assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
+
+
 def test_where_all_is_white_the_reference_stays():
     X = np.ones((1, *SIZE), np.float32)
     estimate = Estimate(X - np.float32(0.02), own(0.125))

@@ -31,7 +31,7 @@ def denoise(
     """
     files = reading.frames(frames)
     outputs = Outputs.at(out, preview, ghost_map, page)
-    work.refuse_inputs(outputs.paths, list(files))
+    work.refuse_inputs(outputs.paths, list(files), reading.folders(frames))
     with denoised(files, out, settings or DenoiseSettings()) as found:
         yield from found.lines
         for what, path in write(outputs.settled(found.roll.header.colour), found):

@@ -32,7 +32,7 @@ Numbers = npt.NDArray[Any]
 def explain(frames: Sequence[Path], out: Path, settings: DenoiseSettings | None = None) -> Iterator[str]:
     """Denoises the frames into nothing and writes the folder `out`; lines for people. Raises as `denoise` does."""
     files = reading.frames(frames)
-    work.refuse_inputs([out / "arrays.npz"], list(files))
+    work.refuse_inputs([out / "arrays.npz"], list(files), reading.folders(frames))
     with denoised(files, out, settings or DenoiseSettings(), maps=True) as found:
         arrays = maps(found)
         yield from found.lines

@@ -24,6 +24,11 @@ def frames(given: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def folders(given: Iterable[Path]) -> list[Path]:
+    """Those of them that are folders."""
+    return [path for path in given if path.is_dir()]
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not _hidden(file))

@@ -100,17 +100,14 @@ def weighed(
     noise: Sequence[NoiseLevel],
     limits: Limits,
 ) -> Verdict:
-    """The verdict with shares by risk: of an estimate that is trusted, as much as it is good for; where all are in
-    doubt, a mixture of all that were made."""
-    risk, made = Risk(reference, noise, limits), {k: estimates[k] for k in verdict.made}
-    known = {k: estimate for k, estimate in made.items() if estimate is not None}
-    shares = verdict.shares.copy()
-    for k, estimate in known.items():
-        shares[k] *= risk.alone(estimate)
-    doubted = 1 - verdict.shares.sum(0)
-    if doubted.max() > 0:
-        worst_first = sorted(known, reverse=True)
-        shares[worst_first] += doubted * risk.mixture([known[k] for k in worst_first])
+    """The verdict with shares by risk: where the best estimate is trusted, as much of it as it is good for; where it is
+    in doubt, a mixture of all that were made."""
+    risk = Risk(reference, noise, limits)
+    made = [estimate for k in reversed(verdict.made) if (estimate := estimates[k]) is not None]
+    trusted, shares = verdict.shares[0], np.zeros_like(verdict.shares)
+    shares[0] = trusted * risk.alone(made[-1])
+    if trusted.min() < 1:
+        shares[: len(made)] += (1 - trusted) * risk.mixture(made)[::-1]
     return replace(verdict, shares=shares * risk.unclipped)
 
 
