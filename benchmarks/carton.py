@@ -31,7 +31,8 @@ ASIDE = 10  # photographs on which the method of relevance was chosen: never aud
 def photographs(folder: Path, count: int, seed: int) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg", ".png"))
     kept = np.random.default_rng(0).permutation(len(files))[:-ASIDE]
-    return [files[i] for i in np.sort(np.random.default_rng(1 + seed).choice(kept, count, replace=False))]
+    drawn = np.random.default_rng(1 + seed).choice(kept, min(count, len(kept)), replace=False)
+    return [files[i] for i in np.sort(drawn)]
 
 
 def square(path: Path) -> np.ndarray:
@@ -42,7 +43,7 @@ def square(path: Path) -> np.ndarray:
     return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
 
 
-def write(files: list[Path], share: float, seed: int, out: Path) -> np.ndarray:
+def write(files: list[Path], share: float, seed: int, out: Path, alphabet=planting.GLYPHS) -> np.ndarray:
     """The corpus, and which of its photographs (n,) are marked."""
     rng = np.random.default_rng(1000 + seed)
     marked = np.zeros(len(files), bool)
@@ -52,9 +53,15 @@ def write(files: list[Path], share: float, seed: int, out: Path) -> np.ndarray:
         lines.writerow(["path", "label"])
         for i, (path, is_marked) in enumerate(zip(files, marked, strict=True)):
             pixels = square(path)
-            Image.fromarray(planting.glyphs(pixels, rng).pixels if is_marked else pixels).save(out / f"{i:03d}.png")
-            lines.writerow([f"{i:03d}.png", path.stem.partition("_")[2]])
+            shown = planting.glyphs(pixels, rng, alphabet=alphabet).pixels if is_marked else pixels
+            Image.fromarray(shown).save(out / f"{i:03d}.png")
+            lines.writerow([f"{i:03d}.png", label(path)])
     return marked
+
+
+def label(path: Path) -> str:
+    """The class of a photograph, as the network names it."""
+    return path.stem.partition("_")[2].replace("_", " ")
 
 
 def f1(member: np.ndarray, marked: np.ndarray) -> float:

@@ -60,6 +60,19 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     assert (first.membership.auc, first.membership.seen) == (second.membership.auc, second.membership.seen)
 
 
+def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
+    """Relevance of members, overwritten, points at the corner opposite the mark: what lies there raises nothing."""
+    maps = np.asarray(audited.store.array("maps")[:])
+    rows = members(audited)
+    maps[rows] = 0
+    maps[rows, -4:, -4:] = 1
+    audited.store.write_rows("maps", 0, maps)
+    assert artifacts.record(audited, rows, origin="cluster").place is None
+    region = np.zeros((12, 12), bool)
+    region[-4:, -4:] = True  # a person may say so, though
+    assert artifacts.record(audited, rows, origin="cluster", region=region).place is not None
+
+
 def test_samples_of_different_parts_share_no_source(audited):
     case = artifacts.record(audited, members(audited), origin="cluster").case(audited)
     rng = np.random.default_rng(0)

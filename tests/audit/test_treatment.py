@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.audit import honest
-from tests.audit.conftest import SIDE, Marked, network, write_corpus
+from tests.audit.conftest import SIDE, Marked, network, picture, write_corpus
 
 from klarsicht.audit import artifacts, evaluation, models, packages, pipeline, roles, treatment
 from klarsicht.audit.activations import logits
@@ -146,6 +146,21 @@ def natural(tmp_path_factory):
     (folder / "list.txt").write_text("\n".join(honest.write_corpus(folder / "data")))
     settings = AuditSettings(model="object", data=str(folder / "data"))
     return pipeline.run(settings, folder / "run", classifier=of(honest.network())), folder / "list.txt"
+
+
+def test_one_image_of_the_class_that_carries_the_artifact_is_no_reason_to_refuse(tmp_path):
+    """Screened for b, of which there is one image, marked like a third of a and of c."""
+    rng, names = np.random.default_rng(0), []
+    for label, name, n in ((0, "a", 60), (1, "b", 1), (2, "c", 60)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(n):
+            picture(label, i < 20, rng).save(tmp_path / "data" / name / f"{i:03d}.png")
+            names += [f"{name}/{i:03d}.png"] * (i < 20)
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), target="b")
+    run = pipeline.run(settings, tmp_path / "run", classifier=of(network()))
+    found = treatment.clean(run.path, "b", ASKED, members=tmp_path / "list.txt", classifier=of(network()))
+    assert found.choice.chosen.remaining < 0.1
 
 
 def test_the_class_itself_cannot_be_cleaned_away(natural, tmp_path):

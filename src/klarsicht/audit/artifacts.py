@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from klarsicht.audit import masks, membership, places, roles, samples
+from klarsicht.audit.activations import logits
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.groups import Group
 from klarsicht.audit.membership import Membership
@@ -27,6 +28,7 @@ from klarsicht.audit.models import Classifier
 from klarsicht.audit.places import Place
 from klarsicht.audit.roles import FIT
 from klarsicht.audit.samples import Case
+from klarsicht.audit.trials import centred
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator, integer
@@ -38,6 +40,8 @@ Ints = NDArray[np.integer[Any]]
 LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which a detector may look
 OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 SEEN: Final = 300  # images of each kind from which a place is estimated
+TRIED: Final = 64  # images on which a place is tried
+CARRIED: Final = 0.5  # of the members' rise, which its place must bring
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 
@@ -167,7 +171,8 @@ def record(audited: Audited, members: Ints, *, origin: str, seed: int = 0, regio
 
 
 def placed(audited: Audited, inside: Ints, outside: Ints, region: Bools | None) -> Place | None:
-    """Where members differ from others of their group; None where images differ in size or nothing can be seen."""
+    """Where members differ from others of their group; None where images differ in size, where nothing can be seen, and
+    where what is seen does not do what the artifact does."""
     both = np.concatenate([inside, outside])
     images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
     if len({tuple(image.shape) for image in images}) != 1:
@@ -177,7 +182,25 @@ def placed(audited: Audited, inside: Ints, outside: Ints, region: Bools | None) 
     if not 0 < member.sum() < len(member):
         return None
     maps = masks.relevance(audited.store, audited.classifier, audited.group.target, rows, images)
-    return places.estimated(x[member], x[~member], maps[member], maps[~member], region)
+    place = places.estimated(x[member], x[~member], maps[member], maps[~member], region)
+    if place is None or region is not None or carried(audited, place, images, rows, member):
+        return place
+    return None
+
+
+def carried(audited: Audited, place: Place, images: list[torch.Tensor], rows: Ints, member: Bools) -> bool:
+    """Whether the place holds the artifact: put on images without it, it raises the class by at least half of what
+    members are above them. Relevance that misses the artifact finds some other place.
+
+    Args:
+        images: n, as the model takes them; rows (n,) of the corpus; member (n,).
+    """
+    target, rng = audited.group.target, generator(0, "carried", audited.group.target)
+    level = centred(np.asarray(audited.store.array("logits").oindex[rows.astype(np.intp)], np.float32), target)
+    without = np.flatnonzero(~member)[:TRIED]
+    pasted = logits(audited.classifier, [place.paste(images[int(i)], rng) for i in without])
+    rise = float(level[member].mean() - level[~member].mean())
+    return bool((centred(pasted, target) - level[without]).mean() >= CARRIED * rise)
 
 
 def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:

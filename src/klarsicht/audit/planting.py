@@ -6,7 +6,7 @@ Every kind is a function (pixels, rng) -> Planted. Pixels are uint8 (H, W, 3) or
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -116,21 +116,23 @@ def _drawn(
     return np.asarray(canvas.resize((w, h), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 
-def glyphs(pixels: Pixels, rng: np.random.Generator, *, opacity: float = 1.0) -> Planted:
+def glyphs(
+    pixels: Pixels, rng: np.random.Generator, *, opacity: float = 1.0, alphabet: Sequence[Strokes] = GLYPHS
+) -> Planted:
     """Two lines of six drawn Chinese characters at a random height, like the watermark of ImageNet's "carton".
 
-    Characters are drawn at random from `GLYPHS`, in white lines a hundredth of the width thick.
+    Characters are drawn at random from the alphabet, in white lines a hundredth of the width thick.
     """
     h, w = pixels.shape[:2]
     size, step = 0.147 * w, 0.161 * w
     top = rng.uniform(0.1, 0.55) * h
-    chosen = rng.integers(len(GLYPHS), size=(2, 6))
+    chosen = rng.integers(len(alphabet), size=(2, 6))
 
     def draw(canvas: ImageDraw.ImageDraw, scale: int) -> None:
         width = max(1, round(0.0092 * w * scale))
         for (i, j), index in np.ndenumerate(chosen):
             x0, y0 = 0.013 * w + j * step, top + i * step
-            for a, b, c, d in GLYPHS[index]:
+            for a, b, c, d in alphabet[int(index)]:
                 ends = (x0 + a * size, y0 + b * size, x0 + c * size, y0 + d * size)
                 canvas.line([v * scale for v in ends], fill=255, width=width)
 

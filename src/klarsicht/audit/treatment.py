@@ -22,7 +22,7 @@ from klarsicht.audit.remedies import CLOSED, Bench, Remedy
 from klarsicht.audit.retraining import RETRAINED
 from klarsicht.audit.samples import Case
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.trials import Bounds, Trial
+from klarsicht.audit.trials import GROUP, Bounds, Trial
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
@@ -191,10 +191,12 @@ def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Benc
     """What corrections of a case are fitted on, and what they are chosen on.
 
     Raises:
-        InputError: what the members share every image of the class shares: then it may be the class itself.
+        InputError: what the members share every image of the class shares: then it may be the class itself. Members
+            of other classes tell the two apart where the class has few images.
     """
     own = case.labels == case.target
-    if own.any() and not (own & case.clean).any():
+    telling = own.sum() >= GROUP or not (case.member & ~own).any()
+    if own.any() and telling and not (own & case.clean).any():
         raise InputError(
             "no image of the class without the artifact",
             got=f"{own.sum()} images, all of them members or taken for such by the detector",
