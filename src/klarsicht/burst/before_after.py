@@ -42,7 +42,7 @@ def write(path: Path, found: Denoised, room: Darkroom) -> None:
 
 def contents(found: Denoised, room: Darkroom) -> dict[str, Any]:
     """What the template is given."""
-    frames = found.roll.frames
+    frames, room = found.roll.frames, room.to_look_at
     first = found.used[0]
     before = room.beside(found.roll.spool, first, frames[first].gain)
     after, trust = room.small(SIDE), room.trust(SIDE)
@@ -53,6 +53,7 @@ def contents(found: Denoised, room: Darkroom) -> dict[str, Any]:
         "after": _jpeg(after),
         "trust": data_uri(png_bytes(to_uint8(trust))),
         "size": after.shape[:2],
+        "reduced": after.shape[:2] != room.size,
         "crops": [
             Crop(title, _jpeg(_cut(before, window)), _jpeg(_cut(room, window)))
             for title, window in places(room, trust).items()

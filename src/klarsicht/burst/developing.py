@@ -41,11 +41,20 @@ class Darkroom:
         """Raw light is brightened until its brightest parts are white, at most 8 times; pictures are left as they
         were."""
         room = cls(spool, header)
-        if header.colour != "mosaic":
-            return room
-        green = room.small(SAMPLE, toned=False)[..., 1]
-        top = float(np.quantile(green, BRIGHT))
-        return cls(spool, header, float(np.clip(1 / max(top, 1e-6), 1.0, MOST_LIFT)))
+        return room.brightened if header.colour == "mosaic" else room
+
+    @property
+    def to_look_at(self) -> Darkroom:
+        """The same, but that linear codes, which files keep, are developed as raw light is."""
+        if self.header.colour == "mosaic" or self.header.curve != "none":
+            return self
+        return replace(self, header=replace(self.header, curve="srgb")).brightened
+
+    @property
+    def brightened(self) -> Darkroom:
+        light = self.small(SAMPLE, toned=False)
+        top = float(np.quantile(light[..., 1] if self.header.colour == "mosaic" else light.max(-1), BRIGHT))
+        return replace(self, lift=float(np.clip(1 / max(top, 1e-6), 1.0, MOST_LIFT)))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -114,7 +114,7 @@ def jpeg_bytes(shown: npt.NDArray[np.float32], quality: int = 92) -> bytes:
 
 
 def write_preview(room: Darkroom, path: Path) -> None:
-    write_atomically(path, jpeg_bytes(room.small(PREVIEW)))
+    write_atomically(path, jpeg_bytes(room.to_look_at.small(PREVIEW)))
 
 
 WRITERS: dict[str, Callable[[Darkroom, Path], None]] = {
