@@ -1,9 +1,13 @@
 """Frames on disk against the same frames in memory, padded by numpy."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from klarsicht.burst.spool import Spool, Window
+from klarsicht.ground.errors import DiskFull
 
 
 @pytest.fixture
@@ -42,3 +46,17 @@ def test_a_window_is_written_where_it_belongs(spool, frames):
     frames[2, :, 3:8, 10:12] = 7
     np.testing.assert_array_equal(spool.windows([0, 1, 2], Window(0, 37, 0, 53)), frames)
     assert spool.path.stat().st_size == spool.bytes == frames.nbytes
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve")
+def test_a_full_disk_says_so_before_anything_is_written(tmp_path, monkeypatch):
+    spool = Spool(tmp_path / "s", (2, 3, 200, 300))
+    spool.allocate()
+    assert spool.path.stat().st_blocks * 512 >= spool.bytes  # not a sparse file
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DiskFull, match="no space left"):
+        Spool(tmp_path / "t", (2, 3, 200, 300)).allocate()

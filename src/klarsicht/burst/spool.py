@@ -5,6 +5,7 @@ Axes: N frames, C channels, H W pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +75,21 @@ class Spool:
         return int(np.prod(self.shape)) * FLOAT.itemsize
 
     def allocate(self) -> None:
+        """Where the system can, its place on the disk too: a full one says so now, and not while the file is mapped.
+
+        Raises DiskFull, StoreError.
+        """
         with writing(self.path), self.path.open("ab") as file:
             file.truncate(self.bytes)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, self.bytes)
 
     def put(self, frame: int, light: Planes) -> None:
         """One frame, durably."""
         with writing(self.path):
             with self.path.open("r+b") as file:
                 file.seek(frame * self.bytes // self.shape[0])
-                np.ascontiguousarray(light, FLOAT).tofile(file)
+                file.write(np.ascontiguousarray(light, FLOAT).data)
             sync(self.path)
 
     def put_window(self, frame: int, window: Window, light: npt.NDArray[np.float32]) -> None:
