@@ -60,6 +60,16 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     assert (first.membership.auc, first.membership.seen) == (second.membership.auc, second.membership.seen)
 
 
+def test_an_image_that_shows_the_artifact_at_its_place_carries_it(audited):
+    """From half of the marked images the others are found by their pixels, whatever the detector says of features."""
+    rows = members(audited)
+    found = artifacts.record(audited, rows[::2], origin="list")
+    seen = artifacts.showing(audited, found.place, rows[::2][found.part[rows[::2]] == roles.FIT])
+    np.testing.assert_array_equal(np.sort(seen), rows)
+    np.testing.assert_array_equal(found.membership.probability[rows], 1)
+    np.testing.assert_array_equal(np.flatnonzero(found.carries), rows)
+
+
 def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     """Relevance of members, overwritten, points at the corner opposite the mark: what lies there raises nothing."""
     maps = np.asarray(audited.store.array("maps")[:])

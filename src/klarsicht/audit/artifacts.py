@@ -18,10 +18,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from klarsicht.audit import masks, membership, places, roles, samples
 from klarsicht.audit.activations import logits
-from klarsicht.audit.corpora import Corpus
+from klarsicht.audit.corpora import Corpus, decode_rows
 from klarsicht.audit.groups import Group
 from klarsicht.audit.membership import Membership
 from klarsicht.audit.models import Classifier
@@ -42,6 +43,7 @@ OTHERS: Final = 2000  # images without the artifact that a detector is fitted on
 SEEN: Final = 300  # images of each kind from which a place is estimated
 TRIED: Final = 64  # images on which a place is tried
 CARRIED: Final = 0.5  # of the members' rise, which its place must bring
+SIGMAS: Final = 3.0  # median deviations of members that an image may be further from the artifact than they are
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 
@@ -167,6 +169,8 @@ def record(audited: Audited, members: Ints, *, origin: str, seed: int = 0, regio
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     place = placed(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng), region)
+    if place is not None and place.opaque.any():
+        found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
     return Artifact(group.name, group.target, origin, np.sort(members), part, found, place)
 
 
@@ -186,6 +190,22 @@ def placed(audited: Audited, inside: Ints, outside: Ints, region: Bools | None) 
     if place is None or region is not None or carried(audited, place, images, rows, member):
         return place
     return None
+
+
+def showing(audited: Audited, place: Place, inside: Ints) -> Ints:
+    """Rows of the group whose images show a fixed, opaque artifact at its place as closely as most members do: a
+    detector of features misses some of those.
+
+    Args:
+        inside: rows of members.
+    """
+    read = decode_rows(audited.corpus, (int(row) for row in audited.group.rows))
+    usable = ((row, audited.classifier.image(picture)) for row, picture in read if isinstance(picture, Image.Image))
+    apart = {row: place.apart(image) for row, image in usable if place.fits(image)}
+    of_members = np.array([apart[row] for row in inside if row in apart])
+    middle = np.median(of_members)
+    most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), places.FAINT * max(apart.values()))
+    return np.array([row for row, distance in apart.items() if distance <= most], np.intp)
 
 
 def carried(audited: Audited, place: Place, images: list[torch.Tensor], rows: Ints, member: Bools) -> bool:

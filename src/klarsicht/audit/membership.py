@@ -8,7 +8,7 @@ that they took no part in, so that it is worth as much there as on others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +46,12 @@ class Membership:
     auc: float
     precision: float
     recall: float
+
+    def certain_of(self, rows: Ints) -> Membership:
+        """The same, and sure of some images."""
+        probability = self.probability.copy()
+        probability[rows] = 1
+        return replace(self, probability=probability)
 
 
 def spread(arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0) -> Membership:

@@ -63,6 +63,16 @@ class Place:
     def fits(self, image: Tensor) -> bool:
         return tuple(image.shape) == self.colour.shape[1:]
 
+    @property
+    def opaque(self) -> Bools:
+        """Pixels (H, W) of a fixed artifact that let nothing through; none of one that varies."""
+        return self.opacity[0] >= OPAQUE if self.fixed else np.zeros(self.opacity.shape[1:], bool)
+
+    def apart(self, image: Tensor) -> float:
+        """How far an image (C, H, W) is from showing a fixed artifact: mean |image - colour| over opaque pixels."""
+        under = self.opaque
+        return float(np.abs(image.numpy() - self.colour[0])[:, under].mean())
+
     def draw(self, rng: np.random.Generator) -> int:
         """One of the artifacts."""
         return int(rng.integers(len(self.opacity)))
