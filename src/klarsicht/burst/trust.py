@@ -3,8 +3,8 @@
 If an estimate E is right, X_1 - E has hardly more than the variance of the noise of X_1. That is tested in overlapping
 windows of three sizes, by the mean square of the normalised residual (chi-squared) and by its mean (normal), each with
 a stated rate of false alarms, and near white, where residuals are cut off, by how many pixels are clipped; where a
-window fails, everything in it is taken from the next best estimate, and where all of them fail, from the reference
-itself. Tests of single pixels would throw good results away.
+window fails, the next best estimate is tried, and where all of them fail, the reference is left. Tests of single pixels
+would throw good results away. How much is taken of what was tried, `risk` says.
 
 Nothing here knows where a window lies in the picture but that windows begin at multiples of their step: a tile with its
 margin gives what the whole gives. Axes: C channels, H W pixels.
