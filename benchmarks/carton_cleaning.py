@@ -101,6 +101,8 @@ def one(folder: Path, seed: int, asked: argparse.Namespace) -> dict:
     found = {"seed": seed, "held": len(held), "f1": f1(of_rows(rows, len(marked)), marked), "nothing": measure(None)}
     for method in asked.methods:
         settings = CleanSettings(method=method, seed=seed, overall=asked.overall)
+        if asked.layer:
+            settings = settings.merged(layer=asked.layer, directions=1, strength=1.0)
         try:
             cleaned = treatment.clean(run, CARTON, settings, out=asked.out / f"{method}-{seed}", classifier=classifier)
         except KlarsichtError as error:
@@ -127,7 +129,10 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--overall", type=float, default=CleanSettings().overall)
-    parser.add_argument("--develop", action="store_true", help="show on audited classes' other photographs instead")
+    parser.add_argument("--layer", help="one direction there, whole, in place of the audit's choice")
+    parser.add_argument(
+        "--develop", action="store_true", help="show on photographs not drawn, in place of those held out"
+    )
     parser.add_argument("--out", type=Path, default=Path("carton-cleaning"), help="runs and corrections")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -135,7 +140,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for seed in given.seeds:
         found = one(given.photographs, seed, given)
-        (given.out / f"seed-{seed}.json").write_text(json.dumps(found, indent=1))
+        file = given.out / f"seed-{seed}.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(known | found, indent=1))
         for name in ("nothing", *given.methods):
             print(f"| {seed}, {found['f1']:.2f} | {row(name, found[name])}", flush=True)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit import manifests
 from klarsicht.ground.errors import CorpusError, ImageError
 from klarsicht.ground.images import decode, extensions
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENDS = 64 * 1024  # bytes hashed at each end of a file
-REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight")
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
 
@@ -156,7 +155,7 @@ class Corpus:
             CorpusError: the manifest cannot be read, lacks a column or a value, or names files that are not there.
         """
         manifest = Path(file)
-        columns = _columns(manifest)
+        columns = manifests.columns(manifest)
         paths = [manifest.parent / path for path in columns["path"]]
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
@@ -171,7 +170,7 @@ class Corpus:
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
-            weights=_weights(columns.get("weight", [])),
+            weights=manifests.weights(columns.get("weight", [])),
         )
 
 
@@ -256,51 +255,3 @@ def _ends(path: Path) -> bytes:
             return hashlib.sha256(f"{size}\0".encode() + head + file.read(ENDS)).digest()
     except OSError:
         return b"unreadable"
-
-
-# Manifests
-
-
-def _columns(manifest: Path) -> dict[str, list[str]]:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    try:
-        if manifest.suffix.lower() == ".parquet":
-            table = parquet.ParquetFile(manifest).read()
-        else:
-            text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL)}
-            as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
-            table = csv.read_csv(manifest, convert_options=as_text)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError("the manifest cannot be read", got=f"{manifest}: {error}", rule="CSV or parquet") from error
-    absent = [name for name in REQUIRED if name not in table.column_names]
-    if absent:
-        raise CorpusError(
-            f"the manifest lacks the column {absent[0]}",
-            got=f"columns {', '.join(table.column_names)}",
-            rule="path,label[,source,split,weight]",
-        )
-    return {name: _texts(table[name], name) for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
-
-
-def _texts(column: Any, name: str) -> list[str]:
-    values = ["" if value is None else str(value) for value in column.to_pylist()]
-    if name in REQUIRED and "" in values:
-        raise CorpusError(f"a line of the manifest has no {name}", got=f"line {values.index('') + 2}")
-    return values
-
-
-def _weights(texts: list[str]) -> tuple[float, ...]:
-    """Numbers above 0; a blank is 1."""
-    return tuple(_weight(text, line) for line, text in enumerate(texts, start=2))
-
-
-def _weight(text: str, line: int) -> float:
-    try:
-        value = float(text or 1)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise CorpusError("a weight is no number above 0", got=f"{text!r} in line {line}", rule="blank stands for 1")
-    return value
