@@ -141,13 +141,14 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
     C, H, W = wound.spool.shape[1:]
     result = Spool(folder / "result.f32", (1, C + 1, H, W))
     result.allocate()
-    grid = tiles.fitting(
+    fits = tiles.fitting(
         (H, W),
         inner.halo + trust.MARGIN,
         bytes_a_pixel(inner, C, len(used)),
         tiles.resident(),
         settings.memory * 1e9 * SAFETY,
     )
+    grid = tiles.kept(fits, folder, settings.memory)
     drawn = map_spool(folder, inner, len(used), (H, W)) if maps else None
     merge = merging.Merge(
         spool=mended.spool,

@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from klarsicht.burst.placing import STEP
 from klarsicht.burst.spool import Window
-from klarsicht.ground.disk import writing
+from klarsicht.ground.disk import write_atomically, writing
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import progress
 
 LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's own part
-LOG = "tiles.jsonl"
+LOG, GRID = "tiles.jsonl", "grid.json"
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ def fitting(size: tuple[int, int], halo: int, bytes_a_pixel: float, fixed: float
     need = fixed + bytes_a_pixel * min((LEAST + 2 * margin) ** 2, size[0] * size[1])
     got, rule = f"{memory / 1e9:.2g} GB", f"these frames need {need / 1e9:.2g} GB"
     raise UsageError("memory", got=got, rule=rule, remedy="Give a larger --memory.")
+
+
+def kept(grid: Grid, folder: Path, memory: float) -> Grid:
+    """The grid whose tiles a stopped run has numbered, whatever fits today; else this one, which is remembered. Where
+    less memory is allowed than then, tiles are begun anew."""
+    file = folder / GRID
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        known = None
+    if known is not None and known["memory"] <= memory:
+        return replace(grid, side=known["side"])
+    (folder / LOG).unlink(missing_ok=True)
+    write_atomically(file, json.dumps({"side": grid.side, "memory": memory}).encode())
+    return grid
 
 
 def resident() -> float:
