@@ -18,6 +18,7 @@ def weights(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     network = build(NetworkSettings(preset="swift", colour="rgb", width=0.125), 0)
     checkpoints.save(network, tmp_path / "swift.safetensors", {}, torch.float16)
+    (tmp_path / "swift.json").write_text("{}")
     return network
 
 

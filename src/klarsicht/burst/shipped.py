@@ -27,17 +27,22 @@ class Shipped:
     def file(self) -> Path:
         return FOLDER / f"{self.name}.safetensors"
 
+    @property
+    def written(self) -> Path:
+        """The card's file."""
+        return FOLDER / f"{self.name}.json"
+
     @cached_property
     def card(self) -> dict[str, Any]:
         """parameters, sha256, steps, training, photographs with their licences, tables, limits."""
-        written: dict[str, Any] = json.loads((FOLDER / f"{self.name}.json").read_text(encoding="utf-8"))
-        return written
+        card: dict[str, Any] = json.loads(self.written.read_text(encoding="utf-8"))
+        return card
 
 
 def networks() -> dict[str, Shipped]:
-    """By name; only those whose weights are there."""
+    """By name; those whose weights are there, and their card."""
     found = (Shipped(name, colour) for colour, name in NAMES.items())
-    return {one.name: one for one in found if one.file.exists()}
+    return {one.name: one for one in found if one.file.exists() and one.written.exists()}
 
 
 def serving(colour: str) -> Path | None:
