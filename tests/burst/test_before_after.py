@@ -91,7 +91,7 @@ def test_no_name_of_a_file_ends_the_script(made):
     assert "<b>" not in text and NAME in json.loads(re.search(r"names = (\[.*?\]);", script).group(1))
     told = json.loads(re.search(r"points = (\[.*\]), names", script).group(1))
     assert len(told) > 50 and all(
-        len(p["k"]) == 3 and sum(np.ravel(p["k"])) == pytest.approx(1, abs=1e-3) for p in told
+        len(p["share"]) == 3 and sum(np.ravel(p["k"])) == pytest.approx(1, abs=0.05) for p in told
     )
     assert json.loads(in_script("</script>")) == "</script>" and "<" not in in_script("</script>")
 
