@@ -8,7 +8,18 @@ import pytest
 from skimage import data
 
 from klarsicht.burst.benchmark_sets import benchmark_set
-from klarsicht.burst.evaluation import Evaluation, Protocol, Score, busiest, evaluate, level, pixels, score, trial
+from klarsicht.burst.evaluation import (
+    Evaluation,
+    Protocol,
+    Score,
+    busiest,
+    evaluate,
+    level,
+    pixels,
+    score,
+    touched,
+    trial,
+)
 from klarsicht.burst.scenes import Geometry
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.noise import GAINS
@@ -102,6 +113,21 @@ def test_the_planes_of_a_mosaic_are_a_quarter_each(grey):
     tables, exhibits = evaluate({"single": reference}, mosaic, (1,))
     assert exhibits[1]["single"].shape == (8, 16, 3)
     assert np.isfinite(tables["1"]["single"][1].psnr)
+
+
+def test_a_plane_of_a_mosaic_is_touched_where_one_of_its_four_pixels_is():
+    path = np.zeros((32, 48), bool)
+    path[7, 20] = path[30, 47] = True
+    planes = np.zeros((16, 24), bool)
+    planes[3, 10] = planes[15, 23] = True
+    assert np.array_equal(touched(path, np.zeros((4, 16, 24), np.float32)), planes)
+    assert np.array_equal(touched(path, np.zeros((1, 32, 48), np.float32)), path)
+
+
+def test_what_moves_is_told_of_mosaics_too():
+    made = benchmark_set("mosaic-moving", [data.astronaut()], 7, Geometry(scale=2, height=96, width=96, reach=16))
+    quality = trial(lambda burst: burst.reference, made, 0, level(4), drawn=False).quality
+    assert quality.on_path is not None and quality.off_path is not None
 
 
 def test_json_has_rows_then_gains(evaluation):

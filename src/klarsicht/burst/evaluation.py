@@ -18,6 +18,7 @@ from klarsicht.burst.benchmark_sets import BenchmarkSet
 from klarsicht.burst.classical import CLASSICAL, Denoise
 from klarsicht.burst.frames import PLANES, Burst
 from klarsicht.burst.metering import Cost, metered
+from klarsicht.burst.motion import Flags
 from klarsicht.burst.quality import CUT, Picture, Quality, quality, seen
 from klarsicht.burst.scenes import Geometry
 from klarsicht.burst.sizes import Sizes
@@ -155,7 +156,16 @@ def trial(denoise: Denoise, made: BenchmarkSet, index: int, noise: NoiseLevel, d
     w = float(made.exposure(index, drawn))
     burst = made.burst(index, noise, w)
     image, cost = metered(lambda: denoise(burst))
-    return Trial(quality(image, made.truth(index, w), w, made.paths[index]), cost, seen(image, w))
+    truth = made.truth(index, w)
+    return Trial(quality(image, truth, w, touched(made.paths[index], truth)), cost, seen(image, w))
+
+
+def touched(path: Flags, picture: Picture) -> Flags:
+    """Where a moving thing was, in pixels of the picture (C, H, W): one of a mosaic's planes stands for 2 x 2 of the
+    sensor's."""
+    H, W = picture.shape[-2:]
+    flags: Flags = path.reshape(H, path.shape[0] // H, W, path.shape[1] // W).any((1, 3))
+    return flags
 
 
 def score(trials: Sequence[Trial], size: int) -> Score:
