@@ -120,8 +120,8 @@ def test_a_plane_of_a_mosaic_is_touched_where_one_of_its_four_pixels_is():
     path[7, 20] = path[30, 47] = True
     planes = np.zeros((16, 24), bool)
     planes[3, 10] = planes[15, 23] = True
-    assert np.array_equal(touched(path, np.zeros((4, 16, 24), np.float32)), planes)
-    assert np.array_equal(touched(path, np.zeros((1, 32, 48), np.float32)), path)
+    assert np.array_equal(touched(path, (4, 16, 24)), planes)
+    assert np.array_equal(touched(path, (1, 32, 48)), path)
 
 
 def test_what_moves_is_told_of_mosaics_too():

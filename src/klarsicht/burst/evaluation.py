@@ -157,15 +157,14 @@ def trial(denoise: Denoise, made: BenchmarkSet, index: int, noise: NoiseLevel, d
     burst = made.burst(index, noise, w)
     image, cost = metered(lambda: denoise(burst))
     truth = made.truth(index, w)
-    return Trial(quality(image, truth, w, touched(made.paths[index], truth)), cost, seen(image, w))
+    return Trial(quality(image, truth, w, touched(made.paths[index], truth.shape)), cost, seen(image, w))
 
 
-def touched(path: Flags, picture: Picture) -> Flags:
-    """Where a moving thing was, in pixels of the picture (C, H, W): one of a mosaic's planes stands for 2 x 2 of the
-    sensor's."""
-    H, W = picture.shape[-2:]
-    flags: Flags = path.reshape(H, path.shape[0] // H, W, path.shape[1] // W).any((1, 3))
-    return flags
+def touched(path: Flags, shape: tuple[int, ...]) -> Flags:
+    """Where a moving thing was, in pixels of a picture of that shape (C, H, W): one of a mosaic's planes stands for 2 x 2
+    of the sensor's."""
+    H, W = shape[-2:]
+    return np.asarray(path.reshape(H, path.shape[0] // H, W, path.shape[1] // W).any((1, 3)))
 
 
 def score(trials: Sequence[Trial], size: int) -> Score:
