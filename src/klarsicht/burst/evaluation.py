@@ -161,8 +161,8 @@ def trial(denoise: Denoise, made: BenchmarkSet, index: int, noise: NoiseLevel, d
 
 
 def touched(path: Flags, shape: tuple[int, ...]) -> Flags:
-    """Where a moving thing was, in pixels of a picture of that shape (C, H, W): one of a mosaic's planes stands for 2 x 2
-    of the sensor's."""
+    """Where a moving thing was, in pixels of a picture of that shape (C, H, W): a pixel of a mosaic's planes stands for
+    2 x 2 of the sensor's."""
     H, W = shape[-2:]
     return np.asarray(path.reshape(H, path.shape[0] // H, W, path.shape[1] // W).any((1, 3)))
 
