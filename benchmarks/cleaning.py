@@ -21,9 +21,7 @@ A seed's figures are one line of the JSON file; a seed that is there already is 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,6 +39,7 @@ from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
+import resumed_seeds
 
 Pictures = NDArray[np.uint8]
 TARGET = 0  # T-shirt
@@ -200,14 +199,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    results = [json.loads(line) for line in asked.json.read_text().splitlines()] if asked.json.exists() else []
-    for seed in range(asked.seeds):
-        if seed not in {r["seed"] for r in results}:
-            with tempfile.TemporaryDirectory() as folder:
-                results.append(one(seed, asked.artifact, asked.share, asked, Path(folder)))
-            with asked.json.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-            print(json.dumps(results[-1]["audit"]), flush=True)
+    results = resumed_seeds.results(
+        asked.json, asked.seeds, lambda seed, folder: one(seed, asked.artifact, asked.share, asked, folder)
+    )
     table(results)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from klarsicht.numerics.intervals import loss, mean, student
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
+import resumed_seeds
 from cleaning import TARGET, figures
 
 ACTIONS = ("drop", "inpaint")
@@ -126,14 +126,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    results = [json.loads(line) for line in asked.json.read_text().splitlines()] if asked.json.exists() else []
-    for seed in range(asked.seeds):
-        if seed not in {r["seed"] for r in results}:
-            with tempfile.TemporaryDirectory() as folder:
-                results.append(one(seed, asked, Path(folder)))
-            with asked.json.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    table(results)
+    table(resumed_seeds.results(asked.json, asked.seeds, lambda seed, folder: one(seed, asked, folder)))
 
 
 if __name__ == "__main__":

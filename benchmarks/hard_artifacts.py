@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
+import resumed_seeds
 from cleaning import TARGET, bordered, figures
 from corpus_cleaning import audited
 
@@ -119,14 +119,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    results = [json.loads(line) for line in asked.json.read_text().splitlines()] if asked.json.exists() else []
-    for seed in range(asked.seeds):
-        if seed not in {r["seed"] for r in results}:
-            with tempfile.TemporaryDirectory() as folder:
-                results.append({"two": two, "evidence": evidence}[asked.case](seed, Path(folder)))
-            with asked.json.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    shown(asked.case, results)
+    shown(asked.case, resumed_seeds.results(asked.json, asked.seeds, {"two": two, "evidence": evidence}[asked.case]))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ from klarsicht.cli import cleaning_tables
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Data = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
+Members = Annotated[
+    Path | None, typer.Option(help="A text file of images that carry the artifact. [the suspect cluster]")
+]
+Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
 Overall = Annotated[float | None, typer.Option(help="Accuracy on clean images that may be lost, a share. [0.005]")]
 Affected = Annotated[float | None, typer.Option(help="The same, on clean images of the class. [0.02]")]
 
@@ -22,12 +26,8 @@ def clean(
     name: Annotated[str, typer.Option("--class", help="The class to relieve of its artifact.")],
     method: Annotated[str | None, typer.Option(help="oblique, project, augment, ... [oblique]")] = None,
     out: Annotated[Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD]")] = None,
-    members: Annotated[
-        Path | None, typer.Option(help="A text file of images that carry the artifact. [the suspect cluster]")
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")
-    ] = None,
+    members: Members = None,
+    mask: Mask = None,
     direction: Annotated[str | None, typer.Option(help="pattern, svm, logistic or ridge. [pattern]")] = None,
     layer: Annotated[str | None, typer.Option(help="Correct the input of this layer. [swept]")] = None,
     directions: Annotated[int | None, typer.Option(help="How many are erased. [swept]")] = None,
@@ -120,12 +120,8 @@ def clean_data(
     weight: Annotated[float | None, typer.Option(help="For weigh: of an image that carries it. [0.1]")] = None,
     label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
     above: Annotated[float, typer.Option(help="Probability from which an image counts as carrying it.")] = 0.5,
-    members: Annotated[
-        Path | None, typer.Option(help="A text file of images that carry the artifact. [the suspect cluster]")
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")
-    ] = None,
+    members: Members = None,
+    mask: Mask = None,
     seed: Annotated[int, typer.Option(help="Of the detector's folds and parts.")] = 0,
     tables: Annotated[str, typer.Option(help="Manifest and record as csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
