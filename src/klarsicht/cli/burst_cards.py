@@ -28,11 +28,11 @@ def lines(one: Shipped) -> Iterator[str]:
 
 
 def _training(training: Mapping[str, Any]) -> str:
-    settings, start = training["settings"], training["start"]
+    settings, start, note = training["settings"], training["start"], training.get("note")
     begun = f", from {start[:12]}..." if start else ""
     return (
         f"trained for {training['step']:,} steps of {settings['batch']} bursts: {settings['colour']}, "
-        f"noise {settings['noise']}, seed {settings['seed']}{begun}"
+        f"noise {settings['noise']}, seed {settings['seed']}{begun}" + (f" ({note})" if note else "")
     )
 
 
