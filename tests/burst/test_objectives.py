@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
-from klarsicht.burst.objectives import Annealing, frame_loss, gradient, image_loss, inner, total_loss
+from klarsicht.burst.objectives import Annealing, frame_loss, gradient, image_loss, inner, psnr_loss, total_loss
 from klarsicht.ground.errors import UsageError
 
 
@@ -46,6 +47,27 @@ def test_image_loss_is_the_papers(batch):
     frames, truth, w = batch
     expected = np.mean([literal_loss(frames[b, 0], truth[b], w[b]) for b in range(2)])
     assert image_loss(*tensors(frames[:, 0], truth, w)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_psnr_loss_falls_by_the_same_for_each_decibel(batch):
+    frames, truth, w = batch
+    curve = np.vectorize(literal_curve)
+    pictures = [
+        (curve(image[:, 8:-8, 8:-8] / at), curve(target[:, 8:-8, 8:-8] / at))
+        for image, target, at in zip(frames[:, 0], truth, w, strict=True)
+    ]
+    decibels = [peak_signal_noise_ratio(target, image, data_range=1.0) for image, target in pictures]
+    expected = -np.log(10) / 10 * np.mean(decibels)
+    assert psnr_loss(*tensors(frames[:, 0], truth, w)).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_psnr_loss_pulls_a_clean_burst_as_hard_as_a_noisy_one():
+    truth = torch.full((2, 1, 20, 20), 0.5, dtype=torch.float64)
+    errors = torch.tensor([0.05, 0.5], dtype=torch.float64).reshape(2, 1, 1, 1)
+    size = torch.ones_like(errors, requires_grad=True)  # of the error, relative to itself
+    psnr_loss(truth + size * errors, truth, torch.ones(2)).backward()
+    quiet, loud = size.grad.flatten().tolist()
+    assert 0.9 < quiet / loud < 1.6  # but for the bend of the tone curve; of the mean of errors it is a fiftieth
 
 
 def test_total_is_the_papers_and_skips_missing_frames(batch):

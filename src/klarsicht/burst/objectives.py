@@ -1,4 +1,4 @@
-"""What a kernel-predicting network is trained for (arXiv 1712.02327, section 4.2).
+"""What a kernel-predicting network is trained for (arXiv 1712.02327, section 4.2), or for its decibels.
 
 Images are linear; the loss sees them as a viewer would, through the tone curve G, at the exposure w of the
 scene. Axes: B batch, N frames, C channels, H W pixels.
@@ -6,6 +6,7 @@ scene. Axes: B batch, N frames, C channels, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ from klarsicht.numerics.tone import tone_curve
 BORDER = 8  # pixels cut on each side, where a kernel or an aligned frame may have nothing to see
 PUBLISHED_STEPS = 500_000
 FORGOTTEN = 1e-2  # a term with less weight is left out
+CLOSE = 1e-5  # mean squared error (50 dB) below which a burst has less and less weight in psnr_loss
+
+ImageLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def inner(image: Tensor) -> Tensor:
@@ -52,6 +56,16 @@ def image_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
     return basic(seen(inner(Y), w), seen(inner(truth), w)).mean()
 
 
+def psnr_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
+    """ln (mean (Y - Y*)^2 + CLOSE), the mean over a batch (B, C, H, W): less the PSNR, but for a factor of
+    10 / ln 10. A mean of errors is that of its noisiest bursts; here a decibel is worth the same in each."""
+    error = (seen(inner(Y), w) - seen(inner(truth), w)).square().mean((-3, -2, -1))
+    return (error + CLOSE).log().mean()
+
+
+LOSSES: dict[str, ImageLoss] = {"kpn": image_loss, "psnr": psnr_loss}
+
+
 def frame_loss(frames: Tensor, truth: Tensor, w: Tensor, valid: Tensor) -> Tensor:
     """sum_i l(Y_i, Y*), the mean over a batch (B, N, C, H, W); valid (B, N) says which frames count."""
     each = basic(seen(inner(frames), w), seen(inner(truth), w).unsqueeze(1))
@@ -81,11 +95,19 @@ class Annealing:
         return weight if weight >= FORGOTTEN else 0.0
 
 
-def total_loss(Y: Tensor, frames: Tensor, truth: Tensor, w: Tensor, valid: Tensor, weight: float) -> Tensor:
-    """L(t) = l(Y, Y*) + beta alpha^t sum_i l(Y_i, Y*), with weight = beta alpha^t.
+def total_loss(
+    Y: Tensor,
+    frames: Tensor,
+    truth: Tensor,
+    w: Tensor,
+    valid: Tensor,
+    weight: float,
+    of_image: ImageLoss = image_loss,
+) -> Tensor:
+    """L(t) = l(Y, Y*) + beta alpha^t sum_i l(Y_i, Y*), with weight = beta alpha^t; of_image: another l(Y, Y*).
 
     Y: (B, C, H, W) the mean of the filtered frames Y_i (B, N, C, H, W). truth: (B, C, H, W), the clean
     reference. w: (B,) exposures. valid: (B, N) bool.
     """
-    loss = image_loss(Y, truth, w)
+    loss = of_image(Y, truth, w)
     return loss + weight * frame_loss(frames, truth, w, valid) if weight else loss

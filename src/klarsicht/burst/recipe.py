@@ -24,7 +24,7 @@ from klarsicht.burst import album, checkpoints, warm_start
 from klarsicht.burst.examples import examples, sheet, show
 from klarsicht.burst.motion import MOTIONS
 from klarsicht.burst.network import Network, NetworkSettings, among, build
-from klarsicht.burst.objectives import Annealing, total_loss
+from klarsicht.burst.objectives import LOSSES, Annealing, ImageLoss, total_loss
 from klarsicht.burst.scenes import Geometry, Light, scenes
 from klarsicht.burst.supply import TURNS, Aligned, Supply, typical, variety
 from klarsicht.burst.synthesis import GREYED, KINDS, NOISES, Recipe, SyntheticBurst
@@ -44,7 +44,7 @@ class TrainSettings(NetworkSettings):
     noise, motion, size, scale: of the bursts (synthesis.NOISES, motion.MOTIONS; side of a frame; pixels of the
     photograph to one of its). batch, rate, steps, uses: of the training; uses: steps that a batch serves. minutes:
     instead of steps, which are then settled by the clock at the start. every: steps between checkpoints. start: a
-    network's file to begin with. grey_too: of a network for rgb, every other batch is grey.
+    network's file to begin with. loss: of objectives.LOSSES. grey_too: of a network for rgb, every other batch is grey.
     """
 
     noise: str = "kpn"
@@ -59,6 +59,7 @@ class TrainSettings(NetworkSettings):
     every: int = Field(default=500, ge=1)
     seed: int = Field(default=0, ge=0)
     start: str | None = None
+    loss: str = "kpn"
     grey_too: bool = False
 
     @model_validator(mode="after")
@@ -73,6 +74,11 @@ class TrainSettings(NetworkSettings):
     @classmethod
     def _known_noise(cls, name: str) -> str:
         return among("noise", name, NOISES)
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, name: str) -> str:
+        return among("loss", name, LOSSES)
 
     @field_validator("motion")
     @classmethod
@@ -116,6 +122,7 @@ class Denoising:
 
     supply: Supply
     annealing: Annealing
+    of_image: ImageLoss
     shown: Mapping[int, SyntheticBurst]
     out: Path
     training: Mapping[str, object]
@@ -126,8 +133,8 @@ class Denoising:
     def loss(self, model: nn.Module, batch: tuple[Tensor, ...], step: int) -> Tensor:
         given = Aligned(*batch)
         out = model(given.frames, given.read, given.shot, given.valid, given.agreement)
-        weight = self.annealing.weight(step)
-        return total_loss(out.merged.float(), out.each, given.truth, given.exposure, given.valid, weight)
+        answer = (out.merged.float(), out.each, given.truth, given.exposure, given.valid)
+        return total_loss(*answer, self.annealing.weight(step), self.of_image)
 
     def watch(self, step: int, model: nn.Module) -> dict[str, float]:
         """PSNR by gain; writes the network as it is, and pictures."""
@@ -172,7 +179,7 @@ class Lesson:
         shown = examples(self.spared, settings.recipe, settings.seed)
         steps = settings.plan.steps  # who starts from another network has learned to use every frame
         annealing = Annealing(steps) if settings.start is None else Annealing(steps, beta=0.0)
-        return Denoising(supply, annealing, shown, out, training)
+        return Denoising(supply, annealing, LOSSES[settings.loss], shown, out, training)
 
 
 def sha256(file: Path) -> str:
