@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,9 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from klarsicht.audit import artifacts, clarc, models, pipeline, ranking, treatment
-from klarsicht.audit.activations import Correction, corrected
+from klarsicht.audit.activations import Correction, corrected, logits_abreast
+from klarsicht.audit.clarc import Erasure
+from klarsicht.audit.models import Classifier
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.treatment import CleanSettings, Patient
 from klarsicht.ground.errors import KlarsichtError
@@ -79,7 +82,11 @@ ARTIFACTS: dict[str, Callable[[Pictures], Pictures]] = {
 def figures(net: torch.nn.Module, test: Pictures, marked: Pictures, truth: NDArray, correction: Correction | None):
     """What a network does on test pictures, plain and with the artifact."""
     with corrected(net, correction):
-        plain, under = fashion.answers(net, test), fashion.answers(net, marked)
+        return told(truth, fashion.answers(net, test), fashion.answers(net, marked))
+
+
+def told(truth: NDArray, plain: NDArray, under: NDArray) -> dict:
+    """The figures of answers to pictures, plain and with the artifact."""
     eligible = (truth != TARGET) & (plain != TARGET)
     right = under == truth
     return {
@@ -91,6 +98,41 @@ def figures(net: torch.nn.Module, test: Pictures, marked: Pictures, truth: NDArr
     }
 
 
+def figures_abreast(
+    classifier: Classifier, test: Pictures, marked: Pictures, truth: NDArray, corrections: dict[str, Correction]
+) -> dict[str, dict]:
+    """`figures` of each; erasures at one layer share what comes before it."""
+    found, layers = {}, defaultdict(dict)
+    for name, one in corrections.items():
+        if isinstance(one, Erasure):
+            layers[one.layer][name] = one
+        else:
+            found[name] = figures(classifier.module, test, marked, truth, one)
+    for some in layers.values():
+        sides = [
+            [
+                y.argmax(1)
+                for y in logits_abreast(classifier, torch.from_numpy(x)[:, None].float() / 255, [*some.values()])
+            ]
+            for x in (test, marked)
+        ]
+        found |= {name: told(truth, *both) for name, both in zip(some, zip(*sides, strict=True), strict=True)}
+    return found
+
+
+def network(folder: Path | None, name: str, x: Pictures, y: NDArray, seed: int, epochs: int) -> torch.nn.Module:
+    """Trained on these pictures; kept in the folder, where there is one, for the next run."""
+    net, file = fashion.network(seed), folder / f"{name}-{len(x)}-{epochs}-{seed}.pt" if folder else None
+    if file and file.exists():
+        net.load_state_dict(torch.load(file))
+        return net.eval()
+    net = fashion.trained(x, y, seed, epochs)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), file)
+    return net
+
+
 def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folder: Path) -> dict:
     put = ARTIFACTS[artifact]
     rng = np.random.default_rng(seed)
@@ -99,7 +141,10 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
     carries = np.zeros(len(x), bool)
     carries[rng.choice(shirts, round(share * len(shirts)), replace=False)] = True
     planted = np.where(carries[:, None, None], put(x), x)
-    net, twin = (fashion.trained(seen, y, seed, asked.epochs) for seen in (planted, x))
+    net, twin = (
+        network(asked.networks, name, seen, y, seed, asked.epochs)
+        for name, seen in ((f"{artifact}-{share:g}", planted), ("twin", x))
+    )
     test, truth = fashion.pictures("t10k")
     measure = partial(figures, test=test, marked=put(test), truth=truth)
     result = {"seed": seed, "artifact": artifact, "share": share}
@@ -125,16 +170,21 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
     result["audit"] = {
         "rank": ranking.read(store).entries.index(entry) + 1,
         "f1": float(2 * hits / (len(entry.rows) + len(true))),
+        "precision": float(hits / max(len(entry.rows), 1)),
     }
-    found = {
-        "audit": artifacts.record(audited, np.array(entry.rows), origin="cluster", seed=seed),
-        "oracle": artifacts.record(audited, true, origin="oracle", seed=seed, region=region),
-    }
-    result["place"] = {who: known.to_json()["place"] for who, known in found.items()}
-    for who, known in found.items():
-        bench, trial = treatment.prepared(
-            known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
-        )
+    given = {"audit": (np.array(entry.rows), None), "oracle": (true, region)}
+    corrections: dict[str, Correction] = {}
+    result["place"] = {}
+    for who, (rows, where) in given.items():
+        try:
+            known = artifacts.record(audited, rows, origin=who, seed=seed, region=where)
+            bench, trial = treatment.prepared(
+                known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
+            )
+        except KlarsichtError as error:
+            result |= {f"{method} / {who}": {"refused": str(error)} for method in asked.methods}
+            continue
+        result["place"][who] = known.to_json()["place"]
         for method in asked.methods:
             chosen = CleanSettings(method="project" if method == PLAIN else method, images=asked.images, seed=seed)
             if method == PLAIN:
@@ -145,7 +195,9 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
                 result[f"{method} / {who}"] = {"refused": str(error)}
                 continue
             kept = choice.chosen.setting.to_json() | {"within": bool(choice.chosen.lost <= 1e-12)}
-            result[f"{method} / {who}"] = measure(net, correction=choice.correction) | kept
+            result[f"{method} / {who}"], corrections[f"{method} / {who}"] = kept, choice.correction
+    for name, facts in figures_abreast(classifier, test, put(test), truth, corrections).items():
+        result[name] = facts | result[name]
     return result
 
 
@@ -182,7 +234,15 @@ def table(results: list[dict]) -> None:
         less = f" ({len(runs)} of {len(results)})" if len(runs) < len(results) else ""
         print(f"| {name}{less} | {' | '.join([*lost, *shown, ', '.join(gaps)])} |")
     ranks, f1 = ([r["audit"][k] for r in results] for k in ("rank", "f1"))
-    print(f"\n{len(results)} seeds; rank of T-shirt {ranks}, F1 of its cluster {[round(f, 2) for f in f1]}")
+    found = sum(f > 0.5 for f in f1)
+    print(f"\n{len(results)} seeds; rank of T-shirt {ranks}, F1 of its cluster {[round(f, 2) for f in f1]}: ", end="")
+    print(
+        f"found by the audit in {found}" if found else "not found by the audit: what stands under it is of some cluster"
+    )
+    for r in results:
+        for name, facts in r.items():
+            if isinstance(facts, dict) and "refused" in facts:
+                print(f"seed {r['seed']}, {name}: refused: {facts['refused']}")
 
 
 def main() -> None:
@@ -196,6 +256,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--audited", type=int, default=6000)
     parser.add_argument("--images", type=int, default=600, help="of each kind, to fit on")
+    parser.add_argument("--networks", type=Path, help="a folder to keep trained networks in: artifacts share twins")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -62,7 +62,7 @@ def test_the_reference_is_the_mean_of_clean_positions_only():
 
 def test_a_gate_is_open_for_marked_images_and_shut_for_clean_ones():
     b, s = bench(), sample(200, seed=2)
-    gate = b.at("last").gate()
+    gate = b.at("last").gate
     p = gate(torch.from_numpy(activations(b.classifier, s.images, "last").pooled)[:, None])[:, 0, 0]
     assert p[s.member].mean() > 0.9
     assert p[~s.member].mean() < 0.1

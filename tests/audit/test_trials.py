@@ -7,7 +7,8 @@ import pytest
 import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
-from klarsicht.audit.activations import activations, logits
+from klarsicht.audit import models
+from klarsicht.audit.activations import activations, logits, logits_abreast
 from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.trials import Bounds, Trial
 from klarsicht.numerics.erasure import Eraser
@@ -100,3 +101,33 @@ def test_activations_are_what_the_layer_receives_and_positions_are_paired():
 def test_images_of_different_sizes_are_batched_in_order():
     images = [torch.full((4, 2 + i % 3, 4), float(i)) for i in range(20)]
     np.testing.assert_allclose(logits(classifier(), images)[:, 1], 4 * np.arange(20), atol=1e-4)
+
+
+class Passing(torch.nn.Module):
+    """Something passes `last` by: x + last(x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.head = torch.nn.Conv2d(4, 4, 1), torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head((x + self.last(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("net", [classifier(), models.load((Passing().eval(), classifier().transform))])
+def test_corrections_abreast_answer_as_they_do_one_by_one(net):
+    trial = Trial(net, sample(40), TARGET, place())
+    corrections = [erase_mark(strength) for strength in (0.4, 1.0, 2.0)]
+    for found, correction in zip(trial.abreast(corrections), corrections, strict=True):
+        np.testing.assert_allclose(found.plain, logits(net, trial.sample.images, correction), atol=1e-5)
+        np.testing.assert_allclose(found.pasted, logits(net, trial.pasted, correction), atol=1e-5)
+    assert not net.module.get_submodule("last")._forward_pre_hooks
+
+
+def test_erasures_at_one_layer_run_what_comes_before_it_once():
+    net, images = classifier(), sample(40).images
+    rows = []
+    handle = net.module.get_submodule("body").register_forward_hook(lambda _, inputs, y: rows.append(len(y)))
+    logits_abreast(net, images, [erase_mark(), erase_mark(0.5)])
+    handle.remove()
+    assert sum(rows) == len(images)

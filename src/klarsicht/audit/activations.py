@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klarsicht.audit.borrowing import borrowed
+from klarsicht.audit.clarc import Erasure, layer_named
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.samples import Images
 from klarsicht.audit.taps import Tap
+from klarsicht.ground.errors import InputRefused
 
 Floats = NDArray[np.floating[Any]]
 
 BATCH = 64
+ABREAST = 192  # images times corrections that run through the rest of a network together
 POSITIONS = 32  # of an image, at most, from which a covariance is estimated
 
 
@@ -70,6 +73,32 @@ def logits(classifier: Classifier, images: Images, correction: Correction | None
     """Logits (n, K) of a model, corrected or as it is."""
     with borrowed(classifier.module), corrected(classifier.module, correction), torch.no_grad():
         return torch.cat([classifier.logits(torch.stack(list(b))) for b in batches(images)]).float().cpu().numpy()
+
+
+def logits_abreast(classifier: Classifier, images: Images, erasures: Sequence[Erasure]) -> list[Floats]:
+    """Logits (n, K) under each of some erasures at one layer. What comes before the layer is computed once: its input
+    becomes one input an erasure, all in one batch.
+
+    A network in which something passes the layer by does not take such a batch: there they run one after another.
+    """
+    k = len(erasures)
+
+    def spread(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (torch.cat([erasure(inputs[0]) for erasure in erasures]), *inputs[1:])
+
+    found = []
+    handle = layer_named(classifier.module, erasures[0].layer).register_forward_pre_hook(spread)
+    try:
+        with borrowed(classifier.module), torch.no_grad():
+            for batch in batches(images, max(1, ABREAST // k)):
+                y = classifier.logits(torch.stack(list(batch)))
+                found.append(y.reshape(k, len(batch), -1).float().cpu())
+    except (InputRefused, RuntimeError):  # shapes that do not fit
+        handle.remove()
+        return [logits(classifier, images, erasure) for erasure in erasures]
+    finally:
+        handle.remove()
+    return list(torch.cat(found, 1).numpy())
 
 
 def activations(

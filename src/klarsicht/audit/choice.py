@@ -7,8 +7,9 @@ within, the least harmful: the evaluation then refuses to call the model clean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 from klarsicht.audit.activations import Correction
@@ -23,7 +24,7 @@ POINTS: Final = 0.005  # of clean images: settings that lose as much are alike
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried; the first of each is where the sweep of the others begins.
+    """What is tried: every layer with every number of directions and every strength.
 
     Attributes:
         layers: empty: those that the bench finds worth it.
@@ -32,6 +33,12 @@ class Grid:
     layers: tuple[str, ...] = ()
     directions: tuple[int, ...] = (1, 2, 4, 8)
     strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
+
+    def at(self, layer: str, sweeps: Collection[str]) -> list[Setting]:
+        """The settings at a layer of a correction that sweeps these fields; the others stay at their first."""
+        directions = self.directions if "directions" in sweeps else self.directions[:1]
+        strengths = self.strengths if "strength" in sweeps else self.strengths[:1]
+        return [Setting(layer, k, s) for k, s in product(directions, strengths)]
 
 
 @dataclass(frozen=True)
@@ -73,43 +80,35 @@ class Choice:
 
 
 def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Grid | None = None) -> Choice:
-    """Sweeps layer, then number of directions, then strength, each at the best of what came before.
+    """Tries every layer with every number of directions and every strength.
 
     Raises:
         InputError: no layer knows the artifact.
     """
     grid = grid or Grid()
-    found: dict[Setting, tuple[Tried, Correction]] = {}
-
-    def look(settings: Sequence[Setting], what: str) -> Setting:
-        for setting in track(settings, len(settings), what):
+    found: list[tuple[Tried, Correction]] = []
+    refusals: list[InputError] = []
+    layers = (grid.layers or bench.layers) if "layer" in remedy.sweeps else ("",)
+    for layer in track(layers, len(layers), "layers"):
+        made: dict[Setting, Correction] = {}
+        for setting in grid.at(layer, remedy.sweeps):
             try:
-                correction = remedy.make(bench, setting)
-                found[setting] = (judged(trial, setting, correction, bounds), correction)
+                made[setting] = remedy.make(bench, setting)
             except InputError as error:  # at this layer members do not differ, or directions run out
                 refusals.append(error)
-        if not found:
-            raise refusals[-1]
-        return best()
-
-    def best() -> Setting:
-        return min(found, key=lambda setting: found[setting][0].order)
-
-    refusals: list[InputError] = []
-    start = Setting("", grid.directions[0], grid.strengths[0])
-    layers = (grid.layers or bench.layers) if "layer" in remedy.sweeps else ("",)
-    at = look([replace(start, layer=layer) for layer in layers], "layers")
-    if "directions" in remedy.sweeps and grid.directions[1:]:
-        at = look([replace(at, directions=k) for k in grid.directions[1:]], "directions")
-    if "strength" in remedy.sweeps and grid.strengths[1:]:
-        look([replace(at, strength=s) for s in grid.strengths[1:]], "strengths")
-    chosen, correction = found[best()]
-    return Choice(correction, chosen, tuple(tried for tried, _ in found.values()))
+        effects = trial.effects(list(made.values()))
+        found += [
+            (judged(trial, setting, effect, bounds), correction)
+            for (setting, correction), effect in zip(made.items(), effects, strict=True)
+        ]
+    if not found:
+        raise refusals[-1]
+    chosen, correction = min(found, key=lambda one: one[0].order)
+    return Choice(correction, chosen, tuple(tried for tried, _ in found))
 
 
-def judged(trial: Trial, setting: Setting, correction: Correction, bounds: Bounds) -> Tried:
+def judged(trial: Trial, setting: Setting, effect: Effect, bounds: Bounds) -> Tried:
     """What a setting leaves of the artifact and costs."""
-    effect = trial.effect(correction)
     before = abs(trial.effect(None).rise.value)
     over = [
         found.value - bound

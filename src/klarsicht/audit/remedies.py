@@ -67,10 +67,13 @@ class Fitted:
 
     def directions(self, k: int) -> Floats:
         """(C, k) or fewer: the first, and those in which effects are largest beside it."""
-        if k == 1:
-            return self.first[:, None]
-        return erasure.principal(self.effects, self.covariance, k, self.first)
+        return self.first[:, None] if k == 1 else self._axes[:, :k]
 
+    @cached_property
+    def _axes(self) -> Floats:
+        return erasure.principal(self.effects, self.covariance, len(self.first), self.first)
+
+    @cached_property
     def gate(self) -> Gate:
         """A logistic regression of carrying the artifact on pooled activations."""
         carrying = np.concatenate([self.members, self.pasted])
@@ -204,7 +207,7 @@ def oblique(bench: Bench, setting: Setting) -> Erasure:
 
 def reactive(bench: Bench, setting: Setting) -> Erasure:
     """Oblique, as far as a detector at the same layer says that the image carries the artifact."""
-    return replace(oblique(bench, setting), gate=bench.at(setting.layer).gate())
+    return replace(oblique(bench, setting), gate=bench.at(setting.layer).gate)
 
 
 def reactive_class(bench: Bench, setting: Setting) -> WhenPredicted:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.audit.activations import Correction, logits
+from klarsicht.audit.activations import Correction, logits, logits_abreast
+from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.places import Place
 from klarsicht.audit.samples import Sample
@@ -148,9 +149,25 @@ class Trial:
         pasted = logits(self.classifier, self.pasted, correction) if self.pasted else plain[:0]
         return Answers(plain, pasted)
 
+    def abreast(self, corrections: Sequence[Correction]) -> list[Answers]:
+        """Of each; erasures at one layer share what comes before it."""
+        erasures = [one for one in corrections if isinstance(one, Erasure)]
+        if len(erasures) < max(2, len(corrections)) or len({one.layer for one in erasures}) > 1:
+            return [self.answers(one) for one in corrections]
+        plain = logits_abreast(self.classifier, self.sample.images, erasures)
+        if not self.pasted:
+            return [Answers(y, y[:0]) for y in plain]
+        return [
+            Answers(*both) for both in zip(plain, logits_abreast(self.classifier, self.pasted, erasures), strict=True)
+        ]
+
     def effect(self, correction: Correction | None) -> Effect:
         """The model under a correction; None: as it is."""
         return self.judged(self.before if correction is None else self.answers(correction))
+
+    def effects(self, corrections: Sequence[Correction]) -> list[Effect]:
+        """The model under each."""
+        return [self.judged(found) for found in self.abreast(corrections)]
 
     def judged(self, found: Answers) -> Effect:
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
