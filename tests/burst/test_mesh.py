@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from klarsicht.burst.mesh import Mesh, fetch, inside, warp
 from klarsicht.ground.errors import UsageError
@@ -71,6 +72,29 @@ def test_equal_shifts_are_one_fetch():
     moved = warp(picture, shifts, mesh)
     for c in range(4):
         np.testing.assert_allclose(moved[:, :, c], fetch(picture[:, :, c], shifts[:, :, 0, 0]), rtol=1e-5)
+
+
+def test_between_pixels_is_the_sum_of_tiles_of_keys_cubic():
+    """Each tile against Pillow, whose BICUBIC resizes by Keys' cubic with a = -1/2."""
+    mesh, picture = Mesh(24, 40, 16), frames(1, 1, 1, 24, 40)
+    shifts = torch.rand(1, 1, *mesh.shape, 2, generator=torch.Generator().manual_seed(1)) * 9 - 4.5
+    shifts[0, 0, 0, 0] = torch.tensor([2.0, -3.0])
+    wide = Image.fromarray(np.pad(picture[0, 0, 0].numpy(), 16, mode="edge"))
+    expected = np.zeros((24, 40))
+    for below, right, weight in mesh.layers(torch.device("cpu")):
+        for y in range(24):
+            for x in range(40):
+                dy, dx = shifts[0, 0, y // 8 + below, x // 8 + right].tolist()
+                u, v = x + 16 + dx, y + 16 + dy
+                read = wide.resize((1, 1), Image.Resampling.BICUBIC, (u, v, u + 1, v + 1)).getpixel((0, 0))
+                expected[y, x] += weight[y, x].item() * read
+    np.testing.assert_allclose(warp(picture, shifts, mesh)[0, 0, 0], expected, atol=2e-5)
+
+
+def test_whole_shifts_are_copies_between_pixels_too():
+    mesh, picture = Mesh(21, 30, 8), frames(2, 2, 3, 21, 30)
+    shifts = torch.randint(-6, 7, (2, 2, *mesh.shape, 2), generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(warp(picture, shifts.float(), mesh), warp(picture, shifts, mesh), rtol=0, atol=1e-6)
 
 
 def test_odd_tiles_are_refused():

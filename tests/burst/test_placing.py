@@ -27,17 +27,35 @@ def random_placement():
     rng = np.random.default_rng(0)
     shape = Mesh(150, 170, 64).shape
     shifts = rng.integers(-9, 10, (2, *shape, 2)) + np.array([[[[0, 0]]], [[[20, -31]]]])
-    return Placement(shifts, rng.random((2, *shape)) < 0.7, np.zeros((2, 2)))
+    fine = (shifts + rng.uniform(-0.5, 0.5, shifts.shape)).astype(np.float32)
+    return Placement(fine, shifts, rng.random((2, *shape)) < 0.7, np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("window", [(0, 150, 0, 170), (32, 101, 64, 170), (128, 150, 160, 170)])
 def test_a_window_is_that_of_the_whole_warp(random_placement, tmp_path, window):
     frames = np.random.default_rng(1).random((2, 3, 150, 170), np.float32)
     spool, mesh = spooled(frames, tmp_path / "f"), Mesh(150, 170, 64)
-    whole = warp(torch.from_numpy(frames)[None], torch.from_numpy(random_placement.shifts)[None], mesh)[0].numpy()
+    given = torch.from_numpy(frames)[None]
+    fine, whole = (
+        warp(given, torch.from_numpy(shifts)[None], mesh)[0].numpy()
+        for shifts in (random_placement.fine, random_placement.shifts)
+    )
     y0, y1, x0, x1 = window
     got = random_placement.aligned(spool, [0, 1], Window(*window))
-    np.testing.assert_allclose(got, whole[:, :, y0:y1, x0:x1], atol=1e-6)
+    np.testing.assert_allclose(got, fine[:, :, y0:y1, x0:x1], atol=1e-5)
+    copied = random_placement.copied(spool, 1, 1, Window(*window))
+    np.testing.assert_allclose(copied, whole[1, :, y0:y1, x0:x1], atol=1e-6)
+
+
+def test_noise_between_pixels_is_that_of_the_taps():
+    """Half a pixel down, a quarter to the right: the variance is the sum of squares of Keys' taps, all over."""
+    fine = np.full((1, *Mesh(256, 256, 64).shape, 2), (0.5, 0.25), np.float32)
+    placement = Placement(fine, np.rint(fine).astype(np.int64), np.ones(fine.shape[:-1], bool), np.zeros((1, 2)))
+    white = np.random.default_rng(0).standard_normal((3, 256, 256), np.float32)
+    half = np.square([-1, 9, 9, -1]).sum() / 16**2
+    quarter = np.square([-9, 111, 29, -3]).sum() / 128**2
+    ours = placement.between(white, 0, Window(0, 256, 0, 256))
+    assert ours.var() == pytest.approx(half * quarter, rel=0.02)
 
 
 def test_agreement_fades_and_ends_where_a_frame_ends(random_placement):

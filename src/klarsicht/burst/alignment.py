@@ -5,7 +5,8 @@ noise (`matching`). Whole frames: each against the reference, then each, the ref
 others as aligned so far, surer ones weighing more; what the reference moves is taken off all. Tiles: the same around
 the whole frame's shift, with a prior that keeps it where a tile shows too little to say otherwise.
 
-The result is whole pixels (of a mosaic's planes: even pixels of the mosaic), and it says where it failed.
+The result is to a fraction of a pixel, and in whole pixels (of a mosaic's planes: even pixels of the mosaic), and it
+says where it failed.
 Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
 """
 
@@ -45,19 +46,25 @@ class Whole:
 class Alignment:
     """Aligned frames show at p what the frame shows at p + shift.
 
-    whole: of each frame. shifts: (B, N, Y, X, 2), whole pixels, of each tile of the mesh. sureness: (B, N, Y, X), how
-    probable it is that a tile is right to a pixel, given what it shows. agrees: (B, N, Y, X), False where the aligned
-    tile differs from the reference by more than noise and half a pixel explain (a thing moved, or alignment failed).
+    whole: of each frame. fine: (B, N, Y, X, 2), of each tile of the mesh; shifts: the same in whole pixels. sureness:
+    (B, N, Y, X), how probable it is that a tile is right to a pixel, given what it shows. agrees: (B, N, Y, X), False
+    where the aligned tile differs from the reference by more than noise and half a pixel explain (a thing moved, or
+    alignment failed).
     """
 
     whole: Whole
+    fine: Tensor
     shifts: Tensor
     sureness: Tensor
     agrees: Tensor
     mesh: Mesh
 
     def apply(self, frames: Tensor) -> Tensor:
-        """Frames (B, N, C, H, W) aligned."""
+        """Frames (B, N, C, H, W) aligned, read between pixels."""
+        return warp(frames, self.fine, self.mesh)
+
+    def copied(self, frames: Tensor) -> Tensor:
+        """Frames (B, N, C, H, W) aligned by whole pixels: their noise stays white."""
         return warp(frames, self.shifts, self.mesh)
 
     def agreement(self) -> Tensor:
@@ -129,9 +136,10 @@ def tiles(light: Tensor, valid: Tensor, whole: Whole, mesh: Mesh) -> Alignment:
     found, sure = _tile_shifts(template, placed, scene, rho, mesh)
     news = (found + (start + offset - whole.shifts)[:, :, None, None]) * _others_share(weights)[:, :, None, None]
     fine = whole.shifts[:, :, None, None] + news - news[:, REFERENCE : REFERENCE + 1]
-    shifts = fine.round().long() * valid[:, :, None, None, None]
+    fine = fine * valid[:, :, None, None, None]
+    shifts = fine.round().long()
     agrees = _agrees(warp(seen[:, :, None], shifts, mesh)[:, :, 0], spectrum, n, mesh)
-    return Alignment(whole, shifts, sure, agrees & valid[:, :, None, None], mesh)
+    return Alignment(whole, fine, shifts, sure, agrees & valid[:, :, None, None], mesh)
 
 
 def _scene_share(template: Tensor, noise: Tensor, pixels: Tensor, mesh: Mesh) -> Tensor:

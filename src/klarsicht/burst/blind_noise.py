@@ -107,7 +107,7 @@ def paired(frames: Frames, guess: NoiseLevel) -> list[Blocks]:
     read, shot = (torch.tensor([max(x, 1e-6)]) for x in (guess.read, guess.shot))
     found = align(light, read, shot, valid, TILE)
     there = _copied(found.shifts[0], found.agrees[0], found.mesh.shape, frames.shape[-2:])
-    aligned = found.apply(light)[0].numpy()
+    aligned = found.copied(light)[0].numpy()
     rest = (found.whole.shifts[0] - found.whole.shifts[0].round()).numpy()
     return [_pair(aligned[i], aligned[j], there[i] & there[j]) for i, j in closest(rest)]
 

@@ -146,19 +146,21 @@ def residuals(
     window = own.grown(margin).within(wound.spool.size)
     placed = placement.only([*range(min(len(order) - 1, inner.frames)), len(order) - 1])
     numbers = [*order[: len(placed.rest) - 1], order[-1]]
-    frames = placed.aligned(wound.spool, numbers, window)
+    frames = placed.aligned(wound.spool, numbers[:-1], window)
+    held = placed.copied(wound.spool, order[-1], len(numbers) - 1, window)
     agreement = placed.agreement(window, wound.spool.size)
     given, theirs = ([level.amplified(wound.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
-    weighing = inner.weigh(frames[:-1], given, agreement[:-1])
-    filtered = weighing(frames[:-1])
-    left = levels([sums(weighing(noise_over(filtered, len(frames) - 1, given)), filtered)], given)
+    weighing = inner.weigh(frames, given, agreement[:-1])
+    filtered = weighing(frames)
+    noise_there = [placed.between(alone, k, window) for k, alone in enumerate(noise_over(filtered, len(frames), given))]
+    left = levels([sums(weighing(np.stack(noise_there)), filtered)], given)
     merged = moved(filtered, placed.rest[-1])
     there = (agreement[-1] >= SURE) & together(placed.shifts[-1], window)
     variance = np.stack([a.variance(Y) + b.variance(Y) for a, b, Y in zip(theirs, left, merged, strict=True)])
     clear = merged + CLEAR * np.sqrt(variance) < limits(wound).high
-    same, trusted = comparable(frames[0], frames[-1], filtered, (given, theirs), limits(wound))
+    same, trusted = comparable(frames[0], held, filtered, (given, theirs), limits(wound))
     there &= same
-    normalised = np.where(there & trusted & clear, (frames[-1] - merged) / np.sqrt(variance), np.nan)
+    normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
     inside = (slice(None), *own.inside(window))
     return Residuals(normalised[inside].astype(np.float32), merged[inside], (there & ~trusted)[inside[1:]])
 

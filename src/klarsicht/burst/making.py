@@ -222,14 +222,14 @@ def bytes_a_pixel(inner: Filter, channels: int, frames: int) -> float:
 
 def _placed(wound: Roll, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
     """Kept in the folder, too: aligning takes a while."""
-    order, kept = wound.order, folder / "placement.npz"
+    order, kept = wound.order, folder / "placed.npz"
     if kept.exists():
         with np.load(kept) as arrays:
-            return Placement(arrays["shifts"], arrays["agrees"], arrays["rest"]), order
+            return Placement(**arrays), order
     levels = [noise.mean.amplified(frame.gain) for frame in wound.frames]
     placement = placing.place(wound.spool, levels, order)
     with replacing(kept) as file:
-        np.savez(file, shifts=placement.shifts, agrees=placement.agrees, rest=placement.rest)
+        np.savez(file, **vars(placement))
     return placement, order
 
 

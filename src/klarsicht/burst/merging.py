@@ -147,7 +147,8 @@ class Estimates:
             if observe is not None and group is self.groups[0]:
                 self.observed |= observe(self.tile, weighing)
             if noise_on is not None:
-                frames = np.stack([merge.noise_alone(self.tile, k, noise_on) for k in group])
+                noise = (merge.noise_alone(self.tile, k, noise_on) for k in group)
+                frames = np.stack([placed.between(alone, n, window) for n, alone in enumerate(noise)])
             part = np.float32(max(1, len(group) - 1) / others)
             total += part * weighing(frames)
             centre += part * weighing.centre

@@ -1,8 +1,9 @@
-"""Overlapping tiles over a frame, fading into each other, and frames fetched at a whole shift for each tile.
+"""Overlapping tiles over a frame, fading into each other, and frames fetched at a shift for each tile.
 
 Tiles of side T stand every T / 2 pixels, the outermost ones half outside, so every pixel lies in two rows and two
-columns of tiles; the weights of a pixel (raised cosines) add up to 1. Shifts are whole pixels: interpolation would
-correlate the noise. On the planes of a mosaic a whole shift is an even one of the mosaic.
+columns of tiles; the weights of a pixel (raised cosines) add up to 1. Whole shifts copy pixels and leave the noise
+white; between pixels, Keys' cubic convolution (1981) reads four by four of them. On the planes of a mosaic a whole
+shift is an even one of the mosaic.
 
 Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
 """
@@ -85,16 +86,55 @@ def inside(size: torch.Size, shifts: Tensor) -> Tensor:
 
 
 def warp(frames: Tensor, shifts: Tensor, mesh: Mesh) -> Tensor:
-    """Frames (B, N, C, H, W) at whole shifts (B, N, Y, X, 2), one a tile, cross-faded where tiles overlap."""
-    C, H, W = frames.shape[2:]
-    rows, columns = torch.arange(H, device=frames.device)[:, None], torch.arange(W, device=frames.device)
+    """Frames (B, N, C, H, W) at shifts (B, N, Y, X, 2), one a tile, cross-faded where tiles overlap. Whole numbers copy
+    pixels; floats are read between them."""
+    layer = _between if shifts.is_floating_point() else _copied
     out = torch.zeros_like(frames)
     for below, right, weight in mesh.layers(frames.device):
-        y = (rows + mesh.layer(shifts[..., 0], below, right)).clamp(0, H - 1)
-        x = (columns + mesh.layer(shifts[..., 1], below, right)).clamp(0, W - 1)
-        source = (y * W + x)[:, :, None].expand(-1, -1, C, -1, -1)
-        out += _read(frames, source) * weight
+        out += layer(frames, shifts, mesh, below, right) * weight
     return out
+
+
+def _copied(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
+    """One layer of tiles: frames (B, N, C, H, W) at whole shifts."""
+    C, H, W = frames.shape[2:]
+    rows, columns = torch.arange(H, device=frames.device)[:, None], torch.arange(W, device=frames.device)
+    y = (rows + mesh.layer(shifts[..., 0], below, right)).clamp(0, H - 1)
+    x = (columns + mesh.layer(shifts[..., 1], below, right)).clamp(0, W - 1)
+    return _read(frames, (y * W + x)[:, :, None].expand(-1, -1, C, -1, -1))
+
+
+def _between(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
+    """One layer of tiles: frames (B, N, C, H, W) at any shifts, cell by cell (b n c y x i j) down, then across."""
+    B, N, C, H, W = frames.shape
+    (Y, X), step = mesh.shape, mesh.step
+    d = shifts[:, :, below : Y - 1 + below, right : X - 1 + right]
+    first = d.floor().long()
+    taps = cubic_taps(d - first)[:, :, None, ..., None, None]
+    along = torch.arange(-1, step + 2, device=frames.device)
+    rows, columns = (torch.arange(n - 1, device=frames.device)[:, None] * step + along for n in (Y, X))
+    y = (rows[:, None] + first[..., :1]).clamp(0, H - 1)
+    x = (columns + first[..., 1:]).clamp(0, W - 1)
+    source = (y[..., :, None] * W + x[..., None, :]).flatten(2)
+    cells = frames.flatten(-2).gather(-1, source[:, :, None].expand(-1, -1, C, -1))
+    cells = cells.reshape(B, N, C, Y - 1, X - 1, step + 3, step + 3)
+    down = torch.stack([taps[..., 0, k, :, :] * cells[..., k : k + step, :] for k in range(4)]).sum(0)
+    across = torch.stack([taps[..., 1, k, :, :] * down[..., k : k + step] for k in range(4)]).sum(0)
+    return across.transpose(-3, -2).reshape(B, N, C, (Y - 1) * step, (X - 1) * step)[..., :H, :W]
+
+
+def cubic_taps(t: Tensor) -> Tensor:
+    """(..., 4): weights of the pixels -1, 0, 1, 2 at t in [0, 1) after pixel 0 (Keys 1981, a = -1/2). They add up
+    to 1."""
+    return torch.stack(
+        (
+            ((-t + 2) * t - 1) * t / 2,
+            ((3 * t - 5) * t * t + 2) / 2,
+            ((-3 * t + 4) * t + 1) * t / 2,
+            (t - 1) * t * t / 2,
+        ),
+        -1,
+    )
 
 
 def _read(frames: Tensor, source: Tensor) -> Tensor:

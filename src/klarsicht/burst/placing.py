@@ -18,37 +18,52 @@ from torch.nn.functional import avg_pool2d
 
 from klarsicht.burst.alignment import COARSE, Whole, guide, tiles, whole_frames
 from klarsicht.burst.frames import Frames
-from klarsicht.burst.mesh import Mesh
+from klarsicht.burst.mesh import Mesh, cubic_taps
+from klarsicht.burst.negatives import Planes
 from klarsicht.burst.spool import Spool, Window
 from klarsicht.ground.progress import track
 from klarsicht.numerics.noise import NoiseLevel
 
 SIDE = 64  # of a tile
 STEP = SIDE // 2
+REACH = 2  # pixels beside it that a place between pixels reads
 REGION, MARGIN = 24 * STEP, 2 * STEP  # pixels: of a region that is aligned at once, and around it
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """shifts: (N, Y, X, 2) int, aligned frames show at p what the frame shows at p + shift. agrees: (N, Y, X), where
-    that is what the reference shows. rest: (N, 2), what rounding took off the shift of the whole frame."""
+    """fine: (N, Y, X, 2), aligned frames show at p what the frame shows at p + fine; shifts: the same in whole pixels.
+    agrees: (N, Y, X), where that is what the reference shows. rest: (N, 2), what rounding took off the shift of the
+    whole frame."""
 
+    fine: npt.NDArray[np.float32]
     shifts: npt.NDArray[np.int64]
     agrees: npt.NDArray[np.bool_]
     rest: npt.NDArray[np.float64]
 
     def only(self, frames: Sequence[int]) -> Placement:
         chosen = list(frames)
-        return Placement(self.shifts[chosen], self.agrees[chosen], self.rest[chosen])
+        return Placement(self.fine[chosen], self.shifts[chosen], self.agrees[chosen], self.rest[chosen])
 
     def share(self, frame: int) -> float:
         """Of the tiles in which a frame shows what the reference shows."""
         return float(self.agrees[frame].mean())
 
     def aligned(self, spool: Spool, frames: Sequence[int], window: Window) -> Frames:
-        """(len(frames), C, h, w): the window, which begins at multiples of STEP, of frames laid over the reference;
-        `frames` counts those of the spool."""
-        return np.stack([self._one(spool, k, i, window) for k, i in enumerate(frames)])
+        """(len(frames), C, h, w): the window, which begins at multiples of STEP, of frames laid over the reference and
+        read between pixels; `frames` counts those of the spool."""
+        return np.stack([self._read(spool, i, self.fine[k], window) for k, i in enumerate(frames)])
+
+    def copied(self, spool: Spool, frame: int, k: int, window: Window) -> Planes:
+        """(C, h, w): the same of the k-th frame by whole pixels: its noise stays white."""
+        return self._read(spool, frame, self.shifts[k].astype(np.float32), window)
+
+    def between(self, noise: Planes, k: int, window: Window) -> Planes:
+        """White noise (C, h, w) as reading between pixels leaves it in the window of the k-th frame."""
+        mesh, part = _mesh(window)
+        fraction = (self.fine[k] - self.shifts[k])[part]
+        wide = np.pad(noise, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
+        return _faded(wide, fraction + np.float32(REACH), mesh)
 
     def agreement(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """(N, h, w) in [0, 1], faded from tile to tile; 0 where a frame of that size does not reach."""
@@ -59,16 +74,13 @@ class Placement:
             _agree(agrees, shifts + np.array([window.y0, window.x0]), below, right, size, one)
         return out
 
-    def _one(self, spool: Spool, k: int, i: int, window: Window) -> npt.NDArray[np.float32]:
+    def _read(self, spool: Spool, frame: int, shifts: npt.NDArray[np.float32], window: Window) -> Planes:
         mesh, part = _mesh(window)
-        shifts = self.shifts[k, *part]
-        middle = np.rint(np.median(shifts, (0, 1))).astype(np.int64)
-        reach = int(np.abs(shifts - middle).max())
-        seen = spool.window(i, window.moved(*middle.tolist()).grown(reach))
-        out = np.empty((seen.shape[0], *window.size), np.float32)
-        weights = [mesh.faded(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1)]
-        _fade(seen, shifts - middle + reach, weights[0], weights[1], out)
-        return out
+        here = shifts[part]
+        middle = np.rint(np.median(here, (0, 1))).astype(np.int64)
+        reach = int(np.ceil(np.abs(here - middle).max())) + REACH
+        seen = spool.window(frame, window.moved(*middle.tolist()).grown(reach))
+        return _faded(seen, (here - middle + reach).astype(np.float32), mesh)
 
 
 def _mesh(window: Window) -> tuple[Mesh, tuple[slice, slice]]:
@@ -80,35 +92,49 @@ def _mesh(window: Window) -> tuple[Mesh, tuple[slice, slice]]:
     return mesh, (slice(y, y + Y), slice(x, x + X))
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _faded(seen: Planes, shifts: npt.NDArray[np.float32], mesh: Mesh) -> Planes:
+    """mesh.warp of one frame (C, ...), whose shifts (Y, X, 2) count from its top left corner and stay inside it."""
+    first = np.floor(shifts)
+    taps = cubic_taps(torch.from_numpy(shifts - first)).numpy()
+    below, right = (mesh.faded(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
+    out = np.empty((seen.shape[0], mesh.height, mesh.width), np.float32)
+    _fade(seen, first.astype(np.int64), taps, below, right, out)
+    return out
+
+
+@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _fade(
     seen: npt.NDArray[np.float32],
-    shifts: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    taps: npt.NDArray[np.float32],
     below: npt.NDArray[np.float32],
     right: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """mesh.warp of one frame (C, ...), whose shifts count from its top left corner and stay inside it."""
+    """A row of a cell at a time, whose pixels share their four tiles' places and taps: down, then across."""
     C, H, W = out.shape
+    line = np.empty(STEP + 3, np.float32)
     for y in range(H):
         r, a = y // STEP, below[y]
-        for x in range(W):
-            q, b = x // STEP, right[x]
-            dy, dx = shifts[r, q, 0], shifts[r, q, 1]
-            same = True
+        for x0 in range(0, W, STEP):
+            q, n = x0 // STEP, min(STEP, W - x0)
+            out[:, y, x0 : x0 + n] = 0
             for i in range(2):
                 for j in range(2):
-                    same = same and shifts[r + i, q + j, 0] == dy and shifts[r + i, q + j, 1] == dx
-            for c in range(C):
-                if same:
-                    out[c, y, x] = seen[c, y + dy, x + dx]
-                    continue
-                total = np.float32(0)
-                for i in range(2):
-                    for j in range(2):
-                        w = (a if i else 1 - a) * (b if j else 1 - b)
-                        total += w * seen[c, y + shifts[r + i, q + j, 0], x + shifts[r + i, q + j, 1]]
-                out[c, y, x] = total
+                    down, across = taps[r + i, q + j]
+                    v, u = y + first[r + i, q + j, 0] - 1, x0 + first[r + i, q + j, 1] - 1
+                    weight = a if i else 1 - a
+                    for c in range(C):
+                        line[:] = 0
+                        for k in range(4):
+                            if down[k]:
+                                for x in range(n + 3):
+                                    line[x] += weight * down[k] * seen[c, v + k, u + x]
+                        for x in range(n):
+                            b = right[x0 + x] if j else 1 - right[x0 + x]
+                            value = across[0] * line[x] + across[1] * line[x + 1]
+                            value += across[2] * line[x + 2] + across[3] * line[x + 3]
+                            out[c, y, x0 + x] += b * value
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -138,11 +164,12 @@ def place(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> P
     """Of the frames of a spool that are named, the first of which is the reference; noise: of each frame."""
     if len(frames) == 1:
         shape = Mesh(*spool.size, SIDE).shape
-        return Placement(np.zeros((1, *shape, 2), np.int64), np.ones((1, *shape), bool), np.zeros((1, 2)))
+        nowhere = np.zeros((1, *shape, 2), np.int64)
+        return Placement(nowhere.astype(np.float32), nowhere, np.ones((1, *shape), bool), np.zeros((1, 2)))
     whole = whole_shifts(spool, noise, frames)
     start = whole.shifts[0].round()
-    shifts = np.zeros((len(frames), *Mesh(*spool.size, SIDE).shape, 2), np.int64)
-    agrees = np.ones(shifts.shape[:-1], bool)
+    fine = np.zeros((len(frames), *Mesh(*spool.size, SIDE).shape, 2), np.float32)
+    agrees = np.ones(fine.shape[:-1], bool)
     for region in track(list(regions(spool.size)), len(list(regions(spool.size))), "alignment"):
         outer = region.grown(MARGIN).within(spool.size)
         light = torch.stack(
@@ -154,9 +181,10 @@ def place(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> P
         valid = torch.ones(light.shape[:2], dtype=torch.bool)
         found = tiles(light, valid, Whole(whole.shifts - start, whole.sureness), Mesh(*outer.size, SIDE))
         here, there = _tiles_of(region, outer, spool.size)
-        shifts[:, *here] = (found.shifts[0, :, *there] + start[:, None, None].long()).numpy()
+        fine[:, *here] = (found.fine[0, :, *there] + start[:, None, None]).numpy()
         agrees[:, *here] = found.agrees[0, :, *there].numpy()
-    return Placement(shifts, agrees, (whole.shifts[0] - start).numpy().astype(np.float64))
+    rest = (whole.shifts[0] - start).numpy().astype(np.float64)
+    return Placement(fine, np.rint(fine).astype(np.int64), agrees, rest)
 
 
 def regions(size: tuple[int, int]) -> list[Window]:
