@@ -61,6 +61,27 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
     assert (Path(finished) / "certificate" / "certificate.html").exists()
 
 
+def test_corrections_evaluated_before_are_further_seeds(finished, tmp_path, capsys):
+    """Two seeds of one method are one line; its figure is their mean, counted here from their own evaluations."""
+    folders = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        ask = ["audit", "clean", finished, "--class", "b", "--layer", "last", "--directions", "1", "--strength", "1"]
+        assert run([*ask, "--images", "60", "--seed", str(seed), "--out", folder]) == 0
+    together = ["audit", "evaluate", finished, "--correction", folders[0], "--also", folders[1]]
+    assert run([*together, "--out", str(tmp_path / "early")]) == 3
+    assert "no evaluation in this folder" in capsys.readouterr().err
+    assert run(["audit", "evaluate", finished, "--correction", folders[1]]) == 0
+    assert run([*together, "--out", str(tmp_path / "both")]) == 0
+    found = json.loads((tmp_path / "both" / "certificate.json").read_text())
+    each = [json.loads((Path(folder) / "evaluation.json").read_text()) for folder in folders]
+    assert [(one["name"], one["seeds"]) for one in found["corrections"]] == [("oblique", 2)]
+    for name in ("harm", "accuracy", "rise"):
+        mean = sum(one["looks"][1][name]["value"] for one in each) / 2
+        assert found["corrections"][0]["figures"][name]["value"] == pytest.approx(mean)
+    assert "2 seeds" in (tmp_path / "both" / "certificate.html").read_text()
+    assert run([*together, "--overall", "0.5", "--out", str(tmp_path / "mixed")]) == 2  # judged by another bound
+
+
 def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (tmp_path / "list.txt").write_text("\n".join(honest.write_corpus(tmp_path / "data")))
