@@ -74,3 +74,19 @@ def test_the_record_of_a_choice_lists_what_was_tried():
     found = choose(CLOSED["oblique"], *scene(), Bounds()).to_json()
     assert found["chosen"] in [{k: t[k] for k in ("layer", "directions", "strength")} for t in found["tried"]]
     assert {t["layer"] for t in found["tried"]} == {"last", "head"}
+
+
+def test_the_best_strength_of_each_layer_and_number_of_directions_is_listed():
+    found = choose(CLOSED["oblique"], *scene(), Bounds(), Grid(("last", "head"), (1, 2), (1.0, 0.5)))
+    assert len(found.tried) == 8
+    assert [(t.setting.layer, t.setting.directions) for t in found.best] == [
+        ("last", 1), ("last", 2), ("head", 1), ("head", 2),
+    ]  # fmt: skip
+    assert found.chosen in found.best
+    for one in found.best:
+        same = [
+            t
+            for t in found.tried
+            if (t.setting.layer, t.setting.directions) == (one.setting.layer, one.setting.directions)
+        ]
+        assert one.order == min(t.order for t in same)

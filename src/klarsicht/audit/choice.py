@@ -75,6 +75,14 @@ class Choice:
     chosen: Tried
     tried: tuple[Tried, ...]
 
+    @property
+    def best(self) -> tuple[Tried, ...]:
+        """Of each layer and number of directions the best strength."""
+        found: dict[tuple[str, int], Tried] = {}
+        for one in sorted(self.tried, key=lambda one: one.order, reverse=True):
+            found[one.setting.layer, one.setting.directions] = one
+        return tuple(one for one in self.tried if one in found.values())
+
     def to_json(self) -> dict[str, Any]:
         return {"chosen": self.chosen.setting.to_json(), "tried": [one.to_json() for one in self.tried]}
 

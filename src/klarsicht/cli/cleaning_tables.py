@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def cleaned(found: Cleaned) -> None:
-    """What was tried on the part `choose`, what was chosen, and where it lies."""
+    """What was tried, the best strength of each layer and number of directions; what was chosen; where it lies."""
     lines = [
         (
             "*" if tried is found.choice.chosen else "",
@@ -28,7 +28,7 @@ def cleaned(found: Cleaned) -> None:
             f"{100 * tried.effect.harm.value:+.2f}",
             f"{100 * tried.effect.harm_affected.value:+.2f}" if tried.effect.harm_affected.n else "",
         )
-        for tried in found.choice.tried
+        for tried in found.choice.best
     ]
     header = ("", "layer", "directions", "strength", "effect left", "points lost", "of the class")
     typer.echo(table(header, lines, left=("", "layer")))
