@@ -49,7 +49,7 @@ def burst(scene: Light, level: NoiseLevel) -> tuple[Light, Light]:
 
 def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int) -> tuple[Light, int]:
     """The picture, in tiles of that side, and how many they were."""
-    tiles.fitting = lambda size, halo, *_: tiles.Grid(size, side, halo)  # type: ignore[assignment]
+    tiles.fitting = lambda size, halo, close, *_: tiles.Grid(size, (side, side), halo, close)
     settings = DenoiseSettings(
         checkpoint=checkpoint, noise=f"{level.read},{level.shot}", reference="1", linear=True, threads=1
     )
@@ -59,7 +59,7 @@ def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int) ->
             tifffile.imwrite(file, frame)
         with denoised(files, Path(folder) / "out.tif", settings) as found:
             H, W = found.spool.size
-            count = len(tiles.Grid((H, W), side, 0))
+            count = len(tiles.Grid((H, W), (side, side), 0))
             return found.spool.window(0, Window(0, H, 0, W))[0], count
 
 

@@ -102,14 +102,14 @@ def test_the_network_that_comes_along_is_cleaner_than_the_mean_of_the_frames(bur
 def test_tiles_are_the_whole(burst, network, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "SAMPLED", 0)
     whole, _ = made(burst, tmp_path / "a.dng", checkpoint=str(network), reference="1")
-    few = tiles.Grid((160, 224), 64, 162 + 43)
+    few = tiles.Grid((160, 224), (64, 96), 162 + 43, 50)
     monkeypatch.setattr(tiles, "fitting", lambda *_: few)
     in_tiles, _ = made(burst, tmp_path / "b.dng", checkpoint=str(network), reference="1")
     np.testing.assert_allclose(in_tiles, whole, atol=1e-5)
 
 
 def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
-    few = tiles.Grid((160, 224), 64, 50)
+    few = tiles.Grid((160, 224), (64, 64), 50, 50)
     monkeypatch.setattr(tiles, "fitting", lambda *_: few)
     whole, _ = made(burst, tmp_path / "a.dng")
     calls, real = [], making.merging.Merge.__call__
@@ -123,7 +123,8 @@ def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
     monkeypatch.setattr(making.merging.Merge, "__call__", stopping)
     with pytest.raises(KeyboardInterrupt):
         made(burst, tmp_path / "b.dng")
-    monkeypatch.setattr(tiles, "fitting", lambda *_: tiles.Grid((160, 224), 96, 50))  # more memory is free this time
+    more = tiles.Grid((160, 224), (96, 96), 50, 50)  # as more memory is free this time
+    monkeypatch.setattr(tiles, "fitting", lambda *_: more)
     resumed, _ = made(burst, tmp_path / "b.dng")
     assert sorted(calls) == [*range(3), 3, *range(3, len(few))]
     np.testing.assert_array_equal(resumed, whole)

@@ -119,7 +119,7 @@ def test_maps_of_tiles_are_that_of_the_whole(frames, agreement, tmp_path):
     weighing = weights("mkpn", frames, agreement)
     maps = Spool(tmp_path / "maps.f32", (1, 3 + 2 + 5, 8, 12))
     maps.allocate()
-    whole = Grid(SIZE, 128, 0)
+    whole = Grid(SIZE, (128, 128), 0)
     Mapper(maps)(next(iter(whole)), weighing)
     got = maps.window(0, Window(0, 8, 0, 12))
     found = sample(weighing, [y for y in range(0, 64, 8) for _ in range(0, 96, 8)], list(range(0, 96, 8)) * 8)
@@ -129,7 +129,7 @@ def test_maps_of_tiles_are_that_of_the_whole(frames, agreement, tmp_path):
 
 def test_the_grid_covers_the_picture_and_every_point_is_told_once(frames, agreement):
     grid, weighing = KernelGrid(SIZE, count=20), MeanFilter().weigh(frames, [LEVEL], agreement)
-    points = [p for tile in Grid(SIZE, 32, 0) for p in grid(tile, _part(weighing, tile)).get("kernels", ())]
+    points = [p for tile in Grid(SIZE, (32, 32), 0) for p in grid(tile, _part(weighing, tile)).get("kernels", ())]
     assert sorted((p["y"], p["x"]) for p in points) == sorted(grid.points)
     assert len(points) == pytest.approx(20, abs=6)
     for p in points:
@@ -138,5 +138,6 @@ def test_the_grid_covers_the_picture_and_every_point_is_told_once(frames, agreem
 
 
 def _part(weighing, tile):
-    w = tile.window
-    return explanation.MeanWeights(weighing.share[:, w.y0 : w.y1, w.x0 : w.x1])
+    w = tile.near
+    here = (slice(w.y0, w.y1), slice(w.x0, w.x1))
+    return explanation.MeanWeights(weighing.share[:, *here], weighing.frames[:, :, *here])

@@ -5,32 +5,40 @@ import pytest
 
 from klarsicht.burst import tiles
 from klarsicht.burst.placing import STEP
+from klarsicht.burst.spool import Window
 from klarsicht.burst.tiles import Grid
 from klarsicht.ground.errors import UsageError
 
 
-@pytest.mark.parametrize(("size", "side"), [((100, 70), 64), ((257, 640), 96), ((64, 64), 2048)])
-def test_tiles_cover_once_and_windows_begin_at_steps(size, side):
-    grid, seen = Grid(size, side, halo=45), np.zeros(size, int)
+@pytest.mark.parametrize(("size", "sides"), [((100, 70), (64, 32)), ((257, 640), (96, 160)), ((64, 64), (2048, 2048))])
+def test_tiles_cover_once_and_windows_begin_at_steps(size, sides):
+    grid, seen = Grid(size, sides, halo=45, close=10), np.zeros(size, int)
     for tile in grid:
         seen[tile.own.y0 : tile.own.y1, tile.own.x0 : tile.own.x1] += 1
-        w, o = tile.window, tile.own
+        w, o, n = tile.window, tile.own, tile.near
+        assert n.within(size) == n == Window(max(w.y0, n.y0), min(w.y1, n.y1), max(w.x0, n.x0), min(w.x1, n.x1))
+        assert all(a == 0 or 10 <= b - a < 10 + STEP for a, b in ((n.y0, o.y0), (n.x0, o.x0)))
         assert w.y0 % STEP == w.x0 % STEP == 0
         assert all(a == 0 or b - a >= 45 for a, b in ((w.y0, o.y0), (w.x0, o.x0)))
         assert (w.y1 == size[0] or w.y1 - o.y1 >= 45) and (w.x1 == size[1] or w.x1 - o.x1 >= 45)
     assert (seen == 1).all() and len(grid) == sum(1 for _ in grid)
 
 
-def test_the_largest_tile_that_fits_is_taken():
-    grid = tiles.fitting((4000, 6000), halo=32, bytes_a_pixel=100, fixed=0.0, memory=100 * 512**2)
+def test_tiles_fit_and_there_is_no_less_to_do():
+    def need(near, window):
+        return 100.0 * window
+
+    grid = tiles.fitting((4000, 6000), 32, 0, need, 100 * 512**2)
     assert max(t.window.size[0] * t.window.size[1] for t in grid) <= 512**2
-    assert grid.side + 2 * 32 > 512 - 64
+    assert sum(t.window.size[0] * t.window.size[1] for t in grid) < 1.35 * 4000 * 6000  # (512 / 448)^2 = 1.31
+    whole = tiles.fitting((1500, 2000), 205, 50, need, 100 * 1500 * 2000)
+    assert len(whole) == 1
     with pytest.raises(UsageError, match="memory"):
-        tiles.fitting((4000, 6000), halo=200, bytes_a_pixel=1000, fixed=1e9, memory=1e9)
+        tiles.fitting((4000, 6000), 200, 50, lambda near, window: 1e9 + 1000.0 * window, 1e9)
 
 
 def test_a_stopped_run_goes_on(tmp_path):
-    grid, done = Grid((300, 300), 96, 10), []
+    grid, done = Grid((300, 300), (96, 96), 10), []
 
     def work(tile):
         if len(done) == 5:

@@ -70,7 +70,7 @@ class Sampled:
 
 
 def sample(weighing: Weighing, y: Sequence[int], x: Sequence[int]) -> Sampled:
-    """At the points (y[g], x[g]) of a tile's window."""
+    """At the points (y[g], x[g]) of what was weighed."""
     if isinstance(weighing, MeanWeights):
         share = weighing.share[:, list(y), list(x)].T
         return Sampled(share[:, :, None, None], np.ones((len(share), 1), np.float32), np.zeros((0, 0), np.float32))
@@ -141,8 +141,8 @@ class Mapper:
 
     def _row(self, tile: Tile, weighing: Weighing, y: int) -> Numbers:
         """(n + 2 + S, w): a row of points at a time, as each has N K^2 weights."""
-        x = range(tile.own.x0 - tile.window.x0, tile.own.x1 - tile.window.x0, EVERY)
-        found = sample(weighing, [y - tile.window.y0] * len(x), list(x))
+        x = range(tile.own.x0 - tile.near.x0, tile.own.x1 - tile.near.x0, EVERY)
+        found = sample(weighing, [y - tile.near.y0] * len(x), list(x))
         parts = [found.shares, found.averaged[:, None], found.reach[:, None], found.sizes]
         return np.concatenate(parts, 1).T.astype(np.float32)
 
@@ -159,7 +159,7 @@ class KernelGrid:
         here = [(y, x) for y, x in self.points if own.y0 <= y < own.y1 and own.x0 <= x < own.x1]
         if not here:
             return {}
-        found = sample(weighing, [y - tile.window.y0 for y, _ in here], [x - tile.window.x0 for _, x in here])
+        found = sample(weighing, [y - tile.near.y0 for y, _ in here], [x - tile.near.x0 for _, x in here])
         rows = zip(here, found.kernels, found.shares, found.averaged, strict=True)
         return {
             "kernels": [

@@ -17,7 +17,7 @@ import torch
 from klarsicht.burst.frames import Frames
 from klarsicht.burst.heads import Kernels, Seen
 from klarsicht.burst.negatives import Planes
-from klarsicht.burst.network import COLOURS, Network
+from klarsicht.burst.network import COLOURS, WHOLE, Network, Part
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.noise import NoiseLevel
 from klarsicht.numerics.windows.door import apply_kernels
@@ -28,42 +28,49 @@ Centre = npt.NDArray[np.float32]  # H W
 
 
 class Weighing(Protocol):
-    """Weights on the pixels of frames. centre: (h, w), what each pixel of the reference itself is multiplied by."""
+    """Weights on the pixels of frames, or of a part of them. centre: (h, w), what each pixel of the reference itself is
+    multiplied by."""
 
     @property
     def centre(self) -> Centre: ...
 
-    def __call__(self, frames: Frames) -> Planes:
-        """(N, C, h, w) to (C, h, w)."""
+    def __call__(self, frames: Frames | None = None) -> Planes:
+        """(N, C, h, w), of that part, to (C, h, w). None: the frames that were weighed."""
         ...
 
 
 class Filter(Protocol):
-    """frames: how many it takes at once. halo: how far from a pixel it looks. name: for people."""
+    """frames: how many it takes at once. halo: how far from a pixel it looks. reach: how far from it its weights lie.
+    name: for people."""
 
     @property
     def frames(self) -> int: ...
     @property
     def halo(self) -> int: ...
     @property
+    def reach(self) -> int: ...
+    @property
     def name(self) -> str: ...
-    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> Weighing:
-        """The weights for aligned frames. noise: one level a channel."""
+    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE) -> Weighing:
+        """The weights for aligned frames. noise: one level a channel. part: where they are wanted, rows and columns
+        that begin at even ones; what lies around is only looked at."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class MeanWeights:
-    """share: (N, h, w), of each frame; they add up to 1."""
+    """share: (N, h, w), of each frame; they add up to 1. frames: that were weighed."""
 
     share: Agreement
+    frames: Frames
 
     @property
     def centre(self) -> Centre:
         reference: Centre = self.share[0]
         return reference
 
-    def __call__(self, frames: Frames) -> Planes:
+    def __call__(self, frames: Frames | None = None) -> Planes:
+        frames = self.frames if frames is None else frames
         total: Planes = np.einsum("nhw,nchw->chw", self.share, frames)
         return total
 
@@ -74,19 +81,23 @@ class MeanFilter:
 
     frames: int = 8
     halo: int = 0
+    reach: int = 0
     name: str = "the mean of the frames where they agree (no network)"
 
-    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> MeanWeights:
-        return MeanWeights(agreement / agreement.sum(0))
+    def weigh(
+        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
+    ) -> MeanWeights:
+        agreed = agreement[:, *part]
+        return MeanWeights(agreed / agreed.sum(0), frames[:, :, *part])
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkWeights:
-    """A network's kernels for aligned frames that agree with the reference so far; `own`: as laid over `frames`."""
+    """A network's kernels for aligned frames that agree with the reference so far; `own`: as laid over those that were
+    weighed."""
 
     network: Network
     own: Kernels
-    frames: Frames
     agreement: Agreement
 
     @property
@@ -99,9 +110,9 @@ class NetworkWeights:
         centre: Centre = own + mean * self.agreement[0] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
         return centre
 
-    def __call__(self, frames: Frames) -> Planes:
+    def __call__(self, frames: Frames | None = None) -> Planes:
         kernels = self.own
-        if frames is not self.frames:
+        if frames is not None:
             kernels = kernels._replace(frames=laid_out(self.network, frames, self.agreement))
         return picture(kernels)
 
@@ -122,26 +133,33 @@ class NetworkFilter:
     def halo(self) -> int:
         return self.network.preset.halo
 
+    @property
+    def reach(self) -> int:
+        return self.network.preset.spec.radius
+
     @torch.no_grad()
-    def weigh(self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement) -> NetworkWeights:
+    def weigh(
+        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
+    ) -> NetworkWeights:
         """Raises UsageError for a network that predicts no kernels."""
         light, level = frames, noise
         if guided := self.network.settings.colour == "grey" and frames.shape[1] > 1:
             light, level = frames.mean(1, keepdims=True), (of_mean(noise),)
         X, trust = (tensor(self.network, x)[None] for x in (light, agreement))
         read, shot = (torch.tensor([[getattr(n, k) for n in level]], device=X.device) for k in ("read", "shot"))
-        kernels = self.network.kernels(X, read, shot, None, trust)
+        kernels = self.network.kernels(X, read, shot, None, trust, part)
+        agreed = agreement[:, *part]
         if guided:
-            kernels = kernels._replace(frames=laid_out(self.network, frames, agreement))
-        return NetworkWeights(self.network, kernels, frames, agreement)
+            kernels = kernels._replace(frames=laid_out(self.network, frames[:, :, *part], agreed))
+        return NetworkWeights(self.network, kernels, agreed)
 
 
 def laid_out(network: Network, frames: Frames, agreement: Agreement) -> torch.Tensor:
     """Frames (n, C, h, w) as the network's kernels multiply them: (1, N, C, h, w), missing ones zero, with their mean
     where the network has one."""
-    N, (count, C, h, w) = network.settings.frames, frames.shape
-    X, trust = (tensor(network, np.zeros((1, N, c, h, w), np.float32)) for c in (C, 1))
-    X[0, :count], trust[0, :count, 0] = tensor(network, frames), tensor(network, agreement)
+    N, count = network.settings.frames, len(frames)
+    missing = ((0, N - count), *[(0, 0)] * 3)
+    X, trust = (tensor(network, x if count == N else np.pad(x, missing))[None] for x in (frames, agreement[:, None]))
     valid = (torch.arange(N, device=X.device) < count).to(X.dtype)[None]
     seen = Seen(X, valid, trust)
     return (seen.with_mean() if network.preset.mean_frame else seen).frames

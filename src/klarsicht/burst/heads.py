@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, pixel_shuffle
+from torch.nn.functional import interpolate, linear, pixel_shuffle
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.windows.door import Filtered, apply_kernels, merge
+from klarsicht.numerics.windows.door import Filtered, apply_kernels, merge, weighted_sum
 from klarsicht.numerics.windows.spec import KernelSpec
 
 
@@ -31,8 +31,7 @@ class Seen(NamedTuple):
     @property
     def mean(self) -> Tensor:
         """(B, C, H, W), of the frames where they can be trusted."""
-        total: Tensor = (self.trust * self.frames).sum(1) / self.trust.sum(1).clamp_min(1e-6)
-        return total
+        return weighted_sum(self.frames, self.trust) / self.trust.sum(1).clamp_min(1e-6)
 
     def with_mean(self) -> Seen:
         """With the mean as one more frame, the last."""
@@ -78,6 +77,14 @@ class Linear(nn.Conv2d):
         nn.init.normal_(self.weight, std=1e-2)
         self.bias = nn.Parameter(bias)
 
+    def forward(self, f: Tensor) -> Tensor:
+        return pointwise(f, self.weight.flatten(1), self.bias)
+
+
+def pointwise(f: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(B, c, h, w) to (B, T, h, w), channels last: a 1 x 1 convolution as the product of matrices that it is."""
+    return linear(f.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+
 
 class KernelHead(nn.Module):
     """A linear 1 x 1 layer gives the taps, at half the resolution: it commutes with the upsampling that follows."""
@@ -97,7 +104,9 @@ class KernelHead(nn.Module):
 class UnitHead(KernelHead):
     """Kernels whose weights add up to one for each pixel, over its valid frames: light is neither made nor lost.
 
-    So it is at every tap; between taps, which are interpolated before they are multiplied out, nearly so.
+    So it is at every tap; between taps, which are interpolated before they are multiplied out, nearly so. With s the
+    sum at a tap, the rows (or every entry) W f + b become W (f / s) + b / s: linear in (f, f / s, 1 / s), so that taps,
+    the largest thing there is, are written once.
     """
 
     LEAST = 0.1  # a sum that kernels are divided by; they begin with 1
@@ -108,10 +117,13 @@ class UnitHead(KernelHead):
         self.register_buffer("scaled", scaled.repeat(shape.frames)[:, None, None], persistent=False)
 
     def kernels(self, features: Features, seen: Seen) -> Kernels:
-        taps = self.taps(features.fine)
-        s = merge(self.sums(features.fine), seen.valid)[:, None].clamp_min(self.LEAST)
-        unit = torch.where(self.get_buffer("scaled"), taps * (1 / s).to(taps.dtype), taps)
-        return Kernels(unit, seen.frames, self.spec, seen.valid)
+        f, scaled = features.fine, self.get_buffer("scaled")[:, 0]
+        W, b = self.taps.weight.flatten(1), self.taps.bias
+        one_over_s = (1 / merge(self.sums(f), seen.valid)[:, None].clamp_min(self.LEAST)).to(f.dtype)
+        wide = torch.cat([W * ~scaled, W * scaled, (b * scaled[:, 0])[:, None]], 1)
+        inputs = torch.cat([x.permute(0, 2, 3, 1) for x in (f, f * one_over_s, one_over_s)], -1)
+        taps = pointwise(inputs.permute(0, 3, 1, 2), wide, b * ~scaled[:, 0])
+        return Kernels(taps, seen.frames, self.spec, seen.valid)
 
     def sums(self, f: Tensor) -> Tensor:
         """(B, N, h, w): the sum of the weights of each kernel, sum_K (sum a_K) (sum b_K) or sum_K sum k_K.
@@ -122,7 +134,7 @@ class UnitHead(KernelHead):
         b = self.taps.bias.reshape(-1, self.spec.taps)
         lengths = list(self.spec.lengths)
         weight, bias = (torch.stack([run.sum(1) for run in torch.split(x, lengths, 1)], 1) for x in (W, b))
-        runs = conv2d(f, weight.flatten(0, 1)[..., None, None], bias.flatten()).float()
+        runs = pointwise(f, weight.flatten(0, 1), bias.flatten()).float()
         parts = runs.reshape(len(f), len(W), -1, len(self.spec.sizes), *f.shape[-2:]).unbind(2)
         total: Tensor = reduce(torch.mul, parts).sum(2) * self.spec.gain
         return total

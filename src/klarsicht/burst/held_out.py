@@ -151,7 +151,7 @@ def residuals(
     agreement = placed.agreement(window, wound.spool.size)
     given, theirs = ([level.amplified(wound.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
     weighing = inner.weigh(frames, given, agreement[:-1])
-    filtered = weighing(frames)
+    filtered = weighing()
     noise_there = [placed.between(alone, k, window) for k, alone in enumerate(noise_over(filtered, len(frames), given))]
     left = levels([sums(weighing(np.stack(noise_there)), filtered)], given)
     merged = moved(filtered, placed.rest[-1])

@@ -35,7 +35,7 @@ from klarsicht.burst.noise_sources import KnownNoise
 from klarsicht.burst.placing import Placement
 from klarsicht.burst.roll import Roll
 from klarsicht.burst.spool import Spool
-from klarsicht.ground import processors
+from klarsicht.ground import held, processors
 from klarsicht.ground.config import Settings
 from klarsicht.ground.disk import replacing
 from klarsicht.numerics.noise import NoiseLevel
@@ -141,13 +141,9 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
     C, H, W = wound.spool.shape[1:]
     result = Spool(folder / "result.f32", (1, C + 1, H, W))
     result.allocate()
-    fits = tiles.fitting(
-        (H, W),
-        inner.halo + trust.MARGIN,
-        bytes_a_pixel(inner, C, len(used)),
-        tiles.resident(),
-        settings.memory * 1e9 * SAFETY,
-    )
+    close = trust.MARGIN + inner.reach
+    need = tile_bytes(inner, C, len(used), held.resident())
+    fits = tiles.fitting((H, W), inner.halo + trust.MARGIN, close, need, settings.memory * 1e9 * SAFETY)
     grid = tiles.kept(fits, folder, settings.memory)
     drawn = map_spool(folder, inner, len(used), (H, W)) if maps else None
     merge = merging.Merge(
@@ -205,19 +201,20 @@ def observer(size: tuple[int, int], maps: Spool | None) -> merging.Observer:
     return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
 
 
-SAFETY = 0.7  # of the memory allowed: allocators keep some, and compilers and libraries take theirs on the first tile
+SAFETY = 0.85  # of the memory allowed: allocators keep some, and compilers and libraries take theirs on the first tile
 
 
-def bytes_a_pixel(inner: Filter, channels: int, frames: int) -> float:
-    """That a tile's window needs, about."""
-    held = min(frames, inner.frames)
-    own = 4 * channels * (2 * held + 10)
+def tile_bytes(inner: Filter, channels: int, frames: int, fixed: float) -> tiles.Need:
+    """Of memory, about, beside what is `fixed`: while a filter looks at a window, or while weights lie on what is
+    near."""
+    plane, count = 4 * channels, min(frames, inner.frames)
     if not isinstance(inner, NetworkFilter):
-        return own
+        return lambda near, window: fixed + plane * (4 * count + 12) * near
     network = inner.network
     seen = network.settings.frames + network.preset.mean_frame
     taps = seen * network.preset.spec.taps
-    return own + 4 * channels * 3 * seen + 2.4 * taps
+    looking, lying = plane * (count + 5 * seen), taps + plane * (count + 3 * seen)
+    return lambda near, window: fixed + max(looking * window, plane * seen * window + lying * near)
 
 
 def _placed(wound: Roll, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:

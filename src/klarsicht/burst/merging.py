@@ -21,6 +21,7 @@ from klarsicht.burst.remaining import sums
 from klarsicht.burst.risk import Estimate
 from klarsicht.burst.spool import Spool
 from klarsicht.burst.tiles import Tile, Told
+from klarsicht.burst.trust import Map
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.noise import NoiseLevel
 
@@ -31,6 +32,9 @@ reference alone; the rest is the reference as it is. `trust` says which are trie
 
 Observer = Callable[[Tile, Weighing], Told]
 """What it tells (plain JSON values) is kept with the tile."""
+
+Made = tuple[Estimate, Planes | None]
+"""An estimate, and what its weights leave of noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +56,18 @@ class Merge:
     observe: Observer | None = None
 
     def __call__(self, tile: Tile) -> Told:
-        reference = self.spool.window(self.frames[0], tile.window)
+        reference = self.spool.window(self.frames[0], tile.near)
         estimates = Estimates(self, tile, reference)
         verdict = trust.judge(reference, estimates.all, self.noise_of(0), self.limits)
         verdict = risk.weighed(verdict, reference, estimates.made, self.noise_of(0), self.limits)
         picture = self._mixed(verdict, estimates.light, reference)
-        inside = (slice(None), *tile.own.inside(tile.window))
+        inside = (slice(None), *tile.own.inside(tile.near))
         trusted = verdict.shares[:2].sum(0, keepdims=True)
         self.result.put_window(0, tile.own, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
         told = self._told(verdict, estimates.light[0], reference, inside) | estimates.observed
         if tile.number not in self.sampled:
             return told
-        left = estimates.of_noise(verdict.made, picture)
-        remains = self._mixed(verdict, left, self.noise_alone(tile, 0, picture))
+        remains = self._mixed(verdict, estimates.noise, self.noise_alone(tile, 0, picture))
         here = picture[inside] / np.float32(self.gains[0])
         return told | {"noise": sums(remains[inside] / np.float32(self.gains[0]), here).tolist()}
 
@@ -92,13 +95,15 @@ class Merge:
 
 
 class Estimates:
-    """Of one tile, each made when it is asked for, and kept: `made`, in the order of ESTIMATES."""
+    """Of one tile, each made when it is asked for, and kept: `made`, in the order of ESTIMATES; `noise`: what the same
+    weights leave of noise alone, in sampled tiles."""
 
     def __init__(self, merge: Merge, tile: Tile, reference: Planes) -> None:
         self.merge, self.tile, self.reference = merge, tile, reference
+        self.part = tile.near.inside(tile.window)
         self.groups = in_groups(merge.filter, len(merge.frames))
         self.made: list[Estimate | None] = [None] * len(ESTIMATES)
-        self.alone: Weighing | None = None
+        self.noise: list[Planes | None] = [None] * len(ESTIMATES)
         self.observed: dict[str, Any] = {}
 
     @property
@@ -109,50 +114,59 @@ class Estimates:
     def all(self) -> tuple[Callable[[], Planes], ...]:
         return tuple(partial(self._keep, k, make) for k, make in enumerate((self.burst, self.mean, self.single)))
 
-    def _keep(self, k: int, make: Callable[[], Estimate]) -> Planes:
-        made = self.made[k] = make()
+    def _keep(self, k: int, make: Callable[[], Made]) -> Planes:
+        made, self.noise[k] = make()
+        self.made[k] = made
         return made.light
 
-    def burst(self) -> Estimate:
-        return self._merged(self.merge.filter, observe=self.merge.observe)
+    def burst(self) -> Made:
+        return self._merged(self.merge.filter, self.merge.observe)
 
-    def mean(self) -> Estimate:
+    def mean(self) -> Made:
         return self._merged(MeanFilter())
 
-    def single(self) -> Estimate:
-        everywhere = np.ones((1, *self.reference.shape[1:]), np.float32)
-        self.alone = self.merge.filter.weigh(self.reference[None], self.merge.noise_of(0), everywhere)
-        return Estimate(self.alone(self.reference[None]), self.alone.centre)
+    def single(self) -> Made:
+        """The filtered reference alone."""
+        frames = self.merge.spool.window(self.merge.frames[0], self.tile.window)[None]
+        everywhere = np.ones((1, *frames.shape[2:]), np.float32)
+        weighing = self.merge.filter.weigh(frames, self.merge.noise_of(0), everywhere, self.part)
+        light = weighing()
+        return Estimate(light, weighing.centre, others=False), self._left(weighing, self.merge.placement, [0], light)
 
-    def of_noise(self, wanted: Sequence[int], light: Planes) -> list[Planes | None]:
-        """The same weights on noise alone."""
-        left: list[Planes | None] = [None] * len(ESTIMATES)
-        for k in wanted:
-            if k == 2:
-                assert self.alone is not None
-                left[k] = self.alone(self.merge.noise_alone(self.tile, 0, light)[None])
-            else:
-                left[k] = self._merged(MeanFilter() if k else self.merge.filter, light).light
-        return left
+    def _merged(self, inner: Filter, observe: Observer | None = None) -> Made:
+        """The mean of what each group of frames gives."""
+        parts = [self._of_group(group, inner, observe if group is self.groups[0] else None) for group in self.groups]
+        sizes = np.array([max(1, len(group) - 1) for group in self.groups], np.float32)
+        light, centre, left = (weighted(each, sizes / sizes.sum()) for each in zip(*parts, strict=True))
+        assert light is not None and centre is not None
+        return Estimate(light, centre, others=len(self.merge.frames) > 1), left
 
-    def _merged(self, inner: Filter, noise_on: Planes | None = None, observe: Observer | None = None) -> Estimate:
-        """The mean of what each group of frames gives, or their noise over some light."""
+    def _of_group(self, group: list[int], inner: Filter, observe: Observer | None) -> tuple[Planes, Map, Planes | None]:
+        """Its light, the part of the reference's own pixel, and what is left of noise."""
         merge, window = self.merge, self.tile.window
-        total, others = np.zeros_like(self.reference), max(1, len(merge.frames) - 1)
-        centre = np.zeros_like(self.reference[0])
-        for group in self.groups:
-            placed = merge.placement.only(group)
-            frames = placed.aligned(merge.spool, [merge.frames[k] for k in group], window)
-            weighing = inner.weigh(frames, merge.noise_of(0), placed.agreement(window, merge.spool.size))
-            if observe is not None and group is self.groups[0]:
-                self.observed |= observe(self.tile, weighing)
-            if noise_on is not None:
-                noise = (merge.noise_alone(self.tile, k, noise_on) for k in group)
-                frames = np.stack([placed.between(alone, n, window) for n, alone in enumerate(noise)])
-            part = np.float32(max(1, len(group) - 1) / others)
-            total += part * weighing(frames)
-            centre += part * weighing.centre
-        return Estimate(total, centre)
+        placed = merge.placement.only(group)
+        frames = placed.aligned(merge.spool, [merge.frames[k] for k in group], window)
+        weighing = inner.weigh(frames, merge.noise_of(0), placed.agreement(window, merge.spool.size), self.part)
+        del frames
+        if observe is not None:
+            self.observed |= observe(self.tile, weighing)
+        light = weighing()
+        return light, weighing.centre, self._left(weighing, placed, group, light)
+
+    def _left(self, weighing: Weighing, placed: Placement, group: Sequence[int], light: Planes) -> Planes | None:
+        """Of noise over that light, as it is when frames were read."""
+        if self.tile.number not in self.merge.sampled:
+            return None
+        noise = (self.merge.noise_alone(self.tile, k, light) for k in group)
+        return weighing(np.stack([placed.between(alone, n, self.tile.near) for n, alone in enumerate(noise)]))
+
+
+def weighted(
+    parts: Sequence[npt.NDArray[np.float32] | None], shares: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32] | None:
+    """Their mean; None where they are none."""
+    known = [part * share for part, share in zip(parts, shares, strict=True) if part is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def remaining(told: Sequence[Told]) -> list[npt.NDArray[np.float64]]:

@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_unshuffle
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from klarsicht.burst.heads import BasisHead, DirectHead, Features, KernelHead, Kernels, Seen, Shape, UnitHead, narrowed
 from klarsicht.ground.config import Settings
@@ -37,6 +37,8 @@ CONVOLUTIONS = 3  # in a level
 LEAST_SHOT = 1e-6  # variance coefficient: below it, the stabilising transform is a straight line
 
 Given = Tensor | None
+Part = tuple[slice, slice]
+WHOLE: Part = (slice(None), slice(None))
 Sight = Callable[[Seen, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -50,8 +52,9 @@ def stabilised(seen: Seen, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
     shot = shot.clamp_min(LEAST_SHOT)
     black, white = (stabilise(torch.full_like(shot, x), read, shot) for x in (0.0, 1.0))
     scale = 1 / (white - black)
-    planes = (stabilise(seen.frames, read[:, None], shot[:, None]) - black[:, None]) * scale[:, None]
-    return planes * (seen.valid > 0)[:, :, None, None, None], scale.expand_as(seen.frames[:, 0])
+    there = (seen.valid > 0)[:, :, None, None, None] * scale[:, None]
+    planes = torch.addcmul(-black[:, None] * there, stabilise(seen.frames, read[:, None], shot[:, None]), there)
+    return planes, scale.expand_as(seen.frames[:, 0])
 
 
 class Plain(nn.Sequential):
@@ -70,8 +73,8 @@ class Residual(nn.Module):
         self.first, self.second, self.third = (convolution(i, outputs) for i in (inputs, outputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.first(x))
-        return torch.relu(x + self.third(torch.relu(self.second(x))))
+        x = torch.relu_(self.first(x))
+        return torch.relu_(x + self.third(torch.relu_(self.second(x))))
 
 
 def convolution(inputs: int, outputs: int) -> nn.Conv2d:
@@ -93,9 +96,16 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(level(a + s, o) for a, s, o in zip(above, skips, decoder, strict=False))
 
     def forward(self, x: Tensor) -> Features:
+        return self.upwards(self.downwards(x))
+
+    def downwards(self, x: Tensor) -> list[Tensor]:
+        """Levels, the finest first."""
         levels: list[Tensor] = []
         for level in self.down:
             levels.append(level(avg_pool2d(levels[-1], 2) if levels else x))
+        return levels
+
+    def upwards(self, levels: list[Tensor]) -> Features:
         x, *skips = reversed(levels)
         for level, skip in zip(self.up, skips, strict=False):
             x = level(torch.cat([upsampled(x), skip], 1))
@@ -235,21 +245,40 @@ class Network(nn.Module):
         return Filtered(out.each[:, : frames.shape[1]], out.merged)
 
     def kernels(
-        self, frames: Tensor, read: Tensor, shot: Tensor, valid: Given = None, agreement: Given = None
+        self,
+        frames: Tensor,
+        read: Tensor,
+        shot: Tensor,
+        valid: Given = None,
+        agreement: Given = None,
+        part: Part = WHOLE,
     ) -> Kernels:
-        """What is applied, and to what, the mean frame and missing ones included: apply_kernels(*kernels) gives Y."""
-        return self.head.kernels(*self._features(self._filled(frames, valid, agreement), read, shot))
+        """What is applied, and to what, the mean frame and missing ones included: apply_kernels(*kernels) gives Y.
+
+        part: rows and columns, the first ones even, of which kernels are wanted; what lies around is only looked at.
+        """
+        features, seen = self._features(self._filled(frames, valid, agreement), read, shot)
+        taps = tuple(slice(p.start and p.start // 2, p.stop and -(-p.stop // 2)) for p in part)
+        fine = features.fine[:, :, *taps]
+        near = Seen(seen.frames[..., *part], seen.valid, seen.trust)
+        return self.head.kernels(Features(fine, features.deep), near)
 
     def _features(self, given: Seen, read: Tensor, shot: Tensor) -> tuple[Features, Seen]:
-        B, _, _, H, W = given.frames.shape
+        H, W = given.frames.shape[-2:]
         seen = given.with_mean() if self.preset.mean_frame else given
+        levels = self.body.downwards(self._entered(given, seen, read, shot))  # what entered is let go of
+        fine, deep = self.body.upwards(levels)
+        return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), seen
+
+    def _entered(self, given: Seen, seen: Seen, read: Tensor, shot: Tensor) -> Tensor:
+        """(B, c, h, w), channels last: what the first level sees, four pixels as one where it enters at half."""
+        B, _, _, H, W = given.frames.shape
         planes, noise = self.preset.sight(seen, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot)))
         planes, noise = (x.expand(*x.shape[:-3], COLOURS[self.settings.colour], H, W) for x in (planes, noise))
         known = torch.cat([noise, given.trust[:, :, 0].expand(-1, -1, H, W)], 1)
         planes, known = (padded(x, self.preset.stride) for x in (planes.flatten(1, 2), known))
-        x = torch.cat([pixel_unshuffle(planes, self.preset.entry), avg_pool2d(known, self.preset.entry)], 1)
-        fine, deep = self.body(x.contiguous(memory_format=torch.channels_last))
-        return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), seen
+        planes, known = gathered(planes, self.preset.entry), avg_pool2d(known, self.preset.entry)
+        return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in (planes, known)], 1)
 
     def _filled(self, frames: Tensor, valid: Given, agreement: Given) -> Seen:
         """With zero frames that are not valid until there are N."""
@@ -260,8 +289,17 @@ class Network(nn.Module):
             raise UsageError("frames", got=tuple(frames.shape), rule=rule)
         weight = frames.new_ones(frames.shape[:2]) if valid is None else valid.to(frames.dtype)
         trust = weight[:, :, None, None, None] * (1 if agreement is None else agreement[:, :, None])
+        if frames.shape[1] == most:
+            return Seen(frames, weight, trust)
         missing = (0, 0) * 3 + (0, most - frames.shape[1])
         return Seen(pad(frames, missing), pad(weight, missing[-2:]), pad(trust, missing))
+
+
+def gathered(x: Tensor, side: int) -> Tensor:
+    """pixel_unshuffle, channels last: (B, c, H, W) to (B, c side^2, H / side, W / side)."""
+    B, c, H, W = x.shape
+    blocks = x.reshape(B, c, H // side, side, W // side, side).permute(0, 2, 4, 1, 3, 5)
+    return blocks.reshape(B, H // side, W // side, -1).permute(0, 3, 1, 2)
 
 
 def padded(x: Tensor, stride: int) -> Tensor:

@@ -11,7 +11,8 @@ So the error of a mixture B + a (E - B) with another such estimate B, or with X 
 
 cut to [0, 1]. Detail that E lost makes E - X large and a small; the mixture is worse than B only by what a window
 misjudges. v is read^2 + shot X, which is right in the mean. That the weights of a network depend on X as well is left
-out. Where X is clipped its noise is cut off: such pixels say nothing, and where most are, X itself is taken.
+out. Where X is clipped its noise is cut off: such pixels say nothing, and the more of a window they are, the more of X
+itself is taken.
 
 Axes: K estimates, C channels, H W pixels.
 """
@@ -35,14 +36,15 @@ SIDE = 9  # of a window, in pixels (of a mosaic's planes)
 SLACK = (
     2.0  # deviations of its mean square by which a residual that passed the tests may be louder than that of the best
 )
-CLIPPED = 0.5  # of a window: if more pixels are clipped, less is taken, and nothing if all are
 
 
 class Estimate(NamedTuple):
-    """light: (C, H, W). own: (H, W), the part of each pixel that is the same pixel of X."""
+    """light: (C, H, W). own: (H, W), the part of each pixel that is the same pixel of X. others: whether other frames
+    have a part in it, too."""
 
     light: Planes
     own: Map
+    others: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +57,11 @@ class Risk:
 
     def alone(self, estimate: Estimate) -> Map:
         """(H, W) in [0, 1]: how much of an estimate that passed the tests is taken, beside X; all of it where it is as
-        near to X as it should be."""
+        near to X as it should be. What nothing but X itself speaks for has no slack."""
         counted, v = self._counted(estimate), self._variance
         better = sums(counted * (1 - estimate.own) * v)
         square = sums(counted * np.square(estimate.light - self.reference))
-        slack = SLACK * np.sqrt(2 / (len(v) * SIDE**2)) * sums(counted * np.abs(v))
+        slack = estimate.others * SLACK * np.sqrt(2 / (len(v) * SIDE**2)) * sums(counted * np.abs(v))
         taken: Map = np.clip(over(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
 
@@ -77,10 +79,10 @@ class Risk:
 
     @property
     def unclipped(self) -> Map:
-        """(H, W) in [0, 1]: 0 where all pixels around are clipped, 1 where less than half of them are."""
-        share = sums((self.reference >= self.limits.high).astype(np.float32)) / (SIDE**2 * len(self.reference))
-        mostly: Map = np.clip((1 - share) / (1 - CLIPPED), 0, 1)
-        return mostly
+        """(H, W) in [0, 1]: the share of the pixels around that are not clipped."""
+        clipped = sums((self.reference >= self.limits.high).astype(np.float32)) / (SIDE**2 * len(self.reference))
+        share: Map = np.clip(1 - clipped, 0, 1)
+        return share
 
     @property
     def _variance(self) -> Planes:

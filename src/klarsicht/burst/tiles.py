@@ -1,7 +1,7 @@
 """A picture of any size made piece by piece in bounded memory, and gone on with where it was stopped.
 
-A tile's window is its own part with a halo that covers all that decides about it; windows begin at multiples of what
-the network and the mesh step by. So tiles equal the whole. Axes: C channels, H W pixels.
+A tile's window is its own part with a halo that covers all that decides about it; what is judged lies between the two.
+All begin at multiples of what the network and the mesh step by. So tiles equal the whole. Axes: C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +21,79 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import progress
 
 LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's own part
-LOG, GRID = "tiles.jsonl", "grid.json"
+LOG, GRID = "tiles.jsonl", "sides.json"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """own: the part that a tile gives. window: with its halo, inside the picture."""
+    """own: the part that a tile gives. near: with what must be filtered to judge it. window: with all that a filter
+    looks at for that. All inside the picture."""
 
     number: int
     own: Window
+    near: Window
     window: Window
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles of `side`, a multiple of STEP, over a picture of `size`, each seeing `halo` around it."""
+    """Tiles whose `sides` (y, x) are multiples of STEP over a picture of `size`, each seeing `halo` around it, and
+    judged by what is `close`."""
 
     size: tuple[int, int]
-    side: int
+    sides: tuple[int, int]
     halo: int
-
-    @property
-    def margin(self) -> int:
-        """The halo, to where windows may begin."""
-        return -(-self.halo // STEP) * STEP
+    close: int = 0
 
     def __len__(self) -> int:
-        return -(-self.size[0] // self.side) * -(-self.size[1] // self.side)
+        return -(-self.size[0] // self.sides[0]) * -(-self.size[1] // self.sides[1])
 
     def __iter__(self) -> Iterator[Tile]:
-        H, W = self.size
-        corners = [(y, x) for y in range(0, H, self.side) for x in range(0, W, self.side)]
+        (H, W), (h, w) = self.size, self.sides
+        corners = [(y, x) for y in range(0, H, h) for x in range(0, W, w)]
         for number, (y, x) in enumerate(corners):
-            own = Window(y, y + self.side, x, x + self.side).within(self.size)
-            yield Tile(number, own, own.grown(self.margin).within(self.size))
+            own = Window(y, y + h, x, x + w).within(self.size)
+            near, window = (own.grown(stepped(m)).within(self.size) for m in (self.close, self.halo))
+            yield Tile(number, own, near, window)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Pixels of the largest near part and of the largest window."""
+        return max(area(tile.near) for tile in self), max(area(tile.window) for tile in self)
+
+    @property
+    def looked_at(self) -> int:
+        """Pixels of all windows: what is to be done."""
+        return sum(area(tile.window) for tile in self)
 
 
-def fitting(size: tuple[int, int], halo: int, bytes_a_pixel: float, fixed: float, memory: float) -> Grid:
-    """The largest tiles whose windows fit into `memory` bytes beside what is `fixed`. Raises UsageError."""
-    margin = Grid(size, STEP, halo).margin
-    for side in range(MOST, LEAST - 1, -STEP):
-        height, width = (min(side + 2 * margin, length) for length in size)
-        if fixed + bytes_a_pixel * height * width <= memory:
-            even = max(-(-length // -(-length // side)) for length in size)
-            return Grid(size, min(side, -(-even // STEP) * STEP), halo)
-    need = fixed + bytes_a_pixel * min((LEAST + 2 * margin) ** 2, size[0] * size[1])
-    got, rule = f"{memory / 1e9:.2g} GB", f"these frames need {need / 1e9:.2g} GB"
+def even_sides(length: int) -> list[int]:
+    """That cut a length into 1, 2, 3, ... parts of about one size."""
+    most = max(1, length // LEAST)
+    return sorted({min(MOST, stepped(-(-length // parts))) for parts in range(1, most + 1)})
+
+
+def stepped(length: int) -> int:
+    """To where windows may begin."""
+    return -(-length // STEP) * STEP
+
+
+def area(window: Window) -> int:
+    return window.size[0] * window.size[1]
+
+
+Need = Callable[[int, int], float]
+"""Bytes that a tile takes, by the pixels of its near part and of its window."""
+
+
+def fitting(size: tuple[int, int], halo: int, close: int, need: Need, memory: float) -> Grid:
+    """Of the grids whose tiles take `memory` bytes at most, the one with the least to do. Raises UsageError."""
+    grids = [Grid(size, sides, halo, close) for sides in product(even_sides(size[0]), even_sides(size[1]))]
+    fits = [grid for grid in grids if need(*grid.largest) <= memory]
+    if fits:
+        return min(fits, key=lambda grid: (grid.looked_at, len(grid)))
+    least = min(need(*grid.largest) for grid in grids)
+    got, rule = f"{memory / 1e9:.2g} GB", f"these frames need {least / 1e9:.2g} GB"
     raise UsageError("memory", got=got, rule=rule, remedy="Give a larger --memory.")
 
 
@@ -78,19 +106,10 @@ def kept(grid: Grid, folder: Path, memory: float) -> Grid:
     except (OSError, ValueError):
         known = None
     if known is not None and known["memory"] <= memory:
-        return replace(grid, side=known["side"])
+        return replace(grid, sides=tuple(known["sides"]))
     (folder / LOG).unlink(missing_ok=True)
-    write_atomically(file, json.dumps({"side": grid.side, "memory": memory}).encode())
+    write_atomically(file, json.dumps({"sides": grid.sides, "memory": memory}).encode())
     return grid
-
-
-def resident() -> float:
-    """Bytes of memory that this process holds now (Linux; elsewhere what it usually is with torch)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.6e9
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 Told = Mapping[str, Any]

@@ -36,6 +36,7 @@ MARGIN = max(WINDOWS) + FADE + 3  # pixels around a tile that decide about its o
 NEAR = 3  # deviations of noise from where a frame is clipped
 AT_LIMIT = 0.1  # deviations: an estimate so near to where frames are clipped is there
 CUT = 0.5  # deviations: what clipped frames' mean may lack; at the limit it lacks .4
+FAR = 7.0  # deviations below white: no pixel is clipped there
 SURROUNDED = 5  # side of the window in which saturated pixels are counted
 
 
@@ -98,6 +99,8 @@ def miscounted(X: Tensor, E: Tensor, variance: Tensor, high: float, side: int) -
     CUT deviations, lets expect: no light below the limit goes with a window that is all white."""
     below = (high - E) / variance.sqrt()
     told, clipped = below > AT_LIMIT, (high <= X).float()
+    if float(below.min()) > FAR and not clipped.any():
+        return torch.zeros(1, dtype=torch.bool)
     fails = torch.zeros(1, dtype=torch.bool)
     for sign in (1, -1):
         p = torch.special.ndtr(sign * CUT - below)
@@ -125,7 +128,8 @@ def _sums(x: Tensor, side: int) -> Tensor:
     """(C, Y, X): over windows, the last of which may reach beyond the picture."""
     step = side // 2
     below, right = (-(-length // step) * step - length + step for length in x.shape[1:])
-    sums: Tensor = avg_pool2d(pad(x, (0, right, 0, below)), side, step) * side**2
+    quarters = avg_pool2d(pad(x, (0, right, 0, below)), step)
+    sums: Tensor = avg_pool2d(quarters, 2, 1) * side**2
     return sums
 
 

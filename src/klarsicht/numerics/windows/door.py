@@ -42,7 +42,15 @@ def merge(each: torch.Tensor, validity: torch.Tensor | None) -> torch.Tensor:
         return each.mean(1)
     weight = validity.to(each.dtype).reshape(validity.shape + (1,) * (each.ndim - validity.ndim))
     tiny = torch.finfo(each.dtype).tiny
-    return (weight * each).sum(1) / weight.sum(1).clamp_min(tiny)
+    return weighted_sum(each, weight) / weight.sum(1).clamp_min(tiny)
+
+
+def weighted_sum(each: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(B, ...): sum_i w_i Y_i, frame by frame: nothing as large as all of them is held beside them."""
+    total = weight[:, 0] * each[:, 0]
+    for i in range(1, each.shape[1]):
+        total = torch.addcmul(total, weight[:, i], each[:, i])
+    return total
 
 
 def check(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> None:
