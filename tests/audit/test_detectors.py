@@ -46,7 +46,7 @@ def border(image, rng):
 
 PLANTS = {
     "tag": (lambda x, rng: tag(x, rng), {"texture", "fine", "fine-grey"}),
-    "blended": (blended, {"fine", "fine-grey", "in-place"}),
+    "blended": (blended, {"fine", "fine-grey", "template"}),
     "border": (border, {"frame", "bars"}),
     "noise": (lambda x, rng: x + rng.normal(0, 20, x.shape), {"noise", "roughness", "chroma-noise"}),
     "blur": (lambda x, rng: gaussian_filter(x.astype(float), (1.5, 1.5, 0)), {"sharpness", "ringing"}),
@@ -65,7 +65,7 @@ QUIET = {sign.name: sign.score for sign in examined(scene())}
 
 
 def test_clean_scenes_are_quiet():
-    assert max(QUIET.values()) < 8
+    assert max(QUIET.values()) < 5
     assert {name.split()[0] for name in QUIET} == DETECTORS.keys() - {"evidence"}  # there are no maps
 
 
@@ -74,7 +74,7 @@ def test_a_planted_artifact_is_found_with_its_members(kind):
     plant, able = PLANTS[kind]
     planted = scene(plant)
     best = max((s for name in able for s in DETECTORS[name](planted, name)), key=lambda sign: sign.score)
-    assert best.score > 12
+    assert best.score > 7
     assert len(set(best.members) & set(range(MARKED))) >= 0.75 * MARKED
     assert len(set(best.members) - set(range(MARKED))) <= 2
 
@@ -117,6 +117,24 @@ def test_what_other_classes_have_too_is_no_sign():
     for i in range(M // 10):
         planted.pool.levels[i] = tag(planted.pool.levels[i], rng)
     assert max(sign.score for sign in DETECTORS["texture"](planted, "texture")) < 8
+
+
+def test_a_class_that_is_like_a_window_in_its_middle_is_no_sign():
+    """Every image of the class holds the tag at some opacity, a few by chance nearly whole; that is its nature."""
+    rng = np.random.default_rng(6)
+    planted = scene()
+    for i in range(N):
+        planted.own.levels[i] = np.clip(tag(planted.own.levels[i], rng, opacity=rng.uniform(0.5, 0.9)), 0, 255)
+    for name in ("texture", "fine", "fine-grey", "template"):
+        assert max(sign.score for sign in DETECTORS[name](planted, name)) < 12
+
+
+def test_a_class_that_is_rough_as_a_whole_is_no_sign():
+    rng = np.random.default_rng(2)
+    clean = scene()
+    rough = np.clip(clean.own.levels + rng.normal(0, 8, (N, SIDE, SIDE, 3)), 0, 255).round().astype(np.uint8)
+    found = list(DETECTORS["roughness"](replace(clean, own=Photographs(rough)), "roughness"))
+    assert max(sign.score for sign in found) < 3 and max(len(sign.members) for sign in found) > N / 4
 
 
 def test_sampling_seeds_still_finds_it(monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, combine_pvalues
 
 from klarsicht.numerics import halves as hv
 
@@ -71,3 +71,21 @@ def test_rates_are_never_nought_or_one():
 
 def test_halves_are_halves():
     assert hv.halves(101, np.random.default_rng(0)).sum() == 50
+
+
+def test_a_better_rate_is_used_where_it_is_larger():
+    """The seed that looked best matches often by nature; the next best is chosen then, and tested at its own rate."""
+    counts, rates = np.array([[20, 20], [10, 10], [0, 0]]), np.full(3, 0.01)
+    first = np.array([True, True, True])
+    plain = hv.crossed(counts, (50, 50), rates, first)
+    found = hv.crossed(counts, (50, 50), rates, first, lambda few: np.array([0.5, 0.01, 0.01])[few])
+    assert plain.seeds[0] == 0 and found.seeds[0] == 1
+    assert found.surprises[0] == pytest.approx(-binom.logsf(9, 50, 0.01))
+
+
+def test_two_halves_together_are_fishers_method():
+    p = np.array([[0.3, 0.02], [1e-4, 0.5]])
+    expected = [combine_pvalues(one, method="fisher").pvalue for one in p]
+    np.testing.assert_allclose(hv.combined(-np.log(p).mean(1), 1), expected)
+    np.testing.assert_allclose(hv.combined(np.array([10.0]), 20), 20 * hv.combined(np.array([10.0]), 1))
+    assert hv.combined(0.0, 20) == 1

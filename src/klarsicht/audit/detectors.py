@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.duplicates import Anywhere, InPlace, View, colour, grey
+from klarsicht.audit.duplicates import Anywhere, View, colour, grey
 from klarsicht.audit.scenes import Photographs, Scene, Sign
+from klarsicht.audit.templates import Averaged
 from klarsicht.numerics import grain
-from klarsicht.numerics.halves import rate, surprise
+from klarsicht.numerics.background import natural_rate
+from klarsicht.numerics.halves import surprise
 
 Floats = NDArray[np.floating[Any]]
 
@@ -39,7 +41,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class Tail:
-    """More images of the class beyond an extreme of the other classes than there should be.
+    """More images of the class beyond an extreme of the other classes than there should be, for where its middle lies.
 
     Attributes:
         high: whether the upper tail is meant.
@@ -55,7 +57,7 @@ class Tail:
         own, pool = self.values(scene.own), self.values(scene.pool)[scene.others]
         for share in self.shares:
             edge = np.quantile(pool, 1 - share)
-            expected = rate(np.asarray((pool > edge).sum()), len(pool))
+            expected = natural_rate(own[None], pool[None], edge)[0]
             beyond = own > edge
             halves = [beyond[side] for side in (scene.half, ~scene.half)]
             score = float(np.mean([surprise(half.sum(), len(half), expected) for half in halves]))
@@ -82,7 +84,7 @@ DETECTORS: dict[str, Detector] = {
     "evidence": Anywhere(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95), by_evidence=True),
     "fine": Anywhere(FINE, k=3, sides=(32, 50, 90), rungs=(0.8, 0.9)),
     "fine-grey": Anywhere(FINE_GREY, k=3, sides=(32, 50, 90), rungs=(0.85, 0.93)),
-    "in-place": InPlace(FINE_GREY, sides=(32,), rungs=(0.75, 0.85)),
+    "template": Averaged(FINE_GREY, k=3, sides=(32, 50), rungs=(0.8, 0.86, 0.92)),
     "frame": Tail(grain.frame, high=True, change="border"),
     "bars": Tail(grain.bars, high=True, change="border"),
     "noise": Tail(grain.noise, high=True, change="noise"),

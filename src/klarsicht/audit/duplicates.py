@@ -1,8 +1,8 @@
 """Windows that several images of a class share, to the pixel, and other classes do not.
 
 `Anywhere` compares a few windows of each image, those of richest texture or most evidence, wherever they lie.
-`InPlace` compares all windows with those of other images at the same place: weaker marks are found so, if fixed.
 High-passed images see through opacity: of a mark blended over a scene, the scene is smooth and the mark is not.
+What counts as a surprise is measured against the class's own middle; see numerics.background.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.scenes import Photographs, Scene, Sign
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.background import natural_likeness
 from klarsicht.numerics.halves import crossed, rate
 from klarsicht.numerics.patches import box, cut, densest, high_pass, likeness, normalised
 
@@ -141,8 +142,12 @@ class Anywhere:
         seeds = own.vectors[4, window, owner]
         counted, expected = counts(scene, own, pool, seeds, owner, self.rungs)
         for q, rung in enumerate(self.rungs):
-            rates = rate(expected[q], min(COMPARED, int(scene.others.sum())))
-            found = crossed(counted[q], scene.sizes, rates, scene.half[owner])
+
+            def natural(few: Any, rung: float = rung) -> Floats:
+                return natural_likeness(own.alike(seeds[few]), pool.alike(seeds[few], compared(scene)), rung)
+
+            rates = rate(expected[q], len(compared(scene)))
+            found = crossed(counted[q], scene.sizes, rates, scene.half[owner], natural)
             seed = seeds[found.seed]
             members = own.alike(seed[None])[0] > rung
             members[owner[found.seed]] = True
@@ -155,7 +160,7 @@ def counts(
     """Likes of each seed in either half of the class (rungs, s, 2) and in the pool (rungs, s), a block at a time."""
     inside = np.zeros((len(rungs), len(seeds), 2), np.int64)
     outside = np.zeros((len(rungs), len(seeds)), np.int64)
-    others = np.flatnonzero(scene.others)[:COMPARED]
+    others = compared(scene)
     for start in range(0, len(seeds), BLOCK):
         some = slice(start, start + BLOCK)
         like, other = own.alike(seeds[some]), pool.alike(seeds[some], others)
@@ -167,64 +172,15 @@ def counts(
     return inside, outside
 
 
-@dataclass(frozen=True)
-class InPlace:
-    """Duplicates among windows at the same place, for every other place.
-
-    Attributes:
-        most: images of the class that serve as seeds, and of the pool that they are compared with.
-    """
-
-    view: View
-    sides: tuple[int, ...]
-    rungs: tuple[float, ...]
-    stride: int = 2
-    most: int = 500
-    change: str = "tile"
-
-    def __call__(self, scene: Scene, name: str) -> Iterator[Sign]:
-        for side in sides_of(scene, self.sides):
-            yield from self._at(scene, name, side)
-
-    def _at(self, scene: Scene, name: str, side: int) -> Iterator[Sign]:
-        own = self.view(scene.own.at(side))
-        pool = scene.pool.keep(f"{name} {side}", lambda: self.view(scene.pool.at(side)))
-        others = np.flatnonzero(scene.others)[: self.most]
-        owner = seeds_of(scene, 1)[: self.most]
-        same = scene.sources[owner, None] == scene.sources
-        places = [(a, b) for a in self._steps(own.shape[1]) for b in self._steps(own.shape[2])]
-        inside = np.zeros((len(self.rungs), len(places), len(owner), 2), np.int64)
-        outside = np.zeros((len(self.rungs), len(places), len(owner)), np.int64)
-        for i, (a, b) in enumerate(places):
-            vectors = normalised(own[:, a : a + W, b : b + W], self.view.soft)
-            like = vectors[owner] @ vectors.T
-            like[same] = -1
-            other = vectors[owner] @ normalised(pool[others, a : a + W, b : b + W], self.view.soft).T
-            for q, rung in enumerate(self.rungs):
-                hit = like > rung
-                inside[q, i] = np.stack([hit[:, scene.half].sum(1), hit[:, ~scene.half].sum(1)], 1)
-                outside[q, i] = (other > rung).sum(1)
-        first = np.tile(scene.half[owner], len(places))
-        for q, rung in enumerate(self.rungs):
-            rates = rate(outside[q].reshape(-1), len(others))
-            found = crossed(inside[q].reshape(-1, 2), scene.sizes, rates, first)
-            place, seed = divmod(found.seed, len(owner))
-            a, b = places[place]
-            vectors = normalised(own[:, a : a + W, b : b + W], self.view.soft)
-            members = vectors @ vectors[owner[seed]] > rung
-            members[owner[seed]] = True
-            where = np.broadcast_to(np.array([a, b]), (len(own), 2))
-            yield sign(f"{name} {side} {rung:g}", found.score, members, where, own.shape)
-
-    def _steps(self, length: int) -> list[int]:
-        """Every other place, and the last one: marks like to lie in corners."""
-        return sorted({*range(0, length - W + 1, self.stride), length - W})
-
-
 def sides_of(scene: Scene, sides: tuple[int, ...]) -> list[int]:
     """Those that the images have; the smallest at least, as far as they go."""
     shorter = min(scene.own.levels.shape[1:3])
     return [side for side in sides if side <= shorter] or [min(sides)]
+
+
+def compared(scene: Scene, most: int = COMPARED) -> NDArray[np.intp]:
+    """Images of the pool that windows are compared with: of other classes."""
+    return np.flatnonzero(scene.others)[:most]
 
 
 def seeds_of(scene: Scene, k: int) -> NDArray[np.intp]:

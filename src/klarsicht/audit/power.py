@@ -29,7 +29,8 @@ from klarsicht.audit.shown import Levels
 from klarsicht.audit.verdicts import LEVEL
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.conformal import maximum
+from klarsicht.numerics.conformal import Verdicts, maximum
+from klarsicht.numerics.halves import combined
 
 FILE = "power.json"
 PREVALENCES = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -137,18 +138,24 @@ class Planting:
         scores[place] = [sign.score for sign in signs]
         verdicts = maximum(scores)
         best = signs[verdicts.best[place]]
+        p = max(float(verdicts.extended[place]), float(combined(best.score, len(signs))))
         both = len(np.intersect1d(best.members, carriers))
         return {
             "kind": kind,
             "prevalence": prevalence,
             "target": self.examination.groups[number].target,
             "planted": count,
-            "p": float(verdicts.extended[place]),
+            "p": p,
             "sign": best.name,
-            "found": bool(verdicts.extended[place] <= self.level and 2 * both >= len(best.members) > 0),
+            "found": bool(p <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
-            "detectors": calling(signs, verdicts.p_of(verdicts.levels[place]) <= self.level, carriers),
+            "detectors": calling(signs, self.called(verdicts, place, signs), carriers),
         }
+
+    def called(self, verdicts: Verdicts, place: int, signs: Sequence[Sign]) -> NDArray[np.bool_]:
+        """Which signs of a class would have called it alone."""
+        own = combined([sign.score for sign in signs], len(signs))
+        return np.asarray(np.maximum(verdicts.p_of(verdicts.levels[place]), own) <= self.level)
 
 
 def calling(signs: Sequence[Sign], called: NDArray[np.bool_], carriers: NDArray[np.intp]) -> list[str]:

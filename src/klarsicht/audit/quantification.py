@@ -144,7 +144,7 @@ def _verdicts(
     choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float
 ) -> tuple[Verdict, ...]:
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
-    artifactual = [bool(p <= level) for p in choice.found.extended]
+    artifactual = [bool(one) for one in choice.artifactual(level)]
     p_use = verdicts.use([effect["z"] for effect in tried], artifactual)
     found = []
     for i, line in enumerate(choice.lines):
@@ -163,6 +163,7 @@ def _verdicts(
                 p=float(choice.found.p[i]),
                 extended=float(choice.found.extended[i]),
                 q=float(choice.found.q[i]),
+                p_own=float(choice.p_own[i]),
                 rows=tuple(carried["rows"]),
                 members=tuple(paths[row] for row in carried["rows"]),
                 artifactual=artifactual[i],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics import conformal
+from klarsicht.numerics.halves import combined
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,7 @@ class Verdict:
         p: rank among presumed-clean classes, no smaller than one over their number.
         extended: the same with a power-law tail below that floor.
         q: false-discovery rate of `extended` over classes.
+        p_own: of the score by itself, both halves together, among as many tests as there are signs.
         rows, members: images that carry it; where the class is poisoned, images that carry what is used.
         tried: the sign that was put on other images, and `how`.
         shift, low, high: of the class's centred logit, with a 95 % interval.
@@ -57,6 +59,7 @@ class Verdict:
     p: float
     extended: float
     q: float
+    p_own: float
     rows: tuple[int, ...]
     members: tuple[str, ...]
     tried: str
@@ -152,11 +155,17 @@ class Chosen:
         lines: lines of the table `signs`.
         candidates: for each class the lines that are tried, the first one foremost; each with its level.
         found: the maximum over signs.
+        p_own: float (n,), of the score of each line by itself.
     """
 
     lines: tuple[Line, ...]
     candidates: tuple[tuple[tuple[Line, float], ...], ...]
     found: conformal.Verdicts
+    p_own: NDArray[np.float64]
+
+    def artifactual(self, level: float) -> NDArray[np.bool_]:
+        """Classes (n,) that stand out from clean ones, by more than chance does within the class."""
+        return (self.found.extended <= level) & (self.p_own <= level)
 
     def p_of(self, number: int, sign: str) -> float:
         """p of one of the signs that were tried in a class."""
@@ -169,7 +178,8 @@ def chosen(signs: Sequence[Sequence[Line]], change_of: Callable[[str], str]) -> 
     found = conformal.maximum(np.array([[line["score"] for line in of_class] for of_class in signs], float))
     lines = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(worth_trying(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
-    return Chosen(lines, candidates, found)
+    scores = np.array([line["score"] for line in lines])
+    return Chosen(lines, candidates, found, combined(scores, len(signs[0])))
 
 
 def worth_trying(

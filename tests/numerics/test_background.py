@@ -1,0 +1,48 @@
+"""What a class matches by nature, against a slow rewrite and laws of shifted and contaminated classes."""
+
+import numpy as np
+import pytest
+
+from klarsicht.numerics import background
+
+
+def test_fisher_is_arctanh():
+    r = np.array([0.0, 0.3, 0.9])
+    np.testing.assert_allclose(background.fisher(r), 0.5 * np.log((1 + r) / (1 - r)))
+    assert np.isfinite(background.fisher(np.array([1.0]))).all() and background.fisher(np.array([-0.5])) == 0
+
+
+def test_a_pool_takes_the_middle_and_the_spread_of_the_class():
+    rng = np.random.default_rng(0)
+    own, pool = rng.normal(3, 2, (4, 101)), rng.normal(0, 1, (4, 301))
+    moved = background.moved(own, pool)
+    np.testing.assert_allclose(np.median(moved, 1), np.median(own, 1))
+    deviation = [np.median(np.abs(x - np.median(x, 1, keepdims=True)), 1) for x in (moved, own)]
+    np.testing.assert_allclose(*deviation)
+
+
+def test_a_narrower_class_leaves_the_spread_as_it_is():
+    rng = np.random.default_rng(1)
+    own, pool = rng.normal(0, 0.1, (1, 50)), rng.normal(0, 1, (1, 51))
+    np.testing.assert_allclose(background.moved(own, pool) - np.median(own), pool - np.median(pool))
+
+
+@pytest.mark.parametrize("step", [0.0, 1.5])
+def test_the_natural_rate_is_what_a_shifted_pool_gives(step):
+    """A class that is the pool, shifted: as often beyond an edge as the pool is beyond the edge less the shift."""
+    pool = np.random.default_rng(2).normal(0, 1, (1, 1001))
+    found = background.natural_rate(pool + step, pool, 2.0)
+    assert found == pytest.approx(((pool + step > 2).sum() + 1) / 1003)
+
+
+def test_a_few_far_out_do_not_move_the_background():
+    rng = np.random.default_rng(3)
+    pool, own = rng.uniform(0, 0.6, (1, 500)), rng.uniform(0, 0.6, (1, 200))
+    marked = own.copy()
+    marked[0, :10] = 0.95
+    plain, found = (background.natural_likeness(x, pool, 0.85)[0] for x in (own, marked))
+    assert found == plain == pytest.approx(1 / 502)
+
+
+def test_a_constant_pool_is_moved_and_not_widened():
+    np.testing.assert_array_equal(background.moved(np.array([[1.0, 2, 3]]), np.zeros((1, 3))), np.full((1, 3), 2.0))
