@@ -99,6 +99,18 @@ def test_the_network_that_comes_along_is_cleaner_than_the_mean_of_the_frames(bur
     assert error_of(by_network, truth) < 0.8 * error_of(by_mean, truth)
 
 
+def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tmp_path):
+    """Of one scene with fresh noise: half the mean square of the difference, the network's own changes included."""
+    first, found = made(burst, tmp_path / "a.dng", reference="0.dng")
+    for i, (dy, dx) in enumerate([(0, 0), (2, -4), (-6, 8), (4, 4), (-2, 0)]):
+        dng(burst / f"{i}.dng", counts(cut(scene, dy, dx), 50 + i), profile=(LEVEL.shot, LEVEL.read**2))
+    second, _ = made(burst, tmp_path / "b.dng", reference="0.dng")
+    left = np.square(first[:4] - second[:4])[:, 16:-16, 16:-16].mean() / 2
+    told = np.mean([level.variance(x).mean() for level, x in zip(found.remaining, first[:4], strict=True)])
+    assert 0.7 < told / left < 1.3
+    assert all(level.shot > 0 for level in found.remaining)
+
+
 def test_tiles_are_the_whole(burst, network, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "SAMPLED", 0)
     whole, _ = made(burst, tmp_path / "a.dng", checkpoint=str(network), reference="1")

@@ -66,3 +66,15 @@ def test_pictures_are_upright_and_sizes_named(burst, tmp_path):
     np.testing.assert_allclose(arrays["size"].sum(0), 1, rtol=1e-3)
     for name in pictures:
         assert Image.open(tmp_path / "out" / name).size == (24, 32)
+
+
+def test_the_network_that_comes_along_explains_itself(burst, tmp_path, capsys):
+    """Of three frames, the third has little weight where it shows something else, and a fair share elsewhere."""
+    arrays = explained(burst, tmp_path / "out", "--checkpoint", "swift")
+    np.testing.assert_allclose(arrays["share"].sum(0), 1, rtol=1e-4)
+    np.testing.assert_allclose(arrays["size"].sum(0), 1, rtol=1e-3)
+    third = list(arrays["frames"]).index("2.tif")
+    there, elsewhere = arrays["share"][third, 10:18, 6:14], arrays["share"][third, :, 24:]
+    assert there.mean() < 0.5 * elsewhere.mean() and 0.1 < elsewhere.mean() < 0.5
+    assert np.median(arrays["averaged"]) > 3 and arrays["reach"].max() < 15 / 2**0.5
+    assert "network swift" in capsys.readouterr().out

@@ -53,6 +53,20 @@ def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path):
     assert "as typed" in told[0] and "noise as modelled" in "\n".join(verdict.lines)
 
 
+def test_the_network_that_comes_along_is_checked_and_a_wrong_level_is_told(scene, tmp_path):
+    """Detail that it loses adds to the difference, hardly correlated, and not in every light; half the noise, typed,
+    makes four times of it everywhere."""
+    burst, work = still(scene, tmp_path), tmp_path / "work"
+    _, verdict = check(burst, RIGHT.model_copy(update={"checkpoint": "swift"}), work)
+    assert 0.9 < verdict.variance < 1.25 and verdict.looked_at > 0.5
+    assert min(variance for _, variance in verdict.by_light) == pytest.approx(1, abs=0.1)
+    assert all(abs(value) < held_out.WHITE for value in verdict.correlation.values())
+    assert "too low" not in verdict.explained
+    half = DenoiseSettings(noise=f"{LEVEL.read / 2},{LEVEL.shot / 4}", checkpoint="swift")
+    _, verdict = check(burst, half, work)
+    assert verdict.variance > 3.6 and "too low" in verdict.explained
+
+
 @pytest.mark.parametrize(("factor", "word"), [(0.5, "low"), (2.0, "high")])
 def test_a_wrong_noise_level_is_told_and_how_wrong(scene, tmp_path, factor, word):
     settings = DenoiseSettings(noise=f"{LEVEL.read * factor},{LEVEL.shot * factor**2}")
@@ -69,7 +83,7 @@ def test_a_filter_that_loses_detail_is_told(scene, tmp_path, monkeypatch):
         name: str = "a blur"
 
         def weigh(self, frames, noise, agreement):
-            return lambda others: gaussian_filter(others.mean(0), (0, 1.0, 1.0)).astype(np.float32)
+            return lambda others=frames: gaussian_filter(others.mean(0), (0, 1.0, 1.0)).astype(np.float32)
 
     monkeypatch.setattr(held_out, "chosen_filter", lambda *_: Blur())
     _, verdict = check(still(scene, tmp_path), RIGHT, tmp_path / "work")

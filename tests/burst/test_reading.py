@@ -123,6 +123,15 @@ def test_wrong_levels_are_refused(dng, tmp_path, black, white, told):
         reading.read(dng(tmp_path / "b.dng", counts(high=12000), black=black, white=white))
 
 
+@pytest.mark.parametrize(("black", "told"), [(600, 0), (0, 1)])
+def test_a_black_level_that_may_be_too_low_is_said(dng, tmp_path, black, told):
+    """A scene with something dark in it, whose black is 600; a file that says 0 has a veil over all of it."""
+    light = np.linspace(0, 0.5, 64)[:, None] * np.linspace(0.5, 1, 96)
+    counts = np.rint(600 + light * (16383 - 600))
+    notes = reading.read(dng(tmp_path / "a.dng", counts, black=black)).header.notes
+    assert len(notes) == told and all("darker than 3.7% of white" in note for note in notes)
+
+
 def test_frames_come_by_name_and_only_photographs(tmp_path):
     for name in ("b.png", "a.png", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")

@@ -86,7 +86,9 @@ class Verdict:
         if self.right:
             rest = f", but for the {self.doubted:.0%} where the burst is not trusted" if self.doubted > FEW else ""
             return f"the difference is noise as modelled{rest}"
-        loudest = max(self.correlation.values(), key=abs)
+        loudest, quietest = max(self.correlation.values(), key=abs), min(variance for _, variance in self.by_light)
+        if abs(loudest) <= WHITE and self.variance > 1 and quietest <= 1 + VARIANCE:
+            return "white, and as modelled in some light only: elsewhere detail was lost, or the noise grows faster"
         if abs(loudest) <= WHITE:
             return "white, but the noise level is too " + ("low" if self.variance > 1 else "high")
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ Planes = npt.NDArray[np.float32]  # C H W
 MAKE, MODEL, ORIENTATION, ISO, EXPOSURE_TIME, F_NUMBER = 271, 272, 274, 34855, 33434, 33437
 MOST_BELOW_BLACK = 0.6  # of all pixels: a frame of nothing but noise has half of them there
 MOST_ABOVE_WHITE = 0.02
+VEIL, DARKEST = 0.02, 1e-3  # of white, that the darkest share of each plane should go below
+ALIKE = 1.3  # times: light has a colour, but what a black level lacks is the same in all planes
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,16 @@ def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Negative:
     sensor = header.sensor
     assert sensor is not None
     _check_levels(counts, sensor, header.path)
-    return Negative(sensor.light(counts), header)
+    light = sensor.light(counts)
+    return Negative(light, replace(header, notes=(*header.notes, *veil(light))))
+
+
+def veil(light: Planes) -> tuple[str, ...]:
+    """A word where nothing is dark, and in all planes alike: as with a black level that is too low."""
+    darkest = np.quantile(light[:, ::4, ::4].reshape(len(light), -1), DARKEST, axis=1)
+    if darkest.min() < VEIL or darkest.max() > ALIKE * darkest.min():
+        return ()
+    return (f"nothing is darker than {darkest.min():.1%} of white, in any colour: the black level may be too low",)
 
 
 def _check_levels(counts: npt.NDArray[np.uint16], sensor: Sensor, path: Path) -> None:

@@ -16,6 +16,7 @@ from klarsicht.numerics.noise import NoiseLevel
 
 EDGES = np.geomspace(1e-4, 1, 25)  # of light, between bins
 FEWEST = 256  # pixels in a bin
+LEAST_SHOT = 1e-3  # of the variance: a NoiseProfile whose shot coefficient is 0 is refused by readers (DNG SDK)
 
 Sums = npt.NDArray[np.float64]  # C L 3: squares of what is left of the noise, light, pixels
 
@@ -40,11 +41,12 @@ def levels(parts: Iterable[Sums], before: Sequence[NoiseLevel]) -> tuple[NoiseLe
 
 
 def level(sums: npt.NDArray[np.float64], before: NoiseLevel) -> NoiseLevel:
-    """(L, 3): the line read^2 + shot x through mean squares, weighted by how sure each is."""
+    """(L, 3): the line read^2 + shot x through mean squares, weighted by how sure each is; shot is above 0."""
     squares, light, n = sums[sums[:, 2] >= FEWEST].T
     if not len(n):
         return before
     v, x = squares / n, np.maximum(light / n, 0)
     weight = np.sqrt(n) / np.maximum(v, 1e-15)
-    (read2, shot), _ = nnls(np.stack([weight, x * weight], 1), v * weight)
-    return NoiseLevel(float(np.sqrt(read2)), float(shot))
+    least = LEAST_SHOT * float(np.average(v, weights=n)) or before.shot * LEAST_SHOT
+    (read2, shot), _ = nnls(np.stack([weight, x * weight], 1), (v - least * x) * weight)
+    return NoiseLevel(float(np.sqrt(read2)), float(shot) + least)
