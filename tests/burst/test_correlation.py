@@ -59,7 +59,7 @@ def test_a_parabola_is_found_exactly():
 
 def test_flat_scores_move_nothing_between_pixels():
     assert torch.isfinite(best(torch.zeros(2, 9, 9))).all()
-    blank = correlate(torch.zeros(1, 16, 16), torch.zeros(1, 16, 16), 4, stillness(4, 1.0, 1.0, torch.device("cpu")))
+    blank = correlate(torch.zeros(1, 16, 16), torch.zeros(1, 16, 16), 4, stillness(4, 1.0, 1.0, torch.zeros(2)))
     np.testing.assert_array_equal(blank.best(), [[0, 0]])
 
 
@@ -71,5 +71,7 @@ def test_sureness_is_the_share_of_probability():
 
 
 def test_the_prior_is_its_formula():
-    prior = stillness(2, 3.0, 1.5, torch.device("cpu"))
-    assert prior[2, 2] == 0 and prior[0, 3].item() == pytest.approx(-1.5 * math.log(1 + 5 / 9))
+    prior = stillness(2, 3.0, 1.5, torch.tensor([0.25, -0.5]))
+    for y, x in ((2, 2), (0, 3), (4, 1)):
+        away = (y - 2 - 0.25) ** 2 + (x - 2 + 0.5) ** 2
+        assert prior[y, x].item() == pytest.approx(-1.5 * math.log(1 + away / 9))

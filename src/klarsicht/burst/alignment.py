@@ -3,7 +3,8 @@
 Frames are stabilised, brought to one grey guide, and filtered by what the burst's own spectrum says is scene and not
 noise (`matching`). Whole frames: each against the reference, then each, the reference too, against the mean of the
 others as aligned so far, surer ones weighing more; what the reference moves is taken off all. Tiles: the same around
-the whole frame's shift, with a prior that keeps it where a tile shows too little to say otherwise.
+the whole frame's shift, with a prior that keeps it where a tile shows too little to say otherwise; then tiles that
+move with the camera are put where most of them say it is (`steadying`).
 
 The result is to a fraction of a pixel, and in whole pixels (of a mosaic's planes: even pixels of the mosaic), and it
 says where it failed.
@@ -23,6 +24,7 @@ from klarsicht.burst.correlation import best, correlate, correlate_tiles, stilln
 from klarsicht.burst.frames import REFERENCE, Burst
 from klarsicht.burst.matching import Spectrum, matched, measure
 from klarsicht.burst.mesh import Mesh, fetch, inside, warp
+from klarsicht.burst.steadying import steadied
 from klarsicht.numerics.tone import stabilise
 
 REACH = 64  # pixels that a frame may have moved, if that is not more than a quarter of its side
@@ -108,7 +110,7 @@ def whole_frames(light: Tensor, valid: Tensor) -> Whole:
 
 
 def _registered(light: Tensor, valid: Tensor, reach: int) -> Whole:
-    spectrum, still = measure(light, valid), stillness(reach, *STILLNESS, light.device)
+    spectrum, still = measure(light, valid), stillness(reach, *STILLNESS, torch.zeros(2, device=light.device))
     seen = matched(light, spectrum, torch.ones(len(light), device=light.device))
     fit = correlate(seen[:, REFERENCE : REFERENCE + 1].expand_as(seen), seen, reach, still)
     shifts = _from_reference(fit.best(), valid)
@@ -133,9 +135,10 @@ def tiles(light: Tensor, valid: Tensor, whole: Whole, mesh: Mesh) -> Alignment:
     template, offset = _means_of_others(seen, whole.shifts, weights)
     noise, pixels = spectrum.leftover(n)
     scene = _scene_share(template, n * noise, pixels, mesh)
-    found, sure = _tile_shifts(template, placed, scene, rho, mesh)
-    news = (found + (start + offset - whole.shifts)[:, :, None, None]) * _others_share(weights)[:, :, None, None]
-    fine = whole.shifts[:, :, None, None] + news - news[:, REFERENCE : REFERENCE + 1]
+    expected = whole.shifts - start - offset
+    found, sure = _tile_shifts(template, placed, scene, rho, expected, mesh)
+    news = (found - expected[:, :, None, None]) * _others_share(weights)[:, :, None, None]
+    fine = whole.shifts[:, :, None, None] + steadied(news - news[:, REFERENCE : REFERENCE + 1], sure)
     fine = fine * valid[:, :, None, None, None]
     shifts = fine.round().long()
     agrees = _agrees(warp(seen[:, :, None], shifts, mesh)[:, :, 0], spectrum, n, mesh)
@@ -154,9 +157,12 @@ def _spread(pixels: Tensor, mesh: Mesh) -> Tensor:
     return (2 * pixels / mesh.side**2).sqrt()
 
 
-def _tile_shifts(template: Tensor, placed: Tensor, scene: Tensor, rho: Tensor, mesh: Mesh) -> tuple[Tensor, Tensor]:
-    """Shifts (B, N, Y, X, 2) of tiles of placed frames towards the template, and their sureness; a row at a time."""
-    still = stillness(TILE_REACH, *TILE_STILLNESS, template.device)
+def _tile_shifts(
+    template: Tensor, placed: Tensor, scene: Tensor, rho: Tensor, expected: Tensor, mesh: Mesh
+) -> tuple[Tensor, Tensor]:
+    """Shifts (B, N, Y, X, 2) of tiles of placed frames towards the template, and their sureness; a row at a time.
+    expected: (B, N, 2), what they are if only the whole frame moved."""
+    still = stillness(TILE_REACH, *TILE_STILLNESS, expected[:, :, None])
     shifts, sure = [], []
     for row, (small, large) in enumerate(_rows_of_tiles(template, placed, mesh)):
         likelihood = correlate_tiles(small, large, rho[:, None, None, None, None])

@@ -67,10 +67,12 @@ def correlate_tiles(template: Tensor, wide: Tensor, rho: Tensor) -> Tensor:
     return scores
 
 
-def stillness(reach: int, spread: float, strength: float, device: torch.device) -> Tensor:
-    """A prior (D, D): -strength log(1 + |d|^2 / spread^2); hands are more often still than not."""
-    d = torch.arange(-reach, reach + 1, device=device, dtype=torch.float32)
-    return -strength * torch.log1p((d[:, None].square() + d.square()) / spread**2)
+def stillness(reach: int, spread: float, strength: float, centre: Tensor) -> Tensor:
+    """A prior (..., D, D): -strength log(1 + |d - centre|^2 / spread^2), centre (..., 2); hands are more often still
+    than not."""
+    d = torch.arange(-reach, reach + 1, device=centre.device, dtype=torch.float32) - centre[..., None]
+    y, x = d[..., 0, :], d[..., 1, :]
+    return -strength * torch.log1p((y[..., :, None].square() + x[..., None, :].square()) / spread**2)
 
 
 def best(scores: Tensor) -> Tensor:
