@@ -16,10 +16,11 @@ import numpy.typing as npt
 from klarsicht.burst import risk, trust
 from klarsicht.burst.filters import Filter, MeanFilter, Weighing, in_groups
 from klarsicht.burst.negatives import Planes
+from klarsicht.burst.network import Part
 from klarsicht.burst.placing import Placement
 from klarsicht.burst.remaining import sums
 from klarsicht.burst.risk import Estimate
-from klarsicht.burst.spool import Spool
+from klarsicht.burst.spool import Spool, Window
 from klarsicht.burst.tiles import Tile, Told
 from klarsicht.burst.trust import Map
 from klarsicht.ground.seeding import generator
@@ -100,7 +101,6 @@ class Estimates:
 
     def __init__(self, merge: Merge, tile: Tile, reference: Planes) -> None:
         self.merge, self.tile, self.reference = merge, tile, reference
-        self.part = tile.near.inside(tile.window)
         self.groups = in_groups(merge.filter, len(merge.frames))
         self.made: list[Estimate | None] = [None] * len(ESTIMATES)
         self.noise: list[Planes | None] = [None] * len(ESTIMATES)
@@ -127,9 +127,10 @@ class Estimates:
 
     def single(self) -> Made:
         """The filtered reference alone."""
-        frames = self.merge.spool.window(self.merge.frames[0], self.tile.window)[None]
+        window, part = self._seen_by(self.merge.filter)
+        frames = self.merge.spool.window(self.merge.frames[0], window)[None]
         everywhere = np.ones((1, *frames.shape[2:]), np.float32)
-        weighing = self.merge.filter.weigh(frames, self.merge.noise_of(0), everywhere, self.part)
+        weighing = self.merge.filter.weigh(frames, self.merge.noise_of(0), everywhere, part)
         light = weighing()
         return Estimate(light, weighing.centre, others=False), self._left(weighing, self.merge.placement, [0], light)
 
@@ -143,15 +144,20 @@ class Estimates:
 
     def _of_group(self, group: list[int], inner: Filter, observe: Observer | None) -> tuple[Planes, Map, Planes | None]:
         """Its light, the part of the reference's own pixel, and what is left of noise."""
-        merge, window = self.merge, self.tile.window
+        merge, (window, part) = self.merge, self._seen_by(inner)
         placed = merge.placement.only(group)
         frames = placed.aligned(merge.spool, [merge.frames[k] for k in group], window)
-        weighing = inner.weigh(frames, merge.noise_of(0), placed.agreement(window, merge.spool.size), self.part)
+        weighing = inner.weigh(frames, merge.noise_of(0), placed.agreement(window, merge.spool.size), part)
         del frames
         if observe is not None:
             self.observed |= observe(self.tile, weighing)
         light = weighing()
         return light, weighing.centre, self._left(weighing, placed, group, light)
+
+    def _seen_by(self, inner: Filter) -> tuple[Window, Part]:
+        """What must be read for a filter, and which part of it is weighed."""
+        window = self.tile.window if inner.halo else self.tile.near
+        return window, self.tile.near.inside(window)
 
     def _left(self, weighing: Weighing, placed: Placement, group: Sequence[int], light: Planes) -> Planes | None:
         """Of noise over that light, as it is when frames were read."""
