@@ -90,9 +90,14 @@ class Merge:
         assert merged is not None
         r, variance, counted = trust.residual(reference, merged, self.noise_of(0), self.limits)
         ratio = (r.square() / variance)[counted]
-        shares = {name: float(share[inside[1:]].mean()) for name, share in zip(ESTIMATES, verdict.shares, strict=True)}
+        shares = [float(share[inside[1:]].mean()) for share in verdict.shares]
         pixels = int(verdict.shares[0][inside[1:]].size)
-        return {**shares, "pixels": pixels, "residual": float(ratio.mean()) if len(ratio) else 0.0}
+        return {
+            **dict.fromkeys(ESTIMATES, 0.0),
+            **dict(zip(ESTIMATES, shares, strict=False)),
+            "pixels": pixels,
+            "residual": float(ratio.mean()) if len(ratio) else 0.0,
+        }
 
 
 class Estimates:
@@ -112,7 +117,9 @@ class Estimates:
 
     @property
     def all(self) -> tuple[Callable[[], Planes], ...]:
-        return tuple(partial(self._keep, k, make) for k, make in enumerate((self.burst, self.mean, self.single)))
+        """Of one frame, the first is the last."""
+        makers = (self.burst, self.mean, self.single) if len(self.merge.frames) > 1 else (self.burst,)
+        return tuple(partial(self._keep, k, make) for k, make in enumerate(makers))
 
     def _keep(self, k: int, make: Callable[[], Made]) -> Planes:
         made, self.noise[k] = make()
