@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.averages import Averaged
 from klarsicht.audit.duplicates import Anywhere, View, colour, grey
 from klarsicht.audit.scenes import Photographs, Scene, Sign
-from klarsicht.audit.templates import Averaged
 from klarsicht.numerics import grain
 from klarsicht.numerics.background import natural_rate
 from klarsicht.numerics.halves import surprise

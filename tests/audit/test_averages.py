@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from klarsicht.audit.averages import Averaged, Field, apart, distinct
 from klarsicht.audit.detectors import FINE_GREY
 from klarsicht.audit.duplicates import W
 from klarsicht.audit.scenes import Photographs, Scene
-from klarsicht.audit.templates import Averaged, Field, apart, distinct
 from klarsicht.numerics.halves import halves
 from klarsicht.numerics.patches import normalised
 
