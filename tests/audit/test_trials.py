@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit import models
@@ -45,6 +46,19 @@ def test_every_figure_is_the_literal_count(strength):
     found = trial.effect(correction)
     values = (found.flips, found.accuracy, found.affected, found.rise, found.under)
     np.testing.assert_allclose([v.value for v in values], literal(trial, correction), atol=1e-6)
+
+
+def test_what_is_left_is_counted_in_log_odds():
+    """log P / (1 - P), image by image, by softmax: a mark that lifts the class by weakening others counts as well."""
+    trial, correction = Trial(classifier(), sample(), TARGET, place()), erase_mark(0.4)
+
+    def rise(found):
+        p, q = (softmax(y, 1)[:, TARGET].astype(np.float64) for y in (found.plain[trial.others], found.pasted))
+        return (np.log(q / (1 - q)) - np.log(p / (1 - p))).mean()
+
+    found = trial.answers(correction)
+    assert trial.left(found) == pytest.approx(rise(found) / rise(trial.before), rel=1e-3)
+    assert trial.left(trial.before) == 1
 
 
 def test_harm_is_what_accuracy_lost():

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from klarsicht.audit.activations import Correction
 from klarsicht.audit.remedies import Bench, Remedy, Setting
-from klarsicht.audit.trials import Bounds, Effect, Trial
+from klarsicht.audit.trials import Answers, Bounds, Effect, Trial
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 
@@ -46,7 +46,7 @@ class Tried:
     """One setting on the part `choose`.
 
     Attributes:
-        remaining: of the artifact's effect, |rise after| / |rise before|.
+        remaining: of the artifact's effect on the class's log-odds, see Trial.left.
         lost: points over the bound, the larger of overall and class; negative within it.
     """
 
@@ -104,10 +104,10 @@ def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Gri
                 made[setting] = remedy.make(bench, setting)
             except InputError as error:  # at this layer members do not differ, or directions run out
                 refusals.append(error)
-        effects = trial.effects(list(made.values()))
+        answers = trial.abreast(list(made.values()))
         found += [
-            (judged(trial, setting, effect, bounds), correction)
-            for (setting, correction), effect in zip(made.items(), effects, strict=True)
+            (judged(trial, setting, answer, bounds), correction)
+            for (setting, correction), answer in zip(made.items(), answers, strict=True)
         ]
     if not found:
         raise refusals[-1]
@@ -115,12 +115,12 @@ def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Gri
     return Choice(correction, chosen, tuple(tried for tried, _ in found))
 
 
-def judged(trial: Trial, setting: Setting, effect: Effect, bounds: Bounds) -> Tried:
+def judged(trial: Trial, setting: Setting, found: Answers, bounds: Bounds) -> Tried:
     """What a setting leaves of the artifact and costs."""
-    before = abs(trial.effect(None).rise.value)
+    effect = trial.judged(found)
     over = [
-        found.value - bound
-        for found, bound in ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
-        if found.n
+        lost.value - bound
+        for lost, bound in ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
+        if lost.n
     ]
-    return Tried(setting, abs(effect.rise.value) / max(before, 1e-9), max(over, default=0.0), effect)
+    return Tried(setting, trial.left(found), max(over, default=0.0), effect)

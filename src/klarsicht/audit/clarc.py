@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from klarsicht.ground.errors import InputError, ModelError, UsageError, unknown_
 from klarsicht.numerics.erasure import Eraser
 
 Floats = NDArray[np.floating[Any]]
+
+TRIED: Final = 6  # blocks or convolutions worth a try
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def layer_named(module: nn.Module, name: str) -> nn.Module:
 
 
 def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
-    """Where a correction is worth a try, by what its input is: the last three blocks, else the last three convolutions
-    but the first of all, and the head.
+    """Where a correction is worth a try, by what its input is: the last six blocks, else the last six convolutions but
+    the first of all, and the head.
 
     A block is a child of a ModuleList or Sequential whose children hold layers of their own. Later layers already mix
     artifact and class; earlier ones do not know the artifact yet.
@@ -153,7 +155,7 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
     """
     blocks = [name for name, m in module.named_modules() if _is_block(name, m, module)]
     convolutions = [name for name, m in module.named_modules() if isinstance(m, nn.Conv2d)]
-    found = (blocks or convolutions[1:] or convolutions)[-3:]
+    found = (blocks or convolutions[1:] or convolutions)[-TRIED:]
     if head and not any(head.startswith(f"{name}.") for name in found):
         found = [*(name for name in found if name != head), head]
     if not found:

@@ -7,13 +7,14 @@ has no place, how much higher the logit is in members than in clean images of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 
 from klarsicht.audit.activations import Correction, logits, logits_abreast
@@ -28,6 +29,16 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
 
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
+
+
+def centred(y: Floats, target: int) -> Floats:
+    """Logit of the target less the mean of all: (n, K) -> (n,)."""
+    return np.asarray(y[:, target] - y.mean(1))
+
+
+def log_odds(y: Floats, target: int) -> Floats:
+    """log P(target) / P(any other), which falls with what lifts the others: (n, K) -> (n,)."""
+    return np.asarray(y[:, target] - special.logsumexp(np.delete(y, target, 1), axis=1))
 
 
 @dataclass(frozen=True)
@@ -165,10 +176,6 @@ class Trial:
         """The model under a correction; None: as it is."""
         return self.judged(self.before if correction is None else self.answers(correction))
 
-    def effects(self, corrections: Sequence[Correction]) -> list[Effect]:
-        """The model under each."""
-        return [self.judged(found) for found in self.abreast(corrections)]
-
     def judged(self, found: Answers) -> Effect:
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
         fair, own = self.sample.drawn, ~self.sample.member & (self.sample.labels == self.target)
@@ -190,10 +197,16 @@ class Trial:
         eligible = found.plain[self.others].argmax(1) != self.target
         return share(found.pasted.argmax(1)[eligible] == self.target)
 
-    def rise(self, found: Answers) -> Interval:
-        plain, member = centred(found.plain, self.target), self.sample.member
+    def left(self, found: Answers) -> float:
+        """Of what the artifact does to the class's log-odds: |rise| / |rise of the model as it is|."""
+        after, before = (abs(self.rise(answers, log_odds).value) for answers in (found, self.before))
+        return after / max(before, 1e-9)
+
+    def rise(self, found: Answers, level: Callable[[Floats, int], Floats] = centred) -> Interval:
+        """Of the class's level, a function (logits (n, K), class) -> (n,)."""
+        plain, member = level(found.plain, self.target), self.sample.member
         if len(found.pasted):
-            return mean(centred(found.pasted, self.target) - plain[self.others])
+            return mean(level(found.pasted, self.target) - plain[self.others])
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member
         return mean(plain[member] - plain[clean].mean()) if clean.any() else NOTHING
@@ -204,8 +217,3 @@ class Trial:
         groups += [right[self.sample.member & (self.truth == label)] for label in np.unique(self.truth)]
         kept = [share(group) for group in groups if len(group) >= GROUP]
         return min(kept, key=lambda found: found.value, default=NOTHING)
-
-
-def centred(y: Floats, target: int) -> Floats:
-    """Logit of the target less the mean of all: (n, K) -> (n,)."""
-    return np.asarray(y[:, target] - y.mean(1))
