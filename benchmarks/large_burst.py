@@ -43,7 +43,7 @@ def first_tiles(work: Callable[..., Any], parts: int) -> Callable[..., Any]:
     def one(merge: Any, tile: Any) -> Any:
         if tile.number == parts:
             raise EnoughError
-        print(f"tile {tile.number}: window of {tile.window.size}", flush=True)
+        print(f"tile {tile.number}: {tile.near.size} in a window of {tile.window.size}", flush=True)
         return told("tile", work)(merge, tile)
 
     return one
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=3)
     parser.add_argument("--checkpoint")
     asked = parser.parse_args()
-    regions = placing.regions
+    regions, making.SAMPLED = placing.regions, 100_000  # noise is sent through every tile: the first are to show it
     placing.regions = lambda size: regions(size)[: asked.parts]
     roll.wind = told("reading", roll.wind)
     hot_pixels.mended = told("hot pixels", hot_pixels.mended)

@@ -2,9 +2,9 @@
 
 Bursts of eight grey frames, shaken by whole pixels, noise of a gain of the protocol, in tiles of --side pixels and once
 more as a whole: flat grey, and photographs. 1 is no seam. The steps are those of the error, between neighbours, mean
-square; the largest difference between tiles and whole is told as well.
+square; the largest difference between tiles and whole is told as well. --raw: as Bayer DNGs, whose planes are tiled.
 
-    python benchmarks/seams.py [--photographs FOLDER] [--checkpoint NETWORK] [--gain 4] [--side 128] [--count 6]
+    python benchmarks/seams.py [--photographs FOLDER] [--checkpoint NETWORK] [--gain 4] [--side 128] [--count 6] [--raw]
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+import denoise
 from klarsicht.burst import album, tiles
 from klarsicht.burst.making import DenoiseSettings, denoised
+from klarsicht.burst.mosaic import to_planes
 from klarsicht.burst.scenes import grey_light
 from klarsicht.burst.spool import Window
 from klarsicht.numerics.noise import GAINS, NoiseLevel
 
 FRAMES, REACH = 8, 8
+BLACK, WHITE = 16384, 65535
 FLAT = (384, 576)
 Light = npt.NDArray[np.float32]
 
@@ -42,31 +45,39 @@ def burst(scene: Light, level: NoiseLevel) -> tuple[Light, Light]:
     """(N, H, W) noisy frames, and the truth of the first."""
     H, W = (side - 2 * REACH for side in scene.shape)
     rng = np.random.default_rng(5)
-    shifts = [(0, 0), *rng.integers(-REACH, REACH + 1, (FRAMES - 1, 2)).tolist()]
+    shifts = [(0, 0), *(2 * rng.integers(-REACH // 2, REACH // 2 + 1, (FRAMES - 1, 2))).tolist()]
     clean = np.stack([scene[REACH + y : REACH + y + H, REACH + x : REACH + x + W] for y, x in shifts])
     return level.sample(clean, rng), clean[0]
 
 
-def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int) -> tuple[Light, int]:
-    """The picture, in tiles of that side, and how many they were."""
+def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int, raw: bool) -> tuple[Light, int]:
+    """The planes (C, h, w) of the picture, in tiles of that side, and how many they were."""
     tiles.fitting = lambda size, halo, close, *_: tiles.Grid(size, (side, side), halo, close)
     settings = DenoiseSettings(
         checkpoint=checkpoint, noise=f"{level.read},{level.shot}", reference="1", linear=True, threads=1
     )
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{i}.tif" for i in range(len(frames))]
+        files = [Path(folder) / f"{i}.{'dng' if raw else 'tif'}" for i in range(len(frames))]
         for file, frame in zip(files, frames, strict=True):
-            tifffile.imwrite(file, frame)
+            write_raw(file, frame) if raw else tifffile.imwrite(file, frame)
         with denoised(files, Path(folder) / "out.tif", settings) as found:
             H, W = found.spool.size
             count = len(tiles.Grid((H, W), (side, side), 0))
-            return found.spool.window(0, Window(0, H, 0, W))[0], count
+            return found.spool.window(0, Window(0, H, 0, W))[:-1], count
+
+
+def write_raw(file: Path, frame: Light) -> None:
+    """A sensor of 16 bits, whose black lies so high that no noise is cut off there."""
+    levels = {50714: (BLACK,) * 4, 50717: WHITE}
+    counts = np.clip(np.rint(frame * (WHITE - BLACK) + BLACK), 0, WHITE).astype(np.uint16)
+    tags = [(*tag[:3], levels.get(tag[0], tag[3]), tag[4]) for tag in denoise.tags()]  # type: ignore[call-overload]
+    tifffile.imwrite(file, counts, photometric=32803, extratags=tags, metadata=None)
 
 
 def steps(error: Light, side: int) -> tuple[float, float]:
     """Mean square steps between neighbours, across borders of tiles and inside, both ways."""
     across, inside = [], []
-    for values in (error, error.T):
+    for values in [plane for both in error for plane in (both, both.T)]:
         step = np.square(np.diff(values, axis=0))
         borders = np.arange(side - 1, len(step), side)
         across.append(step[borders].ravel())
@@ -81,13 +92,15 @@ def main() -> None:
     parser.add_argument("--gain", type=int, default=4)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--count", type=int, default=6)
+    parser.add_argument("--raw", action="store_true")
     asked = parser.parse_args()
     print("| picture | tiles | steps across over inside, in tiles | as a whole | largest difference |")
     print("|---|---|---|---|---|")
     for name, scene in scenes(asked.photographs, asked.count):
         frames, truth = burst(scene, GAINS[asked.gain])
-        parts, count = made(frames, GAINS[asked.gain], asked.checkpoint, asked.side)
-        whole, _ = made(frames, GAINS[asked.gain], asked.checkpoint, max(truth.shape))
+        truth = to_planes(truth) if asked.raw else truth[None]
+        parts, count = made(frames, GAINS[asked.gain], asked.checkpoint, asked.side, asked.raw)
+        whole, _ = made(frames, GAINS[asked.gain], asked.checkpoint, 32 * max(truth.shape), asked.raw)
         ratios = [across / inside for across, inside in (steps(p - truth, asked.side) for p in (parts, whole))]
         told = [f"{ratio:.3f}" for ratio in ratios]
         print(f"| {name} | {count} | {' | '.join(told)} | {np.abs(parts - whole).max():.1e} |", flush=True)
