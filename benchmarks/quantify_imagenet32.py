@@ -2,11 +2,15 @@
 
     python benchmarks/quantify_imagenet32.py IMAGENET32 --seeds 0 1 2
     python benchmarks/quantify_imagenet32.py IMAGENET32 --seeds 0 --classes 40 --epochs 8
+    python benchmarks/quantify_imagenet32.py IMAGENET32 --untrained
 
 A small network is trained on classes of which 28 % hold an artifact (seven kinds at 20, 10, 5 and 2 %). The audit then
 sees (A) what it was trained on, and (B) the clean images with artifacts planted afterwards in as many other classes,
 which it cannot use. Whether an artifact is used is known by putting the real one on held-out images of other classes:
 it is when its class's logit rises most of all, or second. IMAGENET32 holds train.tar: an ImageFolder, 500 a class.
+
+Detectors look at images only. --untrained asks of the same plants in the same classes what is artifactual, and trains
+nothing. They were chosen on half of the classes with other plants; figures are told of the other half apart.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +29,15 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest, kstest
 
-from klarsicht.audit import models, pipeline, quantification
-from klarsicht.audit.examination import Examination
+from klarsicht.audit import models, pipeline, quantification, verdicts
+from klarsicht.audit.detectors import examined
+from klarsicht.audit.examination import POOL, THUMBNAIL, Examination, change_of
+from klarsicht.audit.scenes import Photographs, Scene
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.verdicts import LEVEL
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.halves import halves
+from klarsicht.numerics.repeats import originals
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_classes as planted
@@ -56,6 +67,77 @@ def audited(images: np.ndarray, net: planted.Net, folder: Path, seed: int):
     return {v.target: v for v in found}, time.process_time() - began, found.floor
 
 
+def looked(images: np.ndarray, seed: int) -> list[dict]:
+    """What an audit says of the images alone: for each class whether it is artifactual, and for which of its images."""
+    rng = generator(seed, "pool")
+    each = -(-POOL // len(images))
+    some = rng.permutation([(k, i) for k in range(len(images)) for i in rng.permutation(planted.TRAINED)[:each]])
+    pool, owner = Photographs(images[some[:, 0], some[:, 1]]), some[:, 0]
+    signs = []
+    for k, stack in enumerate(images):
+        rows = np.unique(originals(Photographs(stack[: planted.TRAINED]).at(THUMBNAIL)))
+        half = halves(len(rows), generator(seed, "halves", k))
+        scene = Scene(Photographs(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
+        signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])
+    found = verdicts.chosen(signs, change_of)
+    called = found.artifactual(LEVEL)
+    return [
+        {"p": float(found.found.p[k]), "artifactual": bool(called[k]), "sign": line["sign"], "members": line["rows"]}
+        for k, line in enumerate(found.lines)
+    ]
+
+
+def untrained(folder: Path, seed: int, count: int) -> dict:
+    """Lines as those of `one`, of the same images, without what needs a network."""
+    names, clean, rng, used, unused, trained_on = corpus(folder, seed, count)
+    lines, cost = [], []
+    for name, images, plants in (("trained", trained_on, used), ("after", planted.planted(clean, unused, rng), unused)):
+        began = time.process_time()
+        found = looked(images, seed)
+        cost.append(time.process_time() - began)
+        by_label = {p.label: p for p in plants}
+        for label, told in enumerate(found):
+            members, plant = told.pop("members"), by_label.get(label)
+            line = {"seed": seed, "set": name, "class": names[label], "kind": plant.kind if plant else ""} | told
+            if plant:
+                both = len(np.intersect1d(members, plant.rows))
+                line |= {"share": plant.share, "f1": 2 * both / (len(members) + len(plant.rows))}
+            lines.append(line)
+    print(f"seed {seed}: {count} classes, {cost[0]:.0f} and {cost[1]:.0f} CPU s", file=sys.stderr)
+    return {"seed": seed, "cpu": cost, "lines": lines}
+
+
+def corpus(folder: Path, seed: int, count: int):
+    """Names, clean images, the generator, plants before and after training, and the images trained on."""
+    names, clean = planted.classes(folder, count, seed)
+    rng = np.random.default_rng(seed)
+    number = round(PLANTED * count)
+    used = planted.plan(number, list(range(count)), 100 * seed, rng)
+    free = sorted(set(range(count)) - {p.label for p in used})
+    unused = planted.plan(number, free, 100 * seed + 50, rng)
+    return names, clean, rng, used, unused, planted.planted(clean, used, rng)
+
+
+def network(images: np.ndarray, seed: int, epochs: int, kept: Path | None) -> planted.Net:
+    """A trained network; one that was kept is not trained again."""
+    if kept and kept.is_file():
+        net = planted.Net(len(images))
+        net.load_state_dict(torch.load(kept))
+        return net.eval()
+    net = planted.trained(images, seed, epochs)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), kept)
+    return net
+
+
+def held_back(every: list[str]) -> set[str]:
+    """The half of the classes that no choice was made on."""
+    names = sorted(every)
+    chosen = np.random.default_rng(2026).permutation(len(names))[: len(names) // 2]
+    return set(names) - {names[k] for k in chosen}
+
+
 def use(net: planted.Net, images: np.ndarray, plant: planted.Plant, seed: int) -> int:
     """Outputs that the real artifact raises more than its own, on held-out images of other classes."""
     rng = np.random.default_rng(seed)
@@ -67,16 +149,10 @@ def use(net: planted.Net, images: np.ndarray, plant: planted.Plant, seed: int) -
     return int((shift > shift[plant.label]).sum()) if shift[plant.label] > 0 else len(shift)
 
 
-def one(folder: Path, seed: int, count: int, epochs: int) -> dict:
-    names, clean = planted.classes(folder, count, seed)
-    rng = np.random.default_rng(seed)
-    number = round(PLANTED * count)
-    used = planted.plan(number, list(range(count)), 100 * seed, rng)
-    free = sorted(set(range(count)) - {p.label for p in used})
-    unused = planted.plan(number, free, 100 * seed + 50, rng)
-    trained_on = planted.planted(clean, used, rng)
+def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> dict:
+    names, clean, rng, used, unused, trained_on = corpus(folder, seed, count)
     began = time.process_time()
-    net = planted.trained(trained_on, seed, epochs)
+    net = network(trained_on, seed, epochs, kept)
     seconds = time.process_time() - began
     test = planted.logits(net, clean[:, planted.TRAINED :].reshape(-1, 32, 32, 3)).argmax(1)
     accuracy = float((test == np.repeat(np.arange(count), 500 - planted.TRAINED)).mean())
@@ -114,30 +190,45 @@ def share(hits: list[bool]) -> str:
     return f"{sum(hits)} of {len(hits)} ({found.low:.2f} to {found.high:.2f})"
 
 
-def told(lines: list[dict]) -> str:
+def artifactual(lines: list[dict]) -> Iterator[str]:
     plants, clean = [li for li in lines if li["kind"]], [li for li in lines if not li["kind"]]
-    out = ["artifactual, by kind and prevalence (planted before and after training)"]
+    yield "artifactual, by kind and prevalence (planted before and after training)"
     for kind in planted.KINDS:
         cells = []
         for prevalence in planted.SHARES:
             mine = [li for li in plants if li["kind"] == kind and li["share"] == prevalence]
             f1 = np.mean([li["f1"] for li in mine if li["artifactual"]] or [0])
             cells.append(f"{prevalence:.0%}: {sum(li['artifactual'] for li in mine)}/{len(mine)} (F1 {f1:.2f})")
-        out.append(f"  {kind:8} {'  '.join(cells)}")
-    out.append(f"clean classes called artifactual: {share([li['artifactual'] for li in clean])}")
-    out.append(f"clean classes called poisoned: {share([li['poisoned'] for li in clean])}")
+        yield f"  {kind:8} {'  '.join(cells)}"
+    seen = [li["artifactual"] for li in plants if li["kind"] != "cast"]
+    yield f"recall of all kinds but casts: {share(seen)}"
+    yield f"clean classes called artifactual: {share([li['artifactual'] for li in clean])}"
     p = np.array([li["p"] for li in clean])
-    out.append(f"p of clean classes against uniform: Kolmogorov-Smirnov {kstest(p, 'uniform').statistic:.3f}")
+    yield f"p of clean classes against uniform: Kolmogorov-Smirnov {kstest(p, 'uniform').statistic:.3f}"
+    yield f"  clean and called: {dict(Counter((li['class'], li['sign']) for li in clean if li['artifactual']))}"
+
+
+def poisoned(lines: list[dict]) -> Iterator[str]:
+    plants, clean = [li for li in lines if li["kind"]], [li for li in lines if not li["kind"]]
+    yield f"clean classes called poisoned: {share([li['poisoned'] for li in clean])}"
     trained = [li for li in plants if li["set"] == "trained"]
     really = [li for li in trained if li["use"] <= 1]
-    out.append(f"poisoned, of planted classes whose artifact is used: {share([li['poisoned'] for li in really])}")
+    yield f"poisoned, of planted classes whose artifact is used: {share([li['poisoned'] for li in really])}"
     missed = Counter(f"{li['kind']} {li['share']:.0%} z {li['z']:.1f}" for li in really if not li["poisoned"])
-    out.append(f"  missed: {', '.join(missed) or 'none'}")
+    yield f"  missed: {', '.join(missed) or 'none'}"
     not_used = [li["poisoned"] for li in trained if li["use"] > 1]
-    out.append(f"poisoned, of those whose artifact is not used though trained on: {share(not_used)}")
+    yield f"poisoned, of those whose artifact is not used though trained on: {share(not_used)}"
     after = [li["poisoned"] for li in plants if li["set"] == "after"]
-    out.append(f"poisoned, of artifacts planted after training: {share(after)}")
-    return "\n".join(out)
+    yield f"poisoned, of artifacts planted after training: {share(after)}"
+
+
+def told(lines: list[dict]) -> str:
+    back = held_back(sorted({li["class"] for li in lines}))
+    kept = [li for li in lines if li["class"] in back]
+    parts = [artifactual(lines), ["", f"of the {len(back)} classes held back:"], artifactual(kept)]
+    if all("poisoned" in li for li in lines):
+        parts += [["", "use, all classes:"], poisoned(lines), ["", "of the classes held back:"], poisoned(kept)]
+    return "\n".join(line for part in parts for line in part)
 
 
 if __name__ == "__main__":
@@ -147,6 +238,8 @@ if __name__ == "__main__":
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", type=Path, help="a folder for one JSON a seed; seeds that are there are not run again")
+    parser.add_argument("--untrained", action="store_true", help="only what is artifactual: no network")
+    parser.add_argument("--nets", type=Path, help="a folder to keep trained networks in")
     given = parser.parse_args()
     torch.set_num_threads(1)
     every = []
@@ -155,7 +248,13 @@ if __name__ == "__main__":
         if kept and kept.is_file():
             result = json.loads(kept.read_text())
         else:
-            result = one(given.data, seed, given.classes, given.epochs)
+            net = given.nets / f"{given.classes}-{given.epochs}-{seed}.pt" if given.nets else None
+            alone = given.untrained
+            result = (
+                untrained(given.data, seed, given.classes)
+                if alone
+                else one(given.data, seed, given.classes, given.epochs, net)
+            )
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(result, indent=1))

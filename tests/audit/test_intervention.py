@@ -105,6 +105,16 @@ def test_flips_and_interval_are_their_definitions():
     assert (e.high - e.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
 
 
+def test_the_interval_of_flips_is_of_paired_differences():
+    rng = np.random.default_rng(4)
+    before = np.tile([1.0, 0], (40, 1))
+    marked, control = (np.where(rng.random((40, 1)) < share, [[0.0, 1]], before) for share in (0.6, 0.2))
+    e = intervention.effect("so", before, marked, control, 1)
+    difference = (marked.argmax(1) == 1).astype(float) - (control.argmax(1) == 1)
+    assert e.flips_low == pytest.approx(difference.mean() - 1.96 * difference.std(ddof=1) / np.sqrt(40))
+    assert intervention.effect("so", before, before, before, 1).flips_low == 0
+
+
 def test_robust_z_is_that_of_scipy_where_errors_are_nought():
     from scipy.stats import median_abs_deviation
 

@@ -9,7 +9,7 @@ from tests.audit.test_intervention import blind, reads_tag, scenes, tagged
 from klarsicht import audit
 from klarsicht.audit import models, pipeline, quantification
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.transplant import Transplants, correlation, enlarged, jaccard
+from klarsicht.audit.transplant import Transplants, correlation, enlarged, holding, jaccard, tried
 
 N, CARRIERS = 80, 20
 RNG = np.random.default_rng(5)
@@ -68,6 +68,17 @@ def test_of_two_parts_the_one_that_raises_the_class_is_kept(images):
     beside[0, (a + 4) % 8 : (a + 4) % 8 + 2, :2] = 1.5  # heavier, and beside the tag
     kept = Transplants.of(reads_tag, levels[:1], beside, scenes(5, seed=7), 3)
     assert kept.masks[0, a * 4 + 2, b * 4 + 2] and not kept.masks[0, (a + 4) % 8 * 4 + 2, 2]
+
+
+def test_what_lies_in_many_places_is_tried_at_once(images):
+    """Two halves of a tag, far apart on the map: neither is the heaviest part alone; what holds the mass is both."""
+    _, maps = images
+    two = np.zeros((1, 8, 8))
+    two[0, 1, 1], two[0, 6, 6], two[0, 3, 5] = 1, 0.9, 0.1
+    assert np.array_equal(holding(two, 0.9)[0], two[0] > 0.5) and holding(two, 1.0).sum() == 3
+    owner, regions = tried(maps)
+    assert set(owner) == set(range(N)) and regions[-1].sum() == (maps[-1] > 0).sum()
+    assert not holding(-maps, 0.9).any()
 
 
 def test_the_cluster_that_goes_with_the_rise_is_chosen(found):

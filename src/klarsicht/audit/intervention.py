@@ -36,6 +36,7 @@ class Effect:
         rank: outputs that rise more, 0 for none.
         flips: share of images, not yet taken for the class, that are taken for it with the artifact.
         flips_control: the same under the control.
+        flips_low: lower end of the 95 % interval of their difference, image by image.
         images: how many it was put on.
     """
 
@@ -48,6 +49,7 @@ class Effect:
     rank: int
     flips: float
     flips_control: float
+    flips_low: float
     images: int
 
 
@@ -70,7 +72,7 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
     change = centred(marked) - centred(control)
     mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(len(change))
     free = before.argmax(1) != target
-    flips = [float((answer[free].argmax(1) == target).mean()) if free.any() else 0.0 for answer in (marked, control)]
+    flipped = [answer[free].argmax(1) == target for answer in (marked, control)]
     return Effect(
         how=how,
         shift=float(mean[target]),
@@ -79,10 +81,21 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
         runner_up=float(np.delete(mean, target).max()),
         z=robust_z(mean, error[target], target),
         rank=int((mean > mean[target]).sum()),
-        flips=flips[0],
-        flips_control=flips[1],
+        flips=share(flipped[0]),
+        flips_control=share(flipped[1]),
+        flips_low=lowest(flipped[0].astype(float) - flipped[1]),
         images=len(before),
     )
+
+
+def share(which: NDArray[np.bool_]) -> float:
+    """Of those that hold; nought of none."""
+    return float(which.mean()) if len(which) else 0.0
+
+
+def lowest(values: Floats) -> float:
+    """Lower end of the 95 % interval of a mean; nought of fewer than two."""
+    return float(values.mean() - 1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def centred(logits: Floats) -> Floats:

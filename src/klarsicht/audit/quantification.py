@@ -111,7 +111,9 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     pipeline.through(audit, store, trial, trial.step, units, workers, "artifacts on other images")
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
     paths = store.table("corpus")["path"].to_pylist()
-    return Quantification(_verdicts(choice, described, effects, paths, level), choice.found.floor, level, skipped)
+    outputs = store.array("logits").shape[1]
+    found = _verdicts(choice, described, effects, paths, level, outputs)
+    return Quantification(found, choice.found.floor, level, skipped)
 
 
 def follow(audit: Audit, work: Examination, workers: int) -> None:
@@ -136,20 +138,22 @@ def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:
 
 NO_EFFECT: dict[str, Any] = {
     "sign": "", "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1,
-    "flips": 0.0, "flips_control": 0.0,
+    "flips": 0.0, "flips_control": 0.0, "flips_low": 0.0,
 }  # fmt: skip
 
 
 def _verdicts(
-    choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float
+    choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float, outputs: int
 ) -> tuple[Verdict, ...]:
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
     artifactual = [bool(one) for one in choice.artifactual(level)]
-    p_use = verdicts.use([effect["z"] for effect in tried], artifactual)
+    changes = [change_of(effect["sign"]) if effect["sign"] else "" for effect in tried]
+    p_use = verdicts.use(tried, artifactual, changes, outputs)
     found = []
     for i, line in enumerate(choice.lines):
         one, effect = described[line["target"]], tried[i]
-        used = bool(p_use[i] <= level and effect["low"] > 0 and choice.p_of(i, effect["sign"]) <= level)
+        large = verdicts.clears(effect["low"], effect["flips_low"])
+        used = bool(p_use[i] <= level and large and choice.p_of(i, effect["sign"]) <= level)
         carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), line)
         found.append(
             Verdict(

@@ -1,9 +1,10 @@
 """Which cluster does the model follow? What relevance points at is cut out and put on images of other classes.
 
 Separability chooses the wrong cluster most of the time: natural groups are separable. So each image gives its heaviest
-connected parts of relevance, each is pasted at its own place on a few images of other classes, and the rise of the
-class's logit is the effect of that image. The cluster that counts is the one whose membership goes with this effect. It
-is chosen on one half of the images; the other half says how well it does, and lends what is measured against a control.
+connected parts of relevance, and all that holds nine tenths of it: an artifact may be made of many strokes. Each is
+pasted at its own place on a few images of other classes, and the rise of the class's logit is the effect of that image.
+The cluster that counts is the one whose membership goes with this effect. It is chosen on one half of the images; the
+other half says how well it does, and lends what is measured against a control.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
 PARTS = 3  # of an image that are tried, the heaviest
-BACKGROUNDS = 5  # images that each is put on: five forward passes a part
-BLOCK = 64  # parts pasted at a time
+WHOLE = 0.9  # of its positive relevance, which is tried at once
+BACKGROUNDS = 5  # images that each is put on: five forward passes a region
+BLOCK = 64  # regions pasted at a time
 LEAST = 2  # members, and others, that either half must have
 
 
 @dataclass(frozen=True)
 class Transplants:
-    """n images, and what the part of each that raises the class most does on other images.
+    """n images, and what the region of each that raises the class most does on other images.
 
     Attributes:
         levels: uint8 (n, H, W, C).
-        masks: bool (n, H, W), that part; empty where an image has no positive relevance.
-        rise: float (n,), mean change of the class's centred logit; 0 where there is no part.
+        masks: bool (n, H, W), that region; empty where an image has no positive relevance.
+        rise: float (n,), mean change of the class's centred logit; 0 where there is no region.
     """
 
     levels: Levels
@@ -45,20 +47,18 @@ class Transplants:
     @classmethod
     def of(cls, predict: Predict, levels: Levels, maps: Floats, backgrounds: Levels, target: int) -> Transplants:
         """From images, their relevance maps (n, G, G) and images of other classes (B, H, W, C)."""
-        parts = segment(maps, most=PARTS)
+        owner, regions = tried(maps)
         before = centred(predict(backgrounds.astype(np.float32)))[:, target].mean()
-        rise = np.full(len(parts), -np.inf)
-        for start in track(range(0, len(parts), BLOCK), -(-len(parts) // BLOCK), "parts on other images"):
+        rise = np.full(len(owner), -np.inf)
+        for start in track(range(0, len(owner), BLOCK), -(-len(owner) // BLOCK), "parts on other images"):
             some = slice(start, start + BLOCK)
-            image = parts.image[some]
-            masks = enlarged(parts.labels[image] == parts.number[some, None, None], levels.shape[1:3])
+            image, masks = owner[some], enlarged(regions[some], levels.shape[1:3])
             pasted = np.where(masks[:, None, ..., None], levels[image, None], backgrounds[None])
             answer = centred(predict(pasted.reshape(-1, *levels.shape[1:]).astype(np.float32)))[:, target]
             rise[some] = answer.reshape(len(image), -1).mean(1) - before
-        best, number = np.zeros(len(levels)), np.zeros(len(levels), np.int8)
+        best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
-            best[parts.image[m]], number[parts.image[m]] = rise[m], parts.number[m]
-        chosen = (parts.labels == number[:, None, None]) & (number > 0)[:, None, None]
+            best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
         return cls(levels, enlarged(chosen, levels.shape[1:3]), best)
 
     def chosen(self, members: Bools, half: Bools) -> int | None:
@@ -79,15 +79,35 @@ class Transplants:
     def measured(
         self, predict: Predict, donors: Bools, blanks: Bools, x: Levels, target: int, rng: np.random.Generator
     ) -> Effect:
-        """What the parts of the donors do on images x (B, H, W, C) of other classes; for control the same places are
-        filled from blanks. Both are bool (n,)."""
+        """What the regions of the donors do on images x (B, H, W, C) of other classes; the regions of the blanks are
+        the control: what relevance points at in images of the same kind. Both are bool (n,)."""
         giver, blank = rng.choice(np.flatnonzero(donors), len(x)), rng.choice(np.flatnonzero(blanks), len(x))
-        mask = self.masks[giver][..., None]
         before, marked, control = (
-            predict(shown.astype(np.float32))
-            for shown in (x, np.where(mask, self.levels[giver], x), np.where(mask, self.levels[blank], x))
+            predict(shown.astype(np.float32)) for shown in (x, self.pasted(giver, x), self.pasted(blank, x))
         )
         return effect("own place", before, marked, control, target)
+
+    def pasted(self, giver: NDArray[np.intp], x: Levels) -> Levels:
+        """Images (B, H, W, C) with the regions of givers (B,)."""
+        return np.where(self.masks[giver][..., None], self.levels[giver], x)
+
+
+def tried(maps: Floats) -> tuple[NDArray[np.intp], Bools]:
+    """What is tried of images with maps (n, G, G): the image (m,) that each region (m, G, G) is of."""
+    parts, whole = segment(maps, most=PARTS), holding(maps, WHOLE)
+    single = parts.labels[parts.image] == parts.number[:, None, None]
+    some = np.flatnonzero(whole.any((1, 2)))
+    return np.concatenate([parts.image, some]), np.concatenate([single, whole[some]])
+
+
+def holding(maps: Floats, share: float) -> Bools:
+    """The smallest regions (n, G, G) of maps that hold a share of their positive relevance; empty without any."""
+    mass = np.maximum(maps, 0).reshape(len(maps), -1).astype(np.float64)
+    falling = -np.sort(-mass, axis=1)
+    held = np.cumsum(falling, 1)
+    last = np.minimum((held < share * held[:, -1:]).sum(1), mass.shape[1] - 1)
+    least = falling[np.arange(len(mass)), last]
+    return np.asarray(((mass >= least[:, None]) & (mass > 0)).reshape(maps.shape))
 
 
 def correlation(member: Bools, value: Floats) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from klarsicht.audit import rising
 from klarsicht.audit.analysis import SUSPECTS, Analysis
 from klarsicht.audit.examination import BACKGROUNDS as MEASURED
 from klarsicht.audit.examination import EFFECTS, Examination, predictor
@@ -18,6 +19,8 @@ from klarsicht.audit.groups import Group
 from klarsicht.audit.spray import Clustering
 from klarsicht.audit.transplant import BACKGROUNDS, Transplants, correlation, jaccard
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.clusters import Candidate
+from klarsicht.numerics.discriminant import fisher_many
 from klarsicht.numerics.halves import halves
 
 LOOKED = 400  # images of a class whose parts are pasted; of more, a draw
@@ -93,12 +96,14 @@ def followed(
         x: (B, H, W, C), the first few for the choice, the others for what is told.
     """
     candidates = [Candidates.of(one, group) for one in analyses if not one.too_few(one.compared(group))]
-    members = np.concatenate([np.zeros((0, len(rows)), bool), *(one.on(rows) for one in candidates)])
-    if not len(members) or len(x) < 2 * BACKGROUNDS:
+    if not candidates or len(x) < 2 * BACKGROUNDS:
         return None
     maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), halves(len(rows), rng)
     with predictor(work) as predict:
         found = Transplants.of(predict, work.gallery(rows), maps, x[:BACKGROUNDS], group.target)
+        whole = [one for one in candidates if not one.analysis.by_parts]
+        candidates += [one.risen(rows, found.rise, half) for one in whole[:1]]
+        members = np.concatenate([one.on(rows) for one in candidates])
         best, again = found.chosen(members, half), found.chosen(members, ~half)
         if best is None or again is None:
             return None
@@ -122,6 +127,19 @@ class Candidates:
     def of(cls, analysis: Analysis, group: Group) -> Candidates:
         compared = analysis.compared(group)
         return cls(analysis, compared, analysis.clustering(compared))
+
+    def risen(
+        self, rows: NDArray[np.integer[Any]], rise: NDArray[np.floating[Any]], half: NDArray[np.bool_]
+    ) -> Candidates:
+        """In place of these clusters, the group that the rise (m,) of some rows (m,) makes; see audit.rising."""
+        own, store = self.group.rows, self.analysis.store
+        compared, order = np.isin(rows, own), np.argsort(own)
+        tried = order[np.searchsorted(own, rows[compared], sorter=order)]
+        features = np.asarray(store.array("features").oindex[own], np.float64)
+        members = rising.risen(features, tried, rise[compared], half[compared])[None]
+        vectors = self.analysis.embedding(self.group).vectors
+        found = Clustering((Candidate(members[0], "rise", 2),), members, fisher_many(vectors, members))
+        return Candidates(self.analysis, self.group, found)
 
     def __len__(self) -> int:
         return len(self.clustering.candidates)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
+FLOOR = 0.5  # of a logit, by which a class must rise at least to be called poisoned: odds 1.6 times as good
+FLIPPED = 0.02  # or of other images, that are taken for the class; either by the lower end of its 95 % interval
+BARE = ("border", "noise", "blur", "blocks")  # changes that bring nothing of what a class shows to other images
 POISONED = "poisoned: an artifact, and the model uses it"
 PRESENT = "artifactual: present, no use shown"
 NOTHING = "nothing found"
@@ -43,9 +46,12 @@ class Verdict:
         rows, members: images that carry it; where the class is poisoned, images that carry what is used.
         tried: the sign that was put on other images, and `how`.
         shift, low, high: of the class's centred logit, with a 95 % interval.
-        z: of the shift among those of all outputs; `p_use`: of z among clean classes, tail drawn out.
+        z: of the shift among those of all outputs.
+        p_use: of z among clean classes, tail drawn out; of what brings no content along, (rank + 1) / outputs if less.
         rank: outputs that rise more.
         flips, flips_control: share of other images taken for the class, with the artifact and with the control.
+        flips_low: lower end of the 95 % interval of their difference.
+        matters: whether the effect clears the floor, by its interval: FLOOR of a logit, or FLIPPED of the images.
         artifactual, poisoned: the two claims, at the level of the quantification.
     """
 
@@ -72,6 +78,7 @@ class Verdict:
     rank: int
     flips: float
     flips_control: float
+    flips_low: float
     artifactual: bool
     poisoned: bool
 
@@ -84,11 +91,20 @@ class Verdict:
         return self.size / max(self.n, 1)
 
     @property
+    def matters(self) -> bool:
+        return clears(self.low, self.flips_low)
+
+    @property
     def verdict(self) -> str:
         return POISONED if self.poisoned else PRESENT if self.artifactual else NOTHING
 
     def to_json(self) -> dict[str, Any]:
-        fields = asdict(self) | {"size": self.size, "prevalence": self.prevalence, "verdict": self.verdict}
+        fields = asdict(self) | {
+            "size": self.size,
+            "prevalence": self.prevalence,
+            "matters": self.matters,
+            "verdict": self.verdict,
+        }
         return {"class": fields.pop("name"), **fields}
 
 
@@ -194,18 +210,32 @@ def worth_trying(
     return tuple(best.values())[:TRIED]
 
 
-def use(z: Sequence[float], artifactual: Sequence[bool]) -> list[float]:
-    """p of each z among the classes that hold no artifact; 1 where nothing was put on anything."""
-    values = np.array(z, float)
+def use(effects: Sequence[Line], artifactual: Sequence[bool], changes: Sequence[str], outputs: int) -> list[float]:
+    """p of each effect's z among those of the classes that hold no artifact; 1 where nothing was put on anything.
+
+    A tile brings content of its class along, which raises the class by itself, and only other classes' tiles say how
+    much. A blur brings nothing: were it nothing to the class, the class would be as good as any other output.
+    """
+    values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)
     null = known & ~np.array(artifactual, bool)
     p = np.ones(len(values))
     p[known] = conformal.tail(values[known], null[known]) if null.any() else 1.0
-    return [float(v) for v in p]
+    bare = known & np.isin(changes, BARE)
+    rank = np.array([effect["rank"] for effect in effects])
+    return [float(v) for v in np.where(bare, np.minimum(p, (rank + 1) / outputs), p)]
+
+
+def clears(low: float, flips_low: float) -> bool:
+    """Whether an effect is large enough to matter, by the lower ends of its intervals."""
+    return low >= FLOOR or flips_low >= FLIPPED
 
 
 def ordered(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     return tuple(sorted(verdicts, key=lambda v: (not v.poisoned, not v.artifactual, v.extended, -v.level, v.target)))
+
+
+BEFORE: Line = {"p_own": 0.0, "flips_low": 0.0}  # of runs that were quantified before these were measured
 
 
 def read(run: str | Path | RunStore) -> Quantification:
@@ -216,11 +246,12 @@ def read(run: str | Path | RunStore) -> Quantification:
     """
     store = run if isinstance(run, RunStore) else RunStore.open(run)
     content = store.read_json(FILE)
-    fields = Verdict.__dataclass_fields__.keys() - {"name"}
-    verdicts = [
-        Verdict(name=line["class"], **{f: line[f] for f in fields} | {f: tuple(line[f]) for f in ("rows", "members")})
-        for line in content["classes"]
-    ]
+    known = Verdict.__dataclass_fields__.keys() - {"name"}
+    verdicts = []
+    for line in content["classes"]:
+        fields = BEFORE | {f: line[f] for f in known & line.keys()}
+        fields |= {f: tuple(line[f]) for f in ("rows", "members")}
+        verdicts.append(Verdict(name=line["class"], **fields))
     skipped = tuple((name, why) for name, why in content["skipped"])
     return Quantification(tuple(verdicts), content["floor"], content["level"], skipped)
 

@@ -37,7 +37,8 @@ class Candidate:
 
     Attributes:
         member: bool (N,).
-        method: "part" (connected component), "k-means", "ward" (a cut of its tree), "branch" (tight, deeper).
+        method: "part" (connected component), "k-means", "ward" (a cut of its tree), "branch" (tight, deeper);
+            what others propose has other names.
         k: the number of clusters in the partition it was first seen in.
     """
 
