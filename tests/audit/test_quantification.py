@@ -86,6 +86,7 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
         assert found.of(NAMES[k]).verdict == verdicts.PRESENT, found.of(NAMES[k])
     clean = [v for v in found if v.target not in (USED, UNUSED, NOISY)]
     assert not any(v.poisoned for v in clean)
+    assert found[0].matters and found[0].flips_low > 0.1 and found[0].p_own < 1e-3
     assert sum(v.artifactual for v in clean) <= 2
     assert found.floor == pytest.approx(1 / (K - 3 + 1), abs=0.01)
 
@@ -118,6 +119,7 @@ def test_the_ranking_tells_the_verdicts(done):
     ranked = audit.rank(run)
     assert ranked[0].name == NAMES[USED] and ranked[0].poisoned and ranked[0].artifactual
     assert len(ranked) == K and {e.name: e.q for e in ranked} == {v.name: v.q for v in found}
+    assert (ranked[0].matters, ranked[0].use_low) == (True, found[0].low)
     frame = ranked.to_table().to_pylist()
     assert {"class", "metric", "tau", "z", "q", "size", "prevalence", "artifactual", "poisoned"} <= frame[0].keys()
 
@@ -173,6 +175,36 @@ def test_what_is_tried_is_the_strongest_sign_of_each_change():
     assert [(line["sign"], level) for line, level in tried] == [("fine", 20.0)]  # 6 and 4 are far below 30
     tried = verdicts.worth_trying(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
     assert [line["sign"] for line, _ in tried] == ["fine", "noise", "frame"]
+
+
+@pytest.mark.parametrize(
+    ("low", "flips_low", "clears"), [(0.25, 0.0, False), (0.5, 0.0, True), (0.1, 0.03, True), (-1.0, 0.019, False)]
+)
+def test_an_effect_must_clear_a_floor(low, flips_low, clears):
+    assert verdicts.clears(low, flips_low) == clears
+
+
+def test_what_brings_no_content_along_counts_by_its_rank_among_outputs():
+    """Blur that raises its class most of a hundred outputs, at a z that clean classes' tiles reach easily."""
+    z, rank = [*np.linspace(-2, 3, 40), 2.0, 2.0, np.nan], [*[50] * 40, 0, 0, -1]
+    effects = [{"z": a, "rank": b} for a, b in zip(z, rank, strict=True)]
+    changes = ["tile"] * 40 + ["blur", "tile", ""]
+    p = verdicts.use(effects, [False] * 40 + [True, True, False], changes, 100)
+    assert p[-3] == 0.01 and 0.1 < p[-2] < 0.4 and p[-1] == 1
+    assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones
+
+
+def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):
+    run, _, found = done
+    content = found.to_json()
+    for line in content["classes"]:
+        del line["p_own"], line["flips_low"], line["matters"]
+    store = RunStore.open(run)
+    store.write_json(verdicts.FILE, content)
+    try:
+        assert verdicts.read(run).of(NAMES[USED]).flips_low == 0
+    finally:
+        store.write_json(verdicts.FILE, found.to_json())
 
 
 def test_classes_too_small_are_skipped_and_named():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit import verdicts
-from klarsicht.audit.verdicts import Quantification
+from klarsicht.audit.verdicts import Quantification, Verdict
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
 
@@ -44,6 +44,9 @@ class Entry:
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         proposal: what proposed the cluster.
         artifactual, poisoned, q: what the quantification says of the class; None before `audit quantify`.
+        use_low, use_flips_low: lower ends of the 95 % intervals of the logit that the artifact adds on images of other
+            classes, and of the share of them that it turns into this class; `matters`: whether either clears the floor,
+            see audit.verdicts.
         effect, effect_low, effect_high: what the members' parts, put on images of other classes, do to the class's
             centred logit, with a 95 % interval; None where that was not tried.
         effect_runner_up, effect_z, effect_rank: that beside all other outputs, see audit.intervention.
@@ -68,6 +71,9 @@ class Entry:
     artifactual: bool | None = None
     poisoned: bool | None = None
     q: float | None = None
+    use_low: float | None = None
+    use_flips_low: float | None = None
+    matters: bool | None = None
     effect: float | None = None
     effect_low: float | None = None
     effect_high: float | None = None
@@ -165,16 +171,19 @@ def followed(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     return replace(entry_of(record, paths), **effect)
 
 
+def told_by(verdict: Verdict) -> dict[str, Any]:
+    """The fields of an entry that a verdict fills."""
+    claims = {name: getattr(verdict, name) for name in ("artifactual", "poisoned", "q", "matters")}
+    return claims | {"use_low": verdict.low, "use_flips_low": verdict.flips_low}
+
+
 def judged(entries: Sequence[Entry], found: Quantification) -> Ranking:
     """Entries with their verdicts; classes of one kind stay in their order."""
     by_target = {verdict.target: verdict for verdict in found}
-    told = [
-        replace(entry, artifactual=v.artifactual, poisoned=v.poisoned, q=v.q)
-        if (v := by_target.get(entry.target))
-        else entry
-        for entry in entries
+    with_verdicts = [
+        replace(entry, **told_by(verdict)) if (verdict := by_target.get(entry.target)) else entry for entry in entries
     ]
-    return Ranking(tuple(sorted(told, key=lambda e: (not e.poisoned, not e.artifactual))))
+    return Ranking(tuple(sorted(with_verdicts, key=lambda e: (not e.poisoned, not e.artifactual))))
 
 
 def read(run: str | Path | RunStore) -> Ranking:
