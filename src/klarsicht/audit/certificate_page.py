@@ -40,20 +40,21 @@ class Column:
         if not found.n:
             return None
         broken = self.bound is not None and found.value > self.bound + 1e-12
-        text = f"{100 * found.value:z.1f} ({100 * found.low:z.1f} to {100 * found.high:z.1f})"
+        text, ends = f"{100 * found.value:z.1f}", f"{100 * found.low:z.1f} to {100 * found.high:z.1f}"
         low, value, high = (self.at(end) for end in (found.low, found.value, found.high))
-        return Cell(text, low, value, high, broken, self.bound is not None and found.high <= self.bound)
+        return Cell(text, ends, low, value, high, broken, self.bound is not None and found.high <= self.bound)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in words, and its interval on the scale.
+    """A figure and its interval, in words and on the scale.
 
     Attributes:
         broken: beyond its bound. proven: the whole interval is within it.
     """
 
     text: str
+    ends: str
     low: float
     value: float
     high: float
@@ -108,5 +109,6 @@ def column(title: str, figure: str, bound: float | None, lines: Sequence[Line]) 
     return Column(title, figure, bound, lines[0].figures[figure], min(ends) - room, max(ends) + room)
 
 
-def percent(found: Interval) -> str:
-    return f"{100 * found.value:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f})" if found.n else ""
+def percent(found: Interval) -> tuple[str, str]:
+    """A share and its interval; empty where there is none."""
+    return (f"{100 * found.value:.0f}", f"{100 * found.low:.0f} to {100 * found.high:.0f}") if found.n else ("", "")
