@@ -68,21 +68,23 @@ def audited(images: np.ndarray, net: planted.Net, folder: Path, seed: int):
 
 
 def looked(images: np.ndarray, seed: int) -> list[dict]:
-    """What an audit says of the images alone: for each class whether it is artifactual, and for which of its images."""
+    """What an audit says of the images (classes, n, H, W, C) alone: for each class whether it is artifactual, and for
+    which of its images."""
     rng = generator(seed, "pool")
     each = -(-POOL // len(images))
-    some = rng.permutation([(k, i) for k in range(len(images)) for i in rng.permutation(planted.TRAINED)[:each]])
+    some = rng.permutation([(k, i) for k in range(len(images)) for i in rng.permutation(images.shape[1])[:each]])
     pool, owner = Photographs(images[some[:, 0], some[:, 1]]), some[:, 0]
     signs = []
     for k, stack in enumerate(images):
-        rows = np.unique(originals(Photographs(stack[: planted.TRAINED]).at(THUMBNAIL)))
+        rows = np.unique(originals(Photographs(stack).at(THUMBNAIL)))
         half = halves(len(rows), generator(seed, "halves", k))
         scene = Scene(Photographs(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])
     found = verdicts.chosen(signs, change_of)
     called = found.artifactual(LEVEL)
     return [
-        {"p": float(found.found.p[k]), "artifactual": bool(called[k]), "sign": line["sign"], "members": line["rows"]}
+        {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}
+        | {"artifactual": bool(called[k]), "sign": line["sign"], "members": line["rows"]}
         for k, line in enumerate(found.lines)
     ]
 
@@ -93,7 +95,7 @@ def untrained(folder: Path, seed: int, count: int) -> dict:
     lines, cost = [], []
     for name, images, plants in (("trained", trained_on, used), ("after", planted.planted(clean, unused, rng), unused)):
         began = time.process_time()
-        found = looked(images, seed)
+        found = looked(images[:, : planted.TRAINED], seed)
         cost.append(time.process_time() - began)
         by_label = {p.label: p for p in plants}
         for label, told in enumerate(found):
