@@ -13,12 +13,10 @@ import tifffile
 from skimage import data
 
 from klarsicht.burst import denoise as door
-from klarsicht.burst import making, reading, tiles, work
-from klarsicht.burst.checkpoints import save
+from klarsicht.burst import making, reading, tiles, trust, work
 from klarsicht.burst.denoise import denoise
 from klarsicht.burst.making import DenoiseSettings, denoised
 from klarsicht.burst.mosaic import to_planes
-from klarsicht.burst.network import NetworkSettings, build
 from klarsicht.burst.spool import Window
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import InputError, RunLocked, StoreError, UsageError
@@ -52,13 +50,6 @@ def burst(dng, scene, tmp_path):
     for i, (dy, dx) in enumerate([(0, 0), (2, -4), (-6, 8), (4, 4), (-2, 0)]):
         dng(folder / f"{i}.dng", counts(cut(scene, dy, dx), i), profile=(LEVEL.shot, LEVEL.read**2))
     return folder
-
-
-@pytest.fixture
-def network(tmp_path):
-    net = build(NetworkSettings(preset="swift", width=0.125, colour="mosaic"), seed=1)
-    save(net, tmp_path / "n.safetensors", {})
-    return tmp_path / "n.safetensors"
 
 
 def picture(spool):
@@ -111,13 +102,17 @@ def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tm
     assert all(level.shot > 0 for level in found.remaining)
 
 
-def test_tiles_are_the_whole(burst, network, tmp_path, monkeypatch):
+def test_tiles_are_the_whole(burst, tmp_path, monkeypatch):
+    """With false alarms here and there, so that the burst is doubted, and other estimates are made."""
     monkeypatch.setattr(making, "SAMPLED", 0)
-    whole, _ = made(burst, tmp_path / "a.dng", checkpoint=str(network), reference="1")
+    monkeypatch.setattr(trust, "FALSE_ALARMS", 1e-2)
+    monkeypatch.setattr(trust, "LEAVE", 1.0)
+    whole, found = made(burst, tmp_path / "a.dng", reference="1")
     few = tiles.Grid((160, 224), (64, 96), 162 + 43, 50)
     monkeypatch.setattr(tiles, "fitting", lambda *_: few)
-    in_tiles, _ = made(burst, tmp_path / "b.dng", checkpoint=str(network), reference="1")
+    in_tiles, _ = made(burst, tmp_path / "b.dng", reference="1")
     np.testing.assert_allclose(in_tiles, whole, atol=1e-5)
+    assert found.shares["burst"] < 0.97 and found.shares["alone"] > 0
 
 
 def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):

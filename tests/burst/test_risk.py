@@ -60,7 +60,7 @@ def test_blocks_are_never_worse_than_the_reference(c, strength):
     texture = strength * np.float32(LEVEL.read) * np.random.default_rng(5).choice([-1, 1], x.shape).astype(np.float32)
     lost = texture * (np.arange(SIZE[1]) > SIZE[1] // 2)
     X, estimate = X + lost, Estimate(x + np.float32(c) * (X + lost - x), own(c))
-    verdict = trust.judge(X, [lambda: estimate.light], [LEVEL])
+    verdict = trust.judge(X, [lambda doubted: estimate.light], [LEVEL])
     verdict = risk.weighed(verdict, X, [estimate], [LEVEL], NO_LIMITS)
     picture = verdict.mixed([estimate.light], X)
     worse = blocks(np.square(picture - x - lost)) / blocks(np.square(X - x - lost))
@@ -77,7 +77,7 @@ def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
     """Beside the reference itself, which never fails a test; as much as if there were nothing else."""
     x, X, _ = observed(7, 0.0, 0.0, channels=4)
     estimate, itself = Estimate(x + np.float32(2 * LEVEL.read), own(0)), Estimate(X, own(1))
-    verdict = trust.judge(X, [lambda: estimate.light, lambda: itself.light], [LEVEL] * 4)
+    verdict = trust.judge(X, [lambda doubted: estimate.light, lambda doubted: itself.light], [LEVEL] * 4)
     assert verdict.shares[0].max() == 0
     shares = risk.weighed(verdict, X, [estimate, itself], [LEVEL] * 4, NO_LIMITS).shares
     assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
@@ -86,7 +86,7 @@ def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
 def test_where_all_is_white_the_reference_stays():
     X = np.ones((1, *SIZE), np.float32)
     estimate = Estimate(X - np.float32(0.02), own(0.125))
-    verdict = trust.judge(X, [lambda: estimate.light], [LEVEL], Limits(high=1 - 1e-6))
+    verdict = trust.judge(X, [lambda doubted: estimate.light], [LEVEL], Limits(high=1 - 1e-6))
     shares = risk.weighed(verdict, X, [estimate], [LEVEL], Limits(high=1 - 1e-6)).shares
     assert shares.max() == 0
 

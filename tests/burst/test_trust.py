@@ -65,7 +65,7 @@ def test_a_saturated_light_is_kept_and_not_doubted(truth):
     bright[:, 100:140, 100:140] = 1.5
     reference = np.minimum(noisy(bright, 3), 1)
     mean = np.mean([np.minimum(noisy(bright, s), 1) for s in range(10, 18)], 0).astype(np.float32)
-    verdict = trust.judge(reference, [lambda: mean], [LEVEL] * 3, Limits(high=1 - 1e-6))
+    verdict = trust.judge(reference, [lambda doubted: mean], [LEVEL] * 3, Limits(high=1 - 1e-6))
     assert verdict.shares[0].min() > 0.99
     mixed = verdict.mixed([mean], reference)
     assert (mixed[:, 104:136, 104:136] == 1).all()
@@ -107,23 +107,24 @@ def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
     wrong = truth.copy()
     wrong[:, :64] += np.float32(0.3)
 
-    def second():
-        made.append(1)
+    def second(doubted):
+        made.append(doubted)
         return truth
 
-    verdict = trust.judge(reference, [lambda: wrong, second, lambda: made.append(2)], [LEVEL] * 3)
-    assert made == [1] and verdict.made == (0, 1)
-    np.testing.assert_allclose(verdict.mixed([wrong, truth, None], reference), truth, atol=1e-6)
-    untouched = trust.judge(reference, [lambda: truth, second], [LEVEL] * 3)
-    assert made == [1] and untouched.made == (0,)
+    verdict = trust.judge(reference, [lambda doubted: wrong, second], [LEVEL] * 3)
+    assert verdict.made == (0, 1)
+    assert (made[0][:64] == 1).all() and (made[0][64 + trust.MARGIN :] == 0).all()
+    np.testing.assert_allclose(verdict.mixed([wrong, truth], reference), truth, atol=1e-6)
+    untouched = trust.judge(reference, [lambda doubted: truth, second], [LEVEL] * 3)
+    assert len(made) == 1 and untouched.made == (0,)
 
 
 def test_a_part_with_its_margin_is_as_the_whole(truth):
     reference, estimate = noisy(truth, 5), truth.copy()
     estimate[:, 90:120, 60:200] += np.float32(0.05)
-    whole = trust.judge(reference, [lambda: estimate], [LEVEL] * 3).shares[0]
+    whole = trust.judge(reference, [lambda doubted: estimate], [LEVEL] * 3).shares[0]
     part = (slice(None), slice(32, 224), slice(32, 224))
-    cut = trust.judge(reference[part], [lambda: estimate[part]], [LEVEL] * 3).shares[0]
+    cut = trust.judge(reference[part], [lambda doubted: estimate[part]], [LEVEL] * 3).shares[0]
     inner = slice(trust.MARGIN, -trust.MARGIN)
     np.testing.assert_array_equal(cut[inner, inner], whole[32:224, 32:224][inner, inner])
 
@@ -138,7 +139,7 @@ def test_never_worse_than_the_reference(truth, seed):
         h, w = rng.integers(4, 64, 2)
         estimate[:, y : y + h, x : x + w] += np.float32(rng.normal() * 10 ** rng.uniform(-2.5, 0))
     reference = noisy(truth, 100 + seed)
-    picture = trust.judge(reference, [lambda: estimate], [LEVEL] * 3).mixed([estimate], reference)
+    picture = trust.judge(reference, [lambda doubted: estimate], [LEVEL] * 3).mixed([estimate], reference)
     errors = [np.square(x - truth).reshape(3, 8, 32, 8, 32).mean((0, 2, 4)) for x in (picture, reference)]
     assert (errors[0] <= 1.02 * errors[1]).all()
     assert errors[0].mean() < 0.7 * errors[1].mean()

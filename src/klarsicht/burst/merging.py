@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst import risk, trust
+from klarsicht.burst import risk, tiles, trust
 from klarsicht.burst.filters import Filter, MeanFilter, Weighing, in_groups
 from klarsicht.burst.negatives import Planes
 from klarsicht.burst.network import Part
-from klarsicht.burst.placing import Placement
+from klarsicht.burst.placing import STEP, Placement
 from klarsicht.burst.remaining import sums
 from klarsicht.burst.risk import Estimate
 from klarsicht.burst.spool import Spool, Window
@@ -116,30 +116,37 @@ class Estimates:
         return [None if estimate is None else estimate.light for estimate in self.made]
 
     @property
-    def all(self) -> tuple[Callable[[], Planes], ...]:
+    def all(self) -> tuple[Callable[[Map], Planes], ...]:
         """Of one frame, the first is the last."""
         makers = (self.burst, self.mean, self.single) if len(self.merge.frames) > 1 else (self.burst,)
         return tuple(partial(self._keep, k, make) for k, make in enumerate(makers))
 
-    def _keep(self, k: int, make: Callable[[], Made]) -> Planes:
-        made, self.noise[k] = make()
+    def _keep(self, k: int, make: Callable[[Map], Made], doubted: Map) -> Planes:
+        made, self.noise[k] = make(doubted)
         self.made[k] = made
         return made.light
 
-    def burst(self) -> Made:
+    def burst(self, everywhere: Map) -> Made:
         return self._merged(self.merge.filter, self.merge.observe)
 
-    def mean(self) -> Made:
+    def mean(self, doubted: Map) -> Made:
         return self._merged(MeanFilter())
 
-    def single(self) -> Made:
-        """The filtered reference alone."""
-        window, part = self._seen_by(self.merge.filter)
-        frames = self.merge.spool.window(self.merge.frames[0], window)[None]
-        everywhere = np.ones((1, *frames.shape[2:]), np.float32)
-        weighing = self.merge.filter.weigh(frames, self.merge.noise_of(0), everywhere, part)
-        light = weighing()
-        return Estimate(light, weighing.centre, others=False), self._left(weighing, self.merge.placement, [0], light)
+    def single(self, doubted: Map) -> Made:
+        """The filtered reference alone, around what is doubted; itself elsewhere."""
+        merge, near = self.merge, self.tile.near
+        here = around(doubted > 0, near, trust.MARGIN + merge.filter.reach)
+        window = here.grown(tiles.stepped(merge.filter.halo)).common(self.tile.window)
+        frames = merge.spool.window(merge.frames[0], window)[None]
+        everywhere, inside = np.ones((1, *window.size), np.float32), here.inside(near)
+        weighing = merge.filter.weigh(frames, merge.noise_of(0), everywhere, here.inside(window))
+        light, centre = self.reference.copy(), np.ones_like(self.reference[0])
+        light[:, *inside], centre[inside] = weighing(), weighing.centre
+        if self.tile.number not in merge.sampled:
+            return Estimate(light, centre, others=False), None
+        left = merge.noise_alone(self.tile, 0, light)
+        left[:, *inside] = weighing(left[None, :, *inside])
+        return Estimate(light, centre, others=False), left
 
     def _merged(self, inner: Filter, observe: Observer | None = None) -> Made:
         """The mean of what each group of frames gives."""
@@ -172,6 +179,15 @@ class Estimates:
             return None
         noise = (self.merge.noise_alone(self.tile, k, light) for k in group)
         return weighing(np.stack([placed.between(alone, n, self.tile.near) for n, alone in enumerate(noise)]))
+
+
+def around(where: npt.NDArray[np.bool_], near: Window, margin: int) -> Window:
+    """The window around what is marked (h, w) of what is near, with a margin; begins where windows may."""
+    rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
+    y0, x0 = (int(marked[0]) - margin for marked in (rows, columns))
+    y1, x1 = (int(marked[-1]) + 1 + margin for marked in (rows, columns))
+    begun = Window(y0 // STEP * STEP, y1, x0 // STEP * STEP, x1)
+    return begun.moved(near.y0, near.x0).common(near)
 
 
 def weighted(

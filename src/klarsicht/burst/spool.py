@@ -45,6 +45,10 @@ class Window:
         H, W = size
         return Window(_clip(self.y0, H), _clip(self.y1, H), _clip(self.x0, W), _clip(self.x1, W))
 
+    def common(self, other: Window) -> Window:
+        """What lies in both."""
+        return Window(max(self.y0, other.y0), min(self.y1, other.y1), max(self.x0, other.x0), min(self.x1, other.x1))
+
     def inside(self, outer: Window) -> tuple[slice, slice]:
         """Where it lies in what was read of an outer window."""
         return slice(self.y0 - outer.y0, self.y1 - outer.y0), slice(self.x0 - outer.x0, self.x1 - outer.x0)

@@ -180,17 +180,18 @@ class Verdict:
 
 def judge(
     reference: Planes,
-    estimates: Sequence[Callable[[], Planes]],
+    estimates: Sequence[Callable[[Map], Planes]],
     noise: Sequence[NoiseLevel],
     limits: Limits = NO_LIMITS,
 ) -> Verdict:
-    """estimates: the best first, each made only where those before it are in doubt."""
-    left = np.ones(reference.shape[1:], np.float32)
+    """estimates: the best first; the others are made where it is in doubt, told as (H, W) in [0, 1], all of them or
+    none: one that is made anywhere has a say wherever there is doubt (`risk`)."""
+    left = doubted = np.ones(reference.shape[1:], np.float32)
     shares, made = np.zeros((len(estimates), *left.shape), np.float32), []
     for k, estimate in enumerate(estimates):
-        if left.max() <= 0:
+        if doubted.max() <= 0:
             break
         made.append(k)
-        shares[k] = left * faded(doubtful(reference, estimate(), noise, limits))
-        left = left - shares[k]
+        shares[k] = left * faded(doubtful(reference, estimate(doubted), noise, limits))
+        left, doubted = left - shares[k], 1 - shares[0]
     return Verdict(shares, saturated(reference, limits), tuple(made))
