@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     asked = parser.parse_args()
     regions, making.SAMPLED = placing.regions, 100_000  # noise is sent through every tile: the first are to show it
-    placing.regions = lambda size: regions(size)[: asked.parts]
+    placing.regions = lambda size, frames: regions(size, frames)[: asked.parts]
     roll.wind = told("reading", roll.wind)
     hot_pixels.mended = told("hot pixels", hot_pixels.mended)
     placing.place = told(f"whole frames and {asked.parts} regions", placing.place)

@@ -86,6 +86,16 @@ def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
     np.testing.assert_allclose(found.rest, 0, atol=0.2)
 
 
+@pytest.mark.parametrize("frames", [1, 8, 16, 32, 100])
+def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
+    seen, margins = np.zeros((1500, 2000), int), 2 * placing.MARGIN
+    for w in placing.regions(seen.shape, frames):
+        seen[w.y0 : w.y1, w.x0 : w.x1] += 1
+        assert w.y0 % placing.STEP == w.x0 % placing.STEP == 0
+        assert frames * (w.size[0] + margins) * (w.size[1] + margins) <= 16 * 896**2
+    assert (seen == 1).all()
+
+
 def test_one_frame_stays(tmp_path):
     spool = spooled(np.ones((1, 1, 64, 64), np.float32), tmp_path / "f")
     assert not place(spool, [GAINS[1]], [0]).shifts.any()

@@ -28,6 +28,7 @@ SIDE = 64  # of a tile
 STEP = SIDE // 2
 REACH = 2  # pixels beside it that a place between pixels reads
 REGION, MARGIN = 24 * STEP, 2 * STEP  # pixels: of a region that is aligned at once, and around it
+MANY, LEAST = 16, 4 * STEP  # frames that such a region is for; of more, regions are smaller, down to a side of LEAST
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,8 @@ def place(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> P
     start = whole.shifts[0].round()
     fine = np.zeros((len(frames), *Mesh(*spool.size, SIDE).shape, 2), np.float32)
     agrees = np.ones(fine.shape[:-1], bool)
-    for region in track(list(regions(spool.size)), len(list(regions(spool.size))), "alignment"):
+    parts = regions(spool.size, len(frames))
+    for region in track(parts, len(parts), "alignment"):
         outer = region.grown(MARGIN).within(spool.size)
         light = torch.stack(
             [
@@ -187,11 +189,11 @@ def place(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> P
     return Placement(fine, np.rint(fine).astype(np.int64), agrees, rest)
 
 
-def regions(size: tuple[int, int]) -> list[Window]:
-    H, W = size
-    return [
-        Window(y, min(y + REGION, H), x, min(x + REGION, W)) for y in range(0, H, REGION) for x in range(0, W, REGION)
-    ]
+def regions(size: tuple[int, int], frames: int) -> list[Window]:
+    """That cover a picture, and with their margins hold about as many pixels of all frames, however many those are."""
+    outer = (REGION + 2 * MARGIN) * min(1.0, MANY / frames) ** 0.5
+    (H, W), side = size, max(LEAST, int(outer - 2 * MARGIN) // STEP * STEP)
+    return [Window(y, min(y + side, H), x, min(x + side, W)) for y in range(0, H, side) for x in range(0, W, side)]
 
 
 def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
