@@ -102,6 +102,15 @@ def test_the_mean_of_clipped_frames_is_hardly_doubted(truth, light):
     assert trust.doubtful(frames[0], mean, [LEVEL] * 3, limits).mean() < 0.05
 
 
+@pytest.mark.parametrize("light", [0.0, 0.01, 0.02, 0.04, 0.06, 0.1])
+def test_the_mean_of_frames_cut_off_at_black_is_not_doubted(truth, light):
+    """As in 8-bit pictures, from black to five deviations of the noise."""
+    flat = np.full_like(truth, light)
+    frames = [np.maximum(noisy(flat, seed), 0) for seed in range(8)]
+    mean = np.mean(frames, 0).astype(np.float32)
+    assert not trust.doubtful(frames[0], mean, [LEVEL] * 3, Limits(low=0.0)).any()
+
+
 def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
     reference, made = noisy(truth, 4), []
     wrong = truth.copy()
