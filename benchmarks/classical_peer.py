@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", default="grey-still")
     parser.add_argument("--checkpoint", type=Path, default=Path("swift"))
-    parser.add_argument("--row", action="append", choices=ROWS)
+    parser.add_argument("--row", action="append", choices=CLASSICAL)
     parser.add_argument("--gain", action="append", type=int, choices=list(GAINS))
     given = parser.parse_args()
     torch.set_num_threads(1)

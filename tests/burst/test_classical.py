@@ -17,14 +17,14 @@ def frame(channels=1):
     return np.moveaxis(rgb, -1, 0)[:channels]
 
 
-@pytest.mark.parametrize("row", ["single", "mean", "align+mean", "align-whole+mean", "hdr+"])
+@pytest.mark.parametrize("row", ["single", "mean", "align+mean", "align-whole+mean", "register+mean", "hdr+"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_equal_frames_are_the_image(row, channels):
     burst = Burst(np.stack([frame(channels)] * 4), LEVEL)
     np.testing.assert_allclose(CLASSICAL[row].denoise(burst), frame(channels), atol=1e-6)
 
 
-@pytest.mark.parametrize("row", ["mean", "align+mean", "hdr+"])
+@pytest.mark.parametrize("row", ["mean", "align+mean", "register+mean", "hdr+"])
 def test_missing_frames_do_not_count(row):
     noisy = LEVEL.sample(np.stack([frame()] * 3), np.random.default_rng(0))
     burst = Burst(noisy, LEVEL)

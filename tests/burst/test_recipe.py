@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from klarsicht.burst import recipe, supply
 from klarsicht.burst.checkpoints import load, read_card
 from klarsicht.burst.recipe import Lesson, TrainSettings, train
+from klarsicht.burst.shipped import networks
 from klarsicht.ground.errors import CorpusError, RunMismatch, UsageError
 from klarsicht.ground.fit import Curve
 from klarsicht.numerics.noise import GAINS
@@ -111,6 +112,12 @@ def test_a_training_may_start_from_another_and_its_card_says_which(photographs, 
     card = read_card(second).training
     assert card["start"] == sha256(first.read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(card)
+
+
+def test_a_training_may_start_from_the_network_that_comes_along_by_its_name(photographs, tmp_path):
+    settings = TrainSettings(preset="swift", colour="rgb", start="swift", size=32, scale=1, batch=1, steps=1, rate=1e-9)
+    out = train(settings, photographs, tmp_path / "net.safetensors")
+    assert read_card(out).training["start"] == networks()["swift"].card["sha256"]
 
 
 def test_another_training_in_the_same_place_is_refused(photographs, tmp_path):

@@ -11,8 +11,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from klarsicht.burst import hdrplus, phase
+from klarsicht.burst.alignment import guide, whole_frames
 from klarsicht.burst.frames import Burst
 from klarsicht.burst.scenes import Light
 from klarsicht.numerics.noise import NoiseLevel
@@ -44,6 +46,16 @@ def align_whole_mean(burst: Burst) -> Light:
     return phase.aligned_mean(burst, np.rint(phase.shifts(burst)))
 
 
+def register_mean(burst: Burst) -> Light:
+    """Of the frames laid over the reference as the aligner before a network has them as wholes, to a fraction of a
+    pixel."""
+    frames = torch.from_numpy(burst.frames[burst.valid])[None]
+    light = guide(frames, torch.tensor([burst.noise.read]), torch.tensor([burst.noise.shot]))
+    shifts = np.zeros((len(burst.frames), 2))
+    shifts[burst.valid] = whole_frames(light, torch.ones(light.shape[:2], dtype=torch.bool)).shifts[0].numpy()
+    return phase.aligned_mean(burst, shifts)
+
+
 def bm3d(burst: Burst) -> Light:
     """The reference alone, by block matching."""
     return block_matched(burst.reference, burst.noise)
@@ -55,6 +67,10 @@ def align_mean_bm3d(burst: Burst) -> Light:
 
 def align_whole_mean_bm3d(burst: Burst) -> Light:
     return block_matched(align_whole_mean(burst), burst.noise.averaged(burst.count))
+
+
+def register_mean_bm3d(burst: Burst) -> Light:
+    return block_matched(register_mean(burst), burst.noise.averaged(burst.count))
 
 
 def hdr_plus(burst: Burst) -> Light:
@@ -143,6 +159,8 @@ CLASSICAL = {
     "bm3d": Method(bm3d, "bm3d", NON_COMMERCIAL),
     "align+mean+bm3d": Method(align_mean_bm3d, "bm3d", NON_COMMERCIAL),
     "align-whole+mean+bm3d": Method(align_whole_mean_bm3d, "bm3d", NON_COMMERCIAL),
+    "register+mean": Method(register_mean),
+    "register+mean+bm3d": Method(register_mean_bm3d, "bm3d", NON_COMMERCIAL),
     "hdr+": Method(hdr_plus),
     "hdr++bm3d": Method(hdr_plus_bm3d, "bm3d", NON_COMMERCIAL),
     "nlm": Method(nlm, "cv2"),

@@ -20,7 +20,7 @@ from typing import Self, cast
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from klarsicht.burst import album, checkpoints, warm_start
+from klarsicht.burst import album, checkpoints, shipped, warm_start
 from klarsicht.burst.examples import examples, sheet, show
 from klarsicht.burst.motion import MOTIONS
 from klarsicht.burst.network import Network, NetworkSettings, among, build
@@ -174,7 +174,7 @@ class Lesson:
         training = {
             "settings": settings.model_dump(mode="json", exclude={"start"}),
             "photographs": dict(self.hashes),
-            "start": settings.start and sha256(Path(settings.start)),
+            "start": settings.start and sha256(shipped.resolved(settings.start)),
         }
         shown = examples(self.spared, settings.recipe, settings.seed)
         steps = settings.plan.steps  # who starts from another network has learned to use every frame
