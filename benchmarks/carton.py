@@ -110,6 +110,7 @@ def one(folder: Path, seed: int, count: int, share: float, method: str) -> dict:
         "z": entry.effect_z,
         "follows": entry.follows,
         "metric": entry.metric,
+        "proposal": entry.proposal,
         "size": entry.size,
         "f1": f1(of_rows(entry.rows, count), marked),
         "by_rise": {metric: f1(of_rows(line.rows, count), marked) for metric, line in told.items()},
@@ -134,7 +135,7 @@ def row(r: dict) -> str:
     return (
         f"| {r['seed']} | {r['marked']} of {r['photographs']} | {r['rank']} of {r['outputs']} "
         f"| {r['rise'][0]:+.2f} ({low:+.2f} to {high:+.2f}) | {r['next']:+.2f} | {r['z']:.1f} "
-        f"| {r['metric']}, {r['size']} | {r['f1']:.2f} | {others} | {r['cpu']:.0f} |"
+        f"| {r['metric']}, {r['proposal']}, {r['size']} | {r['f1']:.2f} | {others} | {r['cpu']:.0f} |"
     )
 
 
