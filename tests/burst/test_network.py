@@ -276,3 +276,9 @@ def test_a_network_for_colours_sees_a_grey_frame_as_three_equal_channels(preset)
 def test_a_picture_that_is_predicted_itself_has_the_channels_it_was_made_with():
     with pytest.raises(UsageError, match="takes"):
         small("direct", "rgb")(burst("grey"), READ, SHOT)
+
+
+def test_what_is_alive_in_a_level_is_counted():
+    """swift for mosaics enters with four pixels of nine frames of four planes, four of noise and eight of agreement."""
+    body = build(NetworkSettings(colour="mosaic"), seed=1).body
+    assert body.alive == 4 * 9 * 4 + 4 + 8 + 3 * 32

@@ -31,6 +31,7 @@ from klarsicht.burst import (
     work,
 )
 from klarsicht.burst.filters import Filter, MeanFilter, NetworkFilter, check_colour, in_groups
+from klarsicht.burst.network import COLOURS
 from klarsicht.burst.noise_sources import KnownNoise
 from klarsicht.burst.placing import Placement
 from klarsicht.burst.roll import Roll
@@ -213,7 +214,9 @@ def tile_bytes(inner: Filter, channels: int, frames: int, fixed: float) -> tiles
     network = inner.network
     seen = network.settings.frames + network.preset.mean_frame
     taps = seen * network.preset.spec.taps
-    looking, lying = plane * (count + 5 * seen), taps + plane * (count + 3 * seen)
+    body = 4 * network.body.alive / network.preset.entry**2
+    shown = 4 * max(channels, COLOURS[network.settings.colour])
+    looking, lying = shown * (count + 3.2 * seen) + body, taps + plane * (count + 3 * seen)
     return lambda near, window: fixed + max(looking * window, plane * seen * window + lying * near)
 
 

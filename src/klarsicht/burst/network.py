@@ -95,6 +95,14 @@ class UNet(nn.Module):
         above, skips = (encoder[-1], *decoder), encoder[-2::-1]
         self.up = nn.ModuleList(level(a + s, o) for a, s, o in zip(above, skips, decoder, strict=False))
 
+    @property
+    def alive(self) -> float:
+        """Numbers a pixel of the input that a level holds at once, about: what it is given, and three of its own."""
+        scales = [*range(len(self.down)), *range(len(self.down) - 2, -1, -1)]
+        first = [next(m for m in level.modules() if isinstance(m, nn.Conv2d)) for level in (*self.down, *self.up)]
+        alive = [(layer.in_channels + 3 * layer.out_channels) / 4.0**s for layer, s in zip(first, scales, strict=False)]
+        return float(max(alive))
+
     def forward(self, x: Tensor) -> Features:
         return self.upwards(self.downwards(x))
 
