@@ -27,10 +27,11 @@ BLACK, WHITE, REACH = 600, 16383, 16
 
 
 def scene(height: int, width: int) -> np.ndarray:
-    """(H, W): waves of many lengths and hard edges."""
+    """(H, W): waves of many lengths and hard edges, of blocks that do not repeat."""
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
+    blocks = np.random.default_rng(0).random((height // 131 + 1, width // 97 + 1), np.float32)
     light = 0.3 + 0.1 * np.sin(x / 171) * np.cos(y / 233) + 0.05 * np.sin(x / 7 + y / 11)
-    light += 0.2 * (((x // 97) + (y // 131)) % 2)
+    light += 0.2 * blocks[(y // 131).astype(int), (x // 97).astype(int)]
     return light.astype(np.float32)
 
 
