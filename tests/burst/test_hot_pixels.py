@@ -1,5 +1,7 @@
 """Hot pixels: those that were planted are found, stars, lines and tripods' pictures are not, and what replaces them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -59,6 +61,15 @@ def test_planted_pixels_are_found_and_no_others(scene, tmp_path, dng, seed):
     heights = planted(seed)
     burst = wound(seen(scene, SHIFTS), tmp_path, dng, seed, heights)
     got = hot_pixels.found(burst, [LEVEL] * 4)
+    assert {tuple(place) for place in got.tolist()} == places_of(heights)
+
+
+def test_a_frame_that_cannot_serve_does_not_count(scene, tmp_path, dng):
+    """It used to be taken for another one, or to end the search with an IndexError."""
+    heights = planted(0)
+    burst = wound(seen(scene, SHIFTS), tmp_path, dng, 0, heights)
+    frames = [replace(frame, refused="too dark") if k == 0 else frame for k, frame in enumerate(burst.frames)]
+    got = hot_pixels.found(replace(burst, frames=tuple(frames)), [LEVEL] * 4)
     assert {tuple(place) for place in got.tolist()} == places_of(heights)
 
 

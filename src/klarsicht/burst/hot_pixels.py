@@ -116,7 +116,7 @@ def found(wound: Roll, noise: Sequence[NoiseLevel]) -> Places:
     shows &= np.mean([frame.shows(height) for frame in frames], 0) >= MOST_FRAMES
     places, height, light = places[shows], height[shows], frames[0].light[shows]
     if len(places):
-        means = [of_mean(own) for own in levels]
+        means = [of_mean([level.amplified(frame.gain) for level in noise]) for frame in wound.frames]
         shifts = placing.whole_shifts(MendedSpool.of(spool, places), means, order).shifts[0].round().long().numpy()
         places = places[gone(spool, places, light, height, order, shifts)]
     return places

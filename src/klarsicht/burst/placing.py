@@ -162,7 +162,8 @@ def _agree(
 
 
 def place(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
-    """Of the frames of a spool that are named, the first of which is the reference; noise: of each frame."""
+    """Of the frames of a spool that are named, the first of which is the reference; noise: of each frame of the
+    spool."""
     if len(frames) == 1:
         shape = Mesh(*spool.size, SIDE).shape
         nowhere = np.zeros((1, *shape, 2), np.int64)
@@ -211,7 +212,7 @@ def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tup
 
 
 def whole_shifts(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Whole:
-    """Of whole frames, at a size that fits into memory."""
+    """Of whole frames, at a size that fits into memory. noise: of each frame of the spool, named or not."""
     shrink = 1
     while max(spool.size) > COARSE * shrink:
         shrink *= 2
