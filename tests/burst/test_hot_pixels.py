@@ -68,7 +68,7 @@ def test_a_frame_that_cannot_serve_does_not_count(scene, tmp_path, dng):
     """It used to be taken for another one, or to end the search with an IndexError."""
     heights = planted(0)
     burst = wound(seen(scene, SHIFTS), tmp_path, dng, 0, heights)
-    frames = [replace(frame, refused="too dark") if k == 0 else frame for k, frame in enumerate(burst.frames)]
+    frames = [replace(frame, refused="too dark") if k == 1 else frame for k, frame in enumerate(burst.frames)]
     got = hot_pixels.found(replace(burst, frames=tuple(frames)), [LEVEL] * 4)
     assert {tuple(place) for place in got.tolist()} == places_of(heights)
 
