@@ -91,7 +91,9 @@ def warp(frames: Tensor, shifts: Tensor, mesh: Mesh) -> Tensor:
     layer = _between if shifts.is_floating_point() else _copied
     out = torch.zeros_like(frames)
     for below, right, weight in mesh.layers(frames.device):
-        out += layer(frames, shifts, mesh, below, right) * weight
+        for n in range(frames.shape[1]):  # one at a time stays in the cache
+            one = slice(n, n + 1)
+            out[:, one].addcmul_(layer(frames[:, one], shifts[:, one], mesh, below, right), weight)
     return out
 
 
@@ -118,8 +120,11 @@ def _between(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int)
     source = (y[..., :, None] * W + x[..., None, :]).flatten(2)
     cells = frames.flatten(-2).gather(-1, source[:, :, None].expand(-1, -1, C, -1))
     cells = cells.reshape(B, N, C, Y - 1, X - 1, step + 3, step + 3)
-    down = torch.stack([taps[..., 0, k, :, :] * cells[..., k : k + step, :] for k in range(4)]).sum(0)
-    across = torch.stack([taps[..., 1, k, :, :] * down[..., k : k + step] for k in range(4)]).sum(0)
+    down, across = taps[..., 0, 0, :, :] * cells[..., :step, :], torch.zeros_like(cells[..., :step, :step])
+    for k in range(1, 4):
+        down.addcmul_(taps[..., 0, k, :, :], cells[..., k : k + step, :])
+    for k in range(4):
+        across.addcmul_(taps[..., 1, k, :, :], down[..., k : k + step])
     return across.transpose(-3, -2).reshape(B, N, C, (Y - 1) * step, (X - 1) * step)[..., :H, :W]
 
 
