@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.numerics.features import FEW, Euclidean
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
 
 OF_ROWS = ("euclidean", "concept")
@@ -36,6 +37,45 @@ def test_equals_scikit_learn(metric, order, block):
     np.testing.assert_allclose(graph.distances, distances, rtol=1e-5)
     assert (graph.n, graph.k) == (300, 6)
     assert graph.indices.dtype == np.int32 and graph.distances.dtype == np.float32
+
+
+@pytest.mark.parametrize(("metric", "order"), [("euclidean", 1), ("concept", 2)])
+@pytest.mark.parametrize("noise", [0.02, 1], ids=["tight", "loose"])
+def test_equals_scikit_learn_where_rows_are_folded(metric, order, noise):
+    """Many rows near a few directions, and far from them: bounds of few coordinates lose no neighbour."""
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((FEW + 400, 9)) @ rng.standard_normal((9, 120)) + noise * rng.standard_normal((1, 120))
+    X += noise * rng.standard_normal(X.shape)
+    X[::50], X[1::50] = 0, X[2::50]
+    assert Euclidean().prepare(X).screen.shape[1] < 60
+    graph = neighbour_graph(X.astype(np.float32), metric, 6)
+    X = X.astype(np.float32).astype(np.float64)
+    flat = X / np.maximum(np.linalg.norm(X, ord=order, axis=1, keepdims=True), 1e-300)
+    flat = np.column_stack((flat, (X == 0).all(1)))  # blank rows have an axis of their own
+    distances, _ = NearestNeighbors(n_neighbors=6, algorithm="brute").fit(flat).kneighbors()
+    close = np.sqrt(2 * graph.distances) if metric == "concept" else graph.distances
+    np.testing.assert_allclose(close, distances, rtol=1e-5, atol=1e-7)
+    steps = np.linalg.norm(flat[:, None] - flat[graph.indices], axis=2)
+    np.testing.assert_allclose(steps, distances, rtol=1e-5, atol=1e-7)
+
+
+def test_groups_equal_a_masked_search_where_rows_are_folded():
+    rng = np.random.default_rng(9)
+    X = rng.standard_normal((FEW + 100, 5)) @ rng.standard_normal((5, 60)) + 0.1 * rng.standard_normal((FEW + 100, 60))
+    groups = rng.integers(700, size=len(X))
+    some = np.arange(0, len(X), 90)
+    graph = neighbour_graph(X, k=4, groups=groups)
+    flat = X / np.abs(X).sum(1, keepdims=True)
+    D = ((flat[some, None] - flat) ** 2).sum(2)
+    D[groups[some, None] == groups] = np.inf
+    np.testing.assert_array_equal(graph.indices[some], np.argsort(D, axis=1, kind="stable")[:, :4])
+
+
+def test_blocks_change_nothing():
+    X = np.random.default_rng(10).random((FEW + 10, 4)) @ np.random.default_rng(11).random((4, 70))
+    whole, parts = neighbour_graph(X), neighbour_graph(X, block=100)
+    np.testing.assert_array_equal(whole.indices, parts.indices)
+    np.testing.assert_array_equal(whole.distances, parts.distances)
 
 
 @pytest.mark.parametrize("metric", OF_ROWS)

@@ -24,6 +24,7 @@ from klarsicht.ground.errors import UsageError
 
 # Sums may be reordered and numbers are never NaN; infinities keep their meaning.
 FREE = {"nnan", "nsz", "reassoc", "contract"}
+SUMS = FREE - {"contract"}  # products are rounded, so equal ones cancel
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,19 @@ def inner(function: Callable[..., Any]) -> Any:
 
 def outer(function: Callable[..., Any]) -> Any:
     """Compiled once and kept on disk; its first argument is an Edition."""
-    try:
-        return njit(nogil=True, fastmath=FREE, cache=True)(function)
-    except RuntimeError:  # nowhere to write: compiled anew by each process
-        return inner(function)
+    return compiled(FREE)(function)
+
+
+def compiled(freedom: set[str]) -> Callable[[Callable[..., Any]], Any]:
+    """`outer` with other freedom than FREE."""
+
+    def kept(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(nogil=True, fastmath=freedom, cache=True)(function)
+        except RuntimeError:  # nowhere to write: compiled anew by each process
+            return njit(nogil=True, fastmath=freedom)(function)
+
+    return kept
 
 
 def spread(job: Callable[[int, int], None], count: int, threads: int | None = None) -> None:
@@ -81,9 +91,9 @@ def spread(job: Callable[[int, int], None], count: int, threads: int | None = No
     if threads < 1:
         raise UsageError("number of threads", got=threads, rule="at least 1")
     parts = 1 if threads == 1 else min(count, 4 * threads)
-    edges = np.linspace(0, count, parts + 1).astype(int).tolist() if count else [0]
     if parts <= 1:
         return job(0, count)
+    edges = np.linspace(0, count, parts + 1).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(job, *part) for part in pairwise(edges)]:
             done.result()

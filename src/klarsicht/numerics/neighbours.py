@@ -12,6 +12,7 @@ from klarsicht.numerics.search import Doubles, Floats, Ints, Metric, NeighbourGr
 __all__ = ["METRICS", "NeighbourGraph", "centre_by_group", "neighbour_graph", "pairwise"]
 
 LARGEST = 4000  # items whose N x N distances are handed out
+BLOCK, ESTIMATES = 256, 2**23  # items, and pairs, that are estimated together at most
 
 
 def neighbour_graph(
@@ -20,7 +21,7 @@ def neighbour_graph(
     k: int = 10,
     *,
     groups: Ints | None = None,
-    block: int = 256,
+    block: int | None = None,
 ) -> NeighbourGraph:
     """The k nearest neighbours of every item; ties by lowest index.
 
@@ -34,7 +35,8 @@ def neighbour_graph(
         metric: a name of `METRICS`, or a metric built by hand.
         groups: (N,) integers; items of one group (crops of one photograph, frames of one patient) are never
             neighbours. Without it every item is its own group.
-        block: items estimated together; the peak of memory is about 12 block N bytes beyond the items themselves.
+        block: items estimated together, by default 256 or as many as make 8 million estimates; the peak of memory is
+            about 12 block N bytes beyond the items themselves.
 
     Raises:
         InputError: not what the metric compares, values that are not finite, measures set aside or without the extent
@@ -46,7 +48,7 @@ def neighbour_graph(
     rows = chosen.prepare(items)
     groups = np.arange(len(items)) if groups is None else np.asarray(groups)
     _check_room(len(items), k, groups)
-    return search(chosen, rows, k, groups, block)
+    return search(chosen, rows, k, groups, block or max(1, min(BLOCK, ESTIMATES // len(items))))
 
 
 def pairwise(items: Floats | Measures, metric: str | Metric = "euclidean") -> Doubles:

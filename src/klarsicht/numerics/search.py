@@ -20,12 +20,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.numerics.selection import least
+
 Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
 PairBounds = Callable[[Any, Ints, Ints], Floats]
 
-SPARE = 8  # candidates measured beyond k where estimates are bounds: they settle nearly all rows at once
+SPARE = 24  # candidates measured beyond k where estimates are bounds: they settle nearly all rows at once
 TIMES = 5  # candidates for each neighbour where they are not
 
 
@@ -174,9 +176,12 @@ def slices(n: int, step: int) -> Iterator[slice]:
 
 def _blocks(metric: Metric, rows: Any, groups: Ints, block: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Blocks of rows with their estimates (b, N), infinite where two rows may not be neighbours."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    by_group, ends = np.argsort(group, kind="stable"), np.append(0, np.cumsum(sizes))
     for part in slices(len(groups), block):
         estimates = metric.estimates(rows, part)
-        estimates[groups[part, None] == groups] = np.inf
+        for row, own in zip(estimates, group[part], strict=True):
+            row[by_group[ends[own] : ends[own + 1]]] = np.inf
         yield part, estimates
 
 
@@ -185,7 +190,7 @@ def _candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> 
     n = len(groups)
     c, pairs = min(TIMES * k, n - 1), []
     for part, estimates in _blocks(metric, rows, groups, block):
-        j = np.argpartition(estimates, c - 1, axis=1)[:, :c]
+        j = least(estimates, c)
         i = np.broadcast_to(np.arange(n)[part, None], j.shape)
         allowed = np.isfinite(np.take_along_axis(estimates, j, 1))
         i, j = i[allowed], j[allowed]
@@ -207,7 +212,7 @@ def _nearest(
 ) -> tuple[NDArray[np.int64], Doubles]:
     """Indices and costs (b, k) of the nearest of rows i, given estimates (b, N), infinite where forbidden."""
     c = min(k + SPARE, estimates.shape[1])
-    j = np.argpartition(estimates, c - 1, axis=1)[:, :c]
+    j = least(estimates, c)
     lower = np.take_along_axis(estimates, j, 1)
     costs = measured(metric, rows, np.repeat(i, c), j.ravel()).reshape(j.shape)
     costs[np.isinf(lower)] = np.inf
