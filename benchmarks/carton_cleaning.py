@@ -31,8 +31,9 @@ from scipy import special
 from klarsicht.audit import models, pipeline, planting, ranking, treatment
 from klarsicht.audit.activations import Correction, logits
 from klarsicht.audit.models import Classifier
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.treatment import CleanSettings, Patient
+from klarsicht.audit.treatment import CleanSettings
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.numerics.intervals import loss, share
 

@@ -6,8 +6,8 @@
 
 For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
 pictures without. The audit names a cluster; every method is fitted and chosen by `audit.treatment.treat` on training
-pictures, once from the audit's cluster and once from the true members (and, of a tag, its true place). All figures are
-of the 10,000 test pictures, which nothing was fitted or chosen on:
+pictures: from the audit's cluster; from the images that its detectors name, where they call the class artifactual; and
+from the true members (and, of a tag, its true place). All figures are of the 10,000 test pictures, which nothing was fitted or chosen on:
 
     accuracy   on clean pictures; class: on clean T-shirts
     flips      of other classes' pictures not taken for T-shirts, the share that is with the artifact on
@@ -32,12 +32,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from klarsicht.audit import artifacts, clarc, models, pipeline, ranking, treatment
+from klarsicht.audit import artifacts, clarc, models, pipeline, quantification, ranking, treatment
 from klarsicht.audit.activations import Correction, corrected, logits_abreast
 from klarsicht.audit.clarc import Erasure
+from klarsicht.audit.examination import change_of
 from klarsicht.audit.models import Classifier
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.treatment import CleanSettings, Patient
+from klarsicht.audit.treatment import CleanSettings
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -48,6 +50,7 @@ Pictures = NDArray[np.uint8]
 TARGET = 0  # T-shirt
 CLOSED = ("project", "oblique", "reactive", "reactive-class", "random")
 TRAINED = ("augment", "augment-latent", "penalise", "fine-tune", "dfr", "group-dro")
+SOURCES = ("audit", "detectors", "oracle")
 PLAIN = "project, as published"  # one direction, whole strength, the last convolution: nothing chosen
 
 
@@ -172,19 +175,31 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         "f1": float(2 * hits / (len(entry.rows) + len(true))),
         "precision": float(hits / max(len(entry.rows), 1)),
     }
-    given = {"audit": (np.array(entry.rows), None), "oracle": (true, region)}
+    with quantification.opened(folder / "run", level=0.05, workers=1, data=None, classifier=classifier) as opened:
+        verdict = quantification.judged(*opened, 0.05, 1).of("T-shirt")
+    hits = np.isin(verdict.rows, true).sum()
+    result["detectors"] = {
+        "sign": verdict.sign,
+        "artifactual": verdict.artifactual,
+        "poisoned": verdict.poisoned,
+        "f1": float(2 * hits / (len(verdict.rows) + len(true))),
+    }
+    given = {"audit": (np.array(entry.rows), None, ""), "oracle": (true, region, "")}
+    if verdict.artifactual and "detectors" in asked.sources:
+        given["detectors"] = np.array(verdict.rows), None, change_of(verdict.sign)
+    given = {who: what for who, what in given.items() if who in asked.sources}
     corrections: dict[str, Correction] = {}
     result["place"] = {}
-    for who, (rows, where) in given.items():
+    for who, (rows, where, change) in given.items():
         try:
-            known = artifacts.record(audited, rows, origin=who, seed=seed, region=where)
+            known = artifacts.record(audited, rows, origin=who, seed=seed, region=where, change=change)
             bench, trial = treatment.prepared(
                 known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
             )
         except KlarsichtError as error:
             result |= {f"{method} / {who}": {"refused": str(error)} for method in asked.methods}
             continue
-        result["place"][who] = known.to_json()["place"]
+        result["place"][who] = str(known.imitation or known.to_json()["place"])
         for method in asked.methods:
             chosen = CleanSettings(method="project" if method == PLAIN else method, images=asked.images, seed=seed)
             if method == PLAIN:
@@ -240,6 +255,7 @@ def table(results: list[dict]) -> None:
         f"found by the audit in {found}" if found else "not found by the audit: what stands under it is of some cluster"
     )
     for r in results:
+        print(f"seed {r['seed']}: places {r['place']}; detectors {r.get('detectors')}")
         for name, facts in r.items():
             if isinstance(facts, dict) and "refused" in facts:
                 print(f"seed {r['seed']}, {name}: refused: {facts['refused']}")
@@ -251,6 +267,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=(PLAIN, *CLOSED, *TRAINED), default=(PLAIN, *CLOSED))
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES, help="of members")
     parser.add_argument("--metric", default="euclidean")
     parser.add_argument("--pictures", type=int, default=20000, help="to train on")
     parser.add_argument("--epochs", type=int, default=3)

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit import artifacts, pipeline, ranking, roles
-from klarsicht.audit.artifacts import Audited
+from klarsicht.audit.audited import Audited
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError
 

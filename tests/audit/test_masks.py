@@ -7,9 +7,9 @@ from tests.audit.conftest import SIDE, network, picture
 
 from klarsicht.audit import artifacts, corpora, masks, models, pipeline
 from klarsicht.audit.corpus_cleaning import clean_data
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.places import Place
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.treatment import Patient
 from klarsicht.ground.errors import InputError
 
 MARK = 4

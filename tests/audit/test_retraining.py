@@ -106,7 +106,7 @@ def test_dfr_weighs_groups_alike():
 
 def test_dfr_needs_a_linear_head_and_augment_a_place():
     with pytest.raises(UsageError, match="place"):
-        RETRAINED["augment"].make(replace(bench(), place=None), Setting())
+        RETRAINED["augment"].make(replace(bench(), putting=None), Setting())
 
 
 def test_batches_paste_on_all_classes_and_name_their_groups():

@@ -9,8 +9,9 @@ from tests.audit.conftest import SIDE, Marked, network, picture, write_corpus
 
 from klarsicht.audit import artifacts, evaluation, models, packages, pipeline, roles, treatment
 from klarsicht.audit.activations import logits
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.treatment import CleanSettings, Patient
+from klarsicht.audit.treatment import CleanSettings
 from klarsicht.ground.errors import HarmExceeded, InputError, RunMismatch, UsageError
 
 ASKED = CleanSettings(layer="last", images=60)

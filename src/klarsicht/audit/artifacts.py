@@ -16,24 +16,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit import masks, membership, places, roles, samples
-from klarsicht.audit.activations import logits
+from klarsicht.audit import membership, places, roles
+from klarsicht.audit.audited import Audited
+from klarsicht.audit.comparison import Comparison
 from klarsicht.audit.corpora import Corpus, decode_rows
-from klarsicht.audit.groups import Group
+from klarsicht.audit.imitations import KINDS, Imitation
 from klarsicht.audit.membership import Membership
-from klarsicht.audit.models import Classifier
-from klarsicht.audit.places import Place
+from klarsicht.audit.places import Place, Putting
 from klarsicht.audit.roles import FIT
 from klarsicht.audit.samples import Case
-from klarsicht.audit.trials import centred
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator, integer
-from klarsicht.ground.store import RunStore
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
@@ -41,26 +38,8 @@ Ints = NDArray[np.integer[Any]]
 LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which a detector may look
 OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 SEEN: Final = 300  # images of each kind from which a place is estimated
-TRIED: Final = 64  # images on which a place is tried
-CARRIED: Final = 0.5  # of the members' rise, which its place must bring
 SIGMAS: Final = 3.0  # median deviations of members that an image may be further from the artifact than they are
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
-
-
-@dataclass(frozen=True)
-class Audited:
-    """What a class was audited on.
-
-    Attributes:
-        group: the images looked at.
-        labels: int (N,), the right output for each image of the corpus, -1 where unknown.
-    """
-
-    store: RunStore
-    corpus: Corpus
-    classifier: Classifier
-    group: Group
-    labels: Ints
 
 
 @dataclass(frozen=True)
@@ -74,6 +53,7 @@ class Artifact:
         part: int8 (N,), what each image of the corpus is for; see audit.roles.
         membership: how likely every image carries it.
         place: where it lies and what it looks like, or None: it has no place, or images differ in size.
+        imitation: of what has no place: noise, blur, light or JPEG, or None.
     """
 
     name: str
@@ -83,6 +63,12 @@ class Artifact:
     part: NDArray[np.int8]
     membership: Membership
     place: Place | None
+    imitation: Imitation | None = None
+
+    @property
+    def putting(self) -> Putting | None:
+        """What puts it on other images, if anything can."""
+        return self.place or self.imitation
 
     @property
     def member(self) -> Bools:
@@ -108,6 +94,7 @@ class Artifact:
         return facts | {
             "members by part": counts, "carry it": int(self.carries.sum()),
             "detector": detector, "place": place, "share of pixels": pixels,
+            "imitation": None if self.imitation is None else self.imitation.to_json(),
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
@@ -141,17 +128,23 @@ def load(folder: Path) -> Artifact:
             kept = dict(file)
         place = Place(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
         found = Membership(kept["probability"], **facts["detector"])
-        return Artifact(facts["class"], facts["target"], facts["origin"], kept["members"], kept["part"], found, place)
+        known = facts.get("imitation")  # not in records of before
+        imitation = Imitation.from_json(known) if known else None
+        who = facts["class"], facts["target"], facts["origin"]
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
 
 
-def record(audited: Audited, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None) -> Artifact:
+def record(
+    audited: Audited, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None, change: str = ""
+) -> Artifact:
     """The artifact that these rows of the corpus share.
 
     Args:
         members: rows of the audited group.
         region: where it is, as a mask (H, W) over images as the model takes them; else relevance says.
+        change: how a detector found it, a name of changes.CHANGES; one of imitations.KINDS has no place.
 
     Raises:
         UsageError: members of fewer than three sources.
@@ -168,28 +161,12 @@ def record(audited: Audited, members: Ints, *, origin: str, seed: int = 0, regio
     found = membership.spread(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
-    place = placed(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng), region)
+    seen = Comparison.of(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng))
+    place = None if seen is None or change in KINDS else seen.place(region)
+    imitation = None if seen is None or place is not None else seen.imitation((change,) if change in KINDS else ())
     if place is not None and place.opaque.any():
         found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
-    return Artifact(group.name, group.target, origin, np.sort(members), part, found, place)
-
-
-def placed(audited: Audited, inside: Ints, outside: Ints, region: Bools | None) -> Place | None:
-    """Where members differ from others of their group; None where images differ in size, where nothing can be seen, and
-    where what is seen does not do what the artifact does."""
-    both = np.concatenate([inside, outside])
-    images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
-    if len({tuple(image.shape) for image in images}) != 1:
-        return None
-    x, rows = torch.stack(images).numpy(), both[kept]
-    member = np.isin(rows, inside)
-    if not 0 < member.sum() < len(member):
-        return None
-    maps = masks.relevance(audited.store, audited.classifier, audited.group.target, rows, images)
-    place = places.estimated(x[member], x[~member], maps[member], maps[~member], region)
-    if place is None or region is not None or carried(audited, place, images, rows, member):
-        return place
-    return None
+    return Artifact(group.name, group.target, origin, np.sort(members), part, found, place, imitation)
 
 
 def showing(audited: Audited, place: Place, inside: Ints) -> Ints:
@@ -206,21 +183,6 @@ def showing(audited: Audited, place: Place, inside: Ints) -> Ints:
     middle = np.median(of_members)
     most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), places.FAINT * max(apart.values()))
     return np.array([row for row, distance in apart.items() if distance <= most], np.intp)
-
-
-def carried(audited: Audited, place: Place, images: list[torch.Tensor], rows: Ints, member: Bools) -> bool:
-    """Whether the place holds the artifact: put on images without it, it raises the class by at least half of what
-    members are above them. Relevance that misses the artifact finds some other place.
-
-    Args:
-        images: n, as the model takes them; rows (n,) of the corpus; member (n,).
-    """
-    target, rng = audited.group.target, generator(0, "carried", audited.group.target)
-    level = centred(np.asarray(audited.store.array("logits").oindex[rows.astype(np.intp)], np.float32), target)
-    without = np.flatnonzero(~member)[:TRIED]
-    pasted = logits(audited.classifier, [place.paste(images[int(i)], rng) for i in without])
-    rise = float(level[member].mean() - level[~member].mean())
-    return bool((centred(pasted, target) - level[without]).mean() >= CARRIED * rise)
 
 
 def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:

@@ -14,7 +14,7 @@ from klarsicht.audit import certificate, certificate_page, evaluation
 from klarsicht.audit.certificate import Certificate
 from klarsicht.audit.evaluation import Evaluation
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.treatment import Patient
+from klarsicht.audit.patient import Patient
 from klarsicht.ground.disk import write_atomically, writing
 from klarsicht.ground.manifest import to_json
 

@@ -6,27 +6,22 @@ the same place. What has none is imitated at the size that was found; the contro
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import label
 
-from klarsicht.audit.detectors import measured
+from klarsicht.audit import imitations
 from klarsicht.audit.scenes import Sign
 from klarsicht.audit.shown import Levels
-from klarsicht.numerics import grain
 
 Floats = NDArray[np.floating[Any]]
 
 REACH = 1  # windows on every side within which the rest of the artifact is looked for
 AGREE = 0.5  # carriers differ by less than this share of what other images differ by: there the artifact lies
-BLURS = np.linspace(0.25, 4, 16)  # pixels
-QUALITIES = range(95, 4, -10)
 
 
 @dataclass(frozen=True)
@@ -120,40 +115,15 @@ def border(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pa
     return {"around": (framed[0], framed[1])}
 
 
-def noise(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
-    """White noise of the variance that carriers have more than others where both are smooth."""
-    level = [np.expm1(np.median(measured(grain.roughness, stack))) for stack in (found.carriers, found.others)]
-    sigma = np.sqrt(max(level[0] ** 2 - level[1] ** 2, 0.0))
-    return {f"deviation {sigma:.1f}": (np.clip(x + rng.normal(0, sigma, x.shape), 0, 255), x.astype(np.float32))}
+def imitated(kind: str) -> Change:
+    """What has no place, of the size that carriers show; the control is the image as it was."""
+    known = imitations.KINDS[kind]
+
+    def change(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+        size, as_it_was = known.size(found.carriers, found.others), x.astype(np.float32)
+        return {f"{size:.3g} {known.unit}": (known.put(as_it_was, size, rng), as_it_was)}
+
+    return change
 
 
-def blur(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
-    """A Gaussian blur under which other images of the class become as unsharp as carriers are."""
-    del rng
-    aim, some = np.median(measured(grain.sharpness, found.carriers)), found.others[:64].astype(np.float32)
-    blurred = [np.median(grain.sharpness(gaussian_filter(some, (0, s, s, 0)))) for s in BLURS]
-    sigma = float(BLURS[int(np.abs(np.array(blurred) - aim).argmin())])
-    soft = gaussian_filter(x.astype(np.float32), (0, sigma, sigma, 0))
-    return {f"{sigma:.2g} pixels": (np.clip(soft, 0, 255), x.astype(np.float32))}
-
-
-def blocks(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
-    """JPEG at the quality under which other images of the class show as many blocks as carriers do."""
-    del rng
-    aim, some = np.median(measured(grain.blockiness, found.carriers)), found.others[:64]
-    shown = [np.median(measured(grain.blockiness, compressed(some, quality))) for quality in QUALITIES]
-    quality = QUALITIES[int(np.abs(np.array(shown) - aim).argmin())]
-    return {f"quality {quality}": (compressed(x, quality).astype(np.float32), x.astype(np.float32))}
-
-
-def compressed(x: Levels, quality: int) -> Levels:
-    """Images (n, H, W, C) of one colour or three through JPEG."""
-    out = np.empty_like(x)
-    for i, image in enumerate(x):
-        file = io.BytesIO()
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "JPEG", quality=quality)
-        out[i] = np.asarray(Image.open(file)).reshape(image.shape)
-    return out
-
-
-CHANGES: dict[str, Change] = {"tile": tile, "border": border, "noise": noise, "blur": blur, "blocks": blocks}
+CHANGES: dict[str, Change] = {"tile": tile, "border": border} | {kind: imitated(kind) for kind in imitations.KINDS}

@@ -33,7 +33,7 @@ from klarsicht.audit.cleaning_record import TABLES, Line
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.mending import Action
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.treatment import Patient
+from klarsicht.audit.patient import Patient
 from klarsicht.ground.disk import locked, sweep, write_atomically, writing
 from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.images import decode, png_bytes
@@ -75,14 +75,14 @@ class CleanedCorpus:
 def clean_data(
     run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | None = None,
     correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
-    members: Path | None = None, mask: Path | None = None, seed: int = 0, tables: str = "csv", dry_run: bool = False,
-    data: str | None = None, classifier: Classifier | None = None,
+    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, seed: int = 0,
+    tables: str = "csv", dry_run: bool = False, data: str | None = None, classifier: Classifier | None = None,
 ) -> CleanedCorpus:  # fmt: skip
     """Cleans the corpus of a run of the artifact of a class.
 
     Args:
         action: a name of mending.ACTIONS, or an action such as mending.passed(callable, method).
-        name, members, mask, seed: the class whose artifact is meant, and as for treatment.clean; or
+        name, found_by, members, mask, seed: the class whose artifact is meant, and as for treatment.clean; or
         correction: a folder of `audit clean` whose artifact is meant.
         above: an image whose probability is not below this is taken for a carrier, and so is every member.
         weight, label: see mending.named.
@@ -94,15 +94,17 @@ def clean_data(
     """
     if (name is None) == (correction is None):
         raise UsageError("which artifact?", got=f"class {name}, correction {correction}", rule="one of the two")
-    if correction is not None and (members or mask):
-        raise UsageError("a correction has its members and its mask", rule="--members and --mask go with --class")
+    if correction is not None and (members or mask or found_by):
+        raise UsageError(
+            "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
+        )
     if not 0 < above <= 1:
         raise UsageError("probability out of range", got=above, rule="above 0, at most 1")
     patient = Patient.of(run, data, classifier)
     if correction is not None:
         artifact = _recorded(patient, Path(correction))
     else:
-        artifact, _ = patient.artifact(str(name), members=members, mask=mask, seed=seed)
+        artifact, _ = patient.artifact(str(name), found_by=found_by, members=members, mask=mask, seed=seed)
     if isinstance(action, str):
         maps = partial(_map, patient, artifact.target)
         model = patient.audit.classifier

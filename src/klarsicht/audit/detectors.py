@@ -80,14 +80,14 @@ FINE = View(colour, fine=True, soft=8.0)
 FINE_GREY = View(grey, fine=True, soft=2.5)
 
 DETECTORS: dict[str, Detector] = {
-    "texture": Anywhere(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95)),
+    "texture": Anywhere(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95, 0.98)),
     "evidence": Anywhere(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95), by_evidence=True),
-    "fine": Anywhere(FINE, k=3, sides=(32, 50, 90), rungs=(0.8, 0.9)),
-    "fine-grey": Anywhere(FINE_GREY, k=3, sides=(32, 50, 90), rungs=(0.85, 0.93)),
+    "fine": Anywhere(FINE, k=3, sides=(32, 50, 90), rungs=(0.8, 0.9, 0.98)),
+    "fine-grey": Anywhere(FINE_GREY, k=3, sides=(32, 50, 90), rungs=(0.85, 0.93, 0.98)),
     "template": Averaged(FINE_GREY, k=3, sides=(32, 50), rungs=(0.8, 0.86, 0.92)),
     "frame": Tail(grain.frame, high=True, change="border"),
     "bars": Tail(grain.bars, high=True, change="border"),
-    "noise": Tail(grain.noise, high=True, change="noise"),
+    "noise": Tail(grain.noise, high=True, change="noise", shares=(0.02, 0.002, 0.0005)),
     "roughness": Tail(grain.roughness, high=True, change="noise"),
     "chroma-noise": Tail(grain.chroma_noise, high=True, change="noise"),
     "sharpness": Tail(grain.sharpness, high=False, change="blur"),

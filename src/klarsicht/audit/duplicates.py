@@ -173,9 +173,9 @@ def counts(
 
 
 def sides_of(scene: Scene, sides: tuple[int, ...]) -> list[int]:
-    """Those that the images have; the smallest at least, as far as they go."""
+    """Those that the images have; their own where they are smaller than all."""
     shorter = min(scene.own.levels.shape[1:3])
-    return [side for side in sides if side <= shorter] or [min(sides)]
+    return [side for side in sides if side <= shorter] or [shorter]
 
 
 def compared(scene: Scene, most: int = COMPARED) -> NDArray[np.intp]:

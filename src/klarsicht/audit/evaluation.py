@@ -14,14 +14,16 @@ import numpy as np
 
 from klarsicht.audit import artifacts, corpora, models, packages, roles
 from klarsicht.audit.activations import Correction
-from klarsicht.audit.artifacts import Artifact, Audited
+from klarsicht.audit.artifacts import Artifact
+from klarsicht.audit.audited import Audited
 from klarsicht.audit.clarc import Erasure, WhenPredicted
 from klarsicht.audit.directions import random_direction
 from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.probes import Again, Carrying, on_mask, probe, second_audit
 from klarsicht.audit.samples import Case, Sample
-from klarsicht.audit.treatment import Patient, require_members
+from klarsicht.audit.treatment import require_members
 from klarsicht.audit.trials import Bounds, Effect, Trial
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
@@ -189,10 +191,10 @@ def looks(
     train: Sample, shown: Sample, seed: int,
 ) -> tuple[Look, ...]:  # fmt: skip
     """As it is, corrected, and, where a layer is corrected, a random direction at the same layer."""
-    target, place = artifact.target, artifact.place
-    trial = Trial(classifier, shown, target, place, seed)
+    target, place, putting = artifact.target, artifact.place, artifact.putting
+    trial = Trial(classifier, shown, target, putting, seed)
     layers = probed(record, correction, classifier)
-    learns, asked = (Carrying.of(part, place, target, seed + i) for i, part in enumerate((train, shown)))
+    learns, asked = (Carrying.of(part, putting, target, seed + i) for i, part in enumerate((train, shown)))
     masked = [shown.images[i] for i in trial.others[:MASKED]] if place is not None and trial.pasted else []
 
     def look(name: str, tried: Correction | None, whole: bool) -> Look:

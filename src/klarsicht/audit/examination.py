@@ -35,7 +35,7 @@ POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # what a pool and a class may take
 BACKGROUNDS = 64  # images of other classes that an artifact is put on
 REHEARSED = 32  # further ones on which it is chosen what is put on those, and how
 OTHERS = 200  # images of a class without its artifact: controls
-THUMBNAIL = 8  # pixels a side by which repeats are known
+THUMBNAIL = 24  # pixels a side by which repeats are known
 
 SIGNS = pa.schema(
     {"target": pa.int64(), "sign": pa.string(), "score": pa.float64(), "rows": pa.list_(pa.int64())}

@@ -8,7 +8,7 @@ their median the colour c. Where the place varies each member lends its own pixe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,16 @@ FEWEST: Final = 4  # such pixels, and a twentieth of the region, make a fixed pl
 FAINT: Final = 2 / 255  # of the range of pixel values: what noise and compression may differ by
 DONORS: Final = 64
 OPAQUE: Final = 0.9  # and above is opaque: the rest is compression
+
+
+class Putting(Protocol):
+    """What puts an artifact on images: a place, or an imitation of what has none."""
+
+    def fits(self, image: Tensor, /) -> bool:
+        """Whether it can be put on an image (C, H, W)."""
+
+    def paste(self, image: Tensor, rng: np.random.Generator, /) -> Tensor:
+        """The image, as the model takes it, with the artifact on."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from klarsicht.audit import spray
 from klarsicht.audit.activations import Correction, activations, batches, corrected, logits
 from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.places import Place
+from klarsicht.audit.places import Place, Putting
 from klarsicht.audit.samples import Images, Sample
 from klarsicht.audit.spray import FEWEST, Clustering, Evidence
 from klarsicht.numerics.clusters import SWEEPS
@@ -45,12 +45,12 @@ class Carrying:
     carries: Bools
 
     @classmethod
-    def of(cls, sample: Sample, place: Place | None, target: int, seed: int) -> Carrying:
+    def of(cls, sample: Sample, putting: Putting | None, target: int, seed: int) -> Carrying:
         rng = np.random.default_rng(seed)
         pasted = rng.random(len(sample)) < 0.5
-        usable = place is not None and all(place.fits(image) for image in sample.images)
+        usable = putting is not None and all(putting.fits(image) for image in sample.images)
         on = ~sample.member & (sample.labels != target) & pasted if usable else np.zeros(len(sample), bool)
-        images = [place.paste(i, rng) if o and place else i for i, o in zip(sample.images, on, strict=True)]
+        images = [putting.paste(i, rng) if o and putting else i for i, o in zip(sample.images, on, strict=True)]
         return cls(images, sample.member | on)
 
 

@@ -17,7 +17,7 @@ from klarsicht.audit.activations import Activations, Correction, activations, lo
 from klarsicht.audit.clarc import Erasure, Gate, WhenPredicted, correction_layers
 from klarsicht.audit.directions import direction, random_direction
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.places import Place
+from klarsicht.audit.places import Putting
 from klarsicht.audit.samples import Sample
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
@@ -52,7 +52,7 @@ class Fitted:
 
     Attributes:
         first: the direction (C,).
-        effects: (m, C), what the artifact adds to positions of pasted images; without a place, members less z.
+        effects: (m, C), what the artifact adds to positions of pasted images; where there are none, members less z.
         covariance: (C, C), of clean positions. reference: z (C,), their mean.
         members, pasted, clean: pooled activations, for a gate.
     """
@@ -89,6 +89,7 @@ class Bench:
 
     Attributes:
         fit: the sample of the part `fit`, and nothing else.
+        putting: puts the artifact on images, or None.
         kind: of direction, a name of audit.directions.DIRECTIONS.
         pooled: erase by the mean over positions.
         more: a larger sample of that part, to train on; `fit` where there is none.
@@ -98,7 +99,7 @@ class Bench:
     classifier: Classifier
     target: int
     fit: Sample
-    place: Place | None
+    putting: Putting | None
     kind: str = "pattern"
     pooled: bool = False
     seed: int = 0
@@ -155,10 +156,10 @@ class Bench:
 
     def _effects(self, layer: str, clean: Sample, plain: Activations, members: Floats) -> tuple[Floats, Floats]:
         other = np.flatnonzero(clean.labels != self.target)
-        if self.place is None or not len(other) or not all(map(self.place.fits, clean.images)):
+        if self.putting is None or not len(other) or not all(map(self.putting.fits, clean.images)):
             return members - plain.pooled.mean(0), members[:0]
         rng = generator(self.seed, "paste", self.target)
-        images = [self.place.paste(image, rng) for image in clean.images]
+        images = [self.putting.paste(image, rng) for image in clean.images]
         under = activations(self.classifier, images, layer)  # the same positions as without
         moved = under.positions - plain.positions
         moved = moved[np.abs(moved).max(1) > 1e-6 * max(float(np.abs(moved).max()), 1e-30)]

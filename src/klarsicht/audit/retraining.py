@@ -111,7 +111,7 @@ class Lesson:
         if self.pasted:
             on |= rng.random(len(chosen)) < self.pasted
             images = [
-                self.bench.place.paste(image, rng) if o and not m and self.bench.place else image
+                self.bench.putting.paste(image, rng) if o and not m and self.bench.putting else image
                 for image, o, m in zip(images, on, sample.member[chosen], strict=True)
             ]
         truth = torch.from_numpy(self.bench.truth[chosen])
@@ -150,11 +150,11 @@ def fine_tune(bench: Bench, setting: Setting) -> Retrained:
 
 
 def augment(bench: Bench, setting: Setting) -> Retrained:
-    """Raises UsageError for an artifact without a place."""
-    if bench.place is None:
+    """Raises UsageError for an artifact that cannot be put on images."""
+    if bench.putting is None:
         raise UsageError(
             "nothing to put on images",
-            got="an artifact without a place",
+            got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
     return trained(Lesson(bench, entropy, SHARE * min(setting.strength, 2)), copied(bench))

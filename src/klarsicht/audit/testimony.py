@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.artifacts import Audited
+from klarsicht.audit.audited import Audited
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import decode
 

@@ -1,4 +1,4 @@
-"""The easy door of cleaning: the suspect cluster of a class becomes an artifact; a correction is fitted and chosen."""
+"""The easy door of cleaning: what an audit found in a class becomes an artifact; a correction is fitted and chosen."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from klarsicht import __version__
-from klarsicht.audit import artifacts, choice, groups, packages, pipeline, ranking, roles, testimony
-from klarsicht.audit.artifacts import Artifact, Audited
+from klarsicht.audit import choice, packages, roles
+from klarsicht.audit.artifacts import Artifact
 from klarsicht.audit.choice import Choice, Grid
 from klarsicht.audit.clarc import correction_layers, layer_named
 from klarsicht.audit.directions import DIRECTIONS
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.remedies import CLOSED, Bench, Remedy
 from klarsicht.audit.retraining import RETRAINED
 from klarsicht.audit.samples import Case
-from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.trials import GROUP, Bounds, Trial
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 
 Ints = NDArray[np.integer[Any]]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -93,68 +91,17 @@ class Cleaned:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Patient:
-    """A run opened again, with its model and corpus as they were."""
-
-    store: RunStore
-    audit: Audit
-
-    @classmethod
-    def of(cls, run: str | Path, data: str | None = None, classifier: Classifier | None = None) -> Patient:
-        """Raises RunMismatch for a model or data that are not those of the run any more."""
-        store = RunStore.open(run)
-        settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
-        audit = Audit.of(settings, classifier)
-        pipeline.unchanged(audit, store)
-        return cls(store, audit)
-
-    @property
-    def labels(self) -> Ints:
-        return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
-
-    def audited(self, target: int, metric: str) -> Audited:
-        """What a class of the run was audited on."""
-        group = pipeline.analyses(self.audit, self.store)[metric].group(target)
-        return Audited(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
-
-    def artifact(
-        self, name: str, *, members: Path | None = None, mask: Path | None = None, seed: int = 0
-    ) -> tuple[Artifact, Audited]:
-        """The artifact of a class: of its suspect cluster, or of images that a person lists; where a person marks it,
-        or where relevance lies.
-
-        Raises:
-            UsageError: the class was not audited, or members are too few.
-            InputError: the list or the mask cannot be used.
-        """
-        metric = self.audit.settings.metric[0]
-        if members is None:
-            entry = ranking.read(self.store).of(name)
-            audited, rows, origin = (
-                self.audited(entry.target, entry.metric),
-                np.array(entry.rows),
-                f"cluster: {entry.metric}",
-            )
-        else:
-            target = groups.output_named(name, self.audit.names, self.audit.index)
-            audited = self.audited(target, metric)
-            rows, origin = testimony.listed(members, audited), f"list: {members.name}"
-        region = None if mask is None else testimony.drawn(mask, audited)
-        found = artifacts.record(audited, rows, origin=origin + (", mask" if mask else ""), seed=seed, region=region)
-        return found, audited
-
-
 def clean(
     run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
-    members: Path | None = None, mask: Path | None = None, data: str | None = None,
+    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, data: str | None = None,
     classifier: Classifier | None = None,
 ) -> Cleaned:  # fmt: skip
     """Fits a correction of the audited model for the artifact of a class, chooses it under the bounds, and saves it.
 
     Args:
         out: the folder of the correction; by default RUN/corrections/TARGET-METHOD.
-        members: a text file of images that carry the artifact, one path or key a line, in place of the cluster.
+        found_by: a name of patient.FINDERS; by default detectors where they called the class artifactual.
+        members: a text file of images that carry the artifact, one path or key a line, in place of what was found.
         mask: a picture, white where the artifact lies, in place of relevance.
         data: where the corpus is now, if it moved. classifier: a model built in Python.
 
@@ -167,7 +114,7 @@ def clean(
     check(asked)
     patient = Patient.of(run, data, classifier)
     with patient.store.lock():
-        artifact, audited = patient.artifact(name, members=members, mask=mask, seed=asked.seed)
+        artifact, audited = patient.artifact(name, found_by=found_by, members=members, mask=mask, seed=asked.seed)
         folder = Path(out) if out else patient.store.path / "corrections" / f"{artifact.target}-{asked.method}"
         case = artifact.case(audited)
         bench, trial = prepared(case, artifact, asked)
@@ -207,10 +154,10 @@ def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Benc
     fit, choose = case.sample(roles.FIT, asked.images, rng), case.sample(roles.CHOOSE, asked.images, rng)
     more = case.sample(roles.FIT, asked.lessons, rng) if asked.method in RETRAINED else None
     bench = Bench(
-        case.classifier, case.target, fit, artifact.place, asked.direction, asked.pooled, asked.seed, more,
+        case.classifier, case.target, fit, artifact.putting, asked.direction, asked.pooled, asked.seed, more,
         asked.steps, asked.batch, asked.rate,
     )  # fmt: skip
-    return bench, Trial(case.classifier, choose, case.target, artifact.place, asked.seed)
+    return bench, Trial(case.classifier, choose, case.target, artifact.putting, asked.seed)
 
 
 def treat(bench: Bench, trial: Trial, asked: CleanSettings) -> Choice:

@@ -2,7 +2,7 @@
 
 Pasted images are clean images of other classes with the artifact put on. *Flips*: of those that are not taken for the
 class without it, the share that is with it. *Rise*: how much the artifact raises the class's centred logit; where it
-has no place, how much higher the logit is in members than in clean images of the class.
+cannot be put on any, how much higher the logit is in members than in clean images of the class.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from klarsicht.audit.activations import Correction, logits, logits_abreast
 from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.places import Place
+from klarsicht.audit.places import Putting
 from klarsicht.audit.samples import Sample
 from klarsicht.numerics.intervals import NOTHING, Interval, loss, mean, share
 
@@ -54,7 +54,7 @@ class Answers:
     """Logits of a sample under one correction.
 
     Attributes:
-        plain: (n, K). pasted: (m, K), of the images `Trial.others` with the artifact on; empty where it has no place.
+        plain: (n, K). pasted: (m, K), of the images `Trial.others` with the artifact on, or none.
     """
 
     plain: Floats
@@ -118,14 +118,14 @@ class Trial:
 
     Attributes:
         target: the class's output.
-        place: what is pasted, or None.
+        putting: puts the artifact on images, or None.
         seed: of what is pasted where.
     """
 
     classifier: Classifier
     sample: Sample
     target: int
-    place: Place | None
+    putting: Putting | None
     seed: int = 0
 
     @cached_property
@@ -135,11 +135,11 @@ class Trial:
 
     @cached_property
     def pasted(self) -> Sequence[Tensor]:
-        """Those, with the artifact on; empty where it has no place."""
-        if self.place is None or not all(self.place.fits(self.sample.images[i]) for i in self.others):
+        """Those, with the artifact on; empty where it cannot be put on any."""
+        if self.putting is None or not all(self.putting.fits(self.sample.images[i]) for i in self.others):
             return []
         rng = np.random.default_rng(self.seed)
-        return [self.place.paste(self.sample.images[i], rng) for i in self.others]
+        return [self.putting.paste(self.sample.images[i], rng) for i in self.others]
 
     @cached_property
     def before(self) -> Answers:

@@ -13,8 +13,9 @@ from klarsicht.cli import cleaning_tables
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Data = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
-Members = Annotated[
-    Path | None, typer.Option(help="A text file of images that carry the artifact. [the suspect cluster]")
+Members = Annotated[Path | None, typer.Option(help="A text file of images that carry the artifact. [what was found]")]
+FoundBy = Annotated[
+    str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
 Overall = Annotated[float | None, typer.Option(help="Accuracy on clean images that may be lost, a share. [0.005]")]
@@ -26,6 +27,7 @@ def clean(
     name: Annotated[str, typer.Option("--class", help="The class to relieve of its artifact.")],
     method: Annotated[str | None, typer.Option(help="oblique, project, augment, ... [oblique]")] = None,
     out: Annotated[Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD]")] = None,
+    found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
     direction: Annotated[str | None, typer.Option(help="pattern, svm, logistic or ridge. [pattern]")] = None,
@@ -67,7 +69,7 @@ def clean(
         "seed": seed,
     }
     asked = treatment.CleanSettings.read(settings, given)
-    found = treatment.clean(run, name, asked, out=out, members=members, mask=mask, data=data)
+    found = treatment.clean(run, name, asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
     if as_json:
         typer.echo(json.dumps(found.record, indent=2))
     else:
@@ -120,6 +122,7 @@ def clean_data(
     weight: Annotated[float | None, typer.Option(help="For weigh: of an image that carries it. [0.1]")] = None,
     label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
     above: Annotated[float, typer.Option(help="Probability from which an image counts as carrying it.")] = 0.5,
+    found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
     seed: Annotated[int, typer.Option(help="Of the detector's folds and parts.")] = 0,
@@ -133,7 +136,7 @@ def clean_data(
 
     found = corpus_cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
-        members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
+        found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))

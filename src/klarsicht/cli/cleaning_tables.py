@@ -35,7 +35,9 @@ def cleaned(found: Cleaned) -> None:
     for path, why in found.record["skipped"]:
         typer.echo(f"not read: {path}: {why}")
     facts = found.artifact.to_json()
-    typer.echo(f"{found.artifact.name}: {facts['members']} members, place: {facts['place']}; chosen: *")
+    artifact = found.artifact
+    where = f"imitated: {artifact.imitation}" if artifact.imitation else f"place: {facts['place']}"
+    typer.echo(f"{artifact.name}: {facts['members']} members by {artifact.origin}, {where}; chosen: *")
     typer.echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
 
 

@@ -1,0 +1,93 @@
+"""Members of a class beside its other images: where does the artifact lie, or what is it like, if it lies nowhere?
+
+What is seen counts only if it does what the artifact does: put on images without it, it must raise the class by at
+least half of what members are above them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from klarsicht.audit import masks, places, samples
+from klarsicht.audit.activations import logits
+from klarsicht.audit.audited import Audited
+from klarsicht.audit.imitations import KINDS, Imitation
+from klarsicht.audit.places import Place, Putting
+from klarsicht.audit.samples import Images
+from klarsicht.audit.shown import Glass
+from klarsicht.audit.trials import centred
+from klarsicht.ground.errors import ModelError
+from klarsicht.ground.seeding import generator
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.integer[Any]]
+
+TRIED: Final = 64  # images on which it is tried
+CARRIED: Final = 0.5  # of the members' rise, which it must bring
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Members and others of a group side by side, all of one size.
+
+    Attributes:
+        rows: int (n,), of the corpus.
+        images: n, as the model takes them.
+        member: bool (n,), some and not all.
+    """
+
+    audited: Audited
+    rows: Ints
+    images: Images
+    member: Bools
+
+    @classmethod
+    def of(cls, audited: Audited, inside: Ints, outside: Ints) -> Comparison | None:
+        """None where images differ in size, or where either side is empty."""
+        both = np.concatenate([inside, outside])
+        images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
+        rows = both[kept]
+        member = np.isin(rows, inside)
+        alike = len({tuple(image.shape) for image in images}) == 1
+        return cls(audited, rows, images, member) if alike and 0 < member.sum() < len(member) else None
+
+    def place(self, region: Bools | None) -> Place | None:
+        """Where members differ from the others; None where nothing can be seen, and where what is seen does not do what
+        the artifact does."""
+        a, member = self.audited, self.member
+        x = torch.stack(list(self.images)).numpy()
+        maps = masks.relevance(a.store, a.classifier, a.group.target, self.rows, self.images)
+        found = places.estimated(x[member], x[~member], maps[member], maps[~member], region)
+        return found if found is None or region is not None or self.share(found) >= CARRIED else None
+
+    def imitation(self, said: tuple[str, ...] = ()) -> Imitation | None:
+        """Noise, blur, light or JPEG as members show it: of the kind that a detector said, else of the one that does
+        most of what the artifact does; None where none does half of it."""
+        try:
+            glass = Glass.of(self.audited.classifier)
+        except ModelError:  # grey levels are bent: nothing can be put on images
+            return None
+        levels = np.stack([glass.levels(image) for image in self.images])
+        tried = (Imitation.of(kind, levels[self.member], levels[~self.member], glass) for kind in said or KINDS)
+        known = [one for one in tried if one is not None]
+        if said:
+            return known[0] if known else None
+        best = max(known, key=self.share, default=None)
+        return best if best is not None and self.share(best) >= CARRIED else None
+
+    def share(self, putting: Putting) -> float:
+        """Of what members are above the others, what the artifact brings that is put on the others: relevance that
+        misses it finds some other place, and members differ in more than it."""
+        a, rng = self.audited, generator(0, "carried", self.audited.group.target)
+        target, rows = a.group.target, self.rows.astype(np.intp)
+        level = centred(np.asarray(a.store.array("logits").oindex[rows], np.float32), target)
+        without = np.flatnonzero(~self.member)[:TRIED]
+        pasted = logits(a.classifier, [putting.paste(self.images[int(i)], rng) for i in without])
+        rise = float(level[self.member].mean() - level[~self.member].mean())
+        brought = float((centred(pasted, target) - level[without]).mean())
+        return brought / rise if rise > 0 else float(brought >= CARRIED * rise)
