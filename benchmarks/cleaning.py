@@ -7,7 +7,8 @@
 For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
 pictures without. The audit names a cluster; every method is fitted and chosen by `audit.treatment.treat` on training
 pictures: from the audit's cluster; from the images that its detectors name, where they call the class artifactual; and
-from the true members (and, of a tag, its true place). All figures are of the 10,000 test pictures, which nothing was fitted or chosen on:
+from the true members (and, of a tag, its true place). All figures are of the 10,000 test pictures, which nothing was
+fitted or chosen on:
 
     accuracy   on clean pictures; class: on clean T-shirts
     flips      of other classes' pictures not taken for T-shirts, the share that is with the artifact on
