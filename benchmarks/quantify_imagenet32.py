@@ -31,6 +31,7 @@ from scipy.stats import binomtest, kstest
 
 from klarsicht.audit import models, pipeline, quantification, verdicts
 from klarsicht.audit.detectors import examined
+from klarsicht.audit.duplicates import grey
 from klarsicht.audit.examination import POOL, THUMBNAIL, Examination, change_of
 from klarsicht.audit.scenes import Photographs, Scene
 from klarsicht.audit.settings import AuditSettings
@@ -76,7 +77,7 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
     pool, owner = Photographs(images[some[:, 0], some[:, 1]]), some[:, 0]
     signs = []
     for k, stack in enumerate(images):
-        rows = np.unique(originals(Photographs(stack).at(THUMBNAIL)))
+        rows = np.unique(originals(grey(Photographs(stack).at(THUMBNAIL))))
         half = halves(len(rows), generator(seed, "halves", k))
         scene = Scene(Photographs(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])

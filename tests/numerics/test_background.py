@@ -46,3 +46,20 @@ def test_a_few_far_out_do_not_move_the_background():
 
 def test_a_constant_pool_is_moved_and_not_widened():
     np.testing.assert_array_equal(background.moved(np.array([[1.0, 2, 3]]), np.zeros((1, 3))), np.full((1, 3), 2.0))
+
+
+def test_what_only_thins_out_towards_an_edge_is_natural():
+    """An exponential tail holds 1 / (e^(BELOW / scale) - 1) times as many beyond an edge as less than BELOW under it:
+    at a scale of BELOW / log(1.5) exactly DENSER times."""
+    own = np.random.default_rng(4).exponential(background.BELOW / np.log(1.5), (1, 200_000))
+    assert background.thinning(own, 1.2) == pytest.approx((own > 1.2).mean(), rel=0.03)
+
+
+def test_a_lump_apart_is_not_natural_and_a_crowd_is():
+    rng = np.random.default_rng(5)
+    pool = np.tanh(rng.uniform(0, 0.6, (1, 500)))
+    lump, crowd = (np.tanh(rng.uniform(0, 0.6, (1, 200))) for _ in range(2))
+    lump[0, :20], crowd[0, :20] = 0.97, np.tanh(np.linspace(0.7, 2.1, 20))
+    found = [background.natural_likeness(x, pool, np.tanh(1.4))[0] * 200 for x in (lump, crowd)]
+    assert found[0] < 1 and found[1] >= 2 * 4  # twenty evenly over 1.4 of z: four or five lie within .3 of it
+    assert background.thinning(np.full((1, 5), 1.0), 1.1) < 1  # all of a class below: still a rate

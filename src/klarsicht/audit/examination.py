@@ -18,6 +18,7 @@ from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.changes import Specimen
 from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.detectors import DETECTORS, examined
+from klarsicht.audit.duplicates import grey
 from klarsicht.audit.groups import Group
 from klarsicht.audit.intervention import Effect, Predict, effects
 from klarsicht.audit.models import Classifier
@@ -35,7 +36,7 @@ POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # what a pool and a class may take
 BACKGROUNDS = 64  # images of other classes that an artifact is put on
 REHEARSED = 32  # further ones on which it is chosen what is put on those, and how
 OTHERS = 200  # images of a class without its artifact: controls
-THUMBNAIL = 24  # pixels a side by which repeats are known
+THUMBNAIL = 24  # pixels a side by which repeats are known, in grey: re-encoding keeps that best
 
 SIGNS = pa.schema(
     {"target": pa.int64(), "sign": pa.string(), "score": pa.float64(), "rows": pa.list_(pa.int64())}
@@ -89,7 +90,7 @@ class Examination:
         most = CLASS_BYTES // self.bytes
         if len(rows) > most:
             rows = np.sort(generator(self.settings.seed, "class", int(rows[0])).choice(rows, most, replace=False))
-        first = originals(self.photographs(rows).at(THUMBNAIL)) == np.arange(len(rows))
+        first = originals(grey(self.photographs(rows).at(THUMBNAIL))) == np.arange(len(rows))
         return rows[first], rows[~first]
 
     def scene(self, number: int, rows: NDArray[np.intp]) -> Scene:

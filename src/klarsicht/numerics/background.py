@@ -3,6 +3,9 @@
 Classes of buildings match an edge better than classes of birds do, and a class of oranges matches a round rim better
 than either. All of such a class does, a little; an artifact is matched by a few of its images, and by far. So what a
 pool of other images matches is first brought to the middle and to the spread of the class itself.
+
+A part of a class, such as the long-sleeved of its dresses, matches by nature as well, and no pool knows how often. But
+it matches by degrees: where many match well, many match a little less well. An artifact is a lump apart.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from klarsicht.numerics.halves import rate
 Floats = NDArray[np.floating[Any]]
 
 CLOSEST = 0.999  # correlations beyond are as good as one: Fisher's z of one is endless
+BELOW = 0.3  # of Fisher's z: how far below a rung a natural group still reaches
+DENSER = 2.0  # times as many may lie beyond the rung as lie so little below it
 
 
 def fisher(r: Floats) -> Floats:
@@ -39,6 +44,13 @@ def natural_rate(own: Floats, pool: Floats, edge: Any) -> NDArray[np.float64]:
     return rate(hits, pool.shape[1])
 
 
+def thinning(own: Floats, edge: Any) -> NDArray[np.float64]:
+    """The rate (s,) at which a class lies beyond an edge if its own values only thin out towards it: DENSER times as
+    often as less than BELOW under it."""
+    return np.asarray(np.minimum(DENSER * ((own > edge - BELOW) & (own <= edge)).mean(1), 1 - 1e-9))
+
+
 def natural_likeness(own: Floats, pool: Floats, rung: float) -> NDArray[np.float64]:
-    """The same for correlations above a rung."""
-    return natural_rate(fisher(own), fisher(pool), fisher(np.array(rung)))
+    """The rate (s,) of correlations above a rung, whichever is the larger: the natural one, or that of thinning."""
+    z, edge = fisher(own), fisher(np.array(rung))
+    return np.maximum(natural_rate(z, fisher(pool), edge), thinning(z, edge))
