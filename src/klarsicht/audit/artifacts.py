@@ -23,7 +23,7 @@ from klarsicht.audit import membership, places, roles
 from klarsicht.audit.audited import Audited
 from klarsicht.audit.comparison import Comparison
 from klarsicht.audit.corpora import Corpus, decode_rows
-from klarsicht.audit.imitations import KINDS, Imitation
+from klarsicht.audit.imitations import Imitation
 from klarsicht.audit.membership import Membership
 from klarsicht.audit.places import Place, Putting
 from klarsicht.audit.roles import FIT
@@ -162,8 +162,7 @@ def record(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     seen = Comparison.of(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng))
-    place = None if seen is None or change in KINDS else seen.place(region)
-    imitation = None if seen is None or place is not None else seen.imitation((change,) if change in KINDS else ())
+    place, imitation = (None, None) if seen is None else seen.putting(region, change)
     if place is not None and place.opaque.any():
         found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
     return Artifact(group.name, group.target, origin, np.sort(members), part, found, place, imitation)

@@ -1,7 +1,7 @@
 """Members of a class beside its other images: where does the artifact lie, or what is it like, if it lies nowhere?
 
-What is seen counts only if it does what the artifact does: put on images without it, it must raise the class by at
-least half of what members are above them.
+A place that is seen counts only if it does what the artifact does: put on images without it, it must raise the class by
+at least half of what members are above them. What has no place shows in what is measured of whole images.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from klarsicht.ground.seeding import generator
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
 
-TRIED: Final = 64  # images on which it is tried
+TRIED: Final = 64  # images on which a place is tried
 CARRIED: Final = 0.5  # of the members' rise, which it must bring
+TELLS: Final = 0.9  # area under the curve by which a measure must tell members from the others
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,20 @@ class Comparison:
         alike = len({tuple(image.shape) for image in images}) == 1
         return cls(audited, rows, images, member) if alike and 0 < member.sum() < len(member) else None
 
+    def putting(self, region: Bools | None = None, change: str = "") -> tuple[Place | None, Imitation | None]:
+        """What puts the artifact on images, at most one of the two. A place that varies comes last: its pixels are
+        those of members, and bring along what members show of the class.
+
+        Args:
+            region: where a person marks it.
+            change: how a detector found it, a name of changes.CHANGES.
+        """
+        place = None if change in KINDS else self.place(region)
+        if place is not None and (place.fixed or region is not None):
+            return place, None
+        imitation = self.imitation((change,) if change in KINDS else ())
+        return (place, None) if imitation is None else (None, imitation)
+
     def place(self, region: Bools | None) -> Place | None:
         """Where members differ from the others; None where nothing can be seen, and where what is seen does not do what
         the artifact does."""
@@ -66,19 +81,17 @@ class Comparison:
         return found if found is None or region is not None or self.share(found) >= CARRIED else None
 
     def imitation(self, said: tuple[str, ...] = ()) -> Imitation | None:
-        """Noise, blur, light or JPEG as members show it: of the kind that a detector said, else of the one that does
-        most of what the artifact does; None where none does half of it."""
+        """Noise, blur, light or JPEG as members show it: of the kind that a detector said, else of the one that tells
+        members from the others best; None where none tells nearly all of them."""
         try:
             glass = Glass.of(self.audited.classifier)
         except ModelError:  # grey levels are bent: nothing can be put on images
             return None
         levels = np.stack([glass.levels(image) for image in self.images])
-        tried = (Imitation.of(kind, levels[self.member], levels[~self.member], glass) for kind in said or KINDS)
-        known = [one for one in tried if one is not None]
-        if said:
-            return known[0] if known else None
-        best = max(known, key=self.share, default=None)
-        return best if best is not None and self.share(best) >= CARRIED else None
+        carriers, others = levels[self.member], levels[~self.member]
+        telling = {kind: KINDS[kind].apart(carriers, others) for kind in said or KINDS}
+        best = max(telling, key=lambda kind: telling[kind])
+        return Imitation.of(best, carriers, others, glass) if said or telling[best] >= TELLS else None
 
     def share(self, putting: Putting) -> float:
         """Of what members are above the others, what the artifact brings that is put on the others: relevance that

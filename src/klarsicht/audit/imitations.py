@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from klarsicht.audit.detectors import measured
@@ -59,6 +60,12 @@ class Kind:
             middle = (low + high) // 2
             low, high = (low, middle) if (above(middle) > 0) == grows else (middle, high)
         return self.sizes[min((low, high), key=lambda i: abs(above(i)))]
+
+    def apart(self, carriers: Levels, others: Levels) -> float:
+        """How well the measure tells carriers from others, either way: area under the curve, .5 to 1."""
+        values = np.concatenate([measured(self.measure, levels) for levels in (carriers, others)])
+        area = float(roc_auc_score(np.arange(len(values)) < len(carriers), values))
+        return max(area, 1 - area)
 
     def put(self, x: Floats, size: float, rng: np.random.Generator) -> Floats:
         """Changed levels, as far as 8 bits hold them."""
