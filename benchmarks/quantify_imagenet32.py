@@ -46,12 +46,12 @@ import planted_classes as planted
 PLANTED = 0.28  # share of the classes that hold an artifact
 
 
-def audited(images: np.ndarray, net: planted.Net, folder: Path, seed: int):
-    """The verdicts, by class number, and CPU seconds of the signs and of the effects."""
+def audited(images: np.ndarray, net: torch.nn.Module, folder: Path, seed: int):
+    """The verdicts on images (classes, n, ...), by class number, and CPU seconds of the signs and of the effects."""
     names = [f"{k:03d}" for k in range(len(images))]
     for name, stack in zip(names, images, strict=True):
         (folder / "data" / name).mkdir(parents=True)
-        for i, image in enumerate(stack[: planted.TRAINED]):
+        for i, image in enumerate(stack):
             Image.fromarray(image).save(folder / "data" / name / f"{i:03d}.png")
     settings = AuditSettings(
         model="object", data=str(folder / "data"), method="HeadRelevance", batch=64, unit=4096, seed=seed
@@ -162,7 +162,7 @@ def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> 
     lines, cost = [], []
     for name, images, plants in (("trained", trained_on, used), ("after", planted.planted(clean, unused, rng), unused)):
         with tempfile.TemporaryDirectory() as place:
-            found, cpu, floor = audited(images, net, Path(place), seed)
+            found, cpu, floor = audited(images[:, : planted.TRAINED], net, Path(place), seed)
         cost.append(cpu)
         by_label = {p.label: p for p in plants}
         for label, v in found.items():

@@ -194,6 +194,20 @@ def test_what_brings_no_content_along_counts_by_its_rank_among_outputs():
     assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones
 
 
+def test_of_ten_outputs_the_first_counts_by_its_margin():
+    """Student's t of the deviation, as a table has it: 2.306 of 8 degrees of freedom is exceeded 25 times in 1,000."""
+    p = verdicts.among_outputs(np.array([2.306, 2.306, 0.1]), np.array([0, 1, 0]), 10)
+    np.testing.assert_allclose(p, [0.025, 0.2, 0.1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("clean", "beside"), [(8, True), (40, False)])
+def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, beside):
+    effects = [{"z": z, "rank": 5} for z in np.linspace(-2, 3.5, clean)] + [{"z": 3.4, "rank": 0}]
+    p = verdicts.use(effects, [False] * clean + [True], ["tile"] * (clean + 1), 10)
+    assert (p[-1] < 0.005) == beside
+    assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
+
+
 def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):
     run, _, found = done
     content = found.to_json()

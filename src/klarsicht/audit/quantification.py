@@ -148,7 +148,7 @@ def _verdicts(
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
     artifactual = [bool(one) for one in choice.artifactual(level)]
     changes = [change_of(effect["sign"]) if effect["sign"] else "" for effect in tried]
-    p_use = verdicts.use(tried, artifactual, changes, outputs)
+    p_use = verdicts.use(tried, artifactual, changes, outputs, level)
     found = []
     for i, line in enumerate(choice.lines):
         one, effect = described[line["target"]], tried[i]

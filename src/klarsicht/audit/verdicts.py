@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
@@ -47,7 +48,8 @@ class Verdict:
         tried: the sign that was put on other images, and `how`.
         shift, low, high: of the class's centred logit, with a 95 % interval.
         z: of the shift among those of all outputs.
-        p_use: of z among clean classes, tail drawn out; of what brings no content along, (rank + 1) / outputs if less.
+        p_use: of z among clean classes, tail drawn out; of what brings no content along, or where clean classes are
+            few, that among the outputs if less: see `use`.
         rank: outputs that rise more.
         flips, flips_control: share of other images taken for the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
@@ -210,20 +212,32 @@ def worth_trying(
     return tuple(best.values())[:TRIED]
 
 
-def use(effects: Sequence[Line], artifactual: Sequence[bool], changes: Sequence[str], outputs: int) -> list[float]:
+def use(
+    effects: Sequence[Line], artifactual: Sequence[bool], changes: Sequence[str], outputs: int, level: float = LEVEL
+) -> list[float]:
     """p of each effect's z among those of the classes that hold no artifact; 1 where nothing was put on anything.
 
     A tile brings content of its class along, which raises the class by itself, and only other classes' tiles say how
-    much. A blur brings nothing: were it nothing to the class, the class would be as good as any other output.
+    much. A blur brings nothing: were it nothing to the class, the class would be as good as any other output. Where
+    clean classes are so few that no rank among them reaches the level, a tile is judged among the outputs as well.
     """
     values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)
     null = known & ~np.array(artifactual, bool)
     p = np.ones(len(values))
     p[known] = conformal.tail(values[known], null[known]) if null.any() else 1.0
-    bare = known & np.isin(changes, BARE)
+    few = null.sum() + 1 < 1 / level
+    beside = known & (np.isin(changes, BARE) | few)
     rank = np.array([effect["rank"] for effect in effects])
-    return [float(v) for v in np.where(bare, np.minimum(p, (rank + 1) / outputs), p)]
+    return [float(v) for v in np.where(beside, np.minimum(p, among_outputs(values, rank, outputs)), p)]
+
+
+def among_outputs(z: NDArray[np.floating[Any]], rank: NDArray[np.integer[Any]], outputs: int) -> NDArray[np.float64]:
+    """p (n,) of an output that `rank` others exceed, (rank + 1) / outputs; of the first one also that of its z among
+    the others, by Student's t, if less: ten outputs have no rank below a tenth."""
+    ranked = (rank + 1) / outputs
+    tail = special.stdtr(max(outputs - 2, 1), -np.nan_to_num(z))
+    return np.where(rank == 0, np.minimum(ranked, tail), ranked)
 
 
 def clears(low: float, flips_low: float) -> bool:
