@@ -83,6 +83,20 @@ def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     assert artifacts.record(audited, rows, origin="cluster", region=region).place is not None
 
 
+def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
+    """A third of a class, drawn at random: no detector, out of fold, tells it from the rest."""
+    write_corpus(tmp_path / "data", per_class=240, share=0)
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
+    store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    audit = pipeline.Audit.of(settings, classifier)
+    group = pipeline.analyses(audit, store)["euclidean"].group(1)
+    labels = np.array([audit.index[label] for label in audit.corpus.labels])
+    audited = Audited(store, audit.corpus, audit.classifier, group, labels)
+    drawn = np.random.default_rng(0).choice(group.rows, 80, replace=False)
+    with pytest.raises(InputError, match=r"like other images.*half is chance"):
+        artifacts.record(audited, drawn, origin="list")
+
+
 def test_samples_of_different_parts_share_no_source(audited):
     case = artifacts.record(audited, members(audited), origin="cluster").case(audited)
     rng = np.random.default_rng(0)

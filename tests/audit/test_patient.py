@@ -6,6 +6,7 @@ from PIL import Image
 from tests.audit.conftest import Marked, picture
 
 from klarsicht.audit import artifacts, models, pipeline, verdicts
+from klarsicht.audit.comparison import Comparison
 from klarsicht.audit.patient import Patient
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.verdicts import Quantification, Verdict
@@ -84,5 +85,6 @@ def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
 
 def test_members_that_are_like_the_others_are_imitated_by_nothing(patient):
     some = np.array([row for row, key in enumerate(patient.audit.corpus.keys) if key[:2] == "a/"])[::3]
-    audited = patient.audited(0, "euclidean")
-    assert artifacts.record(audited, some, origin="list", change="blur").imitation is None
+    others = np.setdiff1d(patient.audited(0, "euclidean").group.rows, some)
+    seen = Comparison.of(patient.audited(0, "euclidean"), some, others)
+    assert seen.putting(change="blur") == (None, None) and seen.imitation() is None

@@ -57,8 +57,8 @@ def test_what_is_left_is_counted_in_log_odds():
         return (np.log(q / (1 - q)) - np.log(p / (1 - p))).mean()
 
     found = trial.answers(correction)
-    assert trial.left(found) == pytest.approx(rise(found) / rise(trial.before), rel=1e-3)
-    assert trial.left(trial.before) == 1
+    assert trial.left(found)[0] == pytest.approx(rise(found) / rise(trial.before), rel=1e-3)
+    assert trial.left(trial.before)[0] == 1
 
 
 def test_harm_is_what_accuracy_lost():

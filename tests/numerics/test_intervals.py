@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.numerics.intervals import loss, mean, share, student, wilson
+from klarsicht.numerics.intervals import area, loss, mean, share, student, wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (180, 200)])
@@ -56,3 +56,22 @@ def test_students_factor_is_that_of_a_t_test():
     found = mean(values, student(4))
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose((found.low, found.high), (low, high), atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_the_area_is_scikit_learns_and_its_error_that_of_repeated_draws(shift):
+    from sklearn.metrics import roc_auc_score
+
+    rng, positive = np.random.default_rng(0), np.arange(90) < 30
+    draws = [rng.normal(0, 1, 90) + shift * positive for _ in range(2000)]
+    found = [area(values, positive) for values in draws]
+    assert found[0].value == pytest.approx(roc_auc_score(positive, draws[0]))
+    half = np.mean([(f.high - f.low) / 2 for f in found])
+    spread = 1.96 * np.std([f.value for f in found])
+    assert (
+        0.95 * spread < half < 1.35 * spread
+    )  # meant for exponential ratings: of normal ones far apart it is cautious
+
+
+def test_an_area_of_one_side_is_no_figure():
+    assert area(np.arange(3.0), np.ones(3, bool)).n == 0

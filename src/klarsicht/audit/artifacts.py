@@ -31,6 +31,7 @@ from klarsicht.audit.samples import Case
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator, integer
+from klarsicht.numerics.intervals import area
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
@@ -39,6 +40,7 @@ LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which 
 OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 SEEN: Final = 300  # images of each kind from which a place is estimated
 SIGMAS: Final = 3.0  # median deviations of members that an image may be further from the artifact than they are
+SHARED: Final = 0.7  # area under the curve below which members share nothing that the model sees
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 
@@ -148,6 +150,7 @@ def record(
 
     Raises:
         UsageError: members of fewer than three sources.
+        InputError: members share nothing, see check_shared.
     """
     group, corpus = audited.group, audited.corpus
     sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
@@ -161,11 +164,28 @@ def record(
     found = membership.spread(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
+    check_shared(found.probability, inside, outside)
     seen = Comparison.of(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng))
     place, imitation = (None, None) if seen is None else seen.putting(region, change)
     if place is not None and place.opaque.any():
         found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
     return Artifact(group.name, group.target, origin, np.sort(members), part, found, place, imitation)
+
+
+def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:
+    """Refuses members that share nothing: within their class a detector, out of fold, tells them from the others hardly
+    better than chance, and that for sure.
+
+    Raises:
+        InputError: the 95 % interval of the area under its curve, of chance at least, lies below SHARED.
+    """
+    rows = np.concatenate([inside, outside])
+    told = area(probability[rows], np.isin(rows, inside))
+    if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:
+        raise InputError(
+            "members are like other images of the class", got=f"area under the curve {told}, half is chance",
+            rule="what makes an artifact is in its members, and the model sees it", remedy="Look at the members again.",
+        )  # fmt: skip
 
 
 def showing(audited: Audited, place: Place, inside: Ints) -> Ints:

@@ -1,8 +1,9 @@
 """Which layer, how many directions, how strong? Swept on the part `choose`, under a bound on harm.
 
 Of the settings whose losses on clean images stay within the bounds, the one that leaves least of the artifact's effect;
-where two leave as much to a twentieth and lose as much to half a point, the one with fewer directions. Where none stays
-within, the least harmful: the evaluation then refuses to call the model clean.
+where two leave as much to a twentieth and lose as much to half a point, the one with fewer directions. Where images are
+few, a twentieth cannot be told: then to one standard error (the rule of Breiman et al. 1984 for pruning), or chance
+would choose. Where none stays within, the least harmful: the evaluation then refuses to call the model clean.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from klarsicht.audit.trials import Answers, Bounds, Effect, Trial
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 
-ALIKE: Final = 0.05  # of the effect before: settings that leave as much are alike
+ALIKE: Final = 0.05  # of the effect before: settings that leave as much are alike, however many the images
 POINTS: Final = 0.005  # of clean images: settings that lose as much are alike
 
 
@@ -46,24 +47,34 @@ class Tried:
     """One setting on the part `choose`.
 
     Attributes:
-        remaining: of the artifact's effect on the class's log-odds, see Trial.left.
+        remaining: of the artifact's effect on the class's log-odds, see Trial.left; error: its standard error.
         lost: points over the bound, the larger of overall and class; negative within it.
     """
 
     setting: Setting
     remaining: float
+    error: float
     lost: float
     effect: Effect
 
     @property
-    def order(self) -> tuple[float, ...]:
-        if self.lost > 1e-12:
+    def within(self) -> bool:
+        """The bounds."""
+        return self.lost <= 1e-12
+
+    def order(self, alike: float) -> tuple[float, ...]:
+        """Better ones first.
+
+        Args:
+            alike: of the effect before: settings that leave as much are alike.
+        """
+        if not self.within:
             return (1, self.lost)
-        alike = round(self.remaining / ALIKE), round(self.lost / POINTS)
-        return (0, *alike, self.setting.directions, self.lost, self.remaining)
+        leaves, loses = round(self.remaining / alike), round(self.lost / POINTS)
+        return (0, leaves, loses, self.setting.directions, self.lost, self.remaining)
 
     def to_json(self) -> dict[str, Any]:
-        figures = {"remaining": self.remaining, "within the bounds": self.lost <= 1e-12}
+        figures = {"remaining": self.remaining, "within the bounds": self.within}
         return self.setting.to_json() | figures | {"harm": self.effect.harm.value, "flips": self.effect.flips.value}
 
 
@@ -76,10 +87,15 @@ class Choice:
     tried: tuple[Tried, ...]
 
     @property
+    def alike(self) -> float:
+        """What the images can tell: of the setting that leaves least the standard error, at least ALIKE."""
+        return told(self.tried)
+
+    @property
     def best(self) -> tuple[Tried, ...]:
         """Of each layer and number of directions the best strength."""
         found: dict[tuple[str, int], Tried] = {}
-        for one in sorted(self.tried, key=lambda one: one.order, reverse=True):
+        for one in sorted(self.tried, key=lambda one: one.order(self.alike), reverse=True):
             found[one.setting.layer, one.setting.directions] = one
         return tuple(one for one in self.tried if one in found.values())
 
@@ -111,8 +127,15 @@ def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Gri
         ]
     if not found:
         raise refusals[-1]
-    chosen, correction = min(found, key=lambda one: one[0].order)
-    return Choice(correction, chosen, tuple(tried for tried, _ in found))
+    tried = tuple(one for one, _ in found)
+    chosen, correction = min(found, key=lambda one: one[0].order(told(tried)))
+    return Choice(correction, chosen, tried)
+
+
+def told(tried: Collection[Tried]) -> float:
+    """See Choice.alike."""
+    least = min((one for one in tried if one.within), key=lambda one: one.remaining, default=None)
+    return ALIKE if least is None else max(ALIKE, least.error)
 
 
 def judged(trial: Trial, setting: Setting, found: Answers, bounds: Bounds) -> Tried:
@@ -123,4 +146,4 @@ def judged(trial: Trial, setting: Setting, found: Answers, bounds: Bounds) -> Tr
         for lost, bound in ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
         if lost.n
     ]
-    return Tried(setting, trial.left(found), max(over, default=0.0), effect)
+    return Tried(setting, *trial.left(found), max(over, default=0.0), effect)

@@ -22,7 +22,7 @@ from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.places import Putting
 from klarsicht.audit.samples import Sample
-from klarsicht.numerics.intervals import NOTHING, Interval, loss, mean, share
+from klarsicht.numerics.intervals import NOTHING, Z95, Interval, loss, mean, share
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -197,10 +197,14 @@ class Trial:
         eligible = found.plain[self.others].argmax(1) != self.target
         return share(found.pasted.argmax(1)[eligible] == self.target)
 
-    def left(self, found: Answers) -> float:
-        """Of what the artifact does to the class's log-odds: |rise| / |rise of the model as it is|."""
-        after, before = (abs(self.rise(answers, log_odds).value) for answers in (found, self.before))
-        return after / max(before, 1e-9)
+    def left(self, found: Answers) -> tuple[float, float]:
+        """Of what the artifact does to the class's log-odds: |rise| / |rise of the model as it is|, and its standard
+        error, that of the rise. Of a single image neither is known: all may be left, or nothing."""
+        after, before = (self.rise(answers, log_odds) for answers in (found, self.before))
+        if not after.n or not before.n:
+            return 1.0, 1.0
+        whole = max(abs(before.value), 1e-9)
+        return abs(after.value) / whole, (after.high - after.low) / (2 * Z95) / whole
 
     def rise(self, found: Answers, level: Callable[[Floats, int], Floats] = centred) -> Interval:
         """Of the class's level, a function (logits (n, K), class) -> (n,)."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 Z95 = 1.959964
 Bools = NDArray[np.bool_]
@@ -59,6 +60,20 @@ def loss(before: Bools, after: Bools, z: float = Z95) -> Interval:
     m, b, c = n + 2, lost + 0.5, won + 0.5
     half = z * float(np.sqrt(b + c - (b - c) ** 2 / m)) / m
     return Interval((lost - won) / n, (b - c) / m - half, (b - c) / m + half, n)
+
+
+def area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95) -> Interval:
+    """Area under the ROC curve of values (n,) that should be larger where positive: .5 tells nothing, 1 all.
+
+    Its standard error is that of Hanley and McNeil (1982, Radiology 143). NOTHING where one side is empty.
+    """
+    m, n = int(positive.sum()), int((~positive).sum())
+    if not m or not n:
+        return NOTHING
+    a = (rankdata(values)[positive].sum() - m * (m + 1) / 2) / (m * n)
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    half = z * float(np.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)))
+    return Interval(float(a), float(a) - half, float(a) + half, m + n)
 
 
 def student(n: int) -> float:
