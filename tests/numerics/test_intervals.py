@@ -68,9 +68,7 @@ def test_the_area_is_scikit_learns_and_its_error_that_of_repeated_draws(shift):
     assert found[0].value == pytest.approx(roc_auc_score(positive, draws[0]))
     half = np.mean([(f.high - f.low) / 2 for f in found])
     spread = 1.96 * np.std([f.value for f in found])
-    assert (
-        0.95 * spread < half < 1.35 * spread
-    )  # meant for exponential ratings: of normal ones far apart it is cautious
+    assert 0.95 * spread < half < 1.35 * spread  # of normal values far apart it is cautious
 
 
 def test_an_area_of_one_side_is_no_figure():
