@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from klarsicht.audit.spray import Clustering, Evidence, by_absolute_sum, embedding
-from klarsicht.numerics.clusters import SWEEPS
+from klarsicht.numerics.clusters import SWEEPS, Candidate
+from klarsicht.numerics.discriminant import Separability
 
 
 def two_groups(n=200, marked=24, dimensions=40, seed=0, raise_by=3.0):
@@ -39,6 +40,15 @@ def test_a_group_that_lowers_the_target_is_passed_over_for_one_that_raises_it():
     suspect = found(X, Evidence(logit, np.arange(len(X))))
     assert suspect is not None
     assert set(suspect.members) != set(np.flatnonzero(member))
+
+
+def test_a_rare_group_is_not_hidden_by_a_half_of_less_tau_and_a_little_more_rise():
+    """tau x z of about 6 x .73 and 4 x .75; in standard errors the half would rise three times as far."""
+    members = np.array([np.arange(1000) < 20, np.arange(1000) >= 500])
+    logit = np.where(np.arange(1000) % 2 == 0, 1.0, -1) + 1.2 * members[0] + 0.8 * members[1]
+    candidates = tuple(Candidate(member, "by hand", 2) for member in members)
+    clustering = Clustering(candidates, members, Separability(np.array([6.0, 4]), members.mean(1)))
+    assert clustering.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]
 
 
 def test_shifts_equal_the_means_and_deviations_of_numpy():

@@ -4,7 +4,7 @@ Relevance -> k-nearest-neighbour graph -> normalised Laplacian -> smallest eigen
 Fisher's tau (Lapuschkin et al. 2019, Nature Communications 10:1096; Anders et al. 2019, arXiv 1912.11425).
 
 A large tau says that a group exists, not that the class uses it. So the suspect cluster is the one of largest tau
-times its rise: the centred logit of its members lies above that of the other images, by many standard errors.
+times its rise: the centred logit of its members lies above that of the other images, by many standard deviations.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from klarsicht.numerics.spectral import Embedding, affinity, embed
 Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
+FLAT = 1e-9  # a deviation below is none
 FEWEST = 20  # images a class must have: below, a cluster of five would be a quarter of it
 
 
@@ -161,17 +162,16 @@ class Clustering:
         return Clustering(candidates, members[kept], separability)
 
     def suspect(self, evidence: Evidence) -> Suspect | None:
-        """The cluster of largest tau x t among those that raise the target; if none does, the one of largest tau.
+        """The cluster of largest tau x z among those that raise the target; if none does, the one of largest tau.
 
-        t is the rise in standard errors, z sqrt(n p (1 - p)): tau alone prefers the core of a group to the group.
-        None when there is no cluster at all.
+        z is the rise in standard deviations of the others. In standard errors it would prefer large clusters twice
+        over, for tau does already. None when there is no cluster at all.
         """
         if not self.candidates:
             return None
-        tau, share = self.separability.tau, self.members.mean(1)
         shift, deviation = evidence.shifts(self.members)
-        t = shift / np.maximum(deviation, 1e-9) * np.sqrt(self.members.shape[1] * share * (1 - share))
-        return self.described(int(np.argmax(tau * t if (shift > 0).any() else tau)), evidence)
+        tau, z = self.separability.tau, shift / np.maximum(deviation, FLAT)
+        return self.described(int(np.argmax(tau * z if (shift > 0).any() else tau)), evidence)
 
     def described(self, number: int, evidence: Evidence) -> Suspect:
         """One of the clusters, with its rise."""
@@ -183,6 +183,6 @@ class Clustering:
             rho2=float(self.separability.rho2[number]),
             d2=float(self.separability.d2[number]),
             shift=shift,
-            z=shift / max(deviation, 1e-9),
+            z=shift / max(deviation, FLAT),
             candidate=self.candidates[number],
         )
