@@ -80,3 +80,10 @@ def test_grey_images_have_no_colour():
     grey = SCENES[..., :1]
     for measure in (grain.red_cast, grain.blue_cast, grain.chroma_noise):
         np.testing.assert_allclose(measure(grey), 0, atol=1e-9)
+
+
+def test_light_leaves_no_black():
+    dark = SCENES.copy()
+    dark[:, 0, :16] = 0  # 16 of 1,024 pixels
+    np.testing.assert_allclose(np.expm1(grain.veil(dark)), 0, atol=1e-9)
+    np.testing.assert_allclose(np.expm1(grain.veil(dark + 24)), 24, atol=1e-9)

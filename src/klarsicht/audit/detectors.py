@@ -92,6 +92,7 @@ DETECTORS: dict[str, Detector] = {
     "chroma-noise": Tail(grain.chroma_noise, high=True, change="noise"),
     "sharpness": Tail(grain.sharpness, high=False, change="blur"),
     "ringing": Tail(grain.ringing, high=False, change="blur"),
+    "veil": Tail(grain.veil, high=True, change="light"),
     "blockiness": Tail(grain.blockiness, high=True, change="blocks"),
 }
 """Colour casts are measured (numerics.grain) and not among them: whole classes are green or blue by nature. A cast of

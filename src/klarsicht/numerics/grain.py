@@ -61,6 +61,11 @@ def chroma_noise(x: Floats) -> Floats:
     return noise(x - x.mean(-1, keepdims=True))
 
 
+def veil(x: Floats) -> Floats:
+    """Log of the level that one in a hundred of the pixels is darker than: light over all of an image leaves no black."""
+    return np.asarray(np.log1p(np.quantile(x.mean(-1).reshape(len(x), -1), 0.01, axis=1)))
+
+
 def red_cast(x: Floats) -> Floats:
     """Log ratio of red to green."""
     return _ratio(x, 0)
