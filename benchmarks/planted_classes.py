@@ -140,11 +140,17 @@ def prepared(levels: np.ndarray) -> torch.Tensor:
 
 
 def trained(images: np.ndarray, seed: int, epochs: int) -> Net:
-    """On the first 450 images of each class: SGD with a one-cycle rate, shifts of two pixels, in bfloat16."""
+    """On the first 450 images of each class."""
+    return fitted(
+        images[:, :TRAINED].reshape(-1, *images.shape[2:]), np.repeat(np.arange(len(images)), TRAINED), seed, epochs
+    )
+
+
+def fitted(levels: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> Net:
+    """On images (n, 32, 32, 3) and labels (n,): SGD with a one-cycle rate, shifts of two pixels, in bfloat16."""
     torch.manual_seed(seed)
-    x = prepared(images[:, :TRAINED].reshape(-1, *images.shape[2:]))
-    y = torch.arange(len(images)).repeat_interleave(TRAINED)
-    net = Net(len(images)).to(memory_format=torch.channels_last)
+    x, y = prepared(levels), torch.from_numpy(labels)
+    net = Net(int(labels.max()) + 1).to(memory_format=torch.channels_last)
     steps = epochs * (len(x) // 128)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.15, total_steps=steps)

@@ -18,6 +18,7 @@ from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.groups import Group
 from klarsicht.audit.illustration import Illustrator
+from klarsicht.audit.label_order import Order
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.observation import Observation
 from klarsicht.audit.ranking import Ranking
@@ -168,6 +169,7 @@ def run(
     store = opened(audit, out)
     with store.lock():
         attribute(audit, store, workers, own=classifier)
+        order(audit, store)
         analyse(audit, store, workers)
         illustrate(audit, store, rank(audit, store))
         report.write(store)
@@ -225,6 +227,15 @@ def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None
             got=f"weights {weight.shape} and {outputs} logits",
             rule="logits = features @ weights.T + bias",
         )
+
+
+def order(audit: Audit, store: RunStore) -> None:
+    """Notes how many images are predicted as their label, where labels are audited."""
+    if audit.settings.target == "label":
+        images = store.table(attribution.IMAGES, attribution.STEP)
+        used = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+        labels, predicted = np.asarray(audit.targets)[used], images["predicted"].to_numpy()[used]
+        store.update_manifest(order=Order.of(labels, predicted, audit.classifier.n_classes).to_json())
 
 
 def analyse(audit: Audit, store: RunStore, workers: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit import ranking, verdicts
 from klarsicht.audit.conservation import ABSORBED_BOUND
+from klarsicht.audit.label_order import Order
 from klarsicht.audit.ranking import Entry, Ranking
 from klarsicht.audit.verdicts import Quantification, Verdict
 from klarsicht.ground.images import data_uri
@@ -142,6 +143,8 @@ def _asked(settings: dict[str, Any]) -> str:
 def notes(store: RunStore, images: Any) -> list[str]:
     """What a reader must know before believing the numbers."""
     told = []
+    if "order" in store.manifest and (order := Order(**store.manifest["order"])).doubtful:
+        told.append(str(order))
     sources = [s for s in store.table("corpus")["source"].to_pylist() if s]
     if len(set(sources)) < len(sources):
         told.append(

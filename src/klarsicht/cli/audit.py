@@ -52,6 +52,7 @@ def run(
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
     from klarsicht.audit import pipeline, ranking
+    from klarsicht.audit import report as report_page
     from klarsicht.audit.settings import AuditSettings
 
     given: dict[str, Any] = {
@@ -74,6 +75,8 @@ def run(
     }
     chosen = AuditSettings.read(settings, given)
     store = pipeline.run(chosen, out, workers=workers)
+    for note in report_page.notes(store, store.table("images", "attribution")):
+        typer.echo(f"note: {note}", err=True)
     tables.ranking(ranking.read(store), 10)
     typer.echo(f"report: {store.path / 'report.html'}")
 

@@ -62,7 +62,7 @@ def chroma_noise(x: Floats) -> Floats:
 
 
 def veil(x: Floats) -> Floats:
-    """Log of the level that one in a hundred of the pixels is darker than: light over all of an image leaves no black."""
+    """Log of the level that one in a hundred of the pixels is darker than: light over all of it leaves no black."""
     return np.asarray(np.log1p(np.quantile(x.mean(-1).reshape(len(x), -1), 0.01, axis=1)))
 
 
