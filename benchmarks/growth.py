@@ -21,7 +21,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import log
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -148,10 +150,20 @@ def main() -> None:
         print(json.dumps(SIDES[asked.side](asked.maps[0])))
         return
     for side, counts in (("klarsicht", asked.maps), ("corelay", asked.peer)):
+        taken = {}
         for count in counts:
             told = apart(side, count)
+            taken[count] = told["default"] if side == "corelay" else told["embedding"] + told["clusters"]
             cells = [f"{name} {value:.3g}" for name, value in told.items() if name != "before"]
             print(f"{side}, {count:,} maps: {', '.join(cells)} (CPU s, MiB)", flush=True)
+        if len(taken) > 1:
+            print(f"{side}: time grows as N to the power of {exponent(taken):.2f}")
+
+
+def exponent(taken: dict[int, float]) -> float:
+    """Of the power of N that fits the seconds best."""
+    slope, _ = linear_regression([log(n) for n in taken], [log(seconds) for seconds in taken.values()])
+    return slope
 
 
 if __name__ == "__main__":
