@@ -1,5 +1,9 @@
 """Memory that is held: what is allocated counts, and what was freed does not."""
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -14,3 +18,29 @@ def test_freed_memory_is_not_held():
     last = kept[-1]
     del kept
     assert resident() - before < 10e6 and last.all()
+
+
+AGAIN = """
+import resource, sys
+from klarsicht.ground import held
+kept = held.keep() if sys.argv[1] == "keep" else False
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytes([1]) * 64_000_000  # numpy would ask for huge pages
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(int(kept), faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is not told")
+def test_what_is_kept_is_not_found_anew():
+    """The second of two arrays of 64 MB needs no new pages, where it needs its 15,625 of them (of 4 KiB) else."""
+
+    def told(how):
+        out = subprocess.run([sys.executable, "-c", AGAIN, how], capture_output=True, text=True, check=True).stdout
+        return [int(word) for word in out.split()]
+
+    (no, anew), (yes, kept) = told("leave"), told("keep")
+    assert (no, yes) == (0, 1)
+    assert kept < 100
+    assert anew > 15_000 or anew < 100  # where the system makes huge pages for all: 31

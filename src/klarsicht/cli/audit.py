@@ -9,8 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.cli import audit_cleaning, tables
+from klarsicht.ground import held
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
+
+
+@app.callback()
+def begun() -> None:
+    held.keep()
+
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]

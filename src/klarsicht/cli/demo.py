@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from klarsicht.ground import held
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="A folder for photographs, run, report and demo.json.")] = Path("demo-out"),
@@ -16,6 +18,8 @@ def demo(
 ) -> None:
     """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
     from klarsicht.audit import demonstration
+
+    held.keep()
 
     for line in demonstration.tell(out, seed=seed, images=images, workers=workers):
         typer.echo(line)
