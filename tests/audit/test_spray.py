@@ -42,6 +42,17 @@ def test_a_group_that_lowers_the_target_is_passed_over_for_one_that_raises_it():
     assert set(suspect.members) != set(np.flatnonzero(member))
 
 
+def test_the_group_is_taken_and_not_its_core():
+    """The core has the larger D^2 x z; group and core are views of one thing, and tau x z of the group is larger."""
+    members = np.array([np.arange(1000) < 40, np.arange(1000) < 100, np.arange(1000) >= 500])
+    logit = np.where(np.arange(1000) % 2 == 0, 1.0, -1) + 2 * members[1]
+    candidates = tuple(Candidate(member, "by hand", 2) for member in members)
+    clustering = Clustering(candidates, members, Separability(np.array([8.0, 7, 1]), members.mean(1)))
+    assert clustering.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[1]
+    alone = Clustering(candidates[::2], members[::2], Separability(np.array([8.0, 1]), members[::2].mean(1)))
+    assert alone.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]
+
+
 def test_a_rare_group_is_not_hidden_by_a_half_of_less_tau_and_a_little_more_rise():
     """tau x z of about 6 x .73 and 4 x .75; in standard errors the half would rise three times as far."""
     members = np.array([np.arange(1000) < 20, np.arange(1000) >= 500])

@@ -3,8 +3,8 @@
 Relevance -> k-nearest-neighbour graph -> normalised Laplacian -> smallest eigenvectors -> candidate clusters ->
 Fisher's tau (Lapuschkin et al. 2019, Nature Communications 10:1096; Anders et al. 2019, arXiv 1912.11425).
 
-A large tau says that a group exists, not that the class uses it. So the suspect cluster is the one of largest tau
-times its rise: the centred logit of its members lies above that of the other images, by many standard deviations.
+A large tau says that a group exists, not that the class uses it. So the suspect cluster is one that stands
+apart and rises: the centred logit of its members lies above that of the other images, by many standard deviations.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
 FLAT = 1e-9  # a deviation below is none
+LIKE = 1 / 3  # Jaccard index from which clusters are views of one group
 FEWEST = 20  # images a class must have: below, a cluster of five would be a quarter of it
 
 
@@ -162,16 +163,24 @@ class Clustering:
         return Clustering(candidates, members[kept], separability)
 
     def suspect(self, evidence: Evidence) -> Suspect | None:
-        """The cluster of largest tau x z among those that raise the target; if none does, the one of largest tau.
+        """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x z of all.
 
-        z is the rise in standard deviations of the others. In standard errors it would prefer large clusters twice
-        over, for tau does already. None when there is no cluster at all.
+        z is the rise in standard deviations of the others; 1 for all where no cluster raises the target. D^2 does not
+        punish rare clusters and so finds the place, but prefers the core of a group; tau then takes the whole of it.
+        None when there is no cluster at all.
         """
         if not self.candidates:
             return None
         shift, deviation = evidence.shifts(self.members)
-        tau, z = self.separability.tau, shift / np.maximum(deviation, FLAT)
-        return self.described(int(np.argmax(tau * z if (shift > 0).any() else tau)), evidence)
+        z = shift / np.maximum(deviation, FLAT) if (shift > 0).any() else np.ones(len(shift))
+        peak = int(np.argmax(self.separability.d2 * z))
+        return self.described(int(np.argmax(np.where(self.like(peak), self.separability.tau * z, -np.inf))), evidence)
+
+    def like(self, number: int) -> NDArray[np.bool_]:
+        """(m,): which clusters share a third and more of their members with one of them, itself included (Jaccard)."""
+        both = (self.members & self.members[number]).sum(1)
+        sizes = self.members.sum(1)
+        return np.asarray(both >= LIKE * (sizes + sizes[number] - both))
 
     def described(self, number: int, evidence: Evidence) -> Suspect:
         """One of the clusters, with its rise."""
