@@ -8,7 +8,6 @@ import torch
 from PIL import Image, ImageFilter
 from tests.audit.test_detectors import scenes
 
-from klarsicht.audit import imitations
 from klarsicht.audit.imitations import KINDS, Imitation
 from klarsicht.audit.shown import Glass
 
@@ -81,8 +80,3 @@ def test_a_record_says_it_all():
     again = Imitation.from_json(put.to_json())
     assert (again.kind, again.size) == (put.kind, put.size)
     np.testing.assert_array_equal(again.glass.black, GLASS.black)
-
-
-def test_light_is_the_mean_level():
-    x = np.arange(48, dtype=np.float32).reshape(2, 4, 2, 3)
-    np.testing.assert_allclose(imitations.light(x), [x[0].mean(), x[1].mean()])

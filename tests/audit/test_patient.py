@@ -69,7 +69,7 @@ def test_what_has_no_place_is_imitated(patient):
     found = artifacts.record(finding.audited, lighter(patient), origin="list")
     assert found.place is None and found.imitation is not None
     assert found.imitation.kind == "light" and found.imitation.size == pytest.approx(LIGHT, abs=4)
-    assert found.to_json()["place"] == "none"
+    assert found.to_json()["place"] == "none" and found.how.endswith("levels of light")
 
 
 def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
@@ -86,5 +86,5 @@ def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
 def test_members_that_are_like_the_others_are_imitated_by_nothing(patient):
     some = np.array([row for row, key in enumerate(patient.audit.corpus.keys) if key[:2] == "a/"])[::3]
     others = np.setdiff1d(patient.audited(0, "euclidean").group.rows, some)
-    seen = Comparison.of(patient.audited(0, "euclidean"), some, others)
+    seen = Comparison.of(patient.audited(0, "euclidean"), some, others, others[:0])
     assert seen.putting(change="blur") == (None, None) and seen.imitation() is None

@@ -73,6 +73,15 @@ class Artifact:
         return self.place or self.imitation
 
     @property
+    def how(self) -> str:
+        """How it comes to be on other images, in words."""
+        if self.imitation is not None:
+            return f"imitated: {self.imitation}"
+        if self.place is None:
+            return "told by members alone"
+        return "put on at its place" if self.place.fixed else "put on as members show it"
+
+    @property
     def member(self) -> Bools:
         """(N,)."""
         return np.isin(np.arange(len(self.part)), self.members)
@@ -95,7 +104,7 @@ class Artifact:
         facts = {"class": self.name, "target": self.target, "origin": self.origin, "members": len(self.members)}
         return facts | {
             "members by part": counts, "carry it": int(self.carries.sum()),
-            "detector": detector, "place": place, "share of pixels": pixels,
+            "detector": detector, "place": place, "share of pixels": pixels, "how": self.how,
             "imitation": None if self.imitation is None else self.imitation.to_json(),
         }  # fmt: skip
 
@@ -165,7 +174,7 @@ def record(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
     )
     check_shared(found.probability, inside, outside)
-    seen = Comparison.of(audited, _some(inside, SEEN, rng), _some(outside, SEEN, rng))
+    seen = Comparison.of(audited, *(_some(rows, SEEN, rng) for rows in (inside, outside, others)))
     place, imitation = (None, None) if seen is None else seen.putting(region, change)
     if place is not None and place.opaque.any():
         found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))

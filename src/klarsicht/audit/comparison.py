@@ -23,6 +23,7 @@ from klarsicht.audit.shown import Glass
 from klarsicht.audit.trials import centred
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.intervals import mean
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
@@ -40,22 +41,26 @@ class Comparison:
         rows: int (n,), of the corpus.
         images: n, as the model takes them.
         member: bool (n,), some and not all.
+        elsewhere: rows of images of other classes; empty where the group is the whole corpus.
     """
 
     audited: Audited
     rows: Ints
     images: Images
     member: Bools
+    elsewhere: Ints
 
     @classmethod
-    def of(cls, audited: Audited, inside: Ints, outside: Ints) -> Comparison | None:
+    def of(cls, audited: Audited, inside: Ints, outside: Ints, elsewhere: Ints) -> Comparison | None:
         """None where images differ in size, or where either side is empty."""
         both = np.concatenate([inside, outside])
         images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
         rows = both[kept]
         member = np.isin(rows, inside)
         alike = len({tuple(image.shape) for image in images}) == 1
-        return cls(audited, rows, images, member) if alike and 0 < member.sum() < len(member) else None
+        some = alike and 0 < member.sum() < len(member)
+        apart = elsewhere[:: max(1, len(elsewhere) // TRIED)][:TRIED]  # of all classes: rows are sorted by them
+        return cls(audited, rows, images, member, apart) if some else None
 
     def putting(self, region: Bools | None = None, change: str = "") -> tuple[Place | None, Imitation | None]:
         """What puts the artifact on images, at most one of the two. A place that varies comes last: its pixels are
@@ -82,7 +87,8 @@ class Comparison:
 
     def imitation(self, said: tuple[str, ...] = ()) -> Imitation | None:
         """Noise, blur, light or JPEG as members show it: of the kind that a detector said, else of the one that tells
-        members from the others best; None where none tells nearly all of them."""
+        members from the others best; None where none tells nearly all of them, or where that one does not raise the
+        class elsewhere: then members have more of what is their class."""
         try:
             glass = Glass.of(self.audited.classifier)
         except ModelError:  # grey levels are bent: nothing can be put on images
@@ -91,7 +97,22 @@ class Comparison:
         carriers, others = levels[self.member], levels[~self.member]
         telling = {kind: KINDS[kind].apart(carriers, others) for kind in said or KINDS}
         best = max(telling, key=lambda kind: telling[kind])
-        return Imitation.of(best, carriers, others, glass) if said or telling[best] >= TELLS else None
+        if not said and telling[best] < TELLS:
+            return None
+        found = Imitation.of(best, carriers, others, glass)
+        return found if found is None or said or self.raises(found) else None
+
+    def raises(self, putting: Putting) -> bool:
+        """Whether the class rises for sure, by the 95 % interval, where it is put on images of other classes."""
+        a, rng = self.audited, generator(0, "raises", self.audited.group.target)
+        images = samples.read(a.corpus, a.classifier, self.elsewhere)[0]
+        if not images:
+            images = [self.images[int(i)] for i in np.flatnonzero(~self.member)[:TRIED]]
+        fit = [image for image in images if putting.fits(image)]
+        if not fit:
+            return False
+        pasted, plain = (logits(a.classifier, some) for some in ([putting.paste(i, rng) for i in fit], fit))
+        return mean(centred(pasted, a.group.target) - centred(plain, a.group.target)).low > 0
 
     def share(self, putting: Putting) -> float:
         """Of what members are above the others, what the artifact brings that is put on the others: relevance that

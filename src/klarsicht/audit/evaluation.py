@@ -124,6 +124,7 @@ class Evaluation:
             "target": self.record["target"],
             "settings": self.record["settings"],
             "chosen": self.record["choice"]["chosen"],
+            "artifact": self.record["artifact"],
             "bounds": asdict(self.bounds),
             "remaining": self.remaining,
             "shown on": self.shown,

@@ -100,16 +100,11 @@ def compressed(x: Floats, size: float, rng: np.random.Generator) -> Floats:
     return out
 
 
-def light(x: Floats) -> Floats:
-    """Mean level."""
-    return np.asarray(x.mean((1, 2, 3)))
-
-
 KINDS: Final[dict[str, Kind]] = {
     "noise": Kind(noisy, grain.roughness, (0.0, *np.geomspace(1, 64, 25).tolist()), "levels of noise"),
     "blur": Kind(blurred, grain.sharpness, (0.0, *np.linspace(0.25, 4, 16).tolist()), "pixels of blur"),
     "blocks": Kind(compressed, grain.blockiness, (0.0, *np.arange(5.0, 100, 10).tolist()), "below JPEG quality 100"),
-    "light": Kind(lighter, light, tuple(np.arange(-96.0, 97, 2).tolist()), "levels of light"),
+    "light": Kind(lighter, grain.veil, tuple(np.arange(-96.0, 97, 2).tolist()), "levels of light"),
 }
 
 

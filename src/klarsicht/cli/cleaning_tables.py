@@ -34,10 +34,8 @@ def cleaned(found: Cleaned) -> None:
     typer.echo(table(header, lines, left=("", "layer")))
     for path, why in found.record["skipped"]:
         typer.echo(f"not read: {path}: {why}")
-    facts = found.artifact.to_json()
     artifact = found.artifact
-    where = f"imitated: {artifact.imitation}" if artifact.imitation else f"place: {facts['place']}"
-    typer.echo(f"{artifact.name}: {facts['members']} members by {artifact.origin}, {where}; chosen: *")
+    typer.echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.how}; chosen: *")
     typer.echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
 
 
@@ -63,7 +61,9 @@ def evaluated(found: Evaluation) -> None:
     typer.echo(table(header, lines, left=header))
     for path, why in found.skipped:
         typer.echo(f"not read: {path}: {why}")
-    typer.echo(f"{found.record['class']}: shown on {found.shown} images. Verdict: {found.verdict}.")
+    artifact = found.record["artifact"]
+    how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # not in records of before
+    typer.echo(f"{found.record['class']}: shown on {found.shown} images{how}. Verdict: {found.verdict}.")
 
 
 def certified(found: Certificate) -> None:
