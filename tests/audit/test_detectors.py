@@ -156,3 +156,9 @@ def test_shrinking_keeps_the_mean(size):
     np.testing.assert_allclose(small.mean((1, 2)), x.mean((1, 2)), rtol=1e-5)
     if size == (64, 64):
         np.testing.assert_allclose(small, x.reshape(2, 32, 2, 32, 2, 3).mean((2, 4)), rtol=1e-5)
+
+
+def test_images_smaller_than_all_sides_are_looked_at_as_they_are():
+    """Enlarging them would make any two windows more alike than they are."""
+    assert duplicates.sides_of(scene(), (32, 50, 90)) == [32]
+    assert duplicates.sides_of(scene(), (50, 90)) == [SIDE]
