@@ -1,5 +1,7 @@
 """The order of classes, and what is written of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from klarsicht.audit.ranking import Ranking, entry_of, ranked
@@ -47,3 +49,12 @@ def test_a_class_is_found_by_name_and_by_number_and_a_wrong_one_is_told():
     assert numbers.of("0").target == 1
     with pytest.raises(UsageError, match="carton"):
         order.of("cartoon")
+
+
+@pytest.mark.parametrize(
+    ("artifactual", "poisoned", "word"),
+    [(None, None, "raises"), (False, False, "raises"), (True, False, "artifactual"), (True, True, "poisoned")],
+)
+def test_the_verdict_is_that_of_the_quantification_where_it_found_something(artifactual, poisoned, word):
+    found = replace(entry_of(line("a", 0, 3.0), PATHS), artifactual=artifactual, poisoned=poisoned)
+    assert found.verdict.startswith(word)

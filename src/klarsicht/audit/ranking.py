@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klarsicht.audit import verdicts
-from klarsicht.audit.verdicts import Quantification, Verdict
+from klarsicht.audit.verdicts import POISONED, PRESENT, Quantification, Verdict
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
 
@@ -99,6 +99,9 @@ class Entry:
 
     @property
     def verdict(self) -> str:
+        """That of the quantification where it found something, else what the logits say."""
+        if self.artifactual:
+            return POISONED if self.poisoned else PRESENT
         return RAISES if self.errors > 2 else QUIET
 
     def to_json(self) -> dict[str, Any]:
