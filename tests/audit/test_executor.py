@@ -167,9 +167,11 @@ def test_a_library_imported_late_in_a_worker_is_limited_too():
 # Ctrl-C
 
 SLOW = """
-    import sys, time
+    import signal, sys, time
     from klarsicht.audit.executor import partition, run_units
     from klarsicht.ground.store import RunStore
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have it ignored
 
     def slow(unit):
         time.sleep(0.05 if unit.start < 6 else 30)
