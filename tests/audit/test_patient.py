@@ -1,5 +1,7 @@
 """Who says what a class's artifact is, and what is made of it where it lies nowhere."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,6 +62,8 @@ def test_detectors_are_believed_where_they_called_the_class(patient):
         patient.found("b", "detector")
     with pytest.raises(UsageError, match="detector"):
         patient.found("b", "detektor")
+    with pytest.raises(UsageError, match="whose members"):
+        patient.artifact("b", found_by="cluster", members=Path("list.txt"))
 
 
 def test_what_has_no_place_is_imitated(patient):

@@ -3,18 +3,20 @@
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from klarsicht.ground import held
 from klarsicht.ground.held import resident
 
 
 def test_freed_memory_is_not_held():
     before = resident()
     kept = [np.ones(20_000) for _ in range(400)]  # 64 MB in pieces that the C library keeps for itself
-    held = resident()
-    assert held - before == pytest.approx(64e6, rel=0.1)
+    now = resident()
+    assert now - before == pytest.approx(64e6, rel=0.1)
     last = kept[-1]
     del kept
     assert resident() - before < 10e6 and last.all()
@@ -30,6 +32,13 @@ for _ in range(2):
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(int(kept), faults)
 """
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    """One without mallopt, and one that refuses."""
+    for answer in ({}, {"mallopt": lambda option, value: 0}):
+        monkeypatch.setattr("ctypes.CDLL", lambda name, answer=answer: SimpleNamespace(**answer))
+        assert held.keep() is False
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is not told")

@@ -110,9 +110,11 @@ class Patient:
         or where relevance lies.
 
         Raises:
-            UsageError: the class was not audited, or members are too few.
+            UsageError: the class was not audited, members are too few, or both a finder and a list are named.
             InputError: the list or the mask cannot be used.
         """
+        if members is not None and found_by is not None:
+            raise UsageError("whose members?", got=f"{found_by} and {members}", rule="--found-by or --members")
         finding = self.found(name, found_by) if members is None else self.told(name, members)
         region = None if mask is None else testimony.drawn(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
