@@ -53,6 +53,8 @@ def test_what_only_thins_out_towards_an_edge_is_natural():
     at a scale of BELOW / log(1.5) exactly DENSER times."""
     own = np.random.default_rng(4).exponential(background.BELOW / np.log(1.5), (1, 200_000))
     assert background.thinning(own, 1.2) == pytest.approx((own > 1.2).mean(), rel=0.03)
+    halving = np.random.default_rng(6).exponential(background.BELOW / np.log(2), (1, 200_000))  # by bands
+    assert background.thinning(halving, 1.2, denser=1.0) == pytest.approx((halving > 1.2).mean(), rel=0.03)
 
 
 def test_a_lump_apart_is_not_natural_and_a_crowd_is():

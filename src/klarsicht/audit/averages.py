@@ -28,6 +28,7 @@ BLOCK = 64  # images whose windows are held at once
 COMPARED = 1000  # images of the pool that templates are looked for in
 RARE = 0.01  # of other images may hold the template; one that more hold is no artifact, whatever the class holds
 COMMON = 1 - 1e-9  # a rate at which nothing surprises
+LEVEL = 1.0  # times as many as nearly reach a rung are expected above it; carriers of faint marks are alike by degrees
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Averaged:
     def expected(self, own: Floats, pool: Floats, rung: float) -> Floats:
         """Rates of templates (t,); one that is not rare elsewhere cannot surprise."""
         held = (pool > rung).mean(1)
-        return np.where(held > RARE, COMMON, np.minimum(natural_likeness(own, pool, rung), COMMON))
+        return np.where(held > RARE, COMMON, np.minimum(natural_likeness(own, pool, rung, LEVEL), COMMON))
 
     def templates(self, scene: Scene, name: str, side: int, rows: Rows) -> Vectors:
         """(t, D) of some images of the class: the means of what is like the windows that stand out most."""

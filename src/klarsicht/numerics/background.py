@@ -44,13 +44,13 @@ def natural_rate(own: Floats, pool: Floats, edge: Any) -> NDArray[np.float64]:
     return rate(hits, pool.shape[1])
 
 
-def thinning(own: Floats, edge: Any) -> NDArray[np.float64]:
-    """The rate (s,) at which a class lies beyond an edge if its own values only thin out towards it: DENSER times as
+def thinning(own: Floats, edge: Any, denser: float = DENSER) -> NDArray[np.float64]:
+    """The rate (s,) at which a class lies beyond an edge if its own values only thin out towards it: `denser` times as
     often as less than BELOW under it."""
-    return np.asarray(np.minimum(DENSER * ((own > edge - BELOW) & (own <= edge)).mean(1), 1 - 1e-9))
+    return np.asarray(np.minimum(denser * ((own > edge - BELOW) & (own <= edge)).mean(1), 1 - 1e-9))
 
 
-def natural_likeness(own: Floats, pool: Floats, rung: float) -> NDArray[np.float64]:
+def natural_likeness(own: Floats, pool: Floats, rung: float, denser: float = DENSER) -> NDArray[np.float64]:
     """The rate (s,) of correlations above a rung, whichever is the larger: the natural one, or that of thinning."""
     z, edge = fisher(own), fisher(np.array(rung))
-    return np.maximum(natural_rate(z, fisher(pool), edge), thinning(z, edge))
+    return np.maximum(natural_rate(z, fisher(pool), edge), thinning(z, edge, denser))
