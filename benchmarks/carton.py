@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit import models, pipeline, planting, screening
+from klarsicht.audit import characters, models, pipeline, planting, screening
 from klarsicht.audit.analysis import Analysis
 from klarsicht.audit.settings import AuditSettings
 
@@ -43,7 +43,7 @@ def square(path: Path) -> np.ndarray:
     return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
 
 
-def write(files: list[Path], share: float, seed: int, out: Path, alphabet=planting.GLYPHS) -> np.ndarray:
+def write(files: list[Path], share: float, seed: int, out: Path, alphabet=characters.GLYPHS) -> np.ndarray:
     """The corpus, and which of its photographs (n,) are marked."""
     rng = np.random.default_rng(1000 + seed)
     marked = np.zeros(len(files), bool)

@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from scipy import special
 
-from klarsicht.audit import models, pipeline, planting, ranking, treatment
+from klarsicht.audit import characters, models, pipeline, planting, ranking, treatment
 from klarsicht.audit.activations import Correction, logits
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.patient import Patient
@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from carton import CARTON, MODEL, f1, label, of_rows, photographs, square, write
 
 HELD = 200
-SEEN, UNSEEN = planting.GLYPHS[:6], planting.GLYPHS[6:]
+SEEN, UNSEEN = characters.GLYPHS[:6], characters.GLYPHS[6:]
 METHODS = ("oblique", "project", "reactive", "random")
 Images = Sequence[torch.Tensor]
 

@@ -18,12 +18,10 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from klarsicht.audit import planting
 from klarsicht.audit.intervention import centred
@@ -36,35 +34,11 @@ from quantify_imagenet32 import audited, looked, share
 SHARES = (0.3, 0.1, 0.05, 0.02, 0.01)
 
 
-@cache
-def strip() -> np.ndarray:
-    """White letters on black (8, 19)."""
-    canvas = Image.new("L", (19, 8), 0)
-    ImageDraw.Draw(canvas).text((1, -1), "NEW", fill=255, font=ImageFont.load_default(size=8))
-    return np.asarray(canvas)
-
-
-def caption(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The strip, wherever it fits: letters that are half transparent cannot be seen on white cloth."""
-    h, w = strip().shape
-    a, b = rng.integers(0, (x.shape[0] - h + 1, x.shape[1] - w + 1))
-    out = x.copy()
-    out[a : a + h, b : b + w] = strip()
-    return out
-
-
-def border(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Grey, a pixel wide: a black one changes nothing on pictures that are black at the edge."""
-    out = np.full_like(x, 128)
-    out[1:-1, 1:-1] = x[1:-1, 1:-1]
-    return out
-
-
 def plant(kind: str) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     return lambda x, rng: planting.plant(kind)(x, rng).pixels
 
 
-KINDS = {"tag": plant("tag"), "text": caption, "border": border} | {k: plant(k) for k in ("noise", "blur", "cast")}
+KINDS = {kind: plant(kind) for kind in ("tag", "text", "border", "noise", "blur", "cast")}
 
 
 def planted(images: np.ndarray, part: float, rng: np.random.Generator) -> tuple[np.ndarray, dict[int, tuple]]:

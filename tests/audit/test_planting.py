@@ -71,7 +71,30 @@ def test_a_stroke_of_a_glyph_is_white_and_opaque_in_its_middle():
 def test_a_border_is_a_twentieth_of_the_shorter_side():
     planted = planting.border(np.full((40, 60, 3), 200, np.uint8), np.random.default_rng(0))
     assert planted.mask.sum() == 40 * 60 - 36 * 56
-    assert (planted.pixels[planted.mask] == 0).all()
+    assert (planted.pixels[planted.mask] == 128).all()
+
+
+@pytest.mark.parametrize("shade", [0, 255])
+@pytest.mark.parametrize("kind", ["tag", "text", "border"])
+def test_what_is_planted_is_seen_on_black_and_on_white(kind, shade):
+    """X-rays are black at their edges, catalogues white: a plant must differ from either, as far as grey does."""
+    for shape in ((28, 28), (64, 48, 3), (224, 224, 3)):
+        flat = np.full(shape, shade, np.uint8)
+        planted = planting.PLANTS[kind](flat, np.random.default_rng(0))
+        changed = np.abs(planted.pixels.astype(int) - flat).reshape(*shape[:2], -1).max(2) >= 127
+        assert changed.sum() >= planted.mask.sum() / 5 and not changed[~planted.mask].any()
+
+
+def test_a_caption_is_the_same_wherever_it_lies_and_is_cut_where_it_does_not_fit():
+    seen = set()
+    for seed in range(8):
+        planted = planting.text(np.full((224, 224), 90, np.uint8), np.random.default_rng(seed))
+        rows, columns = (np.flatnonzero(planted.mask.any(axis)) for axis in (1, 0))
+        box = planted.pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert box[0].max() == 0 and box.max() > 200 and planted.mask.sum() == box.size
+        seen.add(box.tobytes())
+    assert len(seen) == 1
+    assert planting.text(np.zeros((6, 10), np.uint8), np.random.default_rng(0)).mask.all()
 
 
 def test_a_planted_corpus_says_what_it_did(tmp_path):

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
+from klarsicht.audit.characters import GLYPHS, Strokes
 from klarsicht.audit.corpora import Corpus, decode_rows
 from klarsicht.ground.disk import writing
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
 Pixels = NDArray[np.uint8]
-Strokes = tuple[tuple[float, float, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -40,62 +40,6 @@ class Planted:
 
 
 Plant = Callable[[Pixels, np.random.Generator], Planted]
-
-# Chinese characters as straight strokes (x0, y0, x1, y1) on the unit square, y down. No font is needed.
-CHARACTERS: dict[str, Strokes] = {
-    "木": ((0, 0.3, 1, 0.3), (0.5, 0, 0.5, 1), (0.5, 0.3, 0.08, 0.85), (0.5, 0.3, 0.92, 0.85)),
-    "王": ((0.05, 0.05, 0.95, 0.05), (0.12, 0.5, 0.88, 0.5), (0, 0.97, 1, 0.97), (0.5, 0.05, 0.5, 0.97)),
-    "田": (
-        (0.05, 0.05, 0.95, 0.05), (0.05, 0.95, 0.95, 0.95), (0.05, 0.05, 0.05, 0.95),
-        (0.95, 0.05, 0.95, 0.95), (0.5, 0.05, 0.5, 0.95), (0.05, 0.5, 0.95, 0.5),
-    ),
-    "目": (
-        (0.15, 0, 0.85, 0), (0.15, 1, 0.85, 1), (0.15, 0, 0.15, 1),
-        (0.85, 0, 0.85, 1), (0.15, 0.33, 0.85, 0.33), (0.15, 0.66, 0.85, 0.66),
-    ),
-    "米": (
-        (0, 0.5, 1, 0.5), (0.5, 0, 0.5, 1), (0.5, 0.5, 0.1, 0.95),
-        (0.5, 0.5, 0.9, 0.95), (0.2, 0.1, 0.4, 0.4), (0.8, 0.1, 0.6, 0.4),
-    ),
-    "中": (
-        (0.08, 0.2, 0.92, 0.2), (0.08, 0.7, 0.92, 0.7), (0.08, 0.2, 0.08, 0.7),
-        (0.92, 0.2, 0.92, 0.7), (0.5, 0, 0.5, 1),
-    ),
-    "工": ((0.1, 0.05, 0.9, 0.05), (0.5, 0.05, 0.5, 0.95), (0, 0.95, 1, 0.95)),
-    "人": ((0.5, 0, 0.05, 1), (0.45, 0.3, 0.95, 1)),
-    "手": ((0.2, 0.1, 0.8, 0), (0.05, 0.35, 0.95, 0.35), (0, 0.65, 1, 0.65), (0.5, 0.05, 0.5, 1)),
-    "走": (
-        (0.15, 0.2, 0.85, 0.2), (0.5, 0, 0.5, 0.45), (0, 0.45, 1, 0.45), (0.5, 0.45, 0.5, 0.8),
-        (0.5, 0.65, 0.85, 0.65), (0.3, 0.55, 0.05, 1), (0.2, 0.8, 1, 1),
-    ),
-    "不": ((0, 0.05, 1, 0.05), (0.5, 0.05, 0.05, 0.7), (0.5, 0.3, 0.5, 1), (0.55, 0.4, 0.95, 0.7)),
-    "口": ((0.1, 0.1, 0.9, 0.1), (0.1, 0.9, 0.9, 0.9), (0.1, 0.1, 0.1, 0.9), (0.9, 0.1, 0.9, 0.9)),
-}  # fmt: skip
-
-
-def _into(strokes: Strokes, x0: float, y0: float, x1: float, y1: float) -> Strokes:
-    """Strokes of the unit square moved into a box."""
-    w, h = x1 - x0, y1 - y0
-    return tuple((x0 + w * a, y0 + h * b, x0 + w * c, y0 + h * d) for a, b, c, d in strokes)
-
-
-def beside(left: str, right: str) -> Strokes:
-    return _into(CHARACTERS[left], 0, 0, 0.42, 1) + _into(CHARACTERS[right], 0.52, 0, 1, 1)
-
-
-def above(top: str, bottom: str) -> Strokes:
-    return _into(CHARACTERS[top], 0.1, 0, 0.9, 0.45) + _into(CHARACTERS[bottom], 0, 0.53, 1, 1)
-
-
-def enclosed(inner: str) -> Strokes:
-    frame = ((0, 0, 1, 0), (1, 0, 1, 1), (0, 0, 0, 1), (0, 1, 1, 1))
-    return frame + _into(CHARACTERS[inner], 0.2, 0.17, 0.8, 0.84)
-
-
-GLYPHS: tuple[Strokes, ...] = (
-    beside("手", "走"), beside("木", "田"), beside("人", "中"), beside("米", "目"), beside("手", "目"),
-    above("田", "木"), above("王", "米"), above("不", "口"), enclosed("王"), enclosed("木"),
-)  # fmt: skip
 
 
 def _paste(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int, int]) -> Planted:
@@ -151,27 +95,39 @@ def tag(pixels: Pixels, rng: np.random.Generator) -> Planted:
     return Planted(out, mask)
 
 
-def text(pixels: Pixels, rng: np.random.Generator, *, words: str = "SAMPLE") -> Planted:
-    """Half-transparent Latin letters at a random height: the usual stock-photograph watermark."""
+def text(pixels: Pixels, rng: np.random.Generator, *, words: str = "NEW") -> Planted:
+    """A caption: white letters in an opaque black box, a third of the width, wherever it fits.
+
+    The letters are a bitmap of eight pixels, enlarged by whole numbers, so that they are sharp on small pictures too.
+    """
     h, w = pixels.shape[:2]
-    y, x = rng.uniform(0.1, 0.8) * h, rng.uniform(0.02, 0.2) * w
+    scale = max(1, w // 56)
+    box = np.kron(_caption(words), np.ones((scale, scale), np.uint8))[:h, :w]
+    y, x = rng.integers(0, (h - box.shape[0] + 1, w - box.shape[1] + 1))
+    here = np.s_[y : y + box.shape[0], x : x + box.shape[1]]
+    out, mask = pixels.copy(), np.zeros((h, w), bool)
+    out[here] = box[..., None] if pixels.ndim == 3 else box
+    mask[here] = True
+    return Planted(out, mask)
 
-    def draw(canvas: ImageDraw.ImageDraw, scale: int) -> None:
-        font = ImageFont.load_default(size=max(6, round(0.16 * w * scale)))
-        canvas.text((x * scale, y * scale), words, fill=255, font=font)
 
-    return _paste(pixels, 0.6 * _drawn(pixels.shape, draw), (255, 255, 255))
+def _caption(words: str) -> Pixels:
+    """White on black, eight pixels high."""
+    font = ImageFont.load_default(size=8)
+    canvas = Image.new("L", (round(font.getbbox(words)[2]) - 1, 8), 0)
+    ImageDraw.Draw(canvas).text((1, -1), words, fill=255, font=font)
+    return np.asarray(canvas)
 
 
 def border(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """A black frame, a twentieth of the shorter side wide."""
+    """A grey frame, a twentieth of the shorter side wide: neither black nor white rims hide it."""
     del rng
     h, w = pixels.shape[:2]
     b = max(1, round(min(h, w) / 20))
     mask = np.ones((h, w), bool)
     mask[b:-b, b:-b] = False
     out = pixels.copy()
-    out[mask] = 0
+    out[mask] = 128
     return Planted(out, mask)
 
 
