@@ -160,7 +160,19 @@ def test_a_border_goes_around_and_leaves_the_middle():
     x = scenes(30, seed=3)
     ((_, (marked, control)),) = changes.border(x, placeless(framed), np.random.default_rng(0)).items()
     assert (marked[:, :2] == 7).all() and not (control[:, :2] == 7).all()
-    np.testing.assert_array_equal(marked[:, 3:-3, 3:-3], x[:, 3:-3, 3:-3])
+    np.testing.assert_array_equal(marked[:, 2:-2, 2:-2], x[:, 2:-2, 2:-2])
+
+
+def test_a_border_is_as_wide_as_it_was_and_on_the_sides_where_it_was():
+    def boxed(x):
+        x[:, :3] = x[:, -1:] = 7
+        return x
+
+    x = scenes(30, seed=3)
+    ((_, (marked, _)),) = changes.border(x, placeless(boxed), np.random.default_rng(0)).items()
+    assert (marked[:, :3] == 7).all() and (marked[:, -1:] == 7).all()
+    np.testing.assert_array_equal(marked[:, 3:-1], x[:, 3:-1])
+    assert list(changes.rims(scenes(30))) == [round(SIDE / 10)] * 4  # none is seen
 
 
 @pytest.mark.parametrize("change", CHANGES)

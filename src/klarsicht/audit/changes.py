@@ -17,6 +17,7 @@ from scipy.ndimage import label
 from klarsicht.audit import imitations
 from klarsicht.audit.scenes import Sign
 from klarsicht.audit.shown import Levels
+from klarsicht.numerics import grain
 
 Floats = NDArray[np.floating[Any]]
 
@@ -105,14 +106,22 @@ def _spread(images: Levels, corners: NDArray[np.intp], box: tuple[int, int]) -> 
 
 
 def border(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
-    """The outer tenth of a carrier around the image; of another image as the control."""
-    b = max(1, round(min(x.shape[1:3]) / 10))
+    """The border of a carrier around the image, as wide as carriers show it; of another image as the control."""
+    top, bottom, left, right = rims(found.carriers)
     framed = [
         stack[rng.integers(len(stack), size=len(x))].astype(np.float32) for stack in (found.carriers, found.others)
     ]
+    inside = np.s_[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
     for image in framed:
-        image[:, b:-b, b:-b] = x[:, b:-b, b:-b]
+        image[inside] = x[inside]
     return {"around": (framed[0], framed[1])}
+
+
+def rims(carriers: Levels) -> NDArray[np.intp]:
+    """How wide (4,) the border is at the top, bottom, left and right of most carriers: more of it would bring along
+    what they show. A tenth of the image where none is seen."""
+    wide = np.median(grain.rims(carriers.astype(np.float32)), axis=1).astype(np.intp)
+    return wide if wide.any() else np.full(4, max(1, round(min(carriers.shape[1:3]) / 10)), np.intp)
 
 
 def imitated(kind: str) -> Change:

@@ -109,19 +109,36 @@ def bars(x: Floats) -> Floats:
     return np.asarray(np.maximum(np.minimum(top, bottom), np.minimum(left, right)))
 
 
+def rims(x: Floats) -> NDArray[np.intp]:
+    """Pixels (4, n) of one colour at the top, bottom, left and right: down to the largest step; nought on sides that
+    have no such border."""
+    deep = np.stack([_steps(side, _deepest(x)).argmax(1) + 1 for side in _turned(x)])
+    return np.asarray(np.where(_edges(x) > 1, deep, 0), np.intp)
+
+
 def _edges(x: Floats) -> Floats:
     """Log (step + 1) / (unrest + 1) for top, bottom, left and right (4, n); ratios below e, as noise has, say nothing.
 
     The step is the largest within a tenth of the image: the median over a side's pixels of the difference of neighbours
     across. Unrest is the deviation of the outermost pixels of that side.
     """
-    turned = [x, x[:, ::-1], x.swapaxes(1, 2), x.swapaxes(1, 2)[:, ::-1]]
-    deepest = max(1, round(min(x.shape[1:3]) / 10))
-    found = [np.log1p(_step(side, deepest)) - np.log1p(side[:, 0].std(1).mean(-1)) for side in turned]
+    steps = [_steps(side, _deepest(x)).max(1) for side in _turned(x)]
+    found = [
+        np.log1p(step) - np.log1p(side[:, 0].std(1).mean(-1)) for step, side in zip(steps, _turned(x), strict=True)
+    ]
     return np.asarray(np.maximum(found, 1.0))
 
 
-def _step(x: Floats, deepest: int) -> Floats:
-    """Of the top side: the largest median step between rows down to `deepest`."""
+def _turned(x: Floats) -> list[Floats]:
+    """Images so that the top, the bottom, the left and the right side is on top."""
+    return [x, x[:, ::-1], x.swapaxes(1, 2), x.swapaxes(1, 2)[:, ::-1]]
+
+
+def _deepest(x: Floats) -> int:
+    return max(1, round(int(min(x.shape[1:3])) / 10))
+
+
+def _steps(x: Floats, deepest: int) -> Floats:
+    """Of the top side: the median step behind each of the rows down to `deepest` (n, deepest)."""
     jumps = np.abs(np.diff(x[:, : deepest + 1], axis=1)).mean(-1)
-    return np.asarray(np.median(jumps, axis=2).max(1))
+    return np.asarray(np.median(jumps, axis=2))
