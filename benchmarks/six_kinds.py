@@ -82,16 +82,25 @@ def use(net: torch.nn.Module, kind: str, label: int, rng: np.random.Generator) -
     return {"rise": float(rise[label]), "more": int((rise > rise[label]).sum()), "turned": flips, "used": bool(used)}
 
 
-def one(part: float, seed: int, each: int, trained: bool) -> list[dict]:
+def network(images: np.ndarray, seed: int, file: Path | None) -> torch.nn.Module:
+    """Trained on classes (10, n, 28, 28); one that was kept is not trained again."""
+    if file and file.is_file():
+        net = fashion.network(seed)
+        net.load_state_dict(torch.load(file))
+        return net.eval()
+    net = fashion.trained(images.reshape(-1, 28, 28), np.repeat(np.arange(10), images.shape[1]), seed)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), file)
+    return net
+
+
+def one(part: float, seed: int, each: int, trained: bool, kept: Path | None) -> list[dict]:
     rng = np.random.default_rng(seed)
     x, y = fashion.pictures("train")
     images = np.stack([x[rng.permutation(np.flatnonzero(y == k))] for k in range(10)])
     images, plants = planted(images, part, rng)
-    net = (
-        fashion.trained(images.reshape(-1, 28, 28), np.repeat(np.arange(10), images.shape[1]), seed)
-        if trained
-        else None
-    )
+    net = network(images, seed, kept / f"six-{part:g}-{seed}.pt" if kept else None) if trained else None
     lines = []
     for label, told in enumerate(judged(images[:, :each], net, seed) if net else seen(images[:, :each], seed)):
         kind, carries = plants.get(label, ("", np.zeros(each, bool)))
@@ -138,13 +147,14 @@ if __name__ == "__main__":
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--each", type=int, default=1200, help="images a class that are audited")
     parser.add_argument("--trained", action="store_true", help="train a network for each share, and audit it")
+    parser.add_argument("--nets", type=Path, help="a folder to keep trained networks in")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     every: list[dict] = []
     for number in given.seeds:
         for portion in given.shares:
-            every += one(portion, number, given.each, given.trained)
+            every += one(portion, number, given.each, given.trained, given.nets)
             print(told(every[-10:]), file=sys.stderr)
             if given.json:
                 given.json.write_text(json.dumps(every, indent=1))
