@@ -65,3 +65,13 @@ def test_a_lump_apart_is_not_natural_and_a_crowd_is():
     found = [background.natural_likeness(x, pool, np.tanh(1.4))[0] * 200 for x in (lump, crowd)]
     assert found[0] < 1 and found[1] >= 2 * 4  # twenty evenly over 1.4 of z: four or five lie within .3 of it
     assert background.thinning(np.full((1, 5), 1.0), 1.1) < 1  # all of a class below: still a rate
+
+
+def test_stragglers_below_a_lump_are_not_of_it_and_a_crowd_is_whole():
+    rng = np.random.default_rng(7)
+    below, stragglers, carriers = rng.uniform(0, 1, 500), rng.uniform(1.2, 2, 3), rng.normal(4, 0.3, 30)
+    values = np.concatenate([below, stragglers, carriers])
+    np.testing.assert_array_equal(background.lump(values, 1.1), np.arange(533) >= 503)
+    np.testing.assert_array_equal(background.lump(values[:503], 1.1), np.arange(503) >= 500)  # too few to be parted
+    crowd = np.concatenate([below, rng.exponential(1, 40) + 1.1])
+    np.testing.assert_array_equal(background.lump(crowd, 1.1), crowd > 1.1)  # it thins out: no gap is as wide

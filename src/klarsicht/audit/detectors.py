@@ -17,7 +17,7 @@ from klarsicht.audit.averages import Averaged
 from klarsicht.audit.duplicates import Anywhere, View, colour, grey
 from klarsicht.audit.scenes import Photographs, Scene, Sign
 from klarsicht.numerics import grain
-from klarsicht.numerics.background import natural_rate
+from klarsicht.numerics.background import lump, natural_rate
 from klarsicht.numerics.halves import surprise
 
 Floats = NDArray[np.floating[Any]]
@@ -61,7 +61,7 @@ class Tail:
             beyond = own > edge
             halves = [beyond[side] for side in (scene.half, ~scene.half)]
             score = float(np.mean([surprise(half.sum(), len(half), expected) for half in halves]))
-            yield Sign(f"{name} {share:g}", score, np.flatnonzero(beyond))
+            yield Sign(f"{name} {share:g}", score, np.flatnonzero(lump(own, edge)))
 
     def values(self, shown: Photographs) -> Floats:
         """The measure, with a sign that makes the meant tail the upper one."""

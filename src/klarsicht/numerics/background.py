@@ -54,3 +54,19 @@ def natural_likeness(own: Floats, pool: Floats, rung: float, denser: float = DEN
     """The rate (s,) of correlations above a rung, whichever is the larger: the natural one, or that of thinning."""
     z, edge = fisher(own), fisher(np.array(rung))
     return np.maximum(natural_rate(z, fisher(pool), edge), thinning(z, edge, denser))
+
+
+def lump(values: Floats, edge: float) -> NDArray[np.bool_]:
+    """Which values (n,) beyond an edge are the lump, without stragglers of nature between it and the edge.
+
+    Of the gaps between them, from the edge up to their median, the widest parts the two, if it is wider than the middle
+    half of what lies above it.
+    """
+    beyond = np.sort(values[values > edge])
+    if len(beyond) < 4:
+        return np.asarray(values > edge)
+    low = np.concatenate([[edge], beyond[: len(beyond) // 2 + 1]])
+    gaps = np.diff(low)
+    widest = int(gaps.argmax())
+    first, third = np.quantile(beyond[widest:], (0.25, 0.75))
+    return np.asarray(values >= beyond[widest] if gaps[widest] > third - first else values > edge)
