@@ -1,6 +1,8 @@
 """The whole chain on a corpus whose artifact is known, and what must not go wrong on the way."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
 
-from klarsicht.audit import pipeline, ranking, report
+from klarsicht.audit import models, pipeline, ranking, report
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import progress_of
@@ -30,15 +32,23 @@ def corpus(tmp_path):
     return tmp_path / "data", write_corpus(tmp_path / "data")
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "concept", "features", "wasserstein", "sliced-rotation"])
-def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_images(corpus, classifier, tmp_path, metric):
+@pytest.mark.parametrize(
+    ("metric", "classes"),
+    [
+        *[(name, 3) for name in ("euclidean", "concept", "features", "wasserstein", "sliced-rotation")],
+        ("channels", 1),  # relevance of a and of c lies in one channel: all their images are alike
+    ],
+)
+def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_images(
+    corpus, classifier, tmp_path, metric, classes
+):
     data, marked = corpus
     store = pipeline.run(settings(data, metric=(metric,)), tmp_path / "run", classifier=classifier)
     order = ranking.read(store)
     assert order[0].name == "b"
     assert {str(Path(path).relative_to(data)) for path in order[0].members} == marked
     assert order[0].verdict.startswith("raises")
-    assert len(order) == 3
+    assert len(order) == classes
     assert [e.z for e in order] == sorted((e.z for e in order), reverse=True)
 
 
@@ -104,7 +114,9 @@ def test_what_is_stored_agrees_with_the_network(corpus, classifier, tmp_path):
 
 def digest(run: Path):
     store = RunStore.open(run)
-    arrays = {name: store.array(name)[:].tobytes() for name in ("maps", "features", "logits", "head", "concepts")}
+    arrays = {
+        name: store.array(name)[:].tobytes() for name in ("maps", "features", "logits", "head", "concepts", "channels")
+    }
     return arrays | {name: (run / name).read_bytes() for name in ("ranking.json", "report.html")}
 
 
@@ -232,3 +244,40 @@ def test_the_report_needs_no_network_and_no_other_file(corpus, classifier, tmp_p
     assert page.count("data:image/jpeg;base64,") > 10
     for outside in ("http://", "https://", "<script", "<link", "url("):
         assert outside not in page
+
+
+def test_plain_features_never_compete_and_an_old_run_opens_without_them(corpus, classifier, tmp_path):
+    run = pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
+    order = ranking.read(run)
+    assert {e.metric for e in order} == {"concept"} and order.of("b").plain_overlap == 1  # both find the mark
+    assert json.loads((run.path / "ranking.json").read_text())[0]["plain_size"] == order[0].plain_size
+    assert "by plain features" in (run.path / "report.html").read_text()
+    shutil.rmtree(run.path / "tables" / "suspects-features")
+    assert not ranking.read(run).beside
+    report.write(run)
+    assert "by plain features" not in (run.path / "report.html").read_text().lower()
+
+
+@pytest.mark.parametrize("changes", [{"method": "HeadRelevance"}, {"target": "all"}])
+def test_channels_without_maps_are_refused(corpus, classifier, tmp_path, changes):
+    with pytest.raises(UsageError, match="compares propagated relevance"):
+        pipeline.run(settings(corpus[0], metric=("channels",), **changes), tmp_path / "run", classifier=classifier)
+
+
+def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_path):
+    dense = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    classifier = models.load(dense, classes=["a", "b", "c"])
+    run = pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
+    assert run.has_array("maps") and not run.has_array("channels") and "middle" not in run.manifest
+    with pytest.raises(UsageError, match="without convolutions"):
+        pipeline.run(settings(corpus[0], metric=("channels",)), tmp_path / "again", classifier=classifier)
+
+
+def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, classifier, tmp_path):
+    audit = Audit.of(settings(corpus[0]), classifier)
+    store = pipeline.opened(audit, tmp_path / "run")
+    work = pipeline.Attribution(store, audit.corpus, audit.settings, audit.targets, "", classifier)
+    pipeline.prepare(audit, store, work)
+    shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
+    pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
+    assert not store.has_array("channels") and ranking.read(store)[0].name == "b"

@@ -147,6 +147,55 @@ def test_concepts_at_a_named_layer(x, method):
     assert found.concepts.sum(1) == pytest.approx(found.total, rel=1e-4)
 
 
+def test_channels_are_the_relevance_that_reaches_the_middle_layer(x):
+    found = explain(load(network()), x, TARGET, middle="4")
+    kept = sum(e.absorbed for e in found.ledger.entries if e.name in {"9", "7", "4"})
+    assert found.channels.shape == (2, 6)
+    assert found.channels.sum(1) == pytest.approx(1 - kept.numpy(), rel=1e-4)
+    assert explain(load(network()), x, TARGET).channels is None
+
+
+class Positive(nn.Module):
+    """Above its middle layer no weight is negative and no bias is there, so that z-plus, gamma and epsilon agree."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.second = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3, bias=False)
+        self.pool, self.flat, self.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4, bias=False)
+        with torch.no_grad():
+            self.second.weight.abs_()
+            self.head.weight.abs_()
+
+    def above(self, a):
+        return self.head(self.flat(self.pool(self.relu(self.second(a)))))
+
+    def forward(self, x):
+        return self.above(self.relu(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("method", "shares"),
+    [("EpsilonPlusFlat", True), ("EpsilonGammaBox", True), ("GradientTimesInput", False), ("SmoothGrad", False)],
+)
+def test_channels_are_activation_times_gradient_where_rules_agree(method, shares, x):
+    """Relevance starts with 1 at the logit, so it is the share of that logit; a gradient method's is not divided."""
+    net = Positive()
+    found = explain(load(net), x, TARGET, method=method, middle="second")
+    a = net.relu(net.first(x)).detach().requires_grad_()
+    logit = net.above(a)[[0, 1], TARGET]
+    (gradient,) = torch.autograd.grad(logit.sum(), a)
+    want = (a * gradient).sum((2, 3)) / (logit[:, None] if shares else 1)
+    assert torch.allclose(torch.from_numpy(found.channels), want, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_channels_and_those_of_the_image_sum_to_its_total(method, x):
+    found = explain(load(network()), x, TARGET, method=method, middle="0")
+    assert found.channels.shape == (2, 3) and np.isfinite(found.channels).all()
+    if method not in ("IntegratedGradients", "SmoothGrad"):  # whose maps are means over several images
+        assert found.channels.sum(1) == pytest.approx(found.total, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("method", "times_input"), [("GradientTimesInput", 1), ("IntegratedGradients", 1), ("SmoothGrad", 0)]
 )

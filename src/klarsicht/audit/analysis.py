@@ -18,6 +18,7 @@ from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.parts import PartGroup, centred
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.shelf import Shelf
 from klarsicht.audit.spray import FEWEST, Clustering, Evidence, Suspect
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
@@ -225,6 +226,10 @@ class Analysis:
         weight = head_weight_or_refusal(self.head)
         return np.asarray(self._rows("features", group) * (weight[group.target] - weight.mean(0)))
 
+    def channels(self, group: Group) -> Floats:
+        """Relevance of each channel of the middle layer."""
+        return self._rows("channels", group)
+
     def penultimate(self, group: Group) -> Floats:
         return self._rows("features", group)
 
@@ -253,31 +258,19 @@ class Compared:
     Attributes:
         cut: what it compares of parts, given their masses (M, G, G), each on a map of its own; None for a metric that
             compares no maps, and so knows no parts.
+        propagated: whether it compares what a method that makes maps hands down into the network.
     """
 
     read: Callable[[Analysis, Group], Items]
     distance: str
     cut: Callable[[Floats], Any] | None = None
+    propagated: bool = True
 
 
 METRICS: dict[str, Compared] = {
     "euclidean": Compared(Analysis.maps, "euclidean", centred),
-    "concept": Compared(Analysis.head_relevance, "concept"),
-    "features": Compared(Analysis.penultimate, "concept"),  # no relevance at all: the baseline to beat
+    "channels": Compared(Analysis.channels, "concept"),
+    "concept": Compared(Analysis.head_relevance, "concept", propagated=False),
+    "features": Compared(Analysis.penultimate, "concept", propagated=False),  # no relevance: the baseline to beat
     **{name: Compared(Analysis.measures, name, measures_from_maps) for name in TRANSPORT},
 }
-
-
-class Shelf:
-    """What was made from the rows asked for last: all groups of a screening share their rows."""
-
-    def __init__(self) -> None:
-        self.rows: NDArray[np.intp] = np.empty(0, np.intp)
-        self.kept: dict[str, Any] = {}
-
-    def keep(self, name: str, rows: NDArray[np.intp], make: Callable[[], Any]) -> Any:
-        if not np.array_equal(rows, self.rows):
-            self.rows, self.kept = rows, {}
-        if name not in self.kept:
-            self.kept[name] = make()
-        return self.kept[name]

@@ -54,10 +54,11 @@ class Attribution:
         with explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
             for rows, batch in self._batches(unit, facts):
                 for some, found in self._explained(explain, rows, batch, facts):
-                    _place(blocks, stored(found), some, unit)
+                    _place(blocks, stored(found, self.settings.parts), some, unit)
                     facts |= dict(zip(some, facts_of(found), strict=True))
         for name, values in blocks.items():
-            self.store.write_rows(name, unit.start, values)
+            if self.store.has_array(name):  # a run that an older version began keeps what it began with
+                self.store.write_rows(name, unit.start, values)
         self.store.write_part(IMAGES, unit.start // self.settings.unit, _columns(unit, facts))
 
     @property
@@ -67,7 +68,7 @@ class Attribution:
 
     @property
     def middle(self) -> str | None:
-        """The layer that sees parts; the first image decides."""
+        """The layer that sees parts, and whose channels are compared; the first image decides."""
         name: str | None = self.store.manifest.get("middle")
         return name
 
@@ -185,12 +186,13 @@ def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
         return kept
     largest = np.abs(found.maps).max((1, 2), keepdims=True)
     shares = (found.maps / np.where(largest > 0, largest, 1)).astype(np.float16)
-    return kept | {"head": found.head, "maps": shares, "concepts": found.concepts}
+    kept |= {"head": found.head, "maps": shares, "concepts": found.concepts}
+    return kept if found.channels is None else kept | {"channels": found.channels}
 
 
-def stored(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
-    """The same, and the parts of the maps where a middle layer was looked at."""
-    if isinstance(found, Observation) or found.middle is None:
+def stored(found: Relevance | Observation, parts: bool) -> dict[str, NDArray[Any]]:
+    """The same, and the parts of the maps where they are asked for and a middle layer was looked at."""
+    if isinstance(found, Observation) or found.middle is None or not parts:
         return arrays_of(found)
     return arrays_of(found) | parts_of(found.maps, found.middle)
 
@@ -238,10 +240,11 @@ def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequenc
 
 
 def middle_layer(attribution: Attribution, rows: range) -> str:
-    """The layer that sees parts: as the settings name it, else halfway through the network on the first usable image.
+    """The layer that sees parts, and whose channels are compared: as the settings name it, else halfway through the
+    network on the first usable image. Empty for a network without convolutions.
 
     Raises:
-        UsageError: a network without convolutions.
+        UsageError: such a network, where the settings ask for one of the two.
     """
     if attribution.settings.parts_layer is not None:
         return attribution.settings.parts_layer
@@ -249,11 +252,12 @@ def middle_layer(attribution: Attribution, rows: range) -> str:
     for _, batch in attribution._batches(rows[:TRIED], {}):
         with suppress(InputRefused), borrowed(classifier.module) as module, torch.no_grad():
             found = taps.middle_layer(module, partial(classifier.logits, batch[:1]))
-            if not found:
+            if not found and (attribution.settings.parts or "channels" in attribution.settings.metric):
                 raise UsageError(
-                    "no layer that sees parts",
+                    "no middle layer",
                     got="a network without convolutions",
-                    remedy="Audit whole maps: --no-parts.",
+                    rule="parts and channels are seen by a convolution",
+                    remedy="Audit whole maps: --no-parts, --metric euclidean.",
                 )
             return found
     return ""  # no image can be used: the probe says so

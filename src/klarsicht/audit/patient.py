@@ -63,7 +63,7 @@ class Patient:
 
     def audited(self, target: int, metric: str) -> Audited:
         """What a class of the run was audited on."""
-        group = pipeline.analyses(self.audit, self.store)[metric].group(target)
+        group = pipeline.analyses(self.audit, self.store, (metric,))[metric].group(target)
         return Audited(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
 
     def found(self, name: str, by: str | None = None) -> Finding:

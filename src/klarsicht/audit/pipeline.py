@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,15 +106,15 @@ def check_names(settings: AuditSettings) -> None:
             raise unknown_name("metric", metric, METRICS)
     if settings.method not in (*METHODS, HEAD_RELEVANCE):
         raise unknown_name("relevance method", settings.method, (*METHODS, HEAD_RELEVANCE))
-    by_maps = [metric for metric in settings.metric if METRICS[metric].cut]
-    if by_maps and not settings.maps:
+    propagated = [metric for metric in settings.metric if METRICS[metric].propagated]
+    if propagated and not settings.maps:
         raise UsageError(
-            f"the metric {by_maps[0]} compares pixel maps",
+            f"the metric {propagated[0]} compares propagated relevance",
             got=f"target {settings.target}, method {settings.method}",
             rule="maps explain one class for each image, by a method that makes maps",
             remedy="Use --metric concept, or name one class as --target and another --method.",
         )
-    if settings.parts and not by_maps:
+    if settings.parts and not any(METRICS[metric].cut for metric in settings.metric):
         raise UsageError(
             "no metric that compares parts",
             got=", ".join(settings.metric),
@@ -203,11 +204,11 @@ def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
         ModelError: one output only, or a last layer that does not give the logits.
     """
     n, unit = len(audit.corpus), audit.settings.unit
-    if audit.settings.parts:
-        store.update_manifest(middle=attribution.middle_layer(work, range(n)))
+    if audit.settings.maps and (middle := attribution.middle_layer(work, range(n))):
+        store.update_manifest(middle=middle)
     tried = attribution.probe(work, range(n))
     check_logits(audit.classifier, tried)
-    arrays = attribution.stored(tried)
+    arrays = attribution.stored(tried, audit.settings.parts)
     store.update_manifest(left_out=audit.corpus.left_out)
     for name in sorted(arrays, key=lambda name: name == "logits"):
         store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit)
@@ -239,20 +240,24 @@ def order(audit: Audit, store: RunStore) -> None:
 
 
 def analyse(audit: Audit, store: RunStore, workers: int) -> None:
-    """The suspect cluster of every class under every metric; groups are units, in blocks when all are screened."""
-    for work in analyses(audit, store).values():
+    """The suspect cluster of every class under every metric, and under plain features, which stand beside it; groups
+    are units, in blocks when all are screened."""
+    for work in analyses(audit, store, (*audit.settings.metric, ranking.PLAIN)).values():
         units = partition(len(work.groups), work.size)
         through(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
 
 
-def analyses(audit: Audit, store: RunStore) -> dict[str, Analysis]:
-    """The analysis under each metric of the run."""
+def analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) -> dict[str, Analysis]:
+    """The analysis under each metric, by default those of the run."""
     images = store.table(attribution.IMAGES, attribution.STEP)
     usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
     found = tuple(audit.groups(images["predicted"].to_numpy(), usable))
     head = head_weight(audit.classifier)
     size = SCREENED if audit.settings.screens else 1
-    return {metric: Analysis(store, audit.settings, metric, found, head, size) for metric in audit.settings.metric}
+    return {
+        metric: Analysis(store, audit.settings, metric, found, head, size)
+        for metric in metrics or audit.settings.metric
+    }
 
 
 def through(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
@@ -273,7 +278,8 @@ def rank(audit: Audit, store: RunStore) -> Ranking:
     """All classes, most suspect first, as JSON and as a table."""
     tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
     paths = store.table("corpus")["path"].to_pylist()
-    ordered = ranking.ranked([ranking.entry_of(line, paths) for table in tables for line in table if line["rows"]])
+    entries = [ranking.entry_of(line, paths) for table in tables for line in table if line["rows"]]
+    ordered = ranking.ranked(ranking.with_plain(entries, ranking.plain_suspects(store)))
     store.write_json("ranking.json", ordered.to_json())
     store.write_table("ranking", ordered.to_table())
     return ordered

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RAISES = "raises the target (observational)"
 FOLLOWED = "followed"  # the table of clusters that the model follows
 QUIET = "no cluster clearly raises the target"
+PLAIN = "features"  # the metric without relevance, whose cluster stands beside the one named
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Entry:
         effect_runner_up, effect_z, effect_rank: that beside all other outputs, see audit.intervention.
         follows: how well membership goes with the effect of single images: Pearson's correlation, held out.
         stability: Jaccard index of the cluster and that which the other half of the images chooses.
+        plain_size, plain_tau, plain_z: of the suspect cluster that plain features name, without relevance; None where
+            they name none, or the run is of a version that did not ask them.
+        plain_overlap: Jaccard index of that cluster and this one: 1 where relevance made no difference.
     """
 
     name: str
@@ -82,10 +86,21 @@ class Entry:
     effect_rank: int | None = None
     follows: float | None = None
     stability: float | None = None
+    plain_size: int | None = None
+    plain_tau: float | None = None
+    plain_z: float | None = None
+    plain_overlap: float | None = None
 
     @property
     def prevalence(self) -> float:
         return self.size / self.n
+
+    @property
+    def beside(self) -> str:
+        """What plain features name, in a few words; empty where they were not asked."""
+        if self.plain_overlap is None:
+            return ""
+        return f"{self.plain_size}, tau {self.plain_tau:.2f}, z {self.plain_z:.2f}, overlap {self.plain_overlap:.2f}"
 
     @property
     def masks(self) -> dict[int, tuple[int, ...]]:
@@ -124,6 +139,11 @@ class Ranking:
 
     def __getitem__(self, position: int) -> Entry:
         return self.entries[position]
+
+    @property
+    def beside(self) -> bool:
+        """Whether any class has a cluster that plain features name."""
+        return any(entry.beside for entry in self.entries)
 
     def of(self, name: str) -> Entry:
         """The entry of a class, by name or by number.
@@ -174,6 +194,28 @@ def followed(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     return replace(entry_of(record, paths), **effect)
 
 
+def with_plain(entries: Sequence[Entry], plain: Sequence[dict[str, Any]]) -> list[Entry]:
+    """Entries with what plain features name in the same class: lines of their table of suspects."""
+    named = {line["target"]: line for line in plain if line["rows"]}
+    return [
+        replace(entry, **beside(entry, named[entry.target])) if entry.target in named else entry for entry in entries
+    ]
+
+
+def beside(entry: Entry, plain: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an entry that the cluster of plain features fills."""
+    own, other = set(entry.rows), set(plain["rows"])
+    numbers = {"plain_size": len(other), "plain_tau": plain["tau"], "plain_z": plain["z"]}
+    return numbers | {"plain_overlap": len(own & other) / len(own | other)}
+
+
+def plain_suspects(store: RunStore) -> list[dict[str, Any]]:
+    """Lines of the table of suspects under plain features; none in a run of a version that did not ask them."""
+    name = f"suspects-{PLAIN}"
+    found: list[dict[str, Any]] = store.table(name).to_pylist() if store.has_table(name) else []
+    return found
+
+
 def told_by(verdict: Verdict) -> dict[str, Any]:
     """The fields of an entry that a verdict fills."""
     claims = {name: getattr(verdict, name) for name in ("artifactual", "poisoned", "q", "matters")}
@@ -201,4 +243,5 @@ def read(run: str | Path | RunStore) -> Ranking:
     if store.has_table(FOLLOWED):
         tried = {record["target"]: followed(record, paths) for record in store.table(FOLLOWED).to_pylist()}
         entries = [tried.get(entry.target, entry) for entry in entries]
+    entries = with_plain(entries, plain_suspects(store))
     return judged(entries, verdicts.read(store)) if verdicts.quantified(store) else Ranking(tuple(entries))

@@ -65,6 +65,8 @@ class Relevance:
     """The books layer by layer; None for gradient methods."""
     middle: Array | None = None
     """(B, C, h, w): what went into the middle layer, if one was named."""
+    channels: Array | None = None
+    """(B, C): relevance of each channel at the input of that layer, summed over space."""
 
     @property
     def score(self) -> Array:
@@ -132,7 +134,7 @@ class Explainer:
                 relevance = explain(batch, targets)
 
     `layer` names the layer at whose input concepts are read (default: `late_layer`); `seed` is for
-    SmoothGrad's noise; `middle` names a layer whose input is kept as it is.
+    SmoothGrad's noise; `middle` names a layer whose input is kept as it is, and the relevance of its channels.
 
     Raises UsageError for an unknown method or layer, UnsupportedLayer and NotConserving for a network that
     the method does not cover, ModelError for a network that answers otherwise than with logits.
@@ -191,15 +193,15 @@ class Explainer:
         recorder = self._propagating(x)
         recorder.entries = []
         seen = self._look(x, target, recorder)
-        R, R_late = torch.autograd.grad(seen.logits, (x, seen.late), seen.seed)
+        R, R_late, R_middle = seen.arriving(x)
         total = per_image(R)
         ledger = Ledger(torch.ones_like(total), total, tuple(recorder.entries))
         check(ledger, seen.logits.grad_fn)
-        return self._result(seen, R, R_late, ledger.residual, ledger.absorbed_share, ledger)
+        return self._result(seen, R, R_late, R_middle, ledger.residual, ledger.absorbed_share, ledger)
 
     def _by_gradient(self, x: Tensor, target: Tensor) -> Relevance:
         seen = self._look(x, target, Recorder())
-        at_x, at_late = torch.autograd.grad(seen.logits, (x, seen.late), seen.seed)
+        at_x, at_late, at_middle = seen.arriving(x)
 
         def gradient(z: Tensor) -> Tensor:
             if z is x:
@@ -210,7 +212,8 @@ class Explainer:
         R = GRADIENTS[self.method](gradient, x, torch.Generator().manual_seed(self.seed)).detach()
         nothing = torch.full((len(x),), torch.nan, dtype=torch.float64)
         residual = self._incompleteness(R, seen) if self.method == "IntegratedGradients" else nothing
-        return self._result(seen, R, seen.late * at_late, residual, nothing, None)
+        R_middle = None if seen.middle is None or at_middle is None else seen.middle * at_middle
+        return self._result(seen, R, seen.late * at_late, R_middle, residual, nothing, None)
 
     def _incompleteness(self, R: Tensor, seen: _Seen) -> Tensor:
         """f(x) - f(0) - sum R over |f(x) - f(0)|: integrated gradients promise zero (B,)."""
@@ -240,7 +243,7 @@ class Explainer:
         """The one forward pass."""
         logits = self.classifier.logits(x)
         late, features = self._late.input, self._head.input
-        middle = None if self._middle is None else self._middle.input.detach()
+        middle = None if self._middle is None else self._middle.input
         head = self.classifier.module.get_submodule(self.classifier.head)
         if isinstance(head, nn.Linear) and features.ndim == 2 and torch.equal(self._head.output, logits):
             relevance = head_relevance(features, head.weight, target)
@@ -254,6 +257,7 @@ class Explainer:
         seen: _Seen,
         R: Tensor,
         R_late: Tensor,
+        R_middle: Tensor | None,
         residual: Tensor,
         absorbed: Tensor,
         ledger: Ledger | None,
@@ -271,6 +275,7 @@ class Explainer:
             absorbed=_array(absorbed),
             ledger=ledger,
             middle=None if seen.middle is None else _array(seen.middle.float()),
+            channels=None if R_middle is None else _array(over_space(R_middle).float()),
         )
 
 
@@ -285,11 +290,18 @@ class _Seen:
     features: Tensor
     head: Tensor
     middle: Tensor | None
+    """The input of the middle layer, part of the graph too."""
 
     @property
     def seed(self) -> Tensor:
         """R = 1 at the target's logit."""
         return torch.zeros_like(self.logits).scatter_(1, self.target[:, None], 1.0)
+
+    def arriving(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What flows back to the pixels, the late layer and the middle one: relevance under rules, else gradients."""
+        cuts = (x, self.late) if self.middle is None else (x, self.late, self.middle)
+        at_x, at_late, *at_middle = torch.autograd.grad(self.logits, cuts, self.seed)
+        return at_x, at_late, at_middle[0] if at_middle else None
 
 
 def _same(plain: Tensor, canonised: Tensor) -> None:
@@ -319,7 +331,8 @@ def explain(
     map_side: int = 32,
     layer: str | None = None,
     seed: int = 0,
+    middle: str | None = None,
 ) -> Relevance:
     """Relevance of one batch (B, C, H, W) for the classes (B,): an `Explainer` for a single call."""
-    with Explainer(classifier, method, map_side, layer, seed) as explainer:
+    with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
         return explainer(batch, targets)

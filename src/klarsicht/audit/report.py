@@ -90,6 +90,7 @@ def contents(store: RunStore) -> dict[str, Any]:
         "findings": findings(store),
         "power": power(store),
         "followed": any(entry.effect is not None for entry in found),
+        "beside": found.beside,
         "ranking": list(found),
         "shown": RANKED,
         "views": views(store, found),
@@ -193,7 +194,7 @@ def facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     lines = [(name, str(value)) for name, value in manifest["settings"].items()]
     lines += [(f"{name} identity", value) for name, value in manifest["identity"].items()]
     share = absorbed(manifest, images)
-    lines += [("layer that sees parts", manifest["middle"])] if "middle" in manifest else []
+    lines += [("middle layer", manifest["middle"])] if "middle" in manifest else []
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
     residual = np.array(images["residual"].to_pylist(), float)
     if np.isfinite(residual).any():

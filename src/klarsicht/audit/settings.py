@@ -26,7 +26,7 @@ class AuditSettings(Settings):
         split: only images of this split of the manifest.
         parts: under a metric that compares maps, compare connected parts of them, by shape and by what a middle layer
             sees there.
-        parts_layer: that layer; the default is `audit.taps.middle_layer`.
+        parts_layer: that layer, whose channels are compared too; the default is `audit.taps.middle_layer`.
         map_side: G, the side of stored relevance maps.
         neighbours: k of the neighbour graph.
         dimensions: d of the spectral embedding.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from klarsicht.audit.verdicts import Quantification
 
 
+BESIDE = ("by plain features",)  # what is named without relevance
+
+
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
     """Columns two spaces apart; those named in `left` are aligned left, numbers right."""
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
@@ -32,10 +35,11 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[
 def ranking(found: Ranking, top: int) -> None:
     lines = [
         (str(i), e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}", e.verdict)
+        + ((e.beside,) if found.beside else ())
         for i, e in enumerate(found.entries[:top], 1)
     ]
-    header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict")
-    typer.echo(table(header, lines, left=("class", "metric", "verdict")))
+    header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict") + (BESIDE if found.beside else ())
+    typer.echo(table(header, lines, left=("class", "metric", "verdict", *BESIDE)))
 
 
 def verdicts(found: Quantification, top: int) -> None:
@@ -61,6 +65,8 @@ def screening(found: Screening, top: int) -> None:
         f"{entry.effect_high:+.2f}), the next output by {entry.effect_runner_up:+.2f}; "
         f"{entry.effect_rank} of {found.outputs} outputs rise more, p {found.p:.3f}"
     )
+    if entry.beside:
+        typer.echo(f"plain features, without relevance, name {entry.beside}")
     typer.echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
 
 
