@@ -61,9 +61,23 @@ def blind(x):
 
 
 def test_the_whole_artifact_is_recovered_from_a_window_inside_it():
-    places, (h, w) = changes.grown(specimen())
-    assert (h, w) == (7, 6)
-    np.testing.assert_array_equal(places, PLACES)
+    whole = changes.grown(specimen())
+    assert whole.extent == (7, 6)
+    np.testing.assert_array_equal(whole.places, PLACES)
+
+
+def test_a_caption_wider_than_three_windows_is_recovered():
+    caption, places = (
+        np.random.default_rng(4).integers(0, 255, (6, 20, 1)),
+        np.random.default_rng(5).integers(0, 12, 15),
+    )
+    levels = scenes(60)
+    for image, a in zip(levels, places, strict=False):
+        image[a : a + 6, a : a + 20] = caption
+    window = Sign("fine", 50.0, np.arange(15), np.stack([places, places + 8], 1) / SIDE, (5 / SIDE, 5 / SIDE))
+    whole = changes.grown(Specimen.of(window, levels))
+    assert whole.extent == (6, 20)
+    np.testing.assert_array_equal(whole.places, np.stack([places, places], 1))
 
 
 def test_what_is_pasted_is_the_artifact_and_the_control_is_not():

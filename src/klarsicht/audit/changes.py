@@ -21,7 +21,7 @@ from klarsicht.numerics import grain
 
 Floats = NDArray[np.floating[Any]]
 
-REACH = 1  # windows on every side within which the rest of the artifact is looked for
+REACH = 3  # windows on every side within which the rest of the artifact is looked for
 AGREE = 0.5  # carriers differ by less than this share of what other images differ by: there the artifact lies
 
 
@@ -58,9 +58,10 @@ Change = Callable[[Levels, Specimen, np.random.Generator], dict[str, Pair]]
 
 def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
     """The artifact's tile pasted at its own place, and at random ones."""
-    places, (h, w) = grown(found)
-    giver, blank = rng.integers(len(found.carriers), size=len(x)), rng.integers(len(found.others), size=len(x))
-    own = places[giver]
+    whole = grown(found)
+    h, w = whole.extent
+    giver, blank = rng.integers(len(whole.carriers), size=len(x)), rng.integers(len(whole.others), size=len(x))
+    own = whole.places[giver]
     scattered = np.stack(
         [rng.integers(0, size - side + 1, len(x)) for size, side in zip(x.shape[1:3], (h, w), strict=True)], 1
     )
@@ -69,36 +70,33 @@ def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair
         marked, control = x.copy(), x.copy()
         for i, (a, b) in enumerate(target):
             here, there = np.s_[a : a + h, b : b + w], np.s_[own[i, 0] : own[i, 0] + h, own[i, 1] : own[i, 1] + w]
-            marked[i][here] = found.carriers[giver[i]][there]
-            control[i][here] = found.others[blank[i]][there]
+            marked[i][here] = whole.carriers[giver[i]][there]
+            control[i][here] = whole.others[blank[i]][there]
         pasted[name] = (marked.astype(np.float32), control.astype(np.float32))
     return pasted
 
 
-def grown(found: Specimen) -> tuple[NDArray[np.intp], tuple[int, int]]:
-    """Places (m, 2) and (height, width) of the whole artifact: where carriers, laid over each other, agree.
+def grown(found: Specimen) -> Specimen:
+    """The whole artifact, by its place in every carrier: where carriers, laid over each other, agree.
 
     They agree where their median deviation from their median is less than half of what other images show there. The
-    box around all such pixels that hang together with the window is the artifact; it stays inside every carrier.
+    box around all such pixels that hang together with the window is the artifact.
     """
-    h, w = found.extent
-    height, width = found.carriers.shape[1:3]
-    up, left = np.minimum(found.places.min(0), (REACH * h, REACH * w))
-    down = min(REACH * h, height - h - int(found.places[:, 0].max()))
-    right = min(REACH * w, width - w - int(found.places[:, 1].max()))
-    box = (h + up + down, w + left + right)
-    corners = found.places - (up, left)
-    some = np.arange(len(found.others))[: len(corners)]
-    spread = [_spread(stack, corners[: len(stack)], box) for stack in (found.carriers, found.others[some])]
+    extent, size = np.array(found.extent), np.array(found.carriers.shape[1:3])
+    before = np.minimum(found.places.min(0), REACH * extent)
+    behind = np.minimum((size - extent - found.places).min(0), REACH * extent)
+    corners, box = found.places - before, before + extent + behind
+    spread = [_spread(stack[: len(corners)], corners, box) for stack in (found.carriers, found.others)]
     agree = spread[0] < AGREE * spread[1]
-    agree[up : up + h, left : left + w] = True
+    agree[before[0] : before[0] + extent[0], before[1] : before[1] + extent[1]] = True
     parts, _ = label(agree)
-    rows, columns = np.nonzero(parts == parts[up, left])
-    size = int(rows.max() - rows.min() + 1), int(columns.max() - columns.min() + 1)
-    return corners + np.array([rows.min(), columns.min()]), size
+    inside = np.argwhere(parts == parts[tuple(before)])
+    first, last = inside.min(0), inside.max(0)
+    height, width = (int(side) for side in last - first + 1)
+    return Specimen(found.carriers, found.others, corners + first, (height, width))
 
 
-def _spread(images: Levels, corners: NDArray[np.intp], box: tuple[int, int]) -> Floats:
+def _spread(images: Levels, corners: NDArray[np.intp], box: NDArray[np.intp]) -> Floats:
     """Median over images of the absolute deviation from their median, colours averaged (height, width)."""
     crops = np.stack([x[a : a + box[0], b : b + box[1]] for x, (a, b) in zip(images, corners, strict=False)])
     crops = crops.astype(np.float32)
