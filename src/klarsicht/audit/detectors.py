@@ -56,7 +56,7 @@ class Tail:
     def __call__(self, scene: Scene, name: str) -> Iterator[Sign]:
         own, pool = self.values(scene.own), self.values(scene.pool)[scene.others]
         for share in self.shares:
-            edge = np.quantile(pool, 1 - share)
+            edge = float(np.quantile(pool, 1 - share))
             expected = natural_rate(own[None], pool[None], edge)[0]
             beyond = own > edge
             halves = [beyond[side] for side in (scene.half, ~scene.half)]
