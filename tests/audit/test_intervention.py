@@ -129,6 +129,44 @@ def test_the_interval_of_flips_is_of_paired_differences():
     assert intervention.effect("so", before, before, before, 1).flips_low == 0
 
 
+def test_the_margin_is_a_paired_difference_to_the_output_that_rises_most_beside():
+    from scipy.stats import sem
+
+    rng = np.random.default_rng(2)
+    before, marked, control = rng.normal(0, 1, (3, 30, 6))
+    marked[:, 4] += 3
+    marked[:, 2] += 2
+    for target, runner in ((4, 2), (2, 4)):
+        e = intervention.effect("so", before, marked, control, target)
+        change = (marked - control)[:, target] - (marked - control)[:, runner]  # centring takes the same of both
+        assert e.runner == runner and e.margin == pytest.approx(change.mean())
+        assert (e.margin_high - e.margin_low) / 2 == pytest.approx(1.96 * sem(change))
+        assert e.margin == pytest.approx(e.shift - e.runner_up) and (e.rank == 0) == (e.margin > 0)
+
+
+def test_uplift_is_the_median_ratio_of_probabilities():
+    rng = np.random.default_rng(3)
+    before, marked, control = rng.normal(0, 2, (3, 25, 4))
+    p, q, r = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (before, marked, control))
+    e = intervention.effect("so", before, marked, control, 1)
+    assert e.uplift == pytest.approx(np.median(q[:, 1] / p[:, 1]))
+    assert e.uplift_control == pytest.approx(np.median(r[:, 1] / p[:, 1]))
+
+
+def test_an_image_changed_in_several_ways_counts_by_their_mean():
+    rng = np.random.default_rng(6)
+    before, *ways = rng.normal(0, 1, (7, 40, 5))
+    marked, control = np.stack(ways[:3]), np.stack(ways[3:])
+    e = intervention.effect("so", before, marked, control, 1)
+    mean = intervention.effect("so", before, marked.mean(0), control.mean(0), 1)  # logits are averaged linearly
+    assert (e.shift, e.low, e.rank, e.z) == pytest.approx((mean.shift, mean.low, mean.rank, mean.z))
+    free = before.argmax(1) != 1
+    assert e.flips == pytest.approx(np.mean([(way.argmax(1) == 1)[free] for way in marked]))
+    assert e.images == 40
+    single, twice = (intervention.effect("so", before, *pair, 1) for pair in (ways[:2], np.stack(ways[:2])[:, None]))
+    assert single == twice
+
+
 def test_robust_z_is_that_of_scipy_where_errors_are_nought():
     from scipy.stats import median_abs_deviation
 

@@ -9,7 +9,7 @@ from tests.audit.test_intervention import blind, reads_tag, scenes, tagged
 from klarsicht import audit
 from klarsicht.audit import models, pipeline, quantification
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.transplant import Transplants, correlation, enlarged, holding, jaccard, tried
+from klarsicht.audit.transplant import GIVERS, Transplants, correlation, dealt, enlarged, holding, jaccard, tried
 
 N, CARRIERS = 80, 20
 RNG = np.random.default_rng(5)
@@ -93,6 +93,14 @@ def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
 def test_the_effect_is_measured_against_a_control(found, model, used):
     effect = found.measured(model, CARRIES, ~CARRIES, scenes(64, seed=9), 3, np.random.default_rng(0))
     assert (effect.rank == 0 and effect.low > 1 and effect.z > 5) == used
+
+
+def test_every_donor_is_dealt_as_often_as_the_others():
+    turns = dealt(CARRIES, 64, np.random.default_rng(0))
+    who, often = np.unique(turns, return_counts=True)
+    assert turns.shape == (GIVERS, 64) and np.array_equal(who, np.flatnonzero(CARRIES))
+    assert often.max() - often.min() <= 1
+    assert len({tuple(turn) for turn in turns}) == GIVERS
 
 
 def test_correlation_is_pearsons():

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from klarsicht.audit.changes import CHANGES, Specimen
 from klarsicht.audit.shown import Levels
@@ -31,12 +32,16 @@ class Effect:
         how: where it was put, or how strong it was.
         shift: mean change of the centred logit against the control.
         low, high: 95 % interval of the shift over images.
-        runner_up: the largest shift of any other output.
+        runner_up: the largest shift of any other output, and `runner`: which output that is.
+        margin: by how much the class rises more than that output, and the 95 % interval of the difference, image by
+            image. The output is picked by the same images, so the margin is rather too small than too large.
         z: the shift among those of all outputs, in robust deviations.
         rank: outputs that rise more, 0 for none.
         flips: share of images, not yet taken for the class, that are taken for it with the artifact.
         flips_control: the same under the control.
         flips_low: lower end of the 95 % interval of their difference, image by image.
+        uplift: how many times more probable the class is than on the image as it was, by the median image.
+        uplift_control: the same under the control.
         images: how many it was put on.
     """
 
@@ -45,11 +50,17 @@ class Effect:
     low: float
     high: float
     runner_up: float
+    runner: int
+    margin: float
+    margin_low: float
+    margin_high: float
     z: float
     rank: int
     flips: float
     flips_control: float
     flips_low: float
+    uplift: float
+    uplift_control: float
     images: int
 
 
@@ -68,38 +79,61 @@ def effects(
 
 
 def effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> Effect:
-    """From logits (B, K) of the same images as they are, with the artifact, and with the control."""
-    change = centred(marked) - centred(control)
-    mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(len(change))
+    """From logits of the same images as they are (B, K), and with the artifact and the control.
+
+    These are (B, K) too, or (G, B, K), where every image was changed in G ways; then an image counts by their mean.
+    """
+    change = (centred(marked) - centred(control)).reshape(-1, *before.shape).mean(0)
+    mean, error = change.mean(0), standard_error(change)
+    runner = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax())
+    ahead = change[:, target] - change[:, runner]
     free = before.argmax(1) != target
-    flipped = [answer[free].argmax(1) == target for answer in (marked, control)]
+    flipped = [(answer.argmax(-1) == target).reshape(-1, len(before)).mean(0)[free] for answer in (marked, control)]
     return Effect(
         how=how,
         shift=float(mean[target]),
         low=float(mean[target] - 1.96 * error[target]),
         high=float(mean[target] + 1.96 * error[target]),
-        runner_up=float(np.delete(mean, target).max()),
+        runner_up=float(mean[runner]),
+        runner=runner,
+        margin=float(ahead.mean()),
+        margin_low=float(ahead.mean() - 1.96 * standard_error(ahead)),
+        margin_high=float(ahead.mean() + 1.96 * standard_error(ahead)),
         z=robust_z(mean, error[target], target),
         rank=int((mean > mean[target]).sum()),
         flips=share(flipped[0]),
         flips_control=share(flipped[1]),
-        flips_low=lowest(flipped[0].astype(float) - flipped[1]),
+        flips_low=lowest(flipped[0] - flipped[1]),
+        uplift=uplift(before, marked, target),
+        uplift_control=uplift(before, control, target),
         images=len(before),
     )
 
 
-def share(which: NDArray[np.bool_]) -> float:
-    """Of those that hold; nought of none."""
+def standard_error(values: Floats) -> Floats:
+    """Of the mean of values (B, ...) over images."""
+    return np.asarray(values.std(0, ddof=1) / np.sqrt(len(values)))
+
+
+def uplift(before: Floats, after: Floats, target: int) -> float:
+    """Median over images of the ratio of a class's probability after to that before; of several ways (G, B, K) the
+    geometric mean counts."""
+    rise = (log_softmax(after, -1) - log_softmax(before, -1))[..., target]
+    return float(np.exp(np.median(rise.reshape(-1, len(before)).mean(0))))
+
+
+def share(which: Floats) -> float:
+    """The mean of shares; nought of none."""
     return float(which.mean()) if len(which) else 0.0
 
 
 def lowest(values: Floats) -> float:
     """Lower end of the 95 % interval of a mean; nought of fewer than two."""
-    return float(values.mean() - 1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return float(values.mean() - 1.96 * standard_error(values)) if len(values) > 1 else 0.0
 
 
 def centred(logits: Floats) -> Floats:
-    return np.asarray(logits - logits.mean(1, keepdims=True))
+    return np.asarray(logits - logits.mean(-1, keepdims=True))
 
 
 def robust_z(shift: Floats, error: float, target: int) -> float:

@@ -4,7 +4,8 @@ Separability chooses the wrong cluster most of the time: natural groups are sepa
 connected parts of relevance, and all that holds nine tenths of it: an artifact may be made of many strokes. Each is
 pasted at its own place on a few images of other classes, and the rise of the class's logit is the effect of that image.
 The cluster that counts is the one whose membership goes with this effect. It is chosen on one half of the images; the
-other half says how well it does, and lends what is measured against a control.
+other half says how well it does, and lends what is measured against a control: what relevance points at in images that
+are no members. Every member brings content of its own along, so all of them are put on, several on each image.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Bools = NDArray[np.bool_]
 PARTS = 3  # of an image that are tried, the heaviest
 WHOLE = 0.9  # of its positive relevance, which is tried at once
 BACKGROUNDS = 5  # images that each is put on: five forward passes a region
+GIVERS = 4  # members whose regions each image gets in turn when the effect is measured, and as many controls
 BLOCK = 64  # regions pasted at a time
 LEAST = 2  # members, and others, that either half must have
 
@@ -81,9 +83,10 @@ class Transplants:
     ) -> Effect:
         """What the regions of the donors do on images x (B, H, W, C) of other classes; the regions of the blanks are
         the control: what relevance points at in images of the same kind. Both are bool (n,)."""
-        giver, blank = rng.choice(np.flatnonzero(donors), len(x)), rng.choice(np.flatnonzero(blanks), len(x))
-        before, marked, control = (
-            predict(shown.astype(np.float32)) for shown in (x, self.pasted(giver, x), self.pasted(blank, x))
+        before = predict(x.astype(np.float32))
+        marked, control = (
+            np.stack([predict(self.pasted(giver, x).astype(np.float32)) for giver in dealt(who, len(x), rng)])
+            for who in (donors, blanks)
         )
         return effect("own place", before, marked, control, target)
 
@@ -108,6 +111,12 @@ def holding(maps: Floats, share: float) -> Bools:
     last = np.minimum((held < share * held[:, -1:]).sum(1), mass.shape[1] - 1)
     least = falling[np.arange(len(mass)), last]
     return np.asarray(((mass >= least[:, None]) & (mass > 0)).reshape(maps.shape))
+
+
+def dealt(who: Bools, images: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """(GIVERS, images) of those that hold (n,), in random order, each as often as the others to within one."""
+    turns = np.resize(rng.permutation(np.flatnonzero(who)), GIVERS * images)
+    return rng.permutation(turns).reshape(GIVERS, images)
 
 
 def correlation(member: Bools, value: Floats) -> float:
