@@ -31,7 +31,7 @@ from klarsicht.audit.groups import Group
 from klarsicht.audit.quantification import classes
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spray import by_absolute_sum
-from klarsicht.audit.transplanting import Transplanting
+from klarsicht.audit.transplanting import Transplanting, sources
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -62,7 +62,7 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
     number = next(n for n, group in enumerate(groups) if group.target == label)
     told = {metric: described(work, work.group(label), tags) for metric, work in analyses.items()}
     examination = Examination(store, audit.corpus, settings, groups, classifier.identity, classifier)
-    line = Transplanting(examination, tuple(analyses.values())).try_on(number)
+    line = Transplanting(examination, sources(tuple(analyses.values()))).try_on(number)
     told["followed"] = f1(np.isin(groups[number].rows, line["rows"]), tags[groups[number].rows])
     maps = analyses["euclidean"].maps(groups[number])
     return told | {"tags": tags[groups[number].rows]}, maps

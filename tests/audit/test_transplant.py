@@ -1,5 +1,7 @@
 """Parts put on other images: a network that reads a tag by construction, and clusters of which one is the tag's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
@@ -8,8 +10,11 @@ from tests.audit.test_intervention import blind, reads_tag, scenes, tagged
 
 from klarsicht import audit
 from klarsicht.audit import models, pipeline, quantification
+from klarsicht.audit.analysis import METRICS, Analysis
+from klarsicht.audit.patient import Patient
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.transplant import GIVERS, Transplants, correlation, dealt, enlarged, holding, jaccard, tried
+from klarsicht.audit.transplanting import sources
 
 N, CARRIERS = 80, 20
 RNG = np.random.default_rng(5)
@@ -135,3 +140,34 @@ def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
     assert {"effect", "effect_low", "effect_high", "effect_rank"} <= ranked[0].keys()
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"{entry.effect:+.2f}" in page
+
+
+def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path, monkeypatch):
+    """Plain features were asked for and are made noise: another source must find the mark, and be drawn and opened."""
+    marked = write_corpus(tmp_path / "data")
+    noise = np.random.default_rng(0).normal(size=(180, 4))
+    monkeypatch.setattr(Analysis, "penultimate", lambda _, group: noise[group.rows])
+    monkeypatch.setitem(METRICS, "features", replace(METRICS["features"], read=Analysis.penultimate))
+    classifier = models.load(network(), classes=["a", "b", "c"])
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("features",), neighbours=6)
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    assert {path[-9:] for path in audit.rank(tmp_path / "run").of("b").members} != marked
+    quantification.quantify(tmp_path / "run", classifier=classifier)
+    entry = audit.rank(tmp_path / "run").of("b")
+    assert {path[-9:] for path in entry.members} == marked and entry.metric in ("euclidean", "concept", "channels")
+    assert entry.plain_overlap < 1
+    patient = Patient.of(tmp_path / "run", classifier=classifier)
+    assert set(patient.found("b", "cluster").members) == set(entry.rows)
+
+
+def test_whole_maps_stand_beside_parts(tmp_path):
+    write_corpus(tmp_path / "data", per_class=20)
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",), parts=True)
+    asked = pipeline.Audit.of(settings, models.load(network(), classes=["a", "b", "c"]))
+    store = pipeline.opened(asked, tmp_path / "run")
+    pipeline.attribute(asked, store, 1, own=asked.classifier)
+    found = sources(tuple(pipeline.analyses(asked, store).values()))
+    assert [(one.metric, one.by_parts) for one in found] == [
+        *[("euclidean", True), ("euclidean", False)],
+        *[("concept", False), ("channels", False)],
+    ]

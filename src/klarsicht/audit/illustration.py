@@ -41,14 +41,14 @@ class Illustrator:
     """Draws the suspects of a run into its folder.
 
     Attributes:
-        analyses: by metric, to embed a group again: only what is looked at is laid out in two dimensions.
+        analyses: to embed a group again: only what is looked at is laid out in two dimensions.
     """
 
     store: RunStore
     settings: AuditSettings
     corpus: Corpus
     classifier: Classifier
-    analyses: dict[str, Analysis]
+    analyses: Sequence[Analysis]
 
     def draw(self, entries: Sequence[Entry]) -> None:
         """Pictures and the table `views` of the first suspects."""
@@ -64,7 +64,7 @@ class Illustrator:
             self.store.write_table("views", {name: [record[name] for record in records] for name in records[0]})
 
     def _drawing(self, entry: Entry) -> Drawing:
-        group = self.analyses[entry.metric].group(entry.target)
+        group = self._analysis(entry).group(entry.target)
         rng = generator(self.settings.seed, "pictures", entry.target)
         member = np.isin(group.rows, entry.rows)
         pictured = np.concatenate([pick(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)])
@@ -77,6 +77,11 @@ class Illustrator:
             absorbed=self._pictures(entry, group.rows[np.sort(pictured)]),
         )
 
+    def _analysis(self, entry: Entry) -> Analysis:
+        """That which found the cluster."""
+        by_parts = bool(entry.masks)
+        return next(one for one in self.analyses if one.metric == entry.metric and one.by_parts == by_parts)
+
     def _layout(self, entry: Entry, group: Group, points: NDArray[Any]) -> NDArray[Any]:
         """t-SNE of the spectral embedding, in the units of the plot; of parts, the one of each image in the cluster."""
         from sklearn.manifold import TSNE
@@ -84,7 +89,7 @@ class Illustrator:
         chosen = np.ones(len(group), np.int64)
         for row, numbers in entry.masks.items():
             chosen[np.searchsorted(group.rows, row)] = numbers[0]
-        vectors = self.analyses[entry.metric].vectors(group, chosen)[points]
+        vectors = self._analysis(entry).vectors(group, chosen)[points]
         perplexity = min(30, (len(vectors) - 1) // 3)
         return fitted(TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors))
 

@@ -289,8 +289,8 @@ def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
     """Pictures of the first suspects, once."""
     if store.has_table("views"):
         return
-    by_metric = analyses(audit, store)
-    Illustrator(store, audit.settings, audit.corpus, audit.classifier, by_metric).draw(ordered.entries)
+    works = tuple(analyses(audit, store).values())
+    Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(ordered.entries)
 
 
 def unchanged(audit: Audit, store: RunStore) -> None:

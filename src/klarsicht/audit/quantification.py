@@ -21,7 +21,7 @@ from klarsicht.audit.illustration import Illustrator
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.transplanting import Transplanting
+from klarsicht.audit.transplanting import Transplanting, sources
 from klarsicht.audit.verdicts import LEVEL, Chosen, Quantification, Verdict
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
@@ -119,8 +119,8 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
 def follow(audit: Audit, work: Examination, workers: int) -> None:
     """Of the clusters of every class the one that the model follows, as a table and in pictures."""
     store, units = work.store, partition(len(work.groups), 1)
-    analyses = pipeline.analyses(audit, store)
-    trial = Transplanting(work, tuple(analyses.values()))
+    analyses = sources(tuple(pipeline.analyses(audit, store).values()))
+    trial = Transplanting(work, analyses)
     pipeline.through(audit, store, trial, trial.step, units, workers, "clusters on other images")
     tried = store.table(trial.step, trial.step)
     if not (store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from klarsicht.numerics.clusters import Candidate
 from klarsicht.numerics.discriminant import fisher_many
 from klarsicht.numerics.halves import halves
 
+SOURCES = {"maps": "euclidean", "head": "concept", "channels": "channels"}  # the metric that compares a stored array
 LOOKED = 400  # images of a class whose parts are pasted; of more, a draw
 MEASURES = (
     "effect",
@@ -48,7 +49,7 @@ class Transplanting:
     """Chooses a cluster of every class by what its images' parts do to other images; a unit is one class.
 
     Attributes:
-        analyses: the run's, one a metric: their clusters are the candidates.
+        analyses: their clusters are the candidates; see `sources`.
     """
 
     examination: Examination
@@ -79,6 +80,15 @@ class Transplanting:
         logit = self.analyses[0].evidence(group).logit
         least: NDArray[np.intp] = group.rows[logit <= np.median(logit)]
         return least
+
+
+def sources(asked: Sequence[Analysis]) -> tuple[Analysis, ...]:
+    """Where candidates come from: the analyses that the run was asked for, and besides whole maps, head relevance and
+    channels of the middle layer, those that it stores, whatever was asked for."""
+    one, known = asked[0], {work.metric for work in asked if not work.by_parts}
+    whole = one.settings.merged(parts=False)
+    more = [name for array, name in SOURCES.items() if one.store.has_array(array) and name not in known]
+    return (*asked, *(replace(one, metric=name, settings=whole) for name in more))
 
 
 def followed(
