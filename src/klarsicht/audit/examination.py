@@ -181,10 +181,12 @@ class Trial:
 
     def __call__(self, unit: range) -> None:
         for number in unit:
-            tried = self.try_on(number)
-            target = self.examination.groups[number].target
-            lines = [asdict(effect) | {"target": target, "sign": sign} for sign, effect in tried]
-            self.examination.store.write_part("effects", number, pa.Table.from_pylist(lines, EFFECTS))
+            self.examination.store.write_part("effects", number, pa.Table.from_pylist(self.lines(number), EFFECTS))
+
+    def lines(self, number: int) -> list[dict[str, Any]]:
+        """What was put on other images, as lines of the table `effects`."""
+        target = self.examination.groups[number].target
+        return [asdict(effect) | {"target": target, "sign": sign} for sign, effect in self.try_on(number)]
 
     def try_on(self, number: int) -> list[tuple[str, Effect]]:
         """The name of the sign and its effect; none where there is nothing to put, or nothing to put it on."""

@@ -193,6 +193,12 @@ def plant(kind: str) -> Plant:
     return PLANTS[kind]
 
 
+def on_levels(levels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+    """The artifact on an image (H, W, C) of one channel or three."""
+    pixels = levels[..., 0] if levels.shape[-1] == 1 else levels
+    return plant(kind)(pixels, rng).pixels.reshape(levels.shape)
+
+
 @dataclass(frozen=True)
 class Truth:
     """What was planted: a manifest for `audit run` with a further column `planted` (0 or 1)."""

@@ -1,7 +1,8 @@
 """What could this audit have found? Known artifacts are planted in classes of the user's own corpus, and looked for.
 
 No training is needed to know when a class would be called *artifactual*: detectors look at images, not at the model.
-When it would be called *poisoned* depends on what a model learns from the planted images, and is not answered here.
+When it would be called *poisoned* depends on what a model learns from the planted images: where it is asked, copies of
+the model are fine-tuned on them (audit.poisoning), else the answer is "unknown".
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from klarsicht.audit import planting, quantification, report
+from klarsicht.audit import limits, planting, poisoning, quantification, report
 from klarsicht.audit.detectors import DETECTORS, examined
+from klarsicht.audit.dosing import courses
 from klarsicht.audit.examination import Examination
 from klarsicht.audit.executor import partition
+from klarsicht.audit.finetuning import RATE, Training
+from klarsicht.audit.learned import Learned
 from klarsicht.audit.models import Classifier
-from klarsicht.audit.pipeline import through
+from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.planting import PLANTS
 from klarsicht.audit.scenes import Photographs, Sign
 from klarsicht.audit.shown import Levels
-from klarsicht.audit.verdicts import LEVEL
+from klarsicht.audit.verdicts import LEVEL, Quantification
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
+from klarsicht.ground.store import RunStore
 from klarsicht.numerics.conformal import Verdicts, maximum
 from klarsicht.numerics.halves import combined
 
@@ -46,13 +51,15 @@ class Power:
     """Trials, one for each kind, prevalence and class: a line of the table `trials`.
 
     `found` says that the class was called artifactual for images most of which carry the plant; `f1` compares them;
-    `detectors` are those that would have called it so by themselves.
+    `detectors` are those that would have called it so by themselves. `learned` is what copies made of plants that they
+    were trained on, where that was asked.
     """
 
     trials: tuple[dict[str, Any], ...]
     kinds: tuple[str, ...]
     prevalences: tuple[float, ...]
     level: float
+    learned: Learned | None = None
 
     def of(self, kind: str, prevalence: float) -> list[dict[str, Any]]:
         return [t for t in self.trials if t["kind"] == kind and t["prevalence"] == prevalence]
@@ -65,38 +72,35 @@ class Power:
 
     def limit(self, kind: str, by: str = "") -> float | None:
         """The smallest prevalence at which half of the classes are found, and at all larger ones; None without any."""
-        down_to = None
-        for prevalence in sorted(self.prevalences, reverse=True):
-            if not self.share(kind, prevalence, by) >= 0.5:
-                break
-            down_to = prevalence
-        return down_to
+        return limits.limit({p: self.share(kind, p, by) for p in self.prevalences})
 
     def detectors(self, kind: str) -> dict[str, float]:
         """The limit of every detector that has one."""
         return {by: limit for by in DETECTORS if (limit := self.limit(kind, by)) is not None}
 
     def told(self, kind: str) -> str:
-        limit = self.limit(kind)
-        return "not found" if limit is None else percent(limit)
+        return limits.told(self.limit(kind))
 
     def cell(self, kind: str, prevalence: float) -> str:
         mine = self.of(kind, prevalence)
         return f"{sum(t['found'] for t in mine)}/{len(mine)}"
 
     def to_json(self) -> dict[str, Any]:
-        limits = {kind: self.limit(kind) for kind in self.kinds}
+        down_to = {kind: self.limit(kind) for kind in self.kinds}
         of_each = {kind: self.detectors(kind) for kind in self.kinds}
-        told = {"level": self.level, "limits": limits, "detectors": of_each, "poisoned": "unknown"}
+        poisoned = self.learned.to_json() if self.learned else "unknown"
+        told = {"level": self.level, "limits": down_to, "detectors": of_each, "poisoned": poisoned}
         return told | {"trials": list(self.trials)}
 
     def lines(self) -> list[dict[str, Any]]:
         """One line a kind, for the page."""
+        by_kind = {line["kind"]: line for line in self.learned.lines()} if self.learned else {}
         return [
             {"kind": kind, "limit": self.told(kind), "prevalences": list(self.prevalences)}
-            | {"detectors": ", ".join(f"{by} {percent(limit)}" for by, limit in self.detectors(kind).items())}
+            | {"detectors": ", ".join(f"{by} {limits.percent(limit)}" for by, limit in self.detectors(kind).items())}
             | {"cells": [self.cell(kind, p) for p in self.prevalences]}
             | {"shares": [self.share(kind, p) for p in self.prevalences]}
+            | {"learned": by_kind.get(kind), "notes": self.learned.notes() if self.learned else ()}
             for kind in self.kinds
         ]
 
@@ -164,14 +168,10 @@ def calling(signs: Sequence[Sign], called: NDArray[np.bool_], carriers: NDArray[
     return sorted({sign.name.split()[0] for sign, one, other in zip(signs, true, called, strict=True) if one and other})
 
 
-def percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
-
-
 def power(
     run: str | Path, *, kinds: Sequence[str] | None = None, prevalences: Sequence[float] | None = None,
     classes: int = 5, level: float = LEVEL, workers: int = 1, data: str | None = None,
-    classifier: Classifier | None = None,
+    classifier: Classifier | None = None, train: int | None = None, rate: float = RATE,
 ) -> Power:  # fmt: skip
     """Plants each kind at each prevalence in some classes of a run, and says which are found; quantifies it first.
 
@@ -181,32 +181,62 @@ def power(
         kinds: names of planting.PLANTS; all of them by default.
         classes: how many classes each is planted in, one at a time, drawn from those where nothing was found.
         level, workers, data, classifier: see quantification.quantify.
+        train: epochs for which copies of the model are fine-tuned on planted corpora, to say what of that would be
+            called poisoned; several kinds are planted at once then. None: it stays unknown.
+        rate: of that training.
 
     Raises:
-        UsageError: an unknown kind, a prevalence outside (0, 1), no class to plant in; and as quantify does.
+        UsageError: an unknown kind, a prevalence outside (0, 1), no class to plant in, no epochs, no labels to train
+            on; and as quantify does.
+        ModelError: a model that cannot be trained, or a training that diverged.
     """
-    asked, shares = tuple(kinds or PLANTS), tuple(prevalences or PREVALENCES)
+    asked, shares = tuple(dict.fromkeys(kinds or PLANTS)), tuple(dict.fromkeys(prevalences or PREVALENCES))
     check(asked, shares, classes)
+    training = None if train is None else Training(train, rate)
     with quantification.opened(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+        if training:
+            poisoning.require_trainable(audit)
         found = quantification.judged(audit, work, level, workers)
-        signs = quantification.signs_by_target(work)
-        by_target = {group.target: number for number, group in enumerate(work.groups)}
-        clean = [by_target[v.target] for v in found if not v.artifactual]
+        clean = [number for number, group in enumerate(work.groups) if group.target in unsuspected(found)]
         if not clean:
             raise UsageError("no class to plant in", got="none where nothing was found", rule="at least 1")
-        rng = generator(work.settings.seed, "power")
-        drawn = [rng.permutation(clean)[:classes].tolist() for _ in product(asked, shares)]
-        pairs = zip(product(asked, shares), drawn, strict=True)
-        trials = tuple((kind, share, number) for (kind, share), numbers in pairs for number in numbers)
-        scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
-        name = "power-" + hashlib.sha256(repr((trials, level)).encode()).hexdigest()[:8]
-        trial = Planting(work, trials, scores, tuple(by_target[target] for target in signs), level, name)
-        through(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
-        result = Power(tuple(work.store.table(name, name).to_pylist()), asked, shares, level)
-        work.store.write_json(FILE, result.to_json())
-        work.store.write_table("power", pa.Table.from_pylist(result.lines()))
-        report.write(work.store)
+        room = poisoning.room(len(found), len(found) - len(clean)) if training else 1
+        trials = planted_and_sought(audit, work, tuple(product(asked, shares)), classes, clean, level, workers)
+        result = Power(tuple(trials), asked, shares, level)
+        if training:
+            planned = courses(asked, shares, classes, clean, room, generator(work.settings.seed, "courses"))
+            lines = poisoning.learned(audit, work, planned, tuple(clean), training, level, workers)
+            result = replace(result, learned=Learned(tuple(lines), asked, shares, training.epochs, training.rate))
+        written(work.store, result)
     return result
+
+
+def unsuspected(found: Quantification) -> set[int]:
+    """Targets of the classes where nothing was found."""
+    return {v.target for v in found if not v.artifactual}
+
+
+def planted_and_sought(
+    audit: Audit, work: Examination, asked: Sequence[tuple[str, float]], classes: int, clean: Sequence[int],
+    level: float, workers: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Each kind and prevalence in some of the clean classes, by number, one class at a time."""
+    rng, signs = generator(work.settings.seed, "power"), quantification.signs_by_target(work)
+    by_target = {group.target: number for number, group in enumerate(work.groups)}
+    drawn = [rng.permutation(clean)[:classes].tolist() for _ in asked]
+    trials = tuple((*pair, number) for pair, numbers in zip(asked, drawn, strict=True) for number in numbers)
+    scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
+    name = "power-" + hashlib.sha256(repr((trials, level)).encode()).hexdigest()[:8]
+    trial = Planting(work, trials, scores, tuple(by_target[target] for target in signs), level, name)
+    through(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
+    return list(work.store.table(name, name).to_pylist())
+
+
+def written(store: RunStore, result: Power) -> None:
+    """As JSON, as a table and on the page."""
+    store.write_json(FILE, result.to_json())
+    store.write_table("power", pa.Table.from_pylist(result.lines()))
+    report.write(store)
 
 
 def check(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> None:
@@ -223,6 +253,5 @@ def with_plants(levels: Levels, kind: str, carriers: NDArray[np.intp], rng: np.r
     """Images (n, H, W, C) of which the carriers hold the artifact."""
     out = levels.copy()
     for i in carriers:
-        pixels = out[i, ..., 0] if out.shape[-1] == 1 else out[i]
-        out[i] = planting.plant(kind)(pixels, rng).pixels.reshape(out[i].shape)
+        out[i] = planting.on_levels(out[i], kind, rng)
     return out

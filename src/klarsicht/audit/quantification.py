@@ -6,7 +6,7 @@ verdicts. Every step resumes where it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,19 +101,13 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     pipeline.through(audit, store, work, work.step, units, workers, "signs of artifacts")
     described = {line["target"]: line for line in store.table("classes", work.step).to_pylist()}
     signs = signs_by_target(work)
-    skipped = tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
     if not signs:
-        return Quantification((), 1.0, level, skipped)
+        return Quantification((), 1.0, level, skipped(described))
     choice = verdicts.chosen(list(signs.values()), change_of)
-    by_target = dict(zip(signs, choice.candidates, strict=True))
-    lines = tuple(tuple(line for line, _ in by_target.get(group.target, ())) for group in work.groups)
-    trial = Trial(work, lines)
+    trial = Trial(work, candidates(signs, choice, work.groups))
     pipeline.through(audit, store, trial, trial.step, units, workers, "artifacts on other images")
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
-    paths = store.table("corpus")["path"].to_pylist()
-    outputs = store.array("logits").shape[1]
-    found = _verdicts(choice, described, effects, paths, level, outputs)
-    return Quantification(found, choice.found.floor, level, skipped)
+    return concluded(store, choice, described, effects, level)
 
 
 def follow(audit: Audit, work: Examination, workers: int) -> None:
@@ -140,6 +134,28 @@ NO_EFFECT: dict[str, Any] = {
     "sign": "", "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1,
     "flips": 0.0, "flips_control": 0.0, "flips_low": 0.0,
 }  # fmt: skip
+
+
+def candidates(
+    signs: dict[int, list[dict[str, Any]]], choice: Chosen, groups: Sequence[Group]
+) -> tuple[tuple[dict[str, Any], ...], ...]:
+    """For each class the signs that are put on other images."""
+    by_target = dict(zip(signs, choice.candidates, strict=True))
+    return tuple(tuple(line for line, _ in by_target.get(group.target, ())) for group in groups)
+
+
+def skipped(described: dict[int, Any]) -> tuple[tuple[str, str], ...]:
+    """(class, why) of those that could not be examined."""
+    return tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
+
+
+def concluded(
+    store: RunStore, choice: Chosen, described: dict[int, Any], effects: dict[int, Any], level: float
+) -> Quantification:
+    """Verdicts from what was chosen and what it did; lines of the tables `classes` and `effects` by target."""
+    paths = store.table("corpus")["path"].to_pylist()
+    found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
+    return Quantification(found, choice.found.floor, level, skipped(described))
 
 
 def _verdicts(

@@ -137,6 +137,10 @@ def power(
     ] = None,
     classes: Annotated[int, typer.Option(help="Classes that each is planted in.")] = 5,
     level: Annotated[float, typer.Option(help="Of p: below it an artifact counts as found.")] = 0.05,
+    train: Annotated[
+        int | None, typer.Option(help="Epochs: fine-tune copies of the model on planted images, and audit those too.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Of that training (Adam).")] = 3e-4,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
     as_json: AsJson = False,
@@ -145,8 +149,9 @@ def power(
     from klarsicht.audit import power as limits
 
     found = limits.power(
-        run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data
-    )
+        run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
+        train=train, rate=rate,
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:

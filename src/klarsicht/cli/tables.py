@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from klarsicht.audit.learned import Learned
     from klarsicht.audit.power import Power
     from klarsicht.audit.ranking import Ranking
     from klarsicht.audit.screening import Screening
@@ -76,8 +77,23 @@ def power(found: Power) -> None:
     ]
     header = ("kind", "found down to", *(f"{share:.0%}" for share in found.prevalences))
     typer.echo(table(header, lines, left=("kind", "found down to")))
-    typer.echo(f"Classes called artifactual at p {found.level:g}, of those planted. Whether a model would use such an")
-    typer.echo("artifact is unknown: it would have to be trained on the planted images.")
+    typer.echo(f"Classes called artifactual at p {found.level:g}, of those planted.")
+    if found.learned:
+        learned(found.learned)
+    else:
+        typer.echo("Whether a model would use such an artifact is unknown: --train fine-tunes copies of it to tell.")
+
+
+def learned(found: Learned) -> None:
+    lines = [
+        (kind, found.told(kind), *(found.cell(kind, share) for share in found.prevalences)) for kind in found.kinds
+    ]
+    header = ("kind", "called poisoned down to", *(f"{share:.0%}" for share in found.prevalences))
+    typer.echo()
+    typer.echo(table(header, lines, left=("kind", "called poisoned down to")))
+    typer.echo("Called poisoned/learned of planted; the limit is that of those that were learned.")
+    for note in found.notes():
+        typer.echo(note)
 
 
 def steps(found: Sequence[Step]) -> None:
