@@ -1,5 +1,6 @@
 """A whole corpus screened for one class: the marked images of every class, and nothing else."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from tests.audit.conftest import network, picture
 from klarsicht import audit
 from klarsicht.audit import models, pipeline, screening
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.standing import Standing
 from klarsicht.ground.errors import UsageError
 
 EACH, MARKED = 60, 12
@@ -52,11 +54,25 @@ def test_put_on_other_images_they_raise_the_class_most(done):
     assert strict.verdict == screening.QUIET  # one of three outputs is no evidence at .05
 
 
+def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
+    _, _, found = done
+    stands = found.standing
+    assert stands.ahead == 0 and stands.own > stands.peer_effect and {stands.runner, stands.peer} <= {"a", "c"}
+    assert stands.margin == pytest.approx(found.entry.effect - found.entry.effect_runner_up)
+    assert stands.margin_low < stands.margin < stands.margin_high and stands.uplift > stands.uplift_control
+    known = [{"target": 1}, {"margin": 1.0}, dataclasses.asdict(stands) | {"ahead": None}]
+    assert [Standing.from_line(line) for line in known] == [None] * 3  # of earlier versions
+    earlier = dataclasses.replace(found, standing=None)
+    assert earlier.p == pytest.approx((found.entry.effect_rank + 1) / 3)
+
+
 def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, monkeypatch):
     folder, classifier, found = done
     assert json.loads((folder / screening.FILE).read_text()) == json.loads(json.dumps(found.to_json()))
     assert audit.rank(folder)[0] == found.entry
-    assert f"{found.entry.effect:+.2f}" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert f"{found.entry.effect:+.2f}" in page
+    assert all(sentence in page for sentence in found.standing.told(3)) and "0 of 3 outputs" in page
     monkeypatch.setattr("klarsicht.audit.transplanting.followed", lambda *_: pytest.fail("tried again"))
     assert screening.screen(folder, classifier=classifier, level=0.4) == found
 

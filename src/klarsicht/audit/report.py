@@ -14,6 +14,7 @@ from klarsicht.audit import ranking, verdicts
 from klarsicht.audit.conservation import ABSORBED_BOUND
 from klarsicht.audit.label_order import Order
 from klarsicht.audit.ranking import Entry, Ranking
+from klarsicht.audit.standing import Standing
 from klarsicht.audit.verdicts import Quantification, Verdict
 from klarsicht.ground.images import data_uri
 from klarsicht.ground.store import RunStore
@@ -90,6 +91,7 @@ def contents(store: RunStore) -> dict[str, Any]:
         "findings": findings(store),
         "power": power(store),
         "followed": any(entry.effect is not None for entry in found),
+        "screened": screened(store, settings["target"]),
         "beside": found.beside,
         "ranking": list(found),
         "shown": RANKED,
@@ -129,6 +131,15 @@ def power(store: RunStore) -> list[dict[str, Any]]:
     """Lines of the table of detection limits, where `audit power` was run."""
     found: list[dict[str, Any]] = store.table("power").to_pylist() if store.has_table("power") else []
     return found
+
+
+def screened(store: RunStore, target: str) -> tuple[str, ...]:
+    """Where the one class that a corpus was screened for stands among all outputs; empty where that was not asked."""
+    if target in ("label", "predicted", "all") or not store.has_table(ranking.FOLLOWED):
+        return ()
+    stands = [Standing.from_line(line) for line in store.table(ranking.FOLLOWED).to_pylist()]
+    outputs = store.array("logits").shape[1]
+    return tuple(sentence for one in stands if one is not None for sentence in one.told(outputs))
 
 
 def _asked(settings: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """One class over a whole corpus: which images make the model think of it, and is what they share the cause?
 
 Clusters of a run with a fixed target -> the one whose images' parts raise the class most, put on images that the model
-takes least for it -> what that does to all outputs. There are no other classes to compare with, so nothing is said of
-how strange the images are: people look at them.
+takes least for it -> what that does to all outputs. Whatever is searched for is found a little: what the model takes
+for a class raises it. So every output is searched for in the same way, and the effect counts by its rank among theirs.
+There are no other classes to compare with, so nothing is said of how strange the images are: people look at them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from klarsicht.audit.groups import Group
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.ranking import Entry
+from klarsicht.audit.standing import Standing
 from klarsicht.audit.verdicts import LEVEL
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
 
 FILE = "screening.json"
-FOLLOWS = "followed: put on other images, it raises this class beyond the other outputs"
+FOLLOWS = "followed: put on other images, it raises this class more than what is found for other outputs raises them"
 QUIET = "no use shown"
 
 
@@ -34,19 +36,23 @@ class Screening:
         entry: the cluster and its effect.
         labels: (label, members that carry it), most frequent first.
         outputs: of the model.
-        p: rank of the class's rise among those of all outputs, (rank + 1) / outputs.
         level: of p, for the claim.
+        standing: of the class among the outputs; None in a run that an earlier version screened.
+        p: rank of the class's effect among those found for all outputs alike, (rank + 1) / outputs; of an earlier
+            version, its rank among the outputs that its own cluster raises.
     """
 
     entry: Entry
     labels: tuple[tuple[str, int], ...]
     outputs: int
     level: float
+    standing: Standing | None = None
 
     @property
     def p(self) -> float:
-        assert self.entry.effect_rank is not None
-        return (self.entry.effect_rank + 1) / self.outputs
+        rank = self.entry.effect_rank if self.standing is None else self.standing.ahead
+        assert rank is not None
+        return (rank + 1) / self.outputs
 
     @property
     def follows(self) -> bool:
@@ -118,4 +124,6 @@ def read(store: RunStore, level: float = LEVEL) -> Screening:
         )
     labels = store.table("corpus")["label"].to_pylist()
     counted = Counter(labels[row] for row in entries[0].rows).most_common()
-    return Screening(entries[0], tuple(counted), store.array("logits").shape[1], level)
+    (line,) = (line for line in store.table(ranking.FOLLOWED).to_pylist() if line["target"] == entries[0].target)
+    outputs = store.array("logits").shape[1]
+    return Screening(entries[0], tuple(counted), outputs, level, Standing.from_line(line))

@@ -27,6 +27,7 @@ Bools = NDArray[np.bool_]
 PARTS = 3  # of an image that are tried, the heaviest
 WHOLE = 0.9  # of its positive relevance, which is tried at once
 BACKGROUNDS = 5  # images that each is put on: five forward passes a region
+CHOOSING = 2  # of these, by which every output picks images of its own; see audit.peers
 GIVERS = 4  # members whose regions each image gets in turn when the effect is measured, and as many controls
 BLOCK = 64  # regions pasted at a time
 LEAST = 2  # members, and others, that either half must have
@@ -40,28 +41,34 @@ class Transplants:
         levels: uint8 (n, H, W, C).
         masks: bool (n, H, W), that region; empty where an image has no positive relevance.
         rise: float (n,), mean change of the class's centred logit; 0 where there is no region.
+        owner: int (m,), of all regions that were tried the image that each is of.
+        rises: float (2, m, K), what each of them does to every output, on the first backgrounds and on the others.
     """
 
     levels: Levels
     masks: Bools
     rise: Floats
+    owner: NDArray[np.intp]
+    rises: Floats
 
     @classmethod
     def of(cls, predict: Predict, levels: Levels, maps: Floats, backgrounds: Levels, target: int) -> Transplants:
         """From images, their relevance maps (n, G, G) and images of other classes (B, H, W, C)."""
         owner, regions = tried(maps)
-        before = centred(predict(backgrounds.astype(np.float32)))[:, target].mean()
-        rise = np.full(len(owner), -np.inf)
+        before = centred(predict(backgrounds.astype(np.float32)))
+        rise, rises = np.empty(len(owner)), np.empty((2, len(owner), before.shape[1]), np.float32)
         for start in track(range(0, len(owner), BLOCK), -(-len(owner) // BLOCK), "parts on other images"):
             some = slice(start, start + BLOCK)
             image, masks = owner[some], enlarged(regions[some], levels.shape[1:3])
             pasted = np.where(masks[:, None, ..., None], levels[image, None], backgrounds[None])
-            answer = centred(predict(pasted.reshape(-1, *levels.shape[1:]).astype(np.float32)))[:, target]
-            rise[some] = answer.reshape(len(image), -1).mean(1) - before
+            answer = centred(predict(pasted.reshape(-1, *levels.shape[1:]).astype(np.float32)))
+            change = answer.reshape(len(image), *before.shape) - before
+            rise[some] = change[..., target].mean(1)
+            rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
-        return cls(levels, enlarged(chosen, levels.shape[1:3]), best)
+        return cls(levels, enlarged(chosen, levels.shape[1:3]), best, owner, rises)
 
     def chosen(self, members: Bools, half: Bools) -> int | None:
         """Which of the clusters (m, n) goes with the rise most, by the images of the half (n,); None if none can.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from klarsicht.audit.examination import BACKGROUNDS as MEASURED
 from klarsicht.audit.examination import EFFECTS, Examination, predictor
 from klarsicht.audit.groups import Group
 from klarsicht.audit.spray import Clustering
+from klarsicht.audit.standing import Standing
 from klarsicht.audit.transplant import BACKGROUNDS, Transplants, correlation, jaccard
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.clusters import Candidate
@@ -38,9 +39,11 @@ MEASURES = (
     "flips",
     "flips_control",
 )
+TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 LINES = pa.schema(
     [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
     + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
+    + [(field.name, TYPES[str(field.type)]) for field in fields(Standing)]
 )
 
 
@@ -119,10 +122,11 @@ def followed(
             return None
         member, told = members[best], ~half
         effect = found.measured(predict, member & told, ~member & told, x[BACKGROUNDS:], group.target, rng)
+    standing = Standing.of(effect, found, float(member.mean()), group.target, work.gallery.classifier.classes)
     measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
     measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}
     chosen = [partial(one.described, i) for one in candidates for i in range(len(one))][best]
-    return {name: value for name, value in measured.items() if name in MEASURES} | chosen()
+    return {name: measured[name] for name in MEASURES} | asdict(standing) | chosen()
 
 
 @dataclass(frozen=True)

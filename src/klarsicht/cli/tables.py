@@ -64,8 +64,11 @@ def screening(found: Screening, top: int) -> None:
     typer.echo(
         f"put on other images it raises the logit by {entry.effect:+.2f} ({entry.effect_low:+.2f} to "
         f"{entry.effect_high:+.2f}), the next output by {entry.effect_runner_up:+.2f}; "
-        f"{entry.effect_rank} of {found.outputs} outputs rise more, p {found.p:.3f}"
+        f"{entry.effect_rank} of {found.outputs} outputs rise more"
     )
+    for line in found.standing.told(found.outputs) if found.standing else ():
+        typer.echo(line)
+    typer.echo(f"p {found.p:.3f}; the claim at {found.level:g}")
     if entry.beside:
         typer.echo(f"plain features, without relevance, name {entry.beside}")
     typer.echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
