@@ -35,3 +35,22 @@ def test_quantify_prints_a_verdict_for_every_class_and_its_floor(finished, capsy
 def test_a_level_that_is_none_is_a_usage_error(finished, capsys):
     assert run(["audit", "quantify", str(finished), "--level", "2"]) == 2
     assert "level out of range" in capsys.readouterr().err
+
+
+def test_power_says_unknown_until_copies_are_trained(finished, capsys):
+    asked = ["audit", "power", str(finished), "--kind", "blocks", "--prevalence", "0.2", "--classes", "1"]
+    capsys.readouterr()
+    assert run(asked) == 0
+    assert "unknown: --train" in capsys.readouterr().out
+    assert run([*asked, "--train", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "A fine-tuned copy is not your training" in printed and "unknown" not in printed
+    assert [line for line in printed.splitlines() if line.startswith("blocks ")][1].endswith("of 1")
+    assert run([*asked, "--train", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["poisoned"]
+    assert told["epochs"] == 1 and [t["kind"] for t in told["trials"]].count("blocks") == 1
+
+
+def test_no_epochs_are_a_usage_error(finished, capsys):
+    assert run(["audit", "power", str(finished), "--train", "0"]) == 2
+    assert "epochs of a fine-tuning; got 0" in capsys.readouterr().err
