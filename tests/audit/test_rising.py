@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from skimage.filters import threshold_otsu
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from klarsicht.audit import rising
+from klarsicht.audit.transplant import correlation
 
 RNG = np.random.default_rng(0)
 N, MEMBERS, F = 120, 30, 40
@@ -45,6 +47,29 @@ def test_images_that_were_not_tried_are_foretold_too():
     tried = np.sort(RNG.permutation(N)[:90])
     found = rising.risen(features, tried, rise[tried], np.arange(90) % 2 == 0)
     assert (found != MEMBER).mean() < 0.05
+
+
+@pytest.mark.parametrize("noise", [0.3, 5.0])
+def test_a_continuum_makes_no_group(noise):
+    """A rise that many features foretell a little each is one bell, however well it is foretold."""
+    features = RNG.normal(size=(300, F))
+    rise = features @ RNG.normal(size=F) + RNG.normal(0, noise, 300)
+    assert not rising.risen(features, np.arange(300), rise, np.arange(300) % 2 == 0).any()
+
+
+def test_a_group_of_more_than_half_is_none():
+    features, rise = planted(noise=0.3)
+    half = np.arange(N) % 2 == 0
+    assert (rising.risen(features, np.arange(N), rise, half) != MEMBER).sum() <= 3
+    assert not rising.risen(features, np.arange(N), -rise, half).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "share"), [(np.linspace(0, 1, 4001), 0.75), (norm.ppf(np.linspace(1e-4, 1 - 1e-4, 9999)), 2 / np.pi)]
+)
+def test_a_cut_through_one_group_explains_what_it_must(values, share):
+    """Closed forms: three quarters of a flat distribution, 2 / pi of a normal one."""
+    assert correlation(values >= rising.parting(values), values) ** 2 == pytest.approx(share, abs=5e-3)
 
 
 def test_the_parting_is_otsus():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm, ttest_ind
 from sklearn.metrics import jaccard_score
 from tests.audit.conftest import network, write_corpus
 from tests.audit.test_intervention import blind, reads_tag, scenes, tagged
@@ -13,7 +14,18 @@ from klarsicht.audit import models, pipeline, quantification
 from klarsicht.audit.analysis import METRICS, Analysis
 from klarsicht.audit.patient import Patient
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.transplant import GIVERS, Transplants, correlation, dealt, enlarged, holding, jaccard, tried
+from klarsicht.audit.transplant import (
+    GIVERS,
+    Transplants,
+    apart,
+    correlation,
+    dealt,
+    enlarged,
+    holding,
+    jaccard,
+    strangers,
+    tried,
+)
 from klarsicht.audit.transplanting import sources
 
 N, CARRIERS = 80, 20
@@ -54,6 +66,45 @@ def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
         assert found.rise[i] == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
+    levels, maps = images
+    beyond = Transplants.of(reads_tag, levels, maps, scenes(5, seed=7), 3, levels)
+    x = scenes(5, seed=7).astype(np.float32)
+    owner, regions = tried(maps)
+    other = strangers(owner, N, len(x))
+
+    def logit(i, background, mask):
+        shown = background.copy()
+        shown[mask] = levels[i][mask]
+        answer = reads_tag(shown[None])[0]
+        return answer[3] - answer.mean()
+
+    for i in (0, CARRIERS):
+        rises = []
+        for m in np.flatnonzero(owner == i):
+            mask = np.kron(regions[m], np.ones((4, 4), bool))
+            rises.append(np.mean([logit(i, b, mask) - logit(k, b, mask) for k, b in zip(other[m], x, strict=True)]))
+        assert beyond.rise[i] == pytest.approx(max(rises), abs=1e-4)
+
+
+def test_strangers_are_always_others_and_any_of_them():
+    owner = np.repeat(np.arange(7), 300)
+    met = strangers(owner, 7, 5)
+    assert (met != owner[:, None]).all() and np.array_equal(met, strangers(owner, 7, 5))
+    counts = np.bincount(met.ravel(), minlength=7)
+    assert abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
+
+
+def test_what_all_images_of_a_class_do_at_a_place_is_no_rise(images):
+    """Every image carries the tag at one place: it raises the class by itself, and tells no image from another."""
+    levels, maps = images
+    alike, spot = levels.copy(), np.zeros_like(maps)
+    alike[:] = tagged(levels, np.full((N, 2), 8))
+    spot[:, 2:4, 2:4] = 1
+    nobody, plain = (Transplants.of(reads_tag, alike, spot, scenes(5, seed=7), 3, f) for f in (alike, None))
+    assert abs(nobody.rise.mean()) < 0.1 * plain.rise.mean()
+
+
 def test_masks_lie_on_relevance_and_tags_raise_the_class(found):
     for mask, (a, b) in zip(found.masks[:CARRIERS], PLACES, strict=False):
         assert mask[a + 1 : a + 6, b + 1 : b + 5].all() and mask.sum() < 200
@@ -86,6 +137,18 @@ def test_what_lies_in_many_places_is_tried_at_once(images):
     assert not holding(-maps, 0.9).any()
 
 
+def test_a_rare_artifact_is_chosen_before_a_natural_half(found):
+    """A twentieth rises by four deviations, half of the images by one and a half: the half correlates more."""
+    rng = np.random.default_rng(3)
+    rare, natural = np.arange(400) % 20 == 0, rng.permutation(400) < 200
+    rise = rng.normal(size=400) + 4 * rare + 2 * natural
+    both = replace(found, rise=rise)
+    half = rng.permutation(400) < 200
+    assert correlation(natural, rise) > correlation(rare, rise)
+    lucky = rise >= np.sort(rise)[-2]  # two images, the highest of all: one of them in either half or not at all
+    assert both.chosen(np.array([natural, rare, lucky]), half) == 1
+
+
 def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
     rng = np.random.default_rng(0)
     decoys = np.array([rng.permutation(CARRIES), np.arange(N) % 2 == 0, ~CARRIES, np.arange(N) < 3, np.arange(N) < 45])
@@ -106,6 +169,15 @@ def test_every_donor_is_dealt_as_often_as_the_others():
     assert turns.shape == (GIVERS, 64) and np.array_equal(who, np.flatnonzero(CARRIES))
     assert often.max() - often.min() <= 1
     assert len({tuple(turn) for turn in turns}) == GIVERS
+
+
+def test_apart_is_the_lower_end_of_a_standardised_difference():
+    """t = d / sqrt(1/a + 1/b), so d less 1.645 of its errors is (t - 1.645) sqrt(1/a + 1/b)."""
+    member, value = RNG.random(60) < 0.2, RNG.normal(size=60)
+    a, b = member.sum(), (~member).sum()
+    t = ttest_ind(value[member], value[~member]).statistic
+    assert apart(member, value) == pytest.approx((t - norm.ppf(0.95)) * np.sqrt(1 / a + 1 / b), abs=1e-3)
+    assert apart(np.arange(4) < 2, np.array([1.0, 1, 0, 0])) > 1e6  # nothing within
 
 
 def test_correlation_is_pearsons():

@@ -2,7 +2,8 @@
 
 Spectral clusters stand on features or on maps, and know nothing of the effect; the effect of a single image is noisy.
 Features foretell it by ridge regression, each half of the images from the other half, so that no image's own effect
-decides whether it is a member; two groups are then told apart where they differ most (Otsu 1979).
+decides whether it is a member; two groups are then told apart where they differ most (Otsu 1979). Every set of values
+can be cut there: they are two groups only where the cut explains more than one through a bell curve does.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from klarsicht.audit.transplant import correlation
+
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
 PENALTIES = np.logspace(1, 5, 9)
+PARTED = 0.7  # share of the variance between two groups; between the halves of a bell curve it is 2 / pi = .64
 
 
 def foretold(features: Floats, tried: NDArray[np.intp], rise: Floats, half: Bools) -> Floats:
@@ -34,9 +38,11 @@ def foretold(features: Floats, tried: NDArray[np.intp], rise: Floats, half: Bool
 
 
 def risen(features: Floats, tried: NDArray[np.intp], rise: Floats, half: Bools) -> Bools:
-    """Members (n,) of the upper group."""
+    """Members (n,) of the upper group; none where there are no two groups, or it is more than half of the images."""
     values = foretold(features, tried, rise, half)
-    return np.asarray(values >= parting(values))
+    upper = values >= parting(values)
+    parted = correlation(upper, values) ** 2 > PARTED and upper.mean() <= 0.5
+    return upper if parted else np.zeros_like(upper)
 
 
 def parting(values: Floats) -> float:

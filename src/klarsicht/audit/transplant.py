@@ -3,13 +3,16 @@
 Separability chooses the wrong cluster most of the time: natural groups are separable. So each image gives its heaviest
 connected parts of relevance, and all that holds nine tenths of it: an artifact may be made of many strokes. Each is
 pasted at its own place on a few images of other classes, and the rise of the class's logit is the effect of that image.
-The cluster that counts is the one whose membership goes with this effect. It is chosen on one half of the images; the
-other half says how well it does, and lends what is measured against a control: what relevance points at in images that
-are no members. Every member brings content of its own along, so all of them are put on, several on each image.
+Natural content of a class raises it too; so among images of one class what counts is the rise beyond that of its other
+images at the same places. The cluster that the model follows is the one that this sets apart most surely: a correlation
+would punish a rare artifact. It is chosen on one half of the images; the other half says how well it does, and lends
+what is measured against a control: what relevance points at in images that are no members. Every member brings content
+of its own along, so all of them are put on, several on each image.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from klarsicht.audit.intervention import Effect, Predict, centred, effect
 from klarsicht.audit.shown import Levels
 from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
 from klarsicht.numerics.persistence import segment
 
 Floats = NDArray[np.floating[Any]]
@@ -30,7 +34,9 @@ BACKGROUNDS = 5  # images that each is put on: five forward passes a region
 CHOOSING = 2  # of these, by which every output picks images of its own; see audit.peers
 GIVERS = 4  # members whose regions each image gets in turn when the effect is measured, and as many controls
 BLOCK = 64  # regions pasted at a time
+SURE = 1.645  # standard errors from a difference to the lower end of its interval: 95 %, one-sided
 LEAST = 2  # members, and others, that either half must have
+FLAT = 1e-9  # a deviation below is none
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Transplants:
     Attributes:
         levels: uint8 (n, H, W, C).
         masks: bool (n, H, W), that region; empty where an image has no positive relevance.
-        rise: float (n,), mean change of the class's centred logit; 0 where there is no region.
+        rise: float (n,), mean change of the class's centred logit, beyond that of its fellows; 0 without a region.
         owner: int (m,), of all regions that were tried the image that each is of.
         rises: float (2, m, K), what each of them does to every output, on the first backgrounds and on the others.
     """
@@ -52,8 +58,16 @@ class Transplants:
     rises: Floats
 
     @classmethod
-    def of(cls, predict: Predict, levels: Levels, maps: Floats, backgrounds: Levels, target: int) -> Transplants:
-        """From images, their relevance maps (n, G, G) and images of other classes (B, H, W, C)."""
+    def of(
+        cls, predict: Predict, levels: Levels, maps: Floats, backgrounds: Levels, target: int,
+        fellows: Levels | None = None,
+    ) -> Transplants:  # fmt: skip
+        """From images, their relevance maps (n, G, G) and images of other classes (B, H, W, C).
+
+        Args:
+            fellows: uint8 (n, H, W, C), the images themselves where they are of one class: what others of them do at
+                the same places is no rise of this one. None for images of all classes, which have nothing in common.
+        """
         owner, regions = tried(maps)
         before = centred(predict(backgrounds.astype(np.float32)))
         rise, rises = np.empty(len(owner)), np.empty((2, len(owner), before.shape[1]), np.float32)
@@ -65,13 +79,15 @@ class Transplants:
             change = answer.reshape(len(image), *before.shape) - before
             rise[some] = change[..., target].mean(1)
             rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
+        if fellows is not None and len(fellows) > 1:
+            rise -= usual(predict, fellows, owner, regions, backgrounds, target)
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
         return cls(levels, enlarged(chosen, levels.shape[1:3]), best, owner, rises)
 
     def chosen(self, members: Bools, half: Bools) -> int | None:
-        """Which of the clusters (m, n) goes with the rise most, by the images of the half (n,); None if none can.
+        """Which of the clusters (m, n) the rise sets apart most surely, by images of the half (n,); None if none can.
 
         A cluster needs two members and two others in either half.
         """
@@ -80,10 +96,8 @@ class Transplants:
         fit = ((sizes >= LEAST) & (rest >= LEAST)).all(1)
         if not fit.any():
             return None
-        follows = [
-            correlation(one[half], self.rise[half]) if ok else -np.inf for one, ok in zip(members, fit, strict=True)
-        ]
-        return int(np.argmax(follows))
+        surely = [apart(one[half], self.rise[half]) if ok else -np.inf for one, ok in zip(members, fit, strict=True)]
+        return int(np.argmax(surely))
 
     def measured(
         self, predict: Predict, donors: Bools, blanks: Bools, x: Levels, target: int, rng: np.random.Generator
@@ -100,6 +114,29 @@ class Transplants:
     def pasted(self, giver: NDArray[np.intp], x: Levels) -> Levels:
         """Images (B, H, W, C) with the regions of givers (B,)."""
         return np.where(self.masks[giver][..., None], self.levels[giver], x)
+
+
+def usual(
+    predict: Predict, fellows: Levels, owner: NDArray[np.intp], regions: Bools, backgrounds: Levels, target: int
+) -> Floats:
+    """What the class does at a place by itself: mean change (m,) of its centred logit when regions (m, G, G) hold what
+    other images of it have there, on each background (B, H, W, C) those of another one."""
+    stranger = strangers(owner, len(fellows), len(backgrounds))
+    before = centred(predict(backgrounds.astype(np.float32)))[:, target].mean()
+    change = np.empty(len(owner))
+    for start in track(range(0, len(owner), BLOCK), -(-len(owner) // BLOCK), "other images at the same places"):
+        some = slice(start, start + BLOCK)
+        masks = enlarged(regions[some], fellows.shape[1:3])
+        pasted = np.where(masks[:, None, ..., None], fellows[stranger[some]], backgrounds[None])
+        answer = centred(predict(pasted.reshape(-1, *fellows.shape[1:]).astype(np.float32)))[:, target]
+        change[some] = answer.reshape(len(masks), -1).mean(1) - before
+    return change
+
+
+def strangers(owner: NDArray[np.intp], images: int, count: int) -> NDArray[np.intp]:
+    """(m, count): for each of some images (m,) others of the same n, by a draw that is always the same."""
+    steps = generator(0, "strangers", images).integers(1, images, (len(owner), count))
+    return np.asarray((owner[:, None] + steps) % images)
 
 
 def tried(maps: Floats) -> tuple[NDArray[np.intp], Bools]:
@@ -124,6 +161,18 @@ def dealt(who: Bools, images: int, rng: np.random.Generator) -> NDArray[np.intp]
     """(GIVERS, images) of those that hold (n,), in random order, each as often as the others to within one."""
     turns = np.resize(rng.permutation(np.flatnonzero(who)), GIVERS * images)
     return rng.permutation(turns).reshape(GIVERS, images)
+
+
+def apart(member: Bools, value: Floats) -> float:
+    """By how many standard deviations within either group the value (n,) of members lies above that of the others, at
+    least: the lower end of a one-sided 95 % interval of Cohen's d. Both groups must hold an image, and one of them two.
+
+    A difference of means is as large in a rare group as in a half; the interval keeps groups of two or three from being
+    first by luck.
+    """
+    a, b = value[member], value[~member]
+    within = math.sqrt((((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / (len(value) - 2))
+    return float((a.mean() - b.mean()) / max(within, FLAT)) - SURE * math.sqrt(1 / len(a) + 1 / len(b))
 
 
 def correlation(member: Bools, value: Floats) -> float:

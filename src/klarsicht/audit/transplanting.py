@@ -102,7 +102,7 @@ def followed(
     x: NDArray[np.uint8],
     rng: np.random.Generator,
 ) -> dict[str, Any] | None:
-    """The cluster of a group that goes with what its images' parts do on images x; a line of the table.
+    """The cluster of a group that what its images' parts do on images x sets apart; a line of the table.
 
     Args:
         rows: images of the group whose parts are tried.
@@ -113,7 +113,9 @@ def followed(
         return None
     maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), halves(len(rows), rng)
     with predictor(work) as predict:
-        found = Transplants.of(predict, work.gallery(rows), maps, x[:BACKGROUNDS], group.target)
+        levels = work.gallery(rows)
+        fellows = levels if len(work.groups) > 1 else None
+        found = Transplants.of(predict, levels, maps, x[:BACKGROUNDS], group.target, fellows)
         whole = [one for one in candidates if not one.analysis.by_parts]
         candidates += [one.risen(rows, found.rise, half) for one in whole[:1]]
         members = np.concatenate([one.on(rows) for one in candidates])
@@ -145,15 +147,17 @@ class Candidates:
     def risen(
         self, rows: NDArray[np.integer[Any]], rise: NDArray[np.floating[Any]], half: NDArray[np.bool_]
     ) -> Candidates:
-        """In place of these clusters, the group that the rise (m,) of some rows (m,) makes; see audit.rising."""
+        """In place of these clusters, the group that the rise (m,) of some rows (m,) makes, if it makes one; see
+        audit.rising."""
         own, store = self.group.rows, self.analysis.store
         compared, order = np.isin(rows, own), np.argsort(own)
         tried = order[np.searchsorted(own, rows[compared], sorter=order)]
         features = np.asarray(store.array("features").oindex[own], np.float64)
         members = rising.risen(features, tried, rise[compared], half[compared])[None]
+        members = members[members.any(1)]
         vectors = self.analysis.embedding(self.group).vectors
-        found = Clustering((Candidate(members[0], "rise", 2),), members, fisher_many(vectors, members))
-        return Candidates(self.analysis, self.group, found)
+        grown = tuple(Candidate(one, "rise", 2) for one in members)
+        return Candidates(self.analysis, self.group, Clustering(grown, members, fisher_many(vectors, members)))
 
     def __len__(self) -> int:
         return len(self.clustering.candidates)
