@@ -172,6 +172,7 @@ def run(
         attribute(audit, store, workers, own=classifier)
         order(audit, store)
         analyse(audit, store, workers)
+        analyse(audit, store, workers, (ranking.PLAIN,))  # which stands beside what is named
         illustrate(audit, store, rank(audit, store))
         report.write(store)
     return store
@@ -239,10 +240,10 @@ def order(audit: Audit, store: RunStore) -> None:
         store.update_manifest(order=Order.of(labels, predicted, audit.classifier.n_classes).to_json())
 
 
-def analyse(audit: Audit, store: RunStore, workers: int) -> None:
-    """The suspect cluster of every class under every metric, and under plain features, which stand beside it; groups
-    are units, in blocks when all are screened."""
-    for work in analyses(audit, store, (*audit.settings.metric, ranking.PLAIN)).values():
+def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] = ()) -> None:
+    """The suspect cluster of every class under every metric, by default those of the run; groups are units, in blocks
+    when all are screened."""
+    for work in analyses(audit, store, metrics).values():
         units = partition(len(work.groups), work.size)
         through(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
 
