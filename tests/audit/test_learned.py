@@ -9,6 +9,7 @@ from klarsicht.audit.learned import Learned
 
 def plant(prevalence, learned, poisoned, course=0):
     line = {"course": course, "kind": "tag", "prevalence": prevalence, "learned": learned, "poisoned": poisoned}
+    line |= {"used": learned}
     return line | {"artifactual": poisoned, "accuracy_before": 0.9, "accuracy": 0.8 - 0.1 * course}
 
 
@@ -32,8 +33,14 @@ def test_what_was_not_learned_has_no_limit_and_a_call_of_it_is_false():
     found = of(plant(0.2, False, True), plant(0.1, False, False))
     assert found.told("tag") == "not learned" and found.limit("tag") is None
     assert found.false == {"plants": 2, "poisoned": 1}
-    assert found.counts("tag", 0.2)["poisoned"] == 0 and found.counts("tag", 0.2)["unlearned_poisoned"] == 1
-    assert "1 of 2 plants that were not learned" in " ".join(found.notes())
+    assert found.counts("tag", 0.2)["poisoned"] == 0
+    assert "1 of 2 plants that are not used" in " ".join(found.notes())
+
+
+def test_what_was_used_before_the_training_is_neither_learned_nor_a_false_call():
+    found = of(plant(0.2, False, True) | {"used": True}, plant(0.2, True, True), plant(0.1, False, False))
+    assert found.natural == found.to_json()["used_before"] == 1
+    assert found.false == {"plants": 1, "poisoned": 0} and found.cell("tag", 0.2) == "1/1 of 2"
 
 
 def test_clean_classes_and_accuracy_are_counted_by_copy():

@@ -9,7 +9,7 @@ from tests.audit.test_quantification import NAMES, NOISY, UNUSED, USED, K, write
 from torch import nn
 
 from klarsicht.audit import models, pipeline, power, report
-from klarsicht.audit.poisoning import Poisoning, require_trainable, room
+from klarsicht.audit.poisoning import Poisoning, moves, require_trainable, room
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
 
@@ -76,6 +76,7 @@ def test_what_the_network_sees_is_learned_and_called_and_what_it_cannot_see_is_n
     assert all(t["learned"] and t["poisoned"] and t["artifactual"] and t["rank"] == 0 for t in tags)
     assert all(abs(t["rise_before"]) < 0.2 and t["rise"] > 1 and t["turned"] > 0.5 for t in tags)
     assert not any(t["learned"] or t["poisoned"] for t in marks)
+    assert all(t["used"] == t["learned"] for t in tags + marks)
     assert found.learned.told("tag") == "25%" and found.learned.told("mark") == "not learned"
     assert found.learned.clean == {"classes": 2 * (K - 3 - 2), "artifactual": 0, "poisoned": 0}
     assert not {t["target"] for t in found.learned.trials} & {USED, UNUSED, NOISY}
@@ -121,6 +122,13 @@ def test_a_run_that_does_not_explain_labels_has_none_to_train_on(done):
     settings = AuditSettings(model="object", data=str(run.parent / "data"), target="predicted", method="HeadRelevance")
     with pytest.raises(UsageError, match="no labels"):
         require_trainable(pipeline.Audit.of(settings, classifier))
+
+
+@pytest.mark.parametrize(
+    ("rise", "turned", "moved"), [(0.5, 0, True), (0.49, 0, False), (0.1, 0.02, True), (-0.1, 0.5, False)]
+)
+def test_a_class_is_moved_by_half_a_logit_or_two_images_of_a_hundred(rise, turned, moved):
+    assert moves(rise, turned) == moved
 
 
 def test_two_classes_in_five_hold_something_at_most():

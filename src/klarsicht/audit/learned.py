@@ -14,8 +14,9 @@ Line = dict[str, Any]
 class Learned:
     """Lines of audit.poisoning, of all courses.
 
-    A plant is *learned* when it raises its class first or second of all outputs on held-out images of other classes,
-    by half a logit, or with two of a hundred more taken for the class. Only of what was learned can *poisoned* be true.
+    A plant is *used* when it raises its class first or second of all outputs on held-out images of other classes, by
+    half a logit, or with two of a hundred more taken for the class; it is *learned* when by so much more than in the
+    model before the training. A caption that hides a shoe speaks for a bag without any training.
     """
 
     trials: tuple[Line, ...]
@@ -42,14 +43,14 @@ class Learned:
         return limits.told(self.limit(kind)) if learned else "not learned"
 
     def counts(self, kind: str, prevalence: float) -> dict[str, int]:
-        """Plants, those called artifactual, those learned, those of these called poisoned, and others called so."""
+        """Plants, those called artifactual, those used and learned, and of the learned those called poisoned."""
         mine = self.of(kind, prevalence)
         return {
             "planted": len(mine),
             "artifactual": sum(t["artifactual"] for t in mine),
+            "used": sum(t["used"] for t in mine),
             "learned": sum(t["learned"] for t in mine),
             "poisoned": sum(t["poisoned"] and t["learned"] for t in mine),
-            "unlearned_poisoned": sum(t["poisoned"] and not t["learned"] for t in mine),
         }
 
     def cell(self, kind: str, prevalence: float) -> str:
@@ -64,9 +65,14 @@ class Learned:
 
     @property
     def false(self) -> dict[str, int]:
-        """Plants that were not learned, and those of them that were called poisoned."""
-        mine = [t for t in self.trials if t["kind"] and not t["learned"]]
+        """Plants that are not used, and those of them that were called poisoned."""
+        mine = [t for t in self.trials if t["kind"] and not t["used"]]
         return {"plants": len(mine), "poisoned": sum(t["poisoned"] for t in mine)}
+
+    @property
+    def natural(self) -> int:
+        """Plants that are used, and were about as much before the training."""
+        return sum(t["used"] and not t["learned"] for t in self.trials if t["kind"])
 
     @property
     def accuracy(self) -> tuple[float, float]:
@@ -89,8 +95,9 @@ class Learned:
         return (
             f"Copies of the model that were fine-tuned: {copies}, for {self.epochs} epochs each (Adam, rate "
             f"{self.rate:g}). A fine-tuned copy is not your training: it starts from a model that has learned already.",
-            f"Called poisoned: {false['poisoned']} of {false['plants']} plants that were not learned, "
+            f"Called poisoned: {false['poisoned']} of {false['plants']} plants that are not used, "
             f"{clean['poisoned']} of {clean['classes']} clean classes ({clean['artifactual']} called artifactual).",
+            f"Plants that moved their class as much before the training, and count as neither: {self.natural}.",
             f"Accuracy on held-out images: {before:.3f}, of the copies {after:.3f}.",
         )
 
@@ -101,7 +108,8 @@ class Learned:
             "rate": self.rate,
             "limits": {kind: self.limit(kind) for kind in self.kinds},
             "clean": self.clean,
-            "not_learned": self.false,
+            "not_used": self.false,
+            "used_before": self.natural,
             "accuracy_before": before,
             "accuracy": after,
             "trials": list(self.trials),

@@ -30,8 +30,15 @@ HELD, LEAST = 256, 20  # images that no fine-tuning sees: a tenth of them, no mo
 FEWEST = 2  # images that carry a plant: one alone repeats nothing
 LINES = pa.schema(
     {"course": pa.int64(), "kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64()}
-    | {"planted": pa.int64(), "learned": pa.bool_(), "artifactual": pa.bool_(), "poisoned": pa.bool_()}
-    | {"rank": pa.int64(), "rise": pa.float64(), "rise_before": pa.float64(), "turned": pa.float64()}
+    | {
+        "planted": pa.int64(),
+        "used": pa.bool_(),
+        "learned": pa.bool_(),
+        "artifactual": pa.bool_(),
+        "poisoned": pa.bool_(),
+    }
+    | {"rank": pa.int64()}
+    | {name: pa.float64() for name in ("rise", "rise_before", "turned", "turned_before")}
     | {"sign": pa.string(), "f1": pa.float64(), "tried": pa.string(), "z": pa.float64(), "p_use": pa.float64()}
     | {"low": pa.float64(), "accuracy_before": pa.float64(), "accuracy": pa.float64()}
 )
@@ -121,7 +128,7 @@ class Poisoning:
 
     def told(self, dose: Dose, rows: NDArray[np.intp], verdict: Verdict | None, before: Dosed, after: Dosed) -> Line:
         use, was = (self.use(work, dose) for work in (after, before))
-        turned = use.flips - use.flips_control
+        used = use.rank <= 1 and moves(use.shift, use.flips)
         named = np.array(verdict.rows if verdict else (), np.intp)
         both = len(np.intersect1d(named, rows))
         rightly = 2 * both >= len(named) > 0
@@ -131,13 +138,15 @@ class Poisoning:
             "prevalence": dose.prevalence,
             "target": self.examination.groups[dose.number].target,
             "planted": len(rows),
-            "learned": use.rank <= 1 and use.shift > 0 and (use.shift >= FLOOR or turned >= FLIPPED),
+            "used": used,
+            "learned": used and moves(use.shift - was.shift, use.flips - was.flips),
             "artifactual": rightly and said.get("artifactual", False),
             "poisoned": rightly and said.get("poisoned", False),
             "rank": use.rank,
             "rise": use.shift,
             "rise_before": was.shift,
-            "turned": turned,
+            "turned": use.flips,
+            "turned_before": was.flips,
             "f1": 2 * both / (len(named) + len(rows)),
         }
 
@@ -151,6 +160,11 @@ class Poisoning:
         with predictor(work) as predict:
             plain = predict(x.astype(np.float32))
             return effect("planted", plain, predict(marked.astype(np.float32)), plain, target)
+
+
+def moves(rise: float, turned: float) -> bool:
+    """Whether a class rises, by the floor of *poisoned*: in logits, or in images that are taken for it."""
+    return rise > 0 and (rise >= FLOOR or turned >= FLIPPED)
 
 
 def require_trainable(audit: Audit) -> None:
