@@ -5,7 +5,7 @@
 
 All 6,000 training pictures of a class of Fashion-MNIST, a white tag on a share of them, and a network that learned all
 60,000. klarsicht audits the class beside 100 pictures of each other one. It names a cluster under each metric (`audit
-run`), and of all clusters the one whose parts raise the class most on other pictures (*followed*, `audit quantify`); it
+run`), and of all clusters the one that its parts set apart on other pictures (*followed*, `audit quantify`); it
 sees no tag. CoRelAy gets the same relevance maps over their absolute sums, 10 neighbours and 8 eigenvectors: *default*
 is the better of its two clusters (Euclidean distance, k-means, k = 2), *hindsight* the best of all clusters of k-means
 for k = 2 to 20 under three distances, and of Ward's agglomeration for k = 2 to 10. Both are picked with the tags known.

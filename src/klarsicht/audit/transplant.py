@@ -13,6 +13,7 @@ of its own along, so all of them are put on, several on each image.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,37 @@ BLOCK = 64  # regions pasted at a time
 SURE = 1.645  # standard errors from a difference to the lower end of its interval: 95 %, one-sided
 LEAST = 2  # members, and others, that either half must have
 FLAT = 1e-9  # a deviation below is none
+
+
+@dataclass(frozen=True)
+class Backgrounds:
+    """Images that parts are put on.
+
+    Attributes:
+        images: uint8 (B, H, W, C).
+        before: float (B, K), centred logits of the images as they are.
+    """
+
+    predict: Predict
+    images: Levels
+    before: Floats
+
+    @classmethod
+    def of(cls, predict: Predict, images: Levels) -> Backgrounds:
+        return cls(predict, images, centred(predict(images.astype(np.float32))))
+
+    def changes(
+        self, levels: Levels, givers: NDArray[np.intp], regions: Bools, label: str
+    ) -> Iterator[tuple[slice, Floats]]:
+        """By how much centred logits change, (r, B, K), when some of the regions (m, G, G), block by block, hold what
+        the images of givers, (m, 1) or (m, B), have there."""
+        shape = levels.shape[1:]
+        for start in track(range(0, len(regions), BLOCK), -(-len(regions) // BLOCK), label):
+            some = slice(start, start + BLOCK)
+            masks = enlarged(regions[some], shape[:2])
+            pasted = np.where(masks[:, None, ..., None], levels[givers[some]], self.images)
+            after = centred(self.predict(pasted.reshape(-1, *shape).astype(np.float32)))
+            yield some, after.reshape(len(masks), *self.before.shape) - self.before
 
 
 @dataclass(frozen=True)
@@ -69,18 +101,13 @@ class Transplants:
                 the same places is no rise of this one. None for images of all classes, which have nothing in common.
         """
         owner, regions = tried(maps)
-        before = centred(predict(backgrounds.astype(np.float32)))
-        rise, rises = np.empty(len(owner)), np.empty((2, len(owner), before.shape[1]), np.float32)
-        for start in track(range(0, len(owner), BLOCK), -(-len(owner) // BLOCK), "parts on other images"):
-            some = slice(start, start + BLOCK)
-            image, masks = owner[some], enlarged(regions[some], levels.shape[1:3])
-            pasted = np.where(masks[:, None, ..., None], levels[image, None], backgrounds[None])
-            answer = centred(predict(pasted.reshape(-1, *levels.shape[1:]).astype(np.float32)))
-            change = answer.reshape(len(image), *before.shape) - before
+        put_on = Backgrounds.of(predict, backgrounds)
+        rise, rises = np.empty(len(owner)), np.empty((2, len(owner), put_on.before.shape[1]), np.float32)
+        for some, change in put_on.changes(levels, owner[:, None], regions, "parts on other images"):
             rise[some] = change[..., target].mean(1)
             rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
         if fellows is not None and len(fellows) > 1:
-            rise -= usual(predict, fellows, owner, regions, backgrounds, target)
+            rise -= usual(put_on, fellows, owner, regions, target)
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
@@ -116,20 +143,12 @@ class Transplants:
         return np.where(self.masks[giver][..., None], self.levels[giver], x)
 
 
-def usual(
-    predict: Predict, fellows: Levels, owner: NDArray[np.intp], regions: Bools, backgrounds: Levels, target: int
-) -> Floats:
+def usual(put_on: Backgrounds, fellows: Levels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
     """What the class does at a place by itself: mean change (m,) of its centred logit when regions (m, G, G) hold what
-    other images of it have there, on each background (B, H, W, C) those of another one."""
-    stranger = strangers(owner, len(fellows), len(backgrounds))
-    before = centred(predict(backgrounds.astype(np.float32)))[:, target].mean()
-    change = np.empty(len(owner))
-    for start in track(range(0, len(owner), BLOCK), -(-len(owner) // BLOCK), "other images at the same places"):
-        some = slice(start, start + BLOCK)
-        masks = enlarged(regions[some], fellows.shape[1:3])
-        pasted = np.where(masks[:, None, ..., None], fellows[stranger[some]], backgrounds[None])
-        answer = centred(predict(pasted.reshape(-1, *fellows.shape[1:]).astype(np.float32)))[:, target]
-        change[some] = answer.reshape(len(masks), -1).mean(1) - before
+    other images of it have there, on each background those of another one."""
+    givers, change = strangers(owner, len(fellows), len(put_on.images)), np.empty(len(owner))
+    for some, of_these in put_on.changes(fellows, givers, regions, "other images at the same places"):
+        change[some] = of_these[..., target].mean(1)
     return change
 
 
