@@ -90,6 +90,18 @@ def test_what_is_pasted_is_the_artifact_and_the_control_is_not():
         assert (windows == TAG).all((3, 4, 5)).any((1, 2)).all(), how
 
 
+def test_an_opaque_mark_brings_nothing_of_its_class_and_a_blended_one_does():
+    """Images of the class are bright and others dark, so that the control's pixels tell where they come from."""
+    dark, bright = scenes(40, seed=6) // 2, scenes(60) // 2 + 128
+    marked = tagged(bright[:15], PLACES)
+    for mark, of_others in ((marked, True), (bright[:15] // 2 + marked // 2, False)):
+        given = Specimen.of(found(PLACES), np.concatenate([mark, bright[15:]]))
+        assert changes.bare(changes.grown(given)) == of_others
+        for _, control in changes.tile(dark, given, np.random.default_rng(0)).values():
+            pasted = control[(control != dark).any(-1)]
+            assert len(pasted) > 500 and (pasted < 128).all() == of_others
+
+
 def strongest(predict, x, target):
     tried = intervention.effects(predict, x, target, "tile", specimen(), np.random.default_rng(0))
     assert tried.keys() == {"own place", "any place"}

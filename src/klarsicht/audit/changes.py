@@ -22,6 +22,7 @@ from klarsicht.numerics import grain
 Floats = NDArray[np.floating[Any]]
 
 REACH = 3  # windows on every side within which the rest of the artifact is looked for
+ALONE = 0.1  # of what other images differ by: a tile in which carriers differ by less is the artifact alone
 AGREE = 0.5  # carriers differ by less than this share of what other images differ by: there the artifact lies
 
 
@@ -57,10 +58,15 @@ Change = Callable[[Levels, Specimen, np.random.Generator], dict[str, Pair]]
 
 
 def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
-    """The artifact's tile pasted at its own place, and at random ones."""
+    """The artifact's tile pasted at its own place, and at random ones; as the control, of what is no artifact.
+
+    A carrier brings content of its class along, which speaks for the class, and images of the class that do not carry
+    the artifact bring as much. An opaque mark brings none; its control is of images of other classes.
+    """
     whole = grown(found)
     h, w = whole.extent
-    giver, blank = rng.integers(len(whole.carriers), size=len(x)), rng.integers(len(whole.others), size=len(x))
+    blanks = x if bare(whole) else whole.others
+    giver, blank = rng.integers(len(whole.carriers), size=len(x)), rng.integers(len(blanks), size=len(x))
     own = whole.places[giver]
     scattered = np.stack(
         [rng.integers(0, size - side + 1, len(x)) for size, side in zip(x.shape[1:3], (h, w), strict=True)], 1
@@ -71,9 +77,18 @@ def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair
         for i, (a, b) in enumerate(target):
             here, there = np.s_[a : a + h, b : b + w], np.s_[own[i, 0] : own[i, 0] + h, own[i, 1] : own[i, 1] + w]
             marked[i][here] = whole.carriers[giver[i]][there]
-            control[i][here] = whole.others[blank[i]][there]
+            control[i][here] = blanks[blank[i]][there]
         pasted[name] = (marked.astype(np.float32), control.astype(np.float32))
     return pasted
+
+
+def bare(whole: Specimen) -> bool:
+    """Whether a tile is the artifact and nothing else: carriers hardly differ there, and other images do."""
+    box = np.array(whole.extent)
+    own, other = (
+        np.median(_spread(stack[: len(whole.places)], whole.places, box)) for stack in (whole.carriers, whole.others)
+    )
+    return bool(own <= ALONE * other)
 
 
 def grown(found: Specimen) -> Specimen:
