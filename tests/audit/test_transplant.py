@@ -149,6 +149,18 @@ def test_a_rare_artifact_is_chosen_before_a_natural_half(found):
     assert both.chosen(np.array([natural, rare, lucky]), half) == 1
 
 
+def test_what_stands_apart_in_what_was_compared_too_is_chosen(found):
+    """A natural half rises more surely; the rare group stands five deviations apart, the half one and a half."""
+    rng = np.random.default_rng(4)
+    rare, natural = np.arange(400) % 10 == 0, rng.permutation(400) < 200
+    both = replace(found, rise=rng.normal(size=400) + 1.7 * rare + 1.5 * natural)
+    members, distance, half = np.array([natural, rare]), np.array([1.5, 5.0]), rng.permutation(400) < 200
+    assert both.chosen(members, half) == 0 and both.chosen(members, half, distance) == 1
+    assert both.chosen(members, half, 10 * distance) == 1 and both.chosen(members, half, np.ones(2)) == 0
+    falls = replace(found, rise=-both.rise)  # neither raises the class: distance is no reason to take the farther one
+    assert falls.chosen(members, half, distance) == falls.chosen(members, half)
+
+
 def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
     rng = np.random.default_rng(0)
     decoys = np.array([rng.permutation(CARRIES), np.arange(N) % 2 == 0, ~CARRIES, np.arange(N) < 3, np.arange(N) < 45])

@@ -5,9 +5,10 @@ connected parts of relevance, and all that holds nine tenths of it: an artifact 
 pasted at its own place on a few images of other classes, and the rise of the class's logit is the effect of that image.
 Natural content of a class raises it too; so among images of one class what counts is the rise beyond that of its other
 images at the same places. The cluster that the model follows is the one that this sets apart most surely: a correlation
-would punish a rare artifact. It is chosen on one half of the images; the other half says how well it does, and lends
-what is measured against a control: what relevance points at in images that are no members. Every member brings content
-of its own along, so all of them are put on, several on each image.
+would punish a rare artifact. And what stands apart in what was compared counts for more. The cluster is chosen on one
+half of the images; the other half says how well it does, and lends what is measured against a control: what relevance
+points at in images that are no members. Every member brings content of its own along, so all of them are put on,
+several on each image.
 """
 
 from __future__ import annotations
@@ -113,18 +114,24 @@ class Transplants:
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
         return cls(levels, enlarged(chosen, levels.shape[1:3]), best, owner, rises)
 
-    def chosen(self, members: Bools, half: Bools) -> int | None:
+    def chosen(self, members: Bools, half: Bools, distance: Floats | None = None) -> int | None:
         """Which of the clusters (m, n) the rise sets apart most surely, by images of the half (n,); None if none can.
 
         A cluster needs two members and two others in either half.
+
+        Args:
+            distance: (m,), how far each stands from the others in what it was found by (Mahalanobis's D), which counts
+                as much as the effect; None where that is no sign of an artifact.
         """
         sizes = np.stack([members[:, side].sum(1) for side in (half, ~half)], 1)
         rest = np.array([half.sum(), (~half).sum()]) - sizes
         fit = ((sizes >= LEAST) & (rest >= LEAST)).all(1)
         if not fit.any():
             return None
-        surely = [apart(one[half], self.rise[half]) if ok else -np.inf for one, ok in zip(members, fit, strict=True)]
-        return int(np.argmax(surely))
+        surely = np.full(len(members), -np.inf)
+        surely[fit] = [apart(one[half], self.rise[half]) for one in members[fit]]
+        far = np.ones(len(members)) if distance is None else distance
+        return int(np.argmax(np.where(surely > 0, far * surely, surely)))
 
     def measured(
         self, predict: Predict, donors: Bools, blanks: Bools, x: Levels, target: int, rng: np.random.Generator

@@ -119,7 +119,9 @@ def followed(
         whole = [one for one in candidates if not one.analysis.by_parts]
         candidates += [one.risen(rows, found.rise, half) for one in whole[:1]]
         members = np.concatenate([one.on(rows) for one in candidates])
-        best, again = found.chosen(members, half), found.chosen(members, ~half)
+        distance = np.sqrt(np.concatenate([one.clustering.separability.d2 for one in candidates]))
+        far = distance if fellows is not None else None  # of many classes, those are what stands apart
+        best, again = (found.chosen(members, side, far) for side in (half, ~half))
         if best is None or again is None:
             return None
         member, told = members[best], ~half
