@@ -7,7 +7,8 @@
 A small network is trained on classes of which 28 % hold an artifact (seven kinds at 20, 10, 5 and 2 %). The audit then
 sees (A) what it was trained on, and (B) the clean images with artifacts planted afterwards in as many other classes,
 which it cannot use. Whether an artifact is used is known by putting the real one on held-out images of other classes:
-it is when its class's logit rises most of all, or second. IMAGENET32 holds train.tar: an ImageFolder, 500 a class.
+it is when its class's logit rises most of all, or second; by how much is told as well. IMAGENET32 holds train.tar: an
+ImageFolder, 500 a class.
 
 Detectors look at images only. --untrained asks of the same plants in the same classes what is artifactual, and trains
 nothing. They were chosen on half of the classes with other plants; figures are told of the other half apart.
@@ -33,9 +34,10 @@ from klarsicht.audit import models, pipeline, quantification, verdicts
 from klarsicht.audit.detectors import examined
 from klarsicht.audit.duplicates import grey
 from klarsicht.audit.examination import POOL, THUMBNAIL, Examination, change_of
+from klarsicht.audit.intervention import centred
 from klarsicht.audit.scenes import Photographs, Scene
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.verdicts import LEVEL
+from klarsicht.audit.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.halves import halves
 from klarsicht.numerics.repeats import originals
@@ -141,15 +143,24 @@ def held_back(every: list[str]) -> set[str]:
     return set(names) - {names[k] for k in chosen}
 
 
-def use(net: planted.Net, images: np.ndarray, plant: planted.Plant, seed: int) -> int:
-    """Outputs that the real artifact raises more than its own, on held-out images of other classes."""
+def use(net: planted.Net, images: np.ndarray, plant: planted.Plant, seed: int) -> dict:
+    """What the real artifact does on held-out images of other classes: how many outputs it raises more than its own
+    class (all of them, if it does not raise it), by how much it raises it, and how many more are taken for it."""
     rng = np.random.default_rng(seed)
     others = np.delete(np.arange(len(images)), plant.label)
     x = images[others][:, planted.TRAINED :: 10].reshape(-1, *images.shape[2:])
     marked = np.stack([planted.put(plant.kind, image, plant.seed, rng) for image in x])
-    change = planted.logits(net, marked) - planted.logits(net, x)
-    shift = (change - change.mean(1, keepdims=True)).mean(0)
-    return int((shift > shift[plant.label]).sum()) if shift[plant.label] > 0 else len(shift)
+    under, plain = planted.logits(net, marked), planted.logits(net, x)
+    shift = (centred(under) - centred(plain)).mean(0)
+    rise = float(shift[plant.label])
+    taken = [float((answer.argmax(1) == plant.label).mean()) for answer in (under, plain)]
+    more = int((shift > rise).sum()) if rise > 0 else len(shift)
+    return {"use": more, "rise": rise, "turned": taken[0] - taken[1]}
+
+
+def matters(line: dict) -> bool:
+    """Whether the real artifact does as much as the audit asks of what it calls poisoned."""
+    return line["rise"] >= FLOOR or line["turned"] >= FLIPPED
 
 
 def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> dict:
@@ -175,7 +186,7 @@ def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> 
                 members = {int(Path(m).stem) for m in v.members}
                 both = len(carriers & members)
                 line |= {"share": plant.share, "f1": 2 * both / (len(carriers) + len(members))}
-                line |= {"use": use(net, clean, plant, seed)}
+                line |= use(net, clean, plant, seed)
             lines.append(line)
     print(
         f"seed {seed}: {count} classes, accuracy {accuracy:.3f}, training {seconds:.0f} CPU s, "
@@ -216,13 +227,23 @@ def poisoned(lines: list[dict]) -> Iterator[str]:
     yield f"clean classes called poisoned: {share([li['poisoned'] for li in clean])}"
     trained = [li for li in plants if li["set"] == "trained"]
     really = [li for li in trained if li["use"] <= 1]
-    yield f"poisoned, of planted classes whose artifact is used: {share([li['poisoned'] for li in really])}"
-    missed = Counter(f"{li['kind']} {li['share']:.0%} z {li['z']:.1f}" for li in really if not li["poisoned"])
-    yield f"  missed: {', '.join(missed) or 'none'}"
-    not_used = [li["poisoned"] for li in trained if li["use"] > 1]
-    yield f"poisoned, of those whose artifact is not used though trained on: {share(not_used)}"
-    after = [li["poisoned"] for li in plants if li["set"] == "after"]
-    yield f"poisoned, of artifacts planted after training: {share(after)}"
+    yield f"poisoned, of classes that their artifact raises first or second: {share([li['poisoned'] for li in really])}"
+    large = [li for li in really if matters(li)]
+    yield f"  of these, where it matters (half a logit, or two of a hundred): {share([li['poisoned'] for li in large])}"
+    yield f"  missed: {', '.join(described(li) for li in really if not li['poisoned']) or 'none'}"
+    other = [li for li in trained if li["use"] > 1]
+    yield f"poisoned, of those that it raises third or later: {share([li['poisoned'] for li in other])}"
+    yield f"  called: {', '.join(described(li) for li in other if li['poisoned']) or 'none'}"
+    after = [li for li in plants if li["set"] == "after"]
+    yield f"poisoned, of artifacts planted after training: {share([li['poisoned'] for li in after])}"
+    yield f"  called: {', '.join(described(li) for li in after if li['poisoned']) or 'none'}"
+
+
+def described(li: dict) -> str:
+    """A plant and what the real artifact does."""
+    return (
+        f"{li['kind']} {li['share']:.0%} ({li['use'] + 1}. of all, {li['rise']:+.2f}, {li['turned']:+.1%} taken for it)"
+    )
 
 
 def told(lines: list[dict]) -> str:
