@@ -1,10 +1,12 @@
 """The network's own shortcut, found by intervention: EfficientNet-Lite0 takes Chinese characters for a carton.
 
     python benchmarks/carton.py PHOTOGRAPHS --seeds 0 1 2
+    python benchmarks/carton.py PHOTOGRAPHS --seeds 0 1 2 --share 0
 
 PHOTOGRAPHS is a folder of photographs of many classes (500 of ImageNet here). Characters are drawn on a quarter of
 those that a seed draws; nobody tells the audit which. It screens them for "carton", chooses a cluster by what its
-images' parts do on other images, and says how much that raises each of the 1,000 outputs.
+images' parts do on other images, and says how much that raises each of the 1,000 outputs. Beside it: what characters do
+that are drawn anew on the same images, which no audit can be expected to exceed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import csv
 import json
 import tempfile
 import time
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -82,22 +86,42 @@ def best(analysis: Analysis, marked: np.ndarray) -> float:
     return max((f1(of_rows(compared.rows[one], len(marked)), marked) for one in found), default=0.0)
 
 
-def one(folder: Path, seed: int, count: int, share: float, method: str) -> dict:
+def corpus(folder: Path, seed: int, count: int, share: float, out: Path) -> np.ndarray:
+    """As `write`, or as it was written before."""
+    known = out / "marked.npy"
+    if not known.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        np.save(known, write(photographs(folder, count, seed), share, seed, out))
+    return np.load(known)
+
+
+def drawn(run: Path, classifier: models.Classifier, seed: int) -> Effect:
+    """What characters do, drawn anew on the images that the audit put its parts on."""
+    with quantification.opened(
+        run, level=0.05, workers=1, data=None, classifier=classifier, grouped=screening.one_class
+    ) as (audit, work):
+        trial = Transplanting(work, tuple(pipeline.analyses(audit, work.store).values()))
+        rows = generator(seed, trial.step, 0).permutation(trial.elsewhere(0))[BACKGROUNDS : BACKGROUNDS + MEASURED]
+        x, rng = work.gallery(rows), np.random.default_rng(2000 + seed)
+        marked = [np.stack([planting.glyphs(image, rng).pixels for image in x]) for _ in range(GIVERS)]
+        with predictor(work) as predict:
+            before, after = predict(x.astype(np.float32)), [predict(one.astype(np.float32)) for one in marked]
+        return effect("drawn", before, np.stack(after), before, work.groups[0].target)
+
+
+def one(folder: Path, seed: int, count: int, share: float, method: str, out: Path) -> dict:
     began = time.process_time()
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place)
-        marked = write(photographs(folder, count, seed), share, seed, out)
-        settings = AuditSettings(
-            model=MODEL, data=str(out / "photographs.csv"), target=CARTON, seed=seed, method=method,
-            metric=("concept", "euclidean", "features"),
-        )  # fmt: skip
-        classifier = models.load(MODEL)
-        store = pipeline.run(settings, out / "run", classifier=classifier)
-        told = {line.metric: line for line in analyses_of(store)}
-        found = screening.screen(out / "run", classifier=classifier)
-        audit = pipeline.Audit.of(settings, classifier)
-        ceiling = {metric: best(analysis, marked) for metric, analysis in pipeline.analyses(audit, store).items()}
-    entry = found.entry
+    marked = corpus(folder, seed, count, share, out)
+    settings = AuditSettings(
+        model=MODEL, data=str(out / "photographs.csv"), target=CARTON, seed=seed, method=method,
+        metric=("concept", "euclidean", "features"),
+    )  # fmt: skip
+    classifier = models.load(MODEL)
+    store = pipeline.run(settings, out / "run", classifier=classifier)
+    told = {line.metric: line for line in analyses_of(store)}
+    found = screening.screen(out / "run", classifier=classifier)
+    ceiling = {m: best(a, marked) for m, a in pipeline.analyses(pipeline.Audit.of(settings, classifier), store).items()}
+    entry, truth = found.entry, drawn(out / "run", classifier, seed)
     return {
         "seed": seed,
         "photographs": count,
@@ -108,6 +132,8 @@ def one(folder: Path, seed: int, count: int, share: float, method: str) -> dict:
         "rise": [entry.effect, entry.effect_low, entry.effect_high],
         "next": entry.effect_runner_up,
         "z": entry.effect_z,
+        "standing": asdict(found.standing),
+        "drawn": asdict(truth) | {"runner": classifier.classes[truth.runner]},
         "follows": entry.follows,
         "metric": entry.metric,
         "proposal": entry.proposal,
@@ -129,14 +155,30 @@ def analyses_of(store):
     return [entry_of(line, paths) for line in lines if line["rows"]]
 
 
+HEADER = (
+    "| seed | marked | rank of carton | rise (95 %) | next output | margin (95 %) | times as probable (control) "
+    "| searched alike: rank, effect, largest other "
+    "| characters drawn anew: rank, rise, next, margin, times as probable "
+    "| cluster | F1 | F1 without intervention / best candidate | CPU s |\n|" + "---|" * 13
+)
+
+
 def row(r: dict) -> str:
     low, high = r["rise"][1:]
+    s, d = r["standing"], r["drawn"]
     others = ", ".join(f"{m} {r['by_rise'][m]:.2f}/{r['best'][m]:.2f}" for m in r["best"])
     return (
         f"| {r['seed']} | {r['marked']} of {r['photographs']} | {r['rank']} of {r['outputs']} "
-        f"| {r['rise'][0]:+.2f} ({low:+.2f} to {high:+.2f}) | {r['next']:+.2f} | {r['z']:.1f} "
+        f"| {r['rise'][0]:+.2f} ({low:+.2f} to {high:+.2f}) | {s['runner']} {r['next']:+.2f} | {margin(s)} "
+        f"| {s['uplift']:.3g} ({s['uplift_control']:.3g}) "
+        f"| {s['ahead'] + 1}, {s['own']:+.2f}, {s['peer']} {s['peer_effect']:+.2f} "
+        f"| {d['rank'] + 1}, {d['shift']:+.2f}, {d['runner']} {d['runner_up']:+.2f}, {margin(d)}, {d['uplift']:.3g} "
         f"| {r['metric']}, {r['proposal']}, {r['size']} | {r['f1']:.2f} | {others} | {r['cpu']:.0f} |"
     )
+
+
+def margin(of: dict) -> str:
+    return f"{of['margin']:+.2f} ({of['margin_low']:+.2f} to {of['margin_high']:+.2f})"
 
 
 if __name__ == "__main__":
@@ -146,16 +188,17 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=240)
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--method", default="EpsilonGammaBox")
+    parser.add_argument("--keep", type=Path, help="folder where corpora and runs stay; one that was stopped goes on")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| seed | marked | rank of carton | rise (95 %) | next output | z | cluster | F1 "
-        "| F1 without intervention / best candidate | CPU s |\n|---|---|---|---|---|---|---|---|---|---|"
-    )
+    print(HEADER)
     results = []
-    for seed in given.seeds:
-        results.append(one(given.photographs, seed, given.count, given.share, given.method))
-        print(row(results[-1]), flush=True)
-        if given.json:
-            given.json.write_text(json.dumps(results, indent=1))
+    with ExitStack() as stack:
+        place = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for seed in given.seeds:
+            out = place / f"seed-{seed}"
+            results.append(one(given.photographs, seed, given.count, given.share, given.method, out))
+            print(row(results[-1]), flush=True)
+            if given.json:
+                given.json.write_text(json.dumps(results, indent=1))
