@@ -11,6 +11,7 @@ from klarsicht.audit import models, pipeline, planting, power, report
 from klarsicht.audit.scenes import Sign
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.store import RunStore
 
 
 def trial(kind, prevalence, found):
@@ -61,6 +62,10 @@ def test_power_of_a_run(tmp_path):
     page = (tmp_path / "run" / report.PAGE).read_text()
     assert "What this audit could have found" in page and "2/2" in page
     assert power.power(tmp_path / "run", **asked) == found  # resumes
+    store = RunStore.open(tmp_path / "run")
+    before = store.table("power").drop_columns(["learned", "notes"])  # as runs were before copies learned
+    store.write_table("power", before)
+    assert "would use them is unknown" in report.write(store).read_text()
 
 
 def test_detectors_that_call_it_for_other_images_do_not_count():
