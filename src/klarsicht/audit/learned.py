@@ -93,7 +93,7 @@ class Learned:
         clean, false, (before, after) = self.clean, self.false, self.accuracy
         copies = len({t["course"] for t in self.trials})
         return (
-            f"Copies of the model that were fine-tuned: {copies}, for {self.epochs} epochs each (Adam, rate "
+            f"Copies of the model that were fine-tuned: {copies}, epochs of each: {self.epochs} (Adam, rate "
             f"{self.rate:g}). A fine-tuned copy is not your training: it starts from a model that has learned already.",
             f"Called poisoned: {false['poisoned']} of {false['plants']} plants that are not used, "
             f"{clean['poisoned']} of {clean['classes']} clean classes ({clean['artifactual']} called artifactual).",
