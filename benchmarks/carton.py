@@ -24,9 +24,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit import characters, models, pipeline, planting, screening
+from klarsicht.audit import characters, models, pipeline, planting, quantification, screening
 from klarsicht.audit.analysis import Analysis
+from klarsicht.audit.examination import BACKGROUNDS as MEASURED
+from klarsicht.audit.examination import predictor
+from klarsicht.audit.intervention import Effect, effect
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.transplant import BACKGROUNDS, GIVERS
+from klarsicht.audit.transplanting import Transplanting
+from klarsicht.ground.seeding import generator
 
 MODEL, CARTON, SIDE = "efficientnet-lite0", "carton", 224
 ASIDE = 10  # photographs on which the method of relevance was chosen: never audited
