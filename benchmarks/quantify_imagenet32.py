@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest, kstest
 
-from klarsicht.audit import models, pipeline, quantification, verdicts
+from klarsicht.audit import models, pipeline, prominence, quantification
 from klarsicht.audit.detectors import examined
 from klarsicht.audit.duplicates import grey
 from klarsicht.audit.examination import POOL, THUMBNAIL, Examination, change_of
@@ -83,7 +83,7 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
         half = halves(len(rows), generator(seed, "halves", k))
         scene = Scene(Photographs(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])
-    found = verdicts.chosen(signs, change_of)
+    found = prominence.chosen(signs, change_of)
     called = found.artifactual(LEVEL)
     return [
         {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}

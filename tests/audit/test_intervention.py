@@ -120,6 +120,26 @@ def test_a_model_that_reads_the_tag_is_caught_and_a_blind_one_is_not():
     assert other.z < 3  # it raises class 3, not the class that carries it
 
 
+def test_a_tile_that_is_used_beats_other_windows_and_one_that_is_not_is_one_of_them():
+    x, given = scenes(40, seed=7), specimen()
+    for how in ("own place", "any place"):
+        assert intervention.among_rivals(reads_tag, x, 3, given, how, np.random.default_rng(0), 19) == 0.05
+    blinded = [
+        intervention.among_rivals(blind, x, k, given, "own place", np.random.default_rng(k), 19) for k in range(K)
+    ]
+    assert 0.3 < np.mean(blinded) < 0.7 and max(blinded) > 0.7  # it is one of them: its ranks are spread
+
+
+def test_rivals_are_windows_of_its_size_in_its_place():
+    x, given = scenes(20, seed=5), specimen()
+    rivals = list(changes.rivals(x, given, "own place", np.random.default_rng(0), 5))
+    assert len(rivals) == 5
+    for shown in rivals:
+        rows = [np.argwhere((a != b).any(-1)) for a, b in zip(shown, x, strict=True)]
+        corners = {tuple(r.min(0)) for r in rows if len(r) == 42}
+        assert corners <= {tuple(place) for place in PLACES} and len(corners) > 3
+
+
 def test_flips_and_interval_are_their_definitions():
     before = np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]])
     marked = np.array([[0.0, 2], [0, 9], [0, 2], [5, 0]])

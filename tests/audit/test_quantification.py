@@ -10,10 +10,11 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from klarsicht import audit
-from klarsicht.audit import models, pipeline, quantification, ranking, report, verdicts
+from klarsicht.audit import models, pipeline, prominence, quantification, ranking, report, verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
+from klarsicht.numerics import conformal
 
 SIDE, K, EACH = 32, 24, 40
 NAMES = [f"c{k:02d}" for k in range(K)]
@@ -89,6 +90,37 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
     assert found[0].matters and found[0].flips_low > 0.1 and found[0].p_own < 1e-3
     assert sum(v.artifactual for v in clean) <= 2
     assert found.floor == pytest.approx(1 / (K - 3 + 1), abs=0.01)
+
+
+@pytest.mark.parametrize(("tagged", "verdict"), [(USED, verdicts.POISONED), (UNUSED, verdicts.PRESENT)])
+def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict):
+    """A tag in one of two classes, and a network of two outputs that reads it or does not."""
+    run, _, _ = done
+    pair = (tagged, 5)
+    for k in pair:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / NAMES[k]).symlink_to(run.parent / "data" / NAMES[k])
+    net = ReadsATag().eval()
+    whole, net.head = net.head, nn.Linear(49, 2)
+    net.head.load_state_dict({name: rows[list(pair)] for name, rows in whole.state_dict().items()})
+    classifier = models.load(net, classes=[NAMES[k] for k in pair])
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    found = quantification.quantify(tmp_path / "run", classifier=classifier)
+    assert found[0].name == NAMES[tagged] and found[0].verdict == verdict
+    assert found.of(NAMES[5]).verdict == verdicts.NOTHING
+    assert found.floor == 1 and "by itself" in found.limits
+    assert (found[0].p_tiles <= 0.025) == (verdict == verdicts.POISONED)
+
+
+def test_too_few_classes_count_by_their_windows_alone():
+    scores = np.array([[9.0, 30, 2], [0.5, 40, 1]])
+    alone = prominence.compared(scores, np.array([True, False, True]))
+    s = np.array([9, 1.0])
+    np.testing.assert_allclose(alone.p, np.minimum(2 * np.exp(-2 * s) * (1 + 2 * s), 1))  # Fisher's method, two signs
+    assert list(alone.best) == [0, 2]
+    many = prominence.compared(np.repeat(scores, 5, 0), np.array([True, False, True]))
+    np.testing.assert_array_equal(many.p, conformal.maximum(np.repeat(scores, 5, 0)).p)
 
 
 def test_members_are_the_images_that_carry_it(done):
@@ -171,9 +203,9 @@ def test_what_is_tried_is_the_strongest_sign_of_each_change():
     kinds = {"texture": "tile", "fine": "tile", "noise": "noise", "blur": "blur", "frame": "border"}
     lines = [{"sign": name, "rows": [1]} for name in kinds]
     lines[3]["rows"] = []  # blur: nobody carries it
-    tried = verdicts.worth_trying(lines, np.array([8.0, 20, 6, 30, 4]), kinds.__getitem__)
+    tried = prominence.worth_trying(lines, np.array([8.0, 20, 6, 30, 4]), kinds.__getitem__)
     assert [(line["sign"], level) for line, level in tried] == [("fine", 20.0)]  # 6 and 4 are far below 30
-    tried = verdicts.worth_trying(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
+    tried = prominence.worth_trying(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
     assert [line["sign"] for line, _ in tried] == ["fine", "noise", "frame"]
 
 
@@ -206,6 +238,12 @@ def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, besid
     p = verdicts.use(effects, [False] * clean + [True], ["tile"] * (clean + 1), 10)
     assert (p[-1] < 0.005) == beside
     assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
+
+
+@pytest.mark.parametrize(("rank", "p"), [(0, 0.025), (1, 0.5)])
+def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p):
+    effects = [{"z": 0.1, "rank": 1, "p_tiles": 0.3}, {"z": 9.0, "rank": rank, "p_tiles": 0.025}]
+    assert verdicts.use(effects, [False, True], ["tile"] * 2, 2) == [1.0, p]
 
 
 def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):

@@ -6,7 +6,7 @@ the same place. What has none is imitated at the size that was found; the contro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,31 +55,57 @@ class Specimen:
 
 Pair = tuple[Floats, Floats]  # with the artifact, and the control
 Change = Callable[[Levels, Specimen, np.random.Generator], dict[str, Pair]]
+OWN_PLACE = "own place"
 
 
 def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
-    """The artifact's tile pasted at its own place, and at random ones; as the control, of what is no artifact.
-
-    A carrier brings content of its class along, which speaks for the class, and images of the class that do not carry
-    the artifact bring as much. An opaque mark brings none; its control is of images of other classes.
-    """
+    """The artifact's tile pasted at its own place, and at random ones; as the control, of what is no artifact."""
     whole = grown(found)
-    h, w = whole.extent
-    blanks = x if bare(whole) else whole.others
+    blanks = without(whole, x)
     giver, blank = rng.integers(len(whole.carriers), size=len(x)), rng.integers(len(blanks), size=len(x))
     own = whole.places[giver]
-    scattered = np.stack(
-        [rng.integers(0, size - side + 1, len(x)) for size, side in zip(x.shape[1:3], (h, w), strict=True)], 1
-    )
-    pasted = {}
-    for name, target in (("own place", own), ("any place", scattered)):
-        marked, control = x.copy(), x.copy()
-        for i, (a, b) in enumerate(target):
-            here, there = np.s_[a : a + h, b : b + w], np.s_[own[i, 0] : own[i, 0] + h, own[i, 1] : own[i, 1] + w]
-            marked[i][here] = whole.carriers[giver[i]][there]
-            control[i][here] = blanks[blank[i]][there]
-        pasted[name] = (marked.astype(np.float32), control.astype(np.float32))
-    return pasted
+    targets = {OWN_PLACE: own, "any place": scattered(x, whole.extent, len(x), rng)}
+    return {
+        how: (
+            laid(x, target, whole.carriers[giver], own, whole.extent),
+            laid(x, target, blanks[blank], own, whole.extent),
+        )
+        for how, target in targets.items()
+    }
+
+
+def rivals(x: Levels, found: Specimen, how: str, rng: np.random.Generator, count: int) -> Iterator[Floats]:
+    """Images x with another window of the artifact's size in its place, the same one on all; `count` times another."""
+    whole = grown(found)
+    blanks = without(whole, x)
+    for _ in range(count):
+        donor, source = blanks[rng.integers(len(blanks))], scattered(x, whole.extent, 1, rng)
+        own = whole.places[rng.integers(len(whole.places), size=len(x))]
+        target = own if how == OWN_PLACE else scattered(x, whole.extent, len(x), rng)
+        yield laid(x, target, np.broadcast_to(donor, x.shape), np.repeat(source, len(x), 0), whole.extent)
+
+
+def without(whole: Specimen, x: Levels) -> Levels:
+    """Images whose windows are no artifact: of the class, since a carrier brings content of its class along, which
+    speaks for the class. An opaque mark brings none, and what it hides must not speak for the control: images of other
+    classes."""
+    return x if bare(whole) else whole.others
+
+
+def scattered(x: Levels, extent: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Random places (count, 2) at which a window fits."""
+    return np.stack([rng.integers(0, n - side + 1, count) for n, side in zip(x.shape[1:3], extent, strict=True)], 1)
+
+
+def laid(
+    x: Levels, target: NDArray[np.intp], given: Levels, source: NDArray[np.intp], extent: tuple[int, int]
+) -> Floats:
+    """Images x (B, H, W, C) with windows of other images (B, H, W, C), from places (B, 2) to places (B, 2)."""
+    h, w = extent
+    out = x.astype(np.float32)
+    for image, (a, b), giver, (c, d) in zip(out, target, given, source, strict=True):
+        image[a : a + h, b : b + w] = giver[c : c + h, d : d + w]
+    return out
 
 
 def bare(whole: Specimen) -> bool:

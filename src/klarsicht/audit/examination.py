@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,9 @@ from klarsicht.audit.corpora import Corpus
 from klarsicht.audit.detectors import DETECTORS, examined
 from klarsicht.audit.duplicates import grey
 from klarsicht.audit.groups import Group
-from klarsicht.audit.intervention import Effect, Predict, effects
+from klarsicht.audit.intervention import Effect, Predict, among_rivals, effects
 from klarsicht.audit.models import Classifier
+from klarsicht.audit.prominence import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.scenes import Photographs, Scene, Sign
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.shown import Gallery, Levels
@@ -36,6 +37,7 @@ POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # what a pool and a class may take
 BACKGROUNDS = 64  # images of other classes that an artifact is put on
 REHEARSED = 32  # further ones on which it is chosen what is put on those, and how
 OTHERS = 200  # images of a class without its artifact: controls
+RIVALS = 39  # other windows that a tile is compared with, where outputs are too few to be compared with
 THUMBNAIL = 24  # pixels a side by which repeats are known, in grey: re-encoding keeps that best
 
 SIGNS = pa.schema(
@@ -48,7 +50,7 @@ CLASSES = pa.schema(
 )
 EFFECTS = pa.schema(
     {"target": pa.int64(), "sign": pa.string(), "how": pa.string(), "rank": pa.int64(), "images": pa.int64()}
-    | {name: pa.float64() for name in ("shift", "low", "high", "z", "flips", "flips_control", "flips_low")}
+    | {name: pa.float64() for name in ("shift", "low", "high", "z", "flips", "flips_control", "flips_low", "p_tiles")}
 )
 
 
@@ -134,6 +136,10 @@ class Examination:
         return self.photographs(self.pool_rows)
 
     @property
+    def outputs(self) -> int:
+        return int(self.store.array("logits").shape[1])
+
+    @property
     def pool_rows(self) -> NDArray[np.intp]:
         return self._pooled[0]
 
@@ -205,7 +211,11 @@ class Trial:
 
             rehearsed = [(-e.rank, e.low, i, how) for i in range(len(signs)) for how, e in tried(first, i).items()]
             _, _, best, how = max(rehearsed)
-            return [(signs[best]["sign"], tried(then, best)[how])]
+            found = tried(then, best)[how]
+            if work.outputs < FEWEST_OUTPUTS and change_of(signs[best]["sign"]) == "tile":
+                target, given = work.groups[number].target, specimens[best]
+                found = replace(found, p_tiles=among_rivals(predict, then, target, given, how, rng, RIVALS))
+            return [(signs[best]["sign"], found)]
 
     def specimen(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> Specimen:
         """Carriers beside images of the class without the sign; where nearly all carry it, images of other classes."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from klarsicht.audit.changes import CHANGES, Specimen
+from klarsicht.audit.changes import CHANGES, Specimen, rivals, tile
 from klarsicht.audit.shown import Levels
 
 Floats = NDArray[np.floating[Any]]
@@ -43,6 +43,8 @@ class Effect:
         uplift: how many times more probable the class is than on the image as it was, by the median image.
         uplift_control: the same under the control.
         images: how many it was put on.
+        p_tiles: p of its rise among those of other windows of the same size; 1 where none were put on: see
+            `among_rivals`.
     """
 
     how: str
@@ -62,6 +64,7 @@ class Effect:
     uplift: float
     uplift_control: float
     images: int
+    p_tiles: float = 1.0
 
 
 def effects(
@@ -108,6 +111,16 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
         uplift_control=uplift(before, control, target),
         images=len(before),
     )
+
+
+def among_rivals(
+    predict: Predict, x: Levels, target: int, found: Specimen, how: str, rng: np.random.Generator, count: int
+) -> float:
+    """p of the rise that an artifact's tile brings, among the rises of `count` other windows of its size in its place:
+    (1 + those that rise as much) / (count + 1). It asks for no other outputs and for no other classes."""
+    tried = (tile(x, found, rng)[how][0], *rivals(x, found, how, rng, count))
+    own, *other = (float(centred(predict(shown))[:, target].mean()) for shown in tried)
+    return (1 + sum(rise >= own for rise in other)) / (count + 1)
 
 
 def standard_error(values: Floats) -> Floats:

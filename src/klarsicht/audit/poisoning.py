@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from klarsicht.audit import planting, quantification, verdicts
+from klarsicht.audit import planting, prominence, quantification
 from klarsicht.audit.dosing import MOST, Course, Dose, Dosed
 from klarsicht.audit.examination import Examination, Trial, change_of, predictor
 from klarsicht.audit.executor import partition
@@ -226,7 +226,7 @@ def audited(work: Dosed, doses: Course, level: float) -> Quantification:
         one, seen = work.examine(dose.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
-    choice = verdicts.chosen(list(signs.values()), change_of)
+    choice = prominence.chosen(list(signs.values()), change_of)
     trial = Trial(work, quantification.candidates(signs, choice, work.groups))
     effects = {line["target"]: line for number in range(len(work.groups)) for line in trial.lines(number)}
     return quantification.concluded(work.store, choice, described, effects, level)

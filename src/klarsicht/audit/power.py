@@ -21,20 +21,21 @@ from numpy.typing import NDArray
 from klarsicht.audit import limits, planting, poisoning, quantification, report
 from klarsicht.audit.detectors import DETECTORS, examined
 from klarsicht.audit.dosing import courses
-from klarsicht.audit.examination import Examination
+from klarsicht.audit.examination import Examination, change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.finetuning import RATE, Training
 from klarsicht.audit.learned import Learned
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.planting import PLANTS
+from klarsicht.audit.prominence import PLACED, compared
 from klarsicht.audit.scenes import Photographs, Sign
 from klarsicht.audit.shown import Levels
 from klarsicht.audit.verdicts import LEVEL, Quantification
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
-from klarsicht.numerics.conformal import Verdicts, maximum
+from klarsicht.numerics.conformal import Verdicts
 from klarsicht.numerics.halves import combined
 
 FILE = "power.json"
@@ -140,9 +141,10 @@ class Planting:
         signs = examined(replace(scene, own=Photographs(levels, scene.own.evidence)))
         scores, place = self.scores.copy(), self.numbers.index(number)
         scores[place] = [sign.score for sign in signs]
-        verdicts = maximum(scores)
-        best = signs[verdicts.best[place]]
-        p = max(float(verdicts.extended[place]), float(combined(best.score, len(signs))))
+        placed = np.array([change_of(sign.name) == PLACED for sign in signs])
+        found = compared(scores, placed)
+        best = signs[found.best[place]]
+        p = max(float(found.extended[place]), float(combined(best.score, found.tests)))
         both = len(np.intersect1d(best.members, carriers))
         return {
             "kind": kind,
@@ -153,13 +155,13 @@ class Planting:
             "sign": best.name,
             "found": bool(p <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
-            "detectors": calling(signs, self.called(verdicts, place, signs), carriers),
+            "detectors": calling(signs, self.called(found, place, signs), carriers),
         }
 
-    def called(self, verdicts: Verdicts, place: int, signs: Sequence[Sign]) -> NDArray[np.bool_]:
+    def called(self, found: Verdicts, place: int, signs: Sequence[Sign]) -> NDArray[np.bool_]:
         """Which signs of a class would have called it alone."""
-        own = combined([sign.score for sign in signs], len(signs))
-        return np.asarray(np.maximum(verdicts.p_of(verdicts.levels[place]), own) <= self.level)
+        own = combined([sign.score for sign in signs], found.tests)
+        return np.asarray(np.maximum(found.p_of(found.levels[place]), own) <= self.level)
 
 
 def calling(signs: Sequence[Sign], called: NDArray[np.bool_], carriers: NDArray[np.intp]) -> list[str]:

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from klarsicht.audit import attribution, evidence, pipeline, ranking, report, verdicts
+from klarsicht.audit import attribution, evidence, pipeline, prominence, ranking, report, verdicts
 from klarsicht.audit.examination import Examination, Trial, change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.groups import Group
 from klarsicht.audit.illustration import Illustrator
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.prominence import Chosen
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.transplanting import Transplanting, sources
-from klarsicht.audit.verdicts import LEVEL, Chosen, Quantification, Verdict
+from klarsicht.audit.verdicts import LEVEL, Quantification, Verdict
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 
@@ -103,7 +104,7 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     signs = signs_by_target(work)
     if not signs:
         return Quantification((), 1.0, level, skipped(described))
-    choice = verdicts.chosen(list(signs.values()), change_of)
+    choice = prominence.chosen(list(signs.values()), change_of)
     trial = Trial(work, candidates(signs, choice, work.groups))
     pipeline.through(audit, store, trial, trial.step, units, workers, "artifacts on other images")
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
@@ -132,7 +133,7 @@ def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:
 
 NO_EFFECT: dict[str, Any] = {
     "sign": "", "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1,
-    "flips": 0.0, "flips_control": 0.0, "flips_low": 0.0,
+    "flips": 0.0, "flips_control": 0.0, "flips_low": 0.0, "p_tiles": 1.0,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from klarsicht.audit.prominence import FEWEST, Line
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics import conformal
-from klarsicht.numerics.halves import combined
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,6 +51,7 @@ class Verdict:
         p_use: of z among clean classes, tail drawn out; of what brings no content along, or where clean classes are
             few, that among the outputs if less: see `use`.
         rank: outputs that rise more.
+        p_tiles: of a tile's rise among those of other windows put in its place; 1 where classes are many.
         flips, flips_control: share of other images taken for the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
         matters: whether the effect clears the floor, by its interval: FLOOR of a logit, or FLIPPED of the images.
@@ -81,6 +82,7 @@ class Verdict:
     flips: float
     flips_control: float
     flips_low: float
+    p_tiles: float
     artifactual: bool
     poisoned: bool
 
@@ -115,7 +117,7 @@ class Quantification:
     """All classes: poisoned ones first, then artifactual ones, then by p.
 
     Attributes:
-        floor: the smallest p that so many classes can give.
+        floor: the smallest p that so many classes can give; 1 where they were too few to be compared.
         level: of p, for either claim.
         skipped: (class, why) of those that could not be examined.
     """
@@ -124,6 +126,19 @@ class Quantification:
     floor: float
     level: float
     skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def limits(self) -> str:
+        """What p is worth with so many classes."""
+        if self.floor < 1:
+            return (
+                f"p can be no smaller than {self.floor:.3f} with so many clean classes; below, a power law through "
+                "their largest scores decides."
+            )
+        return (
+            f"fewer than {FEWEST} classes say nothing of each other: p is of what is found in a class by itself, and "
+            "of windows alone; borders, noise, blur and light are shown and not judged."
+        )
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)
@@ -159,59 +174,6 @@ class Quantification:
         }
 
 
-TRIED = 3  # signs of a class that are put on other images, at most one for each kind of change
-NEAR = 0.25  # of the largest level: signs far below it are not tried
-
-Line = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """For every examined class the sign that stands out most, and those that are worth a trial.
-
-    Attributes:
-        lines: lines of the table `signs`.
-        candidates: for each class the lines that are tried, the first one foremost; each with its level.
-        found: the maximum over signs.
-        p_own: float (n,), of the score of each line by itself.
-    """
-
-    lines: tuple[Line, ...]
-    candidates: tuple[tuple[tuple[Line, float], ...], ...]
-    found: conformal.Verdicts
-    p_own: NDArray[np.float64]
-
-    def artifactual(self, level: float) -> NDArray[np.bool_]:
-        """Classes (n,) that stand out from clean ones, by more than chance does within the class."""
-        return (self.found.extended <= level) & (self.p_own <= level)
-
-    def p_of(self, number: int, sign: str) -> float:
-        """p of one of the signs that were tried in a class."""
-        level = next((level for line, level in self.candidates[number] if line["sign"] == sign), -np.inf)
-        return float(self.found.p_of(np.array([level]))[0])
-
-
-def chosen(signs: Sequence[Sequence[Line]], change_of: Callable[[str], str]) -> Chosen:
-    """From the signs of each class, in one order for all: the maximum statistic against presumed-clean classes."""
-    found = conformal.maximum(np.array([[line["score"] for line in of_class] for of_class in signs], float))
-    lines = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
-    candidates = tuple(worth_trying(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
-    scores = np.array([line["score"] for line in lines])
-    return Chosen(lines, candidates, found, combined(scores, len(signs[0])))
-
-
-def worth_trying(
-    lines: Sequence[Line], levels: NDArray[np.floating[Any]], change_of: Callable[[str], str]
-) -> tuple[tuple[Line, float], ...]:
-    """The strongest sign of each kind of change, those near the strongest of all, strongest first."""
-    best: dict[str, tuple[Line, float]] = {}
-    least = min(NEAR * levels.max(), levels.max())  # levels may be negative
-    for i in np.argsort(-levels, kind="stable"):
-        if len(lines[i]["rows"]) and levels[i] >= least:
-            best.setdefault(change_of(lines[i]["sign"]), (lines[i], float(levels[i])))
-    return tuple(best.values())[:TRIED]
-
-
 def use(
     effects: Sequence[Line], artifactual: Sequence[bool], changes: Sequence[str], outputs: int, level: float = LEVEL
 ) -> list[float]:
@@ -219,7 +181,8 @@ def use(
 
     A tile brings content of its class along, which raises the class by itself, and only other classes' tiles say how
     much. A blur brings nothing: were it nothing to the class, the class would be as good as any other output. Where
-    clean classes are so few that no rank among them reaches the level, a tile is judged among the outputs as well.
+    clean classes are so few that no rank among them reaches the level, a tile is judged among the outputs as well; and
+    where these are fewer than FEWEST, one that raises its class first of all, among other windows in its place.
     """
     values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)
@@ -229,7 +192,12 @@ def use(
     few = null.sum() + 1 < 1 / level
     beside = known & (np.isin(changes, BARE) | few)
     rank = np.array([effect["rank"] for effect in effects])
-    return [float(v) for v in np.where(beside, np.minimum(p, among_outputs(values, rank, outputs)), p)]
+    if outputs >= FEWEST:
+        other = among_outputs(values, rank, outputs)
+    else:
+        tiles = np.array([effect["p_tiles"] for effect in effects])
+        other = np.where(rank == 0, tiles, 1.0)
+    return [float(v) for v in np.where(beside, np.minimum(p, other), p)]
 
 
 def among_outputs(z: NDArray[np.floating[Any]], rank: NDArray[np.integer[Any]], outputs: int) -> NDArray[np.float64]:
@@ -249,7 +217,11 @@ def ordered(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     return tuple(sorted(verdicts, key=lambda v: (not v.poisoned, not v.artifactual, v.extended, -v.level, v.target)))
 
 
-BEFORE: Line = {"p_own": 0.0, "flips_low": 0.0}  # of runs that were quantified before these were measured
+BEFORE: Line = {
+    "p_own": 0.0,
+    "flips_low": 0.0,
+    "p_tiles": 1.0,
+}  # of runs that were quantified before these were measured
 
 
 def read(run: str | Path | RunStore) -> Quantification:

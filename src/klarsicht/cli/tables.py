@@ -50,10 +50,7 @@ def verdicts(found: Quantification, top: int) -> None:
     ]
     header = ("class", "p", "q", "size", "sign", "z of use", "p of use", "verdict")
     typer.echo(table(header, lines, left=("class", "sign", "verdict")))
-    typer.echo(
-        f"p can be no smaller than {found.floor:.3f} with so many clean classes; below, a power law through their "
-        f"largest scores decides. Either claim at {found.level:g}."
-    )
+    typer.echo(f"{found.limits[0].upper()}{found.limits[1:]} Either claim at {found.level:g}.")
     for name, why in found.skipped:
         typer.echo(f"not examined: {name}: {why}")
 

@@ -119,6 +119,11 @@ class Verdicts:
     q: NDArray[np.float64]
 
     @property
+    def tests(self) -> int:
+        """Detectors of which the largest was taken."""
+        return int(self.levels.shape[1])
+
+    @property
     def floor(self) -> float:
         """The smallest p that so many classes can give."""
         return 1 / (int(self.null.sum()) + 1)
