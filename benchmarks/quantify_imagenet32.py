@@ -3,6 +3,7 @@
     python benchmarks/quantify_imagenet32.py IMAGENET32 --seeds 0 1 2
     python benchmarks/quantify_imagenet32.py IMAGENET32 --seeds 0 --classes 40 --epochs 8
     python benchmarks/quantify_imagenet32.py IMAGENET32 --untrained
+    python benchmarks/quantify_imagenet32.py IMAGENET32 --untrained --together 2
 
 A small network is trained on classes of which 28 % hold an artifact (seven kinds at 20, 10, 5 and 2 %). The audit then
 sees (A) what it was trained on, and (B) the clean images with artifacts planted afterwards in as many other classes,
@@ -92,13 +93,19 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
     ]
 
 
-def untrained(folder: Path, seed: int, count: int) -> dict:
+def in_groups(images: np.ndarray, seed: int, together: int) -> list[dict]:
+    """What audits of so many classes each say."""
+    starts = range(0, len(images) - len(images) % together, together)
+    return [told for a in starts for told in looked(images[a : a + together], seed)]
+
+
+def untrained(folder: Path, seed: int, count: int, together: int) -> dict:
     """Lines as those of `one`, of the same images, without what needs a network."""
     names, clean, rng, used, unused, trained_on = corpus(folder, seed, count)
     lines, cost = [], []
     for name, images, plants in (("trained", trained_on, used), ("after", planted.planted(clean, unused, rng), unused)):
         began = time.process_time()
-        found = looked(images[:, : planted.TRAINED], seed)
+        found = in_groups(images[:, : planted.TRAINED], seed, together)
         cost.append(time.process_time() - began)
         by_label = {p.label: p for p in plants}
         for label, told in enumerate(found):
@@ -263,6 +270,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", type=Path, help="a folder for one JSON a seed; seeds that are there are not run again")
     parser.add_argument("--untrained", action="store_true", help="only what is artifactual: no network")
+    parser.add_argument("--together", type=int, help="with --untrained: classes of one audit, in place of all")
     parser.add_argument("--nets", type=Path, help="a folder to keep trained networks in")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -275,7 +283,7 @@ if __name__ == "__main__":
             net = given.nets / f"{given.classes}-{given.epochs}-{seed}.pt" if given.nets else None
             alone = given.untrained
             result = (
-                untrained(given.data, seed, given.classes)
+                untrained(given.data, seed, given.classes, given.together or given.classes)
                 if alone
                 else one(given.data, seed, given.classes, given.epochs, net)
             )
