@@ -72,8 +72,8 @@ def audited(images: np.ndarray, net: torch.nn.Module, folder: Path, seed: int):
 
 
 def looked(images: np.ndarray, seed: int) -> list[dict]:
-    """What an audit says of the images (classes, n, H, W, C) alone: for each class whether it is artifactual, and for
-    which of its images."""
+    """What an audit says of the images (classes, n, H, W, C) alone: for each class whether it is artifactual (of fewer
+    than five classes: whether it shares windows of its own), and for which of its images."""
     rng = generator(seed, "pool")
     each = -(-POOL // len(images))
     some = rng.permutation([(k, i) for k in range(len(images)) for i in rng.permutation(images.shape[1])[:each]])
@@ -85,7 +85,7 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
         scene = Scene(Photographs(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])
     found = prominence.chosen(signs, change_of)
-    called = found.artifactual(LEVEL)
+    called = found.artifactual(LEVEL) | found.shared(LEVEL)
     return [
         {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}
         | {"artifactual": bool(called[k]), "sign": line["sign"], "members": line["rows"]}

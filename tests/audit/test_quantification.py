@@ -90,9 +90,10 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
     assert found[0].matters and found[0].flips_low > 0.1 and found[0].p_own < 1e-3
     assert sum(v.artifactual for v in clean) <= 2
     assert found.floor == pytest.approx(1 / (K - 3 + 1), abs=0.01)
+    assert f"no smaller than {found.floor:.3f}" in found.limits
 
 
-@pytest.mark.parametrize(("tagged", "verdict"), [(USED, verdicts.POISONED), (UNUSED, verdicts.PRESENT)])
+@pytest.mark.parametrize(("tagged", "verdict"), [(USED, verdicts.SHARED_AND_USED), (UNUSED, verdicts.SHARED)])
 def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict):
     """A tag in one of two classes, and a network of two outputs that reads it or does not."""
     run, _, _ = done
@@ -109,8 +110,8 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict
     found = quantification.quantify(tmp_path / "run", classifier=classifier)
     assert found[0].name == NAMES[tagged] and found[0].verdict == verdict
     assert found.of(NAMES[5]).verdict == verdicts.NOTHING
-    assert found.floor == 1 and "by itself" in found.limits
-    assert (found[0].p_tiles <= 0.025) == (verdict == verdicts.POISONED)
+    assert found.floor == 1 and not any(v.artifactual or v.poisoned for v in found)
+    assert (found[0].p_tiles <= 0.025) == (verdict == verdicts.SHARED_AND_USED)
 
 
 def test_too_few_classes_count_by_their_windows_alone():

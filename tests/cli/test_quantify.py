@@ -19,12 +19,12 @@ def finished(tmp_path, monkeypatch):
     return out
 
 
-def test_quantify_prints_a_verdict_for_every_class_and_its_floor(finished, capsys):
+def test_quantify_prints_a_line_for_every_class_and_what_p_is_worth(finished, capsys):
     capsys.readouterr()
     assert run(["audit", "quantify", str(finished)]) == 0
     printed = capsys.readouterr().out
     assert {line.split()[0] for line in printed.splitlines()[1:4]} == set("abc")
-    assert "p can be no smaller than" in printed
+    assert "Fewer than 5 classes" in printed and "none is called" in printed
     assert run(["audit", "quantify", str(finished), "--json", "--level", "0.2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {line["class"] for line in found["classes"]} == set("abc") and found["level"] == 0.2

@@ -23,9 +23,9 @@ Record = dict[str, Any]
 
 
 def draw(work: Examination, found: Quantification) -> None:
-    """Writes pictures of the artifactual classes, and the table `evidence` of them."""
+    """Writes pictures of the classes in which something was found, and the table `evidence` of them."""
     signs = {(line["target"], line["sign"]): line for line in work.store.table("signs", work.step).to_pylist()}
-    shown = [verdict for verdict in found if verdict.artifactual][:SHOWN]
+    shown = [verdict for verdict in found if verdict.noted][:SHOWN]
     records = [record for verdict in shown for record in _drawn(work, verdict, signs[verdict.target, verdict.sign])]
     columns = ("target", "row", "member", "path", "picture")
     work.store.write_table("evidence", {name: [record[name] for record in records] for name in columns})

@@ -25,8 +25,8 @@ class Alone(conformal.Verdicts):
     """Classes that are too few to be compared, each by itself.
 
     Attributes:
-        placed: bool (m,), signs of windows. Only these speak without others: a class is noisier than another one by
-            nature, but no two share a window.
+        placed: bool (m,), signs of windows. Only these are looked at: a class is noisier than another one by nature,
+            and its borders, blur and light are its own.
     """
 
     placed: NDArray[np.bool_]
@@ -71,7 +71,11 @@ class Chosen:
 
     def artifactual(self, level: float) -> NDArray[np.bool_]:
         """Classes (n,) that stand out from clean ones, by more than chance does within the class."""
-        return (self.found.extended <= level) & (self.p_own <= level)
+        return (self.found.extended <= level) & (self.p_own <= level) & self.found.null.any()
+
+    def shared(self, level: float) -> NDArray[np.bool_]:
+        """Classes (n,) with windows that no other class shares, where classes are too few to say what is natural."""
+        return (self.p_own <= level) & ~self.found.null.any()
 
     def p_of(self, number: int, sign: str) -> float:
         """p of one of the signs that were tried in a class."""

@@ -163,7 +163,7 @@ def _verdicts(
     choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float, outputs: int
 ) -> tuple[Verdict, ...]:
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
-    artifactual = [bool(one) for one in choice.artifactual(level)]
+    artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
     changes = [change_of(effect["sign"]) if effect["sign"] else "" for effect in tried]
     p_use = verdicts.use(tried, artifactual, changes, outputs, level)
     found = []
@@ -189,6 +189,8 @@ def _verdicts(
                 members=tuple(paths[row] for row in carried["rows"]),
                 artifactual=artifactual[i],
                 poisoned=artifactual[i] and used,
+                shared=shared[i],
+                used=used,
                 p_use=p_use[i],
                 tried=effect["sign"],
                 **{name: effect[name] for name in NO_EFFECT.keys() - {"sign"}} | {"z": _finite(effect["z"])},

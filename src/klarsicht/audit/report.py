@@ -124,7 +124,7 @@ def findings(store: RunStore) -> list[Finding]:
 
     found: Quantification = verdicts.read(store)
     drawn = {r["target"] for r in records}
-    return [Finding(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.artifactual]
+    return [Finding(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.noted]
 
 
 def power(store: RunStore) -> list[dict[str, Any]]:

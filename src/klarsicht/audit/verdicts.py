@@ -26,6 +26,8 @@ FLIPPED = 0.02  # or of other images, that are taken for the class; either by th
 BARE = ("border", "noise", "blur", "light", "blocks")  # bring nothing of what a class shows to other images
 POISONED = "poisoned: an artifact, and the model uses it"
 PRESENT = "artifactual: present, no use shown"
+SHARED = "windows of its own: look whether they are its nature"
+SHARED_AND_USED = f"{SHARED}; the model uses them"
 NOTHING = "nothing found"
 
 
@@ -56,6 +58,8 @@ class Verdict:
         flips_low: lower end of the 95 % interval of their difference.
         matters: whether the effect clears the floor, by its interval: FLOOR of a logit, or FLIPPED of the images.
         artifactual, poisoned: the two claims, at the level of the quantification.
+        shared: in place of them where classes are too few to be compared: windows that no other class shares.
+        used: whether what was found, put on other images, raises the class beyond the others and matters.
     """
 
     name: str
@@ -85,6 +89,13 @@ class Verdict:
     p_tiles: float
     artifactual: bool
     poisoned: bool
+    shared: bool = False
+    used: bool = False
+
+    @property
+    def noted(self) -> bool:
+        """Whether there is something to look at."""
+        return self.artifactual or self.shared
 
     @property
     def size(self) -> int:
@@ -100,6 +111,8 @@ class Verdict:
 
     @property
     def verdict(self) -> str:
+        if self.shared:
+            return SHARED_AND_USED if self.used else SHARED
         return POISONED if self.poisoned else PRESENT if self.artifactual else NOTHING
 
     def to_json(self) -> dict[str, Any]:
@@ -136,8 +149,8 @@ class Quantification:
                 "their largest scores decides."
             )
         return (
-            f"fewer than {FEWEST} classes say nothing of each other: p is of what is found in a class by itself, and "
-            "of windows alone; borders, noise, blur and light are shown and not judged."
+            f"fewer than {FEWEST} classes cannot tell an artifact from what a class is by nature, and none is called; "
+            "p is of the windows that a class shares by itself."
         )
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -217,11 +230,7 @@ def ordered(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     return tuple(sorted(verdicts, key=lambda v: (not v.poisoned, not v.artifactual, v.extended, -v.level, v.target)))
 
 
-BEFORE: Line = {
-    "p_own": 0.0,
-    "flips_low": 0.0,
-    "p_tiles": 1.0,
-}  # of runs that were quantified before these were measured
+BEFORE: Line = {"p_own": 0.0, "flips_low": 0.0, "p_tiles": 1.0}  # of runs quantified before these were measured
 
 
 def read(run: str | Path | RunStore) -> Quantification:
