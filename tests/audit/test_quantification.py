@@ -241,14 +241,6 @@ def test_a_tile_is_judged_among_outputs_where_clean_classes_are_few(clean, besid
     assert not any(one <= 0.05 for one in p[:8])  # nor is a clean class whose tile does not raise it first of all
 
 
-@pytest.mark.parametrize(("rank", "tiles", "p"), [(0, 0.0125, 0.025), (0, 0.3, 0.2), (1, 0.0125, 0.2)])
-def test_the_better_of_two_ways_to_judge_a_tile_counts_twice(rank, tiles, p):
-    """Ten outputs: the first of them has p = .1 by its rank, the second .2; z says nothing."""
-    effects = [{"z": z, "rank": 5, "p_tiles": 0.5} for z in np.linspace(-2, 3.5, 8)]
-    effects.append({"z": 0.0, "rank": rank, "p_tiles": tiles})
-    assert verdicts.use(effects, [False] * 8 + [True], ["tile"] * 9, 10)[-1] == pytest.approx(p)
-
-
 @pytest.mark.parametrize(("rank", "p"), [(0, 0.025), (1, 0.5)])
 def test_a_tile_is_judged_among_other_windows_where_outputs_are_few(rank, p):
     effects = [{"z": 0.1, "rank": 1, "p_tiles": 0.3}, {"z": 9.0, "rank": rank, "p_tiles": 0.025}]

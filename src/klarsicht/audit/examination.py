@@ -22,6 +22,7 @@ from klarsicht.audit.duplicates import grey
 from klarsicht.audit.groups import Group
 from klarsicht.audit.intervention import Effect, Predict, among_rivals, effects
 from klarsicht.audit.models import Classifier
+from klarsicht.audit.prominence import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.scenes import Photographs, Scene, Sign
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.shown import Gallery, Levels
@@ -36,8 +37,7 @@ POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # what a pool and a class may take
 BACKGROUNDS = 64  # images of other classes that an artifact is put on
 REHEARSED = 32  # further ones on which it is chosen what is put on those, and how
 OTHERS = 200  # images of a class without its artifact: controls
-RIVALS = 79  # other windows that a tile is compared with, where outputs are fewer than CROWD
-CROWD = 20  # outputs: among so many a rank can reach .05
+RIVALS = 39  # other windows that a tile is compared with, where outputs are too few
 THUMBNAIL = 24  # pixels a side by which repeats are known, in grey: re-encoding keeps that best
 
 SIGNS = pa.schema(
@@ -212,7 +212,7 @@ class Trial:
             rehearsed = [(-e.rank, e.low, i, how) for i in range(len(signs)) for how, e in tried(first, i).items()]
             _, _, best, how = max(rehearsed)
             found = tried(then, best)[how]
-            if work.outputs < CROWD and change_of(signs[best]["sign"]) == "tile":
+            if work.outputs < FEWEST_OUTPUTS and change_of(signs[best]["sign"]) == "tile":
                 target, given = work.groups[number].target, specimens[best]
                 found = replace(found, p_tiles=among_rivals(predict, then, target, given, how, rng, RIVALS))
             return [(signs[best]["sign"], found)]

@@ -195,7 +195,7 @@ def use(
     A tile brings content of its class along, which raises the class by itself, and only other classes' tiles say how
     much. A blur brings nothing: were it nothing to the class, the class would be as good as any other output. Where
     clean classes are so few that no rank among them reaches the level, a tile is judged among the outputs as well; and
-    if it raises its class first of all, among other windows in its place: the only way where outputs are too few.
+    where these are fewer than FEWEST, one that raises its class first of all, among other windows in its place.
     """
     values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)
@@ -205,14 +205,12 @@ def use(
     few = null.sum() + 1 < 1 / level
     beside = known & (np.isin(changes, BARE) | few)
     rank = np.array([effect["rank"] for effect in effects])
-    tiles = np.where(rank == 0, [effect.get("p_tiles", 1.0) for effect in effects], 1.0)
-    other = tiles if outputs < FEWEST else either(among_outputs(values, rank, outputs), tiles)
+    if outputs >= FEWEST:
+        other = among_outputs(values, rank, outputs)
+    else:
+        tiles = np.array([effect["p_tiles"] for effect in effects])
+        other = np.where(rank == 0, tiles, 1.0)
     return [float(v) for v in np.where(beside, np.minimum(p, other), p)]
-
-
-def either(p: NDArray[np.float64], tiles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The smaller of two p (n,), twice, for there were two; the first alone where the second was not asked for."""
-    return np.where(tiles < 1, np.minimum(2 * np.minimum(p, tiles), 1), p)
 
 
 def among_outputs(z: NDArray[np.floating[Any]], rank: NDArray[np.integer[Any]], outputs: int) -> NDArray[np.float64]:
