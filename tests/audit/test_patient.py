@@ -39,13 +39,13 @@ def lighter(patient):
     return np.array([row for row, key in enumerate(keys) if key[:2] == "b/" and int(key[2:5]) % 4 == 0])
 
 
-def say(patient, sign, artifactual):
+def say(patient, sign, artifactual, shared=False):
     """Writes a quantification by hand: this sign, on the lighter images."""
     blank = {name: 0.0 for name, kind in Verdict.__annotations__.items() if kind in ("float", "int")}
     rows = tuple(int(row) for row in lighter(patient))
     told = Verdict(
         **blank | {"name": "b", "target": 1, "sign": sign, "rows": rows, "members": (), "tried": "", "how": "",
-                   "artifactual": artifactual, "poisoned": False}
+                   "artifactual": artifactual, "poisoned": False, "shared": shared}
     )  # fmt: skip
     patient.store.write_json(verdicts.FILE, Quantification((told,), 0.1, 0.05).to_json())
 
@@ -62,6 +62,9 @@ def test_detectors_are_believed_where_they_called_the_class(patient):
         patient.found("b", "detector")
     with pytest.raises(UsageError, match="detector"):
         patient.found("b", "detektor")
+    say(patient, "texture 28 0.98", False, shared=True)  # of two classes: only if a person says that it is an artifact
+    assert patient.found("b").origin == "cluster: euclidean"
+    assert patient.found("b", "detector").origin == "detector: texture 28 0.98"
     with pytest.raises(UsageError, match="whose members"):
         patient.artifact("b", found_by="cluster", members=Path("list.txt"))
 

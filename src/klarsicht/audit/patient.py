@@ -71,6 +71,7 @@ class Patient:
 
         Args:
             by: a name of FINDERS; by default detectors where `audit quantify` called the class artifactual by them.
+                Where classes are too few to be called, what was shown is an artifact if a person says so: DETECTOR.
 
         Raises:
             UsageError: the class was not audited, or the finder is unknown or has found nothing.
@@ -79,7 +80,7 @@ class Patient:
             raise unknown_name("finder", str(by), FINDERS)
         if by != CLUSTER and verdicts.quantified(self.store):
             verdict = verdicts.read(self.store).of(name)
-            if verdict.artifactual:
+            if verdict.artifactual or (by == DETECTOR and verdict.shared):
                 audited = self.audited(verdict.target, self.audit.settings.metric[0])
                 return Finding(audited, np.array(verdict.rows), f"detector: {verdict.sign}", change_of(verdict.sign))
         if by == DETECTOR:
