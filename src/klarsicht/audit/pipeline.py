@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit import attribution, corpora, groups, models, ranking, relieved, report
+from klarsicht.audit import attribution, class_maps, corpora, groups, models, ranking, relieved, report
 from klarsicht.audit.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
 from klarsicht.audit.attribution import Attribution
 from klarsicht.audit.corpora import Corpus
@@ -25,7 +24,7 @@ from klarsicht.audit.observation import Observation
 from klarsicht.audit.ranking import Ranking
 from klarsicht.audit.relevance import METHODS, Relevance
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.ground.errors import CorpusError, InputError, ModelError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.errors import CorpusError, ModelError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.store import RunStore
 
 SCREENED = 25  # targets in a work unit of a screening
@@ -60,7 +59,7 @@ class Audit:
         """Output of the model for each label; where labels do not choose the target, the model need not know them."""
         labels = self.corpus.classes
         if self.settings.class_map is not None:
-            return class_map(Path(self.settings.class_map), labels, self.classifier.n_classes)
+            return class_maps.read(Path(self.settings.class_map), labels, self.classifier.n_classes)
         try:
             return models.label_indices(labels, self.classifier)
         except CorpusError:
@@ -121,30 +120,6 @@ def check_names(settings: AuditSettings) -> None:
             rule="parts are cut out of relevance maps",
             remedy="Add --metric euclidean, or leave --parts out.",
         )
-
-
-def class_map(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
-    """Labels to outputs from a CSV with columns label,index.
-
-    Raises:
-        InputError: the file cannot be read, lacks a label of the corpus, or names an output the model has not.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = {line["label"]: int(line["index"]) for line in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            "the class map cannot be read", got=f"{path}: {error}", rule="a CSV with columns label,index"
-        ) from error
-    missing = [label for label in labels if label not in found]
-    beyond = [label for label in labels if label in found and not 0 <= found[label] < n_classes]
-    if missing or beyond:
-        raise InputError(
-            "the class map does not cover the corpus" if missing else "the class map names outputs the model has not",
-            got=", ".join((missing or beyond)[:5]),
-            rule=f"one line for each label, with an index below {n_classes}",
-        )
-    return {label: found[label] for label in labels}
 
 
 def run(
