@@ -163,17 +163,18 @@ class Clustering:
         return Clustering(candidates, members[kept], separability)
 
     def suspect(self, evidence: Evidence) -> Suspect | None:
-        """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x z of all.
+        """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x t of all.
 
-        z is the rise in standard deviations of the others; 1 for all where no cluster raises the target. D^2 does not
-        punish rare clusters and so finds the place, but prefers the core of a group; tau then takes the whole of it.
-        None when there is no cluster at all.
+        z is the rise in standard deviations of the others, 1 for all where no cluster raises the target; t is that in
+        standard errors, z sqrt(n p (1 - p)) for a share p of n images. D^2 does not punish rare clusters and so finds the
+        place, but prefers the core of a group; tau then takes the whole of it. None when there is no cluster at all.
         """
         if not self.candidates:
             return None
         shift, deviation = evidence.shifts(self.members)
         z = shift / np.maximum(deviation, FLAT) if (shift > 0).any() else np.ones(len(shift))
-        peak = int(np.argmax(self.separability.d2 * z))
+        p = self.members.mean(1)
+        peak = int(np.argmax(self.separability.d2 * z * np.sqrt(p * (1 - p))))
         return self.described(int(np.argmax(np.where(self.like(peak), self.separability.tau * z, -np.inf))), evidence)
 
     def like(self, number: int) -> NDArray[np.bool_]:
