@@ -53,6 +53,17 @@ def test_the_group_is_taken_and_not_its_core():
     assert alone.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]
 
 
+def test_a_group_is_taken_and_not_one_of_its_pieces():
+    """The piece shares a sixth with the group, and lies in it."""
+    members = np.array([np.arange(1000) < 50, np.arange(1000) < 300, (np.arange(1000) >= 30) & (np.arange(1000) < 330)])
+    logit = np.where(np.arange(1000) % 2 == 0, 1.0, -1) + 2 * members[1]
+    candidates = tuple(Candidate(member, "by hand", 2) for member in members)
+    clustering = Clustering(candidates, members, Separability(np.array([9.0, 5, 8]), members.mean(1)))
+    assert clustering.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[1]
+    alone = Clustering(candidates[::2], members[::2], Separability(np.array([9.0, 8]), members[::2].mean(1)))
+    assert alone.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]  # it lies in no other
+
+
 def test_a_rare_group_is_not_hidden_by_a_half_of_less_tau_and_a_little_more_rise():
     """tau x z of about 6 x .73 and 4 x .75; in standard errors the half would rise three times as far."""
     members = np.array([np.arange(1000) < 20, np.arange(1000) >= 500])

@@ -26,6 +26,7 @@ Rows = NDArray[np.intp]
 
 FLAT = 1e-9  # a deviation below is none
 LIKE = 1 / 3  # Jaccard index from which clusters are views of one group
+HELD = 0.9  # of a cluster, from which one that holds it may be the group of which it is a piece
 FEWEST = 20  # images a class must have: below, a cluster of five would be a quarter of it
 
 
@@ -163,25 +164,25 @@ class Clustering:
         return Clustering(candidates, members[kept], separability)
 
     def suspect(self, evidence: Evidence) -> Suspect | None:
-        """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x t of all.
+        """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x z of all.
 
-        z is the rise in standard deviations of the others, 1 for all where no cluster raises the target; t is that in
-        standard errors, z sqrt(n p (1 - p)) for a share p of n images. D^2 does not punish rare clusters and so finds the
-        place, but prefers the core of a group; tau then takes the whole of it. None when there is no cluster at all.
+        z is the rise in standard deviations of the others; 1 for all where no cluster raises the target. D^2 does not
+        punish rare clusters and so finds the place, but prefers the core of a group; tau then takes the whole of it.
+        None when there is no cluster at all.
         """
         if not self.candidates:
             return None
         shift, deviation = evidence.shifts(self.members)
         z = shift / np.maximum(deviation, FLAT) if (shift > 0).any() else np.ones(len(shift))
-        p = self.members.mean(1)
-        peak = int(np.argmax(self.separability.d2 * z * np.sqrt(p * (1 - p))))
+        peak = int(np.argmax(self.separability.d2 * z))
         return self.described(int(np.argmax(np.where(self.like(peak), self.separability.tau * z, -np.inf))), evidence)
 
     def like(self, number: int) -> NDArray[np.bool_]:
-        """(m,): which clusters share a third and more of their members with one of them, itself included (Jaccard)."""
+        """(m,): which clusters share a third and more of their members with one of them (Jaccard), or hold nearly all
+        of it: a group of many images comes apart in pieces. Itself included."""
         both = (self.members & self.members[number]).sum(1)
         sizes = self.members.sum(1)
-        return np.asarray(both >= LIKE * (sizes + sizes[number] - both))
+        return np.asarray((both >= LIKE * (sizes + sizes[number] - both)) | (both >= HELD * sizes[number]))
 
     def described(self, number: int, evidence: Evidence) -> Suspect:
         """One of the clusters, with its rise."""
