@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 
 from klarsicht.audit import torchvision_models
+from klarsicht.audit.borrowing import borrowed, evaluating
 from klarsicht.audit.models import Classifier, Photograph, Pixels, as_logits, label_indices, load
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError
 
@@ -105,6 +106,15 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
     ):
         with pytest.raises(ModelError, match=words):
             load(spec)
+
+
+def test_an_exported_program_is_refused_in_one_line():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    exported = torch.export.export(network, (torch.zeros(1, 3, 8, 8),)).module()
+    with pytest.raises(ModelError, match="Load the network that was exported"), borrowed(exported):
+        raise AssertionError("it was borrowed")
+    with pytest.raises(ModelError, match="evaluation mode"):
+        evaluating(exported)
 
 
 def test_a_module_given_stays_in_its_mode():

@@ -8,6 +8,21 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from klarsicht.ground.errors import ModelError
+
+
+def evaluating(module: nn.Module) -> nn.Module:
+    """The network itself, in evaluation mode. Raises ModelError for one that has no modes, as exported programs."""
+    try:
+        return module.eval()
+    except NotImplementedError as error:
+        raise ModelError(
+            "a network that cannot be brought into evaluation mode",
+            got=f"{type(module).__name__}: {str(error).rstrip('.')}",
+            rule="a module with layers that can be looked into; torch.export makes none",
+            remedy="Load the network that was exported.",
+        ) from error
+
 
 @contextmanager
 def borrowed(module: nn.Module) -> Iterator[nn.Module]:
@@ -21,8 +36,7 @@ def borrowed(module: nn.Module) -> Iterator[nn.Module]:
     in_place = [m for m in module.modules() if m.__dict__.get("inplace") is True]
     learning = [(p, p.requires_grad) for p in module.parameters()]
     try:
-        module.eval()
-        module.requires_grad_(False)
+        evaluating(module).requires_grad_(False)
         for part in in_place:
             part.__dict__["inplace"] = False
         with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):

@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
 from klarsicht.audit import efficientnet_lite0, entry_points, torchvision_models
-from klarsicht.audit.borrowing import borrowed
+from klarsicht.audit.borrowing import borrowed, evaluating
 from klarsicht.audit.entry_points import Transform as Transform
 from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, UsageError, unknown_name
 
@@ -216,7 +216,7 @@ def _found(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str 
         return module, preset or Photograph(), known, spec
     if ":" in spec:
         module, transform = entry_points.load(spec)
-        return module.eval(), transform, None, spec
+        return evaluating(module), transform, None, spec
     known = (
         efficientnet_lite0.SPEC,
         f"{torchvision_models.PREFIX}NAME@CHECKPOINT.pt",
