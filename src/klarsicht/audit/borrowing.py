@@ -15,7 +15,7 @@ def evaluating(module: nn.Module) -> nn.Module:
     """The network itself, in evaluation mode. Raises ModelError for one that has no modes, as exported programs."""
     try:
         return module.eval()
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what torch.export gives instead of a mode; told in one line, not passed over
         raise ModelError(
             "a network that cannot be brought into evaluation mode",
             got=f"{type(module).__name__}: {str(error).rstrip('.')}",

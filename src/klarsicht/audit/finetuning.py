@@ -117,8 +117,11 @@ def trainable(classifier: Classifier) -> nn.Module:
         raise _untrainable("no parameter that learns (requires_grad)")
     try:
         return copy.deepcopy(module).float().train()
+    # Told in one line, not passed over: a network with tensors that are no leaves, or with handles, cannot be copied
+    # (RuntimeError, TypeError), and an exported program has no mode to learn in (NotImplementedError).
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise _untrainable(f"{type(module).__name__}: {str(error).splitlines()[0]}") from error
+        reason, *_ = str(error).split("\n")
+        raise _untrainable(f"{type(module).__name__}: {reason}") from error
 
 
 def _untrainable(got: str) -> ModelError:

@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.activations import activations
 from klarsicht.audit.clarc import Erasure, layer_named
-from klarsicht.audit.models import as_logits
+from klarsicht.audit.finetuning import Answering
 from klarsicht.audit.remedies import Bench, Remedy, Setting
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
@@ -67,15 +67,8 @@ class Retrained:
         return cls({name: value for name, value in changed.items() if not torch.equal(value, held[name])})
 
 
-class Steady(nn.Module):
+class Steady(Answering):
     """A network that is trained in evaluation mode."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        return as_logits(self.body(x))
 
     def train(self, mode: bool = True) -> Steady:
         del mode
