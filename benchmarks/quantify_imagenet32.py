@@ -35,12 +35,12 @@ from klarsicht.audit import models, pipeline, prominence, quantification
 from klarsicht.audit.detectors import examined
 from klarsicht.audit.duplicates import grey
 from klarsicht.audit.examination import POOL, THUMBNAIL, Examination, change_of
-from klarsicht.audit.intervention import centred
 from klarsicht.audit.scenes import Photographs, Scene
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.halves import halves
+from klarsicht.numerics.logits import centred
 from klarsicht.numerics.repeats import originals
 
 sys.path.insert(0, str(Path(__file__).parent))

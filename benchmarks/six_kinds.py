@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from klarsicht.audit import planting
-from klarsicht.audit.intervention import centred
 from klarsicht.audit.verdicts import FLIPPED, FLOOR
+from klarsicht.numerics.logits import centred
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

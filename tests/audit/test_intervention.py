@@ -266,3 +266,14 @@ def test_grey_images_can_be_changed_too(change):
     sign = found(places) if change == "tile" else Sign("low level", 9.0, np.arange(15))
     for marked, control in CHANGES[change](levels[:5], Specimen.of(sign, levels), np.random.default_rng(0)).values():
         assert marked.shape == control.shape == (5, SIDE, SIDE, 1)
+
+
+def test_an_effect_of_rounding_alone_is_neither_large_nor_first():
+    """Whatever the last bits are, the class is as good as any other output."""
+    rng = np.random.default_rng(2)
+    before = rng.normal(0, 10, (40, K)).astype(np.float32)
+    for _ in range(20):
+        marked = before + rng.integers(-3, 4, before.shape).astype(np.float32) * np.spacing(np.abs(before).max())
+        found = intervention.effect("own", before, marked, before, 3)
+        assert abs(found.z) < 0.1
+        assert found.rank == K - 1

@@ -1,13 +1,17 @@
 """Probes on a model whose mark is known: they find it before, and not after it is erased."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
-from tests.audit.shortcut import TARGET, classifier, place, sample
+from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
 
+from klarsicht.audit.clarc import Erasure
 from klarsicht.audit.probes import Carrying, balanced, on_mask, probe, second_audit
 from klarsicht.audit.remedies import CLOSED, Bench, Setting
+from klarsicht.numerics.erasure import Eraser
 
 
 def erased():
@@ -63,3 +67,39 @@ def test_images_of_other_classes_are_pasted_and_members_carry():
     marked = torch.stack(list(found.images))[:, 3, :2, :2].amin((1, 2)) > 3.9
     np.testing.assert_array_equal(marked.numpy(), found.carries)
     assert not found.carries[(s.labels == TARGET) & ~s.member].any()
+
+
+class Noisy(Shortcut):
+    """A network whose logits have the rounding of another processor: a few units in the last place, drawn."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.rng = np.random.default_rng(seed)
+
+    def forward(self, x):
+        y = super().forward(x)
+        units = torch.from_numpy(self.rng.integers(-8, 9, y.shape)).to(y)
+        return y + units * torch.finfo(y.dtype).eps * y.abs().max()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_evidence_that_does_not_vary_is_none_whatever_the_processors_rounding(seed):
+    s, eraser = sample(300, seed=1), erased()
+    net = replace(classifier(), module=Noisy(seed).eval())
+    before, after = (second_audit(net, s, TARGET, c) for c in (None, eraser))
+    assert before.suspect
+    assert before.varies
+    assert not after.varies
+    assert not after.suspect
+    assert abs(after.z) < 0.01 > abs(after.members)
+    assert "does not vary" in after.told
+
+
+def test_a_rise_that_is_a_hundredth_of_what_it_was_is_not_suspect():
+    """Logits scaled by .01: the same clusters, the same z of the cluster by itself, and nothing left that matters."""
+    s = sample(300, seed=1)
+    weak = Erasure("head", Eraser(np.eye(4), np.eye(4), np.zeros(4)), strength=0.99)
+    before, after = (second_audit(classifier(), s, TARGET, c) for c in (None, weak))
+    assert after.shift == pytest.approx(before.shift / 100, rel=0.2)
+    assert after.varies
+    assert not after.suspect

@@ -72,3 +72,31 @@ def test_plain_features_stand_beside_with_their_overlap():
     assert (first.metric, first.z, first.rows) == ("concept", 2.0, tuple(range(6)))  # nothing else changes
     assert second.beside == third.beside == "" and second.plain_overlap is None
     assert first.beside == "6, tau 0.70, z 1.50, overlap 0.33"
+
+
+def spread(name, target, shift, deviation, rounding=1e-5):
+    z = shift / max(deviation, rounding)
+    return line(name, target, z) | {"shift": shift, "deviation": deviation, "rounding": rounding}
+
+
+def test_a_large_z_of_a_class_that_hardly_varies_counts_in_units_of_what_classes_usually_do():
+    usual = [spread(f"c{i}", i, 0.5, 1.0) for i in range(5)]
+    order = ranking(*usual, spread("quiet", 5, 0.02, 0.002), spread("used", 6, 2.0, 1.0))
+    assert order[0].name == "used"
+    quiet = order.of("quiet")
+    assert quiet.z == pytest.approx(0.02 / 0.1)  # a tenth of the median deviation, 1
+    assert not quiet.material
+    assert quiet.verdict == "no cluster clearly raises the target"
+    assert order.of("used").z == 2
+    assert order.of("used").verdict.startswith("raises")
+
+
+def test_evidence_that_does_not_vary_is_said():
+    order = ranking(spread("a", 0, 1.0, 1.0), spread("erased", 1, 1e-7, 2e-7))
+    assert order.of("erased").verdict == "evidence does not vary"
+    assert abs(order.of("erased").z) < 1e-4
+
+
+def test_entries_of_runs_that_did_not_store_deviations_stay_as_they_were():
+    order = ranking(line("a", 0, 3.0), line("b", 1, 1.0))
+    assert [(e.z, e.floor, e.varies) for e in order] == [(3.0, 0.0, True), (1.0, 0.0, True)]

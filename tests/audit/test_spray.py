@@ -111,3 +111,36 @@ def test_the_shift_of_noise_is_within_its_standard_error():
 def test_rows_are_divided_by_their_absolute_sum_and_blank_ones_stay():
     X = np.array([[1.0, -3.0], [0.0, 0.0]])
     np.testing.assert_allclose(by_absolute_sum(X), [[0.25, -0.75], [0, 0]])
+
+
+def test_rounding_has_no_say_in_which_cluster_is_suspect():
+    """Constant logits with another rounding each time: the cluster is the same, that of the structure alone."""
+    rng = np.random.default_rng(3)
+    X = np.concatenate([rng.normal(0, 1, (150, 6)), rng.normal(4, 0.3, (20, 6))])
+    rows = Evidence(np.zeros(170), np.arange(170))
+    embedded = embedding(X, rows, distance="euclidean", neighbours=10, dimensions=8, seed=0)
+    clusters = Clustering.of(embedded, SWEEPS["quick"], 0)
+    seen = []
+    for _ in range(10):
+        logits = np.full((170, 3), [2.0, -1.0, 5.0], np.float32)
+        logits += rng.integers(-4, 5, logits.shape).astype(np.float32) * np.spacing(np.float32(5))
+        evidence = Evidence.of(logits, 0, np.arange(170))
+        assert not evidence.varies
+        suspect = clusters.suspect(evidence)
+        assert abs(suspect.z) < 0.1
+        seen.append(tuple(suspect.members))
+    assert len(set(seen)) == 1
+
+
+def test_a_real_rise_is_the_literal_one_in_deviations():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 1, (100, 3)).astype(np.float32)
+    logits[:10, 1] += 3
+    evidence = Evidence.of(logits, 1, np.arange(100))
+    member = np.arange(100) < 10
+    y = logits[:, 1] - logits.mean(1)
+    given = Clustering((Candidate(member, "given", 2),), member[None], Separability(np.ones(1), np.array([0.1])))
+    suspect = given.suspect(evidence)
+    assert evidence.varies
+    assert suspect.z == pytest.approx((y[:10].mean() - y[10:].mean()) / y[10:].std(), rel=1e-5)
+    assert suspect.deviation == pytest.approx(y[10:].std(), rel=1e-5)

@@ -255,3 +255,15 @@ def test_whole_maps_stand_beside_parts(tmp_path):
         *[("euclidean", True), ("euclidean", False)],
         *[("concept", False), ("channels", False)],
     ]
+
+
+def test_a_rise_of_rounding_is_none(images):
+    levels, maps = images
+
+    def constant(x):
+        """Logits that do not depend on the image, with another rounding for each."""
+        noise = np.random.default_rng(int(x.sum())).integers(-4, 5, (len(x), 12))
+        return (np.arange(12.0) + noise * np.spacing(np.float32(11))).astype(np.float32)
+
+    found = Transplants.of(constant, levels, maps, scenes(5, seed=7), 3)
+    assert not found.rise.any()

@@ -30,7 +30,7 @@ Floats = NDArray[np.floating[Any]]
 Items = Floats | Measures
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
-NUMBERS = ("tau", "rho2", "d2", "shift", "z")
+NUMBERS = ("tau", "rho2", "d2", "shift", "z", "deviation", "rounding")
 SUSPECTS = pa.schema(
     [("class", pa.string()), ("target", pa.int64()), ("metric", pa.string()), ("n", pa.int64())]
     + [("skipped", pa.string()), ("aside", pa.string())]
@@ -234,8 +234,7 @@ class Analysis:
         return self._rows("features", group)
 
     def evidence(self, group: Group) -> Evidence:
-        logits = self._rows("logits", group)
-        return Evidence(logits[:, group.target] - logits.mean(1), self.sources[group.rows])
+        return Evidence.of(self._rows("logits", group), group.target, self.sources[group.rows])
 
     @cached_property
     def sources(self) -> NDArray[np.int64]:

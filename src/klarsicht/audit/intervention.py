@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 
 from klarsicht.audit.changes import CHANGES, Specimen, rivals, tile
 from klarsicht.audit.shown import Levels
+from klarsicht.numerics.logits import centred, rounding
 
 Floats = NDArray[np.floating[Any]]
 Predict = Callable[[Floats], Floats]
@@ -36,7 +37,7 @@ class Effect:
         margin: by how much the class rises more than that output, and the 95 % interval of the difference, image by
             image. The output is picked by the same images, so the margin is rather too small than too large.
         z: the shift among those of all outputs, in robust deviations.
-        rank: outputs that rise more, 0 for none.
+        rank: outputs that rise more, or as much but for rounding; 0 for none.
         flips: share of images, not yet taken for the class, that are taken for it with the artifact.
         flips_control: the same under the control.
         flips_low: lower end of the 95 % interval of their difference, image by image.
@@ -88,7 +89,7 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
     """
     change = (centred(marked) - centred(control)).reshape(-1, *before.shape).mean(0)
     mean, error = change.mean(0), standard_error(change)
-    runner = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax())
+    runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding(before)
     ahead = change[:, target] - change[:, runner]
     free = before.argmax(1) != target
     flipped = [(answer.argmax(-1) == target).reshape(-1, len(before)).mean(0)[free] for answer in (marked, control)]
@@ -102,8 +103,8 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
         margin=float(ahead.mean()),
         margin_low=float(ahead.mean() - 1.96 * standard_error(ahead)),
         margin_high=float(ahead.mean() + 1.96 * standard_error(ahead)),
-        z=robust_z(mean, error[target], target),
-        rank=int((mean > mean[target]).sum()),
+        z=robust_z(mean, error[target], target, least),
+        rank=int((np.delete(mean, target) > mean[target] - least).sum()),
         flips=share(flipped[0]),
         flips_control=share(flipped[1]),
         flips_low=lowest(flipped[0] - flipped[1]),
@@ -119,8 +120,9 @@ def among_rivals(
     """p of the rise that an artifact's tile brings, among the rises of `count` other windows of its size in its place:
     (1 + those that rise as much) / (count + 1). It asks for no other outputs and for no other classes."""
     tried = (tile(x, found, rng)[how][0], *rivals(x, found, how, rng, count))
-    own, *other = (float(centred(predict(shown))[:, target].mean()) for shown in tried)
-    return (1 + sum(rise >= own for rise in other)) / (count + 1)
+    answers = [predict(shown) for shown in tried]
+    own, *other = (float(centred(answer)[:, target].mean()) for answer in answers)
+    return (1 + sum(rise >= own - rounding(answers[0]) for rise in other)) / (count + 1)
 
 
 def standard_error(values: Floats) -> Floats:
@@ -145,16 +147,13 @@ def lowest(values: Floats) -> float:
     return float(values.mean() - 1.96 * standard_error(values)) if len(values) > 1 else 0.0
 
 
-def centred(logits: Floats) -> Floats:
-    return np.asarray(logits - logits.mean(-1, keepdims=True))
-
-
-def robust_z(shift: Floats, error: float, target: int) -> float:
+def robust_z(shift: Floats, error: float, target: int, least: float = 0.0) -> float:
     """The target's shift less the median of the others, over their robust deviation and its own standard error.
 
-    The error keeps a paste that does nothing to anything from looking large against nothing.
+    The error keeps a paste that does nothing to anything from looking large against nothing; so does `least`, the
+    rounding of the logits, where even the error is nothing.
     """
     others = np.delete(shift, target)
     middle = np.median(others)
     spread = NORMAL * np.median(np.abs(others - middle))
-    return float((shift[target] - middle) / max(np.hypot(spread, error), 1e-6))
+    return float((shift[target] - middle) / max(np.hypot(spread, error), least, 1e-6))

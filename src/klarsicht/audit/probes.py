@@ -24,8 +24,9 @@ from klarsicht.audit.activations import Correction, activations, batches, correc
 from klarsicht.audit.borrowing import borrowed
 from klarsicht.audit.models import Classifier
 from klarsicht.audit.places import Place, Putting
+from klarsicht.audit.ranking import MATERIAL
 from klarsicht.audit.samples import Images, Sample
-from klarsicht.audit.spray import FEWEST, Clustering, Evidence
+from klarsicht.audit.spray import FEWEST, FLAT, Clustering, Evidence
 from klarsicht.numerics.clusters import SWEEPS
 from klarsicht.numerics.intervals import NOTHING, Z95, Interval, mean
 
@@ -115,16 +116,30 @@ class Again:
         z: rise of the suspect cluster in standard deviations of the other images.
         found: F1 of the suspect cluster against the members.
         members: rise of the members, likewise.
+        shift: rise of the suspect cluster in logits; 0 without one.
+        floor: the least rise that is material: MATERIAL of the standard deviation that the class's evidence had over
+            the same images before the correction, or rounding.
+        varies: whether the class's evidence varies between images by more than rounding.
     """
 
     z: float
     found: float
     members: float
+    shift: float
+    floor: float
+    varies: bool
 
     @property
     def suspect(self) -> bool:
-        """Whether it is the same cluster that raises the class."""
-        return self.found > 0.5 and self.z > 1
+        """Whether it is the same cluster that raises the class, and materially."""
+        return self.found > 0.5 and self.z > 1 and self.shift > self.floor
+
+    @property
+    def told(self) -> str:
+        """In a few words."""
+        if not self.varies:
+            return "the class's evidence does not vary: nothing to rank by"
+        return f"z {self.z:.1f}, F1 {self.found:.2f}, {'suspect' if self.suspect else 'not suspect'}"
 
 
 def second_audit(
@@ -135,20 +150,25 @@ def second_audit(
     shown = sample.of(sample.member | own if (own & ~sample.member).any() else sample.member | sample.drawn)
     if len(shown) < FEWEST or not 0 < shown.member.sum() < len(shown) or spray.room(shown.sources) < 2:
         return None
-    y = logits(classifier, shown.images, correction)
-    evidence = Evidence(y[:, target] - y.mean(1), shown.sources)
+    before, evidence = (
+        Evidence.of(logits(classifier, shown.images, c), target, shown.sources) for c in (None, correction)
+    )
     with corrected(classifier.module, correction):
         weight = _head_weight(classifier)
     features = activations(classifier, shown.images, classifier.head, correction).pooled
     items = features if weight is None else features * (weight[target] - weight.mean(0))
     embedded = spray.embedding(items, evidence, distance="concept", neighbours=10, dimensions=8, seed=seed)
     found = Clustering.of(embedded, SWEEPS["thorough"], seed).suspect(evidence)
+    floor = max(evidence.rounding, MATERIAL * float(before.centred.std()))
     shift, deviation = evidence.shifts(shown.member[None])
-    rise = float(shift[0] / max(deviation[0], 1e-9))
+    rise = float(shift[0] / max(deviation[0], floor, FLAT))
     if found is None:
-        return Again(0.0, 0.0, rise)
+        return Again(0.0, 0.0, rise, 0.0, floor, evidence.varies)
     hits = int(shown.member[found.members].sum())
-    return Again(found.z, 2 * hits / (len(found.members) + int(shown.member.sum())), rise)
+    z = found.shift / max(found.deviation, floor, FLAT)
+    return Again(
+        z, 2 * hits / (len(found.members) + int(shown.member.sum())), rise, found.shift, floor, evidence.varies
+    )
 
 
 def _head_weight(classifier: Classifier) -> Floats | None:

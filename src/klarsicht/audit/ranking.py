@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from klarsicht.audit import verdicts
 from klarsicht.audit.verdicts import POISONED, PRESENT, Quantification, Verdict
 from klarsicht.ground.errors import unknown_name
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 RAISES = "raises the target (observational)"
 FOLLOWED = "followed"  # the table of clusters that the model follows
 QUIET = "no cluster clearly raises the target"
+UNVARYING = "evidence does not vary"
+MATERIAL = 0.1  # of the usual spread of a class's evidence, by which a rise counts
 PLAIN = "features"  # the metric without relevance, whose cluster stands beside the one named
 
 
@@ -41,6 +45,9 @@ class Entry:
         size: images in the cluster.
         n: images looked at.
         rows: rows of the run that are members.
+        deviation, rounding: see audit.spray.Suspect; in runs of earlier versions not known, and 0.
+        floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes,
+            the median; z is in units of `floor` where that is more than the deviation.
         members: their paths.
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         proposal: what proposed the cluster.
@@ -90,6 +97,24 @@ class Entry:
     plain_tau: float | None = None
     plain_z: float | None = None
     plain_overlap: float | None = None
+    deviation: float = 0.0
+    rounding: float = 0.0
+    floor: float = 0.0
+
+    @property
+    def varies(self) -> bool:
+        """Whether the class's evidence varies between images by more than rounding."""
+        return self.deviation > self.rounding or abs(self.shift) > self.rounding
+
+    @property
+    def material(self) -> bool:
+        """Whether the cluster raises the class by more than the floor."""
+        return self.shift > self.floor
+
+    def above(self, floor: float) -> Entry:
+        """The entry with its rise measured against a floor."""
+        z = self.shift / floor if floor > self.deviation > 0 else self.z
+        return replace(self, floor=floor, z=z)
 
     @property
     def prevalence(self) -> float:
@@ -117,7 +142,9 @@ class Entry:
         """That of the quantification where it found something, else what the logits say."""
         if self.artifactual:
             return POISONED if self.poisoned else PRESENT
-        return RAISES if self.errors > 2 else QUIET
+        if not self.varies:
+            return UNVARYING
+        return RAISES if self.material and self.errors > 2 else QUIET
 
     def to_json(self) -> dict[str, Any]:
         fields = asdict(self) | {"prevalence": self.prevalence, "verdict": self.verdict}
@@ -170,18 +197,27 @@ class Ranking:
 
 
 def ranked(entries: Sequence[Entry]) -> Ranking:
-    """The best metric of each class, all classes by falling z; ties by target."""
+    """The best metric of each class, all classes by falling z; ties by target. A rise is measured against the floor of
+    these entries: see `floored`."""
     best: dict[int, Entry] = {}
-    for entry in entries:
+    for entry in floored(entries):
         if entry.target not in best or entry.z > best[entry.target].z:
             best[entry.target] = entry
     return Ranking(tuple(sorted(best.values(), key=lambda e: (-e.z, e.target))))
+
+
+def floored(entries: Sequence[Entry]) -> list[Entry]:
+    """Give entries the rise that each must exceed: z knows no scale, and is large by nothing where evidence hardly
+    varies."""
+    usual = float(np.median([entry.deviation for entry in entries])) if entries else 0.0
+    return [entry.above(max(entry.rounding, MATERIAL * usual)) for entry in entries]
 
 
 def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
     """An entry from a line of the table of suspects, whose `rows` are rows of the run."""
     rows = tuple(record["rows"])
     numbers = {name: record[name] for name in ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")}
+    numbers |= {name: record.get(name) or 0.0 for name in ("deviation", "rounding", "floor")}
     parts = tuple(tuple(of_one) for of_one in record.get("parts", ()))
     members = tuple(paths[r] for r in rows)
     return Entry(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
@@ -242,6 +278,6 @@ def read(run: str | Path | RunStore) -> Ranking:
     entries = [entry_of(record, paths) for record in store.read_json("ranking.json")]
     if store.has_table(FOLLOWED):
         tried = {record["target"]: followed(record, paths) for record in store.table(FOLLOWED).to_pylist()}
-        entries = [tried.get(entry.target, entry) for entry in entries]
+        entries = [tried.get(entry.target, entry).above(entry.floor) for entry in entries]
     entries = with_plain(entries, plain_suspects(store))
     return judged(entries, verdicts.read(store)) if verdicts.quantified(store) else Ranking(tuple(entries))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from klarsicht.numerics.clusters import Candidate, Sweep, candidates
 from klarsicht.numerics.discriminant import Separability, fisher_many
+from klarsicht.numerics.logits import centred, rounding
 from klarsicht.numerics.measures import Measures
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
 from klarsicht.numerics.spectral import Embedding, affinity, embed
@@ -39,8 +40,10 @@ class Suspect:
         n: number of rows analysed.
         tau, rho2, d2: Fisher separability of the cluster in the embedding; see numerics.discriminant.
         shift: mean centred logit of members less that of the others.
-        z: shift in standard deviations of the others.
+        z: shift in standard deviations of the others, or in `rounding` where that is more.
         candidate: what was proposed, of the rows or the parts of rows that were clustered.
+        deviation: that standard deviation of the others' centred logits.
+        rounding: the difference up to which two logits of the class are equal, see Evidence.
     """
 
     members: Rows
@@ -51,6 +54,8 @@ class Suspect:
     shift: float
     z: float
     candidate: Candidate
+    deviation: float = 0.0
+    rounding: float = 0.0
 
     @property
     def method(self) -> str:
@@ -78,10 +83,22 @@ class Evidence:
     Attributes:
         logit: float (n,), target logit less the mean of all logits.
         sources: int (n,), images of one source (crops of one photograph, frames of one video) share a number.
+        rounding: float, the difference of two logits up to which they are equal but for rounding.
     """
 
     logit: Floats
     sources: NDArray[np.integer[Any]]
+    rounding: float = 0.0
+
+    @classmethod
+    def of(cls, logits: Floats, target: int, sources: NDArray[np.integer[Any]]) -> Evidence:
+        """Take one output's evidence out of logits (n, K)."""
+        return cls(centred(logits)[:, target], sources, rounding(logits))
+
+    @property
+    def varies(self) -> bool:
+        """Whether the centred logit differs between images by more than rounding: else it is no evidence."""
+        return bool(np.ptp(self.centred) > self.rounding)
 
     @property
     def repeated(self) -> bool:
@@ -166,14 +183,16 @@ class Clustering:
     def suspect(self, evidence: Evidence) -> Suspect | None:
         """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x z of all.
 
-        z is the rise in standard deviations of the others; 1 for all where no cluster raises the target. D^2 does not
-        punish rare clusters and so finds the place, but prefers the core of a group; tau then takes the whole of it.
+        z is the rise in standard deviations of the others; 1 for all where no cluster raises the target by more than
+        the rounding of its logits: evidence that does not vary is none. D^2 does not punish rare clusters and so finds
+        the place, but prefers the core of a group; tau then takes the whole of it.
         None when there is no cluster at all.
         """
         if not self.candidates:
             return None
         shift, deviation = evidence.shifts(self.members)
-        z = shift / np.maximum(deviation, FLAT) if (shift > 0).any() else np.ones(len(shift))
+        raised = (shift > evidence.rounding).any()
+        z = shift / np.maximum(deviation, max(FLAT, evidence.rounding)) if raised else np.ones(len(shift))
         peak = int(np.argmax(self.separability.d2 * z))
         return self.described(int(np.argmax(np.where(self.like(peak), self.separability.tau * z, -np.inf))), evidence)
 
@@ -194,6 +213,8 @@ class Clustering:
             rho2=float(self.separability.rho2[number]),
             d2=float(self.separability.d2[number]),
             shift=shift,
-            z=shift / max(deviation, FLAT),
+            z=shift / max(deviation, FLAT, evidence.rounding),
             candidate=self.candidates[number],
+            deviation=deviation,
+            rounding=evidence.rounding,
         )

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.intervention import Effect, Predict, centred, effect
+from klarsicht.audit.intervention import Effect, Predict, effect
 from klarsicht.audit.shown import Levels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.logits import centred, rounding
 from klarsicht.numerics.persistence import segment
 
 Floats = NDArray[np.floating[Any]]
@@ -48,15 +49,18 @@ class Backgrounds:
     Attributes:
         images: uint8 (B, H, W, C).
         before: float (B, K), centred logits of the images as they are.
+        rounding: float, the difference of two logits up to which they are equal but for rounding.
     """
 
     predict: Predict
     images: Levels
     before: Floats
+    rounding: float
 
     @classmethod
     def of(cls, predict: Predict, images: Levels) -> Backgrounds:
-        return cls(predict, images, centred(predict(images.astype(np.float32))))
+        answers = predict(images.astype(np.float32))
+        return cls(predict, images, centred(answers), rounding(answers))
 
     def changes(
         self, levels: Levels, givers: NDArray[np.intp], regions: Bools, label: str
@@ -79,7 +83,8 @@ class Transplants:
     Attributes:
         levels: uint8 (n, H, W, C).
         masks: bool (n, H, W), that region; empty where an image has no positive relevance.
-        rise: float (n,), mean change of the class's centred logit, beyond that of its fellows; 0 without a region.
+        rise: float (n,), mean change of the class's centred logit, beyond that of its fellows; 0 without a region, and
+            where it is no more than rounding.
         owner: int (m,), of all regions that were tried the image that each is of.
         rises: float (2, m, K), what each of them does to every output, on the first backgrounds and on the others.
     """
@@ -109,6 +114,7 @@ class Transplants:
             rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
         if fellows is not None and len(fellows) > 1:
             rise -= usual(put_on, fellows, owner, regions, target)
+        rise[np.abs(rise) <= put_on.rounding] = 0
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]

@@ -66,7 +66,8 @@ class Transplanting:
             self.examination.store.write_part(self.step, number, pa.Table.from_pylist([line] if line else [], LINES))
 
     def try_on(self, number: int) -> dict[str, Any] | None:
-        """What the table says of the cluster that the model follows; None where there is none to choose from."""
+        """What the table says of the cluster that the model follows; None where there is none to choose from, or
+        nothing moves the class's logit."""
         work, group = self.examination, self.examination.groups[number]
         rng = generator(work.settings.seed, "transplants", number)
         elsewhere = rng.permutation(self.elsewhere(number))[: BACKGROUNDS + MEASURED]
@@ -116,6 +117,8 @@ def followed(
         levels = work.gallery(rows)
         fellows = levels if len(work.groups) > 1 else None
         found = Transplants.of(predict, levels, maps, x[:BACKGROUNDS], group.target, fellows)
+        if not found.rise.any():
+            return None
         whole = [one for one in candidates if not one.analysis.by_parts]
         candidates += [one.risen(rows, found.rise, half) for one in whole[:1]]
         members = np.concatenate([one.on(rows) for one in candidates])

@@ -103,7 +103,5 @@ def _figures(look: Look) -> dict[str, str]:
     }
     told = {name: str(value) for name, value in named.items() if value.n}
     if again is not None:
-        told["second audit"] = f"z {again.z:.1f}, F1 {again.found:.2f}, " + (
-            "suspect" if again.suspect else "not suspect"
-        )
+        told["second audit"] = again.told
     return told

@@ -238,7 +238,9 @@ class RunStore:
             files = {unit: files[unit] for unit in files.keys() & self.done(step).keys()}
         if not files:
             raise self._absent("table", name)
-        return pa.concat_tables([parquet.ParquetFile(files[unit]).read() for unit in sorted(files)])
+        return pa.concat_tables(
+            [parquet.ParquetFile(files[unit]).read() for unit in sorted(files)], promote_options="default"
+        )
 
     def has_table(self, name: str) -> bool:
         """True when the whole table or any part of it is there."""
