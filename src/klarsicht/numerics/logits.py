@@ -21,9 +21,11 @@ def centred(logits: Floats) -> Floats:
 def rounding(logits: Floats) -> float:
     """Bound the rounding error of logits (..., K): ULPS units in the last place of the largest of them.
 
-    A processor sums in its own order, so the same network gives logits that differ from machine to machine.
-    benchmarks/rounding.py measures by how much: 4 to 225 units in five networks of random weights (docs/benchmarks.md).
+    The unit is that of single precision, in which networks compute, also where their logits were copied into double
+    precision; of half precision where logits are of that type. A processor sums in its own order, so the same network
+    gives logits that differ from machine to machine; benchmarks/rounding.py measures by how much: 4 to 225 units in
+    five networks of random weights (docs/benchmarks.md).
     """
     logits = np.asarray(logits)
-    kind = logits.dtype if np.issubdtype(logits.dtype, np.floating) else np.dtype(np.float64)
-    return ULPS * float(np.finfo(kind).eps) * float(np.abs(logits).max(initial=0.0))
+    eps = max(float(np.finfo(kind).eps) for kind in (logits.dtype, np.float32))
+    return ULPS * eps * float(np.abs(logits).max(initial=0.0))
