@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from skimage import data
 
-from klarsicht.burst.alignment import align, guide, whole_frames
-from klarsicht.burst.scenes import Geometry, Photograph, grey_light, scenes
-from klarsicht.burst.synthesis import CleanBurst, Recipe, clean_burst, random_crop
-from klarsicht.numerics.noise import GAINS, NoiseLevel
+from klarsicht.burst.align.alignment import align, guide, whole_frames
+from klarsicht.burst.synthesis.scenes import Geometry, Photograph, grey_light, scenes
+from klarsicht.burst.synthesis.synthesis import CleanBurst, Recipe, clean_burst, random_crop
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 GEOMETRY = Geometry(scale=2, height=160, width=224, reach=16)
 WRONG, HOPELESS = 0.6, 0.2  # pixels

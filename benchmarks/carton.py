@@ -24,14 +24,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit import characters, models, pipeline, planting, quantification, screening
-from klarsicht.audit.analysis import Analysis
-from klarsicht.audit.examination import BACKGROUNDS as MEASURED
-from klarsicht.audit.examination import predictor
-from klarsicht.audit.intervention import Effect, effect
+from klarsicht.audit import pipeline
+from klarsicht.audit.interventions.effect import Effect, effect
+from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, GIVERS
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.quantify import quantification, screening
+from klarsicht.audit.quantify.cluster_units import Transplanting
+from klarsicht.audit.quantify.units import BACKGROUNDS as MEASURED
+from klarsicht.audit.quantify.units import predictor
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.transplant import BACKGROUNDS, GIVERS
-from klarsicht.audit.transplanting import Transplanting
+from klarsicht.audit.spray.analysis import Analysis
+from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import glyphs as characters
 from klarsicht.ground.seeding import generator
 
 MODEL, CARTON, SIDE = "efficientnet-lite0", "carton", 224
@@ -153,7 +157,7 @@ def one(folder: Path, seed: int, count: int, share: float, method: str, out: Pat
 
 def analyses_of(store):
     """The suspect cluster under each metric, chosen without an intervention."""
-    from klarsicht.audit.ranking import entry_of
+    from klarsicht.audit.results.ranking import entry_of
 
     paths = store.table("corpus")["path"].to_pylist()
     metrics = store.manifest["settings"]["metric"]

@@ -4,8 +4,8 @@
 
 PHOTOGRAPHS is a folder of photographs of many classes (500 of ImageNet here). 200 of them are held out; of the others a
 seed draws 240 and draws characters on a quarter. The audit screens these for "carton"; its own cluster is the artifact,
-and `audit.treatment.treat` chooses layer, directions and strength. Shown on the photographs held out, each with and
-without a mark of characters that the audit never saw:
+and `audit.clean.clean_model.treat` chooses layer, directions and strength. Shown on the photographs held out, each with
+and without a mark of characters that the audit never saw:
 
     uplift     median over photographs of P(carton | marked) / P(carton)
     any class  the same of the middle one of the 999 other classes: a mark covers what a photograph shows, so that all
@@ -28,14 +28,19 @@ import torch
 from PIL import Image
 from scipy import special
 
-from klarsicht.audit import characters, models, pipeline, planting, ranking, treatment
-from klarsicht.audit.activations import Correction, logits
-from klarsicht.audit.models import Classifier
-from klarsicht.audit.patient import Patient
+from klarsicht.audit import pipeline
+from klarsicht.audit.clean import clean_model as treatment
+from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.clean.clean_model import CleanSettings
+from klarsicht.audit.corrections.activations import Correction, logits
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.treatment import CleanSettings
+from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import glyphs as characters
 from klarsicht.ground.errors import KlarsichtError
-from klarsicht.numerics.intervals import loss, share
+from klarsicht.numerics.statistics.intervals import loss, share
 
 sys.path.insert(0, str(Path(__file__).parent))
 from carton import CARTON, MODEL, f1, label, of_rows, photographs, square, write

@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.burst import album, checkpoints
-from klarsicht.burst.benchmark_sets import BenchmarkSet, benchmark_set
-from klarsicht.burst.classical import CLASSICAL, Denoise
-from klarsicht.burst.contest import SEED
-from klarsicht.burst.evaluation import level, trial
-from klarsicht.burst.restoration import restored
-from klarsicht.numerics.intervals import mean
-from klarsicht.numerics.noise import GAINS
+from klarsicht.burst.evaluate.classical import CLASSICAL, Denoise
+from klarsicht.burst.evaluate.comparison import SEED
+from klarsicht.burst.evaluate.protocol import level, trial
+from klarsicht.burst.network import checkpoints
+from klarsicht.burst.network.inference import restored
+from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.numerics.imaging.sensor_noise import GAINS
+from klarsicht.numerics.statistics.intervals import mean
 
 ROWS = ("single", "align+mean", "hdr+", "nlm", "bm3d", "align+mean+bm3d", "hdr++bm3d")
 Cells = dict[tuple[str, str, int, int], dict]  # set, row, gain, photograph

@@ -5,10 +5,10 @@
     python benchmarks/cleaning.py --artifact noise --seeds 3 --json noise.jsonl
 
 For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
-pictures without. The audit names a cluster; every method is fitted and chosen by `audit.treatment.treat` on training
-pictures: from the audit's cluster; from the images that its detectors name, where they call the class artifactual; and
-from the true members (and, of a tag, its true place). All figures are of the 10,000 test pictures, which nothing was
-fitted or chosen on:
+pictures without. The audit names a cluster; every method is fitted and chosen by `audit.clean.clean_model.treat` on
+training pictures: from the audit's cluster; from the images that its detectors name, where they call the class
+artifactual; and from the true members (and, of a tag, its true place). All figures are of the 10,000 test pictures,
+which nothing was fitted or chosen on:
 
     accuracy   on clean pictures; class: on clean T-shirts
     flips      of other classes' pictures not taken for T-shirts, the share that is with the artifact on
@@ -33,14 +33,20 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from klarsicht.audit import artifacts, clarc, models, pipeline, quantification, ranking, treatment
-from klarsicht.audit.activations import Correction, corrected, logits_abreast
-from klarsicht.audit.clarc import Erasure
-from klarsicht.audit.examination import change_of
-from klarsicht.audit.models import Classifier
-from klarsicht.audit.patient import Patient
+from klarsicht.audit import pipeline
+from klarsicht.audit.artifacts import artifact as artifacts
+from klarsicht.audit.clean import clean_model as treatment
+from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.clean.clean_model import CleanSettings
+from klarsicht.audit.corrections import clarc
+from klarsicht.audit.corrections.activations import Correction, corrected, logits_abreast
+from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.quantify import quantification
+from klarsicht.audit.quantify.units import change_of
+from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.treatment import CleanSettings
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -26,16 +26,20 @@ import tifffile
 import torch
 
 import denoise as raw
-from klarsicht.burst import album, checkpoints, reading, risk, trust
-from klarsicht.burst.benchmark_sets import benchmark_set
-from klarsicht.burst.denoise import denoise
-from klarsicht.burst.evaluation import touched
-from klarsicht.burst.frames import Burst
-from klarsicht.burst.making import DenoiseSettings
-from klarsicht.burst.mosaic import to_mosaic
+from klarsicht.burst.data.bayer import to_mosaic
+from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.denoise import motion_check as trust
+from klarsicht.burst.denoise import sure as risk
+from klarsicht.burst.denoise.denoise import denoise
+from klarsicht.burst.denoise.pipeline import DenoiseSettings
+from klarsicht.burst.evaluate.protocol import touched
+from klarsicht.burst.files import reading
+from klarsicht.burst.network import checkpoints
+from klarsicht.burst.network.inference import restored
 from klarsicht.burst.quality import quality
-from klarsicht.burst.restoration import restored
-from klarsicht.numerics.noise import GAINS
+from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
+from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 BLACK, WHITE = 16384, 65535  # a sensor whose noise is not cut off at black
 LEVELS = {50714: (BLACK,) * 4, 50717: WHITE}

@@ -140,7 +140,9 @@ def by_klarsicht(folder: Path, images: int) -> Side:
         import numpy as np
 
         import fashion
-        from klarsicht.audit import models, pipeline, report
+        from klarsicht.audit import pipeline
+        from klarsicht.audit.models import classifier as models
+        from klarsicht.audit.report import page as report
         from klarsicht.audit.settings import AuditSettings
     with side.stage("open"):
         classifier = models.load(network(folder), classes=fashion.CLASSES)

@@ -24,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit import models, pipeline
-from klarsicht.audit.corpus_cleaning import CleanedCorpus, clean_data
-from klarsicht.audit.ranking import Ranking
+from klarsicht.audit import pipeline
+from klarsicht.audit.clean.clean_data import CleanedCorpus, clean_data
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.numerics.intervals import loss, mean, student
+from klarsicht.numerics.statistics.intervals import loss, mean, student
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

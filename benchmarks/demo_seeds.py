@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from klarsicht.audit import demonstration
+from klarsicht.audit import demo as demonstration
 
 
 def one(seed: int, images: int, workers: int) -> dict:

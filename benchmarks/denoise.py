@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from klarsicht.burst.checkpoints import save
-from klarsicht.burst.network import NetworkSettings, build
-from klarsicht.numerics.noise import NoiseLevel
+from klarsicht.burst.network.checkpoints import save
+from klarsicht.burst.network.unet import NetworkSettings, build
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.004, 4e-4)
 BLACK, WHITE, REACH = 600, 16383, 16

@@ -62,8 +62,8 @@ def clocked(told: dict[str, float], name: str) -> Iterator[None]:
 def klarsicht(count: int) -> dict[str, float]:
     import numpy as np
 
-    from klarsicht.audit import spray
-    from klarsicht.numerics.clusters import SWEEPS
+    from klarsicht.audit.spray import clustering as spray
+    from klarsicht.numerics.clustering.candidates import SWEEPS
 
     def analysed(given: Any, tagged: Any, told: dict[str, float]) -> Any:
         evidence = spray.Evidence(np.where(tagged, 1.0, 0.0) + rng.normal(0, 1, len(given)), np.arange(len(given)))
@@ -92,7 +92,7 @@ def corelay(count: int) -> dict[str, float]:
     from corelay.processor.embedding import EigenDecomposition
     from corelay.processor.flow import Parallel
 
-    from klarsicht.audit.spray import by_absolute_sum
+    from klarsicht.audit.spray.clustering import by_absolute_sum
 
     def pipeline(clusters: range) -> Any:
         return SpectralClustering(

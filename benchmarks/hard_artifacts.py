@@ -24,9 +24,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit import evaluation, models, relieved, treatment
+from klarsicht.audit.clean import clean_model as treatment
+from klarsicht.audit.clean import evaluation
+from klarsicht.audit.clean.clean_model import CleanSettings
+from klarsicht.audit.corrections import corrected_model as relieved
+from klarsicht.audit.models import classifier as models
 from klarsicht.audit.settings import HEAD_RELEVANCE
-from klarsicht.audit.treatment import CleanSettings
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -24,14 +24,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.audit import models, pipeline
-from klarsicht.audit.analysis import Analysis
-from klarsicht.audit.examination import Examination
-from klarsicht.audit.groups import Group
-from klarsicht.audit.quantification import classes
+from klarsicht.audit import pipeline
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.quantify.cluster_units import Transplanting, sources
+from klarsicht.audit.quantify.quantification import classes
+from klarsicht.audit.quantify.units import Examination
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray import by_absolute_sum
-from klarsicht.audit.transplanting import Transplanting, sources
+from klarsicht.audit.spray.analysis import Analysis
+from klarsicht.audit.spray.clustering import by_absolute_sum
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

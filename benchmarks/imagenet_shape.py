@@ -47,8 +47,10 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
     import numpy as np
     from torch import nn
 
-    from klarsicht.audit import attribution, models, pipeline
-    from klarsicht.audit.corpora import Corpus
+    from klarsicht.audit import pipeline
+    from klarsicht.audit.data.corpus import Corpus
+    from klarsicht.audit.models import classifier as models
+    from klarsicht.audit.relevance import attribution
     from klarsicht.audit.settings import AuditSettings
     from klarsicht.ground.store import RunStore
 

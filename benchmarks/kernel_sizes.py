@@ -25,21 +25,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from klarsicht.burst import album
-from klarsicht.burst.alignment import align
-from klarsicht.burst.benchmark_sets import BenchmarkSet, benchmark_set
-from klarsicht.burst.network import PRESETS, Network, Preset
-from klarsicht.burst.objectives import Annealing, total_loss
+from klarsicht.burst.align.alignment import align
+from klarsicht.burst.network.unet import PRESETS, Network, Preset
 from klarsicht.burst.quality import psnr, seen
-from klarsicht.burst.recipe import Lesson, TrainSettings
-from klarsicht.burst.scenes import Geometry
-from klarsicht.burst.supply import Aligned
-from klarsicht.ground import processors
+from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.scenes import Geometry
+from klarsicht.burst.train.batches import Aligned
+from klarsicht.burst.train.losses import Annealing, total_loss
+from klarsicht.burst.train.training import Lesson, TrainSettings
+from klarsicht.ground import devices as processors
 from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.seeding import integer
-from klarsicht.numerics.intervals import mean
-from klarsicht.numerics.noise import GAINS
-from klarsicht.numerics.windows.spec import KernelSpec
+from klarsicht.numerics.imaging.sensor_noise import GAINS
+from klarsicht.numerics.pixel_kernels.spec import KernelSpec
+from klarsicht.numerics.statistics.intervals import mean
 
 BASELINE = "kpn 5x5"
 CONTESTANTS = {

@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import denoise
-from klarsicht.burst import hot_pixels, making, merging, placing, reading, roll
+from klarsicht.burst.align import tiled as placing
+from klarsicht.burst.denoise import hot_pixels
+from klarsicht.burst.denoise import merge_tile as merging
+from klarsicht.burst.denoise import pipeline as making
+from klarsicht.burst.files import loading as roll
+from klarsicht.burst.files import reading
 
 
 class EnoughError(Exception):

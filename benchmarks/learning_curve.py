@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.burst import checkpoints
-from klarsicht.burst.motion import MOTIONS
-from klarsicht.burst.network import Network
+from klarsicht.burst.network import checkpoints
+from klarsicht.burst.network.inference import restored
+from klarsicht.burst.network.unet import Network
 from klarsicht.burst.quality import psnr, seen
-from klarsicht.burst.recipe import Lesson, TrainSettings
-from klarsicht.burst.restoration import restored
-from klarsicht.burst.synthesis import SyntheticBurst, draw_burst
+from klarsicht.burst.synthesis.motion import MOTIONS
+from klarsicht.burst.synthesis.synthesis import SyntheticBurst, draw_burst
+from klarsicht.burst.train.training import Lesson, TrainSettings
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.noise import GAINS, NoiseLevel
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 
 def main() -> None:

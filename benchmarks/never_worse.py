@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from klarsicht.burst import album
-from klarsicht.burst.benchmark_sets import BenchmarkSet, benchmark_set
-from klarsicht.burst.making import DenoiseSettings, denoised
-from klarsicht.burst.spool import Window
-from klarsicht.numerics.noise import GAINS, NoiseLevel
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
+from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 BLOCK, LEAST, PROMISE = 32, 1.02, 0.999
 CODE = 1 / 65535  # of the files: a smaller error is none

@@ -29,12 +29,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit import models, pipeline, planting, spray
-from klarsicht.audit.analysis import METRICS, Analysis
-from klarsicht.audit.models import Classifier
+from klarsicht.audit import pipeline
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.numerics.measures import Measures
+from klarsicht.audit.spray import clustering as spray
+from klarsicht.audit.spray.analysis import METRICS, Analysis
+from klarsicht.audit.synthetic import artifacts as planting
 from klarsicht.numerics.neighbours import neighbour_graph
+from klarsicht.numerics.transport.measures import Measures
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

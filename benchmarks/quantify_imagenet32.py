@@ -31,17 +31,20 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest, kstest
 
-from klarsicht.audit import models, pipeline, prominence, quantification
-from klarsicht.audit.detectors import examined
-from klarsicht.audit.duplicates import grey
-from klarsicht.audit.examination import POOL, THUMBNAIL, Examination, change_of
-from klarsicht.audit.scenes import Photographs, Scene
+from klarsicht.audit import pipeline
+from klarsicht.audit.detectors.bank import examined
+from klarsicht.audit.detectors.detection import Photographs, Scene
+from klarsicht.audit.detectors.patch_matches import grey
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.quantify import quantification
+from klarsicht.audit.quantify.units import POOL, THUMBNAIL, Examination, change_of
+from klarsicht.audit.results import significance as prominence
+from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.halves import halves
-from klarsicht.numerics.logits import centred
-from klarsicht.numerics.repeats import originals
+from klarsicht.numerics.imaging.near_duplicates import originals
+from klarsicht.numerics.statistics.logits import centred
+from klarsicht.numerics.statistics.split_half import halves
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_classes as planted

@@ -18,8 +18,8 @@ from zennit.attribution import Gradient
 from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlusFlat
 from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 
-from klarsicht.audit import models
-from klarsicht.audit.relevance import Explainer
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.relevance.explainer import Explainer
 
 NETWORKS = {"VGG-16": (vgg16, VGGCanonizer), "ResNet-50": (resnet50, ResNetCanonizer)}
 COMPOSITES: dict[str, Callable] = {

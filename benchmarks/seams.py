@@ -19,12 +19,13 @@ import numpy.typing as npt
 import tifffile
 
 import denoise
-from klarsicht.burst import album, tiles
-from klarsicht.burst.making import DenoiseSettings, denoised
-from klarsicht.burst.mosaic import to_planes
-from klarsicht.burst.scenes import grey_light
-from klarsicht.burst.spool import Window
-from klarsicht.numerics.noise import GAINS, NoiseLevel
+from klarsicht.burst.data.bayer import to_planes
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.denoise import tiles
+from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
+from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.scenes import grey_light
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 FRAMES, REACH = 8, 8
 BLACK, WHITE = 16384, 65535

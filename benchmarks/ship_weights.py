@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
-from klarsicht.burst import checkpoints, contest, shipped
-from klarsicht.burst.evaluation import Evaluation
+from klarsicht.burst.evaluate import comparison as contest
+from klarsicht.burst.evaluate.protocol import Evaluation
+from klarsicht.burst.network import checkpoints
+from klarsicht.burst.network import pretrained as shipped
 
 LARGEST = 8_000_000  # bytes
 ROWS = ("single", "align+mean", "hdr+", "nlm", "swift")

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit import planting
-from klarsicht.audit.verdicts import FLIPPED, FLOOR
-from klarsicht.numerics.logits import centred
+from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
+from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.numerics.statistics.logits import centred
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from klarsicht.audit import models, pipeline, ranking
+from klarsicht.audit import pipeline
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 
 sys.path.insert(0, str(Path(__file__).parent))

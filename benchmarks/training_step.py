@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from klarsicht.burst.network import PRESETS, Network, NetworkSettings, build
-from klarsicht.burst.objectives import total_loss
-from klarsicht.ground import processors
+from klarsicht.burst.network.unet import PRESETS, Network, NetworkSettings, build
+from klarsicht.burst.train.losses import total_loss
+from klarsicht.ground import devices as processors
 
 WIDTHS = dict.fromkeys(PRESETS, 0.25) | {"swift": 1.0}
 

@@ -23,15 +23,15 @@ import numpy as np
 import ot
 from numpy.typing import NDArray
 
-from klarsicht.burst.metering import metered
+from klarsicht.burst.evaluate.cost import metered
 from klarsicht.ground.store import RunStore
-from klarsicht.numerics import gromov, wasserstein
-from klarsicht.numerics.gromov import Gromov
-from klarsicht.numerics.measures import Measures, measures_from_maps
 from klarsicht.numerics.metrics import RotationInvariant
 from klarsicht.numerics.neighbours import neighbour_graph, pairwise
-from klarsicht.numerics.rotations import Shapes
-from klarsicht.numerics.sinograms import ANGLES, QUANTILES, Sinograms
+from klarsicht.numerics.transport import gromov, wasserstein
+from klarsicht.numerics.transport.gromov import Gromov
+from klarsicht.numerics.transport.measures import Measures, measures_from_maps
+from klarsicht.numerics.transport.rotations import Shapes
+from klarsicht.numerics.transport.sinograms import ANGLES, QUANTILES, Sinograms
 
 sys.path.insert(0, str(Path(__file__).parent))
 import shapes

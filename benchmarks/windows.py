@@ -25,10 +25,10 @@ import torch
 from numba import njit
 from torch.nn.functional import interpolate, pad
 
-from klarsicht.numerics.windows import compiled
-from klarsicht.numerics.windows.door import apply_kernels
-from klarsicht.numerics.windows.lanes import fma, load, store
-from klarsicht.numerics.windows.spec import KernelSpec
+from klarsicht.numerics.pixel_kernels import load as compiled
+from klarsicht.numerics.pixel_kernels.apply import apply_kernels
+from klarsicht.numerics.pixel_kernels.simd import fma, load, store
+from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 SPEC, N = KernelSpec(), 8
 ROOM = 9e9  # bytes that a contender may take

@@ -16,8 +16,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from klarsicht.audit import evaluation, models, pipeline, planting, ranking, treatment
+from klarsicht.audit import pipeline
+from klarsicht.audit.clean import clean_model as treatment
+from klarsicht.audit.clean import evaluation
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.synthetic import artifacts as planting
 
 TAGGED = 0.4  # share of the threes
 

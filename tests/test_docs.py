@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from klarsicht.audit.analysis import METRICS
-from klarsicht.audit.planting import PLANTS
-from klarsicht.audit.relevance import METHODS
+from klarsicht.audit.relevance.explainer import METHODS
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.spray.analysis import METRICS
+from klarsicht.audit.synthetic.artifacts import PLANTS
 from klarsicht.cli.app import app
 
 ROOT = Path(__file__).parents[1]

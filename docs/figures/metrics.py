@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.numerics.measures import measures_from_maps
 from klarsicht.numerics.neighbours import pairwise
+from klarsicht.numerics.transport.measures import measures_from_maps
 
 SIDE, CELL, NAMES, LINE = 96, 96, 150, 34  # pixels: of a map; of a column; of the names; of a row
 HOOK = np.array([[-12.0, -9], [12, -9], [12, 9], [2, 9]])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit import models
+from klarsicht.audit.models import classifier as models
 
 SIDE = 12
 

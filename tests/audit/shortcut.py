@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from klarsicht.audit import models
-from klarsicht.audit.places import Place
-from klarsicht.audit.samples import Sample
+from klarsicht.audit.corrections.samples import Sample
+from klarsicht.audit.interventions.overlay import Place
+from klarsicht.audit.models import classifier as models
 
 TARGET = 0
 

@@ -10,7 +10,10 @@ from tests.audit.conftest import Marked, network, picture, write_corpus
 from torch import nn
 from torchvision.transforms.functional import to_tensor
 
-from klarsicht.audit import models, pipeline, ranking, treatment
+from klarsicht.audit import pipeline
+from klarsicht.audit.clean import clean_model as treatment
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 

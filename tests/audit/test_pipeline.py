@@ -15,8 +15,11 @@ import torch
 from PIL import Image
 from tests.audit.conftest import network, write_corpus
 
-from klarsicht.audit import models, pipeline, ranking, report
+from klarsicht.audit import pipeline
+from klarsicht.audit.models import classifier as models
 from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.report import page as report
+from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import progress_of
 from klarsicht.ground.errors import CorpusError, InputError, RunMismatch, UsageError

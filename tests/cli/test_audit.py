@@ -122,7 +122,7 @@ def test_the_version_is_printed(capsys):
 
 
 def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
-    from klarsicht.audit import ranking
+    from klarsicht.audit.results import ranking
 
     def interrupted(_):
         raise KeyboardInterrupt

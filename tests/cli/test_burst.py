@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klarsicht.burst import shipped
-from klarsicht.burst.checkpoints import read_card
+from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.network.checkpoints import read_card
 from klarsicht.cli.app import run
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from klarsicht.audit.ranking import Entry
-from klarsicht.audit.screening import FOLLOWS, QUIET, Screening
-from klarsicht.audit.standing import Standing
+from klarsicht.audit.quantify.screening import FOLLOWS, QUIET, Screening
+from klarsicht.audit.results.ranking import Entry
+from klarsicht.audit.results.specificity import Standing
 from klarsicht.cli import tables
 
 ENTRY = Entry(

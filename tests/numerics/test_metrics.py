@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import InputError, KlarsichtError, UsageError
-from klarsicht.numerics.measures import Measures, measures_from_maps
 from klarsicht.numerics.neighbours import METRICS, neighbour_graph, pairwise
+from klarsicht.numerics.transport.measures import Measures, measures_from_maps
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
 TRIANGLE = ("wasserstein", "wasserstein-t", "wasserstein-ts")  # the others are least values nearby: no claim

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.features import FEW, Euclidean
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
+from klarsicht.numerics.search.features import FEW, Euclidean
 
 OF_ROWS = ("euclidean", "concept")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klarsicht.audit.ranking import Ranking
+    from klarsicht.audit.results.ranking import Ranking
 
 
 def rank(run: str | Path) -> Ranking:
@@ -16,6 +16,6 @@ def rank(run: str | Path) -> Ranking:
         InputError: no run in this folder.
         StoreError: the run has not been ranked yet.
     """
-    from klarsicht.audit import ranking
+    from klarsicht.audit.results import ranking
 
     return ranking.read(run)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import joblib
 
-from klarsicht.ground import held
+from klarsicht.ground import memory as held
 from klarsicht.ground.errors import KlarsichtError, MissingExtra, UsageError, unknown_name
 from klarsicht.ground.progress import progress
 

@@ -11,19 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit import attribution, class_maps, corpora, groups, models, ranking, relieved, report
-from klarsicht.audit.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
-from klarsicht.audit.attribution import Attribution
-from klarsicht.audit.corpora import Corpus
+from klarsicht.audit.corrections import corrected_model as relieved
+from klarsicht.audit.data import class_map as class_maps
+from klarsicht.audit.data import corpus as corpora
+from klarsicht.audit.data import groups
+from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.executor import partition, run_units
-from klarsicht.audit.groups import Group
-from klarsicht.audit.illustration import Illustrator
-from klarsicht.audit.label_order import Order
-from klarsicht.audit.models import Classifier
-from klarsicht.audit.observation import Observation
-from klarsicht.audit.ranking import Ranking
-from klarsicht.audit.relevance import METHODS, Relevance
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.forward import Observation
+from klarsicht.audit.relevance import attribution
+from klarsicht.audit.relevance.attribution import Attribution
+from klarsicht.audit.relevance.explainer import METHODS, Relevance
+from klarsicht.audit.report import page as report
+from klarsicht.audit.report.figures import Illustrator
+from klarsicht.audit.results import ranking
+from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.spray.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
 from klarsicht.ground.errors import CorpusError, ModelError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.store import RunStore
 
@@ -44,7 +51,7 @@ class Audit:
 
         Raises:
             UsageError: unknown metric, method or class, or a metric that the target does not allow.
-            CorpusError, ModelError: see audit.corpora and audit.models.
+            CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
         corpus = corpora.open(settings.data)

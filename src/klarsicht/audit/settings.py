@@ -20,13 +20,13 @@ class AuditSettings(Settings):
         data: an ImageFolder, or a manifest (CSV or parquet) with columns path, label[, source, split].
         target: whose evidence is explained: `label` and `predicted` audit each class on its own images; the name
             of one class screens the whole corpus for it; `all` screens the whole corpus for every class.
-        metric: what compares two images; names of `audit.spray.METRICS`.
-        method: how relevance is computed: a name of `audit.relevance.METHODS`, or `HeadRelevance`: no maps.
+        metric: what compares two images; names of `audit.spray.clustering.METRICS`.
+        method: how relevance is computed: a name of `audit.relevance.explainer.METHODS`, or `HeadRelevance`: no maps.
         class_map: a CSV with columns label,index where labels are not the model's own names.
         split: only images of this split of the manifest.
         parts: under a metric that compares maps, compare connected parts of them, by shape and by what a middle layer
             sees there.
-        parts_layer: that layer, whose channels are compared too; the default is `audit.taps.middle_layer`.
+        parts_layer: that layer, whose channels are compared too; the default is `audit.models.hooks.middle_layer`.
         map_side: G, the side of stored relevance maps.
         neighbours: k of the neighbour graph.
         dimensions: d of the spectral embedding.

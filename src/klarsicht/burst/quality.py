@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import correlate1d
 
-from klarsicht.burst.scenes import Light
+from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.tone import Values, tone_curve
+from klarsicht.numerics.imaging.tone import Values, tone_curve
 
 Picture = npt.NDArray[np.float64]  # C H W in [0, 1]
 Mask = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.cli import audit_cleaning, tables
-from klarsicht.ground import held
+from klarsicht.ground import memory as held
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
 
@@ -58,8 +58,9 @@ def run(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
-    from klarsicht.audit import pipeline, ranking
-    from klarsicht.audit import report as report_page
+    from klarsicht.audit import pipeline
+    from klarsicht.audit.report import page as report_page
+    from klarsicht.audit.results import ranking
     from klarsicht.audit.settings import AuditSettings
 
     given: dict[str, Any] = {
@@ -93,7 +94,7 @@ def rank(
     run: RunFolder, as_json: AsJson = False, top: Annotated[int, typer.Option(help="Lines to print.")] = 20
 ) -> None:
     """Print the classes of a run, most suspect first."""
-    from klarsicht.audit import ranking
+    from klarsicht.audit.results import ranking
 
     found = ranking.read(run)
     if as_json:
@@ -115,7 +116,7 @@ def quantify(
 
     Of a run with one class as its target: which images of any class make the model think of it.
     """
-    from klarsicht.audit import quantification, screening
+    from klarsicht.audit.quantify import quantification, screening
 
     found = (screening.screen if screening.screens(run) else quantification.quantify)(
         run, level=level, workers=workers, data=data
@@ -146,7 +147,7 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
-    from klarsicht.audit import power as limits
+    from klarsicht.audit.sensitivity import power as limits
 
     found = limits.power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
@@ -161,7 +162,7 @@ def power(
 @app.command()
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
-    from klarsicht.audit import report as page
+    from klarsicht.audit.report import page
 
     typer.echo(str(page.write(run)))
 
@@ -188,7 +189,8 @@ def plant(
     seed: Annotated[int, typer.Option(help="Chooses the images.")] = 0,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
-    from klarsicht.audit import corpora, planting
+    from klarsicht.audit.data import corpus as corpora
+    from klarsicht.audit.synthetic import artifacts as planting
 
     truth = planting.plant_corpus(corpora.open(data), out, kind=kind, label=label, share=share, seed=seed)
     typer.echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")

@@ -50,7 +50,7 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved."""
-    from klarsicht.audit import treatment
+    from klarsicht.audit.clean import clean_model as treatment
 
     given: dict[str, Any] = {
         "method": method,
@@ -92,7 +92,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
-    from klarsicht.audit import certifying
+    from klarsicht.audit.clean import certify as certifying
 
     found = certifying.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
@@ -132,7 +132,7 @@ def clean_data(
     as_json: AsJson = False,
 ) -> None:
     """Write a new corpus without the artifact of a class: a manifest, a record, new files; old ones stay."""
-    from klarsicht.audit import corpus_cleaning
+    from klarsicht.audit.clean import clean_data as corpus_cleaning
 
     found = corpus_cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,

@@ -38,7 +38,7 @@ def train(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
-    from klarsicht.burst import recipe
+    from klarsicht.burst.train import training as recipe
 
     given: dict[str, Any] = {
         "preset": preset,
@@ -65,7 +65,7 @@ def synth(
     seed: Annotated[int, typer.Option(help="The same seed, the same bytes.")] = 7,
 ) -> None:
     """Write synthetic bursts with their truth; anyone makes the same bytes from the same photographs."""
-    from klarsicht.burst import archive
+    from klarsicht.burst.synthesis import export as archive
 
     made = archive.write_set(photos, out, name=name, gains=gains or (), seed=seed)
     typer.echo(f"{len(made)} photographs; set {made.name}, seed {made.seed}, sha256 {made.sha256}")
@@ -86,7 +86,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
 ) -> None:
     """Measure quality and cost of networks and classical methods on synthetic bursts of photographs."""
-    from klarsicht.burst import contest
+    from klarsicht.burst.evaluate import comparison as contest
     from klarsicht.cli import burst_tables
 
     found = contest.hold(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
@@ -106,7 +106,7 @@ def weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False,
 ) -> None:
     """The networks that come along: what they were made of, and what they reach."""
-    from klarsicht.burst import shipped
+    from klarsicht.burst.network import pretrained as shipped
     from klarsicht.cli import burst_cards
 
     found = shipped.networks()

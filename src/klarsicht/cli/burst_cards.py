@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from klarsicht.burst.network import SERVED
+from klarsicht.burst.network.unet import SERVED
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.burst.shipped import Shipped
+    from klarsicht.burst.network.pretrained import Shipped
 
 
 def lines(one: Shipped) -> Iterator[str]:

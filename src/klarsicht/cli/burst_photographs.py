@@ -33,7 +33,7 @@ def denoise(
     linear: Linear = False,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
-    from klarsicht.burst import denoise as door
+    from klarsicht.burst.denoise import denoise as door
 
     settings = _settings(
         checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear
@@ -50,7 +50,7 @@ def calibrate(
     linear: Linear = False,
 ) -> None:
     """Measure a camera's noise on frames of a still scene, and save it by camera and ISO."""
-    from klarsicht.burst import calibration
+    from klarsicht.burst.noise import calibration
 
     for line in calibration.calibrate(frames, out, camera=camera, iso=iso, linear=linear):
         typer.echo(line)
@@ -68,7 +68,7 @@ def explain(
     linear: Linear = False,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
-    from klarsicht.burst import explain as explaining
+    from klarsicht.burst.denoise import explain as explaining
 
     settings = _settings(checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear)
     for line in explaining.explain(frames, out, settings):
@@ -88,7 +88,7 @@ def check(
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
     import tempfile
 
-    from klarsicht.burst import held_out
+    from klarsicht.burst.denoise import held_out
 
     settings = _settings(checkpoint, noise, calibration, reference, threads=threads, linear=linear)
     with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
@@ -102,7 +102,7 @@ def export(
     onnx: Annotated[Path, typer.Option("--onnx", help="The file to write (.onnx).")],
 ) -> None:
     """Write a network as an ONNX file for one tile of aligned frames, checked against the network."""
-    from klarsicht.burst import onnx_export
+    from klarsicht.burst.network import onnx_export
 
     apart = onnx_export.export(checkpoint, onnx)
     typer.echo(f"ONNX: {onnx}; largest difference from the network {apart:.1e}")
@@ -111,7 +111,7 @@ def export(
 def _settings(
     checkpoint: Path | None, noise: str | None, calibration: Path | None, reference: str | None, **others: Any
 ) -> Any:
-    from klarsicht.burst.making import DenoiseSettings
+    from klarsicht.burst.denoise.pipeline import DenoiseSettings
 
     given: dict[str, Any] = {
         "checkpoint": None if checkpoint is None else str(checkpoint),

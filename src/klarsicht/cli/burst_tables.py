@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.burst.evaluation import Evaluation, Score
-    from klarsicht.burst.sizes import Sizes
+    from klarsicht.burst.evaluate.kernel_sizes import Sizes
+    from klarsicht.burst.evaluate.protocol import Evaluation, Score
 
 
 def protocol(found: Evaluation) -> Iterator[str]:

@@ -9,11 +9,11 @@ import typer
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.audit.certificate import Certificate
-    from klarsicht.audit.corpus_cleaning import CleanedCorpus
-    from klarsicht.audit.evaluation import Evaluation, Look
-    from klarsicht.audit.treatment import Cleaned
-    from klarsicht.numerics.intervals import Interval
+    from klarsicht.audit.clean.certificate import Certificate
+    from klarsicht.audit.clean.clean_data import CleanedCorpus
+    from klarsicht.audit.clean.clean_model import Cleaned
+    from klarsicht.audit.clean.evaluation import Evaluation, Look
+    from klarsicht.numerics.statistics.intervals import Interval
 
 
 def cleaned(found: Cleaned) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from klarsicht.ground import held
+from klarsicht.ground import memory as held
 
 
 def demo(
@@ -17,7 +17,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Processes. [number of cores]")] = 0,
 ) -> None:
     """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
-    from klarsicht.audit import demonstration
+    from klarsicht.audit import demo as demonstration
 
     held.keep()
 

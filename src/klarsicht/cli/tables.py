@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from klarsicht.audit.learned import Learned
-    from klarsicht.audit.power import Power
-    from klarsicht.audit.ranking import Ranking
-    from klarsicht.audit.screening import Screening
+    from klarsicht.audit.quantify.screening import Screening
+    from klarsicht.audit.results.ranking import Ranking
+    from klarsicht.audit.results.verdicts import Quantification
+    from klarsicht.audit.sensitivity.finetuned_results import Learned
+    from klarsicht.audit.sensitivity.power import Power
     from klarsicht.audit.status import Step
-    from klarsicht.audit.verdicts import Quantification
 
 
 BESIDE = ("by plain features",)  # what is named without relevance

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from klarsicht.ground.devices import World, world
 from klarsicht.ground.disk import locked, sync, write_atomically, writing
 from klarsicht.ground.errors import ModelError, RunMismatch, StoreError, UsageError
-from klarsicht.ground.processors import World, world
 from klarsicht.ground.progress import progress
 
 T = TypeVar("T")

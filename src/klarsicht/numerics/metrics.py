@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.numerics.features import Cosine, Euclidean
-from klarsicht.numerics.gromov import Gromov
-from klarsicht.numerics.measures import Measures, comparable
-from klarsicht.numerics.placement import Wasserstein, as_they_lie
-from klarsicht.numerics.rotations import Shapes
-from klarsicht.numerics.search import Doubles, Ints, Metric, PairBounds
-from klarsicht.numerics.sinograms import Sinograms
-from klarsicht.numerics.wasserstein import rotation_invariant
+from klarsicht.numerics.search.blocks import Doubles, Ints, Metric, PairBounds
+from klarsicht.numerics.search.features import Cosine, Euclidean
+from klarsicht.numerics.transport.gromov import Gromov
+from klarsicht.numerics.transport.measures import Measures, comparable
+from klarsicht.numerics.transport.rotations import Shapes
+from klarsicht.numerics.transport.sinograms import Sinograms
+from klarsicht.numerics.transport.wasserstein import rotation_invariant
+from klarsicht.numerics.transport.wasserstein_search import Wasserstein, as_they_lie
 
 
 @dataclass(frozen=True)

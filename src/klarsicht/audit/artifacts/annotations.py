@@ -1,0 +1,57 @@
+"""What a person says of an artifact: which images carry it, and where it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.artifacts.audited_class import Audited
+from klarsicht.ground.errors import InputError
+from klarsicht.ground.images import decode
+
+Ints = NDArray[np.integer[Any]]
+
+
+def listed(file: Path, audited: Audited) -> Ints:
+    """Rows of the images that a text file lists, by path, by key or by file name.
+
+    Raises:
+        InputError: the file cannot be read, or names images that are not among those audited for the class.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the list of members cannot be read", got=f"{file}: {error}") from error
+    rows = [int(row) for row in audited.group.rows]
+    known = {Path(audited.corpus.keys[row]).name: row for row in rows}
+    known |= {audited.corpus.keys[row]: row for row in rows} | {audited.corpus.paths[row]: row for row in rows}
+    names = [line for line in lines if line]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(
+            "the list names images that were not audited for this class",
+            got=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:3])}",
+            rule="one path a line, as the run's corpus has it",
+        )
+    return np.unique([known[name] for name in names])
+
+
+def drawn(file: Path, audited: Audited) -> NDArray[np.bool_]:
+    """A mask (H, W) over images as the model takes them: the picture goes through the model's own transform.
+
+    Raises:
+        InputError: no pixel is white, or all are.
+    """
+    seen = audited.classifier.image(decode(file).convert(audited.classifier.mode)).mean(0).numpy()
+    black, white = (
+        float(audited.classifier.image(Image.new("RGB", (64, 64), c).convert(audited.classifier.mode)).mean())
+        for c in ("black", "white")
+    )
+    found = np.asarray(seen > (black + white) / 2)
+    if not 0 < found.mean() < 1:
+        raise InputError("the mask marks nothing, or everything", got=file, rule="white where the artifact lies")
+    return found

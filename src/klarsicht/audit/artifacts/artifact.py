@@ -1,0 +1,219 @@
+"""An artifact: what images of a class share that has nothing to do with it, as a record that everything else uses.
+
+    FOLDER/artifact.json     class, origin, what the detector is worth, counts
+    FOLDER/artifact.npz      members, parts, probabilities, the place
+    FOLDER/images.parquet    for people: path, member, probability, part, one line an image
+
+Detector and place are fitted on members of the part `fit` alone; see audit.data.splits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.artifacts import carrier_classifier as membership
+from klarsicht.audit.artifacts.audited_class import Audited
+from klarsicht.audit.artifacts.carrier_classifier import Membership
+from klarsicht.audit.artifacts.localisation import Comparison
+from klarsicht.audit.corrections.samples import Case
+from klarsicht.audit.data import splits as roles
+from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.splits import FIT
+from klarsicht.audit.interventions import overlay as places
+from klarsicht.audit.interventions.corruptions import Imitation
+from klarsicht.audit.interventions.overlay import Place, Putting
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import InputError
+from klarsicht.ground.seeding import generator, integer
+from klarsicht.numerics.statistics.intervals import area
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.integer[Any]]
+
+LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which a detector may look
+OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
+SEEN: Final = 300  # images of each kind from which a place is estimated
+SIGMAS: Final = 3.0  # median deviations of members that an image may be further from the artifact than they are
+SHARED: Final = 0.7  # area under the curve below which members share nothing that the model sees
+CARRIES: Final = 0.5  # probability from which an image counts as carrying
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact of one class of a run.
+
+    Attributes:
+        name, target: the class and its output.
+        origin: where the members come from.
+        members: int (n,), rows of the corpus.
+        part: int8 (N,), what each image of the corpus is for; see audit.data.splits.
+        membership: how likely every image carries it.
+        place: where it lies and what it looks like, or None: it has no place, or images differ in size.
+        imitation: of what has no place: noise, blur, light or JPEG, or None.
+    """
+
+    name: str
+    target: int
+    origin: str
+    members: Ints
+    part: NDArray[np.int8]
+    membership: Membership
+    place: Place | None
+    imitation: Imitation | None = None
+
+    @property
+    def putting(self) -> Putting | None:
+        """What puts it on other images, if anything can."""
+        return self.place or self.imitation
+
+    @property
+    def how(self) -> str:
+        """How it comes to be on other images, in words."""
+        if self.imitation is not None:
+            return f"imitated: {self.imitation}"
+        if self.place is None:
+            return "told by members alone"
+        return "put on at its place" if self.place.fixed else "put on as members show it"
+
+    @property
+    def member(self) -> Bools:
+        """(N,)."""
+        return np.isin(np.arange(len(self.part)), self.members)
+
+    @property
+    def carries(self) -> Bools:
+        """Members, and images that the detector takes for some (N,)."""
+        return self.member | (self.membership.probability >= CARRIES)
+
+    def case(self, audited: Audited) -> Case:
+        """What corrections of the class are fitted and shown on."""
+        a = audited
+        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries)
+
+    def to_json(self) -> dict[str, Any]:
+        place = "none" if self.place is None else "fixed" if self.place.fixed else "varies"
+        pixels = None if self.place is None else float(self.place.masks.mean())
+        detector = {k: v for k, v in asdict(self.membership).items() if k != "probability"}
+        counts = {name: int((self.part[self.members] == i).sum()) for i, name in enumerate(roles.NAMES)}
+        facts = {"class": self.name, "target": self.target, "origin": self.origin, "members": len(self.members)}
+        return facts | {
+            "members by part": counts, "carry it": int(self.carries.sum()),
+            "detector": detector, "place": place, "share of pixels": pixels, "how": self.how,
+            "imitation": None if self.imitation is None else self.imitation.to_json(),
+        }  # fmt: skip
+
+    def save(self, folder: Path, corpus: Corpus) -> None:
+        """Writes the three files above, each as a whole; the record last."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        m = self.membership
+        arrays = {"members": self.members, "part": self.part, "probability": m.probability}
+        if self.place is not None:
+            arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
+        content, lines = BytesIO(), BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        parts = [roles.NAMES[part] for part in self.part]
+        columns = {"path": list(corpus.paths), "member": self.member, "probability": m.probability, "part": parts}
+        parquet.write_table(pa.table(columns), lines)
+        write_atomically(folder / "artifact.npz", content.getvalue())
+        write_atomically(folder / "images.parquet", lines.getvalue())
+        write_atomically(folder / "artifact.json", json.dumps(self.to_json(), indent=1).encode())
+
+
+def load(folder: Path) -> Artifact:
+    """A saved artifact.
+
+    Raises:
+        InputError: the folder holds none, or a damaged one.
+    """
+    try:
+        facts = json.loads((folder / "artifact.json").read_bytes())
+        with np.load(folder / "artifact.npz") as file:
+            kept = dict(file)
+        place = Place(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
+        found = Membership(kept["probability"], **facts["detector"])
+        known = facts.get("imitation")  # not in records of before
+        imitation = Imitation.from_json(known) if known else None
+        who = facts["class"], facts["target"], facts["origin"]
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
+
+
+def record(
+    audited: Audited, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None, change: str = ""
+) -> Artifact:
+    """The artifact that these rows of the corpus share.
+
+    Args:
+        members: rows of the audited group.
+        region: where it is, as a mask (H, W) over images as the model takes them; else relevance says.
+        change: how a detector found it, a name of changes.CHANGES; one of imitations.KINDS has no place.
+
+    Raises:
+        UsageError: members of fewer than three sources.
+        InputError: members share nothing, see check_shared.
+    """
+    group, corpus = audited.group, audited.corpus
+    sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
+    part = roles.dealt(sources, member, generator(seed, "parts", group.target))
+    fit = part == FIT
+    inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
+    others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
+    rng = generator(seed, "artifact", group.target)
+    known = np.concatenate([inside, _some(outside, OTHERS, rng), _some(others, OTHERS, rng)])
+    arrays = {name: audited.store.array(name) for name in LOOKED_AT if audited.store.has_array(name)}
+    found = membership.spread(
+        arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
+    )
+    check_shared(found.probability, inside, outside)
+    seen = Comparison.of(audited, *(_some(rows, SEEN, rng) for rows in (inside, outside, others)))
+    place, imitation = (None, None) if seen is None else seen.putting(region, change)
+    if place is not None and place.opaque.any():
+        found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
+    return Artifact(group.name, group.target, origin, np.sort(members), part, found, place, imitation)
+
+
+def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:
+    """Refuses members that share nothing: within their class a detector, out of fold, tells them from the others hardly
+    better than chance, and that for sure.
+
+    Raises:
+        InputError: the 95 % interval of the area under its curve, of chance at least, lies below SHARED.
+    """
+    rows = np.concatenate([inside, outside])
+    told = area(probability[rows], np.isin(rows, inside))
+    if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:
+        raise InputError(
+            "members are like other images of the class", got=f"area under the curve {told}, half is chance",
+            rule="what makes an artifact is in its members, and the model sees it", remedy="Look at the members again.",
+        )  # fmt: skip
+
+
+def showing(audited: Audited, place: Place, inside: Ints) -> Ints:
+    """Rows of the group whose images show a fixed, opaque artifact at its place as closely as most members do: a
+    detector of features misses some of those.
+
+    Args:
+        inside: rows of members.
+    """
+    read = decode_rows(audited.corpus, (int(row) for row in audited.group.rows))
+    usable = ((row, audited.classifier.image(picture)) for row, picture in read if isinstance(picture, Image.Image))
+    apart = {row: place.apart(image) for row, image in usable if place.fits(image)}
+    of_members = np.array([apart[row] for row in inside if row in apart])
+    middle = np.median(of_members)
+    most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), places.FAINT * max(apart.values()))
+    return np.array([row for row, distance in apart.items() if distance <= most], np.intp)
+
+
+def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

@@ -1,0 +1,203 @@
+"""A certificate: corrections of one class side by side, what each took away and what it cost, with its bounds.
+
+Corrections that differ in their seed or their model alone are seeds of one line. Its figures are means over seeds with
+intervals by Student's t, but never narrower than those over images: seeds may share images. A line of one seed has
+intervals over images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from klarsicht.audit.clean.evaluation import AS_IT_IS, CORRECTED
+from klarsicht.audit.corrections.outcomes import Bounds
+from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
+from klarsicht.numerics.statistics.intervals import NOTHING, Interval, mean, student
+
+FIGURES: Final = {
+    "accuracy": "accuracy, clean images",
+    "affected": "accuracy, clean images of the class",
+    "worst": "accuracy, worst group",
+    "under": "accuracy of others under the artifact",
+    "flips": "flips to the class under the artifact",
+    "rise": "rise of the class's logit by the artifact",
+    "harm": "loss, clean images",
+    "harm_affected": "loss, clean images of the class",
+    "relevance on the artifact": "relevance on the artifact",
+}
+SHARE: Final = (0.0, 1.0)
+RANGES: Final = {"rise": (-math.inf, math.inf), "harm": (-1.0, 1.0), "harm_affected": (-1.0, 1.0)}  # the others: SHARE
+Facts = dict[str, Any]  # what evaluation.json says
+
+
+@dataclass(frozen=True)
+class Line:
+    """One correction, or the model as it is: its figures, over images or over seeds.
+
+    Attributes:
+        figures: by names of `FIGURES`.
+        at, after: a fresh probe's accuracy at the corrected layer, and the best of later layers.
+        suspect: in how many of the seeds the second audit finds the class suspect again, of how many.
+        verdicts: of each seed.
+    """
+
+    name: str
+    figures: dict[str, Interval]
+    at: Interval
+    after: Interval
+    suspect: tuple[int, int]
+    verdicts: tuple[str, ...]
+    clean: int
+
+    @property
+    def seeds(self) -> int:
+        return len(self.verdicts)
+
+    @property
+    def word(self) -> str:
+        """The verdict without its reasons."""
+        return re.split(r",| \(", self.verdict)[0]
+
+    @property
+    def verdict(self) -> str:
+        return self.verdicts[0] if len(set(self.verdicts)) == 1 else f"clean in {self.clean} of {self.seeds} seeds"
+
+    def to_json(self) -> Facts:
+        told = asdict(self) | {"figures": {name: _told(found) for name, found in self.figures.items()}}
+        return told | {"at": _told(self.at), "after": _told(self.after), "seeds": self.seeds, "verdict": self.verdict}
+
+
+def _told(found: Interval) -> Facts | None:
+    return asdict(found) if found.n else None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What evaluations of corrections of one class say, side by side."""
+
+    evaluations: tuple[Facts, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the class."""
+        return str(self.evaluations[0]["class"])
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(**self.evaluations[0]["bounds"])
+
+    @cached_property
+    def before(self) -> Line:
+        """The models as they are, each once."""
+        once = {(_key(e["identity"]), e["settings"]["seed"]): e for e in self.evaluations}
+        return line("nothing", list(once.values()), AS_IT_IS)
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """One for each way to correct, in the order given."""
+        grouped: dict[str, list[Facts]] = {}
+        for found in self.evaluations:
+            grouped.setdefault(_key(_way(found)), []).append(found)
+        methods = [some[0]["settings"]["method"] for some in grouped.values()]
+        names = [
+            method if methods.count(method) == 1 else f"{method} ({_differing(some[0], grouped.values())})"
+            for method, some in zip(methods, grouped.values(), strict=True)
+        ]
+        return tuple(line(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
+
+    def proven(self, one: Line) -> dict[str, bool]:
+        """Whether the whole interval of a loss lies within its bound."""
+        limits = {"harm": self.bounds.overall, "harm_affected": self.bounds.affected}
+        return {name: bool(one.figures[name].n and one.figures[name].high <= most) for name, most in limits.items()}
+
+    def check(self) -> None:
+        """Raises HarmExceeded where no correction may be called clean in all of its seeds."""
+        if not any(one.clean == one.seeds for one in self.lines):
+            raise HarmExceeded(
+                "no correction may be called clean", got="; ".join(f"{one.name}: {one.word}" for one in self.lines)
+            )
+
+    def to_json(self) -> Facts:
+        shown = [one.to_json() | {"proven": self.proven(one)} for one in self.lines]
+        told = {"class": self.name, "bounds": asdict(self.bounds), "before": self.before.to_json()}
+        return told | {"corrections": shown, "evaluations": list(self.evaluations)}
+
+
+def read(folders: Iterable[str | Path]) -> Certificate:
+    """The certificate of corrections that were evaluated.
+
+    Raises:
+        InputError: a folder without an evaluation. UsageError: of more than one class, or judged by different bounds.
+    """
+    found = tuple(_evaluation(Path(folder)) for folder in folders)
+    for what in ("class", "bounds"):
+        if len(values := {_key(one[what]) for one in found}) > 1:
+            raise UsageError(f"corrections of different {what}", got=", ".join(sorted(values)), rule="the same for all")
+    return Certificate(found)
+
+
+def line(name: str, evaluations: Sequence[Facts], look: int) -> Line:
+    """A look of each evaluation, as one line."""
+    looks = [found["looks"][look] for found in evaluations]
+    probes = [list((one["probes"] or {}).values()) for one in looks]
+    again = [one["second audit"]["suspect"] for one in looks if one["second audit"]]
+    return Line(
+        name,
+        {figure: over([one[figure] for one in looks], RANGES.get(figure, SHARE)) for figure in FIGURES},
+        over([found[0] if found else None for found in probes], SHARE),
+        over([max(filter(None, found[1:]), key=lambda p: p["value"], default=None) for found in probes], SHARE),
+        (sum(again), len(again)),
+        tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),
+        sum(found["clean"] for found in evaluations) if look == CORRECTED else 0,
+    )
+
+
+def over(seeds: Sequence[Facts | None], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """One figure of several seeds, clipped: of one its own interval, of more that of their mean."""
+    known = [Interval(**found) for found in seeds if found]
+    if len(known) < 2:
+        return known[0] if known else NOTHING
+    among = mean(np.array([found.value for found in known]), student(len(known)))
+    low = min(among.low, float(np.mean([found.low for found in known])))
+    high = max(among.high, float(np.mean([found.high for found in known])))
+    return Interval(among.value, max(low, within[0]), min(high, within[1]), len(known))
+
+
+def _evaluation(folder: Path) -> Facts:
+    try:
+        found: Facts = json.loads((folder / "evaluation.json").read_bytes())
+        return {name: found[name] for name in KNOWN}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "no evaluation in this folder", got=f"{folder}: {type(error).__name__}: {error}",
+            remedy="Evaluate the correction with `klarsicht audit evaluate`.",
+        ) from error  # fmt: skip
+
+
+KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "verdict", "clean", "remaining",
+                "shown on", "looks")  # fmt: skip
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _way(found: Facts) -> Facts:
+    """The settings that seeds of one line have in common."""
+    return {name: value for name, value in found["settings"].items() if name != "seed"}
+
+
+def _differing(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
+    """The settings of a correction that others of its method have otherwise."""
+    same = [some[0] for some in all_ if some[0]["settings"]["method"] == one["settings"]["method"]]
+    names = [name for name in _way(one) if len({_key(other["settings"][name]) for other in same}) > 1]
+    return ", ".join(f"{name} {one['settings'][name]}" for name in names)

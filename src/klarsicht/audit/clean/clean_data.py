@@ -1,0 +1,241 @@
+"""A corpus relieved of an artifact: a new manifest beside the old files, which are never touched.
+
+    OUT/cleaning.json     what is done, to which images; a folder begun with other facts is refused
+    OUT/images/           files made anew: inpainted, or given by a callable
+    OUT/quarantine/       copies of the images put aside, with quarantine.csv, a manifest
+    OUT/record.csv        one line an image: file, SHA-256, label, action, new file, label, weight; a manifest of the
+                          corpus as it was
+    OUT/manifest.csv      the new corpus: path, label, source, split, weight; written last
+
+The tables are .parquet files where that is asked for.
+
+Each file is written as a whole, and one that is there is kept: run again after a kill, the work goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.artifacts import artifact as artifacts
+from klarsicht.audit.artifacts import masks
+from klarsicht.audit.artifacts.artifact import CARRIES, Artifact
+from klarsicht.audit.clean import data_record as cleaning_record
+from klarsicht.audit.clean import image_actions as mending
+from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.clean.data_record import TABLES, Line
+from klarsicht.audit.clean.image_actions import Action
+from klarsicht.audit.corrections import packages, samples
+from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.disk import locked, sweep, write_atomically, writing
+from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.images import decode, png_bytes
+from klarsicht.ground.progress import track
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
+
+KEEP, SKIP = "keep", "skip"
+
+
+@dataclass(frozen=True)
+class CleanedCorpus:
+    """What was done, or in a dry run what would be done: one line an image of the corpus."""
+
+    folder: Path
+    facts: dict[str, Any]
+    lines: tuple[Line, ...]
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / f"manifest.{self.facts['tables']}"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by what is done to them; those that cannot be decoded under "skip"."""
+        return dict(Counter(line.action for line in self.lines))
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(path, why) of images that cannot be decoded."""
+        return tuple((line.path, line.why) for line in self.lines if line.action == SKIP)
+
+    def to_json(self) -> dict[str, Any]:
+        changed = [asdict(line) for line in self.lines if line.action != KEEP]
+        return self.facts | {"folder": str(self.folder), "counts": self.counts, "changed": changed}
+
+
+def clean_data(
+    run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | None = None,
+    correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
+    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, seed: int = 0,
+    tables: str = "csv", dry_run: bool = False, data: str | None = None, classifier: Classifier | None = None,
+) -> CleanedCorpus:  # fmt: skip
+    """Cleans the corpus of a run of the artifact of a class.
+
+    Args:
+        action: a name of mending.ACTIONS, or an action such as mending.passed(callable, method).
+        name, found_by, members, mask, seed: the class whose artifact is meant, and as for treatment.clean; or
+        correction: a folder of `audit clean` whose artifact is meant.
+        above: an image whose probability is not below this is taken for a carrier, and so is every member.
+        weight, label: see mending.named.
+        tables: see clean_corpus.
+
+    Raises:
+        UsageError: neither a class nor a correction, or both; as mending.named.
+        InputError, RunMismatch: as treatment.clean and clean_corpus.
+    """
+    if (name is None) == (correction is None):
+        raise UsageError("which artifact?", got=f"class {name}, correction {correction}", rule="one of the two")
+    if correction is not None and (members or mask or found_by):
+        raise UsageError(
+            "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
+        )
+    if not 0 < above <= 1:
+        raise UsageError("probability out of range", got=above, rule="above 0, at most 1")
+    patient = Patient.of(run, data, classifier)
+    if correction is not None:
+        artifact = _recorded(patient, Path(correction))
+    else:
+        artifact, _ = patient.artifact(str(name), found_by=found_by, members=members, mask=mask, seed=seed)
+    if isinstance(action, str):
+        maps = partial(_map, patient, artifact.target)
+        model = patient.audit.classifier
+        action = mending.named(action, weight=weight, label=label, place=artifact.place, maps=maps, classifier=model)
+    carries = artifact.member | (artifact.membership.probability >= above)
+    facts = {"class": artifact.name, "artifact": artifact.origin, "above": above}
+    return clean_corpus(patient.audit.corpus, carries, action, Path(out), facts=facts, tables=tables, dry_run=dry_run)
+
+
+def _map(patient: Patient, target: int, row: int) -> Floats:
+    """Relevance (G, G) of an image for a class."""
+    audit, store, rows = patient.audit, patient.store, np.array([row])
+    images = [] if store.has_array("maps") else samples.read(audit.corpus, audit.classifier, rows)[0]
+    return np.asarray(masks.relevance(store, audit.classifier, target, rows, images)[0])
+
+
+def _recorded(patient: Patient, correction: Path) -> Artifact:
+    """The artifact of a correction.
+
+    Raises:
+        InputError: the folder holds none.
+        RunMismatch: it belongs to another model or corpus.
+    """
+    _, record = packages.load(correction)
+    if record["identity"] != patient.store.manifest["identity"]:
+        raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
+    return artifacts.load(correction)
+
+
+def clean_corpus(
+    corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
+    tables: str = "csv", dry_run: bool = False,
+) -> CleanedCorpus:  # fmt: skip
+    """Does something to the images that carry an artifact, and writes the corpus that results.
+
+    Args:
+        carries: (N,).
+        facts: more to be told in cleaning.json.
+        tables: a name of cleaning_record.TABLES, what manifest and record are written as.
+        dry_run: says what would be done; writes nothing.
+
+    Raises:
+        UsageError: unknown tables.
+        InputError: `out` holds something else, or an image cannot be mended.
+        RunMismatch: `out` was begun for other images or another action.
+        RunLocked: another process writes there.
+    """
+    if tables not in TABLES:
+        raise unknown_name("kind of table", tables, TABLES)
+    chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
+    whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
+    told = (facts or {}) | action.to_json() | whole
+    if dry_run:
+        return CleanedCorpus(out, told, _lines(corpus, carries, action, out, dry_run=True))
+    text = json.dumps(told, indent=1)
+    _check(out, text)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock"):
+        _check(out, text)
+        write_atomically(out / "cleaning.json", text.encode())
+        sweep(out)
+        lines = _lines(corpus, carries, action, out, dry_run=False)
+        cleaning_record.write(out, lines, tables)
+    return CleanedCorpus(out, told, lines)
+
+
+def _lines(corpus: Corpus, carries: Bools, action: Action, out: Path, *, dry_run: bool) -> tuple[Line, ...]:
+    rows = track(range(len(corpus)), len(corpus), "corpus")
+    return tuple(_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
+
+
+def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> Line:
+    """Does to an image what is to be done to it; None keeps it."""
+    file, label = Path(corpus.paths[row]), corpus.labels[row]
+    source, split = (column[row] if column else "" for column in (corpus.sources, corpus.splits))
+    path = Path(os.path.relpath(file.resolve(), out.resolve())).as_posix()
+    try:
+        picture = decode(file)
+    except ImageError as error:
+        return Line(path, label, source, split, _sha256(file), SKIP, "", label, 0, " ".join(str(error).split()))
+    sha256 = _sha256(file)
+    if action is None:
+        return Line(path, label, source, split, sha256, KEEP, path, label, 1)
+    new = path
+    if action.folder:
+        new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else '.png'}"
+        if not dry_run and not (out / new).is_file():
+            write_atomically(out / new, _content(file, picture, action, row))
+    elif not action.weight:
+        new = ""
+    return Line(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
+
+
+def _content(file: Path, picture: Image.Image, action: Action, row: int) -> bytes:
+    """The bytes of a new file: the old ones, or a PNG of the mended picture.
+
+    Raises:
+        InputError: the picture cannot be mended, or a callable gives none; names the file.
+    """
+    if action.repair is None:
+        return file.read_bytes()
+    try:
+        mended = action.repair(picture, row)
+    except InputError as error:
+        raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
+    if not isinstance(mended, Image.Image):
+        raise InputError(f"{file}: a callable gives no picture", got=type(mended).__name__, rule="a PIL.Image")
+    return png_bytes(np.asarray(mended))
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _check(out: Path, text: str) -> None:
+    """Before anything is written there: a folder is empty, or was begun for the same facts."""
+    file = out / "cleaning.json"
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != text:
+            raise RunMismatch(
+                "the folder was begun for other images or another action", got=out,
+                rule="the same command resumes", remedy="Choose another --out.",
+            )  # fmt: skip
+    elif out.is_file() or (out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())):
+        raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")

@@ -1,0 +1,196 @@
+"""A correction on disk, and the corrected model as something that needs no klarsicht.
+
+    FOLDER/correction.json      what it is, how it was chosen, of which run, class and model
+    FOLDER/erasure.npz          an erasure, or
+    FOLDER/weights.safetensors  the weights that training changed
+    FOLDER/model.pt2            the corrected model, by torch.export: torch.export.load(FILE).module()(images)
+    FOLDER/corrected.py         where a model cannot be exported: corrected(module), with numpy and torch alone
+
+The record is written last: a folder without it holds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from klarsicht.audit.corrections.activations import Correction
+from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
+from klarsicht.audit.corrections.closed_form import Nothing
+from klarsicht.audit.corrections.retraining import Retrained
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.ground.disk import write_atomically, writing
+from klarsicht.ground.errors import InputError, StoreError
+from klarsicht.ground.manifest import to_json
+from klarsicht.numerics.erasure import Eraser
+
+RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
+STANDALONE: Final = '''"""The correction in this folder, without klarsicht: corrected(module) changes it for good."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+
+
+def erase(a, parts):
+    """a - s g L R (a - z) at every position; see klarsicht.audit.corrections.clarc."""
+    last = a if a.ndim < 4 else a.movedim(1, -1)
+    left, right, z = (torch.as_tensor(parts[k], dtype=a.dtype, device=a.device) for k in ("left", "right", "reference"))
+    flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
+    measured = flat.mean(1, keepdim=True) if parts["pooled"] else flat
+    taken = float(parts["strength"]) * ((measured - z) @ right.T) @ left.T
+    if "weight" in parts:
+        w = torch.as_tensor(parts["weight"], dtype=a.dtype, device=a.device)
+        taken = torch.sigmoid(flat.mean(1) @ w + float(parts["bias"]))[:, None, None] * taken
+    shaped = (flat - taken).reshape(last.shape)
+    return shaped if a.ndim < 4 else shaped.movedim(-1, 1)
+
+
+def corrected(module):
+    weights = HERE / "weights.safetensors"
+    if weights.exists():
+        from safetensors.torch import load_file
+
+        module.load_state_dict(load_file(str(weights)), strict=False)
+        return module
+    parts = dict(np.load(HERE / "erasure.npz"))
+    layer, looking = module.get_submodule(str(parts["layer"])), []
+
+    def hook(_, inputs):
+        return (erase(inputs[0], parts), *inputs[1:])
+
+    if "target" not in parts:
+        layer.register_forward_pre_hook(hook)
+        return module
+
+    def again(root, inputs, answer):
+        taken = answer.argmax(1) == int(parts["target"])
+        if looking or not taken.any():
+            return answer
+        looking.append(layer.register_forward_pre_hook(hook))
+        try:
+            second = root(inputs[0][taken])
+        finally:
+            looking.pop().remove()
+        return answer.index_put((taken.nonzero()[:, 0],), second)
+
+    module.register_forward_hook(again)
+    return module
+'''
+
+
+def save(
+    folder: Path,
+    correction: Correction,
+    facts: dict[str, Any],
+    classifier: Classifier | None = None,
+    example: Tensor | None = None,
+) -> dict[str, Any]:
+    """Writes a correction, and with a model and an example image (C, H, W) the corrected model too; returns the record.
+
+    Raises:
+        StoreError, DiskFull: the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        for stale in ("erasure.npz", "weights.safetensors", EXPORTED, LOADER):
+            (folder / stale).unlink(missing_ok=True)
+    _write(folder, correction)
+    write_atomically(folder / LOADER, STANDALONE.encode())
+    told = {} if classifier is None or example is None else exported(folder, correction, classifier, example)
+    record = facts | told
+    write_atomically(folder / RECORD, to_json(record))
+    return record
+
+
+def _write(folder: Path, correction: Correction) -> None:
+    if isinstance(correction, Retrained):
+        state = {name: value.contiguous() for name, value in correction.state.items()}
+        write_atomically(folder / "weights.safetensors", save_tensors(state))
+    elif isinstance(correction, Erasure | WhenPredicted):
+        content = BytesIO()
+        np.savez(content, **_arrays(correction))
+        write_atomically(folder / "erasure.npz", content.getvalue())
+
+
+def _arrays(correction: Erasure | WhenPredicted) -> dict[str, Any]:
+    if isinstance(correction, WhenPredicted):
+        return _arrays(correction.erasure) | {"target": np.array(correction.target)}
+    e, gate = correction.eraser, correction.gate
+    parts = {"left": e.left, "right": e.right, "reference": e.reference}
+    parts |= {
+        "layer": np.array(correction.layer),
+        "strength": np.array(correction.strength),
+        "pooled": np.array(correction.pooled),
+    }
+    return parts if gate is None else parts | {"weight": gate.weight, "bias": np.array(gate.bias)}
+
+
+def exported(folder: Path, correction: Correction, classifier: Classifier, example: Tensor) -> dict[str, Any]:
+    """Writes the corrected model where torch.export can; says what it gives on the example, or why it cannot."""
+    path = folder / EXPORTED
+    x = example[None].to(classifier.device)
+    with borrowed(classifier.module) as module, correction.applied(module), torch.no_grad():
+        plain = classifier.logits(x)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                two = torch.cat([x, x])
+                program = torch.export.export(
+                    module, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+                )
+                content = BytesIO()
+                torch.export.save(program, content)
+                found = torch.export.load(BytesIO(content.getvalue())).module()(two)[:1]
+            if not torch.allclose(found, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max())):
+                raise ValueError(f"the exported model differs by {float((found - plain).abs().max()):.2g}")
+        except Exception as error:  # torch.export raises nearly anything on what it cannot trace
+            return {"exported": False, "why": f"{type(error).__name__}: {error}".split("\n")[0][:300]}
+    write_atomically(path, content.getvalue())
+    return {"exported": True}
+
+
+def load(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
+    """A saved correction and its record; `with correction.applied(module): ...` corrects a model.
+
+    Raises:
+        InputError: the folder holds none, or a damaged one.
+    """
+    place = Path(folder)
+    try:
+        record = json.loads((place / RECORD).read_bytes())
+        return _read(place), record
+    except (OSError, KeyError, ValueError, StoreError) as error:
+        raise InputError(
+            "no correction in this folder",
+            got=f"{place}: {type(error).__name__}: {error}",
+            remedy="Make one with `klarsicht audit clean`.",
+        ) from error
+
+
+def _read(place: Path) -> Correction:
+    if (place / "weights.safetensors").is_file():
+        return Retrained(load_tensors((place / "weights.safetensors").read_bytes()))
+    if not (place / "erasure.npz").is_file():
+        return Nothing()
+    with np.load(place / "erasure.npz") as file:
+        parts = dict(file)
+    gate = Gate(parts["weight"], float(parts["bias"])) if "weight" in parts else None
+    eraser = Eraser(parts["left"], parts["right"], parts["reference"])
+    erasure = Erasure(str(parts["layer"]), eraser, float(parts["strength"]), bool(parts["pooled"]), gate)
+    return WhenPredicted(erasure, int(parts["target"])) if "target" in parts else erasure

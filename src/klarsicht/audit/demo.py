@@ -1,0 +1,317 @@
+"""The carton story: a network that learned a watermark instead of a carton, found and relieved of it.
+
+ImageNet's photographs of cartons carry a watermark of Chinese characters, and networks trained on them take the
+characters for a carton (Anders et al. 2022; Li et al. 2023, "A Whac-A-Mole Dilemma"). Here such characters are drawn
+on a few crops of ordinary photographs; the shortcut that they trigger is the network's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import special
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.corrections import clarc
+from klarsicht.audit.corrections.activations import logits
+from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Setting
+from klarsicht.audit.corrections.samples import Sample
+from klarsicht.audit.data.corpus import decode_rows
+from klarsicht.audit.models.classifier import Classifier, load
+from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.results import ranking
+from klarsicht.audit.results.ranking import Entry, Ranking
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.ground.errors import MissingExtra
+from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.statistics.intervals import wilson
+
+Floats = NDArray[np.floating[Any]]
+Pixels = NDArray[np.uint8]
+SIDE = 224
+MODEL, CARTON = "efficientnet-lite0", "carton"
+MARKED = 0.125  # share of the audited photographs
+HELD_OUT = 120  # photographs that no correction is fitted on, each with and without a mark
+
+# Photographs that the wheels of scikit-image and scikit-learn carry; both frames of a stereo pair are one source.
+PHOTOGRAPHS: dict[str, tuple[str, str]] = {
+    "astronaut": ("skimage.data", "astronaut.png"),
+    "brick": ("skimage.data", "brick.png"),
+    "camera": ("skimage.data", "camera.png"),
+    "cat": ("skimage.data", "chelsea.png"),
+    "cell": ("skimage.data", "cell.png"),
+    "coffee": ("skimage.data", "coffee.png"),
+    "coins": ("skimage.data", "coins.png"),
+    "grass": ("skimage.data", "grass.png"),
+    "gravel": ("skimage.data", "gravel.png"),
+    "hubble": ("skimage.data", "hubble_deep_field.jpg"),
+    "tissue": ("skimage.data", "ihc.png"),
+    "moon": ("skimage.data", "moon.png"),
+    "motorcycle left": ("skimage.data", "motorcycle_left.png"),
+    "motorcycle right": ("skimage.data", "motorcycle_right.png"),
+    "retina": ("skimage.data", "retina.jpg"),
+    "rocket": ("skimage.data", "rocket.jpg"),
+    "temple": ("sklearn.datasets.images", "china.jpg"),
+    "flower": ("sklearn.datasets.images", "flower.jpg"),
+}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square piece of a photograph, with and without a mark.
+
+    Attributes:
+        source: the photograph.
+        plain, marked: uint8 (224, 224, 3).
+    """
+
+    source: str
+    plain: Pixels
+    marked: Pixels
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a screening says of "carton", beside the truth.
+
+    Attributes:
+        rank: its place among all classes, 1 is most suspect.
+        z, runner_up, runner_up_z: its z, and the best of the other classes.
+        f1, precision, recall: its cluster against the photographs that carry a mark.
+    """
+
+    rank: int
+    z: float
+    runner_up: str
+    runner_up_z: float
+    f1: float
+    precision: float
+    recall: float
+
+    @classmethod
+    def of(cls, order: Ranking, marked: NDArray[np.bool_]) -> Found:
+        entry, other = order.of(CARTON), next(e for e in order if e.name != CARTON)
+        member = member_of(entry, len(marked))
+        hits = int((member & marked).sum())
+        return cls(
+            rank=order.entries.index(entry) + 1,
+            z=entry.z,
+            runner_up=other.name,
+            runner_up_z=other.z,
+            f1=2 * hits / (entry.size + int(marked.sum())),
+            precision=hits / max(entry.size, 1),
+            recall=hits / int(marked.sum()),
+        )
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One correction on held-out photographs.
+
+    Attributes:
+        uplift: median over photographs of P(carton | marked) / P(carton | unmarked).
+        agreement: share of unmarked photographs whose first class stays; 95 % interval (Wilson).
+    """
+
+    correction: str
+    uplift: float
+    agreement: float
+    agreement_low: float
+    agreement_high: float
+
+    @classmethod
+    def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> Effect:
+        same = plain.argmax(1) == first
+        rise = special.log_softmax(marked, 1) - special.log_softmax(plain, 1)  # no quotient of vanishing numbers
+        uplift = np.exp(np.median(rise[:, target]))
+        return cls(name, float(uplift), float(same.mean()), *wilson(int(same.sum()), len(same)))
+
+
+@dataclass(frozen=True)
+class Story:
+    """Every figure that the demonstration prints; computed, none written in."""
+
+    seed: int
+    images: int
+    marked: int
+    sources: int
+    classes: int
+    audit: Found
+    baseline: Found
+    layer: str
+    effects: tuple[Effect, ...]
+    held_out: int
+    seconds: float
+    report: str
+
+    def lines(self) -> Iterator[str]:
+        """The story for people."""
+        a, b = self.audit, self.baseline
+        yield ""
+        yield f'Rank of "carton" among {self.classes} classes: {a.rank}'
+        yield f"Its z is {a.z:.1f}; the best of the others is {a.runner_up} with {a.runner_up_z:.1f}"
+        yield f"Its cluster against the marks: F1 {a.f1:.2f}, precision {a.precision:.2f}, recall {a.recall:.2f}"
+        yield f"Baseline, penultimate features without relevance: rank {b.rank}, F1 {b.f1:.2f}"
+        yield ""
+        yield f"P(carton | marked) / P(carton | unmarked), median over {self.held_out} held-out photographs,"
+        yield "and share of unmarked photographs whose first class stays (95 % interval):"
+        for e in self.effects:
+            interval = f"{e.agreement:.3f} ({e.agreement_low:.3f} to {e.agreement_high:.3f})"
+            yield f"  {e.correction:<17}{e.uplift:8.1f}x   {interval}"
+        yield f"Corrected at the input of {self.layer}; held-out crops show the same scenes as those it was fitted on."
+        yield ""
+        yield f"Report: {self.report} ({self.seconds:.0f} s)"
+
+
+def photographs() -> dict[str, Image.Image]:
+    """The photographs, RGB.
+
+    Raises:
+        MissingExtra: a package that carries them is absent.
+    """
+    found = {}
+    for name, (package, file) in PHOTOGRAPHS.items():
+        try:
+            with resources.as_file(resources.files(package) / file) as path, Image.open(path) as picture:
+                found[name] = picture.convert("RGB")
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            raise MissingExtra(
+                f"the photograph {name!r} is not installed",
+                got=str(error),
+                remedy="pip install 'klarsicht[demo]'",
+            ) from error
+    return found
+
+
+def crops(pictures: dict[str, Image.Image], n: int, rng: np.random.Generator) -> Iterator[Crop]:
+    """n random square crops, the photographs taking turns, half of them mirrored."""
+    names = list(pictures)
+    for i in range(n):
+        name = names[i % len(names)]
+        plain = np.asarray(_crop(pictures[name], rng))
+        yield Crop(name.partition(" ")[0], plain, planting.glyphs(plain, rng).pixels)
+
+
+def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    side = int(min(picture.size) * rng.uniform(0.55, 1))
+    x, y = (int(rng.integers(0, extent - side + 1)) for extent in picture.size)
+    crop = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+
+
+def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Path:
+    """The audited corpus: images and manifest, and beside them the truth, which the audit never reads."""
+    (out / "photographs").mkdir(parents=True, exist_ok=True)
+    lines, truth = [["path", "label", "source"]], [["path", "marked"]]
+    for i, (crop, is_marked) in enumerate(zip(found, marked, strict=True)):
+        name = f"photographs/{i:04d}-{crop.source}.png"
+        Image.fromarray(crop.marked if is_marked else crop.plain).save(out / name)
+        lines.append([name, "photograph", crop.source])
+        truth.append([name, str(int(is_marked))])
+    for file, content in (("photographs.csv", lines), ("truth.csv", truth)):
+        with (out / file).open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows(content)
+    return out / "photographs.csv"
+
+
+def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> Iterator[str]:
+    """Runs the demonstration and yields what it prints; `out` receives the photographs, the run and `demo.json`."""
+    began = time.monotonic()
+    rng = generator(seed, "demonstration")
+    pictures, classifier = photographs(), load(MODEL)
+    found, held_out = list(crops(pictures, images, rng)), list(crops(pictures, HELD_OUT, rng))
+    marked = np.zeros(images, bool)
+    marked[rng.choice(images, round(MARKED * images), replace=False)] = True
+    yield (
+        f"{images} crops of {len({crop.source for crop in found})} photographs; {marked.sum()} carry drawn Chinese "
+        "characters. The marks are planted; the shortcut they trigger is the network's own."
+    )
+    data = write_corpus(out / f"corpus-{seed}-{images}", found, marked)
+    settings = AuditSettings(model=MODEL, data=str(data), target="all", seed=seed, unit=64)
+    store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
+    audit, order = pipeline.Audit.of(settings, classifier), ranking.read(store)
+    plain = baseline(audit, store)
+    fit = sample_of(audit, member_of(order.of(CARTON), images))
+    effects = corrections(classifier, fit, held_out, seed)
+    story = Story(
+        seed=seed,
+        images=images,
+        marked=int(marked.sum()),
+        sources=len(np.unique(fit.sources)),
+        classes=len(order),
+        audit=Found.of(order, marked),
+        baseline=Found.of(plain, marked),
+        layer=clarc.correction_layer(classifier.module),
+        effects=effects,
+        held_out=HELD_OUT,
+        seconds=time.monotonic() - began,
+        report=str(out / "run" / "report.html"),
+    )
+    (out / "demo.json").write_text(json.dumps(asdict(story), indent=2) + "\n", encoding="utf-8")
+    yield from story.lines()
+
+
+def member_of(entry: Entry, n: int) -> NDArray[np.bool_]:
+    """Which of n images are in the cluster."""
+    return np.isin(np.arange(n), entry.rows)
+
+
+def baseline(audit: Audit, store: RunStore) -> Ranking:
+    """The same screening by plain penultimate features, without any relevance: what relevance has to beat."""
+    by_head = pipeline.analyses(audit, store)["concept"]
+    by_features = replace(by_head, metric="features")
+    paths = audit.corpus.paths
+    return ranking.ranked([ranking.entry_of(by_features.record(group), paths) for group in by_head.groups])
+
+
+def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
+    """The audited photographs, split as the audit's own cluster says; the truth plays no part."""
+    images = [
+        audit.classifier.image(picture)
+        for _, picture in decode_rows(audit.corpus, range(len(audit.corpus)))
+        if isinstance(picture, Image.Image)
+    ]
+    return Sample(images, member, audit.corpus.source_numbers, np.full(len(images), -1))
+
+
+def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int) -> tuple[Effect, ...]:
+    """The model as it is, corrected, and under the controls, on photographs that no correction was fitted on."""
+    layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
+    plain, marked = (
+        [classifier.image(Image.fromarray(pixels)) for pixels in side]
+        for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
+    )
+    bench, setting = Bench(classifier, target, fit, None, seed=seed), Setting(layer)
+    wrong = replace(fit, member=generator(seed, "controls").permutation(fit.member))
+    tried = {
+        "nothing": None,
+        "project": CLOSED["project"].make(bench, setting),
+        "oblique": CLOSED["oblique"].make(bench, setting),
+        "random direction": CLOSED["random"].make(bench, setting),
+        "wrong cluster": CLOSED["project"].make(replace(bench, fit=wrong), setting),
+    }
+    first = logits(classifier, plain).argmax(1)
+    return tuple(
+        Effect.of(
+            name,
+            logits(classifier, plain, c),
+            logits(classifier, marked, c),
+            first,
+            target,
+        )
+        for name, c in track(tried.items(), len(tried), "corrections")
+    )

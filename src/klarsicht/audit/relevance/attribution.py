@@ -1,0 +1,285 @@
+"""From images to what the model saw in them: one work unit after another into the run store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from klarsicht.audit.corrections import corrected_model as relieved
+from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models import hooks as taps
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.forward import Observation, Observer
+from klarsicht.audit.relevance.explainer import Explainer, Relevance
+from klarsicht.audit.relevance.part_features import parts_of
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import ImageError, InputError, InputRefused, ModelError, UsageError
+from klarsicht.ground.store import RunStore
+
+STEP = "attribution"
+IMAGES = "images"
+TRIED = 64  # images tried before a corpus or a model is given up
+Explain = Callable[[Tensor, Tensor], Relevance | Observation]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The work of one unit, safe to send to another process: decode, explain, write arrays, write facts.
+
+    Attributes:
+        targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
+        identity: of the model that the run is of; a worker that loads another one stops.
+        classifier: None in worker processes, which load it again by its spec.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    settings: AuditSettings
+    targets: NDArray[np.int64]
+    identity: str
+    classifier: Classifier | None = None
+
+    def __call__(self, unit: range) -> None:
+        """Explains the rows of a unit; a row that cannot be is recorded with the reason, its arrays stay zero."""
+        facts: dict[int, dict[str, Any]] = {}
+        blocks: dict[str, Any] = {}
+        with explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
+            for rows, batch in self._batches(unit, facts):
+                for some, found in self._explained(explain, rows, batch, facts):
+                    _place(blocks, stored(found, self.settings.parts), some, unit)
+                    facts |= dict(zip(some, facts_of(found), strict=True))
+        for name, values in blocks.items():
+            if self.store.has_array(name):  # a run that an older version began keeps what it began with
+                self.store.write_rows(name, unit.start, values)
+        self.store.write_part(IMAGES, unit.start // self.settings.unit, _columns(unit, facts))
+
+    @property
+    def side(self) -> int:
+        """The least side of a map: that of the run's maps, which the first image decides."""
+        return int(self.store.array("maps").shape[1]) if self.store.has_array("maps") else 1
+
+    @property
+    def middle(self) -> str | None:
+        """The layer that sees parts, and whose channels are compared; the first image decides."""
+        name: str | None = self.store.manifest.get("middle")
+        return name
+
+    def _classifier(self) -> Classifier:
+        return self.classifier or loaded(self.settings.model, self.identity)
+
+    def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
+        classifier, waiting = self._classifier(), Waiting(self.settings.batch)
+        for row, picture in decode_rows(self.corpus, unit):
+            prepared = picture if isinstance(picture, ImageError) else prepare(classifier, picture)
+            if isinstance(prepared, Exception):
+                facts[row] = {"skipped": str(prepared)}
+            elif ready := waiting.add(row, prepared):
+                yield ready
+        yield from waiting.rest()
+
+    def _explained(
+        self, explain: Explain, rows: list[int], batch: Tensor, facts: dict[int, dict[str, Any]]
+    ) -> Iterator[tuple[list[int], Relevance | Observation]]:
+        """A batch explained; where the model refuses it, image by image, so that one does not take others with it."""
+        try:
+            found = explain(batch, torch.as_tensor(self.targets[rows]))
+        except InputRefused as error:
+            if len(rows) > 1:
+                for row, image in zip(rows, batch, strict=True):
+                    yield from self._explained(explain, [row], image[None], facts)
+            else:
+                facts[rows[0]] = {"skipped": str(error)}
+            return
+        if reason := unusable(found, self.side):
+            facts |= {row: {"skipped": reason} for row in rows} if len(rows) == 1 else {}
+            for row, image in zip(rows, batch, strict=True) if len(rows) > 1 else ():
+                yield from self._explained(explain, [row], image[None], facts)
+        else:
+            yield rows, found
+
+
+class Waiting:
+    """Images that wait until a batch of their shape is full: without a transform photographs differ in size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.by_shape: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+
+    def add(self, row: int, image: Tensor) -> tuple[list[int], Tensor] | None:
+        shape = tuple(image.shape)
+        self.by_shape.setdefault(shape, []).append((row, image))
+        return self._batch(shape) if len(self.by_shape[shape]) == self.size else None
+
+    def rest(self) -> Iterator[tuple[list[int], Tensor]]:
+        for shape in list(self.by_shape):
+            yield self._batch(shape)
+
+    def _batch(self, shape: tuple[int, ...]) -> tuple[list[int], Tensor]:
+        rows, images = zip(*self.by_shape.pop(shape), strict=True)
+        return list(rows), torch.stack(images)
+
+
+def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
+    """The image as the model takes it, or why it does not."""
+    try:
+        return classifier.image(picture)
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        return ImageError("the model's transform refuses this image", got=f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle: str | None) -> Iterator[Explain]:
+    """What explains a batch: relevance for one target an image, or features and logits where no maps are asked for."""
+    with ExitStack() as stack:
+        observe = stack.enter_context(Observer(classifier))
+        if not settings.maps:
+            yield lambda batch, _: observe(batch)
+            return
+        explain = stack.enter_context(Explainer(classifier, settings.method, side, seed=settings.seed, middle=middle))
+        if settings.target == "predicted":
+            yield lambda batch, _: explain(batch, torch.from_numpy(observe(batch).prediction))
+        else:
+            yield explain
+
+
+@lru_cache(maxsize=1)
+def loaded(spec: str, identity: str) -> Classifier:
+    """The model in a worker process, once."""
+    classifier = relieved.load(spec, device=models.best_device())
+    if classifier.identity != identity:
+        raise ModelError(
+            "a worker loaded another model than this run is of",
+            got=spec,
+            rule="the same weights each time it is built",
+            remedy="Load them from a file, or use --workers 1.",
+        )
+    return classifier
+
+
+def unusable(found: Relevance | Observation, side: int) -> str:
+    """Why a batch cannot be stored as it is; empty when it can."""
+    arrays = arrays_of(found)
+    middle = getattr(found, "middle", None)
+    if not all(np.isfinite(values).all() for values in (*arrays.values(), *(() if middle is None else (middle,)))):
+        return "the model answers with numbers that are not finite"
+    if "maps" in arrays and arrays["maps"].shape[1] < side:
+        return f"smaller than the {side} x {side} cells of this run's maps"
+    return ""
+
+
+def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
+    """What the store keeps of every image: name -> (B, ...).
+
+    Maps are stored as shares of their largest absolute value: float16 keeps three digits of any map so.
+    """
+    kept = {"features": found.features, "logits": found.logits}
+    if isinstance(found, Observation):
+        return kept
+    largest = np.abs(found.maps).max((1, 2), keepdims=True)
+    shares = (found.maps / np.where(largest > 0, largest, 1)).astype(np.float16)
+    kept |= {"head": found.head, "maps": shares, "concepts": found.concepts}
+    return kept if found.channels is None else kept | {"channels": found.channels}
+
+
+def stored(found: Relevance | Observation, parts: bool) -> dict[str, NDArray[Any]]:
+    """The same, and the parts of the maps where they are asked for and a middle layer was looked at."""
+    if isinstance(found, Observation) or found.middle is None or not parts:
+        return arrays_of(found)
+    return arrays_of(found) | parts_of(found.maps, found.middle)
+
+
+def facts_of(found: Relevance | Observation) -> list[dict[str, Any]]:
+    """What the table of images says of each one."""
+    columns = {"predicted": found.prediction}
+    if isinstance(found, Relevance):
+        columns |= {
+            "target": found.targets,
+            "score": found.score,
+            "centred": found.centred,
+            "loss": found.loss,
+            "total": found.total,
+            "residual": found.residual,
+            "absorbed": found.absorbed,
+        }
+    return [{name: values[i].item() for name, values in columns.items()} for i in range(len(found.logits))]
+
+
+FACTS: dict[str, Any] = {
+    "target": -1,
+    "predicted": -1,
+    "score": float("nan"),
+    "centred": float("nan"),
+    "loss": float("nan"),
+    "total": float("nan"),
+    "residual": float("nan"),
+    "absorbed": float("nan"),
+    "skipped": "",
+}
+
+
+def _columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:
+    rows = [FACTS | facts.get(row, {}) for row in unit]
+    return {"row": list(unit)} | {name: [row[name] for row in rows] for name in FACTS}
+
+
+def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
+    """Puts the arrays of a batch into those of its unit."""
+    for name, values in found.items():
+        if name not in blocks:
+            blocks[name] = np.zeros((len(unit), *values.shape[1:]), values.dtype)
+        blocks[name][np.asarray(rows) - unit.start] = values
+
+
+def middle_layer(attribution: Attribution, rows: range) -> str:
+    """The layer that sees parts, and whose channels are compared: as the settings name it, else halfway through the
+    network on the first usable image. Empty for a network without convolutions.
+
+    Raises:
+        UsageError: such a network, where the settings ask for one of the two.
+    """
+    if attribution.settings.parts_layer is not None:
+        return attribution.settings.parts_layer
+    classifier = attribution._classifier()
+    for _, batch in attribution._batches(rows[:TRIED], {}):
+        with suppress(InputRefused), borrowed(classifier.module) as module, torch.no_grad():
+            found = taps.middle_layer(module, partial(classifier.logits, batch[:1]))
+            if not found and (attribution.settings.parts or "channels" in attribution.settings.metric):
+                raise UsageError(
+                    "no middle layer",
+                    got="a network without convolutions",
+                    rule="parts and channels are seen by a convolution",
+                    remedy="Audit whole maps: --no-parts, --metric euclidean.",
+                )
+            return found
+    return ""  # no image can be used: the probe says so
+
+
+def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
+    """Explains the first usable image: finds the shapes, and refuses a model before hours are spent on it.
+
+    Raises:
+        InputError: none of the first images can be used.
+        UnsupportedLayer, NotConserving: see audit.relevance.explainer.
+    """
+    settings = attribution.settings
+    with explainer(attribution._classifier(), settings, settings.map_side, attribution.middle) as explain:
+        facts: dict[int, dict[str, Any]] = {}
+        for some, batch in attribution._batches(rows[:TRIED], facts):
+            for row, image in zip(some, batch, strict=True):
+                for _, found in attribution._explained(explain, [row], image[None], facts):
+                    return found
+    reasons = sorted({str(fact["skipped"]) for fact in facts.values()})
+    raise InputError(
+        f"none of the first {len(facts)} images can be used", got=reasons[0], remedy="Check the data and the model."
+    )

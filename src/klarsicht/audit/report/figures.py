@@ -1,0 +1,205 @@
+"""Pictures of the most suspect clusters, for people: a scatter of the embedding, images with relevance overlaid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.relevance.attribution import IMAGES, STEP
+from klarsicht.audit.relevance.explainer import Explainer
+from klarsicht.audit.report.page import fitted
+from klarsicht.audit.results.ranking import Entry
+from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.spray.analysis import Analysis
+from klarsicht.ground.errors import ModelError, UnsupportedLayer
+from klarsicht.ground.images import overlay, thumbnail, to_uint8
+from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.store import RunStore
+
+SUSPECTS = 6  # classes a person will look at
+PICTURES = 10  # members, and as many others, of each
+GREEN, LINE = (0, 190, 90), 100  # a line around parts, one pixel for so many of the picture's side
+POINTS = 600  # of a scatter plot: t-SNE of more takes longer than people look
+
+
+@dataclass(frozen=True)
+class Illustrator:
+    """Draws the suspects of a run into its folder.
+
+    Attributes:
+        analyses: to embed a group again: only what is looked at is laid out in two dimensions.
+    """
+
+    store: RunStore
+    settings: AuditSettings
+    corpus: Corpus
+    classifier: Classifier
+    analyses: Sequence[Analysis]
+
+    def draw(self, entries: Sequence[Entry]) -> None:
+        """Pictures and the table `views` of the first suspects."""
+        shown = [entry for entry in entries if entry.rows][:SUSPECTS]
+        drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
+        absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
+        if absorbed:
+            self.store.update_manifest(absorbed=float(np.median(absorbed)))
+        elif not self.store.has_array("maps"):
+            self.store.update_manifest(overlay="plain: no method with rules for this network was asked for")
+        records = [record for drawing in drawings for record in drawing.records(self.corpus.paths)]
+        if records:
+            self.store.write_table("views", {name: [record[name] for record in records] for name in records[0]})
+
+    def _drawing(self, entry: Entry) -> Drawing:
+        group = self._analysis(entry).group(entry.target)
+        rng = generator(self.settings.seed, "pictures", entry.target)
+        member = np.isin(group.rows, entry.rows)
+        pictured = np.concatenate([pick(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)])
+        points = np.union1d(pictured, pick(np.arange(len(group)), POINTS, rng))
+        return Drawing(
+            target=group.target,
+            rows=group.rows[points],
+            member=member[points],
+            layout=self._layout(entry, group, points),
+            absorbed=self._pictures(entry, group.rows[np.sort(pictured)]),
+        )
+
+    def _analysis(self, entry: Entry) -> Analysis:
+        """That which found the cluster."""
+        by_parts = bool(entry.masks)
+        return next(one for one in self.analyses if one.metric == entry.metric and one.by_parts == by_parts)
+
+    def _layout(self, entry: Entry, group: Group, points: NDArray[Any]) -> NDArray[Any]:
+        """t-SNE of the spectral embedding, in the units of the plot; of parts, the one of each image in the cluster."""
+        from sklearn.manifold import TSNE
+
+        chosen = np.ones(len(group), np.int64)
+        for row, numbers in entry.masks.items():
+            chosen[np.searchsorted(group.rows, row)] = numbers[0]
+        vectors = self._analysis(entry).vectors(group, chosen)[points]
+        perplexity = min(30, (len(vectors) - 1) // 3)
+        return fitted(TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors))
+
+    def _pictures(self, entry: Entry, rows: NDArray[Any]) -> dict[int, float]:
+        """Writes each image with and without its relevance; for each row drawn the share that was absorbed."""
+        absorbed = {}
+        with self._maps(entry.target) as map_of:
+            for row, picture in decode_rows(self.corpus, rows.tolist()):
+                if isinstance(picture, Image.Image):
+                    image = self.classifier.image(picture)
+                    seen = as_seen(image, self.classifier.box)
+                    relevance, absorbed[row] = map_of(row, image)
+                    drawn = seen if relevance is None else overlay(seen, relevance)
+                    if row in entry.masks:
+                        drawn = outlined(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
+                    name = picture_name(entry.target, row)
+                    self.store.write_bytes(f"{name}.jpg", jpeg(seen))
+                    self.store.write_bytes(f"{name}-relevance.jpg", jpeg(drawn))
+        return absorbed
+
+    @contextmanager
+    def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
+        """A function (row, image) -> (map, absorbed): as stored, or, where all classes are screened, explained now.
+
+        The map is None for a network without rules: such a network can be screened, and its pictures stay plain.
+        """
+        if self.store.has_array("maps"):
+            maps, absorbed = self.store.array("maps"), self.store.table(IMAGES, STEP)["absorbed"].to_numpy()
+            yield lambda row, _: (np.asarray(maps[row], np.float32), float(absorbed[row]))
+            return
+        with ExitStack() as stack:
+            explain: Explainer | None = None
+            with suppress(UnsupportedLayer):
+                if self.settings.method != HEAD_RELEVANCE:
+                    explain = stack.enter_context(Explainer(self.classifier, self.settings.method, map_side=64))
+
+            def explained(_: int, image: Tensor) -> tuple[NDArray[Any] | None, float]:
+                with suppress(ModelError):
+                    if explain is not None:
+                        found = explain(image[None], torch.tensor([target]))
+                        return found.maps[0], float(found.absorbed[0])
+                return None, float("nan")
+
+            yield explained
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One suspect, drawn.
+
+    Attributes:
+        rows: int (n,), rows of the run that are points of the scatter plot.
+        member: bool (n,).
+        layout: (n, 2), where the points lie.
+        absorbed: for each row with a picture, the share of relevance that did not reach the pixels.
+    """
+
+    target: int
+    rows: NDArray[Any]
+    member: NDArray[np.bool_]
+    layout: NDArray[Any]
+    absorbed: dict[int, float]
+
+    def records(self, paths: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            {
+                "target": self.target,
+                "row": row,
+                "path": paths[row],
+                "member": bool(member),
+                "x": float(x),
+                "y": float(y),
+                "picture": picture_name(self.target, row) if row in self.absorbed else "",
+            }
+            for row, member, (x, y) in zip(self.rows.tolist(), self.member, self.layout, strict=True)
+        ]
+
+
+def picture_name(target: int, row: int) -> str:
+    return f"pictures/{target}-{row}"
+
+
+def pick(positions: NDArray[Any], count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """At most `count` of the positions, at random."""
+    return positions if len(positions) <= count else np.sort(rng.choice(positions, count, replace=False))
+
+
+def as_seen(image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]]) -> NDArray[np.uint8]:
+    """What the model sees of a picture, as uint8 (H, W, 3): its normalisation undone."""
+    low, high = (torch.tensor(end)[:, None, None] for end in box)
+    if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (high > low).all()):
+        low, high = image.min(), image.max()  # a transform that scales each picture by itself
+    pixels = ((image.cpu() - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).permute(1, 2, 0).numpy()
+    return to_uint8(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
+
+
+def outlined(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) with a green line around what a mask (h, w) of any size covers; the line lies outside."""
+    height, width = pixels.shape[:2]
+    wide = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    line = binary_dilation(wide, iterations=max(1, min(height, width) // LINE)) & ~wide
+    return np.where(line[..., None], np.array(GREEN, np.uint8), pixels)
+
+
+def jpeg(pixels: NDArray[np.uint8], least: int = 96) -> bytes:
+    """JPEG bytes of a picture; small ones are enlarged without smoothing, so that their pixels stay visible."""
+    picture = Image.fromarray(pixels)
+    factor = max(1, -(-least // min(picture.size)))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = BytesIO()
+    thumbnail(picture, 224).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,73 @@
+"""Where a class stands among all outputs of the model, when what was found for it is put on other images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from klarsicht.audit.results import output_effects as peers
+
+if TYPE_CHECKING:
+    from klarsicht.audit.interventions.effect import Effect
+    from klarsicht.audit.interventions.region_insertion import Transplants
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The class beside the output that rises most with it, and beside all outputs that were searched for as it was.
+
+    Attributes:
+        runner: of the other outputs the one that the class's cluster raises most.
+        margin, margin_low, margin_high: by how much the class rises more, see audit.interventions.effect.
+        uplift, uplift_control: how many times more probable the class becomes, under the parts and under the control.
+        own: the effect of the class, found as those of its peers are, see audit.results.output_effects.
+        peer, peer_effect: the other output of largest effect, each with images of its own.
+        ahead: other outputs whose effect is larger than that of the class.
+    """
+
+    runner: str
+    margin: float
+    margin_low: float
+    margin_high: float
+    uplift: float
+    uplift_control: float
+    own: float
+    peer: str
+    peer_effect: float
+    ahead: int
+
+    @classmethod
+    def of(cls, effect: Effect, tried: Transplants, share: float, target: int, names: Sequence[str] | None) -> Standing:
+        """From the effect of a cluster that holds a share of the images, and what all their regions did."""
+        each = peers.effects(tried.owner, tried.rises, share)
+        peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
+        runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
+        shared = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
+        return cls(
+            runner=runner,
+            own=float(each[target]),
+            peer=other,
+            peer_effect=float(each[peer]),
+            ahead=int((each > each[target]).sum()),
+            **{name: getattr(effect, name) for name in shared},
+        )
+
+    @classmethod
+    def from_line(cls, line: dict[str, Any]) -> Standing | None:
+        """From a line of the table of followed clusters; None in one of a version that did not ask."""
+        known: dict[str, Any] = {field.name: line.get(field.name) for field in fields(cls)}
+        return None if None in known.values() else cls(**known)
+
+    def told(self, outputs: int) -> tuple[str, ...]:
+        """In sentences, for a model of so many outputs."""
+        return (
+            f"The output that rises most beside it is {self.runner}; the class is ahead of it by {self.margin:+.2f} "
+            f"({self.margin_low:+.2f} to {self.margin_high:+.2f}).",
+            f"The class becomes {self.uplift:.3g} times as probable by the median image, under the control "
+            f"{self.uplift_control:.3g} times.",
+            f"Searched for in the same way, {self.ahead} of {outputs} outputs have a larger effect than its "
+            f"{self.own:+.2f}; the largest of the others is {self.peer} with {self.peer_effect:+.2f}.",
+        )

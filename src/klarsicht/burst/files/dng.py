@@ -1,0 +1,150 @@
+"""A denoised mosaic as a DNG with the reference's own tags, so that any raw converter carries on; RGB as a linear DNG.
+
+Counts are the sensor's times a whole number that uses 16 bits: the mean of a burst knows more than a frame's rounding.
+NoiseProfile is rewritten to what is left. Tags: DNG specification 1.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht import __version__
+from klarsicht.burst.data import tiff_tags as tt
+from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
+from klarsicht.burst.data.frame_store import Spool, rows_of_a_strip
+from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
+from klarsicht.burst.data.tiff_tags import Ifd, Tags, numbers, rationals, text
+from klarsicht.burst.files.raw import NOISE_PROFILE
+from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
+from klarsicht.burst.synthesis.unprocessing import RGB_TO_XYZ
+from klarsicht.ground.disk import replacing
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+FULL = 65535
+CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, MODEL = 33421, 33422, 50706, 50707, 50708
+BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
+D65 = 21
+OF_THE_OLD_FILE = {
+    *(
+        tt.STRIP_OFFSETS,
+        tt.STRIP_BYTES,
+        tt.TILE_OFFSETS,
+        tt.TILE_BYTES,
+        322,
+        323,
+        tt.SUB_IFDS,
+        tt.EXIF,
+        tt.GPS,
+        317,
+        339,
+    ),
+    *(512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 347),  # JPEG
+    *(50712, 50715, 50716),  # linearisation and black level by row and column, which were undone
+    *(50828, 50972, 51111, 50829, 50830, 700),  # original file, digests, areas of the whole sensor, XMP
+    *(50740, ICC),
+}
+
+
+def write(spool: Spool, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
+    """noise: what is left, one level a channel."""
+    tags = mosaic_tags(header, noise) if header.sensor else linear_tags(header, noise)
+    strips = mosaic_strips(spool, header.sensor) if header.sensor else linear_strips(spool)
+    with replacing(path) as file:
+        tt.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
+
+
+def scale(sensor: Sensor) -> int:
+    """The whole number that counts are multiplied by."""
+    return max(1, int(FULL // sensor.white))
+
+
+def mosaic_strips(spool: Spool, sensor: Sensor) -> Iterator[npt.NDArray[np.uint16]]:
+    """(rows, W) counts."""
+    black = np.array(sensor.black, np.float32)[:, None, None]
+    span, s = np.float32(sensor.white) - black, np.float32(scale(sensor))
+    for _, light in spool.strips(0):
+        counts = np.clip(np.rint((light[:4] * span + black) * s), 0, FULL)
+        yield to_mosaic(counts, sensor.pattern).astype(np.uint16)
+
+
+def linear_strips(spool: Spool) -> Iterator[npt.NDArray[np.uint16]]:
+    """(rows, W, C) of light."""
+    for _, light in spool.strips(0):
+        yield np.moveaxis(np.rint(np.clip(light[:-1], 0, 1) * FULL), 0, -1).astype(np.uint16)
+
+
+def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
+    kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in OF_THE_OLD_FILE}
+    return kept | {
+        tt.SUBFILES: numbers(tt.LONG, 0),
+        tt.WIDTH: numbers(tt.LONG, width),
+        tt.LENGTH: numbers(tt.LONG, height),
+        tt.BITS: numbers(tt.SHORT, *[16] * samples),
+        tt.COMPRESSION: numbers(tt.SHORT, 1),
+        tt.SAMPLES: numbers(tt.SHORT, samples),
+        tt.STRIP_ROWS: numbers(tt.LONG, rows),
+        tt.PLANAR: numbers(tt.SHORT, 1),
+        ORIENTATION: numbers(tt.SHORT, header.orientation),
+        SOFTWARE: text(f"klarsicht {__version__}"),
+        VERSION: numbers(tt.BYTE, 1, 4, 0, 0),
+        BACKWARD: numbers(tt.BYTE, 1, 1, 0, 0),
+        MODEL: header.tags.image.get(MODEL) or text(header.camera or "unknown"),
+    }
+
+
+def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
+    sensor = header.sensor
+    assert sensor is not None
+    height, width = header.size
+    rows = 2 * rows_of_a_strip(len(noise) + 1, width // 2)
+    s, colours = scale(sensor), {place: c for c, place in zip((0, 1, 1, 2), PATTERNS[sensor.pattern], strict=True)}
+    cell = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    black = dict(zip(PATTERNS[sensor.pattern], sensor.black, strict=True))
+    own = {
+        tt.PHOTOMETRIC: numbers(tt.SHORT, tt.CFA),
+        CFA_DIM: numbers(tt.SHORT, 2, 2),
+        CFA_PATTERN: numbers(tt.BYTE, *[colours[place] for place in cell]),
+        BLACK_DIM: numbers(tt.SHORT, 2, 2),
+        BLACK: rationals(*[black[place] * s for place in cell], denominator=100),
+        WHITE: numbers(tt.LONG, int(sensor.white) * s),
+        NOISE_PROFILE: noise_entry([noise[0], noise[1], noise[3]]),
+    }
+    image = _common(header, height, width, 1, rows) | own
+    if MATRIX not in image:
+        image |= colour_tags(header)
+    return Tags(image, header.tags.exif, header.tags.gps)
+
+
+def colour_tags(header: Header) -> Ifd:
+    """From LibRaw's numbers, for raw files that are no DNG: XYZ to camera, and the camera's white."""
+    forward = np.linalg.inv(np.array(header.rendering.matrix)) @ np.linalg.inv(RGB_TO_XYZ)
+    gains = np.array(header.rendering.gains)
+    matrix = forward / gains[:, None] * gains.max()
+    return {
+        MATRIX: rationals(*matrix.ravel().tolist(), kind=tt.SRATIONAL, denominator=10_000),
+        ILLUMINANT: numbers(tt.SHORT, D65),
+        NEUTRAL: rationals(*(gains.min() / gains).tolist()),
+    }
+
+
+def linear_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
+    """Of RGB or grey light in sRGB's primaries."""
+    height, width = header.size
+    samples = len(noise)
+    image = _common(header, height, width, samples, rows_of_a_strip(samples + 1, width))
+    image |= {tt.PHOTOMETRIC: numbers(tt.SHORT, tt.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
+    image |= {BLACK: numbers(tt.SHORT, *[0] * samples), WHITE: numbers(tt.LONG, *[FULL] * samples)}
+    image |= {ILLUMINANT: numbers(tt.SHORT, D65)}
+    if samples == 3:
+        to_rgb = np.linalg.inv(RGB_TO_XYZ)
+        image[MATRIX] = rationals(*to_rgb.ravel().tolist(), kind=tt.SRATIONAL, denominator=10_000)
+        image[NEUTRAL] = rationals(1.0, 1.0, 1.0)
+    return Tags(image, header.tags.exif, header.tags.gps)
+
+
+def noise_entry(noise: Sequence[NoiseLevel]) -> tt.Entry:
+    return numbers(tt.DOUBLE, *[value for level in noise for value in level.profile])

@@ -1,0 +1,136 @@
+"""DNG and camera raw files, by LibRaw (rawpy), as the counts of their sensor; tags by `tiff_tags`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht.burst.data import tiff_tags
+from klarsicht.burst.data.bayer import PATTERNS
+from klarsicht.burst.data.photograph import Header, Negative, Rendering, Sensor, from_counts
+from klarsicht.burst.data.tiff_tags import Tags
+from klarsicht.burst.files.optional import load
+from klarsicht.burst.synthesis.unprocessing import RGB_TO_XYZ
+from klarsicht.ground.errors import InputError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+ENDINGS = (
+    ".dng",
+    ".nef",
+    ".nrw",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".arw",
+    ".sr2",
+    ".raf",
+    ".rw2",
+    ".orf",
+    ".pef",
+    ".srw",
+    ".raw",
+)
+NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
+FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's turns in TIFF's numbers
+LEAST_SIDE = 32  # pixels
+
+
+def read(path: Path) -> Negative:
+    """Raises InputError for damaged files, sensors without a Bayer pattern and impossible levels; MissingExtra."""
+    rawpy = load("rawpy", "raw")
+    tags = tiff_tags.read(path)  # first: LibRaw's word for a file that is cut off helps nobody
+    try:
+        with rawpy.imread(str(path)) as raw:
+            if raw.raw_type != rawpy.RawType.Flat:
+                raise _no_bayer(path, "colours in layers")
+            counts, pattern = np.array(raw.raw_image_visible), bayer_pattern(raw, path)
+            header = _header(raw, path, tags, pattern)
+    except rawpy.LibRawError as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+        remedy = "Copy the file again from the camera, or leave it out."
+        raise InputError(
+            f"cannot read {path.name}", got=reason, rule="DNG and camera raw files", remedy=remedy
+        ) from error
+    even = counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2]
+    if min(even.shape) < LEAST_SIDE:
+        raise InputError(f"{path.name} is too small", got=f"{even.shape}", rule=f"sides of {LEAST_SIDE} at least")
+    return from_counts(even, header)
+
+
+def bayer_pattern(raw: Any, path: Path) -> str:
+    """RGGB and the like, of the part of the sensor that is shown. Raises InputError."""
+    cell = raw.raw_colors_visible[:6, :6]
+    names = raw.color_desc.decode()
+    pattern = "".join(names[c] for c in cell[:2, :2].ravel())
+    repeats = np.array_equal(cell, np.tile(cell[:2, :2], (3, 3)))
+    if not repeats or pattern not in PATTERNS:
+        raise _no_bayer(path, "X-Trans or another pattern" if not repeats else pattern)
+    return pattern
+
+
+def _no_bayer(path: Path, got: str) -> InputError:
+    rule = f"sensors behind one of {', '.join(PATTERNS)}"
+    remedy = "Develop the frames to 16-bit TIFF, without noise reduction, and denoise those."
+    return InputError(f"{path.name} has no Bayer mosaic", got=got, rule=rule, remedy=remedy)
+
+
+def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
+    """Black levels by LibRaw's numbers of colours, in the order R, G, G, B of the planes."""
+    rows, columns = zip(*PATTERNS[pattern], strict=True)
+    colours = raw.raw_colors_visible[list(rows), list(columns)]
+    black = tuple(float(raw.black_level_per_channel[c]) for c in colours)
+    height, width = raw.raw_image_visible.shape
+    return Header(
+        path=path,
+        colour="mosaic",
+        size=(height // 2 * 2, width // 2 * 2),
+        levels=int(raw.white_level),
+        sensor=Sensor(pattern, black, float(raw.white_level)),
+        rendering=rendering(raw),
+        orientation=FLIPS.get(raw.sizes.flip, 1),
+        tags=tags,
+        profile=noise_profile(tags, path),
+    )
+
+
+def rendering(raw: Any) -> Rendering:
+    """White balance and colours as the camera meant them."""
+    red, green, blue = (float(g) for g in raw.camera_whitebalance[:3])
+    gains = (red, green or 1.0, blue) if red > 0 and blue > 0 else (1.0, 1.0, 1.0)
+    least = min(gains)
+    to_camera = np.asarray(raw.rgb_xyz_matrix, float)[:3]
+    if to_camera.any():
+        forward = to_camera @ RGB_TO_XYZ
+        matrix = np.linalg.inv(forward / forward.sum(1, keepdims=True))
+    else:
+        given = np.asarray(raw.color_matrix, float)[:3, :3]
+        matrix = given if given.any() else np.eye(3)
+    rows = tuple((float(a), float(b), float(c)) for a, b, c in matrix)
+    return Rendering((gains[0] / least, gains[1] / least, gains[2] / least), rows)
+
+
+def noise_profile(tags: Tags, path: Path) -> tuple[NoiseLevel, ...]:
+    """By plane R, G, G, B, from the tag NoiseProfile: one pair for all, or one for each of the file's colours.
+
+    Raises InputError for numbers that are none of a noise.
+    """
+    entry = tags.find(NOISE_PROFILE)
+    if entry is None or len(entry.values) < 2:
+        return ()
+    pairs = np.array(entry.values[: len(entry.values) // 2 * 2]).reshape(-1, 2)
+    order = _profile_order(tags)
+    if len(pairs) == 1:
+        chosen = pairs[[0, 0, 0, 0]]
+    elif set(order) == {0, 1, 2} and len(pairs) == len(order):
+        chosen = pairs[[order.index(c) for c in (0, 1, 1, 2)]]
+    else:
+        raise InputError(f"the NoiseProfile of {path.name}", got=f"{len(pairs)} pairs", rule="one, or one a colour")
+    return tuple(NoiseLevel.from_profile(float(S), float(O)) for S, O in chosen)  # noqa: E741
+
+
+def _profile_order(tags: Tags) -> list[int]:
+    """The colours of the planes, 0 red, 1 green, 2 blue, in the order that the file counts them."""
+    entry = tags.find(CFA_PLANE_COLOURS)
+    return [int(c) for c in entry.values] if entry is not None else [0, 1, 2]

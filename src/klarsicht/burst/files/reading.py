@@ -1,0 +1,82 @@
+"""Frames from files: which they are, in which order, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from klarsicht.burst.data.photograph import Header, Negative
+from klarsicht.burst.files import png_jpeg_tiff as coded_files
+from klarsicht.burst.files import raw as raw_files
+from klarsicht.ground.errors import InputError
+
+ENDINGS = (*raw_files.ENDINGS, *coded_files.ENDINGS)
+FEW = 3  # names in a message
+
+
+def frames(given: Iterable[Path]) -> tuple[Path, ...]:
+    """Files as given, folders as the photographs in them by name. Raises InputError where there are none."""
+    found = [file for path in given for file in _files(path)]
+    if not found:
+        remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG or JPEG files."
+        raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
+    if twice := sorted({file.name for file in found if found.count(file) > 1}):
+        raise InputError("a frame is given twice", got=", ".join(twice[:FEW]), remedy="Give each once.")
+    return tuple(found)
+
+
+def folders(given: Iterable[Path]) -> list[Path]:
+    """Those of them that are folders."""
+    return [path for path in given if path.is_dir()]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not _hidden(file))
+    if not path.is_file():
+        raise InputError(f"no such file: {path.name}", got=path, remedy="Check the path.")
+    if path.suffix.lower() not in ENDINGS:
+        rule = f"frames are photographs ({', '.join(ENDINGS)})"
+        remedy = "Write the frames of a video to PNG or TIFF files first."
+        raise InputError(f"{path.name} is no photograph", got=path.suffix or "no ending", rule=rule, remedy=remedy)
+    return [path]
+
+
+def _hidden(file: Path) -> bool:
+    return file.name.startswith(".")
+
+
+def read(path: Path, linear: bool = False) -> Negative:
+    """One photograph. linear: codes of TIFF, PNG and JPEG files are light as they are.
+
+    Raises InputError for what is damaged or is no photograph; MissingExtra.
+    """
+    if not path.stat().st_size:
+        raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
+    if path.suffix.lower() in raw_files.ENDINGS:
+        return raw_files.read(path)
+    return coded_files.read(path, linear)
+
+
+def burst(paths: Iterable[Path], linear: bool = False) -> Iterator[Negative]:
+    """One after the other, each alike the first. Raises InputError that names the first that is not."""
+    first: Header | None = None
+    for path in paths:
+        negative = read(path, linear)
+        first = first or negative.header
+        check_alike(first, negative.header)
+        yield negative
+
+
+def check_alike(first: Header, other: Header) -> None:
+    for what in ("colour", "size", "levels", "camera"):
+        here, there = getattr(first, what), getattr(other, what)
+        if here != there:
+            raise _differs(what, first, other, here, there)
+    if first.sensor and other.sensor and first.sensor.pattern != other.sensor.pattern:
+        raise _differs("pattern of its mosaic", first, other, first.sensor.pattern, other.sensor.pattern)
+
+
+def _differs(what: str, first: Header, other: Header, here: object, there: object) -> InputError:
+    rule = f"frames of a burst are alike, and {first.path.name} has {here}"
+    return InputError(f"{other.path.name} has another {what}", got=there, rule=rule, remedy="Leave it out.")

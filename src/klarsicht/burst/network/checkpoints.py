@@ -1,0 +1,91 @@
+"""A network in a file: its weights and what they are the weights of (safetensors: no code runs when it is read)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.network.unet import Network, NetworkSettings
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import ModelError, UsageError
+
+KEY, VERSION = "klarsicht burst network", 1
+RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a file says of its network: settings, and how it was trained (plain JSON values)."""
+
+    settings: NetworkSettings
+    training: Mapping[str, Any]
+
+
+def save(network: Network, path: Path, training: Mapping[str, Any], kind: torch.dtype = torch.float32) -> None:
+    """Replaces the file as a whole; the same network and card, the same bytes. kind: of the numbers in the file.
+
+    Raises DiskFull, StoreError.
+    """
+    state = {name: tensor.to(kind).cpu().contiguous() for name, tensor in network.state_dict().items()}
+    about = {"version": VERSION, "settings": network.settings.model_dump(), "training": dict(training)}
+    write_atomically(path, to_bytes(state, {KEY: json.dumps(about)}))  # one key: the order of several is random
+
+
+def read_card(path: Path) -> Card:
+    """Raises ModelError as `load` does."""
+    return _read(path)[0]
+
+
+def load(path: Path, preset: str | None = None) -> Network:
+    """The network of a file, or the one that comes along by that name (`shipped`), in evaluation mode, channels last,
+    in 32 bits.
+
+    Raises:
+        UsageError: no network comes along by that name.
+        ModelError: no such file, no network of ours, one of another version or not of the preset that is wanted.
+    """
+    card, state = _read(path)
+    if preset not in (None, card.settings.preset):
+        got = f"preset {card.settings.preset} in {path}"
+        raise ModelError("the network has another preset", got=got, rule=f"wanted is {preset}")
+    network = Network(card.settings)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise _unusable(path, f"weights that do not fit preset {card.settings.preset}") from error
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def _read(path: Path) -> tuple[Card, dict[str, torch.Tensor]]:
+    path = shipped.resolved(path)
+    try:
+        with safe_open(path, "pt") as file:
+            written = (file.metadata() or {}).get(KEY)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise _unusable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
+    if written is None:
+        raise _unusable(path, "weights without our card")
+    return _card(path, written), state
+
+
+def _card(path: Path, written: str) -> Card:
+    try:
+        about = json.loads(written)
+        if about["version"] != VERSION:
+            raise _unusable(path, f"version {about['version']}; this is {VERSION}")
+        return Card(NetworkSettings.from_mapping(about["settings"]), about["training"])
+    except (UsageError, KeyError, TypeError, ValueError) as error:
+        raise _unusable(path, f"a card that cannot be read ({error})") from error
+
+
+def _unusable(path: Path, got: object) -> ModelError:
+    return ModelError(f"cannot load the network {path}", got=got, rule=RULE, remedy="Check the path, or train one.")

@@ -1,0 +1,26 @@
+"""One burst through one network: aligned, predicted, filtered, in one piece (large photographs go by tiles)."""
+
+from __future__ import annotations
+
+import torch
+
+from klarsicht.burst.align.alignment import align
+from klarsicht.burst.data.burst import Burst, Frames
+from klarsicht.burst.network.unet import Network
+from klarsicht.ground.devices import bf16_gains
+
+
+@torch.no_grad()
+def restored(network: Network, burst: Burst, exact: bool = False) -> Frames:
+    """The clean reference (C, H, W), linear, not clipped. exact: in float32, also where bfloat16 is faster.
+
+    Raises UsageError where the network is for another burst.
+    """
+    device = next(network.parameters()).device
+    frames, valid = (torch.from_numpy(x).to(device)[None] for x in (burst.frames, burst.valid))
+    read, shot = (torch.tensor([level], device=device) for level in (burst.noise.read, burst.noise.shot))
+    alignment = align(frames, read, shot, valid)
+    with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_gains(device)):
+        merged = network(alignment.apply(frames), read, shot, valid, alignment.agreement()).merged
+    picture: Frames = merged[0].float().cpu().numpy()
+    return picture

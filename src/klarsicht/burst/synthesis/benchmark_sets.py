@@ -1,0 +1,128 @@
+"""Named sets of synthetic bursts that anyone can make again, byte for byte, and check by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.synthesis.motion import MOTIONS, Flags, Vectors
+from klarsicht.burst.synthesis.scenes import Geometry, Light, Photograph, check_size, scenes
+from klarsicht.burst.synthesis.synthesis import KINDS, Recipe, clean_burst
+from klarsicht.ground.errors import InputError, unknown_name
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, add_noise
+
+KODAK = Geometry(scale=2, height=224, width=352, reach=16)  # 768 x 512 photographs, whole
+
+SETS = {
+    "grey-still": ("grey", "still"),
+    "grey-shaken": ("grey", "shaken"),
+    "grey-moving": ("grey", "moving"),
+    "grey-occluded": ("grey", "occluded"),
+    "rgb-still": ("rgb", "still"),
+    "rgb-shaken": ("rgb", "shaken"),
+    "rgb-moving": ("rgb", "moving"),
+    "rgb-occluded": ("rgb", "occluded"),
+    "mosaic-still": ("mosaic", "still"),
+    "mosaic-shaken": ("mosaic", "shaken"),
+    "mosaic-moving": ("mosaic", "moving"),
+    "mosaic-occluded": ("mosaic", "occluded"),
+}
+"""Kind of frame (synthesis.KINDS) and kind of motion (motion.MOTIONS)."""
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkSet:
+    """One burst for each photograph, without noise at exposure 1, and the noise that any level scales.
+
+    frames: (K, N, C, H, W). noise: the same shape, standard normal. exposures: (K,). displacements: (K, N, 2)
+    and angles (K, N), as in CleanBurst. paths: (K, H, W).
+    """
+
+    name: str
+    seed: int
+    frames: Light
+    noise: Light
+    exposures: Light
+    displacements: Vectors
+    angles: npt.NDArray[np.float64]
+    paths: Flags
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def exposure(self, index: int, drawn: bool) -> np.float32:
+        """w of one burst: the drawn one, or 1."""
+        return self.exposures[index] if drawn else np.float32(1)
+
+    def burst(self, index: int, level: NoiseLevel, exposure: float) -> Burst:
+        """One burst with that noise, at that exposure."""
+        light = self.frames[index] * np.float32(exposure)
+        noisy = add_noise(light, self.noise[index], np.float32(level.read), np.float32(level.shot))
+        return Burst(noisy, level)
+
+    def truth(self, index: int, exposure: float) -> Light:
+        """The clean reference (C, H, W) of that burst."""
+        truth: Light = self.frames[index, 0] * np.float32(exposure)
+        return truth
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all arrays in their order, little-endian, with their shapes."""
+        digest = hashlib.sha256()
+        for array in (self.frames, self.noise, self.exposures, self.displacements, self.angles, self.paths):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
+
+
+def benchmark_set(
+    name: str,
+    photographs: Sequence[Photograph],
+    seed: int,
+    geometry: Geometry = KODAK,
+    sha256: str | None = None,
+) -> BenchmarkSet:
+    """The set of that name from RGB photographs, of which the middle is used, upright ones turned on their
+    side.
+
+    Each photograph has its own stream of the seed, so a longer list begins with the same bursts. Raises
+    UsageError for an unknown name, CorpusError or ImageError for the photographs, InputError if the hash is
+    not the one given.
+    """
+    if name not in SETS:
+        raise unknown_name("benchmark set", name, SETS)
+    kind, motion = SETS[name]
+    recipe = Recipe(kind=KINDS[kind], motion=MOTIONS[motion], geometry=geometry)
+    middles = [_middle(scene, geometry, k) for k, scene in enumerate(scenes(photographs, recipe.kind.light))]
+    drawn = [_draw(middles, k, recipe, seed) for k in range(len(middles))]
+    made = BenchmarkSet(name, seed, *(np.stack(column) for column in zip(*drawn, strict=True)))
+    if sha256 is not None and sha256 != made.sha256:
+        rule = f"its hash must be {sha256}"
+        remedy = "Are these the same photographs, in the same order?"
+        raise InputError(f"benchmark set {name}", got=made.sha256, rule=rule, remedy=remedy)
+    return made
+
+
+def _draw(middles: list[Light], k: int, recipe: Recipe, seed: int) -> tuple[npt.NDArray[np.generic], ...]:
+    rng = np.random.default_rng([seed, k])
+    clean = clean_burst(middles[k], middles[max(k - 1, 0)], recipe, rng)
+    exposure = np.float32(10 ** rng.uniform(*recipe.exposures))
+    noise = rng.standard_normal(clean.frames.shape, dtype=np.float32)
+    return clean.frames, noise, np.asarray(exposure), clean.displacements, clean.angles, clean.path
+
+
+def _middle(scene: Light, geometry: Geometry, index: int) -> Light:
+    """The central crop, the scene lying on its side if the frame does."""
+    height, width = geometry.crop
+    upright = scene.shape[-2] > scene.shape[-1]
+    if upright and height < width:
+        scene = scene.swapaxes(-1, -2)
+    check_size(scene, geometry, index)
+    y, x = (scene.shape[-2] - height) // 2, (scene.shape[-1] - width) // 2
+    return scene[:, y : y + height, x : x + width]

@@ -1,0 +1,82 @@
+"""Synthetic bursts in files that anyone makes again, byte for byte, from the same photographs and seed.
+
+DIR/set.json             name, seed, geometry, photographs, levels, exposures, hash of the whole set
+DIR/007-gain4.npz        frames (N, C, H, W), truth (C, H, W), exposure, read, shot, displacements (N, 2), angles (N,),
+                         path (H, W); see benchmark_sets.BenchmarkSet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.benchmark_sets import KODAK, BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.scenes import Geometry
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.progress import track
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+
+
+def write_set(
+    photographs: Path, out: Path, *, name: str, gains: Sequence[int], seed: int, geometry: Geometry = KODAK
+) -> BenchmarkSet:
+    """Writes the set's bursts at each gain (none given: all), at the exposures drawn; returns the set.
+
+    Raises:
+        UsageError: an unknown set or gain, or a folder that holds something already.
+        CorpusError, ImageError: the photographs. StoreError, DiskFull: the folder.
+    """
+    levels = {gain: _level(gain) for gain in gains or GAINS}
+    if out.exists() and any(out.iterdir()):
+        raise UsageError("folder for the bursts", got=out, rule="it must be new or empty")
+    shelf = album.folder(photographs, geometry)
+    made = benchmark_set(name, shelf.photographs, seed, geometry)
+    hashes = {}
+    for index, gain in track(list(product(range(len(made)), levels)), len(made) * len(levels), "bursts"):
+        file, content = f"{index:03d}-gain{gain}.npz", burst_bytes(made, index, levels[gain])
+        write_atomically(out / file, content)
+        hashes[file] = hashlib.sha256(content).hexdigest()
+    about = {
+        "set": name,
+        "seed": seed,
+        "sha256": made.sha256,
+        "geometry": asdict(geometry),
+        "photographs": shelf.names,
+        "levels": {gain: asdict(level) for gain, level in levels.items()},
+        "files": hashes,
+    }
+    write_atomically(out / "set.json", (json.dumps(about, indent=1) + "\n").encode())
+    return made
+
+
+def burst_bytes(made: BenchmarkSet, index: int, level: NoiseLevel) -> bytes:
+    """A file of numpy's format without a clock in it: the same burst, the same bytes."""
+    exposure = float(made.exposure(index, drawn=True))
+    file = io.BytesIO()
+    np.savez(
+        file,
+        frames=made.burst(index, level, exposure).frames,
+        truth=made.truth(index, exposure),
+        exposure=np.float32(exposure),
+        read=level.read,
+        shot=level.shot,
+        displacements=made.displacements[index],
+        angles=made.angles[index],
+        path=made.paths[index],
+    )
+    return file.getvalue()
+
+
+def _level(gain: int) -> NoiseLevel:
+    if gain not in GAINS:
+        raise UsageError("gain", got=gain, rule=f"known are {', '.join(map(str, GAINS))}")
+    return GAINS[gain]

@@ -1,0 +1,204 @@
+"""What moves while a burst is taken: the hand that holds the camera, and things in front of it.
+
+Scene coordinates are pixels of the crop; a frame has `scale` of them to a pixel. All shifts are (y, x).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from klarsicht.burst.synthesis.scenes import Geometry, Light, box_mean
+
+Vectors = npt.NDArray[np.float64]  # N 2
+Flags = npt.NDArray[np.bool_]
+
+CALM = 2  # pixels: how far a frame is shifted, unless it is one of the badly shifted
+JOLTS = 1.5  # expected number of badly shifted frames in eight
+STEP, TURN = 1.0, math.radians(0.08)  # of a hand, from frame to frame: deviation in pixels and in radians
+
+
+@dataclass(frozen=True, eq=False)
+class CameraPath:
+    """Where each frame looks: shifts (N, 2) of its centre in scene pixels, angles (N,) in radians about it.
+
+    Frame 0, the reference, looks straight ahead: shift and angle are 0.
+    """
+
+    shifts: Vectors
+    angles: npt.NDArray[np.float64]
+
+    def displacements(self, scale: int) -> Vectors:
+        """(N, 2): what the reference shows at its centre, frame i shows that far from there, in frame
+        pixels."""
+        return np.array([_turned_back(-shift / scale, t) for shift, t in zip(self.shifts, self.angles, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class Mover:
+    """A thing in front of the scene: its light (C, h, w), how much it covers (h, w) in [0, 1], where it is.
+
+    corners: (N, 2) int, its top left in scene pixels. visible: (N,), the frames in which it is there.
+    """
+
+    light: Light
+    cover: Light
+    corners: npt.NDArray[np.int64]
+    visible: Flags
+
+
+Cameras = Callable[[np.random.Generator, int, Geometry], CameraPath]
+Visits = Callable[[np.random.Generator, int], Flags]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """cameras draws a path of the camera. visits draws when a mover is there, or is None where nothing
+    moves."""
+
+    cameras: Cameras
+    visits: Visits | None = None
+
+
+def protocol_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
+    """KPN: p = min(Poisson(1.5) / 8, 1) once a burst; a frame is shifted by up to `reach` pixels with
+    probability p, else by up to 2. Whole scene pixels, so fractions of a frame's."""
+    p = min(rng.poisson(JOLTS) / 8, 1.0)
+    shifts = np.zeros((frames, 2))
+    for i in range(1, frames):
+        pixels = geometry.reach if rng.random() < p else min(CALM, geometry.reach)
+        most = geometry.scale * pixels
+        shifts[i] = rng.integers(-most, most + 1, 2)
+    return CameraPath(shifts, np.zeros(frames))
+
+
+def shaken_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
+    """A hand: a random walk of any real shift and angle, held back where it would leave the crop."""
+    angles = np.cumsum(TURN * rng.standard_normal(frames))
+    shifts = np.cumsum(STEP * geometry.scale * rng.standard_normal((frames, 2)), 0)
+    angles, shifts = angles - angles[0], shifts - shifts[0]
+    swing = geometry.scale * math.hypot(geometry.height, geometry.width) / 2
+    most = geometry.margin - 1
+    angles = np.clip(angles, -most / swing, most / swing)
+    room = np.maximum(0, most - np.abs(angles) * swing)[:, None]
+    return CameraPath(np.clip(shifts, -room, room), angles)
+
+
+def always(rng: np.random.Generator, frames: int) -> Flags:
+    """There in every frame."""
+    return np.ones(frames, bool)
+
+
+def passing(rng: np.random.Generator, frames: int) -> Flags:
+    """Comes or goes between two frames: it hides from some frames what the others show."""
+    change = rng.integers(1, max(2, frames))
+    here = np.arange(frames) < change
+    return here if rng.random() < 0.5 else ~here
+
+
+MOTIONS = {
+    "still": Motion(protocol_camera),
+    "shaken": Motion(shaken_camera),
+    "moving": Motion(protocol_camera, always),
+    "occluded": Motion(protocol_camera, passing),
+}
+
+
+def draw_mover(rng: np.random.Generator, source: Light, frames: int, geometry: Geometry, visible: Flags) -> Mover:
+    """An ellipse cut from another scene, crossing the frame at 1 to 4 pixels a frame in a straight line."""
+    side = geometry.scale * min(geometry.height, geometry.width)
+    height, width = (int(side * share) for share in rng.uniform(0.12, 0.35, 2))
+    y, x = (rng.integers(0, max(1, room - size)) for room, size in zip(source.shape[-2:], (height, width), strict=True))
+    light = source[:, y : y + height, x : x + width]
+    direction, speed = rng.uniform(0, 2 * math.pi), geometry.scale * rng.uniform(1, 4)
+    centre = np.array(geometry.crop) / 2 + side * rng.uniform(-0.25, 0.25, 2)
+    steps = np.arange(frames)[:, None] - rng.integers(0, frames)
+    places = centre + steps * speed * np.array([math.sin(direction), math.cos(direction)])
+    corners = np.rint(places - np.array(light.shape[-2:]) / 2).astype(np.int64)
+    return Mover(light, ellipse(*light.shape[-2:]), corners, visible)
+
+
+def ellipse(height: int, width: int) -> Light:
+    """(H, W): 1 inside the largest ellipse, 0 outside, two pixels of slope between."""
+    y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / height) - 1
+    x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / width) - 1
+    inside = 1 - np.sqrt(y[:, None] * y[:, None] + x * x)
+    cover: Light = np.clip(inside * np.float32(min(height, width) / 4), 0, 1)
+    return cover
+
+
+def occluded(scene: Light, movers: tuple[Mover, ...], frame: int) -> Light:
+    """The scene (C, H, W) with each mover before it: (1 - cover) scene + cover light. A copy."""
+    seen = scene.copy()
+    for mover in (m for m in movers if m.visible[frame]):
+        there, here = _overlap(scene.shape[-2:], mover, frame)
+        seen[:, *there] += mover.cover[here] * (mover.light[:, *here] - seen[:, *there])
+    return seen
+
+
+def path_mask(movers: tuple[Mover, ...], geometry: Geometry) -> Flags:
+    """(H, W): the pixels of the reference before which something is, in any frame."""
+    touched = np.zeros(geometry.crop, bool)
+    for mover in movers:
+        for frame in np.flatnonzero(mover.visible):
+            there, here = _overlap(touched.shape, mover, int(frame))
+            touched[there] |= mover.cover[here] > 0
+    m, s = geometry.margin, geometry.scale
+    window = touched[m : touched.shape[0] - m, m : touched.shape[1] - m]
+    blocks = window.reshape(geometry.height, s, geometry.width, s)
+    return np.asarray(blocks.any((1, 3)))
+
+
+def look(scene: Light, path: CameraPath, frame: int, geometry: Geometry) -> Light:
+    """What frame i shows of the scene (C, H, W): (C, height, width), each pixel a mean over scale x scale."""
+    (dy, dx), angle = path.shifts[frame], float(path.angles[frame])
+    s, m = geometry.scale, geometry.margin
+    if angle == 0 and dy == int(dy) and dx == int(dx):
+        y, x = m + int(dy), m + int(dx)
+        return box_mean(scene[:, y : y + s * geometry.height, x : x + s * geometry.width], s)
+    out = np.zeros((scene.shape[0], geometry.height, geometry.width), np.float32)
+    _look_askew(scene, float(dy), float(dx), math.cos(angle), math.sin(angle), s, out)
+    return out
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _look_askew(scene: Light, dy: float, dx: float, cos: float, sin: float, scale: int, out: Light) -> None:
+    """Adds to out the mean of bilinear samples at centre + shift + R q, for every scene pixel q of a frame
+    pixel."""
+    C, H, W = scene.shape
+    _, height, width = out.shape
+    y_most, x_most, share = np.float32(H - 1.001), np.float32(W - 1.001), np.float32(1 / scale**2)
+    for row in range(height * scale):
+        v = row - (height * scale - 1) / 2
+        y_0, x_0 = (H - 1) / 2 + dy + cos * v, (W - 1) / 2 + dx + sin * v
+        for column in range(width * scale):
+            u = column - (width * scale - 1) / 2
+            y = min(max(np.float32(y_0 - sin * u), np.float32(0)), y_most)
+            x = min(max(np.float32(x_0 + cos * u), np.float32(0)), x_most)
+            a, b = np.int32(y), np.int32(x)
+            fy, fx = y - np.float32(a), x - np.float32(b)
+            i, j = row // scale, column // scale
+            for c in range(C):
+                top = scene[c, a, b] + fx * (scene[c, a, b + 1] - scene[c, a, b])
+                low = scene[c, a + 1, b] + fx * (scene[c, a + 1, b + 1] - scene[c, a + 1, b])
+                out[c, i, j] += share * (top + fy * (low - top))
+
+
+def _turned_back(vector: npt.NDArray[np.float64], angle: float) -> tuple[float, float]:
+    (y, x), cos, sin = vector.tolist(), math.cos(angle), math.sin(angle)
+    return cos * y + sin * x + 0.0, cos * x - sin * y + 0.0
+
+
+def _overlap(size: tuple[int, ...], mover: Mover, frame: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a mover lies within a scene, and which part of the mover that is."""
+    there, here = [], []
+    for room, corner, extent in zip(size, mover.corners[frame].tolist(), mover.cover.shape, strict=True):
+        start, stop = min(max(corner, 0), room), max(min(corner + extent, room), 0)
+        there.append(slice(start, max(start, stop)))
+        here.append(slice(start - corner, max(start, stop) - corner))
+    return (there[0], there[1]), (here[0], here[1])

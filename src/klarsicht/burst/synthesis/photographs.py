@@ -1,0 +1,65 @@
+"""The photographs that an evaluation is made of: a folder's, or those that scikit-image carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.burst.synthesis.benchmark_sets import KODAK
+from klarsicht.burst.synthesis.scenes import Geometry, Photograph
+from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
+from klarsicht.ground.images import decode, extensions
+
+PACKAGED = ("astronaut", "chelsea", "coffee")  # stored without loss
+PACKAGED_GEOMETRY = Geometry(scale=2, height=112, width=192, reach=16)
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """Photographs (H, W, 3) with their names, and how bursts are cut from them."""
+
+    names: tuple[str, ...]
+    photographs: tuple[Photograph, ...]
+    geometry: Geometry
+
+
+def packaged() -> Album:
+    """Raises MissingExtra without scikit-image."""
+    try:
+        from skimage import data
+    except ImportError as error:
+        remedy = "Give a folder of photographs, or pip install 'klarsicht[demo]'."
+        raise MissingExtra("scikit-image is not installed", rule="its photographs are used", remedy=remedy) from error
+    names = tuple(f"scikit-image {name}" for name in PACKAGED)
+    return Album(names, tuple(getattr(data, name)() for name in PACKAGED), PACKAGED_GEOMETRY)
+
+
+def folder(path: Path, geometry: Geometry = KODAK) -> Album:
+    """Every image file in a folder, by name, at 8 bits. Raises CorpusError, and ImageError that names the file."""
+    if not path.is_dir():
+        raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
+    if not files:
+        raise CorpusError(f"no photographs in {path}", remedy="Give a folder that holds PNG, JPEG or TIFF files.")
+    return Album(tuple(file.name for file in files), tuple(_read(file, geometry) for file in files), geometry)
+
+
+def _read(file: Path, geometry: Geometry) -> Photograph:
+    """Raises ImageError for what is no RGB photograph, or too small to cut a burst from."""
+    picture = decode(file)
+    with Image.open(file) as stored:
+        mode = stored.mode
+    if picture.mode != "RGB" or mode == "CMYK":
+        rule = "photographs of the evaluation must be RGB"
+        raise ImageError(f"{file.name} is not an RGB photograph", got=f"mode {mode}", rule=rule, remedy=_LEAVE)
+    sides, need = sorted((picture.height, picture.width)), sorted(geometry.crop)
+    if any(side < n for side, n in zip(sides, need, strict=True)):
+        got, rule = f"{picture.height} x {picture.width}", f"bursts are cut from {' x '.join(map(str, geometry.crop))}"
+        raise ImageError(f"{file.name} is too small", got=got, rule=rule, remedy=_LEAVE)
+    return np.asarray(picture)
+
+
+_LEAVE = "Convert it, or leave it out of the folder."

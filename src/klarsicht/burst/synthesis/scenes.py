@@ -1,0 +1,136 @@
+"""Photographs as scenes in linear light, and the crop that a synthetic burst is taken from.
+
+Nothing here depends on the processor: tables are made in double precision, sums are written out one by one,
+so that the same photographs give the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht.ground.errors import CorpusError, ImageError, UsageError
+from klarsicht.numerics.imaging.tone import GAMMA
+
+Photograph = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  # H W 3
+Light = npt.NDArray[np.float32]  # C H W, linear, 1 the white of the photograph
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a burst is cut from a photograph: frames of height x width, each pixel the mean of scale x scale.
+
+    reach: how far a frame may be shifted, in its own pixels. KPN: 640 pixels become 128, shifted by up to 16.
+    """
+
+    scale: int = 4
+    height: int = 128
+    width: int = 128
+    reach: int = 16
+
+    def __post_init__(self) -> None:
+        if min(self.scale, self.height, self.width) < 1 or self.reach < 0:
+            raise UsageError("geometry of a burst", got=self, rule="sides and scale must be positive")
+
+    @property
+    def margin(self) -> int:
+        """In pixels of the photograph, on each side of the reference."""
+        return self.scale * self.reach
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Height and width, in pixels of the photograph."""
+        return self.scale * (self.height + 2 * self.reach), self.scale * (self.width + 2 * self.reach)
+
+
+KPN = Geometry()
+
+
+def rgb_light(photograph: Photograph) -> Light:
+    """x^2.2, (3, H, W)."""
+    return _looked_up(photograph, _by_gamma)
+
+
+def grey_light(photograph: Photograph) -> Light:
+    """The mean of R, G and B in linear light, (1, H, W)."""
+    red, green, blue = rgb_light(photograph)
+    grey: Light = ((red + green + blue) * np.float32(1 / 3))[None]
+    return grey
+
+
+def untoned_light(photograph: Photograph) -> Light:
+    """(3, H, W) with the camera's global tone curve undone before its gamma (arXiv 1811.11127)."""
+    return _looked_up(photograph, _by_untoned_gamma)
+
+
+def scenes(photographs: Sequence[Photograph], light: Callable[[Photograph], Light]) -> tuple[Light, ...]:
+    """Every photograph (H, W, 3), 8 or 16 bit, decoded once to linear light. Raises CorpusError,
+    ImageError."""
+    if not len(photographs):
+        raise CorpusError("no photographs", rule="synthetic bursts need at least one", remedy="Give a folder of them.")
+    for index, photograph in enumerate(photographs):
+        _check(photograph, index)
+    return tuple(np.ascontiguousarray(light(photograph)) for photograph in photographs)
+
+
+def check_size(scene: Light, geometry: Geometry, index: int = 0) -> None:
+    """Raises ImageError where a crop of this geometry does not fit."""
+    if any(side < need for side, need in zip(scene.shape[-2:], geometry.crop, strict=True)):
+        height, width = geometry.crop
+        raise ImageError(
+            f"photograph {index} is too small",
+            got=f"{scene.shape[-2]} x {scene.shape[-1]}",
+            rule=f"a burst is cut from {height} x {width} pixels",
+            remedy="Leave it out, or choose a smaller scale, frame or reach.",
+        )
+
+
+def box_mean(image: Light, scale: int) -> Light:
+    """The mean over blocks of scale x scale, (..., H, W) to (..., H / scale, W / scale)."""
+    rows = image[..., ::scale, :]
+    for k in range(1, scale):
+        rows = rows + image[..., k::scale, :]
+    both = rows[..., ::scale]
+    for k in range(1, scale):
+        both = both + rows[..., k::scale]
+    mean: Light = both * np.float32(1 / scale**2)
+    return mean
+
+
+def oriented(crop: Light, turn: int) -> Light:
+    """One of the eight ways to turn and mirror a picture: turn 0 leaves it, 4 to 7 swap height and width."""
+    flipped = crop[..., :: -1 if turn & 1 else 1, :: -1 if turn & 2 else 1]
+    return flipped.swapaxes(-1, -2) if turn & 4 else flipped
+
+
+def _check(photograph: Photograph, index: int) -> None:
+    if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype not in (np.uint8, np.uint16):
+        raise ImageError(
+            f"photograph {index} is not an RGB picture",
+            got=f"{photograph.dtype} {photograph.shape}",
+            rule="photographs must be (height, width, 3) of 8 or 16 bits",
+            remedy="Convert it, or leave it out (grey and CMYK pictures hold no colours a sensor could see).",
+        )
+
+
+def _looked_up(photograph: Photograph, curve: Callable[[float], float]) -> Light:
+    planes: Light = _table(curve, np.iinfo(photograph.dtype).max)[np.moveaxis(photograph, -1, 0)]
+    return planes
+
+
+@cache
+def _table(curve: Callable[[float], float], highest: int) -> npt.NDArray[np.float32]:
+    return np.array([curve(level / highest) for level in range(highest + 1)], np.float32)
+
+
+def _by_gamma(v: float) -> float:
+    return math.pow(v, GAMMA)
+
+
+def _by_untoned_gamma(v: float) -> float:
+    return math.pow(max(0.0, 0.5 - math.sin(math.asin(1 - 2 * v) / 3)), GAMMA)

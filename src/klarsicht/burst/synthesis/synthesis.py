@@ -1,0 +1,208 @@
+"""Synthetic bursts: clean photographs become misaligned noisy frames with their truth (KPN, arXiv
+1712.02327).
+
+Photograph -> linear light -> crop -> frames that look at it from elsewhere -> box mean -> exposure -> noise.
+Nothing is clipped or rounded, unless a sensor is asked for. The same generator gives the same bytes.
+
+Axes: B bursts, N frames, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.synthesis.motion import MOTIONS, Flags, Motion, Vectors, draw_mover, look, occluded, path_mask
+from klarsicht.burst.synthesis.scenes import (
+    KPN,
+    Geometry,
+    Light,
+    Photograph,
+    check_size,
+    grey_light,
+    oriented,
+    rgb_light,
+    untoned_light,
+)
+from klarsicht.burst.synthesis.unprocessing import Sensor, camera_noise, draw_camera
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, deviation
+
+View = Callable[[Light], Light]
+DrawNoise = Callable[[np.random.Generator], NoiseLevel]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """light: a photograph to its scene, once. camera: drawn once a burst, what the sensor sees of (N, C, H,
+    W)."""
+
+    light: Callable[[Photograph], Light]
+    camera: Callable[[np.random.Generator], View]
+
+
+def plain(rng: np.random.Generator) -> View:
+    """A camera that sees the light as it is."""
+    return lambda frames: frames
+
+
+def greyed(frames: Light) -> Light:
+    """The mean of R, G and B, (N, 3, H, W) to (N, 1, H, W); means over pixels and over channels commute."""
+    mean: Light = frames.mean(-3, keepdims=True)
+    return mean
+
+
+KINDS = {
+    "grey": Kind(grey_light, plain),
+    "rgb": Kind(rgb_light, plain),
+    "mosaic": Kind(untoned_light, lambda rng: draw_camera(rng).expose),
+}
+GREYED = Kind(rgb_light, lambda rng: greyed)
+"""Grey frames of scenes that are kept in colour."""
+
+
+def kpn_noise(rng: np.random.Generator) -> NoiseLevel:
+    """sigma_read = 10^U(-3, -1.5), sigma_shot = 10^U(-2, -1)."""
+    return NoiseLevel(read=10 ** rng.uniform(-3, -1.5), shot=10 ** (2 * rng.uniform(-2, -1)))
+
+
+def wide_noise(rng: np.random.Generator) -> NoiseLevel:
+    """sigma_read = 10^U(-3, -1), sigma_shot = 10^U(-2, -.7): gains 4 and 8 of the protocol lie inside."""
+    return NoiseLevel(read=10 ** rng.uniform(-3, -1), shot=10 ** (2 * rng.uniform(-2, -0.7)))
+
+
+def raw_noise(rng: np.random.Generator) -> NoiseLevel:
+    """As cameras have it, or of the wide range: each half of the time."""
+    return (camera_noise if rng.random() < 0.5 else wide_noise)(rng)
+
+
+NOISES: dict[str, DrawNoise] = {"kpn": kpn_noise, "wide": wide_noise, "camera": camera_noise, "raw": raw_noise}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How bursts are made.
+
+    exposures: the range of log10 w. fewest: frames that are valid at least (missing ones are zero, the last
+    ones). orientations: 8 turns and mirrors the crop at random, 1 leaves it. sensor: reads the noisy frames
+    out, or None.
+    """
+
+    kind: Kind = KINDS["grey"]
+    motion: Motion = MOTIONS["still"]
+    noise: DrawNoise = kpn_noise
+    geometry: Geometry = KPN
+    frames: int = 8
+    fewest: int = 8
+    exposures: tuple[float, float] = (-1.0, 0.0)
+    orientations: int = 1
+    sensor: Sensor | None = None
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.fewest <= self.frames and 1 <= self.orientations <= 8):
+            rule = "needs 1 <= fewest <= frames and 1 <= orientations <= 8"
+            raise UsageError("recipe of bursts", got=(self.fewest, self.frames, self.orientations), rule=rule)
+
+
+@dataclass(frozen=True, eq=False)
+class CleanBurst:
+    """What the frames would be without noise, at exposure 1.
+
+    frames: (N, C, H, W), frame 0 the truth. displacements: (N, 2), what the reference shows at its centre
+    lies that far away (y, x) in frame i, in pixels of the frame before any mosaic. angles: (N,), radians.
+    path: (H, W), what a moving thing touched, in the same pixels.
+    """
+
+    frames: Light
+    displacements: Vectors
+    angles: npt.NDArray[np.float64]
+    path: Flags
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticBurst:
+    """A noisy burst, its clean reference (C, H, W) and exposure w; the rest as in CleanBurst."""
+
+    burst: Burst
+    truth: Light
+    exposure: float
+    clean: CleanBurst
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Bursts for training: frames (B, N, C, H, W), truth (B, C, H, W), exposure, read and shot (B,), valid
+    (B, N), displacements (B, N, 2), path (B, H, W)."""
+
+    frames: Light
+    truth: Light
+    exposure: Light
+    read: Light
+    shot: Light
+    valid: Flags
+    displacements: Vectors
+    path: Flags
+
+    @property
+    def deviation_map(self) -> Light:
+        """(B, C, H, W): sqrt(read^2 + shot max(0, X_1))."""
+        read, shot = (level.reshape(-1, 1, 1, 1) for level in (self.read, self.shot))
+        seen: Light = deviation(self.frames[:, 0], read, shot)
+        return seen
+
+
+def clean_burst(crop: Light, other: Light, recipe: Recipe, rng: np.random.Generator) -> CleanBurst:
+    """Frames of a crop (C, H, W) of `recipe.geometry.crop`; things that move are cut from the other scene."""
+    geometry, motion = recipe.geometry, recipe.motion
+    path = motion.cameras(rng, recipe.frames, geometry)
+    visits = () if motion.visits is None else (motion.visits(rng, recipe.frames),)
+    movers = tuple(draw_mover(rng, other, recipe.frames, geometry, visible) for visible in visits)
+    view = recipe.kind.camera(rng)
+    seen = (occluded(crop, movers, i) if movers else crop for i in range(recipe.frames))
+    frames = np.stack([look(scene, path, i, geometry) for i, scene in enumerate(seen)])
+    mask = path_mask(movers, geometry)
+    return CleanBurst(view(frames), path.displacements(geometry.scale), path.angles, mask)
+
+
+def random_crop(scene: Light, recipe: Recipe, rng: np.random.Generator) -> Light:
+    """A crop of the recipe's size from anywhere in the scene, perhaps turned."""
+    turn = int(rng.integers(recipe.orientations))
+    size = recipe.geometry.crop[::-1] if turn & 4 else recipe.geometry.crop
+    y, x = (int(rng.integers(room - need + 1)) for room, need in zip(scene.shape[-2:], size, strict=True))
+    return oriented(scene[:, y : y + size[0], x : x + size[1]], turn)
+
+
+def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator) -> SyntheticBurst:
+    """One burst from a library of scenes. Raises ImageError where the drawn scene is smaller than the
+    crop."""
+    index, another = (int(rng.integers(len(library))) for _ in range(2))
+    check_size(library[index], recipe.geometry, index)
+    clean = clean_burst(random_crop(library[index], recipe, rng), library[another], recipe, rng)
+    exposure = 10 ** rng.uniform(*recipe.exposures)
+    level = recipe.noise(rng)
+    light = clean.frames * np.float32(exposure)
+    frames = level.sample(light, rng)
+    if recipe.sensor is not None:
+        frames = recipe.sensor.read_out(frames, rng)
+    valid = np.arange(recipe.frames) < rng.integers(recipe.fewest, recipe.frames, endpoint=True)
+    frames[~valid] = 0
+    return SyntheticBurst(Burst(frames, level, valid), light[0], exposure, clean)
+
+
+def draw_batch(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator, size: int) -> Batch:
+    """`size` bursts in the order of the generator."""
+    bursts = [draw_burst(library, recipe, rng) for _ in range(size)]
+    return Batch(
+        frames=np.stack([b.burst.frames for b in bursts]),
+        truth=np.stack([b.truth for b in bursts]),
+        exposure=np.array([b.exposure for b in bursts], np.float32),
+        read=np.array([b.burst.noise.read for b in bursts], np.float32),
+        shot=np.array([b.burst.noise.shot for b in bursts], np.float32),
+        valid=np.stack([b.burst.valid for b in bursts]),
+        displacements=np.stack([b.clean.displacements for b in bursts]),
+        path=np.stack([b.clean.path for b in bursts]),
+    )

@@ -1,0 +1,76 @@
+"""Bursts to look at while a network learns: one at each gain, of a photograph that it is not taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.network.inference import restored
+from klarsicht.burst.network.unet import Network
+from klarsicht.burst.quality import Picture, psnr, seen
+from klarsicht.burst.synthesis.motion import MOTIONS
+from klarsicht.burst.synthesis.scenes import Light
+from klarsicht.burst.synthesis.synthesis import DrawNoise, Recipe, SyntheticBurst, draw_burst
+from klarsicht.ground.images import to_uint8
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+
+GAP = 4  # white pixels between pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One burst before and after: pictures (C, H, W) as a viewer sees them, and how close the output is, in dB."""
+
+    noisy: Picture
+    output: Picture
+    truth: Picture
+
+    @property
+    def psnr(self) -> float:
+        return psnr(self.output, self.truth)
+
+    @property
+    def row(self) -> npt.NDArray[np.uint8]:
+        """Noisy reference, output and truth beside one another, (H, W, 3)."""
+        return framed([coloured(x) for x in (self.noisy, self.output, self.truth)], axis=1)
+
+
+def examples(library: tuple[Light, ...], recipe: Recipe, seed: int) -> dict[int, SyntheticBurst]:
+    """By gain, each with another motion."""
+    pairs = enumerate(zip(GAINS.items(), MOTIONS.values(), strict=True))
+    return {
+        gain: draw_burst(library, replace(recipe, motion=motion, noise=_always(level)), generator(seed, "examples", i))
+        for i, ((gain, level), motion) in pairs
+    }
+
+
+def show(network: Network, example: SyntheticBurst) -> Shown:
+    images: tuple[Frames, ...] = (example.burst.reference, restored(network, example.burst), example.truth)
+    return Shown(*(seen(image, example.exposure) for image in images))
+
+
+def sheet(shown: Sequence[Shown]) -> npt.NDArray[np.uint8]:
+    """The rows below one another."""
+    return framed([one.row for one in shown], axis=0)
+
+
+def coloured(picture: Picture) -> npt.NDArray[np.uint8]:
+    """(C, H, W) in [0, 1] as (H, W, 3): grey, RGB, or of a mosaic's planes R, the mean of both G, and B."""
+    if len(picture) == 4:
+        picture = np.stack([picture[0], picture[1:3].mean(0), picture[3]])
+    return to_uint8(np.broadcast_to(picture, (3, *picture.shape[1:])).transpose(1, 2, 0))
+
+
+def framed(pictures: Sequence[npt.NDArray[np.uint8]], axis: int) -> npt.NDArray[np.uint8]:
+    gap = np.full_like(pictures[0].take(range(GAP), axis), 255)
+    parts = [part for picture in pictures for part in (picture, gap)]
+    return np.concatenate(parts[:-1], axis)
+
+
+def _always(level: NoiseLevel) -> DrawNoise:
+    return lambda rng: level

@@ -1,0 +1,199 @@
+"""Candidate clusters of an embedding, with no number of clusters to choose: a sweep that keeps all its finds.
+
+No single k finds an artifact of unknown size: a balanced split hides a small tight group, a fine one cuts a
+large group up. So k-means runs over many k, and Ward's tree (Ward 1963) gives its cuts and the branches that
+are tight for their distance to the rest. Which candidate matters is for others to decide, by its effect.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import linkage
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.clustering.spectral import Embedding, eigengap
+
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Labels = NDArray[np.int32]
+
+POINTS = 2048  # rows up to which Ward's tree stands on the rows themselves
+LEAVES = 128  # micro-clusters that it stands on beyond
+SAMPLE = 4096  # rows that place the micro-clusters
+EQUAL = 1e-6  # share of the tree's height below which rows are equal: to part them is no split
+ALIKE = 0.95  # Jaccard index above which two candidates are one
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cluster to look at.
+
+    Attributes:
+        member: bool (N,).
+        method: "part" (connected component), "k-means", "ward" (a cut of its tree), "branch" (tight, deeper);
+            what others propose has other names.
+        k: the number of clusters in the partition it was first seen in.
+    """
+
+    member: Bools
+    method: str
+    k: int
+
+    @property
+    def size(self) -> int:
+        return int(self.member.sum())
+
+    @property
+    def share(self) -> float:
+        return float(self.member.mean())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How far to look: k from 2 to k_max, k-means starts for each, and the tightest branches kept."""
+
+    k_max: int
+    starts: int
+    branches: int
+
+
+SWEEPS = {
+    "quick": Sweep(k_max=12, starts=1, branches=8),
+    "thorough": Sweep(k_max=20, starts=4, branches=16),
+}
+
+
+def candidates(
+    embedding: Embedding, sweep: Sweep = SWEEPS["quick"], seed: int = 0, min_size: int | None = None
+) -> tuple[Candidate, ...]:
+    """Distinct clusters of min_size (default: 1 % of the rows, at least 5) to half the rows.
+
+    In the order parts, k-means, cuts and branches of Ward's tree; of two that share more than 95 % (Jaccard)
+    the first stands. Time and memory grow as N.
+
+    Raises:
+        UsageError: min_size below 1.
+    """
+    Z = embedding.vectors
+    least = max(5, -(-len(Z) // 100)) if min_size is None else min_size
+    if least < 1:
+        raise UsageError("min_size out of range", got=min_size, rule="at least 1 row")
+    found = list(_clusters(embedding.components, "part", least))
+    for k in range(2, min(sweep.k_max, len(Z)) + 1):
+        found += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means", least)
+    if len(Z) > 1:
+        found += tree(Z, seed).candidates(sweep, least)
+    return _distinct(found)
+
+
+def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
+    """One partition (N,) for a picture, 0 the largest cluster: k-means at the largest eigengap, k >= 2."""
+    k = eigengap(embedding.values[1:]) + 1
+    labels = kmeans(embedding.vectors, k, 5, seed)
+    rank = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))
+    return rank[labels].astype(np.int32)
+
+
+def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than k distinct rows: fewer clusters
+        model = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit(Z)
+    return np.asarray(model.labels_, np.int32)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Ward's tree over M leaves: nodes 0..M-1 are the leaves, node M + t the t-th merge.
+
+    Attributes:
+        leaf: int32 (N,), the leaf of each row.
+        inside: bool (2M - 1, M), the leaves below each node.
+        size: int (2M - 1,), the rows below each node.
+        height: float64 (2M - 1,), of each node: Ward's distance of its merge; the radius of a leaf.
+        parent: int (2M - 2,), the node that each node but the root merges into.
+    """
+
+    leaf: Labels
+    inside: Bools
+    size: NDArray[np.int64]
+    height: Doubles
+    parent: NDArray[np.int64]
+
+    @property
+    def k(self) -> NDArray[np.int64]:
+        """(2M - 2,): the fewest clusters at which a cut shows the node."""
+        return len(self.height) + 1 - self.parent
+
+    @property
+    def tightness(self) -> Doubles:
+        """(2M - 2,): how much farther the parent's merge reaches than the node's own."""
+        own = self.height[:-1]
+        reach: Doubles = self.height[self.parent] / np.maximum(own, EQUAL * self.height[-1] or 1)
+        return reach
+
+    def candidates(self, sweep: Sweep, least: int) -> list[Candidate]:
+        """Nodes of the cuts to k_max, and the tightest others of `least` to half the rows."""
+        apart = self.height[self.parent] > EQUAL * self.height[-1]
+        fits = apart & (self.size[:-1] >= least) & (self.size[:-1] <= len(self.leaf) / 2)
+        cuts = np.flatnonzero(fits & (self.k <= sweep.k_max))
+        deeper = np.flatnonzero(fits & (self.k > sweep.k_max))
+        branches = deeper[np.argsort(-self.tightness[deeper], kind="stable")[: sweep.branches]]
+        chosen = [(node, "ward") for node in cuts] + [(node, "branch") for node in branches]
+        return [Candidate(self.inside[node][self.leaf], method, int(self.k[node])) for node, method in chosen]
+
+
+def tree(Z: Doubles, seed: int) -> Tree:
+    """Ward's tree of the rows, or of micro-clusters where there are many rows."""
+    centres, leaf = _leaves(Z, seed)
+    M = len(centres)
+    size = np.append(np.bincount(leaf, minlength=M), np.zeros(M - 1, np.int64))
+    squares = np.bincount(leaf, ((Z - centres[leaf]) ** 2).sum(1), M)
+    radius = np.sqrt(squares / np.maximum(size[:M], 1))
+    merges = linkage(centres, "ward")
+    inside = np.eye(2 * M - 1, M, dtype=bool)
+    parent = np.empty(2 * M - 2, np.int64)
+    for node, (a, b) in enumerate(merges[:, :2].astype(np.int64), start=M):
+        inside[node] = inside[a] | inside[b]
+        size[node] = size[a] + size[b]
+        parent[[a, b]] = node
+    return Tree(leaf, inside, size, np.append(radius, merges[:, 2]), parent)
+
+
+def _leaves(Z: Doubles, seed: int) -> tuple[Doubles, Labels]:
+    """Centres (M, d) and the leaf of each row (N,)."""
+    if len(Z) <= POINTS:
+        return Z, np.arange(len(Z), dtype=np.int32)
+    sample = np.random.default_rng(seed).permutation(len(Z))[:SAMPLE]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(LEAVES, n_init=1, max_iter=20, random_state=seed).fit(Z[sample])
+    return model.cluster_centers_, model.predict(Z)
+
+
+def _clusters(labels: Labels, method: str, least: int) -> Iterator[Candidate]:
+    """The clusters of a partition that hold `least` to half the rows."""
+    values, sizes = np.unique(labels, return_counts=True)
+    fitting = values[(sizes >= least) & (sizes <= len(labels) / 2)]
+    return (Candidate(labels == value, method, len(values)) for value in fitting)
+
+
+def _distinct(found: list[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates less those nearly equal to an earlier one."""
+    if not found:
+        return ()
+    members = np.array([one.member for one in found], np.float32)
+    both = members @ members.T
+    size = both.diagonal()
+    alike = both > ALIKE * (size[:, None] + size - both)
+    kept: list[int] = []
+    for at in range(len(found)):
+        if not alike[at, kept].any():
+            kept.append(at)
+    return tuple(found[at] for at in kept)

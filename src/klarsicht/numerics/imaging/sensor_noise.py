@@ -1,0 +1,108 @@
+"""Sensor noise: independent, with mean 0 and variance sigma_read^2 + sigma_shot^2 x at linear light x.
+
+x is in units of the white level (0 black, 1 white). The three functions take numpy arrays or torch tensors
+alike, with `read` and `shot` numbers or arrays that broadcast against x, so that a batch may hold many noise
+levels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.numerics.imaging.tone import Values, clip, stabilise, unstabilise
+
+Array = npt.NDArray[np.float32]
+
+
+def variance(x: Values, read: Any, shot: Any) -> Values:
+    """read^2 + shot max(0, x)."""
+    return read**2 + shot * clip(x, 0.0)
+
+
+def deviation(x: Values, read: Any, shot: Any) -> Values:
+    """The deviation map of KPN (arXiv 1712.02327), sqrt(read^2 + shot max(0, x)), from a noisy x as it is."""
+    return variance(x, read, shot) ** 0.5
+
+
+def add_noise(x: Values, z: Values, read: Any, shot: Any) -> Values:
+    """x + deviation(x) z for standard normal z; nothing is clipped or rounded."""
+    return x + deviation(x, read, shot) * z
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """Noise of one linear frame in units of its white level.
+
+    read: sigma_read, a deviation. shot: sigma_shot^2, the variance coefficient.
+    Both must be finite and not negative, else UsageError.
+    """
+
+    read: float
+    shot: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.read < math.inf and 0 <= self.shot < math.inf):
+            raise UsageError("noise level", got=self, rule="read and shot must be finite and not negative")
+
+    @classmethod
+    def from_profile(cls, S: float, O: float) -> NoiseLevel:  # noqa: E741 - the letters of the standard
+        """From one plane's pair of the DNG tag NoiseProfile (51041): variance S x + O. Raises InputError."""
+        if not (0 <= S < math.inf and 0 <= O < math.inf):
+            rule = "both numbers of a NoiseProfile must be finite and not negative"
+            raise InputError("noise profile", got=(S, O), rule=rule, remedy="Give the noise level by hand.")
+        return cls(math.sqrt(O), S)
+
+    @property
+    def profile(self) -> tuple[float, float]:
+        """(S, O) of the DNG tag NoiseProfile."""
+        return self.shot, self.read**2
+
+    @property
+    def shot_deviation(self) -> float:
+        """sigma_shot, the deviation at the white level."""
+        return math.sqrt(self.shot)
+
+    def variance(self, x: Values) -> Values:
+        return variance(x, self.read, self.shot)
+
+    def deviation(self, x: Values) -> Values:
+        return deviation(x, self.read, self.shot)
+
+    def sample(self, x: Array, rng: np.random.Generator) -> Array:
+        """A noisy observation of the clean float32 light x, of any shape."""
+        z = rng.standard_normal(x.shape, dtype=np.float32)
+        noisy: Array = add_noise(x, z, np.float32(self.read), np.float32(self.shot))
+        return noisy
+
+    def stabilise(self, x: Values) -> Values:
+        """To a scale on which the noise has deviation 1 everywhere; without shot noise, x / read."""
+        return stabilise(x, self.read, self.shot) if self.shot else x / self.read
+
+    def unstabilise(self, D: Values) -> Values:
+        """The light whose stabilised mean is D: unbiased, see `tone.unstabilise`."""
+        return unstabilise(D, self.read, self.shot) if self.shot else D * self.read
+
+    def amplified(self, gain: float) -> NoiseLevel:
+        """The level of y = g x: variance g^2 read^2 + g shot y."""
+        return NoiseLevel(gain * self.read, gain * self.shot)
+
+    def averaged(self, frames: int) -> NoiseLevel:
+        """The level of the mean of that many frames of the same scene."""
+        return NoiseLevel(self.read / math.sqrt(frames), self.shot / frames)
+
+
+GAINS = {
+    1: NoiseLevel(read=10**-2.2, shot=10**-2.57),
+    2: NoiseLevel(read=10**-1.8, shot=10**-2.21),
+    4: NoiseLevel(read=10**-1.44, shot=10**-1.84),
+    8: NoiseLevel(read=10**-1.07, shot=10**-1.48),
+}
+"""Gains of the synthetic test sets of KPN. (The paper of basis prediction networks, arXiv 1912.04421, prints
+the two numbers of each pair in the other order, which does not fit the pictures that the authors of KPN
+published.)"""

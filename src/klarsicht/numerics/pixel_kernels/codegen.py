@@ -1,0 +1,279 @@
+# mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
+"""The equations for sixteen pixels, unrolled: multiply out, weigh, and the adjoint, as straight vector code.
+
+A kernel-predicting network gives each pixel its own kernel, so nothing is shared between pixels and everything between
+the offsets of one pixel: the loops over sizes and offsets run here, while the code is generated, and all that is left
+for run time is loads, multiply-adds and stores. `sweep` runs these programs along the rows of an image.
+
+Letters: a_K, b_K column and row of size K, upsampled; k the fused kernel before its gain; g the gradient of an output;
+v that of k; d = (i, j) an offset from -R to R.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numba.core import types
+from numba.core.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
+
+from klarsicht.numerics.pixel_kernels.simd import ROW, Pen, splat
+from klarsicht.numerics.pixel_kernels.spec import KernelSpec
+
+PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
+
+# Numba's cache on disk watches the file of the caller only: the digest makes an edit of any file here visible to it.
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What code is generated for: a spec, and how many planes share each kernel (1 to 4: they share its registers).
+
+    fused: filter once with the sum of the kernels; else by each size apart, row sums inside a column sum.
+    """
+
+    spec: KernelSpec
+    planes: int
+    fused: bool = True
+
+    @property
+    def depth(self) -> int:
+        """Rows D of a frame that the ring holds: a window and the second row of a seam."""
+        return 2 * self.spec.radius + 2
+
+
+class PlanType(types.Type):
+    """A Plan as a type: each has code of its own."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        super().__init__(name=f"{plan!r}@{_DIGEST}")
+
+
+@typeof_impl.register(Plan)
+def _typeof(plan: Plan, context: Any) -> PlanType:
+    return PlanType(plan)
+
+
+register_model(PlanType)(models.OpaqueModel)
+
+
+@unbox(PlanType)
+def _unbox(kind: Any, value: Any, c: Any) -> Any:
+    return NativeValue(c.context.get_dummy_value())
+
+
+Offset = tuple[int, int]
+
+
+def offsets(spec: KernelSpec) -> list[Offset]:
+    """All d of the fused kernel; rows i and -i side by side, since one load of b[j] then serves both."""
+    R = spec.radius
+    return [(i, j) for r in range(R, -1, -1) for j in range(-R, R + 1) for i in sorted({-r, r})]
+
+
+def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
+    """The taps whose product each size adds to k at d: (a_K[i], b_K[j]), or the one entry of a full kernel."""
+    i, j = d
+    for s, K in enumerate(spec.sizes):
+        r = K // 2
+        if max(abs(i), abs(j)) > r:
+            continue
+        if spec.separable:
+            yield spec.starts[s] + r + i, spec.starts[s + len(spec.sizes)] + r + j
+        else:
+            yield (spec.starts[s] + (r + i) * K + r + j,)
+
+
+class Taps:
+    """The upsampled taps of sixteen pixels, blended between two rows when first asked for (upscale 2)."""
+
+    def __init__(self, pen: Pen, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
+        self.pen, self.spec, self.low, self.high, self.weights = pen, spec, low, high, weights
+        self.known: dict[int, Any] = {}
+
+    def __getitem__(self, t: int) -> Any:
+        if t not in self.known:
+            a = self.pen.load(self.pen.ahead(self.low, t * ROW))
+            if self.spec.upscale == 2:
+                c = self.pen.load(self.pen.ahead(self.high, t * ROW))
+                a = self.pen.fma(a, self.weights[0], self.pen.fma(c, self.weights[1], None))
+            self.known[t] = a
+        return self.known[t]
+
+    def kernel(self, d: Offset) -> Any:
+        """k[d] = sum_K a_K[i] b_K[j], or the sum of the entries."""
+        total = None
+        for first, *second in parts(self.spec, d):
+            one = self[first]
+            total = self.pen.fma(one, self[second[0]], total) if second else self.pen.plus(one, total)
+        return total
+
+
+class Glass:
+    """The frame under sixteen pixels: plane c at offset d, by columns modulo upscale.
+
+    Rows lie in a ring, the top one of the window in `slot`. A window is read where it lies, across cache lines: putting
+    neighbours together from aligned vectors costs more registers than it saves loads.
+    """
+
+    def __init__(self, pen: Pen, plan: Plan, corner: Any, slot: Any) -> None:
+        self.pen, self.plan = pen, plan
+        b, wide = pen.builder, slot.type
+        slots = [b.add(slot, wide(r)) for r in range(plan.spec.side)]
+        wrapped = [b.select(b.icmp_signed("<", s, wide(plan.depth)), s, b.sub(s, wide(plan.depth))) for s in slots]
+        self.rows = [pen.ahead(corner, b.mul(s, wide(PHASES * ROW))) for s in wrapped]
+
+    def __getitem__(self, at: tuple[int, Offset]) -> Any:
+        c, (i, j) = at
+        across, odd = divmod(j, 2) if self.plan.spec.upscale == 2 else (j, 0)
+        step = (self.plan.depth * c * PHASES + odd) * ROW + across
+        return self.pen.load(self.pen.ahead(self.rows[i + self.plan.spec.radius], step))
+
+
+def _taps(pen: Pen, signature: Any, args: Any) -> Taps:
+    """From the leading arguments: plan, ring, low, high, weight of low, weight of high."""
+    ring = signature.args[1]
+    low, high = (pen.address(ring, args[1], at) for at in args[2:4])
+    return Taps(pen, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
+
+
+@intrinsic
+def weigh(
+    typing: Any,
+    plan: Any,
+    ring: Any,
+    low: Any,
+    high: Any,
+    near: Any,
+    far: Any,
+    glass: Any,
+    under: Any,
+    slot: Any,
+    out: Any,
+    to: Any,
+) -> Any:
+    """out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and glass[under] to out[to], all planes at once."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen, plan = Pen(context, builder), signature.args[0].plan
+        taps = _taps(pen, signature, args)
+        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
+        first = pen.address(signature.args[9], *args[9:11])
+        for c, terms in enumerate((_fused if plan.fused else _apart)(pen, plan, taps, X)):
+            y = pen.fma(pen.total(terms), splat(plan.spec.gain), None)
+            pen.store(y, pen.ahead(first, c * PHASES * ROW))
+        return context.get_dummy_value()
+
+    return types.void(plan, ring, low, high, near, far, glass, under, types.intp, out, to), write
+
+
+def _fused(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+    """sum_d k[d] X_c[p + d] for each plane, in a few short sums, so that none waits for itself."""
+    chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]
+    for d in offsets(plan.spec):
+        k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
+        for c, chain in enumerate(chains):
+            chain[link] = pen.fma(k, X[c, d], chain.get(link))
+    return [list(chain.values()) for chain in chains]
+
+
+def _apart(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+    """sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
+    sizes = plan.spec.sizes
+    totals: list[dict[int, Any]] = [{} for _ in range(plan.planes)]
+    for c, total in enumerate(totals):
+        for s, K in enumerate(sizes):
+            a, b = (plan.spec.starts[run] + K // 2 for run in (s, s + len(sizes)))
+            for i in range(-(K // 2), K // 2 + 1):
+                row = None
+                for j in range(-(K // 2), K // 2 + 1):
+                    row = pen.fma(taps[b + j], X[c, (i, j)], row)
+                total[s] = pen.fma(taps[a + i], row, total.get(s))
+    return [list(total.values()) for total in totals]
+
+
+@intrinsic
+def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, k: Any, to: Any) -> Any:
+    """k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen, spec = Pen(context, builder), signature.args[0].plan.spec
+        taps = _taps(pen, signature, args)
+        first = pen.address(signature.args[6], *args[6:8])
+        for i, j in offsets(spec):
+            n = (i + spec.radius) * spec.side + j + spec.radius
+            pen.store(pen.fma(taps.kernel((i, j)), splat(spec.gain), None), pen.ahead(first, n * ROW))
+        return context.get_dummy_value()
+
+    return types.void(plan, ring, low, high, near, far, k, to), write
+
+
+@intrinsic
+def part_out(
+    typing: Any,
+    plan: Any,
+    ring: Any,
+    low: Any,
+    high: Any,
+    near: Any,
+    far: Any,
+    glass: Any,
+    under: Any,
+    slot: Any,
+    g: Any,
+    of: Any,
+    d_ring: Any,
+) -> Any:
+    """The adjoint of weigh in the taps, added to d_ring[low] and d_ring[high].
+
+    v[d] = gain sum_c g_c X_c[p + d]; a_K'[i] = sum_j v[d] b_K[j], b_K'[j] = sum_i v[d] a_K[i].
+    """
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pen, plan = Pen(context, builder), signature.args[0].plan
+        taps = _taps(pen, signature, args)
+        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
+        source = pen.address(signature.args[9], *args[9:11])
+        to_low, to_high = (pen.address(signature.args[11], args[11], at) for at in args[2:4])
+        planes = [pen.load(pen.ahead(source, c * PHASES * ROW)) for c in range(plan.planes)]
+        gs = [pen.fma(plane, splat(plan.spec.gain), None) for plane in planes]
+        v = {d: _gathered(pen, gs, X, d) for d in offsets(plan.spec)}
+        for s in range(len(plan.spec.sizes)):
+            for t, total in _adjoint(pen, taps, v, s).items():
+                if plan.spec.upscale == 1:
+                    pen.store(total, pen.ahead(to_low, t * ROW))
+                    continue
+                for corner, weight in zip((to_low, to_high), taps.weights, strict=True):
+                    here = pen.ahead(corner, t * ROW)
+                    pen.store(pen.fma(total, weight, pen.load(here)), here)
+        return context.get_dummy_value()
+
+    return types.void(plan, ring, low, high, near, far, glass, under, types.intp, g, of, d_ring), write
+
+
+def _gathered(pen: Pen, gs: list[Any], X: Glass, d: Offset) -> Any:
+    """sum_c g_c X_c[p + d]."""
+    total = None
+    for c, g in enumerate(gs):
+        total = pen.fma(g, X[c, d], total)
+    return total
+
+
+def _adjoint(pen: Pen, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
+    """The gradients of the taps of size number s, whose products lie s - |S| from the end of every list of parts."""
+    gradient: dict[int, Any] = {}
+    for d in offsets(KernelSpec((taps.spec.sizes[s],))):
+        first, *second = list(parts(taps.spec, d))[s - len(taps.spec.sizes)]
+        if second:
+            b = second[0]
+            gradient[b] = pen.fma(v[d], taps[first], gradient.get(b))
+            gradient[first] = pen.fma(v[d], taps[b], gradient.get(first))
+        else:
+            gradient[first] = v[d]
+    return gradient

@@ -1,0 +1,227 @@
+# mypy: ignore-errors
+# The types of this module are numba's to infer.
+"""Rows of taps and rows of pixels: from memory into the scratch of a strip, and back.
+
+Axes: B burst, N frame, T tap, C plane, y x taps, Y X pixels. Taps are (B, y, x, N T), frames (B, N, C, Y, X); both come
+as bits, uint32 for float32 and uint16 for bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from klarsicht.numerics.pixel_kernels.codegen import PHASES
+from klarsicht.numerics.pixel_kernels.simd import (
+    LEFT,
+    ROW,
+    WIDTH,
+    as_bits,
+    as_float,
+    evens,
+    everywhere,
+    load,
+    load_next,
+    odds,
+    peek,
+    poke,
+    store,
+    zip_store,
+)
+from klarsicht.numerics.pixel_kernels.spec import KernelSpec
+from klarsicht.numerics.pixel_kernels.transpose import turn, turn_back, turn_twice, turn_twice_back
+
+THIRD = np.float32(1 / 3)  # see turning
+RAW = 2 * WIDTH + 2
+SLOTS = 2
+
+inner = njit(nogil=True)
+
+
+class Scratch(NamedTuple):
+    """Room for one strip. Everything is float32 and begins on a cache line."""
+
+    ring: Any  # (2, upscale, N T, ROW) the last two rows of taps, as planes, by columns modulo upscale
+    d_ring: Any  # the same of their gradient
+    glass: Any  # (N, C, D, 3, ROW) the last D rows of the frames, by columns modulo upscale
+    raw: Any  # (RAW,) a few pixels, zero outside the image
+    planes: Any  # (C, 3, ROW) one row of output, or of its gradient, by columns modulo upscale
+    edge: Any  # (h, 2, N T) each last column of a strip of gradients, still open, and its odd column
+    k: Any  # (2, K_max^2, ROW) the fused kernels of one fine row
+
+
+def scratch(spec: KernelSpec, frames: int, channels: int, rows: int) -> Scratch:
+    """Room for N frames of C planes; rows of taps where their gradients are wanted, else 0."""
+    return Scratch(
+        ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
+        d_ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
+        glass=aligned(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
+        raw=aligned(RAW),
+        planes=aligned(channels, PHASES, ROW),
+        edge=aligned(rows, 2, frames * spec.taps),
+        k=aligned(2, spec.side**2, ROW),
+    )
+
+
+def aligned(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Zeros that begin on a cache line: a vector across two lines costs two loads."""
+    size = int(np.prod(shape))
+    block = np.zeros(size + 16, np.float32)
+    start = -(block.ctypes.data // 4) % 16
+    return block[start : start + size].reshape(shape)
+
+
+@inner
+def read_taps(taps, b, y, t0, x0, x1, ring, slot):
+    """Row y of taps, columns x0 to x1, turned over and upsampled along the row into ring[slot]."""
+    w, hop, scale, T, n = taps.shape[2], taps.shape[3], ring.shape[1], ring.shape[2], x1 - x0
+    whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
+    for x in range(0, whole, WIDTH):
+        before, after = -hop * (x0 + x > 0), hop * min(WIDTH, w - 1 - x0 - x)
+        for t in range(0, full, WIDTH):
+            at, to = (b, y, x0 + x, t0 + t), (slot, 0, t, LEFT + x)
+            if scale == 2:
+                turn_twice(taps, at, hop, before, after, ring, to, T * ROW)
+            else:
+                turn(taps, at, hop, ring, to)
+    for x in range(n):
+        for t in range(full if x < whole else 0, T):
+            for m in range(scale):
+                poke(along(taps, b, y, x0 + x, t0 + t, m, scale), ring, (slot, m, t, LEFT + x))
+
+
+@inner
+def along(taps, b, y, x, t, m, scale):
+    """One tap, upsampled along the row."""
+    if scale == 1:
+        return number(taps, (b, y, x, t))
+    beside = min(max(x + 2 * m - 1, 0), taps.shape[2] - 1)
+    return number(taps, (b, y, x, t)) + number(taps, (b, y, beside, t)) * THIRD
+
+
+@inner
+def write_taps(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
+    """One finished row of the gradient, turned back; edge carries what strips owe each other, in full precision."""
+    scale, T = d_ring.shape[1], d_ring.shape[2]
+    whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
+    if scale == 2:
+        settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n)
+    for t in range(0, full, WIDTH):
+        for x in range(0, whole, WIDTH):
+            at, to = (slot, 0, t, LEFT + x), (b, y, x0 + x, t)
+            if scale == 2:
+                turn_twice_back(d_ring, at, T * ROW, d_taps, to, T)
+            else:
+                turn_back(d_ring, at, d_taps, to, T)
+    for x in range(n):
+        for t in range(full if x < whole else 0, T):
+            put(back_along(d_ring, slot, t, LEFT + x), d_taps, (b, y, x0 + x, t))
+
+
+@inner
+def settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
+    """The columns beside a strip: repeated at the edge of the image; else the last column of the strip on the left is
+    finished, and that of this strip left open, with its odd column for the strip on the right."""
+    for t in range(d_ring.shape[2]):
+        first, last = peek(d_ring, (slot, 0, t, LEFT)), peek(d_ring, (slot, 1, t, LEFT + n - 1))
+        poke(first if left else peek(edge, (y, 1, t)), d_ring, (slot, 1, t, LEFT - 1))
+        poke(last if right else np.float32(0), d_ring, (slot, 0, t, LEFT + n))
+        if not left:
+            put(peek(edge, (y, 0, t)) + first * THIRD, d_taps, (b, y, x0 - 1, t))
+        if not right:
+            poke(back_along(d_ring, slot, t, LEFT + n - 1), edge, (y, 0, t))
+            poke(last, edge, (y, 1, t))
+
+
+@inner
+def back_along(d_ring, slot, t, x):
+    """The adjoint of along."""
+    if d_ring.shape[1] == 1:
+        return peek(d_ring, (slot, 0, t, x))
+    beside = peek(d_ring, (slot, 0, t, x + 1)) + peek(d_ring, (slot, 1, t, x - 1))
+    return peek(d_ring, (slot, 0, t, x)) + peek(d_ring, (slot, 1, t, x)) + beside * THIRD
+
+
+@inner
+def clear(ring, slot, n):
+    zero = everywhere(np.float32(0))
+    for m in range(ring.shape[1]):
+        for t in range(ring.shape[2]):
+            for x in range(LEFT, LEFT + n, WIDTH):
+                store(zero, ring, (slot, m, t, x))
+
+
+@inner
+def read_rows(frames, b, start, stop, X0, scale, n, raw, glass):
+    """Rows start to stop of every frame into the ring of D."""
+    D = glass.shape[2]
+    for Y in range(start, stop):
+        for i in range(frames.shape[1]):
+            for c in range(frames.shape[2]):
+                read_row(frames, b, i, c, Y, X0, scale, n, raw, glass[i, c, Y % D])
+
+
+@inner
+def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes):
+    """Row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]."""
+    H, W = frames.shape[3], frames.shape[4]
+    for x in range(0, LEFT + n + WIDTH, WIDTH):
+        X = X0 + scale * (x - LEFT)
+        if 0 <= Y < H and X >= 0 and X + RAW <= W:
+            split(frames, (b, i, c, Y, X), (b, i, c, Y, X + 2), scale, x, planes)
+        else:
+            patch(frames, b, i, c, Y, X, raw)
+            split(raw, (0,), (2,), scale, x, planes)
+
+
+@inner
+def patch(frames, b, i, c, Y, X, raw):
+    """RAW pixels from X on, zero outside the image."""
+    H, W = frames.shape[3], frames.shape[4]
+    for j in range(RAW):
+        inside = 0 <= Y < H and 0 <= X + j < W
+        poke(number(frames, (b, i, c, Y, X + j)) if inside else np.float32(0), raw, (j,))
+
+
+@inner
+def split(pixels, at, beyond, scale, x, planes):
+    """Sixteen columns of each phase; those of phase 2 begin two pixels on."""
+    a = load(pixels, at)
+    if scale == 1:
+        store(a, planes, (0, x))
+        return
+    c = load_next(pixels, at)
+    e, o, f = evens(a, c), odds(a, c), evens(load(pixels, beyond), load_next(pixels, beyond))
+    store(e, planes, (0, x))
+    store(o, planes, (1, x))
+    store(f, planes, (2, x))
+
+
+@inner
+def write_row(planes, scale, n, out, b, i, Y, X0):
+    """The columns of a strip, put together again."""
+    wide = min(scale * n, out.shape[4] - X0)
+    whole = wide // (2 * WIDTH) * 2 * WIDTH if scale == 2 else 0
+    for c in range(out.shape[2]):
+        for X in range(0, whole, 2 * WIDTH):
+            x = LEFT + X // 2
+            zip_store(load(planes, (c, 0, x)), load(planes, (c, 1, x)), out, (b, i, c, Y, X0 + X))
+        for X in range(whole, wide):
+            poke(peek(planes, (c, X % scale, LEFT + X // scale)), out, (b, i, c, Y, X0 + X))
+
+
+@inner
+def number(array, at):
+    """One float32 from its bits, or from its upper half."""
+    return as_float(np.uint32(peek(array, at)) << np.uint32(32 - 8 * array.itemsize))
+
+
+@inner
+def put(value, array, at):
+    """One float32 as its bits, or as those of the nearest bfloat16, ties to even."""
+    bits = as_bits(value)
+    if array.itemsize == 2:
+        bits = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    poke(bits, array, at)

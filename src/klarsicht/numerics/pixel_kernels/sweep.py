@@ -1,0 +1,180 @@
+# mypy: ignore-errors
+# The types of this module are numba's to infer.
+"""Down one strip of a burst, row by row: the loops around the programs. Plain arrays in, plain arrays out.
+
+A strip is up to 64 columns of taps; a unit of work is a band of rows of one burst, strip after strip, all frames in
+turn. Each row of taps is read once, in the order of memory, and turned over into planes; the two fine rows between two
+rows of taps (a seam) are blended as they are used. Nothing larger than a few rows of a strip exists at a time.
+
+Axes as in `rows`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from klarsicht.numerics.pixel_kernels.codegen import multiply_out, part_out, weigh
+from klarsicht.numerics.pixel_kernels.rows import (
+    SLOTS,
+    clear,
+    inner,
+    read_row,
+    read_rows,
+    read_taps,
+    write_row,
+    write_taps,
+)
+from klarsicht.numerics.pixel_kernels.simd import LEFT, STRIP, WIDTH, everywhere, fetch
+
+NEAR, FAR = np.float32(9 / 16), np.float32(3 / 16)  # 3/4 of (3/4, 1/4): see turning
+
+
+def outer(function):
+    """Compiled once and kept on disk: a Plan among the arguments tells one state of this package from another."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to write: compiled anew by each process
+        return njit(nogil=True)(function)
+
+
+@outer
+def filter_band(plan, scale, taps, frames, out, b, q0, q1, s):
+    """Y_i = <k_i, V(X_i)> for the seams q0 to q1, strip after strip. Seam q lies below row q of taps."""
+    w = taps.shape[2]
+    for x0 in range(0, w, STRIP):
+        filter_strip(plan, scale, taps, frames, out, b, x0, min(x0 + STRIP, w), q0, q1, s)
+
+
+@inner
+def filter_strip(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
+    N, H, h = frames.shape[1], frames.shape[3], taps.shape[1]
+    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2]
+    R, above = (D - 2) // 2, scale - 1
+    taps_seen, rows_seen = max(q0, 0), scale * q0 + above - R
+    for q in range(q0, q1):
+        low, high, first = max(q, 0), min(q + above, h - 1), scale * q + above
+        for y in range(taps_seen, high + 1):
+            read_taps(taps, b, y, 0, x0, x1, s.ring, y % SLOTS)
+        read_rows(frames, b, rows_seen, first + scale + R, X0, scale, n, s.raw, s.glass)
+        taps_seen, rows_seen = high + 1, first + scale + R
+        for i in range(N):
+            for r in range(scale):
+                if 0 <= first + r < H:
+                    part = (i * scale + r, N * scale)
+                    ahead = (taps, b, min(high + 1, h - 1), x0, part)
+                    filter_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, (first + r - R) % D, n, ahead, s)
+                    write_row(s.planes, scale, n, out, b, i, first + r, X0)
+
+
+@inner
+def filter_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
+    """One fine row of one frame, sixteen columns of equal parity at a time; meanwhile memory brings the next taps."""
+    a, c = weights(r)
+    for m in range(scale):
+        for x in range(LEFT, LEFT + n, WIDTH):
+            fetch_part(ahead, m * n + x - LEFT, scale * n, n)
+            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, 0, m, x)
+            weigh(plan, s.ring, above, below, a, c, s.glass, under, slot, s.planes, (0, m, x))
+
+
+@inner
+def fetch_part(ahead, done, whole, n):
+    """The share of sixteen columns in fetching one row of taps of a strip."""
+    taps, b, y, x0, (part, parts) = ahead
+    size = n * taps.shape[3]
+    start, stop = part * whole + done, part * whole + done + WIDTH
+    fetch(taps, (b, y, x0, 0), size * start // (parts * whole), min(size * stop // (parts * whole), size))
+
+
+@inner
+def weights(r):
+    """Of the rows of taps above and below fine row r of a seam."""
+    return (everywhere(NEAR), everywhere(FAR)) if r == 0 else (everywhere(FAR), everywhere(NEAR))
+
+
+@outer
+def differentiate_band(plan, scale, taps, frames, grad, d_taps, b, y0, y1, s):
+    """The gradient of sum G_i Y_i in rows y0 to y1 of taps, gathered: no unit writes where another does."""
+    w = taps.shape[2]
+    for x0 in range(0, w, STRIP):
+        differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, min(x0 + STRIP, w), y0, y1, s)
+
+
+@inner
+def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, y1, s):
+    N, C, H, h = frames.shape[1], frames.shape[2], frames.shape[3], taps.shape[1]
+    T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2]
+    R, above = (D - 2) // 2, scale - 1
+    taps_seen, rows_seen = max(y0 - above, 0), scale * (y0 - above) + above - R
+    s.d_ring[:] = 0
+    for q in range(y0 - above, y1):
+        low, high, first = max(q, 0), min(q + above, h - 1), scale * q + above
+        for y in range(taps_seen, high + 1):
+            read_taps(taps, b, y, 0, x0, x1, s.ring, y % SLOTS)
+        read_rows(frames, b, rows_seen, first + scale + R, X0, scale, n, s.raw, s.glass)
+        taps_seen, rows_seen = high + 1, first + scale + R
+        for i in range(N):
+            for r in range(scale):
+                if 0 <= first + r < H:
+                    for c in range(C):
+                        read_row(grad, b, i, c, first + r, X0, scale, n, s.raw, s.planes[c])
+                    slot, ahead = (first + r - R) % D, (taps, b, min(high + 1, h - 1), x0, (i * scale + r, N * scale))
+                    differentiate_row(plan, scale, low % SLOTS, high % SLOTS, r, i, i * T, slot, n, ahead, s)
+        if q >= y0:
+            write_taps(s.d_ring, q % SLOTS, x0 == 0, x1 == taps.shape[2], s.edge, d_taps, b, q, x0, n)
+        clear(s.d_ring, q % SLOTS, n)
+
+
+@inner
+def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
+    """The gradients of the taps around one fine row of one frame."""
+    a, c = weights(r)
+    for m in range(scale):
+        for x in range(LEFT, LEFT + n, WIDTH):
+            fetch_part(ahead, m * n + x - LEFT, scale * n, n)
+            above, below, under = (low, m, t0, x), (high, m, t0, x), (i, 0, 0, m, x)
+            part_out(plan, s.ring, above, below, a, c, s.glass, under, slot, s.planes, (0, m, x), s.d_ring)
+
+
+@outer
+def scatter_frame(plan, scale, taps, grad, d_frames, b, i, s):
+    """The gradient with respect to frame i, into d_frames, which carries a margin of R."""
+    h, w, T, H, W = taps.shape[1], taps.shape[2], s.ring.shape[2], grad.shape[3], grad.shape[4]
+    above, side = scale - 1, s.glass.shape[2] - 1
+    for x0 in range(0, w, STRIP):
+        x1, seen = min(x0 + STRIP, w), 0
+        n, X0, wide = x1 - x0, scale * x0, min(scale * x1, W) - scale * x0
+        for q in range(-above, h):
+            low, high, first = max(q, 0), min(q + above, h - 1), scale * q + above
+            for y in range(seen, high + 1):
+                read_taps(taps, b, y, i * T, x0, x1, s.ring, y % SLOTS)
+            seen = high + 1
+            for r in range(scale):
+                if 0 <= first + r < H:
+                    kernels_of_row(plan, scale, low % SLOTS, high % SLOTS, r, n, s)
+                    throw(side, scale, n, wide, grad, d_frames, b, i, first + r, X0, s)
+
+
+@inner
+def kernels_of_row(plan, scale, low, high, r, n, s):
+    """The fused kernels of one fine row, by columns modulo scale."""
+    a, c = weights(r)
+    for m in range(scale):
+        for x in range(LEFT, LEFT + n, WIDTH):
+            multiply_out(plan, s.ring, (low, m, 0, x), (high, m, 0, x), a, c, s.k, (m, 0, x))
+
+
+@inner
+def throw(side, scale, n, wide, grad, d_frames, b, i, Y, X0, s):
+    """Pixel p throws g k[d] onto p + d."""
+    row = np.empty(scale * n, np.float32)
+    for c in range(grad.shape[2]):
+        read_row(grad, b, i, c, Y, X0, scale, n, s.raw, s.planes[c])
+        for d in range(side * side):
+            for m in range(scale):
+                for x in range(n):
+                    row[scale * x + m] = s.k[m, d, LEFT + x] * s.planes[c, m, LEFT + x]
+            target = d_frames[b, i, c, Y + d // side, X0 + d % side :]
+            for x in range(wide):
+                target[x] += row[x]

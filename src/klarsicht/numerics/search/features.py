@@ -1,0 +1,146 @@
+# mypy: disable-error-code="no-untyped-call"
+"""Metrics of feature rows, exact: a matrix product of few columns bounds, differences in float64 decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.errors import InputError
+from klarsicht.numerics.compiled.jit import SUMS, Edition, compiled, spread
+from klarsicht.numerics.search.blocks import Doubles, Floats, Ints, PairBounds, slices
+from klarsicht.numerics.search.folding import Fold
+
+EDITION = Edition.of(__file__)
+FEW = 2048  # rows up to which folding costs more than it saves
+SAMPLE = 512  # rows that the fold is made of
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Rows over their norm; a blank row (all zeros) has none and becomes a unit vector on an axis of its own.
+
+    Attributes:
+        features: (N, D), float32 or float64.
+        scale: float64 (N,), one over the norm; 0 where blank.
+        blank: float64 (N,), 1 where the row is all zeros.
+        screen: float32 (N, d + 2), see `screen`: of all D coordinates and blank, or of fewer that are folded from them.
+    """
+
+    features: Floats
+    scale: Doubles
+    blank: Doubles
+    screen: NDArray[np.float32]
+
+    @classmethod
+    def by(cls, features: Floats, norms: Doubles) -> Normalised:
+        blank = (norms == 0).astype(np.float64)
+        scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        kept = features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
+        return cls(np.ascontiguousarray(kept), scale, blank, folded_screen(features, scale, blank))
+
+
+def folded_screen(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
+    """The screen of as few coordinates as pay."""
+
+    def rows(some: slice) -> Doubles:
+        return np.column_stack((features[some] * scale[some, None], blank[some]))
+
+    n = len(features)
+    fold = Fold.of(rows(slice(0, n, n // SAMPLE))) if n > FEW else None
+    if fold is None:
+        return screen(features, scale, blank)
+    narrow = np.concatenate([fold(rows(some)) for some in slices(n, 4096)])
+    return screen(narrow, np.ones(n), np.zeros(n))
+
+
+def screen(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
+    """[x, |x|^2 (1 - margin), 1] in float32, centred: distances stay, rounding errors shrink.
+
+    A sum of D products rounds by at most D u sum |products| (Higham 2002, 3.1), u = 2^-24, and
+    2 |x||y| <= |x|^2 + |y|^2: so |x - y|^2 is off by less than margin (|x|^2 + |y|^2).
+    """
+    n, d = features.shape
+    margin = 2 * (d + 16) * 2.0**-24
+    centre = np.einsum("n,nd->d", scale, features) / n
+    screen = np.ones((n, d + 3), np.float32)
+    for rows in slices(n, 4096):
+        x = np.column_stack((features[rows] * scale[rows, None] - centre, blank[rows] - blank.mean()))
+        screen[rows, : d + 1] = x
+        screen[rows, d + 1] = (x * x).sum(1) * (1 - margin)
+    return screen
+
+
+def lower(screen: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
+    """(b, N): |x|^2 - 2 x.y + |y|^2 as one matrix product, its possible rounding error taken off."""
+    left = screen[block].copy()
+    left[:, :-2] *= -2
+    left[:, -2:] = left[:, :-3:-1]
+    return left @ screen.T
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """Euclidean distance of rows over the sum of their absolute values (the signed sum can vanish)."""
+
+    certain: ClassVar[bool] = True
+    tighter: ClassVar[tuple[PairBounds, ...]] = ()
+    batch: ClassVar[int] = 65536
+
+    def prepare(self, features: Floats) -> Normalised:
+        check(features)
+        return Normalised.by(features, np.abs(features).sum(1, dtype=np.float64))
+
+    def estimates(self, rows: Normalised, block: slice) -> NDArray[np.float32]:
+        return lower(rows.screen, block)
+
+    def costs(self, rows: Normalised, i: Ints, j: Ints) -> Doubles:
+        """Squared distances by differences, in float64: exactly 0 for equal rows."""
+        squares, given = np.empty(len(i)), (rows.features, rows.scale, rows.blank)
+        spread(lambda a, b: _squares(EDITION, *given, i[a:b], j[a:b], squares[a:b]), len(i))
+        return squares
+
+    def distances(self, costs: Doubles) -> Doubles:
+        roots: Doubles = np.sqrt(costs)
+        return roots
+
+
+@dataclass(frozen=True)
+class Cosine(Euclidean):
+    """1 - cos(x, y) = |x/|x| - y/|y||^2 / 2."""
+
+    def prepare(self, features: Floats) -> Normalised:
+        check(features)
+        return Normalised.by(features, np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64)))
+
+    def distances(self, costs: Doubles) -> Doubles:
+        return costs / 2
+
+
+@compiled(SUMS)
+def _squares(edition: Any, features: Any, scale: Any, blank: Any, i: Any, j: Any, out: Any) -> None:
+    for m in range(len(i)):
+        x, y, a, b = features[i[m]], features[j[m]], scale[i[m]], scale[j[m]]
+        total = (blank[i[m]] - blank[j[m]]) ** 2
+        for t in range(len(x)):
+            total += (x[t] * a - y[t] * b) ** 2
+        out[m] = total
+
+
+def check(features: Floats) -> None:
+    if features.ndim != 2 or len(features) < 2 or features.shape[1] == 0:
+        raise InputError(
+            "no neighbours to look for",
+            got=f"shape {features.shape}",
+            rule="needs (N, D) with N >= 2 and D >= 1",
+        )
+    off = np.flatnonzero(~np.isfinite(features).all(1))
+    if len(off):
+        raise InputError(
+            "features that are not finite",
+            got=f"{len(off)} row(s), the first is row {off[0]}",
+            remedy="Set these rows aside before looking for neighbours.",
+        )

@@ -1,0 +1,198 @@
+# mypy: disable-error-code="no-untyped-call"
+"""Exact linear assignment for many small dense problems: min over permutations p of sum_i C[i, p(i)].
+
+Axes: P rows and columns, Q columns padded to whole vectors.
+
+Shortest augmenting paths with column duals (Jonker & Volgenant 1987, Computing 38:325-340). A row takes its column of
+least reduced cost C[i, j] - v[j] where that is free; the others are assigned one after another along the shortest
+alternating path. Good duals make most of the work vanish, so they are passed in, and leave as the optimal ones. Their
+augmenting row reduction costs more than it saves at up to 256 points and is left out.
+
+Exact where sums of costs are (integers below 2^24 in float32); else within rounding of the least sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.errors import InputError
+from klarsicht.numerics.compiled import jit as kernels
+from klarsicht.numerics.compiled import row_minima as minima
+from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
+from klarsicht.numerics.compiled.row_minima import padded, place, relax
+
+SOURCES = (__file__, minima.__file__, kernels.__file__)
+EDITION = Edition.of(*SOURCES)
+LARGEST = 1e30  # of a cost: sums of costs stay finite in float32
+
+
+def solve(costs: NDArray[np.floating[Any]], *, threads: int | None = None) -> NDArray[np.int32]:
+    """The column of each row in a least assignment of each matrix: int32 (m, P).
+
+    Args:
+        costs: (m, P, P), float32 or float64 (other types become float64), |c| <= 1e30; P >= 1.
+        threads: how many share the matrices, numba's number if None; no result depends on it.
+
+    Raises:
+        InputError: not (m, P, P) with P >= 1, or costs that are not finite or too large.
+    """
+    costs = checked(costs)
+    columns = np.empty(costs.shape[:2], np.int32)
+    Q = padded(costs.shape[2])
+    spread(lambda a, b: _solve(EDITION, costs[a:b], columns[a:b], Q), len(costs), threads)
+    return columns
+
+
+def checked(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Costs as the kernels take them: contiguous, float32 or float64."""
+    costs = np.asarray(costs)
+    if costs.ndim != 3 or costs.shape[1] != costs.shape[2] or costs.shape[1] == 0:
+        raise InputError("costs of an assignment", got=f"shape {costs.shape}", rule="needs (m, P, P) with P >= 1")
+    with np.errstate(invalid="ignore"):
+        off = np.flatnonzero(~(np.abs(costs).max(axis=(1, 2), initial=0) <= LARGEST))
+    if len(off):
+        rule = f"every cost is finite and at most {LARGEST:g}"
+        raise InputError("costs of an assignment", got=f"{len(off)} bad matrices, the first is {off[0]}", rule=rule)
+    return np.ascontiguousarray(costs, costs.dtype if costs.dtype in (np.float32, np.float64) else np.float64)
+
+
+class Room(NamedTuple):
+    """Scratch for problems of one size; see `room`.
+
+    Attributes:
+        owner: (P,) row of each column, or -1.
+        free: (P,) rows without a column.
+        near: (Q,) labels of the columns not yet seen by a search, infinite for those seen.
+        seen, kept, label: (P,) the columns seen, their duals and labels.
+        height: (P + 1,) duals u of the rows reached.
+    """
+
+    owner: Any
+    free: Any
+    near: Any
+    seen: Any
+    kept: Any
+    label: Any
+    height: Any
+
+
+@inner
+def room(C: Any) -> Room:
+    """Room for problems of C's size (P, Q) and dtype."""
+    (P, Q), kind = C.shape, C.dtype
+    return Room(
+        np.empty(P, np.int32),
+        np.empty(P, np.int32),
+        np.empty(Q, kind),
+        np.empty(P, np.int32),
+        np.empty(P, kind),
+        np.empty(P, kind),
+        np.empty(P + 1, kind),
+    )
+
+
+@outer
+def _solve(edition: Any, costs: Any, columns: Any, Q: int) -> None:
+    P = costs.shape[1]
+    C, v = np.full((P, Q), np.inf, costs.dtype), np.zeros(Q, costs.dtype)
+    s = room(C)
+    for m in range(len(costs)):
+        C[:, :P] = costs[m]
+        column_minima(C, v)
+        assign(C, v, columns[m], s)
+
+
+@inner
+def column_minima(C: Any, v: Any) -> None:
+    """v_j = min_i C[i, j]: the duals to start from when nothing better is known."""
+    P = len(C)
+    for j in range(P):
+        v[j] = C[0, j]
+    for i in range(1, P):
+        for j in range(P):
+            v[j] = min(v[j], C[i, j])
+
+
+@inner
+def tighten(C: Any, v: Any, s: Any) -> None:
+    """v_j = min_i (C[i, j] - u_i) with u_i = min_j (C[i, j] - v_j): each dual as large as the others let it be."""
+    P = len(C)
+    w, zero = s.kept, v.dtype.type(0)
+    w[:] = np.inf
+    for i in range(P):
+        s.near[:] = np.inf
+        u = relax(C, i, v, zero, s.near)
+        for j in range(P):
+            w[j] = min(w[j], C[i, j] - u)
+    for j in range(P):
+        v[j] = w[j]
+
+
+@inner
+def assign(C: Any, v: Any, columns: Any, s: Room) -> None:
+    """columns[i] = p(i) of a least assignment.
+
+    C: (P, Q), infinite from column P on. v: (Q,) any finite duals in, optimal ones out.
+    """
+    for f in range(take_nearest(C, v, columns, s)):
+        augment(C, v, columns, s, s.free[f])
+
+
+@inner
+def take_nearest(C: Any, v: Any, columns: Any, s: Room) -> int:
+    """Each row takes its nearest column unless an earlier row has it; how many rows are left in s.free."""
+    left, u = 0, v.dtype.type(0)
+    s.owner[:] = -1
+    for i in range(len(C)):
+        s.near[:] = np.inf
+        j = place(s.near, relax(C, i, v, u, s.near))
+        if s.owner[j] < 0:
+            s.owner[j], columns[i] = i, j
+        else:
+            s.free[left], columns[i] = i, -1
+            left += 1
+    return left
+
+
+@inner
+def augment(C: Any, v: Any, columns: Any, s: Room, root: int) -> None:
+    """Assigns the free row root along the shortest alternating path to a free column, and mends the duals."""
+    s.near[:] = np.inf
+    i, j, count = root, 0, 0
+    u = v.dtype.type(0)
+    while True:  # Dijkstra over columns; a seen column has the dual -inf, so that nothing reaches it again
+        s.height[count] = u
+        d = relax(C, i, v, u, s.near)
+        j = place(s.near, d)
+        if s.owner[j] < 0:
+            break
+        s.seen[count], s.kept[count], s.label[count] = j, v[j], d
+        count += 1
+        i = s.owner[j]
+        u = C[i, j] - v[j] - d
+        v[j], s.near[j] = -np.inf, np.inf
+    for t in range(count):
+        v[s.seen[t]] = s.kept[t]
+    flip(C, v, columns, s, root, j, count)
+    for t in range(count):
+        v[s.seen[t]] += s.label[t] - d
+
+
+@inner
+def flip(C: Any, v: Any, columns: Any, s: Room, root: int, j: int, count: int) -> None:
+    """Walks the path back from the free column j: each column goes to the row that gave it its label.
+
+    That row is looked for again, which costs less than noting it for every column at every step.
+    """
+    while count >= 0:
+        best, at, row = v.dtype.type(np.inf), 0, root
+        for t in range(count + 1):
+            i = root if t == 0 else s.owner[s.seen[t - 1]]
+            d = C[i, j] - v[j] - s.height[t]
+            if d < best:
+                best, at, row = d, t, i
+        s.owner[j], columns[row] = row, j
+        j, count = s.seen[at - 1], at - 1

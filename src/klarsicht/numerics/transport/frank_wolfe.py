@@ -1,0 +1,211 @@
+# mypy: disable-error-code="no-untyped-call"
+"""Frank-Wolfe for Gromov-Wasserstein between two shapes: full steps, one linear assignment each.
+
+Axes: S signs, P points, m pairs, Q columns padded to whole vectors.
+
+The objective is (1/P^2) sum_ik (D_ik - E_p(i)p(k))^2 with D, E the distances inside the two shapes. They are
+conditionally negative definite, so it is concave in the plan: along a step it is least at the far end, a vertex, and
+vertices are permutations (Maron & Lipman 2018, arXiv 1802.06335). It falls until a plan is its own gradient's
+assignment.
+
+The gradient can be taken at any map of points, permutation or not: so a start is the nearest point under good duals,
+and needs no assignment of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from klarsicht.numerics.compiled.jit import Edition, inner, outer
+from klarsicht.numerics.compiled.row_minima import place, relax
+from klarsicht.numerics.transport import wasserstein
+from klarsicht.numerics.transport.assignment import Room, assign, room, tighten
+from klarsicht.numerics.transport.wasserstein import gaussian_duals, plane_costs
+
+SOURCES = (__file__, *wasserstein.SOURCES)
+EDITION = Edition.of(*SOURCES)
+
+
+class Desk(NamedTuple):
+    """Scratch for one pair.
+
+    Attributes:
+        D, E: (P, P) and (P, Q), distances inside the two shapes; E with zeros from column P on.
+        step: (P, P), -4 alpha D / P.
+        M: (P, P), (1 - alpha) |f_i - g_j|^2.
+        moved: (P, Q), rows of E in the order of a plan.
+        C: (P, Q), costs. v: (Q,), duals.
+        plan, next: (P,), columns of rows.
+        turned: (P, 2), the points of the first shape at a start.
+    """
+
+    D: Any
+    E: Any
+    step: Any
+    M: Any
+    moved: Any
+    C: Any
+    v: Any
+    plan: Any
+    next: Any
+    turned: Any
+    room: Room
+
+
+@inner
+def desk(P: int, Q: int) -> Desk:
+    C = np.full((P, Q), np.float32(np.inf))
+    return Desk(
+        np.empty((P, P), np.float32),
+        np.zeros((P, Q), np.float32),
+        np.empty((P, P), np.float32),
+        np.empty((P, P), np.float32),
+        np.empty((P, Q), np.float32),
+        C,
+        np.zeros(Q, np.float32),
+        np.empty(P, np.int32),
+        np.empty(P, np.int32),
+        np.empty((P, 2), np.float32),
+        room(C),
+    )
+
+
+@outer
+def descend_from_turns(
+    edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, turns: Any, Q: int, alpha: Any, out: Any
+) -> None:
+    """out[m]: the least that the pair reaches from turns[m], (n, 3) as of `rotations.best_turns`."""
+    d, reached = desk(points.shape[2], Q), np.empty(turns.shape[1])
+    for m in range(len(i)):
+        reached[:] = 0
+        for k in range(points.shape[1]):
+            x, y = points[i[m], k], points[j[m], k]
+            compare(x, y, features[i[m], k], features[j[m], k], alpha, d)
+            for n in range(len(reached)):
+                if turns[m, n, 2] == 0:
+                    reached[n] = np.inf
+                    continue
+                nearest(x, y, turns[m, n], d)
+                descend(d, alpha)
+                reached[n] += weights[k] * objective(d, alpha)
+        out[m] = reached.min()
+
+
+@inner
+def nearest(x: Any, y: Any, turn: Any, d: Desk) -> None:
+    """d.plan: the point of y that is nearest to each turned point of x, under the duals of Gaussians.
+
+    Tightened duals would assign more points, and tie by construction: rounding would choose.
+    """
+    cos, sin, sign = turn
+    for i in range(len(x)):
+        a, b = sign * x[i, 0], x[i, 1]
+        d.turned[i, 0], d.turned[i, 1] = cos * a - sin * b, sin * a + cos * b
+    plane_costs(d.turned, y, d.C)
+    gaussian_duals(d.turned, y, d.v)
+    for i in range(len(x)):
+        d.room.near[:] = np.inf
+        d.plan[i] = place(d.room.near, relax(d.C, i, d.v, np.float32(0), d.room.near))
+
+
+@outer
+def descend_from(
+    edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, Q: int, alpha: Any, plans: Any, out: Any
+) -> None:
+    """out[m]: what the pair reaches from plans[m], which become the plans reached."""
+    d = desk(points.shape[2], Q)
+    for m in range(len(i)):
+        out[m] = 0
+        for k in range(points.shape[1]):
+            compare(points[i[m], k], points[j[m], k], features[i[m], k], features[j[m], k], alpha, d)
+            d.plan[:] = plans[m, k]
+            descend(d, alpha)
+            plans[m, k] = d.plan
+            out[m] += weights[k] * objective(d, alpha)
+
+
+@inner
+def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: Desk) -> None:
+    """Lays out on the desk what of two shapes does not depend on the plan."""
+    distances(x, d.D)
+    distances(y, d.E)
+    d.step[:] = d.D * (np.float32(-4) * alpha / np.float32(len(x)))
+    feature_costs(f, g, alpha, d.M)
+
+
+@inner
+def distances(x: Any, D: Any) -> None:
+    """D[i, k] = |x_i - x_k|."""
+    P, a, b = len(x), x[:, 0].copy(), x[:, 1].copy()
+    for i in range(P):
+        for k in range(P):
+            D[i, k] = np.sqrt((a[i] - a[k]) ** 2 + (b[i] - b[k]) ** 2)
+
+
+@inner
+def feature_costs(f: Any, g: Any, alpha: Any, M: Any) -> None:
+    """M[i, j] = (1 - alpha) |f_i - g_j|^2."""
+    if alpha == 1:
+        return
+    M[:] = 0
+    for i in range(len(f)):
+        for j in range(len(g)):
+            for k in range(f.shape[1]):
+                M[i, j] += (1 - alpha) * (f[i, k] - g[j, k]) ** 2
+
+
+@inner
+def descend(d: Desk, alpha: Any) -> None:
+    """Frank-Wolfe with full steps from d.plan, any map, to a permutation that its gradient's assignment keeps."""
+    P = len(d.plan)
+    linearise(d, alpha)
+    row_duals(d, alpha)
+    tighten(d.C, d.v, d.room)
+    assign(d.C, d.v, d.next, d.room)
+    while True:
+        d.plan[:] = d.next
+        linearise(d, alpha)
+        assign(d.C, d.v, d.next, d.room)
+        here, there = 0.0, 0.0
+        for i in range(P):
+            here += d.C[i, d.plan[i]]
+            there += d.C[i, d.next[i]]
+        if there >= here - 1e-6 * abs(here):
+            return
+
+
+@inner
+def row_duals(d: Desk, alpha: Any) -> None:
+    """v_j = -(2 alpha / P) sum_k E_jk^2: optimal if D = E and the plan is the identity, since 2 D E <= D^2 + E^2."""
+    P = len(d.plan)
+    for j in range(P):
+        total = np.float32(0)
+        for k in range(P):
+            total += d.E[j, k] ** 2
+        d.v[j] = np.float32(-2) * alpha / np.float32(P) * total
+
+
+@inner
+def linearise(d: Desk, alpha: Any) -> None:
+    """C = M - (4 alpha / P) D E[plan]: P times the gradient of the objective at the plan, less what no plan changes."""
+    P = len(d.plan)
+    for k in range(P):
+        d.moved[k] = d.E[d.plan[k]]
+    np.dot(d.step, d.moved, d.C)
+    d.C[:, P:] = np.inf
+    if alpha < 1:
+        d.C[:, :P] += d.M
+
+
+@inner
+def objective(d: Desk, alpha: Any) -> Any:
+    """mean M[i, p(i)] + alpha mean (D - E[p, p])^2: by differences, so that equal shapes are 0."""
+    P, total, linear = len(d.plan), 0.0, 0.0
+    for i in range(P):
+        for k in range(P):
+            total += (d.D[i, k] - d.moved[i, d.plan[k]]) ** 2
+        if alpha < 1:
+            linear += d.M[i, d.plan[i]]
+    return linear / P + alpha * total / (P * P)

@@ -1,0 +1,209 @@
+"""Shapes, and the rotations that bring one nearest to another: the starts of what refines them.
+
+Axes: N shapes, S signs (1 or 2), P points, A angles over the full circle, q quantiles, F features.
+
+The sorted projections S_i(a) of a shape on direction a are the quantile function of its shadow there. Turning the shape
+by -s steps shifts them cyclically, S_i(a + s), and mirroring x -> -x reads them backwards, S_i(A/2 - a). So the sliced
+Wasserstein distance to S_j is least where the correlation over shifts is largest. A half circle holds it all: the
+opposite shadow is the same one reversed and negated, and its product the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.numerics.compiled import jit as kernels
+from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
+from klarsicht.numerics.transport.measures import Measures
+
+ANGLES = 32  # a multiple of 4
+QUANTILES = 16
+MOST_STARTS = 8  # a correlation of two shapes seldom has more summits
+CHUNK = 1024  # shapes projected together
+RESOLVED = np.float32(1e-6)  # of a sum of squares, by float32
+
+EDITION = Edition.of(__file__, kernels.__file__)
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """N measures, laid out for the kernels that compare pairs of them; 2.5 kB each at 64 points.
+
+    Attributes:
+        points: float32 (N, S, P, 2).
+        weights: float32 (S,), of each sign in a squared distance.
+        shadows: float32 (N, A, S q), quantiles of the projections on A directions, times the roots of the weights.
+        features: float32 (N, S, P, F), what a point carries besides its place; F may be 0.
+    """
+
+    points: Floats
+    weights: Floats
+    shadows: Floats
+    features: Floats
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, measures: Measures, features: NDArray[np.floating[Any]] | None = None) -> Shapes:
+        """Of measures as they stand: centre them before, and scale them if size shall not count.
+
+        Raises:
+            InputError: features that are not (N, S, P, F) or not finite.
+        """
+        weights = np.array([weight for weight, _ in measures.signs], np.float32)
+        points = np.ascontiguousarray(np.stack([points for _, points in measures.signs], 1), np.float32)
+        shadows = [np.sqrt(w) * _shadows(points[:, s]) for s, w in enumerate(weights)]
+        return cls(points, weights, np.concatenate(shadows, 2), _features(features, points.shape[:3]))
+
+
+def _features(features: NDArray[np.floating[Any]] | None, shape: tuple[int, ...]) -> Floats:
+    features = np.ascontiguousarray(np.empty((*shape, 0)) if features is None else features, np.float32)
+    if features.ndim != 4 or features.shape[:3] != shape:
+        raise InputError("features of points", got=f"shape {features.shape}", rule=f"needs {(*shape, 'F')}")
+    off = np.flatnonzero(~np.isfinite(features).all((1, 2, 3)))
+    if len(off):
+        raise InputError("features that are not finite", got=f"{len(off)} shape(s), the first is {off[0]}")
+    return features
+
+
+def _shadows(points: Floats) -> Floats:
+    """(N, A, q) of points (N, P, 2)."""
+    N, P, _ = points.shape
+    q, angles = min(P, QUANTILES), 2 * np.pi * np.arange(ANGLES) / ANGLES
+    directions = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    shadows = np.empty((N, ANGLES, q), np.float32)
+    for n in range(0, N, CHUNK):
+        projections = np.sort((points[n : n + CHUNK] @ directions).transpose(0, 2, 1), axis=2)
+        shadows[n : n + CHUNK] = projections @ quantile_means(P, q)
+    return shadows
+
+
+def quantile_means(P: int, q: int) -> Floats:
+    """(P, q): takes a quantile function of P steps to its means over q equal intervals."""
+    start, low = np.arange(P)[:, None] / P, np.arange(q) / q
+    overlap = np.minimum(start + 1 / P, low + 1 / q) - np.maximum(start, low)
+    means: Floats = (q * np.clip(overlap, 0, None)).astype(np.float32)
+    return means
+
+
+def best_turns(
+    shapes: Shapes,
+    i: Ints,
+    j: Ints,
+    *,
+    reflection: bool,
+    n_starts: int,
+    within: float = np.inf,
+    threads: int | None = None,
+) -> Floats:
+    """The rotations of least sliced distance that bring shapes i to shapes j, best first: float32 (m, n_starts, 3).
+
+    Each (cos, sin, sign), for x -> R (sign x, y) with the angle of R found to a degree or two; a sign of 0 where there
+    are no more, or none whose squared sliced distance is at most `within` times the least. sign = -1 only if
+    `reflection`.
+
+    Raises:
+        UsageError: n_starts outside 1..8, or within below 1.
+    """
+    if not 1 <= n_starts <= MOST_STARTS:
+        raise UsageError("number of starts", got=n_starts, rule=f"1 to {MOST_STARTS}")
+    if not within >= 1:
+        raise UsageError("within", got=within, rule="1 (the best start alone) or more")
+    turns, S, share = np.zeros((len(i), n_starts, 3), np.float32), shapes.shadows, np.float32(within)
+    spread(lambda a, b: _best_turns(EDITION, S, i[a:b], j[a:b], 1 + reflection, share, turns[a:b]), len(i), threads)
+    return turns
+
+
+def least_over(turns: Floats, value: Callable[[Ints, Floats], Doubles]) -> Doubles:
+    """(m,): the least of value(pairs, one turn for each) over the turns (m, n, 3) of each pair."""
+    least = np.full(len(turns), np.inf)
+    for n in range(turns.shape[1]):
+        pairs = np.flatnonzero(turns[:, n, 2])
+        least[pairs] = np.minimum(least[pairs], value(pairs, turns[pairs, n]))
+    return least
+
+
+def turned(points: Floats, turns: Floats) -> Floats:
+    """Points (m, ..., 2), each by its own turn (m, 3)."""
+    cos, sin, sign = (t.reshape(-1, *[1] * (points.ndim - 2)) for t in turns.T)
+    x, y = sign * points[..., 0], points[..., 1]
+    return np.stack([cos * x - sin * y, sin * x + cos * y], -1)
+
+
+@outer
+def _best_turns(edition: Any, shadows: Any, i: Any, j: Any, mirrors: int, within: Any, turns: Any) -> None:
+    score = np.empty((2, shadows.shape[1]), np.float32)
+    for m in range(len(i)):
+        S, T = shadows[i[m]], shadows[j[m]]
+        correlate(S, T, score)
+        pick(score, mirrors, energy(S, T), within, turns[m])
+
+
+@inner
+def energy(S: Any, T: Any) -> Any:
+    """(|S|^2 + |T|^2) / 2 over a half circle: what a score is of two shapes that are one turned."""
+    total = np.float32(0)
+    for a in range(len(S) // 2):
+        for k in range(S.shape[1]):
+            total += S[a, k] * S[a, k] + T[a, k] * T[a, k]
+    return total / 2
+
+
+@inner
+def correlate(S: Any, T: Any, score: Any) -> None:
+    """score[m, s] = sum_a <S(a + s), T(a)> over a half circle; S mirrored where m = 1. S, T: (A, q), score: (2, A)."""
+    A, q = S.shape
+    half, around, below = A // 2, np.empty((A + A // 2, q), np.float32), T[: A // 2].copy().reshape(-1)
+    for m in range(2):
+        for a in range(A + half):
+            around[a] = S[(half - a) % A if m else a % A]
+        above = around.reshape(-1)
+        for s in range(A):
+            total = np.float32(0)
+            for k in range(half * q):
+                total += above[s * q + k] * below[k]
+            score[m, s] = total
+
+
+@inner
+def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
+    """turns[n] = (cos, sin, sign) of the n-th highest summit of the scores; the rest is left as it is.
+
+    The squared sliced distance is in proportion to full - height: summits are taken down to `within` times the least,
+    which is no less than what float32 resolves.
+    """
+    A = score.shape[1]
+    height, place = np.full((mirrors, A), np.float32(-np.inf)), np.empty((mirrors, A), np.float32)
+    for m in range(mirrors):
+        for s in range(A):
+            height[m, s], place[m, s] = summit(score[m, s - 1], score[m, s], score[m, (s + 1) % A])
+    least = max(full - height.max(), RESOLVED * full)
+    for n in range(len(turns)):
+        m, s = np.divmod(np.argmax(height), A)
+        if height[m, s] == -np.inf or (n > 0 and full - height[m, s] > within * least):
+            return
+        height[m, s] = -np.inf
+        angle = -2 * np.pi * (s + place[m, s]) / A
+        turns[n, 0], turns[n, 1], turns[n, 2] = np.cos(angle), np.sin(angle), 1 - 2 * m
+
+
+@inner
+def summit(before: Any, here: Any, after: Any) -> tuple[Any, Any]:
+    """Height of the parabola through three scores, and its place in steps from the second; none beside a higher one."""
+    slope, bend = (after - before) / 2, before - 2 * here + after
+    if here < max(before, after):
+        return np.float32(-np.inf), np.float32(0)
+    if bend == 0:
+        return here, np.float32(0)
+    return here - slope * slope / (2 * bend), -slope / bend

@@ -1,0 +1,206 @@
+# mypy: disable-error-code="no-untyped-call"
+"""Exact Wasserstein distances of small equal-weight point sets on the plane, as they lie and up to rotation.
+
+Axes: m pairs, P points, Q columns padded to whole vectors.
+
+Equal weights make an optimal plan a permutation p (Birkhoff), so W2^2 = min_p (1/P) sum_i |x_i - y_p(i)|^2, one linear
+assignment. Its duals start from those of Gaussians with the same moments, where the optimal map is linear.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.errors import InputError
+from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
+from klarsicht.numerics.compiled.row_minima import padded
+from klarsicht.numerics.transport import assignment
+from klarsicht.numerics.transport.assignment import assign, room, tighten
+from klarsicht.numerics.transport.rotations import Doubles, Floats, Ints, Shapes, best_turns, least_over, turned
+
+SOURCES = (__file__, *assignment.SOURCES)
+EDITION = Edition.of(*SOURCES)
+
+Points = NDArray[np.floating[Any]]
+
+
+def squared(x: Points, y: Points, *, threads: int | None = None) -> Doubles:
+    """W2^2(x_m, y_m), float64 (m,), in the square of the points' unit; exact within rounding of the assignment's costs.
+
+    Args:
+        x, y: (m, P, 2), finite, P >= 1. Duplicates may be.
+        threads: how many share the pairs, numba's number if None; no result depends on it.
+
+    Raises:
+        InputError: other shapes, or points that are not finite.
+    """
+    x, y = checked(x, y)
+    columns = least_plans(*_alike(x, y), threads=threads)
+    matched = np.take_along_axis(y, columns[..., None].astype(np.intp), 1)
+    squares: Doubles = ((x - matched) ** 2).sum(2).mean(1)
+    return squares
+
+
+def rotation_invariant(
+    shapes: Shapes, i: Ints, j: Ints, *, reflection: bool = False, n_starts: int = 1, threads: int | None = None
+) -> Doubles:
+    """min over rotations R of W2^2(R mu_i, mu_j), float64 (m,): about the origin, mirrored too if `reflection`.
+
+    Assignment and the best rotation for it (Procrustes, closed on the plane) alternate until the assignment repeats,
+    from the n_starts rotations of least sliced distance. So it is a least value nearby, an upper bound of the minimum
+    that more starts tighten. Two signs turn together.
+
+    Raises:
+        UsageError: n_starts outside 1..8.
+    """
+    turns = best_turns(shapes, i, j, reflection=reflection, n_starts=n_starts, threads=threads)
+    return least_over(turns, lambda pairs, turn: _from_turns(shapes, i[pairs], j[pairs], turn, threads))
+
+
+def _from_turns(shapes: Shapes, i: Ints, j: Ints, turns: Floats, threads: int | None) -> Doubles:
+    x, y, out = turned(shapes.points[i], turns), shapes.points[j], np.empty(len(i))
+    Q, weights = padded(x.shape[2]), shapes.weights
+    spread(lambda a, b: _alternate(EDITION, x[a:b], y[a:b], weights, Q, out[a:b]), len(i), threads)
+    return out
+
+
+def least_plans(x: Floats, y: Floats, *, threads: int | None = None) -> NDArray[np.int32]:
+    """(m, P): the point of y_m that each point of x_m goes to at least cost; x, y: float32 (m, P, 2)."""
+    plans, Q = np.empty(x.shape[:2], np.int32), padded(x.shape[1])
+    spread(lambda a, b: _least_plans(EDITION, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
+    return plans
+
+
+def checked(x: Any, y: Any) -> tuple[Doubles, Doubles]:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.ndim != 3 or x.shape != y.shape or x.shape[1] == 0 or x.shape[2] != 2:
+        raise InputError("pairs of point sets", got=(x.shape, y.shape), rule="both are (m, P, 2) with P >= 1")
+    off = np.flatnonzero(~(np.isfinite(x).all((1, 2)) & np.isfinite(y).all((1, 2))))
+    if len(off):
+        raise InputError("points that are not finite", got=f"{len(off)} pair(s), the first is {off[0]}")
+    return x, y
+
+
+def _alike(x: Doubles, y: Doubles) -> tuple[Floats, Floats]:
+    """Pairs about their means, the largest coordinate 1: their least assignments stay, float32 costs round less."""
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    unit = np.maximum(np.abs(x).max((1, 2)), np.abs(y).max((1, 2)))
+    unit = np.where(unit > 0, unit, 1)[:, None, None]
+    return (x / unit).astype(np.float32), (y / unit).astype(np.float32)
+
+
+@outer
+def _least_plans(edition: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
+    P = x.shape[1]
+    C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
+    s = room(C)
+    for m in range(len(x)):
+        gaussian_duals(x[m], y[m], v)
+        match(x[m], y[m], C, v, plans[m], s)
+
+
+@outer
+def _alternate(edition: Any, x: Any, y: Any, weights: Any, Q: int, out: Any) -> None:
+    """x, y: (m, S, P, 2), x is turned in place."""
+    _, S, P, _ = x.shape
+    C, v, plans = np.full((P, Q), np.float32(np.inf)), np.zeros((S, Q), np.float32), np.empty((S, P), np.int32)
+    s = room(C)
+    for m in range(len(x)):
+        for k in range(S):
+            gaussian_duals(x[m, k], y[m, k], v[k])
+        out[m] = alternate(x[m], y[m], weights, C, v, plans, s)
+
+
+@inner
+def alternate(x: Any, y: Any, weights: Any, C: Any, v: Any, plans: Any, s: Any) -> float:
+    """W2^2 at the end of assign, turn, assign, ... from x as it lies."""
+    best = np.inf
+    while True:
+        for k in range(len(x)):
+            match(x[k], y[k], C, v[k], plans[k], s)
+        cos, sin = procrustes(x, y, weights, plans)
+        reached = 0.0
+        for k in range(len(x)):
+            rotate(x[k], cos, sin)
+            reached += weights[k] * mean_square(x[k], y[k], plans[k])
+        if reached >= best * (1 - 1e-6):
+            return min(reached, best)
+        best = reached
+
+
+@inner
+def match(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> None:
+    """The least plan of two point sets from duals v, which become its own."""
+    plane_costs(x, y, C)
+    tighten(C, v, s)
+    assign(C, v, plan, s)
+
+
+@inner
+def rotate(x: Any, cos: Any, sin: Any) -> None:
+    for i in range(len(x)):
+        a, b = x[i, 0], x[i, 1]
+        x[i, 0], x[i, 1] = cos * a - sin * b, sin * a + cos * b
+
+
+@inner
+def procrustes(x: Any, y: Any, weights: Any, plans: Any) -> tuple[Any, Any]:
+    """cos and sin of the R that minimises the weighted sum of |R x_i - y_p(i)|^2: the angle of sum conj(x_i) y_p(i)."""
+    a, b = 0.0, 0.0
+    for k in range(len(x)):
+        for i in range(x.shape[1]):
+            p, q = x[k, i], y[k, plans[k, i]]
+            a += weights[k] * (p[0] * q[0] + p[1] * q[1])
+            b += weights[k] * (p[0] * q[1] - p[1] * q[0])
+    size = np.hypot(a, b)
+    return (np.float32(a / size), np.float32(b / size)) if size > 0 else (np.float32(1), np.float32(0))
+
+
+@inner
+def mean_square(x: Any, y: Any, plan: Any) -> float:
+    total = 0.0
+    for i in range(len(x)):
+        j = plan[i]
+        total += (x[i, 0] - y[j, 0]) ** 2 + (x[i, 1] - y[j, 1]) ** 2
+    return total / len(x)
+
+
+@inner
+def plane_costs(x: Any, y: Any, C: Any) -> None:
+    """C[i, j] = |x_i - y_j|^2."""
+    P, a, b = len(x), y[:, 0].copy(), y[:, 1].copy()
+    for i in range(P):
+        for j in range(P):
+            C[i, j] = (x[i, 0] - a[j]) ** 2 + (x[i, 1] - b[j]) ** 2
+
+
+@inner
+def gaussian_duals(x: Any, y: Any, v: Any) -> None:
+    """v_j = |y|^2 - y^T B y, optimal where both are Gaussian: B = S_y^-1 # S_x maps y to x (Gelbrich 1990).
+
+    The geometric mean of 2 x 2 matrices is closed (Bhatia 2007, 4.1.12): F # G = sqrt(f g / det K) K with
+    K = F/f + G/g, f^2 = det F, g^2 = det G. A line is taken for a thin ellipse.
+    """
+    a, b, c, f = moments(x)
+    p, q, r, g = moments(y)
+    k, n, m = a / f + r / g, b / f - q / g, c / f + p / g
+    scale = np.sqrt(f / g / (k * m - n * n))
+    for j in range(len(y)):
+        s, t = y[j, 0], y[j, 1]
+        v[j] = s * s + t * t - scale * (k * s * s + 2 * n * s * t + m * t * t)
+
+
+@inner
+def moments(x: Any) -> tuple[float, float, float, float]:
+    """Entries a, b, c of [[a, b], [b, c]] = mean x x^T, made safely definite, and the root of its determinant."""
+    a, b, c = 0.0, 0.0, 0.0
+    for i in range(len(x)):
+        a += x[i, 0] * x[i, 0] / len(x)
+        b += x[i, 0] * x[i, 1] / len(x)
+        c += x[i, 1] * x[i, 1] / len(x)
+    thin = 1e-3 * (a + c) + 1e-12
+    a, c = a + thin, c + thin
+    return a, b, c, np.sqrt(a * c - b * b)

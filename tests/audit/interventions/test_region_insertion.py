@@ -1,0 +1,271 @@
+"""Parts put on other images: a network that reads a tag by construction, and clusters of which one is the tag's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm, ttest_ind
+from sklearn.metrics import jaccard_score
+from tests.audit.conftest import network, write_corpus
+from tests.audit.interventions.test_effect import blind, reads_tag, scenes, tagged
+
+from klarsicht import audit
+from klarsicht.audit import pipeline
+from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.interventions.region_insertion import (
+    GIVERS,
+    Transplants,
+    apart,
+    correlation,
+    dealt,
+    enlarged,
+    holding,
+    jaccard,
+    strangers,
+    tried,
+)
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.quantify import quantification
+from klarsicht.audit.quantify.cluster_units import sources
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.spray.analysis import METRICS, Analysis
+
+N, CARRIERS = 80, 20
+RNG = np.random.default_rng(5)
+PLACES = RNG.integers(2, 24, (N, 2)) // 4 * 4
+CARRIES = np.arange(N) < CARRIERS
+
+
+@pytest.fixture(scope="module")
+def images():
+    """(levels, maps on a grid of 8): relevance lies on the tag of the carriers, and anywhere in the others."""
+    levels = scenes(N)
+    levels[:CARRIERS] = tagged(levels[:CARRIERS], PLACES[:CARRIERS])
+    maps = np.zeros((N, 8, 8))
+    for of_one, (a, b) in zip(maps, PLACES // 4, strict=True):
+        of_one[a : a + 2, b : b + 2] = 1
+    return levels, maps
+
+
+@pytest.fixture(scope="module")
+def found(images):
+    return Transplants.of(reads_tag, *images, scenes(5, seed=7), 3)
+
+
+def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
+    levels, _ = images
+    x = scenes(5, seed=7).astype(np.float32)
+
+    def logit(image):
+        answer = reads_tag(image[None])[0]
+        return answer[3] - answer.mean()
+
+    for i in (0, CARRIERS):
+        pasted = x.copy()
+        for one in pasted:
+            one[found.masks[i]] = levels[i][found.masks[i]]
+        expected = np.mean([logit(after) - logit(before) for after, before in zip(pasted, x, strict=True)])
+        assert found.rise[i] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
+    levels, maps = images
+    beyond = Transplants.of(reads_tag, levels, maps, scenes(5, seed=7), 3, levels)
+    x = scenes(5, seed=7).astype(np.float32)
+    owner, regions = tried(maps)
+    other = strangers(owner, N, len(x))
+
+    def logit(i, background, mask):
+        shown = background.copy()
+        shown[mask] = levels[i][mask]
+        answer = reads_tag(shown[None])[0]
+        return answer[3] - answer.mean()
+
+    for i in (0, CARRIERS):
+        rises = []
+        for m in np.flatnonzero(owner == i):
+            mask = np.kron(regions[m], np.ones((4, 4), bool))
+            rises.append(np.mean([logit(i, b, mask) - logit(k, b, mask) for k, b in zip(other[m], x, strict=True)]))
+        assert beyond.rise[i] == pytest.approx(max(rises), abs=1e-4)
+
+
+def test_strangers_are_always_others_and_any_of_them():
+    owner = np.repeat(np.arange(7), 300)
+    met = strangers(owner, 7, 5)
+    assert (met != owner[:, None]).all() and np.array_equal(met, strangers(owner, 7, 5))
+    counts = np.bincount(met.ravel(), minlength=7)
+    assert abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
+
+
+def test_what_all_images_of_a_class_do_at_a_place_is_no_rise(images):
+    """Every image carries the tag at one place: it raises the class by itself, and tells no image from another."""
+    levels, maps = images
+    alike, spot = levels.copy(), np.zeros_like(maps)
+    alike[:] = tagged(levels, np.full((N, 2), 8))
+    spot[:, 2:4, 2:4] = 1
+    nobody, plain = (Transplants.of(reads_tag, alike, spot, scenes(5, seed=7), 3, f) for f in (alike, None))
+    assert abs(nobody.rise.mean()) < 0.1 * plain.rise.mean()
+
+
+def test_masks_lie_on_relevance_and_tags_raise_the_class(found):
+    for mask, (a, b) in zip(found.masks[:CARRIERS], PLACES, strict=False):
+        assert mask[a + 1 : a + 6, b + 1 : b + 5].all() and mask.sum() < 200
+    assert found.rise[CARRIES].min() > found.rise[~CARRIES].max()
+
+
+def test_an_image_without_relevance_has_no_part(images):
+    levels, maps = images
+    nothing = Transplants.of(reads_tag, levels[:3], -maps[:3], scenes(5, seed=7), 3)
+    assert not nothing.masks.any() and (nothing.rise == 0).all()
+
+
+def test_of_two_parts_the_one_that_raises_the_class_is_kept(images):
+    levels, maps = images
+    a, b = PLACES[0] // 4
+    beside = maps[:1].copy()
+    beside[0, (a + 4) % 8 : (a + 4) % 8 + 2, :2] = 1.5  # heavier, and beside the tag
+    kept = Transplants.of(reads_tag, levels[:1], beside, scenes(5, seed=7), 3)
+    assert kept.masks[0, a * 4 + 2, b * 4 + 2] and not kept.masks[0, (a + 4) % 8 * 4 + 2, 2]
+
+
+def test_what_lies_in_many_places_is_tried_at_once(images):
+    """Two halves of a tag, far apart on the map: neither is the heaviest part alone; what holds the mass is both."""
+    _, maps = images
+    two = np.zeros((1, 8, 8))
+    two[0, 1, 1], two[0, 6, 6], two[0, 3, 5] = 1, 0.9, 0.1
+    assert np.array_equal(holding(two, 0.9)[0], two[0] > 0.5) and holding(two, 1.0).sum() == 3
+    owner, regions = tried(maps)
+    assert set(owner) == set(range(N)) and regions[-1].sum() == (maps[-1] > 0).sum()
+    assert not holding(-maps, 0.9).any()
+
+
+def test_a_rare_artifact_is_chosen_before_a_natural_half(found):
+    """A twentieth rises by four deviations, half of the images by one and a half: the half correlates more."""
+    rng = np.random.default_rng(3)
+    rare, natural = np.arange(400) % 20 == 0, rng.permutation(400) < 200
+    rise = rng.normal(size=400) + 4 * rare + 2 * natural
+    both = replace(found, rise=rise)
+    half = rng.permutation(400) < 200
+    assert correlation(natural, rise) > correlation(rare, rise)
+    lucky = rise >= np.sort(rise)[-2]  # two images, the highest of all: one of them in either half or not at all
+    assert both.chosen(np.array([natural, rare, lucky]), half) == 1
+
+
+def test_what_stands_apart_in_what_was_compared_too_is_chosen(found):
+    """A natural half rises more surely; the rare group stands five deviations apart, the half one and a half."""
+    rng = np.random.default_rng(4)
+    rare, natural = np.arange(400) % 10 == 0, rng.permutation(400) < 200
+    both = replace(found, rise=rng.normal(size=400) + 1.7 * rare + 1.5 * natural)
+    members, distance, half = np.array([natural, rare]), np.array([1.5, 5.0]), rng.permutation(400) < 200
+    assert both.chosen(members, half) == 0 and both.chosen(members, half, distance) == 1
+    assert both.chosen(members, half, 10 * distance) == 1 and both.chosen(members, half, np.ones(2)) == 0
+    falls = replace(found, rise=-both.rise)  # neither raises the class: distance is no reason to take the farther one
+    assert falls.chosen(members, half, distance) == falls.chosen(members, half)
+
+
+def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
+    rng = np.random.default_rng(0)
+    decoys = np.array([rng.permutation(CARRIES), np.arange(N) % 2 == 0, ~CARRIES, np.arange(N) < 3, np.arange(N) < 45])
+    half = np.arange(N) % 2 == 0
+    assert found.chosen(np.vstack([decoys, CARRIES]), half) == len(decoys)
+    assert found.chosen(np.array([np.arange(N) < 3, np.ones(N, bool)]), half) is None  # one member on a side; no rest
+
+
+@pytest.mark.parametrize(("model", "used"), [(reads_tag, True), (blind, False)])
+def test_the_effect_is_measured_against_a_control(found, model, used):
+    effect = found.measured(model, CARRIES, ~CARRIES, scenes(64, seed=9), 3, np.random.default_rng(0))
+    assert (effect.rank == 0 and effect.low > 1 and effect.z > 5) == used
+
+
+def test_every_donor_is_dealt_as_often_as_the_others():
+    turns = dealt(CARRIES, 64, np.random.default_rng(0))
+    who, often = np.unique(turns, return_counts=True)
+    assert turns.shape == (GIVERS, 64) and np.array_equal(who, np.flatnonzero(CARRIES))
+    assert often.max() - often.min() <= 1
+    assert len({tuple(turn) for turn in turns}) == GIVERS
+
+
+def test_apart_is_the_lower_end_of_a_standardised_difference():
+    """t = d / sqrt(1/a + 1/b), so d less 1.645 of its errors is (t - 1.645) sqrt(1/a + 1/b)."""
+    member, value = RNG.random(60) < 0.2, RNG.normal(size=60)
+    a, b = member.sum(), (~member).sum()
+    t = ttest_ind(value[member], value[~member]).statistic
+    assert apart(member, value) == pytest.approx((t - norm.ppf(0.95)) * np.sqrt(1 / a + 1 / b), abs=1e-3)
+    assert apart(np.arange(4) < 2, np.array([1.0, 1, 0, 0])) > 1e6  # nothing within
+
+
+def test_correlation_is_pearsons():
+    member, value = RNG.random(50) < 0.3, RNG.normal(size=50)
+    assert correlation(member, value) == pytest.approx(np.corrcoef(member, value)[0, 1])
+    assert correlation(np.ones(50, bool), value) == 0
+
+
+def test_jaccard_is_scikit_learns():
+    a, b = RNG.random((2, 40)) < 0.4
+    assert jaccard(a, b) == pytest.approx(jaccard_score(a, b))
+
+
+def test_masks_grow_cell_by_cell():
+    mask = RNG.random((2, 4, 8)) < 0.5
+    assert (enlarged(mask, (12, 16)) == np.kron(mask, np.ones((1, 3, 2), bool))).all()
+    assert (enlarged(mask, (4, 8)) == mask).all()
+
+
+def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
+    marked = write_corpus(tmp_path / "data")
+    classifier = models.load(network(), classes=["a", "b", "c"])
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("concept", "euclidean"))
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    before = audit.rank(tmp_path / "run")
+    assert before[0].effect is None
+    quantification.quantify(tmp_path / "run", classifier=classifier)
+    entry = audit.rank(tmp_path / "run").of("b")
+    assert {path[-9:] for path in entry.members} == marked and entry.metric in settings.metric
+    assert entry.effect_rank == 0 and entry.effect_low > 0 and entry.follows > 0.9 and entry.stability == 1
+    ranked = audit.rank(tmp_path / "run").to_table().to_pylist()
+    assert {"effect", "effect_low", "effect_high", "effect_rank"} <= ranked[0].keys()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"{entry.effect:+.2f}" in page
+
+
+def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path, monkeypatch):
+    """Plain features were asked for and are made noise: another source must find the mark, and be drawn and opened."""
+    marked = write_corpus(tmp_path / "data")
+    noise = np.random.default_rng(0).normal(size=(180, 4))
+    monkeypatch.setattr(Analysis, "penultimate", lambda _, group: noise[group.rows])
+    monkeypatch.setitem(METRICS, "features", replace(METRICS["features"], read=Analysis.penultimate))
+    classifier = models.load(network(), classes=["a", "b", "c"])
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("features",), neighbours=6)
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    assert {path[-9:] for path in audit.rank(tmp_path / "run").of("b").members} != marked
+    quantification.quantify(tmp_path / "run", classifier=classifier)
+    entry = audit.rank(tmp_path / "run").of("b")
+    assert {path[-9:] for path in entry.members} == marked and entry.metric in ("euclidean", "concept", "channels")
+    assert entry.plain_overlap < 1
+    patient = Patient.of(tmp_path / "run", classifier=classifier)
+    assert set(patient.found("b", "cluster").members) == set(entry.rows)
+
+
+def test_whole_maps_stand_beside_parts(tmp_path):
+    write_corpus(tmp_path / "data", per_class=20)
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",), parts=True)
+    asked = pipeline.Audit.of(settings, models.load(network(), classes=["a", "b", "c"]))
+    store = pipeline.opened(asked, tmp_path / "run")
+    pipeline.attribute(asked, store, 1, own=asked.classifier)
+    found = sources(tuple(pipeline.analyses(asked, store).values()))
+    assert [(one.metric, one.by_parts) for one in found] == [
+        *[("euclidean", True), ("euclidean", False)],
+        *[("concept", False), ("channels", False)],
+    ]
+
+
+def test_a_rise_of_rounding_is_none(images):
+    levels, maps = images
+
+    def constant(x):
+        """Logits that do not depend on the image, with another rounding for each."""
+        noise = np.random.default_rng(int(x.sum())).integers(-4, 5, (len(x), 12))
+        return (np.arange(12.0) + noise * np.spacing(np.float32(11))).astype(np.float32)
+
+    found = Transplants.of(constant, levels, maps, scenes(5, seed=7), 3)
+    assert not found.rise.any()

@@ -1,0 +1,102 @@
+"""The order of classes, and what is written of it."""
+
+from dataclasses import replace
+
+import pytest
+from sklearn.metrics import jaccard_score
+
+from klarsicht.audit.results.ranking import Ranking, entry_of, ranked, with_plain
+from klarsicht.ground.errors import UsageError
+
+
+def line(name, target, z, metric="concept", rows=(0, 2)):
+    numbers = {"tau": 1.0, "rho2": 0.5, "d2": 4.0, "shift": z / 2, "z": z, "n": 10}
+    return {"class": name, "target": target, "metric": metric, "rows": list(rows), "proposal": "k-means k=2"} | numbers
+
+
+PATHS = [f"{i}.png" for i in range(10)]
+
+
+def ranking(*lines) -> Ranking:
+    return ranked([entry_of(one, PATHS) for one in lines])
+
+
+def test_each_class_stands_once_by_its_best_metric_and_classes_by_falling_z():
+    order = ranking(line("a", 0, 1.0), line("b", 1, 3.0, "euclidean"), line("b", 1, 2.0), line("c", 2, 3.0))
+    assert [(e.name, e.metric, e.z) for e in order] == [("b", "euclidean", 3), ("c", "concept", 3), ("a", "concept", 1)]
+
+
+def test_an_entry_carries_the_paths_of_its_members_and_its_prevalence():
+    (entry,) = ranking(line("a", 0, 1.0, rows=(1, 3, 4)))
+    assert entry.members == ("1.png", "3.png", "4.png")
+    assert (entry.size, entry.prevalence) == (3, 0.3)
+
+
+def test_json_has_the_promised_fields_and_the_table_the_same():
+    order = ranking(line("a", 0, 1.0), line("b", 1, -2.0))
+    for record in order.to_json():
+        assert {"class", "tau", "z", "members", "prevalence", "verdict"} <= record.keys()
+    assert order.to_table().to_pylist() == [
+        {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+        for record in order.to_json()
+    ]
+    assert order[1].verdict == "no cluster clearly raises the target"
+
+
+def test_a_class_is_found_by_name_and_by_number_and_a_wrong_one_is_told():
+    order = ranking(line("carton", 478, 1.0))
+    assert order.of("carton") is order.of("478")
+    numbers = ranking(line("1", 0, 3.0), line("0", 1, 1.0))  # labels that look like numbers of other classes
+    assert numbers.of("0").target == 1
+    with pytest.raises(UsageError, match="carton"):
+        order.of("cartoon")
+
+
+@pytest.mark.parametrize(
+    ("artifactual", "poisoned", "word"),
+    [(None, None, "raises"), (False, False, "raises"), (True, False, "artifactual"), (True, True, "poisoned")],
+)
+def test_the_verdict_is_that_of_the_quantification_where_it_found_something(artifactual, poisoned, word):
+    found = replace(entry_of(line("a", 0, 3.0), PATHS), artifactual=artifactual, poisoned=poisoned)
+    assert found.verdict.startswith(word)
+
+
+def test_plain_features_stand_beside_with_their_overlap():
+    """Rows 0 to 5 beside 3 to 8: three of nine in both, as scikit-learn counts them."""
+    own, other = line("a", 0, 2.0, rows=range(6)), line("a", 0, 1.5, "features", rows=range(3, 9)) | {"tau": 0.7}
+    entries = [entry_of(own, PATHS), entry_of(line("b", 1, 1.0), PATHS), entry_of(line("c", 2, 1.0), PATHS)]
+    first, second, third = with_plain(entries, [other, line("b", 1, 0.0, "features", rows=())])
+    member = [[row in one["rows"] for row in range(10)] for one in (own, other)]
+    assert first.plain_overlap == pytest.approx(jaccard_score(*member))
+    assert (first.plain_size, first.plain_tau, first.plain_z) == (6, 0.7, 1.5)
+    assert (first.metric, first.z, first.rows) == ("concept", 2.0, tuple(range(6)))  # nothing else changes
+    assert second.beside == third.beside == "" and second.plain_overlap is None
+    assert first.beside == "6, tau 0.70, z 1.50, overlap 0.33"
+
+
+def spread(name, target, shift, deviation, rounding=1e-5):
+    z = shift / max(deviation, rounding)
+    return line(name, target, z) | {"shift": shift, "deviation": deviation, "rounding": rounding}
+
+
+def test_a_large_z_of_a_class_that_hardly_varies_counts_in_units_of_what_classes_usually_do():
+    usual = [spread(f"c{i}", i, 0.5, 1.0) for i in range(5)]
+    order = ranking(*usual, spread("quiet", 5, 0.02, 0.002), spread("used", 6, 2.0, 1.0))
+    assert order[0].name == "used"
+    quiet = order.of("quiet")
+    assert quiet.z == pytest.approx(0.02 / 0.1)  # a tenth of the median deviation, 1
+    assert not quiet.material
+    assert quiet.verdict == "no cluster clearly raises the target"
+    assert order.of("used").z == 2
+    assert order.of("used").verdict.startswith("raises")
+
+
+def test_evidence_that_does_not_vary_is_said():
+    order = ranking(spread("a", 0, 1.0, 1.0), spread("erased", 1, 1e-7, 2e-7))
+    assert order.of("erased").verdict == "evidence does not vary"
+    assert abs(order.of("erased").z) < 1e-4
+
+
+def test_entries_of_runs_that_did_not_store_deviations_stay_as_they_were():
+    order = ranking(line("a", 0, 3.0), line("b", 1, 1.0))
+    assert [(e.z, e.floor, e.varies) for e in order] == [(3.0, 0.0, True), (1.0, 0.0, True)]

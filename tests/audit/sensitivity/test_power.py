@@ -1,0 +1,87 @@
+"""Detection limits: what is planted is what is looked for, and limits follow from trials by their definition."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.audit.quantify.test_quantification import NAMES, NOISY, UNUSED, USED, ReadsATag, write_corpus
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.detectors.detection import Sign
+from klarsicht.audit.models import classifier as models
+from klarsicht.audit.report import page as report
+from klarsicht.audit.sensitivity import power
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.store import RunStore
+
+
+def trial(kind, prevalence, found):
+    return {
+        "kind": kind,
+        "prevalence": prevalence,
+        "found": found,
+        "detectors": ["texture"] if prevalence > 0.1 else [],
+    }
+
+
+def test_the_limit_is_the_smallest_prevalence_down_to_which_half_are_found():
+    hits = {0.2: (1, 1), 0.1: (1, 0), 0.05: (0, 0), 0.02: (1, 1)}
+    trials = tuple(trial("tag", p, bool(hit)) for p, both in hits.items() for hit in both)
+    found = power.Power(trials, ("tag", "text"), tuple(hits), 0.05)
+    assert found.limit("tag") == 0.1 and found.told("tag") == "10%"  # 2 % alone is no limit
+    assert found.limit("text") is None and found.told("text") == "not found"
+    assert found.detectors("tag") == {"texture": 0.2} and found.detectors("text") == {}
+    assert found.cell("tag", 0.1) == "1/2" and math.isnan(found.share("text", 0.1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_plants_are_those_of_planting_and_only_in_carriers(channels):
+    levels = np.random.default_rng(0).integers(0, 255, (6, 28, 28, channels)).astype(np.uint8)
+    planted = power.with_plants(levels, "tag", np.array([1, 4]), np.random.default_rng(0))
+    changed = (planted != levels).any((1, 2, 3))
+    np.testing.assert_array_equal(np.flatnonzero(changed), [1, 4])
+    image = levels[1, ..., 0] if channels == 1 else levels[1]
+    expected = planting.tag(image, np.random.default_rng(0)).pixels
+    np.testing.assert_array_equal(planted[1].squeeze(), expected)
+
+
+def test_power_of_a_run(tmp_path):
+    torch.set_num_threads(1)
+    write_corpus(tmp_path / "data")
+    classifier = models.load(ReadsATag().eval(), classes=NAMES)
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
+    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    asked = {"kinds": ["tag", "border", "cast"], "prevalences": [0.25, 0.01], "classes": 2, "classifier": classifier}
+    found = power.power(tmp_path / "run", **asked)
+    assert found.limit("tag") == found.limit("border") == 0.25
+    assert found.limit("cast") is None
+    assert found.detectors("border")["frame"] == 0.25 and "texture" in found.detectors("tag")
+    assert found.detectors("cast") == {}
+    assert not found.of("tag", 0.01)  # not one image of forty
+    assert not {t["target"] for t in found.trials} & {USED, UNUSED, NOISY}
+    assert all(t["planted"] == 10 and t["f1"] > 0.8 for t in found.of("tag", 0.25))
+    page = (tmp_path / "run" / report.PAGE).read_text()
+    assert "What this audit could have found" in page and "2/2" in page
+    assert power.power(tmp_path / "run", **asked) == found  # resumes
+    store = RunStore.open(tmp_path / "run")
+    before = store.table("power").drop_columns(["learned", "notes"])  # as runs were before copies learned
+    store.write_table("power", before)
+    assert "would use them is unknown" in report.write(store).read_text()
+
+
+def test_detectors_that_call_it_for_other_images_do_not_count():
+    signs = [
+        Sign("texture 32", 9.0, np.arange(4)),
+        Sign("fine 32", 9.0, np.arange(4, 9)),
+        Sign("noise", 9.0, np.arange(2)),
+    ]
+    assert power.calling(signs, np.array([True, True, False]), np.array([0, 1, 4])) == ["texture"]
+
+
+@pytest.mark.parametrize("wrong", [{"kinds": ["tags"]}, {"prevalences": [0.0]}, {"prevalences": [1.5]}, {"classes": 0}])
+def test_what_cannot_be_planted_is_refused(wrong, tmp_path):
+    with pytest.raises(UsageError):
+        power.power(tmp_path, **wrong)

@@ -1,0 +1,101 @@
+"""Placement in pieces against the mesh's own warp of whole frames, and against shifts that are known."""
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from klarsicht.burst.align import tiled as placing
+from klarsicht.burst.align.tile_grid import Mesh, warp
+from klarsicht.burst.align.tiled import Placement, place
+from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.numerics.imaging.sensor_noise import GAINS
+
+SHIFTS = [(0, 0), (11, -7), (-20, 33)]
+
+
+def spooled(frames, path):
+    spool = Spool(path, frames.shape)
+    spool.allocate()
+    for i, frame in enumerate(frames):
+        spool.put(i, frame)
+    return spool
+
+
+@pytest.fixture(scope="module")
+def random_placement():
+    rng = np.random.default_rng(0)
+    shape = Mesh(150, 170, 64).shape
+    shifts = rng.integers(-9, 10, (2, *shape, 2)) + np.array([[[[0, 0]]], [[[20, -31]]]])
+    fine = (shifts + rng.uniform(-0.5, 0.5, shifts.shape)).astype(np.float32)
+    return Placement(fine, shifts, rng.random((2, *shape)) < 0.7, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("window", [(0, 150, 0, 170), (32, 101, 64, 170), (128, 150, 160, 170)])
+def test_a_window_is_that_of_the_whole_warp(random_placement, tmp_path, window):
+    frames = np.random.default_rng(1).random((2, 3, 150, 170), np.float32)
+    spool, mesh = spooled(frames, tmp_path / "f"), Mesh(150, 170, 64)
+    given = torch.from_numpy(frames)[None]
+    fine, whole = (
+        warp(given, torch.from_numpy(shifts)[None], mesh)[0].numpy()
+        for shifts in (random_placement.fine, random_placement.shifts)
+    )
+    y0, y1, x0, x1 = window
+    got = random_placement.aligned(spool, [0, 1], Window(*window))
+    np.testing.assert_allclose(got, fine[:, :, y0:y1, x0:x1], atol=1e-5)
+    copied = random_placement.copied(spool, 1, 1, Window(*window))
+    np.testing.assert_allclose(copied, whole[1, :, y0:y1, x0:x1], atol=1e-6)
+
+
+def test_noise_between_pixels_is_that_of_the_taps():
+    """Half a pixel down, a quarter to the right: the variance is the sum of squares of Keys' taps, all over."""
+    fine = np.full((1, *Mesh(256, 256, 64).shape, 2), (0.5, 0.25), np.float32)
+    placement = Placement(fine, np.rint(fine).astype(np.int64), np.ones(fine.shape[:-1], bool), np.zeros((1, 2)))
+    white = np.random.default_rng(0).standard_normal((3, 256, 256), np.float32)
+    half = np.square([-1, 9, 9, -1]).sum() / 16**2
+    quarter = np.square([-9, 111, 29, -3]).sum() / 128**2
+    ours = placement.between(white, 0, Window(0, 256, 0, 256))
+    assert ours.var() == pytest.approx(half * quarter, rel=0.02)
+
+
+def test_agreement_fades_and_ends_where_a_frame_ends(random_placement):
+    mesh = Mesh(150, 170, 64)
+    ones = torch.ones(1, 2, 1, 150, 170)
+    inside = np.zeros((2, 150, 170))
+    for i in range(2):  # slowly: each pixel's four tiles
+        for below, right, weight in mesh.layers(torch.device("cpu")):
+            s, a = (mesh.layer(torch.from_numpy(np.moveaxis(v, -1, 0) if v.ndim == 3 else v), below, right).numpy()
+                    for v in (random_placement.shifts[i], random_placement.agrees[i]))  # fmt: skip
+            y, x = np.arange(150)[:, None] + s[0], np.arange(170) + s[1]
+            inside[i] += weight.numpy() * a * ((y >= 0) & (y < 150) & (x >= 0) & (x < 170))
+    assert ones.shape[-2:] == inside.shape[1:]
+    window = Window(32, 150, 64, 170)
+    np.testing.assert_allclose(random_placement.agreement(window, (150, 170)), inside[:, 32:, 64:], atol=1e-6)
+
+
+def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
+    monkeypatch.setattr(placing, "REGION", 8 * placing.STEP)
+    picture = data.retina()[:700, :700].mean(-1, dtype=np.float32) / 255
+    frames = np.stack([picture[100 + dy : 600 + dy, 100 + dx : 612 + dx][None] for dy, dx in SHIFTS])
+    level = GAINS[1]
+    spool = spooled(level.sample(frames, np.random.default_rng(0)), tmp_path / "f")
+    found = place(spool, [level] * 3, [0, 1, 2])
+    inner = found.shifts[:, 2:-2, 2:-2]
+    assert (inner == -np.array(SHIFTS)[:, None, None]).all(-1).mean() > 0.97
+    assert all(found.share(i) > 0.8 for i in range(3))
+    np.testing.assert_allclose(found.rest, 0, atol=0.2)
+
+
+@pytest.mark.parametrize("frames", [1, 8, 16, 32, 100])
+def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
+    seen, margins = np.zeros((1500, 2000), int), 2 * placing.MARGIN
+    for w in placing.regions(seen.shape, frames):
+        seen[w.y0 : w.y1, w.x0 : w.x1] += 1
+        assert w.y0 % placing.STEP == w.x0 % placing.STEP == 0
+        assert frames * (w.size[0] + margins) * (w.size[1] + margins) <= 16 * 896**2
+    assert (seen == 1).all()
+
+
+def test_one_frame_stays(tmp_path):
+    spool = spooled(np.ones((1, 1, 64, 64), np.float32), tmp_path / "f")
+    assert not place(spool, [GAINS[1]], [0]).shifts.any()

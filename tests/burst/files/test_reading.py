@@ -1,0 +1,170 @@
+"""Photographs written by other libraries (tifffile, Pillow, imagecodecs), read back to the bit."""
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from klarsicht.burst.data.bayer import to_planes
+from klarsicht.burst.data.photograph import from_counts
+from klarsicht.burst.files import reading
+from klarsicht.ground.errors import InputError
+
+
+def counts(seed=0, size=(48, 64), low=600, high=16383):
+    return np.random.default_rng(seed).integers(low, high, size, endpoint=True).astype(np.uint16)
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "BGGR", "GRBG", "GBRG"])
+def test_a_bayer_dng_gives_its_counts_back(dng, tmp_path, pattern):
+    written = counts()
+    black = (600, 610, 620, 630)
+    read = reading.read(dng(tmp_path / "a.dng", written, pattern, black))
+    sensor = read.header.sensor
+    by_cell = np.array(black, np.float32).reshape(2, 2)  # of a cell's rows and columns, as the tag counts
+    light = (written - np.tile(by_cell, (24, 32))) / (16383 - np.tile(by_cell, (24, 32)))
+    np.testing.assert_allclose(read.light, to_planes(light.astype(np.float32), pattern), rtol=1e-6, atol=1e-7)
+    assert (sensor.pattern, sensor.white) == (pattern, 16383)
+    back = np.rint(read.light * (16383 - np.array(sensor.black)[:, None, None]) + np.array(sensor.black)[:, None, None])
+    np.testing.assert_array_equal(back, to_planes(written, pattern))
+
+
+def test_a_dng_says_its_noise_camera_and_colours(dng, tmp_path):
+    profile = (1e-4, 1e-6, 2e-4, 2e-6, 3e-4, 3e-6)
+    extra = [(34855, 3, 1, 800, True), (33434, 5, 1, (1, 50), True), (33437, 5, 1, (2, 1), True)]
+    header = reading.read(dng(tmp_path / "a.dng", counts(), profile=profile, extra=extra, orientation=6)).header
+    np.testing.assert_allclose([n.profile for n in header.profile], np.reshape(profile, (3, 2))[[0, 1, 1, 2]])
+    assert (header.camera, header.iso, header.orientation) == ("Example One", 800, 6)
+    assert header.exposure == pytest.approx(800 / 50 / 4)
+    np.testing.assert_allclose(header.rendering.gains, (2, 1, 1.5), rtol=1e-6)
+    np.testing.assert_allclose(np.sum(header.rendering.matrix, 1), 1, atol=1e-6)  # white stays white
+
+
+def test_big_endian_tags_and_sub_directories_are_read(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=">") as file:
+        file.write(np.zeros((16, 16), np.uint8), subifds=1, extratags=[(272, 2, 0, "Thumb", True)], metadata=None)
+        file.write(np.zeros((64, 64), np.uint16), extratags=[(51041, 12, 2, (1e-3, 1e-5), True)], metadata=None)
+    from klarsicht.burst.data.tiff_tags import read
+
+    tags = read(tmp_path / "a.tif")
+    assert tags.words(272) == "Thumb"
+    assert tags.find(51041).values == (1e-3, 1e-5)
+    assert tags.number(256) == 64
+
+
+def srgb(code):
+    """IEC 61966-2-1, as that standard prints it."""
+    return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(40, 52), (40, 52, 3), (40, 52, 4)])
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_coded_pictures_come_at_full_depth(tmp_path, depth, shape, ending):
+    codes = np.random.default_rng(1).integers(0, np.iinfo(depth).max, shape, endpoint=True).astype(depth)
+    path = tmp_path / f"a{ending}"
+    if ending == ".png":
+        path.write_bytes(imagecodecs.png_encode(codes))
+    else:
+        tifffile.imwrite(path, codes, photometric="rgb" if len(shape) > 2 else "minisblack", compression="zlib")
+    read = reading.read(path)
+    wanted = srgb(np.atleast_3d(codes)[..., :3] / np.iinfo(depth).max)
+    np.testing.assert_allclose(read.light, np.moveaxis(wanted, -1, 0), atol=4e-4)  # the standard rounds
+    assert read.header.colour == ("grey" if len(shape) == 2 else "rgb")
+    assert any("curve" in note for note in read.header.notes)
+    straight = reading.read(path, linear=True)
+    np.testing.assert_allclose(straight.light[0] * np.iinfo(depth).max, np.atleast_3d(codes)[..., 0], rtol=1e-6)
+
+
+def test_jpeg_profile_and_orientation_are_kept(tmp_path):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[274], exif[272] = 6, "Example Two"
+    picture = Image.fromarray(np.full((40, 60, 3), 128, np.uint8))
+    picture.save(tmp_path / "a.jpg", icc_profile=icc, exif=exif)
+    header = reading.read(tmp_path / "a.jpg").header
+    assert (header.size, header.orientation, header.icc, header.camera) == ((40, 60), 6, icc, "Example Two")
+
+
+def test_floats_are_linear_and_must_be_numbers(tmp_path):
+    light = np.random.default_rng(2).random((32, 32, 3)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", light, photometric="rgb")
+    np.testing.assert_array_equal(reading.read(tmp_path / "a.tif").light, np.moveaxis(light, -1, 0))
+    light[3, 4, 1] = np.nan
+    tifffile.imwrite(tmp_path / "b.tif", light, photometric="rgb")
+    with pytest.raises(InputError, match=r"b\.tif has pixels that are no numbers"):
+        reading.read(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize(("keep", "told"), [(0, "empty"), (3000, "cut off"), (7, "directory")])
+def test_a_dng_that_is_cut_off_is_named(dng, tmp_path, keep, told):
+    whole = dng(tmp_path / "a.dng", counts()).read_bytes()
+    (tmp_path / "b.dng").write_bytes(whole[:keep])
+    with pytest.raises(InputError, match=rf"b\.dng is .*{told}|b\.dng is cut off.*{told}"):
+        reading.read(tmp_path / "b.dng")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".dng", ".nef"])
+def test_what_is_no_photograph_inside_is_named(tmp_path, ending):
+    pytest.importorskip("rawpy")
+    path = tmp_path / f"text{ending}"
+    path.write_bytes(b"no photograph at all" * 40)
+    with pytest.raises(InputError, match=f"cannot read text{ending}"):
+        reading.read(path)
+
+
+@pytest.mark.parametrize(
+    ("black", "white", "told"),
+    [(600, 500, "impossible levels"), (9000, 16383, "wrong black level"), (600, 8000, "wrong white level")],
+)
+def test_wrong_levels_are_refused(dng, tmp_path, black, white, told):
+    with pytest.raises(InputError, match=rf"b\.dng has .*{told}"):
+        reading.read(dng(tmp_path / "b.dng", counts(high=12000), black=black, white=white))
+
+
+@pytest.mark.parametrize(("black", "told"), [(600, 0), (0, 1)])
+def test_a_black_level_that_may_be_too_low_is_said(dng, tmp_path, black, told):
+    """A scene with something dark in it, whose black is 600; a file that says 0 has a veil over all of it."""
+    light = np.linspace(0, 0.5, 64)[:, None] * np.linspace(0.5, 1, 96)
+    counts = np.rint(600 + light * (16383 - 600))
+    notes = reading.read(dng(tmp_path / "a.dng", counts, black=black)).header.notes
+    assert len(notes) == told and all("darker than 3.7% of white" in note for note in notes)
+
+
+def test_frames_come_by_name_and_only_photographs(tmp_path):
+    for name in ("b.png", "a.png", "notes.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in reading.frames([tmp_path])] == ["a.png", "b.png"]
+
+
+def test_no_frames_videos_and_doubles_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "film.mp4").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for given, told in (([tmp_path / "empty"], "no frames"), ([tmp_path / "film.mp4"], "film.mp4 is no photograph")):
+        with pytest.raises(InputError, match=told):
+            reading.frames(given)
+    with pytest.raises(InputError, match="twice"):
+        reading.frames([tmp_path / "a.png", tmp_path])
+    with pytest.raises(InputError, match="no such file: absent"):
+        reading.frames([tmp_path / "absent.png"])
+
+
+def test_frames_of_a_burst_are_alike(dng, tmp_path):
+    a = dng(tmp_path / "a.dng", counts())
+    for name, other in (("size", {"counts": counts(size=(48, 66))}), ("mosaic", {"pattern": "BGGR"})):
+        b = dng(tmp_path / "b.dng", **({"counts": counts()} | other))
+        with pytest.raises(InputError, match=rf"b\.dng has another .*{name}.*a\.dng"):
+            list(reading.burst([a, b]))
+
+
+def test_levels_are_those_of_the_planes(dng, tmp_path):
+    header = reading.read(dng(tmp_path / "a.dng", counts(), black=(1, 2, 3, 4), pattern="BGGR")).header
+    assert header.sensor.black == (4.0, 2.0, 3.0, 1.0)
+    assert header.quantisation == pytest.approx(1 / 12**0.5 / 16382)
+    with pytest.raises(InputError, match="impossible"):
+        from_counts(
+            counts(),
+            header.__class__(header.path, "mosaic", (48, 64), 9, sensor=type(header.sensor)("RGGB", (9.0,) * 4, 9.0)),
+        )

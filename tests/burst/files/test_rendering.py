@@ -1,0 +1,141 @@
+"""Developing against laws and other libraries: colours that mosaics must give back, turns of Pillow, files they read"""
+
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from klarsicht.burst.data.bayer import PATTERNS, sampled, to_mosaic, to_planes
+from klarsicht.burst.data.frame_store import Spool
+from klarsicht.burst.data.photograph import Header, Rendering, Sensor
+from klarsicht.burst.data.tiff_tags import Tags, rationals, text
+from klarsicht.burst.files import dng as dng_files
+from klarsicht.burst.files import write_pictures as photo_files
+from klarsicht.burst.files.demosaic import demosaiced
+from klarsicht.burst.files.reading import read
+from klarsicht.burst.files.rendering import Darkroom, stored, turned
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+
+def spooled(planes, path):
+    """With the map of trust as the last plane."""
+    light = np.concatenate([planes, np.ones_like(planes[:1])])[None]
+    spool = Spool(path, light.shape)
+    spool.allocate()
+    spool.put(0, light[0])
+    return spool
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_constant_colours_and_slopes_are_given_back(pattern):
+    y, x = np.mgrid[:32, :40].astype(np.float32)
+    slopes = np.stack([0.2 + 0.01 * x, 0.5 + 0.004 * y - 0.002 * x, 0.1 + 0.003 * (x + y)])
+    mosaic = to_mosaic(sampled(slopes, pattern), pattern)
+    np.testing.assert_allclose(demosaiced(mosaic, pattern)[:, 4:-4, 4:-4], slopes[:, 4:-4, 4:-4], atol=1e-6)
+
+
+def test_the_mosaic_itself_is_kept():
+    mosaic = np.random.default_rng(0).random((16, 16), np.float32)
+    np.testing.assert_array_equal(sampled(demosaiced(mosaic, "GRBG"), "GRBG"), to_planes(mosaic, "GRBG"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_pillow_turns_them(orientation):
+    picture = np.random.default_rng(0).integers(0, 255, (30, 50, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", exif=exif)
+    from PIL import ImageOps
+
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(buffer)))
+    np.testing.assert_array_equal(turned(picture, orientation), wanted)
+    for a, b in ((0, 7), (7, len(wanted))):
+        w = stored(a, b, (30, 50), orientation)
+        np.testing.assert_array_equal(turned(picture[w.y0 : w.y1, w.x0 : w.x1], orientation), wanted[a:b])
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+@pytest.mark.parametrize("colour", ["grey", "rgb", "mosaic"])
+def test_png_and_tiff_hold_the_same_as_developed_at_once(tmp_path, monkeypatch, colour, orientation):
+    monkeypatch.setattr("klarsicht.burst.files.rendering.ROWS", 14)
+    channels = {"grey": 1, "rgb": 3, "mosaic": 4}[colour]
+    planes = np.random.default_rng(1).random((channels, 40, 52), np.float32)
+    size = (80, 104) if channels == 4 else (40, 52)
+    sensor = Sensor("GBRG", (600.0,) * 4, 16383.0) if channels == 4 else None
+    tags = Tags({272: text("Example Two")}, {33434: rationals(0.02)}, {})
+    rendering = Rendering((2.0, 1.0, 1.5))
+    header = Header(tmp_path / "a", colour, size, 65535, "srgb", sensor, rendering, orientation, None, tags)
+    room = Darkroom.of(spooled(planes, tmp_path / "s"), header)
+    whole = turned(np.rint(np.clip(room.part(stored(0, room.size[0], size, orientation)), 0, 1) * 65535), orientation)
+    for name, write, decode in (
+        ("a.png", photo_files.write_png, lambda p: imagecodecs.png_decode(p.read_bytes())),
+        ("a.tif", photo_files.write_tiff, tifffile.imread),
+    ):
+        write(room, tmp_path / name)
+        got = decode(tmp_path / name)
+        assert got.dtype == np.uint16
+        np.testing.assert_array_equal(np.atleast_3d(got), whole)
+    with Image.open(tmp_path / "a.png") as png:
+        assert png.getexif()[272] == "Example Two"
+        assert png.getexif().get_ifd(34665)[33434] == pytest.approx(0.02)
+        profile = png.info.get("icc_profile")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        page = tif.pages[0]
+        assert (page.tags[272].value, page.tags[274].value) == ("Example Two", 1)
+        assert page.tags["ExifTag"].value["ExposureTime"] == (20000, 1000000)
+        assert (page.tags[34675].value if 34675 in page.tags else None) == profile
+    if colour != "grey":
+        assert "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "GBRG"])
+def test_a_dng_comes_back_through_libraw_with_its_tags(dng, tmp_path, pattern):
+    """Light goes out and comes back within half a count of 16 bits."""
+    counts = np.random.default_rng(2).integers(600, 16383, (64, 96)).astype(np.uint16)
+    extra = [(34855, 3, 1, 800, True), (50735, 2, 0, "SN-123", True)]
+    path = dng(tmp_path / "in.dng", counts, pattern, black=(600, 608, 592, 600), extra=extra, orientation=6)
+    first = read(path)
+    better = np.clip(first.light + 1e-5, 0, 1)
+    noise = [NoiseLevel(1e-3 * (c + 1), 1e-5 * (c + 1)) for c in (0, 1, 1, 2)]
+    dng_files.write(spooled(better, tmp_path / "s"), first.header, noise, tmp_path / "out.dng")
+    second = read(tmp_path / "out.dng")
+    np.testing.assert_allclose(second.light, better, atol=0.51 / 4 / (16383 - 608))
+    assert second.header.sensor.pattern == pattern
+    assert second.header.sensor.white == 4 * 16383
+    assert second.header.sensor.black == tuple(4 * b for b in first.header.sensor.black)
+    assert (second.header.iso, second.header.camera, second.header.orientation) == (800, "Example One", 6)
+    np.testing.assert_allclose([n.profile for n in second.header.profile], [n.profile for n in noise])
+    np.testing.assert_allclose(second.header.rendering.matrix, first.header.rendering.matrix, atol=1e-6)
+    assert second.header.rendering.gains == pytest.approx(first.header.rendering.gains)
+    assert second.header.tags.words(50735) == "SN-123"
+    with tifffile.TiffFile(tmp_path / "out.dng") as tif:
+        assert tif.pages[0].tags[51041].value == pytest.approx(
+            [v for n in (noise[0], noise[1], noise[3]) for v in n.profile]
+        )
+
+
+def test_rgb_becomes_a_linear_dng(tmp_path):
+    import rawpy
+
+    light = np.random.default_rng(3).random((3, 40, 52), np.float32)
+    header = Header(tmp_path / "a.tif", "rgb", (40, 52), 65535, "srgb")
+    dng_files.write(spooled(light, tmp_path / "s"), header, [NoiseLevel(1e-3, 1e-5)] * 3, tmp_path / "out.dng")
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "out.dng") / 65535, np.moveaxis(light, 0, -1), atol=1e-5)
+    with rawpy.imread(str(tmp_path / "out.dng")) as raw:
+        developed = raw.postprocess(gamma=(1, 1), no_auto_bright=True, output_bps=16, use_camera_wb=True)
+    np.testing.assert_allclose(developed / 65535, np.moveaxis(light, 0, -1), atol=0.02)
+
+
+def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):
+    planes = np.full((4, 32, 32), 0.1, np.float32) / np.array([2, 1, 1, 1.5], np.float32)[:, None, None]
+    header = Header(
+        tmp_path / "a", "mosaic", (64, 64), 1, "none", Sensor("RGGB", (0.0,) * 4, 1.0), Rendering((2.0, 1.0, 1.5))
+    )
+    room = Darkroom.of(spooled(planes, tmp_path / "s"), header)
+    assert room.lift == pytest.approx(8)
+    shown = room.part(stored(0, 64, (64, 64), 1))
+    assert np.ptp(shown) < 1e-6 and room.small(8).shape == (8, 8, 3)

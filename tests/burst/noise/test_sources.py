@@ -1,0 +1,101 @@
+"""Which noise is taken, in which order, and what a saved calibration keeps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from klarsicht.burst.files.loading import brightness_ratio, cell_means, sharpness, wind
+from klarsicht.burst.noise import sources as noise_sources
+from klarsicht.burst.noise.calibration import calibrate
+from klarsicht.cli.app import run
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.01, 1e-3)
+ISO = [(34855, 3, 1, 800, True)]
+
+
+@pytest.fixture(autouse=True)
+def settings_of_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def ramp(seed):
+    light = np.broadcast_to(np.linspace(0, 0.9, 256, dtype=np.float32), (256, 256))
+    return np.clip(np.rint(LEVEL.sample(light, np.random.default_rng(seed)) * 15783 + 600), 0, 16383)
+
+
+def wound(dng, folder, count=3, **made):
+    folder.mkdir(exist_ok=True)
+    files = [dng(folder / f"{i}.dng", ramp(i), **made) for i in range(count)]
+    (folder / "work").mkdir(exist_ok=True)
+    return wind(files, folder / "work")
+
+
+def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path):
+    file = tmp_path / "noise.json"
+    noise_sources.remember(file, "Example One", 800, NoiseLevel(0.03, 3e-3), 4)
+    profiled = wound(dng, tmp_path / "a", profile=(2e-3, 4e-4), extra=ISO)
+    bare = wound(dng, tmp_path / "b", profile=None, extra=ISO)
+    typed = noise_sources.find(profiled, "0.05,0.006", file)
+    assert typed.mean == NoiseLevel(0.05, 0.006) and typed.source == "as typed"
+    found = noise_sources.find(profiled, None, file)
+    assert found.mean.profile == pytest.approx((2e-3, 4e-4)) and "NoiseProfile" in found.told
+    found = noise_sources.find(bare, None, file)
+    assert found.mean.profile == pytest.approx((3e-3, 9e-4)) and "ISO 800" in found.told
+    found = noise_sources.find(bare, None, tmp_path / "none.json")
+    light = np.linspace(0.05, 0.9, 20)
+    np.testing.assert_allclose(found.mean.variance(light), LEVEL.variance(light), rtol=0.1)
+    assert "estimated from the frames" in found.told
+
+
+def test_a_calibration_is_saved_by_camera_and_iso_and_used(dng, tmp_path, capsys):
+    folder = tmp_path / "frames"
+    wound(dng, folder, profile=None, extra=ISO)
+    file = noise_sources.default_file()
+    noise_sources.remember(file, "Another", 100, LEVEL, 1)
+    assert run(["burst", "calibrate", str(folder)]) == 0
+    assert "Example One, ISO 800" in capsys.readouterr().out
+    saved = json.loads(file.read_text())
+    assert sorted(saved) == ["Another", "Example One"]
+    level = noise_sources.look_up(file, "Example One", 800)
+    np.testing.assert_allclose(level.variance(0.5), LEVEL.variance(0.5), rtol=0.1)
+    assert noise_sources.look_up(file, "Example One", 1600) is None
+
+
+def test_a_camera_that_is_not_named_must_be(dng, tmp_path):
+    wound(dng, tmp_path / "a", profile=None)
+    with pytest.raises(InputError, match="--iso"):
+        list(calibrate([tmp_path / "a"], tmp_path / "c.json"))
+    lines = list(calibrate([tmp_path / "a"], tmp_path / "c.json", camera="Mine", iso=400))
+    assert lines[0].startswith("Mine, ISO 400")
+
+
+@pytest.mark.parametrize("typed", ["0.1", "a,b", "0,0", "-1,0.1", "nan,1"])
+def test_typed_noise_must_be_noise(typed):
+    with pytest.raises(UsageError, match="noise"):
+        noise_sources.parsed(typed)
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": {"100": {"read": -1, "shot": 0}}}', '{"a": 3}', "[]"])
+def test_a_file_that_is_no_calibration_is_named(tmp_path, content):
+    (tmp_path / "noise.json").write_text(content)
+    with pytest.raises(InputError, match=r"noise\.json is no calibration"):
+        noise_sources.look_up(tmp_path / "noise.json", "a", 100)
+
+
+def test_brightness_is_compared_where_nothing_is_saturated():
+    first = np.random.default_rng(0).uniform(0.05, 0.4, (3, 48, 64)).astype(np.float32)
+    other = first * np.float32(0.8)
+    first[:, :10], other[:, :10] = 1, 1
+    assert brightness_ratio(cell_means(first), cell_means(other)) == pytest.approx(1.25, rel=1e-3)
+
+
+def test_the_sharper_frame_is_sharper_at_any_brightness():
+    from scipy.ndimage import gaussian_filter
+
+    sharp = np.random.default_rng(0).uniform(0.1, 0.9, (1, 64, 64)).astype(np.float32)
+    blurred = gaussian_filter(sharp, (0, 1, 1))
+    assert sharpness(sharp) > sharpness(blurred)
+    assert sharpness(0.5 * sharp) == pytest.approx(sharpness(sharp), rel=1e-3)

@@ -1,0 +1,129 @@
+"""Synthetic bursts against a slow literal rewrite of the recipe, moments of the noise, and sameness of bytes."""
+
+import math
+
+import numpy as np
+import pytest
+from skimage import data
+
+from klarsicht.burst.synthesis.motion import MOTIONS
+from klarsicht.burst.synthesis.scenes import KPN, Geometry, rgb_light, scenes
+from klarsicht.burst.synthesis.synthesis import KINDS, NOISES, Recipe, draw_batch, draw_burst, random_crop
+from klarsicht.burst.synthesis.unprocessing import Sensor
+from klarsicht.ground.errors import ImageError, UsageError
+
+SMALL = Geometry(scale=2, height=32, width=32, reach=4)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return data.astronaut()
+
+
+@pytest.fixture(scope="module")
+def grey(astronaut):
+    return scenes([astronaut, astronaut[::-1]], KINDS["grey"].light)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_frames_are_box_means_of_shifted_windows(astronaut):
+    """From the photograph, by hand: gamma, grey, window, blocks; shifts read off the displacements."""
+    light = ((astronaut / 255) ** 2.2).mean(-1)
+    library = scenes([astronaut], KINDS["grey"].light)
+    geometry = Geometry(scale=4, height=96, width=96, reach=16)  # 512 pixels: the whole photograph
+    made = draw_burst(library, Recipe(geometry=geometry), rng(3))
+    for frame, displacement in zip(made.clean.frames, made.clean.displacements, strict=True):
+        y, x = (64 - 4 * displacement).astype(int)
+        window = light[y : y + 384, x : x + 384]
+        np.testing.assert_allclose(frame[0], window.reshape(96, 4, 96, 4).mean((1, 3)), rtol=1e-5)
+    np.testing.assert_allclose(made.truth, made.clean.frames[0] * made.exposure, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("noise", "read", "shot"), [("kpn", (-3, -1.5), (-2, -1)), ("wide", (-3, -1), (-2, -0.7))])
+def test_noise_levels_fill_their_ranges(noise, read, shot):
+    levels = [NOISES[noise](rng(seed)) for seed in range(500)]
+    for values, (low, high) in (([x.read for x in levels], read), ([x.shot_deviation for x in levels], shot)):
+        exponents = np.log10(values)
+        assert (
+            low <= exponents.min() < low + 0.05 * (high - low) and high - 0.05 * (high - low) < exponents.max() <= high
+        )
+        assert exponents.mean() == pytest.approx((low + high) / 2, abs=5 * (high - low) / math.sqrt(12 * 500))
+
+
+def test_exposures_fill_their_range(grey):
+    w = np.log10(draw_batch(grey, Recipe(geometry=SMALL, frames=1, fewest=1), rng(), 300).exposure)
+    assert -1 <= w.min() < -0.95 and -0.05 < w.max() <= 0 and w.mean() == pytest.approx(-0.5, abs=0.09)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_of_a_burst_has_its_variance(astronaut, kind):
+    """Residuals over their predicted deviation are standard normal, in every kind and unclipped."""
+    made = draw_burst(scenes([astronaut], KINDS[kind].light), Recipe(kind=KINDS[kind], geometry=SMALL), rng(1))
+    clean = made.clean.frames * made.exposure
+    level = made.burst.noise
+    z = (made.burst.frames - clean) / np.sqrt(level.read**2 + level.shot * clean)
+    assert z.mean() == pytest.approx(0, abs=5 / math.sqrt(z.size))
+    assert z.var() == pytest.approx(1, abs=5 * math.sqrt(2 / z.size))
+    channels, side = {"grey": (1, 32), "rgb": (3, 32), "mosaic": (4, 16)}[kind]
+    assert made.burst.frames.shape == (8, channels, side, side) and made.burst.frames.dtype == np.float32
+
+
+def test_the_map_is_made_from_the_noisy_reference(grey):
+    batch = draw_batch(grey, Recipe(geometry=SMALL), rng(), 3)
+    for b in range(3):
+        expected = np.sqrt(batch.read[b] ** 2 + batch.shot[b] * np.maximum(0, batch.frames[b, 0]))
+        np.testing.assert_allclose(batch.deviation_map[b], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_same_seed_same_bytes(grey, motion):
+    recipe = Recipe(motion=MOTIONS[motion], geometry=SMALL, fewest=1, orientations=8, noise=NOISES["wide"])
+    one, two, other = (draw_batch(grey, recipe, rng(seed), 3) for seed in (5, 5, 6))
+    for name in vars(one):
+        assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+    assert one.frames.tobytes() != other.frames.tobytes()
+
+
+def test_the_path_of_moving_things_is_given(grey):
+    """Without shifts between them, clean frames differ from the reference on the path only."""
+    recipe = Recipe(motion=MOTIONS["occluded"], geometry=Geometry(scale=2, height=64, width=64, reach=0))
+    paths = 0
+    for seed in range(8):
+        made = draw_burst(grey, recipe, rng(seed))
+        differ = (made.clean.frames != made.clean.frames[0]).any((0, 1))
+        assert not (differ & ~made.clean.path).any()
+        assert differ.sum() >= 0.5 * made.clean.path.sum()
+        paths += made.clean.path.any()
+    assert paths >= 7
+
+
+def test_missing_frames_are_zero_and_marked(grey):
+    batch = draw_batch(grey, Recipe(geometry=SMALL, fewest=1), rng(), 40)
+    assert batch.valid[:, 0].all() and set(batch.valid.sum(1)) == set(range(1, 9))
+    assert not batch.frames[~batch.valid].any()
+    assert np.abs(batch.frames[batch.valid]).max((1, 2, 3)).min() > 0
+
+
+def test_turned_crops_of_oblong_frames_fit(grey):
+    oblong = Recipe(geometry=Geometry(scale=2, height=16, width=40, reach=2), orientations=8)
+    shapes = {random_crop(grey[0], oblong, rng(seed)).shape for seed in range(20)}
+    assert shapes == {(1, 40, 88)}
+
+
+def test_a_sensor_reads_out_whole_counts(astronaut):
+    mosaic = KINDS["mosaic"]
+    recipe = Recipe(kind=mosaic, noise=NOISES["camera"], geometry=SMALL, sensor=Sensor(1024, 16383))
+    frames = draw_burst(scenes([astronaut], mosaic.light), recipe, rng()).burst.frames
+    counts = frames.astype(float) * (16383 - 1024) + 1024
+    np.testing.assert_allclose(counts, np.rint(counts), atol=2e-3)
+    assert frames.max() <= 1
+
+
+def test_small_photographs_and_impossible_recipes_are_refused(astronaut):
+    with pytest.raises(ImageError, match="512 x 512"):
+        draw_burst(scenes([astronaut], rgb_light), Recipe(kind=KINDS["rgb"], geometry=KPN), rng())
+    with pytest.raises(UsageError, match="fewest"):
+        Recipe(fewest=9)

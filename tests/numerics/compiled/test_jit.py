@@ -1,0 +1,69 @@
+"""Editions tell one state of the sources from another; every part of a range is done once, and errors come out."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.compiled.jit import Edition, spread
+
+CALLER = """
+import callee
+from klarsicht.numerics.compiled.jit import Edition, outer
+
+@outer
+def add(edition, x):
+    return callee.step(x)
+
+print(add(Edition.of(__file__, callee.__file__), 1))
+"""
+CALLEE = "from klarsicht.numerics.compiled.jit import inner\n@inner\ndef step(x):\n    return x + {}\n"
+
+
+def test_a_changed_callee_is_compiled_anew(tmp_path):
+    """The trap: numba alone would answer 2 again, from the kernel kept for the caller's unchanged file."""
+    (tmp_path / "caller.py").write_text(CALLER)
+    env = dict(os.environ, NUMBA_CACHE_DIR=str(tmp_path / "kept"), PYTHONDONTWRITEBYTECODE="1")
+    answers = []
+    for step in (1, 10):
+        (tmp_path / "callee.py").write_text(CALLEE.format(step))
+        run = [sys.executable, "caller.py"]
+        answers.append(subprocess.run(run, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout)
+    assert answers == ["2\n", "11\n"]
+
+
+def test_an_edition_is_known_by_its_sources(tmp_path):
+    (tmp_path / "a").write_text("x")
+    before = Edition.of(tmp_path / "a")
+    assert before == Edition.of(tmp_path / "a")
+    (tmp_path / "a").write_text("y")
+    assert before != Edition.of(tmp_path / "a")
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2, 7])
+@pytest.mark.parametrize("count", [0, 1, 5, 100])
+def test_every_part_is_done_once(threads, count):
+    done = np.zeros(count, int)
+
+    def job(first, last):
+        done[first:last] += 1
+
+    spread(job, count, threads)
+    np.testing.assert_array_equal(done, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_errors_come_out(threads):
+    def job(first, last):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        spread(job, 9, threads)
+
+
+def test_refuses_no_threads():
+    with pytest.raises(UsageError, match="threads"):
+        spread(print, 3, 0)

@@ -1,0 +1,253 @@
+"""Gromov-Wasserstein against POT from the same start, all permutations, isometries; its search against all pairs."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.search.blocks import all_pairs, search
+from klarsicht.numerics.transport.gromov import Gromov, from_plans, squared
+from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.rotations import Shapes
+
+
+def planted(n, P, seed=0):
+    """Bars, L's, crosses and arcs of P points, jittered, turned, mirrored, moved, in any order: (n, P, 2)."""
+    rng = np.random.default_rng(seed)
+    t = np.linspace(-1, 1, P)
+    half = np.arange(P) % 2 == 0
+    kinds = [
+        np.stack([t, 0 * t], 1),
+        np.where(half[:, None], np.stack([t, -1 + 0 * t], 1), np.stack([-1 + 0 * t, t], 1)),
+        np.where(half[:, None], np.stack([t, 0 * t], 1), np.stack([0 * t, 0.6 * t], 1)),
+        np.stack([np.cos(2 * t), np.sin(2 * t)], 1),
+    ]
+    points = np.stack([kinds[k] for k in rng.integers(4, size=n)]) + 0.08 * rng.standard_normal((n, P, 2))
+    moved = [turn(x, a, s) for x, a, s in zip(points, rng.uniform(0, 7, n), rng.choice([-1, 1], n), strict=True)]
+    return np.stack([rng.permutation(x) for x in moved])
+
+
+def turn(points, angle, sign=1):
+    R = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (points * [sign, 1]) @ R.T
+
+
+def shapes(points, **more):
+    return Shapes.of(Measures.of(points).scaled(), **more)
+
+
+def distances(of):
+    """(N, P, P) in float64, of one sign."""
+    x = of.points[:, 0].astype(float)
+    return np.sqrt(((x[:, :, None] - x[:, None]) ** 2).sum(3))
+
+
+def by_all_permutations(D, E):
+    p = np.array(list(permutations(range(len(D)))))
+    return ((D - E[p[:, :, None], p[:, None, :]]) ** 2).mean((1, 2)).min()
+
+
+def pairs_of(n, m, seed=1):
+    rng = np.random.default_rng(seed)
+    i = rng.integers(n, size=m)
+    return i, (i + rng.integers(1, n, m)) % n
+
+
+@pytest.mark.parametrize("P", [1, 2, 3, 5, 7])
+def test_never_below_all_permutations_and_often_there(P):
+    of = (
+        shapes(np.random.default_rng(P).standard_normal((40, P, 2)))
+        if P > 1
+        else Shapes.of(Measures.of(np.ones((40, 1, 2))))
+    )
+    i = np.arange(20)
+    D = distances(of)
+    least = np.array([by_all_permutations(D[a], D[a + 20]) for a in i])
+    found = squared(of, i, i + 20, n_starts=8, within=np.inf)
+    assert (found >= least * (1 - 1e-5) - 1e-9).all()
+    assert found.mean() <= 1.12 * least.mean() + 1e-9
+    assert (found <= least * 1.0001 + 1e-9).mean() >= 0.5
+
+
+def as_plan(permutation):
+    plan = np.zeros((len(permutation),) * 2)
+    plan[np.arange(len(permutation)), permutation] = 1 / len(permutation)
+    return plan
+
+
+@pytest.mark.parametrize("P", [8, 32])
+def test_equals_pot_from_the_same_start(P):
+    ot = pytest.importorskip("ot", reason="POT is not installed")
+    rng, of = np.random.default_rng(P), shapes(planted(20, P))
+    D, w = distances(of), np.full(P, 1 / P)
+    i, j = pairs_of(20, 25)
+    plans = np.stack([rng.permutation(P) for _ in i]).astype(np.int32)
+    expected = [
+        ot.gromov.gromov_wasserstein2(D[a], D[b], w, w, "square_loss", G0=as_plan(p), tol_rel=0, tol_abs=1e-12)
+        for a, b, p in zip(i, j, plans, strict=True)
+    ]
+    found, reached = from_plans(of, i, j, plans[:, None])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    at = [((D[a] - D[b][p][:, p]) ** 2).mean() for a, b, p in zip(i, j, reached[:, 0], strict=True)]
+    np.testing.assert_allclose(found, at, rtol=1e-5)
+
+
+def test_fused_equals_pot_from_the_same_start():
+    ot = pytest.importorskip("ot", reason="POT is not installed")
+    P, rng = 24, np.random.default_rng(0)
+    features = rng.random((20, 1, P, 2))
+    of = shapes(planted(20, P), features=features)
+    D, w = distances(of), np.full(P, 1 / P)
+    i, j = pairs_of(20, 20)
+    plans = np.stack([rng.permutation(P) for _ in i]).astype(np.int32)
+    expected = [
+        ot.gromov.fused_gromov_wasserstein2(
+            ot.dist(features[a, 0], features[b, 0]),
+            D[a],
+            D[b],
+            w,
+            w,
+            alpha=0.4,
+            G0=as_plan(p),
+            tol_rel=0,
+            tol_abs=1e-12,
+        )
+        for a, b, p in zip(i, j, plans, strict=True)
+    ]
+    np.testing.assert_allclose(from_plans(of, i, j, plans[:, None], alpha=0.4)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("P", "n_starts"), [(16, 1), (32, 1), (64, 3)])
+def test_mean_objective_is_not_above_pots(P, n_starts):
+    ot = pytest.importorskip("ot", reason="POT is not installed")
+    of, w = shapes(planted(40, P)), np.full(P, 1 / P)
+    D = distances(of)
+    i, j = pairs_of(40, 40)
+    pots = [ot.gromov.gromov_wasserstein2(D[a], D[b], w, w, "square_loss") for a, b in zip(i, j, strict=True)]
+    assert squared(of, i, j, n_starts=n_starts).mean() <= 1.01 * np.mean(pots)
+
+
+def test_more_starts_never_raise_it():
+    of = shapes(planted(40, 24))
+    i, j = pairs_of(40, 60)
+    values = [squared(of, i, j, n_starts=n, within=np.inf) for n in (1, 2, 4)]
+    assert (values[1] <= values[0]).all() and (values[2] <= values[1]).all()
+    assert (squared(of, i, j, reflection=False) >= 0).all()
+
+
+@pytest.mark.parametrize(("angle", "sign"), [(0.9, 1), (-2.2, 1), (0.3, -1)])
+def test_isometries_cost_nothing(angle, sign):
+    """Turned, mirrored, moved, in another order: the same shape."""
+    x = planted(30, 48)
+    y = np.stack([np.random.default_rng(5).permutation(turn(p, angle, sign)) + 9 for p in x])
+    i = np.arange(30)
+    assert np.sqrt(squared(shapes(np.concatenate([x, y])), i, i + 30)).max() < 1e-5
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_steps_of_the_circle_change_nothing(sign):
+    """Rotations by 11.25 degrees permute the angles of the start, so the same plan is found."""
+    x = planted(30, 48)
+    y = turn(x, 3 * np.pi / 16, sign)
+    of = shapes(np.concatenate([x, y]))
+    i, j = pairs_of(30, 100)
+    difference = np.abs(np.sqrt(squared(of, i, j)) - np.sqrt(squared(of, i + 30, j)))
+    assert (difference < 1e-5).mean() >= 0.98  # but for summits of equal height
+    assert difference.mean() < 1e-4
+
+
+def test_both_directions_nearly_agree():
+    """They start from different maps of points: least values nearby, one percent apart in the mean."""
+    of = shapes(planted(40, 32))
+    i, j = pairs_of(40, 100)
+    there, back = np.sqrt(squared(of, i, j)), np.sqrt(squared(of, j, i))
+    assert np.abs(there - back).mean() < 0.02 * there.mean()
+
+
+def test_size_counts_unless_scaled():
+    x = planted(4, 20)
+    i = np.arange(4)
+    both = Measures.of(np.concatenate([x, 2 * x]))
+    assert squared(Shapes.of(both.scaled()), i, i + 4).max() < 1e-10
+    D = distances(Shapes.of(both.centred()))[:4]
+    np.testing.assert_allclose(squared(Shapes.of(both.centred()), i, i + 4), (D**2).mean((1, 2)), rtol=1e-5)
+
+
+def test_one_place_against_a_shape_is_its_mean_square_distance():
+    """Closed form: every plan gives mean D^2; duplicates everywhere."""
+    points = np.zeros((3, 12, 2))
+    points[1], points[2, :6, 0] = planted(1, 12)[0], 1
+    of = Shapes.of(Measures.of(points).centred())
+    D = distances(of)
+    found = squared(of, np.array([0, 0, 0]), np.array([0, 1, 2]))
+    np.testing.assert_allclose(found, (D**2).mean((1, 2)), rtol=1e-5)
+
+
+def test_two_signs_are_summed_by_weight():
+    a, b = planted(10, 16, 1), planted(10, 16, 2)
+    i = np.arange(5)
+    both = squared(Shapes.of(Measures.of(a, negative=b, share=0.3)), i, i + 5, n_starts=8, within=np.inf)
+    parts = [squared(Shapes.of(Measures.of(one)), i, i + 5, n_starts=8, within=np.inf) for one in (a, b)]
+    assert (both >= (0.3 * parts[0] + 0.7 * parts[1]) * 0.9).all()  # one start for both: seldom less
+    plans = np.stack([np.random.default_rng(k).permutation(16) for k in range(10)]).astype(np.int32).reshape(5, 2, 16)
+    found, _ = from_plans(Shapes.of(Measures.of(a, negative=b, share=0.3)), i, i + 5, plans)
+    alone = [from_plans(Shapes.of(Measures.of(z)), i, i + 5, plans[:, k : k + 1])[0] for k, z in enumerate((a, b))]
+    np.testing.assert_allclose(found, 0.3 * alone[0] + 0.7 * alone[1], rtol=1e-6)
+
+
+def test_threads_do_not_change_results():
+    of = shapes(planted(20, 24))
+    i, j = pairs_of(20, 50)
+    np.testing.assert_array_equal(squared(of, i, j, threads=1), squared(of, i, j, threads=3))
+
+
+@pytest.mark.parametrize(
+    "metric", [Gromov(exact=True), Gromov(exact=True, n_starts=2, reflection=False), Gromov(exact=True, scaled=False)]
+)
+def test_exact_search_equals_the_full_matrix(metric):
+    measures = Measures.of(planted(70, 20))
+    rows = metric.prepare(measures)
+    D = all_pairs(metric, rows, 70)
+    np.fill_diagonal(D, np.inf)
+    graph = search(metric, rows, 6, np.arange(70), 32)
+    np.testing.assert_array_equal(graph.indices, np.argsort(D, 1, kind="stable")[:, :6])
+    np.testing.assert_allclose(graph.distances, np.sort(D, 1)[:, :6], rtol=1e-6)
+
+
+def test_exact_search_leaves_pairs_unsolved():
+    solved = []
+
+    class Counting(Gromov):
+        def costs(self, rows, i, j):
+            solved.append(len(i))
+            return super().costs(rows, i, j)
+
+    metric = Counting(exact=True)
+    search(metric, metric.prepare(Measures.of(planted(120, 20))), 5, np.arange(120), 64)
+    assert sum(solved) < 0.75 * 120 * 119 / 2
+
+
+def test_candidates_find_nearly_all_neighbours():
+    metric = Gromov()
+    rows = metric.prepare(Measures.of(planted(150, 32)))
+    D = all_pairs(metric, rows, 150)
+    np.fill_diagonal(D, np.inf)
+    wanted = np.argsort(D, 1)[:, :8]
+    found = search(metric, rows, 8, np.arange(150), 64).indices
+    assert np.mean([len(set(a) & set(b)) / 8 for a, b in zip(found, wanted, strict=True)]) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"n_starts": 0}, "starts"), ({"within": 0.5}, "within"), ({"alpha": 1.5}, "alpha"), ({"alpha": 0.5}, "features")],
+)
+def test_refuses_settings(wrong, words):
+    with pytest.raises(UsageError, match=words):
+        squared(shapes(planted(2, 5)), np.array([0]), np.array([1]), **wrong)
+
+
+@pytest.mark.parametrize("plans", [np.zeros((1, 1, 5)), np.zeros((1, 5))])
+def test_refuses_plans(plans):
+    with pytest.raises(UsageError, match="permutations"):
+        from_plans(shapes(planted(2, 5)), np.array([0]), np.array([1]), plans)

@@ -1,0 +1,99 @@
+"""Sinograms against sorted projections of turned points, written out; and laws of the least over rotations."""
+
+import numpy as np
+import pytest
+
+from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.rotations import quantile_means
+from klarsicht.numerics.transport.sinograms import ANGLES, FINE, QUANTILES, Sinograms
+
+
+def clouds(n, P=64, seed=0):
+    rng = np.random.default_rng(seed)
+    spread = np.eye(2) + rng.normal(0, 0.5, (n, 2, 2))
+    return Measures.of(rng.standard_normal((n, P, 2)) ** 3 @ spread).scaled()
+
+
+def turn(points, angle, mirror=False):
+    c, s = np.cos(angle), np.sin(angle)
+    points = points * (1, -1) if mirror else points
+    return points @ np.array([[c, s], [-s, c]])
+
+
+def shadows(points, angles):
+    """(A, QUANTILES): projections of (P, 2), sorted and averaged, one direction at a time."""
+    means = quantile_means(len(points), QUANTILES)
+    return np.stack([np.sort(points @ (np.cos(a), np.sin(a))) @ means for a in angles])
+
+
+def literal(x, y, turns):
+    """Least over turns of 2 mean over directions and quantiles of squared differences."""
+    circle = 2 * np.pi * np.arange(ANGLES) / ANGLES
+    there = shadows(y, circle)
+    return min(2 * ((shadows(turn(x, *t), circle) - there) ** 2).mean() for t in turns)
+
+
+COARSE = [2 * np.pi * s / ANGLES for s in range(ANGLES)]
+
+
+@pytest.mark.parametrize("reflection", [False, True])
+def test_distances_equal_the_literal_least_over_coarse_turns(reflection):
+    measures = clouds(7)
+    found = Sinograms.of(measures).distances(slice(1, 4), reflection).numpy()
+    points = measures.points.astype(np.float64)
+    turns = [(a, m) for a in COARSE for m in ((False, True) if reflection else (False,))]
+    expected = [[literal(points[i], points[j], turns) for j in range(7)] for i in range(1, 4)]
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_align_is_near_a_search_in_quarter_degrees_and_never_above_the_coarse_one():
+    measures = clouds(10, seed=1)
+    sinograms, (i, j) = Sinograms.of(measures), np.triu_indices(10, 1)
+    cost = sinograms.align(i, j).cost
+    coarse = sinograms.distances(slice(0, 10)).numpy()[i, j]
+    assert (cost <= coarse + 1e-5).all()
+    points, fine = measures.points.astype(np.float64), [(np.deg2rad(q / 4),) for q in range(1440)]
+    some = slice(0, 45, 5)
+    best = [literal(points[a], points[b], fine) for a, b in zip(i[some], j[some], strict=True)]
+    np.testing.assert_allclose(cost[some], best, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_turned_measure_is_found_at_its_angle(mirror):
+    measures, angle = clouds(6, seed=2), np.linspace(-3, 3, 6)
+    moved = [turn(p, a, mirror) for p, a in zip(measures.points, angle, strict=True)]
+    both = Sinograms.of(Measures.of(np.concatenate([measures.points, moved])))
+    found = both.align(np.arange(6), np.arange(6, 12), reflection=True)
+    off = (found.angle - angle + np.pi) % (2 * np.pi) - np.pi
+    assert np.abs(off).max() < 2 * np.pi / ANGLES / FINE
+    assert (found.reflected == mirror).all()
+    assert found.cost.max() < 1e-3
+
+
+def test_multiples_of_the_step_cost_nothing_and_between_them_little():
+    """11.25 degrees and their multiples within 1e-5; in between, a small part of what other shapes are away."""
+    measures = clouds(8, seed=3)
+    step = 2 * np.pi / ANGLES
+    others = Sinograms.of(measures).distances(slice(0, 8)).numpy()
+    np.fill_diagonal(others, np.inf)
+    nearest = others.min(1)
+    for angle, share in ((5 * step, 0), (5.5 * step, 0.35), (5.25 * step, 0.25)):
+        moved = np.stack([turn(p, angle) for p in measures.points])
+        both = Sinograms.of(Measures.of(np.concatenate([measures.points, moved])))
+        own = both.distances(slice(0, 8)).numpy()[np.arange(8), np.arange(8, 16)]
+        assert (own <= share * nearest + 1e-5).all()
+
+
+def test_two_signs_are_summed_by_weight_under_one_turn():
+    a, b = clouds(5, seed=4), clouds(5, seed=5)
+    both = Measures.of(a.points, b.points, 0.7)
+    found = Sinograms.of(both).distances(slice(0, 1)).numpy()[0]
+    circle = np.array(COARSE)
+    for j in range(5):
+        costs = [
+            2 * (w * (shadows(turn(p[0], t), circle) - shadows(p[j], circle)) ** 2).mean()
+            for t in COARSE
+            for w, p in ((0.7, a.points.astype(np.float64)), (0.3, b.points.astype(np.float64)))
+        ]
+        expected = np.reshape(costs, (-1, 2)).sum(1).min()
+        assert found[j] == pytest.approx(expected, rel=1e-3, abs=1e-5)
