@@ -41,10 +41,10 @@ from klarsicht.audit.clean.clean_model import CleanSettings
 from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.activations import Correction, corrected, logits_abreast
 from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models import classifier as models
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import change_of
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import KlarsichtError

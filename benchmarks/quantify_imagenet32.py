@@ -32,12 +32,12 @@ from PIL import Image
 from scipy.stats import binomtest, kstest
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.detectors.bank import examined
+from klarsicht.audit.detectors.bank import change_of, examined
 from klarsicht.audit.detectors.detection import Photographs, Scene
 from klarsicht.audit.detectors.patch_matches import grey
 from klarsicht.audit.models import classifier as models
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import POOL, THUMBNAIL, Examination, change_of
+from klarsicht.audit.quantify.units import POOL, THUMBNAIL, Examination
 from klarsicht.audit.results import significance as prominence
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings

@@ -279,7 +279,7 @@ def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_pat
 def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, classifier, tmp_path):
     audit = Audit.of(settings(corpus[0]), classifier)
     store = pipeline.opened(audit, tmp_path / "run")
-    work = pipeline.Attribution(store, audit.corpus, audit.settings, audit.targets, "", classifier)
+    work = pipeline.Attribution(store, audit.corpus, audit.settings, audit.targets, "", pipeline.loaded, classifier)
     pipeline.prepare(audit, store, work)
     shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
     pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +171,27 @@ def opened(audit: Audit, out: str | Path) -> RunStore:
 def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
     """The relevance of every image, unit by unit."""
     here = audit.classifier if own is not None or workers == 1 else None
-    work = Attribution(store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, here)
+    work = Attribution(store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, loaded, here)
     units = partition(len(audit.corpus), audit.settings.unit)
     if not store.has_array("logits"):
         prepare(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
     store.write_table("corpus", audit.corpus.to_table())
     through(audit, store, work, attribution.STEP, units, workers, "relevance")
+
+
+@lru_cache(maxsize=1)
+def loaded(spec: str, identity: str) -> Classifier:
+    """The model in a worker process, once."""
+    classifier = relieved.load(spec, device=models.best_device())
+    if classifier.identity != identity:
+        raise ModelError(
+            "a worker loaded another model than this run is of",
+            got=spec,
+            rule="the same weights each time it is built",
+            remedy="Load them from a file, or use --workers 1.",
+        )
+    return classifier
 
 
 def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:

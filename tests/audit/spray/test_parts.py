@@ -200,7 +200,7 @@ def test_a_moved_mark_is_found_with_its_mask_and_a_stopped_run_resumes_to_the_sa
     audit = pipeline.Audit.of(settings, classifier)
     again = pipeline.opened(audit, tmp_path / "again")
     with again.lock():  # stopped after the arrays were made, and begun anew
-        work = pipeline.attribution.Attribution(again, audit.corpus, settings, audit.targets, "", classifier)
+        work = pipeline.Attribution(again, audit.corpus, settings, audit.targets, "", pipeline.loaded, classifier)
         pipeline.prepare(audit, again, work)
         pipeline.attribute(audit, again, 1, own=classifier)
     for name in ("parts", "appearance", "maps"):

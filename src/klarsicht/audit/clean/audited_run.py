@@ -15,9 +15,9 @@ from klarsicht.audit.artifacts import artifact as artifacts
 from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.artifacts.audited_class import Audited
 from klarsicht.audit.data import groups
+from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
-from klarsicht.audit.quantify.units import change_of
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError, unknown_name

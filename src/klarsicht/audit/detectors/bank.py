@@ -103,3 +103,10 @@ saw."""
 def examined(scene: Scene) -> list[Sign]:
     """What every detector sees."""
     return [sign for name, detector in DETECTORS.items() for sign in detector(scene, name)]
+
+
+def change_of(name: str) -> str:
+    """How the artifact behind a sign is put on other images: what its detector says. Signs of a run that was examined
+    before may be of a detector that is gone; those were all of windows."""
+    detector = DETECTORS.get(name.split()[0])
+    return detector.change if detector else "tile"

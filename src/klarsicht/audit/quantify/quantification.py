@@ -15,12 +15,13 @@ import numpy as np
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.data.groups import Group
+from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantify import figures as evidence
 from klarsicht.audit.quantify.cluster_units import Transplanting, sources
-from klarsicht.audit.quantify.units import Examination, Trial, change_of
+from klarsicht.audit.quantify.units import Examination, Trial
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page as report
 from klarsicht.audit.report.figures import Illustrator

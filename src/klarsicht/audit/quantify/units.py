@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.detectors.bank import DETECTORS, examined
+from klarsicht.audit.detectors.bank import change_of, examined
 from klarsicht.audit.detectors.detection import Photographs, Scene, Sign
 from klarsicht.audit.detectors.patch_matches import grey
 from klarsicht.audit.interventions.effect import Effect, Predict, among_rivals, effects
@@ -23,7 +23,7 @@ from klarsicht.audit.interventions.insertion import Specimen
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import borrowed
 from klarsicht.audit.models.inputs import Gallery, Levels
-from klarsicht.audit.relevance.attribution import loaded
+from klarsicht.audit.pipeline import loaded
 from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spray.clustering import FEWEST
@@ -159,13 +159,6 @@ def line(target: int, rows: NDArray[np.intp], sign: Sign) -> dict[str, Any]:
         "height": sign.extent[0],
         "width": sign.extent[1],
     }
-
-
-def change_of(name: str) -> str:
-    """How the artifact behind a sign is put on other images: what its detector says. Signs of a run that was examined
-    before may be of a detector that is gone; those were all of windows."""
-    detector = DETECTORS.get(name.split()[0])
-    return detector.change if detector else "tile"
 
 
 @dataclass(frozen=True)

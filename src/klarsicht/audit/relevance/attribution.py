@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.audit.corrections import corrected_model as relieved
 from klarsicht.audit.data.corpus import Corpus, decode_rows
-from klarsicht.audit.models import classifier as models
 from klarsicht.audit.models import hooks as taps
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import borrowed
@@ -23,7 +21,7 @@ from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import ImageError, InputError, InputRefused, ModelError, UsageError
+from klarsicht.ground.errors import ImageError, InputError, InputRefused, UsageError
 from klarsicht.ground.store import RunStore
 
 STEP = "attribution"
@@ -39,7 +37,8 @@ class Attribution:
     Attributes:
         targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
         identity: of the model that the run is of; a worker that loads another one stops.
-        classifier: None in worker processes, which load it again by its spec.
+        load: loads the model in a worker process, from its spec and identity.
+        classifier: None in worker processes, which load it again.
     """
 
     store: RunStore
@@ -47,6 +46,7 @@ class Attribution:
     settings: AuditSettings
     targets: NDArray[np.int64]
     identity: str
+    load: Callable[[str, str], Classifier]
     classifier: Classifier | None = None
 
     def __call__(self, unit: range) -> None:
@@ -75,7 +75,7 @@ class Attribution:
         return name
 
     def _classifier(self) -> Classifier:
-        return self.classifier or loaded(self.settings.model, self.identity)
+        return self.classifier or self.load(self.settings.model, self.identity)
 
     def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
         """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
@@ -151,20 +151,6 @@ def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle
             yield lambda batch, _: explain(batch, torch.from_numpy(observe(batch).prediction))
         else:
             yield explain
-
-
-@lru_cache(maxsize=1)
-def loaded(spec: str, identity: str) -> Classifier:
-    """The model in a worker process, once."""
-    classifier = relieved.load(spec, device=models.best_device())
-    if classifier.identity != identity:
-        raise ModelError(
-            "a worker loaded another model than this run is of",
-            got=spec,
-            rule="the same weights each time it is built",
-            remedy="Load them from a file, or use --workers 1.",
-        )
-    return classifier
 
 
 def unusable(found: Relevance | Observation, side: int) -> str:

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.interventions.effect import Effect, effect
 from klarsicht.audit.models.finetuning import Lesson, Training, trainable
 from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import Examination, Trial, change_of, predictor
+from klarsicht.audit.quantify.units import Examination, Trial, predictor
 from klarsicht.audit.results import significance as prominence
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MOST, Course, Dose, Dosed

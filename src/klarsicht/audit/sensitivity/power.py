@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from klarsicht.audit.detectors.bank import DETECTORS, examined
+from klarsicht.audit.detectors.bank import DETECTORS, change_of, examined
 from klarsicht.audit.detectors.detection import Photographs, Sign
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
@@ -26,7 +26,7 @@ from klarsicht.audit.models.finetuning import RATE, Training
 from klarsicht.audit.models.inputs import Levels
 from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import Examination, change_of
+from klarsicht.audit.quantify.units import Examination
 from klarsicht.audit.report import page as report
 from klarsicht.audit.results.significance import PLACED, compared
 from klarsicht.audit.results.verdicts import LEVEL, Quantification

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from klarsicht import __version__
 from klarsicht.burst.data import tiff_tags as tt
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
+from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.frame_store import Spool, rows_of_a_strip
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
 from klarsicht.burst.data.tiff_tags import Ifd, Tags, numbers, rationals, text
 from klarsicht.burst.files.raw import NOISE_PROFILE
 from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
-from klarsicht.burst.synthesis.unprocessing import RGB_TO_XYZ
 from klarsicht.ground.disk import replacing
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

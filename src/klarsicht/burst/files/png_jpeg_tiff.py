@@ -11,8 +11,8 @@ from PIL import Image
 from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.photograph import ORIENTATION, Codes, Header, Negative, from_codes
 from klarsicht.burst.data.tiff_tags import SHORT, Ifd, Tags, numbers, rationals, text
-from klarsicht.burst.files.optional import load
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.optional import load
 
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 ENDINGS = (*TIFFS, *PNGS, *JPEGS)

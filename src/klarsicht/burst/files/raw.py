@@ -9,11 +9,11 @@ import numpy as np
 
 from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.bayer import PATTERNS
+from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.photograph import Header, Negative, Rendering, Sensor, from_counts
 from klarsicht.burst.data.tiff_tags import Tags
-from klarsicht.burst.files.optional import load
-from klarsicht.burst.synthesis.unprocessing import RGB_TO_XYZ
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.optional import load
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 ENDINGS = (

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import sampled
+from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -29,11 +30,6 @@ XYZ_TO_CAMERA = np.array(
 )
 """Colour matrices of four cameras, as the authors of arXiv 1811.11127 took them from the Darmstadt data
 set."""
-
-RGB_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
-"""sRGB primaries, white D65."""
 
 INFLECTION = 0.9  # brighter than this, inverse gains fade out: white must stay white
 
