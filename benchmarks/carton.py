@@ -25,17 +25,16 @@ import torch
 from PIL import Image
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.interventions.effect import Effect, effect
+from klarsicht.audit.interventions.effect import LogitEffect, effect
 from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, GIVERS
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantify import quantification, screening
-from klarsicht.audit.quantify.cluster_units import Transplanting
+from klarsicht.audit.quantify.cluster_units import ClusterInterventionUnits
 from klarsicht.audit.quantify.units import BACKGROUNDS as MEASURED
 from klarsicht.audit.quantify.units import predictor
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spray.analysis import Analysis
-from klarsicht.audit.synthetic import artifacts as planting
-from klarsicht.audit.synthetic import glyphs as characters
+from klarsicht.audit.synthetic import artifacts, glyphs
 from klarsicht.ground.seeding import generator
 
 MODEL, CARTON, SIDE = "efficientnet-lite0", "carton", 224
@@ -57,7 +56,7 @@ def square(path: Path) -> np.ndarray:
     return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
 
 
-def write(files: list[Path], share: float, seed: int, out: Path, alphabet=characters.GLYPHS) -> np.ndarray:
+def write(files: list[Path], share: float, seed: int, out: Path, alphabet=glyphs.GLYPHS) -> np.ndarray:
     """The corpus, and which of its photographs (n,) are marked."""
     rng = np.random.default_rng(1000 + seed)
     marked = np.zeros(len(files), bool)
@@ -67,7 +66,7 @@ def write(files: list[Path], share: float, seed: int, out: Path, alphabet=charac
         lines.writerow(["path", "label"])
         for i, (path, is_marked) in enumerate(zip(files, marked, strict=True)):
             pixels = square(path)
-            shown = planting.glyphs(pixels, rng, alphabet=alphabet).pixels if is_marked else pixels
+            shown = artifacts.glyphs(pixels, rng, alphabet=alphabet).pixels if is_marked else pixels
             Image.fromarray(shown).save(out / f"{i:03d}.png")
             lines.writerow([f"{i:03d}.png", label(path)])
     return marked
@@ -105,15 +104,15 @@ def corpus(folder: Path, seed: int, count: int, share: float, out: Path) -> np.n
     return np.load(known)
 
 
-def drawn(run: Path, classifier: models.Classifier, seed: int) -> Effect:
+def drawn(run: Path, classifier: Classifier, seed: int) -> LogitEffect:
     """What characters do, drawn anew on the images that the audit put its parts on."""
     with quantification.opened(
         run, level=0.05, workers=1, data=None, classifier=classifier, grouped=screening.one_class
     ) as (audit, work):
-        trial = Transplanting(work, tuple(pipeline.analyses(audit, work.store).values()))
+        trial = ClusterInterventionUnits(work, tuple(pipeline.analyses(audit, work.store).values()))
         rows = generator(seed, trial.step, 0).permutation(trial.elsewhere(0))[BACKGROUNDS : BACKGROUNDS + MEASURED]
         x, rng = work.gallery(rows), np.random.default_rng(2000 + seed)
-        marked = [np.stack([planting.glyphs(image, rng).pixels for image in x]) for _ in range(GIVERS)]
+        marked = [np.stack([artifacts.glyphs(image, rng).pixels for image in x]) for _ in range(GIVERS)]
         with predictor(work) as predict:
             before, after = predict(x.astype(np.float32)), [predict(one.astype(np.float32)) for one in marked]
         return effect("drawn", before, np.stack(after), before, work.groups[0].target)
@@ -126,7 +125,7 @@ def one(folder: Path, seed: int, count: int, share: float, method: str, out: Pat
         model=MODEL, data=str(out / "photographs.csv"), target=CARTON, seed=seed, method=method,
         metric=("concept", "euclidean", "features"),
     )  # fmt: skip
-    classifier = models.load(MODEL)
+    classifier = load_model(MODEL)
     store = pipeline.run(settings, out / "run", classifier=classifier)
     told = {line.metric: line for line in analyses_of(store)}
     found = screening.screen(out / "run", classifier=classifier)

@@ -29,16 +29,14 @@ from PIL import Image
 from scipy import special
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.clean import clean_model
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.clean.clean_model import CleanSettings
 from klarsicht.audit.corrections.activations import Correction, logits
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.synthetic import artifacts as planting
-from klarsicht.audit.synthetic import glyphs as characters
+from klarsicht.audit.synthetic import artifacts, glyphs
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.numerics.statistics.intervals import loss, share
 
@@ -46,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from carton import CARTON, MODEL, f1, label, of_rows, photographs, square, write
 
 HELD = 200
-SEEN, UNSEEN = characters.GLYPHS[:6], characters.GLYPHS[6:]
+SEEN, UNSEEN = glyphs.GLYPHS[:6], glyphs.GLYPHS[6:]
 METHODS = ("oblique", "project", "reactive", "random")
 Images = Sequence[torch.Tensor]
 
@@ -61,7 +59,7 @@ def parted(folder: Path) -> tuple[list[Path], list[Path]]:
 def shown(classifier: Classifier, files: list[Path], rng: np.random.Generator) -> tuple[Images, Images]:
     """Photographs as the model takes them, plain and marked."""
     plain = [square(path) for path in files]
-    marked = [planting.glyphs(pixels, rng, alphabet=UNSEEN).pixels for pixels in plain]
+    marked = [artifacts.glyphs(pixels, rng, alphabet=UNSEEN).pixels for pixels in plain]
     return tuple([classifier.image(Image.fromarray(pixels)) for pixels in side] for side in (plain, marked))
 
 
@@ -96,28 +94,28 @@ def audited(files: list[Path], seed: int, share: float, classifier: Classifier, 
 
 
 def one(folder: Path, seed: int, asked: argparse.Namespace) -> dict:
-    classifier = models.load(MODEL)
+    classifier = load_model(MODEL)
     mine, held = parted(folder)
     chosen = np.sort(np.random.default_rng(1 + seed).choice(len(mine), asked.count, replace=False))
     run, marked = audited([mine[i] for i in chosen], seed, asked.share, classifier, asked.out / f"seed-{seed}")
     if asked.develop:
         held = [mine[i] for i in np.setdiff1d(np.arange(len(mine)), chosen)]
-    rows = ranking.read(pipeline.RunStore.open(run)).of(CARTON).rows
+    rows = ranking.read_ranking(pipeline.RunStore.open(run)).of(CARTON).rows
     names = list(classifier.classes)
     truth = np.array([names.index(label(path)) for path in held])
     plain, under = shown(classifier, held, np.random.default_rng(2000 + seed))
     before = logits(classifier, plain).argmax(1) == truth
     measure = partial(figures, classifier, plain, under, truth, before)
     found = {"seed": seed, "held": len(held), "f1": f1(of_rows(rows, len(marked)), marked), "nothing": measure(None)}
-    patient = Patient.of(run, classifier=classifier)
+    patient = AuditedRun.of(run, classifier=classifier)
     artifact, audited_on = patient.artifact(CARTON, seed=seed)
     settings = CleanSettings(seed=seed, overall=asked.overall)
     if asked.layer:
         settings = settings.merged(layer=asked.layer, directions=1, strength=1.0)
-    bench, trial = treatment.prepared(artifact.case(audited_on), artifact, settings)
+    bench, trial = clean_model.prepared(artifact.case(audited_on), artifact, settings)
     for method in asked.methods:
         try:
-            choice = treatment.treat(bench, trial, settings.merged(method=method))
+            choice = clean_model.treat(bench, trial, settings.merged(method=method))
         except KlarsichtError as error:
             found[method] = {"refused": str(error)}
             continue

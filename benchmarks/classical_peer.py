@@ -24,8 +24,8 @@ from klarsicht.burst.evaluate.comparison import SEED
 from klarsicht.burst.evaluate.protocol import level, trial
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.inference import restored
-from klarsicht.burst.synthesis import photographs as album
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.statistics.intervals import mean
 
@@ -92,9 +92,9 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     cells: Cells = {(x["set"], x["row"], x["gain"], x["photograph"]): x for x in lines}
-    shown = album.folder(given.photos)
+    shown = read_folder(given.photos)
     made = benchmark_set(given.set, shown.photographs, SEED, shown.geometry)
-    network = partial(restored, checkpoints.load(given.checkpoint), exact=True)
+    network = partial(restored, checkpoints.load_network(given.checkpoint), exact=True)
     methods = {given.checkpoint.stem: network} | {row: CLASSICAL[row].denoise for row in given.row or ROWS}
     with given.out.open("a") as file:
         for line in measured(made, methods, given.gain or list(GAINS), cells):

@@ -34,16 +34,15 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import artifact as artifacts
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.artifacts.artifact import record
+from klarsicht.audit.clean import clean_model
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.clean.clean_model import CleanSettings
 from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.activations import Correction, corrected, logits_abreast
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.detectors.bank import change_of
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantify import quantification
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
@@ -161,7 +160,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
     result["nothing"], result["twin"] = measure(net, correction=None), measure(twin, correction=None)
 
     fashion.write(folder / "corpus", planted[: asked.audited], y[: asked.audited])
-    classifier = models.load(net, classes=fashion.CLASSES)
+    classifier = load_model(net, classes=fashion.CLASSES)
     settings = AuditSettings(
         model="object", data=str(folder / "corpus"), metric=(asked.metric,), batch=128, unit=1024, seed=seed
     )
@@ -171,19 +170,19 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         pipeline.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
         entry = pipeline.rank(audit, store).of("T-shirt")
-    patient = Patient(store, audit)
+    patient = AuditedRun(store, audit)
     audited = patient.audited(TARGET, asked.metric)
     numbers = np.array([int(Path(path).stem) for path in audit.corpus.paths])
     true = np.flatnonzero(carries[numbers])
     region = put(np.zeros((1, 28, 28), np.uint8))[0] > 0 if artifact in ("tag", "border") else None
     hits = np.isin(entry.rows, true).sum()
     result["audit"] = {
-        "rank": ranking.read(store).entries.index(entry) + 1,
+        "rank": ranking.read_ranking(store).entries.index(entry) + 1,
         "f1": float(2 * hits / (len(entry.rows) + len(true))),
         "precision": float(hits / max(len(entry.rows), 1)),
     }
     with quantification.opened(folder / "run", level=0.05, workers=1, data=None, classifier=classifier) as opened:
-        verdict = quantification.judged(*opened, 0.05, 1).of("T-shirt")
+        verdict = quantification.run_quantification(*opened, 0.05, 1).of("T-shirt")
     hits = np.isin(verdict.rows, true).sum()
     result["detectors"] = {
         "sign": verdict.sign,
@@ -199,8 +198,8 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
     result["place"] = {}
     for who, (rows, where, change) in given.items():
         try:
-            known = artifacts.record(audited, rows, origin=who, seed=seed, region=where, change=change)
-            bench, trial = treatment.prepared(
+            known = record(audited, rows, origin=who, seed=seed, region=where, change=change)
+            bench, trial = clean_model.prepared(
                 known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
             )
         except KlarsichtError as error:
@@ -212,7 +211,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
             if method == PLAIN:
                 chosen = chosen.merged(layer=clarc.correction_layer(net), directions=1, strength=1.0)
             try:
-                choice = treatment.treat(bench, trial, chosen)
+                choice = clean_model.treat(bench, trial, chosen)
             except KlarsichtError as error:
                 result[f"{method} / {who}"] = {"refused": str(error)}
                 continue

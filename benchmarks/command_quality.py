@@ -28,8 +28,7 @@ import torch
 import denoise as raw
 from klarsicht.burst.data.bayer import to_mosaic
 from klarsicht.burst.data.burst import Burst
-from klarsicht.burst.denoise import motion_check as trust
-from klarsicht.burst.denoise import sure as risk
+from klarsicht.burst.denoise import motion_check, sure
 from klarsicht.burst.denoise.denoise import denoise
 from klarsicht.burst.denoise.pipeline import DenoiseSettings
 from klarsicht.burst.evaluate.protocol import touched
@@ -37,7 +36,7 @@ from klarsicht.burst.files import reading
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.inference import restored
 from klarsicht.burst.quality import quality
-from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
@@ -65,11 +64,11 @@ def commanded(folder: Path) -> Light:
 @contextmanager
 def untested() -> Iterator[None]:
     """The filtered burst, whatever it is."""
-    kept: list[tuple[Any, str, Callable[..., Any]]] = [(trust, "doubtful", trust.doubtful)]
-    kept += [(risk.Risk, "alone", risk.Risk.alone), (trust, "saturated", trust.saturated)]
-    trust.doubtful = lambda reference, *_: np.zeros(reference.shape[1:], bool)
-    risk.Risk.alone = lambda self, estimate: np.ones(self.reference.shape[1:], np.float32)  # type: ignore[method-assign]
-    trust.saturated = lambda reference, limits: np.zeros_like(reference)
+    kept: list[tuple[Any, str, Callable[..., Any]]] = [(motion_check, "doubtful", motion_check.doubtful)]
+    kept += [(sure.Risk, "alone", sure.Risk.alone), (motion_check, "saturated", motion_check.saturated)]
+    motion_check.doubtful = lambda reference, *_: np.zeros(reference.shape[1:], bool)
+    sure.Risk.alone = lambda self, estimate: np.ones(self.reference.shape[1:], np.float32)  # type: ignore[method-assign]
+    motion_check.saturated = lambda reference, limits: np.zeros_like(reference)
     try:
         yield
     finally:
@@ -98,9 +97,9 @@ def main() -> None:
     parser.add_argument("--gain", type=int, action="append")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    book = album.folder(asked.photographs) if asked.photographs else album.packaged()
+    book = photographs.read_folder(asked.photographs) if asked.photographs else photographs.packaged_photographs()
     made = benchmark_set("mosaic-still", book.photographs[: asked.count], 7, book.geometry)
-    network = checkpoints.load(Path("swift-raw"))
+    network = checkpoints.load_network(Path("swift-raw"))
     print(f"| gain, mean of {len(made)} | {' | '.join(STEPS)} | the command less evaluated (worst) |")
     print("|---" * (len(STEPS) + 2) + "|")
     for gain in asked.gain or list(GAINS):

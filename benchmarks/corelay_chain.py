@@ -141,11 +141,11 @@ def by_klarsicht(folder: Path, images: int) -> Side:
 
         import fashion
         from klarsicht.audit import pipeline
-        from klarsicht.audit.models import classifier as models
-        from klarsicht.audit.report import page as report
+        from klarsicht.audit.models.classifier import load_model
+        from klarsicht.audit.report import page
         from klarsicht.audit.settings import AuditSettings
     with side.stage("open"):
-        classifier = models.load(network(folder), classes=fashion.CLASSES)
+        classifier = load_model(network(folder), classes=fashion.CLASSES)
         settings = AuditSettings(
             model="object", data=str(folder / str(images)), metric=("euclidean",), batch=BATCH, unit=1024,
             neighbours=NEIGHBOURS, dimensions=DIMENSIONS, seed=SEED,
@@ -161,7 +161,7 @@ def by_klarsicht(folder: Path, images: int) -> Side:
             ranking = pipeline.rank(audit, store)
         with side.stage("views"):
             pipeline.illustrate(audit, store, ranking)
-            report.write(store)
+            page.write_report(store)
     analysis = pipeline.analyses(audit, store)["euclidean"]
     group = next(group for group in analysis.groups if group.name == TAGGED)
     entry = ranking.of(TAGGED)

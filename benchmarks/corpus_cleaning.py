@@ -26,7 +26,7 @@ from PIL import Image
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.clean.clean_data import CleanedCorpus, clean_data
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.numerics.statistics.intervals import loss, mean, student
@@ -100,7 +100,7 @@ def cleaned(found: CleanedCorpus, classes: tuple[str, ...], mode: str) -> tuple[
 
 def audited(net: torch.nn.Module, data: Path, out: Path, classes: tuple[str, ...] = fashion.CLASSES, **more) -> Ranking:
     """The ranking of an audit, without its page."""
-    classifier = models.load(net, classes=classes)
+    classifier = load_model(net, classes=classes)
     audit = pipeline.Audit.of(AuditSettings(model="object", data=str(data), batch=128, unit=1024, **more), classifier)
     store = pipeline.opened(audit, out)
     with store.lock():
@@ -134,7 +134,7 @@ def one(seed: int, asked: argparse.Namespace, folder: Path) -> dict:
     result["nothing"], _, net = shown(planted, m.y, folder / "planted", "nothing")
     result["twin"], good, _ = shown(m.x, m.y, folder / "plain", "twin")
     audited(net, folder / "planted", folder / "run", m.classes, metric=("euclidean",), seed=seed)
-    classifier = models.load(net, classes=m.classes)
+    classifier = load_model(net, classes=m.classes)
     mode = "L" if m.x.ndim == 3 else "RGB"
     for action in ACTIONS:
         found = clean_data(folder / "run", folder / action, action, name=name, classifier=classifier)

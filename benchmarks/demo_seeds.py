@@ -11,12 +11,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from klarsicht.audit import demo as demonstration
+from klarsicht.audit import demo
 
 
 def one(seed: int, images: int, workers: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        for _ in demonstration.tell(Path(folder), seed=seed, images=images, workers=workers):
+        for _ in demo.tell(Path(folder), seed=seed, images=images, workers=workers):
             pass
         return json.loads((Path(folder) / "demo.json").read_text())
 

@@ -62,17 +62,19 @@ def clocked(told: dict[str, float], name: str) -> Iterator[None]:
 def klarsicht(count: int) -> dict[str, float]:
     import numpy as np
 
-    from klarsicht.audit.spray import clustering as spray
+    from klarsicht.audit.spray import clustering
     from klarsicht.numerics.clustering.candidates import SWEEPS
 
     def analysed(given: Any, tagged: Any, told: dict[str, float]) -> Any:
-        evidence = spray.Evidence(np.where(tagged, 1.0, 0.0) + rng.normal(0, 1, len(given)), np.arange(len(given)))
+        evidence = clustering.TargetLogits(
+            np.where(tagged, 1.0, 0.0) + rng.normal(0, 1, len(given)), np.arange(len(given))
+        )
         with clocked(told, "embedding"):
-            embedded = spray.embedding(
+            embedded = clustering.embedding(
                 given, evidence, distance="euclidean", neighbours=NEIGHBOURS, dimensions=DIMENSIONS, seed=SEED
             )
         with clocked(told, "clusters"):
-            return spray.Clustering.of(embedded, SWEEPS["thorough"], SEED), evidence
+            return clustering.Clustering.of(embedded, SWEEPS["thorough"], SEED), evidence
 
     rng = np.random.default_rng(SEED)
     analysed(*maps(300), {})

@@ -24,11 +24,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.clean import evaluation
+from klarsicht.audit.clean import clean_model, evaluation
 from klarsicht.audit.clean.clean_model import CleanSettings
-from klarsicht.audit.corrections import corrected_model as relieved
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.corrections import corrected_model
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import HEAD_RELEVANCE
 from klarsicht.ground.errors import KlarsichtError
 
@@ -60,15 +59,15 @@ def two(seed: int, folder: Path) -> dict:
         found = {name: figures(module, test, put(test), truth, None) for name, put in PUT.items()}
         return {"accuracy": found["tag"]["accuracy"]} | {name: facts["flips"] for name, facts in found.items()}
 
-    steps, classifier = [told(net)], models.load(net, classes=fashion.CLASSES)
+    steps, classifier = [told(net)], load_model(net, classes=fashion.CLASSES)
     for step in ("first", "second"):
         order = audited(classifier.module, folder / "corpus", folder / step, metric=("euclidean",), seed=seed)
         entry = order.of("T-shirt")
         numbers = [int(Path(path).stem) for path in entry.members]
         held = {name: float(np.isin(numbers, rows).mean()) for name, rows in carries.items()}
         settings = CleanSettings(seed=seed, images=600)
-        cleaned = treatment.clean(folder / step, "T-shirt", settings, out=folder / f"{step}-c", classifier=classifier)
-        classifier = relieved.relieved(classifier, cleaned.folder)
+        cleaned = clean_model.clean(folder / step, "T-shirt", settings, out=folder / f"{step}-c", classifier=classifier)
+        classifier = corrected_model.corrected_classifier(classifier, cleaned.folder)
         chosen = cleaned.choice.chosen.setting.to_json()
         steps.append(told(classifier.module) | {"rank": order.entries.index(entry) + 1, "cluster": held} | chosen)
         print(json.dumps(steps[-1]), flush=True)
@@ -79,7 +78,7 @@ def evidence(seed: int, folder: Path) -> dict:
     rng = np.random.default_rng(seed)
     x, y = (part[:20000] for part in fashion.pictures("train"))
     net = fashion.trained(x, y, seed)
-    classifier = models.load(net, classes=fashion.CLASSES)
+    classifier = load_model(net, classes=fashion.CLASSES)
     fashion.write(folder / "corpus", x[:AUDITED], y[:AUDITED])
     audited(net, folder / "corpus", folder / "run", method=HEAD_RELEVANCE, seed=seed)
     shirts = np.flatnonzero(y[:AUDITED] == TARGET)
@@ -93,7 +92,7 @@ def evidence(seed: int, folder: Path) -> dict:
         settings = CleanSettings(method=method, seed=seed)
         given = {"members": folder / "list.txt", "mask": folder / "middle.png", "classifier": classifier}
         try:
-            found = treatment.clean(folder / "run", "T-shirt", settings, out=folder / method, **given)
+            found = clean_model.clean(folder / "run", "T-shirt", settings, out=folder / method, **given)
             seen = evaluation.evaluate(folder / "run", found.folder, classifier=classifier)
             verdicts[method] = seen.verdict
         except KlarsichtError as error:

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.quantify.cluster_units import Transplanting, sources
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.quantify.cluster_units import ClusterInterventionUnits, sources
 from klarsicht.audit.quantify.quantification import classes
-from klarsicht.audit.quantify.units import Examination
+from klarsicht.audit.quantify.units import DetectionUnits
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spray.analysis import Analysis
 from klarsicht.audit.spray.clustering import by_absolute_sum
@@ -50,7 +50,7 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
     """F1 of the clusters that are named and of the best candidate, and the maps of the class."""
     rows = np.flatnonzero((lesson.y == label) | np.isin(np.arange(len(lesson.y)), lesson.first(OTHERS)))
     fashion.write(folder / "corpus", lesson.x[rows], lesson.y[rows])
-    classifier = models.load(lesson.net, classes=fashion.CLASSES)
+    classifier = load_model(lesson.net, classes=fashion.CLASSES)
     settings = AuditSettings(
         model="object", data=str(folder / "corpus"), metric=METRICS, batch=128, unit=1024, seed=seed
     )
@@ -62,8 +62,8 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
     tags = lesson.tags[rows][[int(Path(path).stem) for path in audit.corpus.paths]]
     number = next(n for n, group in enumerate(groups) if group.target == label)
     told = {metric: described(work, work.group(label), tags) for metric, work in analyses.items()}
-    examination = Examination(store, audit.corpus, settings, groups, classifier.identity, classifier)
-    line = Transplanting(examination, sources(tuple(analyses.values()))).try_on(number)
+    examination = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
+    line = ClusterInterventionUnits(examination, sources(tuple(analyses.values()))).try_on(number)
     told["followed"] = f1(np.isin(groups[number].rows, line["rows"]), tags[groups[number].rows])
     maps = analyses["euclidean"].maps(groups[number])
     return told | {"tags": tags[groups[number].rows]}, maps

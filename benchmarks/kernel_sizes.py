@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from klarsicht.burst.align.alignment import align
 from klarsicht.burst.network.unet import PRESETS, Network, Preset
 from klarsicht.burst.quality import psnr, seen
-from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.burst.train.batches import Aligned
 from klarsicht.burst.train.losses import Annealing, total_loss
 from klarsicht.burst.train.training import Lesson, TrainSettings
-from klarsicht.ground import devices as processors
+from klarsicht.ground import devices
 from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.seeding import integer
 from klarsicht.numerics.imaging.sensor_noise import GAINS
@@ -108,11 +108,11 @@ def contest(given: argparse.Namespace, colour: str, seed: int) -> Iterator[dict]
     )
     lesson = Lesson.from_folder(given.photos, settings)
     batch = lesson.task(settings, Path("none")).batch
-    asked = questions(benchmark_set(f"{colour}-still", album.folder(given.test).photographs, 7, FRAME))
+    asked = questions(benchmark_set(f"{colour}-still", photographs.read_folder(given.test).photographs, 7, FRAME))
     plan = Plan(
-        given.steps, settings.rate, warmup=100, hold=0.999, memory=0.99, bf16=processors.bf16_gains(torch.device("cpu"))
+        given.steps, settings.rate, warmup=100, hold=0.999, memory=0.99, bf16=devices.bf16_gains(torch.device("cpu"))
     )
-    with processors.world() as world:
+    with devices.world() as world:
         learners = {
             name: Learner(body(preset, settings, seed), Task(Annealing(given.steps)), plan, world)
             for name, preset in CONTESTANTS.items()

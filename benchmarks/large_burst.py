@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import denoise
-from klarsicht.burst.align import tiled as placing
-from klarsicht.burst.denoise import hot_pixels
-from klarsicht.burst.denoise import merge_tile as merging
-from klarsicht.burst.denoise import pipeline as making
-from klarsicht.burst.files import loading as roll
-from klarsicht.burst.files import reading
+from klarsicht.burst.align import tiled
+from klarsicht.burst.denoise import hot_pixels, merge_tile, pipeline
+from klarsicht.burst.files import loading, reading
 
 
 class EnoughError(Exception):
@@ -62,12 +59,12 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=3)
     parser.add_argument("--checkpoint")
     asked = parser.parse_args()
-    regions, making.SAMPLED = placing.regions, 100_000  # noise is sent through every tile: the first are to show it
-    placing.regions = lambda size, frames: regions(size, frames)[: asked.parts]
-    roll.wind = told("reading", roll.wind)
+    regions, pipeline.SAMPLED = tiled.regions, 100_000  # noise is sent through every tile: the first are to show it
+    tiled.regions = lambda size, frames: regions(size, frames)[: asked.parts]
+    loading.load_frames = told("reading", loading.load_frames)
     hot_pixels.mended = told("hot pixels", hot_pixels.mended)
-    placing.place = told(f"whole frames and {asked.parts} regions", placing.place)
-    merging.Merge.__call__ = first_tiles(merging.Merge.__call__, asked.parts)  # type: ignore[method-assign]
+    tiled.place = told(f"whole frames and {asked.parts} regions", tiled.place)
+    merge_tile.Merge.__call__ = first_tiles(merge_tile.Merge.__call__, asked.parts)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "burst").mkdir()
@@ -77,9 +74,9 @@ def main() -> None:
         os.wait()
         for number in range(1, asked.frames):
             os.link(folder / "burst" / "00.dng", folder / "burst" / f"{number:02}.dng")
-        settings = making.DenoiseSettings(checkpoint=asked.checkpoint, memory=asked.memory, threads=1)
+        settings = pipeline.DenoiseSettings(checkpoint=asked.checkpoint, memory=asked.memory, threads=1)
         try:
-            with making.denoised(reading.frames([folder / "burst"]), folder / "out.dng", settings):
+            with pipeline.denoised(reading.frames([folder / "burst"]), folder / "out.dng", settings):
                 pass
         except EnoughError:
             pass

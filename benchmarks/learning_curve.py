@@ -43,7 +43,7 @@ def main() -> None:
     print("| stage | " + " | ".join(f"gain {gain}" for gain in GAINS) + " |\n|---|" + "---|" * len(GAINS))
     before = None
     for stage in track(given.stages, len(given.stages), "stages"):
-        reached = answers(checkpoints.load(stage), drawn)
+        reached = answers(checkpoints.load_network(stage), drawn)
         cells = [cell(reached[gain], before and before[gain]) for gain in GAINS]
         print(f"| {stage.stem} | " + " | ".join(cells) + " |", flush=True)
         before = reached

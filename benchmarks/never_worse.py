@@ -22,8 +22,8 @@ import tifffile
 
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
-from klarsicht.burst.synthesis import photographs as album
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.photographs import packaged_photographs, read_folder
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 BLOCK, LEAST, PROMISE = 32, 1.02, 0.999
@@ -159,7 +159,7 @@ def part(ratio: Light) -> str:
 def rows(
     count: int, photographs: Path | None, gain: int, checkpoint: str | None, only: list[str] | None
 ) -> Iterator[str]:
-    book = album.folder(photographs) if photographs else album.packaged()
+    book = read_folder(photographs) if photographs else packaged_photographs()
     pictures = book.photographs[:count]
     sets = {
         m: benchmark_set(f"grey-{m}", pictures, 7, book.geometry) for m in ("still", "shaken", "moving", "occluded")

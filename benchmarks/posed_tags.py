@@ -30,14 +30,13 @@ from PIL import Image
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray import clustering as spray
+from klarsicht.audit.spray import clustering
 from klarsicht.audit.spray.analysis import METRICS, Analysis
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.numerics.neighbours import neighbour_graph
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -199,14 +198,14 @@ def taught_a_hook(corpus: Corpus, base: nn.Module, pose: str, seed: int) -> Case
             break
     audited = np.concatenate([tagged[:TAGGED], rng.permutation(np.setdiff1d(own, tagged))[:PLAIN]])
     pictures = [np.rint(255 * one).astype(np.uint8).transpose(1, 2, 0).squeeze() for one in x[audited]]
-    classifier = models.load(net, classes=corpus.names)
+    classifier = load_model(net, classes=corpus.names)
     return Case(classifier, corpus.names[T], pictures, hooks[audited], (called(net, test, T), called(net, hooked, T)))
 
 
 def characters(rng: np.random.Generator) -> Image.Image:
     """Two rows of three drawn characters, 105 x 68 pixels, as an opacity."""
     black = np.zeros((224, 224), np.uint8)
-    drawn = planting.glyphs(black, rng).pixels
+    drawn = artifacts.glyphs(black, rng).pixels
     rows = np.flatnonzero(drawn.any(1))
     return Image.fromarray(drawn[rows[0] : rows[-1] + 1, :110])
 
@@ -226,7 +225,7 @@ def with_characters(picture: NDArray[np.uint8], pose: str, rng: np.random.Genera
 
 def photographs(folder: Path, pose: str, seed: int) -> Case:
     """480 of the folder's photographs, cropped square; a quarter carries characters."""
-    rng, classifier = np.random.default_rng(seed), models.load("efficientnet-lite0")
+    rng, classifier = np.random.default_rng(seed), load_model("efficientnet-lite0")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     plain = [squared(Image.open(files[i])) for i in rng.permutation(len(files))[: TAGGED + PLAIN]]
     drawn = [with_characters(picture, pose, rng) for picture in plain[:TAGGED]]
@@ -300,7 +299,7 @@ def scores(work: Analysis, tagged: NDArray[np.bool_]) -> dict[str, float]:
 
 def purity(work: Analysis, group: Any, truth: NDArray[np.bool_]) -> float:
     items = work.items(group)
-    given = items if isinstance(items, Measures) else spray.normalised(items, None)
+    given = items if isinstance(items, PointMeasures) else clustering.normalised(items, None)
     graph = neighbour_graph(given, METRICS[work.metric].distance, 10)
     return float(truth[graph.indices[truth]].mean())
 

@@ -33,12 +33,12 @@ from scipy.stats import binomtest, kstest
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.detectors.bank import change_of, examined
-from klarsicht.audit.detectors.detection import Photographs, Scene
+from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import POOL, THUMBNAIL, Examination
-from klarsicht.audit.results import significance as prominence
+from klarsicht.audit.quantify.units import POOL, THUMBNAIL, DetectionUnits
+from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.seeding import generator
@@ -62,15 +62,15 @@ def audited(images: np.ndarray, net: torch.nn.Module, folder: Path, seed: int):
     settings = AuditSettings(
         model="object", data=str(folder / "data"), method="HeadRelevance", batch=64, unit=4096, seed=seed
     )
-    classifier = models.load(net, classes=names)
+    classifier = load_model(net, classes=names)
     audit = pipeline.Audit.of(settings, classifier)
     store = pipeline.opened(audit, folder / "run")
     with store.lock():
         pipeline.attribute(audit, store, workers=1, own=classifier)
         groups = quantification.classes(audit, store)
-        work = Examination(store, audit.corpus, settings, groups, classifier.identity, classifier)
+        work = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
         began = time.process_time()
-        found = quantification.judged(audit, work, 0.05, workers=1)
+        found = quantification.run_quantification(audit, work, 0.05, workers=1)
     return {v.target: v for v in found}, time.process_time() - began, found.floor
 
 
@@ -80,14 +80,14 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
     rng = generator(seed, "pool")
     each = -(-POOL // len(images))
     some = rng.permutation([(k, i) for k in range(len(images)) for i in rng.permutation(images.shape[1])[:each]])
-    pool, owner = Photographs(images[some[:, 0], some[:, 1]]), some[:, 0]
+    pool, owner = ImageStack(images[some[:, 0], some[:, 1]]), some[:, 0]
     signs = []
     for k, stack in enumerate(images):
-        rows = np.unique(originals(grey(Photographs(stack).at(THUMBNAIL))))
+        rows = np.unique(originals(grey(ImageStack(stack).at(THUMBNAIL))))
         half = halves(len(rows), generator(seed, "halves", k))
-        scene = Scene(Photographs(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
+        scene = ClassImages(ImageStack(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])
-    found = prominence.chosen(signs, change_of)
+    found = significance.chosen(signs, change_of)
     called = found.artifactual(LEVEL) | found.shared(LEVEL)
     return [
         {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}

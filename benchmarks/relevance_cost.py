@@ -18,7 +18,7 @@ from zennit.attribution import Gradient
 from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlusFlat
 from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models import classifier
 from klarsicht.audit.relevance.explainer import Explainer
 
 NETWORKS = {"VGG-16": (vgg16, VGGCanonizer), "ResNet-50": (resnet50, ResNetCanonizer)}
@@ -56,7 +56,7 @@ def main() -> None:
             # both sides register their rules once, as an audit of many batches does
             with (
                 Gradient(build().eval().requires_grad_(False), composite(canonizers=[canonizer()])) as theirs,
-                Explainer(models.load(net), method) as ours,
+                Explainer(classifier.load_model(net), method) as ours,
             ):
                 sides = {
                     "gradient": gradient,

@@ -23,7 +23,7 @@ from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoise import tiles
 from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
-from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis.photographs import packaged_photographs, read_folder
 from klarsicht.burst.synthesis.scenes import grey_light
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
@@ -37,7 +37,7 @@ def scenes(photographs: Path | None, count: int) -> Iterator[tuple[str, Light]]:
     """Names and linear light, wider than a frame by REACH on each side."""
     for grey in (0.05, 0.3):
         yield f"flat grey, {grey}", np.full([side + 2 * REACH for side in FLAT], grey, np.float32)
-    book = album.folder(photographs) if photographs else album.packaged()
+    book = read_folder(photographs) if photographs else packaged_photographs()
     for name, photograph in zip(book.names[:count], book.photographs, strict=False):
         yield name, grey_light(photograph)[0]
 

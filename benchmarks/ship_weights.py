@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
-from klarsicht.burst.evaluate import comparison as contest
+from klarsicht.burst.evaluate import comparison
 from klarsicht.burst.evaluate.protocol import Evaluation
-from klarsicht.burst.network import checkpoints
-from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.network import checkpoints, pretrained
 
 LARGEST = 8_000_000  # bytes
 ROWS = ("single", "align+mean", "hdr+", "nlm", "swift")
@@ -39,10 +38,10 @@ def main() -> None:
     parser.add_argument("--earlier", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    shipped.FOLDER.mkdir(exist_ok=True)
-    file = shipped.FOLDER / f"{given.name}.safetensors"
+    pretrained.FOLDER.mkdir(exist_ok=True)
+    file = pretrained.FOLDER / f"{given.name}.safetensors"
     trained = checkpoints.read_card(given.network).training
-    checkpoints.save(checkpoints.load(given.network), file, trained, torch.float16)
+    checkpoints.save_network(checkpoints.load_network(given.network), file, trained, torch.float16)
     assert file.stat().st_size < LARGEST, f"{file} has {file.stat().st_size} bytes"
     card = {
         **about(file, trained, licences(given.photographs), given.earlier),
@@ -61,7 +60,7 @@ def licences(photographs: Path) -> dict[str, dict[str, str]]:
 
 def about(file: Path, trained: Any, free: dict[str, dict[str, str]], earlier: Path | None) -> dict[str, Any]:
     """What it is and what it was made of. Stops where a photograph is not free."""
-    network = checkpoints.load(file)
+    network = checkpoints.load_network(file)
     photographs = {name: {"sha256": digest, **free[name]} for name, digest in trained["photographs"].items()}
     unfree = [name for name, one in photographs.items() if one["licence"] not in FREE]
     assert not unfree, f"not under {FREE}: {unfree}"
@@ -82,7 +81,7 @@ def tables(name: str, file: Path, kodak: Path | None) -> Any:
     asked = [(None, "scikit-image", chosen) for chosen in SETS[name]]
     asked += [(kodak, "Kodak24", chosen) for chosen in ON_KODAK[name] if kodak]
     for folder, called, chosen in asked:
-        found = contest.hold(folder, [file], ROWS, (), chosen, contest.SEED, exact=True)
+        found = comparison.evaluate_all(folder, [file], ROWS, (), chosen, comparison.SEED, exact=True)
         yield {"photographs": called, "made by": MADE_BY.format(name=name, set=chosen), **record(found)}
 
 

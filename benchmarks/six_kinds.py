@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.numerics.statistics.logits import centred
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,7 +35,7 @@ SHARES = (0.3, 0.1, 0.05, 0.02, 0.01)
 
 
 def plant(kind: str) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    return lambda x, rng: planting.plant(kind)(x, rng).pixels
+    return lambda x, rng: artifacts.plant(kind)(x, rng).pixels
 
 
 KINDS = {kind: plant(kind) for kind in ("tag", "text", "border", "noise", "blur", "cast")}

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 
@@ -82,7 +82,7 @@ def one(share: float, seed: int, asked: argparse.Namespace, folder: Path) -> dic
     settings = AuditSettings(
         model="object", data=str(folder / "corpus"), metric=tuple(asked.metric), batch=128, unit=1024, seed=seed
     )
-    classifier = models.load(net, classes=fashion.CLASSES)
+    classifier = load_model(net, classes=fashion.CLASSES)
     audit = pipeline.Audit.of(settings, classifier)
     store = pipeline.opened(audit, folder / "run")
     with store.lock():

@@ -15,7 +15,7 @@ import torch
 
 from klarsicht.burst.network.unet import PRESETS, Network, NetworkSettings, build
 from klarsicht.burst.train.losses import total_loss
-from klarsicht.ground import devices as processors
+from klarsicht.ground import devices
 
 WIDTHS = dict.fromkeys(PRESETS, 0.25) | {"swift": 1.0}
 
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    with processors.threads(1):
+    with devices.threads(1):
         print(f"{'preset':14} {'width':>5} {'float32':>8} {'bfloat16':>8}  gain")
         for name, width in WIDTHS.items():
             single, half = (seconds(name, precision, repeats) for precision in (False, True))

@@ -29,7 +29,7 @@ from klarsicht.numerics.metrics import RotationInvariant
 from klarsicht.numerics.neighbours import neighbour_graph, pairwise
 from klarsicht.numerics.transport import gromov, wasserstein
 from klarsicht.numerics.transport.gromov import Gromov
-from klarsicht.numerics.transport.measures import Measures, measures_from_maps
+from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
 from klarsicht.numerics.transport.rotations import Shapes
 from klarsicht.numerics.transport.sinograms import ANGLES, QUANTILES, Sinograms
 
@@ -80,7 +80,7 @@ def pot_w2(x: Any, y: Any) -> float:
     return float(ot.emd2([], [], ot.dist(x.astype(np.float64), y.astype(np.float64))))
 
 
-def pairs(measures: Measures, seed: int) -> dict[str, Any]:
+def pairs(measures: PointMeasures, seed: int) -> dict[str, Any]:
     """One pair at a time: ours in one call for all of them, POT in a loop, distances inside shapes included in both."""
     scaled, (i, j) = measures.scaled(), random_pairs(len(measures), PAIRS, seed)
     prepared = Shapes.of(scaled)
@@ -106,7 +106,7 @@ def pairs(measures: Measures, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def graphs(measures: Measures, per_pair: dict[str, Any]) -> dict[str, Any]:
+def graphs(measures: PointMeasures, per_pair: dict[str, Any]) -> dict[str, Any]:
     """The graph of every metric, beside POT's pair times all pairs."""
     all_pairs = len(measures) * (len(measures) - 1) / 2
     out: dict[str, Any] = {}
@@ -132,7 +132,7 @@ class Counting(Gromov):
         return super().costs(rows, i, j)
 
 
-def screening(measures: Measures) -> float:
+def screening(measures: PointMeasures) -> float:
     """Microseconds a pair: all distances by cyclic shifts, and nothing else."""
     sinograms = Sinograms.of(measures.scaled())
     n = len(measures)
@@ -141,7 +141,7 @@ def screening(measures: Measures) -> float:
     return 1e6 * taken / n**2
 
 
-def quality(measures: Measures, kinds: NDArray[np.int64], maps: Maps) -> dict[str, float]:
+def quality(measures: PointMeasures, kinds: NDArray[np.int64], maps: Maps) -> dict[str, float]:
     """Share of the K nearest neighbours that show the same shape."""
     rows = {"euclidean": maps.reshape(len(maps), -1)} | dict.fromkeys(TRANSPORT, measures)
     found = {m: float((kinds[neighbour_graph(r, m, K).indices] == kinds[:, None]).mean()) for m, r in rows.items()}
@@ -149,7 +149,7 @@ def quality(measures: Measures, kinds: NDArray[np.int64], maps: Maps) -> dict[st
     return found | {"wasserstein-tsr, mirrored too": float((kinds[mirrored] == kinds[:, None]).mean())}
 
 
-def recall(measures: Measures) -> dict[str, Any]:
+def recall(measures: PointMeasures) -> dict[str, Any]:
     """Of the graph against the full matrix of seven starts, and of exact=True against the full matrix of one."""
     seven = np.argsort(_without_self(pairwise(measures, Gromov(n_starts=7, within=np.inf))), axis=1, kind="stable")[
         :, :K
@@ -197,7 +197,7 @@ def memory(seed: int) -> dict[str, float | None]:
     return added
 
 
-def limit(measures: Measures) -> dict[str, float]:
+def limit(measures: PointMeasures) -> dict[str, float]:
     """The sliced screening's multiply-adds over its time, as a share of what torch's matrix product reaches here."""
     import torch
 
@@ -207,7 +207,7 @@ def limit(measures: Measures) -> dict[str, float]:
     return {"GFLOP/s of a product": peak / 1e9, "share": 1e-9 * work / (1e-6 * screening(measures)) / (peak / 1e9)}
 
 
-def cores(measures: Measures) -> dict[str, float]:
+def cores(measures: PointMeasures) -> dict[str, float]:
     """Wall seconds of the gromov graph on one thread over those on two."""
     taken = {}
     for threads in (1, 2):
@@ -220,7 +220,7 @@ def cores(measures: Measures) -> dict[str, float]:
     return {"gromov, one thread over two": taken[1] / taken[2]}
 
 
-def of_run(folder: Path) -> Measures:
+def of_run(folder: Path) -> PointMeasures:
     maps = np.asarray(RunStore.open(folder).array("maps")[:], np.float32)
     measures = measures_from_maps(maps.reshape(-1, *maps.shape[-2:]))
     return measures[~measures.set_aside]

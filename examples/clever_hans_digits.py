@@ -17,12 +17,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.clean import evaluation
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.clean import clean_model, evaluation
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 
 TAGGED = 0.4  # share of the threes
 
@@ -35,7 +34,7 @@ def digits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray
     threes = np.flatnonzero(data.target == 3)
     tagged[rng.choice(threes, round(TAGGED * len(threes)), replace=False)] = True
     for i in np.flatnonzero(tagged):
-        pictures[i] = planting.tag(pictures[i], rng).pixels
+        pictures[i] = artifacts.tag(pictures[i], rng).pixels
     return pictures, data.target, tagged
 
 
@@ -60,17 +59,17 @@ def main(out: Path) -> None:
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         (out / "digits" / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(out / "digits" / str(label) / f"{i:04d}.png")
-    classifier = models.load(trained(pictures, labels), classes=[str(d) for d in range(10)])
+    classifier = load_model(trained(pictures, labels), classes=[str(d) for d in range(10)])
 
     settings = AuditSettings(model="digits", data=str(out / "digits"), metric=("euclidean",))
     run = pipeline.run(settings, out / "run", classifier=classifier)
 
-    three = ranking.read(run).of("3")
+    three = ranking.read_ranking(run).of("3")
     found = tagged[[int(Path(path).stem) for path in three.members]]
     print(f"the suspect cluster of class 3: {three.size} of {three.n} images, z {three.z:.1f}")
     print(f"carrying the tag: {found.mean():.0%} of the cluster, and {found.sum() / tagged.sum():.0%} of all tags")
 
-    correction = treatment.clean(run.path, "3", classifier=classifier).folder
+    correction = clean_model.clean(run.path, "3", classifier=classifier).folder
     seen = evaluation.evaluate(run.path, correction, classifier=classifier)
     for look in (seen.before, seen.after):
         effect = look.effect

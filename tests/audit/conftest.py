@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import Classifier, load_model
 
 SIDE = 12
 
@@ -67,5 +67,5 @@ def write_corpus(folder: Path, per_class: int = 60, share: float = 0.2, seed: in
 
 
 @pytest.fixture
-def classifier() -> models.Classifier:
-    return models.load(network(), classes=["a", "b", "c"])
+def classifier() -> Classifier:
+    return load_model(network(), classes=["a", "b", "c"])

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.overlay import Place
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.interventions.overlay import Overlay
+from klarsicht.audit.models.classifier import load_model
 
 TARGET = 0
 
@@ -31,7 +31,7 @@ class Shortcut(nn.Module):
 
 
 def classifier():
-    return models.load(
+    return load_model(
         (Shortcut().eval(), lambda image: image if isinstance(image, torch.Tensor) else torch.zeros(4, 8, 8))
     )
 
@@ -40,7 +40,7 @@ def place(side=4):
     opacity, colour = np.zeros((1, side, side), np.float32), np.zeros((1, 4, side, side), np.float32)
     opacity[0, :2, :2] = 1
     colour[0, 3] = 4
-    return Place(opacity, colour)
+    return Overlay(opacity, colour)
 
 
 def sample(n=120, seed=0, side=4, members=0.3):

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from klarsicht.audit import demo as demonstration
-from klarsicht.audit.demo import Effect, Found
+from klarsicht.audit import demo
+from klarsicht.audit.demo import ClusterFound, CorrectionEffect
 from klarsicht.audit.results.ranking import entry_of, ranked
 
 pytest.importorskip("skimage", reason="the extra demo carries the photographs")
 
 
 def test_crops_come_in_turn_from_every_photograph_and_from_the_seed_alone():
-    pictures = demonstration.photographs()
-    a, b = (list(demonstration.crops(pictures, 20, np.random.default_rng(3))) for _ in range(2))
+    pictures = demo.photographs()
+    a, b = (list(demo.crops(pictures, 20, np.random.default_rng(3))) for _ in range(2))
     for x, y in zip(a, b, strict=True):
         assert np.array_equal(x.plain, y.plain)
         assert np.array_equal(x.marked, y.marked)
@@ -23,8 +23,8 @@ def test_crops_come_in_turn_from_every_photograph_and_from_the_seed_alone():
 
 
 def test_both_frames_of_the_stereo_pair_are_one_source():
-    assert sum(name.startswith("motorcycle") for name in demonstration.PHOTOGRAPHS) == 2
-    assert len({name.partition(" ")[0] for name in demonstration.PHOTOGRAPHS}) == len(demonstration.PHOTOGRAPHS) - 1
+    assert sum(name.startswith("motorcycle") for name in demo.PHOTOGRAPHS) == 2
+    assert len({name.partition(" ")[0] for name in demo.PHOTOGRAPHS}) == len(demo.PHOTOGRAPHS) - 1
 
 
 def test_what_was_found_is_scored_as_scikit_learn_scores_it():
@@ -35,7 +35,7 @@ def test_what_was_found_is_scored_as_scikit_learn_scores_it():
     other = numbers | {"class": "crate", "target": 519, "z": 3.0, "rows": [5]}
     order = ranked([entry_of(line, [str(i) for i in range(10)]) for line in (carton, other)])
     marked = np.arange(10) < 5
-    found = Found.of(order, marked)
+    found = ClusterFound.of(order, marked)
     member = np.isin(np.arange(10), carton["rows"])
     assert (found.rank, found.runner_up) == (2, "crate")
     assert found.f1 == pytest.approx(f1_score(marked, member))
@@ -47,14 +47,14 @@ def test_the_uplift_is_the_median_of_ratios_of_single_photographs():
     """Logits chosen so that P(target) is 1/2 without and 2/3, 3/4, 9/10 with the mark."""
     plain = np.zeros((3, 2))
     marked = np.log([[2, 1], [3, 1], [9, 1]])
-    effect = Effect.of("nothing", plain, marked, np.array([0, 0, 1]), 0)
+    effect = CorrectionEffect.of("nothing", plain, marked, np.array([0, 0, 1]), 0)
     assert effect.uplift == pytest.approx(np.median([2 / 3, 3 / 4, 9 / 10]) / 0.5)
     assert effect.agreement == pytest.approx(2 / 3)
 
 
 @pytest.mark.nightly
 def test_the_carton_story_holds(tmp_path):
-    told = list(demonstration.tell(tmp_path, seed=11, images=300, workers=2))
+    told = list(demo.tell(tmp_path, seed=11, images=300, workers=2))
     story = json.loads((tmp_path / "demo.json").read_text())
     effects = {e["correction"]: e["uplift"] for e in story["effects"]}
     assert story["audit"]["rank"] <= 3

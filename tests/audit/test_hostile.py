@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.transforms.functional import to_tensor
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.clean import clean_model
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError, ModelError, UsageError
@@ -21,7 +21,7 @@ from klarsicht.ground.errors import InputError, ModelError, UsageError
 def audit(tmp_path, model, data="data", run="run", classes=None, **changes):
     options = {"neighbours": 6, "unit": 25, "batch": 7} | changes
     settings = AuditSettings(model="object", data=str(tmp_path / data), **options)
-    return pipeline.run(settings, tmp_path / run, classifier=models.load(model, classes=classes))
+    return pipeline.run(settings, tmp_path / run, classifier=load_model(model, classes=classes))
 
 
 def skipped(store):
@@ -44,15 +44,15 @@ class Attend(nn.Module):
 def test_attention_can_be_audited_by_head_relevance(tmp_path, changes):
     write_corpus(tmp_path / "data", per_class=25)
     store = audit(tmp_path, Attend().eval(), **changes)
-    assert len(ranking.read(store)) == 3
+    assert len(ranking.read_ranking(store)) == 3
     assert (store.path / "report.html").is_file()
     assert not store.has_array("maps")
 
 
 def test_head_relevance_without_maps_ranks_as_with_them(tmp_path):
     write_corpus(tmp_path / "data")
-    with_maps = ranking.read(audit(tmp_path, network(), run="maps"))
-    without = ranking.read(audit(tmp_path, network(), run="none", method="HeadRelevance"))
+    with_maps = ranking.read_ranking(audit(tmp_path, network(), run="maps"))
+    without = ranking.read_ranking(audit(tmp_path, network(), run="none", method="HeadRelevance"))
     assert [(e.name, e.rows) for e in with_maps] == [(e.name, e.rows) for e in without]
     np.testing.assert_allclose([e.z for e in with_maps], [e.z for e in without], rtol=1e-5)
 
@@ -99,7 +99,7 @@ def test_a_model_that_fails_on_every_image_is_told_in_one_line(tmp_path):
 
 def test_a_double_precision_model_works(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
-    assert len(ranking.read(audit(tmp_path, network().double()))) == 3
+    assert len(ranking.read_ranking(audit(tmp_path, network().double()))) == 3
 
 
 def test_a_picture_with_numbers_that_are_not_finite_is_left_out(tmp_path):
@@ -126,7 +126,7 @@ class HeadFirst(nn.Module):
 
 
 def test_the_head_is_the_layer_that_runs_last(tmp_path):
-    assert models.load(HeadFirst().eval()).head == "head"
+    assert load_model(HeadFirst().eval()).head == "head"
     write_corpus(tmp_path / "data", per_class=25)
     store = audit(tmp_path, HeadFirst().eval(), target="all")
     assert store.array("features").shape == (75, 5)
@@ -164,7 +164,7 @@ def test_a_class_from_one_source_and_a_class_of_copies_are_skipped_by_name(tmp_p
     ]
     (tmp_path / "all.csv").write_text("\n".join(lines))
     store = audit(tmp_path, network(), data="all.csv", classes=["a", "b", "c"])
-    assert [e.name for e in ranking.read(store)] == ["b"]
+    assert [e.name for e in ranking.read_ranking(store)] == ["b"]
     page = (store.path / "report.html").read_text()
     assert "of one source" in page
     assert "distinct image" in page
@@ -174,32 +174,32 @@ def test_labels_of_one_output_are_one_class_and_none_vanishes(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,1\n")
     store = audit(tmp_path, network(), class_map=str(tmp_path / "map.csv"))
-    assert {e.name: e.n for e in ranking.read(store)} == {"a": 25, "b / c": 50}
+    assert {e.name: e.n for e in ranking.read_ranking(store)} == {"a": 25, "b / c": 50}
 
 
 def test_one_class_is_screened_by_its_folder_name(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     store = audit(tmp_path, network(), target="b")
-    assert [e.name for e in ranking.read(store)] == ["b"]
+    assert [e.name for e in ranking.read_ranking(store)] == ["b"]
 
 
 def test_another_transform_is_another_model():
-    half = models.load((network(), lambda p: to_tensor(p) / 2))
-    whole = models.load((network(), to_tensor))
+    half = load_model((network(), lambda p: to_tensor(p) / 2))
+    whole = load_model((network(), to_tensor))
     assert half.identity != whole.identity
-    assert whole.identity == models.load((network(), to_tensor)).identity
+    assert whole.identity == load_model((network(), to_tensor)).identity
 
 
 def test_a_corpus_that_moved_is_cleaned_where_it_is_now(tmp_path):
     write_corpus(tmp_path / "data")
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     (tmp_path / "data").rename(tmp_path / "moved")
     moved = str(tmp_path / "moved")
-    treatment.clean(tmp_path / "run", "b", data=moved, classifier=classifier)
+    clean_model.clean(tmp_path / "run", "b", data=moved, classifier=classifier)
     pipeline.run(settings.merged(data=moved), tmp_path / "run", classifier=classifier)
-    assert all(Path(path).is_file() for path in ranking.read(tmp_path / "run")[0].members)
+    assert all(Path(path).is_file() for path in ranking.read_ranking(tmp_path / "run")[0].members)
 
 
 def test_a_negative_seed_is_refused(tmp_path):

@@ -16,9 +16,9 @@ from PIL import Image
 from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.pipeline import Audit
-from klarsicht.audit.report import page as report
+from klarsicht.audit.report.page import write_report
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import progress_of
@@ -47,7 +47,7 @@ def test_the_class_with_the_mark_ranks_first_and_its_cluster_is_the_marked_image
 ):
     data, marked = corpus
     store = pipeline.run(settings(data, metric=(metric,)), tmp_path / "run", classifier=classifier)
-    order = ranking.read(store)
+    order = ranking.read_ranking(store)
     assert order[0].name == "b"
     assert {str(Path(path).relative_to(data)) for path in order[0].members} == marked
     assert order[0].verdict.startswith("raises")
@@ -70,7 +70,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
             store.write_rows("maps", start, maps[start : start + audit.settings.unit])
         pipeline.analyse(audit, store, 1)
         pipeline.rank(audit, store)
-        report.write(store)
+        write_report(store)
     (line,) = (r for r in store.table("suspects-wasserstein-t", "spray-wasserstein-t").to_pylist() if r["class"] == "b")
     assert line["n"] == len(rows) - 3
     assert line["aside"].startswith("3 map(s)")
@@ -90,9 +90,9 @@ def test_screening_finds_the_mark_on_images_of_other_classes(tmp_path, classifie
     (tmp_path / "all.csv").write_text("\n".join(lines))
     for target in ("b", "all"):
         run = pipeline.run(settings(tmp_path / "all.csv", target=target), tmp_path / target, classifier=classifier)
-        entry = ranking.read(run).of("b")
+        entry = ranking.read_ranking(run).of("b")
         assert sorted(entry.rows) == list(range(12))
-        assert ranking.read(run)[0].name == "b"
+        assert ranking.read_ranking(run)[0].name == "b"
 
 
 def test_predicted_targets_group_by_what_the_model_says(corpus, classifier, tmp_path):
@@ -188,7 +188,7 @@ def test_bad_images_are_counted_named_and_left_out(corpus, classifier, tmp_path)
     page = (store.path / "report.html").read_text()
     assert "text.png" in page
     assert "class d" in page
-    assert len(ranking.read(store).of("b").members) == len(marked)
+    assert len(ranking.read_ranking(store).of("b").members) == len(marked)
 
 
 def test_a_class_of_three_images_is_skipped_by_name(corpus, classifier, tmp_path):
@@ -196,7 +196,7 @@ def test_a_class_of_three_images_is_skipped_by_name(corpus, classifier, tmp_path
     for file in sorted((data / "c").iterdir())[3:]:
         file.unlink()
     store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
-    assert [e.name for e in ranking.read(store)] in (["b", "a"], ["b"])
+    assert [e.name for e in ranking.read_ranking(store)] in (["b", "a"], ["b"])
     assert "3 image(s)" in (store.path / "report.html").read_text()
 
 
@@ -204,7 +204,7 @@ def test_one_image_is_a_result_without_a_ranking(tmp_path, classifier):
     (tmp_path / "data" / "a").mkdir(parents=True)
     Image.new("RGB", (12, 12), "white").save(tmp_path / "data" / "a" / "one.png")
     store = pipeline.run(settings(tmp_path / "data"), tmp_path / "run", classifier=classifier)
-    assert len(ranking.read(store)) == 0
+    assert len(ranking.read_ranking(store)) == 0
     assert "No class could be ranked" in (store.path / "report.html").read_text()
 
 
@@ -220,7 +220,7 @@ def test_a_class_map_tells_the_outputs_of_foreign_labels(corpus, classifier, tmp
     (data / "b").rename(data / "zebra")
     (tmp_path / "map.csv").write_text("label,index\na,0\nzebra,1\nc,2\n")
     store = pipeline.run(settings(data, class_map=str(tmp_path / "map.csv")), tmp_path / "run", classifier=classifier)
-    assert ranking.read(store)[0].name == "zebra"
+    assert ranking.read_ranking(store)[0].name == "zebra"
     (tmp_path / "map.csv").write_text("label,index\na,0\nzebra,7\nc,2\n")
     with pytest.raises(InputError, match="zebra"):
         Audit.of(settings(data, class_map=str(tmp_path / "map.csv")), classifier).index  # noqa: B018
@@ -243,7 +243,7 @@ def test_wrong_names_are_told_with_near_ones(corpus, classifier, tmp_path, chang
 def test_the_report_needs_no_network_and_no_other_file(corpus, classifier, tmp_path):
     data, _ = corpus
     store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
-    page = report.write(store).read_text()
+    page = write_report(store).read_text()
     assert page.count("data:image/jpeg;base64,") > 10
     for outside in ("http://", "https://", "<script", "<link", "url("):
         assert outside not in page
@@ -251,13 +251,13 @@ def test_the_report_needs_no_network_and_no_other_file(corpus, classifier, tmp_p
 
 def test_plain_features_never_compete_and_an_old_run_opens_without_them(corpus, classifier, tmp_path):
     run = pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
-    order = ranking.read(run)
+    order = ranking.read_ranking(run)
     assert {e.metric for e in order} == {"concept"} and order.of("b").plain_overlap == 1  # both find the mark
     assert json.loads((run.path / "ranking.json").read_text())[0]["plain_size"] == order[0].plain_size
     assert "by plain features" in (run.path / "report.html").read_text()
     shutil.rmtree(run.path / "tables" / "suspects-features")
-    assert not ranking.read(run).beside
-    report.write(run)
+    assert not ranking.read_ranking(run).beside
+    write_report(run)
     assert "by plain features" not in (run.path / "report.html").read_text().lower()
 
 
@@ -269,7 +269,7 @@ def test_channels_without_maps_are_refused(corpus, classifier, tmp_path, changes
 
 def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_path):
     dense = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    classifier = models.load(dense, classes=["a", "b", "c"])
+    classifier = load_model(dense, classes=["a", "b", "c"])
     run = pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
     assert run.has_array("maps") and not run.has_array("channels") and "middle" not in run.manifest
     with pytest.raises(UsageError, match="without convolutions"):
@@ -283,4 +283,4 @@ def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, clas
     pipeline.prepare(audit, store, work)
     shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
     pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
-    assert not store.has_array("channels") and ranking.read(store)[0].name == "b"
+    assert not store.has_array("channels") and ranking.read_ranking(store)[0].name == "b"

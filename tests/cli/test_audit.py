@@ -127,6 +127,6 @@ def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ranking, "read", interrupted)
+    monkeypatch.setattr(ranking, "read_ranking", interrupted)
     assert run(["audit", "rank", "anywhere"]) == 130
     assert "resumes" in capsys.readouterr().err

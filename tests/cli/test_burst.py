@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.checkpoints import read_card
 from klarsicht.cli.app import run
 
@@ -69,7 +69,7 @@ def test_mistakes_are_one_line_and_leave_nothing(words, code, told, photos, tmp_
 
 
 def test_weights_are_listed_with_the_hash_of_their_file(capsys):
-    files = sorted(shipped.FOLDER.glob("*.safetensors"))
+    files = sorted(pretrained.FOLDER.glob("*.safetensors"))
     assert run(["burst", "weights"]) == 0
     told = capsys.readouterr().out
     assert all(hashlib.sha256(file.read_bytes()).hexdigest() in told for file in files)

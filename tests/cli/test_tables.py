@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from klarsicht.audit.quantify.screening import FOLLOWS, QUIET, Screening
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.specificity import Standing
+from klarsicht.audit.results.specificity import Specificity
 from klarsicht.cli import tables
 
 ENTRY = Entry(
@@ -12,7 +12,7 @@ ENTRY = Entry(
     members=("b.png", "e.png"), proposal="rise", effect=2.5, effect_low=1.5, effect_high=3.5, effect_runner_up=2.25,
     effect_z=4.0, effect_rank=0, follows=0.7, stability=0.8,
 )  # fmt: skip
-STANDS = Standing("basket", 0.25, -0.5, 1.0, 31.4159, 1.5, own=2.125, peer="monitor", peer_effect=2.625, ahead=3)
+STANDS = Specificity("basket", 0.25, -0.5, 1.0, 31.4159, 1.5, own=2.125, peer="monitor", peer_effect=2.625, ahead=3)
 
 
 def printed(capsys, found):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from klarsicht.ground import memory as held
+from klarsicht.ground import memory
 from klarsicht.ground.memory import resident
 
 
@@ -38,7 +38,7 @@ def test_another_c_library_is_left_alone(monkeypatch):
     """One without mallopt, and one that refuses."""
     for answer in ({}, {"mallopt": lambda option, value: 0}):
         monkeypatch.setattr("ctypes.CDLL", lambda name, answer=answer: SimpleNamespace(**answer))
-        assert held.keep() is False
+        assert memory.keep() is False
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is not told")

@@ -6,14 +6,13 @@ import sys
 
 import pytest
 
-from klarsicht.ground import progress as module
-from klarsicht.ground.progress import progress, track
+from klarsicht.ground.progress import progress, time, track
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from klarsicht.ground.errors import InputError, KlarsichtError, UsageError
 from klarsicht.numerics.neighbours import METRICS, neighbour_graph, pairwise
-from klarsicht.numerics.transport.measures import Measures, measures_from_maps
+from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
 TRIANGLE = ("wasserstein", "wasserstein-t", "wasserstein-ts")  # the others are least values nearby: no claim
@@ -29,7 +29,7 @@ def turned(points, angle):
 def between(x, y, metric):
     """(n,): distances of x_n and y_n, and the median distance among x."""
     n = len(x)
-    D = pairwise(Measures.of(np.concatenate([x, y])), metric)
+    D = pairwise(PointMeasures.of(np.concatenate([x, y])), metric)
     return np.diag(D[:n, n:]), np.median(D[:n, :n][np.triu_indices(n, 1)])
 
 
@@ -40,7 +40,7 @@ def test_the_names_are_those_of_the_documentation():
 @pytest.mark.parametrize("metric", TRANSPORT)
 def test_zero_symmetry_and_order_of_points(metric):
     x = clouds(6)
-    D = pairwise(Measures.of(x), metric)
+    D = pairwise(PointMeasures.of(x), metric)
     assert (np.diag(D) == 0).all() and (D == D.T).all()
     assert (D[np.triu_indices(6, 1)] > 0).all()
     shuffled = x[:, np.random.default_rng(1).permutation(x.shape[1])]
@@ -52,7 +52,7 @@ def test_zero_symmetry_and_order_of_points(metric):
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_triangle_inequality(metric, seed):
-    D = pairwise(Measures.of(clouds(5, 8, seed)), metric)
+    D = pairwise(PointMeasures.of(clouds(5, 8, seed)), metric)
     assert (D[:, None, :] <= D[:, :, None] + D[None] + 1e-4).all()
 
 
@@ -98,7 +98,7 @@ def test_between_its_angles_the_sliced_metric_is_off_by_little():
 
 @pytest.mark.parametrize("metric", TRANSPORT)
 def test_graph_holds_the_least_of_pairwise(metric):
-    measures = Measures.of(clouds(60, 16))
+    measures = PointMeasures.of(clouds(60, 16))
     D = pairwise(measures, metric)
     np.fill_diagonal(D, np.inf)
     graph = neighbour_graph(measures, metric, 4, block=17)
@@ -111,14 +111,14 @@ def test_graph_holds_the_least_of_pairwise(metric):
 @pytest.mark.parametrize("metric", TRANSPORT)
 def test_duplicates_are_nearest_and_one_place_measures_are_refused_where_size_is(metric):
     x = clouds(10)
-    graph = neighbour_graph(Measures.of(np.concatenate([x, x])), metric, 3)
+    graph = neighbour_graph(PointMeasures.of(np.concatenate([x, x])), metric, 3)
     assert (graph.indices[:10, 0] == np.arange(10, 20)).all()
     x[4] = 1
     if metric in ("wasserstein", "wasserstein-t"):
-        assert np.isfinite(neighbour_graph(Measures.of(x), metric, 3).distances).all()
+        assert np.isfinite(neighbour_graph(PointMeasures.of(x), metric, 3).distances).all()
     else:
         with pytest.raises(InputError, match="1 of 10, the first is 4"):
-            neighbour_graph(Measures.of(x), metric, 3)
+            neighbour_graph(PointMeasures.of(x), metric, 3)
 
 
 @pytest.mark.parametrize("metric", TRANSPORT)
@@ -128,9 +128,9 @@ def test_few_points(metric, P):
     x = np.random.default_rng(0).normal(0, 4, (6, P, 2))
     if P == 1 and metric not in ("wasserstein", "wasserstein-t"):
         with pytest.raises(InputError, match="zero radius"):
-            pairwise(Measures.of(x), metric)
+            pairwise(PointMeasures.of(x), metric)
         return
-    D = pairwise(Measures.of(x), metric)
+    D = pairwise(PointMeasures.of(x), metric)
     if P == 1:
         expected = np.linalg.norm(x - x.swapaxes(0, 1), axis=2) if metric == "wasserstein" else np.zeros((6, 6))
         np.testing.assert_allclose(D, expected, rtol=1e-4, atol=1e-4)
@@ -143,15 +143,15 @@ def test_bad_input_is_refused_by_name(metric):
     x = clouds(6)
     for items, words in (
         (x.reshape(6, -1), "measures_from_maps"),
-        (Measures.of(x[:1]), "at least 2"),
+        (PointMeasures.of(x[:1]), "at least 2"),
         (measures_from_maps(np.zeros((4, 5, 5))), "4 of 4"),
     ):
         with pytest.raises(InputError, match=words):
             neighbour_graph(items, metric, 1)
     with pytest.raises(UsageError, match="1 to 5 neighbours"):
-        neighbour_graph(Measures.of(x), metric, 6)
+        neighbour_graph(PointMeasures.of(x), metric, 6)
 
 
 def test_an_unknown_metric_lists_the_known_and_the_near():
     with pytest.raises(KlarsichtError, match="wasserstein-ts"):
-        pairwise(Measures.of(clouds(3)), "wasserstien-ts")
+        pairwise(PointMeasures.of(clouds(3)), "wasserstien-ts")

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.pixel_kernels import load as compiled
-from klarsicht.numerics.pixel_kernels import reference
+from klarsicht.numerics.pixel_kernels import load, reference
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
@@ -96,7 +95,7 @@ def test_torch_equals_the_literal_model(spec):
 @pytest.mark.parametrize("spec", [MANY, FULL, FINE])
 def test_compiled_equals_the_literal_model(spec):
     taps, X = case(spec, dtype=torch.float32)
-    assert compiled.speaks(taps, X)
+    assert load.speaks(taps, X)
     gap = apply_kernels(taps, X, spec).each - torch.from_numpy(literally(taps, X, spec))
     assert (gap.abs() / scale(taps, X, spec)).max() < 1e-6
 
@@ -207,8 +206,8 @@ def test_adjointness_compiled():
     """<A(t) x, y> = <x, A(t)* y>, and the gradient in the columns of taps is homogeneous of degree one."""
     taps, X = case(MANY, (1, 2, 2, 23, 37), torch.float32)
     y = numbers(1, 2, 2, 23, 37, seed=5, dtype=torch.float32)
-    Y = compiled.apply(taps, X, MANY)
-    d_taps, d_frames = compiled.gradients(taps, X, MANY, y, (True, True))
+    Y = load.apply(taps, X, MANY)
+    d_taps, d_frames = load.gradients(taps, X, MANY, y, (True, True))
     inner = (Y.double() * y).sum()
     torch.testing.assert_close((d_frames.double() * X).sum(), inner, rtol=1e-5, atol=1e-4)
     columns = (d_taps.double() * taps).unflatten(1, (2, MANY.taps))[:, :, : sum(MANY.sizes)].sum()
@@ -224,7 +223,7 @@ def test_layouts_and_threads_do_not_matter():
         for threads, layout in ((1, torch.contiguous_format), (2, torch.channels_last)):
             torch.set_num_threads(threads)
             t = taps.contiguous(memory_format=layout)
-            results.append((compiled.apply(t, X, FULL), *compiled.gradients(t, X, FULL, y, (True, True))))
+            results.append((load.apply(t, X, FULL), *load.gradients(t, X, FULL, y, (True, True))))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -233,9 +232,9 @@ def test_layouts_and_threads_do_not_matter():
 def test_more_planes_than_registers():
     """Six planes are filtered in groups: the same as plane by plane."""
     taps, X = case(FULL, (1, 1, 6, 16, 18), torch.float32)
-    alone = torch.cat([compiled.apply(taps, X[:, :, c : c + 2], FULL) for c in (0, 2, 4)], 2)
-    torch.testing.assert_close(compiled.apply(taps, X, FULL), alone, rtol=0, atol=1e-5)
-    d_taps, _ = compiled.gradients(taps, X, FULL, X, (True, False))
+    alone = torch.cat([load.apply(taps, X[:, :, c : c + 2], FULL) for c in (0, 2, 4)], 2)
+    torch.testing.assert_close(load.apply(taps, X, FULL), alone, rtol=0, atol=1e-5)
+    d_taps, _ = load.gradients(taps, X, FULL, X, (True, False))
     exact, _ = reference.gradients(taps.double(), X.double(), FULL, X.double(), (True, False))
     assert (d_taps - exact).abs().max() < 3e-6 * exact.abs().max()
 

@@ -18,4 +18,4 @@ def rank(run: str | Path) -> Ranking:
     """
     from klarsicht.audit.results import ranking
 
-    return ranking.read(run)
+    return ranking.read_ranking(run)

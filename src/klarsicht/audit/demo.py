@@ -25,15 +25,15 @@ from scipy import special
 from klarsicht.audit import pipeline
 from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.activations import logits
-from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Setting
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.data.corpus import decode_rows
-from klarsicht.audit.models.classifier import Classifier, load
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -85,7 +85,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Found:
+class ClusterFound:
     """What a screening says of "carton", beside the truth.
 
     Attributes:
@@ -103,7 +103,7 @@ class Found:
     recall: float
 
     @classmethod
-    def of(cls, order: Ranking, marked: NDArray[np.bool_]) -> Found:
+    def of(cls, order: Ranking, marked: NDArray[np.bool_]) -> ClusterFound:
         entry, other = order.of(CARTON), next(e for e in order if e.name != CARTON)
         member = member_of(entry, len(marked))
         hits = int((member & marked).sum())
@@ -119,7 +119,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Effect:
+class CorrectionEffect:
     """One correction on held-out photographs.
 
     Attributes:
@@ -134,7 +134,7 @@ class Effect:
     agreement_high: float
 
     @classmethod
-    def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> Effect:
+    def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> CorrectionEffect:
         same = plain.argmax(1) == first
         rise = special.log_softmax(marked, 1) - special.log_softmax(plain, 1)  # no quotient of vanishing numbers
         uplift = np.exp(np.median(rise[:, target]))
@@ -150,10 +150,10 @@ class Story:
     marked: int
     sources: int
     classes: int
-    audit: Found
-    baseline: Found
+    audit: ClusterFound
+    baseline: ClusterFound
     layer: str
-    effects: tuple[Effect, ...]
+    effects: tuple[CorrectionEffect, ...]
     held_out: int
     seconds: float
     report: str
@@ -203,7 +203,7 @@ def crops(pictures: dict[str, Image.Image], n: int, rng: np.random.Generator) ->
     for i in range(n):
         name = names[i % len(names)]
         plain = np.asarray(_crop(pictures[name], rng))
-        yield Crop(name.partition(" ")[0], plain, planting.glyphs(plain, rng).pixels)
+        yield Crop(name.partition(" ")[0], plain, artifacts.glyphs(plain, rng).pixels)
 
 
 def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -232,7 +232,7 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
     """Runs the demonstration and yields what it prints; `out` receives the photographs, the run and `demo.json`."""
     began = time.monotonic()
     rng = generator(seed, "demonstration")
-    pictures, classifier = photographs(), load(MODEL)
+    pictures, classifier = photographs(), load_model(MODEL)
     found, held_out = list(crops(pictures, images, rng)), list(crops(pictures, HELD_OUT, rng))
     marked = np.zeros(images, bool)
     marked[rng.choice(images, round(MARKED * images), replace=False)] = True
@@ -243,7 +243,7 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
     data = write_corpus(out / f"corpus-{seed}-{images}", found, marked)
     settings = AuditSettings(model=MODEL, data=str(data), target="all", seed=seed, unit=64)
     store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
-    audit, order = pipeline.Audit.of(settings, classifier), ranking.read(store)
+    audit, order = pipeline.Audit.of(settings, classifier), ranking.read_ranking(store)
     plain = baseline(audit, store)
     fit = sample_of(audit, member_of(order.of(CARTON), images))
     effects = corrections(classifier, fit, held_out, seed)
@@ -253,8 +253,8 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
         marked=int(marked.sum()),
         sources=len(np.unique(fit.sources)),
         classes=len(order),
-        audit=Found.of(order, marked),
-        baseline=Found.of(plain, marked),
+        audit=ClusterFound.of(order, marked),
+        baseline=ClusterFound.of(plain, marked),
         layer=clarc.correction_layer(classifier.module),
         effects=effects,
         held_out=HELD_OUT,
@@ -288,14 +288,14 @@ def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
     return Sample(images, member, audit.corpus.source_numbers, np.full(len(images), -1))
 
 
-def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int) -> tuple[Effect, ...]:
+def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int) -> tuple[CorrectionEffect, ...]:
     """The model as it is, corrected, and under the controls, on photographs that no correction was fitted on."""
     layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
     plain, marked = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
         for side in zip(*((crop.plain, crop.marked) for crop in held_out), strict=True)
     )
-    bench, setting = Bench(classifier, target, fit, None, seed=seed), Setting(layer)
+    bench, setting = FittingData(classifier, target, fit, None, seed=seed), CorrectionParameters(layer)
     wrong = replace(fit, member=generator(seed, "controls").permutation(fit.member))
     tried = {
         "nothing": None,
@@ -306,7 +306,7 @@ def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed:
     }
     first = logits(classifier, plain).argmax(1)
     return tuple(
-        Effect.of(
+        CorrectionEffect.of(
             name,
             logits(classifier, plain, c),
             logits(classifier, marked, c),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import joblib
 
-from klarsicht.ground import memory as held
+from klarsicht.ground import memory
 from klarsicht.ground.errors import KlarsichtError, MissingExtra, UsageError, unknown_name
 from klarsicht.ground.progress import progress
 
@@ -103,7 +103,7 @@ def _rounds(calls: Sequence[Any], workers: int) -> Iterator[Any]:
 
 
 def _in_worker(work: Work[R], unit: range, threads: int) -> tuple[range, R]:
-    held.keep()
+    memory.keep()
     if isinstance(work, Parcel):
         work = work.opened()
     with limited_threads(threads):

@@ -11,21 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.corrections import corrected_model as relieved
-from klarsicht.audit.data import class_map as class_maps
-from klarsicht.audit.data import corpus as corpora
-from klarsicht.audit.data import groups
-from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.corrections import corrected_model
+from klarsicht.audit.data import class_map, groups
+from klarsicht.audit.data.corpus import Corpus, open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.executor import partition, run_units
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, best_device, label_indices
 from klarsicht.audit.models.forward import Observation
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.attribution import Attribution
 from klarsicht.audit.relevance.explainer import METHODS, Relevance
-from klarsicht.audit.report import page as report
+from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Ranking
@@ -54,9 +51,11 @@ class Audit:
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
-        corpus = corpora.open(settings.data)
+        corpus = open_corpus(settings.data)
         chosen = corpus.select(split=settings.split) if settings.split else corpus
-        audit = cls(settings, chosen, classifier or relieved.load(settings.model, device=models.best_device()))
+        audit = cls(
+            settings, chosen, classifier or corrected_model.load_corrected(settings.model, device=best_device())
+        )
         if "concept" in settings.metric and not settings.maps:
             head_weight_or_refusal(head_weight(audit.classifier))
         return audit
@@ -66,9 +65,9 @@ class Audit:
         """Output of the model for each label; where labels do not choose the target, the model need not know them."""
         labels = self.corpus.classes
         if self.settings.class_map is not None:
-            return class_maps.read(Path(self.settings.class_map), labels, self.classifier.n_classes)
+            return class_map.read(Path(self.settings.class_map), labels, self.classifier.n_classes)
         try:
-            return models.label_indices(labels, self.classifier)
+            return label_indices(labels, self.classifier)
         except CorpusError:
             if self.settings.target == "label":
                 raise
@@ -156,7 +155,7 @@ def run(
         analyse(audit, store, workers)
         analyse(audit, store, workers, (ranking.PLAIN,))  # which stands beside what is named
         illustrate(audit, store, rank(audit, store))
-        report.write(store)
+        page.write_report(store)
     return store
 
 
@@ -183,7 +182,7 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
 @lru_cache(maxsize=1)
 def loaded(spec: str, identity: str) -> Classifier:
     """The model in a worker process, once."""
-    classifier = relieved.load(spec, device=models.best_device())
+    classifier = corrected_model.load_corrected(spec, device=best_device())
     if classifier.identity != identity:
         raise ModelError(
             "a worker loaded another model than this run is of",

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.cli import audit_cleaning, tables
-from klarsicht.ground import memory as held
+from klarsicht.ground import memory
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
 
 
 @app.callback()
 def begun() -> None:
-    held.keep()
+    memory.keep()
 
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
     from klarsicht.audit import pipeline
-    from klarsicht.audit.report import page as report_page
+    from klarsicht.audit.report.page import notes
     from klarsicht.audit.results import ranking
     from klarsicht.audit.settings import AuditSettings
 
@@ -83,9 +83,9 @@ def run(
     }
     chosen = AuditSettings.read(settings, given)
     store = pipeline.run(chosen, out, workers=workers)
-    for note in report_page.notes(store, store.table("images", "attribution")):
+    for note in notes(store, store.table("images", "attribution")):
         typer.echo(f"note: {note}", err=True)
-    tables.ranking(ranking.read(store), 10)
+    tables.ranking(ranking.read_ranking(store), 10)
     typer.echo(f"report: {store.path / 'report.html'}")
 
 
@@ -96,7 +96,7 @@ def rank(
     """Print the classes of a run, most suspect first."""
     from klarsicht.audit.results import ranking
 
-    found = ranking.read(run)
+    found = ranking.read_ranking(run)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -147,9 +147,9 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
-    from klarsicht.audit.sensitivity import power as limits
+    from klarsicht.audit.sensitivity.power import power as measure_power
 
-    found = limits.power(
+    found = measure_power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
         train=train, rate=rate,
     )  # fmt: skip
@@ -164,7 +164,7 @@ def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
     from klarsicht.audit.report import page
 
-    typer.echo(str(page.write(run)))
+    typer.echo(str(page.write_report(run)))
 
 
 @app.command()
@@ -189,10 +189,10 @@ def plant(
     seed: Annotated[int, typer.Option(help="Chooses the images.")] = 0,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
-    from klarsicht.audit.data import corpus as corpora
-    from klarsicht.audit.synthetic import artifacts as planting
+    from klarsicht.audit.data import corpus
+    from klarsicht.audit.synthetic import artifacts
 
-    truth = planting.plant_corpus(corpora.open(data), out, kind=kind, label=label, share=share, seed=seed)
+    truth = artifacts.plant_corpus(corpus.open_corpus(data), out, kind=kind, label=label, share=share, seed=seed)
     typer.echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
 
 

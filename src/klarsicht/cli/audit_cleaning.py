@@ -50,7 +50,7 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved."""
-    from klarsicht.audit.clean import clean_model as treatment
+    from klarsicht.audit.clean import clean_model
 
     given: dict[str, Any] = {
         "method": method,
@@ -68,8 +68,8 @@ def clean(
         "rate": rate,
         "seed": seed,
     }
-    asked = treatment.CleanSettings.read(settings, given)
-    found = treatment.clean(run, name, asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
+    asked = clean_model.CleanSettings.read(settings, given)
+    found = clean_model.clean(run, name, asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
     if as_json:
         typer.echo(json.dumps(found.record, indent=2))
     else:
@@ -92,9 +92,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
-    from klarsicht.audit.clean import certify as certifying
+    from klarsicht.audit.clean import certify
 
-    found = certifying.certify(
+    found = certify.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
         data=data, seed=seed,
     )  # fmt: skip
@@ -132,9 +132,9 @@ def clean_data(
     as_json: AsJson = False,
 ) -> None:
     """Write a new corpus without the artifact of a class: a manifest, a record, new files; old ones stay."""
-    from klarsicht.audit.clean import clean_data as corpus_cleaning
+    from klarsicht.audit.clean import clean_data as cleaning
 
-    found = corpus_cleaning.clean_data(
+    found = cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
         found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
     )  # fmt: skip

@@ -38,7 +38,7 @@ def train(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
-    from klarsicht.burst.train import training as recipe
+    from klarsicht.burst.train import training
 
     given: dict[str, Any] = {
         "preset": preset,
@@ -52,7 +52,7 @@ def train(
         "start": start and str(start),
         "seed": seed,
     }
-    recipe.train(recipe.TrainSettings.read(settings, given), photos, out, threads=threads)
+    training.train(training.TrainSettings.read(settings, given), photos, out, threads=threads)
     typer.echo(f"network: {out}")
 
 
@@ -65,9 +65,9 @@ def synth(
     seed: Annotated[int, typer.Option(help="The same seed, the same bytes.")] = 7,
 ) -> None:
     """Write synthetic bursts with their truth; anyone makes the same bytes from the same photographs."""
-    from klarsicht.burst.synthesis import export as archive
+    from klarsicht.burst.synthesis import export
 
-    made = archive.write_set(photos, out, name=name, gains=gains or (), seed=seed)
+    made = export.write_set(photos, out, name=name, gains=gains or (), seed=seed)
     typer.echo(f"{len(made)} photographs; set {made.name}, seed {made.seed}, sha256 {made.sha256}")
 
 
@@ -86,10 +86,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
 ) -> None:
     """Measure quality and cost of networks and classical methods on synthetic bursts of photographs."""
-    from klarsicht.burst.evaluate import comparison as contest
+    from klarsicht.burst.evaluate import comparison
     from klarsicht.cli import burst_tables
 
-    found = contest.hold(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
+    found = comparison.evaluate_all(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
     for line in burst_tables.protocol(found):
         typer.echo(line, err=as_json)
     if as_json:
@@ -97,8 +97,8 @@ def evaluate(
     else:
         typer.echo("\n".join(burst_tables.scores(found)))
     if out is not None:
-        contest.write(found, out)
-        typer.echo(f"page: {out / contest.PAGE}", err=as_json)
+        comparison.write(found, out)
+        typer.echo(f"page: {out / comparison.PAGE}", err=as_json)
 
 
 @app.command()
@@ -106,10 +106,10 @@ def weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False,
 ) -> None:
     """The networks that come along: what they were made of, and what they reach."""
-    from klarsicht.burst.network import pretrained as shipped
+    from klarsicht.burst.network import pretrained
     from klarsicht.cli import burst_cards
 
-    found = shipped.networks()
+    found = pretrained.networks()
     if as_json:
         typer.echo(json.dumps({name: one.card for name, one in found.items()}))
     else:

@@ -33,12 +33,12 @@ def denoise(
     linear: Linear = False,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
-    from klarsicht.burst.denoise import denoise as door
+    from klarsicht.burst.denoise.denoise import denoise as denoise_files
 
     settings = _settings(
         checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear
     )
-    for line in door.denoise(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
+    for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
         typer.echo(line)
 
 
@@ -68,10 +68,10 @@ def explain(
     linear: Linear = False,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
-    from klarsicht.burst.denoise import explain as explaining
+    from klarsicht.burst.denoise.explain import explain as explain_burst
 
     settings = _settings(checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear)
-    for line in explaining.explain(frames, out, settings):
+    for line in explain_burst(frames, out, settings):
         typer.echo(line)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.clean.certificate import Certificate
     from klarsicht.audit.clean.clean_data import CleanedCorpus
     from klarsicht.audit.clean.clean_model import Cleaned
-    from klarsicht.audit.clean.evaluation import Evaluation, Look
+    from klarsicht.audit.clean.evaluation import Evaluation, ModelEvaluation
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -87,7 +87,7 @@ def _percent(found: Interval) -> str:
     return f"{100 * found.value:z.1f} ({100 * found.low:z.1f} to {100 * found.high:z.1f})" if found.n else ""
 
 
-def _figures(look: Look) -> dict[str, str]:
+def _figures(look: ModelEvaluation) -> dict[str, str]:
     e, again = look.effect, look.again
     named = {
         "accuracy, clean images": e.accuracy,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from klarsicht.ground import memory as held
+from klarsicht.ground import memory
 
 
 def demo(
@@ -17,9 +17,9 @@ def demo(
     workers: Annotated[int, typer.Option(help="Processes. [number of cores]")] = 0,
 ) -> None:
     """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
-    from klarsicht.audit import demo as demonstration
+    from klarsicht.audit.demo import tell
 
-    held.keep()
+    memory.keep()
 
-    for line in demonstration.tell(out, seed=seed, images=images, workers=workers):
+    for line in tell(out, seed=seed, images=images, workers=workers):
         typer.echo(line)

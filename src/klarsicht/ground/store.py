@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from klarsicht.ground import manifest as manifests
 from klarsicht.ground.disk import locked, sweep, sync, write_atomically, writing
 from klarsicht.ground.errors import InputError, RunMismatch, StoreError
-from klarsicht.ground.manifest import Manifest, to_json
+from klarsicht.ground.manifest import Manifest, libraries, migrated, new, require_agreement, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +68,7 @@ class RunStore:
         wanted = json.loads(to_json({"settings": settings, "identity": identity, **fixed}))
         if not store.exists:
             store._found(wanted)
-        manifests.require_agreement(wanted, store.manifest)
+        require_agreement(wanted, store.manifest)
         return store
 
     @classmethod
@@ -94,7 +93,7 @@ class RunStore:
     @property
     def manifest(self) -> Manifest:
         """settings, identity, fixed facts, versions and date; in this version's form."""
-        return manifests.migrated(self.read_json("manifest.json"))
+        return migrated(self.read_json("manifest.json"))
 
     def update_manifest(self, **facts: Any) -> None:
         """Adds or replaces facts beside those fixed at creation."""
@@ -102,7 +101,7 @@ class RunStore:
 
     def drift(self) -> dict[str, tuple[str, str]]:
         """Libraries that are not those the run began with: {name: (then, now)}."""
-        now = manifests.libraries()
+        now = libraries()
         then: dict[str, str] = self.manifest["libraries"]
         return {name: (old, now.get(name, "none")) for name, old in then.items() if old != now.get(name)}
 
@@ -118,7 +117,7 @@ class RunStore:
             )
         with self.lock():
             if not self.exists:  # another process may have been quicker
-                self.write_json("manifest.json", manifests.new(wanted))
+                self.write_json("manifest.json", new(wanted))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

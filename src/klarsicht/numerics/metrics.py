@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from klarsicht.numerics.search.blocks import Doubles, Ints, Metric, PairBounds
 from klarsicht.numerics.search.features import Cosine, Euclidean
 from klarsicht.numerics.transport.gromov import Gromov
-from klarsicht.numerics.transport.measures import Measures, comparable
+from klarsicht.numerics.transport.measures import PointMeasures, comparable
 from klarsicht.numerics.transport.rotations import Shapes
 from klarsicht.numerics.transport.sinograms import Sinograms
 from klarsicht.numerics.transport.wasserstein import rotation_invariant
@@ -34,7 +34,7 @@ class SlicedRotation:
     tighter: ClassVar[tuple[PairBounds, ...]] = ()
     batch: ClassVar[int] = 512  # small enough for the cache
 
-    def prepare(self, items: Measures) -> Any:
+    def prepare(self, items: PointMeasures) -> Any:
         return Sinograms.of(comparable(items).scaled(), self.device)
 
     def estimates(self, rows: Sinograms, block: slice) -> NDArray[np.float32]:
@@ -73,7 +73,7 @@ class RotationInvariant(SlicedRotation):
 
     batch: ClassVar[int] = 4096
 
-    def prepare(self, items: Measures) -> Turning:
+    def prepare(self, items: PointMeasures) -> Turning:
         measures = comparable(items).scaled()
         return Turning(Sinograms.of(measures, self.device), Shapes.of(measures))
 
@@ -89,8 +89,8 @@ METRICS: dict[str, Metric] = {
     "euclidean": Euclidean(),
     "concept": Cosine(),
     "wasserstein": Wasserstein(as_they_lie),
-    "wasserstein-t": Wasserstein(Measures.centred),
-    "wasserstein-ts": Wasserstein(Measures.scaled),
+    "wasserstein-t": Wasserstein(PointMeasures.centred),
+    "wasserstein-ts": Wasserstein(PointMeasures.scaled),
     "wasserstein-tsr": RotationInvariant(),
     "sliced-rotation": SlicedRotation(),
     "gromov": Gromov(),

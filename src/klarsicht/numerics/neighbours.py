@@ -7,7 +7,7 @@ import numpy as np
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.numerics.metrics import METRICS
 from klarsicht.numerics.search.blocks import Doubles, Floats, Ints, Metric, NeighbourGraph, all_pairs, search
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 
 __all__ = ["METRICS", "NeighbourGraph", "centre_by_group", "neighbour_graph", "pairwise"]
 
@@ -16,7 +16,7 @@ BLOCK, ESTIMATES = 256, 2**23  # items, and pairs, that are estimated together a
 
 
 def neighbour_graph(
-    items: Floats | Measures,
+    items: Floats | PointMeasures,
     metric: str | Metric = "euclidean",
     k: int = 10,
     *,
@@ -31,7 +31,7 @@ def neighbour_graph(
     Args:
         items: what the metric compares. Feature rows (N, D), finite, for `euclidean` and `concept`: all-zero rows are
             equal to each other and far from any other row x (`euclidean` sqrt(1 + |x|^2), `concept` 1), so blank maps
-            are a crowd of their own. `Measures` for all others, none of them set aside.
+            are a crowd of their own. `PointMeasures` for all others, none of them set aside.
         metric: a name of `METRICS`, or a metric built by hand.
         groups: (N,) integers; items of one group (crops of one photograph, frames of one patient) are never
             neighbours. Without it every item is its own group.
@@ -51,7 +51,7 @@ def neighbour_graph(
     return search(chosen, rows, k, groups, block or max(1, min(BLOCK, ESTIMATES // len(items))))
 
 
-def pairwise(items: Floats | Measures, metric: str | Metric = "euclidean") -> Doubles:
+def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") -> Doubles:
     """All distances of N items, float64 (N, N), 0 on the diagonal; arguments and errors as `neighbour_graph`.
 
     Raises:

@@ -8,9 +8,9 @@ from PIL import Image
 from tests.audit.conftest import write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import artifact as artifacts
-from klarsicht.audit.artifacts.audited_class import Audited
-from klarsicht.audit.data import splits as roles
+from klarsicht.audit.artifacts import artifact
+from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.data import splits
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError
@@ -24,15 +24,15 @@ def audited(tmp_path, classifier):
     audit = pipeline.Audit.of(settings, classifier)
     group = pipeline.analyses(audit, store)["euclidean"].group(1)
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
-    return Audited(store, audit.corpus, audit.classifier, group, labels)
+    return AuditedClass(store, audit.corpus, audit.classifier, group, labels)
 
 
 def members(audited):
-    return np.array(ranking.read(audited.store).of("b").rows)
+    return np.array(ranking.read_ranking(audited.store).of("b").rows)
 
 
 def test_the_record_knows_members_place_and_detector(audited):
-    found = artifacts.record(audited, members(audited), origin="cluster")
+    found = artifact.record(audited, members(audited), origin="cluster")
     assert found.place.fixed
     truth = np.zeros((12, 12), bool)
     truth[:4, :4] = True
@@ -46,8 +46,8 @@ def test_the_record_knows_members_place_and_detector(audited):
 def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     """Every file of the parts `choose` and `show` is spoilt, and so are their rows of the store: the record is the
     same, to the bit, but for what the detector now says of them."""
-    first = artifacts.record(audited, members(audited), origin="cluster")
-    later = np.flatnonzero(first.part != roles.FIT)
+    first = artifact.record(audited, members(audited), origin="cluster")
+    later = np.flatnonzero(first.part != splits.TRAIN)
     rng = np.random.default_rng(9)
     for row in later:
         Image.fromarray(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8)).save(audited.corpus.paths[row])
@@ -55,10 +55,10 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
         values = np.asarray(audited.store.array(name)[:])
         values[later] = rng.random(values[later].shape)
         audited.store.write_rows(name, 0, values)
-    second = artifacts.record(audited, members(audited), origin="cluster")
+    second = artifact.record(audited, members(audited), origin="cluster")
     np.testing.assert_array_equal(first.place.opacity, second.place.opacity)
     np.testing.assert_array_equal(first.place.colour, second.place.colour)
-    fit = first.part == roles.FIT
+    fit = first.part == splits.TRAIN
     np.testing.assert_array_equal(first.membership.probability[fit], second.membership.probability[fit])
     assert (first.membership.auc, first.membership.seen) == (second.membership.auc, second.membership.seen)
 
@@ -66,8 +66,8 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
 def test_an_image_that_shows_the_artifact_at_its_place_carries_it(audited):
     """From half of the marked images the others are found by their pixels, whatever the detector says of features."""
     rows = members(audited)
-    found = artifacts.record(audited, rows[::2], origin="list")
-    seen = artifacts.showing(audited, found.place, rows[::2][found.part[rows[::2]] == roles.FIT])
+    found = artifact.record(audited, rows[::2], origin="list")
+    seen = artifact.showing(audited, found.place, rows[::2][found.part[rows[::2]] == splits.TRAIN])
     np.testing.assert_array_equal(np.sort(seen), rows)
     np.testing.assert_array_equal(found.membership.probability[rows], 1)
     np.testing.assert_array_equal(np.flatnonzero(found.carries), rows)
@@ -80,10 +80,10 @@ def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     maps[rows] = 0
     maps[rows, -4:, -4:] = 1
     audited.store.write_rows("maps", 0, maps)
-    assert artifacts.record(audited, rows, origin="cluster").place is None
+    assert artifact.record(audited, rows, origin="cluster").place is None
     region = np.zeros((12, 12), bool)
     region[-4:, -4:] = True  # a person may say so, though
-    assert artifacts.record(audited, rows, origin="cluster", region=region).place is not None
+    assert artifact.record(audited, rows, origin="cluster", region=region).place is not None
 
 
 def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
@@ -94,39 +94,39 @@ def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
     audit = pipeline.Audit.of(settings, classifier)
     group = pipeline.analyses(audit, store)["euclidean"].group(1)
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
-    audited = Audited(store, audit.corpus, audit.classifier, group, labels)
+    audited = AuditedClass(store, audit.corpus, audit.classifier, group, labels)
     drawn = np.random.default_rng(0).choice(group.rows, 80, replace=False)
     with pytest.raises(InputError, match=r"like other images.*half is chance"):
-        artifacts.record(audited, drawn, origin="list")
+        artifact.record(audited, drawn, origin="list")
 
 
 def test_samples_of_different_parts_share_no_source(audited):
-    case = artifacts.record(audited, members(audited), origin="cluster").case(audited)
+    case = artifact.record(audited, members(audited), origin="cluster").case(audited)
     rng = np.random.default_rng(0)
     fit, choose, show = (case.sample(part, 100, rng) for part in range(3))
     for one, other in ((fit, choose), (fit, show), (choose, show)):
-        roles.check_apart(one.sources, other.sources)
+        splits.check_apart(one.sources, other.sources)
     assert show.member.sum() + show.drawn.sum() == len(show)
     assert not (show.member & show.drawn).any()
 
 
 def test_an_image_that_cannot_be_read_any_more_is_named(audited):
-    case = artifacts.record(audited, members(audited), origin="cluster").case(audited)
-    shown = np.flatnonzero((case.part == roles.SHOW) & case.clean)
+    case = artifact.record(audited, members(audited), origin="cluster").case(audited)
+    shown = np.flatnonzero((case.part == splits.TEST) & case.clean)
     Path(audited.corpus.paths[shown[0]]).write_bytes(b"no image")
-    found = case.sample(roles.SHOW, 1000, np.random.default_rng(0))
+    found = case.sample(splits.TEST, 1000, np.random.default_rng(0))
     ((path, why),) = found.skipped
     assert path == audited.corpus.paths[shown[0]]
     assert "cannot decode" in why
-    assert len(found) == (case.part == roles.SHOW).sum() - 1
+    assert len(found) == (case.part == splits.TEST).sum() - 1
 
 
 def test_a_saved_record_is_the_record(audited, tmp_path):
-    found = artifacts.record(audited, members(audited), origin="cluster")
+    found = artifact.record(audited, members(audited), origin="cluster")
     found.save(tmp_path / "a", audited.corpus)
-    again = artifacts.load(tmp_path / "a")
+    again = artifact.load_artifact(tmp_path / "a")
     assert again.to_json() == found.to_json()
     np.testing.assert_array_equal(again.place.colour, found.place.colour)
     np.testing.assert_array_equal(again.membership.probability, found.membership.probability)
     with pytest.raises(InputError, match="no artifact"):
-        artifacts.load(tmp_path)
+        artifact.load_artifact(tmp_path)

@@ -6,13 +6,13 @@ from PIL import Image
 from tests.audit.conftest import SIDE, network, picture
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import artifact as artifacts
 from klarsicht.audit.artifacts import masks
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.artifacts.artifact import load_artifact
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.clean.clean_data import clean_data
-from klarsicht.audit.data import corpus as corpora
-from klarsicht.audit.interventions.overlay import Place
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.interventions.overlay import Overlay
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError
 
@@ -34,7 +34,7 @@ def moving(tmp_path_factory):
                 pixels[mask] = 255
                 truth[f"b/{i:03d}.png"] = mask
             Image.fromarray(pixels).save(folder / "data" / name / f"{i:03d}.png")
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(folder / "data"), metric=("concept",))
     (folder / "list.txt").write_text("\n".join(truth))
     return pipeline.run(settings, folder / "run", classifier=classifier), classifier, truth, folder
@@ -59,11 +59,11 @@ def test_each_image_has_a_mask_of_its_own_and_is_inpainted_under_it(moving, tmp_
 
 def test_masks_survive_saving(moving, tmp_path):
     store, classifier, _, folder = moving
-    patient = Patient.of(store.path, classifier=classifier)
+    patient = AuditedRun.of(store.path, classifier=classifier)
     artifact, audited = patient.artifact("b", members=folder / "list.txt")
     assert not artifact.place.fixed
     artifact.save(tmp_path / "a", audited.corpus)
-    again = artifacts.load(tmp_path / "a").place
+    again = load_artifact(tmp_path / "a").place
     for row in artifact.members:
         relevance = np.asarray(store.array("maps")[int(row)])
         np.testing.assert_array_equal(again.seen(relevance), artifact.place.seen(relevance))
@@ -72,7 +72,7 @@ def test_masks_survive_saving(moving, tmp_path):
 def test_maps_are_computed_where_a_run_stored_none(moving):
     """Gradient x input of this network is its relevance on white: the mark, and nothing else, is taken for evidence."""
     _, classifier, truth, folder = moving
-    corpus = corpora.open(folder / "data")
+    corpus = open_corpus(folder / "data")
     row = corpus.keys.index(next(iter(truth)))
     image = classifier.image(Image.open(corpus.paths[row]))
     bare = type("Bare", (), {"has_array": lambda self, name: False})()
@@ -85,8 +85,8 @@ def test_maps_are_computed_where_a_run_stored_none(moving):
 def test_a_fixed_place_is_one_mask():
     one = np.zeros((1, 6, 6), np.float32)
     one[0, :2, :3] = 0.7
-    found = masks.of(Place(one, np.zeros((1, 3, 6, 6), np.float32)))
+    found = masks.of(Overlay(one, np.zeros((1, 3, 6, 6), np.float32)))
     np.testing.assert_array_equal(found(0), one[0] > 0)
     assert found(5) is found(0)
     with pytest.raises(InputError, match="no mask"):
-        masks.of(Place(np.ones((1, 6, 6), np.float32), np.zeros((1, 3, 6, 6), np.float32)))
+        masks.of(Overlay(np.ones((1, 6, 6), np.float32), np.zeros((1, 3, 6, 6), np.float32)))

@@ -8,10 +8,10 @@ from PIL import Image
 from tests.audit.conftest import Marked, picture
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import artifact as artifacts
-from klarsicht.audit.artifacts.localisation import Comparison
-from klarsicht.audit.clean.audited_run import Patient
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.artifacts import artifact
+from klarsicht.audit.artifacts.localisation import Localisation
+from klarsicht.audit.clean.audited_run import AuditedRun
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.settings import AuditSettings
@@ -32,9 +32,9 @@ def patient(tmp_path_factory):
             pixels = np.clip(image + light, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "data" / name / f"{i:03d}.png")
     settings = AuditSettings(model="object", data=str(folder / "data"), neighbours=6, metric=("euclidean",))
-    classifier = models.load(Marked().eval())
+    classifier = load_model(Marked().eval())
     pipeline.run(settings, folder / "run", classifier=classifier)
-    return Patient.of(folder / "run", classifier=classifier)
+    return AuditedRun.of(folder / "run", classifier=classifier)
 
 
 def lighter(patient):
@@ -76,7 +76,7 @@ def test_what_has_no_place_is_imitated(patient):
     """Light has no place. Of all changes it is the one that does what it does in members, and its size is known."""
     finding = patient.found("b", "cluster")
 
-    found = artifacts.record(finding.audited, lighter(patient), origin="list")
+    found = artifact.record(finding.audited, lighter(patient), origin="list")
     assert found.place is None and found.imitation is not None
     assert found.imitation.kind == "light" and found.imitation.size == pytest.approx(LIGHT, abs=4)
     assert found.to_json()["place"] == "none" and found.how.endswith("levels of light")
@@ -85,10 +85,10 @@ def test_what_has_no_place_is_imitated(patient):
 def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
     """Even where another change would do more; and the record is read again as it was written."""
     finding = patient.found("b", "cluster")
-    found = artifacts.record(finding.audited, lighter(patient), origin="detector", change="light")
+    found = artifact.record(finding.audited, lighter(patient), origin="detector", change="light")
     assert found.place is None and found.imitation.kind == "light"
     found.save(tmp_path / "a", patient.audit.corpus)
-    again = artifacts.load(tmp_path / "a")
+    again = artifact.load_artifact(tmp_path / "a")
     assert (again.imitation.kind, again.imitation.size) == (found.imitation.kind, found.imitation.size)
     assert again.putting is again.imitation
 
@@ -96,5 +96,5 @@ def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
 def test_members_that_are_like_the_others_are_imitated_by_nothing(patient):
     some = np.array([row for row, key in enumerate(patient.audit.corpus.keys) if key[:2] == "a/"])[::3]
     others = np.setdiff1d(patient.audited(0, "euclidean").group.rows, some)
-    seen = Comparison.of(patient.audited(0, "euclidean"), some, others, others[:0])
+    seen = Localisation.of(patient.audited(0, "euclidean"), some, others, others[:0])
     assert seen.putting(change="blur") == (None, None) and seen.imitation() is None

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.audit.clean import certificate, certificate_page
-from klarsicht.audit.clean import certify as certifying
+from klarsicht.audit.clean import certificate, certificate_page, certify
 from klarsicht.audit.clean.certificate import FIGURES
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 
@@ -91,7 +90,7 @@ def test_other_classes_other_bounds_and_folders_without_an_evaluation_are_refuse
 def test_the_page_shows_every_line_on_one_scale(tmp_path):
     folders = [written(tmp_path / "a", harm=0.002), written(tmp_path / "b", method="<b>", harm=0.05, clean=False)]
     found = certificate.read(folders)
-    certifying.write(found, tmp_path / "out")
+    certify.write(found, tmp_path / "out")
     page = (tmp_path / "out" / "certificate.html").read_text()
     assert "&lt;b&gt;" in page
     assert "<b>oblique</b>" in page  # may be called clean

@@ -8,15 +8,14 @@ from tests.audit import honest
 from tests.audit.conftest import SIDE, Marked, network, picture, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import artifact as artifacts
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.clean import evaluation
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.artifacts import artifact
+from klarsicht.audit.clean import clean_model, evaluation
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.clean.clean_model import CleanSettings
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import logits
-from klarsicht.audit.data import splits as roles
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.data import splits
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import HarmExceeded, InputError, RunMismatch, UsageError
 
@@ -24,7 +23,7 @@ ASKED = CleanSettings(layer="last", images=60)
 
 
 def of(module):
-    return models.load(module, classes=["a", "b", "c"])
+    return load_model(module, classes=["a", "b", "c"])
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +38,11 @@ def audited(tmp_path_factory):
 def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tmp_path):
     store, _ = audited
     classifier = of(network())
-    found = treatment.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
+    found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
     for name, value in network().state_dict().items():
         assert torch.equal(classifier.module.state_dict()[name], value)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in classifier.module.modules())
-    correction, record = packages.load(found.folder)
+    correction, record = packages.load_correction(found.folder)
     assert (record["class"], record["target"], record["settings"]["method"]) == ("b", 1, "oblique")
     dark, white = torch.zeros(3, SIDE, SIDE), torch.zeros(3, SIDE, SIDE)
     white[:, :4, :4] = 1
@@ -56,7 +55,7 @@ def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tm
 def test_the_exported_model_gives_the_corrected_logits(audited, tmp_path):
     store, _ = audited
     classifier = of(network())
-    found = treatment.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
+    found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
     x = torch.rand(5, 3, SIDE, SIDE)
     alone = torch.export.load(tmp_path / "c" / "model.pt2").module()(x)
     np.testing.assert_allclose(alone.detach(), logits(classifier, list(x), found.choice.correction), atol=1e-4)
@@ -64,15 +63,15 @@ def test_the_exported_model_gives_the_corrected_logits(audited, tmp_path):
 
 def test_parts_share_no_source_and_nothing_is_fitted_on_what_is_shown(audited, tmp_path, monkeypatch):
     store, _ = audited
-    asked, drawn = [], treatment.Case.sample
+    asked, drawn = [], clean_model.Case.sample
 
     def sample(self, part, most, rng):
         asked.append((part, drawn(self, part, most, rng)))
         return asked[-1][1]
 
-    monkeypatch.setattr(treatment.Case, "sample", sample)
-    found = treatment.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=of(network()))
-    assert [part for part, _ in asked] == [roles.FIT, roles.CHOOSE]
+    monkeypatch.setattr(clean_model.Case, "sample", sample)
+    found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=of(network()))
+    assert [part for part, _ in asked] == [splits.TRAIN, splits.VALIDATION]
     assert all((found.artifact.part[s.rows] == part).all() for part, s in asked)
     assert not set(asked[0][1].sources) & set(asked[1][1].sources)
 
@@ -86,10 +85,10 @@ def test_leaked_parts_are_refused(tmp_path):
     (tmp_path / "m.csv").write_text("\n".join(lines))
     settings = AuditSettings(model="object", data=str(tmp_path / "m.csv"))
     pipeline.run(settings, tmp_path / "run", classifier=of(network()))
-    found = treatment.clean(tmp_path / "run", "b", ASKED, classifier=of(network()))
+    found = clean_model.clean(tmp_path / "run", "b", ASKED, classifier=of(network()))
     assert evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network())).shown
     kept = dict(np.load(found.folder / "artifact.npz"))
-    kept["part"] = np.where(np.arange(len(kept["part"])) % 2, roles.FIT, roles.SHOW).astype(np.int8)
+    kept["part"] = np.where(np.arange(len(kept["part"])) % 2, splits.TRAIN, splits.TEST).astype(np.int8)
     np.savez(found.folder / "artifact.npz", **kept)
     with pytest.raises(UsageError, match="fitted on"):
         evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network()))
@@ -101,7 +100,7 @@ def test_members_may_be_listed_and_the_place_drawn(audited, tmp_path):
     picture = np.zeros((SIDE, SIDE), np.uint8)
     picture[:4, :4] = 255
     Image.fromarray(picture).save(tmp_path / "mask.png")
-    patient = Patient.of(store.path, classifier=of(network()))
+    patient = AuditedRun.of(store.path, classifier=of(network()))
     found, audited_class = patient.artifact("b", members=tmp_path / "list.txt", mask=tmp_path / "mask.png")
     assert {audited_class.corpus.keys[row] for row in found.members} == marked
     assert found.origin == "list: list.txt, mask"
@@ -110,7 +109,7 @@ def test_members_may_be_listed_and_the_place_drawn(audited, tmp_path):
 
 def test_a_mask_or_a_list_that_says_nothing_is_refused(audited, tmp_path):
     store, _ = audited
-    patient = Patient.of(store.path, classifier=of(network()))
+    patient = AuditedRun.of(store.path, classifier=of(network()))
     Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "all.png")
     with pytest.raises(InputError, match="marks nothing, or everything"):
         patient.artifact("b", mask=tmp_path / "all.png")
@@ -127,7 +126,7 @@ def test_a_mask_or_a_list_that_says_nothing_is_refused(audited, tmp_path):
 )
 def test_wrong_names_are_told_with_near_ones(audited, changes, near):
     with pytest.raises(UsageError, match=near):
-        treatment.clean(audited[0].path, "b", ASKED.merged(**changes), classifier=of(network()))
+        clean_model.clean(audited[0].path, "b", ASKED.merged(**changes), classifier=of(network()))
 
 
 def test_another_model_is_refused(audited):
@@ -135,7 +134,7 @@ def test_another_model_is_refused(audited):
     with torch.no_grad():
         other.head.weight += 1
     with pytest.raises(RunMismatch, match="model"):
-        treatment.clean(audited[0].path, "b", ASKED, classifier=of(other))
+        clean_model.clean(audited[0].path, "b", ASKED, classifier=of(other))
 
 
 def test_what_is_given_is_not_swept():
@@ -166,13 +165,13 @@ def test_one_image_of_the_class_that_carries_the_artifact_is_no_reason_to_refuse
     (tmp_path / "list.txt").write_text("\n".join(names))
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), target="b")
     run = pipeline.run(settings, tmp_path / "run", classifier=of(network()))
-    found = treatment.clean(run.path, "b", ASKED, members=tmp_path / "list.txt", classifier=of(network()))
+    found = clean_model.clean(run.path, "b", ASKED, members=tmp_path / "list.txt", classifier=of(network()))
     assert found.choice.chosen.remaining < 0.1
 
 
 def test_the_class_itself_cannot_be_cleaned_away(natural, tmp_path):
     store, members = natural
-    found = treatment.clean(
+    found = clean_model.clean(
         store.path, "b", ASKED.merged(strength=1.0), members=members, classifier=of(honest.network())
     )
     seen = evaluation.evaluate(store.path, found.folder, classifier=of(honest.network()))
@@ -182,15 +181,15 @@ def test_the_class_itself_cannot_be_cleaned_away(natural, tmp_path):
     everything = tmp_path / "all.txt"
     everything.write_text("\n".join(f"b{i:03d}.png" for i in range(60)))
     with pytest.raises(InputError, match="without the artifact"):
-        treatment.clean(store.path, "b", ASKED, members=everything, classifier=of(honest.network()))
+        clean_model.clean(store.path, "b", ASKED, members=everything, classifier=of(honest.network()))
 
 
 def test_a_saved_artifact_is_the_one_that_was_made(audited, tmp_path):
     store, _ = audited
-    patient = Patient.of(store.path, classifier=of(network()))
+    patient = AuditedRun.of(store.path, classifier=of(network()))
     found, audited_class = patient.artifact("b", seed=3)
     found.save(tmp_path, audited_class.corpus)
-    again = artifacts.load(tmp_path)
+    again = artifact.load_artifact(tmp_path)
     np.testing.assert_array_equal(again.members, found.members)
     np.testing.assert_array_equal(again.part, found.part)
     np.testing.assert_array_equal(again.place.colour, found.place.colour)

@@ -7,26 +7,27 @@ import pytest
 from tests.audit.conftest import network, picture, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.clean import evaluation
+from klarsicht.audit.clean import clean_model, evaluation
 from klarsicht.audit.clean.clean_model import CleanSettings
-from klarsicht.audit.clean.evaluation import Evaluation, Look, probed
+from klarsicht.audit.clean.evaluation import Evaluation, ModelEvaluation, probed
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import Nothing
-from klarsicht.audit.corrections.outcomes import Bounds, Effect
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.corrections.outcomes import Bounds, Outcome
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.numerics.statistics.intervals import NOTHING, Interval
 
 SURE = Interval(0.0, -0.001, 0.001, 10_000)
-EFFECT = Effect(SURE, SURE, SURE, SURE, SURE, Interval(1.0, 0.9, 1.1, 99), SURE, SURE)
+EFFECT = Outcome(SURE, SURE, SURE, SURE, SURE, Interval(1.0, 0.9, 1.1, 99), SURE, SURE)
 
 
 def judged(rise, harm=SURE, affected=SURE):
     """An evaluation where the artifact raised by 1 before and by `rise` after."""
     after = replace(EFFECT, rise=replace(EFFECT.rise, value=rise), harm=harm, harm_affected=affected)
-    looks = tuple(Look(name, effect, {}, NOTHING, None) for name, effect in (("nothing", EFFECT), ("x", after)))
+    looks = tuple(
+        ModelEvaluation(name, effect, {}, NOTHING, None) for name, effect in (("nothing", EFFECT), ("x", after))
+    )
     return Evaluation({}, looks, Bounds(0.005, 0.02), 100, ())
 
 
@@ -58,7 +59,7 @@ def test_harm_beyond_its_bound_and_an_effect_that_remains_are_errors_with_their_
 
 
 def test_probes_look_at_the_corrected_layer_and_after_it():
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     record = {"choice": {"chosen": {"layer": "last"}}, "layers": ["first", "last", "head"]}
     assert probed(record, Erasure("last", None), classifier) == ("last", "head")
     assert probed(record | {"choice": {"chosen": {"layer": ""}}}, Nothing(), classifier) == ("last", "head")
@@ -72,17 +73,17 @@ def cleaned(tmp_path_factory):
     store = pipeline.run(
         AuditSettings(model="object", data=str(folder / "data")),
         folder / "run",
-        classifier=models.load(network(), classes=["a", "b", "c"]),
+        classifier=load_model(network(), classes=["a", "b", "c"]),
     )
     asked = CleanSettings(layer="last", images=60)
-    return store, treatment.clean(
-        store.path, "b", asked, classifier=models.load(network(), classes=["a", "b", "c"])
+    return store, clean_model.clean(
+        store.path, "b", asked, classifier=load_model(network(), classes=["a", "b", "c"])
     ).folder
 
 
 def test_before_after_and_the_control_are_shown(cleaned):
     store, folder = cleaned
-    found = evaluation.evaluate(store.path, folder, classifier=models.load(network(), classes=["a", "b", "c"]))
+    found = evaluation.evaluate(store.path, folder, classifier=load_model(network(), classes=["a", "b", "c"]))
     before, after, control = found.looks
     assert [look.name for look in found.looks] == ["nothing", "oblique", "random direction"]
     assert after.effect.rise.value < 0.1 * before.effect.rise.value < control.effect.rise.value
@@ -102,7 +103,7 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
         (tmp_path / name).mkdir()
         for i in range(8):
             picture(label, False, rng).save(tmp_path / name / f"{i}.png")
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     found = evaluation.evaluate(store.path, folder, test=str(tmp_path), classifier=classifier)
     assert found.shown == 24
     assert found.before.effect.accuracy.n == 24
@@ -110,7 +111,7 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
 
 def test_a_correction_of_another_run_is_refused(cleaned, tmp_path):
     _, folder = cleaned
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     write_corpus(tmp_path / "data", per_class=30, seed=9)
     other = pipeline.run(
         AuditSettings(model="object", data=str(tmp_path / "data")), tmp_path / "run", classifier=classifier

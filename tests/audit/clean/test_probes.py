@@ -8,21 +8,23 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
 
-from klarsicht.audit.clean.probes import Carrying, balanced, on_mask, probe, second_audit
+from klarsicht.audit.clean.probes import CarrierLabels, balanced, on_mask, probe, second_audit
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Setting
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.numerics.erasure import Eraser
 
 
 def erased():
-    return CLOSED["oblique"].make(Bench(classifier(), TARGET, sample(300), place()), Setting("last", 4))
+    return CLOSED["oblique"].make(
+        FittingData(classifier(), TARGET, sample(300), place()), CorrectionParameters("last", 4)
+    )
 
 
 def test_the_probe_finds_the_mark_before_and_not_after():
-    train, shown = (Carrying.of(sample(300, seed=s), place(), TARGET, s) for s in (2, 3))
+    train, shown = (CarrierLabels.of(sample(300, seed=s), place(), TARGET, s) for s in (2, 3))
     before = probe(classifier(), None, "last", train, shown)
     assert before.low > 0.9
-    noise = Carrying(sample(300, seed=4).images, np.random.default_rng(0).random(300) < 0.5)
+    noise = CarrierLabels(sample(300, seed=4).images, np.random.default_rng(0).random(300) < 0.5)
     assert probe(classifier(), None, "head", noise, noise.__class__(noise.images[::-1], noise.carries)).value < 0.7
     after = probe(classifier(), erased(), "head", train, shown)
     assert after.value < 0.8 < before.value
@@ -63,7 +65,7 @@ def test_the_second_audit_finds_the_members_before_and_not_after():
 
 def test_images_of_other_classes_are_pasted_and_members_carry():
     s = sample(200)
-    found = Carrying.of(s, place(), TARGET, 0)
+    found = CarrierLabels.of(s, place(), TARGET, 0)
     marked = torch.stack(list(found.images))[:, 3, :2, :2].amin((1, 2)) > 3.9
     np.testing.assert_array_equal(marked.numpy(), found.carries)
     assert not found.carries[(s.labels == TARGET) & ~s.member].any()

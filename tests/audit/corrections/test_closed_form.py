@@ -6,22 +6,22 @@ import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections.activations import activations
-from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Setting
-from klarsicht.audit.corrections.outcomes import Trial
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
+from klarsicht.audit.corrections.outcomes import CorrectionTest
 
 
 def bench(**more):
-    return Bench(classifier(), TARGET, sample(300), place(), **more)
+    return FittingData(classifier(), TARGET, sample(300), place(), **more)
 
 
 def trial():
-    return Trial(classifier(), sample(300, seed=1), TARGET, place())
+    return CorrectionTest(classifier(), sample(300, seed=1), TARGET, place())
 
 
 @pytest.mark.parametrize("layer", ["last", "head"])
 @pytest.mark.parametrize("method", ["oblique", "reactive", "reactive-class"])
 def test_oblique_corrections_take_the_mark_away_and_cost_nothing(method, layer):
-    found = trial().effect(CLOSED[method].make(bench(), Setting(layer)))
+    found = trial().effect(CLOSED[method].make(bench(), CorrectionParameters(layer)))
     before = trial().effect(None)
     assert before.flips.value > 0.5
     assert found.flips.value < 0.05
@@ -29,20 +29,23 @@ def test_oblique_corrections_take_the_mark_away_and_cost_nothing(method, layer):
 
 
 def test_projection_takes_it_away_too():
-    found = trial().effect(CLOSED["project"].make(bench(), Setting("last")))
+    found = trial().effect(CLOSED["project"].make(bench(), CorrectionParameters("last")))
     assert found.flips.value < 0.05
 
 
 @pytest.mark.parametrize("method", ["nothing", "random"])
 def test_baselines_leave_it(method):
-    assert trial().effect(CLOSED[method].make(bench(), Setting("last"))).flips.value > 0.3
+    assert trial().effect(CLOSED[method].make(bench(), CorrectionParameters("last"))).flips.value > 0.3
 
 
 @pytest.mark.parametrize("kind", ["pattern", "svm", "logistic", "ridge"])
 def test_every_kind_of_direction_holds_the_mark(kind):
     """Weights also hold what the mark hides; so only the pattern may be expected to take the mark away whole."""
     assert bench(kind=kind).at("last").first[3] > 0.2
-    before, found = trial().effect(None), trial().effect(CLOSED["project"].make(bench(kind=kind), Setting("last")))
+    before, found = (
+        trial().effect(None),
+        trial().effect(CLOSED["project"].make(bench(kind=kind), CorrectionParameters("last"))),
+    )
     assert found.rise.value < before.rise.value
 
 
@@ -72,12 +75,16 @@ def test_the_model_is_bit_equal_after_fitting_and_trying():
     b = bench()
     before = {k: v.clone() for k, v in b.classifier.module.state_dict().items()}
     for remedy in CLOSED.values():
-        Trial(b.classifier, sample(30, seed=3), TARGET, place()).effect(remedy.make(b, Setting("last")))
+        CorrectionTest(b.classifier, sample(30, seed=3), TARGET, place()).effect(
+            remedy.make(b, CorrectionParameters("last"))
+        )
     assert all(torch.equal(before[k], v) for k, v in b.classifier.module.state_dict().items())
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in b.classifier.module.modules())
 
 
 def test_without_a_place_members_say_what_the_artifact_adds():
-    b = Bench(classifier(), TARGET, sample(300), None)
-    found = Trial(b.classifier, sample(300, seed=1), TARGET, place()).effect(CLOSED["oblique"].make(b, Setting("last")))
+    b = FittingData(classifier(), TARGET, sample(300), None)
+    found = CorrectionTest(b.classifier, sample(300, seed=1), TARGET, place()).effect(
+        CLOSED["oblique"].make(b, CorrectionParameters("last"))
+    )
     assert found.flips.value < 0.05

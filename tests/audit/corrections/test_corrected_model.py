@@ -10,14 +10,13 @@ from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model as treatment
-from klarsicht.audit.corrections import corrected_model as relieved
-from klarsicht.audit.corrections import packages
+from klarsicht.audit.clean import clean_model
+from klarsicht.audit.corrections import corrected_model, packages
 from klarsicht.audit.corrections.activations import logits
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Nothing, Setting
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, Nothing
 from klarsicht.audit.corrections.retraining import Retrained
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
@@ -25,14 +24,16 @@ from klarsicht.numerics.erasure import orthogonal
 
 
 def correction(method="oblique", layer="last", **more):
-    return CLOSED[method].make(Bench(classifier(), TARGET, sample(200), place(), **more), Setting(layer, 1, 0.75))
+    return CLOSED[method].make(
+        FittingData(classifier(), TARGET, sample(200), place(), **more), CorrectionParameters(layer, 1, 0.75)
+    )
 
 
 @pytest.mark.parametrize("layer", ["last", "head"])
 def test_an_erasure_built_in_is_the_erasure(tmp_path, layer):
     found, before = correction(layer=layer), classifier()
-    packages.save(tmp_path, found, {"model": "object"})
-    after = relieved.relieved(before, tmp_path)
+    packages.save_correction(tmp_path, found, {"model": "object"})
+    after = corrected_model.corrected_classifier(before, tmp_path)
     images = sample(20, seed=1).images
     np.testing.assert_allclose(logits(after, images), logits(before, images, found), atol=1e-5)
     assert not np.allclose(logits(after, images), logits(before, images), atol=0.1)
@@ -49,19 +50,19 @@ def test_padding_is_no_activation_and_is_not_erased():
     with found.applied(body), torch.no_grad():
         expected = body(x)
     with torch.no_grad():
-        np.testing.assert_allclose(relieved.built_in(body, found)(x), expected, atol=1e-5)
+        np.testing.assert_allclose(corrected_model.built_in(body, found)(x), expected, atol=1e-5)
 
 
 def test_trained_weights_are_loaded_and_nothing_is_nothing():
-    net = relieved.built_in(Shortcut(), Retrained({"head.weight": torch.zeros(3, 4)}))
+    net = corrected_model.built_in(Shortcut(), Retrained({"head.weight": torch.zeros(3, 4)}))
     assert not net.head.weight.any()
-    assert torch.equal(relieved.built_in(Shortcut(), Nothing()).head.weight, Shortcut().head.weight)
+    assert torch.equal(corrected_model.built_in(Shortcut(), Nothing()).head.weight, Shortcut().head.weight)
 
 
 @pytest.mark.parametrize(("method", "more"), [("reactive", {}), ("reactive-class", {}), ("oblique", {"pooled": True})])
 def test_a_correction_that_looks_at_the_whole_image_is_refused(method, more):
     with pytest.raises(UsageError, match="audit evaluate"):
-        relieved.built_in(Shortcut(), correction(method, **more))
+        corrected_model.built_in(Shortcut(), correction(method, **more))
 
 
 def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, monkeypatch):
@@ -69,14 +70,14 @@ def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, mo
     write_corpus(tmp_path / "data", share=0.3)
     settings = AuditSettings(model="tests.audit.conftest:network", data=str(tmp_path / "data"))
     run = pipeline.run(settings, tmp_path / "run")
-    folder = treatment.clean(run.path, "b", treatment.CleanSettings(layer="last", directions=1, images=60)).folder
+    folder = clean_model.clean(run.path, "b", clean_model.CleanSettings(layer="last", directions=1, images=60)).folder
     again = pipeline.run(settings.merged(model=str(folder)), tmp_path / "again", workers=2)
-    before, after = (ranking.read(store).of("b") for store in (run, again))
+    before, after = (ranking.read_ranking(store).of("b") for store in (run, again))
     assert before.shift > 1 > 0.1 > abs(after.shift)
 
 
 def test_a_model_built_in_python_is_asked_for(tmp_path):
-    packages.save(tmp_path, correction(), {"model": "object"})
+    packages.save_correction(tmp_path, correction(), {"model": "object"})
     with pytest.raises(ModelError, match="relieved"):
-        relieved.load(str(tmp_path))
-    assert relieved.load("torch.nn:Identity").spec == models.load("torch.nn:Identity").spec
+        corrected_model.load_corrected(str(tmp_path))
+    assert corrected_model.load_corrected("torch.nn:Identity").spec == load_model("torch.nn:Identity").spec

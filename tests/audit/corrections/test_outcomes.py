@@ -10,8 +10,8 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections.activations import activations, logits, logits_abreast
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.outcomes import Bounds, Trial
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
 
 
@@ -41,7 +41,7 @@ def literal(trial, correction):
 
 @pytest.mark.parametrize("strength", [None, 0.4, 1.0])
 def test_every_figure_is_the_literal_count(strength):
-    trial = Trial(classifier(), sample(), TARGET, place())
+    trial = CorrectionTest(classifier(), sample(), TARGET, place())
     correction = None if strength is None else erase_mark(strength)
     found = trial.effect(correction)
     values = (found.flips, found.accuracy, found.affected, found.rise, found.under)
@@ -50,7 +50,7 @@ def test_every_figure_is_the_literal_count(strength):
 
 def test_what_is_left_is_counted_in_log_odds():
     """log P / (1 - P), image by image, by softmax: a mark that lifts the class by weakening others counts as well."""
-    trial, correction = Trial(classifier(), sample(), TARGET, place()), erase_mark(0.4)
+    trial, correction = CorrectionTest(classifier(), sample(), TARGET, place()), erase_mark(0.4)
 
     def rise(found):
         p, q = (softmax(y, 1)[:, TARGET].astype(np.float64) for y in (found.plain[trial.others], found.pasted))
@@ -62,7 +62,7 @@ def test_what_is_left_is_counted_in_log_odds():
 
 
 def test_harm_is_what_accuracy_lost():
-    trial = Trial(classifier(), sample(), TARGET, place())
+    trial = CorrectionTest(classifier(), sample(), TARGET, place())
     before, after = trial.effect(None), trial.effect(erase_mark(3.0))
     assert after.harm.value == pytest.approx(before.accuracy.value - after.accuracy.value)
     assert after.harm_affected.value == pytest.approx(before.affected.value - after.affected.value)
@@ -74,18 +74,18 @@ def test_a_broken_bound_is_named_with_its_figures():
         def applied(self, module):
             return Erasure("last", Eraser(np.eye(4), np.eye(4), np.zeros(4))).applied(module)
 
-    found = Trial(classifier(), sample(), TARGET, place()).effect(Blind())
+    found = CorrectionTest(classifier(), sample(), TARGET, place()).effect(Blind())
     assert "clean images" in found.exceeded(Bounds())
     assert "bound 0.50" in found.exceeded(Bounds())
     assert not found.exceeded(Bounds(1, 1))
-    few = Trial(classifier(), sample(12), TARGET, place()).effect(None)
+    few = CorrectionTest(classifier(), sample(12), TARGET, place()).effect(None)
     assert not few.exceeded(Bounds())
     assert "images" in few.unproven(Bounds())
 
 
 def test_where_labels_are_unknown_a_changed_answer_is_a_loss():
     unlabelled = replace(sample(), labels=np.full(120, -1))
-    trial = Trial(classifier(), unlabelled, TARGET, place())
+    trial = CorrectionTest(classifier(), unlabelled, TARGET, place())
     assert trial.effect(None).accuracy.value == 1
     assert trial.effect(erase_mark(3.0)).harm.value >= 0
     assert trial.effect(None).affected.n == 0
@@ -93,7 +93,7 @@ def test_where_labels_are_unknown_a_changed_answer_is_a_loss():
 
 def test_without_a_place_the_rise_is_that_of_the_members():
     s = sample()
-    found = Trial(classifier(), s, TARGET, None).effect(None)
+    found = CorrectionTest(classifier(), s, TARGET, None).effect(None)
     y = logits(classifier(), s.images)
     c = y[:, 0] - y.mean(1)
     own = ~s.member & (s.labels == 0)
@@ -128,9 +128,9 @@ class Passing(torch.nn.Module):
         return self.head((x + self.last(x)).mean((2, 3)))
 
 
-@pytest.mark.parametrize("net", [classifier(), models.load((Passing().eval(), classifier().transform))])
+@pytest.mark.parametrize("net", [classifier(), load_model((Passing().eval(), classifier().transform))])
 def test_corrections_abreast_answer_as_they_do_one_by_one(net):
-    trial = Trial(net, sample(40), TARGET, place())
+    trial = CorrectionTest(net, sample(40), TARGET, place())
     corrections = [erase_mark(strength) for strength in (0.4, 1.0, 2.0)]
     for found, correction in zip(trial.abreast(corrections), corrections, strict=True):
         np.testing.assert_allclose(found.plain, logits(net, trial.sample.images, correction), atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections import packages
-from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Setting
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.ground.errors import InputError
 
@@ -17,7 +17,7 @@ METHODS = CLOSED | RETRAINED
 
 
 def bench():
-    return Bench(classifier(), TARGET, sample(120), place(), steps=2, batch=8)
+    return FittingData(classifier(), TARGET, sample(120), place(), steps=2, batch=8)
 
 
 def corrected(net, correction, x):
@@ -28,9 +28,9 @@ def corrected(net, correction, x):
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_loaded_corrects_as_what_was_saved(tmp_path, method):
     b, x = bench(), torch.rand(7, 4, 4, 4)
-    made = METHODS[method].make(b, Setting("last", 2, 0.9))
-    packages.save(tmp_path / "c", made, {"method": method})
-    found, record = packages.load(tmp_path / "c")
+    made = METHODS[method].make(b, CorrectionParameters("last", 2, 0.9))
+    packages.save_correction(tmp_path / "c", made, {"method": method})
+    found, record = packages.load_correction(tmp_path / "c")
     assert record["method"] == method
     torch.testing.assert_close(
         corrected(b.classifier.module, found, x), corrected(b.classifier.module, made, x), atol=0, rtol=0
@@ -40,11 +40,11 @@ def test_what_is_loaded_corrects_as_what_was_saved(tmp_path, method):
 @pytest.mark.parametrize("method", ["oblique", "reactive", "reactive-class", "augment", "nothing"])
 def test_the_standalone_module_corrects_alike_without_klarsicht(tmp_path, method):
     b, x = bench(), torch.rand(7, 4, 4, 4)
-    made = METHODS[method].make(b, Setting("last", 2, 0.9))
+    made = METHODS[method].make(b, CorrectionParameters("last", 2, 0.9))
     if method == "nothing":
-        packages.save(tmp_path / "c", made, {})
+        packages.save_correction(tmp_path / "c", made, {})
         return
-    packages.save(tmp_path / "c", made, {})
+    packages.save_correction(tmp_path / "c", made, {})
     code = (tmp_path / "c" / "corrected.py").read_text()
     assert "import klarsicht" not in code and "from klarsicht" not in code
     space = {"__file__": str(tmp_path / "c" / "corrected.py"), "__name__": "corrected"}
@@ -57,8 +57,8 @@ def test_the_standalone_module_corrects_alike_without_klarsicht(tmp_path, method
 @pytest.mark.parametrize("method", ["project", "reactive", "augment"])
 def test_the_exported_model_takes_batches_of_any_size(tmp_path, method):
     b, x = bench(), torch.rand(5, 4, 4, 4)
-    made = METHODS[method].make(b, Setting("last", 1, 1.0))
-    assert packages.save(tmp_path / "c", made, {}, b.classifier, x[0])["exported"]
+    made = METHODS[method].make(b, CorrectionParameters("last", 1, 1.0))
+    assert packages.save_correction(tmp_path / "c", made, {}, b.classifier, x[0])["exported"]
     net = torch.export.load(str(tmp_path / "c" / "model.pt2")).module()
     for n in (1, 5):
         torch.testing.assert_close(
@@ -69,8 +69,8 @@ def test_the_exported_model_takes_batches_of_any_size(tmp_path, method):
 @pytest.mark.parametrize("method", ["oblique"])
 def test_the_exported_model_runs_in_a_process_that_never_saw_klarsicht(tmp_path, method):
     b, x = bench(), torch.rand(3, 4, 4, 4)
-    made = METHODS[method].make(b, Setting("last", 1, 1.0))
-    record = packages.save(tmp_path / "c", made, {}, b.classifier, x[0])
+    made = METHODS[method].make(b, CorrectionParameters("last", 1, 1.0))
+    record = packages.save_correction(tmp_path / "c", made, {}, b.classifier, x[0])
     assert record["exported"], record
     torch.save(x, tmp_path / "x.pt")
     code = (
@@ -85,8 +85,8 @@ def test_the_exported_model_runs_in_a_process_that_never_saw_klarsicht(tmp_path,
 
 def test_a_model_that_cannot_be_exported_says_why(tmp_path):
     b = bench()
-    made = CLOSED["reactive-class"].make(b, Setting("last"))
-    record = packages.save(tmp_path / "c", made, {}, b.classifier, torch.rand(4, 4, 4))
+    made = CLOSED["reactive-class"].make(b, CorrectionParameters("last"))
+    record = packages.save_correction(tmp_path / "c", made, {}, b.classifier, torch.rand(4, 4, 4))
     assert record["exported"] is False
     assert record["why"]
     assert not (tmp_path / "c" / "model.pt2").exists()
@@ -95,9 +95,9 @@ def test_a_model_that_cannot_be_exported_says_why(tmp_path):
 
 def test_what_was_saved_before_does_not_shine_through(tmp_path):
     b = bench()
-    packages.save(tmp_path / "c", RETRAINED["dfr"].make(b, Setting()), {})
-    packages.save(tmp_path / "c", CLOSED["oblique"].make(b, Setting("last")), {})
-    found, _ = packages.load(tmp_path / "c")
+    packages.save_correction(tmp_path / "c", RETRAINED["dfr"].make(b, CorrectionParameters()), {})
+    packages.save_correction(tmp_path / "c", CLOSED["oblique"].make(b, CorrectionParameters("last")), {})
+    found, _ = packages.load_correction(tmp_path / "c")
     assert found == replace(found)
     assert type(found).__name__ == "Erasure"
 
@@ -107,4 +107,4 @@ def test_a_folder_without_a_correction_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "correction.json").write_text(content)
     with pytest.raises(InputError, match="no correction"):
-        packages.load(tmp_path)
+        packages.load_correction(tmp_path)

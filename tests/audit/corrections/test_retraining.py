@@ -9,30 +9,30 @@ import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 from torch import nn
 
-from klarsicht.audit.corrections.closed_form import Bench, Setting
-from klarsicht.audit.corrections.outcomes import Trial
-from klarsicht.audit.corrections.retraining import RETRAINED, Lesson, Retrained, Steady, entropy, penalty
+from klarsicht.audit.corrections.closed_form import CorrectionParameters, FittingData
+from klarsicht.audit.corrections.outcomes import CorrectionTest
+from klarsicht.audit.corrections.retraining import RETRAINED, CorrectionTask, FrozenNorms, Retrained, entropy, penalty
 from klarsicht.ground.errors import UsageError
 
 
 def bench(**more):
-    return Bench(classifier(), TARGET, sample(300), place(), **{"steps": 80, "batch": 32, "rate": 0.05} | more)
+    return FittingData(classifier(), TARGET, sample(300), place(), **{"steps": 80, "batch": 32, "rate": 0.05} | more)
 
 
 def effect(correction):
-    return Trial(classifier(), sample(300, seed=1), TARGET, place()).effect(correction)
+    return CorrectionTest(classifier(), sample(300, seed=1), TARGET, place()).effect(correction)
 
 
 @pytest.mark.parametrize("method", ["augment", "augment-latent", "penalise"])
 def test_training_takes_the_mark_away(method):
-    found = effect(RETRAINED[method].make(bench(), Setting("last")))
+    found = effect(RETRAINED[method].make(bench(), CorrectionParameters("last")))
     assert effect(None).flips.value > 0.5
     assert found.flips.value < 0.1
     assert found.accuracy.value > 0.95
 
 
 def test_fine_tuning_alone_leaves_it():
-    assert effect(RETRAINED["fine-tune"].make(bench(rate=1e-3), Setting())).flips.value > 0.5
+    assert effect(RETRAINED["fine-tune"].make(bench(rate=1e-3), CorrectionParameters())).flips.value > 0.5
 
 
 @pytest.mark.parametrize("method", RETRAINED)
@@ -40,7 +40,7 @@ def test_the_model_is_bit_equal_outside_its_context(method):
     b = bench(steps=3)
     net, x = b.classifier.module, torch.rand(5, 4, 4, 4)
     before, plain = copy.deepcopy(net.state_dict()), net(x)
-    correction = RETRAINED[method].make(b, Setting("last"))
+    correction = RETRAINED[method].make(b, CorrectionParameters("last"))
     with correction.applied(net):
         assert not torch.equal(net(x), plain)
     assert torch.equal(net(x), plain)
@@ -99,26 +99,26 @@ def test_the_gradient_of_the_penalty_is_that_of_finite_differences():
 
 def test_dfr_weighs_groups_alike():
     """A head fitted on groups of equal weight does not prefer the group that happens to be large."""
-    correction = RETRAINED["dfr"].make(bench(), Setting())
+    correction = RETRAINED["dfr"].make(bench(), CorrectionParameters())
     assert set(correction.state) == {"head.weight", "head.bias"}
     assert effect(correction).accuracy.value > 0.9
 
 
 def test_dfr_needs_a_linear_head_and_augment_a_place():
     with pytest.raises(UsageError, match="place"):
-        RETRAINED["augment"].make(replace(bench(), putting=None), Setting())
+        RETRAINED["augment"].make(replace(bench(), putting=None), CorrectionParameters())
 
 
 def test_batches_paste_on_all_classes_and_name_their_groups():
     b = bench(batch=200)
-    images, truth, groups = Lesson(b, entropy, 0.5).batch(0, 0)
+    images, truth, groups = CorrectionTask(b, entropy, 0.5).batch(0, 0)
     on = groups % 2 == 1
     assert 0.4 < on.float().mean() < 0.75
     assert set(truth[on].tolist()) == {0, 1, 2}
     assert torch.equal(groups // 2, truth)
     marked = images[:, 3, :2, :2].amin((1, 2)) > 3.9
     assert torch.equal(marked, on)
-    again = Lesson(b, entropy, 0.5).batch(0, 0)
+    again = CorrectionTask(b, entropy, 0.5).batch(0, 0)
     assert torch.equal(again[0], images)
 
 
@@ -127,13 +127,13 @@ def test_batches_are_drawn_by_weight():
     first = np.arange(300) < 150
     b = bench(batch=4000)
     b = replace(b, fit=replace(b.fit, weight=np.where(first, 3.0, 1.0)))
-    images, *_ = Lesson(b, entropy).batch(0, 0)
+    images, *_ = CorrectionTask(b, entropy).batch(0, 0)
     heavy = {image.numpy().tobytes() for image in b.fit.images[:150]}
     share = np.mean([image.numpy().tobytes() in heavy for image in images])
     assert share == pytest.approx(0.75, abs=0.03)
 
 
 def test_a_steady_network_stays_in_evaluation():
-    net = Steady(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout())).train()
+    net = FrozenNorms(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout())).train()
     assert not any(m.training for m in net.modules())
     np.testing.assert_allclose(net.body[0].running_mean, 0)

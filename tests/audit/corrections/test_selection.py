@@ -5,16 +5,16 @@ import pytest
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, Bench, Remedy, Setting
-from klarsicht.audit.corrections.outcomes import Bounds, Trial
+from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
+from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
 from klarsicht.audit.corrections.selection import ALIKE, Grid, Tried, choose, told
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import Eraser
 
 
 def scene():
-    bench = Bench(classifier(), TARGET, sample(120), place())
-    return bench, Trial(bench.classifier, sample(120, seed=1), TARGET, place())
+    bench = FittingData(classifier(), TARGET, sample(120), place())
+    return bench, CorrectionTest(bench.classifier, sample(120, seed=1), TARGET, place())
 
 
 def erases(channels, bench, setting):
@@ -25,9 +25,9 @@ def erases(channels, bench, setting):
 def test_the_strongest_setting_within_the_bound_is_chosen():
     """At `last` the mark alone is erased; at `head` everything is, which no bound allows."""
     by_layer = {"last": [3], "head": [0, 1, 2, 3]}
-    remedy = Remedy(lambda b, s: erases(by_layer[s.layer], b, s), frozenset({"layer", "strength"}))
+    remedy = CorrectionMethod(lambda b, s: erases(by_layer[s.layer], b, s), frozenset({"layer", "strength"}))
     found = choose(remedy, *scene(), Bounds())
-    assert found.chosen.setting == Setting("last")
+    assert found.chosen.setting == CorrectionParameters("last")
     assert found.chosen.remaining < 0.15  # the mark also covers what speaks for other classes
     tried = {(t.setting.layer, t.setting.strength): t for t in found.tried}
     assert tried["head", 1.0].lost > 0
@@ -39,11 +39,11 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
     """Four directions erase the mark whole, one erases a share of it."""
 
     def make(bench, setting):
-        whole = erases([3], bench, Setting("last"))
+        whole = erases([3], bench, CorrectionParameters("last"))
         return whole.with_strength(by_one if setting.directions == 1 else 1.0)
 
     bench, trial = scene()
-    found = choose(Remedy(make, frozenset({"directions"})), bench, trial, Bounds(), Grid(directions=(1, 4)))
+    found = choose(CorrectionMethod(make, frozenset({"directions"})), bench, trial, Bounds(), Grid(directions=(1, 4)))
     assert found.chosen.setting.directions == best
     left = [trial.left(trial.answers(make(bench, t.setting)))[0] for t in found.tried]
     assert [t.remaining for t in found.tried] == pytest.approx(left)
@@ -54,22 +54,22 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
 def test_what_few_images_cannot_tell_apart_counts_as_alike(error, best):
     """Of .28 and .2 left the smaller is better; where they are known to within .2 only, fewer directions are."""
     effect = scene()[1].effect(None)
-    some = [Tried(Setting("last", k), left, error, -0.01, effect) for k, left in ((1, 0.28), (8, 0.2))]
+    some = [Tried(CorrectionParameters("last", k), left, error, -0.01, effect) for k, left in ((1, 0.28), (8, 0.2))]
     assert told(some) == max(ALIKE, error)
     assert min(some, key=lambda one: one.order(told(some))).setting.directions == best
-    harmful = Tried(Setting("last", 2), 0.0, 0.9, 0.1, effect)
+    harmful = Tried(CorrectionParameters("last", 2), 0.0, 0.9, 0.1, effect)
     assert told([*some, harmful]) == told(some)
 
 
 def test_where_none_stays_within_the_least_harmful_is_chosen():
-    remedy = Remedy(lambda b, s: erases([0, 1, 2], b, s), frozenset({"layer"}))
+    remedy = CorrectionMethod(lambda b, s: erases([0, 1, 2], b, s), frozenset({"layer"}))
     found = choose(remedy, *scene(), Bounds(0.0, 0.0))
     assert found.chosen.lost == min(t.lost for t in found.tried) > 0
 
 
 def test_a_setting_that_is_given_is_taken():
     found = choose(CLOSED["oblique"], *scene(), Bounds(), Grid(("last",), (2,), (0.75,)))
-    assert [t.setting for t in found.tried] == [Setting("last", 2, 0.75)]
+    assert [t.setting for t in found.tried] == [CorrectionParameters("last", 2, 0.75)]
 
 
 def test_layers_that_know_nothing_are_passed_over():
@@ -78,10 +78,10 @@ def test_layers_that_know_nothing_are_passed_over():
             raise InputError("members do not differ from the others at this layer")
         return erases([3], bench, setting)
 
-    found = choose(Remedy(make, SWEPT), *scene(), Bounds(), Grid(("last", "head")))
+    found = choose(CorrectionMethod(make, SWEPT), *scene(), Bounds(), Grid(("last", "head")))
     assert {t.setting.layer for t in found.tried} == {"last"}
     with pytest.raises(InputError, match="do not differ"):
-        choose(Remedy(make, SWEPT), *scene(), Bounds(), Grid(("head",)))
+        choose(CorrectionMethod(make, SWEPT), *scene(), Bounds(), Grid(("head",)))
 
 
 def test_the_record_of_a_choice_lists_what_was_tried():

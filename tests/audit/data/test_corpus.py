@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from klarsicht.audit.data import corpus as corpora
-from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.corpus import Corpus, decode_rows, open_corpus
 from klarsicht.ground.errors import CorpusError, ImageError
 
 
@@ -39,7 +38,7 @@ def manifest(folder, lines, name="list.csv", header=("path", "label", "source", 
 
 
 def test_a_folder_is_sorted_classes_and_images_anywhere_below_them(folder):
-    corpus = corpora.open(folder)
+    corpus = open_corpus(folder)
     assert corpus.keys == ("a/sub/y.png", "a/z.bmp", "a c/deep/x.PNG", "b/1.jpg", "b/2.png")
     assert corpus.labels == ("a", "a", "a c", "b", "b")
     assert corpus.classes == ("a", "a c", "b")
@@ -53,7 +52,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
         (folder / name).write_text("")
     (folder / "empty").mkdir()
     (folder / ".hidden").mkdir()
-    corpus = corpora.open(folder)
+    corpus = open_corpus(folder)
     assert len(corpus) == 5
     assert corpus.left_out == (
         ("class empty", "no image in its folder"),
@@ -68,13 +67,13 @@ def test_linked_class_folders_are_followed_and_loops_are_not(folder, tmp_path):
     picture(tmp_path / "elsewhere" / "1.png")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "a" / "loop").symlink_to(folder)
-    assert corpora.open(folder)[:3].keys == ("a/sub/y.png", "a/z.bmp", "a c/deep/x.PNG")
-    assert corpora.open(folder).keys[-1] == "linked/1.png"
+    assert open_corpus(folder)[:3].keys == ("a/sub/y.png", "a/z.bmp", "a c/deep/x.PNG")
+    assert open_corpus(folder).keys[-1] == "linked/1.png"
 
 
 def test_names_that_are_not_utf8_are_left_out(folder):
     shutil.copy(folder / "b/2.png", os.fsencode(folder / "b") + b"/\xff.png")
-    corpus = corpora.open(folder)
+    corpus = open_corpus(folder)
     assert len(corpus) == 5
     assert corpus.left_out == (("1 file", "its name is not UTF-8"),)
 
@@ -83,12 +82,12 @@ def test_names_that_are_not_utf8_are_left_out(folder):
 def test_a_folder_without_classes_is_refused(tmp_path, make):
     make(tmp_path)
     with pytest.raises(CorpusError, match=r"no images in class folders.*one sub-folder a class"):
-        corpora.open(tmp_path)
+        open_corpus(tmp_path)
 
 
 def test_a_missing_place_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="no such folder or manifest"):
-        corpora.open(tmp_path / "nothing")
+        open_corpus(tmp_path / "nothing")
     with pytest.raises(CorpusError, match="cannot read a folder"):
         Corpus.from_folder(tmp_path / "nothing")
 
@@ -100,7 +99,7 @@ LINES = [("b/2.png", "001", "p1", "train"), ("a/z.bmp", "002", "", "test"), ("b/
 
 
 def test_a_manifest_keeps_its_order_and_labels_stay_text(folder):
-    corpus = corpora.open(manifest(folder, LINES))
+    corpus = open_corpus(manifest(folder, LINES))
     assert corpus.keys == ("b/2.png", "a/z.bmp", "b/1.jpg")
     assert corpus.labels == ("001", "002", "001")
     assert corpus.sources == ("p1", "", "p1")
@@ -111,30 +110,30 @@ def test_a_manifest_keeps_its_order_and_labels_stay_text(folder):
 def test_parquet_says_the_same_as_csv(folder):
     columns = dict(zip(("path", "label", "source", "split"), map(list, zip(*LINES, strict=True)), strict=True))
     parquet.write_table(pa.table(columns), folder / "list.parquet")
-    assert corpora.open(folder / "list.parquet") == corpora.open(manifest(folder, LINES))
+    assert open_corpus(folder / "list.parquet") == open_corpus(manifest(folder, LINES))
 
 
 def test_numbers_and_nulls_in_parquet(folder):
     parquet.write_table(
         pa.table({"path": ["b/2.png", "b/1.jpg"], "label": [3, 4], "source": [None, "x"]}), folder / "list.parquet"
     )
-    corpus = corpora.open(folder / "list.parquet")
+    corpus = open_corpus(folder / "list.parquet")
     assert (corpus.labels, corpus.sources, corpus.splits) == (("3", "4"), ("", "x"), ())
 
 
 def test_weights_are_numbers_and_follow_their_rows(folder):
     columns = ("path", "label", "source", "split", "weight")
     lines = [("b/2.png", "x", "", "", "0.5"), ("b/1.jpg", "x", "", "", ""), ("a/z.bmp", "y", "", "", "3")]
-    corpus = corpora.open(manifest(folder, lines, header=columns))
+    corpus = open_corpus(manifest(folder, lines, header=columns))
     assert corpus.weights == (0.5, 1, 3)
     assert corpus[[2, 0]].weights == (3, 0.5)
-    assert corpora.open(folder).weights == ()
+    assert open_corpus(folder).weights == ()
 
 
 def test_missing_files_are_counted_and_three_are_named(folder):
     lines = [("b/2.png", "x"), *[(f"gone/{i}.png", "x") for i in range(5)]]
     with pytest.raises(CorpusError, match="5 of 6") as caught:
-        corpora.open(manifest(folder, lines))
+        open_corpus(manifest(folder, lines))
     assert [name in str(caught.value) for name in ("gone/0.png", "gone/2.png", "gone/3.png")] == [True, True, False]
 
 
@@ -157,30 +156,30 @@ def test_missing_files_are_counted_and_three_are_named(folder):
 def test_bad_manifests_say_why(folder, content, match):
     (folder / "list.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(CorpusError, match=match):
-        corpora.open(folder / "list.csv")
+        open_corpus(folder / "list.csv")
 
 
 def test_text_that_is_no_parquet(folder):
     (folder / "list.parquet").write_text("path,label\n")
     with pytest.raises(CorpusError, match="cannot be read"):
-        corpora.open(folder / "list.parquet")
+        open_corpus(folder / "list.parquet")
 
 
 # Choosing rows
 
 
 def test_select_takes_one_split(folder):
-    corpus = corpora.open(manifest(folder, LINES))
+    corpus = open_corpus(manifest(folder, LINES))
     assert corpus.select(split="train").keys == ("b/2.png", "b/1.jpg")
     assert corpus.select(split="test").sources == ("",)
     with pytest.raises(CorpusError, match=r"no such split; got 'val'; there are test, train"):
         corpus.select(split="val")
     with pytest.raises(CorpusError, match="no column split"):
-        corpora.open(folder).select(split="train")
+        open_corpus(folder).select(split="train")
 
 
 def test_rows_are_taken_in_the_order_asked(folder):
-    corpus = corpora.open(folder)
+    corpus = open_corpus(folder)
     assert corpus[np.array([3, 0])].keys == (corpus.keys[3], corpus.keys[0])
     assert corpus[1:3].labels == corpus.labels[1:3]
     with pytest.raises(IndexError):
@@ -188,7 +187,7 @@ def test_rows_are_taken_in_the_order_asked(folder):
 
 
 def test_a_table_and_back(folder):
-    for corpus in (corpora.open(folder), corpora.open(manifest(folder, LINES))):
+    for corpus in (open_corpus(folder), open_corpus(manifest(folder, LINES))):
         table = corpus.to_table()
         assert table.column_names == ["key", "path", "label", "source", "split"]
         assert Corpus.from_table(table) == corpus
@@ -200,7 +199,7 @@ def test_a_table_and_back(folder):
 def test_a_copy_elsewhere_has_the_same_hash_whatever_its_dates(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
     os.utime(copy / "b/2.png", (1, 1))
-    assert corpora.open(copy).hash == corpora.open(folder).hash
+    assert open_corpus(copy).hash == open_corpus(folder).hash
 
 
 def changed(folder, how):
@@ -226,19 +225,19 @@ def changed(folder, how):
 @pytest.mark.parametrize("size", [10, 100_000, 200_000])
 def test_a_change_changes_the_hash(folder, how, size):
     (folder / "b/2.png").write_bytes(np.random.default_rng(0).bytes(size))
-    before = corpora.open(folder).hash
+    before = open_corpus(folder).hash
     changed(folder, how)
-    assert corpora.open(folder).hash != before
+    assert open_corpus(folder).hash != before
 
 
 def test_labels_and_sources_are_part_of_the_identity(folder):
-    hashes = {corpora.open(manifest(folder, [("b/2.png", label, source)])).hash for label in "xy" for source in "st"}
+    hashes = {open_corpus(manifest(folder, [("b/2.png", label, source)])).hash for label in "xy" for source in "st"}
     assert len(hashes) == 4
 
 
 def test_a_file_that_went_away_changes_the_hash_and_is_named_when_it_is_read(folder):
-    before = corpora.open(folder).hash
-    corpus = corpora.open(folder)
+    before = open_corpus(folder).hash
+    corpus = open_corpus(folder)
     (folder / "b/2.png").unlink()
     assert corpus.hash != before
     ((_, gone),) = decode_rows(corpus, [corpus.keys.index("b/2.png")])
@@ -251,7 +250,7 @@ def test_a_file_that_went_away_changes_the_hash_and_is_named_when_it_is_read(fol
 
 def test_rows_are_decoded_or_give_their_reason(folder):
     (folder / "b/2.png").write_text("not an image")
-    corpus = corpora.open(folder)
+    corpus = open_corpus(folder)
     (_, good), (row, bad) = decode_rows(corpus, [1, 4])
     assert np.asarray(good).tolist() == np.full((4, 4, 3), 120).tolist()
     assert (row, type(bad)) == (4, ImageError)

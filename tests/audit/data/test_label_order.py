@@ -10,8 +10,8 @@ from torch import nn
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.data.label_order import Order
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.report import page as report
+from klarsicht.audit.models import classifier
+from klarsicht.audit.report import page
 from klarsicht.audit.settings import AuditSettings
 
 
@@ -44,7 +44,7 @@ def test_the_page_says_so(tmp_path, names, told):
     net = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
     write_corpus(tmp_path / "data")
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
-    store = pipeline.run(settings, tmp_path / "run", classifier=models.load(net, classes=names))
-    notes = report.notes(store, store.table("images", "attribution"))
+    store = pipeline.run(settings, tmp_path / "run", classifier=classifier.load_model(net, classes=names))
+    notes = page.notes(store, store.table("images", "attribution"))
     assert sum("another order" in note for note in notes) == told
     assert ("--class-map" in (tmp_path / "run" / "report.html").read_text()) == bool(told)

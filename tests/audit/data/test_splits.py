@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klarsicht.audit.data.splits import CHOOSE, FIT, SHOW, check_apart, dealt
+from klarsicht.audit.data.splits import TEST, TRAIN, VALIDATION, check_apart, split_by_source
 from klarsicht.ground.errors import UsageError
 
 
@@ -11,21 +11,21 @@ def test_no_source_is_in_two_parts_and_every_part_has_members():
     rng = np.random.default_rng(0)
     sources = rng.integers(0, 40, 400)
     member = np.isin(sources, [3, 7, 20]) & (rng.random(400) < 0.5)
-    part = dealt(sources, member, rng)
+    part = split_by_source(sources, member, rng)
     for source in range(40):
         assert len(set(part[sources == source])) == 1
-    assert set(part[member]) == {FIT, CHOOSE, SHOW}
+    assert set(part[member]) == {TRAIN, VALIDATION, TEST}
 
 
 def test_two_fifths_one_fifth_two_fifths():
-    part = dealt(np.arange(1000), np.arange(1000) < 100, np.random.default_rng(0))
+    part = split_by_source(np.arange(1000), np.arange(1000) < 100, np.random.default_rng(0))
     for rows in (slice(0, 100), slice(100, 1000)):
         assert np.bincount(part[rows]).tolist() == [len(part[rows]) * share // 5 for share in (2, 1, 2)]
 
 
 def test_members_of_two_sources_are_too_few():
     with pytest.raises(UsageError, match="2 source"):
-        dealt(np.arange(9), np.arange(9) < 2, np.random.default_rng(0))
+        split_by_source(np.arange(9), np.arange(9) < 2, np.random.default_rng(0))
 
 
 def test_showing_on_what_was_fitted_on_is_refused():

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.audit.detectors import patch_matches as duplicates
+from klarsicht.audit.detectors import patch_matches
 from klarsicht.audit.detectors.bank import DETECTORS, examined
-from klarsicht.audit.detectors.detection import Photographs, Scene
+from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.models.inputs import shrunk
 from klarsicht.numerics.statistics.split_half import halves
 
@@ -58,7 +58,7 @@ def scene(plant=None, seed=0, **kwargs):
     own, pool = scenes(N, rng), scenes(M, rng)
     for i in range(MARKED) if plant else ():
         own[i] = np.clip(plant(own[i], rng), 0, 255)
-    return Scene(Photographs(own, **kwargs), Photographs(pool), np.ones(M, bool), halves(N, rng), np.arange(N))
+    return ClassImages(ImageStack(own, **kwargs), ImageStack(pool), np.ones(M, bool), halves(N, rng), np.arange(N))
 
 
 QUIET = {sign.name: sign.score for sign in examined(scene())}
@@ -98,7 +98,7 @@ def test_windows_by_evidence_find_what_lies_under_it_only():
     pool = replace(planted.pool, evidence=np.random.default_rng(0).random((M, SIDE, SIDE)).astype(np.float32))
     found = list(DETECTORS["evidence"](replace(planted, pool=pool), "evidence"))
     assert max(sign.score for sign in found) > 12
-    elsewhere = Photographs(planted.own.levels, evidence=maps[:, ::-1, ::-1])
+    elsewhere = ImageStack(planted.own.levels, evidence=maps[:, ::-1, ::-1])
     blind = list(DETECTORS["evidence"](replace(planted, own=elsewhere, pool=pool), "evidence"))
     assert max(sign.score for sign in blind) < 8
 
@@ -133,14 +133,14 @@ def test_a_class_that_is_rough_as_a_whole_is_no_sign():
     rng = np.random.default_rng(2)
     clean = scene()
     rough = np.clip(clean.own.levels + rng.normal(0, 8, (N, SIDE, SIDE, 3)), 0, 255).round().astype(np.uint8)
-    found = list(DETECTORS["roughness"](replace(clean, own=Photographs(rough)), "roughness"))
+    found = list(DETECTORS["roughness"](replace(clean, own=ImageStack(rough)), "roughness"))
     assert max(sign.score for sign in found) < 3 and max(len(sign.members) for sign in found) > N / 4
 
 
 def test_sampling_seeds_still_finds_it(monkeypatch):
-    monkeypatch.setattr(duplicates, "SEEDS", 90)
+    monkeypatch.setattr(patch_matches, "SEEDS", 90)
     planted = scene(PLANTS["tag"][0])
-    assert len(duplicates.seeds_of(planted, 3)) == 90
+    assert len(patch_matches.seeds_of(planted, 3)) == 90
     assert max(sign.score for sign in DETECTORS["fine"](planted, "fine")) > 10
 
 
@@ -160,5 +160,5 @@ def test_shrinking_keeps_the_mean(size):
 
 def test_images_smaller_than_all_sides_are_looked_at_as_they_are():
     """Enlarging them would make any two windows more alike than they are."""
-    assert duplicates.sides_of(scene(), (32, 50, 90)) == [32]
-    assert duplicates.sides_of(scene(), (50, 90)) == [SIDE]
+    assert patch_matches.sides_of(scene(), (32, 50, 90)) == [32]
+    assert patch_matches.sides_of(scene(), (50, 90)) == [SIDE]

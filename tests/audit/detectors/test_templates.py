@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from klarsicht.audit.detectors.bank import FINE_GREY
-from klarsicht.audit.detectors.detection import Photographs, Scene
+from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.detectors.patch_matches import W
-from klarsicht.audit.detectors.templates import Averaged, Field, apart, distinct
+from klarsicht.audit.detectors.templates import Field, TemplateMatches, apart, distinct
 from klarsicht.numerics.imaging.patches import normalised
 from klarsicht.numerics.statistics.split_half import halves
 
 RNG = np.random.default_rng(0)
-SEARCH = Averaged(FINE_GREY, k=3, sides=(20,), rungs=(0.8, 0.9))
+SEARCH = TemplateMatches(FINE_GREY, k=3, sides=(20,), rungs=(0.8, 0.9))
 
 
 def images(n, side=20):
@@ -62,12 +62,12 @@ def test_what_is_chosen_shares_no_image():
 
 def test_one_image_of_each_source_counts():
     x = images(6)
-    scene = Scene(Photographs(x), Photographs(x), np.ones(6, bool), halves(6, RNG), np.array([4, 4, 2, 2, 2, 7]))
+    scene = ClassImages(ImageStack(x), ImageStack(x), np.ones(6, bool), halves(6, RNG), np.array([4, 4, 2, 2, 2, 7]))
     np.testing.assert_array_equal(distinct(scene), [True, False, True, False, False, True])
 
 
 def test_images_of_one_colour_have_no_template():
     flat = np.full((30, 20, 20, 3), 90, np.uint8)
-    scene = Scene(Photographs(flat), Photographs(images(40)), np.ones(40, bool), halves(30, RNG), np.arange(30))
+    scene = ClassImages(ImageStack(flat), ImageStack(images(40)), np.ones(40, bool), halves(30, RNG), np.arange(30))
     (sign,) = SEARCH(scene, "template")
     assert sign.score == 0 and len(sign.members) == 0

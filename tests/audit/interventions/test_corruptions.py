@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageFilter
 from tests.audit.detectors.test_bank import scenes
 
-from klarsicht.audit.interventions.corruptions import KINDS, Imitation
-from klarsicht.audit.models.inputs import Glass
+from klarsicht.audit.interventions.corruptions import KINDS, Corruption
+from klarsicht.audit.models.inputs import PixelScale
 
-GLASS = Glass(np.full(3, -1, np.float32), np.full(3, 1, np.float32))
+GLASS = PixelScale(np.full(3, -1, np.float32), np.full(3, 1, np.float32))
 
 
 def jpeg(x, quality):
@@ -41,7 +41,7 @@ def test_the_size_is_that_which_was_put_there(kind):
     """By Pillow, or by noise drawn here."""
     levels = scenes(60, np.random.default_rng(5)) // 2 + 40
     _, size, error = BY_OTHERS[kind]
-    found = Imitation.of(kind, changed(levels[:25], kind), levels[25:], GLASS)
+    found = Corruption.of(kind, changed(levels[:25], kind), levels[25:], GLASS)
     assert found is not None and found.size == pytest.approx(size, abs=error)
     assert str(found).startswith(f"{found.size:.3g} ")
 
@@ -60,14 +60,14 @@ def test_noise_that_black_cuts_off_is_counted_on_both_sides():
 def test_images_alike_show_none(kind):
     levels = scenes(60, np.random.default_rng(5)) // 2 + 40
     twice = np.concatenate([levels, levels])
-    assert Imitation.of(kind, twice, twice, GLASS) is None
+    assert Corruption.of(kind, twice, twice, GLASS) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pasting_is_the_change_in_the_models_units(kind):
     level = scenes(1, np.random.default_rng(5))[0]
     image = torch.from_numpy(level.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1)
-    put = Imitation(kind, 10.0 if kind == "noise" else 2.0, GLASS)
+    put = Corruption(kind, 10.0 if kind == "noise" else 2.0, GLASS)
     assert put.fits(image) and not put.fits(image[:1])
     seen = put.paste(image, np.random.default_rng(3))
     direct = KINDS[kind].put(level[None].astype(np.float32), put.size, np.random.default_rng(3))[0]
@@ -76,7 +76,7 @@ def test_pasting_is_the_change_in_the_models_units(kind):
 
 
 def test_a_record_says_it_all():
-    put = Imitation("blur", 1.25, GLASS)
-    again = Imitation.from_json(put.to_json())
+    put = Corruption("blur", 1.25, GLASS)
+    again = Corruption.from_json(put.to_json())
     assert (again.kind, again.size) == (put.kind, put.size)
     np.testing.assert_array_equal(again.glass.black, GLASS.black)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.audit.interventions.overlay import Place, blended, estimated, excess, touching
+from klarsicht.audit.interventions.overlay import Overlay, blended, estimated, excess, touching
 from klarsicht.ground.errors import InputError
 
 
@@ -110,7 +110,7 @@ def test_only_pieces_that_touch_the_region_are_kept():
 
 
 def test_an_image_of_another_size_does_not_fit():
-    place = Place(np.ones((1, 4, 4), np.float32), np.ones((1, 3, 4, 4), np.float32))
+    place = Overlay(np.ones((1, 4, 4), np.float32), np.ones((1, 3, 4, 4), np.float32))
     assert place.fits(torch.ones(3, 4, 4))
     assert not place.fits(torch.ones(3, 5, 4))
 

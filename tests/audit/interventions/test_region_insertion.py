@@ -11,10 +11,10 @@ from tests.audit.interventions.test_effect import blind, reads_tag, scenes, tagg
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.interventions.region_insertion import (
     GIVERS,
-    Transplants,
+    RegionEffects,
     apart,
     correlation,
     dealt,
@@ -24,7 +24,7 @@ from klarsicht.audit.interventions.region_insertion import (
     strangers,
     tried,
 )
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantify import quantification
 from klarsicht.audit.quantify.cluster_units import sources
 from klarsicht.audit.settings import AuditSettings
@@ -49,7 +49,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def found(images):
-    return Transplants.of(reads_tag, *images, scenes(5, seed=7), 3)
+    return RegionEffects.of(reads_tag, *images, scenes(5, seed=7), 3)
 
 
 def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
@@ -70,7 +70,7 @@ def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
 
 def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
     levels, maps = images
-    beyond = Transplants.of(reads_tag, levels, maps, scenes(5, seed=7), 3, levels)
+    beyond = RegionEffects.of(reads_tag, levels, maps, scenes(5, seed=7), 3, levels)
     x = scenes(5, seed=7).astype(np.float32)
     owner, regions = tried(maps)
     other = strangers(owner, N, len(x))
@@ -103,7 +103,7 @@ def test_what_all_images_of_a_class_do_at_a_place_is_no_rise(images):
     alike, spot = levels.copy(), np.zeros_like(maps)
     alike[:] = tagged(levels, np.full((N, 2), 8))
     spot[:, 2:4, 2:4] = 1
-    nobody, plain = (Transplants.of(reads_tag, alike, spot, scenes(5, seed=7), 3, f) for f in (alike, None))
+    nobody, plain = (RegionEffects.of(reads_tag, alike, spot, scenes(5, seed=7), 3, f) for f in (alike, None))
     assert abs(nobody.rise.mean()) < 0.1 * plain.rise.mean()
 
 
@@ -115,7 +115,7 @@ def test_masks_lie_on_relevance_and_tags_raise_the_class(found):
 
 def test_an_image_without_relevance_has_no_part(images):
     levels, maps = images
-    nothing = Transplants.of(reads_tag, levels[:3], -maps[:3], scenes(5, seed=7), 3)
+    nothing = RegionEffects.of(reads_tag, levels[:3], -maps[:3], scenes(5, seed=7), 3)
     assert not nothing.masks.any() and (nothing.rise == 0).all()
 
 
@@ -124,7 +124,7 @@ def test_of_two_parts_the_one_that_raises_the_class_is_kept(images):
     a, b = PLACES[0] // 4
     beside = maps[:1].copy()
     beside[0, (a + 4) % 8 : (a + 4) % 8 + 2, :2] = 1.5  # heavier, and beside the tag
-    kept = Transplants.of(reads_tag, levels[:1], beside, scenes(5, seed=7), 3)
+    kept = RegionEffects.of(reads_tag, levels[:1], beside, scenes(5, seed=7), 3)
     assert kept.masks[0, a * 4 + 2, b * 4 + 2] and not kept.masks[0, (a + 4) % 8 * 4 + 2, 2]
 
 
@@ -213,7 +213,7 @@ def test_masks_grow_cell_by_cell():
 
 def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
     marked = write_corpus(tmp_path / "data")
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("concept", "euclidean"))
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     before = audit.rank(tmp_path / "run")
@@ -234,7 +234,7 @@ def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path
     noise = np.random.default_rng(0).normal(size=(180, 4))
     monkeypatch.setattr(Analysis, "penultimate", lambda _, group: noise[group.rows])
     monkeypatch.setitem(METRICS, "features", replace(METRICS["features"], read=Analysis.penultimate))
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("features",), neighbours=6)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     assert {path[-9:] for path in audit.rank(tmp_path / "run").of("b").members} != marked
@@ -242,14 +242,14 @@ def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path
     entry = audit.rank(tmp_path / "run").of("b")
     assert {path[-9:] for path in entry.members} == marked and entry.metric in ("euclidean", "concept", "channels")
     assert entry.plain_overlap < 1
-    patient = Patient.of(tmp_path / "run", classifier=classifier)
+    patient = AuditedRun.of(tmp_path / "run", classifier=classifier)
     assert set(patient.found("b", "cluster").members) == set(entry.rows)
 
 
 def test_whole_maps_stand_beside_parts(tmp_path):
     write_corpus(tmp_path / "data", per_class=20)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",), parts=True)
-    asked = pipeline.Audit.of(settings, models.load(network(), classes=["a", "b", "c"]))
+    asked = pipeline.Audit.of(settings, load_model(network(), classes=["a", "b", "c"]))
     store = pipeline.opened(asked, tmp_path / "run")
     pipeline.attribute(asked, store, 1, own=asked.classifier)
     found = sources(tuple(pipeline.analyses(asked, store).values()))
@@ -267,5 +267,5 @@ def test_a_rise_of_rounding_is_none(images):
         noise = np.random.default_rng(int(x.sum())).integers(-4, 5, (len(x), 12))
         return (np.arange(12.0) + noise * np.spacing(np.float32(11))).astype(np.float32)
 
-    found = Transplants.of(constant, levels, maps, scenes(5, seed=7), 3)
+    found = RegionEffects.of(constant, levels, maps, scenes(5, seed=7), 3)
     assert not found.rise.any()

@@ -7,8 +7,8 @@ from PIL import Image
 from torch import nn
 
 from klarsicht.audit.models import torchvision_models
-from klarsicht.audit.models.classifier import Classifier, Photograph, Pixels, as_logits, label_indices, load
-from klarsicht.audit.models.eval_mode import borrowed, evaluating
+from klarsicht.audit.models.classifier import Classifier, Photograph, Pixels, as_logits, label_indices, load_model
+from klarsicht.audit.models.eval_mode import evaluating, evaluation_mode
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError
 
 
@@ -33,7 +33,7 @@ def squeezed(classes=7):
 def test_torchvision_with_a_local_checkpoint(tmp_path, wrap):
     saved = squeezed()
     torch.save(wrap(saved.state_dict()), tmp_path / "net.pt")
-    classifier = load(f"torchvision:squeezenet1_1@{tmp_path / 'net.pt'}")
+    classifier = load_model(f"torchvision:squeezenet1_1@{tmp_path / 'net.pt'}")
     assert classifier.n_classes == 7 and classifier.classes is None and not classifier.module.training
     assert all(torch.equal(v, saved.state_dict()[k]) for k, v in classifier.module.state_dict().items())
     assert classifier.transform(Image.new("RGB", (300, 400))).shape == (3, 224, 224)
@@ -42,7 +42,7 @@ def test_torchvision_with_a_local_checkpoint(tmp_path, wrap):
 def test_the_head_of_a_mobilenet_is_found(tmp_path):
     saved = torchvision.models.mobilenet_v2(weights=None, num_classes=3)
     torch.save(saved.state_dict(), tmp_path / "net.pt")
-    classifier = load("torchvision:mobilenet_v2", checkpoint=tmp_path / "net.pt")
+    classifier = load_model("torchvision:mobilenet_v2", checkpoint=tmp_path / "net.pt")
     assert (classifier.head, classifier.n_classes) == ("classifier.1", 3)
 
 
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_does_not_fit_lists_keys(tmp_path):
     state["strange.weight"] = state.pop("features.0.weight")
     torch.save(state, tmp_path / "net.pt")
     with pytest.raises(ModelError, match=r"features\.0\.weight missing.*strange\.weight unexpected"):
-        load(f"torchvision:squeezenet1_1@{tmp_path / 'net.pt'}")
+        load_model(f"torchvision:squeezenet1_1@{tmp_path / 'net.pt'}")
 
 
 class Boom:
@@ -62,7 +62,7 @@ class Boom:
 def test_a_checkpoint_never_runs_code(tmp_path, capsys):
     torch.save({"state_dict": Boom()}, tmp_path / "evil.pt")
     with pytest.raises(ModelError, match="safely"):
-        load(f"torchvision:squeezenet1_1@{tmp_path / 'evil.pt'}")
+        load_model(f"torchvision:squeezenet1_1@{tmp_path / 'evil.pt'}")
     assert capsys.readouterr().out == ""
 
 
@@ -76,11 +76,11 @@ def test_checkpoints_that_are_none(tmp_path):
 
 def test_nothing_is_downloaded_and_near_names_are_given():
     with pytest.raises(UsageError, match="nothing is ever downloaded"):
-        load("torchvision:resnet50")
+        load_model("torchvision:resnet50")
     with pytest.raises(UsageError, match="resnet50"):
-        load("torchvision:resnet5@x.pt")
+        load_model("torchvision:resnet5@x.pt")
     with pytest.raises(UsageError, match="efficientnet-lite0"):
-        load("efficientnet-lite")
+        load_model("efficientnet-lite")
 
 
 # entry points and objects
@@ -95,9 +95,9 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
         "def number(): return 3\n"
     )
     monkeypatch.chdir(tmp_path)
-    grey = load("my_zoo:grey")
+    grey = load_model("my_zoo:grey")
     assert grey.transform == Pixels("L") and grey.spec == "my_zoo:grey" and not grey.module.training
-    assert load("my_zoo:pair").transform(None).shape == (1, 4, 4)
+    assert load_model("my_zoo:pair").transform(None).shape == (1, 4, 4)
     for spec, words in (
         ("my_zoo:gray", "Did you mean grey"),
         ("my_zoo:broken", "my_zoo:broken.*no weights here"),
@@ -105,13 +105,13 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
         ("no_such_zoo:grey", "no_such_zoo"),
     ):
         with pytest.raises(ModelError, match=words):
-            load(spec)
+            load_model(spec)
 
 
 def test_an_exported_program_is_refused_in_one_line():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
     exported = torch.export.export(network, (torch.zeros(1, 3, 8, 8),)).module()
-    with pytest.raises(ModelError, match="Load the network that was exported"), borrowed(exported):
+    with pytest.raises(ModelError, match="Load the network that was exported"), evaluation_mode(exported):
         raise AssertionError("it was borrowed")
     with pytest.raises(ModelError, match="evaluation mode"):
         evaluating(exported)
@@ -119,28 +119,28 @@ def test_an_exported_program_is_refused_in_one_line():
 
 def test_a_module_given_stays_in_its_mode():
     given = network().train()
-    classifier = load(given, classes=list("abcde"))
+    classifier = load_model(given, classes=list("abcde"))
     assert classifier.module is given and given.training
     assert classifier.classes == tuple("abcde")
     with pytest.raises(ModelError, match="2 names"):
-        load(given, classes=["a", "b"])
+        load_model(given, classes=["a", "b"])
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_without_a_transform_pictures_are_floats_of_the_first_layer_s_channels(channels, mode):
     picture = Image.new(mode, (6, 5), tuple([255] * channels) if channels > 1 else 255)
-    tensor = load(network(channels)).transform(picture)
+    tensor = load_model(network(channels)).transform(picture)
     assert tensor.shape == (channels, 5, 6) and tensor.dtype == torch.float32 and (tensor == 1).all()
 
 
 def test_channels_that_no_picture_has():
     with pytest.raises(ModelError, match="got 7"):
-        load(network(7))
+        load_model(network(7))
 
 
 def test_a_flattened_square_is_grey():
-    assert load(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))).transform == Pixels("L")
-    assert load(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))).transform == Pixels("RGB")
+    assert load_model(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))).transform == Pixels("L")
+    assert load_model(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))).transform == Pixels("RGB")
 
 
 # facts
@@ -148,17 +148,17 @@ def test_a_flattened_square_is_grey():
 
 def test_logits_are_counted_when_the_head_cannot_say():
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).train()
-    classifier = load(net)
+    classifier = load_model(net)
     assert (classifier.head, classifier.n_classes, net.training) == ("0", 6, True)
 
 
 def test_identity_follows_the_weights():
     net = network()
-    before = load(net).identity
-    assert before == load(net).identity and len(before) == 64
+    before = load_model(net).identity
+    assert before == load_model(net).identity and len(before) == 64
     with torch.no_grad():
         net[0].bias[0] += 1e-6
-    assert load(net).identity != before
+    assert load_model(net).identity != before
 
 
 def test_the_box_is_black_and_white_after_normalisation():
@@ -183,7 +183,7 @@ def test_answers_with_an_attribute_logits():
 
 
 def named(*classes):
-    return load(network(classes=len(classes)), classes=classes)
+    return load_model(network(classes=len(classes)), classes=classes)
 
 
 def test_labels_are_names_then_numbers_then_in_sorted_order():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.crop_geometry import frame
 from klarsicht.ground.errors import InputError
 
@@ -19,7 +19,7 @@ def on_file(classifier, mask, shape):
 
 def of(*steps):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    return models.load((network.eval(), transforms.Compose([*steps, *STEPS])))
+    return load_model((network.eval(), transforms.Compose([*steps, *STEPS])))
 
 
 def test_without_resizing_a_mask_is_itself():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from klarsicht.audit.models import efficientnet_lite0
-from klarsicht.audit.models.classifier import load
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.composites import unsupported
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import MissingExtra
@@ -35,7 +35,7 @@ def test_the_published_layers_have_no_rule_and_the_rebuilt_ones_have(published):
 
 
 def test_its_books_balance_but_its_biases_swallow_the_map(published, photographs):
-    classifier = load("efficientnet-lite0")
+    classifier = load_model("efficientnet-lite0")
     assert len(classifier.classes) == classifier.n_classes == 1000
     assert classifier.classes[478] == "carton"
     with torch.no_grad():

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit.data import corpus as corpora
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.finetuning import BATCH, Lesson, Training
-from klarsicht.audit.models.inputs import Gallery
+from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.models.finetuning import BATCH, ClassificationTask, Training
+from klarsicht.audit.models.inputs import InputImages
 from klarsicht.ground.errors import ModelError, UsageError
 
 N, SIDE = 80, 8
@@ -27,7 +27,7 @@ def corpus(tmp_path_factory):
         for i in range(N // 2):
             pixels = np.clip(rng.normal(level, 20, (SIDE, SIDE)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
-    return corpora.open(folder)
+    return open_corpus(folder)
 
 
 def network():
@@ -38,8 +38,8 @@ def network():
 
 
 def taught(corpus, module, training=None, seed=0):
-    classifier = models.load(module, classes=["bright", "dark"])
-    lesson = Lesson(Gallery.of(corpus, classifier), np.arange(N), np.repeat([0, 1], N // 2), seed)
+    classifier = load_model(module, classes=["bright", "dark"])
+    lesson = ClassificationTask(InputImages.of(corpus, classifier), np.arange(N), np.repeat([0, 1], N // 2), seed)
     return lesson, (training or Training(8, 1e-2))(classifier, lesson)
 
 
@@ -77,8 +77,8 @@ def test_what_is_frozen_stays_so(corpus):
 
 
 def test_every_image_is_shown_once_an_epoch(corpus):
-    classifier = models.load(network())
-    lesson = Lesson(Gallery.of(corpus, classifier), np.arange(N), np.arange(N), 0)
+    classifier = load_model(network())
+    lesson = ClassificationTask(InputImages.of(corpus, classifier), np.arange(N), np.arange(N), 0)
     assert lesson.steps == N // BATCH
     for epoch in (0, 1):
         shown = np.concatenate([lesson.batch(epoch * lesson.steps + i, 0)[1].numpy() for i in range(lesson.steps)])

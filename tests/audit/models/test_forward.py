@@ -3,7 +3,7 @@
 import torch
 from torchvision.models import resnet18
 
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models import classifier
 from klarsicht.audit.models.forward import Observer
 
 
@@ -11,7 +11,7 @@ def test_features_times_head_weights_are_the_logits():
     torch.manual_seed(0)
     net = resnet18().eval()
     x = torch.randn(3, 3, 64, 64)
-    with Observer(models.load(net)) as observe:
+    with Observer(classifier.load_model(net)) as observe:
         seen = observe(x)
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(seen.logits), net(x))
@@ -25,6 +25,6 @@ def test_feature_maps_of_a_convolutional_head_are_summed_over_space():
         torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
     )
     x = torch.randn(2, 3, 5, 5)
-    with Observer(models.load(net)) as observe:
+    with Observer(classifier.load_model(net)) as observe:
         seen = observe(x)
     torch.testing.assert_close(torch.from_numpy(seen.features), net[0](x).sum((2, 3)).detach())

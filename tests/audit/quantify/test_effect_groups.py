@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from klarsicht.audit.interventions.region_insertion import correlation
-from klarsicht.audit.quantify import effect_groups as rising
+from klarsicht.audit.quantify import effect_groups
 
 RNG = np.random.default_rng(0)
 N, MEMBERS, F = 120, 30, 40
@@ -25,8 +25,8 @@ def planted(noise):
 def test_features_make_up_for_effects_that_are_noisy():
     features, rise = planted(noise=1.2)
     half = RNG.permutation(N) < N // 2
-    found = rising.risen(features, np.arange(N), rise, half)
-    alone = rise >= rising.parting(rise)
+    found = effect_groups.risen(features, np.arange(N), rise, half)
+    alone = rise >= effect_groups.parting(rise)
     assert (found != MEMBER).sum() <= 2 < (alone != MEMBER).sum()
 
 
@@ -34,18 +34,18 @@ def test_no_image_is_foretold_from_its_own_half():
     features, rise = planted(noise=0.5)
     half = np.arange(N) % 2 == 0
     for side in (half, ~half):
-        fit = make_pipeline(StandardScaler(), RidgeCV(rising.PENALTIES)).fit(features[side], rise[side])
-        told = rising.foretold(features, np.arange(N), rise, half)
+        fit = make_pipeline(StandardScaler(), RidgeCV(effect_groups.PENALTIES)).fit(features[side], rise[side])
+        told = effect_groups.foretold(features, np.arange(N), rise, half)
         np.testing.assert_allclose(told[~side], fit.predict(features[~side]))
     other = rise.copy()
     other[0] += 100  # its own effect, changed
-    assert rising.foretold(features, np.arange(N), other, half)[0] == pytest.approx(told[0])
+    assert effect_groups.foretold(features, np.arange(N), other, half)[0] == pytest.approx(told[0])
 
 
 def test_images_that_were_not_tried_are_foretold_too():
     features, rise = planted(noise=0.3)
     tried = np.sort(RNG.permutation(N)[:90])
-    found = rising.risen(features, tried, rise[tried], np.arange(90) % 2 == 0)
+    found = effect_groups.risen(features, tried, rise[tried], np.arange(90) % 2 == 0)
     assert (found != MEMBER).mean() < 0.05
 
 
@@ -54,14 +54,14 @@ def test_a_continuum_makes_no_group(noise):
     """A rise that many features foretell a little each is one bell, however well it is foretold."""
     features = RNG.normal(size=(300, F))
     rise = features @ RNG.normal(size=F) + RNG.normal(0, noise, 300)
-    assert not rising.risen(features, np.arange(300), rise, np.arange(300) % 2 == 0).any()
+    assert not effect_groups.risen(features, np.arange(300), rise, np.arange(300) % 2 == 0).any()
 
 
 def test_a_group_of_more_than_half_is_none():
     features, rise = planted(noise=0.3)
     half = np.arange(N) % 2 == 0
-    assert (rising.risen(features, np.arange(N), rise, half) != MEMBER).sum() <= 3
-    assert not rising.risen(features, np.arange(N), -rise, half).any()
+    assert (effect_groups.risen(features, np.arange(N), rise, half) != MEMBER).sum() <= 3
+    assert not effect_groups.risen(features, np.arange(N), -rise, half).any()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_a_group_of_more_than_half_is_none():
 )
 def test_a_cut_through_one_group_explains_what_it_must(values, share):
     """Closed forms: three quarters of a flat distribution, 2 / pi of a normal one."""
-    assert correlation(values >= rising.parting(values), values) ** 2 == pytest.approx(share, abs=5e-3)
+    assert correlation(values >= effect_groups.parting(values), values) ** 2 == pytest.approx(share, abs=5e-3)
 
 
 def test_the_parting_is_otsus():
     values = np.concatenate([RNG.normal(0, 1, 300), RNG.normal(5, 1, 100)])
-    np.testing.assert_array_equal(values >= rising.parting(values), values > threshold_otsu(values, nbins=4096))
+    np.testing.assert_array_equal(values >= effect_groups.parting(values), values > threshold_otsu(values, nbins=4096))

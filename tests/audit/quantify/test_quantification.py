@@ -11,11 +11,10 @@ from torch import nn
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.report import page as report
-from klarsicht.audit.results import ranking, verdicts
-from klarsicht.audit.results import significance as prominence
+from klarsicht.audit.report.page import PAGE
+from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
@@ -78,7 +77,7 @@ def done(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("quantified")
     write_corpus(folder / "data")
-    classifier = models.load(ReadsATag().eval(), classes=NAMES)
+    classifier = load_model(ReadsATag().eval(), classes=NAMES)
     settings = AuditSettings(model="object", data=str(folder / "data"), method="HeadRelevance", batch=64)
     pipeline.run(settings, folder / "run", classifier=classifier)
     return folder / "run", classifier, quantification.quantify(folder / "run", classifier=classifier)
@@ -98,7 +97,7 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
     assert f"no smaller than {found.floor:.3f}" in found.limits
 
 
-@pytest.mark.parametrize(("tagged", "verdict"), [(USED, verdicts.SHARED_AND_USED), (UNUSED, verdicts.SHARED)])
+@pytest.mark.parametrize(("tagged", "verdict"), [(USED, verdicts.SHARED_AND_USED), (UNUSED, verdicts.CLASS_SPECIFIC)])
 def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict):
     """A tag in one of two classes, and a network of two outputs that reads it or does not."""
     run, _, _ = done
@@ -109,7 +108,7 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict
     net = ReadsATag().eval()
     whole, net.head = net.head, nn.Linear(49, 2)
     net.head.load_state_dict({name: rows[list(pair)] for name, rows in whole.state_dict().items()})
-    classifier = models.load(net, classes=[NAMES[k] for k in pair])
+    classifier = load_model(net, classes=[NAMES[k] for k in pair])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     found = quantification.quantify(tmp_path / "run", classifier=classifier)
@@ -121,11 +120,11 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict
 
 def test_too_few_classes_count_by_their_windows_alone():
     scores = np.array([[9.0, 30, 2], [0.5, 40, 1]])
-    alone = prominence.compared(scores, np.array([True, False, True]))
+    alone = significance.compared(scores, np.array([True, False, True]))
     s = np.array([9, 1.0])
     np.testing.assert_allclose(alone.p, np.minimum(2 * np.exp(-2 * s) * (1 + 2 * s), 1))  # Fisher's method, two signs
     assert list(alone.best) == [0, 2]
-    many = prominence.compared(np.repeat(scores, 5, 0), np.array([True, False, True]))
+    many = significance.compared(np.repeat(scores, 5, 0), np.array([True, False, True]))
     np.testing.assert_array_equal(many.p, conformal.maximum(np.repeat(scores, 5, 0)).p)
 
 
@@ -144,11 +143,11 @@ def test_repeated_photographs_are_left_out_and_reported(done):
 
 def test_what_is_written_is_what_was_found(done):
     run, _, found = done
-    assert verdicts.read(run) == found
+    assert verdicts.read_verdicts(run) == found
     table = RunStore.open(run).table("quantification").to_pylist()
     assert [line["class"] for line in table] == [v.name for v in found]
     assert json.loads(json.dumps(found.to_json()))["classes"][0]["poisoned"] is True
-    page = (run / report.PAGE).read_text()
+    page = (run / PAGE).read_text()
     assert verdicts.POISONED in page and f"{found.floor:.3f}" in page
 
 
@@ -173,12 +172,12 @@ def test_a_stricter_level_needs_no_new_work(done):
     strict = quantification.quantify(run, classifier=classifier, level=1e-9)
     assert not any(v.artifactual for v in strict) and [v.p for v in strict] != []
     quantification.quantify(run, classifier=classifier)
-    assert verdicts.read(run) == found
+    assert verdicts.read_verdicts(run) == found
 
 
 def test_a_run_without_verdicts_says_so(tmp_path, classifier):
     with pytest.raises(StoreError):
-        verdicts.read(RunStore.create(tmp_path / "run", settings={}, identity={}))
+        verdicts.read_verdicts(RunStore.create(tmp_path / "run", settings={}, identity={}))
 
 
 @pytest.mark.parametrize("level", [0, 1, -0.1])
@@ -209,9 +208,9 @@ def test_what_is_tried_is_the_strongest_sign_of_each_change():
     kinds = {"texture": "tile", "fine": "tile", "noise": "noise", "blur": "blur", "frame": "border"}
     lines = [{"sign": name, "rows": [1]} for name in kinds]
     lines[3]["rows"] = []  # blur: nobody carries it
-    tried = prominence.worth_trying(lines, np.array([8.0, 20, 6, 30, 4]), kinds.__getitem__)
+    tried = significance.worth_trying(lines, np.array([8.0, 20, 6, 30, 4]), kinds.__getitem__)
     assert [(line["sign"], level) for line, level in tried] == [("fine", 20.0)]  # 6 and 4 are far below 30
-    tried = prominence.worth_trying(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
+    tried = significance.worth_trying(lines, np.array([8.0, 20, 6, 3, 5]), kinds.__getitem__)
     assert [line["sign"] for line, _ in tried] == ["fine", "noise", "frame"]
 
 
@@ -260,7 +259,7 @@ def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):
     store = RunStore.open(run)
     store.write_json(verdicts.FILE, content)
     try:
-        assert verdicts.read(run).of(NAMES[USED]).flips_low == 0
+        assert verdicts.read_verdicts(run).of(NAMES[USED]).flips_low == 0
     finally:
         store.write_json(verdicts.FILE, found.to_json())
 

@@ -9,9 +9,9 @@ from tests.audit.conftest import network, picture
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantify import screening
-from klarsicht.audit.results.specificity import Standing
+from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
 
@@ -29,7 +29,7 @@ def write_corpus(folder):
 
 def run(tmp_path, **asked):
     write_corpus(tmp_path / "data")
-    classifier = models.load(network(), classes=["a", "b", "c"])
+    classifier = load_model(network(), classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), unit=25, **{"target": "b"} | asked)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     return tmp_path / "run", classifier
@@ -63,7 +63,7 @@ def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
     assert stands.margin == pytest.approx(found.entry.effect - found.entry.effect_runner_up)
     assert stands.margin_low < stands.margin < stands.margin_high and stands.uplift > stands.uplift_control
     known = [{"target": 1}, {"margin": 1.0}, dataclasses.asdict(stands) | {"ahead": None}]
-    assert [Standing.from_line(line) for line in known] == [None] * 3  # of earlier versions
+    assert [Specificity.from_line(line) for line in known] == [None] * 3  # of earlier versions
     earlier = dataclasses.replace(found, standing=None)
     assert earlier.p == pytest.approx((found.entry.effect_rank + 1) / 3)
 

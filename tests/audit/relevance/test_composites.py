@@ -10,7 +10,7 @@ from zennit.attribution import Gradient
 from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
-from klarsicht.audit.models.classifier import load
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.composites import composite, unsupported
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import ModelError, UnsupportedLayer, UsageError
@@ -57,7 +57,7 @@ def test_maps_agree_with_zennit(build, method):
     network, x, target = lived(build()), torch.randn(2, 3, 32, 32), torch.tensor([1, 4])
     with Gradient(network, PEERS[method](canonizers=[ResNetCanonizer()])) as attribute:
         _, want = attribute(x, torch.eye(5)[target])
-    got = explain(load(network), x, target, method=method, map_side=32).maps
+    got = explain(load_model(network), x, target, method=method, map_side=32).maps
     assert abs(got - want.sum(1).numpy()).max() < 1e-5 * want.sum(1).abs().max()
 
 
@@ -68,7 +68,7 @@ def test_a_vision_transformer_is_refused_by_named_layers():
     assert any(n.startswith("MultiheadAttention at encoder.layers.encoder_layer_0.self_attention") for n in named)
     assert any("class_token" in n for n in named)
     with pytest.raises(UnsupportedLayer, match="GradientTimesInput"):
-        explain(load(network), torch.randn(1, 3, 16, 16), torch.tensor([0]))
+        explain(load_model(network), torch.randn(1, 3, 16, 16), torch.tensor([0]))
 
 
 class PaddedConv(nn.Conv2d):
@@ -132,7 +132,7 @@ def test_a_layer_called_twice_is_as_two_layers():
     x, target = torch.randn(2, 4, 8, 8), torch.tensor([0, 2])
     method = "EpsilonAlpha2Beta1"  # no special first layer, so that both see the same rules
     to_tensor = (lambda picture: torch.zeros(4, 8, 8),)
-    one, two = (explain(load((m, *to_tensor)), x, target, method=method) for m in (shared, unrolled))
+    one, two = (explain(load_model((m, *to_tensor)), x, target, method=method) for m in (shared, unrolled))
     assert (one.maps == two.maps).all()
 
 
@@ -165,7 +165,7 @@ def test_norms_are_merged_in_the_order_of_execution():
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), network.fc),
     )
     x, target = torch.randn(2, 3, 12, 12), torch.tensor([0, 2])
-    got, want = (explain(load(m), x, target).maps for m in (network, plain))
+    got, want = (explain(load_model(m), x, target).maps for m in (network, plain))
     assert abs(got - want).max() < 1e-5 * abs(want).max()
 
 
@@ -184,7 +184,7 @@ class NormAndBypass(nn.Module):
 
 def test_a_merge_that_would_change_the_logits_is_refused():
     with pytest.raises(ModelError, match="something else once its batch norms are merged"):
-        explain(load(lived(NormAndBypass())), torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+        explain(load_model(lived(NormAndBypass())), torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
 
 
 class OneConvolutionTwoNorms(nn.Module):
@@ -201,7 +201,7 @@ class OneConvolutionTwoNorms(nn.Module):
 def test_a_convolution_called_twice_is_merged_with_neither_norm():
     network = lived(OneConvolutionTwoNorms())
     x = torch.randn(2, 3, 8, 8)
-    found = explain(load(network), x, torch.tensor([0, 1]))
+    found = explain(load_model(network), x, torch.tensor([0, 1]))
     assert abs(found.logits - network(x).detach().numpy()).max() < 1e-5
     assert abs(found.residual).max() < 1e-6
 

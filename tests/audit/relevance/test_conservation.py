@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional
 from zennit.layer import Sum
 
-from klarsicht.audit.models.classifier import load
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.composites import PROPAGATIONS
-from klarsicht.audit.relevance.conservation import Entry, Ledger, check, conserves
+from klarsicht.audit.relevance.conservation import LayerBooks, Ledger, check, conserves
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import ModelError, NotConserving
 
@@ -56,7 +56,7 @@ def same_weights():
 
 def explained(network, method="EpsilonPlusFlat", dtype=torch.float32):
     x = torch.randn(4, 3, 12, 10, dtype=dtype)
-    return explain(load(network.to(dtype)), x, torch.tensor([0, 1, 2, 3]), method=method)
+    return explain(load_model(network.to(dtype)), x, torch.tensor([0, 1, 2, 3]), method=method)
 
 
 @pytest.mark.parametrize("method", PROPAGATIONS)
@@ -74,7 +74,7 @@ def test_two_layers_with_biases_by_hand():
         network[3].weight.copy_(torch.tensor([[2.0, 1.0]]))
         network[3].bias.fill_(4.0)
     x = torch.tensor([1.0, 2.0], dtype=torch.float64).reshape(1, 1, 1, 2)
-    found = explain(load(network), x, torch.tensor([0]), method="EpsilonAlpha2Beta1")
+    found = explain(load_model(network), x, torch.tensor([0]), method="EpsilonAlpha2Beta1")
     # hidden (6, 4), logit 12 + 4 + 4 = 20: shares 12/20, 4/20, bias 4/20; then 1/6 + 3/4, 4/6 + 2/4, biases 1/6, -1/4
     above, below = (found.ledger.entries[0], found.ledger.entries[1])
     assert (above.name, below.name) == ("3", "1")
@@ -87,7 +87,7 @@ def test_two_layers_with_biases_by_hand():
 def test_relevance_of_padding_counts_as_absorbed():
     network = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 1, 2, bias=False), nn.Flatten(), nn.Linear(1, 1))
     nn.init.ones_(network[3].bias)
-    found = explain(load(network), torch.ones(1, 1, 1, 1), torch.tensor([0]))
+    found = explain(load_model(network), torch.ones(1, 1, 1, 1), torch.tensor([0]))
     pad = next(entry for entry in found.ledger.entries if entry.name == "0")
     # the flat rule gives each of the four pixels under the kernel a quarter, and three of them are padding
     assert float(pad.bias) == pytest.approx(0.75 * float(pad.incoming), rel=1e-6)
@@ -135,7 +135,7 @@ def test_relevance_that_is_no_number_is_refused():
 
 def test_a_layer_that_hands_down_the_wrong_sum_is_named():
     one = torch.ones(2, dtype=torch.float64)
-    entry = Entry("block.conv", one, 0.9 * one, 0 * one, 0 * one, 0 * one, one)
+    entry = LayerBooks("block.conv", one, 0.9 * one, 0 * one, 0 * one, 0 * one, one)
     x = torch.zeros(2, 1, requires_grad=True)
     with pytest.raises(NotConserving, match=r"within block\.conv"):
         check(Ledger(one, 0.9 * one, (entry,)), (x * 1).grad_fn)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models import resnet18
 
-from klarsicht.audit.models.classifier import load
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.hooks import late_layer
 from klarsicht.audit.relevance.explainer import METHODS, Explainer, activation_gradient, explain, head_relevance
 from klarsicht.audit.relevance.gradients import integrated_gradients
@@ -69,7 +69,7 @@ def test_pooling_keeps_mass(h, w, side, seed):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_map_holds_the_total_and_shapes_follow_the_batch(method, x):
-    found = explain(load(network()), x, TARGET, method=method, map_side=8)
+    found = explain(load_model(network()), x, TARGET, method=method, map_side=8)
     assert found.maps.shape == (2, 8, 8) and found.maps.dtype == np.float32
     assert found.maps.sum((1, 2)) == pytest.approx(found.total, rel=1e-4, abs=1e-5)
     assert found.features.shape == found.head.shape == (2, 8)
@@ -78,7 +78,7 @@ def test_a_map_holds_the_total_and_shapes_follow_the_batch(method, x):
 
 def test_what_is_captured_is_what_the_network_computes(x):
     net = network().eval()
-    found = explain(load(net), x, TARGET)
+    found = explain(load_model(net), x, TARGET)
     features = net[:9](x)
     logits = net[9](features).detach()
     assert torch.allclose(torch.from_numpy(found.features), features, atol=1e-6)
@@ -91,13 +91,13 @@ def test_what_is_captured_is_what_the_network_computes(x):
 def test_head_relevance_adds_up_to_the_centred_logit_but_for_biases(x):
     net = network()
     nn.init.zeros_(net[9].bias)
-    found = explain(load(net), x, TARGET)
+    found = explain(load_model(net), x, TARGET)
     assert found.head.sum(1) == pytest.approx(found.centred, abs=1e-5)
 
 
 def test_head_relevance_is_activation_times_gradient_at_a_linear_head(x):
     net = network()
-    classifier = load(net)
+    classifier = load_model(net)
     found = explain(classifier, x, TARGET)
     general = activation_gradient(classifier, x, TARGET, classifier.head)
     assert torch.allclose(torch.from_numpy(found.head), general, atol=1e-6)
@@ -120,14 +120,14 @@ class ConvHead(nn.Module):
 @pytest.mark.parametrize("method", ["EpsilonPlusFlat", "GradientTimesInput"])
 def test_a_head_that_is_no_linear_layer_gets_the_general_form(method, x):
     net = ConvHead()
-    found = explain(load(net), x, TARGET, method=method)
+    found = explain(load_model(net), x, TARGET, method=method)
     activations = net.relu(net.conv(x)).mean((2, 3))
     W = net.head.weight[:, :, 0, 0]
     assert torch.allclose(torch.from_numpy(found.head), activations * (W[TARGET] - W.mean(0)), atol=1e-6)
 
 
 def test_concepts_are_the_relevance_that_reaches_a_cut(x):
-    found = explain(load(network()), x, TARGET)  # the late layer is the second convolution, "4"
+    found = explain(load_model(network()), x, TARGET)  # the late layer is the second convolution, "4"
     above = {"9", "7", "4"}
     kept = sum(e.absorbed for e in found.ledger.entries if e.name in above)
     assert found.concepts.shape == (2, 6)
@@ -136,17 +136,17 @@ def test_concepts_are_the_relevance_that_reaches_a_cut(x):
 
 @pytest.mark.parametrize("method", ["EpsilonPlusFlat", "GradientTimesInput"])
 def test_concepts_at_a_named_layer(x, method):
-    found = explain(load(network()), x, TARGET, method=method, layer="0")
+    found = explain(load_model(network()), x, TARGET, method=method, layer="0")
     assert found.concepts.shape == (2, 3)
     assert found.concepts.sum(1) == pytest.approx(found.total, rel=1e-4)
 
 
 def test_channels_are_the_relevance_that_reaches_the_middle_layer(x):
-    found = explain(load(network()), x, TARGET, middle="4")
+    found = explain(load_model(network()), x, TARGET, middle="4")
     kept = sum(e.absorbed for e in found.ledger.entries if e.name in {"9", "7", "4"})
     assert found.channels.shape == (2, 6)
     assert found.channels.sum(1) == pytest.approx(1 - kept.numpy(), rel=1e-4)
-    assert explain(load(network()), x, TARGET).channels is None
+    assert explain(load_model(network()), x, TARGET).channels is None
 
 
 class Positive(nn.Module):
@@ -174,7 +174,7 @@ class Positive(nn.Module):
 def test_channels_are_activation_times_gradient_where_rules_agree(method, shares, x):
     """Relevance starts with 1 at the logit, so it is the share of that logit; a gradient method's is not divided."""
     net = Positive()
-    found = explain(load(net), x, TARGET, method=method, middle="second")
+    found = explain(load_model(net), x, TARGET, method=method, middle="second")
     a = net.relu(net.first(x)).detach().requires_grad_()
     logit = net.above(a)[[0, 1], TARGET]
     (gradient,) = torch.autograd.grad(logit.sum(), a)
@@ -184,7 +184,7 @@ def test_channels_are_activation_times_gradient_where_rules_agree(method, shares
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_channels_and_those_of_the_image_sum_to_its_total(method, x):
-    found = explain(load(network()), x, TARGET, method=method, middle="0")
+    found = explain(load_model(network()), x, TARGET, method=method, middle="0")
     assert found.channels.shape == (2, 3) and np.isfinite(found.channels).all()
     if method not in ("IntegratedGradients", "SmoothGrad"):  # whose maps are means over several images
         assert found.channels.sum(1) == pytest.approx(found.total, rel=1e-4)
@@ -195,14 +195,14 @@ def test_every_method_gives_channels_and_those_of_the_image_sum_to_its_total(met
 )
 def test_gradient_methods_on_a_linear_network(method, times_input):
     net, x = linear_network(), torch.randn(2, 3, 4, 4)
-    found = explain(load(net), x, TARGET, method=method)
+    found = explain(load_model(net), x, TARGET, method=method)
     want = net[1].weight[TARGET].reshape(2, 3, 4, 4) * (x if times_input else 1)
     assert torch.allclose(torch.from_numpy(found.maps), want.sum(1), atol=1e-5)
 
 
 def test_integrated_gradients_add_up_to_the_rise_of_the_logit(x):
     net = network().eval()
-    found = explain(load(net), x, TARGET, method="IntegratedGradients")
+    found = explain(load_model(net), x, TARGET, method="IntegratedGradients")
     with torch.no_grad():
         rise = (net(x) - net(torch.zeros_like(x)))[[0, 1], TARGET].double().numpy()
     assert found.total == pytest.approx(rise, rel=0.1)
@@ -217,7 +217,7 @@ def test_integrated_gradients_of_a_square():
 
 
 def test_methods_that_promise_nothing_say_so(x):
-    found = explain(load(network()), x, TARGET, method="SmoothGrad")
+    found = explain(load_model(network()), x, TARGET, method="SmoothGrad")
     assert found.conserving is None and np.isnan(found.residual).all() and found.ledger is None
 
 
@@ -229,7 +229,7 @@ def test_the_model_is_given_back_as_it_was(method, x):
     before = {k: v.clone() for k, v in net.state_dict().items()}
     modes = [m.training for m in net.modules()]
     random_state = torch.get_rng_state()
-    with Explainer(load(net), method) as explainer:
+    with Explainer(load_model(net), method) as explainer:
         explainer(x, TARGET)
         explainer(x, TARGET)
     after = net.state_dict()
@@ -245,21 +245,21 @@ def test_the_model_is_given_back_as_it_was(method, x):
 def test_the_model_is_given_back_when_it_is_refused(x):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm([14, 10]), nn.Flatten(), nn.Linear(560, 4)).train()
     with pytest.raises(UnsupportedLayer):
-        explain(load(net), x, TARGET)
+        explain(load_model(net), x, TARGET)
     assert net.training and not any(m._forward_hooks or "forward" in vars(m) for m in net.modules())
     assert all(p.requires_grad for p in net.parameters())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_batch_gives_the_same_bytes(method, x):
-    with Explainer(load(network()), method) as explainer:
+    with Explainer(load_model(network()), method) as explainer:
         one, two = explainer(x, TARGET), explainer(x.clone(memory_format=torch.preserve_format), TARGET)
     assert one.maps.tobytes() == two.maps.tobytes()
     assert one.concepts.tobytes() == two.concepts.tobytes()
 
 
 def test_an_explainer_can_be_opened_again(x):
-    explainer = Explainer(load(network()))
+    explainer = Explainer(load_model(network()))
     with explainer:
         one = explainer(x, TARGET)
     with explainer:
@@ -268,14 +268,14 @@ def test_an_explainer_can_be_opened_again(x):
 
 
 def test_memory_format_does_not_matter(x):
-    classifier = load(network())
+    classifier = load_model(network())
     plain = explain(classifier, x, TARGET).maps
     last = explain(classifier, x.to(memory_format=torch.channels_last), TARGET).maps
     assert abs(plain - last).max() < 1e-5 * abs(plain).max()
 
 
 def test_images_do_not_influence_each_other(x):
-    classifier = load(network())
+    classifier = load_model(network())
     both = explain(classifier, x, TARGET).maps
     alone = explain(classifier, x[1:], TARGET[1:]).maps
     assert abs(both[1:] - alone).max() < 1e-5 * abs(alone).max()
@@ -283,7 +283,7 @@ def test_images_do_not_influence_each_other(x):
 
 def test_one_forward_pass_for_a_batch(x):
     net, calls = network(), []
-    with Explainer(load(net)) as explainer:
+    with Explainer(load_model(net)) as explainer:
         explainer(x, TARGET)
         net[0].register_forward_hook(lambda *_: calls.append(1))
         explainer(x, TARGET)
@@ -301,7 +301,7 @@ def test_the_late_layer_is_the_last_stage_before_the_head():
 
 
 def test_faults_of_the_caller_are_named(x):
-    classifier = load(network())
+    classifier = load_model(network())
     with pytest.raises(UsageError, match="EpsilonPlusFlat"):
         Explainer(classifier, "EpsilonPlus")
     with pytest.raises(UsageError, match="out of range"):
@@ -314,4 +314,4 @@ def test_faults_of_the_caller_are_named(x):
 
 def test_an_answer_that_is_no_logits_is_refused(x):
     with pytest.raises(ModelError, match="logits"):
-        explain(load(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())), x, TARGET)
+        explain(load_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())), x, TARGET)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from klarsicht.audit.models.classifier import load
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.hooks import middle_layer
 from klarsicht.audit.relevance.explainer import Explainer
 from klarsicht.audit.relevance.part_features import MOST, appearance, parts_of
@@ -93,6 +93,6 @@ def test_the_explainer_keeps_what_goes_into_the_middle_layer():
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.Linear(80, 2))
     x = torch.randn(2, 3, 4, 4)
     for method in ("EpsilonPlusFlat", "GradientTimesInput"):
-        with Explainer(load(net), method, middle="2") as explain:
+        with Explainer(load_model(net), method, middle="2") as explain:
             found = explain(x, torch.tensor([0, 1]))
         np.testing.assert_allclose(found.middle, net[:2](x).detach(), rtol=1e-5)

@@ -5,8 +5,8 @@ import pytest
 from tests.audit.interventions.test_effect import K, blind, reads_tag, scenes
 from tests.audit.interventions.test_region_insertion import CARRIERS, CARRIES, PLACES, N, tagged
 
-from klarsicht.audit.interventions.region_insertion import Transplants
-from klarsicht.audit.results.specificity import Standing
+from klarsicht.audit.interventions.region_insertion import RegionEffects
+from klarsicht.audit.results.specificity import Specificity
 
 
 def stands(model, target, seed=0):
@@ -15,9 +15,9 @@ def stands(model, target, seed=0):
     levels[:CARRIERS] = tagged(levels[:CARRIERS], PLACES[:CARRIERS])
     for of_one, (a, b) in zip(maps, PLACES // 4, strict=True):
         of_one[a : a + 2, b : b + 2] = 1
-    tried = Transplants.of(model, levels, maps, scenes(5, seed + 100), target)
+    tried = RegionEffects.of(model, levels, maps, scenes(5, seed + 100), target)
     effect = tried.measured(model, CARRIES, ~CARRIES, scenes(32, seed + 200), target, rng)
-    return Standing.of(effect, tried, CARRIES.mean(), target, None)
+    return Specificity.of(effect, tried, CARRIES.mean(), target, None)
 
 
 def test_the_class_that_the_tag_makes_is_first_and_any_other_is_behind_it():

@@ -9,10 +9,10 @@ from tests.audit.quantify.test_quantification import NAMES, NOISY, UNUSED, USED,
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.report import page as report
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.sensitivity import power
-from klarsicht.audit.sensitivity.finetuned import Poisoning, moves, require_trainable, room
+from klarsicht.audit.sensitivity.finetuned import FinetunedUnits, moves, require_trainable, room
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
 
@@ -48,10 +48,10 @@ def done(tmp_path_factory):
     write_corpus(folder / "data")
     module = SeesACorner().eval()
     before = copy.deepcopy(module.state_dict())
-    classifier = models.load(module, classes=NAMES)
+    classifier = load_model(module, classes=NAMES)
     settings = AuditSettings(model="object", data=str(folder / "data"), method="HeadRelevance", batch=64)
     pipeline.run(settings, folder / "run", classifier=classifier)
-    lines, again, try_one = [], [], Poisoning.try_one
+    lines, again, try_one = [], [], FinetunedUnits.try_one
 
     def stopped(self, index):
         lines.append(try_one(self, index))
@@ -64,10 +64,10 @@ def done(tmp_path_factory):
         return try_one(self, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Poisoning, "try_one", stopped)
+        patch.setattr(FinetunedUnits, "try_one", stopped)
         with pytest.raises(KeyboardInterrupt):
             power.power(folder / "run", classifier=classifier, **ASKED)
-        patch.setattr(Poisoning, "try_one", counted)
+        patch.setattr(FinetunedUnits, "try_one", counted)
         found = power.power(folder / "run", classifier=classifier, **ASKED)
     return folder / "run", classifier, before, lines, again, found
 
@@ -104,7 +104,7 @@ def test_the_files_and_the_page_tell_it(done):
     told = json.loads((run / power.FILE).read_text())["poisoned"]
     assert told["limits"] == {"tag": 0.25, "mark": None} and told["epochs"] == 5
     assert told["trials"] == list(found.learned.trials)
-    page = (run / report.PAGE).read_text()
+    page = (run / PAGE).read_text()
     assert "called poisoned down to" in page and "<td>2 of 2</td>" in page and "<td>not learned</td>" in page
     assert "A fine-tuned copy is not your training" in page and "would use them is unknown" not in page
     assert page.count('class="planted"') == 2
@@ -112,10 +112,10 @@ def test_the_files_and_the_page_tell_it(done):
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_looked_at(done, monkeypatch):
     run, classifier, *_ = done
-    monkeypatch.setattr("klarsicht.audit.quantify.quantification.judged", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr("klarsicht.audit.quantify.quantification.run_quantification", lambda *_: pytest.fail("looked"))
     with pytest.raises(UsageError, match="epochs"):
         power.power(run, classifier=classifier, train=0)
-    frozen = models.load(copy.deepcopy(classifier.module).requires_grad_(False), classes=NAMES)
+    frozen = load_model(copy.deepcopy(classifier.module).requires_grad_(False), classes=NAMES)
     with pytest.raises(ModelError, match="no parameter that learns"):
         power.power(run, classifier=frozen, train=1)
 

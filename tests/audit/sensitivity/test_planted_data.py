@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.audit.models.test_finetuning import corpus, network  # noqa: F401
 
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.inputs import Gallery
+from klarsicht.audit.models import classifier
+from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.sensitivity.planted_data import PlantedGallery, courses
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.seeding import generator
 
 
@@ -39,13 +39,13 @@ def test_courses_hold_the_whole_grid_in_as_few_trainings_as_can_be(kinds, shares
 
 @pytest.mark.parametrize("kind", ["tag", "noise"])
 def test_a_planted_gallery_shows_plants_on_its_rows_only_and_always_the_same(corpus, kind):  # noqa: F811
-    plain = Gallery.of(corpus, models.load(network()))
+    plain = InputImages.of(corpus, classifier.load_model(network()))
     planted = PlantedGallery(plain.corpus, plain.classifier, plain.glass, plain.shape, {3: kind, 60: kind}, 5)
     shown = planted([60, 4, 3])
     np.testing.assert_array_equal(shown[1], plain([4])[0])
     for place, row in ((0, 60), (2, 3)):
         picture = np.asarray(Image.open(corpus.paths[row]))
-        expected = planting.PLANTS[kind](picture, generator(5, "planted", row)).pixels
+        expected = artifacts.PLANTS[kind](picture, generator(5, "planted", row)).pixels
         np.testing.assert_array_equal(shown[place][..., 0], expected)
         assert (shown[place] != plain([row])[0]).any()
     np.testing.assert_array_equal(shown, planted(np.array([60, 4, 3])))

@@ -8,12 +8,12 @@ import torch
 from tests.audit.quantify.test_quantification import NAMES, NOISY, UNUSED, USED, ReadsATag, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.detectors.detection import Sign
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.report import page as report
+from klarsicht.audit.detectors.detection import Detection
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.report.page import PAGE, write_report
 from klarsicht.audit.sensitivity import power
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 
@@ -44,14 +44,14 @@ def test_plants_are_those_of_planting_and_only_in_carriers(channels):
     changed = (planted != levels).any((1, 2, 3))
     np.testing.assert_array_equal(np.flatnonzero(changed), [1, 4])
     image = levels[1, ..., 0] if channels == 1 else levels[1]
-    expected = planting.tag(image, np.random.default_rng(0)).pixels
+    expected = artifacts.tag(image, np.random.default_rng(0)).pixels
     np.testing.assert_array_equal(planted[1].squeeze(), expected)
 
 
 def test_power_of_a_run(tmp_path):
     torch.set_num_threads(1)
     write_corpus(tmp_path / "data")
-    classifier = models.load(ReadsATag().eval(), classes=NAMES)
+    classifier = load_model(ReadsATag().eval(), classes=NAMES)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     asked = {"kinds": ["tag", "border", "cast"], "prevalences": [0.25, 0.01], "classes": 2, "classifier": classifier}
@@ -63,20 +63,20 @@ def test_power_of_a_run(tmp_path):
     assert not found.of("tag", 0.01)  # not one image of forty
     assert not {t["target"] for t in found.trials} & {USED, UNUSED, NOISY}
     assert all(t["planted"] == 10 and t["f1"] > 0.8 for t in found.of("tag", 0.25))
-    page = (tmp_path / "run" / report.PAGE).read_text()
+    page = (tmp_path / "run" / PAGE).read_text()
     assert "What this audit could have found" in page and "2/2" in page
     assert power.power(tmp_path / "run", **asked) == found  # resumes
     store = RunStore.open(tmp_path / "run")
     before = store.table("power").drop_columns(["learned", "notes"])  # as runs were before copies learned
     store.write_table("power", before)
-    assert "would use them is unknown" in report.write(store).read_text()
+    assert "would use them is unknown" in write_report(store).read_text()
 
 
 def test_detectors_that_call_it_for_other_images_do_not_count():
     signs = [
-        Sign("texture 32", 9.0, np.arange(4)),
-        Sign("fine 32", 9.0, np.arange(4, 9)),
-        Sign("noise", 9.0, np.arange(2)),
+        Detection("texture 32", 9.0, np.arange(4)),
+        Detection("fine 32", 9.0, np.arange(4, 9)),
+        Detection("noise", 9.0, np.arange(2)),
     ]
     assert power.calling(signs, np.array([True, True, False]), np.array([0, 1, 4])) == ["texture"]
 

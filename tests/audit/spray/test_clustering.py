@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.audit.spray.clustering import Clustering, Evidence, by_absolute_sum, embedding
+from klarsicht.audit.spray.clustering import Clustering, TargetLogits, by_absolute_sum, embedding
 from klarsicht.numerics.clustering.candidates import SWEEPS, Candidate
 from klarsicht.numerics.clustering.fisher import Separability
 
@@ -27,7 +27,7 @@ def found(X, evidence, distance="concept", seed=0):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_planted_group_that_raises_the_target_is_the_suspect(distance, seed):
     X, member, logit = two_groups(seed=seed)
-    suspect = found(X, Evidence(logit, np.arange(len(X))), distance, seed)
+    suspect = found(X, TargetLogits(logit, np.arange(len(X))), distance, seed)
     assert set(suspect.members) == set(np.flatnonzero(member))
     assert suspect.raises
     assert suspect.prevalence == pytest.approx(member.mean())
@@ -37,7 +37,7 @@ def test_a_planted_group_that_raises_the_target_is_the_suspect(distance, seed):
 
 def test_a_group_that_lowers_the_target_is_passed_over_for_one_that_raises_it():
     X, member, logit = two_groups(raise_by=-3)
-    suspect = found(X, Evidence(logit, np.arange(len(X))))
+    suspect = found(X, TargetLogits(logit, np.arange(len(X))))
     assert suspect is not None
     assert set(suspect.members) != set(np.flatnonzero(member))
 
@@ -48,9 +48,9 @@ def test_the_group_is_taken_and_not_its_core():
     logit = np.where(np.arange(1000) % 2 == 0, 1.0, -1) + 2 * members[1]
     candidates = tuple(Candidate(member, "by hand", 2) for member in members)
     clustering = Clustering(candidates, members, Separability(np.array([8.0, 7, 1]), members.mean(1)))
-    assert clustering.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[1]
+    assert clustering.suspect(TargetLogits(logit, np.arange(1000))).candidate is candidates[1]
     alone = Clustering(candidates[::2], members[::2], Separability(np.array([8.0, 1]), members[::2].mean(1)))
-    assert alone.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]
+    assert alone.suspect(TargetLogits(logit, np.arange(1000))).candidate is candidates[0]
 
 
 def test_a_group_is_taken_and_not_one_of_its_pieces():
@@ -59,9 +59,9 @@ def test_a_group_is_taken_and_not_one_of_its_pieces():
     logit = np.where(np.arange(1000) % 2 == 0, 1.0, -1) + 2 * members[1]
     candidates = tuple(Candidate(member, "by hand", 2) for member in members)
     clustering = Clustering(candidates, members, Separability(np.array([9.0, 5, 8]), members.mean(1)))
-    assert clustering.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[1]
+    assert clustering.suspect(TargetLogits(logit, np.arange(1000))).candidate is candidates[1]
     alone = Clustering(candidates[::2], members[::2], Separability(np.array([9.0, 8]), members[::2].mean(1)))
-    assert alone.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]  # it lies in no other
+    assert alone.suspect(TargetLogits(logit, np.arange(1000))).candidate is candidates[0]  # it lies in no other
 
 
 def test_a_rare_group_is_not_hidden_by_a_half_of_less_tau_and_a_little_more_rise():
@@ -70,13 +70,13 @@ def test_a_rare_group_is_not_hidden_by_a_half_of_less_tau_and_a_little_more_rise
     logit = np.where(np.arange(1000) % 2 == 0, 1.0, -1) + 1.2 * members[0] + 0.8 * members[1]
     candidates = tuple(Candidate(member, "by hand", 2) for member in members)
     clustering = Clustering(candidates, members, Separability(np.array([6.0, 4]), members.mean(1)))
-    assert clustering.suspect(Evidence(logit, np.arange(1000))).candidate is candidates[0]
+    assert clustering.suspect(TargetLogits(logit, np.arange(1000))).candidate is candidates[0]
 
 
 def test_shifts_equal_the_means_and_deviations_of_numpy():
     rng = np.random.default_rng(1)
     logit, members = rng.standard_normal(50), rng.random((7, 50)) < 0.3
-    shift, deviation = Evidence(logit, np.arange(50)).shifts(members)
+    shift, deviation = TargetLogits(logit, np.arange(50)).shifts(members)
     for i, m in enumerate(members):
         assert shift[i] == pytest.approx(logit[m].mean() - logit[~m].mean())
         assert deviation[i] == pytest.approx(logit[~m].std())
@@ -92,17 +92,17 @@ def test_repeated_sources_are_compared_within_themselves():
     X = scene + np.abs(rng.standard_normal((200, 40)))
     X[member, :4] += 60
     logit = 5 * rng.standard_normal(10)[sources] + rng.standard_normal(200) + 3 * member
-    suspect = found(X, Evidence(logit, sources))
+    suspect = found(X, TargetLogits(logit, sources))
     hits = member[suspect.members].sum()
     assert 2 * hits / (suspect.size + member.sum()) > 0.9
-    assert Evidence(logit, sources).repeated
+    assert TargetLogits(logit, sources).repeated
 
 
 def test_the_shift_of_noise_is_within_its_standard_error():
     """Without a planted effect the shift of a fixed group is a difference of means: its t statistic is small."""
     rng = np.random.default_rng(0)
     logit, member = rng.standard_normal(400), np.arange(400) < 50
-    shift, _ = Evidence(logit, np.arange(400)).shifts(member[None])
+    shift, _ = TargetLogits(logit, np.arange(400)).shifts(member[None])
     t = stats.ttest_ind(logit[member], logit[~member], equal_var=False)
     assert np.sign(t.statistic) == np.sign(shift[0])
     assert abs(shift[0]) < 4 * np.sqrt(logit.var() * (1 / 50 + 1 / 350))
@@ -117,14 +117,14 @@ def test_rounding_has_no_say_in_which_cluster_is_suspect():
     """Constant logits with another rounding each time: the cluster is the same, that of the structure alone."""
     rng = np.random.default_rng(3)
     X = np.concatenate([rng.normal(0, 1, (150, 6)), rng.normal(4, 0.3, (20, 6))])
-    rows = Evidence(np.zeros(170), np.arange(170))
+    rows = TargetLogits(np.zeros(170), np.arange(170))
     embedded = embedding(X, rows, distance="euclidean", neighbours=10, dimensions=8, seed=0)
     clusters = Clustering.of(embedded, SWEEPS["quick"], 0)
     seen = []
     for _ in range(10):
         logits = np.full((170, 3), [2.0, -1.0, 5.0], np.float32)
         logits += rng.integers(-4, 5, logits.shape).astype(np.float32) * np.spacing(np.float32(5))
-        evidence = Evidence.of(logits, 0, np.arange(170))
+        evidence = TargetLogits.of(logits, 0, np.arange(170))
         assert not evidence.varies
         suspect = clusters.suspect(evidence)
         assert abs(suspect.z) < 0.1
@@ -136,7 +136,7 @@ def test_a_real_rise_is_the_literal_one_in_deviations():
     rng = np.random.default_rng(4)
     logits = rng.normal(0, 1, (100, 3)).astype(np.float32)
     logits[:10, 1] += 3
-    evidence = Evidence.of(logits, 1, np.arange(100))
+    evidence = TargetLogits.of(logits, 1, np.arange(100))
     member = np.arange(100) < 10
     y = logits[:, 1] - logits.mean(1)
     given = Clustering((Candidate(member, "given", 2),), member[None], Separability(np.ones(1), np.array([0.1])))

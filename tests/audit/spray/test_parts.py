@@ -13,10 +13,10 @@ from tests.audit.conftest import SIDE, network, picture
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.models import classifier as models
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray.clustering import Clustering, Evidence
+from klarsicht.audit.spray.clustering import Clustering, TargetLogits
 from klarsicht.audit.spray.parts import PartGroup, centred
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.clustering.candidates import SWEEPS, Candidate
@@ -93,7 +93,7 @@ def test_a_ring_that_moves_is_found_by_the_shape_of_its_part():
     embedded = embed(affinity(found.graph("euclidean", 8, 0)), 6, 0)
     clusters = found.inherited(Clustering.of(embedded, SWEEPS["thorough"], 0))
     logit = np.random.default_rng(1).standard_normal(80) + 2 * tags
-    suspect = clusters.suspect(Evidence(logit, np.arange(80)))
+    suspect = clusters.suspect(TargetLogits(logit, np.arange(80)))
     assert set(suspect.members) == set(np.flatnonzero(tags))
     for i, numbers in zip(suspect.members, found.numbers(suspect.candidate.member, suspect.members), strict=True):
         mask = np.isin(found.parts.labels[i], numbers)
@@ -155,7 +155,7 @@ def spotter():
         net.first.weight.copy_(network().first.weight)
         net.first.bias.copy_(torch.tensor([0, 0, 0, -2.5]))
         net.head.weight[1, 3] = 90
-    return models.load(net, classes=["a", "b", "c"])
+    return load_model(net, classes=["a", "b", "c"])
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_moved_mark_is_found_with_its_mask_and_a_stopped_run_resumes_to_the_sa
         mask = np.isin(run.array("parts")[row], numbers)
         assert mask[y : y + 3, x : x + 3].all() and mask.sum() <= 25
     assert all(r["parts"] == [] for r in run.table("suspects-features").to_pylist())
-    entry = ranking.read(run).of("b")
+    entry = ranking.read_ranking(run).of("b")
     assert json.loads((run.path / "ranking.json").read_text())[0]["parts"] == [list(p) for p in entry.parts]
     assert set(entry.masks) <= set(entry.rows)
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 from skimage import data
 
-from klarsicht.burst.align import tiled as placing
+from klarsicht.burst.align import tiled
 from klarsicht.burst.align.tile_grid import Mesh, warp
 from klarsicht.burst.align.tiled import Placement, place
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 SHIFTS = [(0, 0), (11, -7), (-20, 33)]
 
 
 def spooled(frames, path):
-    spool = Spool(path, frames.shape)
+    spool = FrameStore(path, frames.shape)
     spool.allocate()
     for i, frame in enumerate(frames):
         spool.put(i, frame)
@@ -74,7 +74,7 @@ def test_agreement_fades_and_ends_where_a_frame_ends(random_placement):
 
 
 def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
-    monkeypatch.setattr(placing, "REGION", 8 * placing.STEP)
+    monkeypatch.setattr(tiled, "REGION", 8 * tiled.STEP)
     picture = data.retina()[:700, :700].mean(-1, dtype=np.float32) / 255
     frames = np.stack([picture[100 + dy : 600 + dy, 100 + dx : 612 + dx][None] for dy, dx in SHIFTS])
     level = GAINS[1]
@@ -88,10 +88,10 @@ def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("frames", [1, 8, 16, 32, 100])
 def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
-    seen, margins = np.zeros((1500, 2000), int), 2 * placing.MARGIN
-    for w in placing.regions(seen.shape, frames):
+    seen, margins = np.zeros((1500, 2000), int), 2 * tiled.MARGIN
+    for w in tiled.regions(seen.shape, frames):
         seen[w.y0 : w.y1, w.x0 : w.x1] += 1
-        assert w.y0 % placing.STEP == w.x0 % placing.STEP == 0
+        assert w.y0 % tiled.STEP == w.x0 % tiled.STEP == 0
         assert frames * (w.size[0] + margins) * (w.size[1] + margins) <= 16 * 896**2
     assert (seen == 1).all()
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.ground.errors import DiskFull
 
 
@@ -17,7 +17,7 @@ def frames():
 
 @pytest.fixture
 def spool(frames, tmp_path):
-    made = Spool(tmp_path / "frames.f32", frames.shape)
+    made = FrameStore(tmp_path / "frames.f32", frames.shape)
     made.allocate()
     for i, frame in enumerate(frames):
         made.put(i, frame)
@@ -50,7 +50,7 @@ def test_a_window_is_written_where_it_belongs(spool, frames):
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve")
 def test_a_full_disk_says_so_before_anything_is_written(tmp_path, monkeypatch):
-    spool = Spool(tmp_path / "s", (2, 3, 200, 300))
+    spool = FrameStore(tmp_path / "s", (2, 3, 200, 300))
     spool.allocate()
     assert spool.path.stat().st_blocks * 512 >= spool.bytes  # not a sparse file
 
@@ -59,4 +59,4 @@ def test_a_full_disk_says_so_before_anything_is_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DiskFull, match="no space left"):
-        Spool(tmp_path / "t", (2, 3, 200, 300)).allocate()
+        FrameStore(tmp_path / "t", (2, 3, 200, 300)).allocate()

@@ -11,13 +11,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from klarsicht.burst.data.frame_store import Spool
+from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import Header
-from klarsicht.burst.denoise import comparison_page as before_after
+from klarsicht.burst.denoise import comparison_page
 from klarsicht.burst.denoise.comparison_page import in_script, places, points, upright
 from klarsicht.burst.denoise.denoise import denoise
 from klarsicht.burst.denoise.pipeline import DenoiseSettings
-from klarsicht.burst.files.rendering import Darkroom, turned
+from klarsicht.burst.files.rendering import Renderer, turned
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.03, 1e-3)
@@ -110,7 +110,7 @@ def test_kernels_turn_with_the_picture(orientation):
     """A kernel's weight on a pixel of the stored picture stays on that pixel of the upright one."""
 
     class Found:
-        spool = Spool("", (1, 2, 30, 50))
+        spool = FrameStore("", (1, 2, 30, 50))
         kernels = ({"y": 10, "x": 20, "k": np.eye(3)[None].tolist(), "share": [1.0], "averaged": 2.0},)
 
     stored = np.zeros((30, 50))
@@ -123,16 +123,16 @@ def test_kernels_turn_with_the_picture(orientation):
 
 @pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
 def test_crops_show_what_they_say(orientation, tmp_path, monkeypatch):
-    monkeypatch.setattr(before_after, "CROP", 64)
+    monkeypatch.setattr(comparison_page, "CROP", 64)
     light = np.full((1, 400, 600), 0.5, np.float32)
     light[0, 100:110, 500:510] = 1  # detail
     light[0, 300:340, 100:140] = 0.01  # dark
     trust = np.ones((1, 400, 600), np.float32)
     trust[0, 200:220, 20:40] = 0
-    spool = Spool(tmp_path / "s", (1, 2, 400, 600))
+    spool = FrameStore(tmp_path / "s", (1, 2, 400, 600))
     spool.allocate()
     spool.put(0, np.concatenate([light, trust]))
-    room = Darkroom.of(spool, Header(tmp_path / "a", "grey", (400, 600), 0, "none", orientation=orientation))
+    room = Renderer.of(spool, Header(tmp_path / "a", "grey", (400, 600), 0, "none", orientation=orientation))
     found = places(room, room.trust(2000))
     for title, (y, x) in {"dark": (320, 120), "least trust in the burst": (210, 30)}.items():
         window = found[title]

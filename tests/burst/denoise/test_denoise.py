@@ -14,11 +14,7 @@ from skimage import data
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoise import denoise as door
-from klarsicht.burst.denoise import motion_check as trust
-from klarsicht.burst.denoise import pipeline as making
-from klarsicht.burst.denoise import tiles
-from klarsicht.burst.denoise import work_folder as work
+from klarsicht.burst.denoise import motion_check, pipeline, tiles, work_folder
 from klarsicht.burst.denoise.denoise import denoise
 from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
 from klarsicht.burst.files import reading
@@ -108,9 +104,9 @@ def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tm
 
 def test_tiles_are_the_whole(burst, tmp_path, monkeypatch):
     """With false alarms here and there, so that the burst is doubted, and other estimates are made."""
-    monkeypatch.setattr(making, "SAMPLED", 0)
-    monkeypatch.setattr(trust, "FALSE_ALARMS", 1e-2)
-    monkeypatch.setattr(trust, "LEAVE", 1.0)
+    monkeypatch.setattr(pipeline, "SAMPLED", 0)
+    monkeypatch.setattr(motion_check, "FALSE_ALARMS", 1e-2)
+    monkeypatch.setattr(motion_check, "LEAVE", 1.0)
     whole, found = made(burst, tmp_path / "a.dng", reference="1")
     few = tiles.Grid((160, 224), (64, 96), 162 + 43, 50)
     monkeypatch.setattr(tiles, "fitting", lambda *_: few)
@@ -123,7 +119,7 @@ def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
     few = tiles.Grid((160, 224), (64, 64), 50, 50)
     monkeypatch.setattr(tiles, "fitting", lambda *_: few)
     whole, _ = made(burst, tmp_path / "a.dng")
-    calls, real = [], making.merging.Merge.__call__
+    calls, real = [], pipeline.merge_tile.Merge.__call__
 
     def stopping(merge, tile):
         calls.append(tile.number)
@@ -131,7 +127,7 @@ def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(merge, tile)
 
-    monkeypatch.setattr(making.merging.Merge, "__call__", stopping)
+    monkeypatch.setattr(pipeline.merge_tile.Merge, "__call__", stopping)
     with pytest.raises(KeyboardInterrupt):
         made(burst, tmp_path / "b.dng")
     more = tiles.Grid((160, 224), (96, 96), 50, 50)  # as more memory is free this time
@@ -139,7 +135,7 @@ def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
     resumed, _ = made(burst, tmp_path / "b.dng")
     assert sorted(calls) == [*range(3), 3, *range(3, len(few))]
     np.testing.assert_array_equal(resumed, whole)
-    assert not work.folder_of(tmp_path / "b.dng").exists()
+    assert not work_folder.folder_of(tmp_path / "b.dng").exists()
 
 
 @pytest.mark.nightly
@@ -219,14 +215,14 @@ def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkey
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(reference="7.dng")))
     with pytest.raises(UsageError, match=r"READ,SHOT"):
         list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(noise="much")))
-    with work.folder(tmp_path / "o.dng", {}) as _, pytest.raises(RunLocked):
+    with work_folder.folder(tmp_path / "o.dng", {}) as _, pytest.raises(RunLocked):
         list(denoise([burst], tmp_path / "o.dng"))
     bracket = [(33434, 5, 1, (1, 10), True)]
     dng(burst / "0.dng", counts(cut(scene), 1), extra=[(33434, 5, 1, (1, 40), True)])
     dng(burst / "4.dng", counts(cut(scene), 1), extra=bracket)
     with pytest.raises(InputError, match=r"4\.dng has another exposure.*\+2\.0 EV"):
         list(denoise([burst], tmp_path / "o.dng"))
-    assert door.denoise is denoise
+    assert denoise is denoise
     assert sorted(path.name for path in tmp_path.iterdir()) == ["burst"]
 
 

@@ -6,7 +6,7 @@ import tifffile
 from PIL import Image
 from skimage import data
 
-from klarsicht.burst.network.checkpoints import save
+from klarsicht.burst.network.checkpoints import save_network
 from klarsicht.burst.network.unet import NetworkSettings, build
 from klarsicht.cli.app import run
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -57,7 +57,7 @@ def test_a_frame_has_no_share_where_it_shows_something_else(burst, tmp_path, cap
 
 def test_pictures_are_upright_and_sizes_named(burst, tmp_path):
     net = build(NetworkSettings(width=0.125, frames=4), seed=1)
-    save(net, tmp_path / "n.safetensors", {})
+    save_network(net, tmp_path / "n.safetensors", {})
     arrays = explained(burst, tmp_path / "out", "--checkpoint", str(tmp_path / "n.safetensors"))
     names = {file.name for file in (tmp_path / "out").iterdir()}
     pictures = {f"share-{i}.png" for i in range(3)} | {f"size-{K}.png" for K in (1, 5, 15)}

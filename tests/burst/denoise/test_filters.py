@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from klarsicht.burst.denoise.filters import MeanFilter, NetworkFilter, check_colour, in_groups, of_mean
-from klarsicht.burst.network.checkpoints import load, save
+from klarsicht.burst.network.checkpoints import load_network, save_network
 from klarsicht.burst.network.unet import NetworkSettings, build
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -68,8 +68,8 @@ def test_more_frames_make_groups_around_the_reference(count, groups):
 
 
 def test_networks_for_other_frames_are_refused(tmp_path):
-    save(network("mosaic"), tmp_path / "n.safetensors", {})
-    net = load(tmp_path / "n.safetensors")
+    save_network(network("mosaic"), tmp_path / "n.safetensors", {})
+    net = load_network(tmp_path / "n.safetensors")
     with pytest.raises(UsageError, match="mosaic frames cannot filter rgb"):
         check_colour(net, "rgb")
     check_colour(net, "mosaic")

@@ -7,13 +7,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.burst.data.bayer import to_planes
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.denoise import hot_pixels
-from klarsicht.burst.denoise.hot_pixels import MendedSpool
+from klarsicht.burst.denoise.hot_pixels import MendedFrames
 from klarsicht.burst.denoise.outputs import report
 from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
-from klarsicht.burst.files import loading as roll
-from klarsicht.burst.files import reading
+from klarsicht.burst.files import loading, reading
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.01, 4e-4)
@@ -42,7 +41,7 @@ def wound(mosaics, folder, dng, seed=1, hot=0.0):
         noisy = LEVEL.sample(light, rng) + hot
         counts = np.clip(np.rint(noisy * 15783 + 600), 0, 16383)
         dng(folder / f"{i}.dng", counts, profile=(LEVEL.shot, LEVEL.read**2))
-    return roll.wind(sorted(folder.glob("*.dng")), folder, "1")
+    return loading.load_frames(sorted(folder.glob("*.dng")), folder, "1")
 
 
 def planted(seed):
@@ -78,7 +77,7 @@ def test_a_frame_that_cannot_serve_does_not_count(scene, tmp_path, dng):
 def test_on_a_tripod_and_in_one_frame_nothing_is_called_hot(scene, tmp_path, dng):
     burst = wound(seen(scene, STILL), tmp_path, dng, hot=planted(0))
     assert not len(hot_pixels.found(burst, [LEVEL] * 4))
-    alone = roll.wind([tmp_path / "0.dng"], tmp_path)
+    alone = loading.load_frames([tmp_path / "0.dng"], tmp_path)
     assert not len(hot_pixels.found(alone, [LEVEL] * 4))
 
 
@@ -94,12 +93,12 @@ def test_stars_and_lines_are_not_hot(scene, tmp_path, dng):
 
 def test_a_hot_pixel_becomes_the_median_of_its_healthy_neighbours(tmp_path):
     light = np.random.default_rng(3).random((2, 3, 20, 30), np.float32)
-    spool = Spool(tmp_path / "s", light.shape)
+    spool = FrameStore(tmp_path / "s", light.shape)
     spool.allocate()
     for i in range(2):
         spool.put(i, light[i])
     places = [(2, 9, 9), (0, 5, 6), (0, 5, 7), (1, 0, 0), (0, 19, 29)]
-    mended = MendedSpool.of(spool, np.array(places))
+    mended = MendedFrames.of(spool, np.array(places))
     wanted = light.copy()
     for i in range(2):
         for c, y, x in places:
@@ -125,7 +124,7 @@ def test_the_burst_is_trusted_around_them_and_told(scene, tmp_path, dng, monkeyp
     (tmp_path / "burst").mkdir()
     heights, truth = planted(4), to_planes(seen(scene, SHIFTS)[:1])[0]
     wound(seen(scene, SHIFTS), tmp_path / "burst", dng, hot=heights)
-    (tmp_path / "burst" / roll.FRAMES).unlink()
+    (tmp_path / "burst" / loading.FRAMES).unlink()
     with denoised(reading.frames([tmp_path / "burst"]), tmp_path / "o.dng", DenoiseSettings(reference="1")) as found:
         picture = found.spool.window(0, Window(0, 80, 0, 112))
     there = to_planes(heights[None])[0] != 0

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.burst.data.frame_store import Spool, Window
-from klarsicht.burst.denoise import kernel_maps as explanation
+from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.denoise import kernel_maps
 from klarsicht.burst.denoise.filters import MeanFilter, NetworkFilter, laid_out
 from klarsicht.burst.denoise.kernel_maps import KernelGrid, Mapper, Sampled, sample, taps_at, unfused
 from klarsicht.burst.denoise.tiles import Grid
@@ -117,7 +117,7 @@ def test_sizes_lie_centred_in_the_largest():
 
 def test_maps_of_tiles_are_that_of_the_whole(frames, agreement, tmp_path):
     weighing = weights("mkpn", frames, agreement)
-    maps = Spool(tmp_path / "maps.f32", (1, 3 + 2 + 5, 8, 12))
+    maps = FrameStore(tmp_path / "maps.f32", (1, 3 + 2 + 5, 8, 12))
     maps.allocate()
     whole = Grid(SIZE, (128, 128), 0)
     Mapper(maps)(next(iter(whole)), weighing)
@@ -140,4 +140,4 @@ def test_the_grid_covers_the_picture_and_every_point_is_told_once(frames, agreem
 def _part(weighing, tile):
     w = tile.near
     here = (slice(w.y0, w.y1), slice(w.x0, w.x1))
-    return explanation.MeanWeights(weighing.share[:, *here], weighing.frames[:, :, *here])
+    return kernel_maps.MeanWeights(weighing.share[:, *here], weighing.frames[:, :, *here])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binom, chi2
 
-from klarsicht.burst.denoise import motion_check as trust
+from klarsicht.burst.denoise import motion_check
 from klarsicht.burst.denoise.motion_check import Limits
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -25,18 +25,20 @@ def noisy(truth, seed):
 
 def test_the_bound_is_that_of_chi_squared():
     n = torch.tensor([64.0, 256.0, 4096.0])
-    np.testing.assert_allclose(trust.chi_squared_bound(n).numpy(), chi2.isf(trust.FALSE_ALARMS, n) / n, rtol=0.01)
+    np.testing.assert_allclose(
+        motion_check.chi_squared_bound(n).numpy(), chi2.isf(motion_check.FALSE_ALARMS, n) / n, rtol=0.01
+    )
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1e-3])
 def test_the_truth_is_doubted_as_seldom_as_said(truth, rate, monkeypatch):
     """Windows of the truth itself under pure noise; two tests each."""
-    monkeypatch.setattr(trust, "FALSE_ALARMS", rate)
-    monkeypatch.setattr(trust, "LEAVE", 1.0)
+    monkeypatch.setattr(motion_check, "FALSE_ALARMS", rate)
+    monkeypatch.setattr(motion_check, "LEAVE", 1.0)
     failed = windows = 0
     for seed in range(20):
-        r = trust.residual(noisy(truth, seed), truth, [LEVEL] * 3, Limits())
-        fails = trust.failing(*r, 16)
+        r = motion_check.residual(noisy(truth, seed), truth, [LEVEL] * 3, Limits())
+        fails = motion_check.failing(*r, 16)
         failed, windows = failed + int(fails.sum()), windows + fails.numel()
     assert 0.3 * rate < failed / windows < 3.5 * rate
 
@@ -53,7 +55,7 @@ def test_what_is_worse_than_noise_is_doubted_and_only_there(truth, harm):
         texture = 0.06 * np.random.default_rng(1).choice([-1, 1], (1, 64, 64)).astype(np.float32)
         truth = truth.copy()
         truth[there] += texture
-    doubt = trust.doubtful(noisy(truth, 2), estimate, [LEVEL] * 3)
+    doubt = motion_check.doubtful(noisy(truth, 2), estimate, [LEVEL] * 3)
     assert doubt[100:156, 100:156].all()
     outside = doubt.copy()
     outside[64:192, 64:192] = False
@@ -65,7 +67,7 @@ def test_a_saturated_light_is_kept_and_not_doubted(truth):
     bright[:, 100:140, 100:140] = 1.5
     reference = np.minimum(noisy(bright, 3), 1)
     mean = np.mean([np.minimum(noisy(bright, s), 1) for s in range(10, 18)], 0).astype(np.float32)
-    verdict = trust.judge(reference, [lambda doubted: mean], [LEVEL] * 3, Limits(high=1 - 1e-6))
+    verdict = motion_check.judge(reference, [lambda doubted: mean], [LEVEL] * 3, Limits(high=1 - 1e-6))
     assert verdict.shares[0].min() > 0.99
     mixed = verdict.mixed([mean], reference)
     assert (mixed[:, 104:136, 104:136] == 1).all()
@@ -75,7 +77,7 @@ def test_a_saturated_light_is_kept_and_not_doubted(truth):
 @pytest.mark.parametrize("rate", [1e-2, 1e-6])
 def test_clipped_pixels_exceed_the_bound_no_more_often_than_said(n, p, rate):
     """Against the binomial distribution itself; and not a bound that nothing reaches."""
-    bound = float(trust.bernstein_bound(torch.tensor(n * p * (1 - p)), rate))
+    bound = float(motion_check.bernstein_bound(torch.tensor(n * p * (1 - p)), rate))
     assert binom.sf(np.floor(n * p + bound), n, p) <= rate
     assert binom.isf(rate, n, p) - n * p > 0.4 * bound
 
@@ -86,9 +88,9 @@ def test_light_below_white_is_doubted_where_all_is_white(truth):
     there = (slice(None), slice(96, 160), slice(96, 160))
     bright[there] = 3
     reference, estimate = np.minimum(noisy(bright, 5), 1), np.minimum(bright, 1)
-    assert not trust.doubtful(reference, estimate, [LEVEL] * 3, limits).any()
+    assert not motion_check.doubtful(reference, estimate, [LEVEL] * 3, limits).any()
     estimate[there] = 1 - LEVEL.deviation(np.float32(1))
-    doubt = trust.doubtful(reference, estimate, [LEVEL] * 3, limits)
+    doubt = motion_check.doubtful(reference, estimate, [LEVEL] * 3, limits)
     assert doubt[100:156, 100:156].all() and not doubt[:64].any()
 
 
@@ -99,7 +101,7 @@ def test_the_mean_of_clipped_frames_is_hardly_doubted(truth, light):
     frames = [np.minimum(noisy(flat, seed), 1) for seed in range(8)]
     mean = np.mean(frames, 0).astype(np.float32)
     assert np.square(mean - min(light, 1)).mean() <= np.square(frames[0] - min(light, 1)).mean()
-    assert trust.doubtful(frames[0], mean, [LEVEL] * 3, limits).mean() < 0.05
+    assert motion_check.doubtful(frames[0], mean, [LEVEL] * 3, limits).mean() < 0.05
 
 
 @pytest.mark.parametrize("light", [0.0, 0.01, 0.02, 0.04, 0.06, 0.1])
@@ -108,7 +110,7 @@ def test_the_mean_of_frames_cut_off_at_black_is_not_doubted(truth, light):
     flat = np.full_like(truth, light)
     frames = [np.maximum(noisy(flat, seed), 0) for seed in range(8)]
     mean = np.mean(frames, 0).astype(np.float32)
-    assert not trust.doubtful(frames[0], mean, [LEVEL] * 3, Limits(low=0.0)).any()
+    assert not motion_check.doubtful(frames[0], mean, [LEVEL] * 3, Limits(low=0.0)).any()
 
 
 def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
@@ -120,21 +122,21 @@ def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
         made.append(doubted)
         return truth
 
-    verdict = trust.judge(reference, [lambda doubted: wrong, second], [LEVEL] * 3)
+    verdict = motion_check.judge(reference, [lambda doubted: wrong, second], [LEVEL] * 3)
     assert verdict.made == (0, 1)
-    assert (made[0][:64] == 1).all() and (made[0][64 + trust.MARGIN :] == 0).all()
+    assert (made[0][:64] == 1).all() and (made[0][64 + motion_check.MARGIN :] == 0).all()
     np.testing.assert_allclose(verdict.mixed([wrong, truth], reference), truth, atol=1e-6)
-    untouched = trust.judge(reference, [lambda doubted: truth, second], [LEVEL] * 3)
+    untouched = motion_check.judge(reference, [lambda doubted: truth, second], [LEVEL] * 3)
     assert len(made) == 1 and untouched.made == (0,)
 
 
 def test_a_part_with_its_margin_is_as_the_whole(truth):
     reference, estimate = noisy(truth, 5), truth.copy()
     estimate[:, 90:120, 60:200] += np.float32(0.05)
-    whole = trust.judge(reference, [lambda doubted: estimate], [LEVEL] * 3).shares[0]
+    whole = motion_check.judge(reference, [lambda doubted: estimate], [LEVEL] * 3).shares[0]
     part = (slice(None), slice(32, 224), slice(32, 224))
-    cut = trust.judge(reference[part], [lambda doubted: estimate[part]], [LEVEL] * 3).shares[0]
-    inner = slice(trust.MARGIN, -trust.MARGIN)
+    cut = motion_check.judge(reference[part], [lambda doubted: estimate[part]], [LEVEL] * 3).shares[0]
+    inner = slice(motion_check.MARGIN, -motion_check.MARGIN)
     np.testing.assert_array_equal(cut[inner, inner], whole[32:224, 32:224][inner, inner])
 
 
@@ -148,7 +150,7 @@ def test_never_worse_than_the_reference(truth, seed):
         h, w = rng.integers(4, 64, 2)
         estimate[:, y : y + h, x : x + w] += np.float32(rng.normal() * 10 ** rng.uniform(-2.5, 0))
     reference = noisy(truth, 100 + seed)
-    picture = trust.judge(reference, [lambda doubted: estimate], [LEVEL] * 3).mixed([estimate], reference)
+    picture = motion_check.judge(reference, [lambda doubted: estimate], [LEVEL] * 3).mixed([estimate], reference)
     errors = [np.square(x - truth).reshape(3, 8, 32, 8, 32).mean((0, 2, 4)) for x in (picture, reference)]
     assert (errors[0] <= 1.02 * errors[1]).all()
     assert errors[0].mean() < 0.7 * errors[1].mean()

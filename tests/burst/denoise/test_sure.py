@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.burst.denoise import motion_check as trust
-from klarsicht.burst.denoise import sure as risk
+from klarsicht.burst.denoise import motion_check, sure
 from klarsicht.burst.denoise.filters import MeanFilter, NetworkFilter
 from klarsicht.burst.denoise.motion_check import NO_LIMITS, Limits
-from klarsicht.burst.denoise.sure import Estimate, Risk
+from klarsicht.burst.denoise.sure import LightEstimate, Risk
 from klarsicht.burst.network.unet import NetworkSettings, build
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -24,7 +23,7 @@ def observed(seed, c, bias, channels=1):
     """X, and an estimate x + bias + c n, which takes the part c of X's own pixel."""
     x = np.full((channels, *SIZE), 0.4, np.float32)
     n = np.random.default_rng(seed).standard_normal(x.shape).astype(np.float32) * np.float32(LEVEL.read)
-    return x, x + n, Estimate(x + np.float32(bias) + np.float32(c) * n, own(c))
+    return x, x + n, LightEstimate(x + np.float32(bias) + np.float32(c) * n, own(c))
 
 
 @pytest.mark.parametrize(("c", "bias"), [(0.0, 0.05), (0.125, 0.05), (0.45, 0.05), (0.3, 0.1), (0.0, 0.5)])
@@ -41,7 +40,7 @@ def test_of_two_the_better_mixture_is_taken():
     x = np.full((4, *SIZE), 0.4, np.float32)
     rng = np.random.default_rng(2)
     X, first, second = (x + s * rng.standard_normal(x.shape).astype(np.float32) for s in (0.05, 0.04, 0.02))
-    shares = Risk(X, [LEVEL] * 4, NO_LIMITS).mixture([Estimate(first, own(0)), Estimate(second, own(0))])
+    shares = Risk(X, [LEVEL] * 4, NO_LIMITS).mixture([LightEstimate(first, own(0)), LightEstimate(second, own(0))])
     precision = np.array([1 / 0.04**2, 1 / 0.02**2, 1 / 0.05**2])
     np.testing.assert_allclose(shares.mean((1, 2)), precision[:2] / precision.sum(), atol=0.03)
 
@@ -60,9 +59,9 @@ def test_blocks_are_never_worse_than_the_reference(c, strength):
     x, X, _ = observed(4, c, 0.0)
     texture = strength * np.float32(LEVEL.read) * np.random.default_rng(5).choice([-1, 1], x.shape).astype(np.float32)
     lost = texture * (np.arange(SIZE[1]) > SIZE[1] // 2)
-    X, estimate = X + lost, Estimate(x + np.float32(c) * (X + lost - x), own(c))
-    verdict = trust.judge(X, [lambda doubted: estimate.light], [LEVEL])
-    verdict = risk.weighed(verdict, X, [estimate], [LEVEL], NO_LIMITS)
+    X, estimate = X + lost, LightEstimate(x + np.float32(c) * (X + lost - x), own(c))
+    verdict = motion_check.judge(X, [lambda doubted: estimate.light], [LEVEL])
+    verdict = sure.weighed(verdict, X, [estimate], [LEVEL], NO_LIMITS)
     picture = verdict.mixed([estimate.light], X)
     worse = blocks(np.square(picture - x - lost)) / blocks(np.square(X - x - lost))
     assert worse.max() <= 1.02
@@ -77,18 +76,18 @@ def blocks(values):
 def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
     """Beside the reference itself, which never fails a test; as much as if there were nothing else."""
     x, X, _ = observed(7, 0.0, 0.0, channels=4)
-    estimate, itself = Estimate(x + np.float32(2 * LEVEL.read), own(0)), Estimate(X, own(1))
-    verdict = trust.judge(X, [lambda doubted: estimate.light, lambda doubted: itself.light], [LEVEL] * 4)
+    estimate, itself = LightEstimate(x + np.float32(2 * LEVEL.read), own(0)), LightEstimate(X, own(1))
+    verdict = motion_check.judge(X, [lambda doubted: estimate.light, lambda doubted: itself.light], [LEVEL] * 4)
     assert verdict.shares[0].max() == 0
-    shares = risk.weighed(verdict, X, [estimate, itself], [LEVEL] * 4, NO_LIMITS).shares
+    shares = sure.weighed(verdict, X, [estimate, itself], [LEVEL] * 4, NO_LIMITS).shares
     assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
 
 
 def test_where_all_is_white_the_reference_stays():
     X = np.ones((1, *SIZE), np.float32)
-    estimate = Estimate(X - np.float32(0.02), own(0.125))
-    verdict = trust.judge(X, [lambda doubted: estimate.light], [LEVEL], Limits(high=1 - 1e-6))
-    shares = risk.weighed(verdict, X, [estimate], [LEVEL], Limits(high=1 - 1e-6)).shares
+    estimate = LightEstimate(X - np.float32(0.02), own(0.125))
+    verdict = motion_check.judge(X, [lambda doubted: estimate.light], [LEVEL], Limits(high=1 - 1e-6))
+    shares = sure.weighed(verdict, X, [estimate], [LEVEL], Limits(high=1 - 1e-6)).shares
     assert shares.max() == 0
 
 

@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from klarsicht.burst.evaluate import cost as metering
+from klarsicht.burst.evaluate import cost as cost_module
 from klarsicht.burst.evaluate.cost import metered
 
 
-@pytest.mark.skipif(not metering.CLEAR.exists(), reason="only Linux tells the peak of a process again and again")
+@pytest.mark.skipif(not cost_module.CLEAR.exists(), reason="only Linux tells the peak of a process again and again")
 @pytest.mark.parametrize("mib", [64, 16])
 def test_the_peak_is_what_was_held_even_if_it_is_freed(mib):
     """The smaller after the larger: a peak of before does not count."""
@@ -32,5 +32,5 @@ def test_working_does():
 
 
 def test_a_system_that_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(metering, "CLEAR", tmp_path / "none" / "clear")
+    monkeypatch.setattr(cost_module, "CLEAR", tmp_path / "none" / "clear")
     assert metered(lambda: 3)[1].peak_mib is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.burst.evaluate import kernel_sizes as sizes
+from klarsicht.burst.evaluate import kernel_sizes
 from klarsicht.burst.evaluate.kernel_sizes import (
     brightened,
     counts,
@@ -183,8 +183,8 @@ def test_fusion_of_sizes_1_to_9_pays_from_two_channels_on():
 
 def test_seconds_are_a_megapixel_s(monkeypatch):
     """On a clock that ticks once a look, every run takes one second."""
-    monkeypatch.setattr(sizes, "time", SimpleNamespace(process_time=count(step=1.0).__next__))
-    monkeypatch.setattr(sizes, "filtered", lambda field, frames: None)
+    monkeypatch.setattr(kernel_sizes, "time", SimpleNamespace(process_time=count(step=1.0).__next__))
+    monkeypatch.setattr(kernel_sizes, "filtered", lambda field, frames: None)
     (row,) = seconds(KernelSpec((1, 3)), (2,), side=64, frames=2)
     assert row.fused == row.separate == pytest.approx(1e6 / (2 * 64 * 64))
 

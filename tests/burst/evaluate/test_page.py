@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klarsicht.burst.evaluate import page as evaluation_page
 from klarsicht.burst.evaluate.kernel_sizes import Loss, Sizes
-from klarsicht.burst.evaluate.page import plot, spread
+from klarsicht.burst.evaluate.page import plot, spread, write
 from klarsicht.burst.evaluate.protocol import Evaluation, Protocol, Score
 from klarsicht.burst.synthesis.scenes import Geometry
 
@@ -27,7 +26,7 @@ def page(tmp_path):
     protocol = Protocol("grey-still", 7, Geometry(), ("<b>.png",), (0.5,), (1,), "abc")
     sizes = {"swift": {1: Sizes({1: 0.25, 3: 0.75}, {1: Loss(1, 0.5), 3: Loss(9, 8)}, 1.5)}}
     made = Evaluation(protocol, {"drawn": TABLE, "1": TABLE}, {"bm3d": "not < here"}, {1: crops}, sizes)
-    evaluation_page.write(made, tmp_path / "page.html")
+    write(made, tmp_path / "page.html")
     return (tmp_path / "page.html").read_text()
 
 

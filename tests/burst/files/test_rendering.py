@@ -9,21 +9,21 @@ import tifffile
 from PIL import Image, ImageCms
 
 from klarsicht.burst.data.bayer import PATTERNS, sampled, to_mosaic, to_planes
-from klarsicht.burst.data.frame_store import Spool
+from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
 from klarsicht.burst.data.tiff_tags import Tags, rationals, text
-from klarsicht.burst.files import dng as dng_files
-from klarsicht.burst.files import write_pictures as photo_files
+from klarsicht.burst.files import write_pictures
 from klarsicht.burst.files.demosaic import demosaiced
+from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
-from klarsicht.burst.files.rendering import Darkroom, stored, turned
+from klarsicht.burst.files.rendering import Renderer, stored, turned
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 
 def spooled(planes, path):
     """With the map of trust as the last plane."""
     light = np.concatenate([planes, np.ones_like(planes[:1])])[None]
-    spool = Spool(path, light.shape)
+    spool = FrameStore(path, light.shape)
     spool.allocate()
     spool.put(0, light[0])
     return spool
@@ -69,11 +69,11 @@ def test_png_and_tiff_hold_the_same_as_developed_at_once(tmp_path, monkeypatch, 
     tags = Tags({272: text("Example Two")}, {33434: rationals(0.02)}, {})
     rendering = Rendering((2.0, 1.0, 1.5))
     header = Header(tmp_path / "a", colour, size, 65535, "srgb", sensor, rendering, orientation, None, tags)
-    room = Darkroom.of(spooled(planes, tmp_path / "s"), header)
+    room = Renderer.of(spooled(planes, tmp_path / "s"), header)
     whole = turned(np.rint(np.clip(room.part(stored(0, room.size[0], size, orientation)), 0, 1) * 65535), orientation)
     for name, write, decode in (
-        ("a.png", photo_files.write_png, lambda p: imagecodecs.png_decode(p.read_bytes())),
-        ("a.tif", photo_files.write_tiff, tifffile.imread),
+        ("a.png", write_pictures.write_png, lambda p: imagecodecs.png_decode(p.read_bytes())),
+        ("a.tif", write_pictures.write_tiff, tifffile.imread),
     ):
         write(room, tmp_path / name)
         got = decode(tmp_path / name)
@@ -101,7 +101,7 @@ def test_a_dng_comes_back_through_libraw_with_its_tags(dng, tmp_path, pattern):
     first = read(path)
     better = np.clip(first.light + 1e-5, 0, 1)
     noise = [NoiseLevel(1e-3 * (c + 1), 1e-5 * (c + 1)) for c in (0, 1, 1, 2)]
-    dng_files.write(spooled(better, tmp_path / "s"), first.header, noise, tmp_path / "out.dng")
+    write_dng(spooled(better, tmp_path / "s"), first.header, noise, tmp_path / "out.dng")
     second = read(tmp_path / "out.dng")
     np.testing.assert_allclose(second.light, better, atol=0.51 / 4 / (16383 - 608))
     assert second.header.sensor.pattern == pattern
@@ -123,7 +123,7 @@ def test_rgb_becomes_a_linear_dng(tmp_path):
 
     light = np.random.default_rng(3).random((3, 40, 52), np.float32)
     header = Header(tmp_path / "a.tif", "rgb", (40, 52), 65535, "srgb")
-    dng_files.write(spooled(light, tmp_path / "s"), header, [NoiseLevel(1e-3, 1e-5)] * 3, tmp_path / "out.dng")
+    write_dng(spooled(light, tmp_path / "s"), header, [NoiseLevel(1e-3, 1e-5)] * 3, tmp_path / "out.dng")
     np.testing.assert_allclose(tifffile.imread(tmp_path / "out.dng") / 65535, np.moveaxis(light, 0, -1), atol=1e-5)
     with rawpy.imread(str(tmp_path / "out.dng")) as raw:
         developed = raw.postprocess(gamma=(1, 1), no_auto_bright=True, output_bps=16, use_camera_wb=True)
@@ -135,7 +135,7 @@ def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):
     header = Header(
         tmp_path / "a", "mosaic", (64, 64), 1, "none", Sensor("RGGB", (0.0,) * 4, 1.0), Rendering((2.0, 1.0, 1.5))
     )
-    room = Darkroom.of(spooled(planes, tmp_path / "s"), header)
+    room = Renderer.of(spooled(planes, tmp_path / "s"), header)
     assert room.lift == pytest.approx(8)
     shown = room.part(stored(0, 64, (64, 64), 1))
     assert np.ptp(shown) < 1e-6 and room.small(8).shape == (8, 8, 3)

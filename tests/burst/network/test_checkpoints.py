@@ -6,7 +6,7 @@ import struct
 import pytest
 import torch
 
-from klarsicht.burst.network.checkpoints import KEY, load, read_card, save
+from klarsicht.burst.network.checkpoints import KEY, load_network, read_card, save_network
 from klarsicht.burst.network.unet import NetworkSettings, build
 from klarsicht.ground.errors import ModelError
 
@@ -16,13 +16,13 @@ SETTINGS = NetworkSettings(preset="kpn", width=0.125, colour="rgb", frames=3)
 @pytest.fixture
 def written(tmp_path):
     network = build(SETTINGS, 0)
-    save(network, tmp_path / "net.safetensors", {"steps": 7})
+    save_network(network, tmp_path / "net.safetensors", {"steps": 7})
     return network, tmp_path / "net.safetensors"
 
 
 def test_a_network_comes_back_with_its_settings_and_card(written):
     network, path = written
-    again = load(path, "kpn")
+    again = load_network(path, "kpn")
     assert again.settings == SETTINGS
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     assert read_card(path).training == {"steps": 7}
@@ -31,7 +31,7 @@ def test_a_network_comes_back_with_its_settings_and_card(written):
 
 def test_the_same_network_is_the_same_bytes(written, tmp_path):
     network, path = written
-    save(network, tmp_path / "again.safetensors", {"steps": 7})
+    save_network(network, tmp_path / "again.safetensors", {"steps": 7})
     assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
 
 
@@ -75,7 +75,7 @@ def test_what_another_program_or_version_wrote_is_refused_by_name(written, chang
     _, path = written
     edited(path, change)
     with pytest.raises(ModelError, match=told):
-        load(path)
+        load_network(path)
 
 
 def test_files_that_are_no_networks_are_refused(written, tmp_path):
@@ -84,6 +84,6 @@ def test_files_that_are_no_networks_are_refused(written, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-100])
     for name in ("net.pt", "cut.safetensors", "absent.safetensors", "."):
         with pytest.raises(ModelError, match="cannot load"):
-            load(tmp_path / name)
+            load_network(tmp_path / name)
     with pytest.raises(ModelError, match="preset kpn"):
-        load(path, "swift")
+        load_network(path, "swift")

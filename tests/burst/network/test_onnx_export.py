@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from klarsicht.burst.network import onnx_export
-from klarsicht.burst.network.checkpoints import save
+from klarsicht.burst.network.checkpoints import save_network
 from klarsicht.burst.network.onnx_export import INPUTS, PARITY, applied, export
 from klarsicht.burst.network.unet import COLOURS, NetworkSettings, build
 from klarsicht.cli.app import run
@@ -29,7 +29,7 @@ def network(tmp_path, preset, colour="grey", frames=3):
     with torch.no_grad():
         for parameter in net.head.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    save(net, tmp_path / "n.safetensors", {})
+    save_network(net, tmp_path / "n.safetensors", {})
     return net, tmp_path / "n.safetensors"
 
 

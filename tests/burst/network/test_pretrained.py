@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from klarsicht.burst.evaluate import comparison as contest
-from klarsicht.burst.network import checkpoints
-from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.evaluate import comparison
+from klarsicht.burst.network import checkpoints, pretrained
 from klarsicht.burst.network.unet import COLOURS, NetworkSettings, build
 from klarsicht.ground.errors import UsageError
 
@@ -17,26 +16,29 @@ from klarsicht.ground.errors import UsageError
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """A folder with one network, as if it had come along."""
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     network = build(NetworkSettings(preset="swift", colour="rgb", width=0.125), 0)
-    checkpoints.save(network, tmp_path / "swift.safetensors", {}, torch.float16)
+    checkpoints.save_network(network, tmp_path / "swift.safetensors", {}, torch.float16)
     (tmp_path / "swift.json").write_text("{}")
     return network
 
 
 def test_weights_are_found_by_name_and_by_the_frames_they_serve(weights, tmp_path):
-    assert list(shipped.networks()) == ["swift"]
+    assert list(pretrained.networks()) == ["swift"]
     assert (
-        shipped.serving("rgb") == shipped.serving("grey") == shipped.resolved("swift") == tmp_path / "swift.safetensors"
+        pretrained.serving("rgb")
+        == pretrained.serving("grey")
+        == pretrained.resolved("swift")
+        == tmp_path / "swift.safetensors"
     )
-    assert shipped.serving("mosaic") is None
-    assert shipped.resolved("elsewhere.safetensors") == Path("elsewhere.safetensors")
+    assert pretrained.serving("mosaic") is None
+    assert pretrained.resolved("elsewhere.safetensors") == Path("elsewhere.safetensors")
     with pytest.raises(UsageError, match="swift"):
-        shipped.resolved("swft")
+        pretrained.resolved("swft")
 
 
 def test_sixteen_bits_are_read_as_32_and_are_the_nearest(weights):
-    loaded = checkpoints.load(Path("swift"))
+    loaded = checkpoints.load_network(Path("swift"))
     for name, weight in weights.state_dict().items():
         got = loaded.state_dict()[name]
         assert got.dtype == torch.float32
@@ -44,16 +46,16 @@ def test_sixteen_bits_are_read_as_32_and_are_the_nearest(weights):
 
 
 def test_a_network_comes_along_for_every_kind_of_frame():
-    assert list(shipped.networks()) == ["swift", "swift-raw"]
-    assert all(shipped.serving(colour) for colour in COLOURS)
+    assert list(pretrained.networks()) == ["swift", "swift-raw"]
+    assert all(pretrained.serving(colour) for colour in COLOURS)
 
 
-@pytest.mark.parametrize("one", shipped.networks().values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("one", pretrained.networks().values(), ids=lambda one: one.name)
 def test_what_comes_along_is_what_its_card_says(one):
     content = one.file.read_bytes()
     assert len(content) == one.card["bytes"] < 8_000_000
     assert hashlib.sha256(content).hexdigest() == one.card["sha256"]
-    assert checkpoints.load(one.file).settings.colour == one.colour
+    assert checkpoints.load_network(one.file).settings.colour == one.colour
     assert {p["licence"] for p in one.card["photographs"].values()} <= {"CC0-1.0", "CC-BY-4.0"}
     assert json.loads(json.dumps(one.card)) == one.card
     assert "/" not in json.dumps([t["settings"] for t in one.card["trainings"]])
@@ -62,9 +64,9 @@ def test_what_comes_along_is_what_its_card_says(one):
 @pytest.mark.parametrize(("name", "chosen", "gain"), [("swift", "grey-still", 2), ("swift-raw", "mosaic-still", 4)])
 def test_a_cell_of_the_card_is_measured_again(name, chosen, gain):
     pytest.importorskip("skimage")
-    tables = shipped.networks()[name].card["tables"]
+    tables = pretrained.networks()[name].card["tables"]
     (written,) = [one for one in tables if (one["photographs"], one["name"]) == ("scikit-image", chosen)]
-    found = contest.hold(rows=["swift"], gains=[gain], name=chosen, exact=True)
+    found = comparison.evaluate_all(rows=["swift"], gains=[gain], name=chosen, exact=True)
     assert found.protocol.sha256 == written["sha256"]
     cell, card = found.rows["swift"][str(gain)], written["rows"]["swift"][str(gain)]
     assert cell["psnr"] == pytest.approx(card["psnr"], abs=0.02)

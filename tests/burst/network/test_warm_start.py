@@ -18,7 +18,7 @@ def trained(colour, preset, tmp_path):
     """A network whose kernels differ from pixel to pixel, and its file."""
     network = build(settings(colour, preset), 1).eval()
     torch.nn.init.normal_(network.head.taps.weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    checkpoints.save(network, tmp_path / "before.safetensors", {})
+    checkpoints.save_network(network, tmp_path / "before.safetensors", {})
     return network, tmp_path / "before.safetensors"
 
 

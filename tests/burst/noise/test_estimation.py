@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from klarsicht.burst.noise import estimation as blind_noise
+from klarsicht.burst.noise import estimation
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import Geometry, grey_light, scenes
 from klarsicht.burst.synthesis.synthesis import Recipe, draw_burst
@@ -25,7 +25,7 @@ def test_the_variance_curve_is_within_a_tenth(library, gain, motion):
         motion=MOTIONS[motion], noise=lambda rng: level, geometry=Geometry(2, 240, 240, reach=6), exposures=(0, 0)
     )
     made = draw_burst(library, recipe, np.random.default_rng(gain))
-    found = blind_noise.estimate([made.burst.frames])
+    found = estimation.estimate([made.burst.frames])
     light = np.linspace(*np.quantile(made.truth, [0.05, 0.95]), 30)
     np.testing.assert_allclose(found.noise.variance(light), level.variance(light), rtol=0.1)
 
@@ -33,7 +33,7 @@ def test_the_variance_curve_is_within_a_tenth(library, gain, motion):
 def test_one_flat_frame_suffices():
     ramp = np.broadcast_to(np.linspace(0, 1, 256, dtype=np.float32), (1, 1, 256, 256))
     level = NoiseLevel(0.01, 1e-3)
-    found = blind_noise.estimate([level.sample(ramp, np.random.default_rng(0))])
+    found = estimation.estimate([level.sample(ramp, np.random.default_rng(0))])
     light = np.linspace(0.05, 0.95, 20)
     np.testing.assert_allclose(found.noise.variance(light), level.variance(light), rtol=0.1)
     assert found.read_known
@@ -42,7 +42,7 @@ def test_one_flat_frame_suffices():
 def test_bright_frames_do_not_tell_the_read_noise():
     level = NoiseLevel(0.001, 1e-2)
     bright = level.sample(np.full((4, 1, 128, 128), 0.5, np.float32), np.random.default_rng(0))
-    assert not blind_noise.estimate([bright]).read_known
+    assert not estimation.estimate([bright]).read_known
 
 
 def test_clipped_values_do_not_count():
@@ -51,14 +51,14 @@ def test_clipped_values_do_not_count():
     level = NoiseLevel(0.02, 2e-3)
     clipped = np.minimum(level.sample(ramp, np.random.default_rng(0)), 1)
     light = np.linspace(0.05, 0.95, 20)
-    np.testing.assert_allclose(blind_noise.estimate([clipped]).noise.variance(light), level.variance(light), rtol=0.1)
+    np.testing.assert_allclose(estimation.estimate([clipped]).noise.variance(light), level.variance(light), rtol=0.1)
 
 
 def test_pairs_are_those_that_lie_closest():
     rest = np.array([[0, 0], [0.4, 0.4], [0.01, 0], [0.4, 0.41], [-0.4, 0], [0.1, 0.2]])
-    assert blind_noise.closest(rest) in ([(1, 3), (0, 2)], [(0, 2), (1, 3)])
+    assert estimation.closest(rest) in ([(1, 3), (0, 2)], [(0, 2), (1, 3)])
 
 
 def test_too_little_is_said():
     with pytest.raises(InputError, match="--noise"):
-        blind_noise.estimate([np.ones((1, 1, 16, 16), np.float32)])
+        estimation.estimate([np.ones((1, 1, 16, 16), np.float32)])

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
 
@@ -21,7 +21,7 @@ def save(folder, name, size=(64, 96), mode="RGB"):
 def test_a_folder_in_the_order_of_its_names(tmp_path):
     kept = {name: save(tmp_path, name, size) for name, size in (("b.png", (64, 96)), ("a.png", (100, 70)))}
     (tmp_path / "notes.txt").write_text("not a photograph")
-    found = album.folder(tmp_path, SMALL)
+    found = photographs.read_folder(tmp_path, SMALL)
     assert found.names == ("a.png", "b.png") and found.geometry == SMALL
     for name, pixels in zip(found.names, found.photographs, strict=True):
         np.testing.assert_array_equal(pixels, kept[name])
@@ -39,24 +39,24 @@ def test_a_folder_in_the_order_of_its_names(tmp_path):
 def test_a_photograph_that_cannot_be_used_is_named(tmp_path, name, given, told):
     save(tmp_path, name, **given)
     with pytest.raises(ImageError, match=told):
-        album.folder(tmp_path, SMALL)
+        photographs.read_folder(tmp_path, SMALL)
 
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff and then nothing")
     with pytest.raises(ImageError, match=r"broken\.jpg"):
-        album.folder(tmp_path, SMALL)
+        photographs.read_folder(tmp_path, SMALL)
 
 
 def test_no_folder_and_an_empty_one(tmp_path):
     with pytest.raises(CorpusError, match="no such folder"):
-        album.folder(tmp_path / "nowhere")
+        photographs.read_folder(tmp_path / "nowhere")
     with pytest.raises(CorpusError, match="no photographs"):
-        album.folder(tmp_path)
+        photographs.read_folder(tmp_path)
 
 
 def test_the_packaged_photographs_fit_their_geometry():
-    found = album.packaged()
+    found = photographs.packaged_photographs()
     np.testing.assert_array_equal(found.photographs[1], data.chelsea())
     for photograph in found.photographs:
         assert all(side >= need for side, need in zip(photograph.shape, found.geometry.crop, strict=False))
@@ -65,4 +65,4 @@ def test_the_packaged_photographs_fit_their_geometry():
 def test_without_scikit_image(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skimage", None)
     with pytest.raises(MissingExtra, match="scikit-image"):
-        album.packaged()
+        photographs.packaged_photographs()

@@ -9,7 +9,7 @@ from skimage import data
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import KPN, Geometry, rgb_light, scenes
 from klarsicht.burst.synthesis.synthesis import KINDS, NOISES, Recipe, draw_batch, draw_burst, random_crop
-from klarsicht.burst.synthesis.unprocessing import Sensor
+from klarsicht.burst.synthesis.unprocessing import SimulatedSensor
 from klarsicht.ground.errors import ImageError, UsageError
 
 SMALL = Geometry(scale=2, height=32, width=32, reach=4)
@@ -115,7 +115,7 @@ def test_turned_crops_of_oblong_frames_fit(grey):
 
 def test_a_sensor_reads_out_whole_counts(astronaut):
     mosaic = KINDS["mosaic"]
-    recipe = Recipe(kind=mosaic, noise=NOISES["camera"], geometry=SMALL, sensor=Sensor(1024, 16383))
+    recipe = Recipe(kind=mosaic, noise=NOISES["camera"], geometry=SMALL, sensor=SimulatedSensor(1024, 16383))
     frames = draw_burst(scenes([astronaut], mosaic.light), recipe, rng()).burst.frames
     counts = frames.astype(float) * (16383 - 1024) + 1024
     np.testing.assert_allclose(counts, np.rint(counts), atol=2e-3)

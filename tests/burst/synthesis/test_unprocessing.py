@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from klarsicht.burst.synthesis.unprocessing import Camera, Sensor, camera_noise, draw_camera, in_colours, ungained
+from klarsicht.burst.synthesis.unprocessing import (
+    Camera,
+    SimulatedSensor,
+    camera_noise,
+    draw_camera,
+    in_colours,
+    ungained,
+)
 from klarsicht.ground.errors import UsageError
 
 
@@ -63,7 +70,7 @@ def test_camera_noise_follows_the_regression():
 
 
 def test_read_out_rounds_to_counts_saturates_and_keeps_negative_noise():
-    sensor = Sensor(black_level=64, white_level=1023, hot=0.0)
+    sensor = SimulatedSensor(black_level=64, white_level=1023, hot=0.0)
     light = np.array([-0.5, -0.01, 0.0, 0.3333, 1.0, 1.7], np.float32).reshape(1, 1, 1, 6)
     read = sensor.read_out(light, np.random.default_rng(0))[0, 0, 0]
     counts = read * (1023 - 64) + 64
@@ -72,10 +79,10 @@ def test_read_out_rounds_to_counts_saturates_and_keeps_negative_noise():
 
 
 def test_hot_pixels_are_the_same_in_every_frame():
-    read = Sensor(hot=0.01).read_out(np.zeros((3, 1, 100, 100), np.float32), np.random.default_rng(0))
+    read = SimulatedSensor(hot=0.01).read_out(np.zeros((3, 1, 100, 100), np.float32), np.random.default_rng(0))
     assert (read[0] == read[1]).all() and (read == 1).mean() == pytest.approx(0.01, abs=0.005)
 
 
 def test_impossible_sensors_are_refused():
     with pytest.raises(UsageError, match="black level < white level"):
-        Sensor(black_level=100, white_level=100)
+        SimulatedSensor(black_level=100, white_level=100)

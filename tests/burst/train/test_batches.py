@@ -9,7 +9,7 @@ import torch
 
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.burst.synthesis.synthesis import Recipe, kpn_noise
-from klarsicht.burst.train.batches import POOL, Aligned, Once, Supply, number, typical, variety
+from klarsicht.burst.train.batches import POOL, Aligned, BatchStream, Once, number, typical, variety
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 GEOMETRY = Geometry(scale=1, height=64, width=64, reach=6)
@@ -24,7 +24,7 @@ def library(count=2, side=120):
 
 def supply(seed=0, uses=2, noise=kpn_noise):
     recipes = variety(Recipe(noise=noise, geometry=GEOMETRY, frames=4, fewest=4), ("still", "moving"))
-    return Supply(library(), recipes, 2, seed, uses)
+    return BatchStream(library(), recipes, 2, seed, uses)
 
 
 def equal(one, other):
@@ -71,7 +71,7 @@ def test_a_turned_batch_is_the_turned_picture_with_the_same_noise_levels():
 def test_frames_lie_on_the_reference():
     """Without noise, frames that agree with the reference show it, but for half a pixel."""
     still = variety(Recipe(noise=lambda rng: NoiseLevel(1e-4, 1e-6), geometry=GEOMETRY, frames=4, fewest=4), ("still",))
-    drawn = Supply(library(), still[:1], 4, 3, 1).drawn(0, 0)
+    drawn = BatchStream(library(), still[:1], 4, 3, 1).drawn(0, 0)
     error = (drawn.frames - drawn.truth[:, None])[..., 8:-8, 8:-8].square().mean((-3, -2, -1))
     assert (error[:, 0] < 1e-6).all()
     assert error[drawn.agreement.mean((-1, -2)) > 0.99].median() < 1e-4

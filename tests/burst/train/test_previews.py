@@ -8,7 +8,7 @@ from klarsicht.burst.network.inference import restored
 from klarsicht.burst.network.unet import NetworkSettings, build
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.burst.synthesis.synthesis import Recipe
-from klarsicht.burst.train.previews import GAP, Shown, coloured, examples, sheet, show
+from klarsicht.burst.train.previews import GAP, Preview, coloured, examples, sheet, show
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.imaging.tone import tone_curve
 
@@ -52,7 +52,7 @@ def test_what_is_shown_is_seen_through_the_curve_and_measured_there(shown_bursts
 
 def test_a_sheet_is_its_pictures_with_white_between():
     rng = np.random.default_rng(0)
-    rows = [Shown(*rng.uniform(0, 1, (3, 1, 5, 7))) for _ in range(2)]
+    rows = [Preview(*rng.uniform(0, 1, (3, 1, 5, 7))) for _ in range(2)]
     page = sheet(rows)
     assert page.shape == (2 * 5 + GAP, 3 * 7 + 2 * GAP, 3)
     assert (page[5 : 5 + GAP] == 255).all()

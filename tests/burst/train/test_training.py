@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from klarsicht.burst.network.checkpoints import load, read_card
+from klarsicht.burst.network.checkpoints import load_network, read_card
 from klarsicht.burst.network.pretrained import networks
-from klarsicht.burst.train import batches as supply
-from klarsicht.burst.train import training as recipe
+from klarsicht.burst.train import training
+from klarsicht.burst.train.batches import BatchStream
 from klarsicht.burst.train.training import Lesson, TrainSettings, train
 from klarsicht.ground.errors import CorpusError, RunMismatch, UsageError
 from klarsicht.ground.fit import Curve
@@ -36,7 +36,7 @@ def photographs(tmp_path):
 
 def test_a_run_leaves_a_network_its_card_pictures_and_a_curve(photographs, tmp_path):
     out = train(SMALL, photographs, tmp_path / "net.safetensors")
-    assert load(out).settings == SMALL.network
+    assert load_network(out).settings == SMALL.network
     card = read_card(out).training
     assert card["step"] == 6
     assert sorted(card["photographs"]) == ["0.png", "1.png", "2.png", "3.png"]
@@ -52,14 +52,14 @@ def test_a_run_leaves_a_network_its_card_pictures_and_a_curve(photographs, tmp_p
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(photographs, tmp_path, monkeypatch):
     train(SMALL, photographs, tmp_path / "whole.safetensors")
-    loss = recipe.Denoising.loss
+    loss = training.Denoising.loss
 
     def stopping(self, model, batch, step):
         if step == 4:
             raise KeyboardInterrupt
         return loss(self, model, batch, step)
 
-    monkeypatch.setattr(recipe.Denoising, "loss", stopping)
+    monkeypatch.setattr(training.Denoising, "loss", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(SMALL, photographs, tmp_path / "stopped.safetensors")
     monkeypatch.undo()
@@ -71,15 +71,15 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(photographs, tmp_pat
 
 def test_a_network_learns(photographs, tmp_path, monkeypatch):
     """Taught one very noisy burst again and again, it leaves the mean of the frames far behind."""
-    burst = supply.Supply.drawn
-    monkeypatch.setattr(supply.Supply, "drawn", lambda self, index, rank: burst(self, 3, 0))
-    monkeypatch.setattr(recipe, "NOISES", {"wide": lambda rng: GAINS[8]})
+    burst = BatchStream.drawn
+    monkeypatch.setattr(BatchStream, "drawn", lambda self, index, rank: burst(self, 3, 0))
+    monkeypatch.setattr(training, "NOISES", {"wide": lambda rng: GAINS[8]})
     settings = SMALL.merged(steps=60, rate=0.03, every=60, preset="kpn", noise="wide", motion=("still",))
     out = train(settings, photographs, tmp_path / "net.safetensors")
     batch = Lesson.from_folder(photographs, settings).task(settings, out).batch(0, 0)
     mean = (batch.frames * batch.valid[:, :, None, None, None]).sum(1) / batch.valid.sum()
     with torch.no_grad():
-        learned = load(out)(batch.frames, batch.read, batch.shot, batch.valid, batch.agreement).merged
+        learned = load_network(out)(batch.frames, batch.read, batch.shot, batch.valid, batch.agreement).merged
     errors = [(Y - batch.truth)[..., 8:-8, 8:-8].square().mean() for Y in (mean, learned)]
     assert errors[1] < 0.6 * errors[0]
 
@@ -93,7 +93,7 @@ def test_other_presets_and_colours_go_the_same_way(preset, colour, photographs, 
                 large = picture.resize((120, 104))
             large.save(file)
     out = train(settings, photographs, tmp_path / "net.safetensors")
-    assert load(out, preset).settings.colour == colour
+    assert load_network(out, preset).settings.colour == colour
 
 
 def test_a_network_for_colours_is_taught_on_grey_frames_too(photographs, tmp_path):
@@ -108,8 +108,8 @@ def test_a_network_for_colours_is_taught_on_grey_frames_too(photographs, tmp_pat
 def test_a_training_may_start_from_another_and_its_card_says_which(photographs, tmp_path):
     first = train(SMALL.merged(steps=3), photographs, tmp_path / "first.safetensors")
     second = train(SMALL.merged(steps=1, rate=1e-9, start=str(first)), photographs, tmp_path / "second.safetensors")
-    for name, weight in load(first).state_dict().items():
-        assert torch.allclose(load(second).state_dict()[name], weight, atol=1e-6)
+    for name, weight in load_network(first).state_dict().items():
+        assert torch.allclose(load_network(second).state_dict()[name], weight, atol=1e-6)
     card = read_card(second).training
     assert card["start"] == sha256(first.read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(card)
@@ -131,11 +131,11 @@ def test_another_training_in_the_same_place_is_refused(photographs, tmp_path):
 
 
 def test_minutes_become_steps_once_and_stay(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe.fit, "seconds_a_step", lambda *a: 15.0)
+    monkeypatch.setattr(training.fit, "seconds_a_step", lambda *a: 15.0)
     by_clock = SMALL.model_copy(update={"steps": None, "minutes": 1.0})
     train(by_clock, photographs, tmp_path / "net.safetensors")
     assert TrainSettings.from_toml(tmp_path / "net.run" / "settings.toml").steps == 4
-    monkeypatch.setattr(recipe.fit, "seconds_a_step", lambda *a: pytest.fail("timed again"))
+    monkeypatch.setattr(training.fit, "seconds_a_step", lambda *a: pytest.fail("timed again"))
     train(by_clock, photographs, tmp_path / "net.safetensors")
 
 

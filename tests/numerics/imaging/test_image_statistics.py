@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
-from klarsicht.numerics.imaging import image_statistics as grain
+from klarsicht.numerics.imaging import image_statistics
 
 RNG = np.random.default_rng(0)
 FLAT = np.full((30, 32, 32, 3), 120.0)
@@ -25,38 +25,42 @@ def jpeg(x, quality):
 
 
 def test_laplacian_is_the_convolution():
-    found = grain.laplacian(SCENES)[2, :, :, 1]
-    np.testing.assert_allclose(found, convolve2d(SCENES[2, :, :, 1], grain.LAPLACE, "valid") / 6, atol=1e-9)
+    found = image_statistics.laplacian(SCENES)[2, :, :, 1]
+    np.testing.assert_allclose(found, convolve2d(SCENES[2, :, :, 1], image_statistics.LAPLACE, "valid") / 6, atol=1e-9)
 
 
 @pytest.mark.parametrize("sigma", [4.0, 10.0, 25.0])
 def test_noise_is_measured_where_the_scene_is_flat(sigma):
     noisy = FLAT + RNG.normal(0, sigma, FLAT.shape)
-    assert np.expm1(grain.roughness(noisy)).mean() == pytest.approx(sigma, rel=0.2)
-    assert (np.expm1(grain.noise(noisy)) < np.expm1(grain.roughness(noisy))).all()
+    assert np.expm1(image_statistics.roughness(noisy)).mean() == pytest.approx(sigma, rel=0.2)
+    assert (np.expm1(image_statistics.noise(noisy)) < np.expm1(image_statistics.roughness(noisy))).all()
 
 
-@pytest.mark.parametrize("measure", [grain.noise, grain.roughness, grain.chroma_noise])
+@pytest.mark.parametrize("measure", [image_statistics.noise, image_statistics.roughness, image_statistics.chroma_noise])
 def test_noise_rises_and_slopes_are_no_noise(measure):
     slope = np.broadcast_to(np.arange(32.0)[None, None, :, None] * 4, FLAT.shape)
     np.testing.assert_allclose(measure(slope), 0, atol=1e-6)
     assert (measure(SCENES + RNG.normal(0, 16, SCENES.shape)) > measure(SCENES)).all()
 
 
-@pytest.mark.parametrize("measure", [grain.sharpness, grain.ringing])
+@pytest.mark.parametrize("measure", [image_statistics.sharpness, image_statistics.ringing])
 def test_blur_lowers_it(measure):
     assert (measure(gaussian_filter(SCENES, (0, 1.2, 1.2, 0))) < measure(SCENES)).all()
 
 
 def test_casts_are_log_ratios():
     tinted = SCENES * [1.2, 1.0, 0.9]
-    np.testing.assert_allclose(grain.red_cast(tinted) - grain.red_cast(SCENES), np.log(1.2), atol=0.02)
-    np.testing.assert_allclose(grain.blue_cast(tinted) - grain.blue_cast(SCENES), np.log(0.9), atol=0.02)
+    np.testing.assert_allclose(
+        image_statistics.red_cast(tinted) - image_statistics.red_cast(SCENES), np.log(1.2), atol=0.02
+    )
+    np.testing.assert_allclose(
+        image_statistics.blue_cast(tinted) - image_statistics.blue_cast(SCENES), np.log(0.9), atol=0.02
+    )
 
 
 def test_jpeg_makes_blocks():
-    assert (grain.blockiness(jpeg(SCENES, 20)) > grain.blockiness(SCENES) + 0.1).mean() > 0.9
-    assert abs(grain.blockiness(SCENES)).mean() < 0.3
+    assert (image_statistics.blockiness(jpeg(SCENES, 20)) > image_statistics.blockiness(SCENES) + 0.1).mean() > 0.9
+    assert abs(image_statistics.blockiness(SCENES)).mean() < 0.3
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
@@ -65,25 +69,25 @@ def test_borders(width):
     for side in (np.s_[:, :width], np.s_[:, -width:], np.s_[:, :, :width], np.s_[:, :, -width:]):
         framed[side] = 0
     black = np.log1p(np.median(SCENES[:, width : width + 1, width:-width].mean(-1), axis=2))[:, 0]
-    assert (grain.frame(framed) > 2.5).all() and (grain.frame(framed) <= black + 1e-9).all()
-    for measure in (grain.frame, grain.bars):
+    assert (image_statistics.frame(framed) > 2.5).all() and (image_statistics.frame(framed) <= black + 1e-9).all()
+    for measure in (image_statistics.frame, image_statistics.bars):
         assert (measure(framed) > 2.5).all()
         assert (measure(SCENES) <= 1).all()
         assert (measure(FLAT + RNG.normal(0, 25, FLAT.shape)) <= 1).all()
         np.testing.assert_allclose(measure(np.full((2, 32, 32, 3), 255.0)), 1)  # a white background ends nowhere
     boxed = SCENES.copy()
     boxed[:, :, :width] = boxed[:, :, -width:] = 0
-    assert (grain.bars(boxed) > 2.5).all() and (grain.frame(boxed) <= 1).all()
+    assert (image_statistics.bars(boxed) > 2.5).all() and (image_statistics.frame(boxed) <= 1).all()
 
 
 def test_grey_images_have_no_colour():
     grey = SCENES[..., :1]
-    for measure in (grain.red_cast, grain.blue_cast, grain.chroma_noise):
+    for measure in (image_statistics.red_cast, image_statistics.blue_cast, image_statistics.chroma_noise):
         np.testing.assert_allclose(measure(grey), 0, atol=1e-9)
 
 
 def test_light_leaves_no_black():
     dark = SCENES.copy()
     dark[:, 0, :16] = 0  # 16 of 1,024 pixels
-    np.testing.assert_allclose(np.expm1(grain.veil(dark)), 0, atol=1e-9)
-    np.testing.assert_allclose(np.expm1(grain.veil(dark + 24)), 24, atol=1e-9)
+    np.testing.assert_allclose(np.expm1(image_statistics.veil(dark)), 0, atol=1e-9)
+    np.testing.assert_allclose(np.expm1(image_statistics.veil(dark + 24)), 24, atol=1e-9)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.imaging import sensor_noise as noise
+from klarsicht.numerics.imaging import sensor_noise
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 LEVELS = st.builds(NoiseLevel, st.floats(0, 0.3), st.floats(0, 0.1))
@@ -78,7 +78,7 @@ def test_map_ignores_negative_light():
 def test_batches_of_levels_broadcast():
     x = np.full((2, 3, 4, 4), 0.5, np.float32)
     read, shot = np.array([0.0, 0.1]).reshape(2, 1, 1, 1), np.array([0.02, 0.0]).reshape(2, 1, 1, 1)
-    assert noise.variance(x, read, shot)[:, 0, 0, 0] == pytest.approx([0.01, 0.01])
+    assert sensor_noise.variance(x, read, shot)[:, 0, 0, 0] == pytest.approx([0.01, 0.01])
 
 
 @pytest.mark.parametrize("level", [*GAINS.values(), NoiseLevel(0.1, 0.0)])

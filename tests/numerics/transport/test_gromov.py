@@ -8,7 +8,7 @@ import pytest
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.search.blocks import all_pairs, search
 from klarsicht.numerics.transport.gromov import Gromov, from_plans, squared
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
 
 
@@ -34,7 +34,7 @@ def turn(points, angle, sign=1):
 
 
 def shapes(points, **more):
-    return Shapes.of(Measures.of(points).scaled(), **more)
+    return Shapes.of(PointMeasures.of(points).scaled(), **more)
 
 
 def distances(of):
@@ -59,7 +59,7 @@ def test_never_below_all_permutations_and_often_there(P):
     of = (
         shapes(np.random.default_rng(P).standard_normal((40, P, 2)))
         if P > 1
-        else Shapes.of(Measures.of(np.ones((40, 1, 2))))
+        else Shapes.of(PointMeasures.of(np.ones((40, 1, 2))))
     )
     i = np.arange(20)
     D = distances(of)
@@ -168,7 +168,7 @@ def test_both_directions_nearly_agree():
 def test_size_counts_unless_scaled():
     x = planted(4, 20)
     i = np.arange(4)
-    both = Measures.of(np.concatenate([x, 2 * x]))
+    both = PointMeasures.of(np.concatenate([x, 2 * x]))
     assert squared(Shapes.of(both.scaled()), i, i + 4).max() < 1e-10
     D = distances(Shapes.of(both.centred()))[:4]
     np.testing.assert_allclose(squared(Shapes.of(both.centred()), i, i + 4), (D**2).mean((1, 2)), rtol=1e-5)
@@ -178,7 +178,7 @@ def test_one_place_against_a_shape_is_its_mean_square_distance():
     """Closed form: every plan gives mean D^2; duplicates everywhere."""
     points = np.zeros((3, 12, 2))
     points[1], points[2, :6, 0] = planted(1, 12)[0], 1
-    of = Shapes.of(Measures.of(points).centred())
+    of = Shapes.of(PointMeasures.of(points).centred())
     D = distances(of)
     found = squared(of, np.array([0, 0, 0]), np.array([0, 1, 2]))
     np.testing.assert_allclose(found, (D**2).mean((1, 2)), rtol=1e-5)
@@ -187,12 +187,12 @@ def test_one_place_against_a_shape_is_its_mean_square_distance():
 def test_two_signs_are_summed_by_weight():
     a, b = planted(10, 16, 1), planted(10, 16, 2)
     i = np.arange(5)
-    both = squared(Shapes.of(Measures.of(a, negative=b, share=0.3)), i, i + 5, n_starts=8, within=np.inf)
-    parts = [squared(Shapes.of(Measures.of(one)), i, i + 5, n_starts=8, within=np.inf) for one in (a, b)]
+    both = squared(Shapes.of(PointMeasures.of(a, negative=b, share=0.3)), i, i + 5, n_starts=8, within=np.inf)
+    parts = [squared(Shapes.of(PointMeasures.of(one)), i, i + 5, n_starts=8, within=np.inf) for one in (a, b)]
     assert (both >= (0.3 * parts[0] + 0.7 * parts[1]) * 0.9).all()  # one start for both: seldom less
     plans = np.stack([np.random.default_rng(k).permutation(16) for k in range(10)]).astype(np.int32).reshape(5, 2, 16)
-    found, _ = from_plans(Shapes.of(Measures.of(a, negative=b, share=0.3)), i, i + 5, plans)
-    alone = [from_plans(Shapes.of(Measures.of(z)), i, i + 5, plans[:, k : k + 1])[0] for k, z in enumerate((a, b))]
+    found, _ = from_plans(Shapes.of(PointMeasures.of(a, negative=b, share=0.3)), i, i + 5, plans)
+    alone = [from_plans(Shapes.of(PointMeasures.of(z)), i, i + 5, plans[:, k : k + 1])[0] for k, z in enumerate((a, b))]
     np.testing.assert_allclose(found, 0.3 * alone[0] + 0.7 * alone[1], rtol=1e-6)
 
 
@@ -206,7 +206,7 @@ def test_threads_do_not_change_results():
     "metric", [Gromov(exact=True), Gromov(exact=True, n_starts=2, reflection=False), Gromov(exact=True, scaled=False)]
 )
 def test_exact_search_equals_the_full_matrix(metric):
-    measures = Measures.of(planted(70, 20))
+    measures = PointMeasures.of(planted(70, 20))
     rows = metric.prepare(measures)
     D = all_pairs(metric, rows, 70)
     np.fill_diagonal(D, np.inf)
@@ -224,13 +224,13 @@ def test_exact_search_leaves_pairs_unsolved():
             return super().costs(rows, i, j)
 
     metric = Counting(exact=True)
-    search(metric, metric.prepare(Measures.of(planted(120, 20))), 5, np.arange(120), 64)
+    search(metric, metric.prepare(PointMeasures.of(planted(120, 20))), 5, np.arange(120), 64)
     assert sum(solved) < 0.75 * 120 * 119 / 2
 
 
 def test_candidates_find_nearly_all_neighbours():
     metric = Gromov()
-    rows = metric.prepare(Measures.of(planted(150, 32)))
+    rows = metric.prepare(PointMeasures.of(planted(150, 32)))
     D = all_pairs(metric, rows, 150)
     np.fill_diagonal(D, np.inf)
     wanted = np.argsort(D, 1)[:, :8]

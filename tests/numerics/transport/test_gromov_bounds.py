@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from klarsicht.numerics.transport.gromov import squared
 from klarsicht.numerics.transport.gromov_bounds import Invariants, embedded, invariants
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
 
 PLACES = st.integers(-4, 4).map(float)
@@ -33,7 +33,7 @@ def test_never_above_the_least_of_all_permutations(bound, points, moved):
     """Duplicates, lines and single places; and copies of one shape, where rounding could lift a bound above 0."""
     if moved:
         points[1] = points[0, ::-1] @ [[0.6, -0.8], [0.8, 0.6]]
-    of = Shapes.of(Measures.of(points).centred())
+    of = Shapes.of(PointMeasures.of(points).centred())
     D = distances(of)
     found = embedded(getattr(invariants(of), bound), np.array([0]), np.array([1]))[0]
     assert 0 <= found <= by_all_permutations(D[0], D[1]) + 1e-12
@@ -45,7 +45,7 @@ def test_never_above_the_solver(bound, P):
     rng = np.random.default_rng(P)
     points = rng.standard_normal((60, P, 2)) * rng.uniform(0.1, 1, (60, 1, 2))
     points[30:] = 0.5 * points[30:] + 0.5 * points[:30]
-    of = Shapes.of(Measures.of(points).scaled())
+    of = Shapes.of(PointMeasures.of(points).scaled())
     i, j = np.triu_indices(60, 1)
     value, found = squared(of, i, j), embedded(getattr(invariants(of), bound), i, j)
     assert (found <= value).all()
@@ -55,7 +55,7 @@ def test_never_above_the_solver(bound, P):
 def test_two_signs_are_bounded_too():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 30, 16, 2)) * rng.uniform(0.2, 1, (2, 30, 1, 2))
-    of = Shapes.of(Measures.of(a, negative=b, share=0.3).scaled())
+    of = Shapes.of(PointMeasures.of(a, negative=b, share=0.3).scaled())
     i, j = np.triu_indices(30, 1)
     for embedding in invariants(of):
         assert (embedded(embedding, i, j) <= squared(of, i, j)).all()
@@ -63,7 +63,7 @@ def test_two_signs_are_bounded_too():
 
 def test_spectral_is_spectrum_and_means_of_the_centred_distances():
     """Literally: eigenvalues of H D H over P, sorted row means less the grand mean, the grand mean."""
-    P, of = 12, Shapes.of(Measures.of(np.random.default_rng(1).standard_normal((3, 12, 2))))
+    P, of = 12, Shapes.of(PointMeasures.of(np.random.default_rng(1).standard_normal((3, 12, 2))))
     H = np.eye(P) - 1 / P
     for D, row in zip(distances(of), invariants(of).spectral, strict=True):
         means = np.sort(D.mean(1) - D.mean()) * np.sqrt(2 / P)
@@ -73,7 +73,7 @@ def test_spectral_is_spectrum_and_means_of_the_centred_distances():
 
 def test_sorted_is_slb_where_nothing_is_averaged():
     """P = 8 has 64 distances, one for each quantile: SLB is W2^2 of the two lists (scipy sorts nothing away)."""
-    of = Shapes.of(Measures.of(np.random.default_rng(2).standard_normal((2, 8, 2))))
+    of = Shapes.of(PointMeasures.of(np.random.default_rng(2).standard_normal((2, 8, 2))))
     D, E = (np.sort(d.ravel()) for d in distances(of))
     found = embedded(invariants(of).sorted, np.array([0]), np.array([1]))
     np.testing.assert_allclose(found, ((D - E) ** 2).mean(), rtol=1e-3)
@@ -81,6 +81,6 @@ def test_sorted_is_slb_where_nothing_is_averaged():
 
 def test_an_isometry_keeps_the_invariants():
     x = np.random.default_rng(3).standard_normal((10, 20, 2))
-    of = Shapes.of(Measures.of(np.concatenate([x, x[:, ::-1] @ [[0.6, 0.8], [0.8, -0.6]] + 3])).centred())
+    of = Shapes.of(PointMeasures.of(np.concatenate([x, x[:, ::-1] @ [[0.6, 0.8], [0.8, -0.6]] + 3])).centred())
     for embedding in invariants(of):
         np.testing.assert_allclose(embedding[:10], embedding[10:], atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import (
     ANGLES,
     QUANTILES,
@@ -50,7 +50,7 @@ def sliced_product(x, y):
 @pytest.mark.parametrize("mirror", [0, 1])
 def test_a_shift_is_a_rotation_and_a_mirror_reads_backwards(mirror):
     x, y = np.random.default_rng(0).standard_normal((2, 64, 2))
-    shapes = Shapes.of(Measures.of(np.stack([x, y])))
+    shapes = Shapes.of(PointMeasures.of(np.stack([x, y])))
     score = _correlate(shapes.shadows[0], shapes.shadows[1])[mirror]
     direct = [sliced_product(turn(x, -2 * np.pi * s / ANGLES, 1 - 2 * mirror), y) for s in range(ANGLES)]
     np.testing.assert_allclose(score, direct, rtol=1e-4, atol=1e-3)
@@ -60,7 +60,7 @@ def test_a_shift_is_a_rotation_and_a_mirror_reads_backwards(mirror):
 @pytest.mark.parametrize("angle", [0.0, 0.4, 2.0, -1.3])
 def test_the_best_turn_undoes_a_turn_to_two_degrees(angle, sign):
     x = np.random.default_rng(1).standard_normal((64, 2)) * [3, 1] + np.linspace(0, 1, 64)[:, None] ** 2
-    shapes = Shapes.of(Measures.of(np.stack([x, turn(x, angle, sign)])).centred())
+    shapes = Shapes.of(PointMeasures.of(np.stack([x, turn(x, angle, sign)])).centred())
     cos, sin, found = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=1)[0, 0]
     assert found == sign
     assert abs(np.angle(complex(cos, sin) / np.exp(1j * angle))) < np.deg2rad(2)
@@ -70,7 +70,7 @@ def test_the_best_turn_undoes_a_turn_to_two_degrees(angle, sign):
 def test_starts_are_those_within_a_factor_of_the_least_sliced_distance(within):
     """Against sums over turned points at every step of the circle; a summit between steps is a little lower."""
     x = np.random.default_rng(3).standard_normal((2, 64, 2)) * [2, 1]
-    shapes = Shapes.of(Measures.of(x).centred())
+    shapes = Shapes.of(PointMeasures.of(x).centred())
     x, y = shapes.points[:, 0].astype(float)
     all_turns = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8)[0]
     full = (sliced_product(x, x) + sliced_product(y, y)) / 2
@@ -127,7 +127,7 @@ def test_quantile_means_keep_the_mean_and_are_integrals(P, q):
 
 def test_two_signs_are_laid_side_by_side():
     a, b = np.random.default_rng(2).standard_normal((2, 3, 20, 2))
-    shapes = Shapes.of(Measures.of(a, negative=b, share=0.3))
+    shapes = Shapes.of(PointMeasures.of(a, negative=b, share=0.3))
     assert shapes.points.shape == (3, 2, 20, 2) and len(shapes) == 3
     np.testing.assert_allclose(shapes.weights, [0.3, 0.7], rtol=1e-6)
 
@@ -137,4 +137,4 @@ def test_two_signs_are_laid_side_by_side():
 )
 def test_refuses_features(features, words):
     with pytest.raises(InputError, match=words):
-        Shapes.of(Measures.of(np.zeros((2, 5, 2))), features)
+        Shapes.of(PointMeasures.of(np.zeros((2, 5, 2))), features)

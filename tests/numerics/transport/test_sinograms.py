@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import quantile_means
 from klarsicht.numerics.transport.sinograms import ANGLES, FINE, QUANTILES, Sinograms
 
@@ -11,7 +11,7 @@ from klarsicht.numerics.transport.sinograms import ANGLES, FINE, QUANTILES, Sino
 def clouds(n, P=64, seed=0):
     rng = np.random.default_rng(seed)
     spread = np.eye(2) + rng.normal(0, 0.5, (n, 2, 2))
-    return Measures.of(rng.standard_normal((n, P, 2)) ** 3 @ spread).scaled()
+    return PointMeasures.of(rng.standard_normal((n, P, 2)) ** 3 @ spread).scaled()
 
 
 def turn(points, angle, mirror=False):
@@ -62,7 +62,7 @@ def test_align_is_near_a_search_in_quarter_degrees_and_never_above_the_coarse_on
 def test_a_turned_measure_is_found_at_its_angle(mirror):
     measures, angle = clouds(6, seed=2), np.linspace(-3, 3, 6)
     moved = [turn(p, a, mirror) for p, a in zip(measures.points, angle, strict=True)]
-    both = Sinograms.of(Measures.of(np.concatenate([measures.points, moved])))
+    both = Sinograms.of(PointMeasures.of(np.concatenate([measures.points, moved])))
     found = both.align(np.arange(6), np.arange(6, 12), reflection=True)
     off = (found.angle - angle + np.pi) % (2 * np.pi) - np.pi
     assert np.abs(off).max() < 2 * np.pi / ANGLES / FINE
@@ -79,14 +79,14 @@ def test_multiples_of_the_step_cost_nothing_and_between_them_little():
     nearest = others.min(1)
     for angle, share in ((5 * step, 0), (5.5 * step, 0.35), (5.25 * step, 0.25)):
         moved = np.stack([turn(p, angle) for p in measures.points])
-        both = Sinograms.of(Measures.of(np.concatenate([measures.points, moved])))
+        both = Sinograms.of(PointMeasures.of(np.concatenate([measures.points, moved])))
         own = both.distances(slice(0, 8)).numpy()[np.arange(8), np.arange(8, 16)]
         assert (own <= share * nearest + 1e-5).all()
 
 
 def test_two_signs_are_summed_by_weight_under_one_turn():
     a, b = clouds(5, seed=4), clouds(5, seed=5)
-    both = Measures.of(a.points, b.points, 0.7)
+    both = PointMeasures.of(a.points, b.points, 0.7)
     found = Sinograms.of(both).distances(slice(0, 1)).numpy()[0]
     circle = np.array(COARSE)
     for j in range(5):

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
 from klarsicht.numerics.transport.wasserstein import rotation_invariant, squared
 
@@ -29,7 +29,7 @@ def by_scipy(x, y):
 
 
 def shapes(points):
-    return Shapes.of(Measures.of(points).centred())
+    return Shapes.of(PointMeasures.of(points).centred())
 
 
 @pytest.mark.parametrize("P", [1, 2, 16, 50, 64])
@@ -106,7 +106,7 @@ def test_is_an_upper_bound_that_more_starts_tighten_near_a_fine_search():
 def test_two_signs_turn_together():
     """The weighted sum of both, at one rotation: a joint search by hand."""
     x, y, p, q = RNG.standard_normal((4, 6, 12, 2)) * [2, 1]
-    measures = Measures.of(np.concatenate([x, y]), negative=np.concatenate([p, q]), share=0.25).centred()
+    measures = PointMeasures.of(np.concatenate([x, y]), negative=np.concatenate([p, q]), share=0.25).centred()
     both, i = Shapes.of(measures), np.arange(6)
     x, p = both.points[:6].transpose(1, 0, 2, 3).astype(float)
     y, q = both.points[6:].transpose(1, 0, 2, 3).astype(float)

@@ -6,7 +6,7 @@ import pytest
 
 from klarsicht.numerics.neighbours import neighbour_graph
 from klarsicht.numerics.transport.dual_bounds import below
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.wasserstein_search import Placed, Wasserstein, as_they_lie
 
 
@@ -22,7 +22,7 @@ def w2(x, y):
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 def test_bounds_are_below_pot_and_close(spread):
-    measures = Measures.of(clouds(14, seed=1, spread=spread))
+    measures = PointMeasures.of(clouds(14, seed=1, spread=spread))
     metric, rows = Wasserstein(as_they_lie), Placed.of(measures)
     i, j = np.triu_indices(14, 1)
     exact = np.array([w2(measures.points[a], measures.points[b]) for a, b in zip(i, j, strict=True)])
@@ -40,9 +40,9 @@ def test_duals_are_below_far_from_the_origin_and_for_points_in_one_place():
     assert (below(points, i, j) <= exact * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("pose", [as_they_lie, Measures.centred, Measures.scaled])
+@pytest.mark.parametrize("pose", [as_they_lie, PointMeasures.centred, PointMeasures.scaled])
 def test_graph_is_the_exhaustive_one(pose):
-    measures = Measures.of(clouds(40, seed=2))
+    measures = PointMeasures.of(clouds(40, seed=2))
     posed = pose(measures).points
     D = np.array([[w2(x, y) for y in posed] for x in posed])
     np.fill_diagonal(D, np.inf)
@@ -52,13 +52,13 @@ def test_graph_is_the_exhaustive_one(pose):
 
 
 def test_groups_are_never_neighbours():
-    measures, groups = Measures.of(clouds(30, seed=3)), np.arange(30) // 3
+    measures, groups = PointMeasures.of(clouds(30, seed=3)), np.arange(30) // 3
     graph = neighbour_graph(measures, "wasserstein", 4, groups=groups)
     assert (groups[graph.indices] != groups[:, None]).all()
 
 
 def test_most_pairs_are_told_apart_without_an_assignment():
-    measures, solved = Measures.of(clouds(120, seed=4)), []
+    measures, solved = PointMeasures.of(clouds(120, seed=4)), []
 
     class Counting(Wasserstein):
         def costs(self, rows, i, j):

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.artifacts.audited_class import Audited
+from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import decode
 
 Ints = NDArray[np.integer[Any]]
 
 
-def listed(file: Path, audited: Audited) -> Ints:
+def read_member_list(file: Path, audited: AuditedClass) -> Ints:
     """Rows of the images that a text file lists, by path, by key or by file name.
 
     Raises:
@@ -40,7 +40,7 @@ def listed(file: Path, audited: Audited) -> Ints:
     return np.unique([known[name] for name in names])
 
 
-def drawn(file: Path, audited: Audited) -> NDArray[np.bool_]:
+def read_mask(file: Path, audited: AuditedClass) -> NDArray[np.bool_]:
     """A mask (H, W) over images as the model takes them: the picture goes through the model's own transform.
 
     Raises:

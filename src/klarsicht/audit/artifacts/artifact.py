@@ -19,17 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.artifacts import carrier_classifier as membership
-from klarsicht.audit.artifacts.audited_class import Audited
-from klarsicht.audit.artifacts.carrier_classifier import Membership
-from klarsicht.audit.artifacts.localisation import Comparison
+from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.artifacts.carrier_classifier import CarrierProbabilities, spread
+from klarsicht.audit.artifacts.localisation import Localisation
 from klarsicht.audit.corrections.samples import Case
-from klarsicht.audit.data import splits as roles
+from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
-from klarsicht.audit.data.splits import FIT
-from klarsicht.audit.interventions import overlay as places
-from klarsicht.audit.interventions.corruptions import Imitation
-from klarsicht.audit.interventions.overlay import Place, Putting
+from klarsicht.audit.data.splits import TRAIN
+from klarsicht.audit.interventions import overlay
+from klarsicht.audit.interventions.corruptions import Corruption
+from klarsicht.audit.interventions.overlay import Insertion, Overlay
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator, integer
@@ -65,12 +64,12 @@ class Artifact:
     origin: str
     members: Ints
     part: NDArray[np.int8]
-    membership: Membership
-    place: Place | None
-    imitation: Imitation | None = None
+    membership: CarrierProbabilities
+    place: Overlay | None
+    imitation: Corruption | None = None
 
     @property
-    def putting(self) -> Putting | None:
+    def putting(self) -> Insertion | None:
         """What puts it on other images, if anything can."""
         return self.place or self.imitation
 
@@ -93,7 +92,7 @@ class Artifact:
         """Members, and images that the detector takes for some (N,)."""
         return self.member | (self.membership.probability >= CARRIES)
 
-    def case(self, audited: Audited) -> Case:
+    def case(self, audited: AuditedClass) -> Case:
         """What corrections of the class are fitted and shown on."""
         a = audited
         return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries)
@@ -102,7 +101,7 @@ class Artifact:
         place = "none" if self.place is None else "fixed" if self.place.fixed else "varies"
         pixels = None if self.place is None else float(self.place.masks.mean())
         detector = {k: v for k, v in asdict(self.membership).items() if k != "probability"}
-        counts = {name: int((self.part[self.members] == i).sum()) for i, name in enumerate(roles.NAMES)}
+        counts = {name: int((self.part[self.members] == i).sum()) for i, name in enumerate(splits.NAMES)}
         facts = {"class": self.name, "target": self.target, "origin": self.origin, "members": len(self.members)}
         return facts | {
             "members by part": counts, "carry it": int(self.carries.sum()),
@@ -121,7 +120,7 @@ class Artifact:
             arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
         content, lines = BytesIO(), BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-        parts = [roles.NAMES[part] for part in self.part]
+        parts = [splits.NAMES[part] for part in self.part]
         columns = {"path": list(corpus.paths), "member": self.member, "probability": m.probability, "part": parts}
         parquet.write_table(pa.table(columns), lines)
         write_atomically(folder / "artifact.npz", content.getvalue())
@@ -129,7 +128,7 @@ class Artifact:
         write_atomically(folder / "artifact.json", json.dumps(self.to_json(), indent=1).encode())
 
 
-def load(folder: Path) -> Artifact:
+def load_artifact(folder: Path) -> Artifact:
     """A saved artifact.
 
     Raises:
@@ -139,10 +138,10 @@ def load(folder: Path) -> Artifact:
         facts = json.loads((folder / "artifact.json").read_bytes())
         with np.load(folder / "artifact.npz") as file:
             kept = dict(file)
-        place = Place(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
-        found = Membership(kept["probability"], **facts["detector"])
+        place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
+        found = CarrierProbabilities(kept["probability"], **facts["detector"])
         known = facts.get("imitation")  # not in records of before
-        imitation = Imitation.from_json(known) if known else None
+        imitation = Corruption.from_json(known) if known else None
         who = facts["class"], facts["target"], facts["origin"]
         return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
     except (OSError, KeyError, ValueError, TypeError) as error:
@@ -150,7 +149,7 @@ def load(folder: Path) -> Artifact:
 
 
 def record(
-    audited: Audited, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None, change: str = ""
+    audited: AuditedClass, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None, change: str = ""
 ) -> Artifact:
     """The artifact that these rows of the corpus share.
 
@@ -165,18 +164,16 @@ def record(
     """
     group, corpus = audited.group, audited.corpus
     sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
-    part = roles.dealt(sources, member, generator(seed, "parts", group.target))
-    fit = part == FIT
+    part = splits.split_by_source(sources, member, generator(seed, "parts", group.target))
+    fit = part == TRAIN
     inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
     others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
     rng = generator(seed, "artifact", group.target)
     known = np.concatenate([inside, _some(outside, OTHERS, rng), _some(others, OTHERS, rng)])
     arrays = {name: audited.store.array(name) for name in LOOKED_AT if audited.store.has_array(name)}
-    found = membership.spread(
-        arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
-    )
+    found = spread(arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target))
     check_shared(found.probability, inside, outside)
-    seen = Comparison.of(audited, *(_some(rows, SEEN, rng) for rows in (inside, outside, others)))
+    seen = Localisation.of(audited, *(_some(rows, SEEN, rng) for rows in (inside, outside, others)))
     place, imitation = (None, None) if seen is None else seen.putting(region, change)
     if place is not None and place.opaque.any():
         found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
@@ -199,7 +196,7 @@ def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) 
         )  # fmt: skip
 
 
-def showing(audited: Audited, place: Place, inside: Ints) -> Ints:
+def showing(audited: AuditedClass, place: Overlay, inside: Ints) -> Ints:
     """Rows of the group whose images show a fixed, opaque artifact at its place as closely as most members do: a
     detector of features misses some of those.
 
@@ -211,7 +208,7 @@ def showing(audited: Audited, place: Place, inside: Ints) -> Ints:
     apart = {row: place.apart(image) for row, image in usable if place.fits(image)}
     of_members = np.array([apart[row] for row in inside if row in apart])
     middle = np.median(of_members)
-    most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), places.FAINT * max(apart.values()))
+    most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), overlay.FAINT * max(apart.values()))
     return np.array([row for row, distance in apart.items() if distance <= most], np.intp)
 
 

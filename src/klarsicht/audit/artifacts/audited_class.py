@@ -15,7 +15,7 @@ from klarsicht.ground.store import RunStore
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditedClass:
     """What a class was audited on.
 
     Attributes:

@@ -31,7 +31,7 @@ BLOCK: Final = 4096  # rows read at once
 
 
 @dataclass(frozen=True)
-class Membership:
+class CarrierProbabilities:
     """A detector's say on every image, with its own check.
 
     Attributes:
@@ -47,14 +47,16 @@ class Membership:
     precision: float
     recall: float
 
-    def certain_of(self, rows: Ints) -> Membership:
+    def certain_of(self, rows: Ints) -> CarrierProbabilities:
         """The same, and sure of some images."""
         probability = self.probability.copy()
         probability[rows] = 1
         return replace(self, probability=probability)
 
 
-def spread(arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0) -> Membership:
+def spread(
+    arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0
+) -> CarrierProbabilities:
     """Membership of n images from that of a few.
 
     Args:
@@ -77,7 +79,7 @@ def spread(arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, 
     probability[rows] = own
     called = own >= 0.5
     hits = int((called & member).sum())
-    return Membership(
+    return CarrierProbabilities(
         probability.astype(np.float32),
         name,
         float(roc_auc_score(member, own)),

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from klarsicht.audit.artifacts import masks
-from klarsicht.audit.artifacts.audited_class import Audited
+from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.corrections import samples
 from klarsicht.audit.corrections.activations import logits
 from klarsicht.audit.corrections.outcomes import centred
 from klarsicht.audit.corrections.samples import Images
-from klarsicht.audit.interventions import overlay as places
-from klarsicht.audit.interventions.corruptions import KINDS, Imitation
-from klarsicht.audit.interventions.overlay import Place, Putting
-from klarsicht.audit.models.inputs import Glass
+from klarsicht.audit.interventions import overlay
+from klarsicht.audit.interventions.corruptions import KINDS, Corruption
+from klarsicht.audit.interventions.overlay import Insertion, Overlay
+from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import mean
@@ -36,7 +36,7 @@ TELLS: Final = 0.9  # area under the curve by which a measure must tell members 
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Localisation:
     """Members and others of a group side by side, all of one size.
 
     Attributes:
@@ -46,14 +46,14 @@ class Comparison:
         elsewhere: rows of images of other classes; empty where the group is the whole corpus.
     """
 
-    audited: Audited
+    audited: AuditedClass
     rows: Ints
     images: Images
     member: Bools
     elsewhere: Ints
 
     @classmethod
-    def of(cls, audited: Audited, inside: Ints, outside: Ints, elsewhere: Ints) -> Comparison | None:
+    def of(cls, audited: AuditedClass, inside: Ints, outside: Ints, elsewhere: Ints) -> Localisation | None:
         """None where images differ in size, or where either side is empty."""
         both = np.concatenate([inside, outside])
         images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
@@ -64,7 +64,7 @@ class Comparison:
         apart = elsewhere[:: max(1, len(elsewhere) // TRIED)][:TRIED]  # of all classes: rows are sorted by them
         return cls(audited, rows, images, member, apart) if some else None
 
-    def putting(self, region: Bools | None = None, change: str = "") -> tuple[Place | None, Imitation | None]:
+    def putting(self, region: Bools | None = None, change: str = "") -> tuple[Overlay | None, Corruption | None]:
         """What puts the artifact on images, at most one of the two. A place that varies comes last: its pixels are
         those of members, and bring along what members show of the class.
 
@@ -78,21 +78,21 @@ class Comparison:
         imitation = self.imitation((change,) if change in KINDS else ())
         return (place, None) if imitation is None else (None, imitation)
 
-    def place(self, region: Bools | None) -> Place | None:
+    def place(self, region: Bools | None) -> Overlay | None:
         """Where members differ from the others; None where nothing can be seen, and where what is seen does not do what
         the artifact does."""
         a, member = self.audited, self.member
         x = torch.stack(list(self.images)).numpy()
         maps = masks.relevance(a.store, a.classifier, a.group.target, self.rows, self.images)
-        found = places.estimated(x[member], x[~member], maps[member], maps[~member], region)
+        found = overlay.estimated(x[member], x[~member], maps[member], maps[~member], region)
         return found if found is None or region is not None or self.share(found) >= CARRIED else None
 
-    def imitation(self, said: tuple[str, ...] = ()) -> Imitation | None:
+    def imitation(self, said: tuple[str, ...] = ()) -> Corruption | None:
         """Noise, blur, light or JPEG as members show it: of the kind that a detector said, else of the one that tells
         members from the others best; None where none tells nearly all of them, or where that one does not raise the
         class elsewhere: then members have more of what is their class."""
         try:
-            glass = Glass.of(self.audited.classifier)
+            glass = PixelScale.of(self.audited.classifier)
         except ModelError:  # grey levels are bent: nothing can be put on images
             return None
         levels = np.stack([glass.levels(image) for image in self.images])
@@ -101,10 +101,10 @@ class Comparison:
         best = max(telling, key=lambda kind: telling[kind])
         if not said and telling[best] < TELLS:
             return None
-        found = Imitation.of(best, carriers, others, glass)
+        found = Corruption.of(best, carriers, others, glass)
         return found if found is None or said or self.raises(found) else None
 
-    def raises(self, putting: Putting) -> bool:
+    def raises(self, putting: Insertion) -> bool:
         """Whether the class rises for sure, by the 95 % interval, where it is put on images of other classes."""
         a, rng = self.audited, generator(0, "raises", self.audited.group.target)
         images = samples.read(a.corpus, a.classifier, self.elsewhere)[0]
@@ -116,7 +116,7 @@ class Comparison:
         pasted, plain = (logits(a.classifier, some) for some in ([putting.paste(i, rng) for i in fit], fit))
         return mean(centred(pasted, a.group.target) - centred(plain, a.group.target)).low > 0
 
-    def share(self, putting: Putting) -> float:
+    def share(self, putting: Insertion) -> float:
         """Of what members are above the others, what the artifact brings that is put on the others: relevance that
         misses it finds some other place, and members differ in more than it."""
         a, rng = self.audited, generator(0, "carried", self.audited.group.target)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from klarsicht.audit.corrections.samples import Images
-from klarsicht.audit.interventions.overlay import Place
+from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import InputError
@@ -52,7 +52,7 @@ class Own:
         maps: relevance (G, G) of a row.
     """
 
-    place: Place
+    place: Overlay
     maps: Maps
 
     def __call__(self, row: int) -> Bools:
@@ -62,7 +62,7 @@ class Own:
         return f"a mask for each image, by its relevance beyond background {_short(self.place.background)}"
 
 
-def of(place: Place | None, maps: Maps | None = None) -> Masks:
+def of(place: Overlay | None, maps: Maps | None = None) -> Masks:
     """The masks of an artifact.
 
     Args:

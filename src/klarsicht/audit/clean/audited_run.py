@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import annotations as testimony
-from klarsicht.audit.artifacts import artifact as artifacts
-from klarsicht.audit.artifacts.artifact import Artifact
-from klarsicht.audit.artifacts.audited_class import Audited
+from klarsicht.audit.artifacts.annotations import read_mask, read_member_list
+from klarsicht.audit.artifacts.artifact import Artifact, record
+from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.data import groups
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import Classifier
@@ -30,7 +29,7 @@ NO_CHANGE: Final = ""  # nothing is said of how it changes an image
 
 
 @dataclass(frozen=True)
-class Finding:
+class FoundArtifact:
     """Images of a class that carry an artifact.
 
     Attributes:
@@ -39,21 +38,21 @@ class Finding:
         change: how it changes an image, a name of changes.CHANGES, where a detector says so.
     """
 
-    audited: Audited
+    audited: AuditedClass
     members: Ints
     origin: str
     change: str = NO_CHANGE
 
 
 @dataclass(frozen=True)
-class Patient:
+class AuditedRun:
     """A run opened again, with its model and corpus as they were."""
 
     store: RunStore
     audit: Audit
 
     @classmethod
-    def of(cls, run: str | Path, data: str | None = None, classifier: Classifier | None = None) -> Patient:
+    def of(cls, run: str | Path, data: str | None = None, classifier: Classifier | None = None) -> AuditedRun:
         """Raises RunMismatch for a model or data that are not those of the run any more."""
         store = RunStore.open(run)
         settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
@@ -65,12 +64,12 @@ class Patient:
     def labels(self) -> Ints:
         return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
 
-    def audited(self, target: int, metric: str) -> Audited:
+    def audited(self, target: int, metric: str) -> AuditedClass:
         """What a class of the run was audited on."""
         group = pipeline.analyses(self.audit, self.store, (metric,))[metric].group(target)
-        return Audited(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
+        return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
 
-    def found(self, name: str, by: str | None = None) -> Finding:
+    def found(self, name: str, by: str | None = None) -> FoundArtifact:
         """What the audit found in a class: the images that the strongest detector names, or the suspect cluster.
 
         Args:
@@ -83,10 +82,12 @@ class Patient:
         if by not in (None, *FINDERS):
             raise unknown_name("finder", str(by), FINDERS)
         if by != CLUSTER and verdicts.quantified(self.store):
-            verdict = verdicts.read(self.store).of(name)
+            verdict = verdicts.read_verdicts(self.store).of(name)
             if verdict.artifactual or (by == DETECTOR and verdict.shared):
                 audited = self.audited(verdict.target, self.audit.settings.metric[0])
-                return Finding(audited, np.array(verdict.rows), f"detector: {verdict.sign}", change_of(verdict.sign))
+                return FoundArtifact(
+                    audited, np.array(verdict.rows), f"detector: {verdict.sign}", change_of(verdict.sign)
+                )
         if by == DETECTOR:
             raise UsageError(
                 "no detector called this class artifactual",
@@ -94,10 +95,10 @@ class Patient:
                 rule="a run that `audit quantify` has been through, and a class called artifactual by it",
                 remedy="Run `audit quantify` first, or take the suspect cluster: --found-by cluster.",
             )
-        entry = ranking.read(self.store).of(name)
-        return Finding(self.audited(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}")
+        entry = ranking.read_ranking(self.store).of(name)
+        return FoundArtifact(self.audited(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}")
 
-    def told(self, name: str, members: Path) -> Finding:
+    def told(self, name: str, members: Path) -> FoundArtifact:
         """What a person lists.
 
         Raises:
@@ -105,12 +106,12 @@ class Patient:
         """
         target = groups.output_named(name, self.audit.names, self.audit.index)
         audited = self.audited(target, self.audit.settings.metric[0])
-        return Finding(audited, testimony.listed(members, audited), f"list: {members.name}")
+        return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
 
     def artifact(
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
         seed: int = 0,
-    ) -> tuple[Artifact, Audited]:  # fmt: skip
+    ) -> tuple[Artifact, AuditedClass]:  # fmt: skip
         """The artifact of a class: of images that the audit found, or that a person lists; where a person marks it,
         or where relevance lies.
 
@@ -121,10 +122,8 @@ class Patient:
         if members is not None and found_by is not None:
             raise UsageError("whose members?", got=f"{found_by} and {members}", rule="--found-by or --members")
         finding = self.found(name, found_by) if members is None else self.told(name, members)
-        region = None if mask is None else testimony.drawn(mask, finding.audited)
+        region = None if mask is None else read_mask(mask, finding.audited)
         origin = finding.origin + (", mask" if mask else "")
         change = finding.change if mask is None else NO_CHANGE
-        found = artifacts.record(
-            finding.audited, finding.members, origin=origin, seed=seed, region=region, change=change
-        )
+        found = record(finding.audited, finding.members, origin=origin, seed=seed, region=region, change=change)
         return found, finding.audited

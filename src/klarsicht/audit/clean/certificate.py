@@ -40,7 +40,7 @@ Facts = dict[str, Any]  # what evaluation.json says
 
 
 @dataclass(frozen=True)
-class Line:
+class CertificateRow:
     """One correction, or the model as it is: its figures, over images or over seeds.
 
     Attributes:
@@ -96,13 +96,13 @@ class Certificate:
         return Bounds(**self.evaluations[0]["bounds"])
 
     @cached_property
-    def before(self) -> Line:
+    def before(self) -> CertificateRow:
         """The models as they are, each once."""
         once = {(_key(e["identity"]), e["settings"]["seed"]): e for e in self.evaluations}
         return line("nothing", list(once.values()), AS_IT_IS)
 
     @cached_property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> tuple[CertificateRow, ...]:
         """One for each way to correct, in the order given."""
         grouped: dict[str, list[Facts]] = {}
         for found in self.evaluations:
@@ -114,7 +114,7 @@ class Certificate:
         ]
         return tuple(line(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
 
-    def proven(self, one: Line) -> dict[str, bool]:
+    def proven(self, one: CertificateRow) -> dict[str, bool]:
         """Whether the whole interval of a loss lies within its bound."""
         limits = {"harm": self.bounds.overall, "harm_affected": self.bounds.affected}
         return {name: bool(one.figures[name].n and one.figures[name].high <= most) for name, most in limits.items()}
@@ -145,12 +145,12 @@ def read(folders: Iterable[str | Path]) -> Certificate:
     return Certificate(found)
 
 
-def line(name: str, evaluations: Sequence[Facts], look: int) -> Line:
+def line(name: str, evaluations: Sequence[Facts], look: int) -> CertificateRow:
     """A look of each evaluation, as one line."""
     looks = [found["looks"][look] for found in evaluations]
     probes = [list((one["probes"] or {}).values()) for one in looks]
     again = [one["second audit"]["suspect"] for one in looks if one["second audit"]]
-    return Line(
+    return CertificateRow(
         name,
         {figure: over([one[figure] for one in looks], RANGES.get(figure, SHARE)) for figure in FIGURES},
         over([found[0] if found else None for found in probes], SHARE),

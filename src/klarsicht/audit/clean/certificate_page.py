@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klarsicht import __version__
-from klarsicht.audit.clean.certificate import Certificate, Line
+from klarsicht.audit.clean.certificate import Certificate, CertificateRow
 from klarsicht.numerics.statistics.intervals import Interval
 
 MARGIN = 0.05  # of a scale, on both sides of what it shows
@@ -35,7 +35,7 @@ class Column:
         """Where a share lies on the scale, 0 to 100."""
         return min(max(100 * (100 * value - self.low) / (self.high - self.low), 0), 100)
 
-    def cell(self, line: Line) -> Cell | None:
+    def cell(self, line: CertificateRow) -> Cell | None:
         found = line.figures[self.figure]
         if not found.n:
             return None
@@ -98,7 +98,7 @@ def contents(found: Certificate) -> dict[str, Any]:
     }
 
 
-def column(title: str, figure: str, bound: float | None, lines: Sequence[Line]) -> Column | None:
+def column(title: str, figure: str, bound: float | None, lines: Sequence[CertificateRow]) -> Column | None:
     """A figure's column; None where no line has it."""
     known = [line.figures[figure] for line in lines if line.figures[figure].n]
     if not known:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klarsicht.audit.clean import certificate, certificate_page, evaluation
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.clean.certificate import Certificate
 from klarsicht.audit.clean.evaluation import Evaluation
 from klarsicht.audit.models.classifier import Classifier
@@ -50,7 +50,7 @@ def certify(
         UsageError: corrections of more than one class, or judged by different bounds.
         InputError, RunMismatch: see evaluation.evaluate.
     """
-    patient = Patient.of(run, data, classifier)
+    patient = AuditedRun.of(run, data, classifier)
     made = tuple(
         evaluation.evaluated(patient, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
         for folder in folders

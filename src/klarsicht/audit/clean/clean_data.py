@@ -27,13 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.artifacts import artifact as artifacts
 from klarsicht.audit.artifacts import masks
-from klarsicht.audit.artifacts.artifact import CARRIES, Artifact
-from klarsicht.audit.clean import data_record as cleaning_record
-from klarsicht.audit.clean import image_actions as mending
-from klarsicht.audit.clean.audited_run import Patient
-from klarsicht.audit.clean.data_record import TABLES, Line
+from klarsicht.audit.artifacts.artifact import CARRIES, Artifact, load_artifact
+from klarsicht.audit.clean import data_record, image_actions
+from klarsicht.audit.clean.audited_run import AuditedRun
+from klarsicht.audit.clean.data_record import TABLES, ImageRecord
 from klarsicht.audit.clean.image_actions import Action
 from klarsicht.audit.corrections import packages, samples
 from klarsicht.audit.data.corpus import Corpus
@@ -55,7 +53,7 @@ class CleanedCorpus:
 
     folder: Path
     facts: dict[str, Any]
-    lines: tuple[Line, ...]
+    lines: tuple[ImageRecord, ...]
 
     @property
     def manifest(self) -> Path:
@@ -104,7 +102,7 @@ def clean_data(
         )
     if not 0 < above <= 1:
         raise UsageError("probability out of range", got=above, rule="above 0, at most 1")
-    patient = Patient.of(run, data, classifier)
+    patient = AuditedRun.of(run, data, classifier)
     if correction is not None:
         artifact = _recorded(patient, Path(correction))
     else:
@@ -112,30 +110,32 @@ def clean_data(
     if isinstance(action, str):
         maps = partial(_map, patient, artifact.target)
         model = patient.audit.classifier
-        action = mending.named(action, weight=weight, label=label, place=artifact.place, maps=maps, classifier=model)
+        action = image_actions.named(
+            action, weight=weight, label=label, place=artifact.place, maps=maps, classifier=model
+        )
     carries = artifact.member | (artifact.membership.probability >= above)
     facts = {"class": artifact.name, "artifact": artifact.origin, "above": above}
     return clean_corpus(patient.audit.corpus, carries, action, Path(out), facts=facts, tables=tables, dry_run=dry_run)
 
 
-def _map(patient: Patient, target: int, row: int) -> Floats:
+def _map(patient: AuditedRun, target: int, row: int) -> Floats:
     """Relevance (G, G) of an image for a class."""
     audit, store, rows = patient.audit, patient.store, np.array([row])
     images = [] if store.has_array("maps") else samples.read(audit.corpus, audit.classifier, rows)[0]
     return np.asarray(masks.relevance(store, audit.classifier, target, rows, images)[0])
 
 
-def _recorded(patient: Patient, correction: Path) -> Artifact:
+def _recorded(patient: AuditedRun, correction: Path) -> Artifact:
     """The artifact of a correction.
 
     Raises:
         InputError: the folder holds none.
         RunMismatch: it belongs to another model or corpus.
     """
-    _, record = packages.load(correction)
+    _, record = packages.load_correction(correction)
     if record["identity"] != patient.store.manifest["identity"]:
         raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
-    return artifacts.load(correction)
+    return load_artifact(correction)
 
 
 def clean_corpus(
@@ -172,16 +172,16 @@ def clean_corpus(
         write_atomically(out / "cleaning.json", text.encode())
         sweep(out)
         lines = _lines(corpus, carries, action, out, dry_run=False)
-        cleaning_record.write(out, lines, tables)
+        data_record.write(out, lines, tables)
     return CleanedCorpus(out, told, lines)
 
 
-def _lines(corpus: Corpus, carries: Bools, action: Action, out: Path, *, dry_run: bool) -> tuple[Line, ...]:
+def _lines(corpus: Corpus, carries: Bools, action: Action, out: Path, *, dry_run: bool) -> tuple[ImageRecord, ...]:
     rows = track(range(len(corpus)), len(corpus), "corpus")
     return tuple(_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
 
 
-def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> Line:
+def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
     """Does to an image what is to be done to it; None keeps it."""
     file, label = Path(corpus.paths[row]), corpus.labels[row]
     source, split = (column[row] if column else "" for column in (corpus.sources, corpus.splits))
@@ -189,10 +189,10 @@ def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: b
     try:
         picture = decode(file)
     except ImageError as error:
-        return Line(path, label, source, split, _sha256(file), SKIP, "", label, 0, " ".join(str(error).split()))
+        return ImageRecord(path, label, source, split, _sha256(file), SKIP, "", label, 0, " ".join(str(error).split()))
     sha256 = _sha256(file)
     if action is None:
-        return Line(path, label, source, split, sha256, KEEP, path, label, 1)
+        return ImageRecord(path, label, source, split, sha256, KEEP, path, label, 1)
     new = path
     if action.folder:
         new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else '.png'}"
@@ -200,7 +200,7 @@ def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: b
             write_atomically(out / new, _content(file, picture, action, row))
     elif not action.weight:
         new = ""
-    return Line(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
+    return ImageRecord(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
 
 
 def _content(file: Path, picture: Image.Image, action: Action, row: int) -> bytes:

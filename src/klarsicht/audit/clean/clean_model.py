@@ -12,17 +12,16 @@ from pydantic import Field
 
 from klarsicht import __version__
 from klarsicht.audit.artifacts.artifact import Artifact
-from klarsicht.audit.clean.audited_run import Patient
-from klarsicht.audit.corrections import packages
-from klarsicht.audit.corrections import selection as choice
+from klarsicht.audit.clean.audited_run import AuditedRun
+from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.clarc import correction_layers, layer_named
-from klarsicht.audit.corrections.closed_form import CLOSED, Bench, Remedy
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.directions import DIRECTIONS
-from klarsicht.audit.corrections.outcomes import GROUP, Bounds, Trial
+from klarsicht.audit.corrections.outcomes import GROUP, Bounds, CorrectionTest
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.corrections.selection import Choice, Grid
-from klarsicht.audit.data import splits as roles
+from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
@@ -32,7 +31,7 @@ Ints = NDArray[np.integer[Any]]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
-METHODS: dict[str, Remedy] = CLOSED | RETRAINED
+METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
 
 
 class CleanSettings(Settings):
@@ -114,7 +113,7 @@ def clean(
     """
     asked = settings or CleanSettings()
     check(asked)
-    patient = Patient.of(run, data, classifier)
+    patient = AuditedRun.of(run, data, classifier)
     with patient.store.lock():
         artifact, audited = patient.artifact(name, found_by=found_by, members=members, mask=mask, seed=asked.seed)
         folder = Path(out) if out else patient.store.path / "corrections" / f"{artifact.target}-{asked.method}"
@@ -124,7 +123,7 @@ def clean(
         artifact.save(folder, audited.corpus)
         shown = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
         record = facts(patient, artifact, asked, chosen, (*bench.fit.skipped, *trial.sample.skipped))
-        told = packages.save(folder, chosen.correction, record, case.classifier, *shown)
+        told = packages.save_correction(folder, chosen.correction, record, case.classifier, *shown)
     return Cleaned(folder, artifact, chosen, told)
 
 
@@ -136,7 +135,7 @@ def check(asked: CleanSettings) -> None:
         raise unknown_name("direction", asked.direction, DIRECTIONS)
 
 
-def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Bench, Trial]:
+def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[FittingData, CorrectionTest]:
     """What corrections of a case are fitted on, and what they are chosen on.
 
     Raises:
@@ -153,16 +152,16 @@ def prepared(case: Case, artifact: Artifact, asked: CleanSettings) -> tuple[Benc
             remedy="List fewer --members, or add images of the class without the artifact.",
         )
     rng = generator(asked.seed, "samples", case.target)
-    fit, choose = case.sample(roles.FIT, asked.images, rng), case.sample(roles.CHOOSE, asked.images, rng)
-    more = case.sample(roles.FIT, asked.lessons, rng) if asked.method in RETRAINED else None
-    bench = Bench(
+    fit, choose = case.sample(splits.TRAIN, asked.images, rng), case.sample(splits.VALIDATION, asked.images, rng)
+    more = case.sample(splits.TRAIN, asked.lessons, rng) if asked.method in RETRAINED else None
+    bench = FittingData(
         case.classifier, case.target, fit, artifact.putting, asked.direction, asked.pooled, asked.seed, more,
         asked.steps, asked.batch, asked.rate,
     )  # fmt: skip
-    return bench, Trial(case.classifier, choose, case.target, artifact.putting, asked.seed)
+    return bench, CorrectionTest(case.classifier, choose, case.target, artifact.putting, asked.seed)
 
 
-def treat(bench: Bench, trial: Trial, asked: CleanSettings) -> Choice:
+def treat(bench: FittingData, trial: CorrectionTest, asked: CleanSettings) -> Choice:
     """The correction, fitted on the bench and chosen on the trial.
 
     Raises:
@@ -172,13 +171,15 @@ def treat(bench: Bench, trial: Trial, asked: CleanSettings) -> Choice:
         layer_named(bench.classifier.module, asked.layer)
     remedy, grid = METHODS[asked.method], asked.grid
     if asked.method in RETRAINED and "layer" in remedy.sweeps and not grid.layers:  # a training each would be dear
-        best = choice.choose(CLOSED["oblique"], bench, trial, asked.bounds, Grid((), (1,), (1.0,))).chosen.setting.layer
+        best = selection.choose(
+            CLOSED["oblique"], bench, trial, asked.bounds, Grid((), (1,), (1.0,))
+        ).chosen.setting.layer
         grid = Grid((best,), grid.directions, grid.strengths)
-    return choice.choose(remedy, bench, trial, asked.bounds, grid)
+    return selection.choose(remedy, bench, trial, asked.bounds, grid)
 
 
 def facts(
-    patient: Patient, artifact: Artifact, asked: CleanSettings, chosen: Choice, skipped: tuple[tuple[str, str], ...]
+    patient: AuditedRun, artifact: Artifact, asked: CleanSettings, chosen: Choice, skipped: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
     """What a correction's record says."""
     manifest = patient.store.manifest
@@ -198,5 +199,5 @@ def facts(
 
 def require_members(artifact: Artifact) -> None:
     """Raises UsageError for an artifact whose part `show` has no members."""
-    if not (artifact.part[artifact.members] == roles.SHOW).any():
+    if not (artifact.part[artifact.members] == splits.TEST).any():
         raise UsageError("no members to show a correction on", got=f"{len(artifact.members)} members")

@@ -16,7 +16,7 @@ Row = Sequence[str | float]
 
 
 @dataclass(frozen=True)
-class Line:
+class ImageRecord:
     """What is done to one image.
 
     Attributes:
@@ -47,7 +47,7 @@ class Line:
         return (self.new_path, self.new_label, self.source, self.split, weight)
 
 
-def write(out: Path, lines: Sequence[Line], tables: str) -> None:
+def write(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
     """Record, quarantine and manifest; the manifest last.
 
     Args:
@@ -57,7 +57,7 @@ def write(out: Path, lines: Sequence[Line], tables: str) -> None:
     def table(name: str, header: Sequence[str], rows: Sequence[Row]) -> None:
         write_atomically(out / f"{name}.{tables}", TABLES[tables](header, rows))
 
-    table("record", [field.name for field in fields(Line)], [tuple(asdict(line).values()) for line in lines])
+    table("record", [field.name for field in fields(ImageRecord)], [tuple(asdict(line).values()) for line in lines])
     aside = [line.entry(1.0) for line in lines if line.new_path and not line.stays]
     if aside:
         table("quarantine", MANIFEST, aside)

@@ -12,23 +12,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from klarsicht.audit.artifacts import artifact as artifacts
-from klarsicht.audit.artifacts.artifact import Artifact
-from klarsicht.audit.artifacts.audited_class import Audited
-from klarsicht.audit.clean.audited_run import Patient
+from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
+from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.clean.audited_run import AuditedRun
 from klarsicht.audit.clean.clean_model import require_members
-from klarsicht.audit.clean.probes import Again, Carrying, on_mask, probe, second_audit
+from klarsicht.audit.clean.probes import CarrierLabels, SecondAudit, on_mask, probe, second_audit
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.directions import random_direction
-from klarsicht.audit.corrections.outcomes import Bounds, Effect, Trial
+from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest, Outcome
 from klarsicht.audit.corrections.samples import Case, Sample
-from klarsicht.audit.data import corpus as corpora
-from klarsicht.audit.data import splits as roles
+from klarsicht.audit.data import splits
+from klarsicht.audit.data.corpus import open_corpus
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.ground.manifest import to_json
@@ -43,7 +41,7 @@ MASKED: Final = 100  # images of which the share of relevance on the artifact is
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelEvaluation:
     """A model under one correction.
 
     Attributes:
@@ -53,10 +51,10 @@ class Look:
     """
 
     name: str
-    effect: Effect
+    effect: Outcome
     probes: dict[str, Interval]
     relevance: Interval
-    again: Again | None
+    again: SecondAudit | None
 
     def to_json(self) -> dict[str, Any]:
         found = None if self.again is None else asdict(self.again) | {"suspect": self.again.suspect}
@@ -74,17 +72,17 @@ class Evaluation:
     """Looks at a model: as it is, corrected, and under a control."""
 
     record: dict[str, Any]
-    looks: tuple[Look, ...]
+    looks: tuple[ModelEvaluation, ...]
     bounds: Bounds
     shown: int
     skipped: tuple[tuple[str, str], ...]
 
     @property
-    def before(self) -> Look:
+    def before(self) -> ModelEvaluation:
         return self.looks[AS_IT_IS]
 
     @property
-    def after(self) -> Look:
+    def after(self) -> ModelEvaluation:
         return self.looks[CORRECTED]
 
     @property
@@ -151,30 +149,32 @@ def evaluate(
     Raises:
         RunMismatch: it belongs to another model or corpus.
     """
-    patient = Patient.of(run, data, classifier)
+    patient = AuditedRun.of(run, data, classifier)
     return evaluated(patient, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
 
 
 def evaluated(
-    patient: Patient, folder: str | Path, *, test: str | None = None, images: int = 400,
+    patient: AuditedRun, folder: str | Path, *, test: str | None = None, images: int = 400,
     overall: float | None = None, affected: float | None = None, seed: int = 0,
 ) -> Evaluation:  # fmt: skip
     """As `evaluate`, of a run that is open already."""
-    correction, record = packages.load(folder)
-    artifact = artifacts.load(Path(folder))
+    correction, record = packages.load_correction(folder)
+    artifact = load_artifact(Path(folder))
     if record["identity"] != patient.store.manifest["identity"]:
         raise RunMismatch(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
             remedy="Name the run that it was made from.",
         )  # fmt: skip
     case, rng = of_run(patient, artifact), generator(seed, "show", artifact.target)
-    train = case.sample(roles.FIT, images, rng)
+    train = case.sample(splits.TRAIN, images, rng)
     shown = (
-        other(patient, artifact, test).sample(roles.SHOW, images, rng) if test else case.sample(roles.SHOW, images, rng)
+        other(patient, artifact, test).sample(splits.TEST, images, rng)
+        if test
+        else case.sample(splits.TEST, images, rng)
     )
     if not test:
         require_members(artifact)
-        roles.check_apart(case.corpus.source_numbers[case.part != roles.SHOW], shown.sources)
+        splits.check_apart(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
     chosen_under = record["settings"]
     bounds = Bounds(
         chosen_under["overall"] if overall is None else overall,
@@ -194,16 +194,16 @@ def evaluated(
 def looks(
     classifier: Classifier, artifact: Artifact, correction: Correction, record: dict[str, Any],
     train: Sample, shown: Sample, seed: int,
-) -> tuple[Look, ...]:  # fmt: skip
+) -> tuple[ModelEvaluation, ...]:  # fmt: skip
     """As it is, corrected, and, where a layer is corrected, a random direction at the same layer."""
     target, place, putting = artifact.target, artifact.place, artifact.putting
-    trial = Trial(classifier, shown, target, putting, seed)
+    trial = CorrectionTest(classifier, shown, target, putting, seed)
     layers = probed(record, correction, classifier)
-    learns, asked = (Carrying.of(part, putting, target, seed + i) for i, part in enumerate((train, shown)))
+    learns, asked = (CarrierLabels.of(part, putting, target, seed + i) for i, part in enumerate((train, shown)))
     masked = [shown.images[i] for i in trial.others[:MASKED]] if place is not None and trial.pasted else []
 
-    def look(name: str, tried: Correction | None, whole: bool) -> Look:
-        return Look(
+    def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
+        return ModelEvaluation(
             name,
             trial.effect(tried),
             {layer: probe(classifier, tried, layer, learns, asked, seed) for layer in layers} if whole else {},
@@ -231,20 +231,20 @@ def probed(record: dict[str, Any], correction: Correction, classifier: Classifie
     return tuple(dict.fromkeys([*later, classifier.head]))
 
 
-def of_run(patient: Patient, artifact: Artifact) -> Case:
+def of_run(patient: AuditedRun, artifact: Artifact) -> Case:
     """The case that the correction was fitted on."""
     group = Group(artifact.name, artifact.target, np.empty(0, np.intp))
     audit = patient.audit
-    return artifact.case(Audited(patient.store, audit.corpus, audit.classifier, group, patient.labels))
+    return artifact.case(AuditedClass(patient.store, audit.corpus, audit.classifier, group, patient.labels))
 
 
-def other(patient: Patient, artifact: Artifact, data: str) -> Case:
+def other(patient: AuditedRun, artifact: Artifact, data: str) -> Case:
     """Another corpus, all of it clean and all of it to be shown."""
-    corpus, audit = corpora.open(data), patient.audit
+    corpus, audit = open_corpus(data), patient.audit
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
-        known |= models.label_indices(unknown, audit.classifier)
+        known |= label_indices(unknown, audit.classifier)
     labels = np.array([known[label] for label in corpus.labels])
     n = len(corpus)
-    part = np.full(n, roles.SHOW, np.int8)
+    part = np.full(n, splits.TEST, np.int8)
     return Case(corpus, audit.classifier, artifact.target, labels, part, np.zeros(n, bool), np.ones(n, bool))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.masks import Maps, Masks
-from klarsicht.audit.interventions.overlay import Place
-from klarsicht.audit.models import crop_geometry as framing
+from klarsicht.audit.interventions.overlay import Overlay
+from klarsicht.audit.models import crop_geometry
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
 
@@ -51,7 +51,7 @@ class Action:
 
 
 def named(
-    name: str, *, weight: float | None = None, label: str | None = None, place: Place | None = None,
+    name: str, *, weight: float | None = None, label: str | None = None, place: Overlay | None = None,
     maps: Maps | None = None, classifier: Classifier | None = None,
 ) -> Action:  # fmt: skip
     """The action of a name among `ACTIONS`.
@@ -99,9 +99,9 @@ def inpaint(under: Masks, classifier: Classifier | None = None) -> Action:
         raise MissingExtra("scikit-image is not installed", remedy="pip install 'klarsicht[demo]'") from error
 
     @cache
-    def frame(size: tuple[int, ...], shape: tuple[int, int]) -> framing.Frame:
+    def frame(size: tuple[int, ...], shape: tuple[int, int]) -> crop_geometry.Frame:
         assert classifier is not None
-        return framing.frame(classifier, size, shape)
+        return crop_geometry.frame(classifier, size, shape)
 
     def on_file(mask: Bools, shape: tuple[int, int]) -> Bools:
         if classifier is not None:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from klarsicht.audit.corrections.activations import Correction, activations, batches, corrected, logits
 from klarsicht.audit.corrections.samples import Images, Sample
-from klarsicht.audit.interventions.overlay import Place, Putting
+from klarsicht.audit.interventions.overlay import Insertion, Overlay
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.results.ranking import MATERIAL
-from klarsicht.audit.spray import clustering as spray
-from klarsicht.audit.spray.clustering import FEWEST, FLAT, Clustering, Evidence
+from klarsicht.audit.spray import clustering
+from klarsicht.audit.spray.clustering import FEWEST, FLAT, Clustering, TargetLogits
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.statistics.intervals import NOTHING, Z95, Interval, mean
 
@@ -39,14 +39,14 @@ ROUNDING: Final = 1e-5  # of the largest activation
 
 
 @dataclass(frozen=True)
-class Carrying:
+class CarrierLabels:
     """Images of which it is known whether they carry the artifact: members, and clean ones, half of them pasted."""
 
     images: Images
     carries: Bools
 
     @classmethod
-    def of(cls, sample: Sample, putting: Putting | None, target: int, seed: int) -> Carrying:
+    def of(cls, sample: Sample, putting: Insertion | None, target: int, seed: int) -> CarrierLabels:
         rng = np.random.default_rng(seed)
         pasted = rng.random(len(sample)) < 0.5
         usable = putting is not None and all(putting.fits(image) for image in sample.images)
@@ -56,7 +56,12 @@ class Carrying:
 
 
 def probe(
-    classifier: Classifier, correction: Correction | None, layer: str, train: Carrying, shown: Carrying, seed: int = 0
+    classifier: Classifier,
+    correction: Correction | None,
+    layer: str,
+    train: CarrierLabels,
+    shown: CarrierLabels,
+    seed: int = 0,
 ) -> Interval:
     """Balanced accuracy of a fresh network at finding the artifact in what goes into a layer; a half is chance."""
     if min(map(len, (np.unique(train.carries), np.unique(shown.carries)))) < 2:
@@ -86,14 +91,14 @@ def _seen(classifier: Classifier, images: Images, layer: str, correction: Correc
 
 
 def on_mask(
-    classifier: Classifier, images: Images, place: Place, target: int, correction: Correction | None, seed: int = 0
+    classifier: Classifier, images: Images, place: Overlay, target: int, correction: Correction | None, seed: int = 0
 ) -> Interval:
     """Share of |gradient x input| for the class that lies on the artifact, pasted on these images."""
     rng = np.random.default_rng(seed)
     drawn = [place.draw(rng) for _ in images]
     masks = torch.from_numpy(place.masks[drawn])
     pasted = [place.on(image, i) for image, i in zip(images, drawn, strict=True)]
-    with borrowed(classifier.module), corrected(classifier.module, correction):
+    with evaluation_mode(classifier.module), corrected(classifier.module, correction):
         maps = torch.cat(
             [_gradient_times_input(classifier, torch.stack(list(b)), target) for b in batches(pasted, BATCH)]
         )
@@ -109,7 +114,7 @@ def _gradient_times_input(classifier: Classifier, x: Tensor, target: int) -> Ten
 
 
 @dataclass(frozen=True)
-class Again:
+class SecondAudit:
     """What an audit of the images shown finds.
 
     Attributes:
@@ -144,29 +149,29 @@ class Again:
 
 def second_audit(
     classifier: Classifier, sample: Sample, target: int, correction: Correction | None, seed: int = 0
-) -> Again | None:
+) -> SecondAudit | None:
     """By head relevance, on members and clean images of the class; None for too few of them."""
     own = sample.labels == target
     shown = sample.of(sample.member | own if (own & ~sample.member).any() else sample.member | sample.drawn)
-    if len(shown) < FEWEST or not 0 < shown.member.sum() < len(shown) or spray.room(shown.sources) < 2:
+    if len(shown) < FEWEST or not 0 < shown.member.sum() < len(shown) or clustering.room(shown.sources) < 2:
         return None
     before, evidence = (
-        Evidence.of(logits(classifier, shown.images, c), target, shown.sources) for c in (None, correction)
+        TargetLogits.of(logits(classifier, shown.images, c), target, shown.sources) for c in (None, correction)
     )
     with corrected(classifier.module, correction):
         weight = _head_weight(classifier)
     features = activations(classifier, shown.images, classifier.head, correction).pooled
     items = features if weight is None else features * (weight[target] - weight.mean(0))
-    embedded = spray.embedding(items, evidence, distance="concept", neighbours=10, dimensions=8, seed=seed)
+    embedded = clustering.embedding(items, evidence, distance="concept", neighbours=10, dimensions=8, seed=seed)
     found = Clustering.of(embedded, SWEEPS["thorough"], seed).suspect(evidence)
     floor = max(evidence.rounding, MATERIAL * float(before.centred.std()))
     shift, deviation = evidence.shifts(shown.member[None])
     rise = float(shift[0] / max(deviation[0], floor, FLAT))
     if found is None:
-        return Again(0.0, 0.0, rise, 0.0, floor, evidence.varies)
+        return SecondAudit(0.0, 0.0, rise, 0.0, floor, evidence.varies)
     hits = int(shown.member[found.members].sum())
     z = found.shift / max(found.deviation, floor, FLAT)
-    return Again(
+    return SecondAudit(
         z, 2 * hits / (len(found.members) + int(shown.member.sum())), rise, found.shift, floor, evidence.varies
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from klarsicht.audit.corrections.clarc import Erasure, layer_named
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.hooks import Tap
 from klarsicht.ground.errors import InputRefused
 
@@ -71,7 +71,7 @@ def corrected(module: nn.Module, correction: Correction | None) -> AbstractConte
 
 def logits(classifier: Classifier, images: Images, correction: Correction | None = None) -> Floats:
     """Logits (n, K) of a model, corrected or as it is."""
-    with borrowed(classifier.module), corrected(classifier.module, correction), torch.no_grad():
+    with evaluation_mode(classifier.module), corrected(classifier.module, correction), torch.no_grad():
         return torch.cat([classifier.logits(torch.stack(list(b))) for b in batches(images)]).float().cpu().numpy()
 
 
@@ -89,7 +89,7 @@ def logits_abreast(classifier: Classifier, images: Images, erasures: Sequence[Er
     found = []
     handle = layer_named(classifier.module, erasures[0].layer).register_forward_pre_hook(spread)
     try:
-        with borrowed(classifier.module), torch.no_grad():
+        with evaluation_mode(classifier.module), torch.no_grad():
             for batch in batches(images, max(1, ABREAST // k)):
                 y = classifier.logits(torch.stack(list(batch)))
                 found.append(y.reshape(k, len(batch), -1).float().cpu())
@@ -108,7 +108,7 @@ def activations(
     noise = torch.Generator().manual_seed(seed)
     pooled, spread, positions, placed = [], [], [], False
     with (
-        borrowed(classifier.module) as module,
+        evaluation_mode(classifier.module) as module,
         corrected(module, correction),
         torch.no_grad(),
         Tap(module, layer) as tap,

@@ -17,7 +17,7 @@ from klarsicht.audit.corrections.activations import Activations, Correction, act
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_layers
 from klarsicht.audit.corrections.directions import direction, random_direction
 from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.overlay import Putting
+from klarsicht.audit.interventions.overlay import Insertion
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
@@ -29,7 +29,7 @@ ROWS: Final = 20_000  # of activations, from which a covariance is estimated
 
 
 @dataclass(frozen=True)
-class Setting:
+class CorrectionParameters:
     """What is swept.
 
     Attributes:
@@ -47,7 +47,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class LayerStatistics:
     """What one layer knows of an artifact.
 
     Attributes:
@@ -84,7 +84,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Bench:
+class FittingData:
     """What corrections are fitted on.
 
     Attributes:
@@ -99,7 +99,7 @@ class Bench:
     classifier: Classifier
     target: int
     fit: Sample
-    putting: Putting | None
+    putting: Insertion | None
     kind: str = "pattern"
     pooled: bool = False
     seed: int = 0
@@ -126,10 +126,10 @@ class Bench:
         return correction_layers(self.classifier.module, self.classifier.head)
 
     @cached_property
-    def _kept(self) -> dict[str, Fitted]:
+    def _kept(self) -> dict[str, LayerStatistics]:
         return {}
 
-    def at(self, layer: str) -> Fitted:
+    def at(self, layer: str) -> LayerStatistics:
         """What a layer knows, looked at once."""
         if layer not in self._kept:
             self._kept[layer] = self._fitted(layer)
@@ -141,7 +141,7 @@ class Bench:
         own = ~self.fit.member & (self.fit.labels == self.target)
         return np.asarray(self.fit.member | (own if own.any() else ~self.fit.member))
 
-    def _fitted(self, layer: str) -> Fitted:
+    def _fitted(self, layer: str) -> LayerStatistics:
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
         seen = activations(self.classifier, self.fit.images, layer)
         pooled = seen.pooled
@@ -152,7 +152,7 @@ class Bench:
         effects, pasted = self._effects(layer, clean, plain, pooled[member])
         rows = plain.positions[rng.permutation(len(plain.positions))[:ROWS]]
         z = plain.pooled.mean(0)
-        return Fitted(first, effects, erasure.covariance(rows), z, pooled[member], pasted, plain.pooled)
+        return LayerStatistics(first, effects, erasure.covariance(rows), z, pooled[member], pasted, plain.pooled)
 
     def _effects(self, layer: str, clean: Sample, plain: Activations, members: Floats) -> tuple[Floats, Floats]:
         other = np.flatnonzero(clean.labels != self.target)
@@ -175,7 +175,7 @@ class Nothing:
 
 
 @dataclass(frozen=True)
-class Remedy:
+class CorrectionMethod:
     """A way to correct a model.
 
     Attributes:
@@ -184,55 +184,55 @@ class Remedy:
         baseline: there to be compared with.
     """
 
-    make: Callable[[Bench, Setting], Correction]
+    make: Callable[[FittingData, CorrectionParameters], Correction]
     sweeps: frozenset[str] = frozenset()
     baseline: bool = False
 
 
-def nothing(bench: Bench, setting: Setting) -> Correction:
+def nothing(bench: FittingData, setting: CorrectionParameters) -> Correction:
     return Nothing()
 
 
-def project(bench: Bench, setting: Setting) -> Erasure:
+def project(bench: FittingData, setting: CorrectionParameters) -> Erasure:
     """P-ClArC: straight along the directions."""
     known = bench.at(setting.layer)
     return _erasure(bench, setting, erasure.orthogonal(known.directions(setting.directions), known.reference))
 
 
-def oblique(bench: Bench, setting: Setting) -> Erasure:
+def oblique(bench: FittingData, setting: CorrectionParameters) -> Erasure:
     """Along the directions, and so that clean activations move least (LEACE's form)."""
     known = bench.at(setting.layer)
     V = known.directions(setting.directions)
     return _erasure(bench, setting, erasure.oblique(V, known.covariance, known.reference))
 
 
-def reactive(bench: Bench, setting: Setting) -> Erasure:
+def reactive(bench: FittingData, setting: CorrectionParameters) -> Erasure:
     """Oblique, as far as a detector at the same layer says that the image carries the artifact."""
     return replace(oblique(bench, setting), gate=bench.at(setting.layer).gate)
 
 
-def reactive_class(bench: Bench, setting: Setting) -> WhenPredicted:
+def reactive_class(bench: FittingData, setting: CorrectionParameters) -> WhenPredicted:
     """Oblique, for images that the model takes for the class."""
     return WhenPredicted(oblique(bench, setting), bench.target)
 
 
-def random(bench: Bench, setting: Setting) -> Erasure:
+def random(bench: FittingData, setting: CorrectionParameters) -> Erasure:
     """A direction without meaning: a control that must not help."""
     known = bench.at(setting.layer)
     v = random_direction(len(known.reference), generator(bench.seed, "random direction", bench.target))
     return _erasure(bench, setting, erasure.orthogonal(v[:, None], known.reference))
 
 
-def _erasure(bench: Bench, setting: Setting, eraser: Eraser) -> Erasure:
+def _erasure(bench: FittingData, setting: CorrectionParameters, eraser: Eraser) -> Erasure:
     return Erasure(setting.layer, eraser, setting.strength, bench.pooled)
 
 
 SWEPT = frozenset({"layer", "directions", "strength"})
-CLOSED: dict[str, Remedy] = {
-    "nothing": Remedy(nothing, baseline=True),
-    "project": Remedy(project, SWEPT),
-    "oblique": Remedy(oblique, SWEPT),
-    "reactive": Remedy(reactive, SWEPT),
-    "reactive-class": Remedy(reactive_class, SWEPT),
-    "random": Remedy(random, frozenset({"layer"}), baseline=True),
+CLOSED: dict[str, CorrectionMethod] = {
+    "nothing": CorrectionMethod(nothing, baseline=True),
+    "project": CorrectionMethod(project, SWEPT),
+    "oblique": CorrectionMethod(oblique, SWEPT),
+    "reactive": CorrectionMethod(reactive, SWEPT),
+    "reactive-class": CorrectionMethod(reactive_class, SWEPT),
+    "random": CorrectionMethod(random, frozenset({"layer"}), baseline=True),
 }

@@ -18,39 +18,38 @@ from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, layer_named
 from klarsicht.audit.corrections.closed_form import Nothing
 from klarsicht.audit.corrections.retraining import Retrained
-from klarsicht.audit.models import classifier as models
-from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.ground.errors import ModelError, UsageError
 
 OWN: Final = "object"  # what stands for a model that was built in Python
 
 
-def load(spec: str, *, device: torch.device | None = None) -> Classifier:
+def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifier:
     """As models.load; a folder of `audit clean` is the model that it was made for, relieved.
 
     Raises:
-        ModelError: the model was built in Python: use `relieved`.
-        UsageError, InputError: see `relieved` and packages.load.
+        ModelError: the model was built in Python: use `corrected_classifier`.
+        UsageError, InputError: see `corrected_classifier` and packages.load.
     """
     if not (Path(spec) / packages.RECORD).is_file():
-        return models.load(spec, device=device)
-    _, record = packages.load(spec)
+        return load_model(spec, device=device)
+    _, record = packages.load_correction(spec)
     if record["model"].split(":")[0] == OWN:
         raise ModelError(
             "a correction of a model that was built in Python", got=spec, rule="only its weights are known",
             remedy="In Python: audit.relieved.relieved(classifier, folder).",
         )  # fmt: skip
-    return relieved(load(record["model"], device=device), spec)
+    return corrected_classifier(load_corrected(record["model"], device=device), spec)
 
 
-def relieved(classifier: Classifier, folder: str | Path) -> Classifier:
+def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifier:
     """A copy of the classifier with a saved correction built in.
 
     Raises:
         UsageError: a correction that looks at the whole image first: it is no layer.
         InputError: see packages.load.
     """
-    correction, _ = packages.load(folder)
+    correction, _ = packages.load_correction(folder)
     module = built_in(copy.deepcopy(classifier.module), correction)
     return Classifier(module, classifier.transform, classifier.classes, str(folder))
 
@@ -71,11 +70,11 @@ def built_in(module: nn.Module, correction: Correction) -> nn.Module:
         )
     layer = layer_named(module, correction.layer)
     parent, _, name = correction.layer.rpartition(".")
-    setattr(module.get_submodule(parent), name, Relieved(affine(correction, layer), layer))
+    setattr(module.get_submodule(parent), name, CorrectedModel(affine(correction, layer), layer))
     return module
 
 
-class Relieved(nn.Module):
+class CorrectedModel(nn.Module):
     """A layer whose first input is erased; what else it takes it is given."""
 
     def __init__(self, erasure: nn.Module, layer: nn.Module) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from klarsicht.audit.corrections.activations import Correction, logits, logits_abreast
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.overlay import Putting
+from klarsicht.audit.interventions.overlay import Insertion
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.numerics.statistics.intervals import NOTHING, Z95, Interval, loss, mean, share
 
@@ -50,11 +50,11 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Logits:
     """Logits of a sample under one correction.
 
     Attributes:
-        plain: (n, K). pasted: (m, K), of the images `Trial.others` with the artifact on, or none.
+        plain: (n, K). pasted: (m, K), of the images `CorrectionTest.others` with the artifact on, or none.
     """
 
     plain: Floats
@@ -62,7 +62,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Effect:
+class Outcome:
     """What a model does under one correction.
 
     Attributes:
@@ -113,7 +113,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Trial:
+class CorrectionTest:
     """A sample on which corrections of one class are compared.
 
     Attributes:
@@ -125,7 +125,7 @@ class Trial:
     classifier: Classifier
     sample: Sample
     target: int
-    putting: Putting | None
+    putting: Insertion | None
     seed: int = 0
 
     @cached_property
@@ -142,7 +142,7 @@ class Trial:
         return [self.putting.paste(self.sample.images[i], rng) for i in self.others]
 
     @cached_property
-    def before(self) -> Answers:
+    def before(self) -> Logits:
         """Of the model as it is."""
         return self.answers(None)
 
@@ -155,32 +155,32 @@ class Trial:
         """The labels (n,); where unknown what the model as it is takes the image for: a change is then a loss."""
         return np.where(self.sample.labels >= 0, self.sample.labels, self.plain.argmax(1))
 
-    def answers(self, correction: Correction | None) -> Answers:
+    def answers(self, correction: Correction | None) -> Logits:
         plain = self.plain if correction is None else logits(self.classifier, self.sample.images, correction)
         pasted = logits(self.classifier, self.pasted, correction) if self.pasted else plain[:0]
-        return Answers(plain, pasted)
+        return Logits(plain, pasted)
 
-    def abreast(self, corrections: Sequence[Correction]) -> list[Answers]:
+    def abreast(self, corrections: Sequence[Correction]) -> list[Logits]:
         """Of each; erasures at one layer share what comes before it."""
         erasures = [one for one in corrections if isinstance(one, Erasure)]
         if len(erasures) < max(2, len(corrections)) or len({one.layer for one in erasures}) > 1:
             return [self.answers(one) for one in corrections]
         plain = logits_abreast(self.classifier, self.sample.images, erasures)
         if not self.pasted:
-            return [Answers(y, y[:0]) for y in plain]
+            return [Logits(y, y[:0]) for y in plain]
         return [
-            Answers(*both) for both in zip(plain, logits_abreast(self.classifier, self.pasted, erasures), strict=True)
+            Logits(*both) for both in zip(plain, logits_abreast(self.classifier, self.pasted, erasures), strict=True)
         ]
 
-    def effect(self, correction: Correction | None) -> Effect:
+    def effect(self, correction: Correction | None) -> Outcome:
         """The model under a correction; None: as it is."""
         return self.judged(self.before if correction is None else self.answers(correction))
 
-    def judged(self, found: Answers) -> Effect:
+    def judged(self, found: Logits) -> Outcome:
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
         fair, own = self.sample.drawn, ~self.sample.member & (self.sample.labels == self.target)
         under = found.pasted.argmax(1) == self.truth[self.others] if len(found.pasted) else np.zeros(0, bool)
-        return Effect(
+        return Outcome(
             accuracy=share(right[fair]),
             affected=share(right[own]),
             worst=self._worst(right, under),
@@ -191,13 +191,13 @@ class Trial:
             harm_affected=loss(was[own], right[own]),
         )
 
-    def flips(self, found: Answers) -> Interval:
+    def flips(self, found: Logits) -> Interval:
         if not len(found.pasted):
             return NOTHING
         eligible = found.plain[self.others].argmax(1) != self.target
         return share(found.pasted.argmax(1)[eligible] == self.target)
 
-    def left(self, found: Answers) -> tuple[float, float]:
+    def left(self, found: Logits) -> tuple[float, float]:
         """Of what the artifact does to the class's log-odds: |rise| / |rise of the model as it is|, and its standard
         error, that of the rise. Of a single image neither is known: all may be left, or nothing."""
         after, before = (self.rise(answers, log_odds) for answers in (found, self.before))
@@ -206,7 +206,7 @@ class Trial:
         whole = max(abs(before.value), 1e-9)
         return abs(after.value) / whole, (after.high - after.low) / (2 * Z95) / whole
 
-    def rise(self, found: Answers, level: Callable[[Floats, int], Floats] = centred) -> Interval:
+    def rise(self, found: Logits, level: Callable[[Floats, int], Floats] = centred) -> Interval:
         """Of the class's level, a function (logits (n, K), class) -> (n,)."""
         plain, member = level(found.plain, self.target), self.sample.member
         if len(found.pasted):

@@ -28,7 +28,7 @@ from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.audit.corrections.closed_form import Nothing
 from klarsicht.audit.corrections.retraining import Retrained
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.ground.disk import write_atomically, writing
 from klarsicht.ground.errors import InputError, StoreError
 from klarsicht.ground.manifest import to_json
@@ -93,7 +93,7 @@ def corrected(module):
 '''
 
 
-def save(
+def save_correction(
     folder: Path,
     correction: Correction,
     facts: dict[str, Any],
@@ -145,7 +145,7 @@ def exported(folder: Path, correction: Correction, classifier: Classifier, examp
     """Writes the corrected model where torch.export can; says what it gives on the example, or why it cannot."""
     path = folder / EXPORTED
     x = example[None].to(classifier.device)
-    with borrowed(classifier.module) as module, correction.applied(module), torch.no_grad():
+    with evaluation_mode(classifier.module) as module, correction.applied(module), torch.no_grad():
         plain = classifier.logits(x)
         try:
             with warnings.catch_warnings():
@@ -165,7 +165,7 @@ def exported(folder: Path, correction: Correction, classifier: Classifier, examp
     return {"exported": True}
 
 
-def load(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
+def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
     """A saved correction and its record; `with correction.applied(module): ...` corrects a model.
 
     Raises:

@@ -24,8 +24,8 @@ from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.corrections.activations import activations
 from klarsicht.audit.corrections.clarc import Erasure, layer_named
-from klarsicht.audit.corrections.closed_form import Bench, Remedy, Setting
-from klarsicht.audit.models.finetuning import Answering
+from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
+from klarsicht.audit.models.finetuning import TrainedClassifier
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
@@ -67,10 +67,10 @@ class Retrained:
         return cls({name: value for name, value in changed.items() if not torch.equal(value, held[name])})
 
 
-class Steady(Answering):
+class FrozenNorms(TrainedClassifier):
     """A network that is trained in evaluation mode."""
 
-    def train(self, mode: bool = True) -> Steady:
+    def train(self, mode: bool = True) -> FrozenNorms:
         del mode
         super().train(False)
         return self
@@ -80,14 +80,14 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class CorrectionTask:
     """A task of ground.fit: batches of the part `fit`, drawn by weight, some with the artifact on, and a loss.
 
     Attributes:
         pasted: share of a batch that gets the artifact.
     """
 
-    bench: Bench
+    bench: FittingData
     loss_of: Loss
     pasted: float = 0.0
 
@@ -117,20 +117,20 @@ class Lesson:
         return {}
 
 
-def trained(lesson: Lesson, body: nn.Module) -> Retrained:
+def trained(lesson: CorrectionTask, body: nn.Module) -> Retrained:
     """What a copy of the model became."""
     bench = lesson.bench
     plan = Plan(bench.steps, rate=bench.rate, warmup=max(1, bench.steps // 10))
     torch.manual_seed(integer(bench.seed, "training", bench.target))
     with world() as here:
-        learner = Learner(Steady(body).requires_grad_(True), lesson, plan, here)
+        learner = Learner(FrozenNorms(body).requires_grad_(True), lesson, plan, here)
         for step in track(range(plan.steps), plan.steps, "training"):
             learner.learn(lesson.batch(step, 0))
-    average: Steady = learner.average  # type: ignore[assignment]
+    average: FrozenNorms = learner.average  # type: ignore[assignment]
     return Retrained.between(bench.classifier.module, average.body.to(bench.classifier.device))
 
 
-def copied(bench: Bench) -> nn.Module:
+def copied(bench: FittingData) -> nn.Module:
     return copy.deepcopy(bench.classifier.module)
 
 
@@ -138,11 +138,11 @@ def entropy(model: nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(model(batch[0]), batch[1])
 
 
-def fine_tune(bench: Bench, setting: Setting) -> Retrained:
-    return trained(Lesson(bench, entropy), copied(bench))
+def fine_tune(bench: FittingData, setting: CorrectionParameters) -> Retrained:
+    return trained(CorrectionTask(bench, entropy), copied(bench))
 
 
-def augment(bench: Bench, setting: Setting) -> Retrained:
+def augment(bench: FittingData, setting: CorrectionParameters) -> Retrained:
     """Raises UsageError for an artifact that cannot be put on images."""
     if bench.putting is None:
         raise UsageError(
@@ -150,10 +150,10 @@ def augment(bench: Bench, setting: Setting) -> Retrained:
             got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
-    return trained(Lesson(bench, entropy, SHARE * min(setting.strength, 2)), copied(bench))
+    return trained(CorrectionTask(bench, entropy, SHARE * min(setting.strength, 2)), copied(bench))
 
 
-def augment_latent(bench: Bench, setting: Setting) -> Retrained:
+def augment_latent(bench: FittingData, setting: CorrectionParameters) -> Retrained:
     known, body = bench.at(setting.layer), copied(bench)
     carried = oblique(known.directions(setting.directions), known.covariance, known.members.mean(0))
     lends = Erasure(setting.layer, carried, setting.strength)
@@ -165,21 +165,21 @@ def augment_latent(bench: Bench, setting: Setting) -> Retrained:
             lent = model(batch[0][:half])
         return cross_entropy(torch.cat([lent, plain]), batch[1])
 
-    return trained(Lesson(bench, loss), body)
+    return trained(CorrectionTask(bench, loss), body)
 
 
-def penalise(bench: Bench, setting: Setting) -> Retrained:
+def penalise(bench: FittingData, setting: CorrectionParameters) -> Retrained:
     body = copied(bench)
     v = torch.as_tensor(bench.at(setting.layer).first, dtype=torch.float32, device=bench.classifier.device)
-    first = Lesson(bench, entropy).batch(0, 0)
-    _, start = penalty(Steady(body).requires_grad_(True), body, first, setting.layer, v, bench.target)
+    first = CorrectionTask(bench, entropy).batch(0, 0)
+    _, start = penalty(FrozenNorms(body).requires_grad_(True), body, first, setting.layer, v, bench.target)
     weight = setting.strength * PENALTY / max(float(start.detach()), 1e-12)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         y, cost = penalty(model, body, batch, setting.layer, v, bench.target)
         return cross_entropy(y, batch[1]) + weight * cost
 
-    return trained(Lesson(bench, loss), body)
+    return trained(CorrectionTask(bench, loss), body)
 
 
 def penalty(
@@ -197,7 +197,7 @@ def penalty(
     return y, ((summed @ v) ** 2).mean()
 
 
-def group_dro(bench: Bench, setting: Setting) -> Retrained:
+def group_dro(bench: FittingData, setting: CorrectionParameters) -> Retrained:
     weights = torch.ones(2 * bench.classifier.n_classes, device=bench.classifier.device)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -208,10 +208,10 @@ def group_dro(bench: Bench, setting: Setting) -> Retrained:
         weights.div_(weights.sum())
         return (of_group * weights[there] / weights[there].sum()).sum()
 
-    return trained(Lesson(bench, loss), copied(bench))
+    return trained(CorrectionTask(bench, loss), copied(bench))
 
 
-def dfr(bench: Bench, setting: Setting) -> Retrained:
+def dfr(bench: FittingData, setting: CorrectionParameters) -> Retrained:
     """Raises UsageError for a network without a linear head."""
     classifier, sample = bench.classifier, bench.lessons
     head = layer_named(classifier.module, classifier.head)
@@ -232,11 +232,11 @@ def dfr(bench: Bench, setting: Setting) -> Retrained:
 
 
 LAYERED: Final = frozenset({"layer"})
-RETRAINED: dict[str, Remedy] = {
-    "augment": Remedy(augment),
-    "augment-latent": Remedy(augment_latent, LAYERED),
-    "penalise": Remedy(penalise, LAYERED),
-    "fine-tune": Remedy(fine_tune, baseline=True),
-    "dfr": Remedy(dfr, baseline=True),
-    "group-dro": Remedy(group_dro, baseline=True),
+RETRAINED: dict[str, CorrectionMethod] = {
+    "augment": CorrectionMethod(augment),
+    "augment-latent": CorrectionMethod(augment_latent, LAYERED),
+    "penalise": CorrectionMethod(penalise, LAYERED),
+    "fine-tune": CorrectionMethod(fine_tune, baseline=True),
+    "dfr": CorrectionMethod(dfr, baseline=True),
+    "group-dro": CorrectionMethod(group_dro, baseline=True),
 }

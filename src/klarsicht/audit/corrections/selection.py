@@ -14,8 +14,8 @@ from itertools import product
 from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.closed_form import Bench, Remedy, Setting
-from klarsicht.audit.corrections.outcomes import Answers, Bounds, Effect, Trial
+from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
+from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest, Logits, Outcome
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 
@@ -35,11 +35,11 @@ class Grid:
     directions: tuple[int, ...] = (1, 2, 4, 8)
     strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
 
-    def at(self, layer: str, sweeps: Collection[str]) -> list[Setting]:
+    def at(self, layer: str, sweeps: Collection[str]) -> list[CorrectionParameters]:
         """The settings at a layer of a correction that sweeps these fields; the others stay at their first."""
         directions = self.directions if "directions" in sweeps else self.directions[:1]
         strengths = self.strengths if "strength" in sweeps else self.strengths[:1]
-        return [Setting(layer, k, s) for k, s in product(directions, strengths)]
+        return [CorrectionParameters(layer, k, s) for k, s in product(directions, strengths)]
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Tried:
         lost: points over the bound, the larger of overall and class; negative within it.
     """
 
-    setting: Setting
+    setting: CorrectionParameters
     remaining: float
     error: float
     lost: float
-    effect: Effect
+    effect: Outcome
 
     @property
     def within(self) -> bool:
@@ -103,7 +103,9 @@ class Choice:
         return {"chosen": self.chosen.setting.to_json(), "tried": [one.to_json() for one in self.tried]}
 
 
-def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Grid | None = None) -> Choice:
+def choose(
+    remedy: CorrectionMethod, bench: FittingData, trial: CorrectionTest, bounds: Bounds, grid: Grid | None = None
+) -> Choice:
     """Tries every layer with every number of directions and every strength.
 
     Raises:
@@ -114,7 +116,7 @@ def choose(remedy: Remedy, bench: Bench, trial: Trial, bounds: Bounds, grid: Gri
     refusals: list[InputError] = []
     layers = (grid.layers or bench.layers) if "layer" in remedy.sweeps else ("",)
     for layer in track(layers, len(layers), "layers"):
-        made: dict[Setting, Correction] = {}
+        made: dict[CorrectionParameters, Correction] = {}
         for setting in grid.at(layer, remedy.sweeps):
             try:
                 made[setting] = remedy.make(bench, setting)
@@ -138,7 +140,7 @@ def told(tried: Collection[Tried]) -> float:
     return ALIKE if least is None else max(ALIKE, least.error)
 
 
-def judged(trial: Trial, setting: Setting, found: Answers, bounds: Bounds) -> Tried:
+def judged(trial: CorrectionTest, setting: CorrectionParameters, found: Logits, bounds: Bounds) -> Tried:
     """What a setting leaves of the artifact and costs."""
     effect = trial.judged(found)
     over = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.data import manifest as manifests
+from klarsicht.audit.data import manifest
 from klarsicht.ground.errors import CorpusError, ImageError
 from klarsicht.ground.images import decode, extensions
 
@@ -154,9 +154,9 @@ class Corpus:
         Raises:
             CorpusError: the manifest cannot be read, lacks a column or a value, or names files that are not there.
         """
-        manifest = Path(file)
-        columns = manifests.columns(manifest)
-        paths = [manifest.parent / path for path in columns["path"]]
+        file = Path(file)
+        columns = manifest.columns(file)
+        paths = [file.parent / path for path in columns["path"]]
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise CorpusError(
@@ -170,11 +170,11 @@ class Corpus:
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
-            weights=manifests.weights(columns.get("weight", [])),
+            weights=manifest.weights(columns.get("weight", [])),
         )
 
 
-def open(data: str | Path) -> Corpus:
+def open_corpus(data: str | Path) -> Corpus:
     """The corpus in a folder or behind a manifest.
 
     Raises:

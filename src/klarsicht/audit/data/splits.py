@@ -15,13 +15,13 @@ from klarsicht.ground.errors import UsageError
 
 Ints = NDArray[np.integer[Any]]
 
-FIT, CHOOSE, SHOW = 0, 1, 2
+TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES: Final = ("fit", "choose", "show")
-DEAL: Final = (FIT, SHOW, CHOOSE, FIT, SHOW)
+DEAL: Final = (TRAIN, TEST, VALIDATION, TRAIN, TEST)
 """How sources are dealt out, again and again: two fifths to fit, one to choose, two to show."""
 
 
-def dealt(sources: Ints, member: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int8]:
+def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int8]:
     """The part of each image (N,), by its source; sources with members are dealt first, so that every part has some.
 
     Raises:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.detectors.detection import Photographs, Scene, Sign
-from klarsicht.audit.detectors.patch_matches import Anywhere, View, colour, grey
-from klarsicht.audit.detectors.templates import Averaged
-from klarsicht.numerics.imaging import image_statistics as grain
+from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, colour, grey
+from klarsicht.audit.detectors.templates import TemplateMatches
+from klarsicht.numerics.imaging import image_statistics
 from klarsicht.numerics.statistics.base_rate import lump, natural_rate
 from klarsicht.numerics.statistics.split_half import surprise
 
@@ -36,11 +36,11 @@ class Detector(Protocol):
     @property
     def change(self) -> str: ...
 
-    def __call__(self, scene: Scene, name: str, /) -> Iterator[Sign]: ...
+    def __call__(self, scene: ClassImages, name: str, /) -> Iterator[Detection]: ...
 
 
 @dataclass(frozen=True)
-class Tail:
+class TailDetector:
     """More images of the class beyond an extreme of the other classes than there should be, for where its middle lies.
 
     Attributes:
@@ -53,7 +53,7 @@ class Tail:
     change: str
     shares: tuple[float, ...] = (0.002, 0.0005)
 
-    def __call__(self, scene: Scene, name: str) -> Iterator[Sign]:
+    def __call__(self, scene: ClassImages, name: str) -> Iterator[Detection]:
         own, pool = self.values(scene.own), self.values(scene.pool)[scene.others]
         for share in self.shares:
             edge = float(np.quantile(pool, 1 - share))
@@ -61,9 +61,9 @@ class Tail:
             beyond = own > edge
             halves = [beyond[side] for side in (scene.half, ~scene.half)]
             score = float(np.mean([surprise(half.sum(), len(half), expected) for half in halves]))
-            yield Sign(f"{name} {share:g}", score, np.flatnonzero(lump(own, edge)))
+            yield Detection(f"{name} {share:g}", score, np.flatnonzero(lump(own, edge)))
 
-    def values(self, shown: Photographs) -> Floats:
+    def values(self, shown: ImageStack) -> Floats:
         """The measure, with a sign that makes the meant tail the upper one."""
         found = shown.keep(getattr(self.measure, "__name__", "measure"), lambda: measured(self.measure, shown.levels))
         return found if self.high else -found
@@ -75,32 +75,32 @@ def measured(measure: Measure, levels: NDArray[np.uint8], block: int = 256) -> F
     return np.concatenate([*blocks, np.zeros(0)])
 
 
-PLAIN = View(colour, fine=False, soft=12.0)
-FINE = View(colour, fine=True, soft=8.0)
-FINE_GREY = View(grey, fine=True, soft=2.5)
+PLAIN = PatchView(colour, fine=False, soft=12.0)
+FINE = PatchView(colour, fine=True, soft=8.0)
+FINE_GREY = PatchView(grey, fine=True, soft=2.5)
 
 DETECTORS: dict[str, Detector] = {
-    "texture": Anywhere(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95, 0.98)),
-    "evidence": Anywhere(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95), by_evidence=True),
-    "fine": Anywhere(FINE, k=3, sides=(32, 50, 90), rungs=(0.8, 0.9, 0.98)),
-    "fine-grey": Anywhere(FINE_GREY, k=3, sides=(32, 50, 90), rungs=(0.85, 0.93, 0.98)),
-    "template": Averaged(FINE_GREY, k=3, sides=(32, 50), rungs=(0.8, 0.86, 0.92)),
-    "frame": Tail(grain.frame, high=True, change="border"),
-    "bars": Tail(grain.bars, high=True, change="border"),
-    "noise": Tail(grain.noise, high=True, change="noise", shares=(0.02, 0.002, 0.0005)),
-    "roughness": Tail(grain.roughness, high=True, change="noise"),
-    "chroma-noise": Tail(grain.chroma_noise, high=True, change="noise"),
-    "sharpness": Tail(grain.sharpness, high=False, change="blur"),
-    "ringing": Tail(grain.ringing, high=False, change="blur"),
-    "veil": Tail(grain.veil, high=True, change="light"),
-    "blockiness": Tail(grain.blockiness, high=True, change="blocks"),
+    "texture": PatchMatches(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95, 0.98)),
+    "evidence": PatchMatches(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95), by_evidence=True),
+    "fine": PatchMatches(FINE, k=3, sides=(32, 50, 90), rungs=(0.8, 0.9, 0.98)),
+    "fine-grey": PatchMatches(FINE_GREY, k=3, sides=(32, 50, 90), rungs=(0.85, 0.93, 0.98)),
+    "template": TemplateMatches(FINE_GREY, k=3, sides=(32, 50), rungs=(0.8, 0.86, 0.92)),
+    "frame": TailDetector(image_statistics.frame, high=True, change="border"),
+    "bars": TailDetector(image_statistics.bars, high=True, change="border"),
+    "noise": TailDetector(image_statistics.noise, high=True, change="noise", shares=(0.02, 0.002, 0.0005)),
+    "roughness": TailDetector(image_statistics.roughness, high=True, change="noise"),
+    "chroma-noise": TailDetector(image_statistics.chroma_noise, high=True, change="noise"),
+    "sharpness": TailDetector(image_statistics.sharpness, high=False, change="blur"),
+    "ringing": TailDetector(image_statistics.ringing, high=False, change="blur"),
+    "veil": TailDetector(image_statistics.veil, high=True, change="light"),
+    "blockiness": TailDetector(image_statistics.blockiness, high=True, change="blocks"),
 }
 """Colour casts are measured (numerics.imaging.image_statistics) and not among them: whole classes are green or blue by
 nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of natural colour hid what other detectors
 saw."""
 
 
-def examined(scene: Scene) -> list[Sign]:
+def examined(scene: ClassImages) -> list[Detection]:
     """What every detector sees."""
     return [sign for name, detector in DETECTORS.items() for sign in detector(scene, name)]
 

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.models.inputs import Levels, shrunk
+from klarsicht.audit.models.inputs import Pixels, shrunk
 
 T = TypeVar("T")
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Photographs:
+class ImageStack:
     """A stack of images and what was computed of them, once.
 
     Attributes:
@@ -25,7 +25,7 @@ class Photographs:
         evidence: float (n, G, G), relevance maps; or None.
     """
 
-    levels: Levels
+    levels: Pixels
     evidence: Floats | None = None
     kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -44,7 +44,7 @@ class Photographs:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ClassImages:
     """One class, and images of other classes to compare it with.
 
     Attributes:
@@ -56,8 +56,8 @@ class Scene:
         seed: chooses which images are seeds where a class has very many.
     """
 
-    own: Photographs
-    pool: Photographs
+    own: ImageStack
+    pool: ImageStack
     others: NDArray[np.bool_]
     half: NDArray[np.bool_]
     sources: NDArray[np.integer[Any]]
@@ -69,7 +69,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Sign:
+class Detection:
     """What one detector saw in one class at one setting.
 
     Attributes:

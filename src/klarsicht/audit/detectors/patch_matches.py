@@ -1,6 +1,6 @@
 """Windows that several images of a class share, to the pixel, and other classes do not.
 
-`Anywhere` compares a few windows of each image, those of richest texture or most evidence, wherever they lie.
+`PatchMatches` compares a few windows of each image, those of richest texture or most evidence, wherever they lie.
 High-passed images see through opacity: of a mark blended over a scene, the scene is smooth and the mark is not.
 What counts as a surprise is measured against the class's own middle; see numerics.statistics.base_rate.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.detectors.detection import Photographs, Scene, Sign
+from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.patches import box, cut, densest, high_pass, likeness, normalised
 from klarsicht.numerics.statistics.base_rate import natural_likeness
@@ -41,7 +41,7 @@ def grey(x: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class View:
+class PatchView:
     """In which form windows are compared.
 
     Attributes:
@@ -62,7 +62,7 @@ class View:
         return box((high_pass(self.tint(x)) ** 2).mean(-1), W)
 
 
-def evidence(own: Photographs, side: int) -> Floats:
+def evidence(own: ImageStack, side: int) -> Floats:
     """Positive relevance in every window."""
     assert own.evidence is not None
     h, w = own.at(side).shape[1:3]
@@ -84,7 +84,7 @@ class Windows:
     vectors: Vectors
 
     @classmethod
-    def of(cls, x: Floats, density: Floats, view: View, k: int) -> Windows:
+    def of(cls, x: Floats, density: Floats, view: PatchView, k: int) -> Windows:
         places = densest(density, W - 1, k)
         padded = np.pad(view(x), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
         wide = cut(padded, places, W + 2).swapaxes(0, 1)
@@ -106,7 +106,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Anywhere:
+class PatchMatches:
     """Duplicates among the k most conspicuous windows of each image, wherever they lie.
 
     Attributes:
@@ -115,27 +115,27 @@ class Anywhere:
         by_evidence: windows of most relevance in place of most texture; sees nothing where a run has no maps.
     """
 
-    view: View
+    view: PatchView
     k: int
     sides: tuple[int, ...]
     rungs: tuple[float, ...]
     by_evidence: bool = False
     change: str = "tile"
 
-    def __call__(self, scene: Scene, name: str) -> Iterator[Sign]:
+    def __call__(self, scene: ClassImages, name: str) -> Iterator[Detection]:
         if self.by_evidence and (scene.own.evidence is None or scene.pool.evidence is None):
             return
         for side in sides_of(scene, self.sides):
             yield from self._at(scene, name, side)
 
-    def windows(self, shown: Photographs, side: int, name: str) -> Windows:
+    def windows(self, shown: ImageStack, side: int, name: str) -> Windows:
         def made() -> Windows:
             x = shown.at(side)
             return Windows.of(x, evidence(shown, side) if self.by_evidence else self.view.density(x), self.view, self.k)
 
         return shown.keep(f"{name} {side}", made)
 
-    def _at(self, scene: Scene, name: str, side: int) -> Iterator[Sign]:
+    def _at(self, scene: ClassImages, name: str, side: int) -> Iterator[Detection]:
         own, pool = self.windows(scene.own, side, name), self.windows(scene.pool, side, name)
         owner = seeds_of(scene, self.k)
         window = np.tile(np.arange(self.k), len(owner) // self.k)
@@ -155,7 +155,7 @@ class Anywhere:
 
 
 def counts(
-    scene: Scene, own: Windows, pool: Windows, seeds: Vectors, owner: NDArray[np.intp], rungs: tuple[float, ...]
+    scene: ClassImages, own: Windows, pool: Windows, seeds: Vectors, owner: NDArray[np.intp], rungs: tuple[float, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Likes of each seed in either half of the class (rungs, s, 2) and in the pool (rungs, s), a block at a time."""
     inside = np.zeros((len(rungs), len(seeds), 2), np.int64)
@@ -172,18 +172,18 @@ def counts(
     return inside, outside
 
 
-def sides_of(scene: Scene, sides: tuple[int, ...]) -> list[int]:
+def sides_of(scene: ClassImages, sides: tuple[int, ...]) -> list[int]:
     """Those that the images have; their own where they are smaller than all."""
     shorter = min(scene.own.levels.shape[1:3])
     return [side for side in sides if side <= shorter] or [shorter]
 
 
-def compared(scene: Scene, most: int = COMPARED) -> NDArray[np.intp]:
+def compared(scene: ClassImages, most: int = COMPARED) -> NDArray[np.intp]:
     """Images of the pool that windows are compared with: of other classes."""
     return np.flatnonzero(scene.others)[:most]
 
 
-def seeds_of(scene: Scene, k: int) -> NDArray[np.intp]:
+def seeds_of(scene: ClassImages, k: int) -> NDArray[np.intp]:
     """Images whose windows are seeds, each k times; a sample where there are too many."""
     n = len(scene.own)
     most = max(2, SEEDS // k)
@@ -191,8 +191,8 @@ def seeds_of(scene: Scene, k: int) -> NDArray[np.intp]:
     return np.repeat(chosen, k)
 
 
-def sign(name: str, score: float, members: NDArray[np.bool_], where: Any, shape: tuple[int, ...]) -> Sign:
+def sign(name: str, score: float, members: NDArray[np.bool_], where: Any, shape: tuple[int, ...]) -> Detection:
     """A sign whose places are shares of the image."""
     size = np.array(shape[1:3], np.float64)
     rows = np.flatnonzero(members)
-    return Sign(name, score, rows, np.clip(where[rows] / size, 0, 1 - W / size), (W / size[0], W / size[1]))
+    return Detection(name, score, rows, np.clip(where[rows] / size, 0, 1 - W / size), (W / size[0], W / size[1]))

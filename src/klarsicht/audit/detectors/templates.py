@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from klarsicht.audit.detectors.detection import Photographs, Scene, Sign
-from klarsicht.audit.detectors.patch_matches import View, W, Windows, compared, sides_of, sign
+from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.detectors.patch_matches import PatchView, W, Windows, compared, sides_of, sign
 from klarsicht.numerics.imaging.patches import normalised
 from klarsicht.numerics.statistics.base_rate import natural_likeness
 from klarsicht.numerics.statistics.split_half import chernoff, crossed, rate
@@ -32,7 +32,7 @@ LEVEL = 1.0  # times as many as nearly reach a rung are expected above it; carri
 
 
 @dataclass(frozen=True)
-class Averaged:
+class TemplateMatches:
     """Duplicates of templates.
 
     Attributes:
@@ -44,7 +44,7 @@ class Averaged:
         rounds: how often a template is replaced by the mean of what is like it.
     """
 
-    view: View
+    view: PatchView
     k: int
     sides: tuple[int, ...]
     rungs: tuple[float, ...]
@@ -53,11 +53,11 @@ class Averaged:
     rounds: int = 2
     change: str = "tile"
 
-    def __call__(self, scene: Scene, name: str) -> Iterator[Sign]:
+    def __call__(self, scene: ClassImages, name: str) -> Iterator[Detection]:
         for side in sides_of(scene, self.sides):
             yield self._at(scene, name, side)
 
-    def _at(self, scene: Scene, name: str, side: int) -> Sign:
+    def _at(self, scene: ClassImages, name: str, side: int) -> Detection:
         once = distinct(scene)
         own, pool, others = self.field(scene.own, side), self.field(scene.pool, side), compared(scene, COMPARED)
         learned = [self.templates(scene, name, side, np.flatnonzero(part & once)) for part in (scene.half, ~scene.half)]
@@ -76,7 +76,7 @@ class Averaged:
         rung, number = divmod(found.seed, len(templates))
         return sign(f"{name} {side}", found.score, hits[rung, number], places[number], scene.own.at(side).shape)
 
-    def field(self, shown: Photographs, side: int) -> Field:
+    def field(self, shown: ImageStack, side: int) -> Field:
         """The same for all detectors that look through the same view."""
         return shown.keep(f"field {self.view} {side}", lambda: Field.of(shown.at(side), self.view))
 
@@ -85,7 +85,7 @@ class Averaged:
         held = (pool > rung).mean(1)
         return np.where(held > RARE, COMMON, np.minimum(natural_likeness(own, pool, rung, LEVEL), COMMON))
 
-    def templates(self, scene: Scene, name: str, side: int, rows: Rows) -> Vectors:
+    def templates(self, scene: ClassImages, name: str, side: int, rows: Rows) -> Vectors:
         """(t, D) of some images of the class: the means of what is like the windows that stand out most."""
         windows = scene.own.keep(f"{name} {side}", lambda: self.windows(scene.own, side))
         pool = scene.pool.keep(f"{name} {side}", lambda: self.windows(scene.pool, side))
@@ -100,7 +100,7 @@ class Averaged:
             found = self.means(field, found, rows)
         return np.asarray(found, np.float32)
 
-    def windows(self, shown: Photographs, side: int) -> Windows:
+    def windows(self, shown: ImageStack, side: int) -> Windows:
         x = shown.at(side)
         return Windows.of(x, self.view.density(x), self.view, self.k)
 
@@ -130,7 +130,7 @@ def apart(worth: Floats, like: NDArray[np.bool_], owner: Rows, most: int) -> lis
     return chosen
 
 
-def distinct(scene: Scene) -> NDArray[np.bool_]:
+def distinct(scene: ClassImages) -> NDArray[np.bool_]:
     """One image of each source (n,): those of one source are alike for that reason."""
     once = np.zeros(len(scene.own), bool)
     once[np.unique(scene.sources, return_index=True)[1]] = True
@@ -154,7 +154,7 @@ class Field:
     soft: float
 
     @classmethod
-    def of(cls, x: Floats, view: View) -> Field:
+    def of(cls, x: Floats, view: PatchView) -> Field:
         images = np.asarray(view(x), np.float32)
         norms = []
         for start in range(0, len(images), BLOCK):

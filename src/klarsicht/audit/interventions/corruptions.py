@@ -20,8 +20,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from klarsicht.audit.detectors.bank import measured
-from klarsicht.audit.models.inputs import Glass, Levels
-from klarsicht.numerics.imaging import image_statistics as grain
+from klarsicht.audit.models.inputs import Pixels, PixelScale
+from klarsicht.numerics.imaging import image_statistics
 
 Floats = NDArray[np.floating[Any]]
 Measure = Callable[[Floats], Floats]
@@ -46,7 +46,7 @@ class Kind:
     sizes: tuple[float, ...]
     unit: str
 
-    def size(self, carriers: Levels, others: Levels) -> float:
+    def size(self, carriers: Pixels, others: Pixels) -> float:
         """The size under which others (k, H, W, C) measure as carriers (m, H, W, C) do, by the middle one of each."""
         aim, some = np.median(measured(self.measure, carriers)), others[:TRIED].astype(np.float32)
 
@@ -61,7 +61,7 @@ class Kind:
             low, high = (low, middle) if (above(middle) > 0) == grows else (middle, high)
         return self.sizes[min((low, high), key=lambda i: abs(above(i)))]
 
-    def apart(self, carriers: Levels, others: Levels) -> float:
+    def apart(self, carriers: Pixels, others: Pixels) -> float:
         """How well the measure tells carriers from others, either way: area under the curve, .5 to 1."""
         values = np.concatenate([measured(self.measure, levels) for levels in (carriers, others)])
         area = float(roc_auc_score(np.arange(len(values)) < len(carriers), values))
@@ -101,15 +101,17 @@ def compressed(x: Floats, size: float, rng: np.random.Generator) -> Floats:
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "noise": Kind(noisy, grain.roughness, (0.0, *np.geomspace(1, 64, 25).tolist()), "levels of noise"),
-    "blur": Kind(blurred, grain.sharpness, (0.0, *np.linspace(0.25, 4, 16).tolist()), "pixels of blur"),
-    "blocks": Kind(compressed, grain.blockiness, (0.0, *np.arange(5.0, 100, 10).tolist()), "below JPEG quality 100"),
-    "light": Kind(lighter, grain.veil, tuple(np.arange(-96.0, 97, 2).tolist()), "levels of light"),
+    "noise": Kind(noisy, image_statistics.roughness, (0.0, *np.geomspace(1, 64, 25).tolist()), "levels of noise"),
+    "blur": Kind(blurred, image_statistics.sharpness, (0.0, *np.linspace(0.25, 4, 16).tolist()), "pixels of blur"),
+    "blocks": Kind(
+        compressed, image_statistics.blockiness, (0.0, *np.arange(5.0, 100, 10).tolist()), "below JPEG quality 100"
+    ),
+    "light": Kind(lighter, image_statistics.veil, tuple(np.arange(-96.0, 97, 2).tolist()), "levels of light"),
 }
 
 
 @dataclass(frozen=True)
-class Imitation:
+class Corruption:
     """An artifact without a place, as it can be put on images.
 
     Attributes:
@@ -119,10 +121,10 @@ class Imitation:
 
     kind: str
     size: float
-    glass: Glass
+    glass: PixelScale
 
     @classmethod
-    def of(cls, kind: str, carriers: Levels, others: Levels, glass: Glass) -> Imitation | None:
+    def of(cls, kind: str, carriers: Pixels, others: Pixels, glass: PixelScale) -> Corruption | None:
         """Of the size that carriers (m, H, W, C) show beside others (k, H, W, C); None where they show none."""
         size = KINDS[kind].size(carriers, others)
         return None if size == 0 else cls(kind, size, glass)
@@ -143,7 +145,7 @@ class Imitation:
         return {"kind": self.kind, "size": self.size, "black": black, "white": white}
 
     @classmethod
-    def from_json(cls, known: dict[str, Any]) -> Imitation:
+    def from_json(cls, known: dict[str, Any]) -> Corruption:
         """Raises KeyError for a record that lacks something."""
         ends = (np.array(known[end], np.float32) for end in ("black", "white"))
-        return cls(known["kind"], known["size"], Glass(*ends))
+        return cls(known["kind"], known["size"], PixelScale(*ends))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from klarsicht.audit.interventions.insertion import CHANGES, Specimen, rivals, tile
-from klarsicht.audit.models.inputs import Levels
+from klarsicht.audit.interventions.insertion import CHANGES, ArtifactExamples, rivals, tile
+from klarsicht.audit.models.inputs import Pixels
 from klarsicht.numerics.statistics.logits import centred, rounding
 
 Floats = NDArray[np.floating[Any]]
@@ -26,7 +26,7 @@ NORMAL = 1.4826  # deviation of a normal distribution over its median absolute d
 
 
 @dataclass(frozen=True)
-class Effect:
+class LogitEffect:
     """What an artifact on images of other classes does to the logit of its own class.
 
     Attributes:
@@ -69,8 +69,8 @@ class Effect:
 
 
 def effects(
-    predict: Predict, x: Levels, target: int, change: str, found: Specimen, rng: np.random.Generator
-) -> dict[str, Effect]:
+    predict: Predict, x: Pixels, target: int, change: str, found: ArtifactExamples, rng: np.random.Generator
+) -> dict[str, LogitEffect]:
     """Every way in which the artifact can be put on images x (B, H, W, C) of other classes.
 
     Args:
@@ -82,7 +82,7 @@ def effects(
     return {how: effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
 
 
-def effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> Effect:
+def effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> LogitEffect:
     """From logits of the same images as they are (B, K), and with the artifact and the control.
 
     These are (B, K) too, or (G, B, K), where every image was changed in G ways; then an image counts by their mean.
@@ -93,7 +93,7 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
     ahead = change[:, target] - change[:, runner]
     free = before.argmax(1) != target
     flipped = [(answer.argmax(-1) == target).reshape(-1, len(before)).mean(0)[free] for answer in (marked, control)]
-    return Effect(
+    return LogitEffect(
         how=how,
         shift=float(mean[target]),
         low=float(mean[target] - 1.96 * error[target]),
@@ -115,7 +115,7 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
 
 
 def among_rivals(
-    predict: Predict, x: Levels, target: int, found: Specimen, how: str, rng: np.random.Generator, count: int
+    predict: Predict, x: Pixels, target: int, found: ArtifactExamples, how: str, rng: np.random.Generator, count: int
 ) -> float:
     """p of the rise that an artifact's tile brings, among the rises of `count` other windows of its size in its place:
     (1 + those that rise as much) / (count + 1). It asks for no other outputs and for no other classes."""

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from klarsicht.audit.detectors.detection import Sign
-from klarsicht.audit.interventions import corruptions as imitations
-from klarsicht.audit.models.inputs import Levels
-from klarsicht.numerics.imaging import image_statistics as grain
+from klarsicht.audit.detectors.detection import Detection
+from klarsicht.audit.interventions import corruptions
+from klarsicht.audit.models.inputs import Pixels
+from klarsicht.numerics.imaging import image_statistics
 
 Floats = NDArray[np.floating[Any]]
 
@@ -27,7 +27,7 @@ AGREE = 0.5  # carriers differ by less than this share of what other images diff
 
 
 @dataclass(frozen=True)
-class Specimen:
+class ArtifactExamples:
     """An artifact as a detector found it.
 
     Attributes:
@@ -37,13 +37,13 @@ class Specimen:
         extent: (height, width) of the window in pixels; nought for what has no place.
     """
 
-    carriers: Levels
-    others: Levels
+    carriers: Pixels
+    others: Pixels
     places: NDArray[np.intp]
     extent: tuple[int, int]
 
     @classmethod
-    def of(cls, sign: Sign, levels: Levels) -> Specimen:
+    def of(cls, sign: Detection, levels: Pixels) -> ArtifactExamples:
         """Of a class's images (n, H, W, C)."""
         carries = np.zeros(len(levels), bool)
         carries[sign.members] = True
@@ -54,11 +54,11 @@ class Specimen:
 
 
 Pair = tuple[Floats, Floats]  # with the artifact, and the control
-Change = Callable[[Levels, Specimen, np.random.Generator], dict[str, Pair]]
+Change = Callable[[Pixels, ArtifactExamples, np.random.Generator], dict[str, Pair]]
 OWN_PLACE = "own place"
 
 
-def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+def tile(x: Pixels, found: ArtifactExamples, rng: np.random.Generator) -> dict[str, Pair]:
     """The artifact's tile pasted at its own place, and at random ones; as the control, of what is no artifact."""
     whole = grown(found)
     blanks = without(whole, x)
@@ -74,7 +74,7 @@ def tile(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair
     }
 
 
-def rivals(x: Levels, found: Specimen, how: str, rng: np.random.Generator, count: int) -> Iterator[Floats]:
+def rivals(x: Pixels, found: ArtifactExamples, how: str, rng: np.random.Generator, count: int) -> Iterator[Floats]:
     """Images x with another window of the artifact's size in its place, the same one on all; `count` times another."""
     whole = grown(found)
     blanks = without(whole, x)
@@ -85,20 +85,20 @@ def rivals(x: Levels, found: Specimen, how: str, rng: np.random.Generator, count
         yield laid(x, target, np.broadcast_to(donor, x.shape), np.repeat(source, len(x), 0), whole.extent)
 
 
-def without(whole: Specimen, x: Levels) -> Levels:
+def without(whole: ArtifactExamples, x: Pixels) -> Pixels:
     """Images whose windows are no artifact: of the class, since a carrier brings content of its class along, which
     speaks for the class. An opaque mark brings none, and what it hides must not speak for the control: images of other
     classes."""
     return x if bare(whole) else whole.others
 
 
-def scattered(x: Levels, extent: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def scattered(x: Pixels, extent: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Random places (count, 2) at which a window fits."""
     return np.stack([rng.integers(0, n - side + 1, count) for n, side in zip(x.shape[1:3], extent, strict=True)], 1)
 
 
 def laid(
-    x: Levels, target: NDArray[np.intp], given: Levels, source: NDArray[np.intp], extent: tuple[int, int]
+    x: Pixels, target: NDArray[np.intp], given: Pixels, source: NDArray[np.intp], extent: tuple[int, int]
 ) -> Floats:
     """Images x (B, H, W, C) with windows of other images (B, H, W, C), from places (B, 2) to places (B, 2)."""
     h, w = extent
@@ -108,7 +108,7 @@ def laid(
     return out
 
 
-def bare(whole: Specimen) -> bool:
+def bare(whole: ArtifactExamples) -> bool:
     """Whether a tile is the artifact and nothing else: carriers hardly differ there, and other images do."""
     box = np.array(whole.extent)
     own, other = (
@@ -117,7 +117,7 @@ def bare(whole: Specimen) -> bool:
     return bool(own <= ALONE * other)
 
 
-def grown(found: Specimen) -> Specimen:
+def grown(found: ArtifactExamples) -> ArtifactExamples:
     """The whole artifact, by its place in every carrier: where carriers, laid over each other, agree.
 
     They agree where their median deviation from their median is less than half of what other images show there. The
@@ -134,17 +134,17 @@ def grown(found: Specimen) -> Specimen:
     inside = np.argwhere(parts == parts[tuple(before)])
     first, last = inside.min(0), inside.max(0)
     height, width = (int(side) for side in last - first + 1)
-    return Specimen(found.carriers, found.others, corners + first, (height, width))
+    return ArtifactExamples(found.carriers, found.others, corners + first, (height, width))
 
 
-def _spread(images: Levels, corners: NDArray[np.intp], box: NDArray[np.intp]) -> Floats:
+def _spread(images: Pixels, corners: NDArray[np.intp], box: NDArray[np.intp]) -> Floats:
     """Median over images of the absolute deviation from their median, colours averaged (height, width)."""
     crops = np.stack([x[a : a + box[0], b : b + box[1]] for x, (a, b) in zip(images, corners, strict=False)])
     crops = crops.astype(np.float32)
     return np.asarray(np.median(np.abs(crops - np.median(crops, 0)), 0).mean(-1))
 
 
-def border(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+def border(x: Pixels, found: ArtifactExamples, rng: np.random.Generator) -> dict[str, Pair]:
     """The border of a carrier around the image, as wide as carriers show it; of another image as the control."""
     top, bottom, left, right = rims(found.carriers)
     framed = [
@@ -156,22 +156,22 @@ def border(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pa
     return {"around": (framed[0], framed[1])}
 
 
-def rims(carriers: Levels) -> NDArray[np.intp]:
+def rims(carriers: Pixels) -> NDArray[np.intp]:
     """How wide (4,) the border is at the top, bottom, left and right of most carriers: more of it would bring along
     what they show. A tenth of the image where none is seen."""
-    wide = np.median(grain.rims(carriers.astype(np.float32)), axis=1).astype(np.intp)
+    wide = np.median(image_statistics.rims(carriers.astype(np.float32)), axis=1).astype(np.intp)
     return wide if wide.any() else np.full(4, max(1, round(min(carriers.shape[1:3]) / 10)), np.intp)
 
 
 def imitated(kind: str) -> Change:
     """What has no place, of the size that carriers show; the control is the image as it was."""
-    known = imitations.KINDS[kind]
+    known = corruptions.KINDS[kind]
 
-    def change(x: Levels, found: Specimen, rng: np.random.Generator) -> dict[str, Pair]:
+    def change(x: Pixels, found: ArtifactExamples, rng: np.random.Generator) -> dict[str, Pair]:
         size, as_it_was = known.size(found.carriers, found.others), x.astype(np.float32)
         return {f"{size:.3g} {known.unit}": (known.put(as_it_was, size, rng), as_it_was)}
 
     return change
 
 
-CHANGES: dict[str, Change] = {"tile": tile, "border": border} | {kind: imitated(kind) for kind in imitations.KINDS}
+CHANGES: dict[str, Change] = {"tile": tile, "border": border} | {kind: imitated(kind) for kind in corruptions.KINDS}

@@ -32,7 +32,7 @@ DONORS: Final = 64
 OPAQUE: Final = 0.9  # and above is opaque: the rest is compression
 
 
-class Putting(Protocol):
+class Insertion(Protocol):
     """What puts an artifact on images: a place, or an imitation of what has none."""
 
     def fits(self, image: Tensor, /) -> bool:
@@ -43,7 +43,7 @@ class Putting(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class Overlay:
     """Artifacts that can be put on an image, m of them; one where the place is fixed.
 
     Attributes:
@@ -143,7 +143,7 @@ def blended(members: Floats, others: Floats, span: float) -> tuple[Floats, Float
 
 def estimated(
     members: Floats, others: Floats, maps: Floats, maps_of_others: Floats, region: Bools | None = None
-) -> Place | None:
+) -> Overlay | None:
     """The place of an artifact from images (n, C, H, W) and maps of relevance (n, G, G) of members and others.
 
     Args:
@@ -166,12 +166,12 @@ def estimated(
     o, least, colour = blended(members, others, span)
     mask = touching(least >= AGREED, where)
     if mask.sum() >= max(FEWEST, where.sum() / 20):
-        return Place(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
+        return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
     own = np.stack([above(e, shape) if region is None else region for e in each[:DONORS]])
     if (own.mean((1, 2)) > LEVEL).mean() > LEVEL:
         return None
     background = _shares(maps_of_others).mean(0) if region is None else None
-    return Place(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
+    return Overlay(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
 
 
 def touching(strict: Bools, region: Bools) -> Bools:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.interventions.effect import Effect, Predict, effect
-from klarsicht.audit.models.inputs import Levels
+from klarsicht.audit.interventions.effect import LogitEffect, Predict, effect
+from klarsicht.audit.models.inputs import Pixels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.persistence import segment
@@ -53,17 +53,17 @@ class Backgrounds:
     """
 
     predict: Predict
-    images: Levels
+    images: Pixels
     before: Floats
     rounding: float
 
     @classmethod
-    def of(cls, predict: Predict, images: Levels) -> Backgrounds:
+    def of(cls, predict: Predict, images: Pixels) -> Backgrounds:
         answers = predict(images.astype(np.float32))
         return cls(predict, images, centred(answers), rounding(answers))
 
     def changes(
-        self, levels: Levels, givers: NDArray[np.intp], regions: Bools, label: str
+        self, levels: Pixels, givers: NDArray[np.intp], regions: Bools, label: str
     ) -> Iterator[tuple[slice, Floats]]:
         """By how much centred logits change, (r, B, K), when some of the regions (m, G, G), block by block, hold what
         the images of givers, (m, 1) or (m, B), have there."""
@@ -77,7 +77,7 @@ class Backgrounds:
 
 
 @dataclass(frozen=True)
-class Transplants:
+class RegionEffects:
     """n images, and what the region of each that raises the class most does on other images.
 
     Attributes:
@@ -89,7 +89,7 @@ class Transplants:
         rises: float (2, m, K), what each of them does to every output, on the first backgrounds and on the others.
     """
 
-    levels: Levels
+    levels: Pixels
     masks: Bools
     rise: Floats
     owner: NDArray[np.intp]
@@ -97,9 +97,9 @@ class Transplants:
 
     @classmethod
     def of(
-        cls, predict: Predict, levels: Levels, maps: Floats, backgrounds: Levels, target: int,
-        fellows: Levels | None = None,
-    ) -> Transplants:  # fmt: skip
+        cls, predict: Predict, levels: Pixels, maps: Floats, backgrounds: Pixels, target: int,
+        fellows: Pixels | None = None,
+    ) -> RegionEffects:  # fmt: skip
         """From images, their relevance maps (n, G, G) and images of other classes (B, H, W, C).
 
         Args:
@@ -140,8 +140,8 @@ class Transplants:
         return int(np.argmax(np.where(surely > 0, far * surely, surely)))
 
     def measured(
-        self, predict: Predict, donors: Bools, blanks: Bools, x: Levels, target: int, rng: np.random.Generator
-    ) -> Effect:
+        self, predict: Predict, donors: Bools, blanks: Bools, x: Pixels, target: int, rng: np.random.Generator
+    ) -> LogitEffect:
         """What the regions of the donors do on images x (B, H, W, C) of other classes; the regions of the blanks are
         the control: what relevance points at in images of the same kind. Both are bool (n,)."""
         before = predict(x.astype(np.float32))
@@ -151,12 +151,12 @@ class Transplants:
         )
         return effect("own place", before, marked, control, target)
 
-    def pasted(self, giver: NDArray[np.intp], x: Levels) -> Levels:
+    def pasted(self, giver: NDArray[np.intp], x: Pixels) -> Pixels:
         """Images (B, H, W, C) with the regions of givers (B,)."""
         return np.where(self.masks[giver][..., None], self.levels[giver], x)
 
 
-def usual(put_on: Backgrounds, fellows: Levels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
+def usual(put_on: Backgrounds, fellows: Pixels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
     """What the class does at a place by itself: mean change (m,) of its centred logit when regions (m, G, G) hold what
     other images of it have there, on each background those of another one."""
     givers, change = strangers(owner, len(fellows), len(put_on.images)), np.empty(len(owner))

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
-from klarsicht.audit.models import efficientnet_lite0, torchvision_models
-from klarsicht.audit.models import entry_point as entry_points
+from klarsicht.audit.models import efficientnet_lite0, entry_point, torchvision_models
 from klarsicht.audit.models.entry_point import Transform as Transform
-from klarsicht.audit.models.eval_mode import borrowed, evaluating
+from klarsicht.audit.models.eval_mode import evaluating, evaluation_mode
 from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, UsageError, unknown_name
 
 _GRADIENT: Final = Image.linear_gradient("L").convert("RGB")
@@ -149,7 +148,7 @@ class Classifier:
         return as_logits(answer)
 
     def _dry_run(self) -> Tensor:
-        with borrowed(self.module), torch.no_grad():
+        with evaluation_mode(self.module), torch.no_grad():
             return self.logits(self.image(Image.new("RGB", (64, 64), "grey"))[None])
 
 
@@ -167,7 +166,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(
+def load_model(
     spec: str | nn.Module | tuple[nn.Module, Transform],
     *,
     checkpoint: str | Path | None = None,
@@ -205,7 +204,7 @@ Found = tuple[nn.Module, Transform | None, tuple[str, ...] | None, str]
 
 def _found(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str | Path | None) -> Found:
     if not isinstance(spec, str):
-        module, transform = entry_points.as_pair(spec, type(spec).__name__)
+        module, transform = entry_point.as_pair(spec, type(spec).__name__)
         return module, transform, None, f"object:{type(module).__name__}"
     if spec == efficientnet_lite0.SPEC:
         lite0 = Photograph(256, 224, (0.498,) * 3, (0.502,) * 3, InterpolationMode.BICUBIC)
@@ -216,7 +215,7 @@ def _found(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str 
         known = names if names and _out_features(module) == len(names) else None
         return module, preset or Photograph(), known, spec
     if ":" in spec:
-        module, transform = entry_points.load(spec)
+        module, transform = entry_point.load(spec)
         return evaluating(module), transform, None, spec
     known = (
         efficientnet_lite0.SPEC,

@@ -25,7 +25,7 @@ def evaluating(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def borrowed(module: nn.Module) -> Iterator[nn.Module]:
+def evaluation_mode(module: nn.Module) -> Iterator[nn.Module]:
     """The network in evaluation mode, parameters frozen, nothing computed in place, arithmetic exact and
     repeatable.
 

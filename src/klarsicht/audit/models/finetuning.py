@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.models.classifier import Classifier, as_logits
-from klarsicht.audit.models.inputs import Gallery
+from klarsicht.audit.models.inputs import InputImages
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import ModelError, UsageError
 from klarsicht.ground.fit import Batch, Learner, Plan, ahead
@@ -30,7 +30,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ClassificationTask:
     """A task of ground.fit: every image once an epoch, in an order of its own; cross-entropy.
 
     Attributes:
@@ -38,7 +38,7 @@ class Lesson:
         truth: int (n,), their right outputs.
     """
 
-    gallery: Gallery
+    gallery: InputImages
     rows: NDArray[np.intp]
     truth: NDArray[np.int64]
     seed: int
@@ -66,7 +66,7 @@ class Lesson:
         return {}
 
 
-class Answering(nn.Module):
+class TrainedClassifier(nn.Module):
     """A network whose answer is its logits, whatever object they come in."""
 
     def __init__(self, body: nn.Module) -> None:
@@ -90,7 +90,7 @@ class Training:
         if not 0 < self.rate < float("inf"):
             raise UsageError("rate of a fine-tuning", got=self.rate, rule="above 0")
 
-    def __call__(self, classifier: Classifier, lesson: Lesson) -> Classifier:
+    def __call__(self, classifier: Classifier, lesson: ClassificationTask) -> Classifier:
         """What a copy of the model became: the moving average of its weights. The model stays as it is.
 
         Raises:
@@ -101,7 +101,7 @@ class Training:
         body = trainable(classifier)
         with world() as here, torch.random.fork_rng([here.device] if here.device.type == "cuda" else []):
             torch.manual_seed(integer(lesson.seed, "fine-tuning"))
-            learner = Learner(Answering(body), lesson, plan, here)
+            learner = Learner(TrainedClassifier(body), lesson, plan, here)
             for batch in track(ahead(lambda step: lesson.batch(step, 0), range(steps), 1), steps, "fine-tuning"):
                 learner.learn(batch)
         learned: Any = learner.average

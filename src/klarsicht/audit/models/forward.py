@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.hooks import Tap, over_space
 
 Array = NDArray[Any]
@@ -44,7 +44,7 @@ class Observer:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            module = stack.enter_context(borrowed(self.classifier.module))
+            module = stack.enter_context(evaluation_mode(self.classifier.module))
             self._head = stack.enter_context(Tap(module, self.classifier.head))
             self._stack = stack.pop_all()
         return self

@@ -19,12 +19,12 @@ from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.errors import ImageError, ModelError
 
-Levels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 OFF = 0.02  # of the range between black and white, by which middle grey may miss the middle
 
 
 @dataclass(frozen=True)
-class Glass:
+class PixelScale:
     """Between grey levels 0 to 255 and the numbers that a model takes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Glass:
     white: NDArray[np.float32]
 
     @classmethod
-    def of(cls, classifier: Classifier) -> Glass:
+    def of(cls, classifier: Classifier) -> PixelScale:
         """By showing the transform black, white and grey.
 
         Raises:
@@ -52,7 +52,7 @@ class Glass:
             )
         return cls(black, white)
 
-    def levels(self, image: Tensor) -> Levels:
+    def levels(self, image: Tensor) -> Pixels:
         """(C, H, W) as the model takes it -> (H, W, C) grey levels."""
         x = (image.float().numpy() - self.black[:, None, None]) / (self.white - self.black)[:, None, None]
         return np.asarray(np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0))
@@ -64,37 +64,37 @@ class Glass:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class InputImages:
     """A corpus through one glass; all images get the shape of its first one."""
 
     corpus: Corpus
     classifier: Classifier
-    glass: Glass
+    glass: PixelScale
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, corpus: Corpus, classifier: Classifier) -> Gallery:
+    def of(cls, corpus: Corpus, classifier: Classifier) -> InputImages:
         """Raises CorpusError's kind where no image can be shown."""
-        glass = Glass.of(classifier)
+        glass = PixelScale.of(classifier)
         first = next((p for _, p in decode_rows(corpus, range(len(corpus))) if isinstance(p, Image.Image)), None)
         if first is None:
             raise ImageError("no image can be decoded", got=f"{len(corpus)} files")
         height, width = classifier.image(first).shape[1:]
         return cls(corpus, classifier, glass, (height, width))
 
-    def __call__(self, rows: Sequence[int] | NDArray[Any]) -> Levels:
+    def __call__(self, rows: Sequence[int] | NDArray[Any]) -> Pixels:
         """(n, H, W, C) of rows that the run could use."""
         shown = list(self._shown(rows))
         return np.stack(shown) if shown else np.zeros((0, *self.shape, len(self.glass.black)), np.uint8)
 
-    def _shown(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Levels]:
+    def _shown(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
         for _, picture in decode_rows(self.corpus, [int(row) for row in rows]):
             if isinstance(picture, ImageError):
                 raise picture
             yield fitted(self.glass.levels(self.classifier.image(picture)), self.shape)
 
 
-def fitted(levels: Levels, shape: tuple[int, int]) -> Levels:
+def fitted(levels: Pixels, shape: tuple[int, int]) -> Pixels:
     """An image (H, W, C) in another size, if it is not of that size."""
     if levels.shape[:2] == shape:
         return levels
@@ -104,7 +104,7 @@ def fitted(levels: Levels, shape: tuple[int, int]) -> Levels:
     return np.stack([np.asarray(plane) for plane in planes], 2)
 
 
-def shrunk(levels: Levels, side: int) -> NDArray[np.float32]:
+def shrunk(levels: Pixels, side: int) -> NDArray[np.float32]:
     """(n, H, W, C) with the shorter side at `side` pixels, by area; as they are where they are no larger."""
     h, w = levels.shape[1:3]
     if min(h, w) <= side:

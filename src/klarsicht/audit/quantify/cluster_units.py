@@ -12,11 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, Transplants, correlation, jaccard
-from klarsicht.audit.quantify import effect_groups as rising
+from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, RegionEffects, correlation, jaccard
+from klarsicht.audit.quantify import effect_groups
 from klarsicht.audit.quantify.units import BACKGROUNDS as MEASURED
-from klarsicht.audit.quantify.units import EFFECTS, Examination, predictor
-from klarsicht.audit.results.specificity import Standing
+from klarsicht.audit.quantify.units import EFFECTS, DetectionUnits, predictor
+from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.spray.analysis import SUSPECTS, Analysis
 from klarsicht.audit.spray.clustering import Clustering
 from klarsicht.ground.seeding import generator
@@ -43,19 +43,19 @@ TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 LINES = pa.schema(
     [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
     + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
-    + [(field.name, TYPES[str(field.type)]) for field in fields(Standing)]
+    + [(field.name, TYPES[str(field.type)]) for field in fields(Specificity)]
 )
 
 
 @dataclass(frozen=True)
-class Transplanting:
+class ClusterInterventionUnits:
     """Chooses a cluster of every class by what its images' parts do to other images; a unit is one class.
 
     Attributes:
         analyses: their clusters are the candidates; see `sources`.
     """
 
-    examination: Examination
+    examination: DetectionUnits
     analyses: tuple[Analysis, ...]
 
     step = "transplants"
@@ -96,7 +96,7 @@ def sources(asked: Sequence[Analysis]) -> tuple[Analysis, ...]:
 
 
 def followed(
-    work: Examination,
+    work: DetectionUnits,
     analyses: Sequence[Analysis],
     group: Group,
     rows: NDArray[np.intp],
@@ -116,7 +116,7 @@ def followed(
     with predictor(work) as predict:
         levels = work.gallery(rows)
         fellows = levels if len(work.groups) > 1 else None
-        found = Transplants.of(predict, levels, maps, x[:BACKGROUNDS], group.target, fellows)
+        found = RegionEffects.of(predict, levels, maps, x[:BACKGROUNDS], group.target, fellows)
         if not found.rise.any():
             return None
         whole = [one for one in candidates if not one.analysis.by_parts]
@@ -129,7 +129,7 @@ def followed(
             return None
         member, told = members[best], ~half
         effect = found.measured(predict, member & told, ~member & told, x[BACKGROUNDS:], group.target, rng)
-    standing = Standing.of(effect, found, float(member.mean()), group.target, work.gallery.classifier.classes)
+    standing = Specificity.of(effect, found, float(member.mean()), group.target, work.gallery.classifier.classes)
     measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
     measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}
     chosen = [partial(one.described, i) for one in candidates for i in range(len(one))][best]
@@ -158,7 +158,7 @@ class Candidates:
         compared, order = np.isin(rows, own), np.argsort(own)
         tried = order[np.searchsorted(own, rows[compared], sorter=order)]
         features = np.asarray(store.array("features").oindex[own], np.float64)
-        members = rising.risen(features, tried, rise[compared], half[compared])[None]
+        members = effect_groups.risen(features, tried, rise[compared], half[compared])[None]
         members = members[members.any(1)]
         vectors = self.analysis.embedding(self.group).vectors
         grown = tuple(Candidate(one, "rise", 2) for one in members)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.models.inputs import Levels
-from klarsicht.audit.quantify.units import Examination
+from klarsicht.audit.models.inputs import Pixels
+from klarsicht.audit.quantify.units import DetectionUnits
 from klarsicht.audit.report.figures import GREEN, LINE, jpeg
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.images import overlay
@@ -22,7 +22,7 @@ LEAST = 96  # pixels: smaller images are enlarged
 Record = dict[str, Any]
 
 
-def draw(work: Examination, found: Quantification) -> None:
+def draw(work: DetectionUnits, found: Quantification) -> None:
     """Writes pictures of the classes in which something was found, and the table `evidence` of them."""
     signs = {(line["target"], line["sign"]): line for line in work.store.table("signs", work.step).to_pylist()}
     shown = [verdict for verdict in found if verdict.noted][:SHOWN]
@@ -31,7 +31,7 @@ def draw(work: Examination, found: Quantification) -> None:
     work.store.write_table("evidence", {name: [record[name] for record in records] for name in columns})
 
 
-def _drawn(work: Examination, verdict: Verdict, sign: Record) -> list[Record]:
+def _drawn(work: DetectionUnits, verdict: Verdict, sign: Record) -> list[Record]:
     (group,) = (group for group in work.groups if group.target == verdict.target)
     rng = generator(work.settings.seed, "evidence", verdict.target)
     carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS])]
@@ -57,7 +57,7 @@ def _drawn(work: Examination, verdict: Verdict, sign: Record) -> list[Record]:
     return records
 
 
-def seen(work: Examination, row: int) -> Levels:
+def seen(work: DetectionUnits, row: int) -> Pixels:
     """(H, W, 3) as the model is shown it, under its relevance where the run has maps."""
     pixels = coloured(work.gallery([row])[0])
     if work.store.has_array("maps"):
@@ -65,14 +65,14 @@ def seen(work: Examination, row: int) -> Levels:
     return pixels
 
 
-def coloured(levels: Levels) -> Levels:
+def coloured(levels: Pixels) -> Pixels:
     """(H, W, 1 or 3) as (H', W', 3), enlarged by whole numbers to a size that people see."""
     times = max(1, -(-LEAST // min(levels.shape[:2])))
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels[..., :3]).convert("RGB")
     return np.asarray(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
 
 
-def boxed(pixels: Levels, place: NDArray[np.floating[Any]], extent: tuple[float, float]) -> Levels:
+def boxed(pixels: Pixels, place: NDArray[np.floating[Any]], extent: tuple[float, float]) -> Pixels:
     """A green frame around a window given in shares of height and width."""
     size, out = np.array(pixels.shape[:2]), pixels.copy()
     thick = max(1, round(int(size.min()) / LINE))

@@ -19,15 +19,14 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
-from klarsicht.audit.quantify import figures as evidence
-from klarsicht.audit.quantify.cluster_units import Transplanting, sources
-from klarsicht.audit.quantify.units import Examination, Trial
+from klarsicht.audit.quantify import figures
+from klarsicht.audit.quantify.cluster_units import ClusterInterventionUnits, sources
+from klarsicht.audit.quantify.units import DetectionUnits, InterventionUnits
 from klarsicht.audit.relevance import attribution
-from klarsicht.audit.report import page as report
+from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
-from klarsicht.audit.results import ranking, verdicts
-from klarsicht.audit.results import significance as prominence
-from klarsicht.audit.results.significance import Chosen
+from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, Quantification, Verdict
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
@@ -51,15 +50,15 @@ def quantify(
         RunMismatch: the model or the data are not those of the run any more.
     """
     with opened(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
-        found, store = judged(audit, work, level, workers), work.store
+        found, store = run_quantification(audit, work, level, workers), work.store
         store.write_json(verdicts.FILE, found.to_json())
         if store.has_array("maps"):
             follow(audit, work, workers)
         if len(found):
             store.write_table("quantification", found.to_table())
-            store.write_table("ranking", ranking.read(store).to_table())
-        evidence.draw(work, found)
-        report.write(store)
+            store.write_table("ranking", ranking.read_ranking(store).to_table())
+        figures.draw(work, found)
+        page.write_report(store)
     return found
 
 
@@ -89,7 +88,7 @@ def groups_of(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 def opened(
     run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None,
     grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = classes,
-) -> Iterator[tuple[Audit, Examination]]:  # fmt: skip
+) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
     """A finished run and its groups, locked, with the model and the data that it was made of."""
     if not 0 < level < 1:
         raise UsageError("level out of range", got=level, rule="above 0, below 1")
@@ -99,10 +98,13 @@ def opened(
     pipeline.unchanged(audit, store)
     with store.lock():
         here = audit.classifier if classifier is not None or workers == 1 else None
-        yield audit, Examination(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here)
+        yield (
+            audit,
+            DetectionUnits(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here),
+        )
 
 
-def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quantification:
+def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
     """Examine, choose, try, judge."""
     units, store = partition(len(work.groups), 1), work.store
     pipeline.through(audit, store, work, work.step, units, workers, "signs of artifacts")
@@ -110,26 +112,28 @@ def judged(audit: Audit, work: Examination, level: float, workers: int) -> Quant
     signs = signs_by_target(work)
     if not signs:
         return Quantification((), 1.0, level, skipped(described))
-    choice = prominence.chosen(list(signs.values()), change_of)
-    trial = Trial(work, candidates(signs, choice, work.groups))
+    choice = significance.chosen(list(signs.values()), change_of)
+    trial = InterventionUnits(work, candidates(signs, choice, work.groups))
     pipeline.through(audit, store, trial, trial.step, units, workers, "artifacts on other images")
     effects = {line["target"]: line for line in store.table("effects", trial.step).to_pylist()}
     return concluded(store, choice, described, effects, level)
 
 
-def follow(audit: Audit, work: Examination, workers: int) -> None:
+def follow(audit: Audit, work: DetectionUnits, workers: int) -> None:
     """Of the clusters of every class the one that the model follows, as a table and in pictures."""
     store, units = work.store, partition(len(work.groups), 1)
     analyses = sources(tuple(pipeline.analyses(audit, store).values()))
-    trial = Transplanting(work, analyses)
+    trial = ClusterInterventionUnits(work, analyses)
     pipeline.through(audit, store, trial, trial.step, units, workers, "clusters on other images")
     tried = store.table(trial.step, trial.step)
     if not (store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
         store.write_table(ranking.FOLLOWED, tried)
-        Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(ranking.read(store).entries)
+        Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(
+            ranking.read_ranking(store).entries
+        )
 
 
-def signs_by_target(work: Examination) -> dict[int, list[dict[str, Any]]]:
+def signs_by_target(work: DetectionUnits) -> dict[int, list[dict[str, Any]]]:
     """Lines of the table `signs` for each class that was examined."""
     signs: dict[int, list[dict[str, Any]]] = {}
     for line in work.store.table("signs", work.step).to_pylist():
@@ -144,7 +148,7 @@ NO_EFFECT: dict[str, Any] = {
 
 
 def candidates(
-    signs: dict[int, list[dict[str, Any]]], choice: Chosen, groups: Sequence[Group]
+    signs: dict[int, list[dict[str, Any]]], choice: SelectedDetections, groups: Sequence[Group]
 ) -> tuple[tuple[dict[str, Any], ...], ...]:
     """For each class the signs that are put on other images."""
     by_target = dict(zip(signs, choice.candidates, strict=True))
@@ -157,7 +161,7 @@ def skipped(described: dict[int, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def concluded(
-    store: RunStore, choice: Chosen, described: dict[int, Any], effects: dict[int, Any], level: float
+    store: RunStore, choice: SelectedDetections, described: dict[int, Any], effects: dict[int, Any], level: float
 ) -> Quantification:
     """Verdicts from what was chosen and what it did; lines of the tables `classes` and `effects` by target."""
     paths = store.table("corpus")["path"].to_pylist()
@@ -166,7 +170,12 @@ def concluded(
 
 
 def _verdicts(
-    choice: Chosen, described: dict[int, Any], effects: dict[int, Any], paths: list[str], level: float, outputs: int
+    choice: SelectedDetections,
+    described: dict[int, Any],
+    effects: dict[int, Any],
+    paths: list[str],
+    level: float,
+    outputs: int,
 ) -> tuple[Verdict, ...]:
     tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
     artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))

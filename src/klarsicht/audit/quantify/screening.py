@@ -17,10 +17,10 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.report import page as report
+from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry
-from klarsicht.audit.results.specificity import Standing
+from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
@@ -48,7 +48,7 @@ class Screening:
     labels: tuple[tuple[str, int], ...]
     outputs: int
     level: float
-    standing: Standing | None = None
+    standing: Specificity | None = None
 
     @property
     def p(self) -> float:
@@ -94,8 +94,8 @@ def screen(
         quantification.follow(audit, work, workers)
         found = read(store, level)
         store.write_json(FILE, found.to_json())
-        store.write_table("ranking", ranking.read(store).to_table())
-        report.write(store)
+        store.write_table("ranking", ranking.read_ranking(store).to_table())
+        page.write_report(store)
     return found
 
 
@@ -117,7 +117,7 @@ def read(store: RunStore, level: float = LEVEL) -> Screening:
     Raises:
         StoreError: they were not, or there was none.
     """
-    entries = [entry for entry in ranking.read(store) if entry.effect is not None]
+    entries = [entry for entry in ranking.read_ranking(store) if entry.effect is not None]
     if not entries:
         raise StoreError(
             "no cluster could be tried",
@@ -128,4 +128,4 @@ def read(store: RunStore, level: float = LEVEL) -> Screening:
     counted = Counter(labels[row] for row in entries[0].rows).most_common()
     (line,) = (line for line in store.table(ranking.FOLLOWED).to_pylist() if line["target"] == entries[0].target)
     outputs = store.array("logits").shape[1]
-    return Screening(entries[0], tuple(counted), outputs, level, Standing.from_line(line))
+    return Screening(entries[0], tuple(counted), outputs, level, Specificity.from_line(line))

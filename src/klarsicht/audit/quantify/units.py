@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of, examined
-from klarsicht.audit.detectors.detection import Photographs, Scene, Sign
+from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
-from klarsicht.audit.interventions.effect import Effect, Predict, among_rivals, effects
-from klarsicht.audit.interventions.insertion import Specimen
+from klarsicht.audit.interventions.effect import LogitEffect, Predict, among_rivals, effects
+from klarsicht.audit.interventions.insertion import ArtifactExamples
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import borrowed
-from klarsicht.audit.models.inputs import Gallery, Levels
+from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.inputs import InputImages, Pixels
 from klarsicht.audit.pipeline import loaded
 from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
@@ -55,7 +55,7 @@ EFFECTS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Examination:
+class DetectionUnits:
     """Looks for signs in every class; a unit is one class.
 
     Attributes:
@@ -95,9 +95,9 @@ class Examination:
         first = originals(grey(self.photographs(rows).at(THUMBNAIL))) == np.arange(len(rows))
         return rows[first], rows[~first]
 
-    def scene(self, number: int, rows: NDArray[np.intp]) -> Scene:
+    def scene(self, number: int, rows: NDArray[np.intp]) -> ClassImages:
         rng = generator(self.settings.seed, "halves", number)
-        return Scene(
+        return ClassImages(
             own=self.photographs(rows),
             pool=self.pool,
             others=self.pool_groups != number,
@@ -106,14 +106,14 @@ class Examination:
             seed=self.settings.seed,
         )
 
-    def photographs(self, rows: NDArray[np.intp]) -> Photographs:
+    def photographs(self, rows: NDArray[np.intp]) -> ImageStack:
         maps = self.store.array("maps").oindex[rows] if self.store.has_array("maps") and len(rows) else None
-        return Photographs(self.gallery(rows), None if maps is None else np.asarray(maps, np.float32))
+        return ImageStack(self.gallery(rows), None if maps is None else np.asarray(maps, np.float32))
 
     @cached_property
-    def gallery(self) -> Gallery:
+    def gallery(self) -> InputImages:
         model = self.classifier or loaded(self.settings.model, self.identity)
-        return Gallery.of(self.corpus, model)
+        return InputImages.of(self.corpus, model)
 
     @property
     def bytes(self) -> int:
@@ -132,7 +132,7 @@ class Examination:
         return rows[order], numbers[order]
 
     @cached_property
-    def pool(self) -> Photographs:
+    def pool(self) -> ImageStack:
         return self.photographs(self.pool_rows)
 
     @property
@@ -148,7 +148,7 @@ class Examination:
         return self._pooled[1]
 
 
-def line(target: int, rows: NDArray[np.intp], sign: Sign) -> dict[str, Any]:
+def line(target: int, rows: NDArray[np.intp], sign: Detection) -> dict[str, Any]:
     """A sign as a line of the table `signs`, its members as rows of the run."""
     return {
         "target": target,
@@ -162,7 +162,7 @@ def line(target: int, rows: NDArray[np.intp], sign: Sign) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class InterventionUnits:
     """Puts what was found in every class on images of others; a unit is one class.
 
     The sign and the way that raise the class most are chosen on some images, and measured on others: those under which
@@ -173,7 +173,7 @@ class Trial:
         signs: by number of the class the lines of the table `signs` that are tried.
     """
 
-    examination: Examination
+    examination: DetectionUnits
     signs: tuple[tuple[dict[str, Any], ...], ...]
 
     step = "effects"
@@ -187,7 +187,7 @@ class Trial:
         target = self.examination.groups[number].target
         return [asdict(effect) | {"target": target, "sign": sign} for sign, effect in self.try_on(number)]
 
-    def try_on(self, number: int) -> list[tuple[str, Effect]]:
+    def try_on(self, number: int) -> list[tuple[str, LogitEffect]]:
         """The name of the sign and its effect; none where there is nothing to put, or nothing to put it on."""
         work, signs = self.examination, self.signs[number]
         rng = generator(work.settings.seed, "trial", number)
@@ -199,7 +199,7 @@ class Trial:
         specimens = [self.specimen(number, sign, rng) for sign in signs]
         with predictor(work) as predict:
 
-            def tried(x: Levels, i: int) -> dict[str, Effect]:
+            def tried(x: Pixels, i: int) -> dict[str, LogitEffect]:
                 return effects(predict, x, work.groups[number].target, change_of(signs[i]["sign"]), specimens[i], rng)
 
             rehearsed = [(-e.rank, e.low, i, how) for i in range(len(signs)) for how, e in tried(first, i).items()]
@@ -210,7 +210,7 @@ class Trial:
                 found = replace(found, p_tiles=among_rivals(predict, then, target, given, how, rng, RIVALS))
             return [(signs[best]["sign"], found)]
 
-    def specimen(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> Specimen:
+    def specimen(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> ArtifactExamples:
         """Carriers beside images of the class without the sign; where nearly all carry it, images of other classes."""
         work, rows = self.examination, np.array(sign["rows"], np.intp)
         without = np.setdiff1d(work.groups[number].rows, rows)
@@ -221,16 +221,16 @@ class Trial:
         levels = work.gallery(np.concatenate([rows[some], without]))
         places = np.array(sign["places"]).reshape(-1, 2)
         members, extent = np.arange(len(some)), (sign["height"], sign["width"])
-        return Specimen.of(
-            Sign(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
+        return ArtifactExamples.of(
+            Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
         )
 
 
 @contextmanager
-def predictor(work: Examination) -> Iterator[Predict]:
+def predictor(work: DetectionUnits) -> Iterator[Predict]:
     """Grey levels to logits, some at a time; the model is borrowed."""
     gallery, batch = work.gallery, work.settings.batch
-    with borrowed(gallery.classifier.module), torch.no_grad():
+    with evaluation_mode(gallery.classifier.module), torch.no_grad():
 
         def predict(levels: NDArray[Any]) -> NDArray[Any]:
             parts = [levels[a : a + batch] for a in range(0, len(levels), batch)]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
-from klarsicht.audit.models import hooks as taps
+from klarsicht.audit.models import hooks
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.part_features import parts_of
@@ -79,7 +79,7 @@ class Attribution:
 
     def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
         """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
-        classifier, waiting = self._classifier(), Waiting(self.settings.batch)
+        classifier, waiting = self._classifier(), PendingBatch(self.settings.batch)
         for row, picture in decode_rows(self.corpus, unit):
             prepared = picture if isinstance(picture, ImageError) else prepare(classifier, picture)
             if isinstance(prepared, Exception):
@@ -109,7 +109,7 @@ class Attribution:
             yield rows, found
 
 
-class Waiting:
+class PendingBatch:
     """Images that wait until a batch of their shape is full: without a transform photographs differ in size."""
 
     def __init__(self, size: int) -> None:
@@ -238,8 +238,8 @@ def middle_layer(attribution: Attribution, rows: range) -> str:
         return attribution.settings.parts_layer
     classifier = attribution._classifier()
     for _, batch in attribution._batches(rows[:TRIED], {}):
-        with suppress(InputRefused), borrowed(classifier.module) as module, torch.no_grad():
-            found = taps.middle_layer(module, partial(classifier.logits, batch[:1]))
+        with suppress(InputRefused), evaluation_mode(classifier.module) as module, torch.no_grad():
+            found = hooks.middle_layer(module, partial(classifier.logits, batch[:1]))
             if not found and (attribution.settings.parts or "channels" in attribution.settings.metric):
                 raise UsageError(
                     "no middle layer",

@@ -70,7 +70,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LayerBooks:
     """The books of one layer, per image (B,): incoming = outgoing + bias + stabiliser + dead."""
 
     name: str
@@ -98,7 +98,7 @@ class Ledger:
 
     seed: Tensor
     total: Tensor
-    entries: tuple[Entry, ...]
+    entries: tuple[LayerBooks, ...]
 
     @property
     def absorbed(self) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klarsicht.audit.models.classifier import Classifier, checked_targets
-from klarsicht.audit.models.eval_mode import borrowed
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.hooks import Tap, late_layer, over_space
 from klarsicht.audit.relevance.composites import PROPAGATIONS, composite, installed, refuse_unsupported, watched_norms
 from klarsicht.audit.relevance.conservation import Ledger, check, conserves, per_image
@@ -119,7 +119,7 @@ def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, 
     With a linear head and its own name this is `head_relevance`. Raises ModelError for a layer that is not
     there.
     """
-    with borrowed(classifier.module), Tap(classifier.module, layer) as tap:
+    with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
         x = batch.to(classifier.device).detach().requires_grad_()
         logits = classifier.logits(x)
         (gradient,) = torch.autograd.grad(centred_logit(logits, targets.to(x.device)).sum(), tap.input)
@@ -160,7 +160,7 @@ class Explainer:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            module = stack.enter_context(borrowed(self.classifier.module))
+            module = stack.enter_context(evaluation_mode(self.classifier.module))
             if self.method in PROPAGATIONS:
                 refuse_unsupported(module)
             self._late = stack.enter_context(Tap(module, self.layer))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from klarsicht.audit.relevance.conservation import Entry, gross, inner, per_image
+from klarsicht.audit.relevance.conservation import LayerBooks, gross, inner, per_image
 from klarsicht.audit.relevance.rules import Layer
 
 Step = Callable[["Recorder", Tensor], Tensor]
@@ -28,7 +28,7 @@ Step = Callable[["Recorder", Tensor], Tensor]
 class Recorder:
     """The entries of the backward pass that runs, and whether rules are in force at all."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[LayerBooks] = field(default_factory=list)
     active: bool = True
 
     @contextmanager
@@ -88,7 +88,7 @@ class _Padded(torch.autograd.Function):
         relevance = pad(R, [-m for m in ctx.margins])
         border = pad(torch.zeros_like(relevance), ctx.margins, value=1.0)
         zero = torch.zeros(len(R), dtype=torch.float64, device=R.device)
-        ctx.entry = Entry(
+        ctx.entry = LayerBooks(
             ctx.name,
             incoming=per_image(R),
             outgoing=per_image(relevance),

@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from klarsicht.audit.relevance.conservation import Entry, gross, inner, per_image
+from klarsicht.audit.relevance.conservation import LayerBooks, gross, inner, per_image
 
 EPSILON: Final = 1e-6
 
@@ -173,14 +173,14 @@ class Layer:
     def gated(self) -> bool:
         return any(share.gate for share in self.shares)
 
-    def hand_down(self, x: Tensor, R: Tensor, sign: Tensor | None) -> tuple[Tensor, Entry]:
+    def hand_down(self, x: Tensor, R: Tensor, sign: Tensor | None) -> tuple[Tensor, LayerBooks]:
         """Relevance of the input x given R of the output (and the output's sign if the rule is gated)."""
         shares = self.shares_of_nonnegative if x.numel() and x.min() >= 0 else self.shares
         handed = [h for share in shares if (h := self._share(share, x, R, sign)) is not None]
         relevance = reduce(torch.add, (h.relevance for h in handed)) if handed else torch.zeros_like(x)
         zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         unserved = zero if sign is None else per_image(R * (sign == 0))
-        entry = Entry(
+        entry = LayerBooks(
             self.name,
             incoming=per_image(R),
             outgoing=per_image(relevance),

@@ -14,7 +14,7 @@ from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
-from klarsicht.audit.results.specificity import Standing
+from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.images import data_uri
 from klarsicht.ground.store import RunStore
@@ -34,7 +34,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plate:
+class Thumbnail:
     """One image with and without its relevance, as data URIs."""
 
     path: str
@@ -43,20 +43,20 @@ class Plate:
 
 
 @dataclass(frozen=True)
-class View:
+class ClusterView:
     """What the page shows of one suspect."""
 
     entry: Entry
     points: tuple[Point, ...]
-    members: tuple[Plate, ...]
-    others: tuple[Plate, ...]
+    members: tuple[Thumbnail, ...]
+    others: tuple[Thumbnail, ...]
 
     @property
     def sampled(self) -> bool:
         return len(self.points) < self.entry.n
 
 
-def write(run: str | Path | RunStore) -> Path:
+def write_report(run: str | Path | RunStore) -> Path:
     """Writes RUN/report.html from what the run holds.
 
     Raises:
@@ -75,7 +75,7 @@ def write(run: str | Path | RunStore) -> Path:
 
 def contents(store: RunStore) -> dict[str, Any]:
     """What the template is given."""
-    manifest, found = store.manifest, ranking.read(store)
+    manifest, found = store.manifest, ranking.read_ranking(store)
     settings = manifest["settings"]
     images = store.table("images", "attribution")
     return {
@@ -87,7 +87,7 @@ def contents(store: RunStore) -> dict[str, Any]:
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
-        "quantified": verdicts.read(store) if verdicts.quantified(store) else None,
+        "quantified": verdicts.read_verdicts(store) if verdicts.quantified(store) else None,
         "findings": findings(store),
         "power": power(store),
         "followed": any(entry.effect is not None for entry in found),
@@ -104,7 +104,7 @@ def contents(store: RunStore) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ArtifactView:
     """What the page shows of an artifactual class."""
 
     verdict: Verdict
@@ -112,7 +112,7 @@ class Finding:
     others: tuple[tuple[str, str], ...]
 
 
-def findings(store: RunStore) -> list[Finding]:
+def findings(store: RunStore) -> list[ArtifactView]:
     """Artifactual classes with (path, data URI) of images that carry the sign and of others."""
     if not (verdicts.quantified(store) and store.has_table("evidence")):
         return []
@@ -122,9 +122,9 @@ def findings(store: RunStore) -> list[Finding]:
         mine = [r for r in records if r["target"] == verdict.target and r["member"] == member]
         return tuple((r["path"], data_uri((store.path / r["picture"]).read_bytes(), "image/jpeg")) for r in mine)
 
-    found: Quantification = verdicts.read(store)
+    found: Quantification = verdicts.read_verdicts(store)
     drawn = {r["target"] for r in records}
-    return [Finding(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.noted]
+    return [ArtifactView(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.noted]
 
 
 def power(store: RunStore) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def screened(store: RunStore, target: str) -> tuple[str, ...]:
     """Where the one class that a corpus was screened for stands among all outputs; empty where that was not asked."""
     if target in ("label", "predicted", "all") or not store.has_table(ranking.FOLLOWED):
         return ()
-    stands = [Standing.from_line(line) for line in store.table(ranking.FOLLOWED).to_pylist()]
+    stands = [Specificity.from_line(line) for line in store.table(ranking.FOLLOWED).to_pylist()]
     outputs = store.array("logits").shape[1]
     return tuple(sentence for one in stands if one is not None for sentence in one.told(outputs))
 
@@ -213,7 +213,7 @@ def facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]
 
 
-def views(store: RunStore, found: Ranking) -> list[View]:
+def views(store: RunStore, found: Ranking) -> list[ClusterView]:
     """The suspects that were illustrated, in the order of the ranking."""
     if not store.has_table("views"):
         return []
@@ -222,9 +222,9 @@ def views(store: RunStore, found: Ranking) -> list[View]:
     return [_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
 
 
-def _view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> View:
+def _view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> ClusterView:
     plates = [(r["member"], _plate(store, r)) for r in records if r["picture"]]
-    return View(
+    return ClusterView(
         entry,
         tuple(Point(r["x"], r["y"], r["member"], r["path"]) for r in sorted(records, key=lambda r: r["member"])),
         tuple(plate for member, plate in plates if member),
@@ -232,11 +232,11 @@ def _view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> V
     )
 
 
-def _plate(store: RunStore, record: dict[str, Any]) -> Plate:
+def _plate(store: RunStore, record: dict[str, Any]) -> Thumbnail:
     def uri(name: str) -> str:
         return data_uri((store.path / name).read_bytes(), "image/jpeg")
 
-    return Plate(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
+    return Thumbnail(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
 
 
 def fitted(points: NDArray[Any], side: float = 400, margin: float = 14) -> NDArray[Any]:

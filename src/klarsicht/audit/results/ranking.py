@@ -41,11 +41,11 @@ class Entry:
         name: the class; JSON calls it `class`.
         target: index of the class among the model's outputs.
         metric: the metric under which the cluster was found.
-        tau, rho2, d2, shift, z: see audit.spray.clustering.Suspect.
+        tau, rho2, d2, shift, z: see audit.spray.clustering.SuspectCluster.
         size: images in the cluster.
         n: images looked at.
         rows: rows of the run that are members.
-        deviation, rounding: see audit.spray.clustering.Suspect; in runs of earlier versions not known, and 0.
+        deviation, rounding: see audit.spray.clustering.SuspectCluster; in runs of earlier versions not known, and 0.
         floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes,
             the median; z is in units of `floor` where that is more than the deviation.
         members: their paths.
@@ -267,7 +267,7 @@ def judged(entries: Sequence[Entry], found: Quantification) -> Ranking:
     return Ranking(tuple(sorted(with_verdicts, key=lambda e: (not e.poisoned, not e.artifactual))))
 
 
-def read(run: str | Path | RunStore) -> Ranking:
+def read_ranking(run: str | Path | RunStore) -> Ranking:
     """The ranking of a finished run, with its verdicts where it was quantified.
 
     Raises:
@@ -280,4 +280,4 @@ def read(run: str | Path | RunStore) -> Ranking:
         tried = {record["target"]: followed(record, paths) for record in store.table(FOLLOWED).to_pylist()}
         entries = [tried.get(entry.target, entry).above(entry.floor) for entry in entries]
     entries = with_plain(entries, plain_suspects(store))
-    return judged(entries, verdicts.read(store)) if verdicts.quantified(store) else Ranking(tuple(entries))
+    return judged(entries, verdicts.read_verdicts(store)) if verdicts.quantified(store) else Ranking(tuple(entries))

@@ -21,7 +21,7 @@ Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Alone(conformal.Verdicts):
+class WithinClassTest(conformal.Verdicts):
     """Classes that are too few to be compared, each by itself.
 
     Attributes:
@@ -32,7 +32,7 @@ class Alone(conformal.Verdicts):
     placed: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], placed: NDArray[np.bool_]) -> Alone:
+    def of(cls, scores: NDArray[np.float64], placed: NDArray[np.bool_]) -> WithinClassTest:
         """From scores (n, m) in nats."""
         levels = np.where(placed, scores, 0.0)
         top = levels.max(1)
@@ -50,11 +50,11 @@ class Alone(conformal.Verdicts):
 
 def compared(scores: NDArray[np.float64], placed: NDArray[np.bool_]) -> conformal.Verdicts:
     """Of classes with scores (n, m) in nats: the maximum over signs, among clean classes or by itself."""
-    return conformal.maximum(scores) if len(scores) >= FEWEST else Alone.of(scores, placed)
+    return conformal.maximum(scores) if len(scores) >= FEWEST else WithinClassTest.of(scores, placed)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedDetections:
     """For every examined class the sign that stands out most, and those that are worth a trial.
 
     Attributes:
@@ -83,13 +83,13 @@ class Chosen:
         return float(self.found.p_of(np.array([level]))[0])
 
 
-def chosen(signs: Sequence[Sequence[Line]], change_of: Callable[[str], str]) -> Chosen:
+def chosen(signs: Sequence[Sequence[Line]], change_of: Callable[[str], str]) -> SelectedDetections:
     """From the signs of each class, in one order for all."""
     placed = np.array([change_of(line["sign"]) == PLACED for line in signs[0]])
     found = compared(np.array([[line["score"] for line in of_class] for of_class in signs], float), placed)
     lines = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(worth_trying(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
-    return Chosen(lines, candidates, found, combined([line["score"] for line in lines], found.tests))
+    return SelectedDetections(lines, candidates, found, combined([line["score"] for line in lines], found.tests))
 
 
 def worth_trying(

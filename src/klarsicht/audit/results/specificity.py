@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klarsicht.audit.results import output_effects as peers
+from klarsicht.audit.results import output_effects
 
 if TYPE_CHECKING:
-    from klarsicht.audit.interventions.effect import Effect
-    from klarsicht.audit.interventions.region_insertion import Transplants
+    from klarsicht.audit.interventions.effect import LogitEffect
+    from klarsicht.audit.interventions.region_insertion import RegionEffects
 
 
 @dataclass(frozen=True)
-class Standing:
+class Specificity:
     """The class beside the output that rises most with it, and beside all outputs that were searched for as it was.
 
     Attributes:
@@ -40,9 +40,11 @@ class Standing:
     ahead: int
 
     @classmethod
-    def of(cls, effect: Effect, tried: Transplants, share: float, target: int, names: Sequence[str] | None) -> Standing:
+    def of(
+        cls, effect: LogitEffect, tried: RegionEffects, share: float, target: int, names: Sequence[str] | None
+    ) -> Specificity:
         """From the effect of a cluster that holds a share of the images, and what all their regions did."""
-        each = peers.effects(tried.owner, tried.rises, share)
+        each = output_effects.effects(tried.owner, tried.rises, share)
         peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
         runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
         shared = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
@@ -56,7 +58,7 @@ class Standing:
         )
 
     @classmethod
-    def from_line(cls, line: dict[str, Any]) -> Standing | None:
+    def from_line(cls, line: dict[str, Any]) -> Specificity | None:
         """From a line of the table of followed clusters; None in one of a version that did not ask."""
         known: dict[str, Any] = {field.name: line.get(field.name) for field in fields(cls)}
         return None if None in known.values() else cls(**known)

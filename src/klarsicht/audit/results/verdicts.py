@@ -26,8 +26,8 @@ FLIPPED = 0.02  # or of other images, that are taken for the class; either by th
 BARE = ("border", "noise", "blur", "light", "blocks")  # bring nothing of what a class shows to other images
 POISONED = "poisoned: an artifact, and the model uses it"
 PRESENT = "artifactual: present, no use shown"
-SHARED = "windows of its own: look whether they are its nature"
-SHARED_AND_USED = f"{SHARED}; the model uses them"
+CLASS_SPECIFIC = "windows of its own: look whether they are its nature"
+SHARED_AND_USED = f"{CLASS_SPECIFIC}; the model uses them"
 NOTHING = "nothing found"
 
 
@@ -112,7 +112,7 @@ class Verdict:
     @property
     def verdict(self) -> str:
         if self.shared:
-            return SHARED_AND_USED if self.used else SHARED
+            return SHARED_AND_USED if self.used else CLASS_SPECIFIC
         return POISONED if self.poisoned else PRESENT if self.artifactual else NOTHING
 
     def to_json(self) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def ordered(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
 BEFORE: Line = {"p_own": 0.0, "flips_low": 0.0, "p_tiles": 1.0}  # of runs quantified before these were measured
 
 
-def read(run: str | Path | RunStore) -> Quantification:
+def read_verdicts(run: str | Path | RunStore) -> Quantification:
     """The verdicts of a quantified run.
 
     Raises:

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
-from klarsicht.audit.interventions.effect import Effect, effect
-from klarsicht.audit.models.finetuning import Lesson, Training, trainable
+from klarsicht.audit.interventions.effect import LogitEffect, effect
+from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable
 from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import Examination, Trial, predictor
-from klarsicht.audit.results import significance as prominence
+from klarsicht.audit.quantify.units import DetectionUnits, InterventionUnits, predictor
+from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
-from klarsicht.audit.sensitivity.planted_data import MOST, Course, Dose, Dosed
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.sensitivity.planted_data import MOST, Planted, PlantedSet, PlantedUnits
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 
@@ -46,11 +46,11 @@ LINES = pa.schema(
     | {"low": pa.float64(), "accuracy_before": pa.float64(), "accuracy": pa.float64()}
 )
 Line = dict[str, Any]
-Carriers = dict[Dose, NDArray[np.intp]]
+Carriers = dict[Planted, NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
-class Poisoning:
+class FinetunedUnits:
     """Plants, trains a copy, audits it; a unit is one course.
 
     Attributes:
@@ -61,8 +61,8 @@ class Poisoning:
         level: of p, for either claim.
     """
 
-    examination: Examination
-    courses: tuple[Course, ...]
+    examination: DetectionUnits
+    courses: tuple[PlantedSet, ...]
     truth: NDArray[np.int64]
     clean: tuple[int, ...]
     training: Training
@@ -79,7 +79,9 @@ class Poisoning:
         carriers = self.carriers(index)
         kinds = {int(row): dose.kind for dose, rows in carriers.items() for row in rows}
         before = self.dosed(kinds)
-        lesson = Lesson(before.gallery, self.taught, self.truth[self.taught], self.examination.settings.seed)
+        lesson = ClassificationTask(
+            before.gallery, self.taught, self.truth[self.taught], self.examination.settings.seed
+        )
         assert before.classifier is not None
         after = replace(before, classifier=self.training(before.classifier, lesson))
         found = {v.target: v for v in audited(after, tuple(carriers), self.level)}
@@ -93,10 +95,10 @@ class Poisoning:
         left = [found[groups[number].target] for number in spared if groups[number].target in found]
         return planted + [rates | called(v) | {"kind": "", "target": v.target} for v in left]
 
-    def dosed(self, kinds: dict[int, str]) -> Dosed:
+    def dosed(self, kinds: dict[int, str]) -> PlantedUnits:
         """The examination with artifacts on rows, by the model as it is."""
         work = self.examination
-        return Dosed(
+        return PlantedUnits(
             work.store, work.corpus, work.settings, work.groups, work.identity, work.gallery.classifier, kinds=kinds
         )
 
@@ -123,13 +125,15 @@ class Poisoning:
         rows = np.concatenate([group.rows for group in self.examination.groups])
         return np.setdiff1d(rows, self.held)
 
-    def accuracy(self, work: Dosed) -> float:
+    def accuracy(self, work: PlantedUnits) -> float:
         """On images that were held out."""
         with predictor(work) as predict:
             answers = predict(work.gallery(self.held).astype(np.float32)).argmax(1)
         return float((answers == self.truth[self.held]).mean())
 
-    def told(self, dose: Dose, rows: NDArray[np.intp], verdict: Verdict | None, before: Dosed, after: Dosed) -> Line:
+    def told(
+        self, dose: Planted, rows: NDArray[np.intp], verdict: Verdict | None, before: PlantedUnits, after: PlantedUnits
+    ) -> Line:
         use, was = (self.use(work, dose) for work in (after, before))
         used = use.rank <= 1 and moves(use.shift, use.flips)
         named = np.array(verdict.rows if verdict else (), np.intp)
@@ -153,13 +157,13 @@ class Poisoning:
             "f1": 2 * both / (len(named) + len(rows)),
         }
 
-    def use(self, work: Dosed, dose: Dose) -> Effect:
+    def use(self, work: PlantedUnits, dose: Planted) -> LogitEffect:
         """What the real artifact does to held-out images of other classes."""
         target = self.examination.groups[dose.number].target
         rows = self.held[self.truth[self.held] != target]
         x = work.gallery(rows)
         rng = [generator(self.examination.settings.seed, "use", int(row)) for row in rows]
-        marked = np.stack([planting.on_levels(one, dose.kind, r) for one, r in zip(x, rng, strict=True)])
+        marked = np.stack([artifacts.on_levels(one, dose.kind, r) for one, r in zip(x, rng, strict=True)])
         with predictor(work) as predict:
             plain = predict(x.astype(np.float32))
             return effect("planted", plain, predict(marked.astype(np.float32)), plain, target)
@@ -202,13 +206,13 @@ def room(classes: int, taken: int) -> int:
 
 
 def learned(
-    audit: Audit, work: Examination, courses: tuple[Course, ...], clean: tuple[int, ...], training: Training,
+    audit: Audit, work: DetectionUnits, courses: tuple[PlantedSet, ...], clean: tuple[int, ...], training: Training,
     level: float, workers: int,
 ) -> list[Line]:  # fmt: skip
     """Lines of all courses; those that are done are not trained again."""
     asked = repr((courses, clean, training, level))
     name = "poisoning-" + hashlib.sha256(asked.encode()).hexdigest()[:8]
-    unit = Poisoning(work, courses, np.asarray(audit.targets, np.int64), clean, training, level, name)
+    unit = FinetunedUnits(work, courses, np.asarray(audit.targets, np.int64), clean, training, level, name)
     through(audit, work.store, unit, name, partition(len(courses), 1), workers, "trainings on planted corpora")
     return list(work.store.table(name, name).to_pylist())
 
@@ -218,7 +222,7 @@ def called(verdict: Verdict) -> Line:
     return {name: getattr(verdict, name) for name in names}
 
 
-def audited(work: Dosed, doses: Course, level: float) -> Quantification:
+def audited(work: PlantedUnits, doses: PlantedSet, level: float) -> Quantification:
     """What `quantification.judged` says of the planted corpus and its model. Signs of other classes stay as they were.
 
     Nothing is written. Relevance maps are those of the run: the model and the images as they were.
@@ -229,7 +233,7 @@ def audited(work: Dosed, doses: Course, level: float) -> Quantification:
         one, seen = work.examine(dose.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
-    choice = prominence.chosen(list(signs.values()), change_of)
-    trial = Trial(work, quantification.candidates(signs, choice, work.groups))
+    choice = significance.chosen(list(signs.values()), change_of)
+    trial = InterventionUnits(work, quantification.candidates(signs, choice, work.groups))
     effects = {line["target"]: line for number in range(len(work.groups)) for line in trial.lines(number)}
     return quantification.concluded(work.store, choice, described, effects, level)

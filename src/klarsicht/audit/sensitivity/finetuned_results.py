@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from klarsicht.audit.sensitivity import detection_limits as limits
+from klarsicht.audit.sensitivity import detection_limits
 
 Line = dict[str, Any]
 
@@ -36,11 +36,11 @@ class Learned:
     def limit(self, kind: str) -> float | None:
         """The smallest prevalence at which half of what was learned is called; where nothing was, it says nothing."""
         shares = {p: self.share(kind, p) for p in self.prevalences}
-        return limits.limit({p: share for p, share in shares.items() if share == share})
+        return detection_limits.limit({p: share for p, share in shares.items() if share == share})
 
     def told(self, kind: str) -> str:
         learned = any(t["learned"] for p in self.prevalences for t in self.of(kind, p))
-        return limits.told(self.limit(kind)) if learned else "not learned"
+        return detection_limits.told(self.limit(kind)) if learned else "not learned"
 
     def counts(self, kind: str, prevalence: float) -> dict[str, int]:
         """Plants, those called artifactual, those used and learned, and of the learned those called poisoned."""

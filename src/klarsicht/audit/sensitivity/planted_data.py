@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.models.inputs import Gallery, Levels
-from klarsicht.audit.quantify.units import Examination
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.models.inputs import InputImages, Pixels
+from klarsicht.audit.quantify.units import DetectionUnits
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.seeding import generator
 
 MOST = 0.4  # of the classes that hold something at once: p compares with the others
 
 
 @dataclass(frozen=True)
-class Dose:
+class Planted:
     """One kind of artifact in one class.
 
     Attributes:
@@ -33,13 +33,13 @@ class Dose:
     number: int
 
 
-Course = tuple[Dose, ...]
+PlantedSet = tuple[Planted, ...]
 
 
 def courses(
     kinds: Sequence[str], prevalences: Sequence[float], classes: int, clean: Sequence[int], room: int,
     rng: np.random.Generator,
-) -> tuple[Course, ...]:  # fmt: skip
+) -> tuple[PlantedSet, ...]:  # fmt: skip
     """Few courses that hold every kind at every prevalence in so many classes; none holds a kind or a class twice.
 
     Two classes with one artifact would teach that it means neither. Kinds take turns, so any that many neighbours in
@@ -55,7 +55,7 @@ def courses(
     row = [(kind, share) for _ in range(classes) for share in prevalences for kind in kinds]
     return tuple(
         tuple(
-            Dose(*pair, number)
+            Planted(*pair, number)
             for pair, number in zip(row[i : i + size], rng.permutation(clean).tolist(), strict=False)
         )
         for i in range(0, len(row), size)
@@ -63,7 +63,7 @@ def courses(
 
 
 @dataclass(frozen=True)
-class PlantedGallery(Gallery):
+class PlantedGallery(InputImages):
     """A corpus through one glass, with artifacts on some rows: the same ones however often it is looked at.
 
     Attributes:
@@ -73,14 +73,14 @@ class PlantedGallery(Gallery):
     kinds: Mapping[int, str]
     seed: int
 
-    def _shown(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Levels]:
+    def _shown(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
         for row, levels in zip(rows, super()._shown(rows), strict=True):
             kind = self.kinds.get(int(row))
-            yield planting.on_levels(levels, kind, generator(self.seed, "planted", int(row))) if kind else levels
+            yield artifacts.on_levels(levels, kind, generator(self.seed, "planted", int(row))) if kind else levels
 
 
 @dataclass(frozen=True)
-class Dosed(Examination):
+class PlantedUnits(DetectionUnits):
     """An examination of the corpus with artifacts planted in it; `classifier` must be there.
 
     Attributes:
@@ -90,7 +90,7 @@ class Dosed(Examination):
     kinds: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
-    def gallery(self) -> Gallery:
+    def gallery(self) -> InputImages:
         assert self.classifier is not None
-        plain = Gallery.of(self.corpus, self.classifier)
+        plain = InputImages.of(self.corpus, self.classifier)
         return PlantedGallery(plain.corpus, plain.classifier, plain.glass, plain.shape, self.kinds, self.settings.seed)

@@ -19,22 +19,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.bank import DETECTORS, change_of, examined
-from klarsicht.audit.detectors.detection import Photographs, Sign
+from klarsicht.audit.detectors.detection import Detection, ImageStack
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
-from klarsicht.audit.models.inputs import Levels
+from klarsicht.audit.models.inputs import Pixels
 from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import Examination
-from klarsicht.audit.report import page as report
+from klarsicht.audit.quantify.units import DetectionUnits
+from klarsicht.audit.report import page
 from klarsicht.audit.results.significance import PLACED, compared
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
-from klarsicht.audit.sensitivity import detection_limits as limits
-from klarsicht.audit.sensitivity import finetuned as poisoning
+from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import Learned
 from klarsicht.audit.sensitivity.planted_data import courses
-from klarsicht.audit.synthetic import artifacts as planting
+from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.artifacts import PLANTS
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
@@ -77,14 +76,14 @@ class Power:
 
     def limit(self, kind: str, by: str = "") -> float | None:
         """The smallest prevalence at which half of the classes are found, and at all larger ones; None without any."""
-        return limits.limit({p: self.share(kind, p, by) for p in self.prevalences})
+        return detection_limits.limit({p: self.share(kind, p, by) for p in self.prevalences})
 
     def detectors(self, kind: str) -> dict[str, float]:
         """The limit of every detector that has one."""
         return {by: limit for by in DETECTORS if (limit := self.limit(kind, by)) is not None}
 
     def told(self, kind: str) -> str:
-        return limits.told(self.limit(kind))
+        return detection_limits.told(self.limit(kind))
 
     def cell(self, kind: str, prevalence: float) -> str:
         mine = self.of(kind, prevalence)
@@ -102,7 +101,11 @@ class Power:
         by_kind = {line["kind"]: line for line in self.learned.lines()} if self.learned else {}
         return [
             {"kind": kind, "limit": self.told(kind), "prevalences": list(self.prevalences)}
-            | {"detectors": ", ".join(f"{by} {limits.percent(limit)}" for by, limit in self.detectors(kind).items())}
+            | {
+                "detectors": ", ".join(
+                    f"{by} {detection_limits.percent(limit)}" for by, limit in self.detectors(kind).items()
+                )
+            }
             | {"cells": [self.cell(kind, p) for p in self.prevalences]}
             | {"shares": [self.share(kind, p) for p in self.prevalences]}
             | {"learned": by_kind.get(kind), "notes": self.learned.notes() if self.learned else ()}
@@ -111,7 +114,7 @@ class Power:
 
 
 @dataclass(frozen=True)
-class Planting:
+class PlantingUnits:
     """Plants one artifact in one class and looks; a unit is one trial.
 
     Attributes:
@@ -119,7 +122,7 @@ class Planting:
         scores: float (classes, signs) of the corpus as it is.
     """
 
-    examination: Examination
+    examination: DetectionUnits
     trials: tuple[tuple[str, float, int], ...]
     scores: NDArray[np.float64]
     numbers: tuple[int, ...]
@@ -142,7 +145,7 @@ class Planting:
         carriers = np.sort(rng.permutation(len(rows))[:count])
         scene = self.examination.scene(number, rows)
         levels = with_plants(scene.own.levels, kind, carriers, rng)
-        signs = examined(replace(scene, own=Photographs(levels, scene.own.evidence)))
+        signs = examined(replace(scene, own=ImageStack(levels, scene.own.evidence)))
         scores, place = self.scores.copy(), self.numbers.index(number)
         scores[place] = [sign.score for sign in signs]
         placed = np.array([change_of(sign.name) == PLACED for sign in signs])
@@ -162,13 +165,13 @@ class Planting:
             "detectors": calling(signs, self.called(found, place, signs), carriers),
         }
 
-    def called(self, found: Verdicts, place: int, signs: Sequence[Sign]) -> NDArray[np.bool_]:
+    def called(self, found: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
         """Which signs of a class would have called it alone."""
         own = combined([sign.score for sign in signs], found.tests)
         return np.asarray(np.maximum(found.p_of(found.levels[place]), own) <= self.level)
 
 
-def calling(signs: Sequence[Sign], called: NDArray[np.bool_], carriers: NDArray[np.intp]) -> list[str]:
+def calling(signs: Sequence[Detection], called: NDArray[np.bool_], carriers: NDArray[np.intp]) -> list[str]:
     """The detectors of those signs that are called (m,) for images half of which or more carry the plant."""
     true = [2 * len(np.intersect1d(sign.members, carriers)) >= len(sign.members) > 0 for sign in signs]
     return sorted({sign.name.split()[0] for sign, one, other in zip(signs, true, called, strict=True) if one and other})
@@ -201,17 +204,17 @@ def power(
     training = None if train is None else Training(train, rate)
     with quantification.opened(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
         if training:
-            poisoning.require_trainable(audit)
-        found = quantification.judged(audit, work, level, workers)
+            finetuned.require_trainable(audit)
+        found = quantification.run_quantification(audit, work, level, workers)
         clean = [number for number, group in enumerate(work.groups) if group.target in unsuspected(found)]
         if not clean:
             raise UsageError("no class to plant in", got="none where nothing was found", rule="at least 1")
-        room = poisoning.room(len(found), len(found) - len(clean)) if training else 1
+        room = finetuned.room(len(found), len(found) - len(clean)) if training else 1
         trials = planted_and_sought(audit, work, tuple(product(asked, shares)), classes, clean, level, workers)
         result = Power(tuple(trials), asked, shares, level)
         if training:
             planned = courses(asked, shares, classes, clean, room, generator(work.settings.seed, "courses"))
-            lines = poisoning.learned(audit, work, planned, tuple(clean), training, level, workers)
+            lines = finetuned.learned(audit, work, planned, tuple(clean), training, level, workers)
             result = replace(result, learned=Learned(tuple(lines), asked, shares, training.epochs, training.rate))
         written(work.store, result)
     return result
@@ -223,7 +226,7 @@ def unsuspected(found: Quantification) -> set[int]:
 
 
 def planted_and_sought(
-    audit: Audit, work: Examination, asked: Sequence[tuple[str, float]], classes: int, clean: Sequence[int],
+    audit: Audit, work: DetectionUnits, asked: Sequence[tuple[str, float]], classes: int, clean: Sequence[int],
     level: float, workers: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Each kind and prevalence in some of the clean classes, by number, one class at a time."""
@@ -233,7 +236,7 @@ def planted_and_sought(
     trials = tuple((*pair, number) for pair, numbers in zip(asked, drawn, strict=True) for number in numbers)
     scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
     name = "power-" + hashlib.sha256(repr((trials, level)).encode()).hexdigest()[:8]
-    trial = Planting(work, trials, scores, tuple(by_target[target] for target in signs), level, name)
+    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), level, name)
     through(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
     return list(work.store.table(name, name).to_pylist())
 
@@ -242,12 +245,12 @@ def written(store: RunStore, result: Power) -> None:
     """As JSON, as a table and on the page."""
     store.write_json(FILE, result.to_json())
     store.write_table("power", pa.Table.from_pylist(result.lines()))
-    report.write(store)
+    page.write_report(store)
 
 
 def check(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> None:
     for kind in kinds:
-        planting.plant(kind)
+        artifacts.plant(kind)
     for share in prevalences:
         if not 0 < share < 1:
             raise UsageError("prevalence out of range", got=share, rule="above 0, below 1")
@@ -255,9 +258,9 @@ def check(kinds: Sequence[str], prevalences: Sequence[float], classes: int) -> N
         raise UsageError("no classes to plant in", got=classes, rule="at least 1")
 
 
-def with_plants(levels: Levels, kind: str, carriers: NDArray[np.intp], rng: np.random.Generator) -> Levels:
+def with_plants(levels: Pixels, kind: str, carriers: NDArray[np.intp], rng: np.random.Generator) -> Pixels:
     """Images (n, H, W, C) of which the carriers hold the artifact."""
     out = levels.copy()
     for i in carriers:
-        out[i] = planting.on_levels(out[i], kind, rng)
+        out[i] = artifacts.on_levels(out[i], kind, rng)
     return out

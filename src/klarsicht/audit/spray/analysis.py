@@ -16,18 +16,18 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray import clustering as spray
-from klarsicht.audit.spray.cache import Shelf
-from klarsicht.audit.spray.clustering import FEWEST, Clustering, Evidence, Suspect
+from klarsicht.audit.spray import clustering as clusters
+from klarsicht.audit.spray.cache import RowCache
+from klarsicht.audit.spray.clustering import FEWEST, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.spray.parts import PartGroup, centred
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
-from klarsicht.numerics.transport.measures import Measures, measures_from_maps
+from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
 
 Floats = NDArray[np.floating[Any]]
-Items = Floats | Measures
+Items = Floats | PointMeasures
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
 NUMBERS = ("tau", "rho2", "d2", "shift", "z", "deviation", "rounding")
@@ -105,7 +105,7 @@ class Analysis:
             "aside": self.aside(group),
         } | values
 
-    def values(self, compared: Group, found: Suspect) -> dict[str, Any]:
+    def values(self, compared: Group, found: SuspectCluster) -> dict[str, Any]:
         """The columns that describe a cluster."""
         numbers = {name: getattr(found, name) for name in NUMBERS}
         rows = [int(r) for r in compared.rows[found.members]]
@@ -130,7 +130,7 @@ class Analysis:
         whole = not self.by_parts and METRICS[self.metric].read is Analysis.measures
         return self.measures(group).set_aside if whole else np.zeros(len(group), bool)
 
-    def find(self, group: Group) -> tuple[str, Suspect | None]:
+    def find(self, group: Group) -> tuple[str, SuspectCluster | None]:
         """The suspect cluster, or why there is none."""
         if reason := self.too_few(group):
             return reason, None
@@ -141,10 +141,10 @@ class Analysis:
         """Why a group cannot be analysed; empty when it can."""
         if len(group) < FEWEST:
             return f"{len(group)} image(s); at least {FEWEST} are needed"
-        if spray.room(self.sources[group.rows]) < 2:
+        if clusters.room(self.sources[group.rows]) < 2:
             return "all images are of one source, or all but one"
         items = self.items(group)
-        distinct = len({row.tobytes() for row in (items.points if isinstance(items, Measures) else items)})
+        distinct = len({row.tobytes() for row in (items.points if isinstance(items, PointMeasures) else items)})
         if distinct < FEWEST:
             return f"{distinct} distinct image(s); at least {FEWEST} are needed"
         few = self.by_parts and min(len(self.parts(group)), self.parts(group).room) < FEWEST
@@ -187,7 +187,7 @@ class Analysis:
         cut = METRICS[self.metric].cut or centred
         return PartGroup.of(maps, labels, seen, self.sources[group.rows], cut)
 
-    def masks(self, group: Group, found: Suspect) -> list[list[int]]:
+    def masks(self, group: Group, found: SuspectCluster) -> list[list[int]]:
         """The parts of each member that are in the cluster, by number; none where whole images were compared."""
         return self.parts(group).numbers(found.candidate.member, found.members) if self.by_parts else []
 
@@ -197,7 +197,7 @@ class Analysis:
         return embed(affinity(graph), min(asked.dimensions, len(parts) - 1), asked.seed)
 
     def _of_images(self, group: Group) -> Embedding:
-        return spray.embedding(
+        return clusters.embedding(
             self.items(group),
             self.evidence(group),
             distance=METRICS[self.metric].distance,
@@ -213,10 +213,12 @@ class Analysis:
     def maps(self, group: Group) -> Floats:
         return self._rows("maps", group).reshape(len(group), -1).astype(np.float32)
 
-    def measures(self, group: Group) -> Measures:
+    def measures(self, group: Group) -> PointMeasures:
         """Where positive relevance lies."""
         maps = self._rows("maps", group)
-        kept: Measures = self._shelf.keep("measures", group.rows, lambda: measures_from_maps(maps.astype(np.float32)))
+        kept: PointMeasures = self._shelf.keep(
+            "measures", group.rows, lambda: measures_from_maps(maps.astype(np.float32))
+        )
         return kept
 
     def head_relevance(self, group: Group) -> Floats:
@@ -233,8 +235,8 @@ class Analysis:
     def penultimate(self, group: Group) -> Floats:
         return self._rows("features", group)
 
-    def evidence(self, group: Group) -> Evidence:
-        return Evidence.of(self._rows("logits", group), group.target, self.sources[group.rows])
+    def evidence(self, group: Group) -> TargetLogits:
+        return TargetLogits.of(self._rows("logits", group), group.target, self.sources[group.rows])
 
     @cached_property
     def sources(self) -> NDArray[np.int64]:
@@ -246,12 +248,12 @@ class Analysis:
         return read
 
     @cached_property
-    def _shelf(self) -> Shelf:
-        return Shelf()
+    def _shelf(self) -> RowCache:
+        return RowCache()
 
 
 @dataclass(frozen=True)
-class Compared:
+class MetricInput:
     """What a metric compares of two images, and by which distance of numerics.neighbours.
 
     Attributes:
@@ -266,10 +268,10 @@ class Compared:
     propagated: bool = True
 
 
-METRICS: dict[str, Compared] = {
-    "euclidean": Compared(Analysis.maps, "euclidean", centred),
-    "channels": Compared(Analysis.channels, "concept"),
-    "concept": Compared(Analysis.head_relevance, "concept", propagated=False),
-    "features": Compared(Analysis.penultimate, "concept", propagated=False),  # no relevance: the baseline to beat
-    **{name: Compared(Analysis.measures, name, measures_from_maps) for name in TRANSPORT},
+METRICS: dict[str, MetricInput] = {
+    "euclidean": MetricInput(Analysis.maps, "euclidean", centred),
+    "channels": MetricInput(Analysis.channels, "concept"),
+    "concept": MetricInput(Analysis.head_relevance, "concept", propagated=False),
+    "features": MetricInput(Analysis.penultimate, "concept", propagated=False),  # no relevance: the baseline to beat
+    **{name: MetricInput(Analysis.measures, name, measures_from_maps) for name in TRANSPORT},
 }

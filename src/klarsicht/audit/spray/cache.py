@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Shelf:
+class RowCache:
     """What was made from the rows asked for last: all groups of a screening share their rows."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from klarsicht.numerics.clustering.fisher import Separability, fisher_many
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
 from klarsicht.numerics.statistics.logits import centred, rounding
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 
 Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
@@ -32,7 +32,7 @@ FEWEST = 20  # images a class must have: below, a cluster of five would be a qua
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspectCluster:
     """The most suspicious cluster of one class under one metric.
 
     Attributes:
@@ -77,7 +77,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TargetLogits:
     """The centred logit of the target for each row, and where an image comes from.
 
     Attributes:
@@ -91,7 +91,7 @@ class Evidence:
     rounding: float = 0.0
 
     @classmethod
-    def of(cls, logits: Floats, target: int, sources: NDArray[np.integer[Any]]) -> Evidence:
+    def of(cls, logits: Floats, target: int, sources: NDArray[np.integer[Any]]) -> TargetLogits:
         """Take one output's evidence out of logits (n, K)."""
         return cls(centred(logits)[:, target], sources, rounding(logits))
 
@@ -122,7 +122,7 @@ class Evidence:
 
 
 def embedding(
-    items: Floats | Measures, evidence: Evidence, *, distance: str, neighbours: int, dimensions: int, seed: int
+    items: Floats | PointMeasures, evidence: TargetLogits, *, distance: str, neighbours: int, dimensions: int, seed: int
 ) -> Embedding:
     """Spectral embedding (n, d) of the neighbour graph; images of one source are never neighbours.
 
@@ -131,7 +131,7 @@ def embedding(
         distance: a name of numerics.neighbours.METRICS.
     """
     groups = evidence.sources if evidence.repeated else None
-    given = items if isinstance(items, Measures) else normalised(items, groups)
+    given = items if isinstance(items, PointMeasures) else normalised(items, groups)
     graph = neighbour_graph(given, distance, min(neighbours, room(evidence.sources)), groups=groups)
     return embed(affinity(graph), min(dimensions, len(items) - 1), seed)
 
@@ -180,7 +180,7 @@ class Clustering:
         separability = Separability(self.separability.tau[kept], self.separability.share[kept])
         return Clustering(candidates, members[kept], separability)
 
-    def suspect(self, evidence: Evidence) -> Suspect | None:
+    def suspect(self, evidence: TargetLogits) -> SuspectCluster | None:
         """Of the clusters like the peak the one of largest tau x z; the peak has the largest D^2 x z of all.
 
         z is the rise in standard deviations of the others; 1 for all where no cluster raises the target by more than
@@ -203,10 +203,10 @@ class Clustering:
         sizes = self.members.sum(1)
         return np.asarray((both >= LIKE * (sizes + sizes[number] - both)) | (both >= HELD * sizes[number]))
 
-    def described(self, number: int, evidence: Evidence) -> Suspect:
+    def described(self, number: int, evidence: TargetLogits) -> SuspectCluster:
         """One of the clusters, with its rise."""
         shift, deviation = (float(of_each[number]) for of_each in evidence.shifts(self.members))
-        return Suspect(
+        return SuspectCluster(
             members=np.flatnonzero(self.members[number]),
             n=self.members.shape[1],
             tau=float(self.separability.tau[number]),

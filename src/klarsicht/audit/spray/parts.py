@@ -19,7 +19,7 @@ from klarsicht.numerics.imaging.persistence import Parts
 from klarsicht.numerics.neighbours import METRICS, NeighbourGraph, neighbour_graph
 from klarsicht.numerics.search.blocks import Metric
 from klarsicht.numerics.search.joint import Aspects, Joint
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -53,7 +53,7 @@ class PartGroup:
         """
         parts = Parts.of(maps, labels)
         shapes = cut(parts.cut(maps)) if len(parts) else np.empty((0, 1))
-        if isinstance(shapes, Measures):
+        if isinstance(shapes, PointMeasures):
             parts, shapes = parts[~shapes.set_aside], shapes[~shapes.set_aside]
         return cls(parts, shapes, appearance[parts.image, parts.number - 1].astype(np.float32), sources)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d
 from klarsicht.burst.align.alignment import COARSE, Whole, guide, tiles, whole_frames
 from klarsicht.burst.align.tile_grid import Mesh, cubic_taps
 from klarsicht.burst.data.burst import Frames
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -50,12 +50,12 @@ class Placement:
         """Of the tiles in which a frame shows what the reference shows."""
         return float(self.agrees[frame].mean())
 
-    def aligned(self, spool: Spool, frames: Sequence[int], window: Window) -> Frames:
+    def aligned(self, spool: FrameStore, frames: Sequence[int], window: Window) -> Frames:
         """(len(frames), C, h, w): the window, which begins at multiples of STEP, of frames laid over the reference and
         read between pixels; `frames` counts those of the spool."""
         return np.stack([self._read(spool, i, self.fine[k], window) for k, i in enumerate(frames)])
 
-    def copied(self, spool: Spool, frame: int, k: int, window: Window) -> Planes:
+    def copied(self, spool: FrameStore, frame: int, k: int, window: Window) -> Planes:
         """(C, h, w): the same of the k-th frame by whole pixels: its noise stays white."""
         return self._read(spool, frame, self.shifts[k].astype(np.float32), window)
 
@@ -75,7 +75,7 @@ class Placement:
             _agree(agrees, shifts + np.array([window.y0, window.x0]), below, right, size, one)
         return out
 
-    def _read(self, spool: Spool, frame: int, shifts: npt.NDArray[np.float32], window: Window) -> Planes:
+    def _read(self, spool: FrameStore, frame: int, shifts: npt.NDArray[np.float32], window: Window) -> Planes:
         mesh, part = _mesh(window)
         here = shifts[part]
         middle = np.rint(np.median(here, (0, 1))).astype(np.int64)
@@ -161,7 +161,7 @@ def _agree(
             out[y, x] = total
 
 
-def place(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
+def place(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
     """Of the frames of a spool that are named, the first of which is the reference; noise: of each frame of the
     spool."""
     if len(frames) == 1:
@@ -211,7 +211,7 @@ def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tup
     return (here[0], here[1]), (there[0], there[1])
 
 
-def whole_shifts(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Whole:
+def whole_shifts(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Whole:
     """Of whole frames, at a size that fits into memory. noise: of each frame of the spool, named or not."""
     shrink = 1
     while max(spool.size) > COARSE * shrink:
@@ -221,7 +221,7 @@ def whole_shifts(spool: Spool, noise: Sequence[NoiseLevel], frames: Sequence[int
     return Whole(whole.shifts * shrink, whole.sureness)
 
 
-def _small(spool: Spool, frame: int, noise: NoiseLevel, shrink: int) -> Tensor:
+def _small(spool: FrameStore, frame: int, noise: NoiseLevel, shrink: int) -> Tensor:
     """(h, w), noise of deviation 1; what is left over at the right and below is not seen."""
     parts = [_guide(light, noise) for _, light in spool.strips(frame, shrink)]
     return torch.cat([avg_pool2d(part[None], shrink)[0] * shrink for part in parts if len(part) >= shrink])

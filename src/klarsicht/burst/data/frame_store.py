@@ -63,7 +63,7 @@ def rows_of_a_strip(channels: int, width: int, multiple: int = 1) -> int:
 
 
 @dataclass(frozen=True)
-class Spool:
+class FrameStore:
     """A file of float32, (N, C, H, W). It is mapped only while it is read or written: what is mapped counts as memory
     in use."""
 

@@ -95,20 +95,20 @@ class Header:
 
 
 @dataclass(frozen=True, eq=False)
-class Negative:
+class Photograph:
     """light: (C, H, W), linear; of a mosaic its four half-resolution planes."""
 
     light: Planes
     header: Header
 
 
-def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Negative:
+def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Photograph:
     """Of a sensor. Raises InputError where black or white level cannot be right."""
     sensor = header.sensor
     assert sensor is not None
     _check_levels(counts, sensor, header.path)
     light = sensor.light(counts)
-    return Negative(light, replace(header, notes=(*header.notes, *veil(light))))
+    return Photograph(light, replace(header, notes=(*header.notes, *veil(light))))
 
 
 def veil(light: Planes) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def _check_levels(counts: npt.NDArray[np.uint16], sensor: Sensor, path: Path) ->
         raise InputError(f"{path.name} has a wrong white level", got=got, rule="hardly any can be", remedy=remedy)
 
 
-def from_codes(codes: Codes, header: Header) -> Negative:
+def from_codes(codes: Codes, header: Header) -> Photograph:
     """Of a picture (H, W) or (H, W, C), 8 or 16 bit under the tone curve that the header names, or linear floats.
 
     Raises InputError for values that are not finite.
@@ -145,8 +145,8 @@ def from_codes(codes: Codes, header: Header) -> Negative:
         if not finite.all():
             got, remedy = f"{np.count_nonzero(~finite)} values", "Repair them, or leave the file out."
             raise InputError(f"{header.path.name} has pixels that are no numbers", got=got, remedy=remedy)
-        return Negative(np.ascontiguousarray(planes, np.float32), header)
-    return Negative(response(header)[planes], header)
+        return Photograph(np.ascontiguousarray(planes, np.float32), header)
+    return Photograph(response(header)[planes], header)
 
 
 def response(header: Header) -> Planes:

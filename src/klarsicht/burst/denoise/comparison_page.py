@@ -11,7 +11,7 @@ import numpy as np
 
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoise.pipeline import Denoised
-from klarsicht.burst.files.rendering import Darkroom, turned
+from klarsicht.burst.files.rendering import Renderer, turned
 from klarsicht.burst.files.write_pictures import jpeg_bytes
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.images import data_uri, png_bytes, to_uint8
@@ -31,7 +31,7 @@ class Crop:
     after: str
 
 
-def write(path: Path, found: Denoised, room: Darkroom) -> None:
+def write(path: Path, found: Denoised, room: Renderer) -> None:
     """Replaces the page as a whole."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -40,7 +40,7 @@ def write(path: Path, found: Denoised, room: Darkroom) -> None:
     write_atomically(path, pages.get_template(PAGE).render(**contents(found, room)).encode())
 
 
-def contents(found: Denoised, room: Darkroom) -> dict[str, Any]:
+def contents(found: Denoised, room: Renderer) -> dict[str, Any]:
     """What the template is given."""
     frames, room = found.roll.frames, room.to_look_at
     first = found.used[0]
@@ -86,7 +86,7 @@ def upright(place: tuple[float, float], orientation: int) -> tuple[float, float]
     return (1 - y if down else y), (1 - x if right else x)
 
 
-def places(room: Darkroom, trust: np.ndarray[Any, Any]) -> dict[str, Window]:
+def places(room: Renderer, trust: np.ndarray[Any, Any]) -> dict[str, Window]:
     """Where to look closely: windows of the stored picture."""
     small = room.small(SEARCH).mean(-1)
     ty, tx = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(small.shape, trust.shape, strict=True))
@@ -100,7 +100,7 @@ def places(room: Darkroom, trust: np.ndarray[Any, Any]) -> dict[str, Window]:
     return {title: _window(room, (int(y) + 0.5, int(x) + 0.5), small.shape) for title, (y, x) in looked.items()}
 
 
-def _window(room: Darkroom, place: tuple[float, float], of: tuple[int, ...]) -> Window:
+def _window(room: Renderer, place: tuple[float, float], of: tuple[int, ...]) -> Window:
     """Around a place of the upright picture."""
     y, x = place[0] / of[0], place[1] / of[1]
     inverse = {6: 8, 8: 6}.get(room.header.orientation, room.header.orientation)
@@ -110,7 +110,7 @@ def _window(room: Darkroom, place: tuple[float, float], of: tuple[int, ...]) -> 
     return Window(top, min(H, top + CROP), left, min(W, left + CROP))
 
 
-def _cut(room: Darkroom, window: Window) -> np.ndarray[Any, Any]:
+def _cut(room: Renderer, window: Window) -> np.ndarray[Any, Any]:
     cut: np.ndarray[Any, Any] = turned(room.part(window), room.header.orientation)
     return cut
 

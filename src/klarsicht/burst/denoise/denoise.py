@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from klarsicht.burst.denoise import work_folder as work
+from klarsicht.burst.denoise import work_folder
 from klarsicht.burst.denoise.outputs import Outputs, write
 from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
 from klarsicht.burst.files import reading
@@ -32,7 +32,7 @@ def denoise(
     """
     files = reading.frames(frames)
     outputs = Outputs.at(out, preview, ghost_map, page)
-    work.refuse_inputs(outputs.paths, list(files), reading.folders(frames))
+    work_folder.refuse_inputs(outputs.paths, list(files), reading.folders(frames))
     with denoised(files, out, settings or DenoiseSettings()) as found:
         yield from found.lines
         for what, path in write(outputs.settled(found.roll.header.colour), found):

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoise import comparison_page as before_after
-from klarsicht.burst.denoise import work_folder as work
+from klarsicht.burst.denoise import comparison_page, work_folder
 from klarsicht.burst.denoise.filters import NetworkFilter, in_groups
 from klarsicht.burst.denoise.kernel_maps import EVERY
 from klarsicht.burst.denoise.pipeline import Denoised, DenoiseSettings, denoised
 from klarsicht.burst.files import reading
-from klarsicht.burst.files.rendering import Darkroom, turned
+from klarsicht.burst.files.rendering import Renderer, turned
 from klarsicht.ground.disk import replacing, write_atomically
 from klarsicht.ground.images import png_bytes, sequential
 
@@ -34,7 +33,7 @@ Numbers = npt.NDArray[Any]
 def explain(frames: Sequence[Path], out: Path, settings: DenoiseSettings | None = None) -> Iterator[str]:
     """Denoises the frames into nothing and writes the folder `out`; lines for people. Raises as `denoise` does."""
     files = reading.frames(frames)
-    work.refuse_inputs([out / "arrays.npz"], list(files), reading.folders(frames))
+    work_folder.refuse_inputs([out / "arrays.npz"], list(files), reading.folders(frames))
     with denoised(files, out, settings or DenoiseSettings(), maps=True) as found:
         arrays = maps(found)
         yield from found.lines
@@ -44,7 +43,7 @@ def explain(frames: Sequence[Path], out: Path, settings: DenoiseSettings | None 
         for name, picture in pictures(arrays).items():
             upright = turned(picture, found.roll.header.orientation)
             write_atomically(out / f"{name}.png", png_bytes(np.ascontiguousarray(upright)))
-        before_after.write(out / "page.html", found, Darkroom.of(found.spool, found.roll.header))
+        comparison_page.write(out / "page.html", found, Renderer.of(found.spool, found.roll.header))
         yield f"explanation: {out}"
 
 

@@ -18,20 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import shift
 
-from klarsicht.burst.align import tiled as placing
+from klarsicht.burst.align import tiled
 from klarsicht.burst.align.tiled import STEP, Placement
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoise import hot_pixels
-from klarsicht.burst.denoise import motion_check as trust
+from klarsicht.burst.denoise import hot_pixels, motion_check
 from klarsicht.burst.denoise.filters import Filter
 from klarsicht.burst.denoise.pipeline import DenoiseSettings, chosen_filter, limits
 from klarsicht.burst.denoise.residual_noise import levels, sums
-from klarsicht.burst.files import loading as roll
-from klarsicht.burst.files import reading
-from klarsicht.burst.files.loading import Roll
-from klarsicht.burst.noise import sources as noise_sources
-from klarsicht.ground import devices as processors
+from klarsicht.burst.files import loading, reading
+from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.noise import sources
+from klarsicht.ground import devices
 from klarsicht.ground.disk import writing
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator
@@ -59,7 +57,7 @@ class Residuals:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HeldOutResult:
     """variance: mean of (X_j - Y)^2 over what is modelled, 1 if all is right; by light: (light, variance) of bins.
     correlation: by lag (y, x), 0 if white. looked_at: share of the windows where something can be said. doubted: share
     of them where frames show the same, and the burst is not trusted."""
@@ -103,7 +101,7 @@ class Verdict:
 
 def check(
     frames: Sequence[Path], settings: DenoiseSettings, work: Path, hold_out: str | None = None
-) -> tuple[list[str], Verdict]:
+) -> tuple[list[str], HeldOutResult]:
     """What was found out about the noise, and the verdict; `work` is a folder for the frames.
 
     Raises InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError.
@@ -112,15 +110,15 @@ def check(
     if len(files) < 3:
         rule = "a frame is held out, and two at least are filtered"
         raise InputError("too few frames", got=len(files), rule=rule)
-    with writing(work), processors.threads(settings.threads or processors.available()):
+    with writing(work), devices.threads(settings.threads or devices.available()):
         work.mkdir(parents=True, exist_ok=True)
-        wound = roll.wind(files, work, settings.reference, settings.linear)
-        noise = noise_sources.find(wound, settings.noise, Path(settings.calibration) if settings.calibration else None)
+        wound = loading.load_frames(files, work, settings.reference, settings.linear)
+        noise = sources.find(wound, settings.noise, Path(settings.calibration) if settings.calibration else None)
         wound, _ = hot_pixels.mended(wound, noise.levels, work)
         held = chosen_frame(wound, hold_out)
         order = [*(i for i in wound.order if i != held), held]
         of_frames = [noise.mean.amplified(frame.gain) for frame in wound.frames]
-        placement = placing.place(wound.spool, of_frames, order)
+        placement = tiled.place(wound.spool, of_frames, order)
         inner = chosen_filter(settings.checkpoint, wound.header.colour)
         parts = [
             residuals(wound, placement, order, noise.levels, inner, window) for window in windows(wound.spool.size)
@@ -128,7 +126,7 @@ def check(
     return [noise.told, f"filter: {inner.name}"], verdict(wound.frames[held].name, parts)
 
 
-def chosen_frame(wound: Roll, name: str | None) -> int:
+def chosen_frame(wound: LoadedBurst, name: str | None) -> int:
     """The one that is named, or the least sharp that can serve. Raises InputError for the reference."""
     if name is None:
         return wound.order[-1]
@@ -146,7 +144,12 @@ def windows(size: tuple[int, int]) -> list[Window]:
 
 
 def residuals(
-    wound: Roll, placement: Placement, order: Sequence[int], noise: Sequence[NoiseLevel], inner: Filter, own: Window
+    wound: LoadedBurst,
+    placement: Placement,
+    order: Sequence[int],
+    noise: Sequence[NoiseLevel],
+    inner: Filter,
+    own: Window,
 ) -> Residuals:
     """The last frame of the order is held out; of the others, as many are filtered as the filter takes at once."""
     margin = -(-(inner.halo + 4) // STEP) * STEP
@@ -177,14 +180,14 @@ def comparable(
     held: Planes,
     filtered: Planes,
     noise: tuple[Sequence[NoiseLevel], Sequence[NoiseLevel]],
-    limits: trust.Limits,
+    limits: motion_check.Limits,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """(H, W): where two frames show the same, and where the filtered picture would be trusted. How loud their noise is,
     they say themselves: the level in question must not decide where it is looked at."""
     pair = [NoiseLevel(float(np.hypot(a.read, b.read)), a.shot + b.shot) for a, b in zip(*noise, strict=True)]
     loudness = _loudness(held - reference, filtered, pair)
-    differs = trust.doubtful(reference, held, scaled(pair, loudness), limits)
-    return ~differs, ~trust.doubtful(reference, filtered, scaled(noise[0], loudness), limits)
+    differs = motion_check.doubtful(reference, held, scaled(pair, loudness), limits)
+    return ~differs, ~motion_check.doubtful(reference, filtered, scaled(noise[0], loudness), limits)
 
 
 def _loudness(difference: Planes, light: Planes, noise: Sequence[NoiseLevel]) -> float:
@@ -223,7 +226,7 @@ def together(shifts: npt.NDArray[np.int64], window: Window) -> npt.NDArray[np.bo
     return wide
 
 
-def verdict(name: str, parts: Sequence[Residuals]) -> Verdict:
+def verdict(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
     """Raises InputError where no pixel agrees."""
     r = np.concatenate([part.normalised.ravel() for part in parts])
     known = np.isfinite(r)
@@ -236,7 +239,7 @@ def verdict(name: str, parts: Sequence[Residuals]) -> Verdict:
     by_light = tuple((float(light[k].mean()), float(np.square(r[k]).mean())) for k in order if len(k))
     correlation = {lag: correlated([part.normalised for part in parts], lag) for lag in LAGS}
     doubted = float(np.concatenate([part.doubted.ravel() for part in parts]).mean())
-    return Verdict(name, float(np.square(r).mean()), by_light, correlation, float(known.mean()), doubted)
+    return HeldOutResult(name, float(np.square(r).mean()), by_light, correlation, float(known.mean()), doubted)
 
 
 def correlated(parts: Sequence[Planes], lag: tuple[int, int]) -> float:

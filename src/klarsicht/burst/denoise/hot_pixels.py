@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from klarsicht.burst.align import tiled as placing
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.align import tiled
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoise.filters import of_mean
-from klarsicht.burst.files.loading import Roll
+from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.ground.disk import replacing
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -47,14 +47,14 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class MendedSpool(Spool):
+class MendedFrames(FrameStore):
     """A spool that is read with other values (N, K) at some places (K, 3), which are ordered by row."""
 
     places: Places
     values: Values
 
     @classmethod
-    def of(cls, spool: Spool, places: Places) -> MendedSpool:
+    def of(cls, spool: FrameStore, places: Places) -> MendedFrames:
         """With the median of each place's neighbours, those left out that are to be replaced themselves."""
         ordered = places[np.lexsort((places[:, 2], places[:, 0], places[:, 1]))]
         known = neighbours_in(ordered, spool.shape[1:])
@@ -88,7 +88,7 @@ def healthy_median(surroundings: Values, sick: npt.NDArray[np.bool_]) -> Values:
     return median
 
 
-def mended(wound: Roll, noise: Sequence[NoiseLevel], folder: Path) -> tuple[Roll, int]:
+def mended(wound: LoadedBurst, noise: Sequence[NoiseLevel], folder: Path) -> tuple[LoadedBurst, int]:
     """The roll with hot pixels replaced, and how many they are. noise: of each plane, of a frame of gain 1. Kept in the
     folder."""
     kept = folder / FILE
@@ -99,17 +99,17 @@ def mended(wound: Roll, noise: Sequence[NoiseLevel], folder: Path) -> tuple[Roll
         places = found(wound, noise)
         with replacing(kept) as file:
             np.savez(file, places=places)
-    return (replace(wound, spool=MendedSpool.of(wound.spool, places)) if len(places) else wound), len(places)
+    return (replace(wound, spool=MendedFrames.of(wound.spool, places)) if len(places) else wound), len(places)
 
 
-def found(wound: Roll, noise: Sequence[NoiseLevel]) -> Places:
+def found(wound: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     """(K, 3): the hot pixels of a burst."""
     order, spool = wound.order, wound.spool
     if len(order) < 2:
         return np.zeros((0, 3), np.int64)
     levels = [[level.amplified(wound.frames[i].gain) for level in noise] for i in order]
     places: Places = standing_out(spool, order, [of_mean(plane) for plane in zip(*levels, strict=True)])
-    frames = [Shown.at(spool.surroundings(i, places), places, own) for i, own in zip(order, levels, strict=True)]
+    frames = [PixelExcess.at(spool.surroundings(i, places), places, own) for i, own in zip(order, levels, strict=True)]
     height = np.median([frame.height for frame in frames], 0)
     shows = np.abs(height) > FAR * OF_MEDIANS * frames[0].deviation / len(frames) ** 0.5
     shows &= frames[0].shows(height)
@@ -117,13 +117,13 @@ def found(wound: Roll, noise: Sequence[NoiseLevel]) -> Places:
     places, height, light = places[shows], height[shows], frames[0].light[shows]
     if len(places):
         means = [of_mean([level.amplified(frame.gain) for level in noise]) for frame in wound.frames]
-        shifts = placing.whole_shifts(MendedSpool.of(spool, places), means, order).shifts[0].round().long().numpy()
+        shifts = tiled.whole_shifts(MendedFrames.of(spool, places), means, order).shifts[0].round().long().numpy()
         places = places[gone(spool, places, light, height, order, shifts)]
     return places
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class PixelExcess:
     """What one frame shows at K places: height over the neighbours, their light, the deviation of the height: (K,)."""
 
     height: Values
@@ -131,7 +131,7 @@ class Shown:
     deviation: Values
 
     @classmethod
-    def at(cls, surroundings: Values, places: Places, noise: Sequence[NoiseLevel]) -> Shown:
+    def at(cls, surroundings: Values, places: Places, noise: Sequence[NoiseLevel]) -> PixelExcess:
         pixels = surroundings.reshape(-1, 9)
         light = np.median(np.delete(pixels, 4, 1), 1)
         deviation = np.select([places[:, 0] == c for c in range(len(noise))], [n.deviation(light) for n in noise], 0)
@@ -144,7 +144,12 @@ class Shown:
 
 
 def gone(
-    spool: Spool, places: Places, light: Values, height: Values, order: Sequence[int], shifts: npt.NDArray[np.int64]
+    spool: FrameStore,
+    places: Places,
+    light: Values,
+    height: Values,
+    order: Sequence[int],
+    shifts: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """(K,): where what stands out in the reference is not there, within a pixel, in the mean of frames that moved."""
     total, count = np.zeros((len(places), 3, 3), np.float32), np.zeros(len(places), np.float32)
@@ -160,7 +165,7 @@ def gone(
     return missing
 
 
-def standing_out(spool: Spool, frames: Sequence[int], noise: Sequence[NoiseLevel]) -> Places:
+def standing_out(spool: FrameStore, frames: Sequence[int], noise: Sequence[NoiseLevel]) -> Places:
     """(K, 3): where the mean of the frames, whose noise is given for each plane, stands out as nothing around it."""
     margin, places = AROUND + 1, [np.zeros((0, 3), np.int64)]
     read, shot = (np.array([getattr(level, k) for level in noise], np.float32) for k in ("read", "shot"))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.denoise.filters import MeanWeights, NetworkWeights, Weighing
 from klarsicht.burst.denoise.tiles import Tile, Told
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
@@ -130,7 +130,7 @@ def unfused(taps: Tensor, spec: KernelSpec) -> Tensor:
 class Mapper:
     """Shows the weights of every EVERYth pixel in maps: (1, n + 2 + S, h, w), shares, averaged, reach, sizes."""
 
-    maps: Spool
+    maps: FrameStore
 
     def __call__(self, tile: Tile, weighing: Weighing) -> Told:
         rows = range(tile.own.y0, tile.own.y1, EVERY)

@@ -14,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.align.tiled import STEP, Placement
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoise import motion_check as trust
-from klarsicht.burst.denoise import sure as risk
-from klarsicht.burst.denoise import tiles
+from klarsicht.burst.denoise import motion_check, sure, tiles
 from klarsicht.burst.denoise.filters import Filter, MeanFilter, Weighing, in_groups
 from klarsicht.burst.denoise.motion_check import Map
 from klarsicht.burst.denoise.residual_noise import sums
-from klarsicht.burst.denoise.sure import Estimate
+from klarsicht.burst.denoise.sure import LightEstimate
 from klarsicht.burst.denoise.tiles import Tile, Told
 from klarsicht.burst.network.unet import Part
 from klarsicht.ground.seeding import generator
@@ -36,7 +34,7 @@ reference alone; the rest is the reference as it is. `trust` says which are trie
 Observer = Callable[[Tile, Weighing], Told]
 """What it tells (plain JSON values) is kept with the tile."""
 
-Made = tuple[Estimate, Planes | None]
+Made = tuple[LightEstimate, Planes | None]
 """An estimate, and what its weights leave of noise."""
 
 
@@ -46,14 +44,14 @@ class Merge:
     1, one level a channel. result: (1, C + 1, H, W), the picture and, last, how far the burst was trusted. sampled: the
     tiles through which noise is sent. observe: is shown the weights of each tile (of the first group of frames)."""
 
-    spool: Spool
-    result: Spool
+    spool: FrameStore
+    result: FrameStore
     placement: Placement
     frames: Sequence[int]
     gains: Sequence[float]
     noise: Sequence[NoiseLevel]
     filter: Filter
-    limits: trust.Limits
+    limits: motion_check.Limits
     strength: float
     sampled: Sequence[int]
     observe: Observer | None = None
@@ -61,8 +59,8 @@ class Merge:
     def __call__(self, tile: Tile) -> Told:
         reference = self.spool.window(self.frames[0], tile.near)
         estimates = Estimates(self, tile, reference)
-        verdict = trust.judge(reference, estimates.all, self.noise_of(0), self.limits)
-        verdict = risk.weighed(verdict, reference, estimates.made, self.noise_of(0), self.limits)
+        verdict = motion_check.judge(reference, estimates.all, self.noise_of(0), self.limits)
+        verdict = sure.weighed(verdict, reference, estimates.made, self.noise_of(0), self.limits)
         picture = self._mixed(verdict, estimates.light, reference)
         inside = (slice(None), *tile.own.inside(tile.near))
         trusted = verdict.shares[:2].sum(0, keepdims=True)
@@ -83,14 +81,18 @@ class Merge:
         planes = zip(self.noise_of(frame), light, z, strict=True)
         return np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
 
-    def _mixed(self, verdict: trust.Verdict, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
+    def _mixed(
+        self, verdict: motion_check.MotionCheck, estimates: Sequence[Planes | None], reference: Planes
+    ) -> Planes:
         trusted = verdict.mixed(estimates, reference)
         picture: Planes = reference + np.float32(self.strength) * (trusted - reference)
         return picture
 
-    def _told(self, verdict: trust.Verdict, merged: Planes | None, reference: Planes, inside: Any) -> dict[str, Any]:
+    def _told(
+        self, verdict: motion_check.MotionCheck, merged: Planes | None, reference: Planes, inside: Any
+    ) -> dict[str, Any]:
         assert merged is not None
-        r, variance, counted = trust.residual(reference, merged, self.noise_of(0), self.limits)
+        r, variance, counted = motion_check.residual(reference, merged, self.noise_of(0), self.limits)
         ratio = (r.square() / variance)[counted]
         shares = [float(share[inside[1:]].mean()) for share in verdict.shares]
         pixels = int(verdict.shares[0][inside[1:]].size)
@@ -109,7 +111,7 @@ class Estimates:
     def __init__(self, merge: Merge, tile: Tile, reference: Planes) -> None:
         self.merge, self.tile, self.reference = merge, tile, reference
         self.groups = in_groups(merge.filter, len(merge.frames))
-        self.made: list[Estimate | None] = [None] * len(ESTIMATES)
+        self.made: list[LightEstimate | None] = [None] * len(ESTIMATES)
         self.noise: list[Planes | None] = [None] * len(ESTIMATES)
         self.observed: dict[str, Any] = {}
 
@@ -137,7 +139,7 @@ class Estimates:
     def single(self, doubted: Map) -> Made:
         """The filtered reference alone, around what is doubted; itself elsewhere."""
         merge, near = self.merge, self.tile.near
-        here = around(doubted > 0, near, trust.MARGIN + merge.filter.reach)
+        here = around(doubted > 0, near, motion_check.MARGIN + merge.filter.reach)
         window = here.grown(tiles.stepped(merge.filter.halo)).common(self.tile.window)
         frames = merge.spool.window(merge.frames[0], window)[None]
         everywhere, inside = np.ones((1, *window.size), np.float32), here.inside(near)
@@ -145,10 +147,10 @@ class Estimates:
         light, centre = self.reference.copy(), np.ones_like(self.reference[0])
         light[:, *inside], centre[inside] = weighing(), weighing.centre
         if self.tile.number not in merge.sampled:
-            return Estimate(light, centre, others=False), None
+            return LightEstimate(light, centre, others=False), None
         left = merge.noise_alone(self.tile, 0, light)
         left[:, *inside] = weighing(left[None, :, *inside])
-        return Estimate(light, centre, others=False), left
+        return LightEstimate(light, centre, others=False), left
 
     def _merged(self, inner: Filter, observe: Observer | None = None) -> Made:
         """The mean of what each group of frames gives."""
@@ -156,7 +158,7 @@ class Estimates:
         sizes = np.array([max(1, len(group) - 1) for group in self.groups], np.float32)
         light, centre, left = (weighted(each, sizes / sizes.sum()) for each in zip(*parts, strict=True))
         assert light is not None and centre is not None
-        return Estimate(light, centre, others=len(self.merge.frames) > 1), left
+        return LightEstimate(light, centre, others=len(self.merge.frames) > 1), left
 
     def _of_group(self, group: list[int], inner: Filter, observe: Observer | None) -> tuple[Planes, Map, Planes | None]:
         """Its light, the part of the reference's own pixel, and what is left of noise."""

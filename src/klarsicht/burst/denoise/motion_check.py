@@ -159,7 +159,7 @@ def saturated(reference: Planes, limits: Limits) -> Map:
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class MotionCheck:
     """shares: (K, H, W), how much of the picture each estimate makes; the rest is the reference. kept: (C, H, W), where
     that is clipped. made: which estimates were wanted at all."""
 
@@ -183,7 +183,7 @@ def judge(
     estimates: Sequence[Callable[[Map], Planes]],
     noise: Sequence[NoiseLevel],
     limits: Limits = NO_LIMITS,
-) -> Verdict:
+) -> MotionCheck:
     """estimates: the best first; the others are made where it is in doubt, told as (H, W) in [0, 1], all of them or
     none: one that is made anywhere has a say wherever there is doubt (`risk`)."""
     left = doubted = np.ones(reference.shape[1:], np.float32)
@@ -194,4 +194,4 @@ def judge(
         made.append(k)
         shares[k] = left * faded(doubtful(reference, estimate(doubted), noise, limits))
         left, doubted = left - shares[k], 1 - shares[0]
-    return Verdict(shares, saturated(reference, limits), tuple(made))
+    return MotionCheck(shares, saturated(reference, limits), tuple(made))

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from klarsicht.burst.denoise import comparison_page as before_after
+from klarsicht.burst.denoise import comparison_page
 from klarsicht.burst.denoise.pipeline import Denoised
-from klarsicht.burst.files import dng as dng_files
-from klarsicht.burst.files import write_pictures as photo_files
-from klarsicht.burst.files.rendering import Darkroom
+from klarsicht.burst.files import dng, write_pictures
+from klarsicht.burst.files.rendering import Renderer
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.images import png_bytes, to_uint8
 from klarsicht.ground.manifest import to_json
 
-ENDINGS = (".dng", *photo_files.WRITERS)
+ENDINGS = (".dng", *write_pictures.WRITERS)
 GHOSTS = 2048  # side of the map
 
 
@@ -61,20 +60,20 @@ class Outputs:
 
 def write(outputs: Outputs, found: Denoised) -> Iterator[tuple[str, Path]]:
     """Each file, whole or not at all; what it is, and where."""
-    room = Darkroom.of(found.spool, found.roll.header)
+    room = Renderer.of(found.spool, found.roll.header)
     if outputs.photograph.suffix.lower() == ".dng":
-        dng_files.write(found.spool, found.roll.header, found.remaining, outputs.photograph)
+        dng.write(found.spool, found.roll.header, found.remaining, outputs.photograph)
     else:
-        photo_files.WRITERS[outputs.photograph.suffix.lower()](room, outputs.photograph)
+        write_pictures.WRITERS[outputs.photograph.suffix.lower()](room, outputs.photograph)
     yield "photograph", outputs.photograph
     if outputs.preview is not None:
-        photo_files.write_preview(room, outputs.preview)
+        write_pictures.write_preview(room, outputs.preview)
         yield "preview", outputs.preview
     if outputs.ghost_map is not None:
         write_atomically(outputs.ghost_map, png_bytes(to_uint8(room.trust(GHOSTS))))
         yield "ghost map", outputs.ghost_map
     if outputs.page is not None:
-        before_after.write(outputs.page, found, room)
+        comparison_page.write(outputs.page, found, room)
         yield "page", outputs.page
     if outputs.report is not None:
         write_atomically(outputs.report, to_json(report(found)))

@@ -16,27 +16,28 @@ import numpy as np
 from pydantic import Field
 
 from klarsicht import __version__
-from klarsicht.burst.align import tiled as placing
+from klarsicht.burst.align import tiled
 from klarsicht.burst.align.tiled import Placement
-from klarsicht.burst.data.frame_store import Spool
-from klarsicht.burst.denoise import hot_pixels, tiles
-from klarsicht.burst.denoise import kernel_maps as explanation
-from klarsicht.burst.denoise import merge_tile as merging
-from klarsicht.burst.denoise import motion_check as trust
-from klarsicht.burst.denoise import residual_noise as remaining
-from klarsicht.burst.denoise import work_folder as work
+from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.denoise import (
+    hot_pixels,
+    kernel_maps,
+    merge_tile,
+    motion_check,
+    residual_noise,
+    tiles,
+    work_folder,
+)
 from klarsicht.burst.denoise.filters import Filter, MeanFilter, NetworkFilter, check_colour, in_groups
-from klarsicht.burst.files import loading as roll
-from klarsicht.burst.files.loading import Roll
-from klarsicht.burst.network import checkpoints
-from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.files.loading import LoadedBurst, load_frames
+from klarsicht.burst.network import checkpoints, pretrained
 from klarsicht.burst.network.unet import COLOURS
-from klarsicht.burst.noise import sources as noise_sources
+from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise
-from klarsicht.ground import devices as processors
-from klarsicht.ground import memory as held
+from klarsicht.ground import devices
 from klarsicht.ground.config import Settings
 from klarsicht.ground.disk import replacing
+from klarsicht.ground.memory import resident
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 TOO_LOUD = 1.3  # times the noise, in what was taken off
@@ -70,8 +71,8 @@ class Denoised:
     (explanation.KernelGrid). maps: of all points, where asked for.
     """
 
-    roll: Roll
-    spool: Spool
+    roll: LoadedBurst
+    spool: FrameStore
     noise: KnownNoise
     used: tuple[int, ...]
     placement: Placement
@@ -82,7 +83,7 @@ class Denoised:
     shares: Mapping[str, float]
     residual: float
     kernels: tuple[Mapping[str, Any], ...]
-    maps: Spool | None
+    maps: FrameStore | None
 
     @property
     def lines(self) -> list[str]:
@@ -118,19 +119,19 @@ def denoised(frames: Sequence[Path], out: Path, settings: DenoiseSettings, maps:
     wanted = {
         "version": __version__,
         "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
-        "frames": [work.fingerprint(path) for path in frames],
+        "frames": [work_folder.fingerprint(path) for path in frames],
         "checkpoint": _digest(settings.checkpoint),
         "maps": maps,
     }
-    count = settings.threads or processors.available()
-    with work.folder(out, wanted) as folder, processors.threads(count):
+    count = settings.threads or devices.available()
+    with work_folder.folder(out, wanted) as folder, devices.threads(count):
         yield _made(frames, folder, settings, maps)
 
 
 def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> Denoised:
-    wound = roll.wind(frames, folder, settings.reference, settings.linear)
+    wound = load_frames(frames, folder, settings.reference, settings.linear)
     calibration = Path(settings.calibration) if settings.calibration else None
-    noise = noise_sources.find(wound, settings.noise, calibration)
+    noise = sources.find(wound, settings.noise, calibration)
     inner = chosen_filter(settings.checkpoint, wound.header.colour)
     mended, hot = hot_pixels.mended(wound, noise.levels, folder)
     placement, order = _placed(mended, noise, folder)
@@ -138,14 +139,14 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
     dropped = [f.refused for f in wound.frames if f.refused]
     dropped += [f"{wound.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
     C, H, W = wound.spool.shape[1:]
-    result = Spool(folder / "result.f32", (1, C + 1, H, W))
+    result = FrameStore(folder / "result.f32", (1, C + 1, H, W))
     result.allocate()
-    close = trust.MARGIN + inner.reach
-    need = tile_bytes(inner, C, len(used), held.resident())
-    fits = tiles.fitting((H, W), inner.halo + trust.MARGIN, close, need, settings.memory * 1e9 * SAFETY)
+    close = motion_check.MARGIN + inner.reach
+    need = tile_bytes(inner, C, len(used), resident())
+    fits = tiles.fitting((H, W), inner.halo + motion_check.MARGIN, close, need, settings.memory * 1e9 * SAFETY)
     grid = tiles.kept(fits, folder, settings.memory)
     drawn = map_spool(folder, inner, len(used), (H, W)) if maps else None
-    merge = merging.Merge(
+    merge = merge_tile.Merge(
         spool=mended.spool,
         result=result,
         placement=placement.only(used),
@@ -173,30 +174,30 @@ def _made(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps:
         dropped=tuple(dropped),
         hot=hot,
         filter=inner,
-        remaining=remaining.levels(merging.remaining(told), noise.levels),
-        shares={name: mean(name) for name in merging.ESTIMATES},
+        remaining=residual_noise.levels(merge_tile.remaining(told), noise.levels),
+        shares={name: mean(name) for name in merge_tile.ESTIMATES},
         residual=mean("residual"),
         kernels=tuple(point for tile in told for point in tile.get("kernels", ())),
         maps=drawn,
     )
 
 
-def map_spool(folder: Path, inner: Filter, used: int, size: tuple[int, int]) -> Spool:
+def map_spool(folder: Path, inner: Filter, used: int, size: tuple[int, int]) -> FrameStore:
     """Room for explanation.Mapper's maps."""
     sizes = len(inner.network.preset.spec.sizes) if isinstance(inner, NetworkFilter) else 1
     frames = len(in_groups(inner, used)[0])
-    height, width = (-(-side // explanation.EVERY) for side in size)
-    spool = Spool(folder / "maps.f32", (1, frames + 2 + sizes, height, width))
+    height, width = (-(-side // kernel_maps.EVERY) for side in size)
+    spool = FrameStore(folder / "maps.f32", (1, frames + 2 + sizes, height, width))
     spool.allocate()
     return spool
 
 
-def observer(size: tuple[int, int], maps: Spool | None) -> merging.Observer:
+def observer(size: tuple[int, int], maps: FrameStore | None) -> merge_tile.Observer:
     """Keeps the kernels of a grid of points, and draws maps where asked for."""
-    grid = explanation.KernelGrid(size)
+    grid = kernel_maps.KernelGrid(size)
     if maps is None:
         return grid
-    draw = explanation.Mapper(maps)
+    draw = kernel_maps.Mapper(maps)
     return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
 
 
@@ -218,36 +219,36 @@ def tile_bytes(inner: Filter, channels: int, frames: int, fixed: float) -> tiles
     return lambda near, window: fixed + max(looking * window, plane * seen * window + lying * near)
 
 
-def _placed(wound: Roll, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
+def _placed(wound: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
     """Kept in the folder, too: aligning takes a while."""
     order, kept = wound.order, folder / "placed.npz"
     if kept.exists():
         with np.load(kept) as arrays:
             return Placement(**arrays), order
     levels = [noise.mean.amplified(frame.gain) for frame in wound.frames]
-    placement = placing.place(wound.spool, levels, order)
+    placement = tiled.place(wound.spool, levels, order)
     with replacing(kept) as file:
         np.savez(file, **vars(placement))
     return placement, order
 
 
-def limits(wound: Roll) -> trust.Limits:
+def limits(wound: LoadedBurst) -> motion_check.Limits:
     """Where the reference is clipped; floats are not."""
     header, gain = wound.header, wound.frames[wound.reference].gain
     if not header.levels:
-        return trust.Limits()
-    return trust.Limits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
+        return motion_check.Limits()
+    return motion_check.Limits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
 
 
 def chosen_filter(checkpoint: str | None, colour: str) -> Filter:
     """The network of a file, or the one that ships for such frames, or none. Raises ModelError, UsageError."""
-    file = Path(checkpoint) if checkpoint else shipped.serving(colour)
+    file = Path(checkpoint) if checkpoint else pretrained.serving(colour)
     if file is None:
         return MeanFilter()
-    network = checkpoints.load(file)
+    network = checkpoints.load_network(file)
     if checkpoint:
         check_colour(network, colour)
-    return NetworkFilter(network.to(processors.device()), name=f"network {file.name} ({network.settings.preset})")
+    return NetworkFilter(network.to(devices.device()), name=f"network {file.name} ({network.settings.preset})")
 
 
 def _digest(checkpoint: str | None) -> str | None:

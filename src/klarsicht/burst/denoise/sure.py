@@ -28,8 +28,8 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoise import motion_check as trust
-from klarsicht.burst.denoise.motion_check import Limits, Map, Verdict
+from klarsicht.burst.denoise import motion_check
+from klarsicht.burst.denoise.motion_check import Limits, Map, MotionCheck
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 SIDE = 9  # of a window, in pixels (of a mosaic's planes)
@@ -38,7 +38,7 @@ SLACK = (
 )
 
 
-class Estimate(NamedTuple):
+class LightEstimate(NamedTuple):
     """light: (C, H, W). own: (H, W), the part of each pixel that is the same pixel of X. others: whether other frames
     have a part in it, too."""
 
@@ -55,7 +55,7 @@ class Risk:
     noise: Sequence[NoiseLevel]
     limits: Limits
 
-    def alone(self, estimate: Estimate) -> Map:
+    def alone(self, estimate: LightEstimate) -> Map:
         """(H, W) in [0, 1]: how much of an estimate that passed the tests is taken, beside X; all of it where it is as
         near to X as it should be. What nothing but X itself speaks for has no slack."""
         counted, v = self._counted(estimate), self._variance
@@ -65,7 +65,7 @@ class Risk:
         taken: Map = np.clip(over(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
 
-    def mixture(self, estimates: Sequence[Estimate]) -> npt.NDArray[np.float32]:
+    def mixture(self, estimates: Sequence[LightEstimate]) -> npt.NDArray[np.float32]:
         """(K, H, W): how much of each; the best of them last. Each is mixed into what those before it gave."""
         B, c = self.reference, np.ones(self.reference.shape[1:], np.float32)
         shares = np.zeros((len(estimates), *c.shape), np.float32)
@@ -89,19 +89,19 @@ class Risk:
         planes = zip(self.noise, self.reference, strict=True)
         return np.stack([np.float32(n.read**2) + np.float32(n.shot) * X for n, X in planes])
 
-    def _counted(self, estimate: Estimate) -> Planes:
-        _, _, counted = trust.residual(self.reference, estimate.light, self.noise, self.limits)
+    def _counted(self, estimate: LightEstimate) -> Planes:
+        _, _, counted = motion_check.residual(self.reference, estimate.light, self.noise, self.limits)
         numbers: Planes = counted.numpy().astype(np.float32)
         return numbers
 
 
 def weighed(
-    verdict: Verdict,
+    verdict: MotionCheck,
     reference: Planes,
-    estimates: Sequence[Estimate | None],
+    estimates: Sequence[LightEstimate | None],
     noise: Sequence[NoiseLevel],
     limits: Limits,
-) -> Verdict:
+) -> MotionCheck:
     """The verdict with shares by risk: where the best estimate is trusted, as much of it as it is good for; where it is
     in doubt, a mixture of all that were made."""
     risk = Risk(reference, noise, limits)

@@ -15,8 +15,7 @@ import torch
 
 from klarsicht.burst.align.alignment import guide, whole_frames
 from klarsicht.burst.data.burst import Burst
-from klarsicht.burst.evaluate import hdrplus
-from klarsicht.burst.evaluate import phase_correlation as phase
+from klarsicht.burst.evaluate import hdrplus, phase_correlation
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -39,12 +38,12 @@ def mean(burst: Burst) -> Light:
 
 def align_mean(burst: Burst) -> Light:
     """Of the frames laid over the reference, to a fraction of a pixel."""
-    return phase.aligned_mean(burst, phase.shifts(burst))
+    return phase_correlation.aligned_mean(burst, phase_correlation.shifts(burst))
 
 
 def align_whole_mean(burst: Burst) -> Light:
     """Of the frames laid over the reference by whole pixels."""
-    return phase.aligned_mean(burst, np.rint(phase.shifts(burst)))
+    return phase_correlation.aligned_mean(burst, np.rint(phase_correlation.shifts(burst)))
 
 
 def register_mean(burst: Burst) -> Light:
@@ -54,7 +53,7 @@ def register_mean(burst: Burst) -> Light:
     light = guide(frames, torch.tensor([burst.noise.read]), torch.tensor([burst.noise.shot]))
     shifts = np.zeros((len(burst.frames), 2))
     shifts[burst.valid] = whole_frames(light, torch.ones(light.shape[:2], dtype=torch.bool)).shifts[0].numpy()
-    return phase.aligned_mean(burst, shifts)
+    return phase_correlation.aligned_mean(burst, shifts)
 
 
 def bm3d(burst: Burst) -> Light:
@@ -87,8 +86,8 @@ def hdr_plus_bm3d(burst: Burst) -> Light:
 def nlm(burst: Burst) -> Light:
     """Multi-frame non-local means (Buades et al. 2005) of up to 7 aligned frames, the reference in the middle,
     in 8 bits of the stabilised range, as OpenCV wants it."""
-    shift = np.rint(phase.shifts(burst))
-    aligned = [phase.displaced(burst.frames[i], shift[i])[0] for i in np.flatnonzero(burst.valid)]
+    shift = np.rint(phase_correlation.shifts(burst))
+    aligned = [phase_correlation.displaced(burst.frames[i], shift[i])[0] for i in np.flatnonzero(burst.valid)]
     ordered = around_reference(aligned[:NLM_FRAMES])
     stable = burst.noise.stabilise(np.stack(ordered))
     planes = [_nlm_plane(stable[:, c]) for c in range(stable.shape[1])]

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from klarsicht.burst.evaluate import page as evaluation_page
+from klarsicht.burst.evaluate import page
 from klarsicht.burst.evaluate.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluate.kernel_sizes import Sizes, predicted, sizes_of
 from klarsicht.burst.evaluate.protocol import Evaluation, Protocol, evaluate, level
-from klarsicht.burst.network import pretrained as shipped
-from klarsicht.burst.network.checkpoints import load
+from klarsicht.burst.network import pretrained
+from klarsicht.burst.network.checkpoints import load_network
 from klarsicht.burst.network.inference import restored
 from klarsicht.burst.network.unet import PRESETS, Network
-from klarsicht.burst.synthesis import photographs as album
+from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.benchmark_sets import SETS, BenchmarkSet, benchmark_set
 from klarsicht.ground.errors import MissingExtra, ModelError, UsageError, unknown_name
 from klarsicht.numerics.imaging.sensor_noise import GAINS
@@ -27,7 +27,7 @@ SEED = 7
 PAGE, RECORD = "evaluation.html", "evaluation.json"
 
 
-def hold(
+def evaluate_all(
     photos: Path | None = None,
     checkpoints: Sequence[Path] = (),
     rows: Sequence[str] = (),
@@ -52,7 +52,7 @@ def hold(
         level(gain)
     trained = networks(checkpoints or along(name, rows), name)
     methods, absent = entrants(rows, trained, exact)
-    shown = album.folder(photos) if photos else album.packaged()
+    shown = photographs.read_folder(photos) if photos else photographs.packaged_photographs()
     made = benchmark_set(name, shown.photographs, seed, shown.geometry)
     tables, exhibits = evaluate(methods, made, chosen)
     exposures = tuple(map(float, made.exposures))
@@ -64,12 +64,12 @@ def write(evaluation: Evaluation, out: Path) -> None:
     """evaluation.json, with the protocol, and evaluation.html, with plots and crops, into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     (out / RECORD).write_text(json.dumps(evaluation.record, indent=1) + "\n", encoding="utf-8")
-    evaluation_page.write(evaluation, out / PAGE)
+    page.write(evaluation, out / PAGE)
 
 
 def along(name: str, rows: Sequence[str]) -> list[Path]:
     """The network that comes along for the frames of a set, if its row is wanted."""
-    file = shipped.serving(colour_of(name))
+    file = pretrained.serving(colour_of(name))
     return [file] if file is not None and (not rows or SWIFT in rows) else []
 
 
@@ -121,7 +121,7 @@ def colour_of(name: str) -> str:
 
 
 def _fitting(path: Path, colour: str) -> Network:
-    network = load(path)
+    network = load_network(path)
     if colour not in network.served:
         got, rule = f"one for {network.settings.colour} frames", f"the set has {colour} frames"
         raise ModelError(f"the network {path.name}", got=got, rule=rule, remedy="Choose another --set.")

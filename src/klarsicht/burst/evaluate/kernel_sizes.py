@@ -202,7 +202,7 @@ def fused(taps: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Cost:
+class FilteringCost:
     """Of filtering planes by kernels that they share, fused to one and size by size: multiply-adds, or seconds."""
 
     channels: int
@@ -210,24 +210,26 @@ class Cost:
     separate: float
 
 
-def counts(spec: KernelSpec, channels: tuple[int, ...] = CHANNELS) -> list[Cost]:
+def counts(spec: KernelSpec, channels: tuple[int, ...] = CHANNELS) -> list[FilteringCost]:
     """Multiply-adds a pixel and frame, by formula."""
-    return [Cost(C, *(spec.multiply_adds(C, fused=way) for way in (True, False))) for C in channels]
+    return [FilteringCost(C, *(spec.multiply_adds(C, fused=way) for way in (True, False))) for C in channels]
 
 
-def seconds(spec: KernelSpec, channels: tuple[int, ...] = CHANNELS, side: int = 512, frames: int = 2) -> list[Cost]:
+def seconds(
+    spec: KernelSpec, channels: tuple[int, ...] = CHANNELS, side: int = 512, frames: int = 2
+) -> list[FilteringCost]:
     """Processor seconds a megapixel and frame, as measured here."""
     field = KernelField(torch.zeros(frames * spec.taps, *[spec.coarse(side)] * 2), spec, (side, side))
     return [_timed(field, C) for C in channels]
 
 
-def _timed(field: KernelField, channels: int) -> Cost:
+def _timed(field: KernelField, channels: int) -> FilteringCost:
     frames = torch.zeros(field.frames, channels, *field.size)
     parts = [field.only(K) for K in field.spec.sizes]
     fused = _least(lambda: filtered(field, frames))
     separate = _least(lambda: [filtered(part, frames) for part in parts])
     scale = 1e6 / (field.frames * field.size[0] * field.size[1])
-    return Cost(channels, fused * scale, separate * scale)
+    return FilteringCost(channels, fused * scale, separate * scale)
 
 
 def _least(work: Callable[[], object], repeats: int = 3) -> float:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht import __version__
-from klarsicht.burst.data import tiff_tags as tt
+from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
 from klarsicht.burst.data.colour import RGB_TO_XYZ
-from klarsicht.burst.data.frame_store import Spool, rows_of_a_strip
+from klarsicht.burst.data.frame_store import FrameStore, rows_of_a_strip
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
 from klarsicht.burst.data.tiff_tags import Ifd, Tags, numbers, rationals, text
 from klarsicht.burst.files.raw import NOISE_PROFILE
@@ -30,15 +30,15 @@ BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 5072
 D65 = 21
 OF_THE_OLD_FILE = {
     *(
-        tt.STRIP_OFFSETS,
-        tt.STRIP_BYTES,
-        tt.TILE_OFFSETS,
-        tt.TILE_BYTES,
+        tiff_tags.STRIP_OFFSETS,
+        tiff_tags.STRIP_BYTES,
+        tiff_tags.TILE_OFFSETS,
+        tiff_tags.TILE_BYTES,
         322,
         323,
-        tt.SUB_IFDS,
-        tt.EXIF,
-        tt.GPS,
+        tiff_tags.SUB_IFDS,
+        tiff_tags.EXIF,
+        tiff_tags.GPS,
         317,
         339,
     ),
@@ -49,12 +49,12 @@ OF_THE_OLD_FILE = {
 }
 
 
-def write(spool: Spool, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
+def write(spool: FrameStore, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
     """noise: what is left, one level a channel."""
     tags = mosaic_tags(header, noise) if header.sensor else linear_tags(header, noise)
     strips = mosaic_strips(spool, header.sensor) if header.sensor else linear_strips(spool)
     with replacing(path) as file:
-        tt.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
+        tiff_tags.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
 
 
 def scale(sensor: Sensor) -> int:
@@ -62,7 +62,7 @@ def scale(sensor: Sensor) -> int:
     return max(1, int(FULL // sensor.white))
 
 
-def mosaic_strips(spool: Spool, sensor: Sensor) -> Iterator[npt.NDArray[np.uint16]]:
+def mosaic_strips(spool: FrameStore, sensor: Sensor) -> Iterator[npt.NDArray[np.uint16]]:
     """(rows, W) counts."""
     black = np.array(sensor.black, np.float32)[:, None, None]
     span, s = np.float32(sensor.white) - black, np.float32(scale(sensor))
@@ -71,7 +71,7 @@ def mosaic_strips(spool: Spool, sensor: Sensor) -> Iterator[npt.NDArray[np.uint1
         yield to_mosaic(counts, sensor.pattern).astype(np.uint16)
 
 
-def linear_strips(spool: Spool) -> Iterator[npt.NDArray[np.uint16]]:
+def linear_strips(spool: FrameStore) -> Iterator[npt.NDArray[np.uint16]]:
     """(rows, W, C) of light."""
     for _, light in spool.strips(0):
         yield np.moveaxis(np.rint(np.clip(light[:-1], 0, 1) * FULL), 0, -1).astype(np.uint16)
@@ -80,18 +80,18 @@ def linear_strips(spool: Spool) -> Iterator[npt.NDArray[np.uint16]]:
 def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
     kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in OF_THE_OLD_FILE}
     return kept | {
-        tt.SUBFILES: numbers(tt.LONG, 0),
-        tt.WIDTH: numbers(tt.LONG, width),
-        tt.LENGTH: numbers(tt.LONG, height),
-        tt.BITS: numbers(tt.SHORT, *[16] * samples),
-        tt.COMPRESSION: numbers(tt.SHORT, 1),
-        tt.SAMPLES: numbers(tt.SHORT, samples),
-        tt.STRIP_ROWS: numbers(tt.LONG, rows),
-        tt.PLANAR: numbers(tt.SHORT, 1),
-        ORIENTATION: numbers(tt.SHORT, header.orientation),
+        tiff_tags.SUBFILES: numbers(tiff_tags.LONG, 0),
+        tiff_tags.WIDTH: numbers(tiff_tags.LONG, width),
+        tiff_tags.LENGTH: numbers(tiff_tags.LONG, height),
+        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[16] * samples),
+        tiff_tags.COMPRESSION: numbers(tiff_tags.SHORT, 1),
+        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, samples),
+        tiff_tags.STRIP_ROWS: numbers(tiff_tags.LONG, rows),
+        tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
+        ORIENTATION: numbers(tiff_tags.SHORT, header.orientation),
         SOFTWARE: text(f"klarsicht {__version__}"),
-        VERSION: numbers(tt.BYTE, 1, 4, 0, 0),
-        BACKWARD: numbers(tt.BYTE, 1, 1, 0, 0),
+        VERSION: numbers(tiff_tags.BYTE, 1, 4, 0, 0),
+        BACKWARD: numbers(tiff_tags.BYTE, 1, 1, 0, 0),
         MODEL: header.tags.image.get(MODEL) or text(header.camera or "unknown"),
     }
 
@@ -105,12 +105,12 @@ def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
     cell = [(0, 0), (0, 1), (1, 0), (1, 1)]
     black = dict(zip(PATTERNS[sensor.pattern], sensor.black, strict=True))
     own = {
-        tt.PHOTOMETRIC: numbers(tt.SHORT, tt.CFA),
-        CFA_DIM: numbers(tt.SHORT, 2, 2),
-        CFA_PATTERN: numbers(tt.BYTE, *[colours[place] for place in cell]),
-        BLACK_DIM: numbers(tt.SHORT, 2, 2),
+        tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.CFA),
+        CFA_DIM: numbers(tiff_tags.SHORT, 2, 2),
+        CFA_PATTERN: numbers(tiff_tags.BYTE, *[colours[place] for place in cell]),
+        BLACK_DIM: numbers(tiff_tags.SHORT, 2, 2),
         BLACK: rationals(*[black[place] * s for place in cell], denominator=100),
-        WHITE: numbers(tt.LONG, int(sensor.white) * s),
+        WHITE: numbers(tiff_tags.LONG, int(sensor.white) * s),
         NOISE_PROFILE: noise_entry([noise[0], noise[1], noise[3]]),
     }
     image = _common(header, height, width, 1, rows) | own
@@ -125,8 +125,8 @@ def colour_tags(header: Header) -> Ifd:
     gains = np.array(header.rendering.gains)
     matrix = forward / gains[:, None] * gains.max()
     return {
-        MATRIX: rationals(*matrix.ravel().tolist(), kind=tt.SRATIONAL, denominator=10_000),
-        ILLUMINANT: numbers(tt.SHORT, D65),
+        MATRIX: rationals(*matrix.ravel().tolist(), kind=tiff_tags.SRATIONAL, denominator=10_000),
+        ILLUMINANT: numbers(tiff_tags.SHORT, D65),
         NEUTRAL: rationals(*(gains.min() / gains).tolist()),
     }
 
@@ -136,15 +136,15 @@ def linear_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
     height, width = header.size
     samples = len(noise)
     image = _common(header, height, width, samples, rows_of_a_strip(samples + 1, width))
-    image |= {tt.PHOTOMETRIC: numbers(tt.SHORT, tt.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
-    image |= {BLACK: numbers(tt.SHORT, *[0] * samples), WHITE: numbers(tt.LONG, *[FULL] * samples)}
-    image |= {ILLUMINANT: numbers(tt.SHORT, D65)}
+    image |= {tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
+    image |= {BLACK: numbers(tiff_tags.SHORT, *[0] * samples), WHITE: numbers(tiff_tags.LONG, *[FULL] * samples)}
+    image |= {ILLUMINANT: numbers(tiff_tags.SHORT, D65)}
     if samples == 3:
         to_rgb = np.linalg.inv(RGB_TO_XYZ)
-        image[MATRIX] = rationals(*to_rgb.ravel().tolist(), kind=tt.SRATIONAL, denominator=10_000)
+        image[MATRIX] = rationals(*to_rgb.ravel().tolist(), kind=tiff_tags.SRATIONAL, denominator=10_000)
         image[NEUTRAL] = rationals(1.0, 1.0, 1.0)
     return Tags(image, header.tags.exif, header.tags.gps)
 
 
-def noise_entry(noise: Sequence[NoiseLevel]) -> tt.Entry:
-    return numbers(tt.DOUBLE, *[value for level in noise for value in level.profile])
+def noise_entry(noise: Sequence[NoiseLevel]) -> tiff_tags.Entry:
+    return numbers(tiff_tags.DOUBLE, *[value for level in noise for value in level.profile])

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst.data.frame_store import Spool
-from klarsicht.burst.data.photograph import Header, Negative, Planes
+from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.data.photograph import Header, Photograph, Planes
 from klarsicht.burst.files import reading
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
@@ -37,11 +37,11 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Roll:
+class LoadedBurst:
     """Headers of all files; the spool and its frames in the same order; the number of the reference."""
 
     headers: tuple[Header, ...]
-    spool: Spool
+    spool: FrameStore
     frames: tuple[Frame, ...]
     reference: int
 
@@ -57,7 +57,7 @@ class Roll:
         return [self.reference, *sorted(others, key=lambda i: -self.frames[i].sharpness)]
 
 
-def wind(paths: Sequence[Path], folder: Path, reference: str | None = None, linear: bool = False) -> Roll:
+def load_frames(paths: Sequence[Path], folder: Path, reference: str | None = None, linear: bool = False) -> LoadedBurst:
     """Reads the files into folder/frames.f32, one at a time; what was put there before a stop stays.
 
     Raises InputError for files that do not fit together, UsageError for a reference that is not among them.
@@ -67,10 +67,10 @@ def wind(paths: Sequence[Path], folder: Path, reference: str | None = None, line
     headers: list[Header] = []
     frames: list[Frame] = []
     cells: list[npt.NDArray[np.float64]] = []
-    spool: Spool | None = None
+    spool: FrameStore | None = None
     for i, negative in enumerate(track(reading.burst(paths, linear), len(paths), "reading")):
         if spool is None:
-            spool = Spool(folder / FRAMES, (len(paths), *negative.light.shape))
+            spool = FrameStore(folder / FRAMES, (len(paths), *negative.light.shape))
             spool.allocate()
         headers.append(negative.header)
         cells.append(cell_means(negative.light))
@@ -83,7 +83,7 @@ def wind(paths: Sequence[Path], folder: Path, reference: str | None = None, line
     assert spool is not None
     frames = _majority(frames)
     best = chosen if chosen is not None else max(range(len(frames)), key=lambda i: _merit(frames[i]))
-    return Roll(tuple(headers), spool, tuple(frames), best)
+    return LoadedBurst(tuple(headers), spool, tuple(frames), best)
 
 
 def _chosen(paths: Sequence[Path], reference: str | None) -> int | None:
@@ -109,7 +109,7 @@ def _merit(frame: Frame) -> float:
     return -1.0 if frame.refused else frame.sharpness
 
 
-def _frame(negative: Negative, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
+def _frame(negative: Photograph, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
     gain, name = brightness_ratio(first, own), negative.header.path.name
     if not 1 / MOST_DRIFT <= gain <= MOST_DRIFT:
         told = f"{name} is {-math.log2(gain):+.1f} EV off the first frame: another exposure, or another scene"

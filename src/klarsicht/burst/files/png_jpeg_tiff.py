@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from klarsicht.burst.data import tiff_tags
-from klarsicht.burst.data.photograph import ORIENTATION, Codes, Header, Negative, from_codes
+from klarsicht.burst.data.photograph import ORIENTATION, Codes, Header, Photograph, from_codes
 from klarsicht.burst.data.tiff_tags import SHORT, Ifd, Tags, numbers, rationals, text
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.optional import load
@@ -24,7 +24,7 @@ AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
 
 
-def read(path: Path, linear: bool = False) -> Negative:
+def read(path: Path, linear: bool = False) -> Photograph:
     """linear: integers are light as they are. Raises InputError for what is damaged, and MissingExtra."""
     kind = path.suffix.lower()
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.colour import RGB_TO_XYZ
-from klarsicht.burst.data.photograph import Header, Negative, Rendering, Sensor, from_counts
+from klarsicht.burst.data.photograph import Header, Photograph, Rendering, Sensor, from_counts
 from klarsicht.burst.data.tiff_tags import Tags
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.optional import load
@@ -37,7 +37,7 @@ FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's turns in TIFF's numbers
 LEAST_SIDE = 32  # pixels
 
 
-def read(path: Path) -> Negative:
+def read(path: Path) -> Photograph:
     """Raises InputError for damaged files, sensors without a Bayer pattern and impossible levels; MissingExtra."""
     rawpy = load("rawpy", "raw")
     tags = tiff_tags.read(path)  # first: LibRaw's word for a file that is cut off helps nobody

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from klarsicht.burst.data.photograph import Header, Negative
-from klarsicht.burst.files import png_jpeg_tiff as coded_files
-from klarsicht.burst.files import raw as raw_files
+from klarsicht.burst.data.photograph import Header, Photograph
+from klarsicht.burst.files import png_jpeg_tiff, raw
 from klarsicht.ground.errors import InputError
 
-ENDINGS = (*raw_files.ENDINGS, *coded_files.ENDINGS)
+ENDINGS = (*raw.ENDINGS, *png_jpeg_tiff.ENDINGS)
 FEW = 3  # names in a message
 
 
@@ -46,19 +45,19 @@ def _hidden(file: Path) -> bool:
     return file.name.startswith(".")
 
 
-def read(path: Path, linear: bool = False) -> Negative:
+def read(path: Path, linear: bool = False) -> Photograph:
     """One photograph. linear: codes of TIFF, PNG and JPEG files are light as they are.
 
     Raises InputError for what is damaged or is no photograph; MissingExtra.
     """
     if not path.stat().st_size:
         raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
-    if path.suffix.lower() in raw_files.ENDINGS:
-        return raw_files.read(path)
-    return coded_files.read(path, linear)
+    if path.suffix.lower() in raw.ENDINGS:
+        return raw.read(path)
+    return png_jpeg_tiff.read(path, linear)
 
 
-def burst(paths: Iterable[Path], linear: bool = False) -> Iterator[Negative]:
+def burst(paths: Iterable[Path], linear: bool = False) -> Iterator[Photograph]:
     """One after the other, each alike the first. Raises InputError that names the first that is not."""
     first: Header | None = None
     for path in paths:

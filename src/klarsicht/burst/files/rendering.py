@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import to_mosaic
-from klarsicht.burst.data.frame_store import Spool, Window
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.files import demosaic
 from klarsicht.ground.images import to_uint16
@@ -28,30 +28,30 @@ SAMPLE = 512  # side of the small picture that decides how bright
 
 
 @dataclass(frozen=True, eq=False)
-class Darkroom:
+class Renderer:
     """How one picture of a spool is developed. lift: what light is multiplied by first."""
 
-    spool: Spool
+    spool: FrameStore
     header: Header
     lift: float = 1.0
     frame: int = 0
 
     @classmethod
-    def of(cls, spool: Spool, header: Header) -> Darkroom:
+    def of(cls, spool: FrameStore, header: Header) -> Renderer:
         """Raw light is brightened until its brightest parts are white, at most 8 times; pictures are left as they
         were."""
         room = cls(spool, header)
         return room.brightened if header.colour == "mosaic" else room
 
     @property
-    def to_look_at(self) -> Darkroom:
+    def to_look_at(self) -> Renderer:
         """The same, but that linear codes, which files keep, are developed as raw light is."""
         if self.header.colour == "mosaic" or self.header.curve != "none":
             return self
         return replace(self, header=replace(self.header, curve="srgb")).brightened
 
     @property
-    def brightened(self) -> Darkroom:
+    def brightened(self) -> Renderer:
         light = self.small(SAMPLE, toned=False)
         top = float(np.quantile(light[..., 1] if self.header.colour == "mosaic" else light.max(-1), BRIGHT))
         return replace(self, lift=float(np.clip(1 / max(top, 1e-6), 1.0, MOST_LIFT)))
@@ -102,7 +102,7 @@ class Darkroom:
         shown: Shown = np.moveaxis(tone_curve(np.clip(light, 0, 1)), 0, -1).astype(np.float32)
         return shown
 
-    def beside(self, spool: Spool, frame: int, gain: float) -> Darkroom:
+    def beside(self, spool: FrameStore, frame: int, gain: float) -> Renderer:
         """The same development of another picture, which was multiplied by a gain."""
         return replace(self, spool=spool, frame=frame, lift=self.lift / gain)
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from klarsicht import __version__
-from klarsicht.burst.data import tiff_tags as tt
+from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.photograph import ORIENTATION
 from klarsicht.burst.data.tiff_tags import Entry, Ifd, Tags, numbers, text
-from klarsicht.burst.files.rendering import ROWS, Darkroom
+from klarsicht.burst.files.rendering import ROWS, Renderer
 from klarsicht.ground.disk import replacing, write_atomically
 from klarsicht.ground.images import to_uint8
 
@@ -37,7 +37,7 @@ def srgb_profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def profile(room: Darkroom) -> bytes | None:
+def profile(room: Renderer) -> bytes | None:
     """The input's own; for developed raw files sRGB's; none for linear codes and grey pictures without one."""
     header = room.header
     if header.colour == "mosaic" or (header.icc is None and header.colour == "rgb" and header.curve == "srgb"):
@@ -48,35 +48,35 @@ def profile(room: Darkroom) -> bytes | None:
 def carried(tags: Tags) -> Tags:
     """What is said of a photograph, not of how its pixels were stored. Pixels are upright now."""
     image = {tag: tags.image[tag] for tag in KEPT if tag in tags.image}
-    image |= {SOFTWARE: text(f"klarsicht {__version__}"), ORIENTATION: numbers(tt.SHORT, 1)}
+    image |= {SOFTWARE: text(f"klarsicht {__version__}"), ORIENTATION: numbers(tiff_tags.SHORT, 1)}
     return Tags(image, dict(tags.exif), dict(tags.gps))
 
 
-def write_tiff(room: Darkroom, path: Path) -> None:
+def write_tiff(room: Renderer, path: Path) -> None:
     height, width = room.size
     layout: Ifd = {
-        tt.WIDTH: numbers(tt.LONG, width),
-        tt.LENGTH: numbers(tt.LONG, height),
-        tt.BITS: numbers(tt.SHORT, *[16] * room.channels),
-        tt.COMPRESSION: numbers(tt.SHORT, 1),
-        tt.PHOTOMETRIC: numbers(tt.SHORT, 2 if room.channels == 3 else 1),
-        tt.SAMPLES: numbers(tt.SHORT, room.channels),
-        tt.STRIP_ROWS: numbers(tt.LONG, ROWS),
-        tt.PLANAR: numbers(tt.SHORT, 1),
+        tiff_tags.WIDTH: numbers(tiff_tags.LONG, width),
+        tiff_tags.LENGTH: numbers(tiff_tags.LONG, height),
+        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[16] * room.channels),
+        tiff_tags.COMPRESSION: numbers(tiff_tags.SHORT, 1),
+        tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, 2 if room.channels == 3 else 1),
+        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, room.channels),
+        tiff_tags.STRIP_ROWS: numbers(tiff_tags.LONG, ROWS),
+        tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
     }
     if (icc := profile(room)) is not None:
-        layout[ICC] = Entry(tt.UNDEFINED, len(icc), icc)
+        layout[ICC] = Entry(tiff_tags.UNDEFINED, len(icc), icc)
     tags = carried(room.header.tags)
     with replacing(path) as file:
         strips = (strip.astype("<u2").tobytes() for strip in room.strips())
-        tt.write(file, Tags({**tags.image, **layout}, tags.exif, tags.gps), strips)
+        tiff_tags.write(file, Tags({**tags.image, **layout}, tags.exif, tags.gps), strips)
 
 
-def write_png(room: Darkroom, path: Path) -> None:
+def write_png(room: Renderer, path: Path) -> None:
     height, width = room.size
     header = struct.pack(">IIBBBBB", width, height, 16, 2 if room.channels == 3 else 0, 0, 0, 0)
     exif = io.BytesIO()
-    tt.write(exif, carried(room.header.tags), [])
+    tiff_tags.write(exif, carried(room.header.tags), [])
     with replacing(path) as file:
         file.write(PNG_MAGIC + chunk(b"IHDR", header))
         if (icc := profile(room)) is not None:
@@ -113,11 +113,11 @@ def jpeg_bytes(shown: npt.NDArray[np.float32], quality: int = 92) -> bytes:
     return buffer.getvalue()
 
 
-def write_preview(room: Darkroom, path: Path) -> None:
+def write_preview(room: Renderer, path: Path) -> None:
     write_atomically(path, jpeg_bytes(room.to_look_at.small(PREVIEW)))
 
 
-WRITERS: dict[str, Callable[[Darkroom, Path], None]] = {
+WRITERS: dict[str, Callable[[Renderer, Path], None]] = {
     ".tif": write_tiff,
     ".tiff": write_tiff,
     ".png": write_png,

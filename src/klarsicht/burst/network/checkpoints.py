@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.unet import Network, NetworkSettings
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ModelError, UsageError
@@ -29,7 +29,7 @@ class Card:
     training: Mapping[str, Any]
 
 
-def save(network: Network, path: Path, training: Mapping[str, Any], kind: torch.dtype = torch.float32) -> None:
+def save_network(network: Network, path: Path, training: Mapping[str, Any], kind: torch.dtype = torch.float32) -> None:
     """Replaces the file as a whole; the same network and card, the same bytes. kind: of the numbers in the file.
 
     Raises DiskFull, StoreError.
@@ -40,11 +40,11 @@ def save(network: Network, path: Path, training: Mapping[str, Any], kind: torch.
 
 
 def read_card(path: Path) -> Card:
-    """Raises ModelError as `load` does."""
+    """Raises ModelError as `load_network` does."""
     return _read(path)[0]
 
 
-def load(path: Path, preset: str | None = None) -> Network:
+def load_network(path: Path, preset: str | None = None) -> Network:
     """The network of a file, or the one that comes along by that name (`shipped`), in evaluation mode, channels last,
     in 32 bits.
 
@@ -65,7 +65,7 @@ def load(path: Path, preset: str | None = None) -> Network:
 
 
 def _read(path: Path) -> tuple[Card, dict[str, torch.Tensor]]:
-    path = shipped.resolved(path)
+    path = pretrained.resolved(path)
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(KEY)

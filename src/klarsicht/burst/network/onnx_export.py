@@ -35,7 +35,7 @@ PROBES = ((64, 96), (112, 80))  # sizes at which parity is checked; not those of
 TRACED = (96, 64)
 
 
-class Tile(nn.Module):
+class ExportedNetwork(nn.Module):
     """The network with its kernels applied by plain operators."""
 
     def __init__(self, network: Network) -> None:
@@ -87,7 +87,7 @@ def export(checkpoint: Path, out: Path) -> float:
     Raises ModelError where it does not, or for a network without kernels; MissingExtra.
     """
     load("onnx", "onnx")
-    network = checkpoints.load(checkpoint)
+    network = checkpoints.load_network(checkpoint)
     content = to_onnx(network)
     apart = parity(network, content)
     if apart > PARITY:
@@ -107,7 +107,7 @@ def to_onnx(network: Network) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of branches on shapes, that are the same for every size
             torch.onnx.export(
-                Tile(network).eval(),
+                ExportedNetwork(network).eval(),
                 given,
                 file,
                 input_names=list(INPUTS),

@@ -29,7 +29,7 @@ def begin(network: Network, file: Path) -> None:
     Raises ModelError for a file that holds no network, or one of another preset, width, number of frames, or of colours
     that this one does not extend.
     """
-    taken = checkpoints.load(file)
+    taken = checkpoints.load_network(file)
     before, now = taken.settings, network.settings
     if differing := _differing(before, now):
         got = f"{differing} {getattr(before, differing)} in {file}"

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from klarsicht.burst.files import loading as roll
-from klarsicht.burst.files import reading
-from klarsicht.burst.noise import sources as noise_sources
+from klarsicht.burst.files import loading, reading
+from klarsicht.burst.noise import sources
 from klarsicht.ground.errors import InputError
 
 
@@ -24,15 +23,15 @@ def calibrate(
     Raises InputError where neither the files nor the caller say which camera and ISO.
     """
     files = reading.frames(frames)
-    file = out or noise_sources.default_file()
+    file = out or sources.default_file()
     with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
-        wound = roll.wind(files, Path(folder), linear=linear)
-        found = noise_sources.blind(wound)
+        wound = loading.load_frames(files, Path(folder), linear=linear)
+        found = sources.blind(wound)
     camera, iso = camera or wound.header.camera, iso or wound.header.iso
     if not camera or not iso:
         missing = "camera" if not camera else "ISO"
         raise InputError(f"{files[0].name} does not say its {missing}", remedy="Give --camera and --iso.")
-    noise_sources.remember(file, camera, iso, found.noise, len(files))
+    sources.remember(file, camera, iso, found.noise, len(files))
     level = found.noise
     yield f"{camera}, ISO {iso}: read deviation {level.read:.3g}, shot coefficient {level.shot:.3g} (of white)"
     yield f"from {found.blocks} flat blocks of {len(files)} frame{'s' * (len(files) > 1)}"

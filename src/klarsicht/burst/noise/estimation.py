@@ -66,7 +66,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class NoiseEstimate:
     """noise: of one frame. read_known: whether anything was dark enough to tell the read noise. blocks: how many were
     used. curve: (M, 2), their means and variances."""
 
@@ -76,7 +76,7 @@ class Estimate:
     curve: Numbers
 
 
-def estimate(windows: Iterable[Frames]) -> Estimate:
+def estimate(windows: Iterable[Frames]) -> NoiseEstimate:
     """From windows (N, C, H, W) of the burst, linear, not aligned. Raises InputError where no block is usable."""
     windows = list(windows)
     alone = fitted(Blocks.joined(single(w[:1]) for w in windows), ends(windows))
@@ -163,7 +163,7 @@ def ends(windows: list[Frames]) -> tuple[float, float]:
 # The line
 
 
-def fitted(blocks: Blocks, clip: tuple[float, float]) -> Estimate:
+def fitted(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
     """Least squares of variance = O + S mean + k (texture - share (O + S mean)), k for each source: what leaks.
 
     Raises InputError where too few blocks are left.
@@ -181,7 +181,7 @@ def fitted(blocks: Blocks, clip: tuple[float, float]) -> Estimate:
             kept = near.where(clear)
             line = Line.through(kept, line.at(kept.mean))
     known = 2 * line.error < line.O
-    return Estimate(
+    return NoiseEstimate(
         NoiseLevel(float(np.sqrt(line.O)), line.S), known, len(kept.mean), np.stack([kept.mean, kept.variance], 1)
     )
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.files.loading import Roll
-from klarsicht.burst.noise import estimation as blind_noise
+from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.noise import estimation
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -46,7 +46,7 @@ class KnownNoise:
         return f"noise: {numbers}; {self.source}" + (f"; {self.doubt}" if self.doubt else "")
 
 
-def find(roll: Roll, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
+def find(roll: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
     """Raises UsageError for a typed level that is none, InputError where nothing can be found."""
     planes, header = roll.spool.shape[1], roll.header
     floor = header.quantisation
@@ -80,12 +80,12 @@ def _floored(levels: Sequence[NoiseLevel], floor: float) -> tuple[NoiseLevel, ..
     return tuple(NoiseLevel(max(level.read, floor, 1e-6), level.shot) for level in levels)
 
 
-def blind(roll: Roll) -> blind_noise.Estimate:
+def blind(roll: LoadedBurst) -> estimation.NoiseEstimate:
     """From windows spread over the burst."""
-    return blind_noise.estimate(sample(roll))
+    return estimation.estimate(sample(roll))
 
 
-def sample(roll: Roll) -> list[Frames]:
+def sample(roll: LoadedBurst) -> list[Frames]:
     """Windows (N, C, h, w) of the frames that can serve, on a grid over the picture."""
     frames = roll.order[:MOST_FRAMES]
     H, W = roll.spool.size

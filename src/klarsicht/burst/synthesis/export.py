@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from klarsicht.burst.synthesis import photographs as album
 from klarsicht.burst.synthesis.benchmark_sets import KODAK, BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import UsageError
@@ -38,7 +38,7 @@ def write_set(
     levels = {gain: _level(gain) for gain in gains or GAINS}
     if out.exists() and any(out.iterdir()):
         raise UsageError("folder for the bursts", got=out, rule="it must be new or empty")
-    shelf = album.folder(photographs, geometry)
+    shelf = read_folder(photographs, geometry)
     made = benchmark_set(name, shelf.photographs, seed, geometry)
     hashes = {}
     for index, gain in track(list(product(range(len(made)), levels)), len(made) * len(levels), "bursts"):

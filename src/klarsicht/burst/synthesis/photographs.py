@@ -18,7 +18,7 @@ PACKAGED_GEOMETRY = Geometry(scale=2, height=112, width=192, reach=16)
 
 
 @dataclass(frozen=True, eq=False)
-class Album:
+class PhotographSet:
     """Photographs (H, W, 3) with their names, and how bursts are cut from them."""
 
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class Album:
     geometry: Geometry
 
 
-def packaged() -> Album:
+def packaged_photographs() -> PhotographSet:
     """Raises MissingExtra without scikit-image."""
     try:
         from skimage import data
@@ -34,17 +34,17 @@ def packaged() -> Album:
         remedy = "Give a folder of photographs, or pip install 'klarsicht[demo]'."
         raise MissingExtra("scikit-image is not installed", rule="its photographs are used", remedy=remedy) from error
     names = tuple(f"scikit-image {name}" for name in PACKAGED)
-    return Album(names, tuple(getattr(data, name)() for name in PACKAGED), PACKAGED_GEOMETRY)
+    return PhotographSet(names, tuple(getattr(data, name)() for name in PACKAGED), PACKAGED_GEOMETRY)
 
 
-def folder(path: Path, geometry: Geometry = KODAK) -> Album:
+def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
     """Every image file in a folder, by name, at 8 bits. Raises CorpusError, and ImageError that names the file."""
     if not path.is_dir():
         raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
     if not files:
         raise CorpusError(f"no photographs in {path}", remedy="Give a folder that holds PNG, JPEG or TIFF files.")
-    return Album(tuple(file.name for file in files), tuple(_read(file, geometry) for file in files), geometry)
+    return PhotographSet(tuple(file.name for file in files), tuple(_read(file, geometry) for file in files), geometry)
 
 
 def _read(file: Path, geometry: Geometry) -> Photograph:

@@ -28,7 +28,7 @@ from klarsicht.burst.synthesis.scenes import (
     rgb_light,
     untoned_light,
 )
-from klarsicht.burst.synthesis.unprocessing import Sensor, camera_noise, draw_camera
+from klarsicht.burst.synthesis.unprocessing import SimulatedSensor, camera_noise, draw_camera
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, deviation
 
@@ -100,7 +100,7 @@ class Recipe:
     fewest: int = 8
     exposures: tuple[float, float] = (-1.0, 0.0)
     orientations: int = 1
-    sensor: Sensor | None = None
+    sensor: SimulatedSensor | None = None
 
     def __post_init__(self) -> None:
         if not (1 <= self.fewest <= self.frames and 1 <= self.orientations <= 8):

@@ -91,7 +91,7 @@ def camera_noise(rng: np.random.Generator) -> NoiseLevel:
 
 
 @dataclass(frozen=True)
-class Sensor:
+class SimulatedSensor:
     """How linear light becomes numbers: black and white level in counts, and the share of hot pixels."""
 
     black_level: int = 1024

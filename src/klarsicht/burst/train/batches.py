@@ -45,7 +45,7 @@ class Aligned(NamedTuple):
         return self._replace(frames=frames, agreement=agreement, truth=truth)
 
 
-class Supply:
+class BatchStream:
     """recipes: one is drawn for each batch of `size`. uses: steps that a batch serves. turns: 8, or 1 where frames may
     not be turned (a mosaic's planes would be those of another filter)."""
 

@@ -23,7 +23,7 @@ GAP = 4  # white pixels between pictures
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class Preview:
     """One burst before and after: pictures (C, H, W) as a viewer sees them, and how close the output is, in dB."""
 
     noisy: Picture
@@ -49,12 +49,12 @@ def examples(library: tuple[Light, ...], recipe: Recipe, seed: int) -> dict[int,
     }
 
 
-def show(network: Network, example: SyntheticBurst) -> Shown:
+def show(network: Network, example: SyntheticBurst) -> Preview:
     images: tuple[Frames, ...] = (example.burst.reference, restored(network, example.burst), example.truth)
-    return Shown(*(seen(image, example.exposure) for image in images))
+    return Preview(*(seen(image, example.exposure) for image in images))
 
 
-def sheet(shown: Sequence[Shown]) -> npt.NDArray[np.uint8]:
+def sheet(shown: Sequence[Preview]) -> npt.NDArray[np.uint8]:
     """The rows below one another."""
     return framed([one.row for one in shown], axis=0)
 

@@ -20,18 +20,16 @@ from typing import Self, cast
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from klarsicht.burst.network import checkpoints, warm_start
-from klarsicht.burst.network import pretrained as shipped
+from klarsicht.burst.network import checkpoints, pretrained, warm_start
 from klarsicht.burst.network.unet import Network, NetworkSettings, among, build
-from klarsicht.burst.synthesis import photographs as album
 from klarsicht.burst.synthesis.motion import MOTIONS
+from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
 from klarsicht.burst.synthesis.synthesis import GREYED, KINDS, NOISES, Recipe, SyntheticBurst
-from klarsicht.burst.train.batches import TURNS, Aligned, Supply, typical, variety
+from klarsicht.burst.train.batches import TURNS, Aligned, BatchStream, typical, variety
 from klarsicht.burst.train.losses import LOSSES, Annealing, ImageLoss, total_loss
 from klarsicht.burst.train.previews import examples, sheet, show
-from klarsicht.ground import devices as processors
-from klarsicht.ground import fit
+from klarsicht.ground import devices, fit
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.images import png_bytes
@@ -116,14 +114,14 @@ class TrainSettings(NetworkSettings):
         """Raises UsageError where the steps are not settled."""
         if self.steps is None:
             raise UsageError("number of steps", got="none", rule="it must be settled before training")
-        return fit.Plan(self.steps, self.rate, every=self.every, bf16=processors.bf16_gains(processors.device()))
+        return fit.Plan(self.steps, self.rate, every=self.every, bf16=devices.bf16_gains(devices.device()))
 
 
 @dataclass(frozen=True)
 class Denoising:
     """The task of ground.fit: batches, loss, and what is kept at each checkpoint."""
 
-    supply: Supply
+    supply: BatchStream
     annealing: Annealing
     of_image: ImageLoss
     shown: Mapping[int, SyntheticBurst]
@@ -145,7 +143,7 @@ class Denoising:
         shown = {gain: show(network, example) for gain, example in self.shown.items()}
         picture = png_bytes(sheet(tuple(shown.values())))
         write_atomically(run_folder(self.out) / "pictures" / f"{step:07d}.png", picture)
-        checkpoints.save(network, self.out, {**self.training, "step": step})
+        checkpoints.save_network(network, self.out, {**self.training, "step": step})
         return {f"psnr at gain {gain}": one.psnr for gain, one in shown.items()}
 
 
@@ -163,7 +161,7 @@ class Lesson:
 
         Raises CorpusError, ImageError.
         """
-        shelf = album.folder(folder, settings.recipe.geometry)
+        shelf = read_folder(folder, settings.recipe.geometry)
         library = scenes(shelf.photographs, settings.recipe.kind.light)
         hashes = {name: sha256(folder / name) for name in shelf.names}
         middle = len(library) // 2
@@ -173,11 +171,11 @@ class Lesson:
 
     def task(self, settings: TrainSettings, out: Path) -> Denoising:
         turns = 1 if settings.colour == "mosaic" else TURNS  # planes, turned, would be those of another filter
-        supply = Supply(self.taught, settings.recipes, settings.batch, settings.seed, settings.uses, turns)
+        supply = BatchStream(self.taught, settings.recipes, settings.batch, settings.seed, settings.uses, turns)
         training = {
             "settings": settings.model_dump(mode="json", exclude={"start"}),
             "photographs": dict(self.hashes),
-            "start": settings.start and sha256(shipped.resolved(settings.start)),
+            "start": settings.start and sha256(pretrained.resolved(settings.start)),
         }
         shown = examples(self.spared, settings.recipe, settings.seed)
         steps = settings.plan.steps  # who starts from another network has learned to use every frame
@@ -204,7 +202,7 @@ def train(settings: TrainSettings, photographs: Path, out: Path, threads: int = 
         raise UsageError("file of the network", got=out, rule="its name must end in .safetensors")
     lesson = Lesson.from_folder(photographs, settings)
     workers = max(1, (os.cpu_count() or 1) - threads)
-    with processors.threads(threads):
+    with devices.threads(threads):
         network = build(settings.network, integer(settings.seed, "init"))
         if settings.start is not None:
             warm_start.begin(network, Path(settings.start))

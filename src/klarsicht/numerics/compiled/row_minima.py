@@ -24,7 +24,7 @@ def padded(P: int) -> int:
     return -(-P // WIDTH) * WIDTH
 
 
-class Pen:
+class VectorWriter:
     """Writes vector instructions for arrays of one dtype."""
 
     def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
@@ -71,7 +71,7 @@ def _relax(context: Any, C: Any, i: Any, v: Any, u: Any, d: Any) -> Any:
     """d = min(d, C[i] - v - u), and the least of them. C: (P, Q), v and d: (Q,), Q a multiple of WIDTH."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder, d.dtype)
+        pen = VectorWriter(context, builder, d.dtype)
         row = pen.row(C, args[0], args[1], cgutils.intp_t(0))
         duals, labels, lift = pen.row(v, args[2]), pen.row(d, args[4]), pen.splat(args[3])
         far = ir.Constant(pen.vector, [float("inf")] * WIDTH)
@@ -95,7 +95,7 @@ def _lane(context: Any, d: Any, j: Any, least: Any) -> Any:
     """The first t with d[j + t] <= least, WIDTH where there is none."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder, d.dtype)
+        pen = VectorWriter(context, builder, d.dtype)
         near = builder.fcmp_ordered("<=", pen.load(pen.row(d, args[0]), args[1]), pen.splat(args[2]))
         lanes = builder.bitcast(near, ir.IntType(WIDTH))
         return builder.zext(builder.cttz(lanes, ir.IntType(1)(0)), cgutils.intp_t)

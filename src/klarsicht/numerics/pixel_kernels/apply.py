@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.pixel_kernels import load as compiled
-from klarsicht.numerics.pixel_kernels import reference
+from klarsicht.numerics.pixel_kernels import load, reference
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 
@@ -73,7 +72,7 @@ class PerPixel(torch.autograd.Function):
     def forward(ctx: Any, taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
         ctx.save_for_backward(taps, frames)
         ctx.spec = spec
-        ctx.path = compiled if compiled.speaks(taps, frames) else reference
+        ctx.path = load if load.speaks(taps, frames) else reference
         each: torch.Tensor = ctx.path.apply(taps, frames, spec)
         return each
 

@@ -20,7 +20,7 @@ from typing import Any
 from numba.core import types
 from numba.core.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
-from klarsicht.numerics.pixel_kernels.simd import ROW, Pen, splat
+from klarsicht.numerics.pixel_kernels.simd import ROW, VectorBuilder, splat
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
@@ -93,7 +93,7 @@ def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
 class Taps:
     """The upsampled taps of sixteen pixels, blended between two rows when first asked for (upscale 2)."""
 
-    def __init__(self, pen: Pen, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
+    def __init__(self, pen: VectorBuilder, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
         self.pen, self.spec, self.low, self.high, self.weights = pen, spec, low, high, weights
         self.known: dict[int, Any] = {}
 
@@ -122,7 +122,7 @@ class Glass:
     neighbours together from aligned vectors costs more registers than it saves loads.
     """
 
-    def __init__(self, pen: Pen, plan: Plan, corner: Any, slot: Any) -> None:
+    def __init__(self, pen: VectorBuilder, plan: Plan, corner: Any, slot: Any) -> None:
         self.pen, self.plan = pen, plan
         b, wide = pen.builder, slot.type
         slots = [b.add(slot, wide(r)) for r in range(plan.spec.side)]
@@ -136,7 +136,7 @@ class Glass:
         return self.pen.load(self.pen.ahead(self.rows[i + self.plan.spec.radius], step))
 
 
-def _taps(pen: Pen, signature: Any, args: Any) -> Taps:
+def _taps(pen: VectorBuilder, signature: Any, args: Any) -> Taps:
     """From the leading arguments: plan, ring, low, high, weight of low, weight of high."""
     ring = signature.args[1]
     low, high = (pen.address(ring, args[1], at) for at in args[2:4])
@@ -161,7 +161,7 @@ def weigh(
     """out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and glass[under] to out[to], all planes at once."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen, plan = Pen(context, builder), signature.args[0].plan
+        pen, plan = VectorBuilder(context, builder), signature.args[0].plan
         taps = _taps(pen, signature, args)
         X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
         first = pen.address(signature.args[9], *args[9:11])
@@ -173,7 +173,7 @@ def weigh(
     return types.void(plan, ring, low, high, near, far, glass, under, types.intp, out, to), write
 
 
-def _fused(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+def _fused(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
     """sum_d k[d] X_c[p + d] for each plane, in a few short sums, so that none waits for itself."""
     chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]
     for d in offsets(plan.spec):
@@ -183,7 +183,7 @@ def _fused(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
     return [list(chain.values()) for chain in chains]
 
 
-def _apart(pen: Pen, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+def _apart(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
     """sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
     sizes = plan.spec.sizes
     totals: list[dict[int, Any]] = [{} for _ in range(plan.planes)]
@@ -203,7 +203,7 @@ def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: A
     """k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen, spec = Pen(context, builder), signature.args[0].plan.spec
+        pen, spec = VectorBuilder(context, builder), signature.args[0].plan.spec
         taps = _taps(pen, signature, args)
         first = pen.address(signature.args[6], *args[6:8])
         for i, j in offsets(spec):
@@ -236,7 +236,7 @@ def part_out(
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen, plan = Pen(context, builder), signature.args[0].plan
+        pen, plan = VectorBuilder(context, builder), signature.args[0].plan
         taps = _taps(pen, signature, args)
         X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
         source = pen.address(signature.args[9], *args[9:11])
@@ -257,7 +257,7 @@ def part_out(
     return types.void(plan, ring, low, high, near, far, glass, under, types.intp, g, of, d_ring), write
 
 
-def _gathered(pen: Pen, gs: list[Any], X: Glass, d: Offset) -> Any:
+def _gathered(pen: VectorBuilder, gs: list[Any], X: Glass, d: Offset) -> Any:
     """sum_c g_c X_c[p + d]."""
     total = None
     for c, g in enumerate(gs):
@@ -265,7 +265,7 @@ def _gathered(pen: Pen, gs: list[Any], X: Glass, d: Offset) -> Any:
     return total
 
 
-def _adjoint(pen: Pen, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
+def _adjoint(pen: VectorBuilder, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
     """The gradients of the taps of size number s, whose products lie s - |S| from the end of every list of parts."""
     gradient: dict[int, Any] = {}
     for d in offsets(KernelSpec((taps.spec.sizes[s],))):

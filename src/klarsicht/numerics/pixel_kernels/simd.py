@@ -50,7 +50,7 @@ def words(value: int) -> ir.Constant:
     return ir.Constant(WORDS, [value] * WIDTH)
 
 
-class Pen:
+class VectorBuilder:
     """Writes vector instructions at the end of a block under construction."""
 
     def __init__(self, context: Any, builder: Any) -> None:
@@ -131,7 +131,7 @@ def fetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
     """Asks for the cache lines of elements start to stop after array[index], soon to be read; waits for nothing."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         first = pen.address(signature.args[0], *args[:2])
         size = context.get_abi_sizeof(first.type.pointee)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), WORD, WORD, WORD])
@@ -149,7 +149,7 @@ def peek(typing: Any, array: Any, index: Any) -> Any:
     """array[index], index not negative and not checked."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(Pen(context, builder).address(signature.args[0], *args))
+        return builder.load(VectorBuilder(context, builder).address(signature.args[0], *args))
 
     return array.dtype(array, index), write
 
@@ -159,7 +159,7 @@ def poke(typing: Any, value: Any, array: Any, index: Any) -> Any:
     """array[index] = value, index not negative and not checked."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[0], Pen(context, builder).address(signature.args[1], *args[1:]))
+        builder.store(args[0], VectorBuilder(context, builder).address(signature.args[1], *args[1:]))
         return context.get_dummy_value()
 
     return types.void(array.dtype, array, index), write
@@ -190,7 +190,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         return pen.load(pen.address(signature.args[0], *args))
 
     return LANES(array, index), write
@@ -201,7 +201,7 @@ def load_next(typing: Any, array: Any, index: Any) -> Any:
     """array[index + 16 : index + 32], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         return pen.load(pen.ahead(pen.address(signature.args[0], *args), WIDTH))
 
     return LANES(array, index), write
@@ -212,7 +212,7 @@ def store(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16] = lanes, along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         pen.store(args[0], pen.address(signature.args[1], *args[1:]))
         return context.get_dummy_value()
 
@@ -224,7 +224,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, lane by lane."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return Pen(context, builder).fma(*args)
+        return VectorBuilder(context, builder).fma(*args)
 
     return LANES(LANES, LANES, LANES), write
 
@@ -248,7 +248,7 @@ def zip_store(typing: Any, a: Any, b: Any, array: Any, index: Any) -> Any:
     """array[index : index + 32] = a[0], b[0], a[1], b[1], ..."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         first = pen.address(signature.args[2], *args[2:])
         for half in range(2):
             order = [lane + side for lane in range(8 * half, 8 * half + 8) for side in (0, WIDTH)]

@@ -12,21 +12,21 @@ from typing import Any
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
-from klarsicht.numerics.pixel_kernels.simd import ROW, WIDTH, Pen, splat
+from klarsicht.numerics.pixel_kernels.simd import ROW, WIDTH, VectorBuilder, splat
 
 THIRD = splat(1 / 3)
 
 
-def _rows(pen: Pen, corner: Any) -> list[Any]:
+def _rows(pen: VectorBuilder, corner: Any) -> list[Any]:
     return [pen.load(pen.ahead(corner, j * ROW)) for j in range(WIDTH)]
 
 
-def _put(pen: Pen, rows: list[Any], corner: Any) -> None:
+def _put(pen: VectorBuilder, rows: list[Any], corner: Any) -> None:
     for j, row in enumerate(rows):
         pen.store(row, pen.ahead(corner, j * ROW))
 
 
-def _steps(pen: Pen, hop: Any) -> list[Any]:
+def _steps(pen: VectorBuilder, hop: Any) -> list[Any]:
     return [pen.builder.mul(hop, cgutils.intp_t(j)) for j in range(WIDTH)]
 
 
@@ -35,7 +35,7 @@ def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
     """Sixteen pixels of sixteen taps, `hop` apart, into sixteen rows of the ring."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         first, corner = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[3], *args[3:5])
         pixels = [pen.load(pen.ahead(first, step)) for step in _steps(pen, args[2])]
         _put(pen, pen.transposed(pixels), corner)
@@ -51,7 +51,7 @@ def turn_twice(
     """The same, upsampled: even columns to ring[to], odd ones `leap` on; before, after: steps to the neighbours."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         first, corner = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[5], *args[5:7])
         steps = [args[3], *_steps(pen, args[2]), args[4]]
         p = [pen.load(pen.ahead(first, step)) for step in steps]
@@ -69,7 +69,7 @@ def turn_back(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, hop: Any)
     """The adjoint of turn."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         corner, first = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[2], *args[2:4])
         for step, pixel in zip(_steps(pen, args[4]), pen.transposed(_rows(pen, corner)), strict=True):
             pen.store(pixel, pen.ahead(first, step))
@@ -83,7 +83,7 @@ def turn_twice_back(typing: Any, d_ring: Any, at: Any, leap: Any, d_taps: Any, t
     """The adjoint of turn_twice: e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3, even columns e, odd ones o."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = Pen(context, builder)
+        pen = VectorBuilder(context, builder)
         even, first = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[3], *args[3:5])
         odd = pen.ahead(even, args[2])
         e = [*pen.transposed(_rows(pen, even)), pen.column(pen.ahead(even, WIDTH), ROW)]

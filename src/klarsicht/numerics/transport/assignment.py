@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.compiled import jit as kernels
-from klarsicht.numerics.compiled import row_minima as minima
+from klarsicht.numerics.compiled import jit, row_minima
 from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
 from klarsicht.numerics.compiled.row_minima import padded, place, relax
 
-SOURCES = (__file__, minima.__file__, kernels.__file__)
+SOURCES = (__file__, row_minima.__file__, jit.__file__)
 EDITION = Edition.of(*SOURCES)
 LARGEST = 1e30  # of a cost: sums of costs stay finite in float32
 
@@ -59,7 +58,7 @@ def checked(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     return np.ascontiguousarray(costs, costs.dtype if costs.dtype in (np.float32, np.float64) else np.float64)
 
 
-class Room(NamedTuple):
+class AssignmentWorkspace(NamedTuple):
     """Scratch for problems of one size; see `room`.
 
     Attributes:
@@ -80,10 +79,10 @@ class Room(NamedTuple):
 
 
 @inner
-def room(C: Any) -> Room:
+def room(C: Any) -> AssignmentWorkspace:
     """Room for problems of C's size (P, Q) and dtype."""
     (P, Q), kind = C.shape, C.dtype
-    return Room(
+    return AssignmentWorkspace(
         np.empty(P, np.int32),
         np.empty(P, np.int32),
         np.empty(Q, kind),
@@ -132,7 +131,7 @@ def tighten(C: Any, v: Any, s: Any) -> None:
 
 
 @inner
-def assign(C: Any, v: Any, columns: Any, s: Room) -> None:
+def assign(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> None:
     """columns[i] = p(i) of a least assignment.
 
     C: (P, Q), infinite from column P on. v: (Q,) any finite duals in, optimal ones out.
@@ -142,7 +141,7 @@ def assign(C: Any, v: Any, columns: Any, s: Room) -> None:
 
 
 @inner
-def take_nearest(C: Any, v: Any, columns: Any, s: Room) -> int:
+def take_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
     """Each row takes its nearest column unless an earlier row has it; how many rows are left in s.free."""
     left, u = 0, v.dtype.type(0)
     s.owner[:] = -1
@@ -158,7 +157,7 @@ def take_nearest(C: Any, v: Any, columns: Any, s: Room) -> int:
 
 
 @inner
-def augment(C: Any, v: Any, columns: Any, s: Room, root: int) -> None:
+def augment(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int) -> None:
     """Assigns the free row root along the shortest alternating path to a free column, and mends the duals."""
     s.near[:] = np.inf
     i, j, count = root, 0, 0
@@ -182,7 +181,7 @@ def augment(C: Any, v: Any, columns: Any, s: Room, root: int) -> None:
 
 
 @inner
-def flip(C: Any, v: Any, columns: Any, s: Room, root: int, j: int, count: int) -> None:
+def flip(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int, count: int) -> None:
     """Walks the path back from the free column j: each column goes to the row that gave it its label.
 
     That row is looked for again, which costs less than noting it for every column at every step.

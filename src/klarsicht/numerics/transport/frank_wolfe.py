@@ -21,14 +21,14 @@ import numpy as np
 from klarsicht.numerics.compiled.jit import Edition, inner, outer
 from klarsicht.numerics.compiled.row_minima import place, relax
 from klarsicht.numerics.transport import wasserstein
-from klarsicht.numerics.transport.assignment import Room, assign, room, tighten
+from klarsicht.numerics.transport.assignment import AssignmentWorkspace, assign, room, tighten
 from klarsicht.numerics.transport.wasserstein import gaussian_duals, plane_costs
 
 SOURCES = (__file__, *wasserstein.SOURCES)
 EDITION = Edition.of(*SOURCES)
 
 
-class Desk(NamedTuple):
+class FrankWolfeWorkspace(NamedTuple):
     """Scratch for one pair.
 
     Attributes:
@@ -51,13 +51,13 @@ class Desk(NamedTuple):
     plan: Any
     next: Any
     turned: Any
-    room: Room
+    room: AssignmentWorkspace
 
 
 @inner
-def desk(P: int, Q: int) -> Desk:
+def desk(P: int, Q: int) -> FrankWolfeWorkspace:
     C = np.full((P, Q), np.float32(np.inf))
-    return Desk(
+    return FrankWolfeWorkspace(
         np.empty((P, P), np.float32),
         np.zeros((P, Q), np.float32),
         np.empty((P, P), np.float32),
@@ -94,7 +94,7 @@ def descend_from_turns(
 
 
 @inner
-def nearest(x: Any, y: Any, turn: Any, d: Desk) -> None:
+def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
     """d.plan: the point of y that is nearest to each turned point of x, under the duals of Gaussians.
 
     Tightened duals would assign more points, and tie by construction: rounding would choose.
@@ -127,7 +127,7 @@ def descend_from(
 
 
 @inner
-def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: Desk) -> None:
+def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: FrankWolfeWorkspace) -> None:
     """Lays out on the desk what of two shapes does not depend on the plan."""
     distances(x, d.D)
     distances(y, d.E)
@@ -157,7 +157,7 @@ def feature_costs(f: Any, g: Any, alpha: Any, M: Any) -> None:
 
 
 @inner
-def descend(d: Desk, alpha: Any) -> None:
+def descend(d: FrankWolfeWorkspace, alpha: Any) -> None:
     """Frank-Wolfe with full steps from d.plan, any map, to a permutation that its gradient's assignment keeps."""
     P = len(d.plan)
     linearise(d, alpha)
@@ -177,7 +177,7 @@ def descend(d: Desk, alpha: Any) -> None:
 
 
 @inner
-def row_duals(d: Desk, alpha: Any) -> None:
+def row_duals(d: FrankWolfeWorkspace, alpha: Any) -> None:
     """v_j = -(2 alpha / P) sum_k E_jk^2: optimal if D = E and the plan is the identity, since 2 D E <= D^2 + E^2."""
     P = len(d.plan)
     for j in range(P):
@@ -188,7 +188,7 @@ def row_duals(d: Desk, alpha: Any) -> None:
 
 
 @inner
-def linearise(d: Desk, alpha: Any) -> None:
+def linearise(d: FrankWolfeWorkspace, alpha: Any) -> None:
     """C = M - (4 alpha / P) D E[plan]: P times the gradient of the objective at the plan, less what no plan changes."""
     P = len(d.plan)
     for k in range(P):
@@ -200,7 +200,7 @@ def linearise(d: Desk, alpha: Any) -> None:
 
 
 @inner
-def objective(d: Desk, alpha: Any) -> Any:
+def objective(d: FrankWolfeWorkspace, alpha: Any) -> Any:
     """mean M[i, p(i)] + alpha mean (D - E[p, p])^2: by differences, so that equal shapes are 0."""
     P, total, linear = len(d.plan), 0.0, 0.0
     for i in range(P):

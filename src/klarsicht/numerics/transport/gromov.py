@@ -20,7 +20,7 @@ from klarsicht.numerics.compiled.row_minima import padded
 from klarsicht.numerics.search.blocks import PairBounds
 from klarsicht.numerics.transport import frank_wolfe
 from klarsicht.numerics.transport.gromov_bounds import Invariants, embedded, invariants
-from klarsicht.numerics.transport.measures import Measures, comparable
+from klarsicht.numerics.transport.measures import PointMeasures, comparable
 from klarsicht.numerics.transport.rotations import Doubles, Ints, Shapes, best_turns
 from klarsicht.numerics.transport.sinograms import Sinograms
 
@@ -131,7 +131,7 @@ class Gromov:
     def tighter(self) -> tuple[PairBounds, ...]:
         return (by_spectrum, by_distances, by_projections) if self.exact else ()
 
-    def prepare(self, items: Measures) -> Rows:
+    def prepare(self, items: PointMeasures) -> Rows:
         measures = comparable(items)
         measures = measures.scaled() if self.scaled else measures.centred()
         shapes = Shapes.of(measures)

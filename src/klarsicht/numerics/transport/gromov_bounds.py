@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.fft import dct
 
-from klarsicht.numerics.compiled import jit as kernels
+from klarsicht.numerics.compiled import jit
 from klarsicht.numerics.compiled.jit import Edition, outer
 from klarsicht.numerics.transport.rotations import Doubles, Floats, Ints, Shapes
 
-EDITION = Edition.of(__file__, kernels.__file__)
+EDITION = Edition.of(__file__, jit.__file__)
 
 ROW = 16  # quantiles of a row of distances
 ALL = 64  # quantiles of all distances

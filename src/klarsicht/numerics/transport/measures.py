@@ -43,7 +43,7 @@ SIGNS: dict[str, tuple[Part, ...]] = {
 
 
 @dataclass(frozen=True)
-class Measures:
+class PointMeasures:
     """N measures on the plane, each P points of weight 1/P.
 
     With both signs every measure is a pair, of positive and of negative relevance, and a squared distance is
@@ -64,7 +64,7 @@ class Measures:
     share: float = 1.0
 
     @classmethod
-    def of(cls, points: Floats, negative: Floats | None = None, share: float = 1.0) -> Measures:
+    def of(cls, points: Floats, negative: Floats | None = None, share: float = 1.0) -> PointMeasures:
         """Measures from points (N, P, 2) themselves.
 
         Raises:
@@ -80,7 +80,7 @@ class Measures:
     def __len__(self) -> int:
         return len(self.points)
 
-    def __getitem__(self, which: Rows) -> Measures:
+    def __getitem__(self, which: Rows) -> PointMeasures:
         """The measures of these rows: a slice, integers or a mask."""
         rows = which if isinstance(which, slice) else np.asarray(which)
         below = None if self.negative is None else self.negative[rows]
@@ -119,14 +119,14 @@ class Measures:
         largest = np.max([np.abs(points).max((1, 2)) for _, points in self.signs], axis=0)
         return np.where(squares <= (FLAT * largest) ** 2, 0, np.sqrt(squares))
 
-    def centred(self) -> Measures:
+    def centred(self) -> PointMeasures:
         """Every centre moved to the origin: distances lose shifts, and shifts only.
 
         W2^2 = |difference of centres|^2 + W2^2 of the centred measures (Panaretos & Zemel 2019, section 2).
         """
         return self._moved(np.ones(len(self)))
 
-    def scaled(self) -> Measures:
+    def scaled(self) -> PointMeasures:
         """Centred and divided by the radius: no unit, radius 1.
 
         Raises:
@@ -142,7 +142,7 @@ class Measures:
             )
         return self._moved(1 / radius)
 
-    def _moved(self, factor: Doubles) -> Measures:
+    def _moved(self, factor: Doubles) -> PointMeasures:
         centre = self.means[:, None]
         above, *below = [((p - centre) * factor[:, None, None]).astype(np.float32) for _, p in self.signs]
         return replace(self, points=above, negative=below[0] if below else None)
@@ -150,7 +150,7 @@ class Measures:
 
 def measures_from_maps(
     maps: Floats | Sequence[Floats], points: int = 64, sign: str = "positive", mass: float = 0.95
-) -> Measures:
+) -> PointMeasures:
     """Measures of maps (N, H, W), of any one height and width.
 
     A map is set aside where a sign holds almost nothing (at most a thousandth of the map's own absolute mass, or of
@@ -176,13 +176,13 @@ def measures_from_maps(
     return _measures(samples, _faint(samples, SIGNS[sign], stack))
 
 
-def comparable(items: Any) -> Measures:
+def comparable(items: Any) -> PointMeasures:
     """The items themselves, if a metric of measures can compare them.
 
     Raises:
         InputError: not measures, fewer than two, or some of them set aside.
     """
-    if not isinstance(items, Measures):
+    if not isinstance(items, PointMeasures):
         remedy = "Make measures of maps by measures_from_maps, of points by Measures.of."
         raise InputError("not measures", got=type(items).__name__, rule="this metric compares Measures", remedy=remedy)
     if len(items) < 2:
@@ -198,11 +198,11 @@ def comparable(items: Any) -> Measures:
     return items
 
 
-def _measures(samples: tuple[Sample, ...], reasons: Texts) -> Measures:
+def _measures(samples: tuple[Sample, ...], reasons: Texts) -> PointMeasures:
     """Samples of one sign or two as measures; the pointlike are set aside too."""
     total, held = np.sum([(sample.total, sample.held) for sample in samples], axis=0)
     kept = np.divide(held, total, out=np.zeros_like(total), where=total > 0)
-    found = Measures(samples[0].points, kept, reasons)
+    found = PointMeasures(samples[0].points, kept, reasons)
     if len(samples) == 2:
         live = reasons == ""
         share = (samples[0].total[live] / total[live]).mean() if live.any() else 0.5

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.compiled import jit as kernels
+from klarsicht.numerics.compiled import jit
 from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 
 ANGLES = 32  # a multiple of 4
 QUANTILES = 16
@@ -28,7 +28,7 @@ MOST_STARTS = 8  # a correlation of two shapes seldom has more summits
 CHUNK = 1024  # shapes projected together
 RESOLVED = np.float32(1e-6)  # of a sum of squares, by float32
 
-EDITION = Edition.of(__file__, kernels.__file__)
+EDITION = Edition.of(__file__, jit.__file__)
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -55,7 +55,7 @@ class Shapes:
         return len(self.points)
 
     @classmethod
-    def of(cls, measures: Measures, features: NDArray[np.floating[Any]] | None = None) -> Shapes:
+    def of(cls, measures: PointMeasures, features: NDArray[np.floating[Any]] | None = None) -> Shapes:
         """Of measures as they stand: centre them before, and scale them if size shall not count.
 
         Raises:

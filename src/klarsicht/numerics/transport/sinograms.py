@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.numerics.transport.measures import Measures
+from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.sliced import averaged, directions, projected
 
 Doubles = NDArray[np.float64]
@@ -70,7 +70,7 @@ class Sinograms:
     circles: Tensor
 
     @classmethod
-    def of(cls, measures: Measures, device: str = "cpu") -> Sinograms:
+    def of(cls, measures: PointMeasures, device: str = "cpu") -> Sinograms:
         """Of measures as they stand: centre them before, and scale them if size shall not count."""
         signs = [_circles(torch.from_numpy(points).to(device)) * math.sqrt(weight) for weight, points in measures.signs]
         return cls(torch.cat(signs, 3) * math.sqrt(2 / (ANGLES * QUANTILES)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from klarsicht.numerics.search.blocks import Doubles, Ints, PairBounds
 from klarsicht.numerics.search.features import lower, screen
 from klarsicht.numerics.transport.dual_bounds import below
-from klarsicht.numerics.transport.measures import Measures, comparable
+from klarsicht.numerics.transport.measures import PointMeasures, comparable
 from klarsicht.numerics.transport.sliced import averaged, directions, projected
 from klarsicht.numerics.transport.wasserstein import squared
 
@@ -33,13 +33,13 @@ class Placed:
         screens: as `screen`, for each of FRAMES: sorted projections on two orthogonal axes.
     """
 
-    measures: Measures
+    measures: PointMeasures
     means: Doubles
     centred: NDArray[np.float32]
     screens: tuple[NDArray[np.float32], ...]
 
     @classmethod
-    def of(cls, measures: Measures) -> Placed:
+    def of(cls, measures: PointMeasures) -> Placed:
         points = np.stack([points for _, points in measures.signs])
         means = points.mean(2, dtype=np.float64)
         ones, zeros = np.ones(len(measures)), np.zeros(len(measures))
@@ -47,7 +47,7 @@ class Placed:
         return cls(measures, means, (points - means[:, :, None]).astype(np.float32), screens)
 
 
-def frames(measures: Measures) -> list[Doubles]:
+def frames(measures: PointMeasures) -> list[Doubles]:
     """FRAMES times (N, D): sorted projections on two orthogonal axes, their squared distance at most W2^2.
 
     Each axis takes its part of every |x - y|^2, and on a line sorting matches best. The best of some frames is
@@ -70,7 +70,7 @@ class Wasserstein:
         threads: over pairs, numba's number if None.
     """
 
-    pose: Callable[[Measures], Measures]
+    pose: Callable[[PointMeasures], PointMeasures]
     threads: int | None = None
 
     certain: ClassVar[bool] = True
@@ -80,7 +80,7 @@ class Wasserstein:
     def tighter(self) -> tuple[PairBounds, ...]:
         return (self.by_duals,)
 
-    def prepare(self, items: Measures) -> Placed:
+    def prepare(self, items: PointMeasures) -> Placed:
         return Placed.of(self.pose(comparable(items)))
 
     def estimates(self, rows: Placed, block: slice) -> NDArray[np.float32]:
@@ -109,5 +109,5 @@ class Wasserstein:
         return roots
 
 
-def as_they_lie(measures: Measures) -> Measures:
+def as_they_lie(measures: PointMeasures) -> PointMeasures:
     return measures
