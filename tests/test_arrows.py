@@ -30,14 +30,14 @@ ARROWS = {
     "ground": ("",),
     # pure functions of arrays, each with an oracle from outside
     "numerics": (),
-    "numerics.statistics": (),
+    "numerics.statistics": ("ground",),
     "numerics.compiled": ("ground",),
     "numerics.erasure": ("ground",),
     "numerics.imaging": ("ground",),
     "numerics.pixel_kernels": ("ground",),
     "numerics.search": ("ground", "numerics.compiled"),
     "numerics.transport": ("ground", "numerics.compiled", "numerics.search"),
-    "numerics.metrics": ("numerics.search", "numerics.transport"),
+    "numerics.metrics": ("ground", "numerics.search", "numerics.transport"),
     "numerics.neighbours": ("ground", "numerics.search", "numerics.transport", "numerics.metrics"),
     "numerics.clustering": ("ground", "numerics.neighbours"),
     # the audit: from a model and images to verdicts and a correction

@@ -1,4 +1,21 @@
-"""Audit: which images does a model get right for the wrong reason, and how is it relieved of that?"""
+"""Audit of a classifier: which images it gets right for the wrong reason, and how that is taken out of it.
+
+Axes of arrays, in every docstring of this wing (a small letter is a count that the docstring names):
+
+    N   images of a corpus
+    B   images of a batch
+    C   channels of an image or of a layer
+    H   rows of pixels, downwards
+    W   columns of pixels, to the right
+    G   side of a pooled relevance map
+    K   outputs of the model
+    F   features that go into the model's last layer
+    M   connected parts of relevance maps
+    P   parts of one image, or positions of a layer
+    T   tokens of a transformer
+    D   numbers that describe one item that is compared
+    L   peaks of relevance in one image
+"""
 
 from __future__ import annotations
 

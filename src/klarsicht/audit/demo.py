@@ -34,14 +34,13 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.synthetic import artifacts
+from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.intervals import wilson
 
-Floats = NDArray[np.floating[Any]]
-Pixels = NDArray[np.uint8]
 SIDE = 224
 MODEL, CARTON = "efficientnet-lite0", "carton"
 MARKED = 0.125  # share of the audited photographs

@@ -24,10 +24,8 @@ from numpy.typing import NDArray
 from scipy import linalg
 from sklearn.covariance import ledoit_wolf
 
+from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError
-
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
 
 RIDGE = 1e-6  # of the mean variance, added to every covariance: a channel that never moves has none
 

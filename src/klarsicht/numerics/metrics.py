@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.numerics.search.blocks import Doubles, Ints, Metric, PairBounds
+from klarsicht.ground.arrays import Doubles, Ints
+from klarsicht.numerics.search.blocks import Metric, PairBounds
 from klarsicht.numerics.search.features import Cosine, Euclidean
 from klarsicht.numerics.transport.gromov import Gromov
 from klarsicht.numerics.transport.measures import PointMeasures, comparable

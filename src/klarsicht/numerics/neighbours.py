@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.numerics.metrics import METRICS
-from klarsicht.numerics.search.blocks import Doubles, Floats, Ints, Metric, NeighbourGraph, all_pairs, search
+from klarsicht.numerics.search.blocks import Metric, NeighbourGraph, all_pairs, search
 from klarsicht.numerics.transport.measures import PointMeasures
 
 __all__ = ["METRICS", "NeighbourGraph", "centre_by_group", "neighbour_graph", "pairwise"]

@@ -7,8 +7,9 @@ from PIL import Image
 from torch import nn
 
 from klarsicht.audit.models import torchvision_models
-from klarsicht.audit.models.classifier import Classifier, Photograph, Pixels, as_logits, label_indices, load_model
+from klarsicht.audit.models.classifier import Classifier, Photograph, as_logits, label_indices, load_model
 from klarsicht.audit.models.eval_mode import evaluating, evaluation_mode
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError
 
 

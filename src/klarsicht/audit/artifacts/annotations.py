@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import decode
-
-Ints = NDArray[np.integer[Any]]
 
 
 def read_member_list(file: Path, audited: AuditedClass) -> Ints:

@@ -29,13 +29,11 @@ from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.corruptions import Corruption
 from klarsicht.audit.interventions.overlay import Insertion, Overlay
+from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.statistics.intervals import area
-
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.integer[Any]]
 
 LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which a detector may look
 OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most

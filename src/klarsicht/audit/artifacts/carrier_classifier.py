@@ -20,9 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.integer[Any]]
+from klarsicht.ground.arrays import Bools, Floats, Ints
 
 FOLDS: Final = 5
 PENALTIES: Final = (1e-3, 1e-2, 1e-1, 1.0)

@@ -7,11 +7,10 @@ at least half of what members are above them. What has no place shows in what is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.audited_class import AuditedClass
@@ -23,12 +22,10 @@ from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.corruptions import KINDS, Corruption
 from klarsicht.audit.interventions.overlay import Insertion, Overlay
 from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import mean
-
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.integer[Any]]
 
 TRIED: Final = 64  # images on which a place is tried
 CARRIED: Final = 0.5  # of the members' rise, which it must bring

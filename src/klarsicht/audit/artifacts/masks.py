@@ -10,18 +10,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance.explainer import explain
+from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.store import RunStore
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
 Maps = Callable[[int], Floats]
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts.annotations import read_mask, read_member_list
@@ -19,10 +18,9 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.store import RunStore
-
-Ints = NDArray[np.integer[Any]]
 
 CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
 NO_CHANGE: Final = ""  # nothing is said of how it changes an image

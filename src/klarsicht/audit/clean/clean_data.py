@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.artifacts import masks
@@ -36,13 +35,11 @@ from klarsicht.audit.clean.image_actions import Action
 from klarsicht.audit.corrections import packages, samples
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import locked, sweep, write_atomically, writing
 from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.images import decode, png_bytes
 from klarsicht.ground.progress import track
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating[Any]]
 
 KEEP, SKIP = "keep", "skip"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from klarsicht import __version__
@@ -27,7 +26,6 @@ from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
-Ints = NDArray[np.integer[Any]]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.artifacts import masks
@@ -17,9 +16,9 @@ from klarsicht.audit.artifacts.masks import Maps, Masks
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models import crop_geometry
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
 
-Bools = NDArray[np.bool_]
 Repair = Callable[[Image.Image, int], Image.Image]
 
 ACTIONS: Final = ("drop", "weigh", "move", "quarantine", "inpaint")

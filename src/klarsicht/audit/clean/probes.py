@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -27,11 +26,9 @@ from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.results.ranking import MATERIAL
 from klarsicht.audit.spray import clustering
 from klarsicht.audit.spray.clustering import FEWEST, FLAT, Clustering, TargetLogits
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.statistics.intervals import NOTHING, Z95, Interval, mean
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 
 HIDDEN: Final = 64
 BATCH: Final = 16

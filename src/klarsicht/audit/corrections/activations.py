@@ -7,9 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klarsicht.audit.corrections.clarc import Erasure, layer_named
@@ -17,9 +15,8 @@ from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.hooks import Tap
+from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused
-
-Floats = NDArray[np.floating[Any]]
 
 BATCH = 64
 ABREAST = 192  # images times corrections that run through the rest of a network together

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, ModelError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
-
-Floats = NDArray[np.floating[Any]]
 
 TRIED: Final = 6  # blocks or convolutions worth a try
 

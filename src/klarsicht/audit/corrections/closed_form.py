@@ -19,11 +19,10 @@ from klarsicht.audit.corrections.directions import direction, random_direction
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.overlay import Insertion
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Floats
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
 from klarsicht.numerics.erasure import Eraser
-
-Floats = NDArray[np.floating[Any]]
 
 ROWS: Final = 20_000  # of activations, from which a covariance is estimated
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics import erasure
 from klarsicht.numerics.neighbours import centre_by_group
 
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 Direction = Callable[[Floats, Bools], Floats]
 
 

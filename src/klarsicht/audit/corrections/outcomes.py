@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
@@ -22,11 +21,8 @@ from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.overlay import Insertion
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.numerics.statistics.intervals import NOTHING, Z95, Interval, loss, mean, share
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.integer[Any]]
 
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
 

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.progress import track
 
 Images = Sequence[Tensor]
-Ints = NDArray[np.integer[Any]]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

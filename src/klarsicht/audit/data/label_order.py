@@ -7,13 +7,12 @@ asks of every image why it is taken for something that it is not.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Ints = NDArray[np.integer[Any]]
+from klarsicht.ground.arrays import Ints
 
 BETTER: Final = 2.0  # times as many images right in another order: then the order is doubted
 MOST: Final = 0.5  # of the images at least: a poor model is right about few in any order

@@ -6,14 +6,13 @@ by source wherever something is shown.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import UsageError
-
-Ints = NDArray[np.integer[Any]]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES: Final = ("fit", "choose", "show")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, colour, grey
 from klarsicht.audit.detectors.templates import TemplateMatches
+from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.imaging import image_statistics
 from klarsicht.numerics.statistics.base_rate import lump, natural_rate
 from klarsicht.numerics.statistics.split_half import surprise
-
-Floats = NDArray[np.floating[Any]]
 
 
 class Measure(Protocol):

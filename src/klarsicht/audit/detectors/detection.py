@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.models.inputs import Pixels, shrunk
+from klarsicht.audit.models.inputs import shrunk
+from klarsicht.ground.arrays import Floats, Pixels
 
 T = TypeVar("T")
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

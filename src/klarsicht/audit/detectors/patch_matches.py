@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.ground.arrays import Floats
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.patches import box, cut, densest, high_pass, likeness, normalised
 from klarsicht.numerics.statistics.base_rate import natural_likeness
 from klarsicht.numerics.statistics.split_half import crossed, rate
 
-Floats = NDArray[np.floating[Any]]
 Vectors = NDArray[np.float32]
 
 W = 5  # pixels a side of a window; the sides of the shrunk image decide which share of it that is

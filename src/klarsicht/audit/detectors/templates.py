@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.patch_matches import PatchView, W, Windows, compared, sides_of, sign
+from klarsicht.ground.arrays import Floats, Rows
 from klarsicht.numerics.imaging.patches import normalised
 from klarsicht.numerics.statistics.base_rate import natural_likeness
 from klarsicht.numerics.statistics.split_half import chernoff, crossed, rate
 
-Floats = NDArray[np.floating[Any]]
 Vectors = NDArray[np.float32]
-Rows = NDArray[np.intp]
 
 BLOCK = 64  # images whose windows are held at once
 COMPARED = 1000  # images of the pool that templates are looked for in

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from klarsicht.audit.detectors.bank import measured
-from klarsicht.audit.models.inputs import Pixels, PixelScale
+from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.numerics.imaging import image_statistics
 
-Floats = NDArray[np.floating[Any]]
 Measure = Callable[[Floats], Floats]
 Change = Callable[[Floats, float, np.random.Generator], Floats]
 

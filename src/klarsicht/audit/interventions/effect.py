@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from klarsicht.audit.interventions.insertion import CHANGES, ArtifactExamples, rivals, tile
-from klarsicht.audit.models.inputs import Pixels
+from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.numerics.statistics.logits import centred, rounding
 
-Floats = NDArray[np.floating[Any]]
 Predict = Callable[[Floats], Floats]
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation

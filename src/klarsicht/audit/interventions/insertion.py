@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,8 @@ from scipy.ndimage import label
 
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions import corruptions
-from klarsicht.audit.models.inputs import Pixels
+from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.numerics.imaging import image_statistics
-
-Floats = NDArray[np.floating[Any]]
 
 REACH = 3  # windows on every side within which the rest of the artifact is looked for
 ALONE = 0.1  # of what other images differ by: a tile in which carriers differ by less is the artifact alone

@@ -8,7 +8,7 @@ their median the colour c. Where the place varies each member lends its own pixe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import enlarged
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 
 SMOOTH: Final = 1.0  # cells, before maps are thresholded
 LEVEL: Final = 0.5  # of the largest excess of relevance: inside the mask above it

@@ -16,20 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.interventions.effect import LogitEffect, Predict, effect
-from klarsicht.audit.models.inputs import Pixels
+from klarsicht.ground.arrays import Bools, Floats, Pixels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.persistence import segment
 from klarsicht.numerics.statistics.logits import centred, rounding
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 
 PARTS = 3  # of an image that are tried, the heaviest
 WHOLE = 0.9  # of its positive relevance, which is tried at once

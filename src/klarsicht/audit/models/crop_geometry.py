@@ -7,17 +7,14 @@ came from; a resize and a crop make that a straight line, y = a i + b, which is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
 
 Line = tuple[float, float]
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import ImageError, ModelError
 
-Pixels = NDArray[np.uint8]
 OFF = 0.02  # of the range between black and white, by which middle grey may miss the middle
 
 

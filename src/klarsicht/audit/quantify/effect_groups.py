@@ -8,8 +8,6 @@ can be cut there: they are two groups only where the cut explains more than one 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
@@ -17,9 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from klarsicht.audit.interventions.region_insertion import correlation
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
+from klarsicht.ground.arrays import Bools, Floats
 
 PENALTIES = np.logspace(1, 5, 9)
 PARTED = 0.7  # share of the variance between two groups; between the halves of a bell curve it is 2 / pi = .64

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.audit.models.inputs import Pixels
 from klarsicht.audit.quantify.units import DetectionUnits
 from klarsicht.audit.report.figures import GREEN, LINE, jpeg
 from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.images import overlay
 from klarsicht.ground.seeding import generator
 

@@ -22,11 +22,12 @@ from klarsicht.audit.interventions.effect import LogitEffect, Predict, among_riv
 from klarsicht.audit.interventions.insertion import ArtifactExamples
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.inputs import InputImages, Pixels
+from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.pipeline import loaded
 from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spray.clustering import FEWEST
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.imaging.near_duplicates import originals

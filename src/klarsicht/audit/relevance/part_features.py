@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.relevance.pooling import pooling_matrix
+from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.persistence import segment
-
-Floats = NDArray[np.floating[Any]]
 
 MOST: Final = 8
 """Parts kept of an image, the heaviest."""

@@ -7,13 +7,9 @@ raises other outputs, each with images of its own. All of them are read off the 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
-Rows = NDArray[np.intp]
+from klarsicht.ground.arrays import Floats, Rows
 
 
 def effects(owner: Rows, rises: Floats, share: float) -> Floats:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.models.inputs import InputImages, Pixels
+from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.quantify.units import DetectionUnits
 from klarsicht.audit.synthetic import artifacts
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.seeding import generator
 
 MOST = 0.4  # of the classes that hold something at once: p compares with the others

@@ -23,7 +23,6 @@ from klarsicht.audit.detectors.detection import Detection, ImageStack
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
-from klarsicht.audit.models.inputs import Pixels
 from klarsicht.audit.pipeline import Audit, through
 from klarsicht.audit.quantify import quantification
 from klarsicht.audit.quantify.units import DetectionUnits
@@ -35,6 +34,7 @@ from klarsicht.audit.sensitivity.finetuned_results import Learned
 from klarsicht.audit.sensitivity.planted_data import courses
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.artifacts import PLANTS
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore

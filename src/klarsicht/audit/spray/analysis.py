@@ -20,13 +20,13 @@ from klarsicht.audit.spray import clustering as clusters
 from klarsicht.audit.spray.cache import RowCache
 from klarsicht.audit.spray.clustering import FEWEST, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.spray.parts import PartGroup, centred
+from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
 
-Floats = NDArray[np.floating[Any]]
 Items = Floats | PointMeasures
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")

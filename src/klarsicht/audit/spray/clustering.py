@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Floats, Rows
 from klarsicht.numerics.clustering.candidates import Candidate, Sweep, candidates
 from klarsicht.numerics.clustering.fisher import Separability, fisher_many
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
 from klarsicht.numerics.statistics.logits import centred, rounding
 from klarsicht.numerics.transport.measures import PointMeasures
-
-Floats = NDArray[np.floating[Any]]
-Rows = NDArray[np.intp]
 
 FLAT = 1e-9  # a deviation below is none
 LIKE = 1 / 3  # Jaccard index from which clusters are views of one group

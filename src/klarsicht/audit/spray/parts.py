@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.spray.clustering import Clustering, room
+from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.numerics.imaging.persistence import Parts
 from klarsicht.numerics.neighbours import METRICS, NeighbourGraph, neighbour_graph
 from klarsicht.numerics.search.blocks import Metric
 from klarsicht.numerics.search.joint import Aspects, Joint
 from klarsicht.numerics.transport.measures import PointMeasures
-
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.synthetic.glyphs import GLYPHS, Strokes
+from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.disk import writing
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from scipy.cluster.hierarchy import linkage
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.clustering.spectral import Embedding, eigengap
 
-Doubles = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Labels = NDArray[np.int32]
 
 POINTS = 2048  # rows up to which Ward's tree stands on the rows themselves

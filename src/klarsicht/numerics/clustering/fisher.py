@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import InputError, UsageError
 
-Doubles = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Number = TypeVar("Number", float, Doubles)
 
 SHRINKAGE = 1e-3  # e above: tau <= 1000

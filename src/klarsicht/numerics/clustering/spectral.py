@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
 
+from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.neighbours import NeighbourGraph
 
-Doubles = NDArray[np.float64]
 Pairs = tuple[Doubles, Doubles]
 
 DENSE = 512  # rows up to which a dense solver is the faster one

@@ -6,13 +6,11 @@ Artifacts without a place push some images of a class far into a tail of one of 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-Floats = NDArray[np.floating[Any]]
+from klarsicht.ground.arrays import Floats
 
 WINDOW = 5  # pixels a side, over which local noise is averaged
 BLOCK = 8  # of JPEG

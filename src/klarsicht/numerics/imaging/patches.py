@@ -7,13 +7,12 @@ compared by their correlation, and a threshold near one tells the two apart. All
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-Floats = NDArray[np.floating[Any]]
+from klarsicht.ground.arrays import Floats
+
 Ints = NDArray[np.intp]
 
 SOFT = 12.0  # grey levels of 255: windows that vary less than this are alike by chance, and correlate little

@@ -15,10 +15,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError, UsageError
-
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
 
 BLOCK = 256  # maps at a time: memory is that of a block
 

@@ -20,11 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.numerics.compiled.smallest import least
 
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.integer[Any]]
 PairBounds = Callable[[Any, Ints, Ints], Floats]
 
 SPARE = 24  # candidates measured beyond k where estimates are bounds: they settle nearly all rows at once

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled.jit import SUMS, Edition, compiled, spread
-from klarsicht.numerics.search.blocks import Doubles, Floats, Ints, PairBounds, slices
+from klarsicht.numerics.search.blocks import PairBounds, slices
 from klarsicht.numerics.search.folding import Fold
 
 EDITION = Edition.of(__file__)

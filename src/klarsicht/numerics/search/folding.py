@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from klarsicht.ground.arrays import Doubles
 
 WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256)  # numbers of axes that are tried
 MEASURING = 10  # time to measure a pair over time to bound it, both for one coordinate

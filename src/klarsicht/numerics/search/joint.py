@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.search.blocks import Doubles, Ints, Metric, PairBounds, measured
+from klarsicht.numerics.search.blocks import Metric, PairBounds, measured
 
 SAMPLE = 2048  # pairs that a median is taken of
 ROUNDING = 1 - 2.0**-20  # what conversions to float32 may add to a bound is taken off

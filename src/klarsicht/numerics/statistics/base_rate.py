@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.statistics.split_half import rate
-
-Floats = NDArray[np.floating[Any]]
 
 CLOSEST = 0.999  # correlations beyond are as good as one: Fisher's z of one is endless
 BELOW = 0.3  # of Fisher's z: how far below a rung a natural group still reaches

@@ -9,13 +9,11 @@ or in units of a tail; differences well below one mean nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
+from klarsicht.ground.arrays import Bools, Floats
 
 CLEAN = 0.6  # share of the units that are taken for clean to begin with: fewer than two in five may hold artifacts
 FENCE = 4.0  # quartile distances above the upper quartile

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from scipy.stats import rankdata
 
+from klarsicht.ground.arrays import Bools
+
 Z95 = 1.959964
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from klarsicht.ground.arrays import Floats
 
 ULPS: Final = 256  # units in the last place that summing in another order leaves in logits: see `rounding`
 

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 from scipy.stats import binom
 
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
-Bools = NDArray[np.bool_]
+from klarsicht.ground.arrays import Bools, Floats, Ints
+
 Rates = Callable[[Ints], Floats]
 
 SHORTLIST = 16  # seeds of a half whose rates are looked at closely

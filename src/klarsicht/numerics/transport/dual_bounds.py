@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
 from klarsicht.numerics.compiled.row_minima import padded, relax
 from klarsicht.numerics.transport import wasserstein
@@ -20,9 +21,6 @@ from klarsicht.numerics.transport.wasserstein import gaussian_duals, plane_costs
 
 EDITION = Edition.of(__file__, *wasserstein.SOURCES)
 MARGIN = 1e-5  # of the square of the largest coordinates: more than float32 rounds a cost by
-
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.integer[Any]]
 
 
 def below(points: NDArray[np.float32], i: Ints, j: Ints, *, threads: int | None = None) -> Doubles:

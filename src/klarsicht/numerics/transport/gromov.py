@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.compiled.jit import spread
 from klarsicht.numerics.compiled.row_minima import padded
@@ -21,7 +22,7 @@ from klarsicht.numerics.search.blocks import PairBounds
 from klarsicht.numerics.transport import frank_wolfe
 from klarsicht.numerics.transport.gromov_bounds import Invariants, embedded, invariants
 from klarsicht.numerics.transport.measures import PointMeasures, comparable
-from klarsicht.numerics.transport.rotations import Doubles, Ints, Shapes, best_turns
+from klarsicht.numerics.transport.rotations import Shapes, best_turns
 from klarsicht.numerics.transport.sinograms import Sinograms
 
 N_STARTS, WITHIN = 3, 1.75  # a start that is much worse than the best seldom ends lower

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.fft import dct
 
+from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.numerics.compiled import jit
 from klarsicht.numerics.compiled.jit import Edition, outer
-from klarsicht.numerics.transport.rotations import Doubles, Floats, Ints, Shapes
+from klarsicht.numerics.transport.rotations import Shapes
 
 EDITION = Edition.of(__file__, jit.__file__)
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.integer[Any]]
+from klarsicht.ground.arrays import Doubles, Floats, Ints
+
 Part = Callable[[Floats], Floats]
 
 ROUNDING = 2.0**-50  # of a sum of float64

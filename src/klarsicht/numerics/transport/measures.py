@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.transport.hilbert import Part, Sample
 
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
 Points = NDArray[np.float32]
 Texts = NDArray[np.str_]
 Rows = slice | NDArray[np.integer[Any]] | NDArray[np.bool_] | Sequence[int]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.compiled import jit
 from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
@@ -31,8 +32,6 @@ RESOLVED = np.float32(1e-6)  # of a sum of squares, by float32
 EDITION = Edition.of(__file__, jit.__file__)
 
 Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from klarsicht.ground.arrays import Doubles
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.sliced import averaged, directions, projected
 
-Doubles = NDArray[np.float64]
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 

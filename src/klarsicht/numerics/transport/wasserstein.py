@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
 from klarsicht.numerics.compiled.row_minima import padded
 from klarsicht.numerics.transport import assignment
 from klarsicht.numerics.transport.assignment import assign, room, tighten
-from klarsicht.numerics.transport.rotations import Doubles, Floats, Ints, Shapes, best_turns, least_over, turned
+from klarsicht.numerics.transport.rotations import Shapes, best_turns, least_over, turned
 
 SOURCES = (__file__, *assignment.SOURCES)
 EDITION = Edition.of(*SOURCES)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.numerics.search.blocks import Doubles, Ints, PairBounds
+from klarsicht.ground.arrays import Doubles, Ints
+from klarsicht.numerics.search.blocks import PairBounds
 from klarsicht.numerics.search.features import lower, screen
 from klarsicht.numerics.transport.dual_bounds import below
 from klarsicht.numerics.transport.measures import PointMeasures, comparable

@@ -1,0 +1,15 @@
+"""Array types, named once: any shape; docstrings give the axes by the letters of their wing (`audit`, `burst`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.integer[Any]]
+Rows = NDArray[np.intp]  # positions in another array
+Bools = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]  # 8-bit levels, 0 to 255
