@@ -9,7 +9,7 @@ demo: .venv/with-demo
 	$(BIN)/klarsicht demo --out demo-out
 
 test: .venv/with-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not nightly" --durations=10  # two processes, a thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly" --durations=10  # two processes, a thread each
 
 lint: .venv/with-test
 	$(BIN)/ruff check .

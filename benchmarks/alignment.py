@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from klarsicht.burst.align.alignment import align, guide, whole_frames
+from klarsicht.burst.align.alignment import align, align_whole_frames, stabilised_grey
 from klarsicht.burst.synthesis.scenes import Geometry, Photograph, grey_light, scenes
 from klarsicht.burst.synthesis.synthesis import CleanBurst, Recipe, clean_burst, random_crop
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -70,8 +70,8 @@ def parabola(peak: Shifts) -> Shifts:
 
 
 def ours(frames: Frames, level: NoiseLevel) -> Shifts:
-    light = guide(*tensors(frames, level))
-    return whole_frames(light, torch.ones(1, len(frames), dtype=torch.bool)).shifts[0].numpy()
+    light = stabilised_grey(*tensors(frames, level))
+    return align_whole_frames(light, torch.ones(1, len(frames), dtype=torch.bool)).shifts[0].numpy()
 
 
 def with_tiles(frames: Frames, level: NoiseLevel) -> Shifts:

@@ -25,15 +25,15 @@ import torch
 from PIL import Image
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.interventions.effect import LogitEffect, effect
-from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, GIVERS
+from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
+from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, DONORS_PER_IMAGE
 from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.quantify import quantification, screening
-from klarsicht.audit.quantify.cluster_units import ClusterInterventionUnits
-from klarsicht.audit.quantify.units import BACKGROUNDS as MEASURED
-from klarsicht.audit.quantify.units import predictor
+from klarsicht.audit.quantification import quantification, screening
+from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits
+from klarsicht.audit.quantification.units import BACKGROUNDS as MEASURED
+from klarsicht.audit.quantification.units import predictor
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray.analysis import Analysis
+from klarsicht.audit.spectral.analysis import Analysis
 from klarsicht.audit.synthetic import artifacts, glyphs
 from klarsicht.ground.seeding import generator
 
@@ -90,7 +90,7 @@ def of_rows(rows, n: int) -> np.ndarray:
 def best(analysis: Analysis, marked: np.ndarray) -> float:
     """F1 of the best candidate there is, picked with the marks in hand."""
     (group,) = analysis.groups
-    compared = analysis.compared(group)
+    compared = analysis.comparable(group)
     found = analysis.clustering(compared).members
     return max((f1(of_rows(compared.rows[one], len(marked)), marked) for one in found), default=0.0)
 
@@ -106,16 +106,18 @@ def corpus(folder: Path, seed: int, count: int, share: float, out: Path) -> np.n
 
 def drawn(run: Path, classifier: Classifier, seed: int) -> LogitEffect:
     """What characters do, drawn anew on the images that the audit put its parts on."""
-    with quantification.opened(
-        run, level=0.05, workers=1, data=None, classifier=classifier, grouped=screening.one_class
+    with quantification.open_run(
+        run, level=0.05, workers=1, data=None, classifier=classifier, grouped=screening.whole_corpus_group
     ) as (audit, work):
-        trial = ClusterInterventionUnits(work, tuple(pipeline.analyses(audit, work.store).values()))
-        rows = generator(seed, trial.step, 0).permutation(trial.elsewhere(0))[BACKGROUNDS : BACKGROUNDS + MEASURED]
-        x, rng = work.gallery(rows), np.random.default_rng(2000 + seed)
-        marked = [np.stack([artifacts.glyphs(image, rng).pixels for image in x]) for _ in range(GIVERS)]
+        trial = ClusterInterventionUnits(work, tuple(pipeline.make_analyses(audit, work.store).values()))
+        rows = generator(seed, trial.step, 0).permutation(trial.background_rows(0))[
+            BACKGROUNDS : BACKGROUNDS + MEASURED
+        ]
+        x, rng = work.input_images(rows), np.random.default_rng(2000 + seed)
+        marked = [np.stack([artifacts.glyphs(image, rng).pixels for image in x]) for _ in range(DONORS_PER_IMAGE)]
         with predictor(work) as predict:
             before, after = predict(x.astype(np.float32)), [predict(one.astype(np.float32)) for one in marked]
-        return effect("drawn", before, np.stack(after), before, work.groups[0].target)
+        return compute_effect("drawn", before, np.stack(after), before, work.groups[0].target)
 
 
 def one(folder: Path, seed: int, count: int, share: float, method: str, out: Path) -> dict:
@@ -129,21 +131,23 @@ def one(folder: Path, seed: int, count: int, share: float, method: str, out: Pat
     store = pipeline.run(settings, out / "run", classifier=classifier)
     told = {line.metric: line for line in analyses_of(store)}
     found = screening.screen(out / "run", classifier=classifier)
-    ceiling = {m: best(a, marked) for m, a in pipeline.analyses(pipeline.Audit.of(settings, classifier), store).items()}
+    ceiling = {
+        m: best(a, marked) for m, a in pipeline.make_analyses(pipeline.Audit.of(settings, classifier), store).items()
+    }
     entry, truth = found.entry, drawn(out / "run", classifier, seed)
     return {
         "seed": seed,
         "photographs": count,
         "marked": int(marked.sum()),
         "method": method,
-        "rank": entry.effect_rank + 1,
+        "rank": entry.effect.rank + 1,
         "outputs": found.outputs,
-        "rise": [entry.effect, entry.effect_low, entry.effect_high],
-        "next": entry.effect_runner_up,
-        "z": entry.effect_z,
+        "rise": [entry.effect.shift, entry.effect.low, entry.effect.high],
+        "next": entry.effect.runner_up,
+        "z": entry.effect.z,
         "standing": asdict(found.standing),
         "drawn": asdict(truth) | {"runner": classifier.classes[truth.runner]},
-        "follows": entry.follows,
+        "follows": entry.effect.follows,
         "metric": entry.metric,
         "proposal": entry.proposal,
         "size": entry.size,
@@ -156,12 +160,12 @@ def one(folder: Path, seed: int, count: int, share: float, method: str, out: Pat
 
 def analyses_of(store):
     """The suspect cluster under each metric, chosen without an intervention."""
-    from klarsicht.audit.results.ranking import entry_of
+    from klarsicht.audit.results.ranking import Entry
 
     paths = store.table("corpus")["path"].to_pylist()
     metrics = store.manifest["settings"]["metric"]
     lines = [line for m in metrics for line in store.table(f"suspects-{m}", f"spray-{m}").to_pylist()]
-    return [entry_of(line, paths) for line in lines if line["rows"]]
+    return [Entry.from_record(line, paths) for line in lines if line["rows"]]
 
 
 HEADER = (

@@ -4,8 +4,8 @@
 
 PHOTOGRAPHS is a folder of photographs of many classes (500 of ImageNet here). 200 of them are held out; of the others a
 seed draws 240 and draws characters on a quarter. The audit screens these for "carton"; its own cluster is the artifact,
-and `audit.clean.clean_model.treat` chooses layer, directions and strength. Shown on the photographs held out, each with
-and without a mark of characters that the audit never saw:
+and `audit.cleaning.clean_model.choose_correction` chooses layer, directions and strength. Shown on the photographs held
+out, each with and without a mark of characters that the audit never saw:
 
     uplift     median over photographs of P(carton | marked) / P(carton)
     any class  the same of the middle one of the 999 other classes: a mark covers what a photograph shows, so that all
@@ -29,16 +29,16 @@ from PIL import Image
 from scipy import special
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model
-from klarsicht.audit.clean.audited_run import AuditedRun
-from klarsicht.audit.clean.clean_model import CleanSettings
-from klarsicht.audit.corrections.activations import Correction, logits
+from klarsicht.audit.cleaning import clean_model
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.corrections.activations import Correction, compute_logits
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.synthetic import artifacts, glyphs
 from klarsicht.ground.errors import KlarsichtError
-from klarsicht.numerics.statistics.intervals import loss, share
+from klarsicht.numerics.statistics.intervals import paired_loss, share_interval
 
 sys.path.insert(0, str(Path(__file__).parent))
 from carton import CARTON, MODEL, f1, label, of_rows, photographs, square, write
@@ -65,17 +65,17 @@ def shown(classifier: Classifier, files: list[Path], rng: np.random.Generator) -
 
 def figures(classifier: Classifier, plain: Images, marked: Images, truth, before, correction: Correction | None):
     target = classifier.classes.index(CARTON)
-    y, under = (logits(classifier, images, correction) for images in (plain, marked))
+    y, under = (compute_logits(classifier, images, correction) for images in (plain, marked))
     rises = np.median(special.log_softmax(under, 1) - special.log_softmax(y, 1), 0)
     right = y.argmax(1) == truth
-    lost = loss(before, right)
+    lost = paired_loss(before, right)
     return {
         "uplift": float(np.exp(rises[target])),
         "any class": float(np.exp(np.median(np.delete(rises, target)))),
         "rank": int((rises > rises[target]).sum()) + 1,
         "top-1": float(right.mean()),
         "lost": [100 * lost.value, 100 * lost.low, 100 * lost.high],
-        "under": share(under.argmax(1) == truth).value,
+        "under": share_interval(under.argmax(1) == truth).value,
     }
 
 
@@ -104,22 +104,22 @@ def one(folder: Path, seed: int, asked: argparse.Namespace) -> dict:
     names = list(classifier.classes)
     truth = np.array([names.index(label(path)) for path in held])
     plain, under = shown(classifier, held, np.random.default_rng(2000 + seed))
-    before = logits(classifier, plain).argmax(1) == truth
+    before = compute_logits(classifier, plain).argmax(1) == truth
     measure = partial(figures, classifier, plain, under, truth, before)
     found = {"seed": seed, "held": len(held), "f1": f1(of_rows(rows, len(marked)), marked), "nothing": measure(None)}
     patient = AuditedRun.of(run, classifier=classifier)
-    artifact, audited_on = patient.artifact(CARTON, seed=seed)
+    artifact, audited_on = patient.build_artifact(CARTON, seed=seed)
     settings = CleanSettings(seed=seed, overall=asked.overall)
     if asked.layer:
         settings = settings.merged(layer=asked.layer, directions=1, strength=1.0)
-    bench, trial = clean_model.prepared(artifact.case(audited_on), artifact, settings)
+    bench, trial = clean_model.prepare_data(artifact.case(audited_on), artifact, settings)
     for method in asked.methods:
         try:
-            choice = clean_model.treat(bench, trial, settings.merged(method=method))
+            choice = clean_model.choose_correction(bench, trial, settings.merged(method=method))
         except KlarsichtError as error:
             found[method] = {"refused": str(error)}
             continue
-        kept = {"within": choice.chosen.lost <= 1e-12, "tried": [one.to_json() for one in choice.best]}
+        kept = {"within": choice.chosen.lost <= 1e-12, "tried": [one.to_json() for one in choice.best_settings]}
         found[method] = measure(choice.correction) | choice.chosen.setting.to_json() | kept
         print(json.dumps({method: {k: v for k, v in found[method].items() if k != "tried"}}), flush=True)
     return found

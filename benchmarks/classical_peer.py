@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.burst.evaluate.classical import CLASSICAL, Denoise
-from klarsicht.burst.evaluate.comparison import SEED
-from klarsicht.burst.evaluate.protocol import level, trial
+from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
+from klarsicht.burst.evaluation.comparison import SEED
+from klarsicht.burst.evaluation.protocol import noise_level, run_trial
 from klarsicht.burst.network import checkpoints
-from klarsicht.burst.network.inference import restored
+from klarsicht.burst.network.inference import denoise_burst
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.numerics.imaging.sensor_noise import GAINS
-from klarsicht.numerics.statistics.intervals import mean
+from klarsicht.numerics.statistics.intervals import mean_interval
 
 ROWS = ("single", "align+mean", "hdr+", "nlm", "bm3d", "align+mean+bm3d", "hdr++bm3d")
 Cells = dict[tuple[str, str, int, int], dict]  # set, row, gain, photograph
@@ -38,7 +38,7 @@ def measured(made: BenchmarkSet, methods: dict[str, Denoise], gains: list[int], 
         for row, denoise in methods.items():
             for k in range(len(made)):
                 if (made.name, row, gain, k) not in known:
-                    found = trial(denoise, made, k, level(gain), drawn=True)
+                    found = run_trial(denoise, made, k, noise_level(gain), drawn=True)
                     quality = {
                         "psnr": found.quality.psnr,
                         "path": found.quality.on_path,
@@ -72,7 +72,7 @@ def against(rows: dict[str, np.ndarray], network: str) -> str:
     cells = []
     for row in rows:
         if row != network:
-            apart = mean(rows[network] - rows[row])
+            apart = mean_interval(rows[network] - rows[row])
             best = "best: " if row == peer else ""
             cells.append(
                 f"{best}{row} {rows[row].mean():.2f}, {apart.value:+.2f} ({apart.low:+.2f}, {apart.high:+.2f})"
@@ -94,7 +94,7 @@ def main() -> None:
     cells: Cells = {(x["set"], x["row"], x["gain"], x["photograph"]): x for x in lines}
     shown = read_folder(given.photos)
     made = benchmark_set(given.set, shown.photographs, SEED, shown.geometry)
-    network = partial(restored, checkpoints.load_network(given.checkpoint), exact=True)
+    network = partial(denoise_burst, checkpoints.load_network(given.checkpoint), exact=True)
     methods = {given.checkpoint.stem: network} | {row: CLASSICAL[row].denoise for row in given.row or ROWS}
     with given.out.open("a") as file:
         for line in measured(made, methods, given.gain or list(GAINS), cells):

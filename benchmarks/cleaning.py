@@ -5,10 +5,10 @@
     python benchmarks/cleaning.py --artifact noise --seeds 3 --json noise.jsonl
 
 For each seed two networks: one on pictures of which 30 % of the T-shirts carry the artifact, and its twin on the same
-pictures without. The audit names a cluster; every method is fitted and chosen by `audit.clean.clean_model.treat` on
-training pictures: from the audit's cluster; from the images that its detectors name, where they call the class
-artifactual; and from the true members (and, of a tag, its true place). All figures are of the 10,000 test pictures,
-which nothing was fitted or chosen on:
+pictures without. The audit names a cluster; every method is fitted and chosen by
+`audit.cleaning.clean_model.choose_correction` on training pictures: from the audit's cluster; from the images that its
+detectors name, where they call the class artifactual; and from the true members (and, of a tag, its true place). All
+figures are of the 10,000 test pictures, which nothing was fitted or chosen on:
 
     accuracy   on clean pictures; class: on clean T-shirts
     flips      of other classes' pictures not taken for T-shirts, the share that is with the artifact on
@@ -34,16 +34,17 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts.artifact import record
-from klarsicht.audit.clean import clean_model
-from klarsicht.audit.clean.audited_run import AuditedRun
-from klarsicht.audit.clean.clean_model import CleanSettings
+from klarsicht.audit.artifacts.artifact import build_artifact
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning import clean_model
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.corrections import clarc
-from klarsicht.audit.corrections.activations import Correction, corrected, logits_abreast
+from klarsicht.audit.corrections.activations import Correction, apply_correction, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.quantify import quantification
+from klarsicht.audit.quantification import quantification
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import KlarsichtError
@@ -90,7 +91,7 @@ ARTIFACTS: dict[str, Callable[[Pictures], Pictures]] = {
 
 def figures(net: torch.nn.Module, test: Pictures, marked: Pictures, truth: NDArray, correction: Correction | None):
     """What a network does on test pictures, plain and with the artifact."""
-    with corrected(net, correction):
+    with apply_correction(net, correction):
         return told(truth, fashion.answers(net, test), fashion.answers(net, marked))
 
 
@@ -121,7 +122,9 @@ def figures_abreast(
         sides = [
             [
                 y.argmax(1)
-                for y in logits_abreast(classifier, torch.from_numpy(x)[:, None].float() / 255, [*some.values()])
+                for y in compute_logits_jointly(
+                    classifier, torch.from_numpy(x)[:, None].float() / 255, [*some.values()]
+                )
             ]
             for x in (test, marked)
         ]
@@ -165,13 +168,13 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         model="object", data=str(folder / "corpus"), metric=(asked.metric,), batch=128, unit=1024, seed=seed
     )
     audit = pipeline.Audit.of(settings, classifier)
-    store = pipeline.opened(audit, folder / "run")
+    store = pipeline.open_run(audit, folder / "run")
     with store.lock():
         pipeline.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
-        entry = pipeline.rank(audit, store).of("T-shirt")
+        entry = pipeline.write_ranking(audit, store).of("T-shirt")
     patient = AuditedRun(store, audit)
-    audited = patient.audited(TARGET, asked.metric)
+    audited = patient.audited_class(TARGET, asked.metric)
     numbers = np.array([int(Path(path).stem) for path in audit.corpus.paths])
     true = np.flatnonzero(carries[numbers])
     region = put(np.zeros((1, 28, 28), np.uint8))[0] > 0 if artifact in ("tag", "border") else None
@@ -181,25 +184,25 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         "f1": float(2 * hits / (len(entry.rows) + len(true))),
         "precision": float(hits / max(len(entry.rows), 1)),
     }
-    with quantification.opened(folder / "run", level=0.05, workers=1, data=None, classifier=classifier) as opened:
+    with quantification.open_run(folder / "run", level=0.05, workers=1, data=None, classifier=classifier) as opened:
         verdict = quantification.run_quantification(*opened, 0.05, 1).of("T-shirt")
     hits = np.isin(verdict.rows, true).sum()
     result["detectors"] = {
-        "sign": verdict.sign,
+        "sign": verdict.detection.sign,
         "artifactual": verdict.artifactual,
         "poisoned": verdict.poisoned,
         "f1": float(2 * hits / (len(verdict.rows) + len(true))),
     }
     given = {"audit": (np.array(entry.rows), None, ""), "oracle": (true, region, "")}
     if verdict.artifactual and "detectors" in asked.sources:
-        given["detectors"] = np.array(verdict.rows), None, change_of(verdict.sign)
+        given["detectors"] = np.array(verdict.rows), None, change_of(verdict.detection.sign)
     given = {who: what for who, what in given.items() if who in asked.sources}
     corrections: dict[str, Correction] = {}
     result["place"] = {}
     for who, (rows, where, change) in given.items():
         try:
-            known = record(audited, rows, origin=who, seed=seed, region=where, change=change)
-            bench, trial = clean_model.prepared(
+            known = build_artifact(FoundArtifact(audited, rows, who, change), seed=seed, region=where)
+            bench, trial = clean_model.prepare_data(
                 known.case(audited), known, CleanSettings(method=asked.methods[-1], images=asked.images, seed=seed)
             )
         except KlarsichtError as error:
@@ -211,7 +214,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
             if method == PLAIN:
                 chosen = chosen.merged(layer=clarc.correction_layer(net), directions=1, strength=1.0)
             try:
-                choice = clean_model.treat(bench, trial, chosen)
+                choice = clean_model.choose_correction(bench, trial, chosen)
             except KlarsichtError as error:
                 result[f"{method} / {who}"] = {"refused": str(error)}
                 continue

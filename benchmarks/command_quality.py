@@ -28,14 +28,14 @@ import torch
 import denoise as raw
 from klarsicht.burst.data.bayer import to_mosaic
 from klarsicht.burst.data.burst import Burst
-from klarsicht.burst.denoise import motion_check, sure
-from klarsicht.burst.denoise.denoise import denoise
-from klarsicht.burst.denoise.pipeline import DenoiseSettings
-from klarsicht.burst.evaluate.protocol import touched
+from klarsicht.burst.denoising import motion_check, sure
+from klarsicht.burst.denoising.denoise import denoise
+from klarsicht.burst.denoising.pipeline import DenoiseSettings
+from klarsicht.burst.evaluation.protocol import path_mask
 from klarsicht.burst.files import reading
 from klarsicht.burst.network import checkpoints
-from klarsicht.burst.network.inference import restored
-from klarsicht.burst.quality import quality
+from klarsicht.burst.network.inference import denoise_burst
+from klarsicht.burst.quality import measure_quality
 from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
 from klarsicht.numerics.imaging.sensor_noise import GAINS
@@ -64,11 +64,16 @@ def commanded(folder: Path) -> Light:
 @contextmanager
 def untested() -> Iterator[None]:
     """The filtered burst, whatever it is."""
-    kept: list[tuple[Any, str, Callable[..., Any]]] = [(motion_check, "doubtful", motion_check.doubtful)]
-    kept += [(sure.Risk, "alone", sure.Risk.alone), (motion_check, "saturated", motion_check.saturated)]
-    motion_check.doubtful = lambda reference, *_: np.zeros(reference.shape[1:], bool)
-    sure.Risk.alone = lambda self, estimate: np.ones(self.reference.shape[1:], np.float32)  # type: ignore[method-assign]
-    motion_check.saturated = lambda reference, limits: np.zeros_like(reference)
+    kept: list[tuple[Any, str, Callable[..., Any]]] = [
+        (motion_check, "find_failing_pixels", motion_check.find_failing_pixels)
+    ]
+    kept += [
+        (sure.Risk, "estimate_share", sure.Risk.estimate_share),
+        (motion_check, "saturation_mask", motion_check.saturation_mask),
+    ]
+    motion_check.find_failing_pixels = lambda reference, *_: np.zeros(reference.shape[1:], bool)
+    sure.Risk.estimate_share = lambda self, estimate: np.ones(self.reference.shape[1:], np.float32)  # type: ignore[method-assign]
+    motion_check.saturation_mask = lambda reference, limits: np.zeros_like(reference)
     try:
         yield
     finally:
@@ -83,7 +88,10 @@ def reached(network: Any, burst: Burst, score: Callable[[Light], float]) -> list
         folder.mkdir()
         write(folder, burst)
         held = np.stack([reading.read(folder / f"{i}.dng").light for i in range(len(burst.frames))])
-        pictures = [restored(network, burst, exact=True), restored(network, burst.with_frames(held), exact=True)]
+        pictures = [
+            denoise_burst(network, burst, exact=True),
+            denoise_burst(network, burst.with_frames(held), exact=True),
+        ]
         with untested():
             pictures.append(commanded(folder))
         pictures.append(commanded(folder))
@@ -106,8 +114,14 @@ def main() -> None:
         rows = []
         for k in range(len(made)):
             w, truth = float(made.exposure(k, True)), made.truth(k, float(made.exposure(k, True)))
-            path = touched(made.paths[k], truth.shape)
-            rows.append(reached(network, made.burst(k, GAINS[gain], w), lambda x: quality(x, truth, w, path).psnr))  # noqa: B023
+            path = path_mask(made.paths[k], truth.shape)
+            rows.append(
+                reached(
+                    network,
+                    made.burst(k, GAINS[gain], w),
+                    lambda x: measure_quality(x, truth, w, path).psnr,  # noqa: B023
+                )
+            )
         found = np.array(rows)
         lost = found[:, -1] - found[:, 0]
         cells = " | ".join(f"{value:.2f}" for value in found.mean(0))

@@ -151,18 +151,18 @@ def by_klarsicht(folder: Path, images: int) -> Side:
             neighbours=NEIGHBOURS, dimensions=DIMENSIONS, seed=SEED,
         )  # fmt: skip
         audit = pipeline.Audit.of(settings, classifier)
-        store = pipeline.opened(audit, folder / f"run-{images}")
+        store = pipeline.open_run(audit, folder / f"run-{images}")
     with store.lock():
         with side.stage("attribution"):
             pipeline.attribute(audit, store, 1, classifier)
         with side.stage("clusters"):
             pipeline.analyse(audit, store, 1)
         with side.stage("ranking"):
-            ranking = pipeline.rank(audit, store)
+            ranking = pipeline.write_ranking(audit, store)
         with side.stage("views"):
             pipeline.illustrate(audit, store, ranking)
             page.write_report(store)
-    analysis = pipeline.analyses(audit, store)["euclidean"]
+    analysis = pipeline.make_analyses(audit, store)["euclidean"]
     group = next(group for group in analysis.groups if group.name == TAGGED)
     entry = ranking.of(TAGGED)
     tags = tags_of(folder, [audit.corpus.paths[row] for row in group.rows])

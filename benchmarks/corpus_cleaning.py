@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean.clean_data import CleanedCorpus, clean_data
+from klarsicht.audit.cleaning.clean_data import CleanedCorpus, clean_data
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.numerics.statistics.intervals import loss, mean, student
+from klarsicht.numerics.statistics.intervals import mean_interval, paired_loss, student_quantile
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -93,7 +93,7 @@ def imagenet32(folder: Path, seed: int, classes: int = 20, trained: int = 400) -
 
 def cleaned(found: CleanedCorpus, classes: tuple[str, ...], mode: str) -> tuple[Pictures, Labels]:
     """Pictures and labels of the new corpus, in the order of the old file names."""
-    lines = sorted((line for line in found.lines if line.stays), key=lambda line: Path(line.path).stem)
+    lines = sorted((line for line in found.lines if line.in_new_corpus), key=lambda line: Path(line.path).stem)
     pictures = [np.asarray(Image.open(found.folder / line.new_path).convert(mode)) for line in lines]
     return np.stack(pictures), np.array([classes.index(line.new_label) for line in lines])
 
@@ -102,11 +102,11 @@ def audited(net: torch.nn.Module, data: Path, out: Path, classes: tuple[str, ...
     """The ranking of an audit, without its page."""
     classifier = load_model(net, classes=classes)
     audit = pipeline.Audit.of(AuditSettings(model="object", data=str(data), batch=128, unit=1024, **more), classifier)
-    store = pipeline.opened(audit, out)
+    store = pipeline.open_run(audit, out)
     with store.lock():
         pipeline.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
-        return pipeline.rank(audit, store)
+        return pipeline.write_ranking(audit, store)
 
 
 def one(seed: int, asked: argparse.Namespace, folder: Path) -> dict:
@@ -140,7 +140,7 @@ def one(seed: int, asked: argparse.Namespace, folder: Path) -> dict:
         found = clean_data(folder / "run", folder / action, action, name=name, classifier=classifier)
         treated = np.isin(np.arange(len(m.x)), [int(Path(li.path).stem) for li in found.lines if li.action == action])
         facts, right, _ = shown(*cleaned(found, m.classes, mode), found.manifest, action)
-        lost = loss(good, right)
+        lost = paired_loss(good, right)
         result[action] = facts | {
             "treated": int(treated.sum()),
             "precision": float(carries[treated].mean()),
@@ -152,7 +152,7 @@ def one(seed: int, asked: argparse.Namespace, folder: Path) -> dict:
 
 def table(results: list[dict]) -> None:
     def cell(values: list[float]) -> str:
-        found = mean(100 * np.array(values), student(len(values))) if len(values) > 1 else None
+        found = mean_interval(100 * np.array(values), student_quantile(len(values))) if len(values) > 1 else None
         half = f" +- {found.high - found.value:.1f}" if found else ""
         return f"{100 * np.mean(values):.1f}{half}"
 

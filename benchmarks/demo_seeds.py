@@ -16,7 +16,7 @@ from klarsicht.audit import demo
 
 def one(seed: int, images: int, workers: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        for _ in demo.tell(Path(folder), seed=seed, images=images, workers=workers):
+        for _ in demo.run_demo(Path(folder), seed=seed, images=images, workers=workers):
             pass
         return json.loads((Path(folder) / "demo.json").read_text())
 

@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from klarsicht.burst.network.checkpoints import save_network
-from klarsicht.burst.network.unet import NetworkSettings, build
+from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.004, 4e-4)
@@ -88,7 +88,7 @@ def main() -> None:
         write(folder / "burst", asked.megapixels, asked.frames)
         network = asked.checkpoint or folder / "swift.safetensors"
         if asked.checkpoint is None:
-            save_network(build(NetworkSettings(colour="mosaic"), seed=1), network, {})
+            save_network(build_network(NetworkSettings(colour="mosaic"), seed=1), network, {})
         words = ["burst", "denoise", str(folder / "burst"), "-o", str(folder / "out.dng"), "--checkpoint", str(network)]
         command = [sys.executable, "-m", "klarsicht", *words, "--memory", str(asked.memory)]
         start, most = time.perf_counter(), 0.0

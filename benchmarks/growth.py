@@ -62,7 +62,7 @@ def clocked(told: dict[str, float], name: str) -> Iterator[None]:
 def klarsicht(count: int) -> dict[str, float]:
     import numpy as np
 
-    from klarsicht.audit.spray import clustering
+    from klarsicht.audit.spectral import clustering
     from klarsicht.numerics.clustering.candidates import SWEEPS
 
     def analysed(given: Any, tagged: Any, told: dict[str, float]) -> Any:
@@ -70,7 +70,7 @@ def klarsicht(count: int) -> dict[str, float]:
             np.where(tagged, 1.0, 0.0) + rng.normal(0, 1, len(given)), np.arange(len(given))
         )
         with clocked(told, "embedding"):
-            embedded = clustering.embedding(
+            embedded = clustering.embed_items(
                 given, evidence, distance="euclidean", neighbours=NEIGHBOURS, dimensions=DIMENSIONS, seed=SEED
             )
         with clocked(told, "clusters"):
@@ -94,11 +94,11 @@ def corelay(count: int) -> dict[str, float]:
     from corelay.processor.embedding import EigenDecomposition
     from corelay.processor.flow import Parallel
 
-    from klarsicht.audit.spray.clustering import by_absolute_sum
+    from klarsicht.audit.spectral.clustering import divide_by_absolute_sum
 
     def pipeline(clusters: range) -> Any:
         return SpectralClustering(
-            preprocessing=by_absolute_sum,
+            preprocessing=divide_by_absolute_sum,
             affinity=SparseKNN(n_neighbors=NEIGHBOURS, symmetric=True),
             embedding=EigenDecomposition(n_eigval=DIMENSIONS, is_output=True),
             clustering=Parallel([KMeans(n_clusters=k) for k in clusters], broadcast=True, is_output=True),

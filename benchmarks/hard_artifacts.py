@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from klarsicht.audit.clean import clean_model, evaluation
-from klarsicht.audit.clean.clean_model import CleanSettings
+from klarsicht.audit.cleaning import clean_model, evaluation
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import HEAD_RELEVANCE

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from klarsicht.audit import pipeline
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantify.cluster_units import ClusterInterventionUnits, sources
-from klarsicht.audit.quantify.quantification import classes
-from klarsicht.audit.quantify.units import DetectionUnits
+from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.quantification.quantification import class_groups
+from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray.analysis import Analysis
-from klarsicht.audit.spray.clustering import by_absolute_sum
+from klarsicht.audit.spectral.analysis import Analysis
+from klarsicht.audit.spectral.clustering import divide_by_absolute_sum
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -55,15 +55,15 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
         model="object", data=str(folder / "corpus"), metric=METRICS, batch=128, unit=1024, seed=seed
     )
     audit = pipeline.Audit.of(settings, classifier)
-    store = pipeline.opened(audit, folder / "run")
+    store = pipeline.open_run(audit, folder / "run")
     with store.lock():
         pipeline.attribute(audit, store, workers=1, own=classifier)
-    analyses, groups = pipeline.analyses(audit, store), classes(audit, store)
+    analyses, groups = pipeline.make_analyses(audit, store), class_groups(audit, store)
     tags = lesson.tags[rows][[int(Path(path).stem) for path in audit.corpus.paths]]
     number = next(n for n, group in enumerate(groups) if group.target == label)
     told = {metric: described(work, work.group(label), tags) for metric, work in analyses.items()}
     examination = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
-    line = ClusterInterventionUnits(examination, sources(tuple(analyses.values()))).try_on(number)
+    line = ClusterInterventionUnits(examination, candidate_analyses(tuple(analyses.values()))).measure(number)
     told["followed"] = f1(np.isin(groups[number].rows, line["rows"]), tags[groups[number].rows])
     maps = analyses["euclidean"].maps(groups[number])
     return told | {"tags": tags[groups[number].rows]}, maps
@@ -72,7 +72,7 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
 def described(work: Analysis, group: Group, tags: Bools) -> dict[str, Any]:
     """F1 of the cluster that is named under one metric, and of the best candidate."""
     own, clustering = tags[group.rows], work.clustering(group)
-    named = clustering.suspect(work.evidence(group))
+    named = clustering.suspect(work.target_logits(group))
     member = np.isin(np.arange(len(own)), named.members)
     best = max((f1(one, own) for one in clustering.members), default=0.0)
     return {"named": f1(member, own), "z": named.z, "proposal": named.method, "best": best}
@@ -93,7 +93,7 @@ def by_corelay(maps: NDArray[np.floating], tags: Bools) -> dict[str, Any]:
         if distance == "euclidean":
             kinds |= {f"Ward {k}": AgglomerativeClustering(n_clusters=k) for k in WARD}
         pipe = SpectralClustering(
-            preprocessing=by_absolute_sum,
+            preprocessing=divide_by_absolute_sum,
             pairwise_distance=SciPyPDist(metric=distance),
             affinity=SparseKNN(n_neighbors=10, symmetric=True),
             embedding=EigenDecomposition(n_eigval=8, is_output=True),

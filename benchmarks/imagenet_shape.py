@@ -93,7 +93,7 @@ def measured(classes: int, metrics: tuple[str, ...]) -> dict[str, float]:
         began = time.process_time()
         pipeline.analyse(audit, store, 1)
         analysed = time.process_time()
-        ranking = pipeline.rank(audit, store)
+        ranking = pipeline.write_ranking(audit, store)
         ranked = time.process_time()
         peak = held()
     poisoned = {f"{c:04d}" for c in range(0, classes, EVERY)}

@@ -27,19 +27,19 @@ from torch import Tensor, nn
 
 from klarsicht.burst.align.alignment import align
 from klarsicht.burst.network.unet import PRESETS, Network, Preset
-from klarsicht.burst.quality import psnr, seen
+from klarsicht.burst.quality import psnr, tone_mapped
 from klarsicht.burst.synthesis import photographs
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.scenes import Geometry
-from klarsicht.burst.train.batches import Aligned
-from klarsicht.burst.train.losses import Annealing, total_loss
-from klarsicht.burst.train.training import Lesson, TrainSettings
+from klarsicht.burst.training.batches import TrainingBatch
+from klarsicht.burst.training.losses import Annealing, total_loss
+from klarsicht.burst.training.training import TrainingData, TrainSettings
 from klarsicht.ground import devices
 from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.seeding import integer
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
-from klarsicht.numerics.statistics.intervals import mean
+from klarsicht.numerics.statistics.intervals import mean_interval
 
 BASELINE = "kpn 5x5"
 CONTESTANTS = {
@@ -61,10 +61,10 @@ class Task:
     annealing: Annealing
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, ...], step: int) -> Tensor:
-        given = Aligned(*batch)
+        given = TrainingBatch(*batch)
         out = model(given.frames, given.read, given.shot, given.valid, given.agreement)
         weight = self.annealing.weight(step)
-        return total_loss(out.merged.float(), out.each, given.truth, given.exposure, given.valid, weight)
+        return total_loss(out.merged.float(), out.per_frame, given.truth, given.exposure, given.valid, weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Question:
     def answered(self, network: nn.Module) -> float:
         """PSNR in dB."""
         picture = network(self.frames, self.read, self.shot, None, self.agreement).merged[0].float().numpy()
-        return psnr(seen(picture, self.exposure), seen(self.truth, self.exposure))
+        return psnr(tone_mapped(picture, self.exposure), tone_mapped(self.truth, self.exposure))
 
 
 def questions(made: BenchmarkSet) -> dict[int, list[Question]]:
@@ -106,11 +106,16 @@ def contest(given: argparse.Namespace, colour: str, seed: int) -> Iterator[dict]
     settings = TrainSettings(
         colour=colour, noise="wide", size=96, steps=given.steps, uses=4, seed=seed, width=given.width
     )
-    lesson = Lesson.from_folder(given.photos, settings)
+    lesson = TrainingData.from_folder(given.photos, settings)
     batch = lesson.task(settings, Path("none")).batch
     asked = questions(benchmark_set(f"{colour}-still", photographs.read_folder(given.test).photographs, 7, FRAME))
     plan = Plan(
-        given.steps, settings.rate, warmup=100, hold=0.999, memory=0.99, bf16=devices.bf16_gains(torch.device("cpu"))
+        given.steps,
+        settings.rate,
+        warmup=100,
+        hold=0.999,
+        memory=0.99,
+        bf16=devices.bf16_is_faster(torch.device("cpu")),
     )
     with devices.world() as world:
         learners = {
@@ -118,12 +123,12 @@ def contest(given: argparse.Namespace, colour: str, seed: int) -> Iterator[dict]
             for name, preset in CONTESTANTS.items()
         }
         for learner in learners.values():
-            copy.deepcopy(learner).learn(batch(0, 0))  # compilers run outside the clock
+            copy.deepcopy(learner).train_step(batch(0, 0))  # compilers run outside the clock
     spent = dict.fromkeys(learners, 0.0)
     for step in range(given.steps):
         drawn = batch(step, 0)
         for name, learner in learners.items():
-            spent[name] += seconds(lambda learner=learner, drawn=drawn: learner.learn(drawn))
+            spent[name] += seconds(lambda learner=learner, drawn=drawn: learner.train_step(drawn))
         if (step + 1) % (given.steps // TRIED) == 0:
             for name, learner in learners.items():
                 told = {
@@ -170,7 +175,7 @@ def told(title: str, trials: Trials) -> None:
     print(f"{title}: itself; dB above {BASELINE} at gains {', '.join(map(str, GAINS))}; at all; by seed")
     for name, found in trials.items():
         apart = found - trials[BASELINE]
-        cells = [mean(gain) for gain in apart.mean(0)] + [mean(apart.mean((0, 1)))]
+        cells = [mean_interval(gain) for gain in apart.mean(0)] + [mean_interval(apart.mean((0, 1)))]
         cells = [f"{c.value:+.2f} ({c.low:+.2f}, {c.high:+.2f})" for c in cells]
         seeds = [f"{x:+.2f}" for x in apart.mean((1, 2))]
         print(f"{name:14} {found.mean():.2f}  {'  '.join(cells)}  {' '.join(seeds)}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import denoise
 from klarsicht.burst.align import tiled
-from klarsicht.burst.denoise import hot_pixels, merge_tile, pipeline
+from klarsicht.burst.denoising import hot_pixels, merge_tile, pipeline
 from klarsicht.burst.files import loading, reading
 
 
@@ -45,7 +45,7 @@ def first_tiles(work: Callable[..., Any], parts: int) -> Callable[..., Any]:
     def one(merge: Any, tile: Any) -> Any:
         if tile.number == parts:
             raise EnoughError
-        print(f"tile {tile.number}: {tile.near.size} in a window of {tile.window.size}", flush=True)
+        print(f"tile {tile.number}: {tile.context.size} in a window of {tile.window.size}", flush=True)
         return told("tile", work)(merge, tile)
 
     return one
@@ -62,9 +62,9 @@ def main() -> None:
     regions, pipeline.SAMPLED = tiled.regions, 100_000  # noise is sent through every tile: the first are to show it
     tiled.regions = lambda size, frames: regions(size, frames)[: asked.parts]
     loading.load_frames = told("reading", loading.load_frames)
-    hot_pixels.mended = told("hot pixels", hot_pixels.mended)
-    tiled.place = told(f"whole frames and {asked.parts} regions", tiled.place)
-    merge_tile.Merge.__call__ = first_tiles(merge_tile.Merge.__call__, asked.parts)  # type: ignore[method-assign]
+    hot_pixels.replace_hot_pixels = told("hot pixels", hot_pixels.replace_hot_pixels)
+    tiled.align_frames = told(f"whole frames and {asked.parts} regions", tiled.align_frames)
+    merge_tile.TileMerger.__call__ = first_tiles(merge_tile.TileMerger.__call__, asked.parts)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "burst").mkdir()
@@ -76,7 +76,7 @@ def main() -> None:
             os.link(folder / "burst" / "00.dng", folder / "burst" / f"{number:02}.dng")
         settings = pipeline.DenoiseSettings(checkpoint=asked.checkpoint, memory=asked.memory, threads=1)
         try:
-            with pipeline.denoised(reading.frames([folder / "burst"]), folder / "out.dng", settings):
+            with pipeline.denoise_frames(reading.list_frames([folder / "burst"]), folder / "out.dng", settings):
                 pass
         except EnoughError:
             pass

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from klarsicht.burst.network import checkpoints
-from klarsicht.burst.network.inference import restored
+from klarsicht.burst.network.inference import denoise_burst
 from klarsicht.burst.network.unet import Network
-from klarsicht.burst.quality import psnr, seen
+from klarsicht.burst.quality import psnr, tone_mapped
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.synthesis import SyntheticBurst, draw_burst
-from klarsicht.burst.train.training import Lesson, TrainSettings
+from klarsicht.burst.training.training import TrainingData, TrainSettings
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -36,7 +36,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = TrainSettings(colour="grey", size=128)
-    lesson = Lesson.from_folder(given.photos, settings)
+    lesson = TrainingData.from_folder(given.photos, settings)
     drawn = {
         gain: [burst(lesson, settings, level, gain, k) for k in range(given.bursts)] for gain, level in GAINS.items()
     }
@@ -49,9 +49,9 @@ def main() -> None:
         before = reached
 
 
-def burst(lesson: Lesson, settings: TrainSettings, level: NoiseLevel, gain: int, k: int) -> SyntheticBurst:
+def burst(lesson: TrainingData, settings: TrainSettings, level: NoiseLevel, gain: int, k: int) -> SyntheticBurst:
     recipe = replace(settings.recipe, motion=MOTIONS["still"], noise=partial(always, level))
-    return draw_burst(lesson.spared, recipe, generator(0, "learning curve", gain, k))
+    return draw_burst(lesson.preview_scenes, recipe, generator(0, "learning curve", gain, k))
 
 
 def always(level: NoiseLevel, rng: np.random.Generator) -> NoiseLevel:
@@ -61,7 +61,10 @@ def always(level: NoiseLevel, rng: np.random.Generator) -> NoiseLevel:
 def answers(network: Network, drawn: dict[int, list[SyntheticBurst]]) -> dict[int, np.ndarray]:
     return {
         gain: np.array(
-            [psnr(seen(restored(network, b.burst, True), b.exposure), seen(b.truth, b.exposure)) for b in bursts]
+            [
+                psnr(tone_mapped(denoise_burst(network, b.burst, True), b.exposure), tone_mapped(b.truth, b.exposure))
+                for b in bursts
+            ]
         )
         for gain, bursts in drawn.items()
     }

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import tifffile
 
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import packaged_photographs, read_folder
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -127,8 +127,8 @@ def measured(case: Case, level: NoiseLevel, checkpoint: str | None, seed: int) -
         files = [Path(folder) / f"{i}.tif" for i in range(len(noisy))]
         for file, frame in zip(files, noisy, strict=True):
             tifffile.imwrite(file, np.rint(frame * 65535).astype(np.uint16) if case.clipped else frame)
-        with denoised(files, Path(folder) / "out.tif", settings) as found:
-            result, trusted = found.spool.window(0, Window(0, truth.shape[0], 0, truth.shape[1]))
+        with denoise_frames(files, Path(folder) / "out.tif", settings) as found:
+            result, trusted = found.spool.read_window(0, Window(0, truth.shape[0], 0, truth.shape[1]))
     result = np.clip(result, 0, 1) if case.clipped else result
     errors = (blocks(np.square(picture - truth)) for picture in (result, noisy[0]))
     return Errors(*errors, blocks(case.path.astype(np.float32)) > 0, float(trusted.mean()))

@@ -32,8 +32,8 @@ from torch import nn
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray import clustering
-from klarsicht.audit.spray.analysis import METRICS, Analysis
+from klarsicht.audit.spectral import clustering
+from klarsicht.audit.spectral.analysis import METRICS, Analysis
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.numerics.neighbours import neighbour_graph
 from klarsicht.numerics.transport.measures import PointMeasures
@@ -260,17 +260,17 @@ def audited(case: Case, method: str, seed: int) -> dict[str, Any]:
             Image.fromarray(picture).save(pictures / f"{i:04d}.png")
         found: dict[str, Any] = {}
         for parts in (False, True):
-            chosen = tuple(metric for metric, compared in METRICS.items() if compared.cut or not parts)
+            chosen = tuple(metric for metric, compared in METRICS.items() if compared.part_input or not parts)
             settings = AuditSettings(
                 model="object", data=str(Path(folder) / "corpus"), target=case.target, metric=chosen, batch=40,
                 map_side=min(len(case.pictures[0]), 32), seed=seed, parts=parts, method=method,
             )  # fmt: skip
             audit = pipeline.Audit.of(settings, case.classifier)
-            store = pipeline.opened(audit, Path(folder) / f"run-{parts}")
+            store = pipeline.open_run(audit, Path(folder) / f"run-{parts}")
             with store.lock():
                 pipeline.attribute(audit, store, workers=1, own=audit.classifier)
                 found["share of relevance"] = on_tags(np.asarray(store.array("maps")[:]), case)
-                for metric, work in pipeline.analyses(audit, store).items():
+                for metric, work in pipeline.make_analyses(audit, store).items():
                     found[metric + (" parts" if parts else "")] = scores(work, case.tagged)
         return found
 
@@ -286,10 +286,10 @@ def on_tags(maps: NDArray[np.floating], case: Case) -> float:
 
 
 def scores(work: Analysis, tagged: NDArray[np.bool_]) -> dict[str, float]:
-    (group,) = (work.compared(group) for group in work.groups)
+    (group,) = (work.comparable(group) for group in work.groups)
     truth = tagged[group.rows]
     candidates = [f1(member, truth) for member in work.clustering(group).members]
-    _, suspect = work.find(group)
+    _, suspect = work.find_suspect(group)
     named = np.zeros(len(truth), bool)
     if suspect is not None:
         named[suspect.members] = True
@@ -299,7 +299,7 @@ def scores(work: Analysis, tagged: NDArray[np.bool_]) -> dict[str, float]:
 
 def purity(work: Analysis, group: Any, truth: NDArray[np.bool_]) -> float:
     items = work.items(group)
-    given = items if isinstance(items, PointMeasures) else clustering.normalised(items, None)
+    given = items if isinstance(items, PointMeasures) else clustering.normalise_rows(items, None)
     graph = neighbour_graph(given, METRICS[work.metric].distance, 10)
     return float(truth[graph.indices[truth]].mean())
 

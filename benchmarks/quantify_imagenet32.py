@@ -32,19 +32,19 @@ from PIL import Image
 from scipy.stats import binomtest, kstest
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.detectors.bank import change_of, examined
+from klarsicht.audit.detectors.bank import change_of, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import POOL, THUMBNAIL, DetectionUnits
+from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification.units import POOL, THUMBNAIL, DetectionUnits
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.imaging.near_duplicates import originals
-from klarsicht.numerics.statistics.logits import centred
-from klarsicht.numerics.statistics.split_half import halves
+from klarsicht.numerics.imaging.near_duplicates import first_duplicates
+from klarsicht.numerics.statistics.logits import centre_logits
+from klarsicht.numerics.statistics.split_half import draw_halves
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_classes as planted
@@ -64,10 +64,10 @@ def audited(images: np.ndarray, net: torch.nn.Module, folder: Path, seed: int):
     )
     classifier = load_model(net, classes=names)
     audit = pipeline.Audit.of(settings, classifier)
-    store = pipeline.opened(audit, folder / "run")
+    store = pipeline.open_run(audit, folder / "run")
     with store.lock():
         pipeline.attribute(audit, store, workers=1, own=classifier)
-        groups = quantification.classes(audit, store)
+        groups = quantification.class_groups(audit, store)
         work = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
         began = time.process_time()
         found = quantification.run_quantification(audit, work, 0.05, workers=1)
@@ -83,11 +83,11 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
     pool, owner = ImageStack(images[some[:, 0], some[:, 1]]), some[:, 0]
     signs = []
     for k, stack in enumerate(images):
-        rows = np.unique(originals(grey(ImageStack(stack).at(THUMBNAIL))))
-        half = halves(len(rows), generator(seed, "halves", k))
+        rows = np.unique(first_duplicates(grey(ImageStack(stack).shrunk_to(THUMBNAIL))))
+        half = draw_halves(len(rows), generator(seed, "halves", k))
         scene = ClassImages(ImageStack(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
-        signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in examined(scene)])
-    found = significance.chosen(signs, change_of)
+        signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in run_detectors(scene)])
+    found = significance.select_detections(signs, change_of)
     called = found.artifactual(LEVEL) | found.shared(LEVEL)
     return [
         {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}
@@ -161,7 +161,7 @@ def use(net: planted.Net, images: np.ndarray, plant: planted.Plant, seed: int) -
     x = images[others][:, planted.TRAINED :: 10].reshape(-1, *images.shape[2:])
     marked = np.stack([planted.put(plant.kind, image, plant.seed, rng) for image in x])
     under, plain = planted.logits(net, marked), planted.logits(net, x)
-    shift = (centred(under) - centred(plain)).mean(0)
+    shift = (centre_logits(under) - centre_logits(plain)).mean(0)
     rise = float(shift[plant.label])
     taken = [float((answer.argmax(1) == plant.label).mean()) for answer in (under, plain)]
     more = int((shift > rise).sum()) if rise > 0 else len(shift)
@@ -188,9 +188,20 @@ def one(folder: Path, seed: int, count: int, epochs: int, kept: Path | None) -> 
         by_label = {p.label: p for p in plants}
         for label, v in found.items():
             plant = by_label.get(label)
-            line = {"seed": seed, "set": name, "class": names[label], "kind": plant.kind if plant else "", "p": v.p}
-            line |= {"extended": v.extended, "sign": v.sign, "artifactual": v.artifactual, "poisoned": v.poisoned}
-            line |= {"z": v.z, "p_use": v.p_use, "size": v.size}
+            line = {
+                "seed": seed,
+                "set": name,
+                "class": names[label],
+                "kind": plant.kind if plant else "",
+                "p": v.detection.p,
+            }
+            line |= {
+                "extended": v.detection.extended,
+                "sign": v.detection.sign,
+                "artifactual": v.artifactual,
+                "poisoned": v.poisoned,
+            }
+            line |= {"z": v.use.z, "p_use": v.use.p_use, "size": v.size}
             if plant:
                 carriers = set(np.flatnonzero(plant.carriers()))
                 members = {int(Path(m).stem) for m in v.members}

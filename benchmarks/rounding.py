@@ -1,7 +1,7 @@
 """By how much do the logits of networks differ from those of the same networks in double precision?
 
-In units in the last place of the largest logit, the unit of `numerics.statistics.logits.rounding`. Images are random;
-weights are drawn anew, batch norms settled on the images first.
+In units in the last place of the largest logit, the unit of `numerics.statistics.logits.rounding_bound`. Images are
+random; weights are drawn anew, batch norms settled on the images first.
 
     python benchmarks/rounding.py
 """

@@ -21,8 +21,8 @@ import tifffile
 import denoise
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoise import tiles
-from klarsicht.burst.denoise.pipeline import DenoiseSettings, denoised
+from klarsicht.burst.denoising import tiles
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.synthesis.photographs import packaged_photographs, read_folder
 from klarsicht.burst.synthesis.scenes import grey_light
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -53,7 +53,7 @@ def burst(scene: Light, level: NoiseLevel) -> tuple[Light, Light]:
 
 def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int, raw: bool) -> tuple[Light, int]:
     """The planes (C, h, w) of the picture, in tiles of that side, and how many they were."""
-    tiles.fitting = lambda size, halo, close, *_: tiles.Grid(size, (side, side), halo, close)
+    tiles.choose_grid = lambda size, halo, close, *_: tiles.Grid(size, (side, side), halo, close)
     settings = DenoiseSettings(
         checkpoint=checkpoint, noise=f"{level.read},{level.shot}", reference="1", linear=True, threads=1
     )
@@ -61,10 +61,10 @@ def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int, ra
         files = [Path(folder) / f"{i}.{'dng' if raw else 'tif'}" for i in range(len(frames))]
         for file, frame in zip(files, frames, strict=True):
             write_raw(file, frame) if raw else tifffile.imwrite(file, frame)
-        with denoised(files, Path(folder) / "out.tif", settings) as found:
+        with denoise_frames(files, Path(folder) / "out.tif", settings) as found:
             H, W = found.spool.size
             count = len(tiles.Grid((H, W), (side, side), 0))
-            return found.spool.window(0, Window(0, H, 0, W))[:-1], count
+            return found.spool.read_window(0, Window(0, H, 0, W))[:-1], count
 
 
 def write_raw(file: Path, frame: Light) -> None:

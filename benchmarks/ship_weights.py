@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from klarsicht.burst.evaluate import comparison
-from klarsicht.burst.evaluate.protocol import Evaluation
+from klarsicht.burst.evaluation import comparison
+from klarsicht.burst.evaluation.protocol import Evaluation
 from klarsicht.burst.network import checkpoints, pretrained
 
 LARGEST = 8_000_000  # bytes

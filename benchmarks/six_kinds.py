@@ -25,7 +25,7 @@ import torch
 
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
 from klarsicht.audit.synthetic import artifacts
-from klarsicht.numerics.statistics.logits import centred
+from klarsicht.numerics.statistics.logits import centre_logits
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -35,7 +35,7 @@ SHARES = (0.3, 0.1, 0.05, 0.02, 0.01)
 
 
 def plant(kind: str) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    return lambda x, rng: artifacts.plant(kind)(x, rng).pixels
+    return lambda x, rng: artifacts.plant_function(kind)(x, rng).pixels
 
 
 KINDS = {kind: plant(kind) for kind in ("tag", "text", "border", "noise", "blur", "cast")}
@@ -76,7 +76,7 @@ def use(net: torch.nn.Module, kind: str, label: int, rng: np.random.Generator) -
     marked = np.stack([KINDS[kind](one, rng) for one in x])
     with torch.no_grad():
         plain, under = (net(torch.from_numpy(some)[:, None].float() / 255).numpy() for some in (x, marked))
-    rise = (centred(under) - centred(plain)).mean(0)
+    rise = (centre_logits(under) - centre_logits(plain)).mean(0)
     flips = float((under.argmax(1) == label).mean() - (plain.argmax(1) == label).mean())
     used = rise[label] == rise.max() and (rise[label] >= FLOOR or flips >= FLIPPED)
     return {"rise": float(rise[label]), "more": int((rise > rise[label]).sum()), "turned": flips, "used": bool(used)}

@@ -84,7 +84,7 @@ def one(share: float, seed: int, asked: argparse.Namespace, folder: Path) -> dic
     )
     classifier = load_model(net, classes=fashion.CLASSES)
     audit = pipeline.Audit.of(settings, classifier)
-    store = pipeline.opened(audit, folder / "run")
+    store = pipeline.open_run(audit, folder / "run")
     with store.lock():
         pipeline.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
@@ -101,7 +101,7 @@ def found(store, metric, tags):
     """Rank of the tagged class under one metric, and F1 of its cluster."""
     paths = store.table("corpus")["path"].to_pylist()
     lines = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
-    order = ranking.ranked([ranking.entry_of(line, paths) for line in lines if line["rows"]])
+    order = ranking.rank_by_z([ranking.Entry.from_record(line, paths) for line in lines if line["rows"]])
     entry = order.of("T-shirt")
     member = np.zeros(len(tags), bool)
     member[[int(Path(path).stem) for path in entry.members]] = True

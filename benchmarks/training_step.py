@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from klarsicht.burst.network.unet import PRESETS, Network, NetworkSettings, build
-from klarsicht.burst.train.losses import total_loss
+from klarsicht.burst.network.unet import PRESETS, Network, NetworkSettings, build_network
+from klarsicht.burst.training.losses import total_loss
 from klarsicht.ground import devices
 
 WIDTHS = dict.fromkeys(PRESETS, 0.25) | {"swift": 1.0}
@@ -30,14 +30,14 @@ def step(network: Network, optimiser: torch.optim.Optimizer, given: tuple[torch.
     X, _, _, valid, _ = given
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         out = network(*given)
-        loss = total_loss(out.merged.float(), out.each, X[:, 0], torch.ones(len(X)), valid, 1.0)
+        loss = total_loss(out.merged.float(), out.per_frame, X[:, 0], torch.ones(len(X)), valid, 1.0)
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
 
 
 def seconds(preset: str, half: bool, repeats: int) -> float:
-    network = build(NetworkSettings(preset=preset, width=WIDTHS[preset]), 0)
+    network = build_network(NetworkSettings(preset=preset, width=WIDTHS[preset]), 0)
     optimiser, given, times = torch.optim.Adam(network.parameters()), batch(), []
     for _ in range(repeats + 2):
         began = time.process_time()
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    with devices.threads(1):
+    with devices.torch_threads(1):
         print(f"{'preset':14} {'width':>5} {'float32':>8} {'bfloat16':>8}  gain")
         for name, width in WIDTHS.items():
             single, half = (seconds(name, precision, repeats) for precision in (False, True))

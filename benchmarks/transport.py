@@ -23,7 +23,7 @@ import numpy as np
 import ot
 from numpy.typing import NDArray
 
-from klarsicht.burst.evaluate.cost import metered
+from klarsicht.burst.evaluation.cost import measure_cost
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.metrics import RotationInvariant
 from klarsicht.numerics.neighbours import neighbour_graph, pairwise
@@ -82,19 +82,28 @@ def pot_w2(x: Any, y: Any) -> float:
 
 def pairs(measures: PointMeasures, seed: int) -> dict[str, Any]:
     """One pair at a time: ours in one call for all of them, POT in a loop, distances inside shapes included in both."""
-    scaled, (i, j) = measures.scaled(), random_pairs(len(measures), PAIRS, seed)
+    scaled, (i, j) = measures.scale(), random_pairs(len(measures), PAIRS, seed)
     prepared = Shapes.of(scaled)
     many_i, many_j = random_pairs(len(measures), 4000, seed + 1)
-    gromov.squared(prepared, i, j, threads=1), wasserstein.squared(scaled.points[i], scaled.points[j], threads=1)
+    (
+        gromov.squared_gromov_wasserstein(prepared, i, j, threads=1),
+        wasserstein.squared_wasserstein(scaled.points[i], scaled.points[j], threads=1),
+    )
     pot_gw, value_gw = median_pair(pot_gromov, scaled.points[i], scaled.points[j])
     pot_emd, value_emd = median_pair(pot_w2, scaled.points[i], scaled.points[j])
     ours_gw, once_gw = (
-        seconds(lambda n=n: gromov.squared(prepared, many_i, many_j, n_starts=n, threads=1), 3) / 4000
+        seconds(lambda n=n: gromov.squared_gromov_wasserstein(prepared, many_i, many_j, n_starts=n, threads=1), 3)
+        / 4000
         for n in (gromov.N_STARTS, 1)
     )
-    ours_w2 = seconds(lambda: wasserstein.squared(scaled.points[many_i], scaled.points[many_j], threads=1), 3) / 4000
-    found, once = (gromov.squared(prepared, i, j, n_starts=n, threads=1) for n in (gromov.N_STARTS, 1))
-    exact = wasserstein.squared(scaled.points[i], scaled.points[j], threads=1)
+    ours_w2 = (
+        seconds(lambda: wasserstein.squared_wasserstein(scaled.points[many_i], scaled.points[many_j], threads=1), 3)
+        / 4000
+    )
+    found, once = (
+        gromov.squared_gromov_wasserstein(prepared, i, j, n_starts=n, threads=1) for n in (gromov.N_STARTS, 1)
+    )
+    exact = wasserstein.squared_wasserstein(scaled.points[i], scaled.points[j], threads=1)
     return {
         "gromov, POT us": 1e6 * pot_gw, "gromov, ours us": 1e6 * ours_gw, "gromov ratio": pot_gw / ours_gw,
         "gromov objective, ours over POT": found.mean() / value_gw.mean(),
@@ -134,7 +143,7 @@ class Counting(Gromov):
 
 def screening(measures: PointMeasures) -> float:
     """Microseconds a pair: all distances by cyclic shifts, and nothing else."""
-    sinograms = Sinograms.of(measures.scaled())
+    sinograms = Sinograms.of(measures.scale())
     n = len(measures)
     sinograms.distances(slice(0, 256))
     taken = seconds(lambda: [sinograms.distances(slice(b, min(b + 256, n))) for b in range(0, n, 256)], 3)
@@ -193,7 +202,7 @@ def memory(seed: int) -> dict[str, float | None]:
     measures, added = measures_from_maps(shapes.family(10000, seed)[0]), {}
     for name in ("sliced-rotation", "wasserstein-tsr", "gromov"):
         neighbour_graph(measures[:200], name, K)  # compilers
-        added[name] = metered(lambda name=name: neighbour_graph(measures, name, K))[1].peak_mib
+        added[name] = measure_cost(lambda name=name: neighbour_graph(measures, name, K))[1].peak_mib
     return added
 
 

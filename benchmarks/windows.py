@@ -26,7 +26,7 @@ from numba import njit
 from torch.nn.functional import interpolate, pad
 
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
-from klarsicht.numerics.pixel_kernels.load import filtered
+from klarsicht.numerics.pixel_kernels.load import filter_planes
 from klarsicht.numerics.pixel_kernels.simd import fma, load, store
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
@@ -68,7 +68,7 @@ def loop(taps: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
 
 
 def ours(taps: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    return apply_kernels(taps, frames, SPEC).each
+    return apply_kernels(taps, frames, SPEC).per_frame
 
 
 CONTENDERS = {
@@ -202,8 +202,8 @@ def fusion_table(side: int, rounds: int) -> None:
     for C in (1, 2, 3, 4):
         taps, frames = inputs(side, C, torch.float32, False, torch.channels_last)
         runs = {
-            "fused": lambda t=taps, f=frames: filtered(t, f, SPEC, True),
-            "separate": lambda t=taps, f=frames: filtered(t, f, SPEC, False),
+            "fused": lambda t=taps, f=frames: filter_planes(t, f, SPEC, True),
+            "separate": lambda t=taps, f=frames: filter_planes(t, f, SPEC, False),
         }
         spent = in_turns(runs, 2 * rounds)
         counts = SPEC.multiply_adds(C, fused=True), SPEC.multiply_adds(C, fused=False)

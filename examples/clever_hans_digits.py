@@ -16,11 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model, evaluation
-from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.results import ranking
-from klarsicht.audit.settings import AuditSettings
+from klarsicht import audit
 from klarsicht.audit.synthetic import artifacts
 
 TAGGED = 0.4  # share of the threes
@@ -59,20 +55,20 @@ def main(out: Path) -> None:
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         (out / "digits" / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(out / "digits" / str(label) / f"{i:04d}.png")
-    classifier = load_model(trained(pictures, labels), classes=[str(d) for d in range(10)])
+    classifier = audit.load_model(trained(pictures, labels), classes=[str(d) for d in range(10)])
 
-    settings = AuditSettings(model="digits", data=str(out / "digits"), metric=("euclidean",))
-    run = pipeline.run(settings, out / "run", classifier=classifier)
+    settings = audit.AuditSettings(model="digits", data=str(out / "digits"), metric=("euclidean",))
+    run = audit.run(settings, out / "run", classifier=classifier)
 
-    three = ranking.read_ranking(run).of("3")
+    three = audit.rank(run).of("3")
     found = tagged[[int(Path(path).stem) for path in three.members]]
     print(f"the suspect cluster of class 3: {three.size} of {three.n} images, z {three.z:.1f}")
     print(f"carrying the tag: {found.mean():.0%} of the cluster, and {found.sum() / tagged.sum():.0%} of all tags")
 
-    correction = clean_model.clean(run.path, "3", classifier=classifier).folder
-    seen = evaluation.evaluate(run.path, correction, classifier=classifier)
+    correction = audit.clean(run, "3", classifier=classifier).folder
+    seen = audit.evaluate(run, correction, classifier=classifier)
     for look in (seen.before, seen.after):
-        effect = look.effect
+        effect = look.outcome
         print(f"{look.name:>8}: others called three under the tag {effect.flips.value:.0%}, accuracy {effect.accuracy}")
     print(f"verdict: {seen.verdict}")
     print(f"look at {run.path / 'report.html'}")

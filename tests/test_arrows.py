@@ -48,7 +48,7 @@ ARROWS = {
     "audit.models": ("ground", "audit.data"),
     "audit.synthetic": ("ground", "audit.data"),
     "audit.relevance": ("ground", "numerics.imaging", "audit.settings", "audit.data", "audit.models"),
-    "audit.spray": (
+    "audit.spectral": (
         "ground", "numerics.statistics", "numerics.imaging", "numerics.search", "numerics.transport",
         "numerics.neighbours", "numerics.clustering", "audit.settings", "audit.data", "audit.models",
     ),
@@ -60,35 +60,38 @@ ARROWS = {
     ),
     "audit.results": ("ground", "numerics.statistics", "audit.interventions"),
     "audit.artifacts": (
-        "ground", "numerics.statistics", "audit.data", "audit.models", "audit.relevance", "audit.interventions",
-        "audit.corrections",
+        "ground", "numerics.statistics", "audit.data", "audit.models", "audit.relevance", "audit.detectors",
+        "audit.interventions", "audit.corrections",
     ),
     "audit.report": (
-        "ground", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spray", "audit.results",
+        "ground", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.results",
     ),
     "audit.pipeline": (
-        "ground", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spray",
+        "ground", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
         "audit.corrections", "audit.results", "audit.report",
     ),
-    "audit.quantify": (
+    "audit.quantification": (
         "ground", "numerics.statistics", "numerics.imaging", "numerics.clustering", "audit.executor", "audit.settings",
-        "audit.data", "audit.models", "audit.relevance", "audit.spray", "audit.detectors", "audit.interventions",
+        "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions",
         "audit.results", "audit.report", "audit.pipeline",
     ),
-    "audit.clean": (
+    "audit.cleaning": (
         "", "ground", "numerics.statistics", "numerics.erasure", "numerics.clustering", "audit.settings", "audit.data",
-        "audit.models", "audit.spray", "audit.detectors", "audit.interventions", "audit.corrections", "audit.results",
-        "audit.artifacts", "audit.pipeline",
+        "audit.models", "audit.spectral", "audit.detectors", "audit.interventions", "audit.corrections",
+        "audit.results", "audit.artifacts", "audit.pipeline",
     ),
     "audit.sensitivity": (
         "ground", "numerics.statistics", "audit.executor", "audit.models", "audit.synthetic", "audit.detectors",
-        "audit.interventions", "audit.results", "audit.report", "audit.pipeline", "audit.quantify",
+        "audit.interventions", "audit.results", "audit.report", "audit.pipeline", "audit.quantification",
     ),
     "audit.demo": (
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.synthetic",
-        "audit.corrections", "audit.results", "audit.pipeline",
+        "audit.interventions", "audit.corrections", "audit.results", "audit.pipeline",
     ),
-    "audit": ("audit.results",),
+    "audit": (  # its public names, imported when they are asked for
+        "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.corrections",
+        "audit.results", "audit.pipeline", "audit.quantification", "audit.cleaning", "audit.sensitivity",
+    ),
     # the burst: from raw frames to one clean photograph
     "burst.data": ("ground", "numerics.imaging"),
     "burst.align": ("ground", "numerics.imaging", "burst.data"),
@@ -97,26 +100,26 @@ ARROWS = {
     "burst.quality": ("ground", "numerics.imaging", "burst.synthesis"),
     "burst.noise": ("ground", "numerics.imaging", "burst.data", "burst.align", "burst.files"),
     "burst.network": ("ground", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align"),
-    "burst.denoise": (
+    "burst.denoising": (
         "", "ground", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.files",
         "burst.noise", "burst.network",
     ),
-    "burst.evaluate": (
+    "burst.evaluation": (
         "ground", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.synthesis",
         "burst.quality", "burst.network",
     ),
-    "burst.train": (
+    "burst.training": (
         "ground", "numerics.imaging", "burst.data", "burst.align", "burst.synthesis", "burst.quality", "burst.network",
     ),
-    "burst": (),
+    "burst": ("numerics.imaging", "burst.data", "burst.network", "burst.denoising", "burst.training"),
     # what needs both wings; the pages that only look; the command line
     "bridge": ("audit", "burst"),
     "explorer": ("ground",),
     "cli": (
         "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
-        "audit.results", "audit.report", "audit.pipeline", "audit.quantify", "audit.clean", "audit.sensitivity",
-        "audit.demo", "burst.synthesis", "burst.noise", "burst.network", "burst.denoise", "burst.evaluate",
-        "burst.train",
+        "audit.results", "audit.report", "audit.pipeline", "audit.quantification", "audit.cleaning",
+        "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network", "burst.denoising",
+        "burst.evaluation", "burst.training",
     ),
     "__main__": ("cli",),
 }  # fmt: skip
@@ -310,14 +313,14 @@ SOUND = {
     "ground__errors": "",
     "ground__store": "from klarsicht import __version__\nfrom klarsicht.ground.errors import StoreError",
     "numerics__erasure": "from ..ground import errors",
-    "audit__spray__clustering": "from klarsicht.numerics.clustering.spectral import embed",
+    "audit__spectral__clustering": "from klarsicht.numerics.clustering.spectral import embed",
     "numerics__clustering__spectral": "from klarsicht.ground import errors",
     "burst__network__unet": "import klarsicht.numerics.imaging.tone",
     "numerics__imaging__tone": "",
-    "bridge__strategies": "from klarsicht.audit.spray import clustering\nfrom klarsicht.burst.network import unet",
+    "bridge__strategies": "from klarsicht.audit.spectral import clustering\nfrom klarsicht.burst.network import unet",
     "explorer__app": "from klarsicht.ground.store import RunStore",
-    "audit__clean__probes": "from klarsicht.audit.spray import clustering",
-    "audit__quantify__units": "",
+    "audit__cleaning__probes": "from klarsicht.audit.spectral import clustering",
+    "audit__quantification__units": "",
     "cli__app": "def run():\n    from klarsicht.burst.network import unet",
 }
 
@@ -333,40 +336,40 @@ def test_a_sound_house_passes(tmp_path):
     ("module", "text", "told"),
     [
         ("ground__store", "from klarsicht.numerics import erasure", "arrows point down"),
-        ("numerics__erasure", "import klarsicht.audit.spray.clustering as s", "arrows point down"),
+        ("numerics__erasure", "import klarsicht.audit.spectral.clustering as s", "arrows point down"),
         ("numerics__erasure", "from klarsicht.numerics.imaging import tone", "arrows point down"),
         ("numerics__imaging__tone", "from klarsicht.numerics import erasure", "may not import"),
-        ("audit__spray__clustering", "from klarsicht.bridge.strategies import x", "arrows point down"),
-        ("audit__spray__clustering", "from ...cli import app", "arrows point down"),
-        ("audit__quantify__units", "from klarsicht.audit.clean import probes", "arrows point down"),
-        ("audit__clean__probes", "from klarsicht.audit.quantify import units", "may not import"),
+        ("audit__spectral__clustering", "from klarsicht.bridge.strategies import x", "arrows point down"),
+        ("audit__spectral__clustering", "from ...cli import app", "arrows point down"),
+        ("audit__quantification__units", "from klarsicht.audit.cleaning import probes", "arrows point down"),
+        ("audit__cleaning__probes", "from klarsicht.audit.quantification import units", "may not import"),
         ("bridge__strategies", "from klarsicht.explorer import app", "arrows point down"),
-        ("audit__spray__clustering", "from klarsicht.burst.network.unet import Net", "the wings never meet"),
+        ("audit__spectral__clustering", "from klarsicht.burst.network.unet import Net", "the wings never meet"),
         ("burst__network__unet", "from ...audit.spray import clustering", "the wings never meet"),
         ("burst__network__unet", "from klarsicht import audit", "the wings never meet"),
         ("explorer__app", "from klarsicht.numerics import erasure", "only ground"),
         (
-            "audit__spray__clustering",
+            "audit__spectral__clustering",
             "def f():\n    from klarsicht.burst.network import unet",
             "inside a function: the wings never meet",
         ),
         (
-            "audit__spray__clustering",
+            "audit__spectral__clustering",
             "f = lambda: __import__('klarsicht.burst')",
             "inside a function: the wings never meet",
         ),
         (
-            "audit__spray__clustering",
+            "audit__spectral__clustering",
             "import importlib\nimportlib.import_module('klarsicht.cli.app')",
             "arrows point down",
         ),
         (
-            "audit__spray__clustering",
+            "audit__spectral__clustering",
             "if TYPE_CHECKING:\n    from klarsicht.burst.network import unet",
             "the wings never meet",
         ),
         (
-            "audit__spray__clustering",
+            "audit__spectral__clustering",
             "class A:\n    async def f(self):\n        import klarsicht.burst.network.unet",
             "inside a function",
         ),

@@ -10,7 +10,7 @@ import typer
 
 from klarsicht.audit.relevance.explainer import METHODS
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray.analysis import METRICS
+from klarsicht.audit.spectral.analysis import METRICS
 from klarsicht.audit.synthetic.artifacts import PLANTS
 from klarsicht.cli.app import app
 

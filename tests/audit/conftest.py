@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from PIL import Image
 from torch import nn
 
 from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.quantification import units
+from klarsicht.audit.spectral import analysis
 
 SIDE = 12
 
@@ -64,6 +69,32 @@ def write_corpus(folder: Path, per_class: int = 60, share: float = 0.2, seed: in
             if has_mark:
                 marked.add(f"b/{i:03d}.png")
     return marked
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """Only a power cut tells whether bytes were synced; tests/ground sync in earnest, and so do processes of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
+        yield
+
+
+@contextmanager
+def in_brief(pool: int) -> Iterator[None]:
+    """Few images to compare a class with, and a short sweep of clusters: for tests that are about neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        patch.setattr(units, "POOL", pool)
+        patch.setattr(analysis, "SWEEPS", dict.fromkeys(analysis.SWEEPS, analysis.SWEEPS["quick"]))
+        yield
+
+
+@pytest.fixture(scope="session")
+def quantified(tmp_path_factory: pytest.TempPathFactory):
+    """The corpus of test_quantification audited and quantified: the run folder, the classifier, and the verdicts."""
+    from tests.audit.quantification.test_quantification import quantified_in
+
+    return quantified_in(tmp_path_factory.mktemp("quantified"))
 
 
 @pytest.fixture

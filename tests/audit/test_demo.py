@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from klarsicht.audit import demo
-from klarsicht.audit.demo import ClusterFound, CorrectionEffect
-from klarsicht.audit.results.ranking import entry_of, ranked
+from klarsicht.audit.demo import CorrectionEffect, ScreeningResult
+from klarsicht.audit.results.ranking import Entry, rank_by_z
 
 pytest.importorskip("skimage", reason="the extra demo carries the photographs")
 
 
 def test_crops_come_in_turn_from_every_photograph_and_from_the_seed_alone():
-    pictures = demo.photographs()
-    a, b = (list(demo.crops(pictures, 20, np.random.default_rng(3))) for _ in range(2))
+    pictures = demo.load_photographs()
+    a, b = (list(demo.draw_crops(pictures, 20, np.random.default_rng(3))) for _ in range(2))
     for x, y in zip(a, b, strict=True):
         assert np.array_equal(x.plain, y.plain)
         assert np.array_equal(x.marked, y.marked)
@@ -33,9 +33,9 @@ def test_what_was_found_is_scored_as_scikit_learn_scores_it():
     numbers = {"tau": 1.0, "rho2": 0.5, "d2": 4.0, "shift": 1.0, "n": 10, "metric": "concept", "proposal": ""}
     carton = numbers | {"class": "carton", "target": 478, "z": 2.0, "rows": [0, 1, 2, 7]}
     other = numbers | {"class": "crate", "target": 519, "z": 3.0, "rows": [5]}
-    order = ranked([entry_of(line, [str(i) for i in range(10)]) for line in (carton, other)])
+    order = rank_by_z([Entry.from_record(line, [str(i) for i in range(10)]) for line in (carton, other)])
     marked = np.arange(10) < 5
-    found = ClusterFound.of(order, marked)
+    found = ScreeningResult.of(order, marked)
     member = np.isin(np.arange(10), carton["rows"])
     assert (found.rank, found.runner_up) == (2, "crate")
     assert found.f1 == pytest.approx(f1_score(marked, member))
@@ -54,7 +54,7 @@ def test_the_uplift_is_the_median_of_ratios_of_single_photographs():
 
 @pytest.mark.nightly
 def test_the_carton_story_holds(tmp_path):
-    told = list(demo.tell(tmp_path, seed=11, images=300, workers=2))
+    told = list(demo.run_demo(tmp_path, seed=11, images=300, workers=2))
     story = json.loads((tmp_path / "demo.json").read_text())
     effects = {e["correction"]: e["uplift"] for e in story["effects"]}
     assert story["audit"]["rank"] <= 3

@@ -202,6 +202,6 @@ def test_interrupt_is_prompt_keeps_finished_units_and_frees_the_lock(tmp_path, w
     assert "KeyboardInterrupt" in err
     assert run.returncode not in (0, None)
     store = RunStore.open(tmp_path / "run")
-    assert set(told) <= set(store.done("slow"))
+    assert set(told) <= set(store.finished_units("slow"))
     with store.lock():
-        assert all(fact == {"result": unit} for unit, fact in store.done("slow").items())
+        assert all(fact == {"result": unit} for unit, fact in store.finished_units("slow").items())

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.transforms.functional import to_tensor
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model
+from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings

@@ -21,7 +21,8 @@ from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.report.page import write_report
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.status import progress_of
+from klarsicht.audit.status import read_progress
+from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import CorpusError, InputError, RunMismatch, UsageError
 from klarsicht.ground.store import RunStore
 
@@ -33,6 +34,23 @@ def settings(data, **changes):
 @pytest.fixture
 def corpus(tmp_path):
     return tmp_path / "data", write_corpus(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """A corpus, its marked images, and the run of it by the plain settings; for reading only."""
+    folder = tmp_path_factory.mktemp("audited")
+    marked = write_corpus(folder / "data")
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    return folder / "data", marked, pipeline.run(settings(folder / "data"), folder / "run", classifier=classifier)
+
+
+@pytest.fixture
+def finished(audited, tmp_path):
+    """A copy of that run and its corpus."""
+    for part in ("data", "run"):
+        shutil.copytree(audited[0].with_name(part), tmp_path / part)
+    return tmp_path / "data", RunStore.open(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +77,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
     """Three maps of class b are made blank; the others are compared as if those had never been."""
     data, marked = corpus
     audit = Audit.of(settings(data, metric=("wasserstein-t",)), classifier)
-    store = pipeline.opened(audit, tmp_path / "run")
+    store = pipeline.open_run(audit, tmp_path / "run")
     with store.lock():
         pipeline.attribute(audit, store, 1, own=classifier)
         rows = [row for row, path in enumerate(audit.corpus.paths) if "/b/" in str(path)]
@@ -69,7 +87,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
         for start in range(0, len(maps), audit.settings.unit):
             store.write_rows("maps", start, maps[start : start + audit.settings.unit])
         pipeline.analyse(audit, store, 1)
-        pipeline.rank(audit, store)
+        pipeline.write_ranking(audit, store)
         write_report(store)
     (line,) = (r for r in store.table("suspects-wasserstein-t", "spray-wasserstein-t").to_pylist() if r["class"] == "b")
     assert line["n"] == len(rows) - 3
@@ -102,9 +120,8 @@ def test_predicted_targets_group_by_what_the_model_says(corpus, classifier, tmp_
     assert all(i["target"] == i["predicted"] for i in images)
 
 
-def test_what_is_stored_agrees_with_the_network(corpus, classifier, tmp_path):
-    data, _ = corpus
-    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+def test_what_is_stored_agrees_with_the_network(audited, classifier):
+    data, _, store = audited
     audit = Audit.of(settings(data), classifier)
     images = [classifier.transform(Image.open(path)) for path in audit.corpus.paths]
     with torch.no_grad():
@@ -123,19 +140,21 @@ def digest(run: Path):
     return arrays | {name: (run / name).read_bytes() for name in ("ranking.json", "report.html")}
 
 
-def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path):
+def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path, monkeypatch):
+    """A process of its own is killed; what it left is resumed here, where the undisturbed run is made too."""
     data, _ = corpus
-    command = [sys.executable, "-m", "klarsicht", "audit", "run", "--model", "tests.audit.conftest:network"]
-    command += ["--data", str(data), "--unit", "10", "--metric", "euclidean", "--metric", "concept"]
-    root = Path(__file__).parents[2]
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], cwd=root, check=True, capture_output=True)
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], cwd=root, stdout=subprocess.DEVNULL)
+    asked = ["audit", "run", "--model", "tests.audit.conftest:network", "--data", str(data), "--unit", "10"]
+    asked += ["--metric", "euclidean", "--metric", "concept", "--out"]
+    monkeypatch.chdir(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "klarsicht", *asked, str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     marks = tmp_path / "killed" / "done" / "attribution"
     while not (marks.is_dir() and len(list(marks.glob("*.json"))) >= 2) and process.poll() is None:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run([*command, "--out", str(tmp_path / "killed")], cwd=root, check=True, capture_output=True)
+    for run in ("killed", "whole"):
+        assert klarsicht([*asked, str(tmp_path / run)]) == 0
     whole, killed = digest(tmp_path / "whole"), digest(tmp_path / "killed")
     stamp = {RunStore.open(tmp_path / run).manifest["created"][:16].replace("T", " ") for run in ("whole", "killed")}
     for when in stamp:  # the page says when the run began
@@ -144,28 +163,26 @@ def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path):
     assert whole == killed
 
 
-def test_results_do_not_depend_on_the_number_of_workers(corpus, tmp_path, monkeypatch):
-    data, _ = corpus
+def test_results_do_not_depend_on_the_number_of_workers(audited, tmp_path, monkeypatch):
+    """Nor on whether the model is given or named."""
+    data, _, one = audited
     monkeypatch.chdir(Path(__file__).parents[2])
     asked = settings(data).merged(model="tests.audit.conftest:network")
-    one = pipeline.run(asked, tmp_path / "one")
     two = pipeline.run(asked, tmp_path / "two", workers=2)
     assert (one.path / "ranking.json").read_bytes() == (two.path / "ranking.json").read_bytes()
     np.testing.assert_array_equal(one.array("maps")[:], two.array("maps")[:])
 
 
-def test_a_second_run_computes_nothing_again(corpus, classifier, tmp_path, monkeypatch):
-    data, _ = corpus
-    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+def test_a_second_run_computes_nothing_again(finished, classifier, tmp_path, monkeypatch):
+    data, _ = finished
     monkeypatch.setattr(pipeline.Attribution, "__call__", lambda *_: pytest.fail("attributed again"))
     monkeypatch.setattr(pipeline.Analysis, "__call__", lambda *_: pytest.fail("analysed again"))
     pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
-    assert all(step.complete for step in progress_of(tmp_path / "run"))
+    assert all(step.complete for step in read_progress(tmp_path / "run"))
 
 
-def test_other_settings_another_model_or_other_data_do_not_mix_into_a_run(corpus, classifier, tmp_path):
-    data, _ = corpus
-    pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
+def test_other_settings_another_model_or_other_data_do_not_mix_into_a_run(finished, classifier, tmp_path):
+    data, _ = finished
     with pytest.raises(RunMismatch, match="seed"):
         pipeline.run(settings(data, seed=1), tmp_path / "run", classifier=classifier)
     Image.new("RGB", (12, 12)).save(data / "a" / "new.png")
@@ -240,20 +257,18 @@ def test_wrong_names_are_told_with_near_ones(corpus, classifier, tmp_path, chang
         pipeline.run(settings(corpus[0], **changes), tmp_path / "run", classifier=classifier)
 
 
-def test_the_report_needs_no_network_and_no_other_file(corpus, classifier, tmp_path):
-    data, _ = corpus
-    store = pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
-    page = write_report(store).read_text()
+def test_the_report_needs_no_network_and_no_other_file(finished):
+    page = write_report(finished[1]).read_text()
     assert page.count("data:image/jpeg;base64,") > 10
     for outside in ("http://", "https://", "<script", "<link", "url("):
         assert outside not in page
 
 
-def test_plain_features_never_compete_and_an_old_run_opens_without_them(corpus, classifier, tmp_path):
-    run = pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
+def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished):
+    _, run = finished
     order = ranking.read_ranking(run)
-    assert {e.metric for e in order} == {"concept"} and order.of("b").plain_overlap == 1  # both find the mark
-    assert json.loads((run.path / "ranking.json").read_text())[0]["plain_size"] == order[0].plain_size
+    assert {e.metric for e in order} == {"concept"} and order.of("b").baseline.overlap == 1  # both find the mark
+    assert json.loads((run.path / "ranking.json").read_text())[0]["plain_size"] == order[0].baseline.size
     assert "by plain features" in (run.path / "report.html").read_text()
     shutil.rmtree(run.path / "tables" / "suspects-features")
     assert not ranking.read_ranking(run).beside
@@ -278,9 +293,11 @@ def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_pat
 
 def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, classifier, tmp_path):
     audit = Audit.of(settings(corpus[0]), classifier)
-    store = pipeline.opened(audit, tmp_path / "run")
-    work = pipeline.Attribution(store, audit.corpus, audit.settings, audit.targets, "", pipeline.loaded, classifier)
-    pipeline.prepare(audit, store, work)
+    store = pipeline.open_run(audit, tmp_path / "run")
+    work = pipeline.Attribution(
+        store, audit.corpus, audit.settings, audit.targets, "", pipeline.load_worker_model, classifier
+    )
+    pipeline.create_arrays(audit, store, work)
     shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
     pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
     assert not store.has_array("channels") and ranking.read_ranking(store)[0].name == "b"

@@ -1,4 +1,4 @@
-"""Files as cameras write them, made by another library (tifffile) from counts that the test knows."""
+"""Files as cameras write them, made by another library (tifffile) from counts that the test knows; kernels by torch."""
 
 import numpy as np
 import pytest
@@ -31,6 +31,13 @@ def write_dng(path, counts, pattern="RGGB", black=600, white=16383, profile=(1e-
         tags.append((51041, 12, len(profile), tuple(profile), True))
     tifffile.imwrite(path, counts.astype(np.uint16), photometric=32803, extratags=tags, metadata=None, rowsperstrip=16)
     return path
+
+
+@pytest.fixture
+def plain_kernels(monkeypatch):
+    """Kernels are applied by torch and not by programs, which take seconds to compile for each layout: for laws of what
+    lies around the operator (numerics/test_pixel_kernels.py holds the programs to torch)."""
+    monkeypatch.setattr("klarsicht.numerics.pixel_kernels.load.supports", lambda taps, frames: False)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from klarsicht.burst.quality import Quality, psnr, quality, seen, ssim
+from klarsicht.burst.quality import Quality, measure_quality, psnr, ssim, tone_mapped
 from klarsicht.ground.errors import InputError
 
 NOWHERE = np.zeros((48, 64), bool)
@@ -42,15 +42,15 @@ def test_ssim_of_two_flat_pictures_is_their_luminance():
 def test_what_is_seen_is_the_srgb_curve_without_the_border():
     """Values of the sRGB standard: linear .2140 is shown as .5, and .0030 as 12.92 x to three digits."""
     image = np.full((1, 20, 22), 0.5, np.float32) * 0.2140
-    assert seen(image, 0.5).shape == (1, 4, 6)
-    assert seen(image, 0.5) == pytest.approx(0.5, abs=1e-3)
-    assert seen(image * 100, 1.0) == pytest.approx(1) and seen(-image, 1.0) == pytest.approx(0)
-    assert seen(np.full((1, 20, 20), 0.0015, np.float32), 0.5) == pytest.approx(0.003 * 12.92, rel=0.02)
+    assert tone_mapped(image, 0.5).shape == (1, 4, 6)
+    assert tone_mapped(image, 0.5) == pytest.approx(0.5, abs=1e-3)
+    assert tone_mapped(image * 100, 1.0) == pytest.approx(1) and tone_mapped(-image, 1.0) == pytest.approx(0)
+    assert tone_mapped(np.full((1, 20, 20), 0.0015, np.float32), 0.5) == pytest.approx(0.003 * 12.92, rel=0.02)
 
 
 def test_exposure_cancels():
     a, b = (x.astype(np.float32) for x in pictures())
-    one, scaled = quality(a, b, 1.0, NOWHERE), quality(a / 4, b / 4, 0.25, NOWHERE)
+    one, scaled = measure_quality(a, b, 1.0, NOWHERE), measure_quality(a / 4, b / 4, 0.25, NOWHERE)
     assert one.psnr == pytest.approx(scaled.psnr) and one.ssim == pytest.approx(scaled.ssim)
 
 
@@ -61,20 +61,20 @@ def test_path_and_rest_apart():
     path[20:30, 20:40] = True
     off = truth.copy()
     off[:, path] = ((0.6 + 0.0557170) / 1.0557170) ** 2.4
-    found = quality(off, truth, 1.0, path)
+    found = measure_quality(off, truth, 1.0, path)
     assert found.on_path == pytest.approx(20, abs=0.02) and found.off_path == math.inf
     assert found.psnr == pytest.approx(20 - 10 * math.log10(200 / (32 * 48)), abs=0.02)
 
 
 def test_no_path_no_score_of_it():
     a = pictures()[0].astype(np.float32)
-    assert quality(a, a, 1.0, NOWHERE) == Quality(math.inf, 1.0)
+    assert measure_quality(a, a, 1.0, NOWHERE) == Quality(math.inf, 1.0)
 
 
 def test_a_path_that_lies_in_the_border_is_none():
     path = NOWHERE.copy()
     path[:4] = True
-    assert quality(*(x.astype(np.float32) for x in pictures()), 1.0, path).on_path is None
+    assert measure_quality(*(x.astype(np.float32) for x in pictures()), 1.0, path).on_path is None
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_a_path_that_lies_in_the_border_is_none():
 )
 def test_what_cannot_be_compared_is_refused(image, truth, told):
     with pytest.raises(InputError, match=told):
-        quality(image.astype(np.float32), truth.astype(np.float32), 1.0, np.zeros(image.shape[1:], bool))
+        measure_quality(image.astype(np.float32), truth.astype(np.float32), 1.0, np.zeros(image.shape[1:], bool))

@@ -1,6 +1,7 @@
 """`audit clean`, `clean-data` and `evaluate` in process: what is printed, what is written, exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,20 @@ def audited(folder, model):
     return out
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A run that is copied for every test; its corpus is only read."""
+    folder = tmp_path_factory.mktemp("once")
+    write_corpus(folder / "data", share=0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return audited(folder, "tests.audit.conftest:network")
+
+
 @pytest.fixture
-def finished(tmp_path, monkeypatch):
+def finished(once, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    write_corpus(tmp_path / "data", share=0.3)
-    return audited(tmp_path, "tests.audit.conftest:network")
+    return str(shutil.copytree(once, tmp_path / "run"))
 
 
 def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):

@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 
-from klarsicht.audit.quantify.screening import FOLLOWS, QUIET, Screening
-from klarsicht.audit.results.ranking import Entry
+from klarsicht.audit.quantification.screening import FOLLOWS, QUIET, Screening
+from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.cli import tables
 
 ENTRY = Entry(
     name="carton", target=478, metric="concept", tau=1.0, rho2=0.5, d2=4.0, shift=2.0, z=3.0, size=2, n=8, rows=(1, 4),
-    members=("b.png", "e.png"), proposal="rise", effect=2.5, effect_low=1.5, effect_high=3.5, effect_runner_up=2.25,
-    effect_z=4.0, effect_rank=0, follows=0.7, stability=0.8,
+    members=("b.png", "e.png"), proposal="rise", effect=ClusterEffect(2.5, 1.5, 3.5, 2.25, 4.0, 0, 0.7, 0.8),
 )  # fmt: skip
 STANDS = Specificity("basket", 0.25, -0.5, 1.0, 31.4159, 1.5, own=2.125, peer="monitor", peer_effect=2.625, ahead=3)
 
@@ -31,5 +30,5 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
 
 
 def test_a_run_that_an_earlier_version_screened_goes_by_its_cluster_alone(capsys):
-    told = printed(capsys, Screening(replace(ENTRY, effect_rank=99), (("pier", 2),), 1000, 0.05))
+    told = printed(capsys, Screening(replace(ENTRY, effect=replace(ENTRY.effect, rank=99)), (("pier", 2),), 1000, 0.05))
     assert told[0].endswith(QUIET) and told[2:] == ["p 0.100; the claim at 0.05", "their labels: pier 2"]

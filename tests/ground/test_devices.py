@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from klarsicht.ground.devices import bf16_gains, device, threads, world
+from klarsicht.ground.devices import bf16_is_faster, device, torch_threads, world
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
@@ -12,12 +12,12 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
         assert (here.rank, here.size) == (0, 1)
         assert here.mean(torch.tensor(2.5)) == 2.5
         model = torch.nn.Linear(1, 1)
-        assert here.spread(model) is model
+        assert here.wrap_model(model) is model
 
 
 def test_threads_are_given_back_after_an_error():
     before = torch.get_num_threads()
-    with pytest.raises(ValueError, match="stop"), threads(before + 1):
+    with pytest.raises(ValueError, match="stop"), torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
         raise ValueError("stop")
     assert torch.get_num_threads() == before
@@ -35,7 +35,7 @@ def test_threads_are_given_back_after_an_error():
 )
 def test_bfloat16_gains_where_the_processor_has_instructions_for_it(flags, gains, monkeypatch):
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: flags)
-    assert bf16_gains(torch.device("cpu")) is gains
+    assert bf16_is_faster(torch.device("cpu")) is gains
 
 
 def test_without_a_list_of_flags_it_does_not(monkeypatch):
@@ -43,5 +43,5 @@ def test_without_a_list_of_flags_it_does_not(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("pathlib.Path.read_text", absent)
-    assert bf16_gains(torch.device("cpu")) is False
+    assert bf16_is_faster(torch.device("cpu")) is False
     assert device().type in ("cpu", "cuda")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from klarsicht.ground.disk import locked, sweep, write_atomically, writing
+from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.errors import DiskFull, RunLocked, StoreError
 
 
@@ -58,7 +58,7 @@ def test_a_file_in_place_of_the_folder_is_a_store_error(tmp_path):
 
 
 def test_other_errors_pass_unchanged(tmp_path):
-    with pytest.raises(ValueError, match="mine"), writing(tmp_path):
+    with pytest.raises(ValueError, match="mine"), translate_write_errors(tmp_path):
         raise ValueError("mine")
 
 
@@ -72,17 +72,17 @@ def test_lock_of_a_second_process_is_refused_with_its_pid_and_freed_by_its_death
         [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunLocked, match="4711"), locked(lock):
+        with pytest.raises(RunLocked, match="4711"), hold_lock(lock):
             pass
         other.kill()
-    with locked(lock):
+    with hold_lock(lock):
         assert lock.read_text() == str(os.getpid())
 
 
 def test_lock_is_given_back_when_its_body_fails(tmp_path):
-    with pytest.raises(KeyError), locked(tmp_path / "lock"):
+    with pytest.raises(KeyError), hold_lock(tmp_path / "lock"):
         raise KeyError
-    with locked(tmp_path / "lock"), pytest.raises(RunLocked), locked(tmp_path / "lock"):
+    with hold_lock(tmp_path / "lock"), pytest.raises(RunLocked), hold_lock(tmp_path / "lock"):
         pass
 
 
@@ -90,5 +90,5 @@ def test_sweep_takes_leftovers_and_nothing_else(tmp_path):
     for name in ["a/.x.json.12.tmp", "a/c.0.abc.partial", "a/mine.tmp", "b/x.json"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"mine.tmp", "x.json"}

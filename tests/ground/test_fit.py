@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from klarsicht.ground.errors import ModelError, RunLocked, RunMismatch, StoreError, UsageError
-from klarsicht.ground.fit import Curve, Plan, ahead, fit, seconds_a_step
+from klarsicht.ground.fit import Curve, Plan, fit, measure_step_seconds, prefetch
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ class Regression:
         error = (model(x) - y).square().mean()
         return error / 0 if step == self.poisoned else error
 
-    def watch(self, step, model):
+    def validate(self, step, model):
         self.watched.append(step)
         return {"a": model.a.item()}
 
@@ -144,7 +144,7 @@ def test_half_a_line_of_the_curve_is_forgotten(tmp_path):
         curve.add(step, {"loss": step / 2})
     with curve.path.open("a") as file:
         file.write('{"step": 5, "lo')
-    curve.cut(3)
+    curve.truncate(3)
     assert [json.loads(line) for line in curve.path.read_text().splitlines()] == [
         {"step": step, "loss": step / 2} for step in range(3)
     ]
@@ -173,10 +173,10 @@ def test_other_plans_models_files_and_processes_are_refused(tmp_path):
 
 def test_two_processes_cannot_write_one_run(tmp_path):
     class Nested(Regression):
-        def watch(self, step, model):
+        def validate(self, step, model):
             with pytest.raises(RunLocked):
                 fit(Line(), Regression(), PLAN, tmp_path)
-            return super().watch(step, model)
+            return super().validate(step, model)
 
     task = Nested()
     fit(Line(), task, PLAN, tmp_path)
@@ -191,7 +191,7 @@ def test_batches_are_made_ahead_in_order_and_no_further_than_asked():
         made.append(step)
         return step * step
 
-    stream = ahead(make, range(4, 100), workers=1)
+    stream = prefetch(make, range(4, 100), workers=1)
     assert list(islice(stream, 5)) == [16, 25, 36, 49, 64]
     stream.close()
     assert made == list(range(4, 4 + len(made)))
@@ -207,7 +207,7 @@ def test_batches_are_made_while_the_network_works():
             ready.set()
         return step
 
-    stream = ahead(make, range(10), workers=1)
+    stream = prefetch(make, range(10), workers=1)
     assert next(stream) == 0
     assert ready.wait(30)
     stream.close()
@@ -231,7 +231,7 @@ def test_timing_a_step_leaves_the_model_as_it_was():
             return super().loss(model, batch, step)
 
     model = Line()
-    assert 0.01 < seconds_a_step(model, Slow(), PLAN, range(9)) < 0.1
+    assert 0.01 < measure_step_seconds(model, Slow(), PLAN, range(9)) < 0.1
     assert (model.a.item(), model.b.item()) == (0.5, 0.0)
 
 

@@ -225,7 +225,7 @@ def lightness(colours):
 
 
 def test_diverging_ends_and_middle():
-    blue, white, red = images.diverging([-2.0, 0.0, 2.0]).astype(int)
+    blue, white, red = images.diverging_colours([-2.0, 0.0, 2.0]).astype(int)
     assert white.tolist() == [255, 255, 255]
     assert blue[2] > blue[0] + 60
     assert red[0] > red[2] + 60
@@ -250,26 +250,26 @@ def test_sequential_lightness_rises_from_black_to_white_without_jumps():
 
 @given(arrays(np.float64, (4, 5), elements=st.floats(-1e6, 1e6)))
 def test_diverging_mirrors_signs_and_ignores_scale(values):
-    colours = images.diverging(values)
+    colours = images.diverging_colours(values)
     assert (colours.shape, colours.dtype) == ((4, 5, 3), np.uint8)
-    np.testing.assert_array_equal(images.diverging(values * 4), colours)
+    np.testing.assert_array_equal(images.diverging_colours(values * 4), colours)
     rank = {tuple(colour): i for i, colour in enumerate(images.BLUE_WHITE_RED.tolist())}
     order = [rank[tuple(colour)] for row in colours.tolist() for colour in row]
-    mirror = [rank[tuple(colour)] for row in images.diverging(-values).tolist() for colour in row]
+    mirror = [rank[tuple(colour)] for row in images.diverging_colours(-values).tolist() for colour in row]
     assert np.abs(np.add(order, mirror) - 256).max() <= 1  # a tie of rounding
 
 
 def test_a_lone_spike_hides_nothing():
     values = np.ones((32, 32))
     values[3, 3] = 1e9
-    assert images.diverging(values)[0, 0].tolist() == images.BLUE_WHITE_RED[-1].tolist()
+    assert images.diverging_colours(values)[0, 0].tolist() == images.BLUE_WHITE_RED[-1].tolist()
 
 
 def test_empty_constant_and_unfinite_maps_have_colours():
-    assert (images.diverging(np.zeros((2, 2))) == 255).all()
-    assert (images.diverging([np.nan, np.inf, -np.inf]) == 255).all()
-    assert images.diverging(np.zeros((0, 2))).shape == (0, 2, 3)
-    assert images.sequential([np.nan, 5.0], 5, 5).tolist() == [images.DARK_TO_BRIGHT[0].tolist()] * 2
+    assert (images.diverging_colours(np.zeros((2, 2))) == 255).all()
+    assert (images.diverging_colours([np.nan, np.inf, -np.inf]) == 255).all()
+    assert images.diverging_colours(np.zeros((0, 2))).shape == (0, 2, 3)
+    assert images.sequential_colours([np.nan, 5.0], 5, 5).tolist() == [images.DARK_TO_BRIGHT[0].tolist()] * 2
 
 
 def bilinear(values, height, width):
@@ -293,7 +293,7 @@ def bilinear(values, height, width):
 
 def test_enlarging_is_bilinear():
     values = RNG.normal(size=(4, 6))
-    np.testing.assert_allclose(images.enlarged(values, (13, 17)), bilinear(values, 13, 17), atol=1e-6)
+    np.testing.assert_allclose(images.resize_bilinear(values, (13, 17)), bilinear(values, 13, 17), atol=1e-6)
 
 
 def test_overlay_of_nothing_is_the_grey_picture():

@@ -35,7 +35,7 @@ def test_migrations_run_in_order(monkeypatch):
     monkeypatch.setattr(manifest, "STORE_VERSION", 3)
     monkeypatch.setitem(manifest.MIGRATIONS, 1, lambda m: m | {"path": ["1 to 2"]})
     monkeypatch.setitem(manifest.MIGRATIONS, 2, lambda m: m | {"path": [*m["path"], "2 to 3"]})
-    assert manifest.migrated({"store": 1}) == {"store": 3, "path": ["1 to 2", "2 to 3"]}
+    assert manifest.migrate({"store": 1}) == {"store": 3, "path": ["1 to 2", "2 to 3"]}
 
 
 def test_every_older_version_has_its_migration():
@@ -44,14 +44,14 @@ def test_every_older_version_has_its_migration():
 
 def test_newer_and_foreign_manifests_are_refused():
     with pytest.raises(StoreError, match="Upgrade"):
-        manifest.migrated({"store": manifest.STORE_VERSION + 1})
+        manifest.migrate({"store": manifest.STORE_VERSION + 1})
     with pytest.raises(StoreError, match="not a run's"):
-        manifest.migrated({"name": "a web app"})
+        manifest.migrate({"name": "a web app"})
 
 
 def test_versions_are_those_the_libraries_tell():
-    assert manifest.libraries()["numpy"] == np.__version__
-    assert "no such library" not in manifest.libraries()
+    assert manifest.library_versions()["numpy"] == np.__version__
+    assert "no such library" not in manifest.library_versions()
 
 
 def test_json_holds_paths_and_numpy_values():

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 
 from klarsicht.ground import memory
-from klarsicht.ground.memory import resident
+from klarsicht.ground.memory import resident_bytes
 
 
 def test_freed_memory_is_not_held():
-    before = resident()
+    before = resident_bytes()
     kept = [np.ones(20_000) for _ in range(400)]  # 64 MB in pieces that the C library keeps for itself
-    now = resident()
+    now = resident_bytes()
     assert now - before == pytest.approx(64e6, rel=0.1)
     last = kept[-1]
     del kept
-    assert resident() - before < 10e6 and last.all()
+    assert resident_bytes() - before < 10e6 and last.all()
 
 
 AGAIN = """
 import resource, sys
 from klarsicht.ground import memory as held
-kept = held.keep() if sys.argv[1] == "keep" else False
+kept = held.keep_freed_memory() if sys.argv[1] == "keep" else False
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     bytes([1]) * 64_000_000  # numpy would ask for huge pages
@@ -38,7 +38,7 @@ def test_another_c_library_is_left_alone(monkeypatch):
     """One without mallopt, and one that refuses."""
     for answer in ({}, {"mallopt": lambda option, value: 0}):
         monkeypatch.setattr("ctypes.CDLL", lambda name, answer=answer: SimpleNamespace(**answer))
-        assert memory.keep() is False
+        assert memory.keep_freed_memory() is False
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is not told")

@@ -95,9 +95,9 @@ def test_open_migrates_in_memory_and_a_writer_saves_it(store, monkeypatch):
 
 
 def test_drift_names_the_libraries_that_changed(store):
-    assert store.drift() == {}
+    assert store.changed_libraries() == {}
     store.update_manifest(libraries=store.manifest["libraries"] | {"numpy": "0.1"})
-    assert store.drift() == {"numpy": ("0.1", np.__version__)}
+    assert store.changed_libraries() == {"numpy": ("0.1", np.__version__)}
 
 
 def test_lock_refuses_a_second_process(store):
@@ -240,15 +240,15 @@ def test_folders_named_like_partitions_add_no_columns(tmp_path):
 
 
 def test_markers(store):
-    assert store.done("relevance") == {}
+    assert store.finished_units("relevance") == {}
     store.mark_done("relevance", 12, loss=np.float32(0.5))
     store.mark_done("relevance", 3, rows=[0, 4])
     assert store.is_done("relevance", 3)
     assert not store.is_done("relevance", 4)
-    assert list(store.done("relevance").items()) == [(3, {"rows": [0, 4]}), (12, {"loss": 0.5})]
-    store.forget("relevance")
-    store.forget("never_begun")
-    assert store.done("relevance") == {}
+    assert list(store.finished_units("relevance").items()) == [(3, {"rows": [0, 4]}), (12, {"loss": 0.5})]
+    store.clear_markers("relevance")
+    store.clear_markers("never_begun")
+    assert store.finished_units("relevance") == {}
 
 
 def test_files_inside_the_run(store):
@@ -302,7 +302,7 @@ def test_full_disk_leaves_no_marker(store, monkeypatch, call):
             store.mark_done("step", 0)
         with pytest.raises(DiskFull):
             store.create_array("b", (8,), "float32", 4)
-    assert store.done("step") == {}
+    assert store.finished_units("step") == {}
     store.write_rows("a", 0, np.ones(4))
     assert store.array("a")[:4].tolist() == [1] * 4
 
@@ -353,7 +353,7 @@ def in_child(task, *args, then=lambda pid: None):
 
 def check(path):
     store = RunStore.open(path)
-    done = store.done("relevance")
+    done = store.finished_units("relevance")
     for unit in done:
         start = unit * ROWS
         assert np.array_equal(store.array("maps")[start:start + ROWS], values(unit)), unit

@@ -7,7 +7,14 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression
 
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.erasure import Eraser, covariance, oblique, orthogonal, pattern, principal
+from klarsicht.numerics.erasure import (
+    Eraser,
+    covariance,
+    oblique_eraser,
+    orthogonal_eraser,
+    pattern,
+    principal_directions,
+)
 
 rng = np.random.default_rng(0)
 
@@ -24,7 +31,7 @@ def rows(n=400, C=6, seed=0):
 @pytest.fixture(params=["orthogonal", "oblique"])
 def eraser(request):
     V, z = rng.standard_normal((6, 2)), rng.standard_normal(6)
-    return orthogonal(V, z) if request.param == "orthogonal" else oblique(V, covariance(rows()[0]), z)
+    return orthogonal_eraser(V, z) if request.param == "orthogonal" else oblique_eraser(V, covariance(rows()[0]), z)
 
 
 def test_erasing_twice_is_erasing_once(eraser):
@@ -48,20 +55,22 @@ def test_one_orthogonal_direction_is_the_published_formula():
     X, v, z = rows()[0], rng.standard_normal(6), rng.standard_normal(6)
     v /= np.linalg.norm(v)
     literal = np.stack([a + v * (v @ z - v @ a) for a in X])
-    np.testing.assert_allclose(orthogonal(v[:, None], z)(X), literal, atol=1e-12)
+    np.testing.assert_allclose(orthogonal_eraser(v[:, None], z)(X), literal, atol=1e-12)
 
 
 def test_several_orthogonal_directions_are_the_closed_form():
     X, C, z = rows()[0], rng.standard_normal((6, 3)), rng.standard_normal(6)
     P = C @ np.linalg.inv(C.T @ C) @ C.T
-    np.testing.assert_allclose(orthogonal(C, z)(X), X - (X - z) @ P.T, atol=1e-10)
+    np.testing.assert_allclose(orthogonal_eraser(C, z)(X), X - (X - z) @ P.T, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["orthogonal", "oblique"])
 def test_after_erasing_the_pattern_no_linear_classifier_finds_the_label(kind):
     X, y = rows(2000)
     V = pattern(X, y)[:, None]
-    erased = (orthogonal(V, X.mean(0)) if kind == "orthogonal" else oblique(V, covariance(X), X.mean(0)))(X)
+    erased = (orthogonal_eraser(V, X.mean(0)) if kind == "orthogonal" else oblique_eraser(V, covariance(X), X.mean(0)))(
+        X
+    )
     np.testing.assert_allclose(pattern(erased, y), 0, atol=1e-10)
     fit = LogisticRegression(C=1e6, max_iter=2000)
     assert np.ptp(fit.fit(X, y).predict_proba(X)[:, 1]) > 0.5
@@ -76,7 +85,7 @@ def test_oblique_is_leace_written_out():
     W = fractional_matrix_power(S, -0.5)
     u = W @ s / np.linalg.norm(W @ s)
     literal = X - (X - X.mean(0)) @ (np.linalg.inv(W) @ np.outer(u, u) @ W).T
-    np.testing.assert_allclose(oblique(s[:, None], S, X.mean(0))(X), literal, atol=1e-8)
+    np.testing.assert_allclose(oblique_eraser(s[:, None], S, X.mean(0))(X), literal, atol=1e-8)
 
 
 def test_oblique_equals_the_authors_package():
@@ -85,7 +94,7 @@ def test_oblique_equals_the_authors_package():
     fitter = package.LeaceFitter(6, 1, dtype=torch.float64, shrinkage=False)
     fitter.update(torch.from_numpy(X), torch.from_numpy(y.astype(float))[:, None])
     S = np.cov(X.T)
-    ours = oblique(pattern(X, y)[:, None], S, X.mean(0))(X)
+    ours = oblique_eraser(pattern(X, y)[:, None], S, X.mean(0))(X)
     np.testing.assert_allclose(ours, fitter.eraser(torch.from_numpy(X)).numpy(), atol=1e-6)
 
 
@@ -93,7 +102,7 @@ def test_no_other_erasure_of_the_same_directions_moves_rows_less_in_any_norm():
     X, z = rows()[0], np.zeros(6)
     X = X - X.mean(0)
     V, S = rng.standard_normal((6, 2)), np.cov(X.T, bias=True)
-    ours = oblique(V, S, z)
+    ours = oblique_eraser(V, S, z)
     for seed in range(50):
         draw = np.random.default_rng(seed)
         free = draw.standard_normal((2, 6)) * 0.3
@@ -109,7 +118,10 @@ def test_oblique_moves_clean_rows_far_less_than_orthogonal_where_variances_diffe
     V = np.array([[1.0], [1.0]])
     moved = {
         name: np.sqrt(((e(clean) - clean) ** 2).sum(1).mean())
-        for name, e in (("orthogonal", orthogonal(V, [0, 0])), ("oblique", oblique(V, covariance(clean), [0, 0])))
+        for name, e in (
+            ("orthogonal", orthogonal_eraser(V, [0, 0])),
+            ("oblique", oblique_eraser(V, covariance(clean), [0, 0])),
+        )
     }
     assert moved["oblique"] < moved["orthogonal"] / 20
 
@@ -126,7 +138,7 @@ def test_principal_directions_are_those_of_a_generalised_eigenproblem():
 
     d, S = rng.standard_normal((50, 6)) @ np.diag([3, 2, 1, 1, 0.5, 0.1]), covariance(rows()[0])
     vectors = eigh(d.T @ d, S)[1]
-    ours = principal(d, S, 2)
+    ours = principal_directions(d, S, 2)
     theirs = S @ vectors[:, ::-1][:, :2]
     for one, other in zip(ours.T, theirs.T, strict=True):
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
@@ -137,16 +149,16 @@ def test_principal_directions_beside_a_first_one_span_what_they_should():
     """Effects in a plane: the first direction and one more erase them whole, wherever the first lies in the plane."""
     plane = rng.standard_normal((2, 6))
     effects, S = rng.standard_normal((40, 2)) @ plane, covariance(rows()[0])
-    V = principal(effects, S, 5, first=plane[0] + plane[1])
+    V = principal_directions(effects, S, 5, first=plane[0] + plane[1])
     assert V.shape == (6, 2)
     z = np.zeros(6)
-    np.testing.assert_allclose(oblique(V, S, z)(effects), 0, atol=1e-8)
+    np.testing.assert_allclose(oblique_eraser(V, S, z)(effects), 0, atol=1e-8)
 
 
 @pytest.mark.parametrize("V", [np.zeros((4, 1)), np.ones((4, 2)), np.empty((4, 0)), np.full((4, 1), np.nan)])
 def test_directions_that_are_none_are_refused(V):
     with pytest.raises(InputError, match="direction"):
-        orthogonal(V, np.zeros(4))
+        orthogonal_eraser(V, np.zeros(4))
 
 
 def test_parts_that_do_not_fit_are_refused():

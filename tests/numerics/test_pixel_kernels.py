@@ -89,14 +89,14 @@ def scale(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.T
 @pytest.mark.parametrize("spec", [MANY, FULL, FINE, KernelSpec((3, 5), separable=False)])
 def test_torch_equals_the_literal_model(spec):
     taps, X = case(spec)
-    np.testing.assert_allclose(apply_kernels(taps, X, spec).each, literally(taps, X, spec), atol=1e-12)
+    np.testing.assert_allclose(apply_kernels(taps, X, spec).per_frame, literally(taps, X, spec), atol=1e-12)
 
 
 @pytest.mark.parametrize("spec", [MANY, FULL, FINE])
 def test_compiled_equals_the_literal_model(spec):
     taps, X = case(spec, dtype=torch.float32)
-    assert load.speaks(taps, X)
-    gap = apply_kernels(taps, X, spec).each - torch.from_numpy(literally(taps, X, spec))
+    assert load.supports(taps, X)
+    gap = apply_kernels(taps, X, spec).per_frame - torch.from_numpy(literally(taps, X, spec))
     assert (gap.abs() / scale(taps, X, spec)).max() < 1e-6
 
 
@@ -106,17 +106,17 @@ def test_fused_is_the_mean_of_separate_filterings():
     separate, half = [], len(MANY.sizes)
     for s, K in enumerate(MANY.sizes):
         runs = [parts[:, :, MANY.starts[j] : MANY.starts[j] + K] for j in (s, s + half)]
-        separate.append(apply_kernels(torch.cat(runs, 2).flatten(1, 2), X, KernelSpec((K,))).each)
-    torch.testing.assert_close(apply_kernels(taps, X, MANY).each, sum(separate) / half, rtol=0, atol=1e-12)
+        separate.append(apply_kernels(torch.cat(runs, 2).flatten(1, 2), X, KernelSpec((K,))).per_frame)
+    torch.testing.assert_close(apply_kernels(taps, X, MANY).per_frame, sum(separate) / half, rtol=0, atol=1e-12)
     summed = replace(MANY, averaged=False)
-    torch.testing.assert_close(apply_kernels(taps, X, summed).each, sum(separate), rtol=0, atol=1e-12)
+    torch.testing.assert_close(apply_kernels(taps, X, summed).per_frame, sum(separate), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_delta_returns_the_frame(dtype):
     size = (1, 2, 2, 11, 9)
     X = numbers(*size, dtype=dtype)
-    Y = apply_kernels(delta(MANY, size).to(dtype), X, MANY).each
+    Y = apply_kernels(delta(MANY, size).to(dtype), X, MANY).per_frame
     torch.testing.assert_close(Y, X, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-6)
 
 
@@ -125,7 +125,7 @@ def test_delta_returns_the_frame(dtype):
 def test_shifted_delta_shifts(dy, dx):
     size, spec = (1, 1, 1, 12, 13), KernelSpec((9,))
     X = numbers(*size)
-    Y = apply_kernels(delta(spec, size, (dy, dx)), X, spec).each
+    Y = apply_kernels(delta(spec, size, (dy, dx)), X, spec).per_frame
     beyond = torch.nn.functional.pad(X, (4, 4, 4, 4))
     torch.testing.assert_close(Y, beyond[..., 4 + dy : 16 + dy, 4 + dx : 17 + dx], rtol=0, atol=1e-12)
 
@@ -134,7 +134,7 @@ def test_size_one_is_a_gain():
     spec = KernelSpec((1,), upscale=1)
     taps, X = case(spec)
     gain = (taps[:, 0::2] * taps[:, 1::2])[:, :, None]
-    torch.testing.assert_close(apply_kernels(taps, X, spec).each, gain * X, rtol=0, atol=1e-12)
+    torch.testing.assert_close(apply_kernels(taps, X, spec).per_frame, gain * X, rtol=0, atol=1e-12)
 
 
 def test_taps_are_multiplied_out_after_upsampling():
@@ -144,7 +144,7 @@ def test_taps_are_multiplied_out_after_upsampling():
     flat = taps[:, :, :1, :1].expand_as(taps)
     for t, differs in ((taps, True), (flat, False)):
         early = torch.einsum("byhw,bxhw->byxhw", t[:, :3], t[:, 3:]).flatten(1, 2)
-        gap = (apply_kernels(t, X, spec).each - apply_kernels(early, X, full).each).abs().max()
+        gap = (apply_kernels(t, X, spec).per_frame - apply_kernels(early, X, full).per_frame).abs().max()
         assert (gap > 0.1) == differs
 
 
@@ -158,8 +158,8 @@ def test_not_two_passes():
     for t, differs in ((taps, True), (flat, False)):
         across = torch.cat([one[:, :3], t[:, 3:]], 1)
         down = torch.cat([t[:, :3], one[:, :3]], 1)
-        passes = apply_kernels(down, apply_kernels(across, X, spec).each, spec).each
-        assert ((passes - apply_kernels(t, X, spec).each).abs().max() > 0.1) == differs
+        passes = apply_kernels(down, apply_kernels(across, X, spec).per_frame, spec).per_frame
+        assert ((passes - apply_kernels(t, X, spec).per_frame).abs().max() > 0.1) == differs
 
 
 @pytest.mark.parametrize("spec", [KernelSpec((1, 3)), KernelSpec((3,), separable=False), FINE])
@@ -192,7 +192,7 @@ def test_compiled_reads_and_writes_bfloat16():
     t, x = (v.requires_grad_() for v in case(MANY, size, torch.bfloat16))
     t64, x64 = (v.detach().double().requires_grad_() for v in (t, x))
     G = numbers(*size, seed=2)
-    each, exact = apply_kernels(t, x, MANY).each, apply_kernels(t64, x64, MANY).each
+    each, exact = apply_kernels(t, x, MANY).per_frame, apply_kernels(t64, x64, MANY).per_frame
     assert each.dtype == torch.float32
     assert ((each - exact).abs() / scale(t.detach(), x.detach(), MANY)).max() < 1e-6
     each.backward(G.float())
@@ -251,7 +251,7 @@ def test_bands_do_not_matter(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_cuda_equals_cpu():
     taps, X = case(MANY, dtype=torch.float32)
-    gap = apply_kernels(taps.cuda(), X.cuda(), MANY).each.cpu() - reference.apply(taps.double(), X.double(), MANY)
+    gap = apply_kernels(taps.cuda(), X.cuda(), MANY).per_frame.cpu() - reference.apply(taps.double(), X.double(), MANY)
     assert (gap.abs() / scale(taps, X, MANY)).max() < 1e-6
 
 

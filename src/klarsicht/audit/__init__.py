@@ -14,25 +14,57 @@ Axes of arrays, in every docstring of this wing (a small letter is a count that 
     P   parts of one image, or positions of a layer
     T   tokens of a transformer
     D   numbers that describe one item that is compared
-    L   peaks of relevance in one image
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from klarsicht.audit.results.ranking import Ranking
+    from klarsicht.audit.cleaning.clean_data import clean_data as clean_data
+    from klarsicht.audit.cleaning.clean_model import clean as clean
+    from klarsicht.audit.cleaning.evaluation import evaluate as evaluate
+    from klarsicht.audit.corrections.packages import load_correction as load_correction
+    from klarsicht.audit.data.corpus import open_corpus as open_corpus
+    from klarsicht.audit.models.classifier import load_model as load_model
+    from klarsicht.audit.pipeline import run as run
+    from klarsicht.audit.quantification.quantification import quantify as quantify
+    from klarsicht.audit.quantification.screening import screen as screen
+    from klarsicht.audit.relevance.explainer import Explainer as Explainer
+    from klarsicht.audit.relevance.explainer import explain as explain
+    from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
+    from klarsicht.audit.sensitivity.power import power as power
+    from klarsicht.audit.settings import AuditSettings as AuditSettings
+    from klarsicht.audit.spectral.spray import spray as spray
+
+PUBLIC: Final = {  # name -> the module that defines it, and its name there where that differs; imported when asked for
+    "AuditSettings": "settings",
+    "Explainer": "relevance.explainer",
+    "clean": "cleaning.clean_model",
+    "clean_data": "cleaning.clean_data",
+    "evaluate": "cleaning.evaluation",
+    "explain": "relevance.explainer",
+    "load_correction": "corrections.packages",
+    "load_model": "models.classifier",
+    "open_corpus": "data.corpus",
+    "power": "sensitivity.power",
+    "quantify": "quantification.quantification",
+    "rank": "results.ranking:read_ranking",
+    "run": "pipeline",
+    "screen": "quantification.screening",
+    "spray": "spectral.spray",
+}
+__all__ = list(PUBLIC)
 
 
-def rank(run: str | Path) -> Ranking:
-    """The classes of a finished run, most suspect first; `to_pandas` makes a table of them.
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `klarsicht --help` needs none of them."""
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = PUBLIC[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute or name)
 
-    Raises:
-        InputError: no run in this folder.
-        StoreError: the run has not been ranked yet.
-    """
-    from klarsicht.audit.results import ranking
 
-    return ranking.read_ranking(run)
+def __dir__() -> list[str]:
+    return sorted(PUBLIC)

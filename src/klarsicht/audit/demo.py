@@ -1,8 +1,8 @@
-"""The carton story: a network that learned a watermark instead of a carton, found and relieved of it.
+"""Demonstration: detection and correction of the watermark shortcut of the ImageNet class "carton".
 
 ImageNet's photographs of cartons carry a watermark of Chinese characters, and networks trained on them take the
 characters for a carton (Anders et al. 2022; Li et al. 2023, "A Whac-A-Mole Dilemma"). Here such characters are drawn
-on a few crops of ordinary photographs; the shortcut that they trigger is the network's own.
+on a few crops of ordinary photographs; the network learned the shortcut that they trigger in its own training.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import special
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.corrections import clarc
-from klarsicht.audit.corrections.activations import logits
+from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.data.corpus import decode_rows
+from klarsicht.audit.interventions.effect import uplift
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking
@@ -39,14 +39,14 @@ from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
-from klarsicht.numerics.statistics.intervals import wilson
+from klarsicht.numerics.statistics.intervals import wilson_interval
 
 SIDE = 224
 MODEL, CARTON = "efficientnet-lite0", "carton"
-MARKED = 0.125  # share of the audited photographs
-HELD_OUT = 120  # photographs that no correction is fitted on, each with and without a mark
+MARKED_SHARE = 0.125  # share of the audited crops that carry a mark
+HELD_OUT = 120  # crops held out of every fit, each with and without a mark
 
-# Photographs that the wheels of scikit-image and scikit-learn carry; both frames of a stereo pair are one source.
+# Photographs in the wheels of scikit-image and scikit-learn; both frames of a stereo pair are one source.
 PHOTOGRAPHS: dict[str, tuple[str, str]] = {
     "astronaut": ("skimage.data", "astronaut.png"),
     "brick": ("skimage.data", "brick.png"),
@@ -71,10 +71,10 @@ PHOTOGRAPHS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Crop:
-    """A square piece of a photograph, with and without a mark.
+    """A square crop of a photograph, with and without a mark.
 
     Attributes:
-        source: the photograph.
+        source: name of the photograph.
         plain, marked: uint8 (224, 224, 3).
     """
 
@@ -84,13 +84,13 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class ClusterFound:
-    """What a screening says of "carton", beside the truth.
+class ScreeningResult:
+    """Result of a screening for the class "carton", compared with the ground truth.
 
     Attributes:
-        rank: its place among all classes, 1 is most suspect.
-        z, runner_up, runner_up_z: its z, and the best of the other classes.
-        f1, precision, recall: its cluster against the photographs that carry a mark.
+        rank: rank among all classes; 1 is the most suspect.
+        z, runner_up, runner_up_z: z of "carton", and name and z of the most suspect other class.
+        f1, precision, recall: agreement of the cluster with the crops that carry a mark, each in [0, 1].
     """
 
     rank: int
@@ -102,7 +102,7 @@ class ClusterFound:
     recall: float
 
     @classmethod
-    def of(cls, order: Ranking, marked: NDArray[np.bool_]) -> ClusterFound:
+    def of(cls, order: Ranking, marked: NDArray[np.bool_]) -> ScreeningResult:
         entry, other = order.of(CARTON), next(e for e in order if e.name != CARTON)
         member = member_of(entry, len(marked))
         hits = int((member & marked).sum())
@@ -119,11 +119,12 @@ class ClusterFound:
 
 @dataclass(frozen=True)
 class CorrectionEffect:
-    """One correction on held-out photographs.
+    """Effect of a correction on held-out crops.
 
     Attributes:
-        uplift: median over photographs of P(carton | marked) / P(carton | unmarked).
-        agreement: share of unmarked photographs whose first class stays; 95 % interval (Wilson).
+        uplift: median over crops of P(carton | marked) / P(carton | unmarked).
+        agreement: share of unmarked crops whose top-1 class is unchanged.
+        agreement_low, agreement_high: its 95 % interval (Wilson).
     """
 
     correction: str
@@ -135,22 +136,22 @@ class CorrectionEffect:
     @classmethod
     def of(cls, name: str, plain: Floats, marked: Floats, first: NDArray[Any], target: int) -> CorrectionEffect:
         same = plain.argmax(1) == first
-        rise = special.log_softmax(marked, 1) - special.log_softmax(plain, 1)  # no quotient of vanishing numbers
-        uplift = np.exp(np.median(rise[:, target]))
-        return cls(name, float(uplift), float(same.mean()), *wilson(int(same.sum()), len(same)))
+        return cls(
+            name, uplift(plain, marked, target), float(same.mean()), *wilson_interval(int(same.sum()), len(same))
+        )
 
 
 @dataclass(frozen=True)
-class Story:
-    """Every figure that the demonstration prints; computed, none written in."""
+class DemoResult:
+    """All figures that the demonstration prints; each is computed."""
 
     seed: int
     images: int
     marked: int
     sources: int
     classes: int
-    audit: ClusterFound
-    baseline: ClusterFound
+    audit: ScreeningResult
+    baseline: ScreeningResult
     layer: str
     effects: tuple[CorrectionEffect, ...]
     held_out: int
@@ -158,7 +159,7 @@ class Story:
     report: str
 
     def lines(self) -> Iterator[str]:
-        """The story for people."""
+        """Yield the lines of the printed summary."""
         a, b = self.audit, self.baseline
         yield ""
         yield f'Rank of "carton" among {self.classes} classes: {a.rank}'
@@ -176,11 +177,11 @@ class Story:
         yield f"Report: {self.report} ({self.seconds:.0f} s)"
 
 
-def photographs() -> dict[str, Image.Image]:
-    """The photographs, RGB.
+def load_photographs() -> dict[str, Image.Image]:
+    """Load the photographs as RGB pictures, by name.
 
     Raises:
-        MissingExtra: a package that carries them is absent.
+        MissingExtra: a package that contains them is not installed.
     """
     found = {}
     for name, (package, file) in PHOTOGRAPHS.items():
@@ -196,16 +197,16 @@ def photographs() -> dict[str, Image.Image]:
     return found
 
 
-def crops(pictures: dict[str, Image.Image], n: int, rng: np.random.Generator) -> Iterator[Crop]:
-    """n random square crops, the photographs taking turns, half of them mirrored."""
+def draw_crops(pictures: dict[str, Image.Image], n: int, rng: np.random.Generator) -> Iterator[Crop]:
+    """Draw n random square crops, cycling through the photographs; half of the crops are mirrored."""
     names = list(pictures)
     for i in range(n):
         name = names[i % len(names)]
-        plain = np.asarray(_crop(pictures[name], rng))
+        plain = np.asarray(_draw_crop(pictures[name], rng))
         yield Crop(name.partition(" ")[0], plain, artifacts.glyphs(plain, rng).pixels)
 
 
-def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _draw_crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     side = int(min(picture.size) * rng.uniform(0.55, 1))
     x, y = (int(rng.integers(0, extent - side + 1)) for extent in picture.size)
     crop = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
@@ -213,7 +214,7 @@ def _crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Path:
-    """The audited corpus: images and manifest, and beside them the truth, which the audit never reads."""
+    """Write the images and the manifest of the audited corpus, and the ground truth, which the audit never reads."""
     (out / "photographs").mkdir(parents=True, exist_ok=True)
     lines, truth = [["path", "label", "source"]], [["path", "marked"]]
     for i, (crop, is_marked) in enumerate(zip(found, marked, strict=True)):
@@ -227,14 +228,14 @@ def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Pat
     return out / "photographs.csv"
 
 
-def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> Iterator[str]:
-    """Runs the demonstration and yields what it prints; `out` receives the photographs, the run and `demo.json`."""
+def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> Iterator[str]:
+    """Run the demonstration and yield its output lines; `out` receives the crops, the run and `demo.json`."""
     began = time.monotonic()
     rng = generator(seed, "demonstration")
-    pictures, classifier = photographs(), load_model(MODEL)
-    found, held_out = list(crops(pictures, images, rng)), list(crops(pictures, HELD_OUT, rng))
+    pictures, classifier = load_photographs(), load_model(MODEL)
+    found, held_out = list(draw_crops(pictures, images, rng)), list(draw_crops(pictures, HELD_OUT, rng))
     marked = np.zeros(images, bool)
-    marked[rng.choice(images, round(MARKED * images), replace=False)] = True
+    marked[rng.choice(images, round(MARKED_SHARE * images), replace=False)] = True
     yield (
         f"{images} crops of {len({crop.source for crop in found})} photographs; {marked.sum()} carry drawn Chinese "
         "characters. The marks are planted; the shortcut they trigger is the network's own."
@@ -243,17 +244,17 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
     settings = AuditSettings(model=MODEL, data=str(data), target="all", seed=seed, unit=64)
     store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
     audit, order = pipeline.Audit.of(settings, classifier), ranking.read_ranking(store)
-    plain = baseline(audit, store)
+    plain = rank_by_features(audit, store)
     fit = sample_of(audit, member_of(order.of(CARTON), images))
-    effects = corrections(classifier, fit, held_out, seed)
-    story = Story(
+    effects = evaluate_corrections(classifier, fit, held_out, seed)
+    story = DemoResult(
         seed=seed,
         images=images,
         marked=int(marked.sum()),
         sources=len(np.unique(fit.sources)),
         classes=len(order),
-        audit=ClusterFound.of(order, marked),
-        baseline=ClusterFound.of(plain, marked),
+        audit=ScreeningResult.of(order, marked),
+        baseline=ScreeningResult.of(plain, marked),
         layer=clarc.correction_layer(classifier.module),
         effects=effects,
         held_out=HELD_OUT,
@@ -265,20 +266,20 @@ def tell(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> It
 
 
 def member_of(entry: Entry, n: int) -> NDArray[np.bool_]:
-    """Which of n images are in the cluster."""
+    """Mark the members of a cluster among n images, bool (n,)."""
     return np.isin(np.arange(n), entry.rows)
 
 
-def baseline(audit: Audit, store: RunStore) -> Ranking:
-    """The same screening by plain penultimate features, without any relevance: what relevance has to beat."""
-    by_head = pipeline.analyses(audit, store)["concept"]
+def rank_by_features(audit: Audit, store: RunStore) -> Ranking:
+    """Rank the classes by penultimate features without relevance, the baseline of the screening."""
+    by_head = pipeline.make_analyses(audit, store)["concept"]
     by_features = replace(by_head, metric="features")
     paths = audit.corpus.paths
-    return ranking.ranked([ranking.entry_of(by_features.record(group), paths) for group in by_head.groups])
+    return ranking.rank_by_z([Entry.from_record(by_features.record(group), paths) for group in by_head.groups])
 
 
 def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
-    """The audited photographs, split as the audit's own cluster says; the truth plays no part."""
+    """Collect the audited images as a sample, with members by the audit's cluster and not by the ground truth."""
     images = [
         audit.classifier.image(picture)
         for _, picture in decode_rows(audit.corpus, range(len(audit.corpus)))
@@ -287,8 +288,10 @@ def sample_of(audit: Audit, member: NDArray[np.bool_]) -> Sample:
     return Sample(images, member, audit.corpus.source_numbers, np.full(len(images), -1))
 
 
-def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int) -> tuple[CorrectionEffect, ...]:
-    """The model as it is, corrected, and under the controls, on photographs that no correction was fitted on."""
+def evaluate_corrections(
+    classifier: Classifier, fit: Sample, held_out: list[Crop], seed: int
+) -> tuple[CorrectionEffect, ...]:
+    """Evaluate the unchanged model, the corrections and the controls on held-out crops."""
     layer, target = clarc.correction_layer(classifier.module), (classifier.classes or ()).index(CARTON)
     plain, marked = (
         [classifier.image(Image.fromarray(pixels)) for pixels in side]
@@ -303,12 +306,12 @@ def corrections(classifier: Classifier, fit: Sample, held_out: list[Crop], seed:
         "random direction": CLOSED["random"].make(bench, setting),
         "wrong cluster": CLOSED["project"].make(replace(bench, fit=wrong), setting),
     }
-    first = logits(classifier, plain).argmax(1)
+    first = compute_logits(classifier, plain).argmax(1)
     return tuple(
         CorrectionEffect.of(
             name,
-            logits(classifier, plain, c),
-            logits(classifier, marked, c),
+            compute_logits(classifier, plain, c),
+            compute_logits(classifier, marked, c),
             first,
             target,
         )

@@ -1,4 +1,7 @@
-"""Work units over joblib: here, in local processes, or on a Ray or Dask cluster. Results depend on none of these."""
+"""Execution of work units by joblib: in this process, in local processes, or on a Ray or Dask cluster.
+
+Results do not depend on the place of execution.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ Results = Generator[tuple[range, R], None, None]
 
 
 def partition(n: int, unit: int) -> list[range]:
-    """Rows 0 .. n-1 in consecutive units, the last one maybe shorter.
+    """Partition rows 0 .. n-1 into consecutive units of `unit` rows; the last may be shorter.
 
     Raises:
-        UsageError: a unit without rows.
+        UsageError: `unit` is below 1.
     """
     if unit < 1:
         raise UsageError("a work unit needs rows", got=unit, rule="at least 1")
@@ -47,16 +50,18 @@ def run_units(
     on_done: Callable[[range, R], None],
     backend: str = "loky",
 ) -> None:
-    """Runs every unit and tells `on_done` in this process as each one ends, so that an interrupted run keeps it.
+    """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
 
     Args:
-        work: picklable when workers > 1; called once a unit.
-        workers: processes; with 1 the units run in this one, one after another.
-        threads: of numerical libraries in each worker.
-        backend: where more than one worker runs, a name of BACKENDS.
+        work: work function, called once per unit; picklable if workers > 1.
+        workers: number of processes; with 1 the units run in this process, one after another.
+        threads: threads of numerical libraries in each worker.
+        backend: a name of BACKENDS, used with more than one worker.
 
     Raises:
-        KlarsichtError: the first error of a unit, as it was raised; units that ended before are told.
+        UsageError: fewer than one worker, or an unknown backend.
+        KlarsichtError: the first error of a unit, as it was raised; units that finished before are reported to
+            `on_done`. Also a worker process that died.
         MissingExtra: the backend's package is not installed.
     """
     if workers < 1:
@@ -64,24 +69,27 @@ def run_units(
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
     alone = workers == 1 or len(units) < 2
-    results = _here(work, units, threads) if alone else _spread(work, units, workers, threads, backend)
+    results = (
+        _run_in_process(work, units, threads) if alone else _run_in_workers(work, units, workers, threads, backend)
+    )
     with closing(results), progress(label, sum(map(len, units))) as advance:
         for unit, result in results:
             on_done(unit, result)
             advance(len(unit))
 
 
-def _here(work: Work[R], units: Sequence[range], threads: int) -> Results[R]:
+def _run_in_process(work: Work[R], units: Sequence[range], threads: int) -> Results[R]:
     with limited_threads(threads):
         yield from ((unit, work(unit)) for unit in units)
 
 
-def _spread(work: Work[R], units: Sequence[range], workers: int, threads: int, backend: str) -> Results[R]:
+def _run_in_workers(work: Work[R], units: Sequence[range], workers: int, threads: int, backend: str) -> Results[R]:
     with BACKENDS[backend](work, threads) as sent, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*tasks which were still being processed.*")  # we know: we stopped them
+        # expected after an error, since the remaining units are cancelled
+        warnings.filterwarnings("ignore", ".*tasks which were still being processed.*")
         calls = [joblib.delayed(_in_worker)(sent, unit, threads) for unit in units]
         try:
-            yield from (_rounds if backend == "ray" else _stream)(calls, workers)
+            yield from (_run_in_rounds if backend == "ray" else _run_unordered)(calls, workers)
         except BrokenProcessPool as error:
             raise KlarsichtError(
                 "a worker process died",
@@ -91,30 +99,30 @@ def _spread(work: Work[R], units: Sequence[range], workers: int, threads: int, b
             ) from error
 
 
-def _stream(calls: Sequence[Any], workers: int) -> Iterator[Any]:
+def _run_unordered(calls: Sequence[Any], workers: int) -> Iterator[Any]:
     parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     yield from parallel(calls)
 
 
-def _rounds(calls: Sequence[Any], workers: int) -> Iterator[Any]:
-    """Ray's backend gives no result before the last: so one call for as many units as there are workers."""
+def _run_in_rounds(calls: Sequence[Any], workers: int) -> Iterator[Any]:
+    """Run as many units as workers in each joblib call, since Ray's backend returns results only at the end."""
     for start in range(0, len(calls), workers):
         yield from joblib.Parallel(workers, batch_size=1)(calls[start : start + workers])
 
 
 def _in_worker(work: Work[R], unit: range, threads: int) -> tuple[range, R]:
-    memory.keep()
-    if isinstance(work, Parcel):
-        work = work.opened()
+    memory.keep_freed_memory()
+    if isinstance(work, PickledWork):
+        work = work.load()
     with limited_threads(threads):
         return unit, work(unit)
 
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """BLAS, OpenMP, torch and numba use so many threads: a sum's last bit depends on it.
+    """Limit the threads of BLAS, OpenMP, torch and numba, on which the last bit of sums depends.
 
-    Of torch and numba only what is imported by now; a worker process imports the rest under the same limit.
+    torch and numba are limited only if already imported; a worker process imports them under the same limit.
     """
     from threadpoolctl import threadpool_limits
 
@@ -130,53 +138,53 @@ def limited_threads(threads: int) -> Iterator[None]:
         yield
 
 
-# Where units run. Each place takes (work, threads) and gives the work in the form in which it travels.
+# Backends: context managers of (work, threads) that yield the work in the form in which it is sent to workers.
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """Work pickled to a file, once: a unit carries only its name, and a worker opens it once, not for every unit."""
+class PickledWork:
+    """Work function pickled to a file once: units carry only the file name, and each worker loads it once."""
 
     file: Path
 
     @classmethod
-    def of(cls, work: Work[Any], folder: str) -> Parcel:
-        parcel = cls(Path(folder) / "work")
-        # what a notebook defines travels by value, what a module defines by name
-        parcel.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
-        return parcel
+    def of(cls, work: Work[Any], folder: str) -> PickledWork:
+        pickled = cls(Path(folder) / "work")
+        # definitions of a notebook are pickled by value, those of a module by name
+        pickled.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
+        return pickled
 
-    def opened(self) -> Work[Any]:
-        return _opened(self.file)
+    def load(self) -> Work[Any]:
+        return _load_pickled(self.file)
 
 
 @lru_cache(maxsize=1)
-def _opened(file: Path) -> Work[Any]:
+def _load_pickled(file: Path) -> Work[Any]:
     work: Work[Any] = pickle.loads(file.read_bytes())
     return work
 
 
 @contextmanager
-def _loky(work: Work[R], threads: int) -> Iterator[Parcel]:
+def _loky(work: Work[R], threads: int) -> Iterator[PickledWork]:
     with tempfile.TemporaryDirectory() as folder, joblib.parallel_config("loky", inner_max_num_threads=threads):
-        yield Parcel.of(work, folder)
+        yield PickledWork.of(work, folder)
 
 
 @contextmanager
 def _ray(work: Work[R], threads: int) -> Iterator[Work[R]]:
-    _extra("ray.util.joblib").register_ray()
+    _import_extra("ray.util.joblib").register_ray()
     with joblib.parallel_config("ray"):
         yield work
 
 
 @contextmanager
 def _dask(work: Work[R], threads: int) -> Iterator[Work[R]]:
-    """On the cluster that DASK_SCHEDULER_ADDRESS names, else on one made here."""
-    with _extra("distributed").Client(), joblib.parallel_config("dask"):
+    """Use the cluster that DASK_SCHEDULER_ADDRESS names, else start a local one."""
+    with _import_extra("distributed").Client(), joblib.parallel_config("dask"):
         yield work
 
 
-def _extra(module: str) -> Any:
+def _import_extra(module: str) -> Any:
     package = {"distributed": "dask"}.get(module, module.partition(".")[0])
     try:
         return importlib.import_module(module)

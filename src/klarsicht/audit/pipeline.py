@@ -1,4 +1,4 @@
-"""The easy door: from a model and images to a ranked report. Every step resumes where it was stopped."""
+"""Run an audit from a model and images to a ranked report. Every step resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from klarsicht.audit.relevance.explainer import METHODS, Relevance
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking
-from klarsicht.audit.results.ranking import Ranking
+from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.spray.analysis import METRICS, Analysis, head_weight, head_weight_or_refusal
+from klarsicht.audit.spectral.analysis import METRICS, Analysis, head_weight, require_head_weight
 from klarsicht.ground.errors import CorpusError, ModelError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.store import RunStore
 
-SCREENED = 25  # targets in a work unit of a screening
+SCREENING_UNIT = 25  # targets in a work unit of a screening
 
 
 @dataclass(frozen=True)
 class Audit:
-    """A model, a corpus and settings, checked against each other."""
+    """Model, corpus and settings, checked against each other."""
 
     settings: AuditSettings
     corpus: Corpus
@@ -44,7 +44,7 @@ class Audit:
 
     @classmethod
     def of(cls, settings: AuditSettings, classifier: Classifier | None = None) -> Audit:
-        """Opens what the settings name.
+        """Open model and corpus of the settings.
 
         Raises:
             UsageError: unknown metric, method or class, or a metric that the target does not allow.
@@ -57,12 +57,13 @@ class Audit:
             settings, chosen, classifier or corrected_model.load_corrected(settings.model, device=best_device())
         )
         if "concept" in settings.metric and not settings.maps:
-            head_weight_or_refusal(head_weight(audit.classifier))
+            require_head_weight(head_weight(audit.classifier))
         return audit
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Output of the model for each label; where labels do not choose the target, the model need not know them."""
+        """Output of the model for each label; labels unknown to the model are left out unless they determine the
+        target."""
         labels = self.corpus.classes
         if self.settings.class_map is not None:
             return class_map.read(Path(self.settings.class_map), labels, self.classifier.n_classes)
@@ -76,7 +77,7 @@ class Audit:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What each output is called: the label that maps to it, else the model's own name, else its number."""
+        """Name of each output: the label that maps to it, else the model's own name, else its number."""
         given = self.classifier.classes or tuple(str(i) for i in range(self.classifier.n_classes))
         by_output: dict[int, list[str]] = {}
         for label, output in sorted(self.index.items()):
@@ -89,29 +90,33 @@ class Audit:
         target = self.settings.target
         if target == "label":
             return np.array([self.index[label] for label in self.corpus.labels], np.int64)
-        fixed = -1 if target in ("predicted", "all") else groups.output_named(target, self.names, self.index)
+        fixed = -1 if target in ("predicted", "all") else groups.find_output(target, self.names, self.index)
         return np.full(len(self.corpus), fixed, np.int64)
 
     def groups(self, predicted: NDArray[Any], usable: NDArray[np.bool_]) -> list[Group]:
-        """What is analysed together, by target."""
+        """Return the groups that are analysed together, by target."""
         target = self.settings.target
         if target == "label":
-            return groups.by_label(self.targets, self.names, usable)
+            return groups.group_by_label(self.targets, self.names, usable)
         if target == "predicted":
-            return groups.by_prediction(predicted, self.names, usable)
+            return groups.group_by_prediction(predicted, self.names, usable)
         if target == "all":
-            return groups.screening(range(self.classifier.n_classes), self.names, usable)
-        return groups.screening([int(self.targets[0])], self.names, usable)
+            return groups.group_for_screening(range(self.classifier.n_classes), self.names, usable)
+        return groups.group_for_screening([int(self.targets[0])], self.names, usable)
 
 
 def check_names(settings: AuditSettings) -> None:
-    """Metrics and method are known, and maps exist for what is asked."""
+    """Check that metrics and method are known, and that the metrics have the maps that they need.
+
+    Raises:
+        UsageError: otherwise.
+    """
     for metric in settings.metric:
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)
     if settings.method not in (*METHODS, HEAD_RELEVANCE):
         raise unknown_name("relevance method", settings.method, (*METHODS, HEAD_RELEVANCE))
-    propagated = [metric for metric in settings.metric if METRICS[metric].propagated]
+    propagated = [metric for metric in settings.metric if METRICS[metric].needs_propagation]
     if propagated and not settings.maps:
         raise UsageError(
             f"the metric {propagated[0]} compares propagated relevance",
@@ -119,7 +124,7 @@ def check_names(settings: AuditSettings) -> None:
             rule="maps explain one class for each image, by a method that makes maps",
             remedy="Use --metric concept, or name one class as --target and another --method.",
         )
-    if settings.parts and not any(METRICS[metric].cut for metric in settings.metric):
+    if settings.parts and not any(METRICS[metric].part_input for metric in settings.metric):
         raise UsageError(
             "no metric that compares parts",
             got=", ".join(settings.metric),
@@ -131,7 +136,7 @@ def check_names(settings: AuditSettings) -> None:
 def run(
     settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, workers: int = 1
 ) -> RunStore:
-    """Audits a model: attributions, clusters, ranking, report. Run it again to resume.
+    """Audit a model: attributions, clusters, ranking, report. The same call resumes an interrupted run.
 
     Args:
         settings: see audit.settings.
@@ -140,7 +145,7 @@ def run(
         workers: processes; results do not depend on it.
 
     Returns:
-        The run, complete: `ranking.json`, `ranking.parquet` and `report.html` are in it.
+        The run, complete: `ranking.json`, `tables/ranking.parquet` and `report.html` are in it.
 
     Raises:
         UsageError, InputError, ModelError, StoreError: see ground.errors.
@@ -148,19 +153,23 @@ def run(
     audit = Audit.of(settings, classifier)
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
-    store = opened(audit, out)
+    store = open_run(audit, out)
     with store.lock():
         attribute(audit, store, workers, own=classifier)
-        order(audit, store)
+        record_label_order(audit, store)
         analyse(audit, store, workers)
-        analyse(audit, store, workers, (ranking.PLAIN,))  # which stands beside what is named
-        illustrate(audit, store, rank(audit, store))
+        analyse(audit, store, workers, (ranking.PLAIN,))  # the baseline of the ranking
+        illustrate(audit, store, write_ranking(audit, store))
         page.write_report(store)
     return store
 
 
-def opened(audit: Audit, out: str | Path) -> RunStore:
-    """The run folder, new or begun before; refuses one made with other settings, data or model."""
+def open_run(audit: Audit, out: str | Path) -> RunStore:
+    """Create the run folder, or open one begun before.
+
+    Raises:
+        RunMismatch: it was made with other settings, data or model.
+    """
     settings = audit.settings.model_dump(mode="json", exclude={"data"})
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     device = audit.classifier.device.type
@@ -168,20 +177,26 @@ def opened(audit: Audit, out: str | Path) -> RunStore:
 
 
 def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
-    """The relevance of every image, unit by unit."""
+    """Compute the relevance of every image, unit by unit."""
     here = audit.classifier if own is not None or workers == 1 else None
-    work = Attribution(store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, loaded, here)
+    work = Attribution(
+        store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
+    )
     units = partition(len(audit.corpus), audit.settings.unit)
     if not store.has_array("logits"):
-        prepare(audit, store, work)
+        create_arrays(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
     store.write_table("corpus", audit.corpus.to_table())
-    through(audit, store, work, attribution.STEP, units, workers, "relevance")
+    run_step(audit, store, work, attribution.STEP, units, workers, "relevance")
 
 
 @lru_cache(maxsize=1)
-def loaded(spec: str, identity: str) -> Classifier:
-    """The model in a worker process, once."""
+def load_worker_model(spec: str, identity: str) -> Classifier:
+    """Load the model in a worker process, once.
+
+    Raises:
+        ModelError: its weights differ from those of the run.
+    """
     classifier = corrected_model.load_corrected(spec, device=best_device())
     if classifier.identity != identity:
         raise ModelError(
@@ -193,8 +208,8 @@ def loaded(spec: str, identity: str) -> Classifier:
     return classifier
 
 
-def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
-    """Tries one image before hours are spent, and makes the arrays; logits last, for they say that all are there.
+def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
+    """Attribute one image as a test, and create the arrays; the logits last, since they indicate that all exist.
 
     Raises:
         ModelError: one output only, or a last layer that does not give the logits.
@@ -204,14 +219,18 @@ def prepare(audit: Audit, store: RunStore, work: Attribution) -> None:
         store.update_manifest(middle=middle)
     tried = attribution.probe(work, range(n))
     check_logits(audit.classifier, tried)
-    arrays = attribution.stored(tried, audit.settings.parts)
+    arrays = attribution.arrays_to_store(tried, audit.settings.parts)
     store.update_manifest(left_out=audit.corpus.left_out)
     for name in sorted(arrays, key=lambda name: name == "logits"):
         store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit)
 
 
 def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None:
-    """Refuses a network whose logits are not what an audit takes them for."""
+    """Check that the network has at least two outputs, computed by its last layer.
+
+    Raises:
+        ModelError: otherwise.
+    """
     outputs, weight = tried.logits.shape[1], head_weight(classifier)
     if outputs < 2:
         raise ModelError(
@@ -226,8 +245,8 @@ def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None
         )
 
 
-def order(audit: Audit, store: RunStore) -> None:
-    """Notes how many images are predicted as their label, where labels are audited."""
+def record_label_order(audit: Audit, store: RunStore) -> None:
+    """Record how many images are predicted as their label, where labels are audited."""
     if audit.settings.target == "label":
         images = store.table(attribution.IMAGES, attribution.STEP)
         used = np.array([reason == "" for reason in images["skipped"].to_pylist()])
@@ -236,28 +255,30 @@ def order(audit: Audit, store: RunStore) -> None:
 
 
 def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] = ()) -> None:
-    """The suspect cluster of every class under every metric, by default those of the run; groups are units, in blocks
-    when all are screened."""
-    for work in analyses(audit, store, metrics).values():
+    """Compute the suspect cluster of every class under every metric, by default those of the run.
+
+    A unit is one group, or a block of groups where all classes are screened.
+    """
+    for work in make_analyses(audit, store, metrics).values():
         units = partition(len(work.groups), work.size)
-        through(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
+        run_step(audit, store, work, work.step, units, workers, f"clusters ({work.metric})")
 
 
-def analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) -> dict[str, Analysis]:
-    """The analysis under each metric, by default those of the run."""
+def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) -> dict[str, Analysis]:
+    """Return the analysis under each metric, by default those of the run."""
     images = store.table(attribution.IMAGES, attribution.STEP)
     usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
     found = tuple(audit.groups(images["predicted"].to_numpy(), usable))
     head = head_weight(audit.classifier)
-    size = SCREENED if audit.settings.screens else 1
+    size = SCREENING_UNIT if audit.settings.screens else 1
     return {
         metric: Analysis(store, audit.settings, metric, found, head, size)
         for metric in metrics or audit.settings.metric
     }
 
 
-def through(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
-    """The units of a step that are not done yet; each is marked when its results are on disk."""
+def run_step(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
+    """Run the units of a step that are not done yet; each is marked when its results are on disk."""
     store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
     number = {unit.start: i for i, unit in enumerate(units)}
     run_units(
@@ -270,27 +291,31 @@ def through(audit: Audit, store: RunStore, work: Any, step: str, units: list[ran
     )
 
 
-def rank(audit: Audit, store: RunStore) -> Ranking:
-    """All classes, most suspect first, as JSON and as a table."""
+def write_ranking(audit: Audit, store: RunStore) -> Ranking:
+    """Rank all classes, most suspect first, and write the ranking as JSON and as a table."""
     tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
     paths = store.table("corpus")["path"].to_pylist()
-    entries = [ranking.entry_of(line, paths) for table in tables for line in table if line["rows"]]
-    ordered = ranking.ranked(ranking.with_plain(entries, ranking.plain_suspects(store)))
+    entries = [Entry.from_record(line, paths) for table in tables for line in table if line["rows"]]
+    ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
     store.write_json("ranking.json", ordered.to_json())
     store.write_table("ranking", ordered.to_table())
     return ordered
 
 
 def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
-    """Pictures of the first suspects, once."""
+    """Draw pictures of the first suspects, once."""
     if store.has_table("views"):
         return
-    works = tuple(analyses(audit, store).values())
+    works = tuple(make_analyses(audit, store).values())
     Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(ordered.entries)
 
 
-def unchanged(audit: Audit, store: RunStore) -> None:
-    """Refuses data or a model that changed since the run."""
+def check_unchanged(audit: Audit, store: RunStore) -> None:
+    """Check that data and model are those of the run.
+
+    Raises:
+        RunMismatch: they changed since.
+    """
     now = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     for what, then in store.manifest["identity"].items():
         if now[what] != then:

@@ -1,4 +1,4 @@
-"""What decides the result of an audit: one frozen object, saved beside the result."""
+"""Settings of an audit: all parameters that determine its result, saved with the result."""
 
 from __future__ import annotations
 
@@ -8,54 +8,58 @@ from pydantic import Field
 
 from klarsicht.ground.config import Settings
 
-HEAD_RELEVANCE = "HeadRelevance"  # the method without propagation: any network with a linear head, and no maps
-Metrics = Annotated[tuple[str, ...], Field(min_length=1)]
+HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
+METHOD_NAMES = (
+    "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GradientTimesInput", "IntegratedGradients",
+    "SmoothGrad", HEAD_RELEVANCE,
+)  # fmt: skip
+METRIC_NAMES = (
+    "euclidean", "channels", "concept", "features", "wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr",
+    "sliced-rotation", "gromov",
+)  # fmt: skip
+"""Names of the relevance methods and metrics, repeated here to be readable without torch; tests compare them."""
+
+Metrics = Annotated[
+    tuple[str, ...],
+    Field(min_length=1, description=f"What compares two images; may be repeated: {', '.join(METRIC_NAMES)}."),
+]
+MODEL = "What to audit: efficientnet-lite0, torchvision:NAME@CHECKPOINT.pt, or package.module:callable."
+DATA = "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]."
+TARGET = "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
+METHOD = f"How relevance is computed: {', '.join(METHOD_NAMES)} (no maps)."
+LABELS = "A CSV file with columns label,index, where labels are not the model's own names."
+PARTS = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
+LAYER = "The layer that sees parts, and whose channels are compared; by default one halfway."
 
 
 class AuditSettings(Settings):
-    """Settings of `audit run`; the same settings, data and model give the same bytes.
+    """Settings of `audit run`; the same settings, data and model give the same bytes. Each field has its description.
 
-    Attributes:
-        model: what to audit: `efficientnet-lite0`, `torchvision:NAME@CHECKPOINT` or `module:callable`.
-        data: an ImageFolder, or a manifest (CSV or parquet) with columns path, label[, source, split].
-        target: whose evidence is explained: `label` and `predicted` audit each class on its own images; the name
-            of one class screens the whole corpus for it; `all` screens the whole corpus for every class.
-        metric: what compares two images; names of `audit.spray.clustering.METRICS`.
-        method: how relevance is computed: a name of `audit.relevance.explainer.METHODS`, or `HeadRelevance`: no maps.
-        class_map: a CSV with columns label,index where labels are not the model's own names.
-        split: only images of this split of the manifest.
-        parts: under a metric that compares maps, compare connected parts of them, by shape and by what a middle layer
-            sees there.
-        parts_layer: that layer, whose channels are compared too; the default is `audit.models.hooks.middle_layer`.
-        map_side: G, the side of stored relevance maps.
-        neighbours: k of the neighbour graph.
-        dimensions: d of the spectral embedding.
-        batch: images in a forward pass.
-        unit: images in a work unit: what is lost at most when the process is killed.
-        threads: threads of one worker; part of the settings because sums depend on it in the last bit.
-        seed: root of all randomness.
+    `target`: `label` and `predicted` audit each class on its own images; the name of one class, or `all`, screens the
+    whole corpus for it, or for every class. At most one `unit` is lost when the process is killed. `threads` is a
+    setting because the last bit of sums depends on it.
     """
 
-    model: str
-    data: str
-    target: str = "label"
+    model: Annotated[str, Field(description=MODEL)]
+    data: Annotated[str, Field(description=DATA)]
+    target: Annotated[str, Field(description=TARGET)] = "label"
     metric: Metrics = ("concept",)
-    method: str = "EpsilonPlusFlat"
-    class_map: str | None = None
-    split: str | None = None
-    parts: bool = False
-    parts_layer: str | None = None
-    map_side: Annotated[int, Field(ge=4, le=224)] = 32
-    neighbours: Annotated[int, Field(ge=2, le=200)] = 10
-    dimensions: Annotated[int, Field(ge=2, le=64)] = 8
-    batch: Annotated[int, Field(ge=1)] = 16
-    unit: Annotated[int, Field(ge=1)] = 256
-    threads: Annotated[int, Field(ge=1)] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    method: Annotated[str, Field(description=METHOD)] = "EpsilonPlusFlat"
+    class_map: Annotated[str | None, Field(description=LABELS)] = None
+    split: Annotated[str | None, Field(description="Only images of this split of the manifest.")] = None
+    parts: Annotated[bool, Field(description=PARTS)] = False
+    parts_layer: Annotated[str | None, Field(description=LAYER)] = None
+    map_side: Annotated[int, Field(ge=4, le=224, description="Side of stored relevance maps, 4 to 224.")] = 32
+    neighbours: Annotated[int, Field(ge=2, le=200, description="Neighbours in the graph, 2 to 200.")] = 10
+    dimensions: Annotated[int, Field(ge=2, le=64, description="Dimensions of the spectral embedding, 2 to 64.")] = 8
+    batch: Annotated[int, Field(ge=1, description="Images in a forward pass.")] = 16
+    unit: Annotated[int, Field(ge=1, description="Images in a work unit.")] = 256
+    threads: Annotated[int, Field(ge=1, description="Threads of one worker.")] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Root of all randomness.")] = 0
 
     @property
     def screens(self) -> bool:
-        """Whether every image is looked at for every class, so that no single class has a map."""
+        """Whether the whole corpus is screened for every class, so that no maps are stored."""
         return self.target == "all"
 
     @property

@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""Progress of a run by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from klarsicht.ground.store import RunStore
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a run and its work units."""
+    """A step of a run with its finished (`done`) and total (`units`) work units."""
 
     name: str
     done: int
@@ -25,13 +25,15 @@ class Step:
         return asdict(self) | {"complete": self.complete}
 
 
-def progress_of(run: str | Path) -> list[Step]:
-    """The steps of a run in order; a step whose size is not known yet is left out.
+def read_progress(run: str | Path) -> list[Step]:
+    """Read the steps of a run in order; a step whose size is not yet known is left out.
 
     Raises:
-        InputError: no run in this folder.
+        InputError: the folder contains no run.
     """
     store = RunStore.open(run)
-    steps = [Step(name, len(store.done(name)), units) for name, units in store.manifest.get("steps", {}).items()]
+    steps = [
+        Step(name, len(store.finished_units(name)), units) for name, units in store.manifest.get("steps", {}).items()
+    ]
     files = [Step(name, int((store.path / name).exists()), 1) for name in ("ranking.json", "report.html")]
     return steps + files

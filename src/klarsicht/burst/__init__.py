@@ -11,7 +11,7 @@ Axes of arrays, in every docstring of this wing (a small letter is a count that 
     X   columns of tiles
     K   side of a square kernel, odd
     T   taps of all kernels of a pixel, or samples along a tile's side
-    G   groups of channels that share kernels
+    G   points of a grid at which kernels are sampled
     S   kernel sizes, or pixels of one block
     D   shifts along one axis that are tried, or blocks of one frame
     F   frequencies
@@ -20,3 +20,37 @@ Axes of arrays, in every docstring of this wing (a small letter is a count that 
     M   points of a curve of noise
     L   levels of light
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from klarsicht.burst.data.burst import Burst as Burst
+    from klarsicht.burst.denoising.denoise import denoise as denoise
+    from klarsicht.burst.network.checkpoints import load_network as load_network
+    from klarsicht.burst.network.inference import denoise_burst as denoise_burst
+    from klarsicht.burst.training.training import train as train
+    from klarsicht.numerics.imaging.sensor_noise import NoiseLevel as NoiseLevel
+
+PUBLIC: Final = {  # name -> the module that defines it; imported when it is first asked for
+    "Burst": "klarsicht.burst.data.burst",
+    "NoiseLevel": "klarsicht.numerics.imaging.sensor_noise",
+    "denoise": "klarsicht.burst.denoising.denoise",
+    "denoise_burst": "klarsicht.burst.network.inference",
+    "load_network": "klarsicht.burst.network.checkpoints",
+    "train": "klarsicht.burst.training.training",
+}
+__all__ = list(PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `klarsicht --help` needs none of them."""
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(PUBLIC)

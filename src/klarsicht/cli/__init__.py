@@ -1,1 +1,1 @@
-"""The command line: one module a wing; an error becomes one line and an exit code."""
+"""Command line: one module per wing; an error becomes one line and an exit code."""

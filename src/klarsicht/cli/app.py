@@ -1,4 +1,4 @@
-"""The command `klarsicht`: its tree of commands, and the place where an error becomes one line and an exit code."""
+"""The command `klarsicht`: its tree of commands, and the conversion of errors to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -45,12 +45,15 @@ def _options(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs a command line and returns its exit code; see klarsicht.ground.errors for the codes."""
+    """Run a command line and return its exit code; see klarsicht.ground.errors for the codes."""
     try:
         code = app(list(arguments), standalone_mode=False) or 0
     except KlarsichtError as error:
         return _told(str(error), error.exit_code)
     except ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
+            typer.echo(error.format_message())
+            return 0
         return _told(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

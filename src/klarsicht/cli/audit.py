@@ -1,4 +1,4 @@
-"""`klarsicht audit`: find the images that a model gets right for the wrong reason, and relieve it of that."""
+"""`klarsicht audit`: detect shortcuts of an image classifier and correct the model or the data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli import audit_cleaning, tables
+from klarsicht.cli.options import option
 from klarsicht.ground import memory
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
@@ -16,7 +18,7 @@ app = typer.Typer(help="Find what a classifier should not have used, and clean i
 
 @app.callback()
 def begun() -> None:
-    memory.keep()
+    memory.keep_freed_memory()
 
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
@@ -25,35 +27,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard out
 
 @app.command()
 def run(
-    model: Annotated[
-        str | None,
-        typer.Option(help="efficientnet-lite0, torchvision:NAME@CHECKPOINT.pt, or package.module:callable."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="An ImageFolder, or a CSV or parquet file: path,label[,source,split].")
-    ] = None,
+    model: Annotated[str | None, option(AuditSettings, "model")] = None,
+    data: Annotated[str | None, option(AuditSettings, "data")] = None,
     out: Annotated[Path, typer.Option(help="The run folder; run the same command again to resume.")] = Path("run"),
-    target: Annotated[
-        str | None,
-        typer.Option(help="label, predicted, one class for the whole corpus, or all classes. [label]"),
-    ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="euclidean, concept or features; may be repeated. [concept]")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="How relevance is computed. [EpsilonPlusFlat]")] = None,
-    class_map: Annotated[Path | None, typer.Option(help="CSV with columns label,index.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split of the manifest.")] = None,
-    parts: Annotated[
-        bool | None, typer.Option("--parts/--no-parts", help="Compare connected parts of maps. [no]")
-    ] = None,
-    parts_layer: Annotated[str | None, typer.Option(help="The layer that sees parts. [halfway]")] = None,
-    map_side: Annotated[int | None, typer.Option(help="Side of stored relevance maps. [32]")] = None,
-    neighbours: Annotated[int | None, typer.Option(help="Neighbours in the graph. [10]")] = None,
-    dimensions: Annotated[int | None, typer.Option(help="Dimensions of the embedding. [8]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images in a forward pass. [16]")] = None,
-    unit: Annotated[int | None, typer.Option(help="Images in a work unit. [256]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of one worker. [1]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Root of all randomness. [0]")] = None,
+    target: Annotated[str | None, option(AuditSettings, "target")] = None,
+    metric: Annotated[list[str] | None, option(AuditSettings, "metric")] = None,
+    method: Annotated[str | None, option(AuditSettings, "method")] = None,
+    class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
+    split: Annotated[str | None, option(AuditSettings, "split")] = None,
+    parts: Annotated[bool | None, option(AuditSettings, "parts", "--parts/--no-parts")] = None,
+    parts_layer: Annotated[str | None, option(AuditSettings, "parts_layer")] = None,
+    map_side: Annotated[int | None, option(AuditSettings, "map_side")] = None,
+    neighbours: Annotated[int | None, option(AuditSettings, "neighbours")] = None,
+    dimensions: Annotated[int | None, option(AuditSettings, "dimensions")] = None,
+    batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
+    unit: Annotated[int | None, option(AuditSettings, "unit")] = None,
+    threads: Annotated[int | None, option(AuditSettings, "threads")] = None,
+    seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
     workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
@@ -61,7 +51,6 @@ def run(
     from klarsicht.audit import pipeline
     from klarsicht.audit.report.page import notes
     from klarsicht.audit.results import ranking
-    from klarsicht.audit.settings import AuditSettings
 
     given: dict[str, Any] = {
         "model": model,
@@ -91,16 +80,21 @@ def run(
 
 @app.command()
 def rank(
-    run: RunFolder, as_json: AsJson = False, top: Annotated[int, typer.Option(help="Lines to print.")] = 20
+    run: RunFolder,
+    as_json: AsJson = False,
+    top: Annotated[int, typer.Option(help="Lines to print.")] = 20,
+    by_z: Annotated[bool, typer.Option("--by-z", help="Order by z alone, whatever `audit quantify` says.")] = False,
 ) -> None:
-    """Print the classes of a run, most suspect first."""
+    """Print the classes of a run, most suspect first; the last line says in which order."""
     from klarsicht.audit.results import ranking
 
     found = ranking.read_ranking(run)
+    shown = found.by_z() if by_z else found
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        typer.echo(json.dumps(shown.to_json(), indent=2))
     else:
-        tables.ranking(found, top)
+        tables.ranking(shown, top)
+        typer.echo(f"order: {'z, an observation' if by_z else found.order}")
 
 
 @app.command()
@@ -116,9 +110,9 @@ def quantify(
 
     Of a run with one class as its target: which images of any class make the model think of it.
     """
-    from klarsicht.audit.quantify import quantification, screening
+    from klarsicht.audit.quantification import quantification, screening
 
-    found = (screening.screen if screening.screens(run) else quantification.quantify)(
+    found = (screening.screen if screening.is_screening(run) else quantification.quantify)(
         run, level=level, workers=workers, data=data
     )
     if as_json:
@@ -170,9 +164,9 @@ def report(run: RunFolder) -> None:
 @app.command()
 def status(run: RunFolder, as_json: AsJson = False) -> None:
     """Print how far a run has come."""
-    from klarsicht.audit.status import progress_of
+    from klarsicht.audit.status import read_progress
 
-    steps = progress_of(run)
+    steps = read_progress(run)
     if as_json:
         typer.echo(json.dumps([step.to_json() for step in steps], indent=2))
     else:

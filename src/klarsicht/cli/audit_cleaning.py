@@ -1,4 +1,4 @@
-"""The commands of `klarsicht audit` that take an artifact away, and that show what this did."""
+"""Commands of `klarsicht audit` that correct a model or a corpus for an artifact, and that evaluate corrections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.cli import cleaning_tables
+from klarsicht.cli.options import option
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
@@ -18,39 +20,37 @@ FoundBy = Annotated[
     str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
-Overall = Annotated[float | None, typer.Option(help="Accuracy on clean images that may be lost, a share. [0.005]")]
-Affected = Annotated[float | None, typer.Option(help="The same, on clean images of the class. [0.02]")]
+Overall = Annotated[float | None, option(CleanSettings, "overall")]
+Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
 
 def clean(
     run: RunFolder,
     name: Annotated[str, typer.Option("--class", help="The class to relieve of its artifact.")],
-    method: Annotated[str | None, typer.Option(help="oblique, project, augment, ... [oblique]")] = None,
+    method: Annotated[str | None, option(CleanSettings, "method")] = None,
     out: Annotated[Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD]")] = None,
     found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
-    direction: Annotated[str | None, typer.Option(help="pattern, svm, logistic or ridge. [pattern]")] = None,
-    layer: Annotated[str | None, typer.Option(help="Correct the input of this layer. [swept]")] = None,
-    directions: Annotated[int | None, typer.Option(help="How many are erased. [swept]")] = None,
-    strength: Annotated[float | None, typer.Option(help="A factor of the correction. [swept]")] = None,
-    pooled: Annotated[
-        bool | None, typer.Option("--pooled/--per-position", help="Erase by the mean over positions. [per position]")
-    ] = None,
+    direction: Annotated[str | None, option(CleanSettings, "direction")] = None,
+    layer: Annotated[str | None, option(CleanSettings, "layer", default="swept")] = None,
+    directions: Annotated[int | None, option(CleanSettings, "directions", default="swept")] = None,
+    strength: Annotated[float | None, option(CleanSettings, "strength", default="swept")] = None,
+    pooled: Annotated[bool | None, option(CleanSettings, "pooled", "--pooled/--per-position")] = None,
     overall: Overall = None,
     affected: Affected = None,
-    images: Annotated[int | None, typer.Option(help="Of each kind, to fit on and to choose on. [400]")] = None,
-    lessons: Annotated[int | None, typer.Option(help="Of each kind, to train on. [2000]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of a training. [300]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images in a step of a training. [64]")] = None,
-    rate: Annotated[float | None, typer.Option(help="Highest learning rate of a training. [0.0003]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of parts, samples and training. [0]")] = None,
+    images: Annotated[int | None, option(CleanSettings, "images")] = None,
+    lessons: Annotated[int | None, option(CleanSettings, "lessons")] = None,
+    steps: Annotated[int | None, option(CleanSettings, "steps")] = None,
+    batch: Annotated[int | None, option(CleanSettings, "batch")] = None,
+    rate: Annotated[float | None, option(CleanSettings, "rate")] = None,
+    seed: Annotated[int | None, option(CleanSettings, "seed")] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved."""
-    from klarsicht.audit.clean import clean_model
+    from klarsicht.audit.cleaning import clean_model
 
     given: dict[str, Any] = {
         "method": method,
@@ -68,7 +68,7 @@ def clean(
         "rate": rate,
         "seed": seed,
     }
-    asked = clean_model.CleanSettings.read(settings, given)
+    asked = CleanSettings.read(settings, given)
     found = clean_model.clean(run, name, asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
     if as_json:
         typer.echo(json.dumps(found.record, indent=2))
@@ -92,7 +92,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
-    from klarsicht.audit.clean import certify
+    from klarsicht.audit.cleaning import certify
 
     found = certify.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
@@ -132,7 +132,7 @@ def clean_data(
     as_json: AsJson = False,
 ) -> None:
     """Write a new corpus without the artifact of a class: a manifest, a record, new files; old ones stay."""
-    from klarsicht.audit.clean import clean_data as cleaning
+    from klarsicht.audit.cleaning import clean_data as cleaning
 
     found = cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,

@@ -1,4 +1,4 @@
-"""`klarsicht burst`: make one clean photograph out of many short noisy exposures."""
+"""`klarsicht burst`: denoise bursts of short exposures, and train and evaluate the networks for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
-    from klarsicht.burst.train import training
+    from klarsicht.burst.training import training
 
     given: dict[str, Any] = {
         "preset": preset,
@@ -86,7 +86,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,
 ) -> None:
     """Measure quality and cost of networks and classical methods on synthetic bursts of photographs."""
-    from klarsicht.burst.evaluate import comparison
+    from klarsicht.burst.evaluation import comparison
     from klarsicht.cli import burst_tables
 
     found = comparison.evaluate_all(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
@@ -97,7 +97,7 @@ def evaluate(
     else:
         typer.echo("\n".join(burst_tables.scores(found)))
     if out is not None:
-        comparison.write(found, out)
+        comparison.write_evaluation(found, out)
         typer.echo(f"page: {out / comparison.PAGE}", err=as_json)
 
 
@@ -109,7 +109,7 @@ def weights(
     from klarsicht.burst.network import pretrained
     from klarsicht.cli import burst_cards
 
-    found = pretrained.networks()
+    found = pretrained.list_networks()
     if as_json:
         typer.echo(json.dumps({name: one.card for name, one in found.items()}))
     else:

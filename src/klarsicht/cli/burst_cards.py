@@ -1,4 +1,4 @@
-"""What `klarsicht burst weights` prints for people."""
+"""Text output of `klarsicht burst weights`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from klarsicht.burst.network.unet import SERVED
+from klarsicht.burst.network.unet import COMPATIBLE_COLOURS
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.burst.network.pretrained import Shipped
+    from klarsicht.burst.network.pretrained import PretrainedNetwork
 
 
-def lines(one: Shipped) -> Iterator[str]:
-    """A network and its tables."""
+def lines(one: PretrainedNetwork) -> Iterator[str]:
+    """Format the card of a network and its tables of results."""
     card = one.card
-    yield f"{one.name}: for {' and '.join(SERVED[one.colour])} frames, 1 to {card['network']['frames']} of them"
+    colours = " and ".join(COMPATIBLE_COLOURS[one.colour])
+    yield f"{one.name}: for {colours} frames, 1 to {card['network']['frames']} of them"
     yield f"kernels of sizes {', '.join(map(str, card['sizes']))}, fused to one"
     yield f"{card['parameters']:,} weights in {card['bytes'] / 1e6:.1f} MB, sha256 {card['sha256']}"
     for training in card["trainings"]:
@@ -37,7 +38,7 @@ def _training(training: Mapping[str, Any]) -> str:
 
 
 def _table(measured: Mapping[str, Any]) -> Iterator[str]:
-    """PSNR in dB, the exposure drawn; where something moves, that on its path in brackets."""
+    """Format a table of PSNR in dB at drawn exposure; PSNR on the path of a moving object in brackets."""
     rows = measured["rows"]
     gains = list(next(iter(rows.values())))
     yield f"\n{measured['photographs']}, {measured['name']}: PSNR in dB, exposure drawn ({measured['made by']})"

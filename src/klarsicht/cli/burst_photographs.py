@@ -1,4 +1,4 @@
-"""`klarsicht burst denoise`, `calibrate`, `explain`, `export` and `check`: people's own photographs."""
+"""`klarsicht burst denoise`, `calibrate`, `explain`, `export` and `check`: commands for a user's photographs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def denoise(
     linear: Linear = False,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
-    from klarsicht.burst.denoise.denoise import denoise as denoise_files
+    from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     settings = _settings(
         checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear
@@ -68,7 +68,7 @@ def explain(
     linear: Linear = False,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
-    from klarsicht.burst.denoise.explain import explain as explain_burst
+    from klarsicht.burst.denoising.explain import explain as explain_burst
 
     settings = _settings(checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear)
     for line in explain_burst(frames, out, settings):
@@ -88,11 +88,11 @@ def check(
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
     import tempfile
 
-    from klarsicht.burst.denoise import held_out
+    from klarsicht.burst.denoising import held_out
 
     settings = _settings(checkpoint, noise, calibration, reference, threads=threads, linear=linear)
     with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
-        lines, verdict = held_out.check(frames, settings, Path(folder), hold_out)
+        lines, verdict = held_out.check_held_out(frames, settings, Path(folder), hold_out)
     for line in (*lines, *verdict.lines):
         typer.echo(line)
 
@@ -111,7 +111,7 @@ def export(
 def _settings(
     checkpoint: Path | None, noise: str | None, calibration: Path | None, reference: str | None, **others: Any
 ) -> Any:
-    from klarsicht.burst.denoise.pipeline import DenoiseSettings
+    from klarsicht.burst.denoising.pipeline import DenoiseSettings
 
     given: dict[str, Any] = {
         "checkpoint": None if checkpoint is None else str(checkpoint),

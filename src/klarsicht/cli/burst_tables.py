@@ -1,4 +1,4 @@
-"""What `klarsicht burst evaluate` prints for people."""
+"""Text output of `klarsicht burst evaluate`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.burst.evaluate.kernel_sizes import Sizes
-    from klarsicht.burst.evaluate.protocol import Evaluation, Score
+    from klarsicht.burst.evaluation.kernel_sizes import Sizes
+    from klarsicht.burst.evaluation.protocol import Evaluation, Score
 
 
 def protocol(found: Evaluation) -> Iterator[str]:
-    """How the bursts were made, and who is absent."""
+    """Format how the bursts were made, and the methods that are absent."""
     yield from found.protocol.lines
-    for row, reason in found.absent.items():
+    for row, reason in found.absence_reasons.items():
         yield f"absent: {row}: {reason}"
 
 
 def scores(found: Evaluation) -> Iterator[str]:
-    """One table for each exposure, and below it the best classical row at each gain."""
+    """Format one table per exposure with the best classical method at each gain below, then the kernel sizes."""
     gains = found.protocol.gains
     header = ("row", *(f"gain {gain}" for gain in gains), "CPU s/Mpx", "peak MiB")
     for exposure, by_row in found.tables.items():
         yield f"\nexposure {exposure}: PSNR in dB / SSIM"
         lines = [(row, *(_cell(s[g]) for g in gains), *_cost(s[gains[0]])) for row, s in by_row.items()]
         yield table(header, lines, left=("row",))
-        peers = {gain: found.peer(exposure, gain) for gain in gains}
+        peers = {gain: found.best_classical(exposure, gain) for gain in gains}
         best = ", ".join(f"gain {gain}: {peer[0]} {peer[1]:.2f}" for gain, peer in peers.items() if peer)
         if best:
             yield f"best classical: {best}"

@@ -1,4 +1,4 @@
-"""What `klarsicht audit clean` and `audit evaluate` print for people."""
+"""Text output of `klarsicht audit clean`, `audit evaluate` and `audit clean-data`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import typer
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.audit.clean.certificate import Certificate
-    from klarsicht.audit.clean.clean_data import CleanedCorpus
-    from klarsicht.audit.clean.clean_model import Cleaned
-    from klarsicht.audit.clean.evaluation import Evaluation, ModelEvaluation
+    from klarsicht.audit.cleaning.certificate import Certificate
+    from klarsicht.audit.cleaning.clean_data import CleanedCorpus
+    from klarsicht.audit.cleaning.clean_model import CleanedModel
+    from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation
     from klarsicht.numerics.statistics.intervals import Interval
 
 
-def cleaned(found: Cleaned) -> None:
-    """What was tried, the best strength of each layer and number of directions; what was chosen; where it lies."""
+def cleaned(found: CleanedModel) -> None:
+    """Print the best strength of each layer and number of directions, the chosen correction and its folder."""
     lines = [
         (
             "*" if tried is found.choice.chosen else "",
@@ -25,22 +25,24 @@ def cleaned(found: Cleaned) -> None:
             str(tried.setting.directions),
             f"{tried.setting.strength:g}",
             f"{tried.remaining:.0%}",
-            f"{100 * tried.effect.harm.value:+.2f}",
-            f"{100 * tried.effect.harm_affected.value:+.2f}" if tried.effect.harm_affected.n else "",
+            f"{100 * tried.outcome.harm.value:+.2f}",
+            f"{100 * tried.outcome.harm_affected.value:+.2f}" if tried.outcome.harm_affected.n else "",
         )
-        for tried in found.choice.best
+        for tried in found.choice.best_settings
     ]
     header = ("", "layer", "directions", "strength", "effect left", "points lost", "of the class")
     typer.echo(table(header, lines, left=("", "layer")))
     for path, why in found.record["skipped"]:
         typer.echo(f"not read: {path}: {why}")
     artifact = found.artifact
-    typer.echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.how}; chosen: *")
+    typer.echo(
+        f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}; chosen: *"
+    )
     typer.echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
 
 
 def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
-    """What is done to which image, those that cannot be read, and the counts."""
+    """Print the changed images with their action, the unreadable ones, and the counts."""
     changed = [line for line in found.lines if line.action not in ("keep", "skip")]
     header = ("action", "image", "label", "new file", "new label", "weight")
     lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.new_weight:g}") for one in changed]
@@ -53,21 +55,21 @@ def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
 
 
 def evaluated(found: Evaluation) -> None:
-    """One column a correction, one line a figure, and the verdict."""
-    figures = [_figures(look) for look in found.looks]
+    """Print one column per correction, one line per figure, and the verdict."""
+    figures = [_figures(look) for look in found.evaluations]
     names = list(dict.fromkeys(name for one in figures for name in one))
     lines = [(name, *(one.get(name, "") for one in figures)) for name in names]
-    header = ("95 % intervals", *(look.name for look in found.looks))
+    header = ("95 % intervals", *(look.name for look in found.evaluations))
     typer.echo(table(header, lines, left=header))
     for path, why in found.skipped:
         typer.echo(f"not read: {path}: {why}")
     artifact = found.record["artifact"]
-    how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # not in records of before
-    typer.echo(f"{found.record['class']}: shown on {found.shown} images{how}. Verdict: {found.verdict}.")
+    how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # absent in records of earlier versions
+    typer.echo(f"{found.record['class']}: shown on {found.images} images{how}. Verdict: {found.verdict}.")
 
 
 def certified(found: Certificate) -> None:
-    """One line a correction, and which may be called clean."""
+    """Print one line per correction, and which corrections may be called clean."""
     header = ("percent, 95 % intervals", "points lost", "of the class", "flips", "worst group", "probe", "verdict")
     lines = [
         (
@@ -76,10 +78,10 @@ def certified(found: Certificate) -> None:
             _percent(one.at),
             one.word,
         )
-        for one in (found.before, *found.lines)
+        for one in (found.before, *found.rows)
     ]
     typer.echo(table(header, lines, left=(header[0], "verdict")))
-    clean = [one.name for one in found.lines if one.clean == one.seeds]
+    clean = [one.name for one in found.rows if one.clean == one.seeds]
     typer.echo(f"{found.name}: may be called clean: {', '.join(clean) or 'none'}.")
 
 
@@ -88,7 +90,7 @@ def _percent(found: Interval) -> str:
 
 
 def _figures(look: ModelEvaluation) -> dict[str, str]:
-    e, again = look.effect, look.again
+    e, again = look.outcome, look.second_audit
     named = {
         "accuracy, clean images": e.accuracy,
         "accuracy, clean images of the class": e.affected,
@@ -103,5 +105,5 @@ def _figures(look: ModelEvaluation) -> dict[str, str]:
     }
     told = {name: str(value) for name, value in named.items() if value.n}
     if again is not None:
-        told["second audit"] = again.told
+        told["second audit"] = again.summary
     return told

@@ -1,4 +1,4 @@
-"""`klarsicht demo`: the carton story on a real ImageNet network, with nothing but installed packages."""
+"""`klarsicht demo`: the "carton" shortcut of a real ImageNet network, from installed packages only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def demo(
     workers: Annotated[int, typer.Option(help="Processes. [number of cores]")] = 0,
 ) -> None:
     """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
-    from klarsicht.audit.demo import tell
+    from klarsicht.audit.demo import run_demo
 
-    memory.keep()
+    memory.keep_freed_memory()
 
-    for line in tell(out, seed=seed, images=images, workers=workers):
+    for line in run_demo(out, seed=seed, images=images, workers=workers):
         typer.echo(line)

@@ -1,4 +1,4 @@
-"""What commands print for people: plain columns, never cut, so that they survive a pipe."""
+"""Text output of `klarsicht audit`: plain columns, never truncated, so that they can be piped."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from klarsicht.audit.quantify.screening import Screening
+    from klarsicht.audit.quantification.screening import Screening
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.verdicts import Quantification
-    from klarsicht.audit.sensitivity.finetuned_results import Learned
+    from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
     from klarsicht.audit.sensitivity.power import Power
     from klarsicht.audit.status import Step
 
 
-BESIDE = ("by plain features",)  # what is named without relevance
+BESIDE = ("by plain features",)  # column of the cluster found without relevance
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
-    """Columns two spaces apart; those named in `left` are aligned left, numbers right."""
+    """Format columns two spaces apart; those named in `left` are left-aligned, the others right-aligned."""
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
 
     def row(cells: Sequence[str]) -> str:
@@ -34,6 +34,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[
 
 
 def ranking(found: Ranking, top: int) -> None:
+    """Print the first classes of a ranking."""
     lines = [
         (str(i), e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}", e.verdict)
         + ((e.beside,) if found.beside else ())
@@ -44,9 +45,11 @@ def ranking(found: Ranking, top: int) -> None:
 
 
 def verdicts(found: Quantification, top: int) -> None:
+    """Print the first verdicts of a quantification."""
     lines = [
-        (v.name, f"{v.p:.3f}", f"{v.q:.3f}", f"{v.size} of {v.n}", v.sign, f"{v.z:.1f}", f"{v.p_use:.3f}", v.verdict)
+        (v.name, f"{d.p:.3f}", f"{d.q:.3f}", f"{v.size} of {v.n}", d.sign, f"{u.z:.1f}", f"{u.p_use:.3f}", v.verdict)
         for v in found.verdicts[:top]
+        for d, u in ((v.detection, v.use),)
     ]
     header = ("class", "p", "q", "size", "sign", "z of use", "p of use", "verdict")
     typer.echo(table(header, lines, left=("class", "sign", "verdict")))
@@ -56,14 +59,15 @@ def verdicts(found: Quantification, top: int) -> None:
 
 
 def screening(found: Screening, top: int) -> None:
-    entry = found.entry
+    """Print the result of screening for one class."""
+    entry, effect = found.entry, found.effect
     typer.echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {found.verdict}")
     typer.echo(
-        f"put on other images it raises the logit by {entry.effect:+.2f} ({entry.effect_low:+.2f} to "
-        f"{entry.effect_high:+.2f}), the next output by {entry.effect_runner_up:+.2f}; "
-        f"{entry.effect_rank} of {found.outputs} outputs rise more"
+        f"put on other images it raises the logit by {effect.shift:+.2f} ({effect.low:+.2f} to "
+        f"{effect.high:+.2f}), the next output by {effect.runner_up:+.2f}; "
+        f"{effect.rank} of {found.outputs} outputs rise more"
     )
-    for line in found.standing.told(found.outputs) if found.standing else ():
+    for line in found.standing.describe(found.outputs) if found.standing else ():
         typer.echo(line)
     typer.echo(f"p {found.p:.3f}; the claim at {found.level:g}")
     if entry.beside:
@@ -72,21 +76,25 @@ def screening(found: Screening, top: int) -> None:
 
 
 def power(found: Power) -> None:
+    """Print the detection limits of planted artifacts."""
     lines = [
-        (kind, found.told(kind), *(found.cell(kind, share) for share in found.prevalences)) for kind in found.kinds
+        (kind, found.format_limit(kind), *(found.format_counts(kind, share) for share in found.prevalences))
+        for kind in found.kinds
     ]
     header = ("kind", "found down to", *(f"{share:.0%}" for share in found.prevalences))
     typer.echo(table(header, lines, left=("kind", "found down to")))
     typer.echo(f"Classes called artifactual at p {found.level:g}, of those planted.")
-    if found.learned:
-        learned(found.learned)
+    if found.finetuned:
+        learned(found.finetuned)
     else:
         typer.echo("Whether a model would use such an artifact is unknown: --train fine-tunes copies of it to tell.")
 
 
-def learned(found: Learned) -> None:
+def learned(found: FinetunedResults) -> None:
+    """Print the detection limits of artifacts that fine-tuned copies learned."""
     lines = [
-        (kind, found.told(kind), *(found.cell(kind, share) for share in found.prevalences)) for kind in found.kinds
+        (kind, found.format_limit(kind), *(found.format_counts(kind, share) for share in found.prevalences))
+        for kind in found.kinds
     ]
     header = ("kind", "called poisoned down to", *(f"{share:.0%}" for share in found.prevalences))
     typer.echo()
@@ -97,5 +105,6 @@ def learned(found: Learned) -> None:
 
 
 def steps(found: Sequence[Step]) -> None:
+    """Print the progress of a run by step."""
     lines = [(step.name, str(step.done), str(step.units), "complete" if step.complete else "") for step in found]
     typer.echo(table(("step", "done", "of", "state"), lines, left=("step", "state")))

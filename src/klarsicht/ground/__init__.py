@@ -1,1 +1,1 @@
-"""Words that both wings speak: errors, shapes, settings, seeds, images, the run store, progress."""
+"""Infrastructure of both wings: errors, array types, settings, seeds, images, the run store, training and progress."""

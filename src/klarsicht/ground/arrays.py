@@ -1,4 +1,7 @@
-"""Array types, named once: any shape; docstrings give the axes by the letters of their wing (`audit`, `burst`)."""
+"""Type aliases of numpy arrays of any shape.
+
+Docstrings give shapes by the axis letters in the legend of their wing (`audit`, `burst`).
+"""
 
 from __future__ import annotations
 

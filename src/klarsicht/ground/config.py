@@ -1,4 +1,6 @@
-"""Settings: one frozen object <-> a TOML file <-> the command line, with errors that name the setting."""
+"""Settings: frozen pydantic models that are read from TOML files and the command line, with errors that name the
+setting.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,19 @@ from klarsicht.ground.errors import InputError, UsageError, unknown_name
 
 
 class Settings(BaseModel):
-    """Base of every recipe's settings: a subclass lists its fields, their types, bounds and defaults.
+    """Base class of all settings: a subclass lists its fields, their types, bounds and defaults.
 
-    Made directly, a wrong value raises pydantic's ValidationError; made by the methods below, one UsageError.
+    The constructor raises pydantic's ValidationError for a wrong value; the methods below raise a UsageError instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from names and values; what is not given keeps its default.
+        """Make settings from a mapping of names to values; fields that are not given keep their defaults.
 
         Raises:
-            UsageError: an unknown name (near matches are listed), or a value against its rule.
+            UsageError: an unknown name (near matches are listed), or a value that breaks its rule.
         """
         try:
             return cls.model_validate(dict(values))
@@ -36,31 +38,36 @@ class Settings(BaseModel):
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Settings from a TOML file.
+        """Read settings from a TOML file.
 
         Raises:
             InputError: the file cannot be read.
-            UsageError: it is no TOML, or as for from_mapping.
+            UsageError: the file is not TOML, or as for from_mapping.
         """
         return cls.read(path, {})
 
     @classmethod
     def read(cls, path: str | Path | None, given: Mapping[str, Any]) -> Self:
-        """The command line's: a TOML file, where there is one, under the options given; None is not given."""
-        written = {} if path is None else _parsed(Path(path))
+        """Read settings from a TOML file (None: no file) and override them by command-line options.
+
+        Options that are None were not given and override nothing. Raises as from_toml.
+        """
+        written = {} if path is None else _read_toml(Path(path))
         return cls.from_mapping(written | {name: value for name, value in given.items() if value is not None})
 
     def merged(self, **changes: Any) -> Self:
-        """The same settings but for the changes; None changes nothing. Raises as from_mapping."""
+        """Return a copy with some values replaced; a change of None is ignored. Raises as from_mapping."""
         kept = self.model_dump()
         return self.from_mapping(kept | {name: value for name, value in changes.items() if value is not None})
 
     def to_toml(self) -> str:
-        """The same settings, the same text; from_toml gives them back. None is left out."""
+        """Write the settings as TOML text, which from_toml reads back; the text is deterministic. None values are
+        left out.
+        """
         return "\n".join(_lines(self.model_dump(mode="json"))) + "\n"
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -70,7 +77,10 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
-    """The first fault as one line; an unknown name comes first: what it was meant for may be missing."""
+    """Convert the first validation fault to a UsageError.
+
+    Unknown names come first, since a misspelt name may also be reported as a missing setting.
+    """
     faults = error.errors(include_url=False)
     first, *others = sorted(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     place, name = first["loc"], ".".join(map(str, first["loc"]))
@@ -84,7 +94,7 @@ def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
 
 
 def _names_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    """The settings known at a place, written as the place is."""
+    """List the names of the settings at a place in the nested model, each with the place as its prefix."""
     for step in place:
         if step in model.model_fields:
             model = next(_models(model.model_fields[str(step)].annotation), model)
@@ -92,7 +102,7 @@ def _names_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models inside a type: In of `list[In] | None`."""
+    """Yield the models inside a type annotation, e.g. `In` of `list[In] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
@@ -100,7 +110,10 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _lines(table: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """A table's own values first, then the tables inside it: TOML 1.0 knows no way back."""
+    """Yield the TOML lines of a table: its own values first, then its nested tables.
+
+    TOML 1.0 cannot return to an outer table after a nested one.
+    """
     for key, value in table.items():
         if value is not None and not isinstance(value, dict):
             yield f"{_key(key)} = {_value(value)}"

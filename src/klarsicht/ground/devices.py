@@ -1,4 +1,4 @@
-"""Where numbers are crunched: this processor or a GPU, alone or as one of several processes, in which precision."""
+"""Compute devices: CPU or GPU, distributed processes, precision and number of threads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class World:
-    """The processes that learn together; torchrun says how many."""
+    """The distributed process group of a training run; torchrun sets the number of processes.
+
+    Attributes:
+        rank: number of this process, 0 to size - 1.
+        size: number of processes.
+        device: the device of this process.
+    """
 
     rank: int
     size: int
     device: torch.device
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def wrap_model(self, model: nn.Module) -> nn.Module:
+        """Wrap a model in DistributedDataParallel; with a single process return it unchanged."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
 
     def mean(self, value: Tensor) -> float:
+        """Average a scalar over all processes."""
         if self.size > 1:
             value = value.detach().clone()
             dist.all_reduce(value)
@@ -36,7 +44,7 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Alone, or one of torchrun's processes; on a GPU where there is one."""
+    """Open the process group: a single process, or one of torchrun's; on a GPU where there is one."""
     size, here = int(os.environ.get("WORLD_SIZE", "1")), device()
     if size == 1:
         yield World(0, 1, here)
@@ -49,16 +57,17 @@ def world() -> Iterator[World]:
 
 
 def device() -> torch.device:
-    """This process's GPU, where there is one."""
+    """Return the GPU of this process, or the CPU where there is none."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 
 
-def bf16_gains(device: torch.device) -> bool:
-    """Whether bfloat16 convolutions are faster here: GPUs that know it, processors with AMX, AMD's with AVX-512 BF16.
+def bf16_is_faster(device: torch.device) -> bool:
+    """Whether bfloat16 convolutions are faster than float32 on this device.
 
-    On Intel's, AVX-512 BF16 alone is slower than float32 (docs/burst-training.md).
+    They are on GPUs that support bfloat16, on processors with AMX, and on AMD processors with AVX-512 BF16. On Intel
+    processors with AVX-512 BF16 alone they are slower than float32 (docs/burst-training.md).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -69,14 +78,14 @@ def bf16_gains(device: torch.device) -> bool:
     return "amx_bf16" in words or {"AuthenticAMD", "avx512_bf16"} <= words
 
 
-def available() -> int:
-    """Cores that this process may use."""
+def available_cores() -> int:
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """That many for torch's operators, and as many as before when it is left."""
+def torch_threads(count: int) -> Iterator[None]:
+    """Set torch's number of threads within the context and restore it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

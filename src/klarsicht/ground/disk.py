@@ -1,4 +1,8 @@
-"""Writing so that a kill at any moment leaves the old bytes or the new ones, never a half. POSIX (flock)."""
+"""Atomic writes and file locks: an interruption at any moment leaves the old or the new content of a file, never a
+part.
+
+POSIX (flock).
+"""
 
 from __future__ import annotations
 
@@ -12,22 +16,22 @@ from typing import BinaryIO
 
 from klarsicht.ground.errors import DiskFull, RunLocked, StoreError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEFTOVERS = (".*.tmp", "*.partial")  # what a killed process leaves: ours, and zarr's
+NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusals to write into errors that name the remedy.
+def translate_write_errors(path: Path) -> Iterator[None]:
+    """Convert the operating system's write errors to errors that name the remedy.
 
     Raises:
         DiskFull: no space, quota or file size left.
-        StoreError: anything else, for instance a read-only folder.
+        StoreError: any other, for instance a read-only folder.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in NO_SPACE_ERRORS:
             raise DiskFull(
                 f"no space left to write {path}",
                 got=error.strerror,
@@ -42,16 +46,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file, durably; makes its folder. Raises as `writing` does, and then the old bytes stay."""
-    with replacing(path) as file:
+    """Replace a file durably and make its folder. Raises as `translate_write_errors`; then the old content is kept."""
+    with replace_atomically(path) as file:
         file.write(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of the old one, durably, when all of it is written. As `write_atomically`."""
+def replace_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file that durably replaces the old one when the context ends. Raises as `write_atomically`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("w+b") as file:
@@ -66,7 +70,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's entries, are on the disk."""
+    """Wait until the bytes of a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,13 +79,13 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file that names this process. The system frees it when the process dies, however it dies.
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock file with the process id; the system frees it when the process ends, however it ends.
 
     Raises:
-        RunLocked: another holds it; names its process.
+        RunLocked: another process holds it; the error names that process.
     """
-    with writing(path):
+    with translate_write_errors(path):
         file = path.open("a+")
     with file:
         try:
@@ -93,15 +97,15 @@ def locked(path: Path) -> Iterator[None]:
                 got=f"process {file.read().strip() or 'unknown'} in {path.parent}",
                 remedy="Wait for it, stop it, or choose another --out.",
             ) from None
-        with writing(path):
+        with translate_write_errors(path):
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
         yield
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed processes left behind. Only for the holder of the folder's lock."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed processes. Only the holder of the folder's lock may call it."""
     for pattern in LEFTOVERS:
         for leftover in folder.rglob(pattern):
             leftover.unlink(missing_ok=True)

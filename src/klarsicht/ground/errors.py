@@ -27,7 +27,7 @@ from collections.abc import Iterable
 
 
 class KlarsichtError(Exception):
-    """An error with what, got, rule and remedy; the command line prints it as one line."""
+    """Base error with the parts what, got, rule and remedy; the command line prints it as one line."""
 
     exit_code = 1
 
@@ -44,7 +44,7 @@ class KlarsichtError(Exception):
         return "; ".join(parts) + (f". {self.remedy}" if self.remedy else "")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keyword-only fields survive the journey between worker processes."""
+        """Make the error picklable: the keyword-only parts are kept when it passes between worker processes."""
         return (_rebuild, (type(self), self.what, self.got, self.rule, self.remedy))
 
 
@@ -53,67 +53,81 @@ def _rebuild(kind: type[KlarsichtError], what: str, got: object, rule: str, reme
 
 
 class UsageError(KlarsichtError):
+    """Invalid argument or setting."""
+
     exit_code = 2
 
 
 class InputError(KlarsichtError):
+    """File or folder that is not of the expected kind."""
+
     exit_code = 3
 
 
 class ImageError(InputError):
-    pass
+    """Image that cannot be decoded."""
 
 
 class CorpusError(InputError):
-    pass
+    """Corpus without usable images, or with labels that the model does not know."""
 
 
 class ModelError(KlarsichtError):
+    """Model that cannot be loaded or explained."""
+
     exit_code = 4
 
 
 class InputRefused(ModelError):
-    pass
+    """Image on which the model fails."""
 
 
 class UnsupportedLayer(ModelError):
-    pass
+    """Layer without a relevance rule."""
 
 
 class NotConserving(ModelError):
-    pass
+    """Relevance that is not conserved and that no formula accounts for."""
 
 
 class StoreError(KlarsichtError):
+    """Error of the run folder."""
+
     exit_code = 5
 
 
 class RunLocked(StoreError):
-    pass
+    """Run that another process is writing to."""
 
 
 class RunMismatch(StoreError):
-    pass
+    """Run that was made with other settings, another corpus or another model."""
 
 
 class DiskFull(StoreError):
-    pass
+    """No space left on the disk."""
 
 
 class MissingExtra(KlarsichtError):
+    """Optional package that is not installed."""
+
     exit_code = 6
 
 
 class HarmExceeded(KlarsichtError):
+    """Correction that harms more than its bound allows."""
+
     exit_code = 7
 
 
 class EffectRemains(KlarsichtError):
+    """Correction that leaves more than half of the artifact's effect."""
+
     exit_code = 8
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error of a failed look-up: lists near matches, else all the known names."""
+    """Make the error of a failed look-up; it lists near matches of the name, or else all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."

@@ -1,10 +1,10 @@
-"""The training loop, in the open: step, schedule, moving average, checkpoint, resume; one process or many.
+"""Training loop: step, learning-rate schedule, moving average of weights, checkpoint, resume; one process or several.
 
-A step's batch depends on its number alone, so a run that was killed at any moment and started again gives the same
-losses, to the bit, as one that was left in peace (same machine, threads and number of processes).
+The batch of a step depends on the step's number only, so an interrupted and resumed run gives bit-identical losses to
+an uninterrupted one (same machine, threads and number of processes).
 
-    FOLDER/state.pt       weights, their moving average, the optimiser, the step; replaced as a whole
-    FOLDER/curve.jsonl    one line a step, and what was watched at each checkpoint
+    FOLDER/state.pt       weights, their moving average, the optimiser, the step; replaced atomically
+    FOLDER/curve.jsonl    one line per step, and the validation metrics of each checkpoint
     FOLDER/lock           held by the process that writes
 """
 
@@ -28,37 +28,52 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from klarsicht.ground.devices import World, world
-from klarsicht.ground.disk import locked, sync, write_atomically, writing
+from klarsicht.ground.disk import hold_lock, sync, translate_write_errors, write_atomically
 from klarsicht.ground.errors import ModelError, RunMismatch, StoreError, UsageError
 from klarsicht.ground.progress import progress
 
 T = TypeVar("T")
 Batch = tuple[Tensor, ...]
 
-FLOOR = 0.01  # share of the rate that the last steps keep
-ELSEWHERE = "Choose another --out."
-DEPTH = 3  # batches that each worker makes ahead
+LEAST_RATE = 0.01  # least learning rate, as a share of the largest
+OTHER_OUT = "Choose another --out."
+BATCHES_AHEAD = 3  # batches that each worker prefetches
 
 
 class Task(Protocol):
-    """What is learned."""
+    """Learning task: batches, loss and validation metrics."""
 
     def batch(self, step: int, rank: int) -> Batch:
-        """Of one step in one process; depends on nothing else. Called from other threads, ahead of its time."""
+        """Make the batch of one step in one process; it depends on nothing else. Called ahead of time from other
+        threads.
+        """
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
-        """A scalar; calls model(...), and nothing else of the model."""
+        """Compute the scalar training loss. It may only call model(...), and use nothing else of the model."""
 
-    def watch(self, step: int, model: nn.Module) -> Mapping[str, float]:
-        """Called at each checkpoint, in the first process, with the averaged model in evaluation mode."""
+    def validate(self, step: int, model: nn.Module) -> Mapping[str, float]:
+        """Compute validation metrics with the averaged model in evaluation mode; called at each checkpoint in
+        process 0.
+        """
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to learn. rate: Adam's, reached after `warmup` steps, kept for the share `hold` of the run, then falling in
-    a straight line to a hundredth. clip: largest norm of a gradient. memory: of the moving average. every: steps
-    between checkpoints. bf16: convolutions in bfloat16, where the processor gains by it; not part of what a resumed run
-    must agree in."""
+    """Optimisation settings.
+
+    Attributes:
+        steps: training steps.
+        rate: learning rate of Adam, reached linearly after `warmup` steps, constant for the share `hold` of the run,
+            then falling linearly to a hundredth.
+        warmup: steps of the rising learning rate.
+        hold: share of the steps at the full rate, in [0, 1).
+        clip: largest norm of the gradient.
+        memory: decay of the moving average of the weights, in [0, 1).
+        every: steps between checkpoints.
+        bf16: run convolutions in bfloat16, where the processor gains by it; a resumed run may differ in it.
+
+    Raises UsageError for values out of range.
+    """
 
     steps: int
     rate: float = 4e-4
@@ -76,44 +91,49 @@ class Plan:
             raise UsageError("plan of a fit", got=self, rule=rule)
 
     def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step."""
         falling = (1 - step / self.steps) / (1 - self.hold)
-        return self.rate * min(1, (step + 1) / self.warmup) * min(1, max(FLOOR, falling))
+        return self.rate * min(1, (step + 1) / self.warmup) * min(1, max(LEAST_RATE, falling))
 
     def memory_at(self, step: int) -> float:
-        """Short at first: the average must forget where the weights began."""
+        """Return the decay of the moving average at a step; small at first, so that initial weights are forgotten."""
         return min(self.memory, (1 + step) / (10 + step))
 
 
 class Learner:
-    """A model with what changes as it learns: step, optimiser, moving average."""
+    """Training state: model, step, optimiser and moving average of the weights."""
 
     def __init__(self, model: nn.Module, task: Task, plan: Plan, world: World) -> None:
         self.task, self.plan, self.world, self.step = task, plan, world, 0
         self.model = model.to(world.device).train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.spread = world.spread(self.model)
+        self.distributed = world.wrap_model(self.model)
         self.optimiser = torch.optim.Adam(self.model.parameters(), plan.rate, betas=(0.9, 0.99))
 
-    def learn(self, batch: Batch) -> float:
-        """One step; its loss, the mean over the processes. Raises ModelError where it is not finite."""
+    def train_step(self, batch: Batch) -> float:
+        """Run one optimisation step and return its loss, averaged over the processes.
+
+        Raises:
+            ModelError: a loss or gradient that is not finite.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.rate_at(self.step)
         batch = tuple(x.to(self.world.device, non_blocking=True) for x in batch)
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.plan.bf16):
-            loss = self.task.loss(self.spread, batch, self.step)
+            loss = self.task.loss(self.distributed, batch, self.step)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_grad_norm_(self.model.parameters(), self.plan.clip)
         value = self.world.mean(loss)
         require_finite(self.step, value, norm.item())
         self.optimiser.step()
-        self.follow()
+        self.update_average()
         self.step += 1
         return value
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """The moving average, a step closer to the weights."""
+    def update_average(self) -> None:
+        """Update the exponential moving average of the weights; buffers are copied."""
         share = 1 - self.plan.memory_at(self.step)
         for mean, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(weight, share)
@@ -121,15 +141,16 @@ class Learner:
             kept.copy_(buffer)
 
     def save(self, path: Path) -> None:
-        """Replaces the file as a whole."""
+        """Write the checkpoint, replacing the old file atomically."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with writing(path):
+        with translate_write_errors(path):
             torch.save(self.state(), temporary)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
 
     def state(self) -> dict[str, Any]:
+        """Return the checkpoint as a dictionary."""
         return {
             "step": self.step,
             "plan": asdict(self.plan),
@@ -139,12 +160,17 @@ class Learner:
         }
 
     def resume(self, path: Path) -> None:
-        """Raises StoreError for a file that holds no such state, RunMismatch for another plan or model."""
-        state = _loaded(path, self.world.device)
+        """Load a checkpoint.
+
+        Raises:
+            StoreError: the file is not a checkpoint.
+            RunMismatch: it has another plan or model.
+        """
+        state = _load_state(path, self.world.device)
         differ = [k for k, value in asdict(self.plan).items() if k != "bf16" and state["plan"].get(k) != value]
         if differ:
             got = f"{differ[0]} was {state['plan'].get(differ[0])}, is now {getattr(self.plan, differ[0])}"
-            raise RunMismatch(f"{path.parent} holds another run", got=got, remedy=ELSEWHERE)
+            raise RunMismatch(f"{path.parent} holds another run", got=got, remedy=OTHER_OUT)
         try:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
@@ -157,50 +183,58 @@ class Learner:
 
 
 def fit(model: nn.Module, task: Task, plan: Plan, folder: Path, workers: int = 1) -> nn.Module:
-    """Learns, or goes on where a former run in that folder stopped; returns the averaged model.
+    """Train a model, or resume the run in the folder; returns the averaged model.
 
-    workers: threads that make batches.
+    Args:
+        workers: threads that make batches.
 
     Raises:
-        ModelError: a loss or gradient that is not finite; the last checkpoint stays.
+        ModelError: a loss or gradient that is not finite; the last checkpoint is kept.
         RunMismatch, RunLocked, StoreError, DiskFull: the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with world() as here, locked(folder / "lock") if here.rank == 0 else nullcontext():
+    with world() as here, hold_lock(folder / "lock") if here.rank == 0 else nullcontext():
         learner, state, curve = Learner(model, task, plan, here), folder / "state.pt", Curve(folder / "curve.jsonl")
         if state.exists():
             learner.resume(state)
         if here.rank == 0:
-            curve.cut(learner.step)
+            curve.truncate(learner.step)
         with progress("training", plan.steps, learner.step) as advance:
-            for batch in ahead(lambda step: task.batch(step, here.rank), range(learner.step, plan.steps), workers):
-                loss, step = learner.learn(batch), learner.step
+            for batch in prefetch(lambda step: task.batch(step, here.rank), range(learner.step, plan.steps), workers):
+                loss, step = learner.train_step(batch), learner.step
                 if here.rank == 0:
                     curve.add(step - 1, {"loss": loss})
                 if here.rank == 0 and (step % plan.every == 0 or step == plan.steps):
-                    curve.add(step - 1, dict(task.watch(step, learner.average)))
+                    curve.add(step - 1, dict(task.validate(step, learner.average)))
                     learner.save(state)
                 advance()
         return learner.average
 
 
-def seconds_a_step(model: nn.Module, task: Task, plan: Plan, steps: Sequence[int], workers: int = 1) -> float:
-    """Of the wall clock, batches made ahead, tried on a copy of the model; steps: three or more, as they may come."""
+def measure_step_seconds(model: nn.Module, task: Task, plan: Plan, steps: Sequence[int], workers: int = 1) -> float:
+    """Measure the wall-clock seconds per training step on a copy of the model, with prefetched batches.
+
+    Args:
+        steps: the numbers of the steps to run, at least three; the first third is not timed.
+
+    Raises:
+        UsageError: more than one process.
+    """
     with world() as here:
         if here.size > 1:
             raise UsageError("a time limit", got=f"{here.size} processes", remedy="Give the number of steps instead.")
         learner = Learner(copy.deepcopy(model), task, plan, here)
         times = [time.perf_counter()]
-        for batch in ahead(lambda step: task.batch(step, 0), steps, workers):
-            learner.learn(batch)
+        for batch in prefetch(lambda step: task.batch(step, 0), steps, workers):
+            learner.train_step(batch)
             times.append(time.perf_counter())
-    settled = max(2, len(steps) // 3)  # by then all is compiled and allocated, and batches wait
+    settled = max(2, len(steps) // 3)  # from here on all is compiled and allocated, and batches are prefetched
     return (times[-1] - times[settled]) / (len(steps) - settled)
 
 
-def ahead(make: Callable[[int], T], steps: Sequence[int], workers: int) -> Iterator[T]:
-    """What `make` gives for each step, in order, made by other threads while this one works."""
-    pool, depth = ThreadPoolExecutor(workers, "batches"), DEPTH * workers
+def prefetch(make: Callable[[int], T], steps: Sequence[int], workers: int) -> Iterator[T]:
+    """Yield `make(step)` for each step in order, computed ahead by other threads."""
+    pool, depth = ThreadPoolExecutor(workers, "batches"), BATCHES_AHEAD * workers
     try:
         waiting = deque(pool.submit(make, step) for step in steps[:depth])
         for done in range(len(steps)):
@@ -212,6 +246,7 @@ def ahead(make: Callable[[int], T], steps: Sequence[int], workers: int) -> Itera
 
 
 def require_finite(step: int, loss: float, norm: float) -> None:
+    """Raise ModelError unless loss and gradient norm are finite."""
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise ModelError(
             f"training stopped at step {step}",
@@ -223,26 +258,28 @@ def require_finite(step: int, loss: float, norm: float) -> None:
 
 @dataclass(frozen=True)
 class Curve:
-    """A file of JSON lines, each with its step."""
+    """Training curve: a file of JSON lines, each with its step."""
 
     path: Path
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        with writing(self.path), self.path.open("a") as file:
+        """Append the values of one step."""
+        with translate_write_errors(self.path), self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """Whole lines only: a kill may leave half of the last."""
+        """Read the complete lines; an interrupted run may leave an incomplete last line."""
         lines = self.path.read_text().split("\n")[:-1] if self.path.exists() else []
         return [json.loads(line) for line in lines]
 
-    def cut(self, step: int) -> None:
-        """Forgets that step and what came after it."""
+    def truncate(self, step: int) -> None:
+        """Remove the lines of this step and all later ones."""
         kept = [json.dumps(line) + "\n" for line in self.read() if line["step"] < step]
         write_atomically(self.path, "".join(kept).encode())
 
 
-def _loaded(path: Path, device: torch.device) -> dict[str, Any]:
+def _load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Load a checkpoint file; raises StoreError where it is damaged."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         return {name: state[name] for name in ("step", "plan", "model", "average", "optimiser")}

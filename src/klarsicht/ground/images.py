@@ -1,4 +1,4 @@
-"""Images: decoding what nobody vouches for, depths, maps in colour, small versions, inline data."""
+"""Image files and pixel formats: decoding of untrusted files, bit depths, colour maps, thumbnails, data URIs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Bytes = NDArray[np.uint8]
 D = TypeVar("D", np.uint8, np.uint16)
 
 MAX_PIXELS = 250_000_000
-# Plain pictures only: Pillow would also open EPS, and start Ghostscript on it, whatever the file's ending.
+# Raster formats only: Pillow would also open EPS and run Ghostscript on it, whatever the file's extension.
 FORMATS = ("PNG", "JPEG", "JPEG2000", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "PCX")
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
@@ -32,31 +32,31 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_limit = threading.Lock()  # guards Pillow's global limit while it is ours
+_limit = threading.Lock()  # held while Pillow's global pixel limit is changed
 
 
 @cache
 def extensions() -> frozenset[str]:
-    """The endings of files that `decode` reads: lower case, with their dot."""
+    """Return the file extensions that `decode` reads, in lower case and with their dot."""
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def decode(path: str | Path) -> Image.Image:
-    """The picture in a file as a person sees it: 8 bit, "RGB" or "L", upright, an animation's first.
+    """Decode an image file to 8-bit "RGB" or "L", upright by its EXIF orientation; of an animation the first frame.
 
-    Transparent pixels lie over white; colour profiles are not applied. 16-bit grey is scaled to 8 bit, not
-    clipped; of 16-bit colour Pillow keeps the upper 8 bits: enough for a classifier, too little for a burst.
+    Transparent pixels are composited on white; colour profiles are not applied. 16-bit grey is scaled to 8 bit, not
+    clipped; of 16-bit colour Pillow keeps the upper 8 bits, which suffices for a classifier but not for a burst.
 
     Raises:
-        ImageError: no such file, no image, a damaged or an enormous one, or a depth whose white is unknown.
+        ImageError: no such file, not an image, damaged, too large, or a pixel mode without a known white level.
     """
     file = Path(path)
     try:
         if not file.is_file():
             raise ImageError(f"no such file: {file.name}", got=file, remedy="Check the path.")
-        with file.open("rb") as source, _opened(source) as image:
+        with file.open("rb") as source, _open_image(source) as image:
             image.load()
-            return _upright(_eight_bit(image), image)
+            return _apply_orientation(_to_eight_bit(image), image)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
@@ -64,7 +64,8 @@ def decode(path: str | Path) -> Image.Image:
         raise ImageError(f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}") from error
 
 
-def _opened(source: IO[bytes]) -> Image.Image:
+def _open_image(source: IO[bytes]) -> Image.Image:
+    """Open an image with Pillow under MAX_PIXELS and FORMATS; raises ValueError where it is larger."""
     Image.init()
     with _limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
@@ -77,7 +78,8 @@ def _opened(source: IO[bytes]) -> Image.Image:
     return image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Convert an image to 8-bit "L" or "RGB"; raises ValueError for modes without a known white level."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return Image.fromarray(to_uint8(to_float(np.asarray(image).astype(np.uint16))))
     if image.mode in ("I", "F"):
@@ -88,26 +90,27 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert(grey)
 
 
-def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
+def _apply_orientation(picture: Image.Image, image: Image.Image) -> Image.Image:
+    """Rotate or flip a picture by the EXIF orientation of its file; damaged EXIF is ignored."""
     try:
         turn = UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # damaged EXIF beside sound pixels: as if there were none
+    except Exception:  # damaged EXIF but intact pixels: treated as absent
         turn = None
     return picture if turn is None else picture.transpose(turn)
 
 
 def to_float(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
-    """uint8 or uint16 of any shape -> float32 in [0, 1]."""
+    """Scale uint8 or uint16 of any shape to float32 in [0, 1]."""
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def to_uint8(values: ArrayLike) -> NDArray[np.uint8]:
-    """[0, 1] -> 0 .. 255, to the nearest; values outside are clipped."""
+    """Round [0, 1] to the nearest of 0 .. 255; values outside are clipped."""
     return _to_depth(values, np.uint8)
 
 
 def to_uint16(values: ArrayLike) -> NDArray[np.uint16]:
-    """[0, 1] -> 0 .. 65535, to the nearest; values outside are clipped."""
+    """Round [0, 1] to the nearest of 0 .. 65535; values outside are clipped."""
     return _to_depth(values, np.uint16)
 
 
@@ -116,10 +119,10 @@ def _to_depth(values: ArrayLike, depth: type[D]) -> NDArray[D]:
     return levels
 
 
-def _colours(*points: tuple[float, float, float]) -> Bytes:
-    """257 sRGB colours on straight lines in Oklab between points (lightness, chroma, hue in degrees).
+def _interpolate_oklab(*points: tuple[float, float, float]) -> Bytes:
+    """Interpolate 257 sRGB colours linearly in Oklab between points (lightness, chroma, hue in degrees).
 
-    Equal steps on such a line look equal. Ottosson, "A perceptual color space for image processing" (2020).
+    Equal steps in Oklab are perceptually equal. Ottosson, "A perceptual color space for image processing" (2020).
     """
     L, C, h = np.array(points).T
     lab = [L, C * np.cos(np.deg2rad(h)), C * np.sin(np.deg2rad(h))]
@@ -134,76 +137,81 @@ def _colours(*points: tuple[float, float, float]) -> Bytes:
     return to_uint8(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).T)
 
 
-BLUE_WHITE_RED = _colours((0.36, 0.13, 262), (0.62, 0.15, 255), (1, 0, 0), (0.62, 0.15, 28), (0.36, 0.13, 28))
-DARK_TO_BRIGHT = _colours((0.12, 0.03, 290), (0.38, 0.15, 310), (0.6, 0.19, 20), (0.8, 0.14, 65), (0.96, 0.05, 100))
+BLUE_WHITE_RED = _interpolate_oklab((0.36, 0.13, 262), (0.62, 0.15, 255), (1, 0, 0), (0.62, 0.15, 28), (0.36, 0.13, 28))
+DARK_TO_BRIGHT = _interpolate_oklab(
+    (0.12, 0.03, 290), (0.38, 0.15, 310), (0.6, 0.19, 20), (0.8, 0.14, 65), (0.96, 0.05, 100)
+)
 
 
-def diverging(values: ArrayLike, bound: float | None = None) -> Bytes:
-    """(...) signed -> (..., 3) colours: -bound blue, 0 white, +bound red. Not finite is white.
+def diverging_colours(values: ArrayLike, bound: float | None = None) -> Bytes:
+    """Map signed values (...) to colours (..., 3): -bound blue, 0 white, +bound red. Non-finite values are white.
 
     Args:
-        bound: saturates there; by default where one value in 200 does, so that a lone spike hides nothing.
+        bound: value at which the colour saturates; by default the 99.5 % quantile of the absolute values, so that a
+            single outlier does not hide the rest.
     """
     signed = np.nan_to_num(np.asarray(values, np.float64), nan=0, posinf=0, neginf=0)
-    return _looked_up(BLUE_WHITE_RED, 0.5 + signed / (bound or _bound(signed)) / 2)
+    return _look_up_colours(BLUE_WHITE_RED, 0.5 + signed / (bound or _saturation_bound(signed)) / 2)
 
 
-def sequential(values: ArrayLike, low: float = 0, high: float = 1) -> Bytes:
-    """(...) -> (..., 3) colours: low dark, high bright. Not a number is dark."""
+def sequential_colours(values: ArrayLike, low: float = 0, high: float = 1) -> Bytes:
+    """Map values (...) to colours (..., 3): low is dark, high is bright. NaN is dark."""
     given = np.nan_to_num(np.asarray(values, np.float64), nan=low)
-    return _looked_up(DARK_TO_BRIGHT, (given - low) / ((high - low) or 1))
+    return _look_up_colours(DARK_TO_BRIGHT, (given - low) / ((high - low) or 1))
 
 
-def _looked_up(table: Bytes, share: NDArray[np.float64]) -> Bytes:
+def _look_up_colours(table: Bytes, share: NDArray[np.float64]) -> Bytes:
+    """Look up colours of a table at positions in [0, 1]; positions outside are clipped."""
     colours: Bytes = table[np.rint((len(table) - 1) * np.clip(share, 0, 1)).astype(int)]
     return colours
 
 
 def overlay(pixels: Bytes, signed: ArrayLike, bound: float | None = None, strength: float = 0.9) -> Bytes:
-    """A grey picture under a signed map of any size, which is laid over it bilinearly.
+    """Draw a signed map of any size, resized bilinearly, over a greyscale copy of a picture.
 
     Args:
         pixels: uint8 (H, W, 3) or (H, W).
-        signed: (h, w); red for, blue against, the more the stronger.
-        bound: as for `diverging`.
+        signed: (h, w); positive is red, negative is blue, and opacity grows with the absolute value.
+        bound: as for `diverging_colours`.
         strength: opacity of a saturated colour, 0 .. 1.
 
     Returns:
         uint8 (H, W, 3).
     """
-    wide = np.clip(enlarged(signed, pixels.shape[:2]) / (bound or _bound(np.asarray(signed))), -1, 1)
-    colours = diverging(np.sign(wide) / 2, 1)  # two vivid colours: strength is the opacity's part
+    wide = np.clip(resize_bilinear(signed, pixels.shape[:2]) / (bound or _saturation_bound(np.asarray(signed))), -1, 1)
+    colours = diverging_colours(np.sign(wide) / 2, 1)  # two saturated colours: opacity alone shows the magnitude
     opacity = strength * np.abs(wide)[..., None]
     grey = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
     mixed: Bytes = np.rint((1 - opacity) * grey + opacity * colours).astype(np.uint8)
     return mixed
 
 
-def enlarged(values: ArrayLike, shape: Sequence[int]) -> NDArray[np.float32]:
-    """(h, w) -> shape (H, W), bilinear; pixel centres keep their place."""
+def resize_bilinear(values: ArrayLike, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Resize (h, w) bilinearly to shape (H, W); pixel centres keep their position."""
     small = Image.fromarray(np.nan_to_num(np.asarray(values, np.float32)))
     return np.asarray(small.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
-def _bound(signed: NDArray[Any]) -> float:
+def _saturation_bound(signed: NDArray[Any]) -> float:
+    """Return the 99.5 % quantile of the absolute values, or else their maximum, or else 1."""
     size = np.abs(signed)
     return float(np.quantile(size, 0.995) or size.max() or 1) if size.size else 1.0
 
 
 def thumbnail(picture: Image.Image, side: int) -> Image.Image:
-    """A copy whose longer side is at most ``side`` pixels; never enlarged."""
+    """Return a copy whose longer side is at most `side` pixels; never enlarged."""
     small = picture.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return small
 
 
 def png_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """A PNG file of uint8 (H, W) or (H, W, 3), or uint16 (H, W)."""
+    """Encode uint8 (H, W) or (H, W, 3), or uint16 (H, W), as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def data_uri(content: bytes, mime: str = "image/png") -> str:
-    """A file's bytes as an address that a page holds within itself (RFC 2397)."""
+    """Encode the bytes of a file as a data URI (RFC 2397)."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"

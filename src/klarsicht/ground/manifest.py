@@ -1,4 +1,4 @@
-"""What made a run: its settings, what it was made from, and the versions it was made with."""
+"""Manifest of a run: its settings, the identity of its inputs, and the library versions it was made with."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ LIBRARIES = (
 )
 
 
-def new(wanted: Mapping[str, Any]) -> Manifest:
-    """A manifest of this version, of today and of the libraries installed here."""
-    header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": libraries()}
+def new_manifest(wanted: Mapping[str, Any]) -> Manifest:
+    """Make a manifest of this store version with today's date and the versions of the installed libraries."""
+    header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": library_versions()}
     return header | {"created": datetime.now(UTC).isoformat(timespec="seconds"), **wanted}
 
 
-def libraries() -> dict[str, str]:
-    """Installed versions, read without importing anything."""
+def library_versions() -> dict[str, str]:
+    """Read the versions of installed libraries without importing them."""
     installed = {found.name.lower(): found.version for found in metadata.distributions()}
     return {name: installed[name] for name in LIBRARIES if name in installed}
 
 
-def migrated(manifest: Manifest) -> Manifest:
-    """The manifest in this version's form.
+def migrate(manifest: Manifest) -> Manifest:
+    """Convert a manifest to this version's format.
 
     Raises:
-        StoreError: it was written by a newer klarsicht, or by something else.
+        StoreError: it was written by a newer klarsicht, or by another program.
     """
     if not isinstance(manifest, dict) or "store" not in manifest:
         raise StoreError("manifest.json is not a run's", remedy="Choose another folder.")
@@ -66,12 +66,12 @@ def migrated(manifest: Manifest) -> Manifest:
 
 
 def require_agreement(wanted: Mapping[str, Any], manifest: Manifest) -> None:
-    """Every wanted fact must stand in the manifest.
+    """Check that every wanted fact stands in the manifest.
 
     Raises:
-        RunMismatch: names the first that differs, and both values.
+        RunMismatch: names the first fact that differs, and both values.
     """
-    here, there = flat(wanted), flat({key: manifest.get(key) for key in wanted})
+    here, there = flatten(wanted), flatten({key: manifest.get(key) for key in wanted})
     for key in here | there:
         if here.get(key) != there.get(key):
             raise RunMismatch(
@@ -82,20 +82,21 @@ def require_agreement(wanted: Mapping[str, Any], manifest: Manifest) -> None:
             )
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested mapping: {"a": {"b": 1}} becomes {"a.b": 1}."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        leaves |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return leaves
 
 
 def to_json(content: Any) -> bytes:
-    """JSON of plain values, paths, mappings and numpy's numbers and arrays."""
+    """Encode plain values, paths, mappings and numpy numbers and arrays as JSON."""
     return json.dumps(content, indent=1, default=_plain).encode()
 
 
 def _plain(value: Any) -> Any:
+    """Convert a value that the json module cannot encode."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.generic | np.ndarray):

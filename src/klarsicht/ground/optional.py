@@ -1,4 +1,4 @@
-"""Packages that only some commands need: loaded where they are used, with one error that names the extra."""
+"""Import of optional packages where they are used, with one error that names the missing extra."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from klarsicht.ground.errors import MissingExtra
 
 
 def load(package: str, extra: str) -> Any:
-    """The module. Raises MissingExtra where it is not installed."""
+    """Import an optional module. Raises MissingExtra where it is not installed."""
     try:
         return import_module(package)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Progress of long steps on standard error: a bar with rate and time left, or a few lines where no one watches."""
+"""Progress of long steps on standard error: a bar with rate and remaining time on a terminal, else a few log lines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONG = 2.0  # seconds: steps that end sooner leave no line in a log
-RARELY, SELDOM = 10, 600  # a log hears of a step again after ten times as long, and every ten minutes at last
-_shown: ContextVar[Progress | None] = ContextVar("_shown", default=None)
+MIN_SECONDS = 2.0  # seconds: steps that end sooner write no line to a log
+# The next log line of a step follows after ten times the time so far, but after ten minutes at the latest.
+INTERVAL_GROWTH, MAX_INTERVAL = 10, 600
+_current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
 
 
 class Advance(Protocol):
+    """Callback that reports `amount` further items as done."""
+
     def __call__(self, amount: int = 1) -> None: ...
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """The items themselves, with progress: `for x in track(items, len(items), "relevance")`."""
+    """Yield the items while showing progress: `for x in track(items, len(items), "relevance")`."""
     with progress(label, total) as advance:
         for item in items:
             yield item
@@ -34,14 +37,20 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
-    """A function to call as the work goes on. ``start`` of ``total`` were done before (a resumed run)."""
+    """Show the progress of a step; yields the callback that advances it.
+
+    Args:
+        total: items of the whole step.
+        start: items that were done before, in a run that is resumed.
+    """
     with (_bar if sys.stderr.isatty() else _lines)(label, total, start) as advance:
         yield advance
 
 
 @contextmanager
 def _bar(label: str, total: int, start: int) -> Iterator[Advance]:
-    inside_another = _shown.get() is not None
+    """Show a progress bar in a terminal; a bar inside another step's is removed when its step ends."""
+    inside_another = _current_display.get() is not None
     with _display() as display:
         task = display.add_task(label, total=total, completed=start, rate="")
 
@@ -57,27 +66,28 @@ def _bar(label: str, total: int, start: int) -> Iterator[Advance]:
 
 @contextmanager
 def _display() -> Iterator[Progress]:
-    """The display of the step around this one, else a new one: a terminal holds only one."""
+    """Yield the display of the enclosing step, or else a new one: a terminal can hold only one."""
     from rich import progress as rich
     from rich.console import Console
 
-    if (outer := _shown.get()) is not None:
+    if (outer := _current_display.get()) is not None:
         yield outer
         return
     numbers = (rich.MofNCompleteColumn(), rich.TextColumn("{task.fields[rate]}"))
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), *numbers, *times)
     with rich.Progress(*columns, console=Console(stderr=True)) as display:
-        token = _shown.set(display)
+        token = _current_display.set(display)
         try:
             yield display
         finally:
-            _shown.reset(token)
+            _current_display.reset(token)
 
 
 @contextmanager
 def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
-    began, done, due = time.monotonic(), start, LONG
+    """Write progress as log lines, at growing intervals."""
+    began, done, due = time.monotonic(), start, MIN_SECONDS
 
     def advance(amount: int = 1) -> None:
         nonlocal done, due
@@ -86,11 +96,11 @@ def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
         if seconds > due and start < done < total:
             left = timedelta(seconds=round(seconds * (total - done) / (done - start)))
             print(f"{label}: {done} of {total}, about {left} to go", file=sys.stderr)
-            due = min(RARELY * seconds, seconds + SELDOM)
+            due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
 
     try:
         yield advance
     finally:
-        if (seconds := time.monotonic() - began) > LONG:
+        if (seconds := time.monotonic() - began) > MIN_SECONDS:
             rate, taken = (done - start) / seconds, timedelta(seconds=round(seconds))
             print(f"{label}: {done} of {total} in {taken} ({rate:.1f}/s)", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""One root seed, one stream of random numbers for each purpose: drawing more data never moves the noise.
+"""Random seeds: one root seed gives an independent random stream for each purpose.
 
-A purpose is a word (data, noise, init, sampling) and, where units are drawn apart, their indices. Its stream
-is numpy's SeedSequence of the root with the word's SHA-256 as spawn key: independent of the other purposes, of
-the order of the calls, of the process and of the platform.
+A purpose is a word (data, noise, init, sampling), followed by indices where units are drawn separately. Its stream is
+numpy's SeedSequence of the root seed with the word's SHA-256 as spawn key. So drawing more from one stream does not
+change another, and a stream does not depend on the order of calls, on the process or on the platform.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from klarsicht.ground.errors import UsageError
 
 
 def generator(root: int, purpose: str, *index: int) -> np.random.Generator:
-    """The purpose's generator; with an index, that of one of its units.
+    """Return the random generator of a purpose, or of one of its units where an index is given.
 
     Raises:
         UsageError: a negative root.
@@ -24,7 +24,7 @@ def generator(root: int, purpose: str, *index: int) -> np.random.Generator:
 
 
 def integer(root: int, purpose: str, *index: int) -> int:
-    """A seed in 0 .. 2^32 - 1 for libraries that want a number, as torch and scikit-learn do."""
+    """Return an integer seed in 0 .. 2^32 - 1 for libraries that take a number, such as torch and scikit-learn."""
     return int(_sequence(root, purpose, index).generate_state(1)[0])
 
 

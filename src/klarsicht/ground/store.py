@@ -1,6 +1,6 @@
-"""The run folder: arrays, tables and pictures that survive a kill at any moment.
+"""The run folder: arrays, tables and pictures, written so that they survive an interruption at any moment.
 
-    RUN/manifest.json                   what made this run: settings, identity, versions
+    RUN/manifest.json                   provenance of the run: settings, identity, versions
     RUN/lock                            held by the one process that writes; names its pid
     RUN/arrays.zarr/<name>              zarr v3; one shard per work unit
     RUN/tables/<name>.parquet           a whole table, or
@@ -8,8 +8,9 @@
     RUN/done/<step>/<unit>.json         the markers
     RUN/pictures/
 
-Missing zarr data reads as 0, so **the marker is the truth**: it is written last, after its unit's shards and
-parts have reached the disk. A unit without a marker is computed again, over whatever a dead process left.
+Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
+shards and parts have reached the disk. A unit without a marker is computed again, over whatever an interrupted process
+left.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from klarsicht.ground.disk import locked, sweep, sync, write_atomically, writing
+from klarsicht.ground.disk import hold_lock, remove_leftovers, sync, translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, RunMismatch, StoreError
-from klarsicht.ground.manifest import Manifest, libraries, migrated, new, require_agreement, to_json
+from klarsicht.ground.manifest import Manifest, library_versions, migrate, new_manifest, require_agreement, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +40,11 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class RunStore:
-    """One run folder. Cheap to make, safe to send to worker processes: it holds nothing but its path.
+    """One run folder. It holds only its path, so it is cheap to make and can be sent to worker processes.
 
-    Names of arrays, tables and steps are plain words; names of other files are paths inside the run. Every
-    writing method raises DiskFull or StoreError as `disk.writing` does, every reading one StoreError for what
-    is not there.
+    Names of arrays, tables and steps are plain words; names of other files are paths inside the run. Every writing
+    method raises DiskFull or StoreError as `disk.translate_write_errors` does; every reading method raises StoreError
+    for what does not exist.
     """
 
     path: Path
@@ -52,12 +53,12 @@ class RunStore:
     def create(
         cls, path: str | Path, *, settings: Mapping[str, Any], identity: Mapping[str, str], **fixed: Any
     ) -> RunStore:
-        """A new run folder, or the same one again when everything that decides its bytes agrees.
+        """Create a run folder, or open the existing one where everything that decides its content agrees.
 
         Args:
             settings: the run's settings, nested mappings of plain values.
             identity: content hashes, for instance of the corpus and the model.
-            fixed: what else decides the bytes: partition, dtype, threads.
+            fixed: other facts that decide the content: partition, dtype, threads.
 
         Raises:
             RunMismatch: the folder holds a run with other settings, identity or fixed facts; names the first.
@@ -72,13 +73,15 @@ class RunStore:
         return store
 
     @classmethod
-    def open(cls, path: str | Path) -> RunStore:
-        """The run in a folder, for reading.
+    def open(cls, path: str | Path | RunStore) -> RunStore:
+        """Open the run in a folder for reading.
 
         Raises:
-            InputError: no run there.
+            InputError: no run in the folder.
             StoreError: its manifest cannot be read, or a newer klarsicht wrote it.
         """
+        if isinstance(path, RunStore):
+            return path
         store = cls(Path(path))
         if not store.exists:
             rule = "a run folder holds manifest.json"
@@ -88,25 +91,27 @@ class RunStore:
 
     @property
     def exists(self) -> bool:
+        """Whether the folder holds a manifest."""
         return (self.path / "manifest.json").is_file()
 
     @property
     def manifest(self) -> Manifest:
-        """settings, identity, fixed facts, versions and date; in this version's form."""
-        return migrated(self.read_json("manifest.json"))
+        """Settings, identity, fixed facts, versions and date, migrated to this version's format."""
+        return migrate(self.read_json("manifest.json"))
 
     def update_manifest(self, **facts: Any) -> None:
-        """Adds or replaces facts beside those fixed at creation."""
+        """Add or replace facts of the manifest besides those fixed at creation."""
         self.write_json("manifest.json", self.manifest | facts)
 
-    def drift(self) -> dict[str, tuple[str, str]]:
-        """Libraries that are not those the run began with: {name: (then, now)}."""
-        now = libraries()
+    def changed_libraries(self) -> dict[str, tuple[str, str]]:
+        """Compare library versions with those at creation; returns those that differ: {name: (then, now)}."""
+        now = library_versions()
         then: dict[str, str] = self.manifest["libraries"]
         return {name: (old, now.get(name, "none")) for name, old in then.items() if old != now.get(name)}
 
     def _found(self, wanted: Manifest) -> None:
-        with writing(self.path):
+        """Create the folder and its manifest; raises StoreError where it holds other files."""
+        with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             foreign = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.match(".*.tmp"))
         if foreign and not self.exists:
@@ -116,24 +121,24 @@ class RunStore:
                 remedy="Choose another --out, or empty the folder.",
             )
         with self.lock():
-            if not self.exists:  # another process may have been quicker
-                self.write_json("manifest.json", new(wanted))
+            if not self.exists:  # another process may have created it meanwhile
+                self.write_json("manifest.json", new_manifest(wanted))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One process writes at a time. What a killed one left half-written is swept on entry.
+        """Hold the run's write lock, and remove partial files of killed processes on entry.
 
         Raises:
             RunLocked: another process holds it.
         """
-        with locked(self.path / "lock"):
-            sweep(self.path)
+        with hold_lock(self.path / "lock"):
+            remove_leftovers(self.path)
             yield
 
     # Arrays
 
     def create_array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, unit_rows: int) -> None:
-        """An array of zeros whose shards hold ``unit_rows`` rows of the first axis. Idempotent.
+        """Create an array of zeros whose shards hold `unit_rows` rows of the first axis. Idempotent.
 
         Raises:
             RunMismatch: the run has an array of that name with another shape, dtype or unit.
@@ -152,10 +157,11 @@ class RunStore:
             )
 
     def _new_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...]) -> None:
+        """Create the zarr array and write its metadata to the disk."""
         import zarr
 
         folder = self._array_folder(name)
-        with writing(folder):
+        with translate_write_errors(folder):
             zarr.open_group(folder.parent, mode="a")  # else zarr writes the group's metadata after the array's
             zarr.create_array(
                 self.path / "arrays.zarr",
@@ -172,7 +178,7 @@ class RunStore:
                 sync(written)
 
     def write_rows(self, name: str, start: int, values: ArrayLike) -> None:
-        """Whole units of an array; on the disk when the call returns.
+        """Write whole units of an array; they are on the disk when the call returns.
 
         Args:
             start: first row; a multiple of the array's unit.
@@ -187,7 +193,7 @@ class RunStore:
             raise ValueError(f"rows {start} to {stop} of {rows} are not whole units of {unit}")
         keys = ((i, *[0] * (array.ndim - 1)) for i in range(start // unit, -(-stop // unit)))
         shards = [self._array_folder(name) / array.metadata.encode_chunk_key(key) for key in keys]
-        with writing(self._array_folder(name)):
+        with translate_write_errors(self._array_folder(name)):
             for shard in shards:  # else zarr reads it first, and a power cut may have torn it
                 shard.unlink(missing_ok=True)
             array[start:stop] = values
@@ -196,16 +202,17 @@ class RunStore:
             sync(self._array_folder(name))
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """A stored array, read-only. Rows of units without a marker read as 0."""
+        """Open a stored array, read-only. Rows of units without a marker read as 0."""
         import zarr
 
         return zarr.open_array(self._existing_array(name), mode="r")
 
     def has_array(self, name: str) -> bool:
+        """Whether the array exists."""
         return (self._array_folder(name) / "zarr.json").is_file()
 
     def _array_folder(self, name: str) -> Path:
-        return self.path / "arrays.zarr" / _word(name)
+        return self.path / "arrays.zarr" / _check_name(name)
 
     def _existing_array(self, name: str) -> Path:
         if not self.has_array(name):
@@ -215,26 +222,26 @@ class RunStore:
     # Tables
 
     def write_table(self, name: str, table: pa.Table | Columns) -> None:
-        """A whole table; it stands in front of parts of the same name."""
-        write_atomically(self._table_file(name), _parquet(table))
+        """Write a whole table; it takes precedence over parts of the same name."""
+        write_atomically(self._table_file(name), _to_parquet(table))
 
     def write_part(self, name: str, unit: int, table: pa.Table | Columns) -> None:
-        """One work unit's rows of a table."""
-        write_atomically(self._parts_folder(name) / f"{unit:05d}.parquet", _parquet(table))
+        """Write one work unit's rows of a table."""
+        write_atomically(self._parts_folder(name) / f"{unit:05d}.parquet", _to_parquet(table))
 
     def table(self, name: str, step: str | None = None) -> pa.Table:
-        """The whole table where one was written, else its parts in the order of their units.
+        """Read the whole table where one was written, else its parts in the order of their units.
 
         Args:
-            step: take only the parts whose unit carries this step's marker. Without it every part present is
-                taken: each is whole, but the rest of its unit may not be there yet.
+            step: read only the parts of units that carry this step's marker. Without it every existing part is read:
+                each is complete, but the rest of its unit may still be missing.
         """
         import pyarrow as pa
         from pyarrow import parquet
 
         files = self._table_files(name)
         if step is not None and not self._table_file(name).is_file():
-            files = {unit: files[unit] for unit in files.keys() & self.done(step).keys()}
+            files = {unit: files[unit] for unit in files.keys() & self.finished_units(step).keys()}
         if not files:
             raise self._absent("table", name)
         return pa.concat_tables(
@@ -242,51 +249,54 @@ class RunStore:
         )
 
     def has_table(self, name: str) -> bool:
-        """True when the whole table or any part of it is there."""
+        """Whether the whole table or any part of it exists."""
         return bool(self._table_files(name))
 
     def _table_files(self, name: str) -> dict[int, Path]:
         whole = self._table_file(name)
-        return {0: whole} if whole.is_file() else _by_unit(self._parts_folder(name))
+        return {0: whole} if whole.is_file() else _files_by_unit(self._parts_folder(name))
 
     def _table_file(self, name: str) -> Path:
-        return self.path / "tables" / f"{_word(name)}.parquet"
+        return self.path / "tables" / f"{_check_name(name)}.parquet"
 
     def _parts_folder(self, name: str) -> Path:
-        return self.path / "tables" / _word(name)
+        return self.path / "tables" / _check_name(name)
 
     # Markers
 
     def mark_done(self, step: str, unit: int, **facts: Any) -> None:
-        """Says that everything of a unit is on the disk. Call it last."""
+        """Write the marker of a unit: all of its data is on the disk. Call it last."""
         write_atomically(self._marker(step, unit), to_json(facts))
 
     def is_done(self, step: str, unit: int) -> bool:
+        """Whether the unit has its marker."""
         return self._marker(step, unit).is_file()
 
-    def done(self, step: str) -> dict[int, dict[str, Any]]:
-        """The facts of every finished unit of a step, in the order of the units."""
-        markers = _by_unit(self.path / "done" / _word(step))
+    def finished_units(self, step: str) -> dict[int, dict[str, Any]]:
+        """Read the facts in the markers of a step's finished units, in the order of the units."""
+        markers = _files_by_unit(self.path / "done" / _check_name(step))
         return {unit: json.loads(markers[unit].read_bytes()) for unit in sorted(markers)}
 
-    def forget(self, step: str) -> None:
-        """Takes the markers of a step away: its units will be computed again."""
-        folder = self.path / "done" / _word(step)
-        with writing(folder):
-            for marker in _by_unit(folder).values():
+    def clear_markers(self, step: str) -> None:
+        """Remove the markers of a step, so that its units are computed again."""
+        folder = self.path / "done" / _check_name(step)
+        with translate_write_errors(folder):
+            for marker in _files_by_unit(folder).values():
                 marker.unlink(missing_ok=True)
             if folder.is_dir():
                 sync(folder)
 
     def _marker(self, step: str, unit: int) -> Path:
-        return self.path / "done" / _word(step) / f"{unit:05d}.json"
+        return self.path / "done" / _check_name(step) / f"{unit:05d}.json"
 
     # Other files
 
     def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file inside the run."""
         write_atomically(self._inside(name), to_json(content))
 
     def read_json(self, name: str) -> Any:
+        """Read a JSON file inside the run; raises StoreError where it is missing or damaged."""
         try:
             return json.loads(self._inside(name).read_bytes())
         except FileNotFoundError:
@@ -295,34 +305,42 @@ class RunStore:
             raise StoreError(f"cannot read {name} of the run", got=error, remedy="Make the run again.") from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file inside the run."""
         write_atomically(self._inside(name), content)
 
     def _inside(self, name: str) -> Path:
-        return self.path.joinpath(*map(_word, name.split("/")))
+        """Return the path of a file inside the run; raises StoreError for names that lead out of it."""
+        return self.path.joinpath(*map(_check_name, name.split("/")))
 
     def _absent(self, kind: str, name: str) -> StoreError:
+        """Make the error of a missing array, table or file."""
         remedy = "Run the command that makes it again."
         return StoreError(f"the run has no {kind} {name!r}", got=self.path, remedy=remedy)
 
 
-def _word(name: str) -> str:
+def _check_name(name: str) -> str:
+    """Return the name if it is allowed inside a run; raises StoreError otherwise."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         rule = "letters, digits, _ . + - only, and no path out of the run"
         raise StoreError("not a name inside a run", got=repr(name), rule=rule)
     return name
 
 
-def _by_unit(folder: Path) -> dict[int, Path]:
+def _files_by_unit(folder: Path) -> dict[int, Path]:
+    """List the files of a folder by unit number."""
     return {int(p.stem): p for p in folder.glob("*") if p.stem.isdecimal()}
 
 
 def _chunk_rows(shards: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """The most rows that divide a unit and stay under CHUNK_BYTES, so that one row is read cheaply."""
+    """Choose the chunk size: the most rows that divide a unit and stay under CHUNK_BYTES, so that reading one row is
+    cheap.
+    """
     row_bytes = dtype.itemsize * int(np.prod(shards[1:]))
     return max((n for n in range(1, shards[0] + 1) if shards[0] % n == 0 and n * row_bytes <= CHUNK_BYTES), default=1)
 
 
-def _parquet(table: pa.Table | Columns) -> bytes:
+def _to_parquet(table: pa.Table | Columns) -> bytes:
+    """Encode a table as the bytes of a parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
 

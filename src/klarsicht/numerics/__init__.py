@@ -1,1 +1,1 @@
-"""Pure functions of arrays, each tested against an oracle from outside: no files, no settings, no randomness."""
+"""Pure functions of arrays, each tested against an external oracle: no files, no settings, no hidden randomness."""

@@ -1,17 +1,17 @@
-"""Affine erasure: take out of activations what lies along given directions.
+"""Affine concept erasure: remove given directions from activations.
 
     a' = a - s L R (a - z),    R L = I
 
-L (C, k) holds the directions that are taken out, R (k, C) measures how much of each a row holds, z is where rows that
-hold nothing lie, s is the strength. L R is a projection, so erasing twice is erasing once (s = 1).
+L (C, k) holds the directions that are removed, R (k, C) measures how much of each a row contains, z is the reference
+point of rows without them, s is the strength. L R is a projection, so erasure is idempotent for s = 1.
 
 *Orthogonal*: L = Q, R = Q^T with V = Q T (QR). For one direction a' = a + v (v.z - v.a) (Anders et al. 2022, P-ClArC).
 
 *Oblique*: L = V, R = (V^T S^-1 V)^-1 V^T S^-1 with the covariance S of clean rows. Of all R with R V = I this one
-moves clean rows least, E|L R (a - z)|^2, and in every norm at once (LEACE: Belrose et al. 2023, arXiv 2306.03819, for
-V = cov(a, y)): R (a - z) is the generalised least-squares estimate of how much of V a row holds.
+minimises the change of clean rows, E|L R (a - z)|^2, in every norm at once (LEACE: Belrose et al. 2023, arXiv
+2306.03819, for V = cov(a, y)): R (a - z) is the generalised least-squares estimate of the amounts of V in a row.
 
-Both take V to 0. So with V = cov(a, y) the erased rows have no covariance with y, and no linear classifier finds y.
+Both map V to 0. So with V = cov(a, y) the erased rows have no covariance with y, and no linear classifier predicts y.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from sklearn.covariance import ledoit_wolf
 from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError
 
-RIDGE = 1e-6  # of the mean variance, added to every covariance: a channel that never moves has none
+RIDGE = 1e-6  # share of the mean variance added to every variance: constant channels have none
 
 
 @dataclass(frozen=True)
 class Eraser:
-    """L (C, k), R (k, C) and z (C,) above."""
+    """Affine eraser with L (C, k), R (k, C) and z (C,) as in the module's docstring.
+
+    Raises:
+        InputError: shapes that do not fit.
+    """
 
     left: Doubles
     right: Doubles
@@ -48,32 +52,32 @@ class Eraser:
             )
 
     def __call__(self, a: Floats, strength: float = 1.0) -> Doubles:
-        """Rows (n, C), erased."""
+        """Erase the directions from rows (n, C)."""
         return np.asarray(a - strength * self.amounts(a) @ self.left.T)
 
     def amounts(self, a: Floats) -> Doubles:
-        """How much of each direction rows (n, C) hold: R (a - z), (n, k)."""
+        """Compute the amount of each direction in rows (n, C): R (a - z), (n, k)."""
         return np.asarray((a - self.reference) @ self.right.T)
 
 
-def orthogonal(V: Floats, z: Floats) -> Eraser:
-    """The eraser that moves rows straight along the span of V (C, k)."""
-    Q = linalg.qr(independent(V), mode="economic")[0]
+def orthogonal_eraser(V: Floats, z: Floats) -> Eraser:
+    """Make the eraser that projects rows orthogonally to the span of V (C, k)."""
+    Q = linalg.qr(unit_directions(V), mode="economic")[0]
     return Eraser(Q, Q.T, np.asarray(z, np.float64))
 
 
-def oblique(V: Floats, S: Floats, z: Floats) -> Eraser:
-    """The eraser of V (C, k) that moves rows of covariance S (C, C) around z least."""
-    L = independent(V)
+def oblique_eraser(V: Floats, S: Floats, z: Floats) -> Eraser:
+    """Make the eraser of V (C, k) that changes rows of covariance S (C, C) around z least."""
+    L = unit_directions(V)
     weighed = linalg.solve(S, L, assume_a="pos")
     return Eraser(L, linalg.solve(L.T @ weighed, weighed.T, assume_a="pos"), np.asarray(z, np.float64))
 
 
-def independent(V: Floats) -> Doubles:
-    """Directions (C, k) of length one.
+def unit_directions(V: Floats) -> Doubles:
+    """Normalise directions (C, k) to unit length.
 
     Raises:
-        InputError: no direction, one without length, or one that the others hold already.
+        InputError: no direction, a direction of zero or infinite length, or linearly dependent directions.
     """
     lengths = np.linalg.norm(V, axis=0)
     if V.ndim != 2 or not lengths.size or not np.isfinite(lengths).all() or not lengths.all():
@@ -85,27 +89,30 @@ def independent(V: Floats) -> Doubles:
 
 
 def covariance(X: Floats) -> Doubles:
-    """Covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004); never singular."""
+    """Estimate the covariance (C, C) of rows (n, C), shrunk towards its mean variance (Ledoit and Wolf 2004); never
+    singular.
+    """
     S = ledoit_wolf(np.asarray(X, np.float64))[0]
     return np.asarray(S + RIDGE * max(np.trace(S) / len(S), np.finfo(np.float64).tiny) * np.eye(len(S)))
 
 
 def pattern(X: Floats, y: NDArray[Any]) -> Doubles:
-    """cov(x, y) (C,) of rows (n, C) and a label (n,): what changes with y, whatever else changes.
+    """Compute the pattern cov(x, y) (C,) of rows (n, C) and a label (n,): the direction in which rows change with y.
 
-    Haufe et al. 2014, Neuroimage 87; as a direction of concepts Pahde et al. 2022, arXiv 2202.03482.
+    Haufe et al. 2014, Neuroimage 87; as a concept direction Pahde et al. 2022, arXiv 2202.03482.
     """
     return np.asarray((X - X.mean(0)).T @ (y - y.mean()) / len(y))
 
 
-def principal(effects: Floats, S: Floats, k: int, first: Floats | None = None) -> Doubles:
-    """k directions (C, k) in which effects (n, C) are largest against the covariance S of rows without them.
+def principal_directions(effects: Floats, S: Floats, k: int, first: Floats | None = None) -> Doubles:
+    """Compute the k principal directions (C, k) of effects (n, C) relative to the covariance S of rows without them.
 
-    Effects are what the artifact adds to rows. In the coordinates where S is I they are the principal axes of the
-    effects, not centred. Stops short of k where nothing is left.
+    Effects are the changes that the artifact adds to rows. In the coordinates where S is I the directions are the
+    principal axes of the effects, not centred. Fewer than k where the effects have lower rank.
 
     Args:
-        first: a direction (C,) that counts as the first; the others are found beside it.
+        first: a direction (C,) that is taken as the first; the others are computed orthogonally to it in those
+            coordinates.
     """
     values, axes = linalg.eigh(S)
     root, inverse = axes * np.sqrt(values), axes / np.sqrt(values)

@@ -1,4 +1,4 @@
-"""The k nearest neighbours of every row under a metric of `METRICS`: the door to `metrics` and `search`."""
+"""Exact k-nearest-neighbour graphs and pairwise distances under a metric of `METRICS`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from klarsicht.numerics.transport.measures import PointMeasures
 
 __all__ = ["METRICS", "NeighbourGraph", "centre_by_group", "neighbour_graph", "pairwise"]
 
-LARGEST = 4000  # items whose N x N distances are handed out
-BLOCK, ESTIMATES = 256, 2**23  # items, and pairs, that are estimated together at most
+LARGEST = 4000  # most items for which all N x N distances are computed
+BLOCK, ESTIMATES = 256, 2**23  # most items, and most pairs, that are estimated together
 
 
 def neighbour_graph(
@@ -24,41 +24,41 @@ def neighbour_graph(
     groups: Ints | None = None,
     block: int | None = None,
 ) -> NeighbourGraph:
-    """The k nearest neighbours of every item; ties by lowest index.
+    """Find the k nearest neighbours of every item; ties are broken by lowest index.
 
-    Exact, except under metrics that estimate without bounds (`wasserstein-tsr`, `sliced-rotation`, `gromov`): those
-    measure the 5 k best estimates of each item, and a pair counts for both.
+    Exact, except under metrics whose estimates are no bounds (`wasserstein-tsr`, `sliced-rotation`, `gromov`): of these
+    the 5 k best estimates of each item are measured, and a measured pair counts for both of its items.
 
     Args:
-        items: what the metric compares. Feature rows (N, D), finite, for `euclidean` and `concept`: all-zero rows are
-            equal to each other and far from any other row x (`euclidean` sqrt(1 + |x|^2), `concept` 1), so blank maps
-            are a crowd of their own. `PointMeasures` for all others, none of them set aside.
-        metric: a name of `METRICS`, or a metric built by hand.
+        items: feature rows (N, D), finite, for `euclidean` and `concept`; `PointMeasures`, none of them set aside, for
+            all other metrics. All-zero feature rows have distance 0 to each other and a large one to any other row x
+            (`euclidean` sqrt(1 + |x|^2), `concept` 1), so blank maps form a cluster of their own.
+        metric: a name of `METRICS`, or a metric object.
         groups: (N,) integers; items of one group (crops of one photograph, frames of one patient) are never
-            neighbours. Without it every item is its own group.
-        block: items estimated together, by default 256 or as many as make 8 million estimates; the peak of memory is
-            about 12 block N bytes beyond the items themselves.
+            neighbours. By default every item is its own group.
+        block: items estimated together, by default 256 or as many as make 8 million estimates; peak memory is about
+            12 block N bytes beyond the items themselves.
 
     Raises:
-        InputError: not what the metric compares, values that are not finite, measures set aside or without the extent
-            that the metric needs, or fewer than two items.
+        InputError: items of the wrong kind, values that are not finite, measures that are set aside or have zero radius
+            where the metric needs scale, or fewer than two items.
         UsageError: unknown metric, k out of range, groups of another length, or a group that leaves its
             members fewer than k allowed neighbours.
     """
-    chosen = _named(metric)
+    chosen = _resolve_metric(metric)
     rows = chosen.prepare(items)
     groups = np.arange(len(items)) if groups is None else np.asarray(groups)
-    _check_room(len(items), k, groups)
+    _check_arguments(len(items), k, groups)
     return search(chosen, rows, k, groups, block or max(1, min(BLOCK, ESTIMATES // len(items))))
 
 
 def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") -> Doubles:
-    """All distances of N items, float64 (N, N), 0 on the diagonal; arguments and errors as `neighbour_graph`.
+    """Compute all distances of N items, float64 (N, N), 0 on the diagonal; arguments and errors as `neighbour_graph`.
 
     Raises:
         UsageError: more than 4,000 items.
     """
-    chosen = _named(metric)
+    chosen = _resolve_metric(metric)
     if len(items) > LARGEST:
         raise UsageError(
             "too many items for all their distances",
@@ -69,7 +69,8 @@ def pairwise(items: Floats | PointMeasures, metric: str | Metric = "euclidean") 
     return all_pairs(chosen, chosen.prepare(items), len(items))
 
 
-def _named(metric: str | Metric) -> Metric:
+def _resolve_metric(metric: str | Metric) -> Metric:
+    """Look up a metric by its name; a metric object is returned as it is."""
     if not isinstance(metric, str):
         return metric
     if metric not in METRICS:
@@ -77,7 +78,8 @@ def _named(metric: str | Metric) -> Metric:
     return METRICS[metric]
 
 
-def _check_room(n: int, k: int, groups: Ints) -> None:
+def _check_arguments(n: int, k: int, groups: Ints) -> None:
+    """Raise UsageError unless every row has k allowed neighbours."""
     if not 1 <= k < n:
         raise UsageError("k out of range", got=k, rule=f"{n} rows have 1 to {n - 1} neighbours")
     if groups.shape != (n,):
@@ -93,9 +95,10 @@ def _check_room(n: int, k: int, groups: Ints) -> None:
 
 
 def centre_by_group(X: Floats, groups: Ints) -> Floats:
-    """X (N, D) less the median of each row's group (N,): how a row differs from others of its own source.
+    """Subtract from each row of X (N, D) the median of the rows of its group (N,).
 
-    A group of one has nothing to differ from, so it is centred by the median of all rows.
+    A row then shows how it differs from others of its own source. A group of one row is centred by the median of all
+    rows, since its own median would leave nothing.
     """
     centred = X - np.median(X, axis=0)
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)

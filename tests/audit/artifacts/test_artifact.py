@@ -10,7 +10,9 @@ from tests.audit.conftest import write_corpus
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.data import splits
+from klarsicht.audit.interventions import overlay
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError
@@ -22,7 +24,7 @@ def audited(tmp_path, classifier):
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
     audit = pipeline.Audit.of(settings, classifier)
-    group = pipeline.analyses(audit, store)["euclidean"].group(1)
+    group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
     return AuditedClass(store, audit.corpus, audit.classifier, group, labels)
 
@@ -32,7 +34,7 @@ def members(audited):
 
 
 def test_the_record_knows_members_place_and_detector(audited):
-    found = artifact.record(audited, members(audited), origin="cluster")
+    found = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     assert found.place.fixed
     truth = np.zeros((12, 12), bool)
     truth[:4, :4] = True
@@ -46,7 +48,7 @@ def test_the_record_knows_members_place_and_detector(audited):
 def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     """Every file of the parts `choose` and `show` is spoilt, and so are their rows of the store: the record is the
     same, to the bit, but for what the detector now says of them."""
-    first = artifact.record(audited, members(audited), origin="cluster")
+    first = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     later = np.flatnonzero(first.part != splits.TRAIN)
     rng = np.random.default_rng(9)
     for row in later:
@@ -55,7 +57,7 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
         values = np.asarray(audited.store.array(name)[:])
         values[later] = rng.random(values[later].shape)
         audited.store.write_rows(name, 0, values)
-    second = artifact.record(audited, members(audited), origin="cluster")
+    second = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     np.testing.assert_array_equal(first.place.opacity, second.place.opacity)
     np.testing.assert_array_equal(first.place.colour, second.place.colour)
     fit = first.part == splits.TRAIN
@@ -66,8 +68,8 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
 def test_an_image_that_shows_the_artifact_at_its_place_carries_it(audited):
     """From half of the marked images the others are found by their pixels, whatever the detector says of features."""
     rows = members(audited)
-    found = artifact.record(audited, rows[::2], origin="list")
-    seen = artifact.showing(audited, found.place, rows[::2][found.part[rows[::2]] == splits.TRAIN])
+    found = artifact.build_artifact(FoundArtifact(audited, rows[::2], "list"))
+    seen = artifact.find_showing_rows(audited, found.place, rows[::2][found.part[rows[::2]] == splits.TRAIN])
     np.testing.assert_array_equal(np.sort(seen), rows)
     np.testing.assert_array_equal(found.membership.probability[rows], 1)
     np.testing.assert_array_equal(np.flatnonzero(found.carries), rows)
@@ -80,10 +82,10 @@ def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     maps[rows] = 0
     maps[rows, -4:, -4:] = 1
     audited.store.write_rows("maps", 0, maps)
-    assert artifact.record(audited, rows, origin="cluster").place is None
+    assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster")).place is None
     region = np.zeros((12, 12), bool)
     region[-4:, -4:] = True  # a person may say so, though
-    assert artifact.record(audited, rows, origin="cluster", region=region).place is not None
+    assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster"), region=region).place is not None
 
 
 def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
@@ -92,26 +94,26 @@ def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
     audit = pipeline.Audit.of(settings, classifier)
-    group = pipeline.analyses(audit, store)["euclidean"].group(1)
+    group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
     audited = AuditedClass(store, audit.corpus, audit.classifier, group, labels)
     drawn = np.random.default_rng(0).choice(group.rows, 80, replace=False)
     with pytest.raises(InputError, match=r"like other images.*half is chance"):
-        artifact.record(audited, drawn, origin="list")
+        artifact.build_artifact(FoundArtifact(audited, drawn, "list"))
 
 
 def test_samples_of_different_parts_share_no_source(audited):
-    case = artifact.record(audited, members(audited), origin="cluster").case(audited)
+    case = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster")).case(audited)
     rng = np.random.default_rng(0)
     fit, choose, show = (case.sample(part, 100, rng) for part in range(3))
     for one, other in ((fit, choose), (fit, show), (choose, show)):
-        splits.check_apart(one.sources, other.sources)
-    assert show.member.sum() + show.drawn.sum() == len(show)
-    assert not (show.member & show.drawn).any()
+        splits.check_disjoint_sources(one.sources, other.sources)
+    assert show.member.sum() + show.fair_draw.sum() == len(show)
+    assert not (show.member & show.fair_draw).any()
 
 
 def test_an_image_that_cannot_be_read_any_more_is_named(audited):
-    case = artifact.record(audited, members(audited), origin="cluster").case(audited)
+    case = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster")).case(audited)
     shown = np.flatnonzero((case.part == splits.TEST) & case.clean)
     Path(audited.corpus.paths[shown[0]]).write_bytes(b"no image")
     found = case.sample(splits.TEST, 1000, np.random.default_rng(0))
@@ -122,7 +124,7 @@ def test_an_image_that_cannot_be_read_any_more_is_named(audited):
 
 
 def test_a_saved_record_is_the_record(audited, tmp_path):
-    found = artifact.record(audited, members(audited), origin="cluster")
+    found = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     found.save(tmp_path / "a", audited.corpus)
     again = artifact.load_artifact(tmp_path / "a")
     assert again.to_json() == found.to_json()
@@ -130,3 +132,41 @@ def test_a_saved_record_is_the_record(audited, tmp_path):
     np.testing.assert_array_equal(again.membership.probability, found.membership.probability)
     with pytest.raises(InputError, match="no artifact"):
         artifact.load_artifact(tmp_path)
+
+
+def with_windows(audited, rows, places, extent=(3, 3)):
+    shares = np.asarray(places, float) / 12
+    return FoundArtifact(audited, rows, "detector: texture", "tile", shares, (extent[0] / 12, extent[1] / 12))
+
+
+def test_a_detectors_window_inside_the_mark_gives_the_whole_mark_to_the_pixel(audited):
+    """The window is 3 x 3 somewhere inside of the 4 x 4 mark; relevance is spoilt and could not say where it lies."""
+    rows = members(audited)
+    maps = np.asarray(audited.store.array("maps")[:])
+    audited.store.write_rows("maps", 0, np.random.default_rng(0).random(maps.shape).astype(maps.dtype))
+    truth = np.zeros((12, 12), bool)
+    truth[:4, :4] = True
+    found = artifact.build_artifact(with_windows(audited, rows, np.zeros((len(rows), 2))))
+    assert found.place.fixed
+    np.testing.assert_array_equal(found.place.masks[0], truth)
+    without = artifact.build_artifact(FoundArtifact(audited, rows, "detector: texture", "tile")).place
+    assert without is None or (without.masks[0] & truth).sum() / (without.masks[0] | truth).sum() < 1
+
+
+def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited):
+    """Windows in the opposite corner show nothing that raises the class: relevance says where the mark lies."""
+    rows = members(audited)
+    found = artifact.build_artifact(with_windows(audited, rows, np.full((len(rows), 2), 8)))
+    assert found.place.fixed
+    assert found.place.masks[0][:4, :4].all() and not found.place.masks[0][8:, 8:].any()
+
+
+def test_windows_that_vary_lend_each_members_own_pixels():
+    rng = np.random.default_rng(0)
+    others = rng.random((20, 3, 12, 12)).astype(np.float32)
+    images, corners = rng.random((20, 3, 12, 12)).astype(np.float32), rng.integers(0, 9, (20, 2))
+    place = overlay.overlay_at_windows(images, others, corners, (3, 3), rng.random((20, 6, 6)))
+    assert not place.fixed and place.background is not None
+    for mask, colour, image, (a, b) in zip(place.masks, place.colour, images, corners, strict=True):
+        assert mask.sum() == 9 and mask[a : a + 3, b : b + 3].all()
+        np.testing.assert_array_equal(colour, image)

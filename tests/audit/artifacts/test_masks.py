@@ -8,8 +8,8 @@ from tests.audit.conftest import SIDE, network, picture
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.artifact import load_artifact
-from klarsicht.audit.clean.audited_run import AuditedRun
-from klarsicht.audit.clean.clean_data import clean_data
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_data import clean_data
 from klarsicht.audit.data.corpus import open_corpus
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import load_model
@@ -60,13 +60,15 @@ def test_each_image_has_a_mask_of_its_own_and_is_inpainted_under_it(moving, tmp_
 def test_masks_survive_saving(moving, tmp_path):
     store, classifier, _, folder = moving
     patient = AuditedRun.of(store.path, classifier=classifier)
-    artifact, audited = patient.artifact("b", members=folder / "list.txt")
+    artifact, audited = patient.build_artifact("b", members=folder / "list.txt")
     assert not artifact.place.fixed
     artifact.save(tmp_path / "a", audited.corpus)
     again = load_artifact(tmp_path / "a").place
     for row in artifact.members:
         relevance = np.asarray(store.array("maps")[int(row)])
-        np.testing.assert_array_equal(again.seen(relevance), artifact.place.seen(relevance))
+        np.testing.assert_array_equal(
+            again.mask_from_relevance(relevance), artifact.place.mask_from_relevance(relevance)
+        )
 
 
 def test_maps_are_computed_where_a_run_stored_none(moving):
@@ -76,7 +78,7 @@ def test_maps_are_computed_where_a_run_stored_none(moving):
     row = corpus.keys.index(next(iter(truth)))
     image = classifier.image(Image.open(corpus.paths[row]))
     bare = type("Bare", (), {"has_array": lambda self, name: False})()
-    (found,) = masks.relevance(bare, classifier, 1, np.array([row]), [image])
+    (found,) = masks.relevance_maps(bare, classifier, 1, np.array([row]), [image])
     wide = np.kron(found, np.ones((SIDE // len(found),) * 2))
     mask = truth[corpus.keys[row]]
     assert wide[mask].mean() > 2 * wide[~mask].mean()
@@ -85,8 +87,8 @@ def test_maps_are_computed_where_a_run_stored_none(moving):
 def test_a_fixed_place_is_one_mask():
     one = np.zeros((1, 6, 6), np.float32)
     one[0, :2, :3] = 0.7
-    found = masks.of(Overlay(one, np.zeros((1, 3, 6, 6), np.float32)))
+    found = masks.make_masks(Overlay(one, np.zeros((1, 3, 6, 6), np.float32)))
     np.testing.assert_array_equal(found(0), one[0] > 0)
     assert found(5) is found(0)
     with pytest.raises(InputError, match="no mask"):
-        masks.of(Overlay(np.ones((1, 6, 6), np.float32), np.zeros((1, 3, 6, 6), np.float32)))
+        masks.make_masks(Overlay(np.ones((1, 6, 6), np.float32), np.zeros((1, 3, 6, 6), np.float32)))

@@ -9,13 +9,13 @@ from torchvision.models import efficientnet_b0, resnet18
 from klarsicht.audit.corrections import clarc
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.ground.errors import InputError, ModelError, UsageError
-from klarsicht.numerics.erasure import oblique, orthogonal
+from klarsicht.numerics.erasure import oblique_eraser, orthogonal_eraser
 
 
 def erasure(channels=5, layer="2", k=2, seed=0, kind="oblique", **more):
     rng = np.random.default_rng(seed)
     V, z, A = rng.standard_normal((channels, k)), rng.standard_normal(channels), rng.standard_normal((9, channels))
-    eraser = orthogonal(V, z) if kind == "orthogonal" else oblique(V, A.T @ A, z)
+    eraser = orthogonal_eraser(V, z) if kind == "orthogonal" else oblique_eraser(V, A.T @ A, z)
     return Erasure(layer, eraser, **more)
 
 
@@ -142,4 +142,4 @@ def test_the_default_layer_is_the_last_block():
 
 def test_an_unknown_layer_lists_near_ones():
     with pytest.raises(UsageError, match="layer4"):
-        clarc.layer_named(resnet18(), "layer44")
+        clarc.find_layer(resnet18(), "layer44")

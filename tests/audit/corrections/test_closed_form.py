@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
-from klarsicht.audit.corrections.activations import activations
+from klarsicht.audit.corrections.activations import compute_activations
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.outcomes import CorrectionTest
 
@@ -21,36 +21,36 @@ def trial():
 @pytest.mark.parametrize("layer", ["last", "head"])
 @pytest.mark.parametrize("method", ["oblique", "reactive", "reactive-class"])
 def test_oblique_corrections_take_the_mark_away_and_cost_nothing(method, layer):
-    found = trial().effect(CLOSED[method].make(bench(), CorrectionParameters(layer)))
-    before = trial().effect(None)
+    found = trial().evaluate(CLOSED[method].make(bench(), CorrectionParameters(layer)))
+    before = trial().evaluate(None)
     assert before.flips.value > 0.5
     assert found.flips.value < 0.05
     assert found.harm.value <= 0.02
 
 
 def test_projection_takes_it_away_too():
-    found = trial().effect(CLOSED["project"].make(bench(), CorrectionParameters("last")))
+    found = trial().evaluate(CLOSED["project"].make(bench(), CorrectionParameters("last")))
     assert found.flips.value < 0.05
 
 
 @pytest.mark.parametrize("method", ["nothing", "random"])
 def test_baselines_leave_it(method):
-    assert trial().effect(CLOSED[method].make(bench(), CorrectionParameters("last"))).flips.value > 0.3
+    assert trial().evaluate(CLOSED[method].make(bench(), CorrectionParameters("last"))).flips.value > 0.3
 
 
 @pytest.mark.parametrize("kind", ["pattern", "svm", "logistic", "ridge"])
 def test_every_kind_of_direction_holds_the_mark(kind):
     """Weights also hold what the mark hides; so only the pattern may be expected to take the mark away whole."""
-    assert bench(kind=kind).at("last").first[3] > 0.2
+    assert bench(kind=kind).layer_statistics("last").first[3] > 0.2
     before, found = (
-        trial().effect(None),
-        trial().effect(CLOSED["project"].make(bench(kind=kind), CorrectionParameters("last"))),
+        trial().evaluate(None),
+        trial().evaluate(CLOSED["project"].make(bench(kind=kind), CorrectionParameters("last"))),
     )
     assert found.rise.value < before.rise.value
 
 
 def test_the_direction_is_the_channel_of_the_mark():
-    known = bench().at("last")
+    known = bench().layer_statistics("last")
     assert known.first[3] > 0.9  # the rest is what the mark hides
     first = known.directions(2)[:, 0]
     np.testing.assert_allclose(first / np.linalg.norm(first), known.first, atol=1e-6)
@@ -60,13 +60,13 @@ def test_the_direction_is_the_channel_of_the_mark():
 def test_the_reference_is_the_mean_of_clean_positions_only():
     b = bench()
     clean = torch.stack([i for i, m in zip(b.fit.images, b.fit.member, strict=True) if not m])
-    np.testing.assert_allclose(b.at("last").reference, clean.mean((0, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(b.layer_statistics("last").reference, clean.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_a_gate_is_open_for_marked_images_and_shut_for_clean_ones():
     b, s = bench(), sample(200, seed=2)
-    gate = b.at("last").gate
-    p = gate(torch.from_numpy(activations(b.classifier, s.images, "last").pooled)[:, None])[:, 0, 0]
+    gate = b.layer_statistics("last").gate
+    p = gate(torch.from_numpy(compute_activations(b.classifier, s.images, "last").pooled)[:, None])[:, 0, 0]
     assert p[s.member].mean() > 0.9
     assert p[~s.member].mean() < 0.1
 
@@ -75,7 +75,7 @@ def test_the_model_is_bit_equal_after_fitting_and_trying():
     b = bench()
     before = {k: v.clone() for k, v in b.classifier.module.state_dict().items()}
     for remedy in CLOSED.values():
-        CorrectionTest(b.classifier, sample(30, seed=3), TARGET, place()).effect(
+        CorrectionTest(b.classifier, sample(30, seed=3), TARGET, place()).evaluate(
             remedy.make(b, CorrectionParameters("last"))
         )
     assert all(torch.equal(before[k], v) for k, v in b.classifier.module.state_dict().items())
@@ -84,7 +84,7 @@ def test_the_model_is_bit_equal_after_fitting_and_trying():
 
 def test_without_a_place_members_say_what_the_artifact_adds():
     b = FittingData(classifier(), TARGET, sample(300), None)
-    found = CorrectionTest(b.classifier, sample(300, seed=1), TARGET, place()).effect(
+    found = CorrectionTest(b.classifier, sample(300, seed=1), TARGET, place()).evaluate(
         CLOSED["oblique"].make(b, CorrectionParameters("last"))
     )
     assert found.flips.value < 0.05

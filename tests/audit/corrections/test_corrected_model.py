@@ -10,17 +10,18 @@ from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
 from torch import nn
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean import clean_model
+from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.corrections import corrected_model, packages
-from klarsicht.audit.corrections.activations import logits
+from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, Nothing
-from klarsicht.audit.corrections.retraining import Retrained
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, NoCorrection
+from klarsicht.audit.corrections.corrected_model import CorrectedLayer
+from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
-from klarsicht.numerics.erasure import orthogonal
+from klarsicht.numerics.erasure import orthogonal_eraser
 
 
 def correction(method="oblique", layer="last", **more):
@@ -35,8 +36,8 @@ def test_an_erasure_built_in_is_the_erasure(tmp_path, layer):
     packages.save_correction(tmp_path, found, {"model": "object"})
     after = corrected_model.corrected_classifier(before, tmp_path)
     images = sample(20, seed=1).images
-    np.testing.assert_allclose(logits(after, images), logits(before, images, found), atol=1e-5)
-    assert not np.allclose(logits(after, images), logits(before, images), atol=0.1)
+    np.testing.assert_allclose(compute_logits(after, images), compute_logits(before, images, found), atol=1e-5)
+    assert not np.allclose(compute_logits(after, images), compute_logits(before, images), atol=0.1)
     for name, value in Shortcut().state_dict().items():
         assert torch.equal(before.module.state_dict()[name], value)
     assert after.identity != before.identity
@@ -46,23 +47,23 @@ def test_padding_is_no_activation_and_is_not_erased():
     body = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     rng = np.random.default_rng(0)
     v = rng.standard_normal((3, 1))
-    found, x = Erasure("1", orthogonal(v, rng.standard_normal(3) + 5)), torch.rand(4, 3, 6, 6)
+    found, x = Erasure("1", orthogonal_eraser(v, rng.standard_normal(3) + 5)), torch.rand(4, 3, 6, 6)
     with found.applied(body), torch.no_grad():
         expected = body(x)
     with torch.no_grad():
-        np.testing.assert_allclose(corrected_model.built_in(body, found)(x), expected, atol=1e-5)
+        np.testing.assert_allclose(corrected_model.build_in(body, found)(x), expected, atol=1e-5)
 
 
 def test_trained_weights_are_loaded_and_nothing_is_nothing():
-    net = corrected_model.built_in(Shortcut(), Retrained({"head.weight": torch.zeros(3, 4)}))
+    net = corrected_model.build_in(Shortcut(), RetrainedWeights({"head.weight": torch.zeros(3, 4)}))
     assert not net.head.weight.any()
-    assert torch.equal(corrected_model.built_in(Shortcut(), Nothing()).head.weight, Shortcut().head.weight)
+    assert torch.equal(corrected_model.build_in(Shortcut(), NoCorrection()).head.weight, Shortcut().head.weight)
 
 
 @pytest.mark.parametrize(("method", "more"), [("reactive", {}), ("reactive-class", {}), ("oblique", {"pooled": True})])
 def test_a_correction_that_looks_at_the_whole_image_is_refused(method, more):
     with pytest.raises(UsageError, match="audit evaluate"):
-        corrected_model.built_in(Shortcut(), correction(method, **more))
+        corrected_model.build_in(Shortcut(), correction(method, **more))
 
 
 def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, monkeypatch):
@@ -78,6 +79,10 @@ def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, mo
 
 def test_a_model_built_in_python_is_asked_for(tmp_path):
     packages.save_correction(tmp_path, correction(), {"model": "object"})
-    with pytest.raises(ModelError, match="relieved"):
+    with pytest.raises(ModelError, match="corrected_classifier"):
         corrected_model.load_corrected(str(tmp_path))
     assert corrected_model.load_corrected("torch.nn:Identity").spec == load_model("torch.nn:Identity").spec
+
+
+def test_a_corrected_layer_is_printed_as_ever_for_identities_are_hashes_of_it():
+    assert repr(CorrectedLayer(nn.Identity(), nn.Identity())).startswith("Relieved(")

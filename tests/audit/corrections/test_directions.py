@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klarsicht.audit.corrections.directions import DIRECTIONS, direction, random_direction
+from klarsicht.audit.corrections.directions import DIRECTIONS, fit_direction, random_direction
 from klarsicht.ground.errors import InputError, UsageError
 
 
@@ -11,7 +11,7 @@ def test_the_pattern_is_the_difference_of_means_for_a_two_valued_membership():
     """cov(a, y) = p (1 - p) (mean of members - mean of others)."""
     rng = np.random.default_rng(0)
     a, member = rng.standard_normal((60, 4)), rng.random(60) < 0.3
-    v = direction("pattern", a, member, np.arange(60))
+    v = fit_direction("pattern", a, member, np.arange(60))
     difference = a[member].mean(0) - a[~member].mean(0)
     np.testing.assert_allclose(v, difference / np.linalg.norm(difference), atol=1e-12)
 
@@ -22,7 +22,7 @@ def test_every_direction_points_along_a_shift_of_white_rows(kind):
     rng = np.random.default_rng(0)
     member = rng.random(3000) < 0.4
     a = rng.standard_normal((3000, 5)) + 2 * np.outer(member, [0, 1, 0, 0, 0])
-    v = direction(kind, a, member, np.arange(3000))
+    v = fit_direction(kind, a, member, np.arange(3000))
     assert np.linalg.norm(v) == pytest.approx(1)
     assert v[1] > 0.98
 
@@ -33,8 +33,8 @@ def test_weights_subtract_a_distractor_and_the_pattern_does_not(kind):
     rng = np.random.default_rng(0)
     member, d = rng.random(2000) < 0.5, 3 * rng.standard_normal(2000)
     a = np.stack([member + d, d], 1) + 0.1 * rng.standard_normal((2000, 2))
-    assert abs(direction("pattern", a, member, np.arange(2000))[1]) < 0.4
-    assert direction(kind, a, member, np.arange(2000))[1] < -0.5
+    assert abs(fit_direction("pattern", a, member, np.arange(2000))[1]) < 0.4
+    assert fit_direction(kind, a, member, np.arange(2000))[1] < -0.5
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
@@ -42,7 +42,7 @@ def test_a_channel_that_never_moves_has_no_part(kind):
     rng = np.random.default_rng(0)
     member = rng.random(100) < 0.5
     a = np.stack([member + rng.standard_normal(100), np.full(100, 7.0)], 1)
-    assert direction(kind, a, member, np.arange(100))[1] == pytest.approx(0, abs=1e-12)
+    assert fit_direction(kind, a, member, np.arange(100))[1] == pytest.approx(0, abs=1e-12)
 
 
 def test_sources_that_differ_among_themselves_do_not_turn_the_pattern():
@@ -51,24 +51,24 @@ def test_sources_that_differ_among_themselves_do_not_turn_the_pattern():
     scene = 10 * rng.standard_normal((20, 4))[sources]
     member = rng.random(300) < np.where(sources < 5, 0.5, 0.1)  # members come from few scenes
     a = scene + member[:, None] * truth + 0.05 * rng.standard_normal((300, 4))
-    assert direction("pattern", a, member, sources) @ truth > 0.97
-    assert direction("pattern", a, member, np.arange(300)) @ truth < 0.9
+    assert fit_direction("pattern", a, member, sources) @ truth > 0.97
+    assert fit_direction("pattern", a, member, np.arange(300)) @ truth < 0.9
 
 
 @pytest.mark.parametrize("members", [0, 8])
 def test_all_or_none_is_no_split(members):
     with pytest.raises(UsageError, match="no two groups"):
-        direction("pattern", np.eye(8), np.arange(8) < members, np.arange(8))
+        fit_direction("pattern", np.eye(8), np.arange(8) < members, np.arange(8))
 
 
 def test_members_that_do_not_differ_have_no_direction():
     with pytest.raises(InputError, match="do not differ"):
-        direction("pattern", np.ones((8, 3)), np.arange(8) < 4, np.arange(8))
+        fit_direction("pattern", np.ones((8, 3)), np.arange(8) < 4, np.arange(8))
 
 
 def test_an_unknown_direction_lists_near_ones():
     with pytest.raises(UsageError, match="pattern"):
-        direction("patern", np.eye(4), np.arange(4) < 2, np.arange(4))
+        fit_direction("patern", np.eye(4), np.arange(4) < 2, np.arange(4))
 
 
 def test_a_random_direction_has_length_one():

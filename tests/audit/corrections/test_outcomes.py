@@ -8,7 +8,7 @@ import torch
 from scipy.special import softmax
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
-from klarsicht.audit.corrections.activations import activations, logits, logits_abreast
+from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
 from klarsicht.audit.models.classifier import load_model
@@ -25,13 +25,13 @@ def literal(trial, correction):
     net, s = trial.classifier, trial.sample
     flipped, eligible, right, own, rises, under = 0, 0, [], [], [], []
     for image, label, member in zip(s.images, s.labels, s.member, strict=True):
-        y = logits(net, [image], correction)[0]
+        y = compute_logits(net, [image], correction)[0]
         if not member:
             right.append(y.argmax() == label)
             if label == TARGET:
                 own.append(y.argmax() == label)
             else:
-                z = logits(net, [place().paste(image, np.random.default_rng(0))], correction)[0]
+                z = compute_logits(net, [place().paste(image, np.random.default_rng(0))], correction)[0]
                 eligible += y.argmax() != TARGET
                 flipped += (y.argmax() != TARGET) and (z.argmax() == TARGET)
                 rises.append((z[TARGET] - z.mean()) - (y[TARGET] - y.mean()))
@@ -43,7 +43,7 @@ def literal(trial, correction):
 def test_every_figure_is_the_literal_count(strength):
     trial = CorrectionTest(classifier(), sample(), TARGET, place())
     correction = None if strength is None else erase_mark(strength)
-    found = trial.effect(correction)
+    found = trial.evaluate(correction)
     values = (found.flips, found.accuracy, found.affected, found.rise, found.under)
     np.testing.assert_allclose([v.value for v in values], literal(trial, correction), atol=1e-6)
 
@@ -53,17 +53,17 @@ def test_what_is_left_is_counted_in_log_odds():
     trial, correction = CorrectionTest(classifier(), sample(), TARGET, place()), erase_mark(0.4)
 
     def rise(found):
-        p, q = (softmax(y, 1)[:, TARGET].astype(np.float64) for y in (found.plain[trial.others], found.pasted))
+        p, q = (softmax(y, 1)[:, TARGET].astype(np.float64) for y in (found.plain[trial.other_rows], found.pasted))
         return (np.log(q / (1 - q)) - np.log(p / (1 - p))).mean()
 
-    found = trial.answers(correction)
-    assert trial.left(found)[0] == pytest.approx(rise(found) / rise(trial.before), rel=1e-3)
-    assert trial.left(trial.before)[0] == 1
+    found = trial.compute_logits(correction)
+    assert trial.remaining_effect(found)[0] == pytest.approx(rise(found) / rise(trial.before), rel=1e-3)
+    assert trial.remaining_effect(trial.before)[0] == 1
 
 
 def test_harm_is_what_accuracy_lost():
     trial = CorrectionTest(classifier(), sample(), TARGET, place())
-    before, after = trial.effect(None), trial.effect(erase_mark(3.0))
+    before, after = trial.evaluate(None), trial.evaluate(erase_mark(3.0))
     assert after.harm.value == pytest.approx(before.accuracy.value - after.accuracy.value)
     assert after.harm_affected.value == pytest.approx(before.affected.value - after.affected.value)
     assert before.harm.value == 0
@@ -74,27 +74,27 @@ def test_a_broken_bound_is_named_with_its_figures():
         def applied(self, module):
             return Erasure("last", Eraser(np.eye(4), np.eye(4), np.zeros(4))).applied(module)
 
-    found = CorrectionTest(classifier(), sample(), TARGET, place()).effect(Blind())
-    assert "clean images" in found.exceeded(Bounds())
-    assert "bound 0.50" in found.exceeded(Bounds())
-    assert not found.exceeded(Bounds(1, 1))
-    few = CorrectionTest(classifier(), sample(12), TARGET, place()).effect(None)
-    assert not few.exceeded(Bounds())
-    assert "images" in few.unproven(Bounds())
+    found = CorrectionTest(classifier(), sample(), TARGET, place()).evaluate(Blind())
+    assert "clean images" in found.exceeded_bounds(Bounds())
+    assert "bound 0.50" in found.exceeded_bounds(Bounds())
+    assert not found.exceeded_bounds(Bounds(1, 1))
+    few = CorrectionTest(classifier(), sample(12), TARGET, place()).evaluate(None)
+    assert not few.exceeded_bounds(Bounds())
+    assert "images" in few.unproven_bounds(Bounds())
 
 
 def test_where_labels_are_unknown_a_changed_answer_is_a_loss():
     unlabelled = replace(sample(), labels=np.full(120, -1))
     trial = CorrectionTest(classifier(), unlabelled, TARGET, place())
-    assert trial.effect(None).accuracy.value == 1
-    assert trial.effect(erase_mark(3.0)).harm.value >= 0
-    assert trial.effect(None).affected.n == 0
+    assert trial.evaluate(None).accuracy.value == 1
+    assert trial.evaluate(erase_mark(3.0)).harm.value >= 0
+    assert trial.evaluate(None).affected.n == 0
 
 
 def test_without_a_place_the_rise_is_that_of_the_members():
     s = sample()
-    found = CorrectionTest(classifier(), s, TARGET, None).effect(None)
-    y = logits(classifier(), s.images)
+    found = CorrectionTest(classifier(), s, TARGET, None).evaluate(None)
+    y = compute_logits(classifier(), s.images)
     c = y[:, 0] - y.mean(1)
     own = ~s.member & (s.labels == 0)
     assert found.rise.value == pytest.approx(c[s.member].mean() - c[own].mean(), rel=1e-5)
@@ -103,18 +103,18 @@ def test_without_a_place_the_rise_is_that_of_the_members():
 
 def test_activations_are_what_the_layer_receives_and_positions_are_paired():
     s = sample(9, side=12)
-    found = activations(classifier(), s.images, "last")
+    found = compute_activations(classifier(), s.images, "last")
     x = torch.stack(list(s.images))
     np.testing.assert_allclose(found.pooled, x.mean((2, 3)), atol=1e-6)
     np.testing.assert_allclose(found.spread, x.amax((2, 3)) - x.mean((2, 3)), atol=1e-6)
     assert found.positions.shape == (9 * 32, 4)
-    shifted = activations(classifier(), [image + 1 for image in s.images], "last")
+    shifted = compute_activations(classifier(), [image + 1 for image in s.images], "last")
     np.testing.assert_allclose(shifted.positions - found.positions, 1, atol=1e-5)
 
 
 def test_images_of_different_sizes_are_batched_in_order():
     images = [torch.full((4, 2 + i % 3, 4), float(i)) for i in range(20)]
-    np.testing.assert_allclose(logits(classifier(), images)[:, 1], 4 * np.arange(20), atol=1e-4)
+    np.testing.assert_allclose(compute_logits(classifier(), images)[:, 1], 4 * np.arange(20), atol=1e-4)
 
 
 class Passing(torch.nn.Module):
@@ -132,9 +132,9 @@ class Passing(torch.nn.Module):
 def test_corrections_abreast_answer_as_they_do_one_by_one(net):
     trial = CorrectionTest(net, sample(40), TARGET, place())
     corrections = [erase_mark(strength) for strength in (0.4, 1.0, 2.0)]
-    for found, correction in zip(trial.abreast(corrections), corrections, strict=True):
-        np.testing.assert_allclose(found.plain, logits(net, trial.sample.images, correction), atol=1e-5)
-        np.testing.assert_allclose(found.pasted, logits(net, trial.pasted, correction), atol=1e-5)
+    for found, correction in zip(trial.compute_logits_jointly(corrections), corrections, strict=True):
+        np.testing.assert_allclose(found.plain, compute_logits(net, trial.sample.images, correction), atol=1e-5)
+        np.testing.assert_allclose(found.pasted, compute_logits(net, trial.pasted_images, correction), atol=1e-5)
     assert not net.module.get_submodule("last")._forward_pre_hooks
 
 
@@ -142,6 +142,6 @@ def test_erasures_at_one_layer_run_what_comes_before_it_once():
     net, images = classifier(), sample(40).images
     rows = []
     handle = net.module.get_submodule("body").register_forward_hook(lambda _, inputs, y: rows.append(len(y)))
-    logits_abreast(net, images, [erase_mark(), erase_mark(0.5)])
+    compute_logits_jointly(net, images, [erase_mark(), erase_mark(0.5)])
     handle.remove()
     assert sum(rows) == len(images)

@@ -11,7 +11,14 @@ from torch import nn
 
 from klarsicht.audit.corrections.closed_form import CorrectionParameters, FittingData
 from klarsicht.audit.corrections.outcomes import CorrectionTest
-from klarsicht.audit.corrections.retraining import RETRAINED, CorrectionTask, FrozenNorms, Retrained, entropy, penalty
+from klarsicht.audit.corrections.retraining import (
+    RETRAINED,
+    CorrectionTask,
+    FrozenNorms,
+    RetrainedWeights,
+    label_loss,
+    penalty,
+)
 from klarsicht.ground.errors import UsageError
 
 
@@ -20,7 +27,7 @@ def bench(**more):
 
 
 def effect(correction):
-    return CorrectionTest(classifier(), sample(300, seed=1), TARGET, place()).effect(correction)
+    return CorrectionTest(classifier(), sample(300, seed=1), TARGET, place()).evaluate(correction)
 
 
 @pytest.mark.parametrize("method", ["augment", "augment-latent", "penalise"])
@@ -52,7 +59,7 @@ def test_the_model_is_bit_equal_outside_its_context(method):
 def test_weights_come_back_after_an_error():
     net = classifier().module
     before = copy.deepcopy(net.state_dict())
-    with pytest.raises(ValueError), Retrained({"head.bias": torch.ones(3)}).applied(net):
+    with pytest.raises(ValueError), RetrainedWeights({"head.bias": torch.ones(3)}).applied(net):
         raise ValueError
     assert torch.equal(net.state_dict()["head.bias"], before["head.bias"])
 
@@ -106,19 +113,19 @@ def test_dfr_weighs_groups_alike():
 
 def test_dfr_needs_a_linear_head_and_augment_a_place():
     with pytest.raises(UsageError, match="place"):
-        RETRAINED["augment"].make(replace(bench(), putting=None), CorrectionParameters())
+        RETRAINED["augment"].make(replace(bench(), insertion=None), CorrectionParameters())
 
 
 def test_batches_paste_on_all_classes_and_name_their_groups():
     b = bench(batch=200)
-    images, truth, groups = CorrectionTask(b, entropy, 0.5).batch(0, 0)
+    images, truth, groups = CorrectionTask(b, label_loss, 0.5).batch(0, 0)
     on = groups % 2 == 1
     assert 0.4 < on.float().mean() < 0.75
     assert set(truth[on].tolist()) == {0, 1, 2}
     assert torch.equal(groups // 2, truth)
     marked = images[:, 3, :2, :2].amin((1, 2)) > 3.9
     assert torch.equal(marked, on)
-    again = CorrectionTask(b, entropy, 0.5).batch(0, 0)
+    again = CorrectionTask(b, label_loss, 0.5).batch(0, 0)
     assert torch.equal(again[0], images)
 
 
@@ -127,7 +134,7 @@ def test_batches_are_drawn_by_weight():
     first = np.arange(300) < 150
     b = bench(batch=4000)
     b = replace(b, fit=replace(b.fit, weight=np.where(first, 3.0, 1.0)))
-    images, *_ = CorrectionTask(b, entropy).batch(0, 0)
+    images, *_ = CorrectionTask(b, label_loss).batch(0, 0)
     heavy = {image.numpy().tobytes() for image in b.fit.images[:150]}
     share = np.mean([image.numpy().tobytes() in heavy for image in images])
     assert share == pytest.approx(0.75, abs=0.03)

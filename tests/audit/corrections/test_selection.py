@@ -7,7 +7,7 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
-from klarsicht.audit.corrections.selection import ALIKE, Grid, Tried, choose, told
+from klarsicht.audit.corrections.selection import ALIKE, Grid, SettingOutcome, choose, effect_tolerance
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import Eraser
 
@@ -45,7 +45,7 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
     bench, trial = scene()
     found = choose(CorrectionMethod(make, frozenset({"directions"})), bench, trial, Bounds(), Grid(directions=(1, 4)))
     assert found.chosen.setting.directions == best
-    left = [trial.left(trial.answers(make(bench, t.setting)))[0] for t in found.tried]
+    left = [trial.remaining_effect(trial.compute_logits(make(bench, t.setting)))[0] for t in found.tried]
     assert [t.remaining for t in found.tried] == pytest.approx(left)
     assert left[0] - left[1] == pytest.approx(1 - by_one, abs=0.06)
 
@@ -53,12 +53,14 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
 @pytest.mark.parametrize(("error", "best"), [(0.01, 8), (0.2, 1)])
 def test_what_few_images_cannot_tell_apart_counts_as_alike(error, best):
     """Of .28 and .2 left the smaller is better; where they are known to within .2 only, fewer directions are."""
-    effect = scene()[1].effect(None)
-    some = [Tried(CorrectionParameters("last", k), left, error, -0.01, effect) for k, left in ((1, 0.28), (8, 0.2))]
-    assert told(some) == max(ALIKE, error)
-    assert min(some, key=lambda one: one.order(told(some))).setting.directions == best
-    harmful = Tried(CorrectionParameters("last", 2), 0.0, 0.9, 0.1, effect)
-    assert told([*some, harmful]) == told(some)
+    effect = scene()[1].evaluate(None)
+    some = [
+        SettingOutcome(CorrectionParameters("last", k), left, error, -0.01, effect) for k, left in ((1, 0.28), (8, 0.2))
+    ]
+    assert effect_tolerance(some) == max(ALIKE, error)
+    assert min(some, key=lambda one: one.sort_key(effect_tolerance(some))).setting.directions == best
+    harmful = SettingOutcome(CorrectionParameters("last", 2), 0.0, 0.9, 0.1, effect)
+    assert effect_tolerance([*some, harmful]) == effect_tolerance(some)
 
 
 def test_where_none_stays_within_the_least_harmful_is_chosen():
@@ -93,14 +95,14 @@ def test_the_record_of_a_choice_lists_what_was_tried():
 def test_the_best_strength_of_each_layer_and_number_of_directions_is_listed():
     found = choose(CLOSED["oblique"], *scene(), Bounds(), Grid(("last", "head"), (1, 2), (1.0, 0.5)))
     assert len(found.tried) == 8
-    assert [(t.setting.layer, t.setting.directions) for t in found.best] == [
+    assert [(t.setting.layer, t.setting.directions) for t in found.best_settings] == [
         ("last", 1), ("last", 2), ("head", 1), ("head", 2),
     ]  # fmt: skip
-    assert found.chosen in found.best
-    for one in found.best:
+    assert found.chosen in found.best_settings
+    for one in found.best_settings:
         same = [
             t
             for t in found.tried
             if (t.setting.layer, t.setting.directions) == (one.setting.layer, one.setting.directions)
         ]
-        assert one.order(found.alike) == min(t.order(found.alike) for t in same)
+        assert one.sort_key(found.tolerance) == min(t.sort_key(found.tolerance) for t in same)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klarsicht.audit.data.splits import TEST, TRAIN, VALIDATION, check_apart, split_by_source
+from klarsicht.audit.data.splits import TEST, TRAIN, VALIDATION, check_disjoint_sources, split_by_source
 from klarsicht.ground.errors import UsageError
 
 
@@ -29,6 +29,6 @@ def test_members_of_two_sources_are_too_few():
 
 
 def test_showing_on_what_was_fitted_on_is_refused():
-    check_apart(np.array([1, 2]), np.array([3]))
+    check_disjoint_sources(np.array([1, 2]), np.array([3]))
     with pytest.raises(UsageError, match="fitted on"):
-        check_apart(np.array([1, 2]), np.array([2, 3]))
+        check_disjoint_sources(np.array([1, 2]), np.array([2, 3]))

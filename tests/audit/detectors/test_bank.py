@@ -9,10 +9,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.detectors import patch_matches
-from klarsicht.audit.detectors.bank import DETECTORS, examined
+from klarsicht.audit.detectors.bank import DETECTORS, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.models.inputs import shrunk
-from klarsicht.numerics.statistics.split_half import halves
+from klarsicht.audit.models.inputs import shrink_levels
+from klarsicht.numerics.statistics.split_half import draw_halves
 
 SIDE = 32
 N, M, MARKED = 120, 240, 12
@@ -58,10 +58,10 @@ def scene(plant=None, seed=0, **kwargs):
     own, pool = scenes(N, rng), scenes(M, rng)
     for i in range(MARKED) if plant else ():
         own[i] = np.clip(plant(own[i], rng), 0, 255)
-    return ClassImages(ImageStack(own, **kwargs), ImageStack(pool), np.ones(M, bool), halves(N, rng), np.arange(N))
+    return ClassImages(ImageStack(own, **kwargs), ImageStack(pool), np.ones(M, bool), draw_halves(N, rng), np.arange(N))
 
 
-QUIET = {sign.name: sign.score for sign in examined(scene())}
+QUIET = {sign.name: sign.score for sign in run_detectors(scene())}
 
 
 def test_clean_scenes_are_quiet():
@@ -140,18 +140,18 @@ def test_a_class_that_is_rough_as_a_whole_is_no_sign():
 def test_sampling_seeds_still_finds_it(monkeypatch):
     monkeypatch.setattr(patch_matches, "SEEDS", 90)
     planted = scene(PLANTS["tag"][0])
-    assert len(patch_matches.seeds_of(planted, 3)) == 90
+    assert len(patch_matches.select_seed_owners(planted, 3)) == 90
     assert max(sign.score for sign in DETECTORS["fine"](planted, "fine")) > 10
 
 
 def test_the_order_of_signs_is_always_the_same():
-    assert [s.name for s in examined(scene(PLANTS["blur"][0]))] == list(QUIET)
+    assert [s.name for s in run_detectors(scene(PLANTS["blur"][0]))] == list(QUIET)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 75), (90, 33)])
 def test_shrinking_keeps_the_mean(size):
     x = np.random.default_rng(0).integers(0, 255, (2, *size, 3)).astype(np.uint8)
-    small = shrunk(x, 32)
+    small = shrink_levels(x, 32)
     assert min(small.shape[1:3]) == 32
     np.testing.assert_allclose(small.mean((1, 2)), x.mean((1, 2)), rtol=1e-5)
     if size == (64, 64):
@@ -160,5 +160,5 @@ def test_shrinking_keeps_the_mean(size):
 
 def test_images_smaller_than_all_sides_are_looked_at_as_they_are():
     """Enlarging them would make any two windows more alike than they are."""
-    assert patch_matches.sides_of(scene(), (32, 50, 90)) == [32]
-    assert patch_matches.sides_of(scene(), (50, 90)) == [SIDE]
+    assert patch_matches.usable_sides(scene(), (32, 50, 90)) == [32]
+    assert patch_matches.usable_sides(scene(), (50, 90)) == [SIDE]

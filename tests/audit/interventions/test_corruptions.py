@@ -53,7 +53,7 @@ def test_noise_that_black_cuts_off_is_counted_on_both_sides():
     noise = np.random.default_rng(0).normal(0, 20, black.shape)
     carriers = np.clip(np.rint(black + noise), 0, 255).astype(np.uint8)
     assert carriers.std() == pytest.approx(20 * np.sqrt(0.5 - 0.5 / np.pi), rel=0.02)
-    assert KINDS["noise"].size(carriers, black) == pytest.approx(20, rel=0.1)
+    assert KINDS["noise"].match_size(carriers, black) == pytest.approx(20, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,7 +70,7 @@ def test_pasting_is_the_change_in_the_models_units(kind):
     put = Corruption(kind, 10.0 if kind == "noise" else 2.0, GLASS)
     assert put.fits(image) and not put.fits(image[:1])
     seen = put.paste(image, np.random.default_rng(3))
-    direct = KINDS[kind].put(level[None].astype(np.float32), put.size, np.random.default_rng(3))[0]
+    direct = KINDS[kind].apply(level[None].astype(np.float32), put.size, np.random.default_rng(3))[0]
     np.testing.assert_allclose((seen.numpy().transpose(1, 2, 0) + 1) * 127.5, direct, atol=1e-3)
     assert seen.shape == image.shape and seen.dtype == image.dtype
 
@@ -79,4 +79,4 @@ def test_a_record_says_it_all():
     put = Corruption("blur", 1.25, GLASS)
     again = Corruption.from_json(put.to_json())
     assert (again.kind, again.size) == (put.kind, put.size)
-    np.testing.assert_array_equal(again.glass.black, GLASS.black)
+    np.testing.assert_array_equal(again.pixel_scale.black, GLASS.black)

@@ -61,7 +61,7 @@ def blind(x):
 
 
 def test_the_whole_artifact_is_recovered_from_a_window_inside_it():
-    whole = insertion.grown(specimen())
+    whole = insertion.grow_window(specimen())
     assert whole.extent == (7, 6)
     np.testing.assert_array_equal(whole.places, PLACES)
 
@@ -75,14 +75,14 @@ def test_a_caption_wider_than_three_windows_is_recovered():
     for image, a in zip(levels, places, strict=False):
         image[a : a + 6, a : a + 20] = caption
     window = Detection("fine", 50.0, np.arange(15), np.stack([places, places + 8], 1) / SIDE, (5 / SIDE, 5 / SIDE))
-    whole = insertion.grown(ArtifactExamples.of(window, levels))
+    whole = insertion.grow_window(ArtifactExamples.of(window, levels))
     assert whole.extent == (6, 20)
     np.testing.assert_array_equal(whole.places, np.stack([places, places], 1))
 
 
 def test_what_is_pasted_is_the_artifact_and_the_control_is_not():
     x = scenes(20, seed=5)
-    for how, (marked, control) in insertion.tile(x, specimen(), np.random.default_rng(0)).items():
+    for how, (marked, control) in insertion.insert_tile(x, specimen(), np.random.default_rng(0)).items():
         changed = (marked != x).any(-1)
         assert (changed.sum((1, 2)) <= 42).all()
         assert ((control != x).any(-1).sum((1, 2)) <= 42).all()
@@ -96,14 +96,14 @@ def test_an_opaque_mark_brings_nothing_of_its_class_and_a_blended_one_does():
     marked = tagged(bright[:15], PLACES)
     for mark, of_others in ((marked, True), (bright[:15] // 2 + marked // 2, False)):
         given = ArtifactExamples.of(found(PLACES), np.concatenate([mark, bright[15:]]))
-        assert insertion.bare(insertion.grown(given)) == of_others
-        for _, control in insertion.tile(dark, given, np.random.default_rng(0)).values():
+        assert insertion.covers_artifact_only(insertion.grow_window(given)) == of_others
+        for _, control in insertion.insert_tile(dark, given, np.random.default_rng(0)).values():
             pasted = control[(control != dark).any(-1)]
             assert len(pasted) > 500 and (pasted < 128).all() == of_others
 
 
 def strongest(predict, x, target):
-    tried = effect.effects(predict, x, target, "tile", specimen(), np.random.default_rng(0))
+    tried = effect.measure_effects(predict, x, target, "tile", specimen(), np.random.default_rng(0))
     assert tried.keys() == {"own place", "any place"}
     return max(tried.values(), key=lambda e: e.z)
 
@@ -123,14 +123,14 @@ def test_a_model_that_reads_the_tag_is_caught_and_a_blind_one_is_not():
 def test_a_tile_that_is_used_beats_other_windows_and_one_that_is_not_is_one_of_them():
     x, given = scenes(40, seed=7), specimen()
     for how in ("own place", "any place"):
-        assert effect.among_rivals(reads_tag, x, 3, given, how, np.random.default_rng(0), 19) == 0.05
-    blinded = [effect.among_rivals(blind, x, k, given, "own place", np.random.default_rng(k), 19) for k in range(K)]
+        assert effect.p_among_windows(reads_tag, x, 3, given, how, np.random.default_rng(0), 19) == 0.05
+    blinded = [effect.p_among_windows(blind, x, k, given, "own place", np.random.default_rng(k), 19) for k in range(K)]
     assert 0.3 < np.mean(blinded) < 0.7 and max(blinded) > 0.7  # it is one of them: its ranks are spread
 
 
 def test_rivals_are_windows_of_its_size_in_its_place():
     x, given = scenes(20, seed=5), specimen()
-    rivals = list(insertion.rivals(x, given, "own place", np.random.default_rng(0), 5))
+    rivals = list(insertion.insert_other_windows(x, given, "own place", np.random.default_rng(0), 5))
     assert len(rivals) == 5
     for shown in rivals:
         rows = [np.argwhere((a != b).any(-1)) for a, b in zip(shown, x, strict=True)]
@@ -142,7 +142,7 @@ def test_flips_and_interval_are_their_definitions():
     before = np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]])
     marked = np.array([[0.0, 2], [0, 9], [0, 2], [5, 0]])
     control = np.array([[1.0, 0], [0, 1], [0, 1], [1, 0]])
-    e = effect.effect("so", before, marked, control, 1)
+    e = effect.compute_effect("so", before, marked, control, 1)
     assert (e.flips, e.flips_control) == (2 / 3, 1 / 3)  # the second was taken for the class before
     change = (marked - marked.mean(1, keepdims=True) - control + control.mean(1, keepdims=True))[:, 1]
     assert e.shift == pytest.approx(change.mean())
@@ -153,10 +153,10 @@ def test_the_interval_of_flips_is_of_paired_differences():
     rng = np.random.default_rng(4)
     before = np.tile([1.0, 0], (40, 1))
     marked, control = (np.where(rng.random((40, 1)) < share, [[0.0, 1]], before) for share in (0.6, 0.2))
-    e = effect.effect("so", before, marked, control, 1)
+    e = effect.compute_effect("so", before, marked, control, 1)
     difference = (marked.argmax(1) == 1).astype(float) - (control.argmax(1) == 1)
     assert e.flips_low == pytest.approx(difference.mean() - 1.96 * difference.std(ddof=1) / np.sqrt(40))
-    assert effect.effect("so", before, before, before, 1).flips_low == 0
+    assert effect.compute_effect("so", before, before, before, 1).flips_low == 0
 
 
 def test_the_margin_is_a_paired_difference_to_the_output_that_rises_most_beside():
@@ -167,7 +167,7 @@ def test_the_margin_is_a_paired_difference_to_the_output_that_rises_most_beside(
     marked[:, 4] += 3
     marked[:, 2] += 2
     for target, runner in ((4, 2), (2, 4)):
-        e = effect.effect("so", before, marked, control, target)
+        e = effect.compute_effect("so", before, marked, control, target)
         change = (marked - control)[:, target] - (marked - control)[:, runner]  # centring takes the same of both
         assert e.runner == runner and e.margin == pytest.approx(change.mean())
         assert (e.margin_high - e.margin_low) / 2 == pytest.approx(1.96 * sem(change))
@@ -178,7 +178,7 @@ def test_uplift_is_the_median_ratio_of_probabilities():
     rng = np.random.default_rng(3)
     before, marked, control = rng.normal(0, 2, (3, 25, 4))
     p, q, r = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (before, marked, control))
-    e = effect.effect("so", before, marked, control, 1)
+    e = effect.compute_effect("so", before, marked, control, 1)
     assert e.uplift == pytest.approx(np.median(q[:, 1] / p[:, 1]))
     assert e.uplift_control == pytest.approx(np.median(r[:, 1] / p[:, 1]))
 
@@ -187,13 +187,13 @@ def test_an_image_changed_in_several_ways_counts_by_their_mean():
     rng = np.random.default_rng(6)
     before, *ways = rng.normal(0, 1, (7, 40, 5))
     marked, control = np.stack(ways[:3]), np.stack(ways[3:])
-    e = effect.effect("so", before, marked, control, 1)
-    mean = effect.effect("so", before, marked.mean(0), control.mean(0), 1)  # logits are averaged linearly
+    e = effect.compute_effect("so", before, marked, control, 1)
+    mean = effect.compute_effect("so", before, marked.mean(0), control.mean(0), 1)  # logits are averaged linearly
     assert (e.shift, e.low, e.rank, e.z) == pytest.approx((mean.shift, mean.low, mean.rank, mean.z))
     free = before.argmax(1) != 1
     assert e.flips == pytest.approx(np.mean([(way.argmax(1) == 1)[free] for way in marked]))
     assert e.images == 40
-    single, twice = (effect.effect("so", before, *pair, 1) for pair in (ways[:2], np.stack(ways[:2])[:, None]))
+    single, twice = (effect.compute_effect("so", before, *pair, 1) for pair in (ways[:2], np.stack(ways[:2])[:, None]))
     assert single == twice
 
 
@@ -228,7 +228,7 @@ def test_blur_of_the_size_that_was_found():
 
 
 def test_blocks_of_the_quality_that_was_found():
-    given = placeless(lambda x: corruptions.compressed(x, 75, np.random.default_rng(0)))
+    given = placeless(lambda x: corruptions.compress_jpeg(x, 75, np.random.default_rng(0)))
     ((how, (marked, control)),) = CHANGES["blocks"](scenes(30, seed=3), given, np.random.default_rng(0)).items()
     assert 55 <= int(how.split()[0]) <= 95
     assert np.median(image_statistics.blockiness(marked)) > np.median(image_statistics.blockiness(control))
@@ -240,7 +240,7 @@ def test_a_border_goes_around_and_leaves_the_middle():
         return x
 
     x = scenes(30, seed=3)
-    ((_, (marked, control)),) = insertion.border(x, placeless(framed), np.random.default_rng(0)).items()
+    ((_, (marked, control)),) = insertion.insert_border(x, placeless(framed), np.random.default_rng(0)).items()
     assert (marked[:, :2] == 7).all() and not (control[:, :2] == 7).all()
     np.testing.assert_array_equal(marked[:, 2:-2, 2:-2], x[:, 2:-2, 2:-2])
 
@@ -251,10 +251,10 @@ def test_a_border_is_as_wide_as_it_was_and_on_the_sides_where_it_was():
         return x
 
     x = scenes(30, seed=3)
-    ((_, (marked, _)),) = insertion.border(x, placeless(boxed), np.random.default_rng(0)).items()
+    ((_, (marked, _)),) = insertion.insert_border(x, placeless(boxed), np.random.default_rng(0)).items()
     assert (marked[:, :3] == 7).all() and (marked[:, -1:] == 7).all()
     np.testing.assert_array_equal(marked[:, 3:-1], x[:, 3:-1])
-    assert list(insertion.rims(scenes(30))) == [round(SIDE / 10)] * 4  # none is seen
+    assert list(insertion.measure_border(scenes(30))) == [round(SIDE / 10)] * 4  # none is seen
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -274,6 +274,6 @@ def test_an_effect_of_rounding_alone_is_neither_large_nor_first():
     before = rng.normal(0, 10, (40, K)).astype(np.float32)
     for _ in range(20):
         marked = before + rng.integers(-3, 4, before.shape).astype(np.float32) * np.spacing(np.abs(before).max())
-        found = effect.effect("own", before, marked, before, 3)
+        found = effect.compute_effect("own", before, marked, before, 3)
         assert abs(found.z) < 0.1
         assert found.rank == K - 1

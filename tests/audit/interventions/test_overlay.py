@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.audit.interventions.overlay import Overlay, blended, estimated, excess, touching
+from klarsicht.audit.interventions.overlay import (
+    Overlay,
+    estimate_blend,
+    estimate_overlay,
+    relevance_excess,
+    select_touching,
+)
 from klarsicht.ground.errors import InputError
 
 
@@ -32,7 +38,7 @@ def planted(opacity=1.0, strangers=0):
 @pytest.mark.parametrize("strangers", [0, 6])
 @pytest.mark.parametrize("opacity", [1.0, 0.7])
 def test_a_planted_square_comes_back_with_its_opacity_and_colour(opacity, strangers):
-    place = estimated(*planted(opacity, strangers))
+    place = estimate_overlay(*planted(opacity, strangers))
     assert place.fixed
     truth = np.zeros((16, 16), bool)
     truth[2:6, 2:6] = True
@@ -45,7 +51,7 @@ def test_a_tag_on_a_flat_background_is_opaque():
     """Where the others never vary their deviation says nothing; that the colour differs says enough."""
     members, others = np.zeros((9, 1, 8, 8), np.float32), np.zeros((9, 1, 8, 8), np.float32)
     members[:, :, :2, :2] = 1
-    o, _, colour = blended(members, others, 1.0)
+    o, _, colour = estimate_blend(members, others, 1.0)
     expected = np.zeros((8, 8))
     expected[:2, :2] = 1
     np.testing.assert_array_equal(o, expected)
@@ -53,7 +59,7 @@ def test_a_tag_on_a_flat_background_is_opaque():
 
 
 def test_pasting_is_blending():
-    place = estimated(*planted(0.7))
+    place = estimate_overlay(*planted(0.7))
     image = torch.from_numpy(pictures(1)[0])
     out = place.paste(image, np.random.default_rng(0))
     o, c = torch.from_numpy(place.opacity[0]), torch.from_numpy(place.colour[0])
@@ -69,7 +75,7 @@ def test_where_the_place_varies_members_lend_their_own_pixels():
     for image, seen_in, (y, x) in zip(members, seen, corners, strict=True):
         image[:, 2 * y : 2 * y + 4, 2 * x : 2 * x + 4] = rng.random((3, 4, 4))
         seen_in[y : y + 2, x : x + 2] += 3
-    place = estimated(members, others, seen, maps(60, 2))
+    place = estimate_overlay(members, others, seen, maps(60, 2))
     assert not place.fixed
     truth = np.zeros((len(place.masks), 16, 16), bool)
     for mask, (y, x) in zip(truth, corners, strict=False):
@@ -84,19 +90,19 @@ def test_a_region_drawn_by_a_person_takes_the_place_of_relevance():
     members, others, *_ = planted()
     region = np.zeros((16, 16), bool)
     region[3:5, 3:5] = True
-    place = estimated(members, others, maps(60, 1), maps(60, 2), region)
+    place = estimate_overlay(members, others, maps(60, 1), maps(60, 2), region)
     assert place.masks[0].sum() == 16  # the whole square: it touches the region
     with pytest.raises(InputError, match="does not fit"):
-        estimated(members, others, maps(60, 1), maps(60, 2), region[:4])
+        estimate_overlay(members, others, maps(60, 1), maps(60, 2), region[:4])
     with pytest.raises(InputError, match="no images"):
-        estimated(members[:0], others, maps(0), maps(60, 2))
+        estimate_overlay(members[:0], others, maps(0), maps(60, 2))
 
 
 def test_excess_is_the_difference_of_shares():
     """Every map counts as much as every other, whatever its sum, and smoothing keeps sums within the map's edges."""
     a, b = maps(5, 1), maps(7, 2)
-    each, mean = excess(1000 * a, b)
-    np.testing.assert_allclose(mean, excess(a, 5 * b)[1], atol=1e-12)
+    each, mean = relevance_excess(1000 * a, b)
+    np.testing.assert_allclose(mean, relevance_excess(a, 5 * b)[1], atol=1e-12)
     np.testing.assert_allclose(each.mean(0), mean)
     assert abs(mean.sum()) < 1e-2
 
@@ -106,7 +112,7 @@ def test_only_pieces_that_touch_the_region_are_kept():
     strict[0, :3] = strict[4:, 4:] = True
     region = np.zeros((6, 6), bool)
     region[0, 0] = True
-    np.testing.assert_array_equal(np.argwhere(touching(strict, region)), [[0, 0], [0, 1], [0, 2]])
+    np.testing.assert_array_equal(np.argwhere(select_touching(strict, region)), [[0, 0], [0, 1], [0, 2]])
 
 
 def test_an_image_of_another_size_does_not_fit():
@@ -117,5 +123,5 @@ def test_an_image_of_another_size_does_not_fit():
 
 def test_few_members_agree_by_chance_at_no_pixel():
     """Five pictures of noise against sixty: nothing lies on all of them."""
-    _, least, _ = blended(pictures(5, seed=3), pictures(60, seed=4), 1.0)
+    _, least, _ = estimate_blend(pictures(5, seed=3), pictures(60, seed=4), 1.0)
     assert (least >= 0.5).mean() < 0.01

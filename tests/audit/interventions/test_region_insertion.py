@@ -11,24 +11,24 @@ from tests.audit.interventions.test_effect import blind, reads_tag, scenes, tagg
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
-from klarsicht.audit.clean.audited_run import AuditedRun
+from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.interventions.region_insertion import (
-    GIVERS,
+    DONORS_PER_IMAGE,
     RegionEffects,
-    apart,
+    cohen_d_bound,
     correlation,
-    dealt,
-    enlarged,
-    holding,
+    draw_donors,
+    draw_other_images,
+    enlarge_masks,
     jaccard,
-    strangers,
-    tried,
+    select_regions,
+    smallest_regions,
 )
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.cluster_units import sources
+from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification.cluster_units import candidate_analyses
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.spray.analysis import METRICS, Analysis
+from klarsicht.audit.spectral.analysis import METRICS, Analysis
 
 N, CARRIERS = 80, 20
 RNG = np.random.default_rng(5)
@@ -72,8 +72,8 @@ def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
     levels, maps = images
     beyond = RegionEffects.of(reads_tag, levels, maps, scenes(5, seed=7), 3, levels)
     x = scenes(5, seed=7).astype(np.float32)
-    owner, regions = tried(maps)
-    other = strangers(owner, N, len(x))
+    owner, regions = select_regions(maps)
+    other = draw_other_images(owner, N, len(x))
 
     def logit(i, background, mask):
         shown = background.copy()
@@ -91,8 +91,8 @@ def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
 
 def test_strangers_are_always_others_and_any_of_them():
     owner = np.repeat(np.arange(7), 300)
-    met = strangers(owner, 7, 5)
-    assert (met != owner[:, None]).all() and np.array_equal(met, strangers(owner, 7, 5))
+    met = draw_other_images(owner, 7, 5)
+    assert (met != owner[:, None]).all() and np.array_equal(met, draw_other_images(owner, 7, 5))
     counts = np.bincount(met.ravel(), minlength=7)
     assert abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
 
@@ -133,10 +133,10 @@ def test_what_lies_in_many_places_is_tried_at_once(images):
     _, maps = images
     two = np.zeros((1, 8, 8))
     two[0, 1, 1], two[0, 6, 6], two[0, 3, 5] = 1, 0.9, 0.1
-    assert np.array_equal(holding(two, 0.9)[0], two[0] > 0.5) and holding(two, 1.0).sum() == 3
-    owner, regions = tried(maps)
+    assert np.array_equal(smallest_regions(two, 0.9)[0], two[0] > 0.5) and smallest_regions(two, 1.0).sum() == 3
+    owner, regions = select_regions(maps)
     assert set(owner) == set(range(N)) and regions[-1].sum() == (maps[-1] > 0).sum()
-    assert not holding(-maps, 0.9).any()
+    assert not smallest_regions(-maps, 0.9).any()
 
 
 def test_a_rare_artifact_is_chosen_before_a_natural_half(found):
@@ -148,7 +148,7 @@ def test_a_rare_artifact_is_chosen_before_a_natural_half(found):
     half = rng.permutation(400) < 200
     assert correlation(natural, rise) > correlation(rare, rise)
     lucky = rise >= np.sort(rise)[-2]  # two images, the highest of all: one of them in either half or not at all
-    assert both.chosen(np.array([natural, rare, lucky]), half) == 1
+    assert both.choose_cluster(np.array([natural, rare, lucky]), half) == 1
 
 
 def test_what_stands_apart_in_what_was_compared_too_is_chosen(found):
@@ -157,32 +157,36 @@ def test_what_stands_apart_in_what_was_compared_too_is_chosen(found):
     rare, natural = np.arange(400) % 10 == 0, rng.permutation(400) < 200
     both = replace(found, rise=rng.normal(size=400) + 1.7 * rare + 1.5 * natural)
     members, distance, half = np.array([natural, rare]), np.array([1.5, 5.0]), rng.permutation(400) < 200
-    assert both.chosen(members, half) == 0 and both.chosen(members, half, distance) == 1
-    assert both.chosen(members, half, 10 * distance) == 1 and both.chosen(members, half, np.ones(2)) == 0
+    assert both.choose_cluster(members, half) == 0 and both.choose_cluster(members, half, distance) == 1
+    assert (
+        both.choose_cluster(members, half, 10 * distance) == 1 and both.choose_cluster(members, half, np.ones(2)) == 0
+    )
     falls = replace(found, rise=-both.rise)  # neither raises the class: distance is no reason to take the farther one
-    assert falls.chosen(members, half, distance) == falls.chosen(members, half)
+    assert falls.choose_cluster(members, half, distance) == falls.choose_cluster(members, half)
 
 
 def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
     rng = np.random.default_rng(0)
     decoys = np.array([rng.permutation(CARRIES), np.arange(N) % 2 == 0, ~CARRIES, np.arange(N) < 3, np.arange(N) < 45])
     half = np.arange(N) % 2 == 0
-    assert found.chosen(np.vstack([decoys, CARRIES]), half) == len(decoys)
-    assert found.chosen(np.array([np.arange(N) < 3, np.ones(N, bool)]), half) is None  # one member on a side; no rest
+    assert found.choose_cluster(np.vstack([decoys, CARRIES]), half) == len(decoys)
+    assert (
+        found.choose_cluster(np.array([np.arange(N) < 3, np.ones(N, bool)]), half) is None
+    )  # one member on a side; no rest
 
 
 @pytest.mark.parametrize(("model", "used"), [(reads_tag, True), (blind, False)])
 def test_the_effect_is_measured_against_a_control(found, model, used):
-    effect = found.measured(model, CARRIES, ~CARRIES, scenes(64, seed=9), 3, np.random.default_rng(0))
+    effect = found.measure_effect(model, CARRIES, ~CARRIES, scenes(64, seed=9), 3, np.random.default_rng(0))
     assert (effect.rank == 0 and effect.low > 1 and effect.z > 5) == used
 
 
 def test_every_donor_is_dealt_as_often_as_the_others():
-    turns = dealt(CARRIES, 64, np.random.default_rng(0))
+    turns = draw_donors(CARRIES, 64, np.random.default_rng(0))
     who, often = np.unique(turns, return_counts=True)
-    assert turns.shape == (GIVERS, 64) and np.array_equal(who, np.flatnonzero(CARRIES))
+    assert turns.shape == (DONORS_PER_IMAGE, 64) and np.array_equal(who, np.flatnonzero(CARRIES))
     assert often.max() - often.min() <= 1
-    assert len({tuple(turn) for turn in turns}) == GIVERS
+    assert len({tuple(turn) for turn in turns}) == DONORS_PER_IMAGE
 
 
 def test_apart_is_the_lower_end_of_a_standardised_difference():
@@ -190,8 +194,8 @@ def test_apart_is_the_lower_end_of_a_standardised_difference():
     member, value = RNG.random(60) < 0.2, RNG.normal(size=60)
     a, b = member.sum(), (~member).sum()
     t = ttest_ind(value[member], value[~member]).statistic
-    assert apart(member, value) == pytest.approx((t - norm.ppf(0.95)) * np.sqrt(1 / a + 1 / b), abs=1e-3)
-    assert apart(np.arange(4) < 2, np.array([1.0, 1, 0, 0])) > 1e6  # nothing within
+    assert cohen_d_bound(member, value) == pytest.approx((t - norm.ppf(0.95)) * np.sqrt(1 / a + 1 / b), abs=1e-3)
+    assert cohen_d_bound(np.arange(4) < 2, np.array([1.0, 1, 0, 0])) > 1e6  # nothing within
 
 
 def test_correlation_is_pearsons():
@@ -207,8 +211,8 @@ def test_jaccard_is_scikit_learns():
 
 def test_masks_grow_cell_by_cell():
     mask = RNG.random((2, 4, 8)) < 0.5
-    assert (enlarged(mask, (12, 16)) == np.kron(mask, np.ones((1, 3, 2), bool))).all()
-    assert (enlarged(mask, (4, 8)) == mask).all()
+    assert (enlarge_masks(mask, (12, 16)) == np.kron(mask, np.ones((1, 3, 2), bool))).all()
+    assert (enlarge_masks(mask, (4, 8)) == mask).all()
 
 
 def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
@@ -221,11 +225,13 @@ def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
     quantification.quantify(tmp_path / "run", classifier=classifier)
     entry = audit.rank(tmp_path / "run").of("b")
     assert {path[-9:] for path in entry.members} == marked and entry.metric in settings.metric
-    assert entry.effect_rank == 0 and entry.effect_low > 0 and entry.follows > 0.9 and entry.stability == 1
+    assert (
+        entry.effect.rank == 0 and entry.effect.low > 0 and entry.effect.follows > 0.9 and entry.effect.stability == 1
+    )
     ranked = audit.rank(tmp_path / "run").to_table().to_pylist()
     assert {"effect", "effect_low", "effect_high", "effect_rank"} <= ranked[0].keys()
     page = (tmp_path / "run" / "report.html").read_text()
-    assert f"{entry.effect:+.2f}" in page
+    assert f"{entry.effect.shift:+.2f}" in page
 
 
 def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path, monkeypatch):
@@ -241,18 +247,18 @@ def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path
     quantification.quantify(tmp_path / "run", classifier=classifier)
     entry = audit.rank(tmp_path / "run").of("b")
     assert {path[-9:] for path in entry.members} == marked and entry.metric in ("euclidean", "concept", "channels")
-    assert entry.plain_overlap < 1
+    assert entry.baseline.overlap < 1
     patient = AuditedRun.of(tmp_path / "run", classifier=classifier)
-    assert set(patient.found("b", "cluster").members) == set(entry.rows)
+    assert set(patient.find_members("b", "cluster").members) == set(entry.rows)
 
 
 def test_whole_maps_stand_beside_parts(tmp_path):
     write_corpus(tmp_path / "data", per_class=20)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",), parts=True)
     asked = pipeline.Audit.of(settings, load_model(network(), classes=["a", "b", "c"]))
-    store = pipeline.opened(asked, tmp_path / "run")
+    store = pipeline.open_run(asked, tmp_path / "run")
     pipeline.attribute(asked, store, 1, own=asked.classifier)
-    found = sources(tuple(pipeline.analyses(asked, store).values()))
+    found = candidate_analyses(tuple(pipeline.make_analyses(asked, store).values()))
     assert [(one.metric, one.by_parts) for one in found] == [
         *[("euclidean", True), ("euclidean", False)],
         *[("concept", False), ("channels", False)],

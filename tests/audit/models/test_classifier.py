@@ -7,9 +7,15 @@ from PIL import Image
 from torch import nn
 
 from klarsicht.audit.models import torchvision_models
-from klarsicht.audit.models.classifier import Classifier, Photograph, as_logits, label_indices, load_model
-from klarsicht.audit.models.eval_mode import evaluating, evaluation_mode
-from klarsicht.ground.arrays import Pixels
+from klarsicht.audit.models.classifier import (
+    Classifier,
+    PhotographTransform,
+    PixelTransform,
+    as_logits,
+    label_indices,
+    load_model,
+)
+from klarsicht.audit.models.eval_mode import evaluation_mode, set_evaluation_mode
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError
 
 
@@ -97,7 +103,7 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     grey = load_model("my_zoo:grey")
-    assert grey.transform == Pixels("L") and grey.spec == "my_zoo:grey" and not grey.module.training
+    assert grey.transform == PixelTransform("L") and grey.spec == "my_zoo:grey" and not grey.module.training
     assert load_model("my_zoo:pair").transform(None).shape == (1, 4, 4)
     for spec, words in (
         ("my_zoo:gray", "Did you mean grey"),
@@ -115,7 +121,7 @@ def test_an_exported_program_is_refused_in_one_line():
     with pytest.raises(ModelError, match="Load the network that was exported"), evaluation_mode(exported):
         raise AssertionError("it was borrowed")
     with pytest.raises(ModelError, match="evaluation mode"):
-        evaluating(exported)
+        set_evaluation_mode(exported)
 
 
 def test_a_module_given_stays_in_its_mode():
@@ -140,8 +146,8 @@ def test_channels_that_no_picture_has():
 
 
 def test_a_flattened_square_is_grey():
-    assert load_model(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))).transform == Pixels("L")
-    assert load_model(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))).transform == Pixels("RGB")
+    assert load_model(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))).transform == PixelTransform("L")
+    assert load_model(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))).transform == PixelTransform("RGB")
 
 
 # facts
@@ -163,7 +169,7 @@ def test_identity_follows_the_weights():
 
 
 def test_the_box_is_black_and_white_after_normalisation():
-    low, high = Classifier(network(), Photograph(), None, "test").box
+    low, high = Classifier(network(), PhotographTransform(), None, "test").pixel_bounds
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     assert torch.allclose(torch.tensor(low), -mean / std, atol=1e-5)
     assert torch.allclose(torch.tensor(high), (1 - mean) / std, atol=1e-5)

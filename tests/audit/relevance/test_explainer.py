@@ -12,7 +12,7 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.hooks import late_layer
 from klarsicht.audit.relevance.explainer import METHODS, Explainer, activation_gradient, explain, head_relevance
 from klarsicht.audit.relevance.gradients import integrated_gradients
-from klarsicht.audit.relevance.pooling import pooled, pooling_matrix
+from klarsicht.audit.relevance.pooling import pool_relevance, pooling_matrix
 from klarsicht.ground.errors import ModelError, UnsupportedLayer, UsageError
 
 TARGET = torch.tensor([2, 0])
@@ -52,7 +52,7 @@ def test_columns_of_a_pooling_matrix_sum_to_one_and_cells_are_of_equal_area(n, g
 def test_pooling_by_a_whole_factor_sums_blocks():
     R = torch.arange(2 * 3 * 8 * 6, dtype=torch.float64).reshape(2, 3, 8, 6)
     blocks = R.sum(1).reshape(2, 2, 4, 2, 3).sum((2, 4))
-    assert (pooled(R, 2) == blocks.float()).all()
+    assert (pool_relevance(R, 2) == blocks.float()).all()
 
 
 def test_pooling_splits_a_pixel_by_area():
@@ -62,7 +62,7 @@ def test_pooling_splits_a_pixel_by_area():
 @given(h=st.integers(1, 40), w=st.integers(1, 40), side=st.integers(1, 32), seed=st.integers(0, 99))
 def test_pooling_keeps_mass(h, w, side, seed):
     R = torch.randn(2, 3, h, w, generator=torch.Generator().manual_seed(seed))
-    small = pooled(R, side)
+    small = pool_relevance(R, side)
     assert small.shape == (2, *[min(side, h, w)] * 2)
     assert torch.allclose(small.double().sum((1, 2)), R.double().sum((1, 2, 3)), rtol=0, atol=1e-4)
 
@@ -129,7 +129,7 @@ def test_a_head_that_is_no_linear_layer_gets_the_general_form(method, x):
 def test_concepts_are_the_relevance_that_reaches_a_cut(x):
     found = explain(load_model(network()), x, TARGET)  # the late layer is the second convolution, "4"
     above = {"9", "7", "4"}
-    kept = sum(e.absorbed for e in found.ledger.entries if e.name in above)
+    kept = sum(e.absorbed for e in found.balance.layers if e.name in above)
     assert found.concepts.shape == (2, 6)
     assert found.concepts.sum(1) == pytest.approx(1 - kept.numpy(), rel=1e-4)
 
@@ -143,7 +143,7 @@ def test_concepts_at_a_named_layer(x, method):
 
 def test_channels_are_the_relevance_that_reaches_the_middle_layer(x):
     found = explain(load_model(network()), x, TARGET, middle="4")
-    kept = sum(e.absorbed for e in found.ledger.entries if e.name in {"9", "7", "4"})
+    kept = sum(e.absorbed for e in found.balance.layers if e.name in {"9", "7", "4"})
     assert found.channels.shape == (2, 6)
     assert found.channels.sum(1) == pytest.approx(1 - kept.numpy(), rel=1e-4)
     assert explain(load_model(network()), x, TARGET).channels is None
@@ -218,7 +218,7 @@ def test_integrated_gradients_of_a_square():
 
 def test_methods_that_promise_nothing_say_so(x):
     found = explain(load_model(network()), x, TARGET, method="SmoothGrad")
-    assert found.conserving is None and np.isnan(found.residual).all() and found.ledger is None
+    assert found.conserving is None and np.isnan(found.residual).all() and found.balance is None
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.hooks import middle_layer
 from klarsicht.audit.relevance.explainer import Explainer
-from klarsicht.audit.relevance.part_features import MOST, appearance, parts_of
+from klarsicht.audit.relevance.part_features import MAX_PARTS, appearance, parts_of
 from klarsicht.ground.errors import UsageError
 
 
@@ -48,7 +48,7 @@ def test_what_is_stored_are_labels_and_one_direction_for_each_part():
     stored = parts_of(maps, activations)
     assert (stored["parts"].dtype, stored["appearance"].dtype) == (np.int8, np.float16)
     assert stored["parts"][0, 3, 3] == 1 and stored["parts"][0, 11, 11] == 2 and not stored["parts"][1].any()
-    assert stored["appearance"].shape == (2, MOST, 2)
+    assert stored["appearance"].shape == (2, MAX_PARTS, 2)
     assert stored["appearance"][0, :3].tolist() == [[1, 0], [0, 1], [0, 0]]
     assert not stored["appearance"][1].any()
 

@@ -8,22 +8,22 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from klarsicht.audit.models.classifier import Photograph
+from klarsicht.audit.models.classifier import PhotographTransform
 from klarsicht.audit.report import figures
-from klarsicht.audit.report.page import fitted
+from klarsicht.audit.report.page import fit_to_square
 
 
 def test_normalisation_is_undone():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (224, 224, 3)).astype(np.uint8)
-    transform = Photograph(resize=224, crop=224)
+    transform = PhotographTransform(resize=224, crop=224)
     box = tuple(tuple((end - m) / s for m, s in zip(transform.mean, transform.std, strict=True)) for end in (0, 1))
-    seen = figures.as_seen(transform(Image.fromarray(pixels)), box)
+    seen = figures.denormalise(transform(Image.fromarray(pixels)), box)
     assert np.abs(seen.astype(int) - pixels).max() <= 1
 
 
 def test_grey_images_are_shown_in_three_channels():
-    seen = figures.as_seen(torch.full((1, 4, 5), 0.5), ((0.0,), (1.0,)))
+    seen = figures.denormalise(torch.full((1, 4, 5), 0.5), ((0.0,), (1.0,)))
     assert seen.shape == (4, 5, 3)
     assert (seen == 128).all()
 
@@ -31,7 +31,7 @@ def test_grey_images_are_shown_in_three_channels():
 def test_small_pictures_are_enlarged_so_that_pixels_stay_squares():
     pixels = np.zeros((12, 12, 3), np.uint8)
     pixels[:6] = 255
-    picture = Image.open(BytesIO(figures.jpeg(pixels)))
+    picture = Image.open(BytesIO(figures.encode_jpeg(pixels)))
     assert picture.size == (96, 96)
     column = np.asarray(picture.convert("L")).astype(int)[:, 48]
     assert column[:44].min() > 240
@@ -40,17 +40,17 @@ def test_small_pictures_are_enlarged_so_that_pixels_stay_squares():
 
 def test_points_fill_the_picture_and_keep_their_order():
     points = np.array([[-3.0, 10], [0, 30], [5, 20]])
-    layout = fitted(points, side=400, margin=14)
+    layout = fit_to_square(points, side=400, margin=14)
     assert layout.min() == 14
     assert layout.max() == 386
     np.testing.assert_array_equal(np.argsort(layout, 0), np.argsort(points, 0))
-    assert np.isfinite(fitted(np.zeros((3, 2)))).all()
+    assert np.isfinite(fit_to_square(np.zeros((3, 2)))).all()
 
 
 def test_at_most_so_many_are_picked_and_all_when_there_are_fewer():
     rng = np.random.default_rng(0)
-    assert figures.pick(np.arange(5), 9, rng).tolist() == [0, 1, 2, 3, 4]
-    some = figures.pick(np.arange(100), 9, rng)
+    assert figures.pick_at_random(np.arange(5), 9, rng).tolist() == [0, 1, 2, 3, 4]
+    some = figures.pick_at_random(np.arange(100), 9, rng)
     assert len(set(some.tolist())) == 9
     assert (np.diff(some) > 0).all()
 
@@ -60,7 +60,7 @@ def test_a_line_around_a_mask_lies_outside_and_is_closed(side, width):
     pixels = np.full((side, side, 3), 90, np.uint8)
     mask = np.zeros((8, 8), bool)
     mask[2:5, 3:6] = True
-    drawn = (figures.outlined(pixels, mask) != 90).any(2)
+    drawn = (figures.outline_mask(pixels, mask) != 90).any(2)
     inside = np.kron(mask, np.ones((side // 8, side // 8), bool))
     assert not (drawn & inside).any()
     distance = ndimage.distance_transform_cdt(~inside, "taxicab")

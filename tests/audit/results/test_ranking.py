@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sklearn.metrics import jaccard_score
 
-from klarsicht.audit.results.ranking import Ranking, entry_of, ranked, with_plain
+from klarsicht.audit.results.ranking import ClassVerdict, Entry, Ranking, rank_by_z, with_baseline
 from klarsicht.ground.errors import UsageError
 
 
@@ -18,7 +18,7 @@ PATHS = [f"{i}.png" for i in range(10)]
 
 
 def ranking(*lines) -> Ranking:
-    return ranked([entry_of(one, PATHS) for one in lines])
+    return rank_by_z([Entry.from_record(one, PATHS) for one in lines])
 
 
 def test_each_class_stands_once_by_its_best_metric_and_classes_by_falling_z():
@@ -57,20 +57,25 @@ def test_a_class_is_found_by_name_and_by_number_and_a_wrong_one_is_told():
     [(None, None, "raises"), (False, False, "raises"), (True, False, "artifactual"), (True, True, "poisoned")],
 )
 def test_the_verdict_is_that_of_the_quantification_where_it_found_something(artifactual, poisoned, word):
-    found = replace(entry_of(line("a", 0, 3.0), PATHS), artifactual=artifactual, poisoned=poisoned)
+    judged = None if artifactual is None else ClassVerdict(artifactual, poisoned, 0.01, 1.0, 0.1, True)
+    found = replace(Entry.from_record(line("a", 0, 3.0), PATHS), judged=judged)
     assert found.verdict.startswith(word)
 
 
 def test_plain_features_stand_beside_with_their_overlap():
     """Rows 0 to 5 beside 3 to 8: three of nine in both, as scikit-learn counts them."""
     own, other = line("a", 0, 2.0, rows=range(6)), line("a", 0, 1.5, "features", rows=range(3, 9)) | {"tau": 0.7}
-    entries = [entry_of(own, PATHS), entry_of(line("b", 1, 1.0), PATHS), entry_of(line("c", 2, 1.0), PATHS)]
-    first, second, third = with_plain(entries, [other, line("b", 1, 0.0, "features", rows=())])
+    entries = [
+        Entry.from_record(own, PATHS),
+        Entry.from_record(line("b", 1, 1.0), PATHS),
+        Entry.from_record(line("c", 2, 1.0), PATHS),
+    ]
+    first, second, third = with_baseline(entries, [other, line("b", 1, 0.0, "features", rows=())])
     member = [[row in one["rows"] for row in range(10)] for one in (own, other)]
-    assert first.plain_overlap == pytest.approx(jaccard_score(*member))
-    assert (first.plain_size, first.plain_tau, first.plain_z) == (6, 0.7, 1.5)
+    assert first.baseline.overlap == pytest.approx(jaccard_score(*member))
+    assert (first.baseline.size, first.baseline.tau, first.baseline.z) == (6, 0.7, 1.5)
     assert (first.metric, first.z, first.rows) == ("concept", 2.0, tuple(range(6)))  # nothing else changes
-    assert second.beside == third.beside == "" and second.plain_overlap is None
+    assert second.beside == third.beside == "" and second.baseline is None
     assert first.beside == "6, tau 0.70, z 1.50, overlap 0.33"
 
 

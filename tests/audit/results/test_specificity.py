@@ -16,7 +16,7 @@ def stands(model, target, seed=0):
     for of_one, (a, b) in zip(maps, PLACES // 4, strict=True):
         of_one[a : a + 2, b : b + 2] = 1
     tried = RegionEffects.of(model, levels, maps, scenes(5, seed + 100), target)
-    effect = tried.measured(model, CARRIES, ~CARRIES, scenes(32, seed + 200), target, rng)
+    effect = tried.measure_effect(model, CARRIES, ~CARRIES, scenes(32, seed + 200), target, rng)
     return Specificity.of(effect, tried, CARRIES.mean(), target, None)
 
 

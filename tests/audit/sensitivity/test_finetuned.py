@@ -5,18 +5,21 @@ import json
 
 import pytest
 import torch
-from tests.audit.quantify.test_quantification import NAMES, NOISY, UNUSED, USED, K, write_corpus
+from tests.audit.conftest import in_brief
+from tests.audit.quantification.test_quantification import NAMES, NOISY, UNUSED, USED, write_corpus
 from torch import nn
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.sensitivity import power
-from klarsicht.audit.sensitivity.finetuned import FinetunedUnits, moves, require_trainable, room
+from klarsicht.audit.sensitivity.finetuned import FinetunedUnits, max_planted_classes, raises_class, require_trainable
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
 
 CORNER = 6
+SOME = range(2, 18)  # classes: the three that hold something, and 13 clean ones
+K = len(SOME)
 
 
 class SeesACorner(nn.Module):
@@ -36,7 +39,7 @@ class SeesACorner(nn.Module):
         return self.head(torch.cat([part.flatten(1) for part in seen], 1))
 
 
-ASKED = {"kinds": ["tag", "mark"], "prevalences": [0.25], "classes": 2, "train": 5, "rate": 2e-2}
+ASKED = {"kinds": ["tag", "mark"], "prevalences": [0.25], "classes": 2, "train": 3, "rate": 3e-2}
 
 
 @pytest.fixture(scope="module")
@@ -45,51 +48,51 @@ def done(tmp_path_factory):
     the lines of both courses as they were before the stop, those trained after it, and the result."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("poisoning")
-    write_corpus(folder / "data")
+    write_corpus(folder / "data", SOME)
     module = SeesACorner().eval()
     before = copy.deepcopy(module.state_dict())
-    classifier = load_model(module, classes=NAMES)
+    classifier = load_model(module, classes=[NAMES[k] for k in SOME])
     settings = AuditSettings(model="object", data=str(folder / "data"), method="HeadRelevance", batch=64)
-    pipeline.run(settings, folder / "run", classifier=classifier)
-    lines, again, try_one = [], [], FinetunedUnits.try_one
+    lines, again, run_course = [], [], FinetunedUnits.run_course
 
     def stopped(self, index):
-        lines.append(try_one(self, index))
+        lines.append(run_course(self, index))
         if index == 1:
             raise KeyboardInterrupt
         return lines[0]
 
     def counted(self, index):
         again.append(index)
-        return try_one(self, index)
+        return run_course(self, index)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FinetunedUnits, "try_one", stopped)
+    with in_brief(20 * K), pytest.MonkeyPatch.context() as patch:
+        pipeline.run(settings, folder / "run", classifier=classifier)
+        patch.setattr(FinetunedUnits, "run_course", stopped)
         with pytest.raises(KeyboardInterrupt):
             power.power(folder / "run", classifier=classifier, **ASKED)
-        patch.setattr(FinetunedUnits, "try_one", counted)
+        patch.setattr(FinetunedUnits, "run_course", counted)
         found = power.power(folder / "run", classifier=classifier, **ASKED)
     return folder / "run", classifier, before, lines, again, found
 
 
 def test_what_the_network_sees_is_learned_and_called_and_what_it_cannot_see_is_not(done):
     *_, found = done
-    tags, marks = (found.learned.of(kind, 0.25) for kind in ("tag", "mark"))
+    tags, marks = (found.finetuned.select(kind, 0.25) for kind in ("tag", "mark"))
     assert len(tags) == len(marks) == 2
     assert all(t["learned"] and t["poisoned"] and t["artifactual"] and t["rank"] == 0 for t in tags)
     assert all(abs(t["rise_before"]) < 0.2 and t["rise"] > 1 and t["turned"] > 0.5 for t in tags)
     assert not any(t["learned"] or t["poisoned"] for t in marks)
     assert all(t["used"] == t["learned"] for t in tags + marks)
-    assert found.learned.told("tag") == "25%" and found.learned.told("mark") == "not learned"
-    assert found.learned.clean == {"classes": 2 * (K - 3 - 2), "artifactual": 0, "poisoned": 0}
-    assert not {t["target"] for t in found.learned.trials} & {USED, UNUSED, NOISY}
+    assert found.finetuned.format_limit("tag") == "25%" and found.finetuned.format_limit("mark") == "not learned"
+    assert found.finetuned.clean == {"classes": 2 * (K - 3 - 2), "artifactual": 0, "poisoned": 0}
+    assert not {t["target"] for t in found.finetuned.trials} & {SOME.index(k) for k in (USED, UNUSED, NOISY)}
 
 
 def test_a_training_that_was_stopped_is_done_again_to_the_same_lines_and_no_other(done):
     *_, lines, again, found = done
     assert again == [1]
-    known = [{name: line.get(name) for name in found.learned.trials[0]} for course in lines for line in course]
-    assert known == list(found.learned.trials)
+    known = [{name: line.get(name) for name in found.finetuned.trials[0]} for course in lines for line in course]
+    assert known == list(found.finetuned.trials)
 
 
 def test_the_model_stays_as_it_was_to_the_bit(done):
@@ -102,8 +105,8 @@ def test_the_model_stays_as_it_was_to_the_bit(done):
 def test_the_files_and_the_page_tell_it(done):
     run, *_, found = done
     told = json.loads((run / power.FILE).read_text())["poisoned"]
-    assert told["limits"] == {"tag": 0.25, "mark": None} and told["epochs"] == 5
-    assert told["trials"] == list(found.learned.trials)
+    assert told["limits"] == {"tag": 0.25, "mark": None} and told["epochs"] == 3
+    assert told["trials"] == list(found.finetuned.trials)
     page = (run / PAGE).read_text()
     assert "called poisoned down to" in page and "<td>2 of 2</td>" in page and "<td>not learned</td>" in page
     assert "A fine-tuned copy is not your training" in page and "would use them is unknown" not in page
@@ -112,10 +115,12 @@ def test_the_files_and_the_page_tell_it(done):
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_looked_at(done, monkeypatch):
     run, classifier, *_ = done
-    monkeypatch.setattr("klarsicht.audit.quantify.quantification.run_quantification", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr(
+        "klarsicht.audit.quantification.quantification.run_quantification", lambda *_: pytest.fail("looked")
+    )
     with pytest.raises(UsageError, match="epochs"):
         power.power(run, classifier=classifier, train=0)
-    frozen = load_model(copy.deepcopy(classifier.module).requires_grad_(False), classes=NAMES)
+    frozen = load_model(copy.deepcopy(classifier.module).requires_grad_(False), classes=classifier.classes)
     with pytest.raises(ModelError, match="no parameter that learns"):
         power.power(run, classifier=frozen, train=1)
 
@@ -131,11 +136,11 @@ def test_a_run_that_does_not_explain_labels_has_none_to_train_on(done):
     ("rise", "turned", "moved"), [(0.5, 0, True), (0.49, 0, False), (0.1, 0.02, True), (-0.1, 0.5, False)]
 )
 def test_a_class_is_moved_by_half_a_logit_or_two_images_of_a_hundred(rise, turned, moved):
-    assert moves(rise, turned) == moved
+    assert raises_class(rise, turned) == moved
 
 
 def test_two_classes_in_five_hold_something_at_most():
-    assert (room(10, 0), room(10, 3), room(24, 3)) == (4, 1, 6)
+    assert (max_planted_classes(10, 0), max_planted_classes(10, 3), max_planted_classes(24, 3)) == (4, 1, 6)
     for classes, taken in ((2, 0), (10, 4)):
         with pytest.raises(UsageError, match="no room"):
-            room(classes, taken)
+            max_planted_classes(classes, taken)

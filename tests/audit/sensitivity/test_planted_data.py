@@ -1,4 +1,4 @@
-"""Courses hold the whole grid and never a kind twice; a planted gallery shows what planting makes, and only there."""
+"""Courses hold the whole grid and never a kind twice; planted input images show what planting makes, and only there."""
 
 from collections import Counter
 from itertools import product
@@ -12,7 +12,7 @@ from tests.audit.models.test_finetuning import corpus, network  # noqa: F401
 
 from klarsicht.audit.models import classifier
 from klarsicht.audit.models.inputs import InputImages
-from klarsicht.audit.sensitivity.planted_data import PlantedGallery, courses
+from klarsicht.audit.sensitivity.planted_data import PlantedInputImages, plan_courses
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.seeding import generator
 
@@ -27,7 +27,7 @@ def test_courses_hold_the_whole_grid_in_as_few_trainings_as_can_be(kinds, shares
         [0.1 / (i + 1) for i in range(shares)],
         range(50, 50 + clean),
     )
-    planned = courses(names, prevalences, classes, list(numbers), room, np.random.default_rng(0))
+    planned = plan_courses(names, prevalences, classes, list(numbers), room, np.random.default_rng(0))
     held = Counter((dose.kind, dose.prevalence) for course in planned for dose in course)
     assert held == dict.fromkeys(product(names, prevalences), classes)
     most = min(room, clean, kinds)
@@ -38,9 +38,9 @@ def test_courses_hold_the_whole_grid_in_as_few_trainings_as_can_be(kinds, shares
 
 
 @pytest.mark.parametrize("kind", ["tag", "noise"])
-def test_a_planted_gallery_shows_plants_on_its_rows_only_and_always_the_same(corpus, kind):  # noqa: F811
+def test_planted_input_images_show_plants_on_its_rows_only_and_always_the_same(corpus, kind):  # noqa: F811
     plain = InputImages.of(corpus, classifier.load_model(network()))
-    planted = PlantedGallery(plain.corpus, plain.classifier, plain.glass, plain.shape, {3: kind, 60: kind}, 5)
+    planted = PlantedInputImages(plain.corpus, plain.classifier, plain.pixel_scale, plain.shape, {3: kind, 60: kind}, 5)
     shown = planted([60, 4, 3])
     np.testing.assert_array_equal(shown[1], plain([4])[0])
     for place, row in ((0, 60), (2, 3)):

@@ -1,18 +1,16 @@
 """Detection limits: what is planted is what is looked for, and limits follow from trials by their definition."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
-import torch
-from tests.audit.quantify.test_quantification import NAMES, NOISY, UNUSED, USED, ReadsATag, write_corpus
+from tests.audit.conftest import in_brief
+from tests.audit.quantification.test_quantification import NOISY, POOL, UNUSED, USED
 
-from klarsicht.audit import pipeline
 from klarsicht.audit.detectors.detection import Detection
-from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.report.page import PAGE, write_report
 from klarsicht.audit.sensitivity import power
-from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
@@ -31,16 +29,16 @@ def test_the_limit_is_the_smallest_prevalence_down_to_which_half_are_found():
     hits = {0.2: (1, 1), 0.1: (1, 0), 0.05: (0, 0), 0.02: (1, 1)}
     trials = tuple(trial("tag", p, bool(hit)) for p, both in hits.items() for hit in both)
     found = power.Power(trials, ("tag", "text"), tuple(hits), 0.05)
-    assert found.limit("tag") == 0.1 and found.told("tag") == "10%"  # 2 % alone is no limit
-    assert found.limit("text") is None and found.told("text") == "not found"
+    assert found.limit("tag") == 0.1 and found.format_limit("tag") == "10%"  # 2 % alone is no limit
+    assert found.limit("text") is None and found.format_limit("text") == "not found"
     assert found.detectors("tag") == {"texture": 0.2} and found.detectors("text") == {}
-    assert found.cell("tag", 0.1) == "1/2" and math.isnan(found.share("text", 0.1))
+    assert found.format_counts("tag", 0.1) == "1/2" and math.isnan(found.share("text", 0.1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_plants_are_those_of_planting_and_only_in_carriers(channels):
     levels = np.random.default_rng(0).integers(0, 255, (6, 28, 28, channels)).astype(np.uint8)
-    planted = power.with_plants(levels, "tag", np.array([1, 4]), np.random.default_rng(0))
+    planted = power.plant_in_carriers(levels, "tag", np.array([1, 4]), np.random.default_rng(0))
     changed = (planted != levels).any((1, 2, 3))
     np.testing.assert_array_equal(np.flatnonzero(changed), [1, 4])
     image = levels[1, ..., 0] if channels == 1 else levels[1]
@@ -48,21 +46,20 @@ def test_plants_are_those_of_planting_and_only_in_carriers(channels):
     np.testing.assert_array_equal(planted[1].squeeze(), expected)
 
 
-def test_power_of_a_run(tmp_path):
-    torch.set_num_threads(1)
-    write_corpus(tmp_path / "data")
-    classifier = load_model(ReadsATag().eval(), classes=NAMES)
-    settings = AuditSettings(model="object", data=str(tmp_path / "data"), method="HeadRelevance", batch=64)
-    pipeline.run(settings, tmp_path / "run", classifier=classifier)
+def test_power_of_a_run(quantified, tmp_path):
+    """Of one that is quantified; test_finetuned begins with one that is not."""
+    run, classifier, _ = quantified
+    shutil.copytree(run, tmp_path / "run")
     asked = {"kinds": ["tag", "border", "cast"], "prevalences": [0.25, 0.01], "classes": 2, "classifier": classifier}
-    found = power.power(tmp_path / "run", **asked)
+    with in_brief(POOL):
+        found = power.power(tmp_path / "run", **asked)
     assert found.limit("tag") == found.limit("border") == 0.25
     assert found.limit("cast") is None
     assert found.detectors("border")["frame"] == 0.25 and "texture" in found.detectors("tag")
     assert found.detectors("cast") == {}
-    assert not found.of("tag", 0.01)  # not one image of forty
+    assert not found.select("tag", 0.01)  # not one image of forty
     assert not {t["target"] for t in found.trials} & {USED, UNUSED, NOISY}
-    assert all(t["planted"] == 10 and t["f1"] > 0.8 for t in found.of("tag", 0.25))
+    assert all(t["planted"] == 10 and t["f1"] > 0.8 for t in found.select("tag", 0.25))
     page = (tmp_path / "run" / PAGE).read_text()
     assert "What this audit could have found" in page and "2/2" in page
     assert power.power(tmp_path / "run", **asked) == found  # resumes
@@ -78,7 +75,7 @@ def test_detectors_that_call_it_for_other_images_do_not_count():
         Detection("fine 32", 9.0, np.arange(4, 9)),
         Detection("noise", 9.0, np.arange(2)),
     ]
-    assert power.calling(signs, np.array([True, True, False]), np.array([0, 1, 4])) == ["texture"]
+    assert power.calling_detectors(signs, np.array([True, True, False]), np.array([0, 1, 4])) == ["texture"]
 
 
 @pytest.mark.parametrize("wrong", [{"kinds": ["tags"]}, {"prevalences": [0.0]}, {"prevalences": [1.5]}, {"classes": 0}])

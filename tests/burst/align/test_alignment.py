@@ -6,10 +6,10 @@ import torch
 from skimage import data
 from skimage.registration import phase_cross_correlation
 
-from klarsicht.burst.align.alignment import align, align_burst, guide, whole_frames
-from klarsicht.burst.align.tile_grid import fetch
+from klarsicht.burst.align.alignment import align, align_burst, align_whole_frames, stabilised_grey
+from klarsicht.burst.align.tile_grid import fetch_shifted
 from klarsicht.burst.data.burst import Burst
-from klarsicht.burst.synthesis.motion import MOTIONS, CameraPath, look
+from klarsicht.burst.synthesis.motion import MOTIONS, CameraPath, render_frame
 from klarsicht.burst.synthesis.scenes import Geometry, grey_light, scenes
 from klarsicht.burst.synthesis.synthesis import KINDS, Recipe, draw_burst
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -46,9 +46,9 @@ def batch(*bursts):
 @pytest.mark.parametrize("level", [QUIET, GAINS[1], GAINS[4]])
 def test_whole_shifts_are_found(clean, level):
     frames, read, shot, valid = batch(noisy(clean, level))
-    whole = whole_frames(guide(frames, read, shot), valid)
+    whole = align_whole_frames(stabilised_grey(frames, read, shot), valid)
     np.testing.assert_allclose(whole.shifts[0], SHIFTS, atol=0.15)
-    assert whole.sureness[0, 1:].min() > 0.99
+    assert whole.confidence[0, 1:].min() > 0.99
 
 
 def test_aligned_frames_show_the_reference(clean):
@@ -65,8 +65,8 @@ def test_far_shifts_are_found_on_a_large_frame():
     wide = data.retina()[:1200, :1200].mean(-1).astype(np.float32) / 255
     frames = np.stack([wide[60:1140, 60:1140], wide[1:1081, 112:1192]])[:, None]
     level = NoiseLevel(0.005, 1e-4)
-    light, valid = guide(*batch(noisy(frames, level))[:3]), torch.ones(1, 2, dtype=torch.bool)
-    np.testing.assert_allclose(whole_frames(light, valid).shifts[0, 1], [59, -52], atol=0.6)
+    light, valid = stabilised_grey(*batch(noisy(frames, level))[:3]), torch.ones(1, 2, dtype=torch.bool)
+    np.testing.assert_allclose(align_whole_frames(light, valid).shifts[0, 1], [59, -52], atol=0.6)
 
 
 def test_planes_of_a_mosaic_move_together(picture):
@@ -91,7 +91,7 @@ def test_dim_frames_at_the_highest_gain():
     for seed in range(6):
         made = draw_burst(library, recipe, np.random.default_rng(seed))
         frames, read, shot, valid = batch(made.burst)
-        shifts = whole_frames(guide(frames, read, shot), valid).shifts[0].numpy()
+        shifts = align_whole_frames(stabilised_grey(frames, read, shot), valid).shifts[0].numpy()
         ours += [*np.abs(shifts - made.clean.displacements)[1:].max(1)]
         x = made.burst.frames[:, 0]
         found = np.array([-phase_cross_correlation(x[0], frame, upsample_factor=10)[0] for frame in x[1:]])
@@ -112,7 +112,7 @@ def test_a_blank_scene_stays_and_is_not_sure():
     """Nothing to see: the prior keeps frames about where they are, and sureness says that this is a guess."""
     blank = np.full((8, 1, 96, 96), 0.2, np.float32)
     alignment = align(*batch(noisy(blank, GAINS[8])))
-    assert alignment.whole.sureness[0, 1:].max() < 0.9
+    assert alignment.whole.confidence[0, 1:].max() < 0.9
     assert alignment.agrees.float().mean() > 0.95
 
 
@@ -121,11 +121,11 @@ def test_rotation_is_followed_by_tiles():
     photograph = scenes([data.astronaut()], grey_light)[0]
     turned = CameraPath(np.zeros((2, 2)), np.array([0.0, 0.02]))
     geometry = Geometry(scale=1, height=400, width=400, reach=40)
-    frames = np.stack([look(photograph[:, :480, :480], turned, i, geometry) for i in range(2)])
+    frames = np.stack([render_frame(photograph[:, :480, :480], turned, i, geometry) for i in range(2)])
     alignment = align(*batch(noisy(frames, QUIET)))
     both, middle = torch.from_numpy(frames[None, :, 0]), (..., slice(20, -20), slice(20, -20))
     tiles = alignment.apply(both[:, :, None])[0, 1, 0][middle]
-    whole = fetch(both, alignment.whole.shifts.round().long())[0, 1][middle]
+    whole = fetch_shifted(both, alignment.whole.shifts.round().long())[0, 1][middle]
     truth = both[0, 0][middle]
     assert (tiles - truth).square().mean() < 0.1 * (whole - truth).square().mean()
     centres = np.array(alignment.mesh.corners(0)) + 32 - 199.5
@@ -155,10 +155,10 @@ def draw(library, geometry, motion, seed):
 
 def test_missing_frames_stay_and_do_not_disturb(clean):
     burst = noisy(clean, GAINS[4])
-    alone, filled = align(*batch(burst)), align(*batch(burst.filled(8)))
+    alone, filled = align(*batch(burst)), align(*batch(burst.pad_frames(8)))
     np.testing.assert_allclose(filled.whole.shifts[0, :5], alone.whole.shifts[0], atol=0.02)
     assert not filled.whole.shifts[0, 5:].any() and not filled.shifts[0, 5:].any()
-    assert not filled.agrees[0, 5:].any() and not filled.whole.sureness[0, 5:].any()
+    assert not filled.agrees[0, 5:].any() and not filled.whole.confidence[0, 5:].any()
 
 
 def test_a_single_frame_is_its_own_reference(clean):

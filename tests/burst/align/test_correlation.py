@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.burst.align.correlation import TAPER, best, correlate, correlate_tiles, stillness, sureness
+from klarsicht.burst.align.correlation import TAPER, best_shift, confidence, correlate, correlate_tiles, shift_prior
 
 
 def taper(length):
@@ -48,30 +48,32 @@ def spot(y, x, size=48, width=2.5):
 @pytest.mark.parametrize(("y", "x"), [(0.0, 0.0), (0.5, -0.5), (3.3, -2.7), (-5.49, 4.01)])
 def test_the_peak_is_found_between_pixels(y, x):
     fit = correlate(spot(0, 0), spot(y, x), 8, torch.zeros(17, 17))
-    np.testing.assert_allclose(fit.best(), [y, x], atol=2e-3)
+    np.testing.assert_allclose(fit.best_shift(), [y, x], atol=2e-3)
 
 
 def test_a_parabola_is_found_exactly():
     d = torch.arange(-4.0, 5)
     scores = -((d[:, None] - 1.3) ** 2) - 2 * (d + 2.2) ** 2
-    np.testing.assert_allclose(best(scores), [1.3, -2.2], atol=1e-5)
+    np.testing.assert_allclose(best_shift(scores), [1.3, -2.2], atol=1e-5)
 
 
 def test_flat_scores_move_nothing_between_pixels():
-    assert torch.isfinite(best(torch.zeros(2, 9, 9))).all()
-    blank = correlate(torch.zeros(1, 16, 16), torch.zeros(1, 16, 16), 4, stillness(4, 1.0, 1.0, torch.zeros(2)))
-    np.testing.assert_array_equal(blank.best(), [[0, 0]])
+    assert torch.isfinite(best_shift(torch.zeros(2, 9, 9))).all()
+    blank = correlate(torch.zeros(1, 16, 16), torch.zeros(1, 16, 16), 4, shift_prior(4, 1.0, 1.0, torch.zeros(2)))
+    np.testing.assert_array_equal(blank.best_shift(), [[0, 0]])
 
 
 def test_sureness_is_the_share_of_probability():
     scores = torch.full((9, 9), -1000.0)
     scores[2, 2], scores[2, 3], scores[7, 7] = math.log(5), math.log(1), math.log(2)
-    assert sureness(scores).item() == pytest.approx(6 / 8)
-    assert sureness(torch.zeros(9, 9)).item() == pytest.approx(4 / 81)  # ties: the first, a corner with its neighbours
+    assert confidence(scores).item() == pytest.approx(6 / 8)
+    assert confidence(torch.zeros(9, 9)).item() == pytest.approx(
+        4 / 81
+    )  # ties: the first, a corner with its neighbours
 
 
 def test_the_prior_is_its_formula():
-    prior = stillness(2, 3.0, 1.5, torch.tensor([0.25, -0.5]))
+    prior = shift_prior(2, 3.0, 1.5, torch.tensor([0.25, -0.5]))
     for y, x in ((2, 2), (0, 3), (4, 1)):
         away = (y - 2 - 0.25) ** 2 + (x - 2 + 0.5) ** 2
         assert prior[y, x].item() == pytest.approx(-1.5 * math.log(1 + away / 9))

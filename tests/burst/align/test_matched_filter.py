@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.burst.align.matched_filter import HIGHEST, LOWEST, RINGS, UNSHARED, Spectrum, matched, measure
+from klarsicht.burst.align.matched_filter import (
+    HIGHEST,
+    LOWEST,
+    RINGS,
+    UNSHARED_SHARE,
+    Spectrum,
+    apply_matched_filter,
+    estimate_spectrum,
+)
 
 FREQUENCIES = np.geomspace(LOWEST, HIGHEST, RINGS)
 
@@ -32,7 +40,7 @@ def everyone(frames):
 @pytest.mark.parametrize("deviation", [0.9, 1.0, 1.06])
 def test_noise_alone_is_noise(deviation):
     frames = white(deviation=deviation)
-    spectrum = measure(frames, everyone(frames))
+    spectrum = estimate_spectrum(frames, everyone(frames))
     assert spectrum.noise.item() == pytest.approx(deviation**2, rel=0.03)
     assert spectrum.signal[0, 8:].max() < 0.15
 
@@ -40,7 +48,7 @@ def test_noise_alone_is_noise(deviation):
 def test_a_known_spectrum_is_measured():
     amplitude = 0.002
     frames = scene(amplitude) + white(size=256)
-    spectrum = measure(frames, everyone(frames))
+    spectrum = estimate_spectrum(frames, everyone(frames))
     middle = slice(7, 17)
     np.testing.assert_allclose(spectrum.signal[0, middle], amplitude / FREQUENCIES[middle] ** 2, rtol=0.35)
 
@@ -51,7 +59,7 @@ def test_missing_frames_do_not_count():
     some[0, 5:] = False
     spoiled = frames.clone()
     spoiled[0, 5:] = 100 * torch.rand(3, 128, 128)
-    np.testing.assert_allclose(measure(spoiled, some).signal, measure(frames, some).signal)
+    np.testing.assert_allclose(estimate_spectrum(spoiled, some).signal, estimate_spectrum(frames, some).signal)
 
 
 def test_weights_are_those_of_hannan_and_thomson():
@@ -60,7 +68,7 @@ def test_weights_are_those_of_hannan_and_thomson():
     for n in (1.0, 0.2):
         ours = Spectrum(S, torch.ones(1)).weight(torch.tensor([n]))[0]
         for s, w in zip(S[0].tolist(), ours.tolist(), strict=True):
-            covariance = np.array([[s + n + UNSHARED * s, s], [s, s + 1 + UNSHARED * s]])
+            covariance = np.array([[s + n + UNSHARED_SHARE * s, s], [s, s + 1 + UNSHARED_SHARE * s]])
             assert w == pytest.approx(-np.linalg.inv(covariance)[0, 1], rel=1e-5)
 
 
@@ -68,8 +76,8 @@ def test_filtered_noise_has_the_stated_variance():
     f = torch.from_numpy(FREQUENCIES.astype(np.float32))
     spectrum = Spectrum((0.002 / f**2)[None], torch.tensor([1.1]))
     n = torch.tensor([0.5])
-    filtered = matched(white(n=16, size=256, deviation=1.1**0.5), spectrum, n)[0, :, 16:-16, 16:-16]
-    variance, pixels = spectrum.leftover(n)
+    filtered = apply_matched_filter(white(n=16, size=256, deviation=1.1**0.5), spectrum, n)[0, :, 16:-16, 16:-16]
+    variance, pixels = spectrum.residual_noise(n)
     assert filtered.var().item() == pytest.approx(variance.item(), rel=0.05)
     tiles = filtered.unfold(1, 32, 32).unfold(2, 32, 32).square().mean((-2, -1))
     assert (tiles.std() / tiles.mean()).item() == pytest.approx((2 * pixels.item() / 32**2) ** 0.5, rel=0.25)
@@ -77,10 +85,10 @@ def test_filtered_noise_has_the_stated_variance():
 
 def test_filtering_is_linear_and_blind_to_brightness():
     frames = white(n=2, size=40)
-    spectrum = measure(frames, everyone(frames))
+    spectrum = estimate_spectrum(frames, everyone(frames))
     n = torch.ones(1)
-    once = matched(frames, spectrum, n)
-    np.testing.assert_allclose(matched(3 * frames + 5, spectrum, n), 3 * once, atol=1e-4)
+    once = apply_matched_filter(frames, spectrum, n)
+    np.testing.assert_allclose(apply_matched_filter(3 * frames + 5, spectrum, n), 3 * once, atol=1e-4)
     assert once.shape == frames.shape
-    odd = matched(frames[..., :39, :37], spectrum, n)
+    odd = apply_matched_filter(frames[..., :39, :37], spectrum, n)
     assert odd.shape == (1, 2, 39, 37)

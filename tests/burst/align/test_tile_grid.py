@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from klarsicht.burst.align.tile_grid import Mesh, fetch, inside, warp
+from klarsicht.burst.align.tile_grid import Mesh, fetch_shifted, inside_mask, warp
 from klarsicht.ground.errors import UsageError
 
 
@@ -47,9 +47,7 @@ def test_warp_is_the_sum_over_windowed_tiles(height, width, side):
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([4, 10, 16]))
 def test_a_value_common_to_all_tiles_is_spread_evenly(height, width, side):
     mesh = Mesh(height, width, side)
-    np.testing.assert_allclose(
-        mesh.spread(torch.full((2, *mesh.shape), 3.0)), np.full((2, height, width), 3), rtol=1e-5
-    )
+    np.testing.assert_allclose(mesh.blend(torch.full((2, *mesh.shape), 3.0)), np.full((2, height, width), 3), rtol=1e-5)
 
 
 @given(st.integers(-9, 9), st.integers(-9, 9))
@@ -58,11 +56,11 @@ def test_fetching_reads_at_p_plus_d(dy, dx):
     shifts = torch.zeros(2, 3, 2, dtype=torch.long)
     shifts[1, 2] = torch.tensor([dy, dx])
     rows, columns = np.clip(np.arange(7) + dy, 0, 6), np.clip(np.arange(8) + dx, 0, 7)
-    got = fetch(picture, shifts)
+    got = fetch_shifted(picture, shifts)
     assert torch.equal(got[0], picture[0])
     np.testing.assert_array_equal(got[1, 2], picture[1, 2].numpy()[rows][:, columns])
     there = [[0 <= y + dy < 7 and 0 <= x + dx < 8 for x in range(8)] for y in range(7)]
-    np.testing.assert_array_equal(inside(picture.shape, shifts)[1, 2], np.array(there, np.float32))
+    np.testing.assert_array_equal(inside_mask(picture.shape, shifts)[1, 2], np.array(there, np.float32))
 
 
 def test_equal_shifts_are_one_fetch():
@@ -71,7 +69,7 @@ def test_equal_shifts_are_one_fetch():
     shifts = torch.tensor([[3, -2], [0, 5]])[None, :, None, None].expand(1, 2, *mesh.shape, 2)
     moved = warp(picture, shifts, mesh)
     for c in range(4):
-        np.testing.assert_allclose(moved[:, :, c], fetch(picture[:, :, c], shifts[:, :, 0, 0]), rtol=1e-5)
+        np.testing.assert_allclose(moved[:, :, c], fetch_shifted(picture[:, :, c], shifts[:, :, 0, 0]), rtol=1e-5)
 
 
 def test_between_pixels_is_the_sum_of_tiles_of_keys_cubic():

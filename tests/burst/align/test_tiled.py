@@ -7,7 +7,7 @@ from skimage import data
 
 from klarsicht.burst.align import tiled
 from klarsicht.burst.align.tile_grid import Mesh, warp
-from klarsicht.burst.align.tiled import Placement, place
+from klarsicht.burst.align.tiled import Placement, align_frames
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
@@ -18,7 +18,7 @@ def spooled(frames, path):
     spool = FrameStore(path, frames.shape)
     spool.allocate()
     for i, frame in enumerate(frames):
-        spool.put(i, frame)
+        spool.write_frame(i, frame)
     return spool
 
 
@@ -41,9 +41,9 @@ def test_a_window_is_that_of_the_whole_warp(random_placement, tmp_path, window):
         for shifts in (random_placement.fine, random_placement.shifts)
     )
     y0, y1, x0, x1 = window
-    got = random_placement.aligned(spool, [0, 1], Window(*window))
+    got = random_placement.read_aligned(spool, [0, 1], Window(*window))
     np.testing.assert_allclose(got, fine[:, :, y0:y1, x0:x1], atol=1e-5)
-    copied = random_placement.copied(spool, 1, 1, Window(*window))
+    copied = random_placement.read_whole_pixels(spool, 1, 1, Window(*window))
     np.testing.assert_allclose(copied, whole[1, :, y0:y1, x0:x1], atol=1e-6)
 
 
@@ -54,7 +54,7 @@ def test_noise_between_pixels_is_that_of_the_taps():
     white = np.random.default_rng(0).standard_normal((3, 256, 256), np.float32)
     half = np.square([-1, 9, 9, -1]).sum() / 16**2
     quarter = np.square([-9, 111, 29, -3]).sum() / 128**2
-    ours = placement.between(white, 0, Window(0, 256, 0, 256))
+    ours = placement.interpolate_noise(white, 0, Window(0, 256, 0, 256))
     assert ours.var() == pytest.approx(half * quarter, rel=0.02)
 
 
@@ -79,10 +79,10 @@ def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
     frames = np.stack([picture[100 + dy : 600 + dy, 100 + dx : 612 + dx][None] for dy, dx in SHIFTS])
     level = GAINS[1]
     spool = spooled(level.sample(frames, np.random.default_rng(0)), tmp_path / "f")
-    found = place(spool, [level] * 3, [0, 1, 2])
+    found = align_frames(spool, [level] * 3, [0, 1, 2])
     inner = found.shifts[:, 2:-2, 2:-2]
     assert (inner == -np.array(SHIFTS)[:, None, None]).all(-1).mean() > 0.97
-    assert all(found.share(i) > 0.8 for i in range(3))
+    assert all(found.agreement_share(i) > 0.8 for i in range(3))
     np.testing.assert_allclose(found.rest, 0, atol=0.2)
 
 
@@ -98,4 +98,4 @@ def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
 
 def test_one_frame_stays(tmp_path):
     spool = spooled(np.ones((1, 1, 64, 64), np.float32), tmp_path / "f")
-    assert not place(spool, [GAINS[1]], [0]).shifts.any()
+    assert not align_frames(spool, [GAINS[1]], [0]).shifts.any()

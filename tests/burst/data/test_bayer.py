@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klarsicht.burst.data.bayer import PATTERNS, sampled, to_mosaic, to_planes
+from klarsicht.burst.data.bayer import PATTERNS, sample_mosaic, to_mosaic, to_planes
 from klarsicht.ground.errors import InputError, UsageError
 
 SIDES = st.integers(1, 5).map(lambda n: 2 * n)
@@ -43,8 +43,8 @@ def test_a_sensor_sees_one_colour_a_pixel(pattern):
     index = {"R": 0, "G": 1, "B": 2}
     grid = letters(pattern, 6, 8)
     seen = np.array([[rgb[index[grid[y][x]], y, x] for x in range(8)] for y in range(6)])
-    np.testing.assert_array_equal(to_mosaic(sampled(rgb, pattern), pattern), seen)
-    assert torch.equal(sampled(torch.from_numpy(rgb), pattern), torch.from_numpy(sampled(rgb, pattern)))
+    np.testing.assert_array_equal(to_mosaic(sample_mosaic(rgb, pattern), pattern), seen)
+    assert torch.equal(sample_mosaic(torch.from_numpy(rgb), pattern), torch.from_numpy(sample_mosaic(rgb, pattern)))
 
 
 def test_what_is_no_mosaic_is_refused():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klarsicht.burst.data.burst import Burst, cropped
+from klarsicht.burst.data.burst import Burst, crop_to_size
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
@@ -19,14 +19,14 @@ def frames(n=3, c=1, h=6, w=7, seed=0):
 @given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 2, 4, 8, 16]))
 def test_padding_comes_off_again(height, width, stride):
     burst = Burst(frames(h=height, w=width), NOISE)
-    wide = burst.padded(stride)
+    wide = burst.pad_to_multiple(stride)
     assert all(side % stride == 0 for side in wide.size)
     assert all(0 <= a - b < stride for a, b in zip(wide.size, burst.size, strict=True))
-    np.testing.assert_array_equal(cropped(wide.frames, burst.size), burst.frames)
+    np.testing.assert_array_equal(crop_to_size(wide.frames, burst.size), burst.frames)
 
 
 def test_padding_mirrors():
-    row = Burst(np.array([1, 2, 3, 4, 5], np.float32).reshape(1, 1, 1, 5), NOISE).padded(4)
+    row = Burst(np.array([1, 2, 3, 4, 5], np.float32).reshape(1, 1, 1, 5), NOISE).pad_to_multiple(4)
     np.testing.assert_array_equal(row.frames[0, 0, 0], [1, 2, 3, 4, 5, 5, 4, 3])
     assert row.size == (4, 8)
 
@@ -34,7 +34,7 @@ def test_padding_mirrors():
 def test_map_and_amplification_are_their_formulas():
     burst = Burst(frames(), NOISE)
     np.testing.assert_allclose(burst.deviation_map, np.sqrt(0.01 + 0.04 * burst.frames[0]), rtol=1e-6)
-    loud = burst.amplified(3.0)
+    loud = burst.amplify(3.0)
     np.testing.assert_allclose(loud.deviation_map, 3 * burst.deviation_map, rtol=1e-6)
     np.testing.assert_allclose(loud.frames, 3 * burst.frames, rtol=1e-6)
 
@@ -48,12 +48,12 @@ def test_mosaics_come_back():
 
 
 def test_missing_frames_are_zero_and_not_counted():
-    burst = Burst(frames(n=3), NOISE).filled(8)
+    burst = Burst(frames(n=3), NOISE).pad_frames(8)
     assert burst.count == 3 and len(burst.frames) == 8
     np.testing.assert_array_equal(burst.valid, [True] * 3 + [False] * 5)
     assert not burst.frames[3:].any()
     with pytest.raises(UsageError, match="fewer"):
-        burst.filled(7)
+        burst.pad_frames(7)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def spool(frames, tmp_path):
     made = FrameStore(tmp_path / "frames.f32", frames.shape)
     made.allocate()
     for i, frame in enumerate(frames):
-        made.put(i, frame)
+        made.write_frame(i, frame)
     return made
 
 
@@ -31,20 +31,20 @@ def test_windows_repeat_the_border_outside(spool, frames, window):
     y0, y1, x0, x1 = window
     wide = np.pad(frames, ((0, 0), (0, 0), (100, 100), (100, 100)), "edge")
     wanted = wide[:, :, 100 + y0 : 100 + y1, 100 + x0 : 100 + x1]
-    np.testing.assert_array_equal(spool.windows([0, 1, 2], Window(*window)), wanted)
+    np.testing.assert_array_equal(spool.read_windows([0, 1, 2], Window(*window)), wanted)
 
 
 def test_strips_cover_a_frame_once(spool, frames, monkeypatch):
     monkeypatch.setattr("klarsicht.burst.data.frame_store.STRIP", 2 * 53 * 9)
-    parts = list(spool.strips(1, multiple=4))
+    parts = list(spool.read_strips(1, multiple=4))
     assert [y for y, _ in parts] == [0, 8, 16, 24, 32]
     np.testing.assert_array_equal(np.concatenate([light for _, light in parts], 1), frames[1])
 
 
 def test_a_window_is_written_where_it_belongs(spool, frames):
-    spool.put_window(2, Window(3, 8, 10, 12), np.full((2, 5, 2), 7, np.float32))
+    spool.write_window(2, Window(3, 8, 10, 12), np.full((2, 5, 2), 7, np.float32))
     frames[2, :, 3:8, 10:12] = 7
-    np.testing.assert_array_equal(spool.windows([0, 1, 2], Window(0, 37, 0, 53)), frames)
+    np.testing.assert_array_equal(spool.read_windows([0, 1, 2], Window(0, 37, 0, 53)), frames)
     assert spool.path.stat().st_size == spool.bytes == frames.nbytes
 
 

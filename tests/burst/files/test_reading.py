@@ -135,7 +135,7 @@ def test_a_black_level_that_may_be_too_low_is_said(dng, tmp_path, black, told):
 def test_frames_come_by_name_and_only_photographs(tmp_path):
     for name in ("b.png", "a.png", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in reading.frames([tmp_path])] == ["a.png", "b.png"]
+    assert [path.name for path in reading.list_frames([tmp_path])] == ["a.png", "b.png"]
 
 
 def test_no_frames_videos_and_doubles_are_refused(tmp_path):
@@ -144,11 +144,11 @@ def test_no_frames_videos_and_doubles_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for given, told in (([tmp_path / "empty"], "no frames"), ([tmp_path / "film.mp4"], "film.mp4 is no photograph")):
         with pytest.raises(InputError, match=told):
-            reading.frames(given)
+            reading.list_frames(given)
     with pytest.raises(InputError, match="twice"):
-        reading.frames([tmp_path / "a.png", tmp_path])
+        reading.list_frames([tmp_path / "a.png", tmp_path])
     with pytest.raises(InputError, match="no such file: absent"):
-        reading.frames([tmp_path / "absent.png"])
+        reading.list_frames([tmp_path / "absent.png"])
 
 
 def test_frames_of_a_burst_are_alike(dng, tmp_path):
@@ -156,7 +156,7 @@ def test_frames_of_a_burst_are_alike(dng, tmp_path):
     for name, other in (("size", {"counts": counts(size=(48, 66))}), ("mosaic", {"pattern": "BGGR"})):
         b = dng(tmp_path / "b.dng", **({"counts": counts()} | other))
         with pytest.raises(InputError, match=rf"b\.dng has another .*{name}.*a\.dng"):
-            list(reading.burst([a, b]))
+            list(reading.read_burst([a, b]))
 
 
 def test_levels_are_those_of_the_planes(dng, tmp_path):

@@ -8,15 +8,15 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from klarsicht.burst.data.bayer import PATTERNS, sampled, to_mosaic, to_planes
+from klarsicht.burst.data.bayer import PATTERNS, sample_mosaic, to_mosaic, to_planes
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
 from klarsicht.burst.data.tiff_tags import Tags, rationals, text
 from klarsicht.burst.files import write_pictures
-from klarsicht.burst.files.demosaic import demosaiced
+from klarsicht.burst.files.demosaic import interpolate_colours
 from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
-from klarsicht.burst.files.rendering import Renderer, stored, turned
+from klarsicht.burst.files.rendering import Renderer, stored_window, turn_upright
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 
@@ -25,7 +25,7 @@ def spooled(planes, path):
     light = np.concatenate([planes, np.ones_like(planes[:1])])[None]
     spool = FrameStore(path, light.shape)
     spool.allocate()
-    spool.put(0, light[0])
+    spool.write_frame(0, light[0])
     return spool
 
 
@@ -33,13 +33,13 @@ def spooled(planes, path):
 def test_constant_colours_and_slopes_are_given_back(pattern):
     y, x = np.mgrid[:32, :40].astype(np.float32)
     slopes = np.stack([0.2 + 0.01 * x, 0.5 + 0.004 * y - 0.002 * x, 0.1 + 0.003 * (x + y)])
-    mosaic = to_mosaic(sampled(slopes, pattern), pattern)
-    np.testing.assert_allclose(demosaiced(mosaic, pattern)[:, 4:-4, 4:-4], slopes[:, 4:-4, 4:-4], atol=1e-6)
+    mosaic = to_mosaic(sample_mosaic(slopes, pattern), pattern)
+    np.testing.assert_allclose(interpolate_colours(mosaic, pattern)[:, 4:-4, 4:-4], slopes[:, 4:-4, 4:-4], atol=1e-6)
 
 
 def test_the_mosaic_itself_is_kept():
     mosaic = np.random.default_rng(0).random((16, 16), np.float32)
-    np.testing.assert_array_equal(sampled(demosaiced(mosaic, "GRBG"), "GRBG"), to_planes(mosaic, "GRBG"))
+    np.testing.assert_array_equal(sample_mosaic(interpolate_colours(mosaic, "GRBG"), "GRBG"), to_planes(mosaic, "GRBG"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -52,10 +52,10 @@ def test_pictures_are_turned_as_pillow_turns_them(orientation):
     from PIL import ImageOps
 
     wanted = np.asarray(ImageOps.exif_transpose(Image.open(buffer)))
-    np.testing.assert_array_equal(turned(picture, orientation), wanted)
+    np.testing.assert_array_equal(turn_upright(picture, orientation), wanted)
     for a, b in ((0, 7), (7, len(wanted))):
-        w = stored(a, b, (30, 50), orientation)
-        np.testing.assert_array_equal(turned(picture[w.y0 : w.y1, w.x0 : w.x1], orientation), wanted[a:b])
+        w = stored_window(a, b, (30, 50), orientation)
+        np.testing.assert_array_equal(turn_upright(picture[w.y0 : w.y1, w.x0 : w.x1], orientation), wanted[a:b])
 
 
 @pytest.mark.parametrize("orientation", [1, 6, 8])
@@ -69,8 +69,11 @@ def test_png_and_tiff_hold_the_same_as_developed_at_once(tmp_path, monkeypatch, 
     tags = Tags({272: text("Example Two")}, {33434: rationals(0.02)}, {})
     rendering = Rendering((2.0, 1.0, 1.5))
     header = Header(tmp_path / "a", colour, size, 65535, "srgb", sensor, rendering, orientation, None, tags)
-    room = Renderer.of(spooled(planes, tmp_path / "s"), header)
-    whole = turned(np.rint(np.clip(room.part(stored(0, room.size[0], size, orientation)), 0, 1) * 65535), orientation)
+    room = Renderer.from_header(spooled(planes, tmp_path / "s"), header)
+    whole = turn_upright(
+        np.rint(np.clip(room.render_window(stored_window(0, room.size[0], size, orientation)), 0, 1) * 65535),
+        orientation,
+    )
     for name, write, decode in (
         ("a.png", write_pictures.write_png, lambda p: imagecodecs.png_decode(p.read_bytes())),
         ("a.tif", write_pictures.write_tiff, tifffile.imread),
@@ -135,7 +138,7 @@ def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):
     header = Header(
         tmp_path / "a", "mosaic", (64, 64), 1, "none", Sensor("RGGB", (0.0,) * 4, 1.0), Rendering((2.0, 1.0, 1.5))
     )
-    room = Renderer.of(spooled(planes, tmp_path / "s"), header)
-    assert room.lift == pytest.approx(8)
-    shown = room.part(stored(0, 64, (64, 64), 1))
-    assert np.ptp(shown) < 1e-6 and room.small(8).shape == (8, 8, 3)
+    room = Renderer.from_header(spooled(planes, tmp_path / "s"), header)
+    assert room.brightening == pytest.approx(8)
+    shown = room.render_window(stored_window(0, 64, (64, 64), 1))
+    assert np.ptp(shown) < 1e-6 and room.thumbnail(8).shape == (8, 8, 3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from klarsicht.burst.network.checkpoints import KEY, load_network, read_card, save_network
-from klarsicht.burst.network.unet import NetworkSettings, build
+from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.ground.errors import ModelError
 
 SETTINGS = NetworkSettings(preset="kpn", width=0.125, colour="rgb", frames=3)
@@ -15,7 +15,7 @@ SETTINGS = NetworkSettings(preset="kpn", width=0.125, colour="rgb", frames=3)
 
 @pytest.fixture
 def written(tmp_path):
-    network = build(SETTINGS, 0)
+    network = build_network(SETTINGS, 0)
     save_network(network, tmp_path / "net.safetensors", {"steps": 7})
     return network, tmp_path / "net.safetensors"
 

@@ -35,14 +35,14 @@ def test_kernel_times_pixels_is_the_output(spec):
     for y, x in ((0, 0), (3, 4), (6, 9)):
         window = around[:, :, y : y + 2 * R + 1, x : x + 2 * R + 1]
         value = np.einsum("nij,ncij->nc", K.kernel_at(y, x).numpy(), window)
-        np.testing.assert_allclose(K.filtered(B).each[:, :, y, x], value, atol=1e-12)
+        np.testing.assert_allclose(K.apply(B).per_frame[:, :, y, x], value, atol=1e-12)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_sizes_apart_add_up(spec):
     K, B = field(spec), burst()
-    apart = [f.merged for f in K.separately(B).values()]
-    torch.testing.assert_close(sum(apart) * spec.gain, K.filtered(B).merged, rtol=0, atol=1e-12)
+    apart = [f.merged for f in K.apply_each_size(B).values()]
+    torch.testing.assert_close(sum(apart) * spec.gain, K.apply(B).merged, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -51,7 +51,7 @@ def test_energy_is_the_mean_square_of_the_kernels(spec):
     K = field(spec)
     pixels = list(np.ndindex(SIZE))
     for s, side in enumerate(spec.sizes):
-        one = K.only(side)
+        one = K.select_size(side)
         squares = sum(one.kernel_at(y, x).square().sum((1, 2)) for y, x in pixels) / len(pixels)
         torch.testing.assert_close(K.energy()[:, s], squares * spec.gain**2, rtol=1e-12, atol=0)
 
@@ -65,7 +65,7 @@ def test_energy_by_bands(monkeypatch):
 
 def test_invalid_frames_do_not_count():
     K, B = field(SPECS[0]), burst(valid=2)
-    each, merged = K.filtered(B)
+    each, merged = K.apply(B)
     torch.testing.assert_close(merged, each[:2].mean(0))
 
 
@@ -74,6 +74,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="pixel"):
         K.kernel_at(7, 0)
     with pytest.raises(UsageError, match="kernel size"):
-        K.only(7)
+        K.select_size(7)
     with pytest.raises(UsageError, match="needs"):
         KernelField(K.taps, K.spec, (20, 20))

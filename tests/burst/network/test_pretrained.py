@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from klarsicht.burst.evaluate import comparison
+from klarsicht.burst.evaluation import comparison
 from klarsicht.burst.network import checkpoints, pretrained
-from klarsicht.burst.network.unet import COLOURS, NetworkSettings, build
+from klarsicht.burst.network.unet import COLOURS, NetworkSettings, build_network
 from klarsicht.ground.errors import UsageError
 
 
@@ -17,24 +17,24 @@ from klarsicht.ground.errors import UsageError
 def weights(tmp_path, monkeypatch):
     """A folder with one network, as if it had come along."""
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    network = build(NetworkSettings(preset="swift", colour="rgb", width=0.125), 0)
+    network = build_network(NetworkSettings(preset="swift", colour="rgb", width=0.125), 0)
     checkpoints.save_network(network, tmp_path / "swift.safetensors", {}, torch.float16)
     (tmp_path / "swift.json").write_text("{}")
     return network
 
 
 def test_weights_are_found_by_name_and_by_the_frames_they_serve(weights, tmp_path):
-    assert list(pretrained.networks()) == ["swift"]
+    assert list(pretrained.list_networks()) == ["swift"]
     assert (
-        pretrained.serving("rgb")
-        == pretrained.serving("grey")
-        == pretrained.resolved("swift")
+        pretrained.find_weights("rgb")
+        == pretrained.find_weights("grey")
+        == pretrained.resolve_checkpoint("swift")
         == tmp_path / "swift.safetensors"
     )
-    assert pretrained.serving("mosaic") is None
-    assert pretrained.resolved("elsewhere.safetensors") == Path("elsewhere.safetensors")
+    assert pretrained.find_weights("mosaic") is None
+    assert pretrained.resolve_checkpoint("elsewhere.safetensors") == Path("elsewhere.safetensors")
     with pytest.raises(UsageError, match="swift"):
-        pretrained.resolved("swft")
+        pretrained.resolve_checkpoint("swft")
 
 
 def test_sixteen_bits_are_read_as_32_and_are_the_nearest(weights):
@@ -46,11 +46,11 @@ def test_sixteen_bits_are_read_as_32_and_are_the_nearest(weights):
 
 
 def test_a_network_comes_along_for_every_kind_of_frame():
-    assert list(pretrained.networks()) == ["swift", "swift-raw"]
-    assert all(pretrained.serving(colour) for colour in COLOURS)
+    assert list(pretrained.list_networks()) == ["swift", "swift-raw"]
+    assert all(pretrained.find_weights(colour) for colour in COLOURS)
 
 
-@pytest.mark.parametrize("one", pretrained.networks().values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("one", pretrained.list_networks().values(), ids=lambda one: one.name)
 def test_what_comes_along_is_what_its_card_says(one):
     content = one.file.read_bytes()
     assert len(content) == one.card["bytes"] < 8_000_000
@@ -64,7 +64,7 @@ def test_what_comes_along_is_what_its_card_says(one):
 @pytest.mark.parametrize(("name", "chosen", "gain"), [("swift", "grey-still", 2), ("swift-raw", "mosaic-still", 4)])
 def test_a_cell_of_the_card_is_measured_again(name, chosen, gain):
     pytest.importorskip("skimage")
-    tables = pretrained.networks()[name].card["tables"]
+    tables = pretrained.list_networks()[name].card["tables"]
     (written,) = [one for one in tables if (one["photographs"], one["name"]) == ("scikit-image", chosen)]
     found = comparison.evaluate_all(rows=["swift"], gains=[gain], name=chosen, exact=True)
     assert found.protocol.sha256 == written["sha256"]

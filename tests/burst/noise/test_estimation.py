@@ -56,7 +56,7 @@ def test_clipped_values_do_not_count():
 
 def test_pairs_are_those_that_lie_closest():
     rest = np.array([[0, 0], [0.4, 0.4], [0.01, 0], [0.4, 0.41], [-0.4, 0], [0.1, 0.2]])
-    assert estimation.closest(rest) in ([(1, 3), (0, 2)], [(0, 2), (1, 3)])
+    assert estimation.closest_pairs(rest) in ([(1, 3), (0, 2)], [(0, 2), (1, 3)])
 
 
 def test_too_little_is_said():

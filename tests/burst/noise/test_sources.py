@@ -35,33 +35,33 @@ def wound(dng, folder, count=3, **made):
 
 def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path):
     file = tmp_path / "noise.json"
-    sources.remember(file, "Example One", 800, NoiseLevel(0.03, 3e-3), 4)
+    sources.write_calibration(file, "Example One", 800, NoiseLevel(0.03, 3e-3), 4)
     profiled = wound(dng, tmp_path / "a", profile=(2e-3, 4e-4), extra=ISO)
     bare = wound(dng, tmp_path / "b", profile=None, extra=ISO)
-    typed = sources.find(profiled, "0.05,0.006", file)
+    typed = sources.find_noise(profiled, "0.05,0.006", file)
     assert typed.mean == NoiseLevel(0.05, 0.006) and typed.source == "as typed"
-    found = sources.find(profiled, None, file)
-    assert found.mean.profile == pytest.approx((2e-3, 4e-4)) and "NoiseProfile" in found.told
-    found = sources.find(bare, None, file)
-    assert found.mean.profile == pytest.approx((3e-3, 9e-4)) and "ISO 800" in found.told
-    found = sources.find(bare, None, tmp_path / "none.json")
+    found = sources.find_noise(profiled, None, file)
+    assert found.mean.profile == pytest.approx((2e-3, 4e-4)) and "NoiseProfile" in found.summary
+    found = sources.find_noise(bare, None, file)
+    assert found.mean.profile == pytest.approx((3e-3, 9e-4)) and "ISO 800" in found.summary
+    found = sources.find_noise(bare, None, tmp_path / "none.json")
     light = np.linspace(0.05, 0.9, 20)
     np.testing.assert_allclose(found.mean.variance(light), LEVEL.variance(light), rtol=0.1)
-    assert "estimated from the frames" in found.told
+    assert "estimated from the frames" in found.summary
 
 
 def test_a_calibration_is_saved_by_camera_and_iso_and_used(dng, tmp_path, capsys):
     folder = tmp_path / "frames"
     wound(dng, folder, profile=None, extra=ISO)
     file = sources.default_file()
-    sources.remember(file, "Another", 100, LEVEL, 1)
+    sources.write_calibration(file, "Another", 100, LEVEL, 1)
     assert run(["burst", "calibrate", str(folder)]) == 0
     assert "Example One, ISO 800" in capsys.readouterr().out
     saved = json.loads(file.read_text())
     assert sorted(saved) == ["Another", "Example One"]
-    level = sources.look_up(file, "Example One", 800)
+    level = sources.read_calibration(file, "Example One", 800)
     np.testing.assert_allclose(level.variance(0.5), LEVEL.variance(0.5), rtol=0.1)
-    assert sources.look_up(file, "Example One", 1600) is None
+    assert sources.read_calibration(file, "Example One", 1600) is None
 
 
 def test_a_camera_that_is_not_named_must_be(dng, tmp_path):
@@ -75,14 +75,14 @@ def test_a_camera_that_is_not_named_must_be(dng, tmp_path):
 @pytest.mark.parametrize("typed", ["0.1", "a,b", "0,0", "-1,0.1", "nan,1"])
 def test_typed_noise_must_be_noise(typed):
     with pytest.raises(UsageError, match="noise"):
-        sources.parsed(typed)
+        sources.parse_noise(typed)
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": {"100": {"read": -1, "shot": 0}}}', '{"a": 3}', "[]"])
 def test_a_file_that_is_no_calibration_is_named(tmp_path, content):
     (tmp_path / "noise.json").write_text(content)
     with pytest.raises(InputError, match=r"noise\.json is no calibration"):
-        sources.look_up(tmp_path / "noise.json", "a", 100)
+        sources.read_calibration(tmp_path / "noise.json", "a", 100)
 
 
 def test_brightness_is_compared_where_nothing_is_saturated():

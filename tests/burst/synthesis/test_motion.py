@@ -10,13 +10,13 @@ from klarsicht.burst.synthesis.motion import (
     MOTIONS,
     CameraPath,
     Mover,
+    composite_movers,
     draw_mover,
     ellipse,
-    look,
-    occluded,
-    passing,
+    partly_visible,
     path_mask,
     protocol_camera,
+    render_frame,
     shaken_camera,
 )
 from klarsicht.burst.synthesis.scenes import KPN, Geometry
@@ -39,12 +39,14 @@ def block_mean(image, scale):
 
 def test_the_reference_looks_at_the_centre():
     picture = scene()
-    np.testing.assert_allclose(look(picture, path(), 0, SMALL)[0], block_mean(picture[0, 8:32, 8:40], 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        render_frame(picture, path(), 0, SMALL)[0], block_mean(picture[0, 8:32, 8:40], 2), rtol=1e-5
+    )
 
 
 def test_a_whole_shift_is_a_slice():
     picture = scene()
-    seen = look(picture, path(3, -5), 1, SMALL)[0]
+    seen = render_frame(picture, path(3, -5), 1, SMALL)[0]
     np.testing.assert_allclose(seen, block_mean(picture[0, 11:35, 3:35], 2), rtol=1e-5)
 
 
@@ -54,7 +56,7 @@ def test_any_pose_is_scipys_bilinear_transform(dy, dx, angle):
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     middle, frame_middle = np.array([39, 47]) / 2, np.array([23, 31]) / 2
     offset = middle + np.array([dy, dx]) - turn @ frame_middle
-    for channel, seen in zip(picture, look(picture, path(dy, dx, angle), 1, SMALL), strict=True):
+    for channel, seen in zip(picture, render_frame(picture, path(dy, dx, angle), 1, SMALL), strict=True):
         exact = affine_transform(channel.astype(float), turn, offset, output_shape=(24, 32), order=1)
         np.testing.assert_allclose(seen, block_mean(exact, 2), atol=2e-5)
 
@@ -66,7 +68,7 @@ def test_displacement_says_where_the_centre_went(angle):
     y, x = (np.arange(side) - (side - 1) / 2 for side in geometry.crop)
     spot = np.exp(-(y[:, None] ** 2 + x**2) / 50)[None].astype(np.float32)
     camera = path(5, -9, angle)
-    seen = look(spot, camera, 1, geometry)[0]
+    seen = render_frame(spot, camera, 1, geometry)[0]
     found = [(seen.sum(1 - axis) * (np.arange(41) - 20)).sum() / seen.sum() for axis in (0, 1)]
     np.testing.assert_allclose(camera.displacements(2)[1], found, atol=0.02)
     np.testing.assert_array_equal(camera.displacements(2)[0], [0, 0])
@@ -103,7 +105,7 @@ def test_what_is_in_front_hides_what_is_behind():
     picture = scene()
     thing = mover([[10, 10], [14, 20]], [True, True])
     for frame, (y, x) in enumerate(thing.corners):
-        seen = occluded(picture, (thing,), frame)
+        seen = composite_movers(picture, (thing,), frame)
         assert (seen[0, y : y + 6, x : x + 6] == 1).all()
         seen[0, y : y + 6, x : x + 6] = picture[0, y : y + 6, x : x + 6]
         np.testing.assert_array_equal(seen, picture)
@@ -112,10 +114,10 @@ def test_what_is_in_front_hides_what_is_behind():
 def test_things_may_leave_the_scene():
     picture = scene()
     outside = mover([[-3, 37], [100, 0], [-50, -50]], [True, True, True])
-    seen = occluded(picture, (outside,), 0)
+    seen = composite_movers(picture, (outside,), 0)
     np.testing.assert_array_equal(seen[0, :3, 37:43], np.ones((3, 6)))
-    np.testing.assert_array_equal(occluded(picture, (outside,), 1), picture)
-    np.testing.assert_array_equal(occluded(picture, (outside,), 2), picture)
+    np.testing.assert_array_equal(composite_movers(picture, (outside,), 1), picture)
+    np.testing.assert_array_equal(composite_movers(picture, (outside,), 2), picture)
 
 
 def test_the_path_is_where_frames_differ():
@@ -123,7 +125,7 @@ def test_the_path_is_where_frames_differ():
     empty = np.zeros((1, *SMALL.crop), np.float32)
     thing = mover([[9, 9], [15, 21], [20, 30]], [True, False, True])
     still = CameraPath(np.zeros((3, 2)), np.zeros(3))
-    frames = [look(occluded(empty, (thing,), i), still, i, SMALL)[0] for i in range(3)]
+    frames = [render_frame(composite_movers(empty, (thing,), i), still, i, SMALL)[0] for i in range(3)]
     np.testing.assert_array_equal(path_mask((thing,), SMALL), np.max(frames, 0) > 0)
     assert not path_mask((), SMALL).any()
 
@@ -135,7 +137,7 @@ def test_an_ellipse_has_its_area():
 
 def test_passing_things_hide_from_some_frames_only():
     for seed in range(50):
-        here = passing(np.random.default_rng(seed), 8)
+        here = partly_visible(np.random.default_rng(seed), 8)
         assert 0 < here.sum() < 8 and (here[1:] != here[:-1]).sum() == 1
 
 

@@ -11,7 +11,7 @@ from klarsicht.burst.synthesis.scenes import (
     box_mean,
     check_size,
     grey_light,
-    oriented,
+    orient_crop,
     rgb_light,
     scenes,
     untoned_light,
@@ -55,10 +55,10 @@ def test_box_mean_is_the_mean_of_each_block(scale, height, width):
 
 def test_orientations_are_the_group_of_the_square():
     crop = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    turned = {oriented(crop, turn).tobytes() + bytes(oriented(crop, turn).shape) for turn in range(8)}
+    turned = {orient_crop(crop, turn).tobytes() + bytes(orient_crop(crop, turn).shape) for turn in range(8)}
     group = [np.rot90(flip, k, (1, 2)) for flip in (crop, crop[:, ::-1]) for k in range(4)]
     assert turned == {picture.tobytes() + bytes(picture.shape) for picture in group} and len(turned) == 8
-    np.testing.assert_array_equal(oriented(crop, 0), crop)
+    np.testing.assert_array_equal(orient_crop(crop, 0), crop)
 
 
 @pytest.mark.parametrize("shape", [(640, 640), (640, 640, 1), (640, 640, 4)])

@@ -54,7 +54,7 @@ def test_noise_levels_fill_their_ranges(noise, read, shot):
 
 
 def test_exposures_fill_their_range(grey):
-    w = np.log10(draw_batch(grey, Recipe(geometry=SMALL, frames=1, fewest=1), rng(), 300).exposure)
+    w = np.log10(draw_batch(grey, Recipe(geometry=SMALL, frames=1, min_frames=1), rng(), 300).exposure)
     assert -1 <= w.min() < -0.95 and -0.05 < w.max() <= 0 and w.mean() == pytest.approx(-0.5, abs=0.09)
 
 
@@ -80,7 +80,7 @@ def test_the_map_is_made_from_the_noisy_reference(grey):
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_same_seed_same_bytes(grey, motion):
-    recipe = Recipe(motion=MOTIONS[motion], geometry=SMALL, fewest=1, orientations=8, noise=NOISES["wide"])
+    recipe = Recipe(motion=MOTIONS[motion], geometry=SMALL, min_frames=1, orientations=8, noise=NOISES["wide"])
     one, two, other = (draw_batch(grey, recipe, rng(seed), 3) for seed in (5, 5, 6))
     for name in vars(one):
         assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
@@ -101,7 +101,7 @@ def test_the_path_of_moving_things_is_given(grey):
 
 
 def test_missing_frames_are_zero_and_marked(grey):
-    batch = draw_batch(grey, Recipe(geometry=SMALL, fewest=1), rng(), 40)
+    batch = draw_batch(grey, Recipe(geometry=SMALL, min_frames=1), rng(), 40)
     assert batch.valid[:, 0].all() and set(batch.valid.sum(1)) == set(range(1, 9))
     assert not batch.frames[~batch.valid].any()
     assert np.abs(batch.frames[batch.valid]).max((1, 2, 3)).min() > 0
@@ -125,5 +125,5 @@ def test_a_sensor_reads_out_whole_counts(astronaut):
 def test_small_photographs_and_impossible_recipes_are_refused(astronaut):
     with pytest.raises(ImageError, match="512 x 512"):
         draw_burst(scenes([astronaut], rgb_light), Recipe(kind=KINDS["rgb"], geometry=KPN), rng())
-    with pytest.raises(UsageError, match="fewest"):
-        Recipe(fewest=9)
+    with pytest.raises(UsageError, match="min_frames"):
+        Recipe(min_frames=9)

@@ -8,10 +8,10 @@ import pytest
 from klarsicht.burst.synthesis.unprocessing import (
     Camera,
     SimulatedSensor,
+    apply_colour_matrix,
     camera_noise,
     draw_camera,
-    in_colours,
-    ungained,
+    remove_gains,
 )
 from klarsicht.ground.errors import UsageError
 
@@ -30,7 +30,7 @@ def test_gains_are_undone_but_white_stays_white():
     camera = Camera(np.eye(3), red=2.1, blue=1.7, brightness=1.3)
     light = rgb()
     light[0, :, 0, :3] = [1.0, 0.97, 0.93]
-    ours = ungained(light, camera.gains)
+    ours = remove_gains(light, camera.gains)
     for k, y, x in np.ndindex(2, 4, 6):
         np.testing.assert_allclose(ours[k, :, y, x], literal_ungained(light[k, :, y, x], 2.1, 1.7, 1.3), rtol=1e-4)
     np.testing.assert_allclose(ours[0, :, 0, 0], 1, rtol=1e-5)
@@ -38,7 +38,7 @@ def test_gains_are_undone_but_white_stays_white():
 
 def test_colours_are_a_matrix_product():
     matrix = np.random.default_rng(1).random((3, 3))
-    np.testing.assert_allclose(in_colours(rgb(), matrix), np.einsum("ij,njyx->niyx", matrix, rgb()), rtol=1e-5)
+    np.testing.assert_allclose(apply_colour_matrix(rgb(), matrix), np.einsum("ij,njyx->niyx", matrix, rgb()), rtol=1e-5)
 
 
 def test_a_camera_keeps_white_and_draws_its_gains_in_range():

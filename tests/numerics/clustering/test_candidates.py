@@ -9,7 +9,14 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.clustering.candidates import POINTS, SWEEPS, Sweep, candidates, cluster_labels, tree
+from klarsicht.numerics.clustering.candidates import (
+    EXACT_TREE_ROWS,
+    SWEEPS,
+    Sweep,
+    build_ward_tree,
+    candidates,
+    cluster_labels,
+)
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.neighbours import neighbour_graph
 
@@ -51,7 +58,7 @@ def test_a_planted_group_is_among_the_candidates(share, sweep):
     assert max(f1(one.member, member) for one in found) > 0.95
 
 
-@pytest.mark.parametrize("n", [300, POINTS + 800], ids=["rows", "micro-clusters"])
+@pytest.mark.parametrize("n", [300, EXACT_TREE_ROWS + 800], ids=["rows", "micro-clusters"])
 def test_a_small_tight_group_away_from_a_cloud_is_a_branch(n):
     """k-means with few clusters splits the cloud instead; the tree must hold the group as one branch."""
     rng = np.random.default_rng(1)
@@ -72,14 +79,14 @@ def test_cuts_are_the_clusters_of_scikit_learns_ward():
         for value in range(k)
         if 5 <= (labels == value).sum() <= 75
     }
-    cuts = tree(embedding.vectors, 0).candidates(CUTS, 5)
+    cuts = build_ward_tree(embedding.vectors, 0).candidates(CUTS, 5)
     assert {one.member.tobytes() for one in cuts} == expected
 
 
 def test_k_of_a_cut_is_the_coarsest_partition_that_shows_it():
     Z = on_a_sphere(80).vectors
     merges = linkage(Z, "ward")
-    for one in tree(Z, 0).candidates(CUTS, 5):
+    for one in build_ward_tree(Z, 0).candidates(CUTS, 5):
         shown = [
             k
             for k in range(2, 20)
@@ -89,8 +96,8 @@ def test_k_of_a_cut_is_the_coarsest_partition_that_shows_it():
 
 
 def test_micro_clusters_partition_the_rows():
-    Z = on_a_sphere(POINTS + 500).vectors
-    found = tree(Z, 0)
+    Z = on_a_sphere(EXACT_TREE_ROWS + 500).vectors
+    found = build_ward_tree(Z, 0)
     assert found.size[-1] == len(Z) and found.inside[-1].all()
     np.testing.assert_array_equal(found.inside @ np.bincount(found.leaf, minlength=128), found.size)
     np.testing.assert_array_equal(found.height[128:], np.sort(found.height[128:]))
@@ -119,7 +126,7 @@ def test_equal_rows_and_tiny_embeddings_warn_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert candidates(as_embedding(np.ones((40, 3)))) == ()
-        assert candidates(as_embedding(np.ones((POINTS + 1, 3)))) == ()
+        assert candidates(as_embedding(np.ones((EXACT_TREE_ROWS + 1, 3)))) == ()
         for n in (1, 2, 3, 8):
             assert candidates(on_a_sphere(n)) == ()
 
@@ -142,7 +149,7 @@ def test_labels_of_a_connected_cloud_are_never_one_class_only():
 
 
 def test_same_seed_same_candidates():
-    embedding = on_a_sphere(POINTS + 100)
+    embedding = on_a_sphere(EXACT_TREE_ROWS + 100)
     first, again = (candidates(embedding, seed=4) for _ in range(2))
     assert [one.member.tobytes() for one in first] == [one.member.tobytes() for one in again]
 

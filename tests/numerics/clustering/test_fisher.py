@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.clustering.fisher import SHRINKAGE, fisher, fisher_many, whitened
+from klarsicht.numerics.clustering.fisher import SHRINKAGE, fisher, fisher_many, whiten
 
 
 def planted(seed, n=200, d=5, size=40, distance=2.0):
@@ -98,7 +98,7 @@ def test_redundant_columns_change_nothing():
 
 
 def test_whitened_has_unit_total_scatter():
-    W = whitened(planted(4)[0])
+    W = whiten(planted(4)[0])
     np.testing.assert_allclose(np.cov(W.T, bias=True), np.eye(5), atol=1e-10)
     np.testing.assert_allclose(W.mean(0), 0, atol=1e-12)
 

@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.compiled.jit import Edition, spread
+from klarsicht.numerics.compiled.jit import Edition, run_parallel
 
 CALLER = """
 import callee
-from klarsicht.numerics.compiled.jit import Edition, outer
+from klarsicht.numerics.compiled.jit import Edition, compile_cached
 
-@outer
+@compile_cached
 def add(edition, x):
     return callee.step(x)
 
 print(add(Edition.of(__file__, callee.__file__), 1))
 """
-CALLEE = "from klarsicht.numerics.compiled.jit import inner\n@inner\ndef step(x):\n    return x + {}\n"
+CALLEE = (
+    "from klarsicht.numerics.compiled.jit import compile_inlined\n@compile_inlined\ndef step(x):\n    return x + {}\n"
+)
 
 
 def test_a_changed_callee_is_compiled_anew(tmp_path):
@@ -51,7 +53,7 @@ def test_every_part_is_done_once(threads, count):
     def job(first, last):
         done[first:last] += 1
 
-    spread(job, count, threads)
+    run_parallel(job, count, threads)
     np.testing.assert_array_equal(done, 1)
 
 
@@ -61,9 +63,9 @@ def test_errors_come_out(threads):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        spread(job, 9, threads)
+        run_parallel(job, 9, threads)
 
 
 def test_refuses_no_threads():
     with pytest.raises(UsageError, match="threads"):
-        spread(print, 3, 0)
+        run_parallel(print, 3, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from klarsicht.numerics.compiled.row_minima import WIDTH, padded, place, relax
+from klarsicht.numerics.compiled.row_minima import WIDTH, padded_width, place, relax
 
 
 @njit
@@ -37,4 +37,4 @@ def test_place_takes_the_first_of_equals():
 
 
 def test_padded_is_the_next_multiple():
-    assert [padded(P) for P in (1, WIDTH, WIDTH + 1, 64)] == [WIDTH, WIDTH, 2 * WIDTH, 64]
+    assert [padded_width(P) for P in (1, WIDTH, WIDTH + 1, 64)] == [WIDTH, WIDTH, 2 * WIDTH, 64]

@@ -135,7 +135,7 @@ def test_laws(seed, power, side):
     assert (parts.mass >= 0.08 - 1e-12).all()
     same = np.diff(parts.image) == 0
     assert (np.diff(parts.mass)[same] <= 0).all() and (np.diff(parts.number)[same] == 1).all()
-    cut, whole = parts.cut(maps), np.maximum(maps, 0).sum((1, 2))[parts.image]
+    cut, whole = parts.mask_relevance(maps), np.maximum(maps, 0).sum((1, 2))[parts.image]
     np.testing.assert_allclose(cut.sum((1, 2)), parts.mass * whole)
     assert ((cut > 0) <= parts.masks).all()
 

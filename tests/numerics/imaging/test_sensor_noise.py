@@ -52,13 +52,15 @@ def test_amplified_is_the_variance_of_scaled_light(level, g, x):
     """y = g x: var y = g^2 var x = g^2 read^2 + g shot y."""
     y = g * x
     expected = g**2 * level.read**2 + g * level.shot * y
-    assert level.amplified(g).variance(np.float64(y)) == pytest.approx(expected, abs=1e-12)
+    assert level.scale_by_gain(g).variance(np.float64(y)) == pytest.approx(expected, abs=1e-12)
     assert expected == pytest.approx(g**2 * level.variance(np.float64(x)), abs=1e-12)
 
 
 @given(LEVELS, st.integers(1, 50), st.floats(0, 2))
 def test_averaged_divides_the_variance(level, n, x):
-    assert level.averaged(n).variance(np.float64(x)) == pytest.approx(level.variance(np.float64(x)) / n, abs=1e-15)
+    assert level.average_frames(n).variance(np.float64(x)) == pytest.approx(
+        level.variance(np.float64(x)) / n, abs=1e-15
+    )
 
 
 @given(st.floats(0, 0.1), st.floats(0, 0.01))

@@ -39,7 +39,7 @@ def test_neighbours_are_those_of_the_sum_of_distances_over_their_medians():
 class Guess(Euclidean):
     """Estimates that are right in order only, and no bounds."""
 
-    certain = False
+    estimates_are_bounds = False
 
     def estimates(self, rows, block):
         return 2 * super().estimates(rows, block).clip(0) + 1e-3
@@ -48,7 +48,7 @@ class Guess(Euclidean):
 def test_an_aspect_without_bounds_leaves_distances_that_are_measured():
     x, y = aspects(60, seed=1)
     joint = Joint((Guess(), METRICS["concept"]))
-    assert JOINT.certain and not joint.certain
+    assert JOINT.estimates_are_bounds and not joint.estimates_are_bounds
     graph, D = neighbour_graph(Aspects((x, y)), joint, 5), summed(x, y)
     np.fill_diagonal(D, np.inf)
     np.testing.assert_allclose(graph.distances, np.take_along_axis(D, graph.indices, 1), rtol=1e-5)

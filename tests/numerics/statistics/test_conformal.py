@@ -11,39 +11,39 @@ def test_false_discovery_is_that_of_scipy():
     rng = np.random.default_rng(0)
     for n in (1, 2, 17, 200):
         p = rng.random(n) ** 2
-        np.testing.assert_allclose(conformal.false_discovery(p), stats.false_discovery_control(p))
+        np.testing.assert_allclose(conformal.benjamini_hochberg(p), stats.false_discovery_control(p))
 
 
 def test_p_is_the_rank_among_the_others():
     scores = np.array([1.0, 2, 3, 4])
     null = np.array([True, True, True, False])
     # 4 is above all three; 3 is compared with 1 and 2 only
-    np.testing.assert_allclose(conformal.conformal(scores, null), [3 / 3, 2 / 3, 1 / 3, 1 / 4])
-    np.testing.assert_allclose(conformal.ranks(np.array([2.5]), scores), [3 / 5])
+    np.testing.assert_allclose(conformal.conformal_p_values(scores, null), [3 / 3, 2 / 3, 1 / 3, 1 / 4])
+    np.testing.assert_allclose(conformal.rank_p_values(np.array([2.5]), scores), [3 / 5])
 
 
 def test_ties_count_as_as_large():
-    p = conformal.conformal(np.zeros(5), np.ones(5, bool))
+    p = conformal.conformal_p_values(np.zeros(5), np.ones(5, bool))
     np.testing.assert_allclose(p, 1)
 
 
 def test_exponential_scores_of_any_scale_are_brought_to_one_scale():
     rng = np.random.default_rng(0)
     scores = rng.exponential(size=(4000, 3)) * [2.0, 5.0, 40.0]
-    level = conformal.standardised(scores)
+    level = conformal.standardise(scores)
     np.testing.assert_allclose(np.quantile(level, 0.75, axis=0), 0, atol=0.05)
     np.testing.assert_allclose(np.quantile(level, 0.99, axis=0), np.log(25), rtol=0.1)  # P = .25 exp(-level)
-    quiet = conformal.standardised(scores / 1000)
+    quiet = conformal.standardise(scores / 1000)
     assert quiet.max() < 1  # whispers stay whispers
 
 
 def test_the_null_lets_clean_scores_in_and_keeps_outliers_out():
     rng = np.random.default_rng(0)
     clean = rng.exponential(size=600)
-    assert conformal.reference(clean).mean() > 0.99
+    assert conformal.select_reference(clean).mean() > 0.99
     mixed = np.r_[clean, np.full(350, 30.0)]  # 37 % artifactual
-    assert conformal.reference(mixed)[:600].mean() > 0.98
-    assert not conformal.reference(mixed)[600:].any()
+    assert conformal.select_reference(mixed)[:600].mean() > 0.98
+    assert not conformal.select_reference(mixed)[600:].any()
 
 
 @pytest.mark.parametrize("draw", ["exponential", "normal", "uniform"])
@@ -53,7 +53,7 @@ def test_clean_classes_have_uniform_p(draw):
     for seed in range(60):
         rng = np.random.default_rng(seed)
         shared = getattr(rng, draw)(size=(40, 1))
-        found.append(conformal.maximum((shared + getattr(rng, draw)(size=(40, 6))) * np.arange(1, 7)))
+        found.append(conformal.maximum_over_detectors((shared + getattr(rng, draw)(size=(40, 6))) * np.arange(1, 7)))
     p = np.concatenate([v.p for v in found])
     for level in (0.05, 0.1, 0.3, 0.7):
         share, error = (p <= level + 1e-9).mean(), np.sqrt(level * (1 - level) / len(p))
@@ -68,7 +68,7 @@ def test_artifactual_classes_do_not_hide_each_other():
         rng = np.random.default_rng(seed)
         scores = rng.exponential(size=(50, 3))
         scores[:10, 1] += 40
-        v = conformal.maximum(scores)
+        v = conformal.maximum_over_detectors(scores)
         assert v.floor == 1 / (v.null.sum() + 1)
         assert (v.p[:10] == v.floor).all() and (v.best[:10] == 1).all()
         assert (v.q[:10] < 0.1).all()
@@ -79,7 +79,7 @@ def test_artifactual_classes_do_not_hide_each_other():
 def test_the_tail_goes_on_below_the_floor_and_errs_upwards():
     rng = np.random.default_rng(1)
     scores, null = np.r_[rng.exponential(size=200), 20.0], np.r_[np.ones(200, bool), False]
-    p, extended = conformal.conformal(scores, null), conformal.tail(scores, null)
+    p, extended = conformal.conformal_p_values(scores, null), conformal.tail_p_values(scores, null)
     assert extended[-1] < p[-1] == 1 / 201
     assert extended[-1] > np.exp(-20)  # the true tail is lighter
     assert (extended <= p).all()
@@ -91,22 +91,22 @@ def test_the_tail_of_a_power_law_is_the_power_law():
     rng = np.random.default_rng(2)
     scores = np.r_[rng.pareto(2.0, 20000), 999.0]  # P(S >= s) = (1 + s)^-2
     null = np.r_[np.ones(20000, bool), False]
-    assert conformal.tail(scores, null)[-1] == pytest.approx(1e-6, rel=0.5)
+    assert conformal.tail_p_values(scores, null)[-1] == pytest.approx(1e-6, rel=0.5)
 
 
 def test_a_null_of_noughts_lets_whispers_in_and_calls_a_shout():
     scores = np.r_[np.zeros(17), 1.4, 1.4, 1.6, 1.6, 25.0]
-    null = conformal.reference(scores)
+    null = conformal.select_reference(scores)
     assert null[:-1].all() and not null[-1]
-    p = conformal.tail(scores, null)
+    p = conformal.tail_p_values(scores, null)
     assert (p[:-1] > 0.05).all() and p[-1] < 0.001
 
 
 def test_further_levels_are_judged_like_classes_of_their_own():
     rng = np.random.default_rng(0)
-    v = conformal.maximum(rng.exponential(size=(40, 3)))
+    v = conformal.maximum_over_detectors(rng.exponential(size=(40, 3)))
     asked = np.array([v.score.max() + 1, v.score.min() - 1])
-    with_them = conformal.tail(np.r_[v.score, asked], np.r_[v.null, False, False])[-2:]
+    with_them = conformal.tail_p_values(np.r_[v.score, asked], np.r_[v.null, False, False])[-2:]
     np.testing.assert_allclose(v.p_of(asked), with_them)
     assert v.p_of(asked)[1] == 1 and v.p_of(asked)[0] <= v.floor
     np.testing.assert_array_equal(v.levels.max(1), v.score)
@@ -114,7 +114,7 @@ def test_further_levels_are_judged_like_classes_of_their_own():
 
 def test_constant_and_missing_scores_do_not_break_anything():
     scores = np.zeros((4, 2))
-    v = conformal.maximum(scores)
+    v = conformal.maximum_over_detectors(scores)
     np.testing.assert_allclose(v.p, 1)
-    assert conformal.maximum(np.zeros((1, 1))).p == pytest.approx([1.0])
-    assert not conformal.reference(np.array([np.nan, np.inf])).any()
+    assert conformal.maximum_over_detectors(np.zeros((1, 1))).p == pytest.approx([1.0])
+    assert not conformal.select_reference(np.array([np.nan, np.inf])).any()

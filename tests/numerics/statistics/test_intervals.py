@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klarsicht.numerics.statistics.intervals import area, loss, mean, share, student, wilson
+from klarsicht.numerics.statistics.intervals import (
+    mean_interval,
+    paired_loss,
+    roc_area,
+    share_interval,
+    student_quantile,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (180, 200)])
 def test_the_interval_of_a_share_is_scipys(hits, n):
     interval = stats.binomtest(hits, n).proportion_ci(method="wilson")
-    np.testing.assert_allclose(wilson(hits, n), (interval.low, interval.high), atol=1e-7)
-    found = share(np.arange(n) < hits)
-    assert (found.value, found.low, found.high, found.n) == (hits / n, *wilson(hits, n), n)
+    np.testing.assert_allclose(wilson_interval(hits, n), (interval.low, interval.high), atol=1e-7)
+    found = share_interval(np.arange(n) < hits)
+    assert (found.value, found.low, found.high, found.n) == (hits / n, *wilson_interval(hits, n), n)
 
 
 @pytest.mark.parametrize(("lost", "won", "n"), [(0.02, 0.01, 100), (0.05, 0.05, 200), (0.1, 0.0, 60)])
@@ -23,7 +30,7 @@ def test_the_interval_of_a_loss_holds_the_truth(lost, won, n):
         u = rng.random(n)
         before = u < 0.7 + lost
         after = (u < 0.7) | (u >= 1 - won)
-        found = loss(before, after)
+        found = paired_loss(before, after)
         held += found.low <= lost - won <= found.high
     assert held / 2000 > 0.93
 
@@ -31,8 +38,8 @@ def test_the_interval_of_a_loss_holds_the_truth(lost, won, n):
 def test_a_loss_is_the_difference_of_shares_and_no_change_is_not_certainty():
     rng = np.random.default_rng(0)
     before, after = rng.random(50) < 0.8, rng.random(50) < 0.6
-    assert loss(before, after).value == pytest.approx(before.mean() - after.mean())
-    same = loss(before, before)
+    assert paired_loss(before, after).value == pytest.approx(before.mean() - after.mean())
+    same = paired_loss(before, before)
     assert same.value == 0
     assert same.low < 0 < same.high
 
@@ -40,20 +47,20 @@ def test_a_loss_is_the_difference_of_shares_and_no_change_is_not_certainty():
 def test_the_interval_of_a_mean_is_the_normal_one():
     x = np.random.default_rng(0).standard_normal(400)
     low, high = stats.norm.interval(0.95, x.mean(), stats.sem(x))
-    found = mean(x)
+    found = mean_interval(x)
     np.testing.assert_allclose((found.low, found.high), (low, high), rtol=1e-5)
 
 
 def test_nothing_measured_is_no_figure():
     none = np.zeros(0, bool)
-    assert np.isnan(share(none).value)
-    assert np.isnan(loss(none, none).low)
-    assert str(share(none)) == ""
+    assert np.isnan(share_interval(none).value)
+    assert np.isnan(paired_loss(none, none).low)
+    assert str(share_interval(none)) == ""
 
 
 def test_students_factor_is_that_of_a_t_test():
     values = np.array([0.2, 0.5, 0.1, 0.9])
-    found = mean(values, student(4))
+    found = mean_interval(values, student_quantile(4))
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose((found.low, found.high), (low, high), atol=1e-12)
 
@@ -64,7 +71,7 @@ def test_the_area_is_scikit_learns_and_its_error_that_of_repeated_draws(shift):
 
     rng, positive = np.random.default_rng(0), np.arange(90) < 30
     draws = [rng.normal(0, 1, 90) + shift * positive for _ in range(2000)]
-    found = [area(values, positive) for values in draws]
+    found = [roc_area(values, positive) for values in draws]
     assert found[0].value == pytest.approx(roc_auc_score(positive, draws[0]))
     half = np.mean([(f.high - f.low) / 2 for f in found])
     spread = 1.96 * np.std([f.value for f in found])
@@ -72,4 +79,4 @@ def test_the_area_is_scikit_learns_and_its_error_that_of_repeated_draws(shift):
 
 
 def test_an_area_of_one_side_is_no_figure():
-    assert area(np.arange(3.0), np.ones(3, bool)).n == 0
+    assert roc_area(np.arange(3.0), np.ones(3, bool)).n == 0

@@ -9,36 +9,41 @@ from klarsicht.numerics.statistics import split_half
 
 def crossed(hits, rates, owner, half):
     counts = np.stack([hits[:, half].sum(1), hits[:, ~half].sum(1)], 1)
-    return split_half.crossed(counts, (half.sum(), (~half).sum()), rates, half[owner])
+    return split_half.cross_test(counts, (half.sum(), (~half).sum()), rates, half[owner])
 
 
 def test_surprise_is_the_binomial_tail():
     k, rate = np.arange(0, 41), 0.013
     np.testing.assert_allclose(
-        split_half.surprise(k, 225, np.full(41, rate)), -binom.logsf(k - 1, 225, rate), rtol=1e-6
+        split_half.binomial_surprisal(k, 225, np.full(41, rate)), -binom.logsf(k - 1, 225, rate), rtol=1e-6
     )
 
 
 def test_surprise_of_the_impossibly_many_is_finite():
-    found = split_half.surprise(np.array([0, 20_000]), 20_000, np.array([1e-5, 1e-5]))
+    found = split_half.binomial_surprisal(np.array([0, 20_000]), 20_000, np.array([1e-5, 1e-5]))
     assert found[0] == 0
     assert np.isfinite(found[1]) and found[1] > 20_000 * 11  # log 1e-5 = -11.5
 
 
 def test_chernoff_bounds_it_from_below():
     k = np.arange(0, 226)
-    bound, exact = split_half.chernoff(k, 225, np.full(226, 0.02)), split_half.surprise(k, 225, np.full(226, 0.02))
+    bound, exact = (
+        split_half.chernoff_bound(k, 225, np.full(226, 0.02)),
+        split_half.binomial_surprisal(k, 225, np.full(226, 0.02)),
+    )
     assert (bound <= exact + 1e-9).all()
     assert (np.diff(bound) >= -1e-9).all()
 
 
 def test_crossed_is_its_slow_rewrite():
     rng = np.random.default_rng(0)
-    hits, owner, half = rng.random((30, 20)) < 0.2, np.arange(30) % 20, split_half.halves(20, rng)
+    hits, owner, half = rng.random((30, 20)) < 0.2, np.arange(30) % 20, split_half.draw_halves(20, rng)
     rates = rng.uniform(0.05, 0.3, 30)
     tests = []
     for side in (half, ~half):
-        value = {s: split_half.chernoff(hits[s, side].sum(), side.sum(), rates[s]) for s in range(30) if side[owner[s]]}
+        value = {
+            s: split_half.chernoff_bound(hits[s, side].sum(), side.sum(), rates[s]) for s in range(30) if side[owner[s]]
+        }
         chosen = max(value, key=value.get)
         tests.append(-binom.logsf(hits[chosen, ~side].sum() - 1, (~side).sum(), rates[chosen]))
     assert crossed(hits, rates, owner, half).score == pytest.approx(np.mean(tests))
@@ -49,9 +54,9 @@ def test_clean_seeds_do_not_surprise_the_other_half():
     chosen, tested = [], []
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        hits, half = rng.random((200, 200)) < 0.05, split_half.halves(200, rng)
+        hits, half = rng.random((200, 200)) < 0.05, split_half.draw_halves(200, rng)
         found = crossed(hits, np.full(200, 0.05), np.arange(200), half)
-        chosen.append(split_half.surprise(hits[found.seeds[0], half].sum(), 100, np.array(0.05)))
+        chosen.append(split_half.binomial_surprisal(hits[found.seeds[0], half].sum(), 100, np.array(0.05)))
         tested.append(found.surprises[0])
     p = np.exp(-np.array(tested))
     assert (np.exp(-np.array(chosen)) < 0.05).mean() > 0.8
@@ -60,27 +65,27 @@ def test_clean_seeds_do_not_surprise_the_other_half():
 
 def test_a_planted_group_is_chosen():
     rng = np.random.default_rng(3)
-    hits, half = rng.random((100, 100)) < 0.01, split_half.halves(100, rng)
+    hits, half = rng.random((100, 100)) < 0.01, split_half.draw_halves(100, rng)
     hits[:20, :20] = True
     found = crossed(hits, np.full(100, 0.01), np.arange(100), half)
     assert max(found.seeds) < 20 and found.seed in found.seeds and found.score > 15
 
 
 def test_rates_are_never_nought_or_one():
-    r = split_half.rate(np.array([0, 10]), 10)
+    r = split_half.smoothed_rate(np.array([0, 10]), 10)
     assert (r > 0).all() and (r < 1).all()
 
 
 def test_halves_are_halves():
-    assert split_half.halves(101, np.random.default_rng(0)).sum() == 50
+    assert split_half.draw_halves(101, np.random.default_rng(0)).sum() == 50
 
 
 def test_a_better_rate_is_used_where_it_is_larger():
     """The seed that looked best matches often by nature; the next best is chosen then, and tested at its own rate."""
     counts, rates = np.array([[20, 20], [10, 10], [0, 0]]), np.full(3, 0.01)
     first = np.array([True, True, True])
-    plain = split_half.crossed(counts, (50, 50), rates, first)
-    found = split_half.crossed(counts, (50, 50), rates, first, lambda few: np.array([0.5, 0.01, 0.01])[few])
+    plain = split_half.cross_test(counts, (50, 50), rates, first)
+    found = split_half.cross_test(counts, (50, 50), rates, first, lambda few: np.array([0.5, 0.01, 0.01])[few])
     assert plain.seeds[0] == 0 and found.seeds[0] == 1
     assert found.surprises[0] == pytest.approx(-binom.logsf(9, 50, 0.01))
 
@@ -88,6 +93,8 @@ def test_a_better_rate_is_used_where_it_is_larger():
 def test_two_halves_together_are_fishers_method():
     p = np.array([[0.3, 0.02], [1e-4, 0.5]])
     expected = [combine_pvalues(one, method="fisher").pvalue for one in p]
-    np.testing.assert_allclose(split_half.combined(-np.log(p).mean(1), 1), expected)
-    np.testing.assert_allclose(split_half.combined(np.array([10.0]), 20), 20 * split_half.combined(np.array([10.0]), 1))
-    assert split_half.combined(0.0, 20) == 1
+    np.testing.assert_allclose(split_half.combined_p(-np.log(p).mean(1), 1), expected)
+    np.testing.assert_allclose(
+        split_half.combined_p(np.array([10.0]), 20), 20 * split_half.combined_p(np.array([10.0]), 1)
+    )
+    assert split_half.combined_p(0.0, 20) == 1

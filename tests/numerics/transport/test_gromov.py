@@ -7,7 +7,7 @@ import pytest
 
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.search.blocks import all_pairs, search
-from klarsicht.numerics.transport.gromov import Gromov, from_plans, squared
+from klarsicht.numerics.transport.gromov import Gromov, descend_from_plans, squared_gromov_wasserstein
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
 
@@ -34,7 +34,7 @@ def turn(points, angle, sign=1):
 
 
 def shapes(points, **more):
-    return Shapes.of(PointMeasures.of(points).scaled(), **more)
+    return Shapes.of(PointMeasures.of(points).scale(), **more)
 
 
 def distances(of):
@@ -64,7 +64,7 @@ def test_never_below_all_permutations_and_often_there(P):
     i = np.arange(20)
     D = distances(of)
     least = np.array([by_all_permutations(D[a], D[a + 20]) for a in i])
-    found = squared(of, i, i + 20, n_starts=8, within=np.inf)
+    found = squared_gromov_wasserstein(of, i, i + 20, n_starts=8, within=np.inf)
     assert (found >= least * (1 - 1e-5) - 1e-9).all()
     assert found.mean() <= 1.12 * least.mean() + 1e-9
     assert (found <= least * 1.0001 + 1e-9).mean() >= 0.5
@@ -87,7 +87,7 @@ def test_equals_pot_from_the_same_start(P):
         ot.gromov.gromov_wasserstein2(D[a], D[b], w, w, "square_loss", G0=as_plan(p), tol_rel=0, tol_abs=1e-12)
         for a, b, p in zip(i, j, plans, strict=True)
     ]
-    found, reached = from_plans(of, i, j, plans[:, None])
+    found, reached = descend_from_plans(of, i, j, plans[:, None])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     at = [((D[a] - D[b][p][:, p]) ** 2).mean() for a, b, p in zip(i, j, reached[:, 0], strict=True)]
     np.testing.assert_allclose(found, at, rtol=1e-5)
@@ -115,7 +115,7 @@ def test_fused_equals_pot_from_the_same_start():
         )
         for a, b, p in zip(i, j, plans, strict=True)
     ]
-    np.testing.assert_allclose(from_plans(of, i, j, plans[:, None], alpha=0.4)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(descend_from_plans(of, i, j, plans[:, None], alpha=0.4)[0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("P", "n_starts"), [(16, 1), (32, 1), (64, 3)])
@@ -125,15 +125,15 @@ def test_mean_objective_is_not_above_pots(P, n_starts):
     D = distances(of)
     i, j = pairs_of(40, 40)
     pots = [ot.gromov.gromov_wasserstein2(D[a], D[b], w, w, "square_loss") for a, b in zip(i, j, strict=True)]
-    assert squared(of, i, j, n_starts=n_starts).mean() <= 1.01 * np.mean(pots)
+    assert squared_gromov_wasserstein(of, i, j, n_starts=n_starts).mean() <= 1.01 * np.mean(pots)
 
 
 def test_more_starts_never_raise_it():
     of = shapes(planted(40, 24))
     i, j = pairs_of(40, 60)
-    values = [squared(of, i, j, n_starts=n, within=np.inf) for n in (1, 2, 4)]
+    values = [squared_gromov_wasserstein(of, i, j, n_starts=n, within=np.inf) for n in (1, 2, 4)]
     assert (values[1] <= values[0]).all() and (values[2] <= values[1]).all()
-    assert (squared(of, i, j, reflection=False) >= 0).all()
+    assert (squared_gromov_wasserstein(of, i, j, reflection=False) >= 0).all()
 
 
 @pytest.mark.parametrize(("angle", "sign"), [(0.9, 1), (-2.2, 1), (0.3, -1)])
@@ -142,7 +142,7 @@ def test_isometries_cost_nothing(angle, sign):
     x = planted(30, 48)
     y = np.stack([np.random.default_rng(5).permutation(turn(p, angle, sign)) + 9 for p in x])
     i = np.arange(30)
-    assert np.sqrt(squared(shapes(np.concatenate([x, y])), i, i + 30)).max() < 1e-5
+    assert np.sqrt(squared_gromov_wasserstein(shapes(np.concatenate([x, y])), i, i + 30)).max() < 1e-5
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -152,7 +152,9 @@ def test_steps_of_the_circle_change_nothing(sign):
     y = turn(x, 3 * np.pi / 16, sign)
     of = shapes(np.concatenate([x, y]))
     i, j = pairs_of(30, 100)
-    difference = np.abs(np.sqrt(squared(of, i, j)) - np.sqrt(squared(of, i + 30, j)))
+    difference = np.abs(
+        np.sqrt(squared_gromov_wasserstein(of, i, j)) - np.sqrt(squared_gromov_wasserstein(of, i + 30, j))
+    )
     assert (difference < 1e-5).mean() >= 0.98  # but for summits of equal height
     assert difference.mean() < 1e-4
 
@@ -161,7 +163,7 @@ def test_both_directions_nearly_agree():
     """They start from different maps of points: least values nearby, one percent apart in the mean."""
     of = shapes(planted(40, 32))
     i, j = pairs_of(40, 100)
-    there, back = np.sqrt(squared(of, i, j)), np.sqrt(squared(of, j, i))
+    there, back = np.sqrt(squared_gromov_wasserstein(of, i, j)), np.sqrt(squared_gromov_wasserstein(of, j, i))
     assert np.abs(there - back).mean() < 0.02 * there.mean()
 
 
@@ -169,37 +171,49 @@ def test_size_counts_unless_scaled():
     x = planted(4, 20)
     i = np.arange(4)
     both = PointMeasures.of(np.concatenate([x, 2 * x]))
-    assert squared(Shapes.of(both.scaled()), i, i + 4).max() < 1e-10
-    D = distances(Shapes.of(both.centred()))[:4]
-    np.testing.assert_allclose(squared(Shapes.of(both.centred()), i, i + 4), (D**2).mean((1, 2)), rtol=1e-5)
+    assert squared_gromov_wasserstein(Shapes.of(both.scale()), i, i + 4).max() < 1e-10
+    D = distances(Shapes.of(both.centre()))[:4]
+    np.testing.assert_allclose(
+        squared_gromov_wasserstein(Shapes.of(both.centre()), i, i + 4), (D**2).mean((1, 2)), rtol=1e-5
+    )
 
 
 def test_one_place_against_a_shape_is_its_mean_square_distance():
     """Closed form: every plan gives mean D^2; duplicates everywhere."""
     points = np.zeros((3, 12, 2))
     points[1], points[2, :6, 0] = planted(1, 12)[0], 1
-    of = Shapes.of(PointMeasures.of(points).centred())
+    of = Shapes.of(PointMeasures.of(points).centre())
     D = distances(of)
-    found = squared(of, np.array([0, 0, 0]), np.array([0, 1, 2]))
+    found = squared_gromov_wasserstein(of, np.array([0, 0, 0]), np.array([0, 1, 2]))
     np.testing.assert_allclose(found, (D**2).mean((1, 2)), rtol=1e-5)
 
 
 def test_two_signs_are_summed_by_weight():
     a, b = planted(10, 16, 1), planted(10, 16, 2)
     i = np.arange(5)
-    both = squared(Shapes.of(PointMeasures.of(a, negative=b, share=0.3)), i, i + 5, n_starts=8, within=np.inf)
-    parts = [squared(Shapes.of(PointMeasures.of(one)), i, i + 5, n_starts=8, within=np.inf) for one in (a, b)]
+    both = squared_gromov_wasserstein(
+        Shapes.of(PointMeasures.of(a, negative=b, share=0.3)), i, i + 5, n_starts=8, within=np.inf
+    )
+    parts = [
+        squared_gromov_wasserstein(Shapes.of(PointMeasures.of(one)), i, i + 5, n_starts=8, within=np.inf)
+        for one in (a, b)
+    ]
     assert (both >= (0.3 * parts[0] + 0.7 * parts[1]) * 0.9).all()  # one start for both: seldom less
     plans = np.stack([np.random.default_rng(k).permutation(16) for k in range(10)]).astype(np.int32).reshape(5, 2, 16)
-    found, _ = from_plans(Shapes.of(PointMeasures.of(a, negative=b, share=0.3)), i, i + 5, plans)
-    alone = [from_plans(Shapes.of(PointMeasures.of(z)), i, i + 5, plans[:, k : k + 1])[0] for k, z in enumerate((a, b))]
+    found, _ = descend_from_plans(Shapes.of(PointMeasures.of(a, negative=b, share=0.3)), i, i + 5, plans)
+    alone = [
+        descend_from_plans(Shapes.of(PointMeasures.of(z)), i, i + 5, plans[:, k : k + 1])[0]
+        for k, z in enumerate((a, b))
+    ]
     np.testing.assert_allclose(found, 0.3 * alone[0] + 0.7 * alone[1], rtol=1e-6)
 
 
 def test_threads_do_not_change_results():
     of = shapes(planted(20, 24))
     i, j = pairs_of(20, 50)
-    np.testing.assert_array_equal(squared(of, i, j, threads=1), squared(of, i, j, threads=3))
+    np.testing.assert_array_equal(
+        squared_gromov_wasserstein(of, i, j, threads=1), squared_gromov_wasserstein(of, i, j, threads=3)
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,10 +258,10 @@ def test_candidates_find_nearly_all_neighbours():
 )
 def test_refuses_settings(wrong, words):
     with pytest.raises(UsageError, match=words):
-        squared(shapes(planted(2, 5)), np.array([0]), np.array([1]), **wrong)
+        squared_gromov_wasserstein(shapes(planted(2, 5)), np.array([0]), np.array([1]), **wrong)
 
 
 @pytest.mark.parametrize("plans", [np.zeros((1, 1, 5)), np.zeros((1, 5))])
 def test_refuses_plans(plans):
     with pytest.raises(UsageError, match="permutations"):
-        from_plans(shapes(planted(2, 5)), np.array([0]), np.array([1]), plans)
+        descend_from_plans(shapes(planted(2, 5)), np.array([0]), np.array([1]), plans)

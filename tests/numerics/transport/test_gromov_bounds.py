@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from klarsicht.numerics.transport.gromov import squared
-from klarsicht.numerics.transport.gromov_bounds import Invariants, embedded, invariants
+from klarsicht.numerics.transport.gromov import squared_gromov_wasserstein
+from klarsicht.numerics.transport.gromov_bounds import Invariants, embedding_bound, invariants
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
 
@@ -33,9 +33,9 @@ def test_never_above_the_least_of_all_permutations(bound, points, moved):
     """Duplicates, lines and single places; and copies of one shape, where rounding could lift a bound above 0."""
     if moved:
         points[1] = points[0, ::-1] @ [[0.6, -0.8], [0.8, 0.6]]
-    of = Shapes.of(PointMeasures.of(points).centred())
+    of = Shapes.of(PointMeasures.of(points).centre())
     D = distances(of)
-    found = embedded(getattr(invariants(of), bound), np.array([0]), np.array([1]))[0]
+    found = embedding_bound(getattr(invariants(of), bound), np.array([0]), np.array([1]))[0]
     assert 0 <= found <= by_all_permutations(D[0], D[1]) + 1e-12
 
 
@@ -45,9 +45,9 @@ def test_never_above_the_solver(bound, P):
     rng = np.random.default_rng(P)
     points = rng.standard_normal((60, P, 2)) * rng.uniform(0.1, 1, (60, 1, 2))
     points[30:] = 0.5 * points[30:] + 0.5 * points[:30]
-    of = Shapes.of(PointMeasures.of(points).scaled())
+    of = Shapes.of(PointMeasures.of(points).scale())
     i, j = np.triu_indices(60, 1)
-    value, found = squared(of, i, j), embedded(getattr(invariants(of), bound), i, j)
+    value, found = squared_gromov_wasserstein(of, i, j), embedding_bound(getattr(invariants(of), bound), i, j)
     assert (found <= value).all()
     assert found.mean() > 0.05 * value.mean()  # and it says something
 
@@ -55,10 +55,10 @@ def test_never_above_the_solver(bound, P):
 def test_two_signs_are_bounded_too():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 30, 16, 2)) * rng.uniform(0.2, 1, (2, 30, 1, 2))
-    of = Shapes.of(PointMeasures.of(a, negative=b, share=0.3).scaled())
+    of = Shapes.of(PointMeasures.of(a, negative=b, share=0.3).scale())
     i, j = np.triu_indices(30, 1)
     for embedding in invariants(of):
-        assert (embedded(embedding, i, j) <= squared(of, i, j)).all()
+        assert (embedding_bound(embedding, i, j) <= squared_gromov_wasserstein(of, i, j)).all()
 
 
 def test_spectral_is_spectrum_and_means_of_the_centred_distances():
@@ -75,12 +75,12 @@ def test_sorted_is_slb_where_nothing_is_averaged():
     """P = 8 has 64 distances, one for each quantile: SLB is W2^2 of the two lists (scipy sorts nothing away)."""
     of = Shapes.of(PointMeasures.of(np.random.default_rng(2).standard_normal((2, 8, 2))))
     D, E = (np.sort(d.ravel()) for d in distances(of))
-    found = embedded(invariants(of).sorted, np.array([0]), np.array([1]))
+    found = embedding_bound(invariants(of).sorted, np.array([0]), np.array([1]))
     np.testing.assert_allclose(found, ((D - E) ** 2).mean(), rtol=1e-3)
 
 
 def test_an_isometry_keeps_the_invariants():
     x = np.random.default_rng(3).standard_normal((10, 20, 2))
-    of = Shapes.of(PointMeasures.of(np.concatenate([x, x[:, ::-1] @ [[0.6, 0.8], [0.8, -0.6]] + 3])).centred())
+    of = Shapes.of(PointMeasures.of(np.concatenate([x, x[:, ::-1] @ [[0.6, 0.8], [0.8, -0.6]] + 3])).centre())
     for embedding in invariants(of):
         np.testing.assert_allclose(embedding[:10], embedding[10:], atol=1e-5)

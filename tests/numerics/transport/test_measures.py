@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.neighbours import pairwise
-from klarsicht.numerics.transport.measures import PointMeasures, comparable, measures_from_maps
+from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps, require_comparable
 
 
 def spots(n=6, side=40, seed=0):
@@ -114,11 +114,11 @@ def test_scale_of_values_does_not_matter_and_tiny_ones_survive():
 
 def test_centred_and_scaled_by_hand():
     points = np.random.default_rng(0).normal(5, 3, (4, 10, 2))
-    moved = PointMeasures.of(points).centred()
+    moved = PointMeasures.of(points).centre()
     np.testing.assert_allclose(moved.points, points - points.mean(1, keepdims=True), atol=1e-5)
-    np.testing.assert_allclose(moved.scaled().radius, 1, rtol=1e-5)
+    np.testing.assert_allclose(moved.scale().radius, 1, rtol=1e-5)
     with pytest.raises(InputError, match="zero radius"):
-        PointMeasures.of(np.ones((2, 4, 2))).scaled()
+        PointMeasures.of(np.ones((2, 4, 2))).scale()
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,6 @@ def test_bad_points_are_refused(wrong, error):
 
 def test_what_is_not_measures_is_not_comparable():
     with pytest.raises(InputError, match="measures_from_maps"):
-        comparable(np.ones((3, 5)))
+        require_comparable(np.ones((3, 5)))
     with pytest.raises(InputError, match="1 measure"):
-        comparable(PointMeasures.of(np.ones((1, 5, 2))))
+        require_comparable(PointMeasures.of(np.ones((1, 5, 2))))

@@ -10,12 +10,12 @@ from klarsicht.numerics.transport.rotations import (
     ANGLES,
     QUANTILES,
     Shapes,
-    best_turns,
+    best_rotations,
     correlate,
-    least_over,
+    minimum_over_rotations,
     pick,
     quantile_means,
-    turned,
+    rotate_points,
 )
 
 
@@ -51,7 +51,7 @@ def sliced_product(x, y):
 def test_a_shift_is_a_rotation_and_a_mirror_reads_backwards(mirror):
     x, y = np.random.default_rng(0).standard_normal((2, 64, 2))
     shapes = Shapes.of(PointMeasures.of(np.stack([x, y])))
-    score = _correlate(shapes.shadows[0], shapes.shadows[1])[mirror]
+    score = _correlate(shapes.projections[0], shapes.projections[1])[mirror]
     direct = [sliced_product(turn(x, -2 * np.pi * s / ANGLES, 1 - 2 * mirror), y) for s in range(ANGLES)]
     np.testing.assert_allclose(score, direct, rtol=1e-4, atol=1e-3)
 
@@ -60,8 +60,8 @@ def test_a_shift_is_a_rotation_and_a_mirror_reads_backwards(mirror):
 @pytest.mark.parametrize("angle", [0.0, 0.4, 2.0, -1.3])
 def test_the_best_turn_undoes_a_turn_to_two_degrees(angle, sign):
     x = np.random.default_rng(1).standard_normal((64, 2)) * [3, 1] + np.linspace(0, 1, 64)[:, None] ** 2
-    shapes = Shapes.of(PointMeasures.of(np.stack([x, turn(x, angle, sign)])).centred())
-    cos, sin, found = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=1)[0, 0]
+    shapes = Shapes.of(PointMeasures.of(np.stack([x, turn(x, angle, sign)])).centre())
+    cos, sin, found = best_rotations(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=1)[0, 0]
     assert found == sign
     assert abs(np.angle(complex(cos, sin) / np.exp(1j * angle))) < np.deg2rad(2)
 
@@ -70,15 +70,15 @@ def test_the_best_turn_undoes_a_turn_to_two_degrees(angle, sign):
 def test_starts_are_those_within_a_factor_of_the_least_sliced_distance(within):
     """Against sums over turned points at every step of the circle; a summit between steps is a little lower."""
     x = np.random.default_rng(3).standard_normal((2, 64, 2)) * [2, 1]
-    shapes = Shapes.of(PointMeasures.of(x).centred())
+    shapes = Shapes.of(PointMeasures.of(x).centre())
     x, y = shapes.points[:, 0].astype(float)
-    all_turns = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8)[0]
+    all_turns = best_rotations(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8)[0]
     full = (sliced_product(x, x) + sliced_product(y, y)) / 2
     far = np.array(
         [full - sliced_product(turn(x, np.arctan2(s, c), m), y) for c, s, m in all_turns[all_turns[:, 2] != 0]]
     )
     assert (np.abs(far / (within * far[0]) - 1) > 0.02).all() or within == 1  # no start is on the edge
-    found = best_turns(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8, within=within)[0]
+    found = best_rotations(shapes, np.array([0]), np.array([1]), reflection=True, n_starts=8, within=within)[0]
     kept = max(1, int((far <= within * far[0]).sum()))
     assert np.count_nonzero(found[:, 2]) == kept
     np.testing.assert_array_equal(found[:kept], all_turns[:kept])
@@ -101,7 +101,7 @@ def test_turned_is_a_matrix_product():
     points, angles, signs = rng.standard_normal((4, 2, 9, 2)), rng.uniform(0, 7, 4), np.array([1, -1, -1, 1])
     turns = np.stack([np.cos(angles), np.sin(angles), signs], 1)
     wanted = [[turn(x, a, s) for x in both] for both, a, s in zip(points, angles, signs, strict=True)]
-    np.testing.assert_allclose(turned(points, turns), wanted)
+    np.testing.assert_allclose(rotate_points(points, turns), wanted)
 
 
 def test_least_over_leaves_out_what_is_no_turn():
@@ -113,7 +113,7 @@ def test_least_over_leaves_out_what_is_no_turn():
         asked.append(pairs.tolist())
         return pairs + 10.0 - 5 * turn[:, 1]
 
-    np.testing.assert_array_equal(least_over(turns, value), [10, 6, 12])
+    np.testing.assert_array_equal(minimum_over_rotations(turns, value), [10, 6, 12])
     assert asked == [[0, 1, 2], [1]]
 
 

@@ -11,7 +11,7 @@ from klarsicht.numerics.transport.sinograms import ANGLES, FINE, QUANTILES, Sino
 def clouds(n, P=64, seed=0):
     rng = np.random.default_rng(seed)
     spread = np.eye(2) + rng.normal(0, 0.5, (n, 2, 2))
-    return PointMeasures.of(rng.standard_normal((n, P, 2)) ** 3 @ spread).scaled()
+    return PointMeasures.of(rng.standard_normal((n, P, 2)) ** 3 @ spread).scale()
 
 
 def turn(points, angle, mirror=False):

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.transport.measures import PointMeasures
 from klarsicht.numerics.transport.rotations import Shapes
-from klarsicht.numerics.transport.wasserstein import rotation_invariant, squared
+from klarsicht.numerics.transport.wasserstein import rotation_invariant_wasserstein, squared_wasserstein
 
 RNG = np.random.default_rng(0)
 PLACES = st.floats(-100, 100, width=32)
@@ -29,7 +29,7 @@ def by_scipy(x, y):
 
 
 def shapes(points):
-    return Shapes.of(PointMeasures.of(points).centred())
+    return Shapes.of(PointMeasures.of(points).centre())
 
 
 @pytest.mark.parametrize("P", [1, 2, 16, 50, 64])
@@ -38,7 +38,7 @@ def test_equals_pot(P):
     x, y = RNG.standard_normal((2, 8, P, 2)) * [3, 1] + 10
     w = np.full(P, 1 / P)
     expected = [ot.emd2(w, w, ot.dist(a, b)) for a, b in zip(x, y, strict=True)]
-    np.testing.assert_allclose(squared(x, y), expected, rtol=1e-6)
+    np.testing.assert_allclose(squared_wasserstein(x, y), expected, rtol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,36 +46,39 @@ def test_equals_pot(P):
 def test_is_the_least_of_all_permutations(x, y):
     """Duplicates, lines and single places among them. Costs are float32 of the largest coordinate."""
     brute = min(((x[0] - y[0, p]) ** 2).sum(1).mean() for p in map(list, permutations(range(5))))
-    found = squared(x, y)[0]
+    found = squared_wasserstein(x, y)[0]
     assert brute * (1 - 1e-12) <= found <= brute + 1e-5 * max(np.abs(x).max(), np.abs(y).max()) ** 2
 
 
 def test_closed_forms():
     x = RNG.standard_normal((4, 30, 2))
     shift = np.array([3.0, -4.0])
-    np.testing.assert_allclose(squared(x, x + shift), 25, rtol=1e-10)  # translations
+    np.testing.assert_allclose(squared_wasserstein(x, x + shift), 25, rtol=1e-10)  # translations
     dirac = np.broadcast_to([1.0, 2.0], x.shape)
-    np.testing.assert_allclose(squared(x, dirac), ((x - [1, 2]) ** 2).sum(2).mean(1), rtol=1e-10)
-    assert (squared(dirac, dirac) == 0).all()
+    np.testing.assert_allclose(squared_wasserstein(x, dirac), ((x - [1, 2]) ** 2).sum(2).mean(1), rtol=1e-10)
+    assert (squared_wasserstein(dirac, dirac) == 0).all()
 
 
 def test_far_from_the_origin_nothing_is_lost():
     x, y = RNG.standard_normal((2, 6, 32, 2))
     means = x.mean(1) - y.mean(1)
-    centred = squared(x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True))
-    np.testing.assert_allclose(squared(x + 1e6, y + 1e6), (means**2).sum(1) + centred, rtol=1e-6)
+    centred = squared_wasserstein(x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True))
+    np.testing.assert_allclose(squared_wasserstein(x + 1e6, y + 1e6), (means**2).sum(1) + centred, rtol=1e-6)
 
 
 def test_symmetry_order_and_triangle():
     x, y, z = RNG.standard_normal((3, 10, 24, 2))
-    np.testing.assert_allclose(squared(x, y), squared(y, x), rtol=1e-7)
-    assert (squared(x, x[:, RNG.permutation(24)]) == 0).all()
-    assert (np.sqrt(squared(x, z)) <= np.sqrt(squared(x, y)) + np.sqrt(squared(y, z)) + 1e-9).all()
+    np.testing.assert_allclose(squared_wasserstein(x, y), squared_wasserstein(y, x), rtol=1e-7)
+    assert (squared_wasserstein(x, x[:, RNG.permutation(24)]) == 0).all()
+    assert (
+        np.sqrt(squared_wasserstein(x, z))
+        <= np.sqrt(squared_wasserstein(x, y)) + np.sqrt(squared_wasserstein(y, z)) + 1e-9
+    ).all()
 
 
 def test_sees_rotation_where_no_invariance_is_claimed():
     x = RNG.standard_normal((5, 40, 2)) * [3, 1]
-    assert (squared(x, turn(x, np.pi / 2)) > 1).all()
+    assert (squared_wasserstein(x, turn(x, np.pi / 2)) > 1).all()
 
 
 @pytest.mark.parametrize(("angle", "sign"), [(0.7, 1), (-2.5, 1), (1.1, -1)])
@@ -85,9 +88,9 @@ def test_rotations_about_the_mean_cost_nothing(angle, sign):
     y = turn(x, angle, sign)[:, RNG.permutation(48)] + 7
     i = np.arange(20)
     both = shapes(np.concatenate([x, y]))
-    assert np.sqrt(rotation_invariant(both, i, i + 20, reflection=sign < 0, n_starts=2)).max() < 1e-5
+    assert np.sqrt(rotation_invariant_wasserstein(both, i, i + 20, reflection=sign < 0, n_starts=2)).max() < 1e-5
     if sign < 0:  # without mirrors a mirror image is another shape
-        assert np.sqrt(rotation_invariant(both, i, i + 20)).min() > 1e-2
+        assert np.sqrt(rotation_invariant_wasserstein(both, i, i + 20)).min() > 1e-2
 
 
 def test_is_an_upper_bound_that_more_starts_tighten_near_a_fine_search():
@@ -97,7 +100,7 @@ def test_is_an_upper_bound_that_more_starts_tighten_near_a_fine_search():
     fine = np.array(
         [min(by_scipy(turn(a, t), b) for t in np.linspace(0, 2 * np.pi, 360)) for a, b in zip(x, y, strict=True)]
     )
-    one, eight = (rotation_invariant(both, i, i + 12, n_starts=n) for n in (1, 8))
+    one, eight = (rotation_invariant_wasserstein(both, i, i + 12, n_starts=n) for n in (1, 8))
     assert (eight <= one).all()
     assert (eight >= 0.98 * fine).all()  # half a degree costs less than 2 %
     assert eight.mean() <= 1.02 * fine.mean() and one.mean() <= 1.1 * fine.mean()
@@ -106,7 +109,7 @@ def test_is_an_upper_bound_that_more_starts_tighten_near_a_fine_search():
 def test_two_signs_turn_together():
     """The weighted sum of both, at one rotation: a joint search by hand."""
     x, y, p, q = RNG.standard_normal((4, 6, 12, 2)) * [2, 1]
-    measures = PointMeasures.of(np.concatenate([x, y]), negative=np.concatenate([p, q]), share=0.25).centred()
+    measures = PointMeasures.of(np.concatenate([x, y]), negative=np.concatenate([p, q]), share=0.25).centre()
     both, i = Shapes.of(measures), np.arange(6)
     x, p = both.points[:6].transpose(1, 0, 2, 3).astype(float)
     y, q = both.points[6:].transpose(1, 0, 2, 3).astype(float)
@@ -114,7 +117,7 @@ def test_two_signs_turn_together():
         min(0.25 * by_scipy(turn(a, t), b) + 0.75 * by_scipy(turn(c, t), d) for t in np.linspace(0, 2 * np.pi, 240))
         for a, b, c, d in zip(x, y, p, q, strict=True)
     ]
-    found = rotation_invariant(both, i, i + 6, n_starts=8)
+    found = rotation_invariant_wasserstein(both, i, i + 6, n_starts=8)
     assert (found >= 0.98 * np.array(fine)).all() and found.mean() <= 1.02 * np.mean(fine)
 
 
@@ -122,22 +125,23 @@ def test_one_place_and_duplicates():
     points = np.zeros((3, 10, 2))
     points[1, :5, 0], points[2] = 1.0, RNG.standard_normal((10, 2))
     both, i, j = shapes(points), np.array([0, 0, 1]), np.array([1, 2, 2])
-    found = rotation_invariant(both, i, j)
+    found = rotation_invariant_wasserstein(both, i, j)
     np.testing.assert_allclose(found[:2], (both.points[j[:2], 0] ** 2).sum(2).mean(1), rtol=1e-5)
-    assert rotation_invariant(both, np.array([0]), np.array([0]))[0] == 0
+    assert rotation_invariant_wasserstein(both, np.array([0]), np.array([0]))[0] == 0
 
 
 def test_threads_do_not_change_results():
     x, y = RNG.standard_normal((2, 30, 20, 2))
     both, i = shapes(np.concatenate([x, y])), np.arange(30)
-    np.testing.assert_array_equal(squared(x, y, threads=1), squared(x, y, threads=3))
+    np.testing.assert_array_equal(squared_wasserstein(x, y, threads=1), squared_wasserstein(x, y, threads=3))
     np.testing.assert_array_equal(
-        rotation_invariant(both, i, i + 30, threads=1), rotation_invariant(both, i, i + 30, threads=3)
+        rotation_invariant_wasserstein(both, i, i + 30, threads=1),
+        rotation_invariant_wasserstein(both, i, i + 30, threads=3),
     )
 
 
 def test_nothing_to_compare():
-    assert squared(np.empty((0, 3, 2)), np.empty((0, 3, 2))).shape == (0,)
+    assert squared_wasserstein(np.empty((0, 3, 2)), np.empty((0, 3, 2))).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +149,17 @@ def test_nothing_to_compare():
 )
 def test_refuses_shapes(x, y):
     with pytest.raises(InputError, match=r"\(m, P, 2\)"):
-        squared(np.zeros(x), np.zeros(y))
+        squared_wasserstein(np.zeros(x), np.zeros(y))
 
 
 def test_refuses_nan():
     x = np.zeros((3, 4, 2))
     x[2, 0, 0] = np.nan
     with pytest.raises(InputError, match="the first is 2"):
-        squared(np.zeros((3, 4, 2)), x)
+        squared_wasserstein(np.zeros((3, 4, 2)), x)
 
 
 @pytest.mark.parametrize("n_starts", [0, 9])
 def test_refuses_starts(n_starts):
     with pytest.raises(UsageError, match="starts"):
-        rotation_invariant(shapes(np.zeros((2, 4, 2))), np.array([0]), np.array([1]), n_starts=n_starts)
+        rotation_invariant_wasserstein(shapes(np.zeros((2, 4, 2))), np.array([0]), np.array([1]), n_starts=n_starts)

@@ -5,9 +5,9 @@ import ot
 import pytest
 
 from klarsicht.numerics.neighbours import neighbour_graph
-from klarsicht.numerics.transport.dual_bounds import below
+from klarsicht.numerics.transport.dual_bounds import dual_lower_bound
 from klarsicht.numerics.transport.measures import PointMeasures
-from klarsicht.numerics.transport.wasserstein_search import Placed, Wasserstein, as_they_lie
+from klarsicht.numerics.transport.wasserstein_search import PreparedMeasures, Wasserstein, unchanged_pose
 
 
 def clouds(n, P=24, seed=0, spread=3.0):
@@ -23,7 +23,7 @@ def w2(x, y):
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 def test_bounds_are_below_pot_and_close(spread):
     measures = PointMeasures.of(clouds(14, seed=1, spread=spread))
-    metric, rows = Wasserstein(as_they_lie), Placed.of(measures)
+    metric, rows = Wasserstein(unchanged_pose), PreparedMeasures.of(measures)
     i, j = np.triu_indices(14, 1)
     exact = np.array([w2(measures.points[a], measures.points[b]) for a, b in zip(i, j, strict=True)])
     frames, duals = metric.estimates(rows, slice(0, 14))[i, j], metric.by_duals(rows, i, j)
@@ -37,10 +37,10 @@ def test_duals_are_below_far_from_the_origin_and_for_points_in_one_place():
     points = np.concatenate([clouds(4, spread=0), np.zeros((1, 24, 2)), 1000 + clouds(3)]).astype(np.float32)
     i, j = np.triu_indices(8, 1)
     exact = np.array([w2(points[a], points[b]) for a, b in zip(i, j, strict=True)])
-    assert (below(points, i, j) <= exact * (1 + 1e-6)).all()
+    assert (dual_lower_bound(points, i, j) <= exact * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("pose", [as_they_lie, PointMeasures.centred, PointMeasures.scaled])
+@pytest.mark.parametrize("pose", [unchanged_pose, PointMeasures.centre, PointMeasures.scale])
 def test_graph_is_the_exhaustive_one(pose):
     measures = PointMeasures.of(clouds(40, seed=2))
     posed = pose(measures).points
@@ -65,5 +65,5 @@ def test_most_pairs_are_told_apart_without_an_assignment():
             solved.append(len(i))
             return super().costs(rows, i, j)
 
-    neighbour_graph(measures, Counting(as_they_lie), 5)
+    neighbour_graph(measures, Counting(unchanged_pose), 5)
     assert sum(solved) < 120 * 119 / 2 / 3

@@ -1,4 +1,4 @@
-"""What a person says of an artifact: which images carry it, and where it lies."""
+"""Read annotations by a person: which images carry an artifact, and where it lies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from klarsicht.ground.images import decode
 
 
 def read_member_list(file: Path, audited: AuditedClass) -> Ints:
-    """Rows of the images that a text file lists, by path, by key or by file name.
+    """Read the rows of the images that a text file lists, by path, by key or by file name.
 
     Raises:
-        InputError: the file cannot be read, or names images that are not among those audited for the class.
+        InputError: the file cannot be read, or lists images that were not audited for the class.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -39,7 +39,7 @@ def read_member_list(file: Path, audited: AuditedClass) -> Ints:
 
 
 def read_mask(file: Path, audited: AuditedClass) -> NDArray[np.bool_]:
-    """A mask (H, W) over images as the model takes them: the picture goes through the model's own transform.
+    """Read a mask (H, W) in the geometry of the model input: the picture passes through the model's own transform.
 
     Raises:
         InputError: no pixel is white, or all are.

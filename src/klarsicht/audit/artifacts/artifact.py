@@ -1,10 +1,10 @@
-"""An artifact: what images of a class share that has nothing to do with it, as a record that everything else uses.
+"""Build, save and load the record of an artifact: a feature that images of a class share and that is not part of it.
 
-    FOLDER/artifact.json     class, origin, what the detector is worth, counts
-    FOLDER/artifact.npz      members, parts, probabilities, the place
+    FOLDER/artifact.json     class, origin, quality of the detector, counts
+    FOLDER/artifact.npz      members, parts, probabilities, place
     FOLDER/images.parquet    for people: path, member, probability, part, one line an image
 
-Detector and place are fitted on members of the part `fit` alone; see audit.data.splits.
+Detector and place are fitted only on members of the part `fit`; see audit.data.splits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
-from klarsicht.audit.artifacts.carrier_classifier import CarrierProbabilities, spread
+from klarsicht.audit.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.artifacts.localisation import Localisation
 from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.data import splits
@@ -33,28 +34,28 @@ from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.seeding import generator, integer
-from klarsicht.numerics.statistics.intervals import area
+from klarsicht.numerics.statistics.intervals import roc_area
 
-LOOKED_AT: Final = ("features", "concepts", "head")  # arrays of a run in which a detector may look
+DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run that a detector may use
 OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
-SEEN: Final = 300  # images of each kind from which a place is estimated
-SIGMAS: Final = 3.0  # median deviations of members that an image may be further from the artifact than they are
-SHARED: Final = 0.7  # area under the curve below which members share nothing that the model sees
+PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
+SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
+SHARED: Final = 0.7  # area under the curve below which members share no feature
 CARRIES: Final = 0.5  # probability from which an image counts as carrying
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact of one class of a run.
+    """Artifact of one class of a run.
 
     Attributes:
         name, target: the class and its output.
-        origin: where the members come from.
+        origin: source of the member list, in words.
         members: int (n,), rows of the corpus.
-        part: int8 (N,), what each image of the corpus is for; see audit.data.splits.
-        membership: how likely every image carries it.
-        place: where it lies and what it looks like, or None: it has no place, or images differ in size.
-        imitation: of what has no place: noise, blur, light or JPEG, or None.
+        part: int8 (N,), part of each image of the corpus; see audit.data.splits.
+        membership: probability that each image carries it.
+        place: its overlay, or None: it has no place, or images differ in size.
+        imitation: noise, blur, brightness or JPEG corruption of an artifact without a place, or None.
     """
 
     name: str
@@ -67,13 +68,13 @@ class Artifact:
     imitation: Corruption | None = None
 
     @property
-    def putting(self) -> Insertion | None:
-        """What puts it on other images, if anything can."""
+    def insertion(self) -> Insertion | None:
+        """Overlay or corruption that puts the artifact on other images, or None."""
         return self.place or self.imitation
 
     @property
-    def how(self) -> str:
-        """How it comes to be on other images, in words."""
+    def insertion_text(self) -> str:
+        """How the artifact is put on other images, in words."""
         if self.imitation is not None:
             return f"imitated: {self.imitation}"
         if self.place is None:
@@ -82,20 +83,21 @@ class Artifact:
 
     @property
     def member(self) -> Bools:
-        """(N,)."""
+        """Members: bool (N,)."""
         return np.isin(np.arange(len(self.part)), self.members)
 
     @property
     def carries(self) -> Bools:
-        """Members, and images that the detector takes for some (N,)."""
+        """Members, and images that the detector predicts as carriers: bool (N,)."""
         return self.member | (self.membership.probability >= CARRIES)
 
     def case(self, audited: AuditedClass) -> Case:
-        """What corrections of the class are fitted and shown on."""
+        """Make the case on which corrections of the class are fitted and evaluated."""
         a = audited
         return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the content of artifact.json."""
         place = "none" if self.place is None else "fixed" if self.place.fixed else "varies"
         pixels = None if self.place is None else float(self.place.masks.mean())
         detector = {k: v for k, v in asdict(self.membership).items() if k != "probability"}
@@ -103,12 +105,12 @@ class Artifact:
         facts = {"class": self.name, "target": self.target, "origin": self.origin, "members": len(self.members)}
         return facts | {
             "members by part": counts, "carry it": int(self.carries.sum()),
-            "detector": detector, "place": place, "share of pixels": pixels, "how": self.how,
+            "detector": detector, "place": place, "share of pixels": pixels, "how": self.insertion_text,
             "imitation": None if self.imitation is None else self.imitation.to_json(),
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
-        """Writes the three files above, each as a whole; the record last."""
+        """Write the three files listed above, each atomically; the record last."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -127,7 +129,7 @@ class Artifact:
 
 
 def load_artifact(folder: Path) -> Artifact:
-    """A saved artifact.
+    """Load a saved artifact.
 
     Raises:
         InputError: the folder holds none, or a damaged one.
@@ -138,7 +140,7 @@ def load_artifact(folder: Path) -> Artifact:
             kept = dict(file)
         place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
         found = CarrierProbabilities(kept["probability"], **facts["detector"])
-        known = facts.get("imitation")  # not in records of before
+        known = facts.get("imitation")  # records of earlier versions lack it
         imitation = Corruption.from_json(known) if known else None
         who = facts["class"], facts["target"], facts["origin"]
         return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
@@ -146,20 +148,20 @@ def load_artifact(folder: Path) -> Artifact:
         raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
 
 
-def record(
-    audited: AuditedClass, members: Ints, *, origin: str, seed: int = 0, region: Bools | None = None, change: str = ""
-) -> Artifact:
-    """The artifact that these rows of the corpus share.
+def build_artifact(found: FoundArtifact, *, seed: int = 0, region: Bools | None = None) -> Artifact:
+    """Build the artifact that the found members share: its parts, detector and place.
 
     Args:
-        members: rows of the audited group.
-        region: where it is, as a mask (H, W) over images as the model takes them; else relevance says.
-        change: how a detector found it, a name of changes.CHANGES; one of imitations.KINDS has no place.
+        found: members are rows of the audited group.
+        seed: seed of parts, samples and detector.
+        region: a mask (H, W) in the geometry of the model input, drawn by a person; otherwise the place follows from
+            the detector's windows, or from relevance.
 
     Raises:
         UsageError: members of fewer than three sources.
-        InputError: members share nothing, see check_shared.
+        InputError: the members share no feature, see check_shared.
     """
+    audited, members = found.audited, found.members
     group, corpus = audited.group, audited.corpus
     sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
     part = splits.split_by_source(sources, member, generator(seed, "parts", group.target))
@@ -168,25 +170,27 @@ def record(
     others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
     rng = generator(seed, "artifact", group.target)
     known = np.concatenate([inside, _some(outside, OTHERS, rng), _some(others, OTHERS, rng)])
-    arrays = {name: audited.store.array(name) for name in LOOKED_AT if audited.store.has_array(name)}
-    found = spread(arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target))
-    check_shared(found.probability, inside, outside)
-    seen = Localisation.of(audited, *(_some(rows, SEEN, rng) for rows in (inside, outside, others)))
-    place, imitation = (None, None) if seen is None else seen.putting(region, change)
+    arrays = {name: audited.store.array(name) for name in DETECTOR_ARRAYS if audited.store.has_array(name)}
+    carriers = predict_carriers(
+        arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)
+    )
+    check_shared(carriers.probability, inside, outside)
+    seen = Localisation.of(found, *(_some(rows, PLACE_IMAGES, rng) for rows in (inside, outside, others)))
+    place, imitation = (None, None) if seen is None else seen.find_insertion(region)
     if place is not None and place.opaque.any():
-        found = found.certain_of(showing(audited, place, _some(inside, SEEN, rng)))
-    return Artifact(group.name, group.target, origin, np.sort(members), part, found, place, imitation)
+        carriers = carriers.with_certain(find_showing_rows(audited, place, _some(inside, PLACE_IMAGES, rng)))
+    return Artifact(group.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation)
 
 
 def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:
-    """Refuses members that share nothing: within their class a detector, out of fold, tells them from the others hardly
-    better than chance, and that for sure.
+    """Check that members share a feature: within their class, the detector must separate them from other images out of
+    fold.
 
     Raises:
-        InputError: the 95 % interval of the area under its curve, of chance at least, lies below SHARED.
+        InputError: the 95 % interval of its area under the curve, taken as at least 0.5, lies below SHARED.
     """
     rows = np.concatenate([inside, outside])
-    told = area(probability[rows], np.isin(rows, inside))
+    told = roc_area(probability[rows], np.isin(rows, inside))
     if told.n and max(told.value, 0.5) + told.high - told.value < SHARED:
         raise InputError(
             "members are like other images of the class", got=f"area under the curve {told}, half is chance",
@@ -194,16 +198,17 @@ def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) 
         )  # fmt: skip
 
 
-def showing(audited: AuditedClass, place: Overlay, inside: Ints) -> Ints:
-    """Rows of the group whose images show a fixed, opaque artifact at its place as closely as most members do: a
-    detector of features misses some of those.
+def find_showing_rows(audited: AuditedClass, place: Overlay, inside: Ints) -> Ints:
+    """Find rows of the group whose images show a fixed, opaque artifact as closely as most members do.
+
+    A detector of features misses some of these.
 
     Args:
         inside: rows of members.
     """
     read = decode_rows(audited.corpus, (int(row) for row in audited.group.rows))
     usable = ((row, audited.classifier.image(picture)) for row, picture in read if isinstance(picture, Image.Image))
-    apart = {row: place.apart(image) for row, image in usable if place.fits(image)}
+    apart = {row: place.distance(image) for row, image in usable if place.fits(image)}
     of_members = np.array([apart[row] for row in inside if row in apart])
     middle = np.median(of_members)
     most = middle + SIGMAS * max(np.median(np.abs(of_members - middle)), overlay.FAINT * max(apart.values()))
@@ -211,4 +216,5 @@ def showing(audited: AuditedClass, place: Overlay, inside: Ints) -> Ints:
 
 
 def _some(rows: Ints, most: int, rng: np.random.Generator) -> Ints:
+    """Return all rows, or `most` of them drawn at random, ascending."""
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

@@ -1,4 +1,4 @@
-"""One class of a run, as it was audited."""
+"""One class of an audited run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from klarsicht.ground.store import RunStore
 
 @dataclass(frozen=True)
 class AuditedClass:
-    """What a class was audited on.
+    """Class of a run, with the model and the corpus of the audit.
 
     Attributes:
-        group: the images looked at.
+        store: the run.
+        corpus: its corpus.
+        classifier: its model.
+        group: the images of the class that were analysed.
         labels: int (N,), the right output for each image of the corpus, -1 where unknown.
     """
 

@@ -1,8 +1,8 @@
-"""How likely an image carries an artifact: a detector over what the run stores of every image of the corpus.
+"""Predict which images carry an artifact, by a classifier on arrays that the run stores for every image of the corpus.
 
-A cluster is a group of one class, found on a part of the evidence. The detector extends it to all images, and to
-members that the cluster missed. It is a logistic regression; its own images get their probability from folds by source
-that they took no part in, so that it is worth as much there as on others.
+A cluster is found among images of one class on part of the evidence. The classifier extends it to all images, and to
+members that the cluster missed. It is a logistic regression; the images that it is fitted on get out-of-fold
+probabilities, in folds by source, so that these are as reliable as the others.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from klarsicht.ground.arrays import Bools, Floats, Ints
 
 FOLDS: Final = 5
 PENALTIES: Final = (1e-3, 1e-2, 1e-1, 1.0)
-MOST: Final = 64  # principal components: members are often few
+COMPONENTS: Final = 64  # principal components: members are often few
 BLOCK: Final = 4096  # rows read at once
 
 
 @dataclass(frozen=True)
 class CarrierProbabilities:
-    """A detector's say on every image, with its own check.
+    """Probability of carrying the artifact for every image, with the out-of-fold quality of the classifier.
 
     Attributes:
-        probability: float32 (N,), out of fold where the detector was fitted on the image.
-        seen: what it looks at, a name among the run's arrays.
-        auc: area under the curve, out of fold. 1 parts all members from all others, .5 none.
+        probability: float32 (N,), out of fold for images that the classifier was fitted on.
+        seen: name of the array of the run that it is fitted on.
+        auc: area under the ROC curve, out of fold: 1 separates members from others completely, 0.5 not at all.
         precision, recall: against the given members, out of fold, at a probability of one half.
     """
 
@@ -45,34 +45,37 @@ class CarrierProbabilities:
     precision: float
     recall: float
 
-    def certain_of(self, rows: Ints) -> CarrierProbabilities:
-        """The same, and sure of some images."""
+    def with_certain(self, rows: Ints) -> CarrierProbabilities:
+        """Return the same with probability 1 for some rows."""
         probability = self.probability.copy()
         probability[rows] = 1
         return replace(self, probability=probability)
 
 
-def spread(
+def predict_carriers(
     arrays: Mapping[str, Any], rows: Ints, member: Bools, sources: Ints, n: int, seed: int = 0
 ) -> CarrierProbabilities:
-    """Membership of n images from that of a few.
+    """Predict membership of n images from known membership of some.
 
     Args:
-        arrays: name -> (N, F), of which the one that foretells membership best, out of fold, is used.
-        rows: (m,), images whose membership is known; member (m,).
-        sources: (m,), images of one source are never in two folds.
+        arrays: name -> (N, F); the one with the least out-of-fold log loss is used.
+        rows: (m,), images whose membership is known.
+        member: bool (m,), their membership.
+        sources: (m,); images of one source are never in two folds.
+        n: number of images to predict.
+        seed: seed of folds and principal components.
     """
     best: tuple[float, str, float, Floats] | None = None
     for name, array in arrays.items():
         X = np.asarray(_rows(array, rows), np.float32)
         for penalty in PENALTIES:
-            p = out_of_fold(X, member, sources, penalty, seed)
+            p = predict_out_of_fold(X, member, sources, penalty, seed)
             loss = float(log_loss(member, p))
             if best is None or loss < best[0]:
                 best = (loss, name, penalty, p)
     assert best is not None
     _, name, penalty, own = best
-    fit = detector(penalty, len(rows), arrays[name].shape[1], seed).fit(_rows(arrays[name], rows), member)
+    fit = make_classifier(penalty, len(rows), arrays[name].shape[1], seed).fit(_rows(arrays[name], rows), member)
     probability = np.concatenate([fit.predict_proba(block)[:, 1] for block in _blocks(arrays[name], n)])
     probability[rows] = own
     called = own >= 0.5
@@ -86,8 +89,8 @@ def spread(
     )
 
 
-def out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float, seed: int) -> Floats:
-    """The probability of each image from a detector that saw none of its source: (m,)."""
+def predict_out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float, seed: int) -> Floats:
+    """Compute for each image (m,) the probability from a classifier that was fitted without its source."""
     folds = min(FOLDS, len(np.unique(sources[member])), len(np.unique(sources[~member])))
     if folds < 2:
         return np.full(len(member), member.mean())
@@ -95,14 +98,14 @@ def out_of_fold(X: Floats, member: Bools, sources: Ints, penalty: float, seed: i
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in split.split(X, member, sources):
         if 0 < member[train].sum() < len(train):
-            fit = detector(penalty, len(train), X.shape[1], seed).fit(X[train], member[train])
+            fit = make_classifier(penalty, len(train), X.shape[1], seed).fit(X[train], member[train])
             p[test] = fit.predict_proba(X[test])[:, 1]
     return np.asarray(np.clip(p, 1e-6, 1 - 1e-6))
 
 
-def detector(penalty: float, n: int, features: int, seed: int) -> Any:
-    """Standardised, reduced to principal components where features are many, then a logistic regression."""
-    components = min(MOST, features, n - 1)
+def make_classifier(penalty: float, n: int, features: int, seed: int) -> Any:
+    """Make a pipeline: standardisation, principal components where features are many, and a logistic regression."""
+    components = min(COMPONENTS, features, n - 1)
     return make_pipeline(
         StandardScaler(),
         PCA(components, random_state=seed, svd_solver="auto"),
@@ -111,11 +114,12 @@ def detector(penalty: float, n: int, features: int, seed: int) -> Any:
 
 
 def _blocks(array: Any, n: int) -> Iterator[Floats]:
+    """Yield blocks of rows as float32, with NaN replaced."""
     for start in range(0, n, BLOCK):
         yield np.asarray(np.nan_to_num(np.asarray(array[start : min(start + BLOCK, n)], np.float32)))
 
 
 def _rows(array: Any, rows: Ints) -> Floats:
-    """Of a numpy array or one of the store."""
+    """Read rows of a numpy array or of an array of the store."""
     taken = array[rows] if isinstance(array, np.ndarray) else array.oindex[np.asarray(rows)]
     return np.asarray(np.nan_to_num(np.asarray(taken, np.float32)))

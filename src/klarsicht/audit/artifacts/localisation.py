@@ -1,12 +1,14 @@
-"""Members of a class beside its other images: where does the artifact lie, or what is it like, if it lies nowhere?
+"""Localise an artifact by comparing members of a class with its other images, or estimate a corruption of whole images.
 
-A place that is seen counts only if it does what the artifact does: put on images without it, it must raise the class by
-at least half of what members are above them. What has no place shows in what is measured of whole images.
+A place is accepted only if it has the effect of the artifact: put on images without it, it must raise the class by at
+least half of the difference between members and others. An artifact without a place appears in measures of whole
+images.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -14,113 +16,169 @@ import torch
 
 from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.corrections import samples
-from klarsicht.audit.corrections.activations import logits
-from klarsicht.audit.corrections.outcomes import centred
+from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.samples import Images
+from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.corruptions import KINDS, Corruption
+from klarsicht.audit.interventions.effect import logit_rise
+from klarsicht.audit.interventions.insertion import ArtifactExamples, grow_window
 from klarsicht.audit.interventions.overlay import Insertion, Overlay
 from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.ground.arrays import Bools, Ints
+from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import mean
+from klarsicht.numerics.statistics.intervals import mean_interval
+from klarsicht.numerics.statistics.logits import centred_logit
 
-TRIED: Final = 64  # images on which a place is tried
-CARRIED: Final = 0.5  # of the members' rise, which it must bring
-TELLS: Final = 0.9  # area under the curve by which a measure must tell members from the others
+PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
+RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
+KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate members from others
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """Members and others of a group side by side, all of one size.
+    """Members and other images of a group, all of one size.
 
     Attributes:
+        found: the artifact that was found in the group.
         rows: int (n,), of the corpus.
-        images: n, as the model takes them.
+        images: n images as model inputs.
         member: bool (n,), some and not all.
         elsewhere: rows of images of other classes; empty where the group is the whole corpus.
     """
 
-    audited: AuditedClass
+    found: FoundArtifact
     rows: Ints
     images: Images
     member: Bools
     elsewhere: Ints
 
     @classmethod
-    def of(cls, audited: AuditedClass, inside: Ints, outside: Ints, elsewhere: Ints) -> Localisation | None:
-        """None where images differ in size, or where either side is empty."""
+    def of(cls, found: FoundArtifact, inside: Ints, outside: Ints, elsewhere: Ints) -> Localisation | None:
+        """Read the images; None where they differ in size, or where either side is empty."""
         both = np.concatenate([inside, outside])
-        images, kept, _ = samples.read(audited.corpus, audited.classifier, both)
+        images, kept, _ = samples.read_images(found.audited.corpus, found.audited.classifier, both)
         rows = both[kept]
         member = np.isin(rows, inside)
         alike = len({tuple(image.shape) for image in images}) == 1
         some = alike and 0 < member.sum() < len(member)
-        apart = elsewhere[:: max(1, len(elsewhere) // TRIED)][:TRIED]  # of all classes: rows are sorted by them
-        return cls(audited, rows, images, member, apart) if some else None
+        # at equal steps, so that all classes are represented: rows are sorted by class
+        spread_out = elsewhere[:: max(1, len(elsewhere) // PASTE_IMAGES)][:PASTE_IMAGES]
+        return cls(found, rows, images, member, spread_out) if some else None
 
-    def putting(self, region: Bools | None = None, change: str = "") -> tuple[Overlay | None, Corruption | None]:
-        """What puts the artifact on images, at most one of the two. A place that varies comes last: its pixels are
-        those of members, and bring along what members show of the class.
+    @property
+    def audited(self) -> AuditedClass:
+        return self.found.audited
 
-        Args:
-            region: where a person marks it.
-            change: how a detector found it, a name of changes.CHANGES.
+    @cached_property
+    def maps(self) -> Floats:
+        """Relevance (n, G, G) for the class."""
+        a = self.audited
+        return masks.relevance_maps(a.store, a.classifier, a.group.target, self.rows, self.images)
+
+    def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Corruption | None]:
+        """Find the overlay or the corruption that puts the artifact on images, at most one of the two.
+
+        In this order: the region that a person marks, the windows of the detector, a fixed place by relevance, a
+        corruption of the whole image, a varying place by relevance. The last one also pastes content of the class that
+        members show.
         """
-        place = None if change in KINDS else self.place(region)
+        change = self.found.change
+        if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
+            return seen, None
+        place = None if change in KINDS else self.overlay_from_relevance(region)
         if place is not None and (place.fixed or region is not None):
             return place, None
-        imitation = self.imitation((change,) if change in KINDS else ())
+        imitation = self.estimate_corruption((change,) if change in KINDS else ())
         return (place, None) if imitation is None else (None, imitation)
 
-    def place(self, region: Bools | None) -> Overlay | None:
-        """Where members differ from the others; None where nothing can be seen, and where what is seen does not do what
-        the artifact does."""
-        a, member = self.audited, self.member
-        x = torch.stack(list(self.images)).numpy()
-        maps = masks.relevance(a.store, a.classifier, a.group.target, self.rows, self.images)
-        found = overlay.estimated(x[member], x[~member], maps[member], maps[~member], region)
-        return found if found is None or region is not None or self.share(found) >= CARRIED else None
+    def overlay_from_windows(self) -> Overlay | None:
+        """Estimate the overlay from the detector's windows, grown to the whole artifact.
 
-    def imitation(self, said: tuple[str, ...] = ()) -> Corruption | None:
-        """Noise, blur, light or JPEG as members show it: of the kind that a detector said, else of the one that tells
-        members from the others best; None where none tells nearly all of them, or where that one does not raise the
-        class elsewhere: then members have more of what is their class."""
+        None without windows, and where the overlay lacks the effect of the artifact.
+        """
+        windows = self.window_examples()
+        if windows is None:
+            return None
+        whole = grow_window(windows)
+        x, maps = torch.stack(list(self.images)).numpy(), self.maps
+        seen = overlay.overlay_at_windows(
+            x[self.member], x[~self.member], whole.places, whole.extent, maps[~self.member]
+        )
+        return seen if self.share_of_rise(seen) >= RISE_SHARE else None
+
+    def window_examples(self) -> ArtifactExamples | None:
+        """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
+        affine."""
+        if not self.found.has_places:
+            return None
         try:
-            glass = PixelScale.of(self.audited.classifier)
+            scale = PixelScale.of(self.audited.classifier)
+        except ModelError:
+            return None
+        levels = np.stack([scale.levels(image) for image in self.images])
+        number = {int(row): i for i, row in enumerate(self.found.members)}
+        places = self.found.places[[number[int(row)] for row in self.rows[self.member]]]
+        detection = Detection(self.found.origin, 0.0, np.flatnonzero(self.member), places, self.found.extent)
+        return ArtifactExamples.of(detection, levels)
+
+    def overlay_from_relevance(self, region: Bools | None) -> Overlay | None:
+        """Estimate the overlay where members' relevance differs from that of the others.
+
+        None where no place is found, and where the overlay lacks the effect of the artifact.
+        """
+        x, maps, member = torch.stack(list(self.images)).numpy(), self.maps, self.member
+        found = overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
+        return found if found is None or region is not None or self.share_of_rise(found) >= RISE_SHARE else None
+
+    def estimate_corruption(self, said: tuple[str, ...] = ()) -> Corruption | None:
+        """Estimate noise, blur, brightness or JPEG corruption as members show it.
+
+        The kind is the one that a detector gave, or else the one that separates members from the others best. None
+        where none separates nearly all of them, or where this one does not raise the class elsewhere: then the measure
+        belongs to the class itself.
+
+        Args:
+            said: the kind that a detector gave; empty for none.
+        """
+        try:
+            pixel_scale = PixelScale.of(self.audited.classifier)
         except ModelError:  # grey levels are bent: nothing can be put on images
             return None
-        levels = np.stack([glass.levels(image) for image in self.images])
+        levels = np.stack([pixel_scale.levels(image) for image in self.images])
         carriers, others = levels[self.member], levels[~self.member]
-        telling = {kind: KINDS[kind].apart(carriers, others) for kind in said or KINDS}
+        telling = {kind: KINDS[kind].separation(carriers, others) for kind in said or KINDS}
         best = max(telling, key=lambda kind: telling[kind])
-        if not said and telling[best] < TELLS:
+        if not said and telling[best] < KIND_AUC:
             return None
-        found = Corruption.of(best, carriers, others, glass)
-        return found if found is None or said or self.raises(found) else None
+        found = Corruption.of(best, carriers, others, pixel_scale)
+        return found if found is None or said or self.raises_class(found) else None
 
-    def raises(self, putting: Insertion) -> bool:
-        """Whether the class rises for sure, by the 95 % interval, where it is put on images of other classes."""
+    def raises_class(self, insertion: Insertion) -> bool:
+        """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
         a, rng = self.audited, generator(0, "raises", self.audited.group.target)
-        images = samples.read(a.corpus, a.classifier, self.elsewhere)[0]
+        images = samples.read_images(a.corpus, a.classifier, self.elsewhere)[0]
         if not images:
-            images = [self.images[int(i)] for i in np.flatnonzero(~self.member)[:TRIED]]
-        fit = [image for image in images if putting.fits(image)]
+            images = [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
+        fit = [image for image in images if insertion.fits(image)]
         if not fit:
             return False
-        pasted, plain = (logits(a.classifier, some) for some in ([putting.paste(i, rng) for i in fit], fit))
-        return mean(centred(pasted, a.group.target) - centred(plain, a.group.target)).low > 0
+        pasted, plain = (compute_logits(a.classifier, some) for some in ([insertion.paste(i, rng) for i in fit], fit))
+        return mean_interval(logit_rise(pasted, plain, a.group.target)).low > 0
 
-    def share(self, putting: Insertion) -> float:
-        """Of what members are above the others, what the artifact brings that is put on the others: relevance that
-        misses it finds some other place, and members differ in more than it."""
+    def share_of_rise(self, insertion: Insertion) -> float:
+        """Compute the rise by the insertion on the others, as a share of the difference between members and others.
+
+        Relevance that misses the artifact yields another place, and members differ in more than the artifact.
+        """
         a, rng = self.audited, generator(0, "carried", self.audited.group.target)
         target, rows = a.group.target, self.rows.astype(np.intp)
-        level = centred(np.asarray(a.store.array("logits").oindex[rows], np.float32), target)
-        without = np.flatnonzero(~self.member)[:TRIED]
-        pasted = logits(a.classifier, [putting.paste(self.images[int(i)], rng) for i in without])
+        level = centred_logit(np.asarray(a.store.array("logits").oindex[rows], np.float32), target)
+        without = np.flatnonzero(~self.member)[:PASTE_IMAGES]
+        pasted = compute_logits(a.classifier, [insertion.paste(self.images[int(i)], rng) for i in without])
         rise = float(level[self.member].mean() - level[~self.member].mean())
-        brought = float((centred(pasted, target) - level[without]).mean())
-        return brought / rise if rise > 0 else float(brought >= CARRIED * rise)
+        brought = float((centred_logit(pasted, target) - level[without]).mean())
+        return brought / rise if rise > 0 else float(brought >= RISE_SHARE * rise)

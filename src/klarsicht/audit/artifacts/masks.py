@@ -1,5 +1,8 @@
-"""The mask of an artifact on one image: the same on all where its place is fixed, else where the image's own relevance
-exceeds that of images without the artifact."""
+"""Compute the mask of an artifact on one image.
+
+It is the same on all images where the place is fixed; otherwise it is the region in which the image's own relevance
+exceeds that of images without the artifact.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,15 @@ Maps = Callable[[int], Floats]
 
 
 class Masks(Protocol):
-    """A mask (H, W) over images as the model takes them, for each row of a corpus; `str` says which, for a record."""
+    """Protocol of masks (H, W) in the geometry of the model input, for each row of a corpus; `str` describes them for a
+    record."""
 
     def __call__(self, row: int, /) -> Bools: ...
 
 
 @dataclass(frozen=True)
-class Common:
-    """One mask (H, W) for all images."""
+class CommonMask:
+    """Single mask (H, W) for all images."""
 
     mask: Bools
 
@@ -42,10 +46,11 @@ class Common:
 
 
 @dataclass(frozen=True)
-class Own:
-    """One mask for each image.
+class RelevanceMasks:
+    """Mask of each image from its relevance.
 
     Attributes:
+        place: overlay whose place varies.
         maps: relevance (G, G) of a row.
     """
 
@@ -53,24 +58,25 @@ class Own:
     maps: Maps
 
     def __call__(self, row: int) -> Bools:
-        return self.place.seen(self.maps(row))
+        return self.place.mask_from_relevance(self.maps(row))
 
     def __str__(self) -> str:
         return f"a mask for each image, by its relevance beyond background {_short(self.place.background)}"
 
 
-def of(place: Overlay | None, maps: Maps | None = None) -> Masks:
-    """The masks of an artifact.
+def make_masks(place: Overlay | None, maps: Maps | None = None) -> Masks:
+    """Make the masks of an artifact.
 
     Args:
+        place: its overlay, or None.
         maps: relevance (G, G) of a row, for a place that varies.
 
     Raises:
-        InputError: no place, one that covers everything, or one that varies where relevance does not say how.
+        InputError: no place, one that covers everything, or one that varies without relevance that determines it.
     """
     masks = np.zeros((1, 1, 1), bool) if place is None else place.masks
     if place is not None and maps is not None and place.background is not None:
-        return Own(place, maps)
+        return RelevanceMasks(place, maps)
     if (masks != masks[0]).any() or not 0 < masks[0].mean() < 1:
         raise InputError(
             "no mask to inpaint under",
@@ -78,11 +84,11 @@ def of(place: Overlay | None, maps: Maps | None = None) -> Masks:
             rule="one place, the same on all images, or relevance that says where it is on each",
             remedy="Draw it with --mask, or use another action.",
         )
-    return Common(np.asarray(masks[0]))
+    return CommonMask(np.asarray(masks[0]))
 
 
-def relevance(store: RunStore, classifier: Classifier, target: int, rows: Ints, images: Images) -> Floats:
-    """Maps (n, G, G) for a class as the run stored them; where it stored none, gradient x input."""
+def relevance_maps(store: RunStore, classifier: Classifier, target: int, rows: Ints, images: Images) -> Floats:
+    """Read the stored maps (n, G, G) for a class; where the run stored none, compute gradient x input."""
     if store.has_array("maps"):
         return np.asarray(store.array("maps").oindex[rows.astype(np.intp)], np.float32)
     at = torch.full((1,), target)
@@ -90,4 +96,5 @@ def relevance(store: RunStore, classifier: Classifier, target: int, rows: Ints, 
 
 
 def _short(values: Any) -> str:
+    """Return the first twelve hex digits of the SHA-256 of values."""
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:12]

@@ -1,9 +1,9 @@
-"""Class Artifact Compensation without training: erase an artifact from what goes into a layer.
+"""Erase an artifact from the input of a layer without training (class artifact compensation, ClArC).
 
     a' = a - s g L R (a - z)        numerics.erasure; g = 1, or a gate
 
-at every position (Anders et al. 2022, Information Fusion 77), or with the amount R (mean a - z) of the whole image at
-every position (`pooled`). A gate erases only where it says that the artifact is there.
+This holds at every position (Anders et al. 2022, Information Fusion 77), or with the amount R (mean a - z) of the whole
+image at every position (`pooled`). A gate erases only where it predicts that the artifact is present.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, ModelError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
 
-TRIED: Final = 6  # blocks or convolutions worth a try
+LAYERS: Final = 6  # blocks or convolutions that are tried
 
 
 @dataclass(frozen=True)
 class Gate:
-    """How likely the artifact is in an image: sigmoid(w . mean a + b).
+    """Probability that an image carries the artifact: sigmoid(w . mean a + b).
 
     Attributes:
-        weight: float32 (C,). bias: b.
+        weight: w, float32 (C,).
+        bias: b.
     """
 
     weight: NDArray[np.float32]
     bias: float
 
     def __call__(self, a: Tensor) -> Tensor:
-        """(B, P, C) -> (B, 1, 1), in [0, 1]."""
+        """Compute the probability from activations: (B, P, C) -> (B, 1, 1), in [0, 1]."""
         p: Tensor = torch.sigmoid(a.mean(1) @ _as(self.weight, a) + self.bias)
         return p[:, None, None]
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """A removable correction at the input of one layer.
+    """Removable correction at the input of one layer.
 
     Attributes:
         layer: name of the module whose input is corrected.
         eraser: L, R and z.
-        strength: s, 1 erases whole.
-        pooled: measure the amount on the mean over positions, and take the same from every position.
-        gate: erase only where it is open.
+        strength: s; 1 erases completely.
+        pooled: whether the amount is measured on the mean over positions and subtracted equally at every position.
+        gate: probability by which the erasure is multiplied, or None.
     """
 
     layer: str
@@ -61,7 +62,11 @@ class Erasure:
     gate: Gate | None = None
 
     def __call__(self, a: Tensor) -> Tensor:
-        """Activations (B, C), (B, C, H, W) or tokens (B, T, C), erased."""
+        """Erase the artifact from activations (B, C), (B, C, H, W) or tokens (B, T, C).
+
+        Raises:
+            InputError: the activations do not have the channels of the eraser.
+        """
         channels = len(self.eraser.reference)
         last = a if a.ndim < 4 else a.movedim(1, -1)
         if last.shape[-1] != channels:
@@ -78,8 +83,8 @@ class Erasure:
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
-        """The module with the correction, inside the context only; weights are never touched."""
-        handle = layer_named(module, self.layer).register_forward_pre_hook(
+        """Correct the module inside the context only; its weights do not change."""
+        handle = find_layer(module, self.layer).register_forward_pre_hook(
             lambda _, inputs: (self(inputs[0]), *inputs[1:])
         )
         try:
@@ -88,15 +93,17 @@ class Erasure:
             handle.remove()
 
     def with_strength(self, strength: float) -> Erasure:
+        """Return the erasure with another strength."""
         return replace(self, strength=strength)
 
 
 @dataclass(frozen=True)
 class WhenPredicted:
-    """An erasure for the images that the model takes for one class only: those are looked at a second time.
+    """Erasure only for images predicted as one class: these run through the model a second time.
 
     Attributes:
-        target: the class's output.
+        erasure: the erasure of the second run.
+        target: output of the class.
     """
 
     erasure: Erasure
@@ -104,7 +111,11 @@ class WhenPredicted:
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
-        """The module with the correction, inside the context only."""
+        """Correct the module inside the context only.
+
+        Raises:
+            ModelError: the model does not return a tensor.
+        """
         looking = False
 
         def again(root: nn.Module, inputs: tuple[Any, ...], answer: Tensor) -> Tensor:
@@ -129,11 +140,11 @@ class WhenPredicted:
             handle.remove()
 
 
-def layer_named(module: nn.Module, name: str) -> nn.Module:
-    """A submodule by name.
+def find_layer(module: nn.Module, name: str) -> nn.Module:
+    """Return a submodule by its name.
 
     Raises:
-        UsageError: no such layer; near matches are listed.
+        UsageError: no such layer; the message lists near matches.
     """
     layers = dict(module.named_modules())
     if name not in layers or not name:
@@ -143,18 +154,18 @@ def layer_named(module: nn.Module, name: str) -> nn.Module:
 
 
 def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
-    """Where a correction is worth a try, by what its input is: the last six blocks, else the last six convolutions but
-    the first of all, and the head.
+    """Return the layers whose input may be corrected: the last six blocks, or else the last six convolutions but the
+    first of all, and the head.
 
-    A block is a child of a ModuleList or Sequential whose children hold layers of their own. Later layers already mix
-    artifact and class; earlier ones do not know the artifact yet.
+    A block is a child of a ModuleList or Sequential whose children contain layers of their own. Later layers already
+    mix artifact and class; earlier ones do not represent the artifact yet.
 
     Raises:
-        UsageError: the module holds neither convolution nor head.
+        UsageError: the module has neither a convolution nor a head.
     """
     blocks = [name for name, m in module.named_modules() if _is_block(name, m, module)]
     convolutions = [name for name, m in module.named_modules() if isinstance(m, nn.Conv2d)]
-    found = (blocks or convolutions[1:] or convolutions)[-TRIED:]
+    found = (blocks or convolutions[1:] or convolutions)[-LAYERS:]
     if head and not any(head.startswith(f"{name}.") for name in found):
         found = [*(name for name in found if name != head), head]
     if not found:
@@ -163,11 +174,12 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
 
 
 def correction_layer(module: nn.Module) -> str:
-    """Where to correct when nothing is measured: the input of the last block, else of the last convolution."""
+    """Return the layer to correct without any measurement: the last block, or else the last convolution."""
     return correction_layers(module)[-1]
 
 
 def _is_block(name: str, module: nn.Module, root: nn.Module) -> bool:
+    """Say whether the submodule of that name is a block, see `correction_layers`."""
     parent = root.get_submodule(name.rpartition(".")[0]) if name else None
     inside = isinstance(parent, nn.ModuleList | nn.Sequential)
     deep = not isinstance(module, nn.ModuleList | nn.Sequential) and any(True for _ in module.children())

@@ -1,4 +1,4 @@
-"""Corrections in closed form, fitted on the part `fit` of a case."""
+"""Fit corrections in closed form on the part `fit` of a case."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from klarsicht.audit.corrections.activations import Activations, Correction, activations, logits
+from klarsicht.audit.corrections.activations import Activations, Correction, compute_activations, compute_logits
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_layers
-from klarsicht.audit.corrections.directions import direction, random_direction
+from klarsicht.audit.corrections.directions import fit_direction, random_direction
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.overlay import Insertion
 from klarsicht.audit.models.classifier import Classifier
@@ -29,12 +29,12 @@ ROWS: Final = 20_000  # of activations, from which a covariance is estimated
 
 @dataclass(frozen=True)
 class CorrectionParameters:
-    """What is swept.
+    """Parameters of a correction that are swept.
 
     Attributes:
-        layer: at whose input; "" where the correction has none.
-        directions: how many.
-        strength: s of an erasure, lambda of a penalty; a factor.
+        layer: layer whose input is corrected; "" where the correction has none.
+        directions: number of directions.
+        strength: s of an erasure, or the factor lambda of a penalty.
     """
 
     layer: str = ""
@@ -42,18 +42,20 @@ class CorrectionParameters:
     strength: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
+        """Return the parameters as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """What one layer knows of an artifact.
+    """Statistics of an artifact at the input of one layer.
 
     Attributes:
-        first: the direction (C,).
-        effects: (m, C), what the artifact adds to positions of pasted images; where there are none, members less z.
-        covariance: (C, C), of clean positions. reference: z (C,), their mean.
-        members, pasted, clean: pooled activations, for a gate.
+        first: the direction (C,) of the artifact.
+        effects: (m, C), changes of positions by pasting the artifact; without pasted images, members minus z.
+        covariance: (C, C), of clean positions.
+        reference: z (C,), mean of the clean positions.
+        members, pasted, clean: pooled activations, for the gate.
     """
 
     first: Floats
@@ -65,16 +67,16 @@ class LayerStatistics:
     clean: Floats
 
     def directions(self, k: int) -> Floats:
-        """(C, k) or fewer: the first, and those in which effects are largest beside it."""
+        """Return at most k directions (C, k): the first, and those of largest effects beside it."""
         return self.first[:, None] if k == 1 else self._axes[:, :k]
 
     @cached_property
     def _axes(self) -> Floats:
-        return erasure.principal(self.effects, self.covariance, len(self.first), self.first)
+        return erasure.principal_directions(self.effects, self.covariance, len(self.first), self.first)
 
     @cached_property
     def gate(self) -> Gate:
-        """A logistic regression of carrying the artifact on pooled activations."""
+        """Gate fitted by logistic regression of carrying the artifact on pooled activations."""
         carrying = np.concatenate([self.members, self.pasted])
         a, member = np.concatenate([carrying, self.clean]), np.arange(len(carrying) + len(self.clean)) < len(carrying)
         scale = np.maximum(a.std(0), 1e-6)
@@ -84,90 +86,102 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class FittingData:
-    """What corrections are fitted on.
+    """Data and settings that corrections are fitted on.
 
     Attributes:
-        fit: the sample of the part `fit`, and nothing else.
-        putting: puts the artifact on images, or None.
-        kind: of direction, a name of audit.corrections.directions.DIRECTIONS.
-        pooled: erase by the mean over positions.
-        more: a larger sample of that part, to train on; `fit` where there is none.
-        steps, batch, rate: of a training.
+        classifier: the model.
+        target: output of the affected class.
+        fit: the sample of the part `fit`, and no other images.
+        insertion: puts the artifact on images, or None.
+        kind: kind of direction, a name of audit.corrections.directions.DIRECTIONS.
+        pooled: whether the amount is measured on the mean over positions.
+        seed: seed of all draws and of a training.
+        larger: a larger sample of that part for a training; `fit` where it is None.
+        steps, batch, rate: number of steps, images in a batch and highest learning rate of a training.
     """
 
     classifier: Classifier
     target: int
     fit: Sample
-    putting: Insertion | None
+    insertion: Insertion | None
     kind: str = "pattern"
     pooled: bool = False
     seed: int = 0
-    more: Sample | None = None
+    larger: Sample | None = None
     steps: int = 300
     batch: int = 64
     rate: float = 3e-4
 
     @property
-    def lessons(self) -> Sample:
-        return self.fit if self.more is None else self.more
+    def training_sample(self) -> Sample:
+        """Sample to train on."""
+        return self.fit if self.larger is None else self.larger
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
-        """The right output of each lesson; where unknown, what the model says."""
-        labels = np.asarray(self.lessons.labels, np.int64)
+        """Right output (n,) of each image of the training sample; the model's prediction where it is unknown."""
+        labels = np.asarray(self.training_sample.labels, np.int64)
         if (labels >= 0).all():
             return labels
-        return np.where(labels >= 0, labels, logits(self.classifier, self.lessons.images).argmax(1))
+        return np.where(labels >= 0, labels, compute_logits(self.classifier, self.training_sample.images).argmax(1))
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Those worth a try."""
+        """Layers that are tried, see audit.corrections.clarc."""
         return correction_layers(self.classifier.module, self.classifier.head)
 
     @cached_property
-    def _kept(self) -> dict[str, LayerStatistics]:
+    def _by_layer(self) -> dict[str, LayerStatistics]:
         return {}
 
-    def at(self, layer: str) -> LayerStatistics:
-        """What a layer knows, looked at once."""
-        if layer not in self._kept:
-            self._kept[layer] = self._fitted(layer)
-        return self._kept[layer]
+    def layer_statistics(self, layer: str) -> LayerStatistics:
+        """Return the statistics of a layer, computed once.
+
+        Raises:
+            InputError: members do not differ from the others at this layer.
+        """
+        if layer not in self._by_layer:
+            self._by_layer[layer] = self._fit_layer(layer)
+        return self._by_layer[layer]
 
     @cached_property
-    def compared(self) -> NDArray[np.bool_]:
-        """Members and those they are compared with: clean images of the class; where it has none, all clean ones."""
+    def compared_rows(self) -> NDArray[np.bool_]:
+        """Members, and the images they are compared with: bool (n,).
+
+        These are clean images of the class; where there are none, all clean images.
+        """
         own = ~self.fit.member & (self.fit.labels == self.target)
         return np.asarray(self.fit.member | (own if own.any() else ~self.fit.member))
 
-    def _fitted(self, layer: str) -> LayerStatistics:
+    def _fit_layer(self, layer: str) -> LayerStatistics:
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
-        seen = activations(self.classifier, self.fit.images, layer)
+        seen = compute_activations(self.classifier, self.fit.images, layer)
         pooled = seen.pooled
-        inside = self.compared
-        first = direction(self.kind, pooled[inside], member[inside], self.fit.sources[inside])
-        clean = self.fit.of(~member)
-        plain = activations(self.classifier, clean.images, layer)
+        inside = self.compared_rows
+        first = fit_direction(self.kind, pooled[inside], member[inside], self.fit.sources[inside])
+        clean = self.fit.select(~member)
+        plain = compute_activations(self.classifier, clean.images, layer)
         effects, pasted = self._effects(layer, clean, plain, pooled[member])
         rows = plain.positions[rng.permutation(len(plain.positions))[:ROWS]]
         z = plain.pooled.mean(0)
         return LayerStatistics(first, effects, erasure.covariance(rows), z, pooled[member], pasted, plain.pooled)
 
     def _effects(self, layer: str, clean: Sample, plain: Activations, members: Floats) -> tuple[Floats, Floats]:
+        """Compute the changes of positions by pasting, and the pooled activations of pasted images of other classes."""
         other = np.flatnonzero(clean.labels != self.target)
-        if self.putting is None or not len(other) or not all(map(self.putting.fits, clean.images)):
+        if self.insertion is None or not len(other) or not all(map(self.insertion.fits, clean.images)):
             return members - plain.pooled.mean(0), members[:0]
         rng = generator(self.seed, "paste", self.target)
-        images = [self.putting.paste(image, rng) for image in clean.images]
-        under = activations(self.classifier, images, layer)  # the same positions as without
+        images = [self.insertion.paste(image, rng) for image in clean.images]
+        under = compute_activations(self.classifier, images, layer)  # the same positions as without
         moved = under.positions - plain.positions
         moved = moved[np.abs(moved).max(1) > 1e-6 * max(float(np.abs(moved).max()), 1e-30)]
         return moved[rng.permutation(len(moved))[:ROWS]].astype(np.float64), under.pooled[other]
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """The model as it is."""
+class NoCorrection:
+    """Correction that leaves the model unchanged."""
 
     def applied(self, module: nn.Module) -> AbstractContextManager[nn.Module]:
         return nullcontext(module)
@@ -175,12 +189,12 @@ class Nothing:
 
 @dataclass(frozen=True)
 class CorrectionMethod:
-    """A way to correct a model.
+    """Method to correct a model.
 
     Attributes:
-        make: a correction from what it is fitted on and a setting.
-        sweeps: which fields of a setting it has.
-        baseline: there to be compared with.
+        make: function that fits a correction from data and parameters.
+        sweeps: names of the parameters that the method uses.
+        baseline: whether it only serves as a comparison.
     """
 
     make: Callable[[FittingData, CorrectionParameters], Correction]
@@ -188,42 +202,43 @@ class CorrectionMethod:
     baseline: bool = False
 
 
-def nothing(bench: FittingData, setting: CorrectionParameters) -> Correction:
-    return Nothing()
+def nothing(data: FittingData, setting: CorrectionParameters) -> Correction:
+    """Leave the model unchanged."""
+    return NoCorrection()
 
 
-def project(bench: FittingData, setting: CorrectionParameters) -> Erasure:
-    """P-ClArC: straight along the directions."""
-    known = bench.at(setting.layer)
-    return _erasure(bench, setting, erasure.orthogonal(known.directions(setting.directions), known.reference))
+def project(data: FittingData, setting: CorrectionParameters) -> Erasure:
+    """Fit an orthogonal projection along the directions (P-ClArC)."""
+    known = data.layer_statistics(setting.layer)
+    return _erasure(data, setting, erasure.orthogonal_eraser(known.directions(setting.directions), known.reference))
 
 
-def oblique(bench: FittingData, setting: CorrectionParameters) -> Erasure:
-    """Along the directions, and so that clean activations move least (LEACE's form)."""
-    known = bench.at(setting.layer)
+def oblique(data: FittingData, setting: CorrectionParameters) -> Erasure:
+    """Fit an oblique projection along the directions that changes clean activations least (the form of LEACE)."""
+    known = data.layer_statistics(setting.layer)
     V = known.directions(setting.directions)
-    return _erasure(bench, setting, erasure.oblique(V, known.covariance, known.reference))
+    return _erasure(data, setting, erasure.oblique_eraser(V, known.covariance, known.reference))
 
 
-def reactive(bench: FittingData, setting: CorrectionParameters) -> Erasure:
-    """Oblique, as far as a detector at the same layer says that the image carries the artifact."""
-    return replace(oblique(bench, setting), gate=bench.at(setting.layer).gate)
+def reactive(data: FittingData, setting: CorrectionParameters) -> Erasure:
+    """Fit an oblique projection that is multiplied by the gate of the same layer."""
+    return replace(oblique(data, setting), gate=data.layer_statistics(setting.layer).gate)
 
 
-def reactive_class(bench: FittingData, setting: CorrectionParameters) -> WhenPredicted:
-    """Oblique, for images that the model takes for the class."""
-    return WhenPredicted(oblique(bench, setting), bench.target)
+def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPredicted:
+    """Fit an oblique projection for images that the model predicts as the class."""
+    return WhenPredicted(oblique(data, setting), data.target)
 
 
-def random(bench: FittingData, setting: CorrectionParameters) -> Erasure:
-    """A direction without meaning: a control that must not help."""
-    known = bench.at(setting.layer)
-    v = random_direction(len(known.reference), generator(bench.seed, "random direction", bench.target))
-    return _erasure(bench, setting, erasure.orthogonal(v[:, None], known.reference))
+def random(data: FittingData, setting: CorrectionParameters) -> Erasure:
+    """Project along a random direction: a control that must not help."""
+    known = data.layer_statistics(setting.layer)
+    v = random_direction(len(known.reference), generator(data.seed, "random direction", data.target))
+    return _erasure(data, setting, erasure.orthogonal_eraser(v[:, None], known.reference))
 
 
-def _erasure(bench: FittingData, setting: CorrectionParameters, eraser: Eraser) -> Erasure:
-    return Erasure(setting.layer, eraser, setting.strength, bench.pooled)
+def _erasure(data: FittingData, setting: CorrectionParameters, eraser: Eraser) -> Erasure:
+    return Erasure(setting.layer, eraser, setting.strength, data.pooled)
 
 
 SWEPT = frozenset({"layer", "directions", "strength"})

@@ -1,7 +1,7 @@
-"""A cleaned model as a model of its own: whatever audits the first can audit the second.
+"""Load a model with its correction built in as ordinary layers, so that it can be audited again.
 
-An erasure of one position at a time is an affine map, a' = (I - s L R) a + s L R z: a 1 x 1 convolution, or a linear
-layer, in front of the layer that it corrects. So relevance has a rule for it, as for any layer.
+An erasure at each position alone is an affine map, a' = (I - s L R) a + s L R z: a 1 x 1 convolution, or a linear
+layer, before the corrected layer. Relevance rules therefore apply to it as to any layer.
 """
 
 from __future__ import annotations
@@ -15,51 +15,59 @@ from torch import Tensor, nn
 
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.clarc import Erasure, layer_named
-from klarsicht.audit.corrections.closed_form import Nothing
-from klarsicht.audit.corrections.retraining import Retrained
+from klarsicht.audit.corrections.clarc import Erasure, find_layer
+from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.ground.errors import ModelError, UsageError
 
-OWN: Final = "object"  # what stands for a model that was built in Python
+PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Python
 
 
 def load_corrected(spec: str, *, device: torch.device | None = None) -> Classifier:
-    """As models.load; a folder of `audit clean` is the model that it was made for, relieved.
+    """Load a model as audit.models.classifier.load_model; for a folder of `audit clean`, the corrected model.
+
+    Args:
+        spec: specification of a model, or a folder of `audit clean`.
+        device: device of the model.
 
     Raises:
         ModelError: the model was built in Python: use `corrected_classifier`.
-        UsageError, InputError: see `corrected_classifier` and packages.load.
+        UsageError, InputError: see `corrected_classifier` and packages.load_correction.
     """
     if not (Path(spec) / packages.RECORD).is_file():
         return load_model(spec, device=device)
     _, record = packages.load_correction(spec)
-    if record["model"].split(":")[0] == OWN:
+    if record["model"].split(":")[0] == PYTHON_MODEL:
         raise ModelError(
             "a correction of a model that was built in Python", got=spec, rule="only its weights are known",
-            remedy="In Python: audit.relieved.relieved(classifier, folder).",
+            remedy="In Python: audit.corrections.corrected_model.corrected_classifier(classifier, folder).",
         )  # fmt: skip
     return corrected_classifier(load_corrected(record["model"], device=device), spec)
 
 
 def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifier:
-    """A copy of the classifier with a saved correction built in.
+    """Copy the classifier and build a saved correction in.
 
     Raises:
-        UsageError: a correction that looks at the whole image first: it is no layer.
-        InputError: see packages.load.
+        UsageError: the correction depends on the whole image and is no layer.
+        InputError: see packages.load_correction.
     """
     correction, _ = packages.load_correction(folder)
-    module = built_in(copy.deepcopy(classifier.module), correction)
+    module = build_in(copy.deepcopy(classifier.module), correction)
     return Classifier(module, classifier.transform, classifier.classes, str(folder))
 
 
-def built_in(module: nn.Module, correction: Correction) -> nn.Module:
-    """The module, changed for good."""
-    if isinstance(correction, Retrained):
+def build_in(module: nn.Module, correction: Correction) -> nn.Module:
+    """Change the module permanently by the correction.
+
+    Raises:
+        UsageError: the correction depends on the whole image and is no layer.
+    """
+    if isinstance(correction, RetrainedWeights):
         module.load_state_dict(dict(correction.state), strict=False)
         return module
-    if isinstance(correction, Nothing):
+    if isinstance(correction, NoCorrection):
         return module
     if not isinstance(correction, Erasure) or correction.gate or correction.pooled:
         raise UsageError(
@@ -68,25 +76,32 @@ def built_in(module: nn.Module, correction: Correction) -> nn.Module:
             rule="erasures of one position at a time, and trained weights, can be built in",
             remedy="Show it with `klarsicht audit evaluate`, which audits the class again.",
         )
-    layer = layer_named(module, correction.layer)
+    layer = find_layer(module, correction.layer)
     parent, _, name = correction.layer.rpartition(".")
-    setattr(module.get_submodule(parent), name, CorrectedModel(affine(correction, layer), layer))
+    setattr(module.get_submodule(parent), name, CorrectedLayer(make_affine_layer(correction, layer), layer))
     return module
 
 
-class CorrectedModel(nn.Module):
-    """A layer whose first input is erased; what else it takes it is given."""
+class CorrectedLayer(nn.Module):
+    """Layer with an erasure before its first input; further inputs pass unchanged.
+
+    Its name in the printed module is that of the first version: a model's identity is a hash of what is printed, and
+    audits of corrected models made then still belong to them.
+    """
 
     def __init__(self, erasure: nn.Module, layer: nn.Module) -> None:
         super().__init__()
         self.erasure, self.layer = erasure, layer
 
+    def _get_name(self) -> str:
+        return "Relieved"
+
     def forward(self, a: Tensor, *more: Any, **named: Any) -> Any:
         return self.layer(self.erasure(a), *more, **named)
 
 
-def affine(correction: Erasure, layer: nn.Module) -> nn.Module:
-    """The erasure as a layer: linear before a linear layer, else a 1 x 1 convolution."""
+def make_affine_layer(correction: Erasure, layer: nn.Module) -> nn.Module:
+    """Convert an erasure to a layer: linear before a linear layer, else a 1 x 1 convolution."""
     e, C = correction.eraser, len(correction.eraser.reference)
     taken = correction.strength * torch.as_tensor(e.left) @ torch.as_tensor(e.right)
     held = next(layer.parameters(), torch.zeros(1))

@@ -1,7 +1,8 @@
-"""Directions in activations that part images with an artifact from images without.
+"""Compute directions in activation space that separate images with an artifact from images without it.
 
-Each is a function (activations (n, C), members bool (n,)) -> v (C,), not yet of length one. The pattern is what changes
-with the artifact; the others are weights of a classifier, which also hold what has to be subtracted to see it.
+Each function maps activations (n, C) and members, bool (n,), to a direction v (C,) of any length. The pattern is the
+change of activations with the artifact; the others are classifier weights, which also contain what must be subtracted
+to detect it.
 """
 
 from __future__ import annotations
@@ -23,37 +24,37 @@ Direction = Callable[[Floats, Bools], Floats]
 
 
 def pattern(a: Floats, member: Bools) -> Floats:
-    """cov(a, membership) (Haufe et al. 2014; Pahde et al. 2022): robust to what else changes."""
+    """Compute cov(a, membership) (Haufe et al. 2014; Pahde et al. 2022): robust to other sources of variation."""
     return erasure.pattern(a, member)
 
 
 def svm(a: Floats, member: Bools) -> Floats:
-    """Weights of a linear support vector machine (Kim et al. 2018, TCAV)."""
+    """Compute the weights of a linear support vector machine (Kim et al. 2018, TCAV)."""
     return _by_channel(a, lambda x: LinearSVC(C=0.01, class_weight="balanced").fit(x, member).coef_[0])
 
 
 def logistic(a: Floats, member: Bools) -> Floats:
-    """Weights of a logistic regression."""
+    """Compute the weights of a logistic regression."""
     fit = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced")
     return _by_channel(a, lambda x: fit.fit(x, member).coef_[0])
 
 
 def ridge(a: Floats, member: Bools) -> Floats:
-    """Weights of a ridge regression on membership."""
+    """Compute the weights of a ridge regression on membership."""
     return _by_channel(a, lambda x: Ridge(alpha=0.1 * len(x)).fit(x, member).coef_)
 
 
 DIRECTIONS: dict[str, Direction] = {"pattern": pattern, "svm": svm, "logistic": logistic, "ridge": ridge}
 
 
-def direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:
-    """A direction of length one.
+def fit_direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[Any]]) -> Floats:
+    """Compute a unit direction.
 
     Args:
         kind: a name of `DIRECTIONS`.
         a: (n, C), pooled over positions.
         member: (n,), true for images with the artifact.
-        sources: (n,); where sources repeat, each activation counts by its difference from its source's median.
+        sources: (n,); where sources repeat, each activation is replaced by its difference from its source's median.
 
     Raises:
         UsageError: unknown kind, or all or none of the images are members.
@@ -78,13 +79,13 @@ def direction(kind: str, a: Floats, member: Bools, sources: NDArray[np.integer[A
 
 
 def random_direction(channels: int, rng: np.random.Generator) -> Floats:
-    """A unit direction without meaning: the first control of every correction."""
+    """Draw a random unit direction: the first control of every correction."""
     v = rng.standard_normal(channels)
     return np.asarray(v / np.linalg.norm(v))
 
 
 def _by_channel(a: Floats, weights: Callable[[Floats], Floats]) -> Floats:
-    """Weights for a from weights for channels of deviation one; a channel that never moves has none."""
+    """Compute weights on channels scaled to unit deviation, and rescale them; a constant channel has weight 0."""
     deviation = a.std(0)
     moves = deviation > 1e-9 * max(np.abs(a).max(), 1e-30)
     scale = np.where(moves, deviation, 1)

@@ -1,8 +1,8 @@
-"""A model under a correction: what the artifact still does, and what the correction costs.
+"""Measure a model under a correction: the remaining effect of the artifact, and the cost of the correction.
 
-Pasted images are clean images of other classes with the artifact put on. *Flips*: of those that are not taken for the
-class without it, the share that is with it. *Rise*: how much the artifact raises the class's centred logit; where it
-cannot be put on any, how much higher the logit is in members than in clean images of the class.
+Pasted images are clean images of other classes with the artifact put on. *Flips*: of those not predicted as the class
+without it, the share predicted as the class with it. *Rise*: the increase of the class's centred logit by the artifact;
+where the artifact cannot be put on images, the difference of the logit between members and clean images of the class.
 """
 
 from __future__ import annotations
@@ -16,30 +16,39 @@ import numpy as np
 from scipy import special
 from torch import Tensor
 
-from klarsicht.audit.corrections.activations import Correction, logits, logits_abreast
+from klarsicht.audit.corrections.activations import Correction, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.samples import Sample
+from klarsicht.audit.interventions.effect import flips
 from klarsicht.audit.interventions.overlay import Insertion
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats, Ints
-from klarsicht.numerics.statistics.intervals import NOTHING, Z95, Interval, loss, mean, share
+from klarsicht.numerics.statistics.intervals import (
+    NO_INTERVAL,
+    Z95,
+    Interval,
+    mean_interval,
+    paired_loss,
+    share_interval,
+)
+from klarsicht.numerics.statistics.logits import centred_logit
 
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
 
 
-def centred(y: Floats, target: int) -> Floats:
-    """Logit of the target less the mean of all: (n, K) -> (n,)."""
-    return np.asarray(y[:, target] - y.mean(1))
-
-
 def log_odds(y: Floats, target: int) -> Floats:
-    """log P(target) / P(any other), which falls with what lifts the others: (n, K) -> (n,)."""
+    """Compute log P(target) / P(any other): (n, K) -> (n,). It falls with every rise of another logit."""
     return np.asarray(y[:, target] - special.logsumexp(np.delete(y, target, 1), axis=1))
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a correction may cost, in shares of images: of clean images overall, and of the affected class."""
+    """Largest permitted loss of accuracy by a correction, in shares of images.
+
+    Attributes:
+        overall: on clean images.
+        affected: on clean images of the affected class.
+    """
 
     overall: float = 0.005
     affected: float = 0.02
@@ -50,7 +59,8 @@ class Logits:
     """Logits of a sample under one correction.
 
     Attributes:
-        plain: (n, K). pasted: (m, K), of the images `CorrectionTest.others` with the artifact on, or none.
+        plain: (n, K).
+        pasted: (m, K), of the images `CorrectionTest.other_rows` with the artifact, or empty.
     """
 
     plain: Floats
@@ -59,14 +69,15 @@ class Logits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a model does under one correction.
+    """Accuracy, artifact effect and harm of a model under one correction.
 
     Attributes:
-        accuracy: on the fair draw of clean images. affected: on clean images of the class.
+        accuracy: on the representative draw of clean images.
+        affected: accuracy on clean images of the class.
         worst: least accuracy of a group: a label, with the artifact or without.
-        under: accuracy of other classes under the artifact.
-        flips, rise: see above.
-        harm, harm_affected: what `accuracy` and `affected` lost, image by image.
+        under: accuracy of other classes with the artifact.
+        flips, rise: see the module.
+        harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
     """
 
     accuracy: Interval
@@ -78,8 +89,8 @@ class Outcome:
     harm: Interval
     harm_affected: Interval
 
-    def exceeded(self, bounds: Bounds) -> str:
-        """Which bound the losses break; empty where none."""
+    def exceeded_bounds(self, bounds: Bounds) -> str:
+        """Return which bounds the losses exceed, in words; empty where none."""
         broken = [
             f"{name}: {100 * found.value:.2f} points lost, bound {100 * bound:.2f}"
             for name, found, bound in self._bounded(bounds)
@@ -87,8 +98,8 @@ class Outcome:
         ]
         return "; ".join(broken)
 
-    def unproven(self, bounds: Bounds) -> str:
-        """Which bound the images shown cannot vouch for; empty where none."""
+    def unproven_bounds(self, bounds: Bounds) -> str:
+        """Return which bounds the intervals of the losses exceed, in words; empty where none."""
         wide = [
             f"{name}: up to {100 * found.high:.2f} points on {found.n} images, bound {100 * bound:.2f}"
             if found.n
@@ -105,115 +116,126 @@ class Outcome:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the intervals as JSON values; None without images."""
         return {name: value if value["n"] else None for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class CorrectionTest:
-    """A sample on which corrections of one class are compared.
+    """Sample on which corrections of one class are compared.
 
     Attributes:
-        target: the class's output.
-        putting: puts the artifact on images, or None.
-        seed: of what is pasted where.
+        classifier: the model.
+        sample: the images.
+        target: output of the class.
+        insertion: puts the artifact on images, or None.
+        seed: seed of the insertion.
     """
 
     classifier: Classifier
     sample: Sample
     target: int
-    putting: Insertion | None
+    insertion: Insertion | None
     seed: int = 0
 
     @cached_property
-    def others(self) -> Ints:
-        """Clean images of other classes, by position (m,)."""
-        return np.flatnonzero(self.sample.drawn & (self.truth != self.target))
+    def other_rows(self) -> Ints:
+        """Positions (m,) of clean images of other classes."""
+        return np.flatnonzero(self.sample.fair_draw & (self.truth != self.target))
 
     @cached_property
-    def pasted(self) -> Sequence[Tensor]:
-        """Those, with the artifact on; empty where it cannot be put on any."""
-        if self.putting is None or not all(self.putting.fits(self.sample.images[i]) for i in self.others):
+    def pasted_images(self) -> Sequence[Tensor]:
+        """Images of `other_rows` with the artifact; empty where it cannot be put on all of them."""
+        if self.insertion is None or not all(self.insertion.fits(self.sample.images[i]) for i in self.other_rows):
             return []
         rng = np.random.default_rng(self.seed)
-        return [self.putting.paste(self.sample.images[i], rng) for i in self.others]
+        return [self.insertion.paste(self.sample.images[i], rng) for i in self.other_rows]
 
     @cached_property
     def before(self) -> Logits:
-        """Of the model as it is."""
-        return self.answers(None)
+        """Logits of the unchanged model."""
+        return self.compute_logits(None)
 
     @cached_property
     def plain(self) -> Floats:
-        return logits(self.classifier, self.sample.images)
+        """Logits (n, K) of the sample under the unchanged model."""
+        return compute_logits(self.classifier, self.sample.images)
 
     @cached_property
     def truth(self) -> Ints:
-        """The labels (n,); where unknown what the model as it is takes the image for: a change is then a loss."""
+        """Labels (n,); where unknown, the prediction of the unchanged model, so that a change counts as a loss."""
         return np.where(self.sample.labels >= 0, self.sample.labels, self.plain.argmax(1))
 
-    def answers(self, correction: Correction | None) -> Logits:
-        plain = self.plain if correction is None else logits(self.classifier, self.sample.images, correction)
-        pasted = logits(self.classifier, self.pasted, correction) if self.pasted else plain[:0]
+    def compute_logits(self, correction: Correction | None) -> Logits:
+        """Compute the logits under a correction; None: the unchanged model."""
+        plain = self.plain if correction is None else compute_logits(self.classifier, self.sample.images, correction)
+        pasted = compute_logits(self.classifier, self.pasted_images, correction) if self.pasted_images else plain[:0]
         return Logits(plain, pasted)
 
-    def abreast(self, corrections: Sequence[Correction]) -> list[Logits]:
-        """Of each; erasures at one layer share what comes before it."""
+    def compute_logits_jointly(self, corrections: Sequence[Correction]) -> list[Logits]:
+        """Compute the logits under each correction; erasures at one layer share the computation up to it."""
         erasures = [one for one in corrections if isinstance(one, Erasure)]
         if len(erasures) < max(2, len(corrections)) or len({one.layer for one in erasures}) > 1:
-            return [self.answers(one) for one in corrections]
-        plain = logits_abreast(self.classifier, self.sample.images, erasures)
-        if not self.pasted:
+            return [self.compute_logits(one) for one in corrections]
+        plain = compute_logits_jointly(self.classifier, self.sample.images, erasures)
+        if not self.pasted_images:
             return [Logits(y, y[:0]) for y in plain]
         return [
-            Logits(*both) for both in zip(plain, logits_abreast(self.classifier, self.pasted, erasures), strict=True)
+            Logits(*both)
+            for both in zip(plain, compute_logits_jointly(self.classifier, self.pasted_images, erasures), strict=True)
         ]
 
-    def effect(self, correction: Correction | None) -> Outcome:
-        """The model under a correction; None: as it is."""
-        return self.judged(self.before if correction is None else self.answers(correction))
+    def evaluate(self, correction: Correction | None) -> Outcome:
+        """Evaluate the model under a correction; None: the unchanged model."""
+        return self.evaluate_logits(self.before if correction is None else self.compute_logits(correction))
 
-    def judged(self, found: Logits) -> Outcome:
+    def evaluate_logits(self, found: Logits) -> Outcome:
+        """Evaluate logits of the sample."""
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
-        fair, own = self.sample.drawn, ~self.sample.member & (self.sample.labels == self.target)
-        under = found.pasted.argmax(1) == self.truth[self.others] if len(found.pasted) else np.zeros(0, bool)
+        fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
+        under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
         return Outcome(
-            accuracy=share(right[fair]),
-            affected=share(right[own]),
+            accuracy=share_interval(right[fair]),
+            affected=share_interval(right[own]),
             worst=self._worst(right, under),
-            under=share(under),
+            under=share_interval(under),
             flips=self.flips(found),
             rise=self.rise(found),
-            harm=loss(was[fair], right[fair]),
-            harm_affected=loss(was[own], right[own]),
+            harm=paired_loss(was[fair], right[fair]),
+            harm_affected=paired_loss(was[own], right[own]),
         )
 
     def flips(self, found: Logits) -> Interval:
+        """Compute the share of flips, see the module; no interval without pasted images."""
         if not len(found.pasted):
-            return NOTHING
-        eligible = found.plain[self.others].argmax(1) != self.target
-        return share(found.pasted.argmax(1)[eligible] == self.target)
+            return NO_INTERVAL
+        return share_interval(flips(found.plain[self.other_rows], found.pasted, self.target) > 0)
 
-    def left(self, found: Logits) -> tuple[float, float]:
-        """Of what the artifact does to the class's log-odds: |rise| / |rise of the model as it is|, and its standard
-        error, that of the rise. Of a single image neither is known: all may be left, or nothing."""
+    def remaining_effect(self, found: Logits) -> tuple[float, float]:
+        """Compute |rise| / |rise of the unchanged model| of the class's log-odds, and its standard error, from that of
+        the rise.
+
+        With a single image neither is known; both are then 1.
+        """
         after, before = (self.rise(answers, log_odds) for answers in (found, self.before))
         if not after.n or not before.n:
             return 1.0, 1.0
         whole = max(abs(before.value), 1e-9)
         return abs(after.value) / whole, (after.high - after.low) / (2 * Z95) / whole
 
-    def rise(self, found: Logits, level: Callable[[Floats, int], Floats] = centred) -> Interval:
-        """Of the class's level, a function (logits (n, K), class) -> (n,)."""
+    def rise(self, found: Logits, level: Callable[[Floats, int], Floats] = centred_logit) -> Interval:
+        """Compute the mean rise of the class's level, a function (logits (n, K), class) -> (n,)."""
         plain, member = level(found.plain, self.target), self.sample.member
         if len(found.pasted):
-            return mean(level(found.pasted, self.target) - plain[self.others])
+            return mean_interval(level(found.pasted, self.target) - plain[self.other_rows])
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member
-        return mean(plain[member] - plain[clean].mean()) if clean.any() else NOTHING
+        return mean_interval(plain[member] - plain[clean].mean()) if clean.any() else NO_INTERVAL
 
     def _worst(self, right: Bools, under: Bools) -> Interval:
-        groups = [right[self.sample.drawn & (self.truth == label)] for label in np.unique(self.truth)]
-        groups += [under[self.truth[self.others] == label] for label in np.unique(self.truth)] if len(under) else []
+        """Compute the least accuracy among groups of at least GROUP images."""
+        groups = [right[self.sample.fair_draw & (self.truth == label)] for label in np.unique(self.truth)]
+        groups += [under[self.truth[self.other_rows] == label] for label in np.unique(self.truth)] if len(under) else []
         groups += [right[self.sample.member & (self.truth == label)] for label in np.unique(self.truth)]
-        kept = [share(group) for group in groups if len(group) >= GROUP]
-        return min(kept, key=lambda found: found.value, default=NOTHING)
+        kept = [share_interval(group) for group in groups if len(group) >= GROUP]
+        return min(kept, key=lambda found: found.value, default=NO_INTERVAL)

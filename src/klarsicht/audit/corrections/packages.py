@@ -1,12 +1,12 @@
-"""A correction on disk, and the corrected model as something that needs no klarsicht.
+"""Save and load a correction, and export the corrected model so that it runs without klarsicht.
 
-    FOLDER/correction.json      what it is, how it was chosen, of which run, class and model
+    FOLDER/correction.json      the record: kind, choice, run, class and model
     FOLDER/erasure.npz          an erasure, or
     FOLDER/weights.safetensors  the weights that training changed
     FOLDER/model.pt2            the corrected model, by torch.export: torch.export.load(FILE).module()(images)
     FOLDER/corrected.py         where a model cannot be exported: corrected(module), with numpy and torch alone
 
-The record is written last: a folder without it holds nothing.
+The record is written last: a folder without it is incomplete.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torch import Tensor
 
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
-from klarsicht.audit.corrections.closed_form import Nothing
-from klarsicht.audit.corrections.retraining import Retrained
+from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.ground.disk import write_atomically, writing
+from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, StoreError
 from klarsicht.ground.manifest import to_json
 from klarsicht.numerics.erasure import Eraser
@@ -100,26 +100,35 @@ def save_correction(
     classifier: Classifier | None = None,
     example: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Writes a correction, and with a model and an example image (C, H, W) the corrected model too; returns the record.
+    """Write a correction, and with a model and an example image (C, H, W) the corrected model as well.
+
+    Args:
+        folder: where it is written; an earlier correction there is replaced.
+        correction: the correction.
+        facts: content of the record.
+        classifier, example: the model and an image to export it with, or None.
+
+    Returns:
+        the record.
 
     Raises:
         StoreError, DiskFull: the folder cannot be written.
     """
-    with writing(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
         for stale in ("erasure.npz", "weights.safetensors", EXPORTED, LOADER):
             (folder / stale).unlink(missing_ok=True)
     _write(folder, correction)
     write_atomically(folder / LOADER, STANDALONE.encode())
-    told = {} if classifier is None or example is None else exported(folder, correction, classifier, example)
+    told = {} if classifier is None or example is None else export_model(folder, correction, classifier, example)
     record = facts | told
     write_atomically(folder / RECORD, to_json(record))
     return record
 
 
 def _write(folder: Path, correction: Correction) -> None:
-    if isinstance(correction, Retrained):
+    if isinstance(correction, RetrainedWeights):
         state = {name: value.contiguous() for name, value in correction.state.items()}
         write_atomically(folder / "weights.safetensors", save_tensors(state))
     elif isinstance(correction, Erasure | WhenPredicted):
@@ -141,8 +150,8 @@ def _arrays(correction: Erasure | WhenPredicted) -> dict[str, Any]:
     return parts if gate is None else parts | {"weight": gate.weight, "bias": np.array(gate.bias)}
 
 
-def exported(folder: Path, correction: Correction, classifier: Classifier, example: Tensor) -> dict[str, Any]:
-    """Writes the corrected model where torch.export can; says what it gives on the example, or why it cannot."""
+def export_model(folder: Path, correction: Correction, classifier: Classifier, example: Tensor) -> dict[str, Any]:
+    """Write the corrected model if torch.export can; return whether it did, or the reason why not."""
     path = folder / EXPORTED
     x = example[None].to(classifier.device)
     with evaluation_mode(classifier.module) as module, correction.applied(module), torch.no_grad():
@@ -166,10 +175,13 @@ def exported(folder: Path, correction: Correction, classifier: Classifier, examp
 
 
 def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
-    """A saved correction and its record; `with correction.applied(module): ...` corrects a model.
+    """Load a saved correction and its record; `with correction.applied(module): ...` corrects a model.
+
+    Args:
+        folder: a folder written by `audit clean`.
 
     Raises:
-        InputError: the folder holds none, or a damaged one.
+        InputError: the folder holds no correction, or a damaged one.
     """
     place = Path(folder)
     try:
@@ -185,9 +197,9 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
 
 def _read(place: Path) -> Correction:
     if (place / "weights.safetensors").is_file():
-        return Retrained(load_tensors((place / "weights.safetensors").read_bytes()))
+        return RetrainedWeights(load_tensors((place / "weights.safetensors").read_bytes()))
     if not (place / "erasure.npz").is_file():
-        return Nothing()
+        return NoCorrection()
     with np.load(place / "erasure.npz") as file:
         parts = dict(file)
     gate = Gate(parts["weight"], float(parts["bias"])) if "weight" in parts else None

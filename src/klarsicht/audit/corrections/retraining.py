@@ -1,11 +1,11 @@
-"""Corrections that train a copy of the model on the part `fit`; norms and dropout stay as in evaluation.
+"""Train a copy of the model on the part `fit`; normalisation and dropout layers stay in evaluation mode.
 
-*augment* (A-ClArC, Anders et al. 2022) puts the artifact on images of all classes, so that it stops informing.
-*augment-latent* does so in activations: half of the images get the members' amount along the directions.
-*penalise* (RR-ClArC, Dreyer et al. 2024, arXiv 2308.09437) adds lambda (v . sum over positions of d logit / d a)^2.
+*augment* (A-ClArC, Anders et al. 2022) puts the artifact on images of all classes, so that it carries no information.
+*augment-latent* does so in activations: half of the images get the members' amount along the directions. *penalise*
+(RR-ClArC, Dreyer et al. 2024, arXiv 2308.09437) adds lambda (v . sum over positions of d logit / d a)^2 to the loss.
 Baselines: *fine-tune* alone; *dfr*, the last layer alone on equal groups (Kirichenko et al. 2023, arXiv 2204.02937);
-*group-dro*, the worst group weighs most (Sagawa et al. 2020, arXiv 1911.08731). A group is a label, with the
-artifact or without.
+*group-dro*, with the largest weight on the worst group (Sagawa et al. 2020, arXiv 1911.08731). A group is a label, with
+the artifact or without.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from klarsicht.audit.corrections.activations import activations
-from klarsicht.audit.corrections.clarc import Erasure, layer_named
+from klarsicht.audit.corrections.activations import compute_activations
+from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.models.finetuning import TrainedClassifier
 from klarsicht.ground.devices import world
@@ -31,27 +31,27 @@ from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator, integer
-from klarsicht.numerics.erasure import oblique
+from klarsicht.numerics.erasure import oblique_eraser
 
 SHARE: Final = 0.5  # of a batch that gets the artifact
 PENALTY: Final = 10.0  # weight of the penalty, in its own size before training
-HASTE: Final = 0.1  # how fast group weights follow losses
+GROUP_RATE: Final = 0.1  # how fast group weights follow losses
 Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """Other weights for the same network.
+class RetrainedWeights:
+    """Correction by other weights of the same network.
 
     Attributes:
-        state: name -> value, of those that changed.
+        state: changed weights by name.
     """
 
     state: Mapping[str, Tensor]
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
-        """The module with the other weights, inside the context only; its own come back to the bit."""
+        """Replace the weights inside the context only; the original ones are restored bit by bit."""
         held = module.state_dict()
         kept = {name: held[name].clone() for name in self.state}
         try:
@@ -61,14 +61,15 @@ class Retrained:
             module.load_state_dict(kept, strict=False)
 
     @classmethod
-    def between(cls, before: nn.Module, after: nn.Module) -> Retrained:
+    def between(cls, before: nn.Module, after: nn.Module) -> RetrainedWeights:
+        """Collect the weights in which two networks differ, with the values of `after`."""
         held = before.state_dict()
         changed = {name: value.detach().clone() for name, value in after.state_dict().items()}
         return cls({name: value for name, value in changed.items() if not torch.equal(value, held[name])})
 
 
 class FrozenNorms(TrainedClassifier):
-    """A network that is trained in evaluation mode."""
+    """Network that is trained in evaluation mode."""
 
     def train(self, mode: bool = True) -> FrozenNorms:
         del mode
@@ -81,81 +82,91 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class CorrectionTask:
-    """A task of ground.fit: batches of the part `fit`, drawn by weight, some with the artifact on, and a loss.
+    """Task of ground.fit: batches of the part `fit`, drawn by weight, some with the artifact, and a loss.
 
     Attributes:
-        pasted: share of a batch that gets the artifact.
+        data: what is trained on.
+        loss_function: loss of a model on a batch.
+        pasted_share: share of a batch that gets the artifact.
     """
 
-    bench: FittingData
-    loss_of: Loss
-    pasted: float = 0.0
+    data: FittingData
+    loss_function: Loss
+    pasted_share: float = 0.0
 
     def batch(self, step: int, rank: int) -> Batch:
-        """Images, right outputs, and groups: twice the output, one more with the artifact."""
-        sample, rng = self.bench.lessons, generator(self.bench.seed, "lesson", self.bench.target, step, rank)
-        able = np.flatnonzero(sample.drawn | sample.member)
+        """Draw images, right outputs, and groups: twice the output, plus one with the artifact."""
+        sample, rng = self.data.training_sample, generator(self.data.seed, "lesson", self.data.target, step, rank)
+        able = np.flatnonzero(sample.fair_draw | sample.member)
         p = sample.weight[able] / sample.weight[able].sum() if len(sample.weight) else None
-        chosen = rng.choice(able, self.bench.batch, p=p)
+        chosen = rng.choice(able, self.data.batch, p=p)
         shape = sample.images[chosen[0]].shape
         chosen = chosen[[sample.images[i].shape == shape for i in chosen]]
         on = sample.member[chosen].copy()
         images = [sample.images[i] for i in chosen]
-        if self.pasted:
-            on |= rng.random(len(chosen)) < self.pasted
+        if self.pasted_share:
+            on |= rng.random(len(chosen)) < self.pasted_share
             images = [
-                self.bench.putting.paste(image, rng) if o and not m and self.bench.putting else image
+                self.data.insertion.paste(image, rng) if o and not m and self.data.insertion else image
                 for image, o, m in zip(images, on, sample.member[chosen], strict=True)
             ]
-        truth = torch.from_numpy(self.bench.truth[chosen])
+        truth = torch.from_numpy(self.data.truth[chosen])
         return torch.stack(images), truth, 2 * truth + torch.from_numpy(on)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
-        return self.loss_of(model, batch)
+        return self.loss_function(model, batch)
 
-    def watch(self, step: int, model: nn.Module) -> Mapping[str, float]:
+    def validate(self, step: int, model: nn.Module) -> Mapping[str, float]:
         return {}
 
 
-def trained(lesson: CorrectionTask, body: nn.Module) -> Retrained:
-    """What a copy of the model became."""
-    bench = lesson.bench
-    plan = Plan(bench.steps, rate=bench.rate, warmup=max(1, bench.steps // 10))
-    torch.manual_seed(integer(bench.seed, "training", bench.target))
+def train_copy(task: CorrectionTask, body: nn.Module) -> RetrainedWeights:
+    """Train the copy `body` of the model, and return the changed weights."""
+    data = task.data
+    plan = Plan(data.steps, rate=data.rate, warmup=max(1, data.steps // 10))
+    torch.manual_seed(integer(data.seed, "training", data.target))
     with world() as here:
-        learner = Learner(FrozenNorms(body).requires_grad_(True), lesson, plan, here)
+        learner = Learner(FrozenNorms(body).requires_grad_(True), task, plan, here)
         for step in track(range(plan.steps), plan.steps, "training"):
-            learner.learn(lesson.batch(step, 0))
+            learner.train_step(task.batch(step, 0))
     average: FrozenNorms = learner.average  # type: ignore[assignment]
-    return Retrained.between(bench.classifier.module, average.body.to(bench.classifier.device))
+    return RetrainedWeights.between(data.classifier.module, average.body.to(data.classifier.device))
 
 
-def copied(bench: FittingData) -> nn.Module:
-    return copy.deepcopy(bench.classifier.module)
+def copy_model(data: FittingData) -> nn.Module:
+    """Copy the network."""
+    return copy.deepcopy(data.classifier.module)
 
 
-def entropy(model: nn.Module, batch: Batch) -> Tensor:
+def label_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Compute the cross-entropy with the right outputs."""
     return cross_entropy(model(batch[0]), batch[1])
 
 
-def fine_tune(bench: FittingData, setting: CorrectionParameters) -> Retrained:
-    return trained(CorrectionTask(bench, entropy), copied(bench))
+def fine_tune(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
+    """Train on the images as they are (baseline)."""
+    return train_copy(CorrectionTask(data, label_loss), copy_model(data))
 
 
-def augment(bench: FittingData, setting: CorrectionParameters) -> Retrained:
-    """Raises UsageError for an artifact that cannot be put on images."""
-    if bench.putting is None:
+def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
+    """Train with the artifact on images of all classes (A-ClArC).
+
+    Raises:
+        UsageError: the artifact cannot be put on images.
+    """
+    if data.insertion is None:
         raise UsageError(
             "nothing to put on images",
             got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
-    return trained(CorrectionTask(bench, entropy, SHARE * min(setting.strength, 2)), copied(bench))
+    return train_copy(CorrectionTask(data, label_loss, SHARE * min(setting.strength, 2)), copy_model(data))
 
 
-def augment_latent(bench: FittingData, setting: CorrectionParameters) -> Retrained:
-    known, body = bench.at(setting.layer), copied(bench)
-    carried = oblique(known.directions(setting.directions), known.covariance, known.members.mean(0))
+def augment_latent(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
+    """Train with the activations of half of each batch set to the members' amount along the directions (A-ClArC)."""
+    known, body = data.layer_statistics(setting.layer), copy_model(data)
+    carried = oblique_eraser(known.directions(setting.directions), known.covariance, known.members.mean(0))
     lends = Erasure(setting.layer, carried, setting.strength)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -165,29 +176,30 @@ def augment_latent(bench: FittingData, setting: CorrectionParameters) -> Retrain
             lent = model(batch[0][:half])
         return cross_entropy(torch.cat([lent, plain]), batch[1])
 
-    return trained(CorrectionTask(bench, loss), body)
+    return train_copy(CorrectionTask(data, loss), body)
 
 
-def penalise(bench: FittingData, setting: CorrectionParameters) -> Retrained:
-    body = copied(bench)
-    v = torch.as_tensor(bench.at(setting.layer).first, dtype=torch.float32, device=bench.classifier.device)
-    first = CorrectionTask(bench, entropy).batch(0, 0)
-    _, start = penalty(FrozenNorms(body).requires_grad_(True), body, first, setting.layer, v, bench.target)
+def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
+    """Train with a penalty on the gradient along the direction (RR-ClArC)."""
+    body = copy_model(data)
+    v = torch.as_tensor(data.layer_statistics(setting.layer).first, dtype=torch.float32, device=data.classifier.device)
+    first = CorrectionTask(data, label_loss).batch(0, 0)
+    _, start = penalty(FrozenNorms(body).requires_grad_(True), body, first, setting.layer, v, data.target)
     weight = setting.strength * PENALTY / max(float(start.detach()), 1e-12)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        y, cost = penalty(model, body, batch, setting.layer, v, bench.target)
+        y, cost = penalty(model, body, batch, setting.layer, v, data.target)
         return cross_entropy(y, batch[1]) + weight * cost
 
-    return trained(CorrectionTask(bench, loss), body)
+    return train_copy(CorrectionTask(data, loss), body)
 
 
 def penalty(
     model: nn.Module, body: nn.Module, batch: Batch, layer: str, v: Tensor, target: int
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2."""
+    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2."""
     seen: list[Tensor] = []
-    handle = layer_named(body, layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    handle = find_layer(body, layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         y = model(batch[0])
     finally:
@@ -197,38 +209,43 @@ def penalty(
     return y, ((summed @ v) ** 2).mean()
 
 
-def group_dro(bench: FittingData, setting: CorrectionParameters) -> Retrained:
-    weights = torch.ones(2 * bench.classifier.n_classes, device=bench.classifier.device)
+def group_dro(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
+    """Train with group weights that grow with the loss of the group (group DRO, baseline)."""
+    weights = torch.ones(2 * data.classifier.n_classes, device=data.classifier.device)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         each, groups = cross_entropy(model(batch[0]), batch[1], reduction="none"), batch[2]
         there = torch.unique(groups)
         of_group = torch.stack([each[groups == g].mean() for g in there])
-        weights[there] *= torch.exp(HASTE * of_group.detach())
+        weights[there] *= torch.exp(GROUP_RATE * of_group.detach())
         weights.div_(weights.sum())
         return (of_group * weights[there] / weights[there].sum()).sum()
 
-    return trained(CorrectionTask(bench, loss), copied(bench))
+    return train_copy(CorrectionTask(data, loss), copy_model(data))
 
 
-def dfr(bench: FittingData, setting: CorrectionParameters) -> Retrained:
-    """Raises UsageError for a network without a linear head."""
-    classifier, sample = bench.classifier, bench.lessons
-    head = layer_named(classifier.module, classifier.head)
+def dfr(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
+    """Fit the last layer again by logistic regression on equally weighted groups (deep feature reweighting, baseline).
+
+    Raises:
+        UsageError: the network has no linear head.
+    """
+    classifier, sample = data.classifier, data.training_sample
+    head = find_layer(classifier.module, classifier.head)
     if not isinstance(head, nn.Linear):
         raise UsageError("no last layer to fit again", got=type(head).__name__, rule="dfr needs a linear head")
-    a = activations(classifier, sample.images, classifier.head).pooled
-    group, scale = 2 * bench.truth + sample.member, np.maximum(a.std(0), 1e-6)
+    a = compute_activations(classifier, sample.images, classifier.head).pooled
+    group, scale = 2 * data.truth + sample.member, np.maximum(a.std(0), 1e-6)
     weights = len(group) / len(np.unique(group)) / np.bincount(group)[group]
-    fit = LogisticRegression(C=1.0, max_iter=500).fit(a / scale, bench.truth, sample_weight=weights)
+    fit = LogisticRegression(C=1.0, max_iter=500).fit(a / scale, data.truth, sample_weight=weights)
     rows, offsets, at = fit.coef_ / scale, fit.intercept_, torch.from_numpy(fit.classes_)
-    if len(rows) == 1:  # of two classes one is told apart by half the logit up and half down
+    if len(rows) == 1:  # two classes: half of the logit for one, minus half for the other
         rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
     state = {f"{classifier.head}.{k}": v.clone() for k, v in head.state_dict().items()}
     state[f"{classifier.head}.weight"][at] = torch.as_tensor(rows).to(head.weight)
     if head.bias is not None:
         state[f"{classifier.head}.bias"][at] = torch.as_tensor(offsets).to(head.weight)
-    return Retrained(state)
+    return RetrainedWeights(state)
 
 
 LAYERED: Final = frozenset({"layer"})

@@ -1,4 +1,4 @@
-"""Images of one class's case: with the artifact, of the class without it, and a fair draw of clean images."""
+"""Draw images for one class: with the artifact, of the class without it, and a representative draw of clean images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ Images = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """n images as the model takes them.
+    """Sample of n images as model inputs.
 
     Attributes:
         images: n tensors (C, H, W).
-        member: bool (n,), true where the artifact is.
+        member: bool (n,), true for images with the artifact.
         sources: int (n,), see Corpus.source_numbers.
         labels: int (n,), the right output, or -1 where unknown.
         rows: int (n,), rows of the corpus; empty where the images come from elsewhere.
-        fair: bool (n,), true for a draw of clean images that is representative of all clean ones; empty: all clean.
-        skipped: (path, why) of images that could not be read.
-        weight: float (n,), how much each counts in a training; empty: all the same.
+        fair: bool (n,), true for a draw of clean images that is representative of all clean ones; empty: all clean
+            images.
+        skipped: (path, reason) of images that could not be read.
+        weight: float (n,), sampling weights in a training; empty: all the same.
     """
 
     images: Images
@@ -47,12 +48,12 @@ class Sample:
         return len(self.images)
 
     @property
-    def drawn(self) -> Bools:
-        """The fair draw (n,)."""
+    def fair_draw(self) -> Bools:
+        """The representative draw of clean images: bool (n,)."""
         return self.fair if len(self.fair) else ~self.member
 
-    def of(self, chosen: Bools) -> Sample:
-        """Those images, in their order."""
+    def select(self, chosen: Bools) -> Sample:
+        """Return the sample of the chosen images, bool (n,), in their order."""
         at = np.flatnonzero(chosen)
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {k: v[at] if len(v) else v for k, v in kept.items() if isinstance(v, np.ndarray)}
@@ -61,13 +62,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case:
-    """One class of an audited model and its corpus.
+    """Corpus of an audited model, split for the artifact of one class.
 
     Attributes:
-        target: the class's output.
+        target: output of the class.
         labels: int (N,), the right output for each image of the corpus, -1 where unknown.
         part: int8 (N,), see audit.data.splits.
-        member: bool (N,), images that carry the artifact for sure.
+        member: bool (N,), images that certainly carry the artifact.
         clean: bool (N,), images that very likely do not.
     """
 
@@ -80,7 +81,8 @@ class Case:
     clean: Bools
 
     def sample(self, part: int, most: int, rng: np.random.Generator) -> Sample:
-        """At most `most` members, as many clean images of the class, and as many clean images of any class."""
+        """Draw at most `most` members of a part, as many clean images of the class, and as many clean images of any
+        class."""
         here = self.part == part
         own = np.flatnonzero(here & self.clean & (self.labels == self.target))
         members, own, fair = (
@@ -91,16 +93,22 @@ class Case:
         return self.read(rows, np.isin(rows, fair))
 
     def read(self, rows: Ints, fair: Bools) -> Sample:
-        """Rows of the corpus, decoded; one that cannot be read any more is named in `skipped`."""
-        images, kept, skipped = read(self.corpus, self.classifier, rows)
+        """Decode rows of the corpus; an image that can no longer be read is listed in `skipped`."""
+        images, kept, skipped = read_images(self.corpus, self.classifier, rows)
         rows, fair = rows[kept], fair[kept]
         sources = self.corpus.source_numbers[rows]
         weight = np.array([self.corpus.weights[row] for row in rows] if self.corpus.weights else [])
         return Sample(images, self.member[rows], sources, self.labels[rows], rows, fair, skipped, weight)
 
 
-def read(corpus: Corpus, classifier: Classifier, rows: Ints) -> tuple[list[Tensor], Ints, tuple[tuple[str, str], ...]]:
-    """Images as the model takes them, which of the rows they are, and (path, why) of the others."""
+def read_images(
+    corpus: Corpus, classifier: Classifier, rows: Ints
+) -> tuple[list[Tensor], Ints, tuple[tuple[str, str], ...]]:
+    """Read images of a corpus as model inputs.
+
+    Returns:
+        the images, their positions among the rows, and (path, reason) of the others.
+    """
     images, kept, skipped = [], [], []
     decoded = decode_rows(corpus, [int(row) for row in rows])
     for i, (row, picture) in enumerate(track(decoded, len(rows), "images")):
@@ -113,4 +121,5 @@ def read(corpus: Corpus, classifier: Classifier, rows: Ints) -> tuple[list[Tenso
 
 
 def _some(rows: NDArray[Any], most: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return all rows, or `most` of them drawn at random, ascending."""
     return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))

@@ -1,4 +1,4 @@
-"""Labels of a corpus to outputs of a model, where their names differ: a CSV with columns label,index."""
+"""Class map: a CSV with columns label,index that assigns labels of a corpus to outputs of a model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from klarsicht.ground.errors import InputError
 
 
 def read(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
-    """Labels to outputs from a CSV with columns label,index.
+    """Read the output index, 0 to n_classes - 1, of each label from a CSV with columns label,index.
 
     Raises:
-        InputError: the file cannot be read, lacks a label of the corpus, or names an output the model has not.
+        InputError: the file cannot be read, lacks a label of the corpus, or names an output that the model does not
+            have.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""A corpus: which images there are, what they show, and where they come from."""
+"""Image corpora: files with labels, sources and splits, listed from a class folder or a manifest."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ENDS = 64 * 1024  # bytes hashed at each end of a file
+END_BYTES = 64 * 1024  # bytes hashed at each end of a file
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """N images; row i of everything an audit computes is image i.
+    """A corpus of N images; row i of every array that an audit computes belongs to image i.
 
     Attributes:
-        keys: N unique names, stable wherever the corpus lies: the path from its root.
-        paths: N files.
-        labels: N classes.
-        sources: N origins that images may share (a patient, a video, a photograph); "" where unknown, or empty.
+        keys: N unique names: the path from the root of the corpus, so that a moved corpus keeps them.
+        paths: N file paths.
+        labels: N class labels.
+        sources: N names of an origin that images may share (a patient, a video, a photograph); "" where unknown, or
+            empty.
         splits: N names such as train or test, or empty.
-        left_out: (what, why) of files and folders that hold no image.
-        weights: N numbers above 0, how much an image counts where something is trained; or empty.
+        left_out: pairs (item, reason) of files and folders that hold no image.
+        weights: N sample weights above 0 for training, or empty.
     """
 
     keys: tuple[str, ...]
@@ -62,38 +63,38 @@ class Corpus:
         return len(self.keys)
 
     def __getitem__(self, rows: slice | Iterable[int]) -> Corpus:
-        """The images of these rows, in this order."""
+        """Return the corpus of these rows, in this order."""
         chosen = range(len(self))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
-        fields = {field: _some(getattr(self, field), chosen) for field in COLUMNS.values()}
-        return Corpus(left_out=self.left_out, weights=_some(self.weights, chosen), **fields)
+        fields = {field: _take_rows(getattr(self, field), chosen) for field in COLUMNS.values()}
+        return Corpus(left_out=self.left_out, weights=_take_rows(self.weights, chosen), **fields)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The labels that occur, sorted."""
+        """Distinct labels, sorted."""
         return tuple(sorted(set(self.labels)))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of keys, labels, sources, and the size and both ends of every file.
 
-        A copy elsewhere has the same hash, whatever its dates; a change inside a large file that keeps its size and
-        its first and last 64 KiB goes unseen.
+        A copy elsewhere has the same hash, whatever its file dates. A change inside a large file that keeps its size
+        and its first and last 64 KiB is not detected.
 
         Raises:
-            CorpusError: a file cannot be read any more.
+            CorpusError: a file can no longer be read.
         """
         digest = hashlib.sha256()
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
             source = self.sources[i] if self.sources else ""
             digest.update(f"{key}\0{label}\0{source}\0".encode())
-            digest.update(_ends(Path(path)))
+            digest.update(_hash_ends(Path(path)))
         return digest.hexdigest()
 
     def select(self, *, split: str) -> Corpus:
-        """The images of one split.
+        """Return the images of one split.
 
         Raises:
-            CorpusError: no image has that split; names those there are.
+            CorpusError: no image has that split; the message lists the existing ones.
         """
         rows = [i for i, name in enumerate(self.splits) if name == split]
         if not rows:
@@ -103,13 +104,13 @@ class Corpus:
 
     @cached_property
     def source_numbers(self) -> NDArray[np.int64]:
-        """A number for each image (N,): equal where equal sources are named, else unique."""
+        """Source index of each image, int64 (N,): equal for equal source names; unique where the source is unknown."""
         given = self.sources or ("",) * len(self)
         names = [f"source {name}" if name else f"row {i}" for i, name in enumerate(given)]
         return np.unique(names, return_inverse=True)[1]
 
     def to_table(self) -> pa.Table:
-        """One line an image: key, path, label, source, split."""
+        """Convert to a table with one row per image and columns key, path, label, source, split."""
         import pyarrow as pa
 
         blank = ("",) * len(self)
@@ -117,45 +118,46 @@ class Corpus:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Corpus:
-        """The corpus that to_table wrote down; the files need not be there."""
+        """Restore a corpus from the table made by `to_table`; the files need not exist."""
         columns = {field: tuple(table[name].to_pylist()) for name, field in COLUMNS.items()}
         return cls(**{field: values if any(values) else () for field, values in columns.items()})
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Corpus:
-        """One sub-folder a class, images anywhere below it, in sorted order; hidden files do not count.
+        """List the images of a folder with one sub-folder per class (the ImageFolder layout), in sorted order.
 
-        Links to class folders are followed, links inside them only to files.
+        Images may lie anywhere below a class folder; hidden files are ignored. Symbolic links to class folders are
+        followed, links inside class folders only if they point to files.
 
         Raises:
-            CorpusError: no such folder, it cannot be read, or no image is in it.
+            CorpusError: the folder does not exist, cannot be read, or holds no image.
         """
         root = Path(folder)
-        loose, labels = _listed(root)
-        reasons = {key: _reason(key) for label in labels for key in _below(root, label)}
+        loose, labels = _list_folder(root)
+        reasons = {key: _exclusion_reason(key) for label in labels for key in _list_keys(root, label)}
         keys = [key for key, reason in reasons.items() if not reason]
-        empty = sorted({*labels} - {*map(_label, keys)})
+        empty = sorted({*labels} - {*map(_label_of, keys)})
         left_out = [(f"class {label}", "no image in its folder") for label in empty]
-        left_out += _counted(reasons.values())
-        left_out += _counted(_reason(name) or "in no class folder" for name in loose)
+        left_out += _count_reasons(reasons.values())
+        left_out += _count_reasons(_exclusion_reason(name) or "in no class folder" for name in loose)
         if not keys:
             rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
             got = f"{root}, where {'; '.join(f'{what}: {why}' for what, why in left_out[:3]) or 'nothing is'}"
             raise CorpusError("no images in class folders", got=got, rule=rule)
         paths = tuple(str(root / key) for key in keys)
-        return cls(tuple(keys), paths, tuple(map(_label, keys)), left_out=tuple(left_out))
+        return cls(tuple(keys), paths, tuple(map(_label_of, keys)), left_out=tuple(left_out))
 
     @classmethod
     def from_manifest(cls, file: str | Path) -> Corpus:
-        """A CSV or parquet file with columns path, label and, if you like, source, split, weight; one line an image.
+        """Read a CSV or parquet manifest, one row per image: columns path, label, optionally source, split, weight.
 
-        Paths are relative to the manifest's own folder.
+        Paths are relative to the folder of the manifest.
 
         Raises:
-            CorpusError: the manifest cannot be read, lacks a column or a value, or names files that are not there.
+            CorpusError: the manifest cannot be read, lacks a column or a value, or names files that do not exist.
         """
         file = Path(file)
-        columns = manifest.columns(file)
+        columns = manifest.read_columns(file)
         paths = [file.parent / path for path in columns["path"]]
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
@@ -170,15 +172,15 @@ class Corpus:
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
-            weights=manifest.weights(columns.get("weight", [])),
+            weights=manifest.parse_weights(columns.get("weight", [])),
         )
 
 
 def open_corpus(data: str | Path) -> Corpus:
-    """The corpus in a folder or behind a manifest.
+    """Open a corpus from a class folder or a manifest file.
 
     Raises:
-        CorpusError: there is neither.
+        CorpusError: neither exists at this path, or the corpus cannot be read.
     """
     place = Path(data)
     if place.is_dir():
@@ -189,7 +191,7 @@ def open_corpus(data: str | Path) -> Corpus:
 
 
 def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Image.Image | ImageError]]:
-    """Each row with its picture, RGB or grey, or with the reason why there is none."""
+    """Decode the images of these rows, RGB or grey; yield the ImageError instead where an image cannot be decoded."""
     for row in rows:
         try:
             yield row, decode(corpus.paths[row])
@@ -197,61 +199,61 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Imag
             yield row, error
 
 
-def _some(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
+def _take_rows(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
     return tuple(values[i] for i in rows) if values else ()
 
 
-# Folders. A million files are walked as text: objects would take minutes.
+# Folder listing. Paths stay strings: with a million files, path objects would take minutes.
 
 
-def _listed(root: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in a folder, sorted, without hidden ones."""
+def _list_folder(root: Path) -> tuple[list[str], list[str]]:
+    """List the names of files and of sub-folders, each sorted, without hidden ones."""
     try:
         entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root) if not entry.name.startswith("."))
     except OSError as error:
-        _refuse(error)
+        _raise_unreadable(error)
     return [name for name, is_folder in entries if not is_folder], [name for name, is_folder in entries if is_folder]
 
 
-def _below(root: Path, label: str) -> list[str]:
-    """Keys of all files below a class folder, sorted part by part."""
+def _list_keys(root: Path, label: str) -> list[str]:
+    """List the keys of all files below a class folder, sorted by path components."""
     keys = []
-    for here, folders, files in os.walk(root / label, onerror=_refuse):
+    for here, folders, files in os.walk(root / label, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         place = Path(here).relative_to(root).as_posix()
         keys += [f"{place}/{name}" for name in files if not name.startswith(".")]
     return sorted(keys, key=lambda key: key.split("/"))
 
 
-def _refuse(error: OSError) -> NoReturn:
+def _raise_unreadable(error: OSError) -> NoReturn:
     raise CorpusError("cannot read a folder", got=f"{error.filename}: {error.strerror}", remedy="Check --data.")
 
 
-def _label(key: str) -> str:
+def _label_of(key: str) -> str:
     return key.partition("/")[0]
 
 
-def _reason(key: str) -> str:
-    """Why a file is no image of the corpus, or ""."""
+def _exclusion_reason(key: str) -> str:
+    """Return the reason why a file is not an image of the corpus; "" where it is one."""
     ending = Path(key).suffix.lower()
     if ending not in extensions():
         return f"no image by its ending {ending}".rstrip()
     return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
 
 
-def _counted(reasons: Iterable[str]) -> list[tuple[str, str]]:
+def _count_reasons(reasons: Iterable[str]) -> list[tuple[str, str]]:
     return [
         (f"{count} file{'s' * (count > 1)}", reason) for reason, count in sorted(Counter(reasons).items()) if reason
     ]
 
 
-def _ends(path: Path) -> bytes:
-    """Size and a hash of the first and the last 64 KiB; what cannot be read is left to `decode`, which names it."""
+def _hash_ends(path: Path) -> bytes:
+    """Hash size, first and last 64 KiB of a file; an unreadable one gets a constant, and `decode` reports it."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            head = file.read(ENDS)
-            file.seek(max(size - ENDS, len(head)))
-            return hashlib.sha256(f"{size}\0".encode() + head + file.read(ENDS)).digest()
+            head = file.read(END_BYTES)
+            file.seek(max(size - END_BYTES, len(head)))
+            return hashlib.sha256(f"{size}\0".encode() + head + file.read(END_BYTES)).digest()
     except OSError:
         return b"unreadable"

@@ -1,4 +1,4 @@
-"""Which images are analysed together, and for which output of the model."""
+"""Groups of images that are analysed together for one output of the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Ints = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Group:
-    """Images looked at together.
+    """A group of images that are analysed together for one target class.
 
     Attributes:
-        name: the class the evidence is for.
-        target: index of that class among the model's outputs.
-        rows: int (n,), rows of the run, ascending.
+        name: name of the target class.
+        target: index of the target class among the model's outputs.
+        rows: int (n,), ascending row indices of the corpus.
     """
 
     name: str
@@ -31,29 +31,35 @@ class Group:
         return len(self.rows)
 
 
-def by_label(targets: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
-    """Each class on the images that carry its label; labels of one output are one class. By name."""
+def group_by_label(targets: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
+    """Group the usable images by label, sorted by class name; labels with the same output index form one group.
+
+    Args:
+        targets: int (N,), output index of each image's label.
+        names: K class names.
+        usable: bool (N,).
+    """
     found = sorted(np.unique(targets).tolist(), key=lambda c: names[c])
     return [Group(names[c], c, np.flatnonzero((targets == c) & usable)) for c in found]
 
 
-def by_prediction(predicted: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
-    """Each class on the images that the model takes for it."""
+def group_by_prediction(predicted: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
+    """Group the usable images by predicted class; arguments as in `group_by_label`."""
     found = np.unique(predicted[usable])
     return [Group(names[c], int(c), np.flatnonzero((predicted == c) & usable)) for c in found]
 
 
-def screening(targets: Sequence[int], names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
-    """Each target on the whole corpus: which images of any class make the model think of it?"""
+def group_for_screening(targets: Sequence[int], names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
+    """Pair each target class with all usable images of the corpus, to screen images of any class for that target."""
     rows = np.flatnonzero(usable)
     return [Group(names[c], int(c), rows) for c in targets]
 
 
-def output_named(name: str, names: Sequence[str], index: Mapping[str, int]) -> int:
-    """The model's output for a class given by label, by the model's own name or by number.
+def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> int:
+    """Find the output index of a class given by corpus label, by the model's class name or by number.
 
     Raises:
-        UsageError: no such class; near matches are listed.
+        UsageError: unknown class; the message lists near matches.
     """
     if name in index:
         return index[name]

@@ -1,7 +1,7 @@
-"""Do the labels of a corpus name the model's outputs in the right order?
+"""Check of whether the labels of a corpus are numbered in the order of the model's outputs.
 
-Folders are sorted by name where the model says no names, and a model may count its classes otherwise. Then the audit
-asks of every image why it is taken for something that it is not.
+Where the model gives no class names, class folders are numbered in sorted order, and the model may number its classes
+differently. The audit would then explain the wrong output for every image.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from scipy.optimize import linear_sum_assignment
 
 from klarsicht.ground.arrays import Ints
 
-BETTER: Final = 2.0  # times as many images right in another order: then the order is doubted
-MOST: Final = 0.5  # of the images at least: a poor model is right about few in any order
+MIN_RATIO: Final = 2.0  # the order is doubtful if the best numbering raises the accuracy by more than this factor
+MIN_AGREEMENT: Final = 0.5  # least accuracy under the best numbering; a poor model reaches it in no order
 
 
 @dataclass(frozen=True)
 class Order:
-    """Shares of images whose label the model predicts.
+    """Accuracy of the predictions under the given and under the best numbering of the labels, each in [0, 1].
 
     Attributes:
-        right: as the labels are numbered. best: numbered anew, one number a label, so that most agree.
+        right: accuracy with the labels as they are numbered.
+        best: accuracy under the permutation of label numbers that maximises it.
     """
 
     right: float
@@ -31,7 +32,10 @@ class Order:
 
     @classmethod
     def of(cls, labels: Ints, predicted: Ints, outputs: int) -> Order:
-        """Of images with a label (n,) in 0 to outputs - 1; the best order is the assignment of most counts."""
+        """Compute both accuracies from labels and predictions (n,), each in 0 to outputs - 1.
+
+        The best numbering solves the linear assignment problem on the confusion matrix.
+        """
         counts = np.zeros((outputs, outputs), np.int64)
         np.add.at(counts, (labels, predicted), 1)
         best = counts[linear_sum_assignment(counts, maximize=True)].sum()
@@ -40,7 +44,7 @@ class Order:
 
     @property
     def doubtful(self) -> bool:
-        return self.best >= MOST and self.best > BETTER * self.right
+        return self.best >= MIN_AGREEMENT and self.best > MIN_RATIO * self.right
 
     def __str__(self) -> str:
         return (

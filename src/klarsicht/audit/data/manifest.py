@@ -1,4 +1,4 @@
-"""A manifest of a corpus: CSV or parquet, one line an image: path, label and, if you like, source, split, weight."""
+"""Manifests of a corpus: CSV or parquet, one row per image: path, label, optionally source, split, weight."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from klarsicht.ground.errors import CorpusError
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight")
 
 
-def columns(manifest: Path) -> dict[str, list[str]]:
-    """The columns of a manifest that are known, as text.
+def read_columns(manifest: Path) -> dict[str, list[str]]:
+    """Read the known columns of a manifest as text.
 
     Raises:
-        CorpusError: it cannot be read, or lacks a column or a value.
+        CorpusError: the manifest cannot be read, or lacks a required column or value.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
@@ -36,26 +36,26 @@ def columns(manifest: Path) -> dict[str, list[str]]:
             got=f"columns {', '.join(table.column_names)}",
             rule="path,label[,source,split,weight]",
         )
-    return {name: _texts(table[name], name) for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
+    return {name: _column_texts(table[name], name) for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
 
 
-def _texts(column: Any, name: str) -> list[str]:
+def _column_texts(column: Any, name: str) -> list[str]:
     values = ["" if value is None else str(value) for value in column.to_pylist()]
     if name in REQUIRED and "" in values:
         raise CorpusError(f"a line of the manifest has no {name}", got=f"line {values.index('') + 2}")
     return values
 
 
-def weights(texts: list[str]) -> tuple[float, ...]:
-    """Numbers above 0; a blank is 1.
+def parse_weights(texts: list[str]) -> tuple[float, ...]:
+    """Parse sample weights, finite numbers above 0; a blank means 1.
 
     Raises:
-        CorpusError: anything else.
+        CorpusError: any other text.
     """
-    return tuple(_weight(text, line) for line, text in enumerate(texts, start=2))
+    return tuple(_parse_weight(text, line) for line, text in enumerate(texts, start=2))
 
 
-def _weight(text: str, line: int) -> float:
+def _parse_weight(text: str, line: int) -> float:
     try:
         value = float(text or 1)
     except ValueError:

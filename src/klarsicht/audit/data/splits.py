@@ -1,7 +1,8 @@
-"""Three parts of a corpus without a common source: one to fit a correction on, one to choose it on, one to show it on.
+"""Split of a corpus by source into training, validation and test parts, which share no source.
 
-Leakage would flatter every correction: whoever draws images names the part, and what a record was fitted on is checked
-by source wherever something is shown.
+A correction is fitted on the training part (`fit`), its settings are selected on the validation part (`choose`), and it
+is evaluated on the test part (`show`). Leakage between them would overstate every correction. Therefore every sample
+names its part, and before an evaluation the sources are checked against those that the correction was fitted on.
 """
 
 from __future__ import annotations
@@ -16,12 +17,21 @@ from klarsicht.ground.errors import UsageError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES: Final = ("fit", "choose", "show")
-DEAL: Final = (TRAIN, TEST, VALIDATION, TRAIN, TEST)
-"""How sources are dealt out, again and again: two fifths to fit, one to choose, two to show."""
+PART_CYCLE: Final = (TRAIN, TEST, VALIDATION, TRAIN, TEST)
+"""Parts assigned to consecutive shuffled sources, cyclically: two fifths training, one validation, two test."""
 
 
 def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int8]:
-    """The part of each image (N,), by its source; sources with members are dealt first, so that every part has some.
+    """Assign each image to TRAIN, VALIDATION or TEST by its source.
+
+    Sources with members are assigned first, so that every part contains members.
+
+    Args:
+        sources: int (N,), source index of each image.
+        member: bool (N,), images that belong to the cluster or carry the artifact.
+
+    Returns:
+        int8 (N,).
 
     Raises:
         UsageError: members come from fewer than three sources.
@@ -35,15 +45,18 @@ def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Gen
         )
     part = np.zeros(int(sources.max()) + 1, np.int8)
     for some in (holding, np.setdiff1d(sources, holding)):
-        part[rng.permutation(some)] = np.resize(DEAL, len(some))
+        part[rng.permutation(some)] = np.resize(PART_CYCLE, len(some))
     return np.asarray(part[sources])
 
 
-def check_apart(fitted: Ints, shown: Ints) -> None:
-    """Refuses images of a source that something was fitted on; both are numbers of sources.
+def check_disjoint_sources(fitted: Ints, shown: Ints) -> None:
+    """Check that no source of the evaluated images is among those a correction was fitted on.
+
+    Args:
+        fitted, shown: source indices.
 
     Raises:
-        UsageError: they share a source.
+        UsageError: both share a source.
     """
     if len(common := np.intersect1d(fitted, shown)):
         raise UsageError(

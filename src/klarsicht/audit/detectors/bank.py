@@ -1,7 +1,7 @@
-"""The bank of strict detectors: each scores one class at a few settings, in nats of surprise on held-out images.
+"""Registry of detectors: each scores one class at a few settings, in nats of surprisal on held-out images.
 
-A score is no p-value: natural groups of images surprise as well. What a score is worth is decided by the scores of
-other classes; see numerics.statistics.conformal.
+A score is no p-value, since natural groups of images have large scores as well. Its significance follows from the
+scores of other classes; see numerics.statistics.conformal.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, col
 from klarsicht.audit.detectors.templates import TemplateMatches
 from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.imaging import image_statistics
-from klarsicht.numerics.statistics.base_rate import lump, natural_rate
-from klarsicht.numerics.statistics.split_half import surprise
+from klarsicht.numerics.statistics.base_rate import null_rate, select_above_gap
+from klarsicht.numerics.statistics.split_half import binomial_surprisal
 
 
 class Measure(Protocol):
@@ -27,24 +27,27 @@ class Measure(Protocol):
 
 
 class Detector(Protocol):
-    """Looks at a scene, called by its name, and gives one sign for each of its settings, always in the same order.
+    """Protocol of a detector: called with the images of a class and its own name, it yields one detection for each
+    setting, always in the same order.
 
-    `change` says how its artifact is put on other images; a name of interventions.CHANGES.
+    `change` is how its artifact is inserted into other images, a name of interventions.insertion.CHANGES.
     """
 
     @property
     def change(self) -> str: ...
 
-    def __call__(self, scene: ClassImages, name: str, /) -> Iterator[Detection]: ...
+    def __call__(self, images: ClassImages, name: str, /) -> Iterator[Detection]: ...
 
 
 @dataclass(frozen=True)
 class TailDetector:
-    """More images of the class beyond an extreme of the other classes than there should be, for where its middle lies.
+    """Detector of an excess of the class's images beyond an extreme quantile of the other classes, given the class's
+    median.
 
     Attributes:
+        measure: one number for each image.
         high: whether the upper tail is meant.
-        shares: of the other classes' images beyond the extreme.
+        shares: shares of the other classes' images beyond the quantile.
     """
 
     measure: Measure
@@ -52,24 +55,26 @@ class TailDetector:
     change: str
     shares: tuple[float, ...] = (0.002, 0.0005)
 
-    def __call__(self, scene: ClassImages, name: str) -> Iterator[Detection]:
-        own, pool = self.values(scene.own), self.values(scene.pool)[scene.others]
+    def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
+        own, pool = self.values(images.own), self.values(images.pool)[images.others]
         for share in self.shares:
             edge = float(np.quantile(pool, 1 - share))
-            expected = natural_rate(own[None], pool[None], edge)[0]
+            expected = null_rate(own[None], pool[None], edge)[0]
             beyond = own > edge
-            halves = [beyond[side] for side in (scene.half, ~scene.half)]
-            score = float(np.mean([surprise(half.sum(), len(half), expected) for half in halves]))
-            yield Detection(f"{name} {share:g}", score, np.flatnonzero(lump(own, edge)))
+            halves = [beyond[side] for side in (images.half, ~images.half)]
+            score = float(np.mean([binomial_surprisal(half.sum(), len(half), expected) for half in halves]))
+            yield Detection(f"{name} {share:g}", score, np.flatnonzero(select_above_gap(own, edge)))
 
     def values(self, shown: ImageStack) -> Floats:
-        """The measure, with a sign that makes the meant tail the upper one."""
-        found = shown.keep(getattr(self.measure, "__name__", "measure"), lambda: measured(self.measure, shown.levels))
+        """Compute the measure, negated where the lower tail is meant."""
+        found = shown.compute_once(
+            getattr(self.measure, "__name__", "measure"), lambda: measure_in_blocks(self.measure, shown.levels)
+        )
         return found if self.high else -found
 
 
-def measured(measure: Measure, levels: NDArray[np.uint8], block: int = 256) -> Floats:
-    """A measure of many images, some at a time."""
+def measure_in_blocks(measure: Measure, levels: NDArray[np.uint8], block: int = 256) -> Floats:
+    """Compute a measure of many images, a block at a time."""
     blocks = [measure(levels[a : a + block].astype(np.float32)) for a in range(0, len(levels), block)]
     return np.concatenate([*blocks, np.zeros(0)])
 
@@ -99,13 +104,16 @@ nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of 
 saw."""
 
 
-def examined(scene: ClassImages) -> list[Detection]:
-    """What every detector sees."""
-    return [sign for name, detector in DETECTORS.items() for sign in detector(scene, name)]
+def run_detectors(images: ClassImages) -> list[Detection]:
+    """Run every detector on the images of a class."""
+    return [detection for name, detector in DETECTORS.items() for detection in detector(images, name)]
 
 
 def change_of(name: str) -> str:
-    """How the artifact behind a sign is put on other images: what its detector says. Signs of a run that was examined
-    before may be of a detector that is gone; those were all of windows."""
+    """Return the change by which the artifact of a detection is inserted into other images.
+
+    Detections of an earlier run may be of a detector that no longer exists; all of those compared windows, so the
+    change is "tile".
+    """
     detector = DETECTORS.get(name.split()[0])
     return detector.change if detector else "tile"

@@ -1,4 +1,4 @@
-"""What a detector is given, and what it gives back."""
+"""Inputs and outputs of detectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.models.inputs import shrunk
+from klarsicht.audit.models.inputs import shrink_levels
 from klarsicht.ground.arrays import Floats, Pixels
 
 T = TypeVar("T")
@@ -18,42 +18,44 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImageStack:
-    """A stack of images and what was computed of them, once.
+    """Stack of images, with a cache of quantities computed from them.
 
     Attributes:
         levels: uint8 (n, H, W, C).
         evidence: float (n, G, G), relevance maps; or None.
+        computed: cached quantities by name.
     """
 
     levels: Pixels
     evidence: Floats | None = None
-    kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    computed: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.levels)
 
-    def keep(self, name: str, make: Callable[[], T]) -> T:
-        if name not in self.kept:
-            self.kept[name] = make()
-        value: T = self.kept[name]
+    def compute_once(self, name: str, make: Callable[[], T]) -> T:
+        """Return the cached quantity of that name, computed by `make` at the first call."""
+        if name not in self.computed:
+            self.computed[name] = make()
+        value: T = self.computed[name]
         return value
 
-    def at(self, side: int) -> NDArray[np.float32]:
-        """Grey levels with the shorter side at `side`."""
-        return self.keep(f"side {side}", lambda: shrunk(self.levels, side))
+    def shrunk_to(self, side: int) -> NDArray[np.float32]:
+        """Return pixel values of the images shrunk to `side` pixels on the shorter side."""
+        return self.compute_once(f"side {side}", lambda: shrink_levels(self.levels, side))
 
 
 @dataclass(frozen=True)
 class ClassImages:
-    """One class, and images of other classes to compare it with.
+    """Images of one class, and a pool of images to compare them with.
 
     Attributes:
-        own: its n photographs.
-        pool: m photographs of any class.
-        others: bool (m,), those of the pool that are of other classes.
-        half: bool (n,), the half on which a choice is made.
-        sources: int (n,), images of one source are not compared with each other.
-        seed: chooses which images are seeds where a class has very many.
+        own: the n images of the class.
+        pool: m images of any class.
+        others: bool (m,), images of the pool that are of other classes.
+        half: bool (n,), the half on which choices are made.
+        sources: int (n,); images of one source are not compared with each other.
+        seed: seed of the sample of seed images in classes with very many images.
     """
 
     own: ImageStack
@@ -65,19 +67,20 @@ class ClassImages:
 
     @cached_property
     def sizes(self) -> tuple[int, int]:
+        """Number of images in the half and outside it."""
         return int(self.half.sum()), int((~self.half).sum())
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What one detector saw in one class at one setting.
+    """Detection by one detector in one class at one setting.
 
     Attributes:
         name: the detector and its setting.
-        score: surprise in nats, where it was not chosen.
-        members: int (m,), images that carry it, ascending.
-        places: float (m, 2), upper left corners in shares of height and width; empty for what has no place.
-        extent: (height, width) of the window in such shares; nought for what has no place.
+        score: surprisal in nats, on images on which nothing was chosen.
+        members: int (m,), images that carry the artifact, ascending.
+        places: float (m, 2), upper left corners in shares of height and width; empty for an artifact without a place.
+        extent: (height, width) of the window in such shares; 0 for an artifact without a place.
     """
 
     name: str

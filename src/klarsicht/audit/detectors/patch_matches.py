@@ -1,8 +1,8 @@
-"""Windows that several images of a class share, to the pixel, and other classes do not.
+"""Detect windows that several images of a class share nearly pixel by pixel, and other classes do not.
 
-`PatchMatches` compares a few windows of each image, those of richest texture or most evidence, wherever they lie.
-High-passed images see through opacity: of a mark blended over a scene, the scene is smooth and the mark is not.
-What counts as a surprise is measured against the class's own middle; see numerics.statistics.base_rate.
+`PatchMatches` compares a few windows of each image, those of most texture or most relevance, at any place. High-passed
+images reveal blended marks: the photograph under the mark is smooth and the mark is not. The expected number of matches
+is estimated from the class's own middle; see numerics.statistics.base_rate.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.imaging.patches import box, cut, densest, high_pass, likeness, normalised
-from klarsicht.numerics.statistics.base_rate import natural_likeness
-from klarsicht.numerics.statistics.split_half import crossed, rate
+from klarsicht.numerics.imaging.patches import (
+    box_mean,
+    extract_windows,
+    high_pass,
+    max_correlation,
+    normalise_windows,
+    select_peaks,
+)
+from klarsicht.numerics.statistics.base_rate import null_match_rate
+from klarsicht.numerics.statistics.split_half import cross_test, smoothed_rate
 
 Vectors = NDArray[np.float32]
 
@@ -32,17 +39,18 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def colour(x: Floats) -> Floats:
+    """Return the colours unchanged."""
     return x
 
 
 def grey(x: Floats) -> Floats:
-    """Luminance: what re-encoding keeps best."""
+    """Compute luminance, the component that re-encoding preserves best."""
     return x @ GREY[:, None] if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class PatchView:
-    """In which form windows are compared.
+    """Representation in which windows are compared.
 
     Attributes:
         tint: colour or grey.
@@ -58,17 +66,17 @@ class PatchView:
         return high_pass(self.tint(x)) if self.fine else self.tint(x)
 
     def density(self, x: Floats) -> Floats:
-        """Texture of every window."""
-        return box((high_pass(self.tint(x)) ** 2).mean(-1), W)
+        """Compute the texture of every window: the mean square of the high-passed image."""
+        return box_mean((high_pass(self.tint(x)) ** 2).mean(-1), W)
 
 
-def evidence(own: ImageStack, side: int) -> Floats:
-    """Positive relevance in every window."""
+def relevance_density(own: ImageStack, side: int) -> Floats:
+    """Compute the mean positive relevance of every window."""
     assert own.evidence is not None
-    h, w = own.at(side).shape[1:3]
+    h, w = own.shrunk_to(side).shape[1:3]
     positive = np.maximum(own.evidence, 0).astype(np.float32)[..., None]
     rows, columns = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip((h, w), positive.shape[1:3], strict=True))
-    return box(positive[:, rows][:, :, columns, 0], W)
+    return box_mean(positive[:, rows][:, :, columns, 0], W)
 
 
 @dataclass(frozen=True)
@@ -85,21 +93,21 @@ class Windows:
 
     @classmethod
     def of(cls, x: Floats, density: Floats, view: PatchView, k: int) -> Windows:
-        places = densest(density, W - 1, k)
+        places = select_peaks(density, W - 1, k)
         padded = np.pad(view(x), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        wide = cut(padded, places, W + 2).swapaxes(0, 1)
-        shifted = [normalised(wide[:, :, 1 + i : 1 + i + W, 1 + j : 1 + j + W], view.soft) for i, j in SHIFTS]
+        wide = extract_windows(padded, places, W + 2).swapaxes(0, 1)
+        shifted = [normalise_windows(wide[:, :, 1 + i : 1 + i + W, 1 + j : 1 + j + W], view.soft) for i, j in SHIFTS]
         return cls(places, np.stack(shifted))
 
-    def alike(self, seeds: Vectors, chosen: Any = slice(None)) -> Vectors:
-        """(s, n) of seeds (s, D), the best over windows and shifts."""
-        best = likeness(seeds, self.vectors[:, 0, chosen])
+    def max_correlations(self, seeds: Vectors, chosen: Any = slice(None)) -> Vectors:
+        """Compute the largest correlation (s, n) of seeds (s, D) with each image, over windows and shifts."""
+        best = max_correlation(seeds, self.vectors[:, 0, chosen])
         for r in range(1, self.vectors.shape[1]):
-            np.maximum(best, likeness(seeds, self.vectors[:, r, chosen]), out=best)
+            np.maximum(best, max_correlation(seeds, self.vectors[:, r, chosen]), out=best)
         return best
 
-    def where(self, seed: Vectors) -> NDArray[np.intp]:
-        """(n, 2) place of the best match of a seed (D,) in each image."""
+    def best_places(self, seed: Vectors) -> NDArray[np.intp]:
+        """Return the place (n, 2) of the best match of a seed (D,) in each image."""
         match = np.einsum("sknd,d->skn", self.vectors, seed, optimize=True).reshape(-1, self.vectors.shape[2])
         shift, window = np.divmod(match.argmax(0), self.vectors.shape[1])
         return np.asarray(self.places[np.arange(len(self.places)), window] + np.array(SHIFTS)[shift])
@@ -107,12 +115,12 @@ class Windows:
 
 @dataclass(frozen=True)
 class PatchMatches:
-    """Duplicates among the k most conspicuous windows of each image, wherever they lie.
+    """Detector of duplicates among the k most textured windows of each image, at any place.
 
     Attributes:
-        sides: the shorter side of the shrunk images; windows are 5 pixels of it.
-        rungs: correlations above which two windows are the same: a ladder, for re-encoding lowers them.
-        by_evidence: windows of most relevance in place of most texture; sees nothing where a run has no maps.
+        sides: shorter sides of the shrunk images in pixels; windows are 5 pixels of these.
+        rungs: correlations above which two windows match; several, since re-encoding lowers correlations.
+        by_evidence: windows of most relevance in place of most texture; no detections where a run has no maps.
     """
 
     view: PatchView
@@ -122,77 +130,87 @@ class PatchMatches:
     by_evidence: bool = False
     change: str = "tile"
 
-    def __call__(self, scene: ClassImages, name: str) -> Iterator[Detection]:
-        if self.by_evidence and (scene.own.evidence is None or scene.pool.evidence is None):
+    def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
+        if self.by_evidence and (images.own.evidence is None or images.pool.evidence is None):
             return
-        for side in sides_of(scene, self.sides):
-            yield from self._at(scene, name, side)
+        for side in usable_sides(images, self.sides):
+            yield from self._at(images, name, side)
 
     def windows(self, shown: ImageStack, side: int, name: str) -> Windows:
+        """Extract the windows of a stack at one side, cached under the name."""
+
         def made() -> Windows:
-            x = shown.at(side)
-            return Windows.of(x, evidence(shown, side) if self.by_evidence else self.view.density(x), self.view, self.k)
+            x = shown.shrunk_to(side)
+            return Windows.of(
+                x, relevance_density(shown, side) if self.by_evidence else self.view.density(x), self.view, self.k
+            )
 
-        return shown.keep(f"{name} {side}", made)
+        return shown.compute_once(f"{name} {side}", made)
 
-    def _at(self, scene: ClassImages, name: str, side: int) -> Iterator[Detection]:
-        own, pool = self.windows(scene.own, side, name), self.windows(scene.pool, side, name)
-        owner = seeds_of(scene, self.k)
+    def _at(self, images: ClassImages, name: str, side: int) -> Iterator[Detection]:
+        own, pool = self.windows(images.own, side, name), self.windows(images.pool, side, name)
+        owner = select_seed_owners(images, self.k)
         window = np.tile(np.arange(self.k), len(owner) // self.k)
         seeds = own.vectors[4, window, owner]
-        counted, expected = counts(scene, own, pool, seeds, owner, self.rungs)
+        counted, expected = count_matches(images, own, pool, seeds, owner, self.rungs)
         for q, rung in enumerate(self.rungs):
 
             def natural(few: Any, rung: float = rung) -> Floats:
-                return natural_likeness(own.alike(seeds[few]), pool.alike(seeds[few], compared(scene)), rung)
+                return null_match_rate(
+                    own.max_correlations(seeds[few]), pool.max_correlations(seeds[few], comparison_rows(images)), rung
+                )
 
-            rates = rate(expected[q], len(compared(scene)))
-            found = crossed(counted[q], scene.sizes, rates, scene.half[owner], natural)
+            rates = smoothed_rate(expected[q], len(comparison_rows(images)))
+            found = cross_test(counted[q], images.sizes, rates, images.half[owner], natural)
             seed = seeds[found.seed]
-            members = own.alike(seed[None])[0] > rung
+            members = own.max_correlations(seed[None])[0] > rung
             members[owner[found.seed]] = True
-            yield sign(f"{name} {side} {rung:g}", found.score, members, own.where(seed), scene.own.at(side).shape)
+            yield make_detection(
+                f"{name} {side} {rung:g}", found.score, members, own.best_places(seed), images.own.shrunk_to(side).shape
+            )
 
 
-def counts(
-    scene: ClassImages, own: Windows, pool: Windows, seeds: Vectors, owner: NDArray[np.intp], rungs: tuple[float, ...]
+def count_matches(
+    images: ClassImages, own: Windows, pool: Windows, seeds: Vectors, owner: NDArray[np.intp], rungs: tuple[float, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Likes of each seed in either half of the class (rungs, s, 2) and in the pool (rungs, s), a block at a time."""
+    """Count the matches of each seed in either half of the class (r, s, 2) and in the pool (r, s), for r rungs."""
     inside = np.zeros((len(rungs), len(seeds), 2), np.int64)
     outside = np.zeros((len(rungs), len(seeds)), np.int64)
-    others = compared(scene)
+    others = comparison_rows(images)
     for start in range(0, len(seeds), BLOCK):
         some = slice(start, start + BLOCK)
-        like, other = own.alike(seeds[some]), pool.alike(seeds[some], others)
-        like[scene.sources[owner[some], None] == scene.sources] = -1
+        like, other = own.max_correlations(seeds[some]), pool.max_correlations(seeds[some], others)
+        like[images.sources[owner[some], None] == images.sources] = -1
         for q, rung in enumerate(rungs):
             hit = like > rung
-            inside[q, some] = np.stack([hit[:, scene.half].sum(1), hit[:, ~scene.half].sum(1)], 1)
+            inside[q, some] = np.stack([hit[:, images.half].sum(1), hit[:, ~images.half].sum(1)], 1)
             outside[q, some] = (other > rung).sum(1)
     return inside, outside
 
 
-def sides_of(scene: ClassImages, sides: tuple[int, ...]) -> list[int]:
-    """Those that the images have; their own where they are smaller than all."""
-    shorter = min(scene.own.levels.shape[1:3])
+def usable_sides(images: ClassImages, sides: tuple[int, ...]) -> list[int]:
+    """Return the sides that the images have; their own shorter side where they are smaller than all."""
+    shorter = min(images.own.levels.shape[1:3])
     return [side for side in sides if side <= shorter] or [shorter]
 
 
-def compared(scene: ClassImages, most: int = COMPARED) -> NDArray[np.intp]:
-    """Images of the pool that windows are compared with: of other classes."""
-    return np.flatnonzero(scene.others)[:most]
+def comparison_rows(images: ClassImages, most: int = COMPARED) -> NDArray[np.intp]:
+    """Return the images of the pool that windows are compared with: at most `most` of other classes."""
+    return np.flatnonzero(images.others)[:most]
 
 
-def seeds_of(scene: ClassImages, k: int) -> NDArray[np.intp]:
-    """Images whose windows are seeds, each k times; a sample where there are too many."""
-    n = len(scene.own)
+def select_seed_owners(images: ClassImages, k: int) -> NDArray[np.intp]:
+    """Return the images whose windows are seeds, each k times; a sample where there are too many."""
+    n = len(images.own)
     most = max(2, SEEDS // k)
-    chosen = np.sort(generator(scene.seed, "seeds").permutation(n)[:most]) if n > most else np.arange(n)
+    chosen = np.sort(generator(images.seed, "seeds").permutation(n)[:most]) if n > most else np.arange(n)
     return np.repeat(chosen, k)
 
 
-def sign(name: str, score: float, members: NDArray[np.bool_], where: Any, shape: tuple[int, ...]) -> Detection:
-    """A sign whose places are shares of the image."""
+def make_detection(
+    name: str, score: float, members: NDArray[np.bool_], where: Any, shape: tuple[int, ...]
+) -> Detection:
+    """Make a detection with places in shares of the image."""
     size = np.array(shape[1:3], np.float64)
     rows = np.flatnonzero(members)
     return Detection(name, score, rows, np.clip(where[rows] / size, 0, 1 - W / size), (W / size[0], W / size[1]))

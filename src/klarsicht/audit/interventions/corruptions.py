@@ -1,8 +1,8 @@
-"""Artifacts without a place, imitated: noise, blur, light or JPEG of the size that members show.
+"""Imitate artifacts without a place: noise, blur, brightness or JPEG compression, of the size that carriers show.
 
-No mask can cut these out, and no tile carries them to another image. What can be measured of them is how much: the size
-is that under which images of the class without the artifact, changed alike, measure as members do. So what a scene
-shows, and what is cut off at black and white, is counted on both sides.
+No mask separates such an artifact from its image, and no tile carries it to another one. Only its size can be
+estimated: the size at which images of the class without the artifact, corrupted alike, have the same measure as the
+carriers. Image content and clipping at black and white therefore count on both sides of the comparison.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from klarsicht.audit.detectors.bank import measured
+from klarsicht.audit.detectors.bank import measure_in_blocks
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.numerics.imaging import image_statistics
@@ -26,18 +26,19 @@ from klarsicht.numerics.imaging import image_statistics
 Measure = Callable[[Floats], Floats]
 Change = Callable[[Floats, float, np.random.Generator], Floats]
 
-TRIED: Final = 64  # images that every size is tried on
+SIZE_IMAGES: Final = 64  # images on which sizes are compared
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One change without a place.
+class CorruptionKind:
+    """Kind of corruption that affects a whole image.
 
     Attributes:
-        change: levels (n, H, W, C) in 0 to 255 changed by a size.
-        measure: a number an image that grows with the size, or falls.
-        sizes: those known, ascending; 0 leaves images as they are.
-        unit: of a size.
+        change: function of pixel values (n, H, W, C) in 0 to 255, a size and a random generator, that returns the
+            corrupted values.
+        measure: function that returns one number for each image, monotonic in the size.
+        sizes: known sizes, ascending; 0 leaves images unchanged.
+        unit: unit of a size.
     """
 
     change: Change
@@ -45,12 +46,16 @@ class Kind:
     sizes: tuple[float, ...]
     unit: str
 
-    def size(self, carriers: Pixels, others: Pixels) -> float:
-        """The size under which others (k, H, W, C) measure as carriers (m, H, W, C) do, by the middle one of each."""
-        aim, some = np.median(measured(self.measure, carriers)), others[:TRIED].astype(np.float32)
+    def match_size(self, carriers: Pixels, others: Pixels) -> float:
+        """Estimate the size at which corrupted others (k, H, W, C) have the median measure of the carriers (m, H, W,
+        C).
+
+        The size is found by bisection over the known sizes, on at most SIZE_IMAGES of the others.
+        """
+        aim, some = np.median(measure_in_blocks(self.measure, carriers)), others[:SIZE_IMAGES].astype(np.float32)
 
         def above(i: int) -> float:
-            put = self.put(some, self.sizes[i], np.random.default_rng(0))
+            put = self.apply(some, self.sizes[i], np.random.default_rng(0))
             return float(np.median(self.measure(put)) - aim)
 
         low, high = 0, len(self.sizes) - 1
@@ -60,36 +65,36 @@ class Kind:
             low, high = (low, middle) if (above(middle) > 0) == grows else (middle, high)
         return self.sizes[min((low, high), key=lambda i: abs(above(i)))]
 
-    def apart(self, carriers: Pixels, others: Pixels) -> float:
-        """How well the measure tells carriers from others, either way: area under the curve, .5 to 1."""
-        values = np.concatenate([measured(self.measure, levels) for levels in (carriers, others)])
+    def separation(self, carriers: Pixels, others: Pixels) -> float:
+        """Compute the ROC area of the measure for carriers against others, in either direction: 0.5 to 1."""
+        values = np.concatenate([measure_in_blocks(self.measure, levels) for levels in (carriers, others)])
         area = float(roc_auc_score(np.arange(len(values)) < len(carriers), values))
         return max(area, 1 - area)
 
-    def put(self, x: Floats, size: float, rng: np.random.Generator) -> Floats:
-        """Changed levels, as far as 8 bits hold them."""
+    def apply(self, x: Floats, size: float, rng: np.random.Generator) -> Floats:
+        """Corrupt pixel values (n, H, W, C) and clip them to 0 to 255."""
         return x if size == 0 else np.clip(self.change(x, size, rng), 0, 255)
 
 
-def noisy(x: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """White noise of a deviation in grey levels."""
+def add_noise(x: Floats, size: float, rng: np.random.Generator) -> Floats:
+    """Add white noise whose standard deviation is `size` grey levels."""
     return np.asarray(x + rng.normal(0, size, x.shape).astype(np.float32))
 
 
-def blurred(x: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """By a Gaussian of a deviation in pixels."""
+def add_blur(x: Floats, size: float, rng: np.random.Generator) -> Floats:
+    """Blur by a Gaussian whose standard deviation is `size` pixels."""
     del rng
     return np.asarray(gaussian_filter(x, (0, size, size, 0)))
 
 
-def lighter(x: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """By grey levels."""
+def add_light(x: Floats, size: float, rng: np.random.Generator) -> Floats:
+    """Add `size` grey levels to all pixels."""
     del rng
     return np.asarray(x + np.float32(size))
 
 
-def compressed(x: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """Images of one colour or three through JPEG; the size is 100 less the quality."""
+def compress_jpeg(x: Floats, size: float, rng: np.random.Generator) -> Floats:
+    """Compress images of one or three channels by JPEG; the size is 100 less the quality."""
     del rng
     out = np.empty(x.shape, np.float32)
     for i, image in enumerate(np.rint(x).astype(np.uint8)):
@@ -99,52 +104,65 @@ def compressed(x: Floats, size: float, rng: np.random.Generator) -> Floats:
     return out
 
 
-KINDS: Final[dict[str, Kind]] = {
-    "noise": Kind(noisy, image_statistics.roughness, (0.0, *np.geomspace(1, 64, 25).tolist()), "levels of noise"),
-    "blur": Kind(blurred, image_statistics.sharpness, (0.0, *np.linspace(0.25, 4, 16).tolist()), "pixels of blur"),
-    "blocks": Kind(
-        compressed, image_statistics.blockiness, (0.0, *np.arange(5.0, 100, 10).tolist()), "below JPEG quality 100"
+KINDS: Final[dict[str, CorruptionKind]] = {
+    "noise": CorruptionKind(
+        add_noise, image_statistics.roughness, (0.0, *np.geomspace(1, 64, 25).tolist()), "levels of noise"
     ),
-    "light": Kind(lighter, image_statistics.veil, tuple(np.arange(-96.0, 97, 2).tolist()), "levels of light"),
+    "blur": CorruptionKind(
+        add_blur, image_statistics.sharpness, (0.0, *np.linspace(0.25, 4, 16).tolist()), "pixels of blur"
+    ),
+    "blocks": CorruptionKind(
+        compress_jpeg, image_statistics.blockiness, (0.0, *np.arange(5.0, 100, 10).tolist()), "below JPEG quality 100"
+    ),
+    "light": CorruptionKind(
+        add_light, image_statistics.veil, tuple(np.arange(-96.0, 97, 2).tolist()), "levels of light"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """An artifact without a place, as it can be put on images.
+    """Corruption of one kind and size, which can be applied to images.
 
     Attributes:
-        kind: a name of KINDS. size: in its unit.
-        glass: between levels and what the model takes.
+        kind: a name of KINDS.
+        size: in the unit of that kind.
+        pixel_scale: map between 8-bit pixel values and model inputs.
     """
 
     kind: str
     size: float
-    glass: PixelScale
+    pixel_scale: PixelScale
 
     @classmethod
-    def of(cls, kind: str, carriers: Pixels, others: Pixels, glass: PixelScale) -> Corruption | None:
-        """Of the size that carriers (m, H, W, C) show beside others (k, H, W, C); None where they show none."""
-        size = KINDS[kind].size(carriers, others)
-        return None if size == 0 else cls(kind, size, glass)
+    def of(cls, kind: str, carriers: Pixels, others: Pixels, pixel_scale: PixelScale) -> Corruption | None:
+        """Estimate the corruption of carriers (m, H, W, C) against others (k, H, W, C); None where its size is 0."""
+        size = KINDS[kind].match_size(carriers, others)
+        return None if size == 0 else cls(kind, size, pixel_scale)
 
     def __str__(self) -> str:
         return f"{self.size:.3g} {KINDS[self.kind].unit}"
 
     def fits(self, image: Tensor) -> bool:
-        return image.ndim == 3 and len(image) == len(self.glass.black)
+        """Say whether an image (C, H, W) has the channels of the pixel scale."""
+        return image.ndim == 3 and len(image) == len(self.pixel_scale.black)
 
     def paste(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """An image (C, H, W) as the model takes it, with the artifact."""
-        levels = self.glass.levels(image)[None].astype(np.float32)
-        return self.glass.inputs(KINDS[self.kind].put(levels, self.size, rng))[0].to(image)
+        """Corrupt an image (C, H, W), given and returned as model input."""
+        levels = self.pixel_scale.levels(image)[None].astype(np.float32)
+        return self.pixel_scale.inputs(KINDS[self.kind].apply(levels, self.size, rng))[0].to(image)
 
     def to_json(self) -> dict[str, Any]:
-        black, white = self.glass.black.tolist(), self.glass.white.tolist()
+        """Return kind, size and pixel scale as JSON values."""
+        black, white = self.pixel_scale.black.tolist(), self.pixel_scale.white.tolist()
         return {"kind": self.kind, "size": self.size, "black": black, "white": white}
 
     @classmethod
     def from_json(cls, known: dict[str, Any]) -> Corruption:
-        """Raises KeyError for a record that lacks something."""
+        """Read a record of `to_json`.
+
+        Raises:
+            KeyError: the record lacks a key.
+        """
         ends = (np.array(known[end], np.float32) for end in ("black", "white"))
         return cls(known["kind"], known["size"], PixelScale(*ends))

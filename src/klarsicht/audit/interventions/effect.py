@@ -1,8 +1,8 @@
-"""Does the model use what a detector found? Put it on images of other classes, and look at all the logits.
+"""Measure the effect of an inserted artifact on all logits, on images of other classes.
 
-That a paste moves the logit of its class proves little: any content of a class speaks for it a little, and the control
-does not take all of that away. So the shift is compared with that of all other logits, and the figure this gives with
-the same figure of clean classes.
+A rise of the class's own logit proves little: any content of a class raises its logit, and the control does not remove
+that rise completely. The shift is therefore compared with the shifts of all other outputs, and the resulting z with the
+z of clean classes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax
 
-from klarsicht.audit.interventions.insertion import CHANGES, ArtifactExamples, rivals, tile
+from klarsicht.audit.interventions.insertion import CHANGES, ArtifactExamples, insert_other_windows, insert_tile
 from klarsicht.ground.arrays import Floats, Pixels
-from klarsicht.numerics.statistics.logits import centred, rounding
+from klarsicht.numerics.statistics.logits import centre_logits, centred_logit, rounding_bound
 
 Predict = Callable[[Floats], Floats]
 
@@ -24,25 +24,28 @@ NORMAL = 1.4826  # deviation of a normal distribution over its median absolute d
 
 @dataclass(frozen=True)
 class LogitEffect:
-    """What an artifact on images of other classes does to the logit of its own class.
+    """Effect of an artifact, inserted into images of other classes, on the logit of its own class.
 
     Attributes:
-        how: where it was put, or how strong it was.
+        how: where it was inserted, or its size.
         shift: mean change of the centred logit against the control.
         low, high: 95 % interval of the shift over images.
-        runner_up: the largest shift of any other output, and `runner`: which output that is.
-        margin: by how much the class rises more than that output, and the 95 % interval of the difference, image by
-            image. The output is picked by the same images, so the margin is rather too small than too large.
-        z: the shift among those of all outputs, in robust deviations.
-        rank: outputs that rise more, or as much but for rounding; 0 for none.
-        flips: share of images, not yet taken for the class, that are taken for it with the artifact.
-        flips_control: the same under the control.
-        flips_low: lower end of the 95 % interval of their difference, image by image.
-        uplift: how many times more probable the class is than on the image as it was, by the median image.
-        uplift_control: the same under the control.
-        images: how many it was put on.
-        p_tiles: p of its rise among those of other windows of the same size; 1 where none were put on: see
-            `among_rivals`.
+        runner_up: the largest shift of any other output.
+        runner: number of that output.
+        margin: mean difference of the two shifts, by which the class is ahead.
+        margin_low, margin_high: 95 % interval of the margin, over the differences of single images. The output is
+            chosen on the same images, so the margin is biased towards small values.
+        z: the shift among those of all outputs, in robust standard deviations.
+        rank: number of outputs with a larger shift, or with an equal one up to rounding; 0 for none.
+        flips: share of the images not predicted as the class that are predicted as it with the artifact.
+        flips_control: the same share under the control.
+        flips_low: lower end of the 95 % interval of the paired difference of the two shares.
+        uplift: median over images of the ratio of the class's probability with the artifact to that on the unchanged
+            image.
+        uplift_control: the same ratio under the control.
+        images: number of images.
+        p_tiles: p-value of the rise among the rises of other windows of the same size; 1 where none were inserted; see
+            `p_among_windows`.
     """
 
     how: str
@@ -65,31 +68,36 @@ class LogitEffect:
     p_tiles: float = 1.0
 
 
-def effects(
+def measure_effects(
     predict: Predict, x: Pixels, target: int, change: str, found: ArtifactExamples, rng: np.random.Generator
 ) -> dict[str, LogitEffect]:
-    """Every way in which the artifact can be put on images x (B, H, W, C) of other classes.
+    """Measure the effect of each way to insert an artifact into images x (B, H, W, C) of other classes.
 
     Args:
-        predict: grey levels (B, H, W, C) -> logits (B, K).
-        change: a name of changes.CHANGES.
+        predict: function from pixel values (B, H, W, C) to logits (B, K).
+        target: output of the artifact's class.
+        change: a name of insertion.CHANGES.
+        examples: the artifact.
+
+    Returns:
+        effect by the name of the way.
     """
     before = predict(x.astype(np.float32))
     pairs = CHANGES[change](x, found, rng)
-    return {how: effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
+    return {how: compute_effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
 
 
-def effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> LogitEffect:
-    """From logits of the same images as they are (B, K), and with the artifact and the control.
+def compute_effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> LogitEffect:
+    """Compute the effect from logits of the same images: unchanged (B, K), with the artifact, and under the control.
 
-    These are (B, K) too, or (G, B, K), where every image was changed in G ways; then an image counts by their mean.
+    The last two are (B, K), or (w, B, K) where each image was changed in w ways; an image then counts by its mean over
+    these.
     """
-    change = (centred(marked) - centred(control)).reshape(-1, *before.shape).mean(0)
+    change = (centre_logits(marked) - centre_logits(control)).reshape(-1, *before.shape).mean(0)
     mean, error = change.mean(0), standard_error(change)
-    runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding(before)
+    runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
     ahead = change[:, target] - change[:, runner]
-    free = before.argmax(1) != target
-    flipped = [(answer.argmax(-1) == target).reshape(-1, len(before)).mean(0)[free] for answer in (marked, control)]
+    flipped, flipped_control = (flips(before, answer, target) for answer in (marked, control))
     return LogitEffect(
         how=how,
         shift=float(mean[target]),
@@ -102,53 +110,73 @@ def effect(how: str, before: Floats, marked: Floats, control: Floats, target: in
         margin_high=float(ahead.mean() + 1.96 * standard_error(ahead)),
         z=robust_z(mean, error[target], target, least),
         rank=int((np.delete(mean, target) > mean[target] - least).sum()),
-        flips=share(flipped[0]),
-        flips_control=share(flipped[1]),
-        flips_low=lowest(flipped[0] - flipped[1]),
+        flips=mean_or_zero(flipped),
+        flips_control=mean_or_zero(flipped_control),
+        flips_low=lower_end(flipped - flipped_control),
         uplift=uplift(before, marked, target),
         uplift_control=uplift(before, control, target),
         images=len(before),
     )
 
 
-def among_rivals(
+def p_among_windows(
     predict: Predict, x: Pixels, target: int, found: ArtifactExamples, how: str, rng: np.random.Generator, count: int
 ) -> float:
-    """p of the rise that an artifact's tile brings, among the rises of `count` other windows of its size in its place:
-    (1 + those that rise as much) / (count + 1). It asks for no other outputs and for no other classes."""
-    tried = (tile(x, found, rng)[how][0], *rivals(x, found, how, rng, count))
+    """Compute the p-value of the rise by an artifact's tile among the rises by other windows in its place.
+
+    p = (1 + number of windows with at least the tile's rise) / (count + 1), with `count` windows of the same size. This
+    test needs neither other outputs nor other classes.
+    """
+    tried = (insert_tile(x, found, rng)[how][0], *insert_other_windows(x, found, how, rng, count))
     answers = [predict(shown) for shown in tried]
-    own, *other = (float(centred(answer)[:, target].mean()) for answer in answers)
-    return (1 + sum(rise >= own - rounding(answers[0]) for rise in other)) / (count + 1)
+    own, *other = (float(centre_logits(answer)[:, target].mean()) for answer in answers)
+    return (1 + sum(rise >= own - rounding_bound(answers[0]) for rise in other)) / (count + 1)
+
+
+def logit_rise(marked: Floats, control: Floats, target: int) -> Floats:
+    """Subtract the class's centred logit under the control from that with the artifact: (n, K) -> (n,)."""
+    return np.asarray(centred_logit(marked, target) - centred_logit(control, target))
+
+
+def flips(before: Floats, after: Floats, target: int) -> Floats:
+    """Return for each image not predicted as the class before (n, K) whether it is predicted as it after: 0 or 1, (m,).
+
+    Where each image was changed in w ways, logits (w, n, K), the result is the share of these ways.
+    """
+    free = before.argmax(-1) != target
+    return np.asarray((after.argmax(-1) == target).reshape(-1, len(before)).mean(0)[free])
 
 
 def standard_error(values: Floats) -> Floats:
-    """Of the mean of values (B, ...) over images."""
+    """Compute the standard error of the mean of values (B, ...) over images."""
     return np.asarray(values.std(0, ddof=1) / np.sqrt(len(values)))
 
 
 def uplift(before: Floats, after: Floats, target: int) -> float:
-    """Median over images of the ratio of a class's probability after to that before; of several ways (G, B, K) the
-    geometric mean counts."""
+    """Compute the median over images of the ratio of a class's probability after to before.
+
+    Where each image was changed in w ways, logits (w, B, K), the geometric mean of its ratios counts.
+    """
     rise = (log_softmax(after, -1) - log_softmax(before, -1))[..., target]
     return float(np.exp(np.median(rise.reshape(-1, len(before)).mean(0))))
 
 
-def share(which: Floats) -> float:
-    """The mean of shares; nought of none."""
+def mean_or_zero(which: Floats) -> float:
+    """Compute the mean of the values, or 0 where there are none."""
     return float(which.mean()) if len(which) else 0.0
 
 
-def lowest(values: Floats) -> float:
-    """Lower end of the 95 % interval of a mean; nought of fewer than two."""
+def lower_end(values: Floats) -> float:
+    """Compute the lower end of the 95 % interval of the mean, or 0 for fewer than two values."""
     return float(values.mean() - 1.96 * standard_error(values)) if len(values) > 1 else 0.0
 
 
 def robust_z(shift: Floats, error: float, target: int, least: float = 0.0) -> float:
-    """The target's shift less the median of the others, over their robust deviation and its own standard error.
+    """Compute the robust z-score of the target's shift among the shifts (K,) of all outputs.
 
-    The error keeps a paste that does nothing to anything from looking large against nothing; so does `least`, the
-    rounding of the logits, where even the error is nothing.
+    z = (shift of the target - median of the others) / hypot(robust deviation of the others, standard error of the
+    target's shift). The standard error keeps an insertion without effect from having a large z where the other outputs
+    do not move either; so does `least`, the rounding of the logits, where the error vanishes too.
     """
     others = np.delete(shift, target)
     middle = np.median(others)

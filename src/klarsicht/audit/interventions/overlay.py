@@ -1,8 +1,9 @@
-"""Where an artifact lies on images as the model takes them, what it looks like there, and how to put it on others.
+"""Estimate place, opacity and colour of an artifact, and blend it into other images.
 
-Relevance says where: what the model sees in members and not in the others. Pixels say what. At a fixed place members
-agree: out = (1 - o) x + o c makes their deviation (1 - o) times that of the others, which gives the opacity o, and
-their median the colour c. Where the place varies each member lends its own pixels under its own mask.
+Relevance gives the place: where the relevance of members exceeds that of the other images. Pixels give the appearance.
+At a fixed place, out = (1 - o) x + o c makes the deviation of members (1 - o) times that of the others, which
+determines the opacity o, and their median determines the colour c. At a varying place each member contributes its own
+pixels under its own mask.
 """
 
 from __future__ import annotations
@@ -16,38 +17,40 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from klarsicht.ground.arrays import Bools, Floats
+from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.images import enlarged
+from klarsicht.ground.images import resize_bilinear
 
-SMOOTH: Final = 1.0  # cells, before maps are thresholded
-LEVEL: Final = 0.5  # of the largest excess of relevance: inside the mask above it
+SMOOTH: Final = 1.0  # cells, standard deviation by which maps are smoothed before thresholding
+LEVEL: Final = 0.5  # share of the largest excess of relevance above which a pixel is inside the mask
 AGREED: Final = 0.5  # opacity from which a pixel belongs to a fixed artifact
-SIGMAS, ERROR = 3.0, 1.17  # by which agreement must exceed chance; a median deviation of n errs by 1.17 / sqrt(n)
-FEWEST: Final = 4  # such pixels, and a twentieth of the region, make a fixed place
-FAINT: Final = 2 / 255  # of the range of pixel values: what noise and compression may differ by
+DOUBT_SIGMAS, ERROR = 3.0, 1.17  # factor of the error; the median absolute deviation of n has error 1.17 / sqrt(n)
+FEWEST: Final = 4  # pixels of a fixed artifact, at least; and a twentieth of the region
+FAINT: Final = 2 / 255  # of the range of pixel values: differences by noise and compression
 DONORS: Final = 64
-OPAQUE: Final = 0.9  # and above is opaque: the rest is compression
+SAME_PLACE: Final = 0.9  # share of the windows above which a place is fixed
+OPAQUE: Final = 0.9  # opacity from which a pixel counts as opaque; the rest is compression
 
 
 class Insertion(Protocol):
-    """What puts an artifact on images: a place, or an imitation of what has none."""
+    """Protocol of an artifact that can be put on images: an overlay, or a corruption of the whole image."""
 
     def fits(self, image: Tensor, /) -> bool:
-        """Whether it can be put on an image (C, H, W)."""
+        """Say whether it can be put on an image (C, H, W)."""
 
     def paste(self, image: Tensor, rng: np.random.Generator, /) -> Tensor:
-        """The image, as the model takes it, with the artifact on."""
+        """Return the image (C, H, W), as model input, with the artifact."""
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Artifacts that can be put on an image, m of them; one where the place is fixed.
+    """Overlays of m examples of an artifact; a single one where the place is fixed.
 
     Attributes:
         opacity: float32 (m, H, W) in [0, 1], zero outside the mask.
-        colour: float32 (m, C, H, W), in the model's units.
-        background: (G, G), where relevance lies without the artifact, as shares; where the place varies by relevance.
+        colour: float32 (m, C, H, W), in units of the model input.
+        background: (G, G), mean share of relevance on images without the artifact; given where the place varies and
+            relevance determines it.
     """
 
     opacity: NDArray[np.float32]
@@ -56,80 +59,91 @@ class Overlay:
 
     @property
     def fixed(self) -> bool:
+        """Whether the place is the same on all images."""
         return len(self.opacity) == 1
 
     @property
     def masks(self) -> Bools:
-        """(m, H, W)."""
+        """Masks (m, H, W) of the examples."""
         return self.opacity > 0
 
-    def seen(self, relevance: Floats) -> Bools:
-        """The mask (H, W) of an image with relevance (G, G): what exceeds the background; for a place that varies."""
+    def mask_from_relevance(self, relevance: Floats) -> Bools:
+        """Compute the mask (H, W) of an image from its relevance (G, G), where it exceeds the background.
+
+        Only for an overlay whose place varies.
+        """
         assert self.background is not None
-        return above(_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
+        return threshold_map(_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
 
     def fits(self, image: Tensor) -> bool:
+        """Say whether an image (C, H, W) has the shape of the overlay."""
         return tuple(image.shape) == self.colour.shape[1:]
 
     @property
     def opaque(self) -> Bools:
-        """Pixels (H, W) of a fixed artifact that let nothing through; none of one that varies."""
+        """Pixels (H, W) at which a fixed overlay is opaque; none where the place varies."""
         return self.opacity[0] >= OPAQUE if self.fixed else np.zeros(self.opacity.shape[1:], bool)
 
-    def apart(self, image: Tensor) -> float:
-        """How far an image (C, H, W) is from showing a fixed artifact: mean |image - colour| over opaque pixels."""
+    def distance(self, image: Tensor) -> float:
+        """Compute the mean |image - colour| over the opaque pixels of a fixed overlay, for an image (C, H, W)."""
         under = self.opaque
         return float(np.abs(image.numpy() - self.colour[0])[:, under].mean())
 
-    def draw(self, rng: np.random.Generator) -> int:
-        """One of the artifacts."""
+    def draw_number(self, rng: np.random.Generator) -> int:
+        """Draw the number of an example."""
         return int(rng.integers(len(self.opacity)))
 
-    def on(self, image: Tensor, i: int) -> Tensor:
-        """An image (C, H, W) with artifact i: (1 - o) x + o c."""
+    def blend(self, image: Tensor, i: int) -> Tensor:
+        """Blend example i into an image (C, H, W): (1 - o) x + o c."""
         o, c = torch.from_numpy(self.opacity[i]).to(image), torch.from_numpy(self.colour[i]).to(image)
         return (1 - o) * image + o * c
 
     def paste(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """With one of them, drawn."""
-        return self.on(image, self.draw(rng))
+        """Blend a random example into an image (C, H, W)."""
+        return self.blend(image, self.draw_number(rng))
 
 
-def excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """What maps of members (n, G, G) have beyond the mean of the others, as shares of their relevance, smoothed:
-    for each member (n, G, G), and in the mean (G, G)."""
+def relevance_excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Compute by how much the relevance of members exceeds the mean of the others, from maps (n, G, G).
+
+    Maps are shares of their positive relevance, smoothed. The result is the excess of each member (n, G, G), and its
+    mean (G, G).
+    """
     apart = _shares(members) - _shares(others).mean(0)
     return apart, np.asarray(apart.mean(0))
 
 
 def _shares(maps: Floats) -> Floats:
+    """Normalise the positive relevance of maps (n, G, G) to shares, smoothed by a Gaussian."""
     positive = np.maximum(maps.astype(np.float64), 0)
     total = positive.sum((1, 2), keepdims=True)
     return np.asarray(ndimage.gaussian_filter(positive / np.where(total > 0, total, 1), (0, SMOOTH, SMOOTH)))
 
 
-def above(excess: Floats, shape: tuple[int, ...]) -> Bools:
-    """The mask (H, W) of a map (G, G): above half of its peak; empty where it has none."""
-    wide = enlarged(excess, shape)
+def threshold_map(excess: Floats, shape: tuple[int, ...]) -> Bools:
+    """Threshold a map (G, G) at half of its peak: mask (H, W), empty where the map has no peak."""
+    wide = resize_bilinear(excess, shape)
     return np.asarray(wide > LEVEL * max(float(wide.max()), 1e-12))
 
 
-def blended(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
-    """What lies on all members (n, C, H, W) at one place: opacity (H, W), the least opacity that chance allows (H, W)
-    and colour (C, H, W).
+def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
+    """Estimate the overlay that all members (n, C, H, W) share at one place.
 
-    Medians and median deviations: a tenth of strangers among the members changes little. Where the others do not vary
-    at all an opacity of one stands for any.
+    Medians and median absolute deviations are used: a tenth of wrong members changes little. Where the others do not
+    vary, the opacity cannot be identified, and 1 is returned for any opacity.
 
     Args:
         span: the range of pixel values.
+
+    Returns:
+        opacity (H, W), the lower bound of the opacity under sampling error (H, W), and colour (C, H, W).
     """
     faint = FAINT * span
     centre, own = np.median(others, 0), np.median(members, 0)
     spread, left = (np.median(np.abs(x - m), 0).mean(0) for x, m in ((others, centre), (members, own)))
     flat = spread <= faint
     alone = np.where((np.abs(own - centre).max(0) > 3 * faint) & (left <= faint), 1.0, 0.0)
-    doubt = 1 + SIGMAS * ERROR / np.sqrt(members.shape[0] * members.shape[1])
+    doubt = 1 + DOUBT_SIGMAS * ERROR / np.sqrt(members.shape[0] * members.shape[1])
     o, least = (
         np.where(flat, alone, np.clip(1 - (left * factor + faint / 2) / (spread + faint / 2), 0, 1))
         for factor in (1.0, doubt)
@@ -139,40 +153,70 @@ def blended(members: Floats, others: Floats, span: float) -> tuple[Floats, Float
     return np.asarray(o, np.float32), least, np.asarray(colour, np.float32)
 
 
-def estimated(
+def estimate_overlay(
     members: Floats, others: Floats, maps: Floats, maps_of_others: Floats, region: Bools | None = None
 ) -> Overlay | None:
-    """The place of an artifact from images (n, C, H, W) and maps of relevance (n, G, G) of members and others.
+    """Estimate the overlay of an artifact from images (n, C, H, W) and relevance maps (n, G, G) of members and others.
 
     Args:
         region: a mask (H, W) drawn by a person, in place of relevance.
 
     Returns:
-        None where relevance of members lies where that of the others does: an artifact without a place.
+        None where the relevance of members lies where that of the others does: an artifact without a place.
 
     Raises:
-        InputError: no image of either kind, or a region that does not fit.
+        InputError: members or others are empty, or the region does not fit.
     """
     if not len(members) or not len(others):
         raise InputError("no images to see an artifact in", got=f"{len(members)} members, {len(others)} others")
     shape = members.shape[2:]
     if region is not None and region.shape != shape:
         raise InputError("a mask that does not fit", got=region.shape, rule=f"{shape}, as the model takes images")
-    each, mean = excess(maps, maps_of_others)
-    where = above(mean, shape) if region is None else region
+    each, mean = relevance_excess(maps, maps_of_others)
+    where = threshold_map(mean, shape) if region is None else region
     span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
-    o, least, colour = blended(members, others, span)
-    mask = touching(least >= AGREED, where)
+    o, least, colour = estimate_blend(members, others, span)
+    mask = select_touching(least >= AGREED, where)
     if mask.sum() >= max(FEWEST, where.sum() / 20):
         return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
-    own = np.stack([above(e, shape) if region is None else region for e in each[:DONORS]])
+    own = np.stack([threshold_map(e, shape) if region is None else region for e in each[:DONORS]])
     if (own.mean((1, 2)) > LEVEL).mean() > LEVEL:
         return None
     background = _shares(maps_of_others).mean(0) if region is None else None
     return Overlay(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
 
 
-def touching(strict: Bools, region: Bools) -> Bools:
-    """The connected pieces of `strict` that lie on the region, at least in part."""
+def overlay_at_windows(
+    members: Floats, others: Floats, corners: Ints, extent: tuple[int, int], maps_of_others: Floats
+) -> Overlay:
+    """Estimate the overlay from the windows in which a detector saw the artifact.
+
+    Where SAME_PLACE of the windows coincide to one pixel, their place is fixed, with opacity and colour by
+    `estimate_blend`. Otherwise each member contributes the pixels of its own window, and relevance beyond that of the
+    others determines the mask on further images.
+
+    Args:
+        members, others: (m, C, H, W) and (n, C, H, W).
+        corners: (m, 2), upper left pixels of the windows.
+        extent: their height and width in pixels.
+        maps_of_others: relevance (n, G, G).
+    """
+    shape = members.shape[2:]
+    own = np.zeros((len(members), *shape), bool)
+    for mask, (row, column) in zip(own, corners, strict=True):
+        mask[row : row + extent[0], column : column + extent[1]] = True
+    middle = np.median(corners, 0)
+    if (np.abs(corners - middle).max(1) <= 1).mean() > SAME_PLACE:
+        span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
+        o, least, colour = estimate_blend(members, others, span)
+        mask = select_touching(least >= AGREED, own.mean(0) > LEVEL)
+        if mask.sum() >= FEWEST:
+            return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
+    background = _shares(maps_of_others).mean(0)
+    return Overlay(own[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)
+
+
+def select_touching(strict: Bools, region: Bools) -> Bools:
+    """Select the connected components of `strict` that overlap the region."""
     pieces, _ = ndimage.label(strict, np.ones((3, 3)))
     return np.asarray(np.isin(pieces, np.setdiff1d(pieces[region], 0)))

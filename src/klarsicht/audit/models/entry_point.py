@@ -1,4 +1,4 @@
-"""A model from a user's own function or class."""
+"""Models built by a user's function or class, given as `package.module:callable`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from klarsicht.ground.errors import ModelError
 
 Transform = Callable[[Image.Image], Tensor]
-"""A decoded picture to what the model takes: (C, H, W) float32."""
+"""Function from a decoded picture to a model input, float32 (C, H, W)."""
 
 
 def load(spec: str) -> tuple[nn.Module, Transform | None]:
-    """What the callable of `package.module:callable` returns; the current folder is importable meanwhile.
+    """Import `package.module:callable` and call it; the current folder is importable meanwhile.
 
-    Raises ModelError naming the spec.
+    Raises:
+        ModelError: the import or the call fails, or the result is no model; the message names the specification.
     """
     path, _, attribute = spec.partition(":")
     try:
@@ -50,7 +51,11 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def as_pair(made: Any, spec: str) -> tuple[nn.Module, Transform | None]:
-    """A module, or a pair (module, transform), as a pair. Raises ModelError for anything else."""
+    """Convert a module or a pair (module, transform) to a pair; the transform may be None.
+
+    Raises:
+        ModelError: anything else.
+    """
     module, transform = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if isinstance(module, nn.Module) and (transform is None or callable(transform)):
         return module, transform

@@ -1,4 +1,4 @@
-"""Borrow a user's network and give it back as it was."""
+"""Evaluation mode of a user's network, restored afterwards."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from torch import nn
 from klarsicht.ground.errors import ModelError
 
 
-def evaluating(module: nn.Module) -> nn.Module:
-    """The network itself, in evaluation mode. Raises ModelError for one that has no modes, as exported programs."""
+def set_evaluation_mode(module: nn.Module) -> nn.Module:
+    """Set the network to evaluation mode and return it.
+
+    Raises:
+        ModelError: the network has no modes, as programs of torch.export.
+    """
     try:
         return module.eval()
-    except NotImplementedError as error:  # what torch.export gives instead of a mode; told in one line, not passed over
+    except NotImplementedError as error:  # raised by modules of torch.export; reported as one line
         raise ModelError(
             "a network that cannot be brought into evaluation mode",
             got=f"{type(module).__name__}: {str(error).rstrip('.')}",
@@ -26,17 +30,19 @@ def evaluating(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[nn.Module]:
-    """The network in evaluation mode, parameters frozen, nothing computed in place, arithmetic exact and
-    repeatable.
+    """Set evaluation mode, freeze parameters, disable in-place operations, and make cuDNN exact and deterministic.
 
-    Every flag is restored afterwards, as are those of cuDNN: TF32 would round to 11 bits, which no
-    conservation check survives, and the benchmark mode picks algorithms by the clock.
+    All flags of the network and of cuDNN are restored afterwards. TF32 is off because it rounds to 11 bits, which
+    breaks every conservation check; the benchmark mode is off because it selects algorithms by timing.
+
+    Raises:
+        ModelError: see `set_evaluation_mode`.
     """
     training = [(m, m.training) for m in module.modules()]
     in_place = [m for m in module.modules() if m.__dict__.get("inplace") is True]
     learning = [(p, p.requires_grad) for p in module.parameters()]
     try:
-        evaluating(module).requires_grad_(False)
+        set_evaluation_mode(module).requires_grad_(False)
         for part in in_place:
             part.__dict__["inplace"] = False
         with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):

@@ -1,7 +1,7 @@
-"""Train a copy of the model a little further, on images as the audit is shown them.
+"""Fine-tuning of a copy of the model on the preprocessed images of an audit.
 
-That is not the user's training again: it starts where that one ended, knows no augmentation, and ends soon. Norms and
-dropout are in training mode, as they would be there; parameters that are frozen stay so.
+It does not repeat the user's training: it starts from the trained weights, uses no augmentation and few epochs.
+Normalisation layers and dropout are in training mode, as in a usual training; frozen parameters stay frozen.
 """
 
 from __future__ import annotations
@@ -21,53 +21,56 @@ from klarsicht.audit.models.classifier import Classifier, as_logits
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import ModelError, UsageError
-from klarsicht.ground.fit import Batch, Learner, Plan, ahead
+from klarsicht.ground.fit import Batch, Learner, Plan, prefetch
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator, integer
 
-RATE = 3e-4  # of Adam, as in audit.corrections.closed_form
+RATE = 3e-4  # learning rate of Adam, as in audit.corrections.closed_form
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """A task of ground.fit: every image once an epoch, in an order of its own; cross-entropy.
+    """Classification by cross-entropy as a task of ground.fit; each epoch is a new permutation of the images.
 
     Attributes:
+        input_images: the images.
         rows: int (n,), rows of the corpus.
-        truth: int (n,), their right outputs.
+        truth: int64 (n,), target outputs of these rows.
     """
 
-    gallery: InputImages
+    input_images: InputImages
     rows: NDArray[np.intp]
     truth: NDArray[np.int64]
     seed: int
 
     @property
     def size(self) -> int:
-        """Images in a batch."""
+        """Batch size."""
         return min(BATCH, len(self.rows))
 
     @property
     def steps(self) -> int:
-        """In an epoch: whole batches, for a norm cannot learn from one image."""
+        """Batches per epoch, only complete ones: a batch norm cannot be trained on a single image."""
         return len(self.rows) // self.size
 
     def batch(self, step: int, rank: int) -> Batch:
         epoch, number = divmod(step, self.steps)
         order = generator(self.seed, "epoch", epoch).permutation(len(self.rows))
         mine = order[number * self.size : (number + 1) * self.size]
-        return self.gallery.glass.inputs(self.gallery(self.rows[mine])), torch.from_numpy(self.truth[mine])
+        return self.input_images.pixel_scale.inputs(self.input_images(self.rows[mine])), torch.from_numpy(
+            self.truth[mine]
+        )
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         return cross_entropy(model(batch[0]), batch[1])
 
-    def watch(self, step: int, model: nn.Module) -> Mapping[str, float]:
+    def validate(self, step: int, model: nn.Module) -> Mapping[str, float]:
         return {}
 
 
 class TrainedClassifier(nn.Module):
-    """A network whose answer is its logits, whatever object they come in."""
+    """Network that returns the logits of `body` as a tensor, also where `body` returns an output object."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -79,7 +82,11 @@ class TrainedClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Training:
-    """How much a copy is trained. Raises UsageError for less than an epoch, or no rate."""
+    """Fine-tuning with Adam for a number of epochs at a learning rate.
+
+    Raises:
+        UsageError: less than one epoch, or a rate that is not finite and above 0.
+    """
 
     epochs: int
     rate: float = RATE
@@ -90,41 +97,45 @@ class Training:
         if not 0 < self.rate < float("inf"):
             raise UsageError("rate of a fine-tuning", got=self.rate, rule="above 0")
 
-    def __call__(self, classifier: Classifier, lesson: ClassificationTask) -> Classifier:
-        """What a copy of the model became: the moving average of its weights. The model stays as it is.
+    def __call__(self, classifier: Classifier, task: ClassificationTask) -> Classifier:
+        """Fine-tune a copy of the classifier; return the moving average of its weights.
 
         Raises:
-            ModelError: it cannot be trained, or a loss is not finite.
+            ModelError: the network cannot be trained, or a loss is not finite.
         """
-        steps = self.epochs * lesson.steps
+        steps = self.epochs * task.steps
         plan = Plan(steps, rate=self.rate, warmup=max(1, steps // 10))
-        body = trainable(classifier)
+        body = trainable_copy(classifier)
         with world() as here, torch.random.fork_rng([here.device] if here.device.type == "cuda" else []):
-            torch.manual_seed(integer(lesson.seed, "fine-tuning"))
-            learner = Learner(TrainedClassifier(body), lesson, plan, here)
-            for batch in track(ahead(lambda step: lesson.batch(step, 0), range(steps), 1), steps, "fine-tuning"):
-                learner.learn(batch)
+            torch.manual_seed(integer(task.seed, "fine-tuning"))
+            learner = Learner(TrainedClassifier(body), task, plan, here)
+            for batch in track(prefetch(lambda step: task.batch(step, 0), range(steps), 1), steps, "fine-tuning"):
+                learner.train_step(batch)
         learned: Any = learner.average
         return replace(classifier, module=learned.body.to(classifier.device))
 
 
-def trainable(classifier: Classifier) -> nn.Module:
-    """A copy of the network that can be trained. Raises ModelError for one that cannot."""
+def trainable_copy(classifier: Classifier) -> nn.Module:
+    """Copy the network for training, in float32 and training mode.
+
+    Raises:
+        ModelError: the network cannot be copied or trained.
+    """
     module = classifier.module
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        raise _untrainable("a TorchScript module")
+        raise _untrainable_error("a TorchScript module")
     if not any(p.requires_grad for p in module.parameters()):
-        raise _untrainable("no parameter that learns (requires_grad)")
+        raise _untrainable_error("no parameter that learns (requires_grad)")
     try:
         return copy.deepcopy(module).float().train()
-    # Told in one line, not passed over: a network with tensors that are no leaves, or with handles, cannot be copied
-    # (RuntimeError, TypeError), and an exported program has no mode to learn in (NotImplementedError).
+    # Reported as one line: a network with non-leaf tensors or handles cannot be copied (RuntimeError, TypeError), and
+    # an exported program has no training mode (NotImplementedError).
     except (RuntimeError, NotImplementedError, TypeError) as error:
         reason, *_ = str(error).split("\n")
-        raise _untrainable(f"{type(module).__name__}: {reason}") from error
+        raise _untrainable_error(f"{type(module).__name__}: {reason}") from error
 
 
-def _untrainable(got: str) -> ModelError:
+def _untrainable_error(got: str) -> ModelError:
     return ModelError(
         "the model cannot be fine-tuned",
         got=got,

@@ -1,4 +1,4 @@
-"""What a classifier says without explaining it: penultimate features and logits, in one forward pass."""
+"""Penultimate features and logits of a classifier, in one forward pass without relevance."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap, over_space
+from klarsicht.audit.models.hooks import Tap, sum_over_positions
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One batch of B images; float32.
+    """Features and logits of a batch of B images; float32.
 
     Attributes:
-        features: (B, F), the input of the head, summed over positions where it has any.
+        features: (B, F), the input of the head, summed over positions where it has spatial axes.
         logits: (B, K).
     """
 
@@ -32,12 +32,16 @@ class Observation:
 
     @property
     def prediction(self) -> Array:
-        """(B,) int64."""
+        """Predicted class, int64 (B,)."""
         return np.asarray(self.logits.argmax(1))
 
 
 class Observer:
-    """A classifier made ready to observe many batches; it is given back as it was when the context ends."""
+    """Context manager that computes features and logits of many batches; on exit the classifier is restored.
+
+    Raises:
+        ModelError: the network cannot be set to evaluation mode.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
@@ -53,9 +57,9 @@ class Observer:
         self._stack.close()
 
     def __call__(self, batch: Tensor) -> Observation:
-        """Images (B, C, H, W) as the transform gives them."""
+        """Compute features and logits of preprocessed images (B, C, H, W)."""
         with torch.no_grad():
             logits = self.classifier.logits(batch.to(self.classifier.device))
-            features = over_space(self._head.input)
-        self._head.forget()
+            features = sum_over_positions(self._head.input)
+        self._head.clear()
         return Observation(features.float().cpu().numpy(), logits.float().cpu().numpy())

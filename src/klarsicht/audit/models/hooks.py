@@ -1,4 +1,4 @@
-"""Listening at a named layer of a network while it runs."""
+"""Forward hooks on named layers, and the default layers for concepts and appearance."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from klarsicht.ground.errors import ModelError, unknown_name
 
 
 def late_layer(network: nn.Module, head: str) -> str:
-    """The default layer of concepts: the last stage with weights before the head; its input is a full cut of
-    the net.
+    """Choose the default concept layer: the last stage with weights before the head.
 
-    A stage is a child of the first module that has several children with weights (not counting what holds the
-    head).
+    All information flows through the input of a stage. A stage is a child of the first module that has several
+    children with weights, not counting the child that contains the head.
     """
     name = ""
     while stages := _stages(network.get_submodule(name), name, head):
@@ -36,23 +35,26 @@ def _stages(module: nn.Module, name: str, head: str) -> list[str]:
 
 
 def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
-    """The default layer of appearance: halfway, in octaves, from the side of the picture to that of the last maps.
+    """Choose the default appearance layer: the convolution whose input resolution is halfway, in octaves, between
+    that of the first and of the last convolution.
 
-    Of the convolutions of one resolution it is the last to run, whose input is all that was made of it; of two
-    resolutions equally near the smaller.
+    Among convolutions of one resolution the last to run is chosen, since its input contains all earlier features of
+    that resolution; of two equally near resolutions the smaller.
 
     Args:
-        look: runs the network on one picture.
+        look: runs the network on one image.
 
     Returns:
-        Its name; empty for a network without convolutions.
+        The name of the layer; empty for a network without convolutions.
     """
     ran: list[tuple[str, float]] = []
 
-    def told(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def record_resolution(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         return lambda _, inputs, __: ran.append((name, math.log2(math.prod(inputs[0].shape[2:])) / 2))
 
-    handles = [m.register_forward_hook(told(name)) for name, m in network.named_modules() if _convolves(m)]
+    handles = [
+        m.register_forward_hook(record_resolution(name)) for name, m in network.named_modules() if _is_convolution(m)
+    ]
     try:
         look()
     finally:
@@ -62,13 +64,17 @@ def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
     return min(reversed(ran), key=lambda layer: (abs(layer[1] - half), layer[1]), default=("", 0))[0]
 
 
-def _convolves(module: nn.Module) -> bool:
+def _is_convolution(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 4
 
 
 class Tap:
-    """Keeps what went into a named layer, and what came out, at its last call."""
+    """Context manager that stores input and output of a named layer at its last call.
+
+    Raises:
+        UsageError: unknown layer; the message lists near matches.
+    """
 
     def __init__(self, module: nn.Module, layer: str) -> None:
         try:
@@ -81,6 +87,7 @@ class Tap:
 
     @property
     def input(self) -> Tensor:
+        """Input at the last call. Raises ModelError if the layer was not called."""
         if self._input is None:
             raise ModelError(
                 "the layer takes no part in the computation",
@@ -98,12 +105,13 @@ class Tap:
 
     def __exit__(self, *exception: object) -> None:
         self._handle.remove()
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
+        """Drop the stored tensors."""
         self._input = self.output = None
 
 
-def over_space(a: Tensor) -> Tensor:
-    """Summed over positions: (B, C, H, W) and tokens (B, T, C) -> (B, C); (B, C) as it is."""
+def sum_over_positions(a: Tensor) -> Tensor:
+    """Sum over positions: (B, C, H, W) or tokens (B, T, C) -> (B, C); (B, C) is returned unchanged."""
     return a.sum(1) if a.ndim == 3 else a.flatten(2).sum(2) if a.ndim > 3 else a

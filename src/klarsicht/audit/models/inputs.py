@@ -1,12 +1,14 @@
-"""Images as the model is shown them, in grey levels: what detectors look at and what interventions change.
+"""Model inputs as 8-bit pixel values, on which detectors and interventions work.
 
-A detector that looks at the file would find artifacts that the model never sees, for they were cropped away.
+Detectors use the preprocessed image instead of the file, since artifacts that the transform crops away never reach the
+model.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,15 +22,16 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import ImageError, ModelError
 
-OFF = 0.02  # of the range between black and white, by which middle grey may miss the middle
+GREY_TOLERANCE = 0.02  # largest deviation of middle grey from linearity, as a share of the range black to white
+CACHE_BYTES = 2**29  # of decoded images that a process keeps
 
 
 @dataclass(frozen=True)
 class PixelScale:
-    """Between grey levels 0 to 255 and the numbers that a model takes.
+    """Affine map between 8-bit pixel values and normalised model inputs, per channel.
 
     Attributes:
-        black, white: float (C,), what the transform makes of either.
+        black, white: float32 (C,), model inputs of pixel values 0 and 255.
     """
 
     black: NDArray[np.float32]
@@ -36,15 +39,15 @@ class PixelScale:
 
     @classmethod
     def of(cls, classifier: Classifier) -> PixelScale:
-        """By showing the transform black, white and grey.
+        """Measure the map by transforming a black, a white and a grey image.
 
         Raises:
-            ModelError: a transform that is not affine in grey levels: nothing can be put on its images.
+            ModelError: the transform is not affine in pixel values, so that no artifact can be inserted.
         """
-        black, white = (np.array(end, np.float32) for end in classifier.box)
+        black, white = (np.array(end, np.float32) for end in classifier.pixel_bounds)
         grey = classifier.image(Image.new("RGB", (256, 256), (128, 128, 128))).flatten(1).mean(1).numpy()
         middle = black + (white - black) * 128 / 255
-        if not np.allclose(grey, middle, atol=OFF * float(np.abs(white - black).max())):
+        if not np.allclose(grey, middle, atol=GREY_TOLERANCE * float(np.abs(white - black).max())):
             raise ModelError(
                 "the model's transform bends grey levels",
                 got=f"grey 128 becomes {grey.tolist()}, not {middle.tolist()}",
@@ -53,49 +56,100 @@ class PixelScale:
         return cls(black, white)
 
     def levels(self, image: Tensor) -> Pixels:
-        """(C, H, W) as the model takes it -> (H, W, C) grey levels."""
+        """Convert a model input (C, H, W) to pixel values uint8 (H, W, C)."""
         x = (image.float().numpy() - self.black[:, None, None]) / (self.white - self.black)[:, None, None]
         return np.asarray(np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
     def inputs(self, levels: NDArray[Any]) -> Tensor:
-        """(B, H, W, C) grey levels, whole or not -> (B, C, H, W) as the model takes them."""
+        """Convert pixel values (B, H, W, C), integer or float, to model inputs float32 (B, C, H, W)."""
         x = levels.astype(np.float32) / 255 * (self.white - self.black) + self.black
         return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
 
 
+class PixelCache:
+    """Pixel values of images by their row, the least recently used dropped beyond `most` bytes; pickled empty."""
+
+    def __init__(self, most: int = CACHE_BYTES) -> None:
+        self.most, self.bytes = most, 0
+        self._levels: OrderedDict[int, Pixels] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"most": self.most, "bytes": 0, "_levels": OrderedDict()}
+
+    def get(self, row: int) -> Pixels | None:
+        """Look up the pixel values (H, W, C) of a row; None where they are not kept."""
+        if row in self._levels:
+            self._levels.move_to_end(row)
+        return self._levels.get(row)
+
+    def put(self, row: int, levels: Pixels) -> None:
+        """Keep pixel values (H, W, C)."""
+        self._levels[row] = levels
+        self.bytes += levels.nbytes
+        while self.bytes > self.most:
+            self.bytes -= self._levels.popitem(last=False)[1].nbytes
+
+
 @dataclass(frozen=True)
 class InputImages:
-    """A corpus through one glass; all images get the shape of its first one."""
+    """The images of a corpus as 8-bit model inputs, all resized to the shape of the first.
+
+    Attributes:
+        pixel_scale: map between pixel values and model inputs.
+        shape: (H, W) of all images.
+        cache: pixel values that were decoded already: detectors, interventions and pages look at the same images.
+    """
 
     corpus: Corpus
     classifier: Classifier
-    glass: PixelScale
+    pixel_scale: PixelScale
     shape: tuple[int, int]
+    cache: PixelCache = field(default_factory=PixelCache, repr=False, compare=False, kw_only=True)
 
     @classmethod
     def of(cls, corpus: Corpus, classifier: Classifier) -> InputImages:
-        """Raises CorpusError's kind where no image can be shown."""
-        glass = PixelScale.of(classifier)
+        """Prepare the images of a corpus for a classifier.
+
+        Raises:
+            ImageError: no image can be decoded.
+            ModelError: see `PixelScale.of`.
+        """
+        pixel_scale = PixelScale.of(classifier)
         first = next((p for _, p in decode_rows(corpus, range(len(corpus))) if isinstance(p, Image.Image)), None)
         if first is None:
             raise ImageError("no image can be decoded", got=f"{len(corpus)} files")
         height, width = classifier.image(first).shape[1:]
-        return cls(corpus, classifier, glass, (height, width))
+        return cls(corpus, classifier, pixel_scale, (height, width))
 
     def __call__(self, rows: Sequence[int] | NDArray[Any]) -> Pixels:
-        """(n, H, W, C) of rows that the run could use."""
-        shown = list(self._shown(rows))
-        return np.stack(shown) if shown else np.zeros((0, *self.shape, len(self.glass.black)), np.uint8)
+        """Load the images of n rows as pixel values, uint8 (n, H, W, C).
 
-    def _shown(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
-        for _, picture in decode_rows(self.corpus, [int(row) for row in rows]):
-            if isinstance(picture, ImageError):
-                raise picture
-            yield fitted(self.glass.levels(self.classifier.image(picture)), self.shape)
+        Raises:
+            ImageError: an image cannot be decoded.
+        """
+        shown = list(self._load_levels(rows))
+        return np.stack(shown) if shown else np.zeros((0, *self.shape, len(self.pixel_scale.black)), np.uint8)
+
+    def _load_levels(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
+        asked = [int(row) for row in rows]
+        kept = {row: levels for row in asked if (levels := self.cache.get(row)) is not None}
+        missing = list(dict.fromkeys(row for row in asked if row not in kept))
+        decoded = decode_rows(self.corpus, missing)
+        for row in asked:
+            if row not in kept:
+                kept[row] = self._decode(*next(decoded))
+            yield kept[row]
+
+    def _decode(self, row: int, picture: Image.Image | ImageError) -> Pixels:
+        if isinstance(picture, ImageError):
+            raise picture
+        levels = resize_levels(self.pixel_scale.levels(self.classifier.image(picture)), self.shape)
+        self.cache.put(row, levels)
+        return levels
 
 
-def fitted(levels: Pixels, shape: tuple[int, int]) -> Pixels:
-    """An image (H, W, C) in another size, if it is not of that size."""
+def resize_levels(levels: Pixels, shape: tuple[int, int]) -> Pixels:
+    """Resize an image uint8 (H, W, C) bilinearly to a shape (height, width), where it differs."""
     if levels.shape[:2] == shape:
         return levels
     planes = [
@@ -104,19 +158,19 @@ def fitted(levels: Pixels, shape: tuple[int, int]) -> Pixels:
     return np.stack([np.asarray(plane) for plane in planes], 2)
 
 
-def shrunk(levels: Pixels, side: int) -> NDArray[np.float32]:
-    """(n, H, W, C) with the shorter side at `side` pixels, by area; as they are where they are no larger."""
+def shrink_levels(levels: Pixels, side: int) -> NDArray[np.float32]:
+    """Shrink images (n, H, W, C) by area averaging until the shorter side has `side` px; smaller ones are kept."""
     h, w = levels.shape[1:3]
     if min(h, w) <= side:
         return levels.astype(np.float32)
     scale = side / min(h, w)
-    tall, wide = _areas(h, round(h * scale)), _areas(w, round(w * scale))
+    tall, wide = _area_weights(h, round(h * scale)), _area_weights(w, round(w * scale))
     rows = np.einsum("ah,nhwc->nawc", tall, levels.astype(np.float32), optimize=True)
     return np.asarray(np.einsum("bw,nawc->nabc", wide, rows, optimize=True), np.float32)
 
 
-def _areas(n: int, m: int) -> NDArray[np.float32]:
-    """(m, n) weights of m equal stretches over n pixels; rows sum to one."""
+def _area_weights(n: int, m: int) -> NDArray[np.float32]:
+    """Compute area-averaging weights (m, n) of m equal intervals over n pixels; rows sum to one."""
     low = np.arange(m)[:, None] * n / m
     overlap = np.minimum(low + n / m, np.arange(1, n + 1)) - np.maximum(low, np.arange(n))
     return np.asarray(np.maximum(overlap, 0) * m / n, np.float32)

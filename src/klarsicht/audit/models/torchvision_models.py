@@ -1,4 +1,4 @@
-"""Architectures of torchvision with a state dict from a local file."""
+"""Torchvision architectures with a state dict from a local file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from klarsicht.ground.errors import ModelError, UsageError, unknown_name
 PREFIX: Final = "torchvision:"
 
 _WRAPPERS: Final = ("module.", "model.", "_orig_mod.")
-"""What data-parallel, trainers and the compiler put before the names of a state dict."""
+"""Prefixes that data-parallel wrappers, trainers and torch.compile add to the keys of a state dict."""
 
 
 def imagenet_classes() -> tuple[str, ...] | None:
-    """The thousand names in the order of the logits, as torchvision publishes them."""
+    """Read the 1000 ImageNet class names in the order of the logits from torchvision; None where it has none."""
     try:
         from torchvision.models._meta import _IMAGENET_CATEGORIES
     except ImportError:
@@ -28,10 +28,11 @@ def imagenet_classes() -> tuple[str, ...] | None:
 
 
 def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Callable[..., Tensor] | None]:
-    """The network of `torchvision:NAME@FILE` in evaluation mode, and the preprocessing published with it, if
-    any.
+    """Load the network of `torchvision:NAME@FILE` in evaluation mode, and its published preprocessing or None.
 
-    Raises UsageError for an unknown architecture or no checkpoint, ModelError for a file that does not fit.
+    Raises:
+        UsageError: unknown architecture, or no checkpoint.
+        ModelError: the file does not fit the architecture.
     """
     name, _, file = spec.removeprefix(PREFIX).partition("@")
     known = torchvision.models.list_models(module=torchvision.models)
@@ -46,12 +47,15 @@ def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Ca
             remedy=f"Write {PREFIX}{name}@FILE.pt",
         )
     state = state_dict(Path(path))
-    return _filled(name, state, path), _preset(name)
+    return _load_weights(name, state, path), _preset(name)
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, from a state dict or {"state_dict": ...}; pickled code is never run. Raises
-    ModelError."""
+    """Read the tensors of a state dict or {"state_dict": ...} from a file; pickled code is never run.
+
+    Raises:
+        ModelError: the file does not exist, cannot be read safely, or holds no state dict.
+    """
     try:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -68,17 +72,17 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     )
     if not isinstance(inner, dict) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
         raise ModelError("the checkpoint holds no state dict", got=f"{path}: {type(held).__name__}")
-    return _unwrapped(inner)
+    return _strip_prefixes(inner)
 
 
-def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for prefix in _WRAPPERS:
         if all(key.startswith(prefix) for key in state):
-            return _unwrapped({key.removeprefix(prefix): value for key, value in state.items()})
+            return _strip_prefixes({key.removeprefix(prefix): value for key, value in state.items()})
     return state
 
 
-def _filled(name: str, state: dict[str, Tensor], path: str | Path) -> nn.Module:
+def _load_weights(name: str, state: dict[str, Tensor], path: str | Path) -> nn.Module:
     module = torchvision.models.get_model(name, weights=None, num_classes=_n_classes(name, state, path))
     expected = module.state_dict()
     wrong = [f"{key} missing" for key in expected if key not in state]
@@ -99,7 +103,7 @@ def _filled(name: str, state: dict[str, Tensor], path: str | Path) -> nn.Module:
 
 
 def _n_classes(name: str, state: dict[str, Tensor], path: str | Path) -> int:
-    """As many logits as the last layer of the checkpoint has rows."""
+    """Read the number of classes from the rows of the last layer in the checkpoint."""
     with torch.device("meta"):
         blank = torchvision.models.get_model(name, weights=None)
     head = [
@@ -111,7 +115,7 @@ def _n_classes(name: str, state: dict[str, Tensor], path: str | Path) -> int:
 
 
 def _preset(name: str) -> Callable[..., Tensor] | None:
-    """The preprocessing of the first published weights of this architecture."""
+    """Find the preprocessing of the first published weights of this architecture."""
     try:
         weights = next(iter(torchvision.models.get_model_weights(name)))
     except (ValueError, StopIteration):

@@ -1,4 +1,4 @@
-"""From images to what the model saw in them: one work unit after another into the run store."""
+"""Attribution step of an audit: relevance, features and logits of all images, written to the run store by unit."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from klarsicht.ground.store import RunStore
 
 STEP = "attribution"
 IMAGES = "images"
-TRIED = 64  # images tried before a corpus or a model is given up
+MAX_PROBED = 64  # images that the probe tries before it rejects the corpus or the model
 Explain = Callable[[Tensor, Tensor], Relevance | Observation]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """The work of one unit, safe to send to another process: decode, explain, write arrays, write facts.
+    """Picklable work function of the attribution step: decode, explain, write arrays, write columns of the image table.
 
     Attributes:
         targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
-        identity: of the model that the run is of; a worker that loads another one stops.
-        load: loads the model in a worker process, from its spec and identity.
+        identity: hash of the run's model; a worker that loads another model stops.
+        load: function that loads the model in a worker process, from its spec and identity.
         classifier: None in worker processes, which load it again.
     """
 
@@ -50,27 +50,27 @@ class Attribution:
     classifier: Classifier | None = None
 
     def __call__(self, unit: range) -> None:
-        """Explains the rows of a unit; a row that cannot be is recorded with the reason, its arrays stay zero."""
+        """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero."""
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
-        with explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
+        with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
             for rows, batch in self._batches(unit, facts):
-                for some, found in self._explained(explain, rows, batch, facts):
-                    _place(blocks, stored(found, self.settings.parts), some, unit)
+                for some, found in self._explain_batch(explain, rows, batch, facts):
+                    _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
                     facts |= dict(zip(some, facts_of(found), strict=True))
         for name, values in blocks.items():
-            if self.store.has_array(name):  # a run that an older version began keeps what it began with
+            if self.store.has_array(name):  # a run of an older version keeps its set of arrays
                 self.store.write_rows(name, unit.start, values)
-        self.store.write_part(IMAGES, unit.start // self.settings.unit, _columns(unit, facts))
+        self.store.write_part(IMAGES, unit.start // self.settings.unit, _fact_columns(unit, facts))
 
     @property
     def side(self) -> int:
-        """The least side of a map: that of the run's maps, which the first image decides."""
+        """Least side of a map, G: that of the run's maps, set by the first image; 1 before that."""
         return int(self.store.array("maps").shape[1]) if self.store.has_array("maps") else 1
 
     @property
     def middle(self) -> str | None:
-        """The layer that sees parts, and whose channels are compared; the first image decides."""
+        """Name of the middle layer, which gives appearance and channel relevance; set from the first image."""
         name: str | None = self.store.manifest.get("middle")
         return name
 
@@ -78,50 +78,52 @@ class Attribution:
         return self.classifier or self.load(self.settings.model, self.identity)
 
     def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Rows and images of one shape, at most `batch` of them; unreadable rows go to `facts`."""
-        classifier, waiting = self._classifier(), PendingBatch(self.settings.batch)
+        """Yield (rows, images) of one image shape, at most `batch` each; unreadable rows are added to `facts`."""
+        classifier, pending = self._classifier(), PendingBatch(self.settings.batch)
         for row, picture in decode_rows(self.corpus, unit):
             prepared = picture if isinstance(picture, ImageError) else prepare(classifier, picture)
             if isinstance(prepared, Exception):
                 facts[row] = {"skipped": str(prepared)}
-            elif ready := waiting.add(row, prepared):
+            elif ready := pending.add(row, prepared):
                 yield ready
-        yield from waiting.rest()
+        yield from pending.flush()
 
-    def _explained(
+    def _explain_batch(
         self, explain: Explain, rows: list[int], batch: Tensor, facts: dict[int, dict[str, Any]]
     ) -> Iterator[tuple[list[int], Relevance | Observation]]:
-        """A batch explained; where the model refuses it, image by image, so that one does not take others with it."""
+        """Explain a batch; where it fails, explain image by image, so that one image does not invalidate the others."""
         try:
             found = explain(batch, torch.as_tensor(self.targets[rows]))
         except InputRefused as error:
             if len(rows) > 1:
                 for row, image in zip(rows, batch, strict=True):
-                    yield from self._explained(explain, [row], image[None], facts)
+                    yield from self._explain_batch(explain, [row], image[None], facts)
             else:
                 facts[rows[0]] = {"skipped": str(error)}
             return
-        if reason := unusable(found, self.side):
+        if reason := reason_unusable(found, self.side):
             facts |= {row: {"skipped": reason} for row in rows} if len(rows) == 1 else {}
             for row, image in zip(rows, batch, strict=True) if len(rows) > 1 else ():
-                yield from self._explained(explain, [row], image[None], facts)
+                yield from self._explain_batch(explain, [row], image[None], facts)
         else:
             yield rows, found
 
 
 class PendingBatch:
-    """Images that wait until a batch of their shape is full: without a transform photographs differ in size."""
+    """Buffer that collects images into batches by shape; without a resizing transform image shapes differ."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.by_shape: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
 
     def add(self, row: int, image: Tensor) -> tuple[list[int], Tensor] | None:
+        """Add an image; return (rows, images) when the batch of its shape is full."""
         shape = tuple(image.shape)
         self.by_shape.setdefault(shape, []).append((row, image))
         return self._batch(shape) if len(self.by_shape[shape]) == self.size else None
 
-    def rest(self) -> Iterator[tuple[list[int], Tensor]]:
+    def flush(self) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield the incomplete batches."""
         for shape in list(self.by_shape):
             yield self._batch(shape)
 
@@ -131,7 +133,7 @@ class PendingBatch:
 
 
 def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
-    """The image as the model takes it, or why it does not."""
+    """Preprocess a picture; return an ImageError where the transform fails."""
     try:
         return classifier.image(picture)
     except (ValueError, RuntimeError, OSError, TypeError) as error:
@@ -139,8 +141,8 @@ def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
 
 
 @contextmanager
-def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle: str | None) -> Iterator[Explain]:
-    """What explains a batch: relevance for one target an image, or features and logits where no maps are asked for."""
+def open_explainer(classifier: Classifier, settings: AuditSettings, side: int, middle: str | None) -> Iterator[Explain]:
+    """Open a function (images, targets) -> Relevance; without maps it returns an Observation."""
     with ExitStack() as stack:
         observe = stack.enter_context(Observer(classifier))
         if not settings.maps:
@@ -153,8 +155,8 @@ def explainer(classifier: Classifier, settings: AuditSettings, side: int, middle
             yield explain
 
 
-def unusable(found: Relevance | Observation, side: int) -> str:
-    """Why a batch cannot be stored as it is; empty when it can."""
+def reason_unusable(found: Relevance | Observation, side: int) -> str:
+    """Return the reason why the results of a batch cannot be stored; empty where they can."""
     arrays = arrays_of(found)
     middle = getattr(found, "middle", None)
     if not all(np.isfinite(values).all() for values in (*arrays.values(), *(() if middle is None else (middle,)))):
@@ -165,9 +167,9 @@ def unusable(found: Relevance | Observation, side: int) -> str:
 
 
 def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
-    """What the store keeps of every image: name -> (B, ...).
+    """Collect the arrays to store for every image: name -> (B, ...).
 
-    Maps are stored as shares of their largest absolute value: float16 keeps three digits of any map so.
+    Maps are divided by their largest absolute value, so that float16 keeps three digits of every map.
     """
     kept = {"features": found.features, "logits": found.logits}
     if isinstance(found, Observation):
@@ -178,15 +180,15 @@ def arrays_of(found: Relevance | Observation) -> dict[str, NDArray[Any]]:
     return kept if found.channels is None else kept | {"channels": found.channels}
 
 
-def stored(found: Relevance | Observation, parts: bool) -> dict[str, NDArray[Any]]:
-    """The same, and the parts of the maps where they are asked for and a middle layer was looked at."""
+def arrays_to_store(found: Relevance | Observation, parts: bool) -> dict[str, NDArray[Any]]:
+    """Collect the arrays of `arrays_of`, and the parts of the maps if requested and a middle layer was recorded."""
     if isinstance(found, Observation) or found.middle is None or not parts:
         return arrays_of(found)
     return arrays_of(found) | parts_of(found.maps, found.middle)
 
 
 def facts_of(found: Relevance | Observation) -> list[dict[str, Any]]:
-    """What the table of images says of each one."""
+    """Collect the columns of the image table, one dictionary per image."""
     columns = {"predicted": found.prediction}
     if isinstance(found, Relevance):
         columns |= {
@@ -214,13 +216,13 @@ FACTS: dict[str, Any] = {
 }
 
 
-def _columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:
+def _fact_columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:
     rows = [FACTS | facts.get(row, {}) for row in unit]
     return {"row": list(unit)} | {name: [row[name] for row in rows] for name in FACTS}
 
 
-def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
-    """Puts the arrays of a batch into those of its unit."""
+def _copy_rows(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequence[int], unit: range) -> None:
+    """Copy the arrays of a batch into those of its unit."""
     for name, values in found.items():
         if name not in blocks:
             blocks[name] = np.zeros((len(unit), *values.shape[1:]), values.dtype)
@@ -228,16 +230,18 @@ def _place(blocks: dict[str, Any], found: dict[str, NDArray[Any]], rows: Sequenc
 
 
 def middle_layer(attribution: Attribution, rows: range) -> str:
-    """The layer that sees parts, and whose channels are compared: as the settings name it, else halfway through the
-    network on the first usable image. Empty for a network without convolutions.
+    """Choose the middle layer, which gives appearance and channel relevance.
+
+    It is the layer named in the settings, else `hooks.middle_layer` on the first usable image; empty for a network
+    without convolutions.
 
     Raises:
-        UsageError: such a network, where the settings ask for one of the two.
+        UsageError: a network without convolutions, where the settings request parts or the metric `channels`.
     """
     if attribution.settings.parts_layer is not None:
         return attribution.settings.parts_layer
     classifier = attribution._classifier()
-    for _, batch in attribution._batches(rows[:TRIED], {}):
+    for _, batch in attribution._batches(rows[:MAX_PROBED], {}):
         with suppress(InputRefused), evaluation_mode(classifier.module) as module, torch.no_grad():
             found = hooks.middle_layer(module, partial(classifier.logits, batch[:1]))
             if not found and (attribution.settings.parts or "channels" in attribution.settings.metric):
@@ -248,22 +252,22 @@ def middle_layer(attribution: Attribution, rows: range) -> str:
                     remedy="Audit whole maps: --no-parts, --metric euclidean.",
                 )
             return found
-    return ""  # no image can be used: the probe says so
+    return ""  # no usable image: `probe` raises the error
 
 
 def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
-    """Explains the first usable image: finds the shapes, and refuses a model before hours are spent on it.
+    """Explain the first usable image, to find the array shapes and to reject an unsuitable model early.
 
     Raises:
-        InputError: none of the first images can be used.
+        InputError: none of the first MAX_PROBED images can be used.
         UnsupportedLayer, NotConserving: see audit.relevance.explainer.
     """
     settings = attribution.settings
-    with explainer(attribution._classifier(), settings, settings.map_side, attribution.middle) as explain:
+    with open_explainer(attribution._classifier(), settings, settings.map_side, attribution.middle) as explain:
         facts: dict[int, dict[str, Any]] = {}
-        for some, batch in attribution._batches(rows[:TRIED], facts):
+        for some, batch in attribution._batches(rows[:MAX_PROBED], facts):
             for row, image in zip(some, batch, strict=True):
-                for _, found in attribution._explained(explain, [row], image[None], facts):
+                for _, found in attribution._explain_batch(explain, [row], image[None], facts):
                     return found
     reasons = sorted({str(fact["skipped"]) for fact in facts.values()})
     raise InputError(

@@ -1,4 +1,4 @@
-"""Relevance methods by name: which rule each kind of layer gets, and which layers have none.
+"""Composites of relevance propagation: the assignment of rules to kinds of layers, and the unsupported layers.
 
 The composites are those of Kohlbrenner et al. (IJCNN 2020) and Lapuschkin et al. (Nature Communications 2019)
 as zennit names them. zennit also supplies the canonizers that merge batch norms and name the additions of
@@ -23,12 +23,20 @@ from zennit.layer import Sum
 from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
 from klarsicht.audit.relevance import rules
-from klarsicht.audit.relevance.propagation import Recorder, Step, padded, passed, removed, ruled, steps_in_place
+from klarsicht.audit.relevance.propagation import (
+    Recorder,
+    Step,
+    identity_step,
+    padding_step,
+    pass_through_step,
+    replace_forwards,
+    rule_step,
+)
 from klarsicht.audit.relevance.rules import Layer, Rule
 from klarsicht.ground.errors import UnsupportedLayer, unknown_name
 
 Box = tuple[tuple[float, ...], tuple[float, ...]]
-"""Lowest and highest value of a pixel in each channel, in the units the model takes."""
+"""Lowest and highest pixel value of each channel, C numbers each, in units of the model input."""
 
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LINEARS: Final = (*CONVOLUTIONS, nn.Linear)
@@ -75,16 +83,20 @@ PRESERVING: Final = (
     *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
     *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Upsample),
 )
-"""Layers whose gradient already hands relevance down without loss: each output is one input, or an average of
-weights."""
+"""Layers whose gradient already conserves relevance: each output equals one input, or a weighted average of inputs."""
 
 REMEDY: Final = "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
 
 
 @dataclass(frozen=True)
 class Composite:
-    """The rule of the first layer among `first_kinds`, of the other convolutions, and of fully connected
-    layers."""
+    """Assignment of relevance rules to layers.
+
+    Attributes:
+        convolution: rule of convolutions.
+        linear: rule of fully connected layers.
+        first: rule of the first layer whose type is in `first_kinds`; None gives it the rule of its kind.
+    """
 
     convolution: Rule
     linear: Rule = rules.epsilon
@@ -97,27 +109,34 @@ PROPAGATIONS: Final[dict[str, Callable[[Box], Composite]]] = {
     "EpsilonGammaBox": lambda box: Composite(rules.gamma(0.25), first=rules.zbox(*box), first_kinds=CONVOLUTIONS),
     "EpsilonAlpha2Beta1": lambda box: Composite(rules.alpha2_beta1),
 }
-"""Composites by name; each is given the bounds of the pixels."""
+"""Composites by name, as functions of the pixel bounds."""
 
 
 def composite(name: str, box: Box) -> Composite:
-    """Raises UsageError naming near matches."""
+    """Look up a composite by name.
+
+    Raises:
+        UsageError: unknown name; the message lists near matches.
+    """
     if name not in PROPAGATIONS:
         raise unknown_name("composite", name, PROPAGATIONS)
     return PROPAGATIONS[name](box)
 
 
-def unsupported(module: nn.Module) -> tuple[str, ...]:
-    """Layers without a rule, each as "Kind at name": leaves of unknown kind, kinds that override a known
-    forward, batch norms that cannot be merged, and parameters held outside any leaf."""
+def unsupported_layers(module: nn.Module) -> tuple[str, ...]:
+    """List the layers without a rule, each as "Kind at name".
+
+    These are leaf modules of unknown kind, subclasses that override a known forward, batch norms that cannot be merged,
+    and modules with parameters outside any leaf.
+    """
     return tuple(
         f"{type(child).__name__} at {name or 'the root'}{why}"
         for name, child in module.named_modules()
-        if (why := _objection(child)) is not None
+        if (why := _reason_unsupported(child)) is not None
     )
 
 
-def _objection(module: nn.Module) -> str | None:
+def _reason_unsupported(module: nn.Module) -> str | None:
     leaf = next(module.children(), None) is None
     if not leaf:
         held = [name for name, _ in module.named_parameters(recurse=False)]
@@ -134,8 +153,7 @@ def _objection(module: nn.Module) -> str | None:
 
 
 def _kind(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> type[nn.Module] | None:
-    """The one of `kinds` whose computation this module does: a subclass with its own forward is another
-    kind."""
+    """Find the first of `kinds` whose computation the module has; a subclass with its own forward has none."""
     return next((kind for kind in kinds if isinstance(module, kind) and _computes_as(module, kind)), None)
 
 
@@ -147,8 +165,8 @@ def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def refuse_unsupported(module: nn.Module) -> None:
-    """Raises UnsupportedLayer naming the layers, before any relevance is computed."""
-    if named := unsupported(module):
+    """Raise UnsupportedLayer with the names of layers without a rule, before any relevance is computed."""
+    if named := unsupported_layers(module):
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
         raise UnsupportedLayer(
             "layers without a relevance rule",
@@ -159,20 +177,20 @@ def refuse_unsupported(module: nn.Module) -> None:
 
 
 @contextmanager
-def watched_norms(module: nn.Module) -> Iterator[list[tuple[str, str]]]:
-    """Fills, while the network runs once, with (layer, norm): batch norms fed directly by a linear layer.
+def record_merge_pairs(module: nn.Module) -> Iterator[list[tuple[str, str]]]:
+    """Record pairs (layer, norm) during one forward pass: batch norms whose input is the output of a linear layer.
 
-    Order of execution decides, not order of definition: in a DenseNet a norm is defined after one convolution
-    and fed by many.
+    The order of execution counts, not that of definition: in a DenseNet a norm is defined after one convolution but
+    receives the outputs of many. Layers that run more than once are left out.
     """
     made: list[tuple[str, Tensor]] = []
     pairs: list[tuple[str, str]] = []
     handles: list[RemovableHandle] = []
     for name, child in module.named_modules():
         if _kind(child, LINEARS):
-            handles.append(child.register_forward_hook(_noting(made, name)))
+            handles.append(child.register_forward_hook(_record_output(made, name)))
         elif _kind(child, BATCH_NORMS):
-            handles.append(child.register_forward_hook(_pairing(made, pairs, name)))
+            handles.append(child.register_forward_hook(_record_pair(made, pairs, name)))
     try:
         yield pairs
         once = Counter(name for name, _ in made)
@@ -182,26 +200,32 @@ def watched_norms(module: nn.Module) -> Iterator[list[tuple[str, str]]]:
             handle.remove()
 
 
-def _noting(made: list[tuple[str, Tensor]], name: str) -> Callable[..., None]:
+def _record_output(made: list[tuple[str, Tensor]], name: str) -> Callable[..., None]:
     return lambda module, inputs, output: made.append((name, output))
 
 
-def _pairing(made: list[tuple[str, Tensor]], pairs: list[tuple[str, str]], name: str) -> Callable[..., None]:
+def _record_pair(made: list[tuple[str, Tensor]], pairs: list[tuple[str, str]], name: str) -> Callable[..., None]:
     return lambda module, inputs, output: pairs.extend((layer, name) for layer, z in made if z is inputs[0])
 
 
 @contextmanager
-def installed(module: nn.Module, plan: Composite, norms: Sequence[tuple[str, str]] = ()) -> Iterator[Recorder]:
-    """The network propagates relevance until the context ends; then it has its parameters and forwards back.
+def install_rules(module: nn.Module, plan: Composite, norms: Sequence[tuple[str, str]] = ()) -> Iterator[Recorder]:
+    """Install the rules of a composite, so that backward passes propagate relevance until the context ends.
 
-    `norms` are the batch norms to merge, from `watched_norms`. Raises UnsupportedLayer.
+    On exit the parameters and forwards of the network are restored.
+
+    Args:
+        norms: pairs (layer, batch norm) to merge, from `record_merge_pairs`.
+
+    Raises:
+        UnsupportedLayer: a layer without a rule.
     """
     refuse_unsupported(module)
     merging = NamedMergeBatchNorm([((layer,), norm) for layer, norm in norms])
     canonised = ZennitComposite(canonizers=[merging, ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()])
     with canonised.context(module):
         merged = {module.get_submodule(norm) for _, norm in norms}
-        with steps_in_place(_steps(module, plan, merged)) as recorder:
+        with replace_forwards(_steps(module, plan, merged)) as recorder:
             yield recorder
 
 
@@ -210,17 +234,17 @@ def _steps(module: nn.Module, plan: Composite, merged: set[nn.Module]) -> dict[n
     first = plan.first
     for name, child in module.named_modules():
         if child in merged:
-            steps[child] = removed(child)
+            steps[child] = identity_step(child)
         elif _kind(child, LINEARS):
             is_first = first is not None and _kind(child, plan.first_kinds) is not None
-            steps[child] = ruled(_affine(name, child, first if is_first and first else _rule(child, plan)))
+            steps[child] = rule_step(_affine(name, child, first if is_first and first else _rule(child, plan)))
             first = None if is_first else first
         elif _kind(child, SUMS):
-            steps[child] = ruled(_parameterless(name, child))
+            steps[child] = rule_step(_parameterless(name, child))
         elif _kind(child, CONSTANT_PADS):
-            steps[child] = padded(child, name)
+            steps[child] = padding_step(child, name)
         elif _kind(child, (*ACTIVATIONS, *BATCH_NORMS)):
-            steps[child] = passed(child)
+            steps[child] = pass_through_step(child)
     return steps
 
 

@@ -1,16 +1,14 @@
-"""Where relevance goes: what every layer receives, hands down and keeps, and whether the books balance.
+"""Conservation check of relevance propagation: the relevance that each layer receives, passes on and absorbs.
 
-Relevance propagation promises that what enters at the logit arrives at the pixels, but for what biases,
-stabilisers and dead denominators keep (Bach et al., PLoS ONE 2015; Montavon et al., 2019). Each of these is
-computed by its own formula while the relevance flows, never as a remainder, so that two separate questions
-have an answer:
+Relevance propagation promises that the relevance of the logit arrives at the pixels, except for the part that biases,
+stabilisers and zero denominators absorb (Bach et al., PLoS ONE 2015; Montavon et al., 2019). Each absorbed part is
+computed by its own formula during the backward pass, never as a remainder, so that two questions are answered
+separately:
 
-- the *residual*, seed minus arrivals minus everything kept: is the propagation **right**? A functional
-  addition, a
-  layer without a rule or a wrong gradient shows here, and nothing else does.
-- the *absorbed share*, what was kept over the seed: is the map **useful**? Folded biases may swallow nearly
-  all of it
-  although every formula holds.
+- the *residual*, seed minus relevance at the pixels minus everything absorbed, tests whether the propagation is
+  **correct**. A functional addition, a layer without a rule or a wrong gradient appears here, and nothing else does.
+- the *absorbed share*, absorbed relevance over the seed, tests whether the map is **useful**. Folded biases may absorb
+  nearly all relevance although every formula holds.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from torch import Tensor
 from klarsicht.ground.errors import NotConserving
 
 RESIDUAL_BOUND: Final = 1e-3
-"""Largest residual over gross relevance. In float32 right propagation stays below 1e-6 and wrong ones lie
+"""Largest admissible residual over gross relevance. In float32 correct propagations stay below 1e-6 and wrong ones lie
 above 1e-2."""
 
 ABSORBED_BOUND: Final = 0.9
-"""Largest share of the seed that may be kept before a map is called not conserving."""
+"""Largest share of the seed that may be absorbed before a map is called not conserving."""
 
 REMEDY: Final = (
     "Write functional additions as zennit.layer.Sum over torch.stack, activations and pooling as modules; "
@@ -49,29 +47,37 @@ _TRANSPARENT: Final = (
     "AccumulateGrad",
     "Slice",
 )
-"""Autograd operations that hand relevance through by themselves; not worth naming as suspects."""
+"""Autograd operations that preserve relevance and are therefore never reported as a cause."""
 
 
-def per_image(R: Tensor) -> Tensor:
-    """Sum over all but the first axis: (B, ...) -> (B,) float64."""
+def sum_per_image(R: Tensor) -> Tensor:
+    """Sum over all axes but the first: (B, ...) -> (B,) float64."""
     return R.flatten(1).sum(1).double()
 
 
-def gross(R: Tensor) -> Tensor:
-    """Sum of |R| over all but the first axis: (B, ...) -> (B,) float64."""
+def absolute_sum(R: Tensor) -> Tensor:
+    """Sum absolute values over all axes but the first: (B, ...) -> (B,) float64."""
     total: Tensor = torch.linalg.vector_norm(R.flatten(1), ord=1, dim=1)
     return total.double()
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of a b over all but the first axis: (B, ...), (B, ...) -> (B,) float64."""
+def inner_product(a: Tensor, b: Tensor) -> Tensor:
+    """Compute inner products over all axes but the first: (B, ...), (B, ...) -> (B,) float64."""
     product: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
     return product.double()
 
 
 @dataclass(frozen=True)
-class LayerBooks:
-    """The books of one layer, per image (B,): incoming = outgoing + bias + stabiliser + dead."""
+class LayerBalance:
+    """Relevance balance of one layer, per image (B,) float64: incoming = outgoing + bias + stabiliser + dead.
+
+    Attributes:
+        incoming: relevance of the layer's outputs.
+        outgoing: relevance of the layer's inputs.
+        bias, stabiliser, dead: relevance absorbed by biases, by the epsilon of denominators, and by outputs whose
+            denominator is zero or to which no share of the rule applies.
+        gross: sum of the absolute incoming relevance, the scale of the residual.
+    """
 
     name: str
     incoming: Tensor
@@ -80,7 +86,6 @@ class LayerBooks:
     stabiliser: Tensor
     dead: Tensor
     gross: Tensor
-    """Sum of |R| that came in: the scale against which a mismatch is judged."""
 
     @property
     def absorbed(self) -> Tensor:
@@ -92,17 +97,22 @@ class LayerBooks:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The books of one backward pass: the seed at the logit (B,), arrivals at the pixels (B,), and the layers
-    between."""
+class RelevanceBalance:
+    """Relevance balance of one backward pass.
+
+    Attributes:
+        seed: (B,), relevance of the logit.
+        total: (B,), sum of relevance over the pixels.
+        layers: the balance of each layer, in backward order.
+    """
 
     seed: Tensor
     total: Tensor
-    entries: tuple[LayerBooks, ...]
+    layers: tuple[LayerBalance, ...]
 
     @property
     def absorbed(self) -> Tensor:
-        return sum((e.absorbed for e in self.entries), torch.zeros_like(self.seed))
+        return sum((e.absorbed for e in self.layers), torch.zeros_like(self.seed))
 
     @property
     def absorbed_share(self) -> Tensor:
@@ -110,67 +120,69 @@ class Ledger:
 
     @cached_property
     def gross(self) -> Tensor:
-        """The largest sum of |R| at any layer, at least the seed: rounding errors are in proportion to it."""
-        return torch.stack([self.seed.abs(), *(e.gross for e in self.entries)]).amax(0)
+        """Gross relevance (B,): the largest sum of |R| at any layer or the seed; rounding errors scale with it."""
+        return torch.stack([self.seed.abs(), *(e.gross for e in self.layers)]).amax(0)
 
     @property
     def residual(self) -> Tensor:
-        """Seed - arrivals - all that was kept, over the gross relevance (B,)."""
+        """Residual (B,): (seed - total - absorbed) / gross."""
         return (self.seed - self.total - self.absorbed) / self.gross
 
 
 def conserves(absorbed_share: Tensor, bound: float = ABSORBED_BOUND) -> bool:
-    """Whether, in the median image, less than `bound` of the seed is kept (or made: biases may be
-    negative)."""
+    """Test whether the median over images of |absorbed share| is at most `bound`; biases can also add relevance."""
     return bool(absorbed_share.abs().median() <= bound)
 
 
-def check(ledger: Ledger, root: Any, bound: float = RESIDUAL_BOUND) -> None:
-    """Refuse a propagation that loses or makes relevance beyond any formula.
+def check_conservation(balance: RelevanceBalance, root: Any, bound: float = RESIDUAL_BOUND) -> None:
+    """Check that a propagation neither loses nor creates relevance beyond the formulas.
 
-    `root` is the autograd node of the logits (`logits.grad_fn`); the graph below it tells between which
-    layers the books do not balance. One ill-conditioned image must not end an audit, so the median over the
-    batch decides.
+    The median over the batch is tested, so that one ill-conditioned image does not end an audit.
 
-    Raises NotConserving naming the place.
+    Args:
+        root: autograd node of the logits (`logits.grad_fn`); the graph below it locates an imbalance between layers.
+        bound: largest admissible residual over gross relevance.
+
+    Raises:
+        NotConserving: the residual exceeds the bound; the message names the place.
     """
-    worst = sorted(_faults(ledger, root, bound), key=lambda fault: -fault.mismatch)
-    overall = _Fault("all in all", _median(ledger.residual, torch.ones_like(ledger.residual)))
+    worst = sorted(_imbalances(balance, root, bound), key=lambda imbalance: -imbalance.mismatch)
+    overall = _Imbalance("all in all", _median_share(balance.residual, torch.ones_like(balance.residual)))
     if not worst and overall.mismatch <= bound:
         return
-    faults = worst or [overall]
+    imbalances = worst or [overall]
     raise NotConserving(
-        f"relevance is not conserved {'; '.join(fault.place for fault in faults[:3])}",
-        got=f"{faults[0].mismatch:.2g} of what flows there unaccounted for",
+        f"relevance is not conserved {'; '.join(imbalance.place for imbalance in imbalances[:3])}",
+        got=f"{imbalances[0].mismatch:.2g} of what flows there unaccounted for",
         rule=f"at most {bound:g}",
         remedy=REMEDY,
     )
 
 
-class _Fault(NamedTuple):
+class _Imbalance(NamedTuple):
     place: str
     mismatch: float
 
 
-def _faults(ledger: Ledger, root: Any, bound: float) -> Iterator[_Fault]:
-    """Layers, and joints between layers, whose books do not balance."""
-    for entry in ledger.entries:
-        if (mismatch := _median(entry.residual, entry.gross)) > bound:
-            yield _Fault(f"within {entry.name}", mismatch)
-    for joint in _joints(root, ledger):
-        if (mismatch := _median(joint.outgoing - joint.incoming, joint.gross)) > bound:
-            yield _Fault(joint.describe(), mismatch)
+def _imbalances(balance: RelevanceBalance, root: Any, bound: float) -> Iterator[_Imbalance]:
+    """Find layers, and junctions between layers, whose residual exceeds the bound."""
+    for entry in balance.layers:
+        if (mismatch := _median_share(entry.residual, entry.gross)) > bound:
+            yield _Imbalance(f"within {entry.name}", mismatch)
+    for junction in _junctions(root, balance):
+        if (mismatch := _median_share(junction.outgoing - junction.incoming, junction.gross)) > bound:
+            yield _Imbalance(junction.describe(), mismatch)
 
 
-def _median(mismatch: Tensor, gross: Tensor) -> float:
-    """Median over images of |mismatch| / gross; a relevance that is no number counts as infinitely wrong."""
+def _median_share(mismatch: Tensor, gross: Tensor) -> float:
+    """Compute the median over images of |mismatch| / gross; NaN counts as infinite."""
     share = mismatch.abs() / gross.clamp(min=torch.finfo(gross.dtype).tiny)
     return float(share.nan_to_num(nan=torch.inf).median())
 
 
 @dataclass
-class _Joint:
-    """What lies between layers: relevance that the layers above hand down must reach the layers below."""
+class _Junction:
+    """Part of the autograd graph between layers: relevance from the layers above must all reach the layers below."""
 
     outgoing: Tensor
     incoming: Tensor
@@ -179,12 +191,12 @@ class _Joint:
     below: list[str] = field(default_factory=list)
     operations: set[str] = field(default_factory=set)
 
-    def hand_down(self, name: str, outgoing: Tensor, gross: Tensor) -> None:
+    def add_outgoing(self, name: str, outgoing: Tensor, gross: Tensor) -> None:
         self.above.append(name)
         self.outgoing = self.outgoing + outgoing
         self.gross = torch.maximum(self.gross, gross)
 
-    def take_up(self, name: str, incoming: Tensor, gross: Tensor) -> None:
+    def add_incoming(self, name: str, incoming: Tensor, gross: Tensor) -> None:
         self.below.append(name)
         self.incoming = self.incoming + incoming
         self.gross = torch.maximum(self.gross, gross)
@@ -194,35 +206,35 @@ class _Joint:
         return f"between {', '.join(self.below[:3])} and {', '.join(self.above[:3])}{by}"
 
 
-def _joints(root: Any, ledger: Ledger) -> list[_Joint]:
-    """The connected pieces of the autograd graph once it is cut at every layer that keeps books."""
-    pieces = _Pieces()
-    nodes = list(_walk(root))
+def _junctions(root: Any, balance: RelevanceBalance) -> list[_Junction]:
+    """Find the connected components of the autograd graph after removing every layer that has a balance."""
+    pieces = _UnionFind()
+    nodes = list(_iterate_nodes(root))
     for node in nodes:
         for child, _ in node.next_functions:
             if child is not None:
-                pieces.join(_lower(node), _upper(child))
-    zero = torch.zeros_like(ledger.seed)
-    joints: dict[Any, _Joint] = {}
+                pieces.union(_lower(node), _upper(child))
+    zero = torch.zeros_like(balance.seed)
+    junctions: dict[Any, _Junction] = {}
 
-    def at(side: Any) -> _Joint:
-        return joints.setdefault(pieces.find(side), _Joint(zero, zero, zero))
+    def at(side: Any) -> _Junction:
+        return junctions.setdefault(pieces.find(side), _Junction(zero, zero, zero))
 
-    at(_upper(root)).hand_down("the logits", ledger.seed, ledger.seed.abs())
+    at(_upper(root)).add_outgoing("the logits", balance.seed, balance.seed.abs())
     for node in nodes:
         entry = getattr(node, "entry", None)
         if entry is not None:
-            at(_upper(node)).take_up(entry.name, entry.incoming, entry.gross)
-            at(_lower(node)).hand_down(entry.name, entry.outgoing, entry.outgoing.abs())
+            at(_upper(node)).add_incoming(entry.name, entry.incoming, entry.gross)
+            at(_lower(node)).add_outgoing(entry.name, entry.outgoing, entry.outgoing.abs())
         elif not node.next_functions:
-            at(_upper(node)).take_up("the image", ledger.total, ledger.total.abs())
+            at(_upper(node)).add_incoming("the image", balance.total, balance.total.abs())
         else:
-            at(_upper(node)).operations.update(_suspect(node))
-    return list(joints.values())
+            at(_upper(node)).operations.update(_suspect_operation(node))
+    return list(junctions.values())
 
 
-def _walk(root: Any) -> Iterator[Any]:
-    """Every node of the autograd graph below `root`, once."""
+def _iterate_nodes(root: Any) -> Iterator[Any]:
+    """Iterate over all nodes of the autograd graph below `root`, each once."""
     seen, stack = {root}, [root]
     while stack:
         node = stack.pop()
@@ -240,13 +252,13 @@ def _lower(node: Any) -> tuple[Any, str]:
     return (node, "below" if hasattr(node, "entry") else "")
 
 
-def _suspect(node: Any) -> list[str]:
+def _suspect_operation(node: Any) -> list[str]:
     name = re.sub(r"Backward\d*$", "", node.name())
     return [] if hasattr(node, "passes") or name.startswith(_TRANSPARENT) else [name]
 
 
-class _Pieces:
-    """Union-find over the sides of nodes."""
+class _UnionFind:
+    """Union-find structure over the upper and lower sides of autograd nodes."""
 
     def __init__(self) -> None:
         self._parent: dict[Any, Any] = {}
@@ -256,5 +268,5 @@ class _Pieces:
             a = b
         return a
 
-    def join(self, a: Any, b: Any) -> None:
+    def union(self, a: Any, b: Any) -> None:
         self._parent[self.find(a)] = self.find(b)

@@ -1,5 +1,4 @@
-"""What a classifier saw: relevance of pixels, of late channels and of penultimate features, for a batch of
-images."""
+"""Relevance of pixels, of channels of a late layer and of penultimate features, for batches of images."""
 
 from __future__ import annotations
 
@@ -13,43 +12,52 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from klarsicht.audit.models.classifier import Classifier, checked_targets
+from klarsicht.audit.models.classifier import Classifier, check_targets
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap, late_layer, over_space
-from klarsicht.audit.relevance.composites import PROPAGATIONS, composite, installed, refuse_unsupported, watched_norms
-from klarsicht.audit.relevance.conservation import Ledger, check, conserves, per_image
+from klarsicht.audit.models.hooks import Tap, late_layer, sum_over_positions
+from klarsicht.audit.relevance.composites import (
+    PROPAGATIONS,
+    composite,
+    install_rules,
+    record_merge_pairs,
+    refuse_unsupported,
+)
+from klarsicht.audit.relevance.conservation import RelevanceBalance, check_conservation, conserves, sum_per_image
 from klarsicht.audit.relevance.gradients import GRADIENTS
-from klarsicht.audit.relevance.pooling import pooled
+from klarsicht.audit.relevance.pooling import pool_relevance
 from klarsicht.audit.relevance.propagation import Recorder
+from klarsicht.ground import notebook
 from klarsicht.ground.errors import InputRefused, ModelError, UsageError, unknown_name
+from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinear
 
 METHODS = (*PROPAGATIONS, *GRADIENTS)
-"""Every method by name: three composites of relevance propagation, then the gradient methods."""
+"""Names of all methods: three composites of relevance propagation, then the gradient methods."""
+
+SHOWN: Final = 8  # images in a notebook
 
 INCOMPLETENESS_BOUND: Final = 0.1
-"""Largest share of a rise in the logit that integrated gradients may leave unexplained."""
+"""Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """What one batch of B images yields; float32 unless said otherwise.
+    """Relevance of a batch of B images; float32 unless stated otherwise.
 
-    The seed is R = 1 at the target's logit ("evidence"): where that logit is negative, what argues for the
-    class is negative in the map; `centred` carries the sign. G = min(map_side, H, W), and pooling keeps the
-    mass.
+    The seed is R = 1 at the target's logit: where that logit is negative, relevance in favour of the class is negative
+    in the map; `centred` gives the sign. G = min(map_side, H, W), and pooling conserves the sum.
     """
 
     method: str
     targets: Array
-    """(B,) int64: the class explained."""
+    """(B,) int64: the explained class."""
     maps: Array
     """(B, G, G), signed, summed over channels."""
     concepts: Array
-    """(B, C): relevance of each channel at a late layer, summed over space."""
+    """(B, C): relevance of each channel at the input of the late layer, summed over positions."""
     features: Array
-    """(B, F): the penultimate activations themselves, no relevance in them; the baseline to beat."""
+    """(B, F): the penultimate activations, without relevance; the baseline."""
     head: Array
     """(B, F): relevance of each penultimate feature for the centred logit."""
     logits: Array
@@ -57,16 +65,16 @@ class Relevance:
     total: Array
     """(B,) float64: the sum of relevance over all pixels."""
     residual: Array
-    """(B,) float64: what no formula accounts for, relative; NaN where a method promises no conservation."""
+    """(B,) float64: relative residual of conservation; NaN for methods that promise no conservation."""
     absorbed: Array
-    """(B,) float64: share of the seed kept by biases, stabilisers and dead denominators; NaN for gradient
+    """(B,) float64: share of the seed absorbed by biases, stabilisers and zero denominators; NaN for gradient
     methods."""
-    ledger: Ledger | None = None
-    """The books layer by layer; None for gradient methods."""
+    balance: RelevanceBalance | None = None
+    """The relevance balance by layer; None for gradient methods."""
     middle: Array | None = None
-    """(B, C, h, w): what went into the middle layer, if one was named."""
+    """(B, C, h, w): input of the middle layer, if one was named."""
     channels: Array | None = None
-    """(B, C): relevance of each channel at the input of that layer, summed over space."""
+    """(B, C): relevance of each channel at the input of the middle layer, summed over positions."""
 
     @property
     def score(self) -> Array:
@@ -76,13 +84,13 @@ class Relevance:
 
     @property
     def centred(self) -> Array:
-        """Logit of the target less the mean of all logits (B,); `head` sums to it but for the biases."""
+        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases."""
         centred: Array = self.score - self.logits.mean(1)
         return centred
 
     @property
     def prediction(self) -> Array:
-        """(B,) int64."""
+        """Predicted class, int64 (B,)."""
         prediction: Array = self.logits.argmax(1)
         return prediction
 
@@ -93,51 +101,77 @@ class Relevance:
         loss: Array = np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score
         return loss
 
+    def _repr_html_(self) -> str:
+        header = ("image", "class", "logit", "relevance")
+        shown = range(min(len(self.maps), SHOWN))
+        maps = [
+            notebook.pictures([png_bytes(diverging_colours(resize_bilinear(self.maps[i], (96, 96))))], 96)
+            for i in shown
+        ]
+        return notebook.table(header, ((i, int(self.targets[i]), f"{self.score[i]:.2f}", maps[i]) for i in shown))
+
     @property
     def conserving(self) -> bool | None:
-        """Whether the maps hold the evidence in the median image: most of the seed is not absorbed, or
-        integrated gradients are complete to a tenth; None for methods that promise nothing."""
-        if self.ledger is not None:
+        """Whether the maps conserve relevance in the median image.
+
+        For relevance propagation at most ABSORBED_BOUND of the seed is absorbed; integrated gradients are complete up
+        to INCOMPLETENESS_BOUND. None for methods that promise no conservation.
+        """
+        if self.balance is not None:
             return conserves(torch.from_numpy(self.absorbed))
         median = float(np.median(np.abs(self.residual)))
         return None if np.isnan(median) else median <= INCOMPLETENESS_BOUND
 
 
 def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
-    """f_c (w_target - mean_k w_k)_c: features (B, F), head_weight (K, F), target (B,) -> (B, F)."""
+    """Compute head relevance f_c (w_target - mean_k w_k)_c, (B, F), of features (B, F).
+
+    Args:
+        head_weight: (K, F).
+        target: (B,), class indices.
+    """
     return features * (head_weight[target] - head_weight.mean(0))
 
 
 def centred_logit(logits: Tensor, target: Tensor) -> Tensor:
-    """Logit of the target less the mean of all: (B, K), (B,) -> (B,)."""
+    """Compute the logit of the target minus the mean of all logits: (B, K), (B,) -> (B,)."""
     return logits.gather(1, target[:, None])[:, 0] - logits.mean(1)
 
 
 def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, layer: str) -> Tensor:
-    """Activation times gradient of the centred logit at the input of `layer`, summed over space: (B, C).
+    """Compute activation times gradient of the centred logit at the input of `layer`, summed over positions: (B, C).
 
-    With a linear head and its own name this is `head_relevance`. Raises ModelError for a layer that is not
-    there.
+    At a linear head this equals `head_relevance`.
+
+    Raises:
+        UsageError: the network has no such layer.
+        ModelError: the layer takes no part in the computation.
     """
     with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
         x = batch.to(classifier.device).detach().requires_grad_()
         logits = classifier.logits(x)
         (gradient,) = torch.autograd.grad(centred_logit(logits, targets.to(x.device)).sum(), tap.input)
-        return over_space(tap.input.detach() * gradient)
+        return sum_over_positions(tap.input.detach() * gradient)
 
 
 class Explainer:
-    """A classifier made ready to explain many batches; it is given back as it was when the context ends.
+    """Context manager that explains many batches of a classifier; on exit the classifier is restored.
 
         with Explainer(classifier, "EpsilonPlusFlat") as explain:
             for batch, targets in batches:
                 relevance = explain(batch, targets)
 
-    `layer` names the layer at whose input concepts are read (default: `late_layer`); `seed` is for
-    SmoothGrad's noise; `middle` names a layer whose input is kept as it is, and the relevance of its channels.
+    Args:
+        method: a name of METHODS.
+        map_side: largest side G of the pooled maps.
+        layer: late layer, at whose input `concepts` are computed; default `late_layer`.
+        seed: seed of SmoothGrad's noise.
+        middle: layer whose input and channel relevance are returned; None for neither.
 
-    Raises UsageError for an unknown method or layer, UnsupportedLayer and NotConserving for a network that
-    the method does not cover, ModelError for a network that answers otherwise than with logits.
+    Raises:
+        UsageError: unknown method or layer.
+        UnsupportedLayer, NotConserving: the method does not cover the network.
+        ModelError: the network does not return logits.
     """
 
     def __init__(
@@ -179,53 +213,57 @@ class Explainer:
         self._stack.close()
 
     def __call__(self, batch: Tensor, targets: Tensor) -> Relevance:
-        """Images (B, C, H, W) as the transform gives them, and the classes (B,) to explain."""
+        """Explain preprocessed images (B, C, H, W) for target classes (B,)."""
         x = batch.to(self.classifier.device).detach().requires_grad_()
-        target = checked_targets(targets.to(x.device), self.classifier.n_classes)
+        target = check_targets(targets.to(x.device), self.classifier.n_classes)
         try:
-            return self._propagated(x, target) if self.method in PROPAGATIONS else self._by_gradient(x, target)
+            return (
+                self._explain_by_propagation(x, target)
+                if self.method in PROPAGATIONS
+                else self._explain_by_gradient(x, target)
+            )
         finally:
             for tap in (self._late, self._head, self._middle):
                 if tap is not None:
-                    tap.forget()
+                    tap.clear()
 
-    def _propagated(self, x: Tensor, target: Tensor) -> Relevance:
-        recorder = self._propagating(x)
+    def _explain_by_propagation(self, x: Tensor, target: Tensor) -> Relevance:
+        recorder = self._recorder_with_rules(x)
         recorder.entries = []
-        seen = self._look(x, target, recorder)
-        R, R_late, R_middle = seen.arriving(x)
-        total = per_image(R)
-        ledger = Ledger(torch.ones_like(total), total, tuple(recorder.entries))
-        check(ledger, seen.logits.grad_fn)
-        return self._result(seen, R, R_late, R_middle, ledger.residual, ledger.absorbed_share, ledger)
+        forward = self._forward(x, target, recorder)
+        R, R_late, R_middle = forward.backpropagate(x)
+        total = sum_per_image(R)
+        balance = RelevanceBalance(torch.ones_like(total), total, tuple(recorder.entries))
+        check_conservation(balance, forward.logits.grad_fn)
+        return self._result(forward, R, R_late, R_middle, balance.residual, balance.absorbed_share, balance)
 
-    def _by_gradient(self, x: Tensor, target: Tensor) -> Relevance:
-        seen = self._look(x, target, Recorder())
-        at_x, at_late, at_middle = seen.arriving(x)
+    def _explain_by_gradient(self, x: Tensor, target: Tensor) -> Relevance:
+        forward = self._forward(x, target, Recorder())
+        at_x, at_late, at_middle = forward.backpropagate(x)
 
         def gradient(z: Tensor) -> Tensor:
             if z is x:
                 return at_x
             z = z.detach().requires_grad_()
-            return torch.autograd.grad(self.classifier.logits(z), z, seen.seed)[0]
+            return torch.autograd.grad(self.classifier.logits(z), z, forward.seed)[0]
 
         R = GRADIENTS[self.method](gradient, x, torch.Generator().manual_seed(self.seed)).detach()
         nothing = torch.full((len(x),), torch.nan, dtype=torch.float64)
-        residual = self._incompleteness(R, seen) if self.method == "IntegratedGradients" else nothing
-        R_middle = None if seen.middle is None or at_middle is None else seen.middle * at_middle
-        return self._result(seen, R, seen.late * at_late, R_middle, residual, nothing, None)
+        residual = self._incompleteness(R, forward) if self.method == "IntegratedGradients" else nothing
+        R_middle = None if forward.middle is None or at_middle is None else forward.middle * at_middle
+        return self._result(forward, R, forward.late * at_late, R_middle, residual, nothing, None)
 
-    def _incompleteness(self, R: Tensor, seen: _Seen) -> Tensor:
-        """f(x) - f(0) - sum R over |f(x) - f(0)|: integrated gradients promise zero (B,)."""
+    def _incompleteness(self, R: Tensor, forward: _ForwardPass) -> Tensor:
+        """Compute (f(x) - f(0) - sum R) / |f(x) - f(0)|, float64 (B,), which is zero for exact integrated gradients."""
         with torch.no_grad():
-            rise = ((seen.logits - self.classifier.logits(torch.zeros_like(R))) * seen.seed).sum(1).double()
-        return (rise - per_image(R)) / rise.abs()
+            rise = ((forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed).sum(1).double()
+        return (rise - sum_per_image(R)) / rise.abs()
 
-    def _propagating(self, x: Tensor) -> Recorder:
-        """Rules are installed at the first batch, once it is seen that the logits stay the same."""
+    def _recorder_with_rules(self, x: Tensor) -> Recorder:
+        """Install the rules at the first batch, after checking that they leave the logits unchanged."""
         if self._recorder is None:
             with torch.no_grad():
-                with watched_norms(self.classifier.module) as norms:
+                with record_merge_pairs(self.classifier.module) as norms:
                     plain = self.classifier.logits(x[:1])
                 if not torch.equal(plain.nan_to_num(), self.classifier.logits(x[:1]).nan_to_num()):
                     raise ModelError(
@@ -234,13 +272,13 @@ class Explainer:
                         rule="evaluation is deterministic",
                         remedy="Write dropout as a module, or give it training=self.training",
                     )
-                plan = composite(self.method, self.classifier.box)
-                self._recorder = self._stack.enter_context(installed(self.classifier.module, plan, norms))
-                _same(plain, self.classifier.logits(x[:1]))
+                plan = composite(self.method, self.classifier.pixel_bounds)
+                self._recorder = self._stack.enter_context(install_rules(self.classifier.module, plan, norms))
+                _check_same_logits(plain, self.classifier.logits(x[:1]))
         return self._recorder
 
-    def _look(self, x: Tensor, target: Tensor, recorder: Recorder) -> _Seen:
-        """The one forward pass."""
+    def _forward(self, x: Tensor, target: Tensor, recorder: Recorder) -> _ForwardPass:
+        """Run the forward pass and compute head relevance."""
         logits = self.classifier.logits(x)
         late, features = self._late.input, self._head.input
         middle = None if self._middle is None else self._middle.input
@@ -250,62 +288,67 @@ class Explainer:
         else:
             with recorder.suspended():
                 relevance = activation_gradient(self.classifier, x, target, self.classifier.head)
-        return _Seen(target, logits, late, over_space(features).detach(), relevance.detach(), middle)
+        return _ForwardPass(target, logits, late, sum_over_positions(features).detach(), relevance.detach(), middle)
 
     def _result(
         self,
-        seen: _Seen,
+        forward: _ForwardPass,
         R: Tensor,
         R_late: Tensor,
         R_middle: Tensor | None,
         residual: Tensor,
         absorbed: Tensor,
-        ledger: Ledger | None,
+        balance: RelevanceBalance | None,
     ) -> Relevance:
         return Relevance(
             self.method,
-            targets=_array(seen.target),
-            maps=_array(pooled(R, self.map_side)),
-            concepts=_array(over_space(R_late)),
-            features=_array(seen.features),
-            head=_array(seen.head),
-            logits=_array(seen.logits),
-            total=_array(per_image(R)),
-            residual=_array(residual),
-            absorbed=_array(absorbed),
-            ledger=ledger,
-            middle=None if seen.middle is None else _array(seen.middle.float()),
-            channels=None if R_middle is None else _array(over_space(R_middle).float()),
+            targets=_to_numpy(forward.target),
+            maps=_to_numpy(pool_relevance(R, self.map_side)),
+            concepts=_to_numpy(sum_over_positions(R_late)),
+            features=_to_numpy(forward.features),
+            head=_to_numpy(forward.head),
+            logits=_to_numpy(forward.logits),
+            total=_to_numpy(sum_per_image(R)),
+            residual=_to_numpy(residual),
+            absorbed=_to_numpy(absorbed),
+            balance=balance,
+            middle=None if forward.middle is None else _to_numpy(forward.middle.float()),
+            channels=None if R_middle is None else _to_numpy(sum_over_positions(R_middle).float()),
         )
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a forward pass shows before any relevance flows."""
+class _ForwardPass:
+    """Results of the forward pass, before relevance is propagated."""
 
     target: Tensor
     logits: Tensor
     late: Tensor
-    """The input of the late layer, part of the graph."""
+    """Input of the late layer, part of the autograd graph."""
     features: Tensor
     head: Tensor
     middle: Tensor | None
-    """The input of the middle layer, part of the graph too."""
+    """Input of the middle layer, part of the autograd graph."""
 
     @property
     def seed(self) -> Tensor:
-        """R = 1 at the target's logit."""
+        """Initial relevance (B, K): 1 at the target's logit, else 0."""
         return torch.zeros_like(self.logits).scatter_(1, self.target[:, None], 1.0)
 
-    def arriving(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What flows back to the pixels, the late layer and the middle one: relevance under rules, else gradients."""
+    def backpropagate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Backpropagate the seed to pixels, late and middle layer: relevance under rules, else gradients."""
         cuts = (x, self.late) if self.middle is None else (x, self.late, self.middle)
         at_x, at_late, *at_middle = torch.autograd.grad(self.logits, cuts, self.seed)
         return at_x, at_late, at_middle[0] if at_middle else None
 
 
-def _same(plain: Tensor, canonised: Tensor) -> None:
-    """Merged norms and named additions must not change the function. Raises ModelError."""
+def _check_same_logits(plain: Tensor, canonised: Tensor) -> None:
+    """Check that merging batch norms and naming additions left the logits unchanged.
+
+    Raises:
+        InputRefused: logits that are not finite.
+        ModelError: logits that differ.
+    """
     if not plain.isfinite().all():
         raise InputRefused("the model answers with logits that are no numbers", got="nan or inf")
     apart = float((plain - canonised).abs().max() / plain.abs().max().clamp(min=1e-30))
@@ -318,7 +361,7 @@ def _same(plain: Tensor, canonised: Tensor) -> None:
         )
 
 
-def _array(a: Tensor) -> Array:
+def _to_numpy(a: Tensor) -> Array:
     return a.detach().cpu().numpy()
 
 
@@ -333,6 +376,15 @@ def explain(
     seed: int = 0,
     middle: str | None = None,
 ) -> Relevance:
-    """Relevance of one batch (B, C, H, W) for the classes (B,): an `Explainer` for a single call."""
+    """Compute the relevance of one batch for target classes.
+
+    Args:
+        batch: float (B, C, H, W), as the model takes images.
+        targets: int (B,), the class explained in each.
+        method, map_side, layer, seed, middle: see `Explainer`.
+
+    Raises:
+        UsageError, UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
+    """
     with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
         return explainer(batch, targets)

@@ -1,4 +1,7 @@
-"""What a middle layer sees under the parts of a relevance map: stored with the maps, before the layer is forgotten."""
+"""Parts of relevance maps and their appearance: activations of a middle layer, averaged over each part.
+
+They are computed together with the maps, since the activations of the middle layer are not stored.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.persistence import segment
 
-MOST: Final = 8
-"""Parts kept of an image, the heaviest."""
+MAX_PARTS: Final = 8
+"""Largest number of parts kept for an image, those with most relevance."""
 
 
 def parts_of(maps: Floats, activations: Floats) -> dict[str, NDArray[Any]]:
-    """What the store keeps of the parts of B maps (B, G, G), seen by a layer (B, C, h, w).
+    """Segment B maps (B, G, G) into parts, and compute their appearance from activations (B, C, h, w).
 
     Returns:
         `parts`: int8 (B, G, G), numerics.imaging.persistence.Parts.labels.
-        `appearance`: float16 (B, MOST, C), of part 1, 2, ...; zero where there is none.
+        `appearance`: float16 (B, n, C) with n = MAX_PARTS, of parts 1, 2, ...; zero for absent parts.
 
     Raises:
-        UsageError: a layer without positions.
+        UsageError: the activations have no spatial axes.
     """
     if activations.ndim != 4:
         raise UsageError(
@@ -33,16 +36,23 @@ def parts_of(maps: Floats, activations: Floats) -> dict[str, NDArray[Any]]:
             rule="its input must be (channels, height, width)",
             remedy="Name a convolution by --parts-layer.",
         )
-    labels = segment(maps, most=MOST).labels
-    masses = np.maximum(maps, 0)[:, None] * (labels[:, None] == np.arange(1, MOST + 1)[:, None, None])
+    labels = segment(maps, most=MAX_PARTS).labels
+    masses = np.maximum(maps, 0)[:, None] * (labels[:, None] == np.arange(1, MAX_PARTS + 1)[:, None, None])
     return {"parts": labels, "appearance": appearance(masses, activations).astype(np.float16)}
 
 
 def appearance(masses: Floats, activations: Floats) -> Floats:
-    """sum_yx m_yx a_cyx / |...|_2: masses (B, P, G, G) resized to the grid of the layer (B, C, h, w) -> (B, P, C).
+    """Compute the appearance of parts: activations averaged with the part's mass, sum_yx m_yx a_cyx, at unit 2-norm.
 
-    Resizing keeps the mass of every cell and spreads it by area; a part without mass, or under which no channel is
-    active, stays zero.
+    Masses are resized to the grid of the layer by area, which conserves the sum. A part without mass, or under which
+    no channel is active, is zero.
+
+    Args:
+        masses: (B, P, G, G), positive relevance of each part.
+        activations: (B, C, h, w).
+
+    Returns:
+        float64 (B, P, C).
     """
     A, B = (pooling_matrix(masses.shape[-1], side).numpy() for side in activations.shape[2:])
     weights = A @ masses @ B.T

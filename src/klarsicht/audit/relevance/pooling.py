@@ -1,4 +1,4 @@
-"""Maps made small without losing mass."""
+"""Sum-conserving pooling of relevance maps."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def pooling_matrix(n: int, g: int) -> Tensor:
-    """A (g, n) float64, A_ij = share of pixel j that lies in cell i when n pixels are cut into g equal cells.
+    """Compute the pooling matrix A, float64 (g, n): A_ij is the share of pixel j in cell i of g equal cells.
 
-    Columns sum to one, so A R B^T has the mass of R.
+    Columns sum to one, so A R B^T has the sum of R.
     """
     cell, pixel = torch.arange(g, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
     low, high = cell * n / g, (cell + 1) * n / g
     return (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)
 
 
-def pooled(R: Tensor, side: int) -> Tensor:
-    """R (B, C, H, W) summed over channels and pooled to (B, G, G) with G = min(side, H, W); float32."""
+def pool_relevance(R: Tensor, side: int) -> Tensor:
+    """Sum R (B, C, H, W) over channels and pool it to float32 (B, G, G) with G = min(side, H, W)."""
     flat = R.sum(1, dtype=torch.float64)
     g = min(side, *flat.shape[1:])
     A, B = (pooling_matrix(n, g).to(flat.device) for n in flat.shape[1:])

@@ -1,8 +1,8 @@
-"""Relevance in place of the gradient: autograd functions whose backward pass is a relevance rule.
+"""Autograd functions whose backward pass is a relevance rule.
 
-The modules of a network borrow a new `forward` that computes the same values; the backward pass then carries
-relevance instead of gradients, and every layer writes its books as it goes. The rule is the *only* backward
-pass of its layer: hooks that replace a gradient after the fact pay for both.
+The modules of a network temporarily get a `forward` that computes the same values, while the backward pass carries
+relevance instead of gradients and records the balance of every layer. The rule is the *only* backward pass of its
+layer: hooks that replace a gradient afterwards compute both.
 """
 
 from __future__ import annotations
@@ -17,23 +17,28 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from klarsicht.audit.relevance.conservation import LayerBooks, gross, inner, per_image
+from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
 from klarsicht.audit.relevance.rules import Layer
 
 Step = Callable[["Recorder", Tensor], Tensor]
-"""What a module computes while relevance is propagated; its books go to the recorder."""
+"""Replacement forward of a module while relevance is propagated; its balance goes to the recorder."""
 
 
 @dataclass
 class Recorder:
-    """The entries of the backward pass that runs, and whether rules are in force at all."""
+    """Record of a backward pass.
 
-    entries: list[LayerBooks] = field(default_factory=list)
+    Attributes:
+        entries: balances of the layers, in backward order.
+        active: whether the rules apply; otherwise the network computes ordinary gradients.
+    """
+
+    entries: list[LayerBalance] = field(default_factory=list)
     active: bool = True
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """The plain network for a while: ordinary values, ordinary gradients."""
+        """Disable the rules within the context: the network computes ordinary values and gradients."""
         self.active = False
         try:
             yield
@@ -41,8 +46,8 @@ class Recorder:
             self.active = True
 
 
-class _Ruled(torch.autograd.Function):
-    """A layer with a rule."""
+class _RuleFunction(torch.autograd.Function):
+    """Autograd function of a layer with a relevance rule."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, recorder: Recorder) -> Tensor:
@@ -55,13 +60,13 @@ class _Ruled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None, None]:
         x, sign = ctx.saved_tensors
-        relevance, ctx.entry = ctx.layer.hand_down(x, R, sign)
+        relevance, ctx.entry = ctx.layer.propagate(x, R, sign)
         ctx.recorder.entries.append(ctx.entry)
         return relevance, None, None
 
 
-class _Passed(torch.autograd.Function):
-    """An elementwise layer: relevance goes through unchanged."""
+class _PassThroughFunction(torch.autograd.Function):
+    """Autograd function of an elementwise layer, which passes relevance on unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -74,8 +79,8 @@ class _Passed(torch.autograd.Function):
         return R, None
 
 
-class _Padded(torch.autograd.Function):
-    """Constant padding: relevance of the border belongs to no pixel and counts as a bias."""
+class _PaddingFunction(torch.autograd.Function):
+    """Autograd function of constant padding; relevance of the border belongs to no pixel and counts as a bias."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: Any, name: str, recorder: Recorder) -> Tensor:
@@ -88,39 +93,42 @@ class _Padded(torch.autograd.Function):
         relevance = pad(R, [-m for m in ctx.margins])
         border = pad(torch.zeros_like(relevance), ctx.margins, value=1.0)
         zero = torch.zeros(len(R), dtype=torch.float64, device=R.device)
-        ctx.entry = LayerBooks(
+        ctx.entry = LayerBalance(
             ctx.name,
-            incoming=per_image(R),
-            outgoing=per_image(relevance),
-            bias=inner(R, border),
+            incoming=sum_per_image(R),
+            outgoing=sum_per_image(relevance),
+            bias=inner_product(R, border),
             stabiliser=zero,
             dead=zero,
-            gross=gross(R),
+            gross=absolute_sum(R),
         )
         ctx.recorder.entries.append(ctx.entry)
         return relevance, None, None, None
 
 
 def _margins(module: Any) -> list[int]:
-    """Padding as torch.nn.functional.pad wants it: pairs from the last axis on."""
+    """Return the padding in the order of torch.nn.functional.pad: pairs, from the last axis on."""
     return [int(m) for m in module.padding]
 
 
-def ruled(layer: Layer) -> Step:
-    return lambda recorder, x: _apply(_Ruled, x, layer, recorder)
+def rule_step(layer: Layer) -> Step:
+    """Make the step of a layer with a rule."""
+    return lambda recorder, x: _apply(_RuleFunction, x, layer, recorder)
 
 
-def passed(module: nn.Module) -> Step:
-    return lambda recorder, x: _apply(_Passed, x, lambda x: type(module).forward(module, x))
+def pass_through_step(module: nn.Module) -> Step:
+    """Make the step of an elementwise layer, which passes relevance on unchanged."""
+    return lambda recorder, x: _apply(_PassThroughFunction, x, lambda x: type(module).forward(module, x))
 
 
-def removed(module: nn.Module) -> Step:
-    """For a batch norm that was merged into the layer before it."""
+def identity_step(module: nn.Module) -> Step:
+    """Make the step of a batch norm that was merged into the preceding layer."""
     return lambda recorder, x: x
 
 
-def padded(module: nn.Module, name: str) -> Step:
-    return lambda recorder, x: _apply(_Padded, x, module, name, recorder)
+def padding_step(module: nn.Module, name: str) -> Step:
+    """Make the step of a constant padding layer."""
+    return lambda recorder, x: _apply(_PaddingFunction, x, module, name, recorder)
 
 
 def _apply(function: Any, *args: Any) -> Tensor:
@@ -129,19 +137,19 @@ def _apply(function: Any, *args: Any) -> Tensor:
 
 
 @contextmanager
-def steps_in_place(steps: dict[nn.Module, Step]) -> Iterator[Recorder]:
-    """The modules compute by these steps until the context ends."""
+def replace_forwards(steps: dict[nn.Module, Step]) -> Iterator[Recorder]:
+    """Replace the `forward` of modules by these steps until the context ends."""
     recorder = Recorder()
     try:
         for module, step in steps.items():
-            module.__dict__["forward"] = _switch(module, step, recorder)
+            module.__dict__["forward"] = _switchable_forward(module, step, recorder)
         yield recorder
     finally:
         for module in steps:
             module.__dict__.pop("forward", None)
 
 
-def _switch(module: nn.Module, step: Step, recorder: Recorder) -> Callable[[Tensor], Tensor]:
+def _switchable_forward(module: nn.Module, step: Step, recorder: Recorder) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         return step(recorder, x) if recorder.active else type(module).forward(module, x)
 

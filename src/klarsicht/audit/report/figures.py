@@ -1,4 +1,4 @@
-"""Pictures of the most suspect clusters, for people: a scatter of the embedding, images with relevance overlaid."""
+"""Illustrations of the most suspect clusters: a scatter plot of the embedding, and images with relevance overlays."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance.attribution import IMAGES, STEP
 from klarsicht.audit.relevance.explainer import Explainer
-from klarsicht.audit.report.page import fitted
+from klarsicht.audit.report.page import fit_to_square
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.audit.spray.analysis import Analysis
+from klarsicht.audit.spectral.analysis import Analysis
 from klarsicht.ground.errors import ModelError, UnsupportedLayer
 from klarsicht.ground.images import overlay, thumbnail, to_uint8
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
-SUSPECTS = 6  # classes a person will look at
-PICTURES = 10  # members, and as many others, of each
-GREEN, LINE = (0, 190, 90), 100  # a line around parts, one pixel for so many of the picture's side
-POINTS = 600  # of a scatter plot: t-SNE of more takes longer than people look
+SUSPECTS = 6  # number of classes to illustrate
+PICTURES = 10  # members of each cluster, and as many other images
+GREEN, LINE = (0, 190, 90), 100  # outline of parts: colour, and side of the picture over the line width
+POINTS = 600  # largest number of points of a scatter plot, since t-SNE of more is slow
 
 
 @dataclass(frozen=True)
 class Illustrator:
-    """Draws the suspects of a run into its folder.
+    """Illustrates the suspect clusters of a run in its folder.
 
     Attributes:
-        analyses: to embed a group again: only what is looked at is laid out in two dimensions.
+        analyses: the analyses of the run, to embed a group again; only illustrated groups are projected to two
+            dimensions.
     """
 
     store: RunStore
@@ -51,7 +52,7 @@ class Illustrator:
     analyses: Sequence[Analysis]
 
     def draw(self, entries: Sequence[Entry]) -> None:
-        """Pictures and the table `views` of the first suspects."""
+        """Write the pictures and the table `views` of the first suspects."""
         shown = [entry for entry in entries if entry.rows][:SUSPECTS]
         drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
@@ -67,8 +68,10 @@ class Illustrator:
         group = self._analysis(entry).group(entry.target)
         rng = generator(self.settings.seed, "pictures", entry.target)
         member = np.isin(group.rows, entry.rows)
-        pictured = np.concatenate([pick(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)])
-        points = np.union1d(pictured, pick(np.arange(len(group)), POINTS, rng))
+        pictured = np.concatenate(
+            [pick_at_random(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)]
+        )
+        points = np.union1d(pictured, pick_at_random(np.arange(len(group)), POINTS, rng))
         return Drawing(
             target=group.target,
             rows=group.rows[points],
@@ -78,12 +81,12 @@ class Illustrator:
         )
 
     def _analysis(self, entry: Entry) -> Analysis:
-        """That which found the cluster."""
+        """Find the analysis that proposed the cluster."""
         by_parts = bool(entry.masks)
         return next(one for one in self.analyses if one.metric == entry.metric and one.by_parts == by_parts)
 
     def _layout(self, entry: Entry, group: Group, points: NDArray[Any]) -> NDArray[Any]:
-        """t-SNE of the spectral embedding, in the units of the plot; of parts, the one of each image in the cluster."""
+        """Compute t-SNE of the spectral embedding, (n, 2) in units of the plot; with parts, of those in the cluster."""
         from sklearn.manifold import TSNE
 
         chosen = np.ones(len(group), np.int64)
@@ -91,30 +94,32 @@ class Illustrator:
             chosen[np.searchsorted(group.rows, row)] = numbers[0]
         vectors = self._analysis(entry).vectors(group, chosen)[points]
         perplexity = min(30, (len(vectors) - 1) // 3)
-        return fitted(TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors))
+        return fit_to_square(
+            TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors)
+        )
 
     def _pictures(self, entry: Entry, rows: NDArray[Any]) -> dict[int, float]:
-        """Writes each image with and without its relevance; for each row drawn the share that was absorbed."""
+        """Write each image with and without relevance; return the absorbed share of each illustrated row."""
         absorbed = {}
         with self._maps(entry.target) as map_of:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if isinstance(picture, Image.Image):
                     image = self.classifier.image(picture)
-                    seen = as_seen(image, self.classifier.box)
+                    seen = denormalise(image, self.classifier.pixel_bounds)
                     relevance, absorbed[row] = map_of(row, image)
                     drawn = seen if relevance is None else overlay(seen, relevance)
                     if row in entry.masks:
-                        drawn = outlined(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
+                        drawn = outline_mask(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
                     name = picture_name(entry.target, row)
-                    self.store.write_bytes(f"{name}.jpg", jpeg(seen))
-                    self.store.write_bytes(f"{name}-relevance.jpg", jpeg(drawn))
+                    self.store.write_bytes(f"{name}.jpg", encode_jpeg(seen))
+                    self.store.write_bytes(f"{name}-relevance.jpg", encode_jpeg(drawn))
         return absorbed
 
     @contextmanager
     def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
-        """A function (row, image) -> (map, absorbed): as stored, or, where all classes are screened, explained now.
+        """Open a function (row, image) -> (map, absorbed share), from stored maps or, without them, by explaining now.
 
-        The map is None for a network without rules: such a network can be screened, and its pictures stay plain.
+        The map is None for a network without relevance rules: it can be screened, and its pictures have no overlay.
         """
         if self.store.has_array("maps"):
             maps, absorbed = self.store.array("maps"), self.store.table(IMAGES, STEP)["absorbed"].to_numpy()
@@ -138,13 +143,14 @@ class Illustrator:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One suspect, drawn.
+    """Illustration of one suspect cluster.
 
     Attributes:
+        target: index of the class among the model's outputs.
         rows: int (n,), rows of the run that are points of the scatter plot.
-        member: bool (n,).
-        layout: (n, 2), where the points lie.
-        absorbed: for each row with a picture, the share of relevance that did not reach the pixels.
+        member: bool (n,), whether they are members of the cluster.
+        layout: (n, 2), positions of the points in units of the plot.
+        absorbed: absorbed share of relevance of each row with a picture.
     """
 
     target: int
@@ -154,6 +160,7 @@ class Drawing:
     absorbed: dict[int, float]
 
     def records(self, paths: Sequence[str]) -> list[dict[str, Any]]:
+        """Convert to rows of the table `views`."""
         return [
             {
                 "target": self.target,
@@ -169,33 +176,34 @@ class Drawing:
 
 
 def picture_name(target: int, row: int) -> str:
+    """Name the picture of a row for a target, without extension."""
     return f"pictures/{target}-{row}"
 
 
-def pick(positions: NDArray[Any], count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """At most `count` of the positions, at random."""
+def pick_at_random(positions: NDArray[Any], count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Draw at most `count` of the positions at random."""
     return positions if len(positions) <= count else np.sort(rng.choice(positions, count, replace=False))
 
 
-def as_seen(image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]]) -> NDArray[np.uint8]:
-    """What the model sees of a picture, as uint8 (H, W, 3): its normalisation undone."""
+def denormalise(image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]]) -> NDArray[np.uint8]:
+    """Undo the normalisation of a model input (C, H, W) with pixel bounds `box`; return uint8 (H, W, 3)."""
     low, high = (torch.tensor(end)[:, None, None] for end in box)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (high > low).all()):
-        low, high = image.min(), image.max()  # a transform that scales each picture by itself
+        low, high = image.min(), image.max()  # a transform that scales each image individually
     pixels = ((image.cpu() - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).permute(1, 2, 0).numpy()
     return to_uint8(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
 
 
-def outlined(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) with a green line around what a mask (h, w) of any size covers; the line lies outside."""
+def outline_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Draw a green outline around a mask (h, w), of any size, on a picture (H, W, 3); the line lies outside."""
     height, width = pixels.shape[:2]
     wide = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     line = binary_dilation(wide, iterations=max(1, min(height, width) // LINE)) & ~wide
     return np.where(line[..., None], np.array(GREEN, np.uint8), pixels)
 
 
-def jpeg(pixels: NDArray[np.uint8], least: int = 96) -> bytes:
-    """JPEG bytes of a picture; small ones are enlarged without smoothing, so that their pixels stay visible."""
+def encode_jpeg(pixels: NDArray[np.uint8], least: int = 96) -> bytes:
+    """Encode a picture as JPEG; small ones are enlarged by nearest neighbour, so that their pixels stay visible."""
     picture = Image.fromarray(pixels)
     factor = max(1, -(-least // min(picture.size)))
     if factor > 1:

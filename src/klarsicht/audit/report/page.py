@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else: ranking, embeddings, members with relevance, settings, skips."""
+"""Report of a run as one self-contained HTML page: ranking, embeddings, members with relevance, settings, skips."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from klarsicht.ground.images import data_uri
 from klarsicht.ground.store import RunStore
 
 PAGE = "report.html"
-RANKED = 20  # lines of the ranking on the page; the files hold all
+RANKED = 20  # rows of the ranking on the page; the files contain all
 
 
 @dataclass(frozen=True)
 class Point:
-    """One image in the scatter plot, in the units of its 400 x 400 picture."""
+    """An image in the scatter plot, in units of its 400 x 400 picture."""
 
     x: float
     y: float
@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """One image with and without its relevance, as data URIs."""
+    """An image with and without its relevance, as data URIs."""
 
     path: str
     plain: str
@@ -44,7 +44,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What the page shows of one suspect."""
+    """Content of the page for one suspect cluster."""
 
     entry: Entry
     points: tuple[Point, ...]
@@ -53,11 +53,12 @@ class ClusterView:
 
     @property
     def sampled(self) -> bool:
+        """Whether the scatter plot shows only a sample of the images."""
         return len(self.points) < self.entry.n
 
 
 def write_report(run: str | Path | RunStore) -> Path:
-    """Writes RUN/report.html from what the run holds.
+    """Write RUN/report.html from the results of the run.
 
     Raises:
         StoreError: the run has not been ranked.
@@ -68,13 +69,13 @@ def write_report(run: str | Path | RunStore) -> Path:
     pages = Environment(
         loader=PackageLoader("klarsicht.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    page = pages.get_template("report.html.j2").render(**contents(store))
+    page = pages.get_template("report.html.j2").render(**template_values(store))
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
 
 
-def contents(store: RunStore) -> dict[str, Any]:
-    """What the template is given."""
+def template_values(store: RunStore) -> dict[str, Any]:
+    """Collect the values of the template."""
     manifest, found = store.manifest, ranking.read_ranking(store)
     settings = manifest["settings"]
     images = store.table("images", "attribution")
@@ -83,38 +84,38 @@ def contents(store: RunStore) -> dict[str, Any]:
         "model": settings["model"],
         "data": manifest["data"],
         "images": images.num_rows,
-        "asked": _asked(settings),
+        "asked": _describe_target(settings),
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
-        "quantified": verdicts.read_verdicts(store) if verdicts.quantified(store) else None,
-        "findings": findings(store),
-        "power": power(store),
+        "quantified": verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None,
+        "findings": artifact_views(store),
+        "power": power_lines(store),
         "followed": any(entry.effect is not None for entry in found),
-        "screened": screened(store, settings["target"]),
+        "screened": screening_sentences(store, settings["target"]),
         "beside": found.beside,
         "ranking": list(found),
         "shown": RANKED,
-        "views": views(store, found),
-        "conserving": not lost(absorbed(manifest, images)),
+        "views": cluster_views(store, found),
+        "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
         "overlay": manifest.get("overlay", "relevance overlaid"),
-        "skipped": skipped(store, images),
-        "facts": facts(manifest, images),
+        "skipped": list_skipped(store, images),
+        "facts": list_facts(manifest, images),
     }
 
 
 @dataclass(frozen=True)
 class ArtifactView:
-    """What the page shows of an artifactual class."""
+    """Content of the page for an artifactual class: (path, data URI) of images with the artifact and of others."""
 
     verdict: Verdict
     carriers: tuple[tuple[str, str], ...]
     others: tuple[tuple[str, str], ...]
 
 
-def findings(store: RunStore) -> list[ArtifactView]:
-    """Artifactual classes with (path, data URI) of images that carry the sign and of others."""
-    if not (verdicts.quantified(store) and store.has_table("evidence")):
+def artifact_views(store: RunStore) -> list[ArtifactView]:
+    """Collect the artifactual classes with images that carry the artifact and others; empty without evidence."""
+    if not (verdicts.is_quantified(store) and store.has_table("evidence")):
         return []
     records = store.table("evidence").to_pylist()
 
@@ -124,25 +125,27 @@ def findings(store: RunStore) -> list[ArtifactView]:
 
     found: Quantification = verdicts.read_verdicts(store)
     drawn = {r["target"] for r in records}
-    return [ArtifactView(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.noted]
+    return [
+        ArtifactView(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.needs_review
+    ]
 
 
-def power(store: RunStore) -> list[dict[str, Any]]:
-    """Lines of the table of detection limits, where `audit power` was run."""
+def power_lines(store: RunStore) -> list[dict[str, Any]]:
+    """Read the table of detection limits; empty where `audit power` was not run."""
     found: list[dict[str, Any]] = store.table("power").to_pylist() if store.has_table("power") else []
     return found
 
 
-def screened(store: RunStore, target: str) -> tuple[str, ...]:
-    """Where the one class that a corpus was screened for stands among all outputs; empty where that was not asked."""
+def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
+    """Describe how the screened class compares with all outputs; empty where no single class was screened."""
     if target in ("label", "predicted", "all") or not store.has_table(ranking.FOLLOWED):
         return ()
     stands = [Specificity.from_line(line) for line in store.table(ranking.FOLLOWED).to_pylist()]
     outputs = store.array("logits").shape[1]
-    return tuple(sentence for one in stands if one is not None for sentence in one.told(outputs))
+    return tuple(sentence for one in stands if one is not None for sentence in one.describe(outputs))
 
 
-def _asked(settings: dict[str, Any]) -> str:
+def _describe_target(settings: dict[str, Any]) -> str:
     target = settings["target"]
     told = {
         "label": "each class on its own images",
@@ -153,7 +156,7 @@ def _asked(settings: dict[str, Any]) -> str:
 
 
 def notes(store: RunStore, images: Any) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Collect the caveats that a reader must know to interpret the numbers."""
     told = []
     if "order" in store.manifest and (order := Order(**store.manifest["order"])).doubtful:
         told.append(str(order))
@@ -163,8 +166,8 @@ def notes(store: RunStore, images: Any) -> list[str]:
             f"{len(sources)} images come from {len(set(sources))} sources: each is compared with the median of its "
             "own source, and images of one source are never neighbours."
         )
-    share = absorbed(store.manifest, images)
-    if share is not None and lost(share):
+    share = absorbed_share(store.manifest, images)
+    if share is not None and exceeds_absorbed_bound(share):
         told.append(
             f"The network does not conserve: biases and stabilisers absorb {share:.1%} of the relevance before it "
             "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
@@ -175,20 +178,20 @@ def notes(store: RunStore, images: Any) -> list[str]:
     return told
 
 
-def absorbed(manifest: dict[str, Any], images: Any) -> float | None:
-    """Median share of relevance that did not reach the pixels; None for methods that promise nothing."""
+def absorbed_share(manifest: dict[str, Any], images: Any) -> float | None:
+    """Compute the median absorbed share of relevance; None for methods that promise no conservation."""
     values = np.array(images["absorbed"].to_pylist(), float)
     share = float(np.nanmedian(values)) if np.isfinite(values).any() else manifest.get("absorbed")
     return share if share is not None and np.isfinite(share) else None
 
 
-def lost(share: float | None) -> bool:
-    """Whether so much is absorbed that pixel maps are hints only."""
+def exceeds_absorbed_bound(share: float | None) -> bool:
+    """Test whether the absorbed share exceeds ABSORBED_BOUND, so that pixel maps are hints only."""
     return share is not None and abs(share) > ABSORBED_BOUND
 
 
-def skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
-    """(what, why) of every image and every class that was left out."""
+def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
+    """List (item, reason) of every image and class that was left out."""
     paths = store.table("corpus")["path"].to_pylist()
     lost = [
         (paths[r], why) for r, why in zip(images["row"].to_pylist(), images["skipped"].to_pylist(), strict=True) if why
@@ -200,11 +203,11 @@ def skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
     return lost + [tuple(note) for note in store.manifest.get("left_out", [])]
 
 
-def facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
-    """Settings, identities and versions, one line each."""
+def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
+    """List settings, identities, conservation figures and versions as (name, value)."""
     lines = [(name, str(value)) for name, value in manifest["settings"].items()]
     lines += [(f"{name} identity", value) for name, value in manifest["identity"].items()]
-    share = absorbed(manifest, images)
+    share = absorbed_share(manifest, images)
     lines += [("middle layer", manifest["middle"])] if "middle" in manifest else []
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
     residual = np.array(images["residual"].to_pylist(), float)
@@ -213,17 +216,17 @@ def facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]
 
 
-def views(store: RunStore, found: Ranking) -> list[ClusterView]:
-    """The suspects that were illustrated, in the order of the ranking."""
+def cluster_views(store: RunStore, found: Ranking) -> list[ClusterView]:
+    """Collect the illustrated suspects, in the order of the ranking."""
     if not store.has_table("views"):
         return []
     records = store.table("views").to_pylist()
     shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
-    return [_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
+    return [_cluster_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
 
 
-def _view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> ClusterView:
-    plates = [(r["member"], _plate(store, r)) for r in records if r["picture"]]
+def _cluster_view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> ClusterView:
+    plates = [(r["member"], _thumbnail(store, r)) for r in records if r["picture"]]
     return ClusterView(
         entry,
         tuple(Point(r["x"], r["y"], r["member"], r["path"]) for r in sorted(records, key=lambda r: r["member"])),
@@ -232,14 +235,14 @@ def _view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> C
     )
 
 
-def _plate(store: RunStore, record: dict[str, Any]) -> Thumbnail:
+def _thumbnail(store: RunStore, record: dict[str, Any]) -> Thumbnail:
     def uri(name: str) -> str:
         return data_uri((store.path / name).read_bytes(), "image/jpeg")
 
     return Thumbnail(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
 
 
-def fitted(points: NDArray[Any], side: float = 400, margin: float = 14) -> NDArray[Any]:
-    """Points (n, 2) moved and scaled into a square picture."""
+def fit_to_square(points: NDArray[Any], side: float = 400, margin: float = 14) -> NDArray[Any]:
+    """Scale points (n, 2) into a square picture of `side` with a margin, both in its units."""
     low, high = points.min(0), points.max(0)
     return np.asarray(margin + (points - low) / np.where(high > low, high - low, 1) * (side - 2 * margin))

@@ -1,8 +1,9 @@
-"""What the same search finds for every output of a model: how large an effect natural content alone can have.
+"""Search the largest effect for every output of a model, to calibrate the effect of natural content.
 
-A search for one class picks what raises it most, of every image and of all images; so what it finds raises the class,
-and often most of all outputs, without any artifact. What tells is whether it raises its class more than the same search
-raises other outputs, each with images of its own. All of them are read off the same forward passes.
+A search for one class chooses, of every image and of all images, the region that raises the class most; the result
+therefore raises the class, and often most of all outputs, without any artifact. The test is whether it raises its class
+more than the same search raises other outputs, each with images of its own. All effects are computed from the same
+forward passes.
 """
 
 from __future__ import annotations
@@ -12,28 +13,31 @@ import numpy as np
 from klarsicht.ground.arrays import Floats, Rows
 
 
-def effects(owner: Rows, rises: Floats, share: float) -> Floats:
-    """The effect (K,) that is found for every output.
+def search_effects(owner: Rows, rises: Floats, share: float) -> Floats:
+    """Compute the effect (K,) that the search finds for every output.
 
-    By the rise on some backgrounds each output picks the best region of every image, and the share of images that raise
-    it most. What those do on other backgrounds, beyond what the other images do, is the effect.
+    By the rise on some backgrounds, each output chooses the best region of every image, and the share of images that
+    raise it most. The effect is their mean rise on other backgrounds, minus that of the other images.
 
     Args:
-        owner: (m,), the image that each region is of.
-        rises: (2, m, K), of every output's centred logit: on the backgrounds that choose, and on others.
-        share: of the images that are picked; at least one is, and one is not. With fewer images there is no effect.
+        owner: (m,), the image of each region.
+        rises: (2, m, K), of every output's centred logit: on the backgrounds of the choice, and on others.
+        share: share of images that are chosen; at least one is, and one is not. With fewer images the effect is 0.
     """
     if len(np.unique(owner)) < 2:
         return np.zeros(rises.shape[2])
-    chosen, told = of_images(owner, rises)
+    chosen, told = best_region_rises(owner, rises)
     picked = min(max(round(share * len(chosen)), 1), len(chosen) - 1)
     falling = np.take_along_axis(told, np.argsort(-chosen, axis=0, kind="stable"), 0)
     return np.asarray(falling[:picked].mean(0) - falling[picked:].mean(0))
 
 
-def of_images(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
-    """For images with regions the rises (n, K) of the region that raises an output most on the backgrounds that choose:
-    on these, and on others."""
+def best_region_rises(owner: Rows, rises: Floats) -> tuple[Floats, Floats]:
+    """Return the rises (n, K) of the region of each image that raises an output most on the backgrounds of the choice.
+
+    Returns:
+        on these backgrounds, and on the others.
+    """
     regions = [np.flatnonzero(owner == image) for image in np.unique(owner)]
     best = np.stack([some[rises[0, some].argmax(0)] for some in regions])
     first, then = (np.take_along_axis(one, best, 0) for one in rises)

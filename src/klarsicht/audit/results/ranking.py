@@ -1,10 +1,11 @@
-"""All classes, most suspect first.
+"""Rank the classes of a run, most suspect first.
 
-The order is by z: how many standard deviations (of the images outside the cluster) the cluster's centred target
-logit lies above theirs. tau says that a group exists; many classes see the same group; the class that *uses* it is
-the one whose logit the group raises most. This is an observation: only an intervention proves use. Where a run was
-quantified, its verdicts go before: poisoned classes first, then artifactual ones; and where its images have maps, the
-cluster of a class is the one that the model follows, see audit.interventions.region_insertion.
+The order is by z: how many standard deviations (of the images outside the cluster) the cluster's centred target logit
+lies above theirs. Fisher's tau says that a cluster exists, and many classes have the same cluster; the class that uses
+what its images share is the one whose logit the cluster raises most. z is an observation: only an intervention proves
+use. Where a run was quantified, verdicts come before z: poisoned classes first, then artifactual ones; and where the
+run has relevance maps, the cluster of a class is the one that the model follows, see
+audit.interventions.region_insertion.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.verdicts import POISONED, PRESENT, Quantification, Verdict
+from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.optional import load
 from klarsicht.ground.store import RunStore
 
 if TYPE_CHECKING:
@@ -29,8 +32,85 @@ RAISES = "raises the target (observational)"
 FOLLOWED = "followed"  # the table of clusters that the model follows
 QUIET = "no cluster clearly raises the target"
 UNVARYING = "evidence does not vary"
+SHOWN, MEMBERS = 20, 4  # classes in a notebook, and members of each
 MATERIAL = 0.1  # of the usual spread of a class's evidence, by which a rise counts
 PLAIN = "features"  # the metric without relevance, whose cluster stands beside the one named
+
+
+@dataclass(frozen=True)
+class ClusterEffect:
+    """Effect of a cluster's parts, put on images of other classes, on the class's centred logit.
+
+    Attributes:
+        shift, low, high: mean change and its 95 % interval.
+        runner_up, z, rank: the largest change of another output, the deviation among all outputs, and how many outputs
+            rise more; see audit.interventions.effect.
+        follows: Pearson's correlation of membership and the effect of single images, on images that chose nothing.
+        stability: Jaccard index of the cluster and the one that the other half of the images chooses.
+    """
+
+    shift: float
+    low: float
+    high: float
+    runner_up: float
+    z: float
+    rank: int
+    follows: float
+    stability: float
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> ClusterEffect:
+        """Read a line of the table of followed clusters."""
+        names = ("low", "high", "runner_up", "rank", "follows", "stability")
+        return cls(shift=record["effect"], z=record["effect_z"], **{name: record[name] for name in names})
+
+
+@dataclass(frozen=True)
+class ClassVerdict:
+    """Verdict of the quantification on a class, as far as a ranking needs it.
+
+    Attributes:
+        artifactual, poisoned, q: the two claims, and the false-discovery rate.
+        low, flips_low: lower ends of the 95 % intervals of the logit that the artifact adds on images of other classes,
+            and of the share of them that it turns into this class.
+        matters: whether either of the two clears its floor, see audit.results.verdicts.
+    """
+
+    artifactual: bool
+    poisoned: bool
+    q: float
+    low: float
+    flips_low: float
+    matters: bool
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> ClassVerdict:
+        claims = verdict.artifactual, verdict.poisoned, verdict.detection.q
+        return cls(*claims, verdict.use.low, verdict.use.flips_low, verdict.matters)
+
+
+@dataclass(frozen=True)
+class PlainCluster:
+    """Suspect cluster of a class by plain features, without relevance: the baseline.
+
+    Attributes:
+        size, tau, z: as those of an entry.
+        overlap: Jaccard index of this cluster and that of the entry; 1 where relevance made no difference.
+    """
+
+    size: int
+    tau: float
+    z: float
+    overlap: float
+
+    @classmethod
+    def of(cls, record: dict[str, Any], rows: Sequence[int]) -> PlainCluster:
+        """Read a line of the table of suspects, beside the rows of the entry's own cluster."""
+        own, other = set(rows), set(record["rows"])
+        return cls(len(other), record["tau"], record["z"], len(own & other) / len(own | other))
+
+    def __str__(self) -> str:
+        return f"{self.size}, tau {self.tau:.2f}, z {self.z:.2f}, overlap {self.overlap:.2f}"
 
 
 @dataclass(frozen=True)
@@ -41,28 +121,19 @@ class Entry:
         name: the class; JSON calls it `class`.
         target: index of the class among the model's outputs.
         metric: the metric under which the cluster was found.
-        tau, rho2, d2, shift, z: see audit.spray.clustering.SuspectCluster.
+        tau, rho2, d2, shift, z, deviation, rounding: see audit.spectral.clustering.SuspectCluster; `deviation` and
+            `rounding` are 0 in runs of versions that did not store them.
         size: images in the cluster.
         n: images looked at.
         rows: rows of the run that are members.
-        deviation, rounding: see audit.spray.clustering.SuspectCluster; in runs of earlier versions not known, and 0.
-        floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes,
-            the median; z is in units of `floor` where that is more than the deviation.
         members: their paths.
+        proposal: the method that proposed the cluster.
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
-        proposal: what proposed the cluster.
-        artifactual, poisoned, q: what the quantification says of the class; None before `audit quantify`.
-        use_low, use_flips_low: lower ends of the 95 % intervals of the logit that the artifact adds on images of other
-            classes, and of the share of them that it turns into this class; `matters`: whether either clears the floor,
-            see audit.results.verdicts.
-        effect, effect_low, effect_high: what the members' parts, put on images of other classes, do to the class's
-            centred logit, with a 95 % interval; None where that was not tried.
-        effect_runner_up, effect_z, effect_rank: that beside all other outputs, see audit.interventions.effect.
-        follows: how well membership goes with the effect of single images: Pearson's correlation, held out.
-        stability: Jaccard index of the cluster and that which the other half of the images chooses.
-        plain_size, plain_tau, plain_z: of the suspect cluster that plain features name, without relevance; None where
-            they name none, or the run is of a version that did not ask them.
-        plain_overlap: Jaccard index of that cluster and this one: 1 where relevance made no difference.
+        floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes
+            (the median); z is in units of `floor` where that is more than the deviation.
+        judged: what the quantification says of the class; None before `audit quantify`.
+        effect: what the cluster does on images of other classes; None where that was not tried.
+        baseline: the cluster that plain features name; None where they name none or were not asked.
     """
 
     name: str
@@ -79,27 +150,31 @@ class Entry:
     members: tuple[str, ...]
     proposal: str
     parts: tuple[tuple[int, ...], ...] = ()
-    artifactual: bool | None = None
-    poisoned: bool | None = None
-    q: float | None = None
-    use_low: float | None = None
-    use_flips_low: float | None = None
-    matters: bool | None = None
-    effect: float | None = None
-    effect_low: float | None = None
-    effect_high: float | None = None
-    effect_runner_up: float | None = None
-    effect_z: float | None = None
-    effect_rank: int | None = None
-    follows: float | None = None
-    stability: float | None = None
-    plain_size: int | None = None
-    plain_tau: float | None = None
-    plain_z: float | None = None
-    plain_overlap: float | None = None
     deviation: float = 0.0
     rounding: float = 0.0
     floor: float = 0.0
+    judged: ClassVerdict | None = None
+    effect: ClusterEffect | None = None
+    baseline: PlainCluster | None = None
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any], paths: Sequence[str]) -> Entry:
+        """Read a line of the table of suspects, whose `rows` are rows of the run."""
+        rows = tuple(record["rows"])
+        names = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")
+        numbers = {name: record[name] for name in names}
+        numbers |= {name: record.get(name) or 0.0 for name in ("deviation", "rounding", "floor")}
+        parts = tuple(tuple(of_one) for of_one in record.get("parts", ()))
+        members = tuple(paths[r] for r in rows)
+        return cls(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
+
+    @property
+    def artifactual(self) -> bool | None:
+        return None if self.judged is None else self.judged.artifactual
+
+    @property
+    def poisoned(self) -> bool | None:
+        return None if self.judged is None else self.judged.poisoned
 
     @property
     def varies(self) -> bool:
@@ -111,8 +186,8 @@ class Entry:
         """Whether the cluster raises the class by more than the floor."""
         return self.shift > self.floor
 
-    def above(self, floor: float) -> Entry:
-        """The entry with its rise measured against a floor."""
+    def measured_against(self, floor: float) -> Entry:
+        """Give the entry a floor, in whose units z is where it exceeds the deviation."""
         z = self.shift / floor if floor > self.deviation > 0 else self.z
         return replace(self, floor=floor, z=z)
 
@@ -122,10 +197,8 @@ class Entry:
 
     @property
     def beside(self) -> str:
-        """What plain features name, in a few words; empty where they were not asked."""
-        if self.plain_overlap is None:
-            return ""
-        return f"{self.plain_size}, tau {self.plain_tau:.2f}, z {self.plain_z:.2f}, overlap {self.plain_overlap:.2f}"
+        """The baseline in a few words; empty without one."""
+        return "" if self.baseline is None else str(self.baseline)
 
     @property
     def masks(self) -> dict[int, tuple[int, ...]]:
@@ -133,28 +206,46 @@ class Entry:
         return dict(zip(self.rows, self.parts, strict=False))
 
     @property
-    def errors(self) -> float:
-        """The shift in standard errors, as if the cluster had been chosen blindly; it was not, so this flatters."""
+    def shift_in_standard_errors(self) -> float:
+        """Shift over its standard error; optimistic, since the cluster was selected on the same data."""
         return self.z / math.sqrt(1 / self.size + 1 / max(self.n - self.size, 1))
 
     @property
     def verdict(self) -> str:
-        """That of the quantification where it found something, else what the logits say."""
-        if self.artifactual:
-            return POISONED if self.poisoned else PRESENT
+        """The verdict of the quantification where it found something, else what the logits say."""
+        if self.judged is not None and self.judged.artifactual:
+            return POISONED if self.judged.poisoned else PRESENT
         if not self.varies:
             return UNVARYING
-        return RAISES if self.material and self.errors > 2 else QUIET
+        return RAISES if self.material and self.shift_in_standard_errors > 2 else QUIET
 
     def to_json(self) -> dict[str, Any]:
-        fields = asdict(self) | {"prevalence": self.prevalence, "verdict": self.verdict}
-        return {"class": fields.pop("name"), **fields}
+        """Write all figures under one flat set of keys; those of a record that is not there are None."""
+        nested = ("judged", "effect", "baseline")
+        flat = {key: value for key, value in asdict(self).items() if key not in (*nested, *LATER)}
+        for record, keys in zip((self.judged, self.effect, self.baseline), (JUDGED, EFFECT, BASELINE), strict=True):
+            flat |= {key: None if record is None else getattr(record, name) for key, name in keys.items()}
+        flat |= {name: getattr(self, name) for name in (*LATER, "prevalence", "verdict")}
+        return {"class": flat.pop("name"), **flat}
+
+
+JUDGED = {"artifactual": "artifactual", "poisoned": "poisoned", "q": "q"} | {
+    "use_low": "low", "use_flips_low": "flips_low", "matters": "matters",
+}  # fmt: skip
+EFFECT = {"effect": "shift", "effect_low": "low", "effect_high": "high", "effect_runner_up": "runner_up"} | {
+    "effect_z": "z", "effect_rank": "rank", "follows": "follows", "stability": "stability",
+}  # fmt: skip
+BASELINE = {f"plain_{name}": name for name in ("size", "tau", "z", "overlap")}
+LATER = ("deviation", "rounding", "floor")
+"""Keys of the JSON record of an entry, and the fields of its nested records."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Entries, most suspect first; one for each class, under the metric of largest z. More metrics, more chances:
-    z of the best of several is a little larger than z of one."""
+    """Entries, most suspect first; one for each class, under the metric of largest z.
+
+    The more metrics, the more chances: z of the best of several is a little larger than z of one.
+    """
 
     entries: tuple[Entry, ...]
 
@@ -170,10 +261,10 @@ class Ranking:
     @property
     def beside(self) -> bool:
         """Whether any class has a cluster that plain features name."""
-        return any(entry.beside for entry in self.entries)
+        return any(entry.baseline is not None for entry in self.entries)
 
     def of(self, name: str) -> Entry:
-        """The entry of a class, by name or by number.
+        """Look a class up by name or by number.
 
         Raises:
             UsageError: the class was not audited; near matches are listed.
@@ -183,101 +274,106 @@ class Ranking:
                 return found[0]
         raise unknown_name("class in this ranking", name, [entry.name for entry in self.entries])
 
+    @property
+    def order(self) -> str:
+        """The order of the classes, in a few words."""
+        judged = any(entry.judged is not None for entry in self.entries)
+        return "verdict of `audit quantify`, then z" if judged else "z, an observation"
+
+    def by_z(self) -> Ranking:
+        """Order the same classes by falling z alone, without regard to verdicts."""
+        return replace(self, entries=tuple(sorted(self.entries, key=lambda e: (-e.z, e.target))))
+
     def to_table(self) -> pa.Table:
         import pyarrow as pa
 
-        return pa.Table.from_pylist([entry.to_json() for entry in self.entries])
+        return pa.Table.from_pylist(self.to_json())
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame; needs pandas."""
+        """Make a pandas DataFrame, a line a class.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        load("pandas", "pandas")
         return self.to_table().to_pandas()
 
     def to_json(self) -> list[dict[str, Any]]:
         return [entry.to_json() for entry in self.entries]
 
+    def _repr_html_(self) -> str:
+        header = ("class", "metric", "z", "shift", "size", "verdict", "members")
+        rows = (
+            (e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.size} of {e.n}", e.verdict, self._pictures(e))
+            for e in self.entries[:SHOWN]
+        )
+        return notebook.table(header, rows)
 
-def ranked(entries: Sequence[Entry]) -> Ranking:
-    """The best metric of each class, all classes by falling z; ties by target. A rise is measured against the floor of
-    these entries: see `floored`."""
+    def _pictures(self, entry: Entry) -> notebook.Markup:
+        """Show the first members that can be decoded."""
+        return notebook.thumbnails(Path(member) for member in entry.members[:MEMBERS])
+
+
+def rank_by_z(entries: Sequence[Entry]) -> Ranking:
+    """Rank the best metric of each class by falling z, ties by target; rises are measured against `with_floor`."""
     best: dict[int, Entry] = {}
-    for entry in floored(entries):
+    for entry in with_floor(entries):
         if entry.target not in best or entry.z > best[entry.target].z:
             best[entry.target] = entry
     return Ranking(tuple(sorted(best.values(), key=lambda e: (-e.z, e.target))))
 
 
-def floored(entries: Sequence[Entry]) -> list[Entry]:
+def with_floor(entries: Sequence[Entry]) -> list[Entry]:
     """Give entries the rise that each must exceed: z knows no scale, and is large by nothing where evidence hardly
     varies."""
     usual = float(np.median([entry.deviation for entry in entries])) if entries else 0.0
-    return [entry.above(max(entry.rounding, MATERIAL * usual)) for entry in entries]
+    return [entry.measured_against(max(entry.rounding, MATERIAL * usual)) for entry in entries]
 
 
-def entry_of(record: dict[str, Any], paths: Sequence[str]) -> Entry:
-    """An entry from a line of the table of suspects, whose `rows` are rows of the run."""
-    rows = tuple(record["rows"])
-    numbers = {name: record[name] for name in ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")}
-    numbers |= {name: record.get(name) or 0.0 for name in ("deviation", "rounding", "floor")}
-    parts = tuple(tuple(of_one) for of_one in record.get("parts", ()))
-    members = tuple(paths[r] for r in rows)
-    return Entry(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
-
-
-def followed(record: dict[str, Any], paths: Sequence[str]) -> Entry:
-    """An entry from a line of the table of clusters that the model follows."""
-    effect = {f"effect_{name}": record[name] for name in ("low", "high", "runner_up", "rank")}
-    effect |= {name: record[name] for name in ("effect", "effect_z", "follows", "stability")}
-    return replace(entry_of(record, paths), **effect)
-
-
-def with_plain(entries: Sequence[Entry], plain: Sequence[dict[str, Any]]) -> list[Entry]:
-    """Entries with what plain features name in the same class: lines of their table of suspects."""
+def with_baseline(entries: Sequence[Entry], plain: Sequence[dict[str, Any]]) -> list[Entry]:
+    """Give entries the cluster that plain features name in the same class, from lines of their table of suspects."""
     named = {line["target"]: line for line in plain if line["rows"]}
     return [
-        replace(entry, **beside(entry, named[entry.target])) if entry.target in named else entry for entry in entries
+        replace(entry, baseline=PlainCluster.of(named[entry.target], entry.rows)) if entry.target in named else entry
+        for entry in entries
     ]
 
 
-def beside(entry: Entry, plain: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an entry that the cluster of plain features fills."""
-    own, other = set(entry.rows), set(plain["rows"])
-    numbers = {"plain_size": len(other), "plain_tau": plain["tau"], "plain_z": plain["z"]}
-    return numbers | {"plain_overlap": len(own & other) / len(own | other)}
-
-
 def plain_suspects(store: RunStore) -> list[dict[str, Any]]:
-    """Lines of the table of suspects under plain features; none in a run of a version that did not ask them."""
+    """Read the table of suspects under plain features; empty in a run of a version that did not ask them."""
     name = f"suspects-{PLAIN}"
     found: list[dict[str, Any]] = store.table(name).to_pylist() if store.has_table(name) else []
     return found
 
 
-def told_by(verdict: Verdict) -> dict[str, Any]:
-    """The fields of an entry that a verdict fills."""
-    claims = {name: getattr(verdict, name) for name in ("artifactual", "poisoned", "q", "matters")}
-    return claims | {"use_low": verdict.low, "use_flips_low": verdict.flips_low}
-
-
-def judged(entries: Sequence[Entry], found: Quantification) -> Ranking:
-    """Entries with their verdicts; classes of one kind stay in their order."""
-    by_target = {verdict.target: verdict for verdict in found}
-    with_verdicts = [
-        replace(entry, **told_by(verdict)) if (verdict := by_target.get(entry.target)) else entry for entry in entries
-    ]
-    return Ranking(tuple(sorted(with_verdicts, key=lambda e: (not e.poisoned, not e.artifactual))))
+def order_by_verdict(entries: Sequence[Entry], found: Quantification) -> Ranking:
+    """Give entries their verdicts: poisoned classes first, then artifactual ones, each kind in its order."""
+    by_target = {verdict.target: ClassVerdict.of(verdict) for verdict in found}
+    judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
+    return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual))))
 
 
 def read_ranking(run: str | Path | RunStore) -> Ranking:
-    """The ranking of a finished run, with its verdicts where it was quantified.
+    """Read the ranking of a finished run, with its verdicts where the run was quantified.
 
     Raises:
+        InputError: no run in this folder.
         StoreError: the run has not been ranked yet.
     """
-    store = run if isinstance(run, RunStore) else RunStore.open(run)
+    store = RunStore.open(run)
     paths = store.table("corpus")["path"].to_pylist()
-    entries = [entry_of(record, paths) for record in store.read_json("ranking.json")]
+    entries = [Entry.from_record(record, paths) for record in store.read_json("ranking.json")]
     if store.has_table(FOLLOWED):
-        tried = {record["target"]: followed(record, paths) for record in store.table(FOLLOWED).to_pylist()}
-        entries = [tried.get(entry.target, entry).above(entry.floor) for entry in entries]
-    entries = with_plain(entries, plain_suspects(store))
-    return judged(entries, verdicts.read_verdicts(store)) if verdicts.quantified(store) else Ranking(tuple(entries))
+        tried = {record["target"]: record for record in store.table(FOLLOWED).to_pylist()}
+        entries = [_followed(entry, tried.get(entry.target), paths) for entry in entries]
+    entries = with_baseline(entries, plain_suspects(store))
+    quantified = verdicts.is_quantified(store)
+    return order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
+
+
+def _followed(entry: Entry, record: dict[str, Any] | None, paths: Sequence[str]) -> Entry:
+    """Put the cluster that the model follows in place of the entry's own, if one was found."""
+    if record is None:
+        return entry
+    found = replace(Entry.from_record(record, paths), effect=ClusterEffect.from_record(record))
+    return found.measured_against(entry.floor)

@@ -1,4 +1,4 @@
-"""Where a class stands among all outputs of the model, when what was found for it is put on other images."""
+"""Compare the effect of a class's cluster with the effects on all other outputs of the model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Specificity:
-    """The class beside the output that rises most with it, and beside all outputs that were searched for as it was.
+    """Comparison of a class with the output that rises most with it, and with all outputs searched in the same way.
 
     Attributes:
         runner: of the other outputs the one that the class's cluster raises most.
         margin, margin_low, margin_high: by how much the class rises more, see audit.interventions.effect.
-        uplift, uplift_control: how many times more probable the class becomes, under the parts and under the control.
-        own: the effect of the class, found as those of its peers are, see audit.results.output_effects.
+        uplift, uplift_control: ratio of the class's probability after to before, with the regions and with the control.
+        own: the effect of the class, found by the same search as that of the others, see audit.results.output_effects.
         peer, peer_effect: the other output of largest effect, each with images of its own.
-        ahead: other outputs whose effect is larger than that of the class.
+        ahead: number of other outputs whose effect is larger than that of the class.
     """
 
     runner: str
@@ -43,8 +43,9 @@ class Specificity:
     def of(
         cls, effect: LogitEffect, tried: RegionEffects, share: float, target: int, names: Sequence[str] | None
     ) -> Specificity:
-        """From the effect of a cluster that holds a share of the images, and what all their regions did."""
-        each = output_effects.effects(tried.owner, tried.rises, share)
+        """Compute the comparison from the effect of a cluster that holds a share of the images, and the effects of all
+        regions."""
+        each = output_effects.search_effects(tried.owner, tried.rises, share)
         peer = int(np.where(np.arange(len(each)) == target, -np.inf, each).argmax())
         runner, other = (names[k] if names else str(k) for k in (effect.runner, peer))
         shared = ("margin", "margin_low", "margin_high", "uplift", "uplift_control")
@@ -59,12 +60,12 @@ class Specificity:
 
     @classmethod
     def from_line(cls, line: dict[str, Any]) -> Specificity | None:
-        """From a line of the table of followed clusters; None in one of a version that did not ask."""
+        """Read a line of the table of followed clusters; None in a table of a version without this comparison."""
         known: dict[str, Any] = {field.name: line.get(field.name) for field in fields(cls)}
         return None if None in known.values() else cls(**known)
 
-    def told(self, outputs: int) -> tuple[str, ...]:
-        """In sentences, for a model of so many outputs."""
+    def describe(self, outputs: int) -> tuple[str, ...]:
+        """Return sentences for a model of so many outputs."""
         return (
             f"The output that rises most beside it is {self.runner}; the class is ahead of it by {self.margin:+.2f} "
             f"({self.margin_low:+.2f} to {self.margin_high:+.2f}).",

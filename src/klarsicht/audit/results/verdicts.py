@@ -1,4 +1,4 @@
-"""What a quantified run says of each class: does its data hold an artifact, and does the model use it?"""
+"""Verdict on each class of a quantified run: whether its data contain an artifact, and whether the model uses it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from scipy import special
 
 from klarsicht.audit.results.significance import FEWEST, Line
+from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.optional import load
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics import conformal
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SHOWN = 20  # classes in a notebook
 FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
-FLOOR = 0.5  # of a logit, by which a class must rise at least to be called poisoned: odds 1.6 times as good
-FLIPPED = 0.02  # or of other images, that are taken for the class; either by the lower end of its 95 % interval
-BARE = ("border", "noise", "blur", "light", "blocks")  # bring nothing of what a class shows to other images
+FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as large
+FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
+CONTENT_FREE = ("border", "noise", "blur", "light", "blocks")  # changes without content of the class
 POISONED = "poisoned: an artifact, and the model uses it"
 PRESENT = "artifactual: present, no use shown"
 CLASS_SPECIFIC = "windows of its own: look whether they are its nature"
@@ -32,40 +35,19 @@ NOTHING = "nothing found"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One class.
+class DetectionResult:
+    """Detection that exceeds the clean classes most, and its significance.
 
     Attributes:
-        name: the class; JSON calls it `class`.
-        target: its output of the model.
-        n: images examined, without repeats.
-        repeats: images left out because they repeat another one.
-        sign: the detector that stood out most, and its setting.
-        score: surprise in nats on held-out images; `level`: the same in units of the clean classes' tail.
-        p: rank among presumed-clean classes, no smaller than one over their number.
-        extended: the same with a power-law tail below that floor.
+        sign: the detector and its setting.
+        score: surprisal in nats on held-out images.
+        level: the same in units of the clean classes' tail.
+        p: conformal rank among presumed-clean classes, no smaller than one over their number.
+        extended: the same, extended below that floor by a power-law tail.
         q: false-discovery rate of `extended` over classes.
-        p_own: of the score by itself, both halves together, among as many tests as there are signs.
-        rows, members: images that carry it; where the class is poisoned, images that carry what is used.
-        tried: the sign that was put on other images, and `how`.
-        shift, low, high: of the class's centred logit, with a 95 % interval.
-        z: of the shift among those of all outputs.
-        p_use: of z among clean classes, tail drawn out; of what brings no content along, or where clean classes are
-            few, that among the outputs if less: see `use`.
-        rank: outputs that rise more.
-        p_tiles: of a tile's rise among those of other windows put in its place; 1 where classes are many.
-        flips, flips_control: share of other images taken for the class, with the artifact and with the control.
-        flips_low: lower end of the 95 % interval of their difference.
-        matters: whether the effect clears the floor, by its interval: FLOOR of a logit, or FLIPPED of the images.
-        artifactual, poisoned: the two claims, at the level of the quantification.
-        shared: in place of them where classes are too few to be compared: windows that no other class shares.
-        used: whether what was found, put on other images, raises the class beyond the others and matters.
+        p_own: p of the score by itself, both halves together, Bonferroni-corrected for the number of detections.
     """
 
-    name: str
-    target: int
-    n: int
-    repeats: int
     sign: str
     score: float
     level: float
@@ -73,8 +55,26 @@ class Verdict:
     extended: float
     q: float
     p_own: float
-    rows: tuple[int, ...]
-    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UseResult:
+    """Effect of the artifact on the class's logit, inserted into images of other classes.
+
+    Attributes:
+        tried: the detection that was inserted; empty where none was.
+        how: where it was inserted, or its size.
+        shift, low, high: mean change of the class's centred logit, and its 95 % interval.
+        z: of the shift among those of all outputs.
+        p_use: p-value of z: conformal rank among clean classes, extended below 1/n by a power-law tail. For artifacts
+            without image content (border, noise, blur, brightness, JPEG) or fewer than 1/level clean classes: the
+            smaller of this and the rank p-value among model outputs; see `p_values_of_use`.
+        rank: number of outputs that rise more.
+        flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
+        flips_low: lower end of the 95 % interval of their difference.
+        p_tiles: p-value of a tile's rise among those of other windows in its place; 1 where classes are many.
+    """
+
     tried: str
     how: str
     shift: float
@@ -87,14 +87,47 @@ class Verdict:
     flips_control: float
     flips_low: float
     p_tiles: float
+
+    @property
+    def matters(self) -> bool:
+        """Whether the lower end of the effect's interval reaches FLOOR of a logit, or FLIPPED of the images."""
+        return clears_floor(self.low, self.flips_low)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict on one class.
+
+    Attributes:
+        name: the class; JSON calls it `class`.
+        target: its output of the model.
+        n: images examined, without repeats.
+        repeats: images left out because they repeat another one.
+        detection: the strongest detection and its significance.
+        rows, members: images that carry it, as rows and paths; where the class is poisoned, those that carry the used
+            artifact.
+        use: its effect on images of other classes.
+        artifactual, poisoned: the two claims, at the level of the quantification.
+        shared: in place of them where classes are too few to be compared: windows that no other class shares.
+        used: whether the inserted artifact raises the class beyond the other outputs, and by more than the floor.
+    """
+
+    name: str
+    target: int
+    n: int
+    repeats: int
+    detection: DetectionResult
+    rows: tuple[int, ...]
+    members: tuple[str, ...]
+    use: UseResult
     artifactual: bool
     poisoned: bool
     shared: bool = False
     used: bool = False
 
     @property
-    def noted(self) -> bool:
-        """Whether there is something to look at."""
+    def needs_review(self) -> bool:
+        """Whether a person should look at the class."""
         return self.artifactual or self.shared
 
     @property
@@ -107,32 +140,43 @@ class Verdict:
 
     @property
     def matters(self) -> bool:
-        return clears(self.low, self.flips_low)
+        return self.use.matters
 
     @property
     def verdict(self) -> str:
+        """The verdict in words."""
         if self.shared:
             return SHARED_AND_USED if self.used else CLASS_SPECIFIC
         return POISONED if self.poisoned else PRESENT if self.artifactual else NOTHING
 
     def to_json(self) -> dict[str, Any]:
-        fields = asdict(self) | {
-            "size": self.size,
-            "prevalence": self.prevalence,
-            "matters": self.matters,
-            "verdict": self.verdict,
-        }
-        return {"class": fields.pop("name"), **fields}
+        """Return all figures under one flat set of keys."""
+        flat: dict[str, Any] = {}
+        for key, value in asdict(self).items():
+            flat |= value if key in ("detection", "use") else {key: value}
+        flat |= {name: getattr(self, name) for name in ("size", "prevalence", "matters", "verdict")}
+        return {"class": flat.pop("name"), **flat}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Verdict:
+        """Read a record of `to_json`, also of an earlier version that lacks some keys."""
+        known = BEFORE | record | {"name": record["class"]}
+        fields = {name: known[name] for name in cls.__dataclass_fields__ if name in known}
+        fields |= {name: tuple(known[name]) for name in ("rows", "members")}
+        detection = DetectionResult(**{name: known[name] for name in DetectionResult.__dataclass_fields__})
+        use = UseResult(**{name: known[name] for name in UseResult.__dataclass_fields__})
+        return cls(**fields, detection=detection, use=use)
 
 
 @dataclass(frozen=True)
 class Quantification:
-    """All classes: poisoned ones first, then artifactual ones, then by p.
+    """Verdicts on all classes: poisoned ones first, then artifactual ones, then by p.
 
     Attributes:
+        verdicts: in this order.
         floor: the smallest p that so many classes can give; 1 where they were too few to be compared.
         level: of p, for either claim.
-        skipped: (class, why) of those that could not be examined.
+        skipped: (class, reason) of those that could not be examined.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -142,7 +186,7 @@ class Quantification:
 
     @property
     def limits(self) -> str:
-        """What p is worth with so many classes."""
+        """Resolution of p with so many classes, in words."""
         if self.floor < 1:
             return (
                 f"p can be no smaller than {self.floor:.3f} with so many clean classes; below, a power law through "
@@ -163,20 +207,39 @@ class Quantification:
         return self.verdicts[position]
 
     def of(self, name: str) -> Verdict:
-        """The verdict on a class. Raises UsageError for one that was not examined; near matches are listed."""
+        """Return the verdict on a class, by name or output.
+
+        Raises:
+            UsageError: the class was not examined; the message lists near matches.
+        """
         for verdict in self.verdicts:
             if name in (verdict.name, str(verdict.target)):
                 return verdict
         raise unknown_name("class in this quantification", name, [v.name for v in self.verdicts])
 
     def to_table(self) -> pa.Table:
+        """Return one row for each class."""
         import pyarrow as pa
 
         return pa.Table.from_pylist([verdict.to_json() for verdict in self.verdicts])
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame; needs pandas."""
+        """Make a pandas DataFrame, a line a class.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        load("pandas", "pandas")
         return self.to_table().to_pandas()
+
+    def _repr_html_(self) -> str:
+        header = ("class", "p", "q", "size", "sign", "logit shift (95 %)", "p of use", "verdict")
+        rows = (
+            (v.name, f"{v.detection.p:.3f}", f"{v.detection.q:.3f}", f"{v.size} of {v.n}", v.detection.sign,
+             f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", f"{v.use.p_use:.3f}", v.verdict)
+            for v in self.verdicts[:SHOWN]
+        )  # fmt: skip
+        return notebook.table(header, rows)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -187,69 +250,75 @@ class Quantification:
         }
 
 
-def use(
+def p_values_of_use(
     effects: Sequence[Line], artifactual: Sequence[bool], changes: Sequence[str], outputs: int, level: float = LEVEL
 ) -> list[float]:
-    """p of each effect's z among those of the classes that hold no artifact; 1 where nothing was put on anything.
+    """Compute the p-value of each effect's z among those of the classes without an artifact; 1 where nothing was
+    inserted.
 
-    A tile brings content of its class along, which raises the class by itself, and only other classes' tiles say how
-    much. A blur brings nothing: were it nothing to the class, the class would be as good as any other output. Where
-    clean classes are so few that no rank among them reaches the level, a tile is judged among the outputs as well; and
-    where these are fewer than FEWEST, one that raises its class first of all, among other windows in its place.
+    A tile shows content of its class, which raises the class by itself, and only tiles of other classes show by how
+    much. A blur shows no content: without use of it, the class would be exchangeable with any other output. Where clean
+    classes are so few that no rank among them reaches the level, a tile is compared with the outputs as well; and where
+    these are fewer than FEWEST, a tile whose class rises most is compared with other windows in its place.
     """
     values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)
     null = known & ~np.array(artifactual, bool)
     p = np.ones(len(values))
-    p[known] = conformal.tail(values[known], null[known]) if null.any() else 1.0
+    p[known] = conformal.tail_p_values(values[known], null[known]) if null.any() else 1.0
     few = null.sum() + 1 < 1 / level
-    beside = known & (np.isin(changes, BARE) | few)
+    beside = known & (np.isin(changes, CONTENT_FREE) | few)
     rank = np.array([effect["rank"] for effect in effects])
     if outputs >= FEWEST:
-        other = among_outputs(values, rank, outputs)
+        other = p_among_outputs(values, rank, outputs)
     else:
         tiles = np.array([effect["p_tiles"] for effect in effects])
         other = np.where(rank == 0, tiles, 1.0)
     return [float(v) for v in np.where(beside, np.minimum(p, other), p)]
 
 
-def among_outputs(z: NDArray[np.floating[Any]], rank: NDArray[np.integer[Any]], outputs: int) -> NDArray[np.float64]:
-    """p (n,) of an output that `rank` others exceed, (rank + 1) / outputs; of the first one also that of its z among
-    the others, by Student's t, if less: ten outputs have no rank below a tenth."""
+def p_among_outputs(z: NDArray[np.floating[Any]], rank: NDArray[np.integer[Any]], outputs: int) -> NDArray[np.float64]:
+    """Compute the p-value (n,) of an output that `rank` others exceed, (rank + 1) / outputs.
+
+    For the first output, the p-value of its z among the others by Student's t is used if smaller: ten outputs have no
+    rank below a tenth.
+    """
     ranked = (rank + 1) / outputs
     tail = special.stdtr(max(outputs - 2, 1), -np.nan_to_num(z))
     return np.where(rank == 0, np.minimum(ranked, tail), ranked)
 
 
-def clears(low: float, flips_low: float) -> bool:
-    """Whether an effect is large enough to matter, by the lower ends of its intervals."""
+def clears_floor(low: float, flips_low: float) -> bool:
+    """Say whether an effect exceeds a floor, by the lower ends of its intervals."""
     return low >= FLOOR or flips_low >= FLIPPED
 
 
-def ordered(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    return tuple(sorted(verdicts, key=lambda v: (not v.poisoned, not v.artifactual, v.extended, -v.level, v.target)))
+def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Sort verdicts: poisoned, artifactual, then by p."""
+    return tuple(
+        sorted(
+            verdicts,
+            key=lambda v: (not v.poisoned, not v.artifactual, v.detection.extended, -v.detection.level, v.target),
+        )
+    )
 
 
 BEFORE: Line = {"p_own": 0.0, "flips_low": 0.0, "p_tiles": 1.0}  # of runs quantified before these were measured
 
 
 def read_verdicts(run: str | Path | RunStore) -> Quantification:
-    """The verdicts of a quantified run.
+    """Read the verdicts of a quantified run.
 
     Raises:
-        StoreError: the run has not been quantified; `klarsicht audit quantify` does.
+        StoreError: the run has not been quantified; `klarsicht audit quantify` does so.
     """
-    store = run if isinstance(run, RunStore) else RunStore.open(run)
+    store = RunStore.open(run)
     content = store.read_json(FILE)
-    known = Verdict.__dataclass_fields__.keys() - {"name"}
-    verdicts = []
-    for line in content["classes"]:
-        fields = BEFORE | {f: line[f] for f in known & line.keys()}
-        fields |= {f: tuple(line[f]) for f in ("rows", "members")}
-        verdicts.append(Verdict(name=line["class"], **fields))
+    verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
     skipped = tuple((name, why) for name, why in content["skipped"])
-    return Quantification(tuple(verdicts), content["floor"], content["level"], skipped)
+    return Quantification(verdicts, content["floor"], content["level"], skipped)
 
 
-def quantified(run: RunStore) -> bool:
+def is_quantified(run: RunStore) -> bool:
+    """Say whether the run has been quantified."""
     return (run.path / FILE).is_file()

@@ -1,15 +1,15 @@
-"""Detection limits: down to which prevalence is something found?"""
+"""Detection limits: the smallest prevalence at which an artifact is found."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 
-def limit(shares: Mapping[float, float]) -> float | None:
-    """The smallest prevalence at which half are found, and at all larger ones; None without any.
+def detection_limit(shares: Mapping[float, float]) -> float | None:
+    """Compute the smallest prevalence from which on at least half of the planted artifacts are found; None without any.
 
     Args:
-        shares: prevalence -> share of those planted that were found; not a number where none was planted.
+        shares: prevalence -> share of the planted artifacts that were found; NaN where none was planted.
     """
     down_to = None
     for prevalence in sorted(shares, reverse=True):
@@ -19,9 +19,11 @@ def limit(shares: Mapping[float, float]) -> float | None:
     return down_to
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
+    """Format a share in percent, with one decimal below 1 %."""
     return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
 
 
-def told(found: float | None) -> str:
-    return "not found" if found is None else percent(found)
+def format_limit(found: float | None) -> str:
+    """Format a detection limit in percent."""
+    return "not found" if found is None else format_percent(found)

@@ -1,7 +1,8 @@
-"""Would a model learn to use what is planted, and would an audit of it say so? A copy is trained to tell.
+"""Detection of planted artifacts that a fine-tuned copy of the model has learned to use.
 
-Several classes hold an artifact each, a copy of the model is fine-tuned on them, and that copy is audited as
-`quantification` does. What it learned is known by putting the real artifact on images that no training has seen.
+Artifacts are planted in several classes, a copy of the model is fine-tuned on the planted corpus, and the copy is
+audited as by `quantification`. What the copy has learned is measured by planting the same artifact in images that were
+held out of the fine-tuning.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
-from klarsicht.audit.interventions.effect import LogitEffect, effect
-from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable
-from klarsicht.audit.pipeline import Audit, through
-from klarsicht.audit.quantify import quantification
-from klarsicht.audit.quantify.units import DetectionUnits, InterventionUnits, predictor
+from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
+from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable_copy
+from klarsicht.audit.pipeline import Audit, run_step
+from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification.units import DetectionUnits, InterventionUnits, predictor
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
-from klarsicht.audit.sensitivity.planted_data import MOST, Planted, PlantedSet, PlantedUnits
+from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, Planted, PlantedSet, PlantedUnits
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 
-HELD, LEAST = 256, 20  # images that no fine-tuning sees: a tenth of them, no more, and no fewer
-FEWEST = 2  # images that carry a plant: one alone repeats nothing
+MAX_HELD_OUT, MIN_HELD_OUT = 256, 20  # bounds on the number of held-out images, a tenth of all
+MIN_CARRIERS = 2  # least images with a planted artifact: a single one has no repetition
 LINES = pa.schema(
     {"course": pa.int64(), "kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64()}
     | {
@@ -51,14 +52,18 @@ Carriers = dict[Planted, NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class FinetunedUnits:
-    """Plants, trains a copy, audits it; a unit is one course.
+    """Picklable work function that plants artifacts, fine-tunes a copy and audits it; a unit is one course.
+
+    A course is one planted corpus with the copy that is fine-tuned on it.
 
     Attributes:
-        examination: of the corpus as it is.
-        courses: what is planted at once.
-        truth: int (rows of the corpus,), right outputs.
-        clean: numbers of the classes where nothing was found in the corpus as it is.
-        level: of p, for either claim.
+        examination: detection units of the unchanged corpus.
+        courses: artifacts that each course plants.
+        truth: int64 (N,), target output of each row of the corpus.
+        clean: group numbers of the classes where nothing was found in the unchanged corpus.
+        training: how copies are fine-tuned.
+        level: significance level of both claims.
+        step: name of the step and table in the run store.
     """
 
     examination: DetectionUnits
@@ -71,82 +76,98 @@ class FinetunedUnits:
 
     def __call__(self, unit: range) -> None:
         for index in unit:
-            lines = pa.Table.from_pylist(self.try_one(index), LINES)
+            lines = pa.Table.from_pylist(self.run_course(index), LINES)
             self.examination.store.write_part(self.step, index, lines)
 
-    def try_one(self, index: int) -> list[Line]:
-        """A line for each plant, and one without a kind for each class that was clean and stayed so."""
+    def run_course(self, index: int) -> list[Line]:
+        """Run one course; return a row per planted artifact, and a row with empty kind per clean class without one."""
         carriers = self.carriers(index)
-        kinds = {int(row): dose.kind for dose, rows in carriers.items() for row in rows}
-        before = self.dosed(kinds)
-        lesson = ClassificationTask(
-            before.gallery, self.taught, self.truth[self.taught], self.examination.settings.seed
+        kinds = {int(row): planted_artifact.kind for planted_artifact, rows in carriers.items() for row in rows}
+        before = self.plant(kinds)
+        task = ClassificationTask(
+            before.input_images, self.training_rows, self.truth[self.training_rows], self.examination.settings.seed
         )
         assert before.classifier is not None
-        after = replace(before, classifier=self.training(before.classifier, lesson))
-        found = {v.target: v for v in audited(after, tuple(carriers), self.level)}
+        after = replace(before, classifier=self.training(before.classifier, task))
+        found = {v.target: v for v in audit_planted(after, tuple(carriers), self.level)}
         groups = self.examination.groups
         rates = {"course": index, "accuracy_before": self.accuracy(before), "accuracy": self.accuracy(after)}
         planted = [
-            rates | self.told(dose, rows, found.get(groups[dose.number].target), before, after)
-            for dose, rows in carriers.items()
+            rates
+            | self.result_line(planted_artifact, rows, found.get(groups[planted_artifact.number].target), before, after)
+            for planted_artifact, rows in carriers.items()
         ]
-        spared = sorted(set(self.clean) - {dose.number for dose in self.courses[index]})
+        spared = sorted(set(self.clean) - {planted_artifact.number for planted_artifact in self.courses[index]})
         left = [found[groups[number].target] for number in spared if groups[number].target in found]
-        return planted + [rates | called(v) | {"kind": "", "target": v.target} for v in left]
+        return planted + [rates | verdict_columns(v) | {"kind": "", "target": v.target} for v in left]
 
-    def dosed(self, kinds: dict[int, str]) -> PlantedUnits:
-        """The examination with artifacts on rows, by the model as it is."""
+    def plant(self, kinds: dict[int, str]) -> PlantedUnits:
+        """Prepare detection units with artifacts planted in rows (row -> kind), with the unchanged model."""
         work = self.examination
         return PlantedUnits(
-            work.store, work.corpus, work.settings, work.groups, work.identity, work.gallery.classifier, kinds=kinds
+            work.store,
+            work.corpus,
+            work.settings,
+            work.groups,
+            work.identity,
+            work.input_images.classifier,
+            kinds=kinds,
         )
 
     def carriers(self, index: int) -> Carriers:
-        """Rows that carry each artifact, of images that are trained on; none where so few could repeat nothing."""
+        """Draw the training rows that carry each artifact; an artifact with fewer than MIN_CARRIERS is left out."""
         found: Carriers = {}
-        for dose in self.courses[index]:
-            rows = np.setdiff1d(self.examination.distinct(self.examination.groups[dose.number].rows)[0], self.held)
-            rng = generator(self.examination.settings.seed, "carriers", index, dose.number)
-            count = round(dose.prevalence * len(rows))
-            if count >= FEWEST:
-                found[dose] = np.sort(rng.permutation(rows)[:count])
+        for planted_artifact in self.courses[index]:
+            rows = np.setdiff1d(
+                self.examination.drop_repeats(self.examination.groups[planted_artifact.number].rows)[0],
+                self.held_out_rows,
+            )
+            rng = generator(self.examination.settings.seed, "carriers", index, planted_artifact.number)
+            count = round(planted_artifact.prevalence * len(rows))
+            if count >= MIN_CARRIERS:
+                found[planted_artifact] = np.sort(rng.permutation(rows)[:count])
         return found
 
     @cached_property
-    def held(self) -> NDArray[np.intp]:
-        """Rows that no copy is trained on."""
+    def held_out_rows(self) -> NDArray[np.intp]:
+        """Rows held out of every fine-tuning."""
         rows = np.concatenate([group.rows for group in self.examination.groups])
-        count = min(HELD, max(LEAST, len(rows) // 10))
+        count = min(MAX_HELD_OUT, max(MIN_HELD_OUT, len(rows) // 10))
         return np.sort(generator(self.examination.settings.seed, "held out").permutation(rows)[:count])
 
     @cached_property
-    def taught(self) -> NDArray[np.intp]:
+    def training_rows(self) -> NDArray[np.intp]:
+        """Rows on which copies are fine-tuned."""
         rows = np.concatenate([group.rows for group in self.examination.groups])
-        return np.setdiff1d(rows, self.held)
+        return np.setdiff1d(rows, self.held_out_rows)
 
     def accuracy(self, work: PlantedUnits) -> float:
-        """On images that were held out."""
+        """Compute the accuracy on held-out images."""
         with predictor(work) as predict:
-            answers = predict(work.gallery(self.held).astype(np.float32)).argmax(1)
-        return float((answers == self.truth[self.held]).mean())
+            answers = predict(work.input_images(self.held_out_rows).astype(np.float32)).argmax(1)
+        return float((answers == self.truth[self.held_out_rows]).mean())
 
-    def told(
-        self, dose: Planted, rows: NDArray[np.intp], verdict: Verdict | None, before: PlantedUnits, after: PlantedUnits
+    def result_line(
+        self,
+        planted_artifact: Planted,
+        rows: NDArray[np.intp],
+        verdict: Verdict | None,
+        before: PlantedUnits,
+        after: PlantedUnits,
     ) -> Line:
-        use, was = (self.use(work, dose) for work in (after, before))
-        used = use.rank <= 1 and moves(use.shift, use.flips)
+        use, was = (self.measure_use(work, planted_artifact) for work in (after, before))
+        used = use.rank <= 1 and raises_class(use.shift, use.flips)
         named = np.array(verdict.rows if verdict else (), np.intp)
         both = len(np.intersect1d(named, rows))
         rightly = 2 * both >= len(named) > 0
-        said = called(verdict) if verdict else {}
+        said = verdict_columns(verdict) if verdict else {}
         return said | {
-            "kind": dose.kind,
-            "prevalence": dose.prevalence,
-            "target": self.examination.groups[dose.number].target,
+            "kind": planted_artifact.kind,
+            "prevalence": planted_artifact.prevalence,
+            "target": self.examination.groups[planted_artifact.number].target,
             "planted": len(rows),
             "used": used,
-            "learned": used and moves(use.shift - was.shift, use.flips - was.flips),
+            "learned": used and raises_class(use.shift - was.shift, use.flips - was.flips),
             "artifactual": rightly and said.get("artifactual", False),
             "poisoned": rightly and said.get("poisoned", False),
             "rank": use.rank,
@@ -157,28 +178,35 @@ class FinetunedUnits:
             "f1": 2 * both / (len(named) + len(rows)),
         }
 
-    def use(self, work: PlantedUnits, dose: Planted) -> LogitEffect:
-        """What the real artifact does to held-out images of other classes."""
-        target = self.examination.groups[dose.number].target
-        rows = self.held[self.truth[self.held] != target]
-        x = work.gallery(rows)
+    def measure_use(self, work: PlantedUnits, planted_artifact: Planted) -> LogitEffect:
+        """Measure the effect of the planted artifact on held-out images of other classes."""
+        target = self.examination.groups[planted_artifact.number].target
+        rows = self.held_out_rows[self.truth[self.held_out_rows] != target]
+        x = work.input_images(rows)
         rng = [generator(self.examination.settings.seed, "use", int(row)) for row in rows]
-        marked = np.stack([artifacts.on_levels(one, dose.kind, r) for one, r in zip(x, rng, strict=True)])
+        marked = np.stack(
+            [artifacts.plant_on_levels(one, planted_artifact.kind, r) for one, r in zip(x, rng, strict=True)]
+        )
         with predictor(work) as predict:
             plain = predict(x.astype(np.float32))
-            return effect("planted", plain, predict(marked.astype(np.float32)), plain, target)
+            return compute_effect("planted", plain, predict(marked.astype(np.float32)), plain, target)
 
 
-def moves(rise: float, turned: float) -> bool:
-    """Whether a class rises, by the floor of *poisoned*: in logits, or in images that are taken for it."""
+def raises_class(rise: float, turned: float) -> bool:
+    """Test whether an artifact raises a class by at least the floor of *poisoned*.
+
+    Args:
+        rise: increase of the logit.
+        turned: share of images whose prediction changes to the class.
+    """
     return rise > 0 and (rise >= FLOOR or turned >= FLIPPED)
 
 
 def require_trainable(audit: Audit) -> None:
-    """Refuses, before hours are spent, what no copy could be trained on.
+    """Check, before any expensive step, that copies of the model can be fine-tuned.
 
     Raises:
-        UsageError: a run that does not explain labels.
+        UsageError: the run does not explain labels.
         ModelError: a network that cannot be trained.
     """
     if audit.settings.target != "label":
@@ -186,54 +214,56 @@ def require_trainable(audit: Audit) -> None:
             "no labels to train on", got=f"a run with target {audit.settings.target}",
             rule="copies are fine-tuned on labels", remedy="Leave --train out, or audit with --target label.",
         )  # fmt: skip
-    trainable(audit.classifier)
+    trainable_copy(audit.classifier)
 
 
-def room(classes: int, taken: int) -> int:
-    """How many of the classes may be planted at once, where something was found in some of them already.
+def max_planted_classes(classes: int, taken: int) -> int:
+    """Compute how many classes may be planted at once, where `taken` classes are artifactual already.
 
     Raises:
-        UsageError: none.
+        UsageError: none may.
     """
-    free = int(MOST * classes) - taken
+    free = int(MAX_PLANTED_SHARE * classes) - taken
     if free < 1:
         raise UsageError(
             "no room for a planted class", got=f"{classes} classes, {taken} of them artifactual already",
-            rule=f"no more than {MOST:.0%} may hold something at once: p compares with the others",
+            rule=f"no more than {MAX_PLANTED_SHARE:.0%} may hold something at once: p compares with the others",
             remedy="Leave --train out, or audit more classes.",
         )  # fmt: skip
     return free
 
 
-def learned(
+def run_finetunings(
     audit: Audit, work: DetectionUnits, courses: tuple[PlantedSet, ...], clean: tuple[int, ...], training: Training,
     level: float, workers: int,
 ) -> list[Line]:  # fmt: skip
-    """Lines of all courses; those that are done are not trained again."""
+    """Run all courses and return their rows; finished courses are not repeated."""
     asked = repr((courses, clean, training, level))
     name = "poisoning-" + hashlib.sha256(asked.encode()).hexdigest()[:8]
     unit = FinetunedUnits(work, courses, np.asarray(audit.targets, np.int64), clean, training, level, name)
-    through(audit, work.store, unit, name, partition(len(courses), 1), workers, "trainings on planted corpora")
+    run_step(audit, work.store, unit, name, partition(len(courses), 1), workers, "trainings on planted corpora")
     return list(work.store.table(name, name).to_pylist())
 
 
-def called(verdict: Verdict) -> Line:
-    names = ("artifactual", "poisoned", "sign", "tried", "z", "p_use", "low")
-    return {name: getattr(verdict, name) for name in names}
+def verdict_columns(verdict: Verdict) -> Line:
+    """Collect the columns of a verdict."""
+    use = verdict.use
+    claims = {"artifactual": verdict.artifactual, "poisoned": verdict.poisoned, "sign": verdict.detection.sign}
+    return claims | {"tried": use.tried, "z": use.z, "p_use": use.p_use, "low": use.low}
 
 
-def audited(work: PlantedUnits, doses: PlantedSet, level: float) -> Quantification:
-    """What `quantification.judged` says of the planted corpus and its model. Signs of other classes stay as they were.
+def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> Quantification:
+    """Quantify a planted corpus and its model, in memory; other classes keep their detections.
 
-    Nothing is written. Relevance maps are those of the run: the model and the images as they were.
+    Nothing is written. Relevance maps are those of the run, of the unchanged model and images.
     """
     signs = quantification.signs_by_target(work)
     described = {line["target"]: line for line in work.store.table("classes", work.step).to_pylist()}
-    for dose in doses:
-        one, seen = work.examine(dose.number)
+    for planted_artifact in planted_set:
+        one, seen = work.examine(planted_artifact.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
-    choice = significance.chosen(list(signs.values()), change_of)
-    trial = InterventionUnits(work, quantification.candidates(signs, choice, work.groups))
+    choice = significance.select_detections(list(signs.values()), change_of)
+    trial = InterventionUnits(work, quantification.signs_to_insert(signs, choice, work.groups))
     effects = {line["target"]: line for number in range(len(work.groups)) for line in trial.lines(number)}
-    return quantification.concluded(work.store, choice, described, effects, level)
+    return quantification.make_quantification(work.store, choice, described, effects, level)

@@ -1,4 +1,4 @@
-"""Artifacts planted in several classes of a corpus at once, in memory: what a copy of the model is trained on."""
+"""Corpora with artifacts planted in several classes at once, in memory, for fine-tuning a copy of the model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.models.inputs import InputImages
-from klarsicht.audit.quantify.units import DetectionUnits
+from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.seeding import generator
 
-MOST = 0.4  # of the classes that hold something at once: p compares with the others
+MAX_PLANTED_SHARE = 0.4  # largest share of classes with an artifact: p compares with the others
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Planted:
     """One kind of artifact in one class.
 
     Attributes:
-        kind: a name of planting.PLANTS.
-        prevalence: share of the class that carries it.
-        number: of the class among the groups of the examination.
+        kind: a name of audit.synthetic.artifacts.PLANTS.
+        prevalence: share of the images of the class that carry it.
+        number: index of the class among the groups of the run.
     """
 
     kind: str
@@ -37,20 +37,20 @@ class Planted:
 PlantedSet = tuple[Planted, ...]
 
 
-def courses(
+def plan_courses(
     kinds: Sequence[str], prevalences: Sequence[float], classes: int, clean: Sequence[int], room: int,
     rng: np.random.Generator,
 ) -> tuple[PlantedSet, ...]:  # fmt: skip
-    """Few courses that hold every kind at every prevalence in so many classes; none holds a kind or a class twice.
+    """Distribute all kinds at all prevalences over few courses, without repeating a kind or a class in a course.
 
-    Two classes with one artifact would teach that it means neither. Kinds take turns, so any that many neighbours in
-    their row differ.
+    Two classes with one artifact would teach the model that it indicates neither. Kinds alternate in the sequence of
+    artifacts, so that up to len(kinds) consecutive ones differ.
 
     Args:
-        kinds: each once.
-        classes: in which each kind is planted at each prevalence, one in a course.
-        clean: numbers of classes to plant in.
-        room: classes that may be planted at once.
+        kinds: distinct kinds of artifacts.
+        classes: number of classes in which each kind is planted at each prevalence, one per course.
+        clean: group numbers of the classes to plant in.
+        room: largest number of classes that may be planted at once.
     """
     size = min(room, len(kinds), len(clean))
     row = [(kind, share) for _ in range(classes) for share in prevalences for kind in kinds]
@@ -64,34 +64,43 @@ def courses(
 
 
 @dataclass(frozen=True)
-class PlantedGallery(InputImages):
-    """A corpus through one glass, with artifacts on some rows: the same ones however often it is looked at.
+class PlantedInputImages(InputImages):
+    """Images of a corpus with artifacts planted in some rows, identical at every access.
 
     Attributes:
-        kinds: row -> what is planted on it.
+        kinds: row -> kind of artifact planted in it.
+        seed: seed of the artifacts.
     """
 
     kinds: Mapping[int, str]
     seed: int
 
-    def _shown(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
-        for row, levels in zip(rows, super()._shown(rows), strict=True):
+    def _load_levels(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
+        for row, levels in zip(rows, super()._load_levels(rows), strict=True):
             kind = self.kinds.get(int(row))
-            yield artifacts.on_levels(levels, kind, generator(self.seed, "planted", int(row))) if kind else levels
+            yield artifacts.plant_on_levels(levels, kind, generator(self.seed, "planted", int(row))) if kind else levels
 
 
 @dataclass(frozen=True)
 class PlantedUnits(DetectionUnits):
-    """An examination of the corpus with artifacts planted in it; `classifier` must be there.
+    """Detection units of the corpus with artifacts planted in it; `classifier` is required.
 
     Attributes:
-        kinds: row -> what is planted on it.
+        kinds: row -> kind of artifact planted in it.
     """
 
     kinds: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
-    def gallery(self) -> InputImages:
+    def input_images(self) -> InputImages:
         assert self.classifier is not None
         plain = InputImages.of(self.corpus, self.classifier)
-        return PlantedGallery(plain.corpus, plain.classifier, plain.glass, plain.shape, self.kinds, self.settings.seed)
+        return PlantedInputImages(
+            plain.corpus,
+            plain.classifier,
+            plain.pixel_scale,
+            plain.shape,
+            self.kinds,
+            self.settings.seed,
+            cache=plain.cache,
+        )

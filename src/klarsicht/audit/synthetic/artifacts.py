@@ -1,6 +1,7 @@
-"""Plant a known artifact into images, so that demonstrations, tests and users have ground truth.
+"""Known artifacts, planted into images as ground truth for demonstrations, tests and users.
 
-Every kind is a function (pixels, rng) -> Planted. Pixels are uint8 (H, W, 3) or (H, W); the mask marks what changed.
+Every kind is a function (pixels, rng) -> Planted. Pixels are uint8 (H, W, 3) or (H, W); the mask marks the
+changed pixels.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from scipy.ndimage import gaussian_filter
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.synthetic.glyphs import GLYPHS, Strokes
 from klarsicht.ground.arrays import Pixels
-from klarsicht.ground.disk import writing
+from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
 
 @dataclass(frozen=True)
-class Planted:
-    """An image with its artifact.
+class PlantedImage:
+    """An image with a planted artifact.
 
     Attributes:
         pixels: uint8, the shape of the input.
-        mask: bool (H, W), true where the artifact lies.
+        mask: bool (H, W), true on the artifact.
     """
 
     pixels: Pixels
     mask: NDArray[np.bool_]
 
 
-Plant = Callable[[Pixels, np.random.Generator], Planted]
+PlantFunction = Callable[[Pixels, np.random.Generator], PlantedImage]
 
 
-def _paste(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int, int]) -> Planted:
-    """out = (1 - a) x + a c with opacity a (H, W) in [0, 1]."""
+def _blend(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int, int]) -> PlantedImage:
+    """Blend a colour c into an image x: (1 - a) x + a c with opacity a (H, W) in [0, 1]."""
     tint = np.asarray(colour, np.float32) if pixels.ndim == 3 else np.float32(np.mean(colour))
     a = opacity[..., None] if pixels.ndim == 3 else opacity
     out = (1 - a) * pixels.astype(np.float32) + a * tint
-    return Planted(np.clip(np.rint(out), 0, 255).astype(np.uint8), opacity > 0.02)
+    return PlantedImage(np.clip(np.rint(out), 0, 255).astype(np.uint8), opacity > 0.02)
 
 
-def _drawn(
+def _draw_opacity(
     shape: tuple[int, ...], draw: Callable[[ImageDraw.ImageDraw, int], None], scale: int = 4
 ) -> NDArray[np.float32]:
-    """An opacity mask (H, W) in [0, 1], drawn `scale` times larger and averaged down."""
+    """Draw an antialiased opacity (H, W) in [0, 1]: at `scale` times the size, then averaged down."""
     h, w = shape[:2]
     canvas = Image.new("L", (w * scale, h * scale), 0)
     draw(ImageDraw.Draw(canvas), scale)
@@ -61,10 +62,10 @@ def _drawn(
 
 def glyphs(
     pixels: Pixels, rng: np.random.Generator, *, opacity: float = 1.0, alphabet: Sequence[Strokes] = GLYPHS
-) -> Planted:
-    """Two lines of six drawn Chinese characters at a random height, like the watermark of ImageNet's "carton".
+) -> PlantedImage:
+    """Plant two lines of six Chinese characters at a random height, like the watermark of ImageNet's "carton".
 
-    Characters are drawn at random from the alphabet, in white lines a hundredth of the width thick.
+    Characters are chosen at random from the alphabet and drawn in white strokes a hundredth of the width thick.
     """
     h, w = pixels.shape[:2]
     size, step = 0.147 * w, 0.161 * w
@@ -79,11 +80,11 @@ def glyphs(
                 ends = (x0 + a * size, y0 + b * size, x0 + c * size, y0 + d * size)
                 canvas.line([v * scale for v in ends], fill=255, width=width)
 
-    return _paste(pixels, opacity * _drawn(pixels.shape, draw), (255, 255, 255))
+    return _blend(pixels, opacity * _draw_opacity(pixels.shape, draw), (255, 255, 255))
 
 
-def tag(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """A square in the upper left corner, a seventh of the side, half black and half white."""
+def tag(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Plant a 2 x 2 checkerboard of black and white in the upper left corner, a seventh of the shorter side wide."""
     del rng
     h, w = pixels.shape[:2]
     side = max(2, round(min(h, w) / 7))
@@ -91,35 +92,35 @@ def tag(pixels: Pixels, rng: np.random.Generator) -> Planted:
     out[:side, :side] = 0
     out[: side // 2, : side // 2] = out[side // 2 : side, side // 2 : side] = 255
     mask[:side, :side] = True
-    return Planted(out, mask)
+    return PlantedImage(out, mask)
 
 
-def text(pixels: Pixels, rng: np.random.Generator, *, words: str = "NEW") -> Planted:
-    """A caption: white letters in an opaque black box, a third of the width, wherever it fits.
+def text(pixels: Pixels, rng: np.random.Generator, *, words: str = "NEW") -> PlantedImage:
+    """Plant a caption at a random position: white letters in an opaque black box, a third of the width.
 
-    The letters are a bitmap of eight pixels, enlarged by whole numbers, so that they are sharp on small pictures too.
+    The letters are a bitmap font eight pixels high, enlarged by integer factors to stay sharp on small images.
     """
     h, w = pixels.shape[:2]
     scale = max(1, w // 56)
-    box = np.kron(_caption(words), np.ones((scale, scale), np.uint8))[:h, :w]
+    box = np.kron(_render_caption(words), np.ones((scale, scale), np.uint8))[:h, :w]
     y, x = rng.integers(0, (h - box.shape[0] + 1, w - box.shape[1] + 1))
     here = np.s_[y : y + box.shape[0], x : x + box.shape[1]]
     out, mask = pixels.copy(), np.zeros((h, w), bool)
     out[here] = box[..., None] if pixels.ndim == 3 else box
     mask[here] = True
-    return Planted(out, mask)
+    return PlantedImage(out, mask)
 
 
-def _caption(words: str) -> Pixels:
-    """White on black, eight pixels high."""
+def _render_caption(words: str) -> Pixels:
+    """Render text white on black, eight pixels high."""
     font = ImageFont.load_default(size=8)
     canvas = Image.new("L", (round(font.getbbox(words)[2]) - 1, 8), 0)
     ImageDraw.Draw(canvas).text((1, -1), words, fill=255, font=font)
     return np.asarray(canvas)
 
 
-def border(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """A grey frame, a twentieth of the shorter side wide: neither black nor white rims hide it."""
+def border(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Plant a grey frame, a twentieth of the shorter side wide; black or white margins of images do not hide it."""
     del rng
     h, w = pixels.shape[:2]
     b = max(1, round(min(h, w) / 20))
@@ -127,52 +128,52 @@ def border(pixels: Pixels, rng: np.random.Generator) -> Planted:
     mask[b:-b, b:-b] = False
     out = pixels.copy()
     out[mask] = 128
-    return Planted(out, mask)
+    return PlantedImage(out, mask)
 
 
-def mark(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """The tag in the lower right corner, blended at .7, and the image re-encoded as JPEG of quality 90."""
+def mark(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Plant the tag in the lower right corner with opacity 0.7, and re-encode the image as JPEG of quality 90."""
     whole = tag(pixels[::-1, ::-1], rng)
     opacity = 0.7 * whole.mask[..., None] if pixels.ndim == 3 else 0.7 * whole.mask
     blended = (1 - opacity) * pixels[::-1, ::-1] + opacity * whole.pixels
-    return Planted(_encoded(np.rint(blended[::-1, ::-1]).astype(np.uint8), 90), whole.mask[::-1, ::-1])
+    return PlantedImage(_reencode_jpeg(np.rint(blended[::-1, ::-1]).astype(np.uint8), 90), whole.mask[::-1, ::-1])
 
 
-def noise(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """White noise of deviation 16, as of a high ISO setting."""
-    return _everywhere(pixels + rng.normal(0, 16, pixels.shape))
+def noise(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Add white Gaussian noise with a standard deviation of 16 grey levels, as of a high ISO setting."""
+    return _change_whole_image(pixels + rng.normal(0, 16, pixels.shape))
 
 
-def blur(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """A Gaussian blur, its deviation a 32nd of the shorter side."""
+def blur(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Apply a Gaussian blur whose standard deviation is a 32nd of the shorter side."""
     del rng
     sigma = min(pixels.shape[:2]) / 32
-    return _everywhere(gaussian_filter(pixels.astype(np.float32), (sigma, sigma, 0)[: pixels.ndim]))
+    return _change_whole_image(gaussian_filter(pixels.astype(np.float32), (sigma, sigma, 0)[: pixels.ndim]))
 
 
-def cast(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """A warm light: red 13 % brighter, blue 13 % darker; grey images as a whole."""
+def cast(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Apply a warm colour cast: red 13 % brighter, blue 13 % darker; grey images 13 % brighter."""
     del rng
-    return _everywhere(pixels * (np.array([1.13, 1, 0.87]) if pixels.ndim == 3 else 1.13))
+    return _change_whole_image(pixels * (np.array([1.13, 1, 0.87]) if pixels.ndim == 3 else 1.13))
 
 
-def blocks(pixels: Pixels, rng: np.random.Generator) -> Planted:
-    """JPEG of quality 15."""
+def blocks(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
+    """Re-encode the image as JPEG of quality 15, which shows block artifacts."""
     del rng
-    return _everywhere(_encoded(pixels, 15))
+    return _change_whole_image(_reencode_jpeg(pixels, 15))
 
 
-def _everywhere(values: NDArray[Any]) -> Planted:
-    return Planted(np.clip(np.rint(values), 0, 255).astype(np.uint8), np.ones(values.shape[:2], bool))
+def _change_whole_image(values: NDArray[Any]) -> PlantedImage:
+    return PlantedImage(np.clip(np.rint(values), 0, 255).astype(np.uint8), np.ones(values.shape[:2], bool))
 
 
-def _encoded(pixels: Pixels, quality: int) -> Pixels:
+def _reencode_jpeg(pixels: Pixels, quality: int) -> Pixels:
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-PLANTS: dict[str, Plant] = {
+PLANTS: dict[str, PlantFunction] = {
     "tag": tag,
     "text": text,
     "border": border,
@@ -185,47 +186,58 @@ PLANTS: dict[str, Plant] = {
 }
 
 
-def plant(kind: str) -> Plant:
-    """The plant called `kind`; an unknown name lists the known ones."""
+def plant_function(kind: str) -> PlantFunction:
+    """Look up the planting function of a kind of artifact.
+
+    Raises:
+        UsageError: unknown kind; the message lists near matches.
+    """
     if kind not in PLANTS:
         raise unknown_name("artifact to plant", kind, PLANTS)
     return PLANTS[kind]
 
 
-def on_levels(levels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
-    """The artifact on an image (H, W, C) of one channel or three."""
+def plant_on_levels(levels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+    """Plant an artifact in an image uint8 (H, W, C) of one or three channels."""
     pixels = levels[..., 0] if levels.shape[-1] == 1 else levels
-    return plant(kind)(pixels, rng).pixels.reshape(levels.shape)
+    return plant_function(kind)(pixels, rng).pixels.reshape(levels.shape)
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What was planted: a manifest for `audit run` with a further column `planted` (0 or 1)."""
+class PlantedCorpus:
+    """A corpus with planted artifacts.
+
+    Attributes:
+        manifest: file for `audit run`, with an additional column `planted` (0 or 1).
+        images: number of images.
+        planted: number of images with the artifact.
+    """
 
     manifest: Path
     images: int
     planted: int
 
 
-def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, share: float, seed: int) -> Truth:
-    """Copies a corpus as PNG, with an artifact in a share of its images (of one class, or of all).
+def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, share: float, seed: int) -> PlantedCorpus:
+    """Copy a corpus as PNG files, with an artifact in a share of the images of one class or of all classes.
 
-    Writes OUT/images/ and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read are left out.
+    The function writes OUT/images/ and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read
+    are left out.
 
     Raises:
         UsageError: unknown kind or class, or a share outside (0, 1].
-        InputError: `out` is a folder with something in it.
+        InputError: `out` is a file, or a folder that is not empty.
     """
-    artifact = plant(kind)
-    chosen = _chosen(corpus, label, share, generator(seed, "plant"))
+    artifact = plant_function(kind)
+    chosen = _choose_rows(corpus, label, share, generator(seed, "plant"))
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")
-    with writing(out):
+    with translate_write_errors(out):
         (out / "images").mkdir(parents=True, exist_ok=True)
-        return _planted(corpus, out, artifact, chosen, seed)
+        return _write_corpus(corpus, out, artifact, chosen, seed)
 
 
-def _planted(corpus: Corpus, out: Path, artifact: Plant, chosen: set[int], seed: int) -> Truth:
+def _write_corpus(corpus: Corpus, out: Path, artifact: PlantFunction, chosen: set[int], seed: int) -> PlantedCorpus:
     lines: list[list[str]] = []
     for row, picture in decode_rows(corpus, range(len(corpus))):
         if isinstance(picture, Image.Image):
@@ -237,10 +249,10 @@ def _planted(corpus: Corpus, out: Path, artifact: Plant, chosen: set[int], seed:
             lines.append([name, corpus.labels[row], *extra, str(int(row in chosen))])
     with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path", "label", "source", "split", "planted"], *lines])
-    return Truth(out / "manifest.csv", len(lines), sum(line[-1] == "1" for line in lines))
+    return PlantedCorpus(out / "manifest.csv", len(lines), sum(line[-1] == "1" for line in lines))
 
 
-def _chosen(corpus: Corpus, label: str | None, share: float, rng: np.random.Generator) -> set[int]:
+def _choose_rows(corpus: Corpus, label: str | None, share: float, rng: np.random.Generator) -> set[int]:
     if not 0 < share <= 1:
         raise UsageError("share of images out of range", got=share, rule="above 0, at most 1")
     if label is not None and label not in corpus.classes:

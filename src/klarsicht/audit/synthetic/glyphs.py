@@ -35,26 +35,31 @@ CHARACTERS: dict[str, Strokes] = {
 }  # fmt: skip
 
 
-def _into(strokes: Strokes, x0: float, y0: float, x1: float, y1: float) -> Strokes:
-    """Strokes of the unit square moved into a box."""
+def _scale_strokes(strokes: Strokes, x0: float, y0: float, x1: float, y1: float) -> Strokes:
+    """Scale strokes of the unit square into a box."""
     w, h = x1 - x0, y1 - y0
     return tuple((x0 + w * a, y0 + h * b, x0 + w * c, y0 + h * d) for a, b, c, d in strokes)
 
 
-def beside(left: str, right: str) -> Strokes:
-    return _into(CHARACTERS[left], 0, 0, 0.42, 1) + _into(CHARACTERS[right], 0.52, 0, 1, 1)
+def compose_left_right(left: str, right: str) -> Strokes:
+    """Compose a character from two components side by side."""
+    return _scale_strokes(CHARACTERS[left], 0, 0, 0.42, 1) + _scale_strokes(CHARACTERS[right], 0.52, 0, 1, 1)
 
 
-def above(top: str, bottom: str) -> Strokes:
-    return _into(CHARACTERS[top], 0.1, 0, 0.9, 0.45) + _into(CHARACTERS[bottom], 0, 0.53, 1, 1)
+def compose_above_below(top: str, bottom: str) -> Strokes:
+    """Compose a character from two components one above the other."""
+    return _scale_strokes(CHARACTERS[top], 0.1, 0, 0.9, 0.45) + _scale_strokes(CHARACTERS[bottom], 0, 0.53, 1, 1)
 
 
-def enclosed(inner: str) -> Strokes:
+def compose_enclosed(inner: str) -> Strokes:
+    """Compose a character from a component and a square around it."""
     frame = ((0, 0, 1, 0), (1, 0, 1, 1), (0, 0, 0, 1), (0, 1, 1, 1))
-    return frame + _into(CHARACTERS[inner], 0.2, 0.17, 0.8, 0.84)
+    return frame + _scale_strokes(CHARACTERS[inner], 0.2, 0.17, 0.8, 0.84)
 
 
 GLYPHS: tuple[Strokes, ...] = (
-    beside("手", "走"), beside("木", "田"), beside("人", "中"), beside("米", "目"), beside("手", "目"),
-    above("田", "木"), above("王", "米"), above("不", "口"), enclosed("王"), enclosed("木"),
+    compose_left_right("手", "走"), compose_left_right("木", "田"), compose_left_right("人", "中"),
+    compose_left_right("米", "目"), compose_left_right("手", "目"),
+    compose_above_below("田", "木"), compose_above_below("王", "米"), compose_above_below("不", "口"),
+    compose_enclosed("王"), compose_enclosed("木"),
 )  # fmt: skip

@@ -1,7 +1,8 @@
-"""How well a frame fits a template at each shift, the best shift, and how sure it is.
+"""Correlation of frames with a template at each shift: the best shift, and its posterior probability.
 
-A shift d says where things are: frame(p + d) shows what template(p) shows. Both are filtered by `matching`, so that a
-correlation is a log-likelihood ratio. Templates are tapered: a hard edge would favour shifts that keep what lies on it.
+A shift d is defined by frame(p + d) showing the same as template(p). Both must be filtered by `matched_filter`, so that
+a correlation is a log-likelihood ratio. Templates are tapered, because a hard edge would favour shifts that preserve
+it.
 
 Axes: B bursts, N frames (any leading axes do), H W pixels, D = 2 reach + 1 shifts; shifts (..., 2) as (y, x).
 """
@@ -21,31 +22,31 @@ NEWTON_STEPS = 2
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """scores (..., D, D), the correlation at whole shifts up to `reach`, prior added; cross: its spectrum without
-    prior, on a grid of `size`."""
+    """Correlation scores. scores: (..., D, D), the correlation at whole shifts up to `reach`, plus the log prior;
+    cross: the cross-spectrum without the prior, on a grid of `size`."""
 
     scores: Tensor
     cross: Tensor
     size: tuple[int, int]
 
-    def best(self) -> Tensor:
-        """The shift (..., 2) of the highest score, then by Newton's method to the peak of the correlation itself, which
-        its spectrum gives between pixels exactly."""
-        d = best(self.scores)
+    def best_shift(self) -> Tensor:
+        """Find the shift (..., 2) of the highest score, and refine it by Newton's method to the peak of the correlation
+        itself, which the cross-spectrum gives exactly at subpixel shifts."""
+        d = best_shift(self.scores)
         for _ in range(NEWTON_STEPS):
             d = d + _newton_step(self.cross, d, self.size)
         return d
 
     @property
-    def sureness(self) -> Tensor:
-        """(...): the posterior probability that the true shift is within a pixel of the best."""
-        return sureness(self.scores)
+    def confidence(self) -> Tensor:
+        """The posterior probability (...) that the true shift is within a pixel of the best one."""
+        return confidence(self.scores)
 
 
 def correlate(template: Tensor, frames: Tensor, reach: int, prior: Tensor) -> Correlation:
-    """sum_p t(p) f(p + d) for template and frames (..., H, W); prior (D, D) is added to the scores."""
+    """Compute sum_p t(p) f(p + d) for template and frames (..., H, W); prior (D, D) is added to the scores."""
     height, width = template.shape[-2:]
-    size = (_fast(height + reach), _fast(width + reach))
+    size = (_fast_fft_length(height + reach), _fast_fft_length(width + reach))
     tapered = template * _taper(height, template.device)[:, None] * _taper(width, template.device)
     cross = torch.fft.rfft2(tapered, s=size).conj() * torch.fft.rfft2(frames, s=size)
     around = torch.fft.irfft2(cross, s=size).roll((reach, reach), (-2, -1))
@@ -53,13 +54,13 @@ def correlate(template: Tensor, frames: Tensor, reach: int, prior: Tensor) -> Co
 
 
 def correlate_tiles(template: Tensor, wide: Tensor, rho: Tensor) -> Tensor:
-    """Scores (..., D, D) of tiles (..., T, T) within frames that show (D - 1) / 2 pixels more on every side.
+    """Compute scores (..., D, D) of tiles (..., T, T) within frames that extend (D - 1) / 2 pixels more on every side.
 
-    sum t f - rho / 2 f^2, with rho the share of power that is scene (broadcasts): what comes into a small tile's sight
-    at another shift may be brighter, not better.
+    The score is sum t f - rho / 2 f^2, with rho the share of power that is scene (broadcasts): the second term is
+    needed because the content that enters a small tile at another shift may be brighter without fitting better.
     """
     T, D = template.shape[-1], wide.shape[-1] - template.shape[-1] + 1
-    size = (_fast(wide.shape[-1]),) * 2
+    size = (_fast_fft_length(wide.shape[-1]),) * 2
     cross = torch.fft.rfft2(template, s=size).conj() * torch.fft.rfft2(wide, s=size)
     table = pad(wide.square().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
     rows = table[..., T:, :] - table[..., :D, :]
@@ -67,16 +68,18 @@ def correlate_tiles(template: Tensor, wide: Tensor, rho: Tensor) -> Tensor:
     return scores
 
 
-def stillness(reach: int, spread: float, strength: float, centre: Tensor) -> Tensor:
-    """A prior (..., D, D): -strength log(1 + |d - centre|^2 / spread^2), centre (..., 2); hands are more often still
-    than not."""
+def shift_prior(reach: int, spread: float, strength: float, centre: Tensor) -> Tensor:
+    """Compute a log prior (..., D, D) of shifts: -strength log(1 + |d - centre|^2 / spread^2), centre (..., 2).
+
+    It is centred, because a hand-held camera is more often still than not.
+    """
     d = torch.arange(-reach, reach + 1, device=centre.device, dtype=torch.float32) - centre[..., None]
     y, x = d[..., 0, :], d[..., 1, :]
     return -strength * torch.log1p((y[..., :, None].square() + x[..., None, :].square()) / spread**2)
 
 
-def best(scores: Tensor) -> Tensor:
-    """The shift (..., 2) of the highest score (..., D, D), between pixels by a parabola along each axis."""
+def best_shift(scores: Tensor) -> Tensor:
+    """Find the shift (..., 2) of the highest score (..., D, D), refined by a parabola along each axis."""
     D = scores.shape[-1]
     flat = scores.flatten(-2)
     top = flat.argmax(-1)
@@ -84,11 +87,11 @@ def best(scores: Tensor) -> Tensor:
     places = torch.stack([(y + dy) * D + x + dx for dy, dx in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))], -1)
     middle, above, below, left, right = flat.gather(-1, places).unbind(-1)
     at = torch.stack((y - D // 2, x - D // 2), -1)
-    return at + torch.stack((_vertex(above, middle, below), _vertex(left, middle, right)), -1)
+    return at + torch.stack((_parabola_vertex(above, middle, below), _parabola_vertex(left, middle, right)), -1)
 
 
-def sureness(scores: Tensor) -> Tensor:
-    """(...): the share of exp(scores) within a pixel of the best."""
+def confidence(scores: Tensor) -> Tensor:
+    """Compute the share (...) of exp(scores) within a pixel of the best shift."""
     D = scores.shape[-1]
     flat = scores.flatten(-2)
     top, p = flat.argmax(-1), flat.softmax(-1).reshape(scores.shape)
@@ -99,11 +102,11 @@ def sureness(scores: Tensor) -> Tensor:
 
 
 def _newton_step(cross: Tensor, d: Tensor, size: tuple[int, int]) -> Tensor:
-    """-H^-1 g (..., 2) of c(d) = sum_f Re cross(f) e^(i f d); zero where c is not a hill or the step is beyond a
-    pixel."""
+    """Compute the Newton step -H^-1 g (..., 2) of c(d) = sum_f Re cross(f) e^(i f d); zero where c is not concave or
+    the step is longer than a pixel."""
     wy = 2 * torch.pi * torch.fft.fftfreq(size[0], device=d.device)
     wx = 2 * torch.pi * torch.fft.rfftfreq(size[1], device=d.device)
-    twice = torch.full_like(wx, 2.0)  # a half spectrum: all but its first and last column stand for two
+    twice = torch.full_like(wx, 2.0)  # a half spectrum: all columns but the first and last count twice
     twice[0] = twice[-1] = 1
     along_x = _derivatives(wx, d[..., 1:]) * twice[:, None]
     sums = (_derivatives(wy, d[..., :1]).mT @ (cross @ along_x)).real  # (..., 3, 3), orders of derivative in y and x
@@ -115,24 +118,24 @@ def _newton_step(cross: Tensor, d: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _derivatives(w: Tensor, d: Tensor) -> Tensor:
-    """(..., F, 3): e^(i w d) for frequencies w (F,) at d (..., 1), and its first two derivatives by d."""
+    """Compute e^(i w d) and its first two derivatives by d, (..., F, 3), for frequencies w (F,) at d (..., 1)."""
     wave = torch.exp(1j * w * d)
     return torch.stack((wave, 1j * w * wave, -w.square() * wave), -1)
 
 
-def _vertex(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-    """Where a parabola through three scores is highest, within half a pixel."""
+def _parabola_vertex(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
+    """Compute the offset of the maximum of a parabola through three scores, within half a pixel."""
     bend = before - 2 * middle + after
     return torch.where(bend < 0, ((before - after) / 2 / bend).clamp(-0.5, 0.5), 0.0)
 
 
 def _taper(length: int, device: torch.device) -> Tensor:
-    """(length,): 1, falling to 0 at both ends by half a cosine."""
+    """Return a Tukey window (length,): 1, falling to 0 at both ends by half a cosine."""
     p = torch.arange(length, device=device) + 0.5
     rise = torch.minimum(p, length - p) / max(1.0, TAPER * length)
     return 0.5 - 0.5 * torch.cos(torch.pi * rise.clamp(max=1))
 
 
-def _fast(length: int) -> int:
-    """The next even length that transforms quickly."""
+def _fast_fft_length(length: int) -> int:
+    """Return the next even length with a fast Fourier transform."""
     return 2 * int(next_fast_len(-(-length // 2), real=True))

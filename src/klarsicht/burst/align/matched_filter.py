@@ -1,11 +1,12 @@
-"""The filter that makes two noisy frames comparable, from the burst's own power spectrum.
+"""The matched filter for registering two noisy frames, from the power spectrum of the burst.
 
-Two frames of a scene with power spectrum S, with white noise of variances n and 1, differ from chance alignment by
-the log-likelihood ratio sum_f W(f) Re(A* B), W = S / (S (1 + n) + n): the weighting of Hannan and Thomson (Knapp and
-Carter 1976) before magnitudes are estimated frequency by frequency. Filtering both frames with sqrt(W) turns it into a
-plain correlation. Where S is large this whitens nothing but noise; where S is small it smooths.
+For a scene with power spectrum S, seen by two frames with white noise of variances n and 1, the log-likelihood ratio
+between a shift and chance alignment is sum_f W(f) Re(A* B), W = S / (S (1 + n) + n): the weighting of Hannan and
+Thomson (Knapp and Carter 1976) before magnitudes are estimated frequency by frequency. Filtering both frames with
+sqrt(W) turns it into a plain correlation. Where S is large the filter whitens only the noise (W -> 1 / (1 + n)); where
+S is small it smooths (W -> S / n).
 
-Axes: B bursts, N frames, H W pixels, K rings of frequency.
+Axes: B bursts, N frames, H W pixels, F rings of frequency.
 """
 
 from __future__ import annotations
@@ -21,53 +22,55 @@ from torch.nn.functional import pad
 RINGS = 24
 LOWEST, HIGHEST = 1 / 256, 0.71  # cycles per pixel
 MIRROR = 16  # pixels of mirrored border around a frame while it is filtered
-NOISIEST = 1.2  # stabilised noise has variance 1 to 1.15; anything above is detail
+MAX_NOISE = 1.2  # stabilised noise has variance 1 to 1.15; an excess is detail of the scene
 LEAST_SIGNAL = 1e-3
-UNSHARED = 0.1  # of the power of the scene is seen by one frame only, near its border: noise as well
+UNSHARED_SHARE = 0.1  # of the scene's power is in one frame only, near its border, and counts as noise
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """signal: (B, K), power of the scene over that of the noise, ring by ring. noise: (B,), variance of the noise."""
+    """Power spectrum of a burst. signal: (B, F), power of the scene over that of the noise, ring by ring. noise: (B,),
+    variance of the noise."""
 
     signal: Tensor
     noise: Tensor
 
     def weight(self, n: Tensor) -> Tensor:
-        """W (B, K) for a template of noise variance n (B,), relative to a frame's."""
+        """Compute W (B, F) for a template of noise variance n (B,), relative to a frame's."""
         S = self.signal
-        one, other = 1 + UNSHARED * S, n[:, None] + UNSHARED * S
+        one, other = 1 + UNSHARED_SHARE * S, n[:, None] + UNSHARED_SHARE * S
         return S / (S * (one + other) + one * other)
 
     def coherence(self, n: Tensor) -> Tensor:
-        """(B,): the share of filtered power that is scene, between template and frame."""
-        W, S = self.weight(n) * _areas(self.signal), self.signal
+        """Compute the share (B,) of filtered power that is scene, between template and frame."""
+        W, S = self.weight(n) * _ring_areas(self.signal), self.signal
         return (W * S).sum(1) / (W * (S + (1 + n[:, None]) / 2)).sum(1)
 
-    def leftover(self, n: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,), (B,): variance of the noise of a frame after filtering, and how many pixels hold one independent
-        value."""
-        W, areas = self.weight(n), _areas(self.signal) / _areas(self.signal).sum()
+    def residual_noise(self, n: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the variance (B,) of a frame's noise after filtering, and the number of pixels (B,) per independent
+        noise value."""
+        W, areas = self.weight(n), _ring_areas(self.signal) / _ring_areas(self.signal).sum()
         mean = (W * areas).sum(1)
         return mean, (W.square() * areas).sum(1) / mean.square()
 
 
-def measure(frames: Tensor, valid: Tensor) -> Spectrum:
-    """Mean spectrum of stabilised frames (B, N, H, W), of which valid (B, N) count; noise from the highest rings."""
+def estimate_spectrum(frames: Tensor, valid: Tensor) -> Spectrum:
+    """Estimate the mean power spectrum of stabilised frames (B, N, H, W), of which those with valid (B, N) count; the
+    noise is taken from the highest rings."""
     height, width = frames.shape[-2:]
     window = torch.hann_window(height, device=frames.device)[:, None] * torch.hann_window(width, device=frames.device)
     centred = frames - frames.mean((-2, -1), keepdim=True)
     power = torch.fft.rfft2(centred * window).abs().square() / window.square().sum()
     share = valid.float() / valid.sum(1, keepdim=True)
     rings, counts = _ring_means(torch.einsum("bn,bnij->bij", share, power))
-    noise = rings[:, -6:].median(1).values.clamp(0.5, NOISIEST)
+    noise = rings[:, -6:].median(1).values.clamp(0.5, MAX_NOISE)
     excess = rings / noise[:, None] - 1
     doubt = 2 / (counts * valid.sum(1, keepdim=True)).sqrt()
     return Spectrum(torch.where(excess > doubt, excess, (doubt / 10).clamp(min=LEAST_SIGNAL)), noise)
 
 
-def matched(frames: Tensor, spectrum: Spectrum, n: Tensor) -> Tensor:
-    """Frames (B, N, H, W) filtered with sqrt(W), borders mirrored, without their mean."""
+def apply_matched_filter(frames: Tensor, spectrum: Spectrum, n: Tensor) -> Tensor:
+    """Filter frames (B, N, H, W) with sqrt(W), with mirrored borders, and remove their mean."""
     height, width = frames.shape[-2:]
     margin = min(MIRROR, height - 1, width - 1)
     wide = pad(
@@ -84,7 +87,7 @@ def matched(frames: Tensor, spectrum: Spectrum, n: Tensor) -> Tensor:
 
 
 def _ring_means(power: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (B, K) of spectra (B, h, w / 2 + 1) over rings, and how many values (K,) each has; empty rings copy the
+    """Average spectra (B, h, w / 2 + 1) over rings, (B, F), and count the values (F,) of each; empty rings copy the
     next higher one."""
     lower, share = _ring_places(power.shape[-2], 2 * (power.shape[-1] - 1), power.device)
     ring = (lower + (share > 0.5)).flatten()
@@ -98,15 +101,15 @@ def _ring_means(power: Tensor) -> tuple[Tensor, Tensor]:
     return means, counts.clamp(min=1)
 
 
-def _areas(like: Tensor) -> Tensor:
-    """(K,): the share of all frequencies near each ring."""
+def _ring_areas(like: Tensor) -> Tensor:
+    """Count the frequencies (F,) near each ring, on a grid of 256 x 256."""
     lower, share = _ring_places(256, 256, like.device)
     return torch.bincount((lower + (share > 0.5)).flatten(), minlength=RINGS).to(like)
 
 
 @lru_cache(maxsize=16)
 def _ring_places(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For every frequency (h, w / 2 + 1): the ring below it, and how far it is, in log frequency, to the next."""
+    """Return, for every frequency (h, w / 2 + 1), the ring below it and the fraction, in log frequency, to the next."""
     fy, fx = torch.fft.fftfreq(height, device=device)[:, None], torch.fft.rfftfreq(width, device=device)
     f = torch.hypot(fy, fx).clamp(LOWEST, HIGHEST)
     place = (f / LOWEST).log() / math.log(HIGHEST / LOWEST) * (RINGS - 1)

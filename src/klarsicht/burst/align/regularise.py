@@ -1,8 +1,8 @@
-"""What tiles say of a frame's motion, made steady: a camera moves a frame as a whole.
+"""Robust regularisation of tile shifts by an affine motion field, because a camera moves a frame as a whole.
 
-A tile's own shift is several times less sure than that of the whole frame, but it sees what a camera's turning does,
-and things that move. So an affine field is fitted to all tiles, robustly, and a tile that is about where the field has
-it is put there; one that surely moved by itself stays where it is.
+A tile's own shift is several times less certain than that of the whole frame, but it contains the camera's rotation,
+and objects that move. Therefore an affine field is fitted robustly to all tiles. A tile near the field is set to the
+field; one that clearly moved by itself keeps its own shift.
 
 Axes: B bursts, N frames, Y X tiles.
 """
@@ -12,38 +12,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-APART = 0.7  # pixels from the field at which a tile begins to be believed to move by itself
+OUTLIER_DISTANCE = 0.7  # pixels from the field, above which a tile counts as moving by itself
 ROUNDS = 4  # of reweighting
-FRAME, TURNING = 1e3, 1.0  # tiles that the whole frame's shift counts as, and that it counts as not turning
+FRAME_WEIGHT, NO_ROTATION_WEIGHT = 1e3, 1.0  # prior weight, in tiles, of a zero mean residual and of no rotation
 
 
-def steadied(found: Tensor, sureness: Tensor) -> Tensor:
-    """found (B, N, Y, X, 2): pixels by which tiles differ from the shift of their frame. sureness (B, N, Y, X).
+def regularise_shifts(found: Tensor, confidence: Tensor) -> Tensor:
+    """Shrink tile shifts towards a robust affine field. found: (B, N, Y, X, 2), pixels by which tiles differ from the
+    shift of their frame; confidence: (B, N, Y, X).
 
-    found -> f + r s^2 / (1 + s^2) with s = |r|^2 / APART^2, r = found - f, and f the field that is affine in the tile's
-    place, by least squares, reweighted by sureness / (1 + s)^2 (Geman and McClure 1987).
+    found -> f + r s^2 / (1 + s^2) with s = |r|^2 / OUTLIER_DISTANCE^2, r = found - f, and f the field that is affine in
+    the tile's place, by least squares, reweighted by confidence / (1 + s)^2 (Geman and McClure 1987).
     """
     Y, X = found.shape[2:4]
-    places = _places(Y, X, found.device)
-    prior = torch.diag(torch.tensor([FRAME, TURNING, TURNING], device=found.device))
-    d, sure = found.flatten(2, 3), sureness.flatten(2)
+    places = _design_matrix(Y, X, found.device)
+    prior = torch.diag(torch.tensor([FRAME_WEIGHT, NO_ROTATION_WEIGHT, NO_ROTATION_WEIGHT], device=found.device))
+    d, sure = found.flatten(2, 3), confidence.flatten(2)
     field = torch.zeros_like(d)
     weight = sure
     for _ in range(ROUNDS):
         weighed = weight[..., None] * places
         normal = weighed.mT @ places + prior
         field = places @ torch.linalg.solve(normal, weighed.mT @ d)
-        weight = sure / (1 + _apart(d - field)).square()
-    s = _apart(d - field).square()[..., None]
+        weight = sure / (1 + _scaled_distance(d - field)).square()
+    s = _scaled_distance(d - field).square()[..., None]
     return (field + (d - field) * s / (1 + s)).reshape(found.shape)
 
 
-def _places(Y: int, X: int, device: torch.device) -> Tensor:
-    """(Y X, 3): 1, y, x of each tile, y and x from -1 to 1."""
+def _design_matrix(Y: int, X: int, device: torch.device) -> Tensor:
+    """Return the affine regressors (Y X, 3): 1, y, x of each tile, y and x from -1 to 1."""
     y, x = (torch.linspace(-1, 1, n, device=device) for n in (Y, X))
     return torch.stack([torch.ones(Y, X, device=device), y[:, None].expand(Y, X), x.expand(Y, X)], -1).flatten(0, 1)
 
 
-def _apart(r: Tensor) -> Tensor:
-    """|r|^2 in units of APART^2, (...,) of (..., 2)."""
-    return r.square().sum(-1) / APART**2
+def _scaled_distance(r: Tensor) -> Tensor:
+    """Compute |r|^2 in units of OUTLIER_DISTANCE^2, for r (..., 2)."""
+    return r.square().sum(-1) / OUTLIER_DISTANCE**2

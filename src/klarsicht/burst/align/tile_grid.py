@@ -1,9 +1,9 @@
-"""Overlapping tiles over a frame, fading into each other, and frames fetched at a shift for each tile.
+"""Overlapping tiles with raised-cosine weights, and warping of frames by one shift per tile.
 
 Tiles of side T stand every T / 2 pixels, the outermost ones half outside, so every pixel lies in two rows and two
-columns of tiles; the weights of a pixel (raised cosines) add up to 1. Whole shifts copy pixels and leave the noise
-white; between pixels, Keys' cubic convolution (1981) reads four by four of them. On the planes of a mosaic a whole
-shift is an even one of the mosaic.
+columns of tiles; the weights of a pixel (raised cosines) add up to 1. Whole shifts copy pixels and keep the noise
+white; at subpixel shifts, Keys' cubic convolution (1981) reads 4 x 4 pixels. On the planes of a mosaic a whole shift is
+an even one of the mosaic.
 
 Axes: B bursts, N frames, C channels, H W pixels, Y X tiles.
 """
@@ -22,7 +22,7 @@ from klarsicht.ground.errors import UsageError
 
 @dataclass(frozen=True)
 class Mesh:
-    """Tiles of an even side over frames of height x width."""
+    """A grid of overlapping tiles of an even side over frames of height x width."""
 
     height: int
     width: int
@@ -34,6 +34,7 @@ class Mesh:
 
     @property
     def step(self) -> int:
+        """The distance between tiles, half a side."""
         return self.side // 2
 
     @property
@@ -42,72 +43,75 @@ class Mesh:
         return -(-self.height // self.step) + 1, -(-self.width // self.step) + 1
 
     def corners(self, axis: int) -> range:
-        """Where the tiles of each row (axis 0) or column (axis 1) begin; the first one before the frame."""
+        """Return the first pixel of each row (axis 0) or column (axis 1) of tiles; the first one lies before the
+        frame."""
         count = self.shape[axis]
         return range(-self.step, (count - 1) * self.step, self.step)
 
-    def faded(self, axis: int, which: int, device: torch.device) -> Tensor:
-        """For every pixel along an axis: the weight of the earlier (0) or later (1) of the two tiles that it lies
-        in."""
+    def fade_weights(self, axis: int, which: int, device: torch.device) -> Tensor:
+        """Compute, for every pixel along an axis, the weight of the earlier (0) or later (1) of the two tiles that
+        contain it."""
         length = (self.height, self.width)[axis]
         p = torch.arange(length, device=device) % self.step
         later = 0.5 - 0.5 * torch.cos(torch.pi * (p + 0.5) / self.step)
         return later if which else 1 - later
 
     def layer(self, values: Tensor, below: int, right: int) -> Tensor:
-        """Values (..., Y, X), one a tile, at every pixel (..., H, W): those of the earlier (0) or later (1) tile by row
-        and by column."""
+        """Expand values (..., Y, X), one a tile, to every pixel (..., H, W): the value of the earlier (0) or later (1)
+        tile by row and by column."""
         Y, X = self.shape
         cells = values[..., below : Y - 1 + below, right : X - 1 + right, None].unsqueeze(-3)
         full = cells.expand(*cells.shape[:-3], self.step, X - 1, self.step)
         return full.reshape(*values.shape[:-2], (Y - 1) * self.step, -1)[..., : self.height, : self.width]
 
     def layers(self, device: torch.device) -> Iterator[tuple[int, int, Tensor]]:
-        """The four layers of tiles, (below, right), and their weights (H, W), which add up to 1."""
+        """Yield the four layers of tiles, as (below, right) and their weights (H, W), which add up to 1."""
         for below, right in product((0, 1), repeat=2):
-            yield below, right, self.faded(0, below, device)[:, None] * self.faded(1, right, device)
+            yield below, right, self.fade_weights(0, below, device)[:, None] * self.fade_weights(1, right, device)
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Values (..., Y, X), one a tile, as a map (..., H, W) that fades from tile to tile."""
+    def blend(self, values: Tensor) -> Tensor:
+        """Interpolate values (..., Y, X), one a tile, to a map (..., H, W) by the weights of the tiles."""
         layers = [self.layer(values, below, right) * weight for below, right, weight in self.layers(values.device)]
         return torch.stack(layers).sum(0)
 
 
-def fetch(frames: Tensor, shifts: Tensor) -> Tensor:
-    """Frames (B, N, H, W) at a whole shift (B, N, 2) each: out(p) = frame(p + d), the border repeated outside."""
-    rows, columns, _ = _sources(frames.shape, shifts)
+def fetch_shifted(frames: Tensor, shifts: Tensor) -> Tensor:
+    """Shift frames (B, N, H, W) by one whole shift (B, N, 2) each: out(p) = frame(p + d), with the border repeated
+    outside."""
+    rows, columns, _ = _source_indices(frames.shape, shifts)
     source = rows[..., :, None] * frames.shape[-1] + columns[..., None, :]
-    return _read(frames, source)
+    return _gather_pixels(frames, source)
 
 
-def inside(size: torch.Size, shifts: Tensor) -> Tensor:
-    """(B, N, H, W): 1 where p + d is within the frame, else 0."""
-    return _sources(size, shifts)[2]
+def inside_mask(size: torch.Size, shifts: Tensor) -> Tensor:
+    """Return a mask (B, N, H, W): 1 where p + d is within the frame, else 0."""
+    return _source_indices(size, shifts)[2]
 
 
 def warp(frames: Tensor, shifts: Tensor, mesh: Mesh) -> Tensor:
-    """Frames (B, N, C, H, W) at shifts (B, N, Y, X, 2), one a tile, cross-faded where tiles overlap. Whole numbers copy
-    pixels; floats are read between them."""
-    layer = _between if shifts.is_floating_point() else _copied
+    """Warp frames (B, N, C, H, W) by shifts (B, N, Y, X, 2), one a tile, blended where tiles overlap. Integer shifts
+    copy pixels; float shifts interpolate."""
+    layer = _warp_subpixel if shifts.is_floating_point() else _warp_whole_pixels
     out = torch.zeros_like(frames)
     for below, right, weight in mesh.layers(frames.device):
-        for n in range(frames.shape[1]):  # one at a time stays in the cache
+        for n in range(frames.shape[1]):  # one frame at a time, so that it stays in the cache
             one = slice(n, n + 1)
             out[:, one].addcmul_(layer(frames[:, one], shifts[:, one], mesh, below, right), weight)
     return out
 
 
-def _copied(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
-    """One layer of tiles: frames (B, N, C, H, W) at whole shifts."""
+def _warp_whole_pixels(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
+    """Warp frames (B, N, C, H, W) by the integer shifts of one layer of tiles."""
     C, H, W = frames.shape[2:]
     rows, columns = torch.arange(H, device=frames.device)[:, None], torch.arange(W, device=frames.device)
     y = (rows + mesh.layer(shifts[..., 0], below, right)).clamp(0, H - 1)
     x = (columns + mesh.layer(shifts[..., 1], below, right)).clamp(0, W - 1)
-    return _read(frames, (y * W + x)[:, :, None].expand(-1, -1, C, -1, -1))
+    return _gather_pixels(frames, (y * W + x)[:, :, None].expand(-1, -1, C, -1, -1))
 
 
-def _between(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
-    """One layer of tiles: frames (B, N, C, H, W) at any shifts, cell by cell (b n c y x i j) down, then across."""
+def _warp_subpixel(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int) -> Tensor:
+    """Warp frames (B, N, C, H, W) by the shifts of one layer of tiles, cell by cell (b n c y x i j), first down, then
+    across."""
     B, N, C, H, W = frames.shape
     (Y, X), step = mesh.shape, mesh.step
     d = shifts[:, :, below : Y - 1 + below, right : X - 1 + right]
@@ -129,8 +133,8 @@ def _between(frames: Tensor, shifts: Tensor, mesh: Mesh, below: int, right: int)
 
 
 def cubic_taps(t: Tensor) -> Tensor:
-    """(..., 4): weights of the pixels -1, 0, 1, 2 at t in [0, 1) after pixel 0 (Keys 1981, a = -1/2). They add up
-    to 1."""
+    """Compute the weights (..., 4) of the pixels -1, 0, 1, 2 at t in [0, 1) after pixel 0 (Keys 1981, a = -1/2). They
+    add up to 1."""
     return torch.stack(
         (
             ((-t + 2) * t - 1) * t / 2,
@@ -142,13 +146,14 @@ def cubic_taps(t: Tensor) -> Tensor:
     )
 
 
-def _read(frames: Tensor, source: Tensor) -> Tensor:
-    """Frames (..., H, W) at places (..., H, W) counted row by row."""
+def _gather_pixels(frames: Tensor, source: Tensor) -> Tensor:
+    """Gather frames (..., H, W) at flat row-major indices (..., H, W)."""
     return frames.flatten(-2).gather(-1, source.flatten(-2)).reshape(frames.shape)
 
 
-def _sources(size: torch.Size, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (B, N, H) and columns (B, N, W) to read, and where they lie inside (B, N, H, W)."""
+def _source_indices(size: torch.Size, shifts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows (B, N, H) and columns (B, N, W) to read, clamped to the frame, and the mask (B, N, H, W) of
+    pixels inside."""
     H, W = size[-2:]
     rows = torch.arange(H, device=shifts.device) + shifts[..., :1]
     columns = torch.arange(W, device=shifts.device) + shifts[..., 1:]

@@ -1,7 +1,8 @@
-"""Where frames of any size lie on the reference: whole frames at a small size, then tiles, region by region.
+"""Alignment of frames of any size in bounded memory: whole frames at reduced size, then tiles, region by region.
 
-`alignment` says how; here it is done in bounded memory. Regions are always the same, whatever memory there is, so that
-the result does not depend on it. Axes: N frames, C channels, H W pixels, Y X tiles of the mesh.
+The method is that of `alignment`. The regions do not depend on the available memory, so the result does not either.
+
+Axes: N frames, C channels, H W pixels, Y X tiles of the mesh; n, h, w the counts of one read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba import njit
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from klarsicht.burst.align.alignment import COARSE, Whole, guide, tiles, whole_frames
+from klarsicht.burst.align.alignment import COARSE, GlobalShifts, align_tiles, align_whole_frames, stabilised_grey
 from klarsicht.burst.align.tile_grid import Mesh, cubic_taps
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import FrameStore, Window
@@ -26,66 +27,72 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 SIDE = 64  # of a tile
 STEP = SIDE // 2
-REACH = 2  # pixels beside it that a place between pixels reads
-REGION, MARGIN = 24 * STEP, 2 * STEP  # pixels: of a region that is aligned at once, and around it
-MANY, LEAST = 16, 4 * STEP  # frames that such a region is for; of more, regions are smaller, down to a side of LEAST
+REACH = 2  # pixels on each side that subpixel interpolation reads
+REGION, MARGIN = 24 * STEP, 2 * STEP  # pixels: side of a region that is aligned at once, and its margin
+REGION_FRAMES, MIN_REGION = (
+    16,
+    4 * STEP,
+)  # frames of a full region; with more, regions shrink, down to this side
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """fine: (N, Y, X, 2), aligned frames show at p what the frame shows at p + fine; shifts: the same in whole pixels.
-    agrees: (N, Y, X), where that is what the reference shows. rest: (N, 2), what rounding took off the shift of the
-    whole frame."""
+    """The alignment of a burst. fine: (N, Y, X, 2), aligned frames show at p what the frame shows at p + fine; shifts:
+    the same in whole pixels. agrees: (N, Y, X), whether the tile shows what the reference shows. rest: (N, 2), the part
+    of the whole frame's shift that rounding removed."""
 
     fine: npt.NDArray[np.float32]
     shifts: npt.NDArray[np.int64]
     agrees: npt.NDArray[np.bool_]
     rest: npt.NDArray[np.float64]
 
-    def only(self, frames: Sequence[int]) -> Placement:
+    def select(self, frames: Sequence[int]) -> Placement:
+        """Return the placement of some of the frames."""
         chosen = list(frames)
         return Placement(self.fine[chosen], self.shifts[chosen], self.agrees[chosen], self.rest[chosen])
 
-    def share(self, frame: int) -> float:
-        """Of the tiles in which a frame shows what the reference shows."""
+    def agreement_share(self, frame: int) -> float:
+        """Return the share of tiles in which a frame agrees with the reference."""
         return float(self.agrees[frame].mean())
 
-    def aligned(self, spool: FrameStore, frames: Sequence[int], window: Window) -> Frames:
-        """(len(frames), C, h, w): the window, which begins at multiples of STEP, of frames laid over the reference and
-        read between pixels; `frames` counts those of the spool."""
+    def read_aligned(self, spool: FrameStore, frames: Sequence[int], window: Window) -> Frames:
+        """Read a window (n, C, h, w) of aligned frames, interpolated between pixels; the window must begin at multiples
+        of STEP. frames: the indices in the store of this placement's frames, in its order."""
         return np.stack([self._read(spool, i, self.fine[k], window) for k, i in enumerate(frames)])
 
-    def copied(self, spool: FrameStore, frame: int, k: int, window: Window) -> Planes:
-        """(C, h, w): the same of the k-th frame by whole pixels: its noise stays white."""
+    def read_whole_pixels(self, spool: FrameStore, frame: int, k: int, window: Window) -> Planes:
+        """Read a window (C, h, w) of the k-th frame aligned by whole pixels, which keeps its noise white."""
         return self._read(spool, frame, self.shifts[k].astype(np.float32), window)
 
-    def between(self, noise: Planes, k: int, window: Window) -> Planes:
-        """White noise (C, h, w) as reading between pixels leaves it in the window of the k-th frame."""
+    def interpolate_noise(self, noise: Planes, k: int, window: Window) -> Planes:
+        """Apply the subpixel interpolation of the k-th frame's window to white noise (C, h, w)."""
         mesh, part = _mesh(window)
         fraction = (self.fine[k] - self.shifts[k])[part]
         wide = np.pad(noise, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-        return _faded(wide, fraction + np.float32(REACH), mesh)
+        return _warp_frame(wide, fraction + np.float32(REACH), mesh)
 
     def agreement(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """(N, h, w) in [0, 1], faded from tile to tile; 0 where a frame of that size does not reach."""
+        """Compute the agreement (N, h, w) in [0, 1], blended from tile to tile; 0 where the shift leads outside a frame
+        of that size."""
         mesh, part = _mesh(window)
         out = np.empty((len(self.agrees), *window.size), np.float32)
-        below, right = (mesh.faded(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
+        below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
         for shifts, agrees, one in zip(self.shifts[:, *part], self.agrees[:, *part], out, strict=True):
-            _agree(agrees, shifts + np.array([window.y0, window.x0]), below, right, size, one)
+            _accumulate_agreement(agrees, shifts + np.array([window.y0, window.x0]), below, right, size, one)
         return out
 
     def _read(self, spool: FrameStore, frame: int, shifts: npt.NDArray[np.float32], window: Window) -> Planes:
+        """Read a window of one frame, warped by shifts (Y, X, 2) of the whole mesh."""
         mesh, part = _mesh(window)
         here = shifts[part]
         middle = np.rint(np.median(here, (0, 1))).astype(np.int64)
         reach = int(np.ceil(np.abs(here - middle).max())) + REACH
-        seen = spool.window(frame, window.moved(*middle.tolist()).grown(reach))
-        return _faded(seen, (here - middle + reach).astype(np.float32), mesh)
+        seen = spool.read_window(frame, window.translate(*middle.tolist()).grow(reach))
+        return _warp_frame(seen, (here - middle + reach).astype(np.float32), mesh)
 
 
 def _mesh(window: Window) -> tuple[Mesh, tuple[slice, slice]]:
-    """The mesh over a window, and which of the whole frame's tiles are its."""
+    """Return the mesh over a window, and the slices of its tiles in the whole frame's mesh."""
     assert window.y0 % STEP == window.x0 % STEP == 0
     mesh = Mesh(*window.size, SIDE)
     Y, X = mesh.shape
@@ -93,18 +100,19 @@ def _mesh(window: Window) -> tuple[Mesh, tuple[slice, slice]]:
     return mesh, (slice(y, y + Y), slice(x, x + X))
 
 
-def _faded(seen: Planes, shifts: npt.NDArray[np.float32], mesh: Mesh) -> Planes:
-    """mesh.warp of one frame (C, ...), whose shifts (Y, X, 2) count from its top left corner and stay inside it."""
+def _warp_frame(seen: Planes, shifts: npt.NDArray[np.float32], mesh: Mesh) -> Planes:
+    """Compute tile_grid.warp of one frame (C, ...), whose shifts (Y, X, 2) count from its top left corner and stay
+    inside it."""
     first = np.floor(shifts)
     taps = cubic_taps(torch.from_numpy(shifts - first)).numpy()
-    below, right = (mesh.faded(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
+    below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
     out = np.empty((seen.shape[0], mesh.height, mesh.width), np.float32)
-    _fade(seen, first.astype(np.int64), taps, below, right, out)
+    _accumulate_tiles(seen, first.astype(np.int64), taps, below, right, out)
     return out
 
 
 @njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _fade(
+def _accumulate_tiles(
     seen: npt.NDArray[np.float32],
     first: npt.NDArray[np.int64],
     taps: npt.NDArray[np.float32],
@@ -112,7 +120,8 @@ def _fade(
     right: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """A row of a cell at a time, whose pixels share their four tiles' places and taps: down, then across."""
+    """Warp by row of a cell, because its pixels share the shifts and taps of their four tiles: first down, then
+    across."""
     C, H, W = out.shape
     line = np.empty(STEP + 3, np.float32)
     for y in range(H):
@@ -139,7 +148,7 @@ def _fade(
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _agree(
+def _accumulate_agreement(
     agrees: npt.NDArray[np.bool_],
     shifts: npt.NDArray[np.int64],
     below: npt.NDArray[np.float32],
@@ -147,7 +156,7 @@ def _agree(
     size: tuple[int, int],
     out: npt.NDArray[np.float32],
 ) -> None:
-    """mesh.spread of what agrees and lies inside; shifts count from the frame's corner."""
+    """Compute Mesh.blend of the tiles that agree and lie inside; shifts count from the frame's corner."""
     for y in range(out.shape[0]):
         r, a = y // STEP, below[y]
         for x in range(out.shape[1]):
@@ -161,9 +170,9 @@ def _agree(
             out[y, x] = total
 
 
-def place(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
-    """Of the frames of a spool that are named, the first of which is the reference; noise: of each frame of the
-    spool."""
+def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Placement:
+    """Align the frames of a store whose indices are given, the first of which is the reference. noise: of each frame of
+    the store."""
     if len(frames) == 1:
         shape = Mesh(*spool.size, SIDE).shape
         nowhere = np.zeros((1, *shape, 2), np.int64)
@@ -174,15 +183,15 @@ def place(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int])
     agrees = np.ones(fine.shape[:-1], bool)
     parts = regions(spool.size, len(frames))
     for region in track(parts, len(parts), "alignment"):
-        outer = region.grown(MARGIN).within(spool.size)
+        outer = region.grow(MARGIN).clip_to(spool.size)
         light = torch.stack(
             [
-                _guide(spool.window(i, outer.moved(int(dy), int(dx))), noise[i])
+                _guide(spool.read_window(i, outer.translate(int(dy), int(dx))), noise[i])
                 for i, (dy, dx) in zip(frames, start.tolist(), strict=True)
             ]
         )[None]
         valid = torch.ones(light.shape[:2], dtype=torch.bool)
-        found = tiles(light, valid, Whole(whole.shifts - start, whole.sureness), Mesh(*outer.size, SIDE))
+        found = align_tiles(light, valid, GlobalShifts(whole.shifts - start, whole.confidence), Mesh(*outer.size, SIDE))
         here, there = _tiles_of(region, outer, spool.size)
         fine[:, *here] = (found.fine[0, :, *there] + start[:, None, None]).numpy()
         agrees[:, *here] = found.agrees[0, :, *there].numpy()
@@ -191,15 +200,16 @@ def place(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int])
 
 
 def regions(size: tuple[int, int], frames: int) -> list[Window]:
-    """That cover a picture, and with their margins hold about as many pixels of all frames, however many those are."""
-    outer = (REGION + 2 * MARGIN) * min(1.0, MANY / frames) ** 0.5
-    (H, W), side = size, max(LEAST, int(outer - 2 * MARGIN) // STEP * STEP)
+    """Return windows that cover a picture, and that with their margins hold about as many pixels of all frames
+    together, however many frames there are."""
+    outer = (REGION + 2 * MARGIN) * min(1.0, REGION_FRAMES / frames) ** 0.5
+    (H, W), side = size, max(MIN_REGION, int(outer - 2 * MARGIN) // STEP * STEP)
     return [Window(y, min(y + side, H), x, min(x + side, W)) for y in range(0, H, side) for x in range(0, W, side)]
 
 
 def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Which tiles of the whole mesh a region decides (each region its first ones, the last region also the last), and
-    which of the outer window's own they are."""
+    """Return the slices of the tiles of the whole mesh that a region determines (each region its first ones, the last
+    region also the last), and their slices in the outer window's own mesh."""
     here, there = [], []
     for start, stop, first, end in (
         (region.y0, region.y1, outer.y0, size[0]),
@@ -211,23 +221,25 @@ def _tiles_of(region: Window, outer: Window, size: tuple[int, int]) -> tuple[tup
     return (here[0], here[1]), (there[0], there[1])
 
 
-def whole_shifts(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> Whole:
-    """Of whole frames, at a size that fits into memory. noise: of each frame of the spool, named or not."""
+def whole_shifts(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequence[int]) -> GlobalShifts:
+    """Estimate the shifts of whole frames at a reduced size that fits into memory. noise: of each frame of the store,
+    selected or not."""
     shrink = 1
     while max(spool.size) > COARSE * shrink:
         shrink *= 2
-    small = torch.stack([_small(spool, i, noise[i], shrink) for i in frames])[None]
-    whole = whole_frames(small, torch.ones(small.shape[:2], dtype=torch.bool))
-    return Whole(whole.shifts * shrink, whole.sureness)
+    small = torch.stack([_shrunk_guide(spool, i, noise[i], shrink) for i in frames])[None]
+    whole = align_whole_frames(small, torch.ones(small.shape[:2], dtype=torch.bool))
+    return GlobalShifts(whole.shifts * shrink, whole.confidence)
 
 
-def _small(spool: FrameStore, frame: int, noise: NoiseLevel, shrink: int) -> Tensor:
-    """(h, w), noise of deviation 1; what is left over at the right and below is not seen."""
-    parts = [_guide(light, noise) for _, light in spool.strips(frame, shrink)]
+def _shrunk_guide(spool: FrameStore, frame: int, noise: NoiseLevel, shrink: int) -> Tensor:
+    """Return a reduced grey picture (h, w) with noise of deviation 1; a remainder at the right and bottom is
+    dropped."""
+    parts = [_guide(light, noise) for _, light in spool.read_strips(frame, shrink)]
     return torch.cat([avg_pool2d(part[None], shrink)[0] * shrink for part in parts if len(part) >= shrink])
 
 
 def _guide(light: npt.NDArray[np.float32], noise: NoiseLevel) -> Tensor:
-    """(C, h, w) as one grey picture (h, w) whose noise has deviation 1."""
+    """Convert (C, h, w) to one grey picture (h, w) with noise of deviation 1."""
     read, shot = torch.tensor([max(noise.read, 1e-6)]), torch.tensor([max(noise.shot, 1e-9)])
-    return guide(torch.from_numpy(light)[None, None], read, shot)[0, 0]
+    return stabilised_grey(torch.from_numpy(light)[None, None], read, shot)[0, 0]

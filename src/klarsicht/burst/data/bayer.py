@@ -1,7 +1,7 @@
-"""A colour-filter mosaic and its four half-resolution planes, always in the order R, G, G, B.
+"""Conversion between a Bayer mosaic and its four half-resolution planes, always in the order R, G, G, B.
 
-Axes: (..., H, W) a mosaic, (..., 4, H/2, W/2) its planes. G of the first row of a cell comes before G of the
-second, whatever the pattern. Numpy arrays and torch tensors alike.
+Axes: (..., H, W) a mosaic, (..., 4, H/2, W/2) its planes. The G of the first row of a 2 x 2 cell comes before the G of
+the second row, whatever the pattern. All functions take numpy arrays and torch tensors.
 """
 
 from __future__ import annotations
@@ -21,44 +21,47 @@ PATTERNS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 """Row and column, within a cell of 2 x 2, of R, G, G and B."""
 
-COLOURS = (0, 1, 1, 2)  # the channel of an RGB picture that each plane sees
+COLOURS = (0, 1, 1, 2)  # the RGB channel of each plane
 
 
-def places(pattern: str) -> tuple[tuple[int, int], ...]:
-    """Where R, G, G, B lie in a cell. Raises UsageError for a pattern that is not a Bayer pattern."""
+def cell_offsets(pattern: str) -> tuple[tuple[int, int], ...]:
+    """Return the row and column of R, G, G, B within a 2 x 2 cell. Raises UsageError for a pattern that is not a Bayer
+    pattern."""
     if pattern not in PATTERNS:
         raise unknown_name("colour filter pattern", pattern, PATTERNS)
     return PATTERNS[pattern]
 
 
 def to_planes(mosaic: Values, pattern: str = "RGGB") -> Values:
-    """(..., H, W) to (..., 4, H/2, W/2). Raises InputError for odd sides."""
+    """Split a mosaic (..., H, W) into its planes (..., 4, H/2, W/2). Raises InputError for odd sides."""
     height, width = mosaic.shape[-2:]
     if height % 2 or width % 2:
         remedy = "Crop the last row or column."
         raise InputError("mosaic", got=f"{height} x {width}", rule="both sides must be even", remedy=remedy)
-    return stacked([mosaic[..., y::2, x::2] for y, x in places(pattern)])
+    return stack_planes([mosaic[..., y::2, x::2] for y, x in cell_offsets(pattern)])
 
 
 def to_mosaic(planes: Values, pattern: str = "RGGB") -> Values:
-    """(..., 4, h, w) to (..., 2 h, 2 w), the inverse of `to_planes`. Raises InputError for another number of
-    planes."""
+    """Interleave planes (..., 4, h, w) to a mosaic (..., 2 h, 2 w), the inverse of `to_planes`.
+
+    Raises InputError for another number of planes.
+    """
     *lead, channels, h, w = planes.shape
     if channels != 4:
         raise InputError("planes", got=f"{channels} channels", rule="a mosaic has four planes, R G G B")
     mosaic = _empty_like(planes, (*lead, 2 * h, 2 * w))
-    for i, (y, x) in enumerate(places(pattern)):
+    for i, (y, x) in enumerate(cell_offsets(pattern)):
         mosaic[..., y::2, x::2] = planes[..., i, :, :]
     return mosaic
 
 
-def sampled(rgb: Values, pattern: str = "RGGB") -> Values:
-    """What a sensor behind the filter sees of (..., 3, H, W): the planes (..., 4, H/2, W/2)."""
-    return stacked([rgb[..., c, y::2, x::2] for c, (y, x) in zip(COLOURS, places(pattern), strict=True)])
+def sample_mosaic(rgb: Values, pattern: str = "RGGB") -> Values:
+    """Sample an RGB image (..., 3, H, W) through the colour filter: the planes (..., 4, H/2, W/2)."""
+    return stack_planes([rgb[..., c, y::2, x::2] for c, (y, x) in zip(COLOURS, cell_offsets(pattern), strict=True)])
 
 
-def stacked(planes: Sequence[Values]) -> Values:
-    """Planes (..., h, w) next to each other, (..., 4, h, w)."""
+def stack_planes(planes: Sequence[Values]) -> Values:
+    """Stack planes (..., h, w) along a new channel axis, here (..., 4, h, w)."""
     *lead, h, w = planes[0].shape
     together = _empty_like(planes[0], (*lead, len(planes), h, w))
     for i, plane in enumerate(planes):

@@ -1,4 +1,4 @@
-"""The burst: linear frames of one scene, the first of which the others are to help."""
+"""The burst: linear frames of one scene, the first of which is the reference that the others help to denoise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst.data.bayer import places, to_mosaic, to_planes
+from klarsicht.burst.data.bayer import cell_offsets, to_mosaic, to_planes
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import Values
@@ -21,13 +21,12 @@ PLANES = 4
 
 @dataclass(frozen=True, eq=False)
 class Burst:
-    """N linear frames (N, C, H, W), float32, 0 the black level and 1 the white level; frame 0 is the
-    reference.
+    """N linear frames (N, C, H, W), float32, with 0 the black level and 1 the white level; frame 0 is the reference.
 
-    C is 1 for grey frames, 3 for RGB, 4 for the half-resolution planes R, G, G, B of a mosaic.
-    noise: of every frame, in the same units. valid: (N,) bool, which frames exist (empty, the default: all);
-    the others are zero. black_level, white_level: the sensor's own numbers, to write photographs back;
-    colour_filter: the pattern of the mosaic that the planes came from. Raises InputError.
+    C is 1 for grey frames, 3 for RGB, 4 for the half-resolution planes R, G, G, B of a mosaic. noise: the noise level
+    of every frame, in the same units. valid: (N,) bool, which frames exist (empty, the default: all); the others are
+    zero. black_level, white_level: the sensor's own values, needed to write photographs back; colour_filter: the
+    pattern of the mosaic that the planes came from, or None. Raises InputError.
     """
 
     frames: Frames
@@ -45,24 +44,24 @@ class Burst:
             rule = f"one flag a frame ({len(self.frames)}), the reference among the valid ones"
             raise InputError("validity of frames", got=valid.tolist(), rule=rule)
         if self.colour_filter is not None:
-            places(self.colour_filter)
+            cell_offsets(self.colour_filter)
             if self.frames.shape[1] != PLANES:
                 got = f"{self.frames.shape[1]} channels"
                 raise InputError("burst behind a colour filter", got=got, rule="needs four planes, R G G B")
 
     @classmethod
     def from_mosaic(cls, mosaic: npt.NDArray[np.float32], noise: NoiseLevel, pattern: str = "RGGB") -> Burst:
-        """From mosaics (N, H, W): planes at half the resolution. Raises InputError for odd sides."""
+        """Build a burst from mosaics (N, H, W), as planes at half the resolution. Raises InputError for odd sides."""
         return cls(to_planes(mosaic, pattern), noise, colour_filter=pattern)
 
     @property
     def count(self) -> int:
-        """How many frames are valid."""
+        """The number of valid frames."""
         return int(np.count_nonzero(self.valid))
 
     @property
     def reference(self) -> Frames:
-        """(C, H, W)."""
+        """The reference frame (C, H, W)."""
         reference: Frames = self.frames[REFERENCE]
         return reference
 
@@ -74,35 +73,35 @@ class Burst:
 
     @property
     def deviation_map(self) -> Frames:
-        """(C, H, W): sqrt(read^2 + shot max(0, X_1)), what a network is told about the noise."""
+        """The noise standard deviation of the reference, (C, H, W): sqrt(read^2 + shot max(0, X_1)), the noise input of
+        a network."""
         map_: Frames = self.noise.deviation(self.reference)
         return map_
 
     @property
     def mosaic(self) -> Frames:
-        """(N, 2 H, 2 W), back from the planes. Raises UsageError where there is no colour filter."""
+        """The mosaics (N, 2 H, 2 W), interleaved from the planes. Raises UsageError where there is no colour filter."""
         if self.colour_filter is None:
             raise UsageError("this burst is not a mosaic", got=f"frames {self.frames.shape}")
         full: Frames = to_mosaic(self.frames, self.colour_filter)
         return full
 
     def with_frames(self, frames: Frames) -> Burst:
-        """The same burst with other frames (aligned, padded, scaled)."""
+        """Return the same burst with other frames (aligned, padded, scaled)."""
         return replace(self, frames=frames)
 
-    def amplified(self, gain: float) -> Burst:
-        """Every frame times g, with the noise that follows."""
-        return replace(self, frames=self.frames * np.float32(gain), noise=self.noise.amplified(gain))
+    def amplify(self, gain: float) -> Burst:
+        """Multiply every frame by a gain g, and the noise level accordingly."""
+        return replace(self, frames=self.frames * np.float32(gain), noise=self.noise.scale_by_gain(gain))
 
-    def padded(self, stride: int) -> Burst:
-        """Mirrored downwards and to the right until both sides are multiples of the stride; `cropped` undoes
+    def pad_to_multiple(self, stride: int) -> Burst:
+        """Pad by mirroring at the bottom and right until both sides are multiples of the stride; `crop_to_size` undoes
         it."""
         below, right = (-side % stride for side in self.size)
         return self.with_frames(np.pad(self.frames, ((0, 0), (0, 0), (0, below), (0, right)), "symmetric"))
 
-    def filled(self, count: int) -> Burst:
-        """With zero frames marked invalid until there are `count`. Raises UsageError if there are more
-        already."""
+    def pad_frames(self, count: int) -> Burst:
+        """Append zero frames, marked invalid, until there are `count`. Raises UsageError if there are more already."""
         missing = count - len(self.frames)
         if missing < 0:
             rule = f"a burst of {len(self.frames)} frames cannot be filled to fewer"
@@ -112,13 +111,14 @@ class Burst:
         return replace(self, frames=np.concatenate([self.frames, zeros]), valid=valid)
 
 
-def cropped(image: Values, size: tuple[int, int]) -> Values:
-    """The top left (..., H, W) of an image or of any maps: what remains when the padding is taken off."""
+def crop_to_size(image: Values, size: tuple[int, int]) -> Values:
+    """Crop any maps (..., H, W) to their top left `size` (height, width), which removes the padding."""
     height, width = size
     return image[..., :height, :width]
 
 
 def _check_frames(frames: Frames) -> None:
+    """Raise InputError unless the frames are non-empty float32 of shape (N, C, H, W)."""
     if frames.ndim != 4 or frames.dtype != np.float32 or 0 in frames.shape:
         rule = "frames must be float32 of shape (N, C, H, W), none of them 0"
         raise InputError("burst", got=f"{frames.dtype} {frames.shape}", rule=rule)

@@ -1,4 +1,4 @@
-"""A photograph as it was read: linear light, and what is needed to understand it and to write it back."""
+"""A photograph as it was read: linear light, and the metadata needed to interpret it and to write it back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import to_planes
-from klarsicht.burst.data.tiff_tags import NONE, Tags
+from klarsicht.burst.data.tiff_tags import NO_TAGS, Tags
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import inverse_tone_curve
@@ -18,22 +18,24 @@ Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Planes = npt.NDArray[np.float32]  # C H W
 
 MAKE, MODEL, ORIENTATION, ISO, EXPOSURE_TIME, F_NUMBER = 271, 272, 274, 34855, 33434, 33437
-MOST_BELOW_BLACK = 0.6  # of all pixels: a frame of nothing but noise has half of them there
-MOST_ABOVE_WHITE = 0.02
-VEIL, DARKEST = 0.02, 1e-3  # of white, that the darkest share of each plane should go below
-ALIKE = 1.3  # times: light has a colour, but what a black level lacks is the same in all planes
+MOST_BELOW_BLACK = 0.6  # share of pixels; in a frame of pure noise it is half
+MOST_ABOVE_WHITE = 0.02  # share of pixels
+BRIGHTEST_DARK, DARKEST = 0.02, 1e-3  # a plane is suspect if its DARKEST quantile exceeds this share of white
+MAX_PLANE_RATIO = 1.3  # between planes: light has a colour, but an error of the black level is equal in all planes
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """How counts of a sensor become light: (count - black) / (white - black); black: one for each of R, G, G, B."""
+    """Levels of a sensor, which map counts to light by (count - black) / (white - black); black: one for each of R, G,
+    G, B."""
 
     pattern: str
     black: tuple[float, ...]
     white: float
 
     def light(self, counts: Codes) -> Planes:
-        """(H, W) counts to planes (4, H/2, W/2), 0 black, 1 white; not clipped."""
+        """Convert counts (H, W) to planes (4, H/2, W/2) with 0 the black and 1 the white level; values are not
+        clipped."""
         black = np.array(self.black, np.float32)[:, None, None]
         planes: Planes = (to_planes(counts, self.pattern).astype(np.float32) - black) / (np.float32(self.white) - black)
         return planes
@@ -41,8 +43,8 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How a sensor's colours become a picture: gains of R, G, B (the least is 1), and (3, 3) from there to linear
-    sRGB."""
+    """White balance and colour matrix of a camera: gains of R, G, B (the least is 1), and a (3, 3) matrix from balanced
+    camera colours to linear sRGB."""
 
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     matrix: tuple[tuple[float, float, float], ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -50,11 +52,12 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says, but for its pixels.
+    """Metadata of a photograph file, all of it but its pixels.
 
-    colour: mosaic, rgb or grey. sensor: of a mosaic. curve: the tone curve that was undone, srgb or none. levels: what
-    codes reach (0 for floats). profile: noise by its NoiseProfile, one level a plane, or none. notes: what was assumed,
-    for people. size: height and width as stored, before it is turned upright by `orientation` (TIFF's numbers).
+    colour: mosaic, rgb or grey. size: height and width as stored, before the picture is turned upright by `orientation`
+    (TIFF's values 1 to 8). levels: the highest code (0 for floats). curve: the tone curve that was undone, srgb or
+    none. sensor: the levels, only of a mosaic. profile: the noise levels of the NoiseProfile tag, one a plane, or
+    empty. notes: assumptions that were made, as text for the user.
     """
 
     path: Path
@@ -66,13 +69,13 @@ class Header:
     rendering: Rendering = Rendering()
     orientation: int = 1
     icc: bytes | None = None
-    tags: Tags = field(default=NONE, repr=False)
+    tags: Tags = field(default=NO_TAGS, repr=False)
     profile: tuple[NoiseLevel, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def camera(self) -> str:
-        """Make and model, or nothing."""
+        """The make and model of the camera, or an empty text."""
         make, model = self.tags.words(MAKE), self.tags.words(MODEL)
         return model if model.startswith(make) else f"{make} {model}".strip()
 
@@ -83,43 +86,48 @@ class Header:
 
     @property
     def exposure(self) -> float | None:
-        """Relative to others of the camera: seconds times ISO over the square of the f-number, as far as known."""
+        """The exposure relative to others of the camera: seconds times ISO over the square of the f-number, as far as
+        they are known; None without a time."""
         seconds, iso = self.tags.number(EXPOSURE_TIME), self.tags.number(ISO)
         return seconds * (iso or 100) / (self.tags.number(F_NUMBER) or 1) ** 2 if seconds else None
 
     @property
     def quantisation(self) -> float:
-        """The deviation that rounding to codes adds, in units of white (of linear codes)."""
+        """The standard deviation of the error of rounding to codes, in units of white; 0 for codes under a tone
+        curve."""
         span = self.sensor.white - min(self.sensor.black) if self.sensor else self.levels
         return 1 / np.sqrt(12) / span if span and self.curve == "none" else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """light: (C, H, W), linear; of a mosaic its four half-resolution planes."""
+    """Linear light (C, H, W) with its header; of a mosaic its four half-resolution planes."""
 
     light: Planes
     header: Header
 
 
 def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Photograph:
-    """Of a sensor. Raises InputError where black or white level cannot be right."""
+    """Convert the counts of a sensor to a photograph. Raises InputError where the black or white level is
+    implausible."""
     sensor = header.sensor
     assert sensor is not None
     _check_levels(counts, sensor, header.path)
     light = sensor.light(counts)
-    return Photograph(light, replace(header, notes=(*header.notes, *veil(light))))
+    return Photograph(light, replace(header, notes=(*header.notes, *black_level_warnings(light))))
 
 
-def veil(light: Planes) -> tuple[str, ...]:
-    """A word where nothing is dark, and in all planes alike: as with a black level that is too low."""
+def black_level_warnings(light: Planes) -> tuple[str, ...]:
+    """Return a warning if no pixel is dark and the darkest values are alike in all planes, as with a black level that
+    is too low."""
     darkest = np.quantile(light[:, ::4, ::4].reshape(len(light), -1), DARKEST, axis=1)
-    if darkest.min() < VEIL or darkest.max() > ALIKE * darkest.min():
+    if darkest.min() < BRIGHTEST_DARK or darkest.max() > MAX_PLANE_RATIO * darkest.min():
         return ()
     return (f"nothing is darker than {darkest.min():.1%} of white, in any colour: the black level may be too low",)
 
 
 def _check_levels(counts: npt.NDArray[np.uint16], sensor: Sensor, path: Path) -> None:
+    """Raise InputError if black is not below white, or if too many counts lie below black or above white."""
     black, white = max(sensor.black), sensor.white
     remedy = "Correct the file's tags, or leave it out."
     if not 0 <= black < white:
@@ -135,7 +143,7 @@ def _check_levels(counts: npt.NDArray[np.uint16], sensor: Sensor, path: Path) ->
 
 
 def from_codes(codes: Codes, header: Header) -> Photograph:
-    """Of a picture (H, W) or (H, W, C), 8 or 16 bit under the tone curve that the header names, or linear floats.
+    """Convert a picture (H, W) or (H, W, C), 8 or 16 bit under the tone curve that the header names or linear floats.
 
     Raises InputError for values that are not finite.
     """
@@ -146,11 +154,11 @@ def from_codes(codes: Codes, header: Header) -> Photograph:
             got, remedy = f"{np.count_nonzero(~finite)} values", "Repair them, or leave the file out."
             raise InputError(f"{header.path.name} has pixels that are no numbers", got=got, remedy=remedy)
         return Photograph(np.ascontiguousarray(planes, np.float32), header)
-    return Photograph(response(header)[planes], header)
+    return Photograph(response_curve(header)[planes], header)
 
 
-def response(header: Header) -> Planes:
-    """(levels + 1,): the light of each code."""
+def response_curve(header: Header) -> Planes:
+    """Return the linear light (levels + 1,) of each code: the inverse of the tone curve that the header names."""
     share = np.arange(header.levels + 1) / header.levels
     light = inverse_tone_curve(share) if header.curve == "srgb" else share
     return light.astype(np.float32)

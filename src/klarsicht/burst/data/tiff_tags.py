@@ -1,7 +1,7 @@
-"""Tags of TIFF files, which DNG and most camera raw files are: read as bytes, carried over, and written again.
+"""Reader and writer of TIFF tags, the container of DNG and most camera raw files.
 
-Values stay as they are in the file (in little-endian order), so that what nobody here understands is kept to the bit.
-Classic TIFF only (offsets of 32 bits).
+Values are kept as bytes (in little-endian order), so that tags that this package does not interpret are preserved
+exactly. Classic TIFF only (offsets of 32 bits).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
 TILE_OFFSETS, TILE_BYTES, SUBFILES, SUB_IFDS, EXIF, GPS = 324, 325, 254, 330, 34665, 34853
 CFA, LINEAR_RAW = 32803, 34892  # photometric interpretations
-MOST_ENTRIES = 4096  # of a directory: more is damage
+MOST_ENTRIES = 4096  # of a directory; more means a damaged file
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Entry:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The numbers; a rational is one."""
+        """The numbers of the entry; a rational is one number."""
         form = FORMATS.get(self.type)
         if form is None:
             return tuple(self.data)
@@ -53,23 +53,26 @@ Ifd = dict[int, Entry]
 
 
 def numbers(kind: int, *values: float) -> Entry:
-    """An entry of integers or floats (no rationals)."""
+    """Build an entry of integers or floats (no rationals)."""
     return Entry(kind, len(values), struct.pack(f"<{len(values)}{FORMATS[kind]}", *values))
 
 
 def rationals(*values: float, kind: int = RATIONAL, denominator: int = 1_000_000) -> Entry:
+    """Build an entry of rationals with a common denominator."""
     flat = [part for value in values for part in (round(value * denominator), denominator)]
     return Entry(kind, len(values), struct.pack(f"<{len(flat)}{FORMATS[kind][0]}", *flat))
 
 
 def text(value: str) -> Entry:
+    """Build an ASCII entry, terminated by a zero byte."""
     data = value.encode() + b"\0"
     return Entry(ASCII, len(data), data)
 
 
 @dataclass(frozen=True)
 class Tags:
-    """image: the tags of the full-size picture over those of the first directory. exif, gps: of their directories."""
+    """The tags of a file. image: the tags of the full-size picture, which override those of the first directory. exif,
+    gps: the tags of their directories."""
 
     image: Ifd
     exif: Ifd
@@ -87,18 +90,23 @@ class Tags:
         return "" if entry is None else entry.text
 
 
-NONE = Tags({}, {}, {})
+NO_TAGS = Tags({}, {}, {})
 
 
 def read(path: Path) -> Tags:
-    """Of a TIFF-like file; empty for any other file. Raises InputError where picture data lies beyond its end."""
+    """Read the tags of a TIFF-like file; empty for any other file.
+
+    Raises InputError where picture data would lie beyond the end of the file.
+    """
     with path.open("rb") as file:
         reader = _Reader.of(file)
-        return NONE if reader is None else reader.tags(path)
+        return NO_TAGS if reader is None else reader.tags(path)
 
 
 @dataclass(frozen=True)
 class _Reader:
+    """Parser of one file. order: the byte order, "<" or ">". length: the size of the file in bytes."""
+
     file: BinaryIO
     order: str
     length: int
@@ -112,22 +120,23 @@ class _Reader:
     def tags(self, path: Path) -> Tags:
         try:
             first, pages = self.chain(4)
-            below = [self.directory(int(o)) for p in pages for o in _values(p, SUB_IFDS)]
-            image = max((*pages, *below), key=_size)
-            exif, gps = (self.pointed(first.get(tag) or image.get(tag)) for tag in (EXIF, GPS))
+            below = [self.directory(int(o)) for p in pages for o in _values_of(p, SUB_IFDS)]
+            image = max((*pages, *below), key=_picture_area)
+            exif, gps = (self.pointed_directory(first.get(tag) or image.get(tag)) for tag in (EXIF, GPS))
         except (struct.error, ValueError) as error:
             raise _damaged(path, f"a directory of tags that cannot be read ({error})") from error
         for offsets, sizes in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
-            ends = [a + b for a, b in zip(_values(image, offsets), _values(image, sizes), strict=False)]
+            ends = [a + b for a, b in zip(_values_of(image, offsets), _values_of(image, sizes), strict=False)]
             if ends and max(ends) > self.length:
                 raise _damaged(path, f"{self.length} bytes, of {int(max(ends))} that it speaks of")
         return Tags({**first, **image}, exif, gps)
 
-    def pointed(self, pointer: Entry | None) -> Ifd:
+    def pointed_directory(self, pointer: Entry | None) -> Ifd:
         return self.directory(int(pointer.values[0])) if pointer else {}
 
     def chain(self, pointer: int) -> tuple[Ifd, list[Ifd]]:
-        """The first directory, and all that follow one another."""
+        """Read all directories of the linked list whose pointer stands at this offset; return the first one, and all of
+        them."""
         pages: list[Ifd] = []
         offset = self.number(pointer)
         while offset and len(pages) < 64:
@@ -148,6 +157,7 @@ class _Reader:
         }
 
     def entry(self, kind: int, count: int, place: int) -> Entry:
+        """Read the values of an entry, in place or where it points to, and convert them to little-endian order."""
         size = SIZES[kind] * count
         data = self.bytes(place if size <= 4 else self.number(place), size)
         if self.order == ">" and (unit := struct.calcsize(FORMATS.get(kind, "B")[0])) > 1:
@@ -167,14 +177,14 @@ class _Reader:
         return self.file.read(size)
 
 
-def _values(ifd: Ifd, tag: int) -> tuple[float, ...]:
+def _values_of(ifd: Ifd, tag: int) -> tuple[float, ...]:
     return ifd[tag].values if tag in ifd else ()
 
 
-def _size(ifd: Ifd) -> float:
-    """Pixels of a picture; the sensor's own picture goes before any other."""
-    sensor = int((_values(ifd, PHOTOMETRIC) or (0,))[0]) in (CFA, LINEAR_RAW)
-    return (1e12 if sensor else 0) + (_values(ifd, WIDTH) or (0,))[0] * (_values(ifd, LENGTH) or (0,))[0]
+def _picture_area(ifd: Ifd) -> float:
+    """Return the number of pixels of a directory's picture; the sensor's own picture ranks before any other."""
+    sensor = int((_values_of(ifd, PHOTOMETRIC) or (0,))[0]) in (CFA, LINEAR_RAW)
+    return (1e12 if sensor else 0) + (_values_of(ifd, WIDTH) or (0,))[0] * (_values_of(ifd, LENGTH) or (0,))[0]
 
 
 def _damaged(path: Path, got: str) -> InputError:
@@ -183,8 +193,10 @@ def _damaged(path: Path, got: str) -> InputError:
 
 
 def write(file: BinaryIO, tags: Tags, strips: Iterable[bytes]) -> None:
-    """A TIFF file of one picture: its strips as they come (uncompressed), then tags, which say all but the strips'
-    places."""
+    """Write a TIFF file of one picture: first its uncompressed strips in their order, then the tags.
+
+    The tags must be complete but for the offsets and sizes of the strips, which are added here.
+    """
     file.write(b"II*\0\0\0\0\0")
     places, sizes = [], []
     for strip in strips:
@@ -200,23 +212,25 @@ def write(file: BinaryIO, tags: Tags, strips: Iterable[bytes]) -> None:
 
 
 def _write_directory(file: BinaryIO, ifd: Mapping[int, Entry]) -> int:
-    """Appends values and directory; where it begins."""
+    """Append the values and the directory to the file; return the directory's offset."""
     lines = list(_lines(file, ifd))
-    where = _even(file)
+    where = _align_to_word(file)
     file.write(struct.pack("<H", len(lines)) + b"".join(lines) + struct.pack("<I", 0))
     return where
 
 
 def _lines(file: BinaryIO, ifd: Mapping[int, Entry]) -> Iterator[bytes]:
+    """Write the values longer than 4 bytes, and yield the 12-byte directory records in order of their tags."""
     for tag, entry in sorted(ifd.items()):
         here = entry.data.ljust(4, b"\0")
         if len(entry.data) > 4:
-            here = struct.pack("<I", _even(file))
+            here = struct.pack("<I", _align_to_word(file))
             file.write(entry.data)
         yield struct.pack("<HHI", tag, entry.type, entry.count) + here
 
 
-def _even(file: BinaryIO) -> int:
+def _align_to_word(file: BinaryIO) -> int:
+    """Pad the file to an even offset, and return it."""
     if file.tell() % 2:
         file.write(b"\0")
     return file.tell()

@@ -1,7 +1,8 @@
-"""A denoised mosaic as a DNG with the reference's own tags, so that any raw converter carries on; RGB as a linear DNG.
+"""Writer of DNG files: a denoised mosaic with the reference's own tags, so that any raw converter can process it, and
+RGB as a linear DNG.
 
-Counts are the sensor's times a whole number that uses 16 bits: the mean of a burst knows more than a frame's rounding.
-NoiseProfile is rewritten to what is left. Tags: DNG specification 1.4.
+Counts are the sensor's times an integer that uses the range of 16 bits, because the mean of a burst is more precise
+than a frame's rounding. NoiseProfile is rewritten to the noise that remains. Tags: DNG specification 1.4.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from klarsicht import __version__
 from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
 from klarsicht.burst.data.colour import RGB_TO_XYZ
-from klarsicht.burst.data.frame_store import FrameStore, rows_of_a_strip
+from klarsicht.burst.data.frame_store import FrameStore, strip_rows
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
 from klarsicht.burst.data.tiff_tags import Ifd, Tags, numbers, rationals, text
 from klarsicht.burst.files.raw import NOISE_PROFILE
 from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
-from klarsicht.ground.disk import replacing
+from klarsicht.ground.disk import replace_atomically
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 FULL = 65535
 CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, MODEL = 33421, 33422, 50706, 50707, 50708
 BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
 D65 = 21
-OF_THE_OLD_FILE = {
+DROPPED_TAGS = {
     *(
         tiff_tags.STRIP_OFFSETS,
         tiff_tags.STRIP_BYTES,
@@ -43,42 +44,44 @@ OF_THE_OLD_FILE = {
         339,
     ),
     *(512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 347),  # JPEG
-    *(50712, 50715, 50716),  # linearisation and black level by row and column, which were undone
+    *(50712, 50715, 50716),  # linearisation and black level by row and column, which are already applied
     *(50828, 50972, 51111, 50829, 50830, 700),  # original file, digests, areas of the whole sensor, XMP
     *(50740, ICC),
 }
 
 
 def write(spool: FrameStore, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
-    """noise: what is left, one level a channel."""
+    """Write the first frame of a store as a DNG. noise: the noise that remains, one level a channel."""
     tags = mosaic_tags(header, noise) if header.sensor else linear_tags(header, noise)
     strips = mosaic_strips(spool, header.sensor) if header.sensor else linear_strips(spool)
-    with replacing(path) as file:
+    with replace_atomically(path) as file:
         tiff_tags.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
 
 
-def scale(sensor: Sensor) -> int:
-    """The whole number that counts are multiplied by."""
+def count_scale(sensor: Sensor) -> int:
+    """Return the integer factor by which counts are multiplied to use 16 bits."""
     return max(1, int(FULL // sensor.white))
 
 
 def mosaic_strips(spool: FrameStore, sensor: Sensor) -> Iterator[npt.NDArray[np.uint16]]:
-    """(rows, W) counts."""
+    """Yield strips (rows, W) of counts of the mosaic."""
     black = np.array(sensor.black, np.float32)[:, None, None]
-    span, s = np.float32(sensor.white) - black, np.float32(scale(sensor))
-    for _, light in spool.strips(0):
+    span, s = np.float32(sensor.white) - black, np.float32(count_scale(sensor))
+    for _, light in spool.read_strips(0):
         counts = np.clip(np.rint((light[:4] * span + black) * s), 0, FULL)
         yield to_mosaic(counts, sensor.pattern).astype(np.uint16)
 
 
 def linear_strips(spool: FrameStore) -> Iterator[npt.NDArray[np.uint16]]:
-    """(rows, W, C) of light."""
-    for _, light in spool.strips(0):
+    """Yield strips (rows, W, C) of linear light in 16 bits."""
+    for _, light in spool.read_strips(0):
         yield np.moveaxis(np.rint(np.clip(light[:-1], 0, 1) * FULL), 0, -1).astype(np.uint16)
 
 
 def _common(header: Header, height: int, width: int, samples: int, rows: int) -> Ifd:
-    kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in OF_THE_OLD_FILE}
+    """Return the tags that mosaics and linear pictures share: the reference's own, without DROPPED_TAGS, and the
+    layout."""
+    kept = {tag: entry for tag, entry in header.tags.image.items() if tag not in DROPPED_TAGS}
     return kept | {
         tiff_tags.SUBFILES: numbers(tiff_tags.LONG, 0),
         tiff_tags.WIDTH: numbers(tiff_tags.LONG, width),
@@ -97,11 +100,15 @@ def _common(header: Header, height: int, width: int, samples: int, rows: int) ->
 
 
 def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
+    """Return the tags of a mosaic; noise: one level for each of R, G, G, B."""
     sensor = header.sensor
     assert sensor is not None
     height, width = header.size
-    rows = 2 * rows_of_a_strip(len(noise) + 1, width // 2)
-    s, colours = scale(sensor), {place: c for c, place in zip((0, 1, 1, 2), PATTERNS[sensor.pattern], strict=True)}
+    rows = 2 * strip_rows(len(noise) + 1, width // 2)
+    s, colours = (
+        count_scale(sensor),
+        {place: c for c, place in zip((0, 1, 1, 2), PATTERNS[sensor.pattern], strict=True)},
+    )
     cell = [(0, 0), (0, 1), (1, 0), (1, 1)]
     black = dict(zip(PATTERNS[sensor.pattern], sensor.black, strict=True))
     own = {
@@ -120,7 +127,8 @@ def mosaic_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
 
 
 def colour_tags(header: Header) -> Ifd:
-    """From LibRaw's numbers, for raw files that are no DNG: XYZ to camera, and the camera's white."""
+    """Return the colour tags computed from LibRaw's values, for raw files that are no DNG: XYZ to camera, and the
+    camera's white."""
     forward = np.linalg.inv(np.array(header.rendering.matrix)) @ np.linalg.inv(RGB_TO_XYZ)
     gains = np.array(header.rendering.gains)
     matrix = forward / gains[:, None] * gains.max()
@@ -132,10 +140,10 @@ def colour_tags(header: Header) -> Ifd:
 
 
 def linear_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
-    """Of RGB or grey light in sRGB's primaries."""
+    """Return the tags of RGB or grey light in sRGB's primaries."""
     height, width = header.size
     samples = len(noise)
-    image = _common(header, height, width, samples, rows_of_a_strip(samples + 1, width))
+    image = _common(header, height, width, samples, strip_rows(samples + 1, width))
     image |= {tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
     image |= {BLACK: numbers(tiff_tags.SHORT, *[0] * samples), WHITE: numbers(tiff_tags.LONG, *[FULL] * samples)}
     image |= {ILLUMINANT: numbers(tiff_tags.SHORT, D65)}
@@ -147,4 +155,5 @@ def linear_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
 
 
 def noise_entry(noise: Sequence[NoiseLevel]) -> tiff_tags.Entry:
+    """Return the NoiseProfile entry: the pairs S, O of the levels, in their order."""
     return numbers(tiff_tags.DOUBLE, *[value for level in noise for value in level.profile])

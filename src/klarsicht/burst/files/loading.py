@@ -1,4 +1,5 @@
-"""A burst of files on its way into a spool: frames checked, compared in brightness and sharpness, and put down."""
+"""Loading a burst of files into a frame store, with a check of each frame's brightness and a measure of its
+sharpness."""
 
 from __future__ import annotations
 
@@ -18,27 +19,28 @@ from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import track
 
-CELLS = 24  # along the longer side, whose brightness is compared
+CELLS = 24  # along the longer side, for the comparison of brightness
 MOST_DRIFT = 2 ** (1 / 3)  # of exposure: a third of a stop
-LEAST_DRIFT = 1.005
-SATURATED = 0.95
+LEAST_DRIFT = 1.005  # smaller ratios are not corrected
+SATURATED = 0.95  # of white
 FRAMES, STATS = "frames.f32", "frames.json"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What is known of one frame. gain: what it was multiplied by to be as bright as the first. sharpness: of fine
-    detail, noise included. refused: why it cannot serve, or nothing."""
+    """Statistics of one frame. gain: the factor applied to match the brightness of the first frame. sharpness: energy
+    of fine detail, noise included. rejection: the reason to exclude the frame, or empty."""
 
     name: str
     gain: float
     sharpness: float
-    refused: str = ""
+    rejection: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedBurst:
-    """Headers of all files; the spool and its frames in the same order; the number of the reference."""
+    """A burst in a frame store. headers and frames: of all files, in the order of the store; reference: the index of
+    the reference."""
 
     headers: tuple[Header, ...]
     spool: FrameStore
@@ -47,46 +49,49 @@ class LoadedBurst:
 
     @property
     def header(self) -> Header:
-        """The reference's."""
+        """The header of the reference."""
         return self.headers[self.reference]
 
     @property
     def order(self) -> list[int]:
-        """The reference, then the others that can serve, the sharpest first."""
-        others = [i for i, f in enumerate(self.frames) if i != self.reference and not f.refused]
+        """The indices of the reference and then of the other usable frames, the sharpest first."""
+        others = [i for i, f in enumerate(self.frames) if i != self.reference and not f.rejection]
         return [self.reference, *sorted(others, key=lambda i: -self.frames[i].sharpness)]
 
 
 def load_frames(paths: Sequence[Path], folder: Path, reference: str | None = None, linear: bool = False) -> LoadedBurst:
-    """Reads the files into folder/frames.f32, one at a time; what was put there before a stop stays.
+    """Read the files into folder/frames.f32, one at a time; frames stored before an interruption are not written again.
 
-    Raises InputError for files that do not fit together, UsageError for a reference that is not among them.
+    reference: the name or number of the reference; by default the sharpest frame. linear: codes of TIFF, PNG and JPEG
+    files are linear light. Raises InputError for files that do not fit together, UsageError for a reference that is not
+    among them.
     """
-    chosen = _chosen(paths, reference)
-    known = _remembered(folder)
+    chosen = _reference_index(paths, reference)
+    known = _count_stored(folder)
     headers: list[Header] = []
     frames: list[Frame] = []
     cells: list[npt.NDArray[np.float64]] = []
     spool: FrameStore | None = None
-    for i, negative in enumerate(track(reading.burst(paths, linear), len(paths), "reading")):
+    for i, photograph in enumerate(track(reading.read_burst(paths, linear), len(paths), "reading")):
         if spool is None:
-            spool = FrameStore(folder / FRAMES, (len(paths), *negative.light.shape))
+            spool = FrameStore(folder / FRAMES, (len(paths), *photograph.light.shape))
             spool.allocate()
-        headers.append(negative.header)
-        cells.append(cell_means(negative.light))
-        _check_exposure(headers[0], negative.header)
-        frame = _frame(negative, cells[0], cells[-1])
+        headers.append(photograph.header)
+        cells.append(cell_means(photograph.light))
+        _check_exposure(headers[0], photograph.header)
+        frame = _frame(photograph, cells[0], cells[-1])
         if i >= known:
-            spool.put(i, negative.light if frame.gain == 1 else negative.light * np.float32(frame.gain))
+            spool.write_frame(i, photograph.light if frame.gain == 1 else photograph.light * np.float32(frame.gain))
             write_atomically(folder / STATS, json.dumps({"frames": i + 1}).encode())
         frames.append(frame)
     assert spool is not None
-    frames = _majority(frames)
-    best = chosen if chosen is not None else max(range(len(frames)), key=lambda i: _merit(frames[i]))
+    frames = _check_majority(frames)
+    best = chosen if chosen is not None else max(range(len(frames)), key=lambda i: _reference_score(frames[i]))
     return LoadedBurst(tuple(headers), spool, tuple(frames), best)
 
 
-def _chosen(paths: Sequence[Path], reference: str | None) -> int | None:
+def _reference_index(paths: Sequence[Path], reference: str | None) -> int | None:
+    """Return the index of the frame given by name or by number from 1, or None if none is given. Raises UsageError."""
     if reference is None:
         return None
     names = [path.name for path in paths]
@@ -98,38 +103,42 @@ def _chosen(paths: Sequence[Path], reference: str | None) -> int | None:
     raise UsageError("reference", got=reference, rule=rule)
 
 
-def _remembered(folder: Path) -> int:
+def _count_stored(folder: Path) -> int:
+    """Return the number of frames that an interrupted run has stored in the folder."""
     try:
         return int(json.loads((folder / STATS).read_text())["frames"])
     except (OSError, ValueError, KeyError):
         return 0
 
 
-def _merit(frame: Frame) -> float:
-    return -1.0 if frame.refused else frame.sharpness
+def _reference_score(frame: Frame) -> float:
+    """Return the criterion for the reference: the sharpness, or -1 for a rejected frame."""
+    return -1.0 if frame.rejection else frame.sharpness
 
 
-def _frame(negative: Photograph, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
-    gain, name = brightness_ratio(first, own), negative.header.path.name
+def _frame(photograph: Photograph, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
+    """Compute the statistics of a photograph from its cell means and those of the first frame."""
+    gain, name = brightness_ratio(first, own), photograph.header.path.name
     if not 1 / MOST_DRIFT <= gain <= MOST_DRIFT:
-        told = f"{name} is {-math.log2(gain):+.1f} EV off the first frame: another exposure, or another scene"
-        return Frame(name, 1.0, 0.0, told)
+        reason = f"{name} is {-math.log2(gain):+.1f} EV off the first frame: another exposure, or another scene"
+        return Frame(name, 1.0, 0.0, reason)
     if 1 / LEAST_DRIFT < gain < LEAST_DRIFT:
         gain = 1.0
-    return Frame(name, gain, sharpness(negative.light))
+    return Frame(name, gain, sharpness(photograph.light))
 
 
-def _majority(frames: list[Frame]) -> list[Frame]:
-    """Where most frames differ from the first, it is not they that are odd. Raises InputError."""
-    refused = [f for f in frames if f.refused]
-    if 2 * len(refused) >= len(frames):
+def _check_majority(frames: list[Frame]) -> list[Frame]:
+    """Return the frames unchanged. Raises InputError if half of them or more differ from the first, because then the
+    first may be the outlier."""
+    rejected = [f for f in frames if f.rejection]
+    if 2 * len(rejected) >= len(frames):
         remedy = "Leave out what is of another scene, or exposed otherwise."
-        raise InputError(refused[0].refused, rule="a third of a stop is the most that is evened out", remedy=remedy)
+        raise InputError(rejected[0].rejection, rule="a third of a stop is the most that is evened out", remedy=remedy)
     return frames
 
 
 def _check_exposure(first: Header, other: Header) -> None:
-    """Raises InputError where the files themselves say that the burst is a bracket."""
+    """Raise InputError where the files' exposure tags show that the burst is an exposure bracket."""
     if first.exposure and other.exposure and not 1 / MOST_DRIFT <= other.exposure / first.exposure <= MOST_DRIFT:
         got = f"{math.log2(other.exposure / first.exposure):+.1f} EV"
         rule = f"at most 1/3 EV off {first.path.name}"
@@ -137,7 +146,7 @@ def _check_exposure(first: Header, other: Header) -> None:
 
 
 def cell_means(light: Planes) -> npt.NDArray[np.float64]:
-    """(C, rows, columns): mean light of cells, about 24 along the longer side."""
+    """Compute the mean light (C, rows, columns) of square cells, about 24 along the longer side."""
     C, H, W = light.shape
     side = max(1, -(-max(H, W) // CELLS))
     Y, X = max(1, H // side), max(1, W // side)
@@ -147,7 +156,8 @@ def cell_means(light: Planes) -> npt.NDArray[np.float64]:
 
 
 def brightness_ratio(first: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """The g that makes g x other as bright as the first: a weighted median, saturated cells left out."""
+    """Compute the gain g for which g x other matches the brightness of the first: a weighted median of ratios, without
+    saturated cells."""
     usable = (first < SATURATED) & (other < SATURATED) & (first > 0) & (other > 0)
     if not usable.any():
         return 1.0
@@ -158,7 +168,7 @@ def brightness_ratio(first: npt.NDArray[np.float64], other: npt.NDArray[np.float
 
 
 def sharpness(light: Planes) -> float:
-    """Mean squared step between neighbours two pixels wide, over the square of the mean."""
+    """Compute the mean squared difference between neighbours two pixels wide, over the square of the mean."""
     H, W = light.shape[1] // 2 * 2, light.shape[2] // 2 * 2
     grey = sum(light[:, y:H:2, x:W:2].mean(0) for y in (0, 1) for x in (0, 1))
     assert not isinstance(grey, int)

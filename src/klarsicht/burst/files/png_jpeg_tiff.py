@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF pictures at their full depth, as linear light."""
+"""Reader of PNG, JPEG and TIFF pictures at their full bit depth, as linear light."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from klarsicht.ground.optional import load
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 ENDINGS = (*TIFFS, *PNGS, *JPEGS)
 EXIF_POINTER = 34665
-POINTERS = (EXIF_POINTER, 34853, 40965)  # to directories: places in the old file
-LEVELS = {1: 255, 2: 65535, 4: 0}  # by the bytes of a code; floats have none
-UNDONE = "the sRGB curve was undone, as nothing in the file says what its codes mean"
+POINTERS = (EXIF_POINTER, 34853, 40965)  # tags that hold offsets in the original file
+LEVELS = {1: 255, 2: 65535, 4: 0}  # highest code by the bytes of a code; floats have none
+CURVE_UNDONE = "the sRGB curve was undone, as nothing in the file says what its codes mean"
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
 
 
 def read(path: Path, linear: bool = False) -> Photograph:
-    """linear: integers are light as they are. Raises InputError for what is damaged, and MissingExtra."""
+    """Read a picture. linear: integer codes are linear light. Raises InputError for a damaged file, and
+    MissingExtra."""
     kind = path.suffix.lower()
     try:
         codes, icc, tags = _tiff(path) if kind in TIFFS else _png(path) if kind in PNGS else _jpeg(path)
@@ -44,13 +45,13 @@ def read(path: Path, linear: bool = False) -> Photograph:
         orientation=int(tags.number(ORIENTATION) or 1),
         icc=icc,
         tags=tags,
-        notes=(AS_LINEAR,) if floats else () if linear else (UNDONE, NO_RAW),
+        notes=(AS_LINEAR,) if floats else () if linear else (CURVE_UNDONE, NO_RAW),
     )
     return from_codes(codes, header)
 
 
 def _checked(codes: Any, path: Path) -> Codes:
-    """(H, W) or (H, W, 3), transparency left out."""
+    """Return the codes as (H, W) or (H, W, 3), without transparency. Raises InputError for other shapes and types."""
     rule, remedy = "grey or RGB, 8 or 16 bit, or floats", "Convert it, or leave it out."
     if codes.ndim == 3 and codes.shape[-1] in (1, 2, 4):
         codes = codes[..., 0] if codes.shape[-1] < 4 else codes[..., :3]
@@ -77,7 +78,8 @@ def _tiff(path: Path) -> tuple[Any, bytes | None, Tags]:
 
 
 def _png(path: Path) -> tuple[Any, bytes | None, Tags]:
-    """By Pillow at 8 bits, which knows palettes; by imagecodecs at 16, of which Pillow drops half."""
+    """Decode a PNG file by Pillow at 8 bits, because it handles palettes, and by imagecodecs at 16 bits, of which
+    Pillow drops half."""
     with Image.open(path, formats=["PNG"]) as image:
         deep = image.mode.startswith("I") or _bit_depth(path) == 16
         icc, tags = image.info.get("icc_profile"), _exif(image)
@@ -104,7 +106,7 @@ def _eight_bit(image: Image.Image) -> Any:
 
 
 def _exif(image: Image.Image) -> Tags:
-    """What Pillow's EXIF gives of texts, whole numbers and fractions."""
+    """Convert Pillow's EXIF to tags: texts, non-negative integers and fractions only."""
     exif = image.getexif()
     return Tags(_entries(exif), _entries(exif.get_ifd(EXIF_POINTER)), {})
 

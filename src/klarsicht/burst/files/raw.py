@@ -1,4 +1,4 @@
-"""DNG and camera raw files, by LibRaw (rawpy), as the counts of their sensor; tags by `tiff_tags`."""
+"""Reader of DNG and camera raw files by LibRaw (rawpy), as sensor counts; the tags are read by `tiff_tags`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ ENDINGS = (
     ".raw",
 )
 NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
-FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's turns in TIFF's numbers
-LEAST_SIDE = 32  # pixels
+FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
+MIN_SIDE = 32  # pixels
 
 
 def read(path: Path) -> Photograph:
-    """Raises InputError for damaged files, sensors without a Bayer pattern and impossible levels; MissingExtra."""
+    """Read a raw file.
+
+    Raises InputError for damaged files, sensors without a Bayer pattern and implausible levels; MissingExtra.
+    """
     rawpy = load("rawpy", "raw")
-    tags = tiff_tags.read(path)  # first: LibRaw's word for a file that is cut off helps nobody
+    tags = tiff_tags.read(path)  # before LibRaw, whose message for a truncated file is not helpful
     try:
         with rawpy.imread(str(path)) as raw:
             if raw.raw_type != rawpy.RawType.Flat:
@@ -54,13 +57,14 @@ def read(path: Path) -> Photograph:
             f"cannot read {path.name}", got=reason, rule="DNG and camera raw files", remedy=remedy
         ) from error
     even = counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2]
-    if min(even.shape) < LEAST_SIDE:
-        raise InputError(f"{path.name} is too small", got=f"{even.shape}", rule=f"sides of {LEAST_SIDE} at least")
+    if min(even.shape) < MIN_SIDE:
+        raise InputError(f"{path.name} is too small", got=f"{even.shape}", rule=f"sides of {MIN_SIDE} at least")
     return from_counts(even, header)
 
 
 def bayer_pattern(raw: Any, path: Path) -> str:
-    """RGGB and the like, of the part of the sensor that is shown. Raises InputError."""
+    """Return the Bayer pattern (RGGB and the like) of the visible part of the sensor. Raises InputError for another
+    mosaic."""
     cell = raw.raw_colors_visible[:6, :6]
     names = raw.color_desc.decode()
     pattern = "".join(names[c] for c in cell[:2, :2].ravel())
@@ -77,7 +81,7 @@ def _no_bayer(path: Path, got: str) -> InputError:
 
 
 def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
-    """Black levels by LibRaw's numbers of colours, in the order R, G, G, B of the planes."""
+    """Build the header; black levels, which LibRaw numbers by colour, are put in the order R, G, G, B of the planes."""
     rows, columns = zip(*PATTERNS[pattern], strict=True)
     colours = raw.raw_colors_visible[list(rows), list(columns)]
     black = tuple(float(raw.black_level_per_channel[c]) for c in colours)
@@ -96,7 +100,7 @@ def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
 
 
 def rendering(raw: Any) -> Rendering:
-    """White balance and colours as the camera meant them."""
+    """Return the white balance and colour matrix that the camera recorded."""
     red, green, blue = (float(g) for g in raw.camera_whitebalance[:3])
     gains = (red, green or 1.0, blue) if red > 0 and blue > 0 else (1.0, 1.0, 1.0)
     least = min(gains)
@@ -112,9 +116,10 @@ def rendering(raw: Any) -> Rendering:
 
 
 def noise_profile(tags: Tags, path: Path) -> tuple[NoiseLevel, ...]:
-    """By plane R, G, G, B, from the tag NoiseProfile: one pair for all, or one for each of the file's colours.
+    """Return the noise levels of the planes R, G, G, B from the tag NoiseProfile, which holds one pair for all, or one
+    for each of the file's colours; empty without the tag.
 
-    Raises InputError for numbers that are none of a noise.
+    Raises InputError for another number of pairs.
     """
     entry = tags.find(NOISE_PROFILE)
     if entry is None or len(entry.values) < 2:
@@ -131,6 +136,6 @@ def noise_profile(tags: Tags, path: Path) -> tuple[NoiseLevel, ...]:
 
 
 def _profile_order(tags: Tags) -> list[int]:
-    """The colours of the planes, 0 red, 1 green, 2 blue, in the order that the file counts them."""
+    """Return the colours of the file's planes, 0 red, 1 green, 2 blue, in the file's order."""
     entry = tags.find(CFA_PLANE_COLOURS)
     return [int(c) for c in entry.values] if entry is not None else [0, 1, 2]

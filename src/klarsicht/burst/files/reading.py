@@ -1,4 +1,4 @@
-"""Frames from files: which they are, in which order, and whether they belong together."""
+"""Selection and reading of a burst's files: their order, and checks that they belong together."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from klarsicht.burst.files import png_jpeg_tiff, raw
 from klarsicht.ground.errors import InputError
 
 ENDINGS = (*raw.ENDINGS, *png_jpeg_tiff.ENDINGS)
-FEW = 3  # names in a message
+NAMES_SHOWN = 3  # file names in a message
 
 
-def frames(given: Iterable[Path]) -> tuple[Path, ...]:
-    """Files as given, folders as the photographs in them by name. Raises InputError where there are none."""
+def list_frames(given: Iterable[Path]) -> tuple[Path, ...]:
+    """List the frame files: files as given, and folders as the photographs in them, sorted by name.
+
+    Raises InputError where there are none, or one is given twice.
+    """
     found = [file for path in given for file in _files(path)]
     if not found:
         remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG or JPEG files."
         raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
     if twice := sorted({file.name for file in found if found.count(file) > 1}):
-        raise InputError("a frame is given twice", got=", ".join(twice[:FEW]), remedy="Give each once.")
+        raise InputError("a frame is given twice", got=", ".join(twice[:NAMES_SHOWN]), remedy="Give each once.")
     return tuple(found)
 
 
-def folders(given: Iterable[Path]) -> list[Path]:
-    """Those of them that are folders."""
+def select_folders(given: Iterable[Path]) -> list[Path]:
+    """Return the paths that are folders."""
     return [path for path in given if path.is_dir()]
 
 
@@ -46,9 +49,9 @@ def _hidden(file: Path) -> bool:
 
 
 def read(path: Path, linear: bool = False) -> Photograph:
-    """One photograph. linear: codes of TIFF, PNG and JPEG files are light as they are.
+    """Read one photograph. linear: codes of TIFF, PNG and JPEG files are linear light.
 
-    Raises InputError for what is damaged or is no photograph; MissingExtra.
+    Raises InputError for a file that is damaged or is no photograph; MissingExtra.
     """
     if not path.stat().st_size:
         raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
@@ -57,17 +60,19 @@ def read(path: Path, linear: bool = False) -> Photograph:
     return png_jpeg_tiff.read(path, linear)
 
 
-def burst(paths: Iterable[Path], linear: bool = False) -> Iterator[Photograph]:
-    """One after the other, each alike the first. Raises InputError that names the first that is not."""
+def read_burst(paths: Iterable[Path], linear: bool = False) -> Iterator[Photograph]:
+    """Read the photographs one after the other, and check each against the first. Raises InputError that names the
+    first that differs."""
     first: Header | None = None
     for path in paths:
-        negative = read(path, linear)
-        first = first or negative.header
-        check_alike(first, negative.header)
-        yield negative
+        photograph = read(path, linear)
+        first = first or photograph.header
+        check_alike(first, photograph.header)
+        yield photograph
 
 
 def check_alike(first: Header, other: Header) -> None:
+    """Raise InputError unless both have the same kind of colour, size, levels, camera and mosaic pattern."""
     for what in ("colour", "size", "levels", "camera"):
         here, there = getattr(first, what), getattr(other, what)
         if here != there:

@@ -1,6 +1,7 @@
-"""A denoised picture from its spool to what a viewer shows: colours, white balance, tone, upright, strip by strip.
+"""Rendering of a denoised picture in a frame store for display: demosaicking, white balance, colours, tone curve,
+orientation, strip by strip.
 
-Axes: C channels, H W pixels of the picture as stored; rows are those of the upright one.
+Axes: C channels, H W pixels of the picture as stored; rows of strips are those of the upright picture.
 """
 
 from __future__ import annotations
@@ -22,119 +23,127 @@ from klarsicht.numerics.imaging.tone import tone_curve
 Shown = npt.NDArray[np.float32]  # H W C in [0, 1]
 
 ROWS = 256  # of a strip
-BRIGHT = 0.995  # of the light of a raw frame is made to lie below white
-MOST_LIFT = 8.0
-SAMPLE = 512  # side of the small picture that decides how bright
+WHITE_QUANTILE = 0.995  # quantile of a raw frame's light that is mapped to white
+MAX_BRIGHTENING = 8.0
+SAMPLE = 512  # side of the thumbnail from which the brightening is computed
 
 
 @dataclass(frozen=True, eq=False)
 class Renderer:
-    """How one picture of a spool is developed. lift: what light is multiplied by first."""
+    """The rendering of one frame of a store. brightening: the factor that light is multiplied by first."""
 
     spool: FrameStore
     header: Header
-    lift: float = 1.0
+    brightening: float = 1.0
     frame: int = 0
 
     @classmethod
-    def of(cls, spool: FrameStore, header: Header) -> Renderer:
-        """Raw light is brightened until its brightest parts are white, at most 8 times; pictures are left as they
-        were."""
-        room = cls(spool, header)
-        return room.brightened if header.colour == "mosaic" else room
+    def from_header(cls, spool: FrameStore, header: Header) -> Renderer:
+        """Create a renderer. Raw light is brightened until its brightest parts are white, at most 8 times; other
+        pictures keep their brightness."""
+        renderer = cls(spool, header)
+        return renderer.with_brightening if header.colour == "mosaic" else renderer
 
     @property
-    def to_look_at(self) -> Renderer:
-        """The same, but that linear codes, which files keep, are developed as raw light is."""
+    def for_display(self) -> Renderer:
+        """The same renderer, except that linear codes, which output files keep linear, are brightened and tone-mapped
+        as raw light is."""
         if self.header.colour == "mosaic" or self.header.curve != "none":
             return self
-        return replace(self, header=replace(self.header, curve="srgb")).brightened
+        return replace(self, header=replace(self.header, curve="srgb")).with_brightening
 
     @property
-    def brightened(self) -> Renderer:
-        light = self.small(SAMPLE, toned=False)
-        top = float(np.quantile(light[..., 1] if self.header.colour == "mosaic" else light.max(-1), BRIGHT))
-        return replace(self, lift=float(np.clip(1 / max(top, 1e-6), 1.0, MOST_LIFT)))
+    def with_brightening(self) -> Renderer:
+        """The same renderer with the brightening, from 1 to 8, that maps the 99.5 % quantile of the light to white."""
+        light = self.thumbnail(SAMPLE, developed=False)
+        top = float(np.quantile(light[..., 1] if self.header.colour == "mosaic" else light.max(-1), WHITE_QUANTILE))
+        return replace(self, brightening=float(np.clip(1 / max(top, 1e-6), 1.0, MAX_BRIGHTENING)))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Of the upright picture."""
+        """Height and width of the upright picture."""
         height, width = self.header.size
         return (width, height) if self.header.orientation >= 5 else (height, width)
 
     @property
     def channels(self) -> int:
+        """The number of channels of the rendered picture: 1 for grey, else 3."""
         return 1 if self.header.colour == "grey" else 3
 
-    def strips(self) -> Iterator[npt.NDArray[np.uint16]]:
-        """(rows, W, C) from top to bottom, 16 bits."""
+    def render_strips(self) -> Iterator[npt.NDArray[np.uint16]]:
+        """Yield upright strips (rows, W, C) from top to bottom, 16 bits."""
         for first in range(0, self.size[0], ROWS):
-            window = stored(first, min(first + ROWS, self.size[0]), self.header.size, self.header.orientation)
-            yield to_uint16(turned(self.part(window), self.header.orientation))
+            window = stored_window(first, min(first + ROWS, self.size[0]), self.header.size, self.header.orientation)
+            yield to_uint16(turn_upright(self.render_window(window), self.header.orientation))
 
-    def part(self, window: Window) -> Shown:
-        """(h, w, C) of a window of the stored picture, as it is shown but not upright."""
-        return self.toned(self.light(window))
+    def render_window(self, window: Window) -> Shown:
+        """Render a window (h, w, C) of the picture as stored, not turned upright."""
+        return self.develop(self.linear_window(window))
 
-    def light(self, window: Window) -> Planes:
-        """(C, h, w): linear, of the camera's colours for a mosaic."""
+    def linear_window(self, window: Window) -> Planes:
+        """Read a window (C, h, w) of linear light, demosaicked to the camera's colours for a mosaic."""
         if self.header.sensor is None:
-            return self.spool.window(self.frame, window)[: self.channels]
-        cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grown(
+            return self.spool.read_window(self.frame, window)[: self.channels]
+        cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grow(
             demosaic.MARGIN // 2
         )
-        mosaic = to_mosaic(self.spool.window(self.frame, cells)[:4], self.header.sensor.pattern)
-        rgb = demosaic.demosaiced(mosaic, self.header.sensor.pattern)
+        mosaic = to_mosaic(self.spool.read_window(self.frame, cells)[:4], self.header.sensor.pattern)
+        rgb = demosaic.interpolate_colours(mosaic, self.header.sensor.pattern)
         y, x = window.y0 - 2 * cells.y0, window.x0 - 2 * cells.x0
         return rgb[:, y : y + window.size[0], x : x + window.size[1]]
 
-    def toned(self, light: Planes) -> Shown:
-        """Balanced, in sRGB's primaries, under its curve; white stays white."""
+    def develop(self, light: Planes) -> Shown:
+        """Apply white balance, the conversion to sRGB's primaries and its tone curve to light (C, h, w); white stays
+        white. Linear codes (curve "none") are only clipped."""
         rendering = self.header.rendering
         if self.header.colour == "mosaic":
-            gains = np.array(rendering.gains, np.float32)[:, None, None] * np.float32(self.lift)
+            gains = np.array(rendering.gains, np.float32)[:, None, None] * np.float32(self.brightening)
             balanced = np.clip(light * gains, 0, 1)
             light = np.einsum("ij,jhw->ihw", np.array(rendering.matrix, np.float32), balanced)
         else:
-            light = light * np.float32(self.lift)
+            light = light * np.float32(self.brightening)
         if self.header.colour != "mosaic" and self.header.curve == "none":
             return np.moveaxis(np.clip(light, 0, 1), 0, -1)
         shown: Shown = np.moveaxis(tone_curve(np.clip(light, 0, 1)), 0, -1).astype(np.float32)
         return shown
 
-    def beside(self, spool: FrameStore, frame: int, gain: float) -> Renderer:
-        """The same development of another picture, which was multiplied by a gain."""
-        return replace(self, spool=spool, frame=frame, lift=self.lift / gain)
+    def for_other_frame(self, spool: FrameStore, frame: int, gain: float) -> Renderer:
+        """Return the same rendering of a frame of another store, whose light was multiplied by a gain."""
+        return replace(self, spool=spool, frame=frame, brightening=self.brightening / gain)
 
-    def trust(self, side: int) -> npt.NDArray[np.float32]:
-        """(h, w) in [0, 1], at most `side` large, upright: how far the burst was trusted, the spool's last channel."""
+    def trust_map(self, side: int) -> npt.NDArray[np.float32]:
+        """Return the store's last channel, the trust in the burst, as means of blocks (h, w) in [0, 1], upright, at
+        most `side` large."""
         block = max(1, -(-max(self.spool.size) // side))
-        rows = [_blocks(light[-1:], block)[0] for _, light in self.spool.strips(0, block)]
-        upright: npt.NDArray[np.float32] = turned(np.concatenate(rows), self.header.orientation)
+        rows = [_blocks(light[-1:], block)[0] for _, light in self.spool.read_strips(0, block)]
+        upright: npt.NDArray[np.float32] = turn_upright(np.concatenate(rows), self.header.orientation)
         return upright
 
-    def small(self, side: int, toned: bool = True) -> Shown:
-        """(h, w, C), at most `side` large, upright: means of blocks, of a mosaic its planes."""
+    def thumbnail(self, side: int, developed: bool = True) -> Shown:
+        """Return a reduced upright picture (h, w, C), at most `side` large, from means of blocks, of a mosaic those of
+        its planes. developed: apply `develop`; otherwise it is linear."""
         block = max(1, -(-max(self.spool.size) // side))
         planes = 4 if self.header.colour == "mosaic" else self.channels
-        rows = [_blocks(light[:planes], block) for _, light in self.spool.strips(self.frame, block)]
+        rows = [_blocks(light[:planes], block) for _, light in self.spool.read_strips(self.frame, block)]
         light = np.concatenate([row for row in rows if row.shape[1]], 1)
         if planes == 4:
             light = np.stack([light[0], light[1:3].mean(0), light[3]])
-        shown = self.toned(light) if toned else np.moveaxis(light, 0, -1)
-        upright: Shown = turned(shown, self.header.orientation)
+        shown = self.develop(light) if developed else np.moveaxis(light, 0, -1)
+        upright: Shown = turn_upright(shown, self.header.orientation)
         return upright
 
 
 def _blocks(light: Planes, side: int) -> Planes:
+    """Average (C, H, W) over blocks of side x side."""
     C, H, W = light.shape
     Y, X = H // side, W // side
     means: Planes = light[:, : Y * side, : X * side].reshape(C, Y, side, X, side).mean((2, 4))
     return means
 
 
-def stored(first: int, last: int, size: tuple[int, int], orientation: int) -> Window:
-    """Where rows of the upright picture lie in the stored one, whose size is given."""
+def stored_window(first: int, last: int, size: tuple[int, int], orientation: int) -> Window:
+    """Return the window of the stored picture, whose size is given, that holds rows first to last of the upright
+    picture."""
     H, W = size
     if orientation in (1, 2):
         return Window(first, last, 0, W)
@@ -145,8 +154,8 @@ def stored(first: int, last: int, size: tuple[int, int], orientation: int) -> Wi
     return Window(0, H, W - last, W - first)
 
 
-def turned(picture: Any, orientation: int) -> Any:
-    """(h, w, ...) as stored, upright: TIFF's eight ways."""
+def turn_upright(picture: Any, orientation: int) -> Any:
+    """Turn a stored picture (h, w, ...) upright by one of TIFF's eight orientations."""
     flips = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
     down, right = flips.get(orientation, (0, 0))
     upright = np.swapaxes(picture, 0, 1) if orientation >= 5 else picture

@@ -1,4 +1,5 @@
-"""Developed pictures in files: 16-bit TIFF and PNG, strip by strip, with colour profile and tags; small previews.
+"""Writers of rendered pictures: 16-bit TIFF and PNG, strip by strip, with colour profile and tags, and small JPEG
+previews.
 
 PNG is ISO/IEC 15948: chunks of length, name, data and checksum; rows are stored as differences to the row above.
 """
@@ -21,78 +22,85 @@ from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.photograph import ORIENTATION
 from klarsicht.burst.data.tiff_tags import Entry, Ifd, Tags, numbers, text
 from klarsicht.burst.files.rendering import ROWS, Renderer
-from klarsicht.ground.disk import replacing, write_atomically
+from klarsicht.ground.disk import replace_atomically, write_atomically
 from klarsicht.ground.images import to_uint8
 
 Strips = Iterable[npt.NDArray[np.uint16]]  # (rows, W, C)
 
 ICC, SOFTWARE, PNG_MAGIC = 34675, 305, b"\x89PNG\r\n\x1a\n"
-DEFLATE = 4  # level: 9 takes ten times as long for a few per cent
-KEPT = (270, 271, 272, 306, 315, 33432)  # description, make, model, date, artist, copyright
+DEFLATE = 4  # level; 9 takes ten times as long and saves a few per cent
+KEPT_TAGS = (270, 271, 272, 306, 315, 33432)  # description, make, model, date, artist, copyright
 PREVIEW = 2048
 
 
 @cache
 def srgb_profile() -> bytes:
+    """Return the ICC profile of sRGB."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def profile(room: Renderer) -> bytes | None:
-    """The input's own; for developed raw files sRGB's; none for linear codes and grey pictures without one."""
-    header = room.header
+def icc_profile(renderer: Renderer) -> bytes | None:
+    """Return the ICC profile to embed: the input's own; sRGB's for developed raw files and for RGB under the sRGB curve
+    without one; None for linear codes and grey pictures without one."""
+    header = renderer.header
     if header.colour == "mosaic" or (header.icc is None and header.colour == "rgb" and header.curve == "srgb"):
         return srgb_profile()
     return header.icc
 
 
-def carried(tags: Tags) -> Tags:
-    """What is said of a photograph, not of how its pixels were stored. Pixels are upright now."""
-    image = {tag: tags.image[tag] for tag in KEPT if tag in tags.image}
+def output_tags(tags: Tags) -> Tags:
+    """Return the tags that describe the photograph, without those of its storage; the orientation is 1, because pixels
+    are upright now."""
+    image = {tag: tags.image[tag] for tag in KEPT_TAGS if tag in tags.image}
     image |= {SOFTWARE: text(f"klarsicht {__version__}"), ORIENTATION: numbers(tiff_tags.SHORT, 1)}
     return Tags(image, dict(tags.exif), dict(tags.gps))
 
 
-def write_tiff(room: Renderer, path: Path) -> None:
-    height, width = room.size
+def write_tiff(renderer: Renderer, path: Path) -> None:
+    """Write a 16-bit uncompressed TIFF."""
+    height, width = renderer.size
     layout: Ifd = {
         tiff_tags.WIDTH: numbers(tiff_tags.LONG, width),
         tiff_tags.LENGTH: numbers(tiff_tags.LONG, height),
-        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[16] * room.channels),
+        tiff_tags.BITS: numbers(tiff_tags.SHORT, *[16] * renderer.channels),
         tiff_tags.COMPRESSION: numbers(tiff_tags.SHORT, 1),
-        tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, 2 if room.channels == 3 else 1),
-        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, room.channels),
+        tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, 2 if renderer.channels == 3 else 1),
+        tiff_tags.SAMPLES: numbers(tiff_tags.SHORT, renderer.channels),
         tiff_tags.STRIP_ROWS: numbers(tiff_tags.LONG, ROWS),
         tiff_tags.PLANAR: numbers(tiff_tags.SHORT, 1),
     }
-    if (icc := profile(room)) is not None:
+    if (icc := icc_profile(renderer)) is not None:
         layout[ICC] = Entry(tiff_tags.UNDEFINED, len(icc), icc)
-    tags = carried(room.header.tags)
-    with replacing(path) as file:
-        strips = (strip.astype("<u2").tobytes() for strip in room.strips())
+    tags = output_tags(renderer.header.tags)
+    with replace_atomically(path) as file:
+        strips = (strip.astype("<u2").tobytes() for strip in renderer.render_strips())
         tiff_tags.write(file, Tags({**tags.image, **layout}, tags.exif, tags.gps), strips)
 
 
-def write_png(room: Renderer, path: Path) -> None:
-    height, width = room.size
-    header = struct.pack(">IIBBBBB", width, height, 16, 2 if room.channels == 3 else 0, 0, 0, 0)
+def write_png(renderer: Renderer, path: Path) -> None:
+    """Write a 16-bit PNG."""
+    height, width = renderer.size
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if renderer.channels == 3 else 0, 0, 0, 0)
     exif = io.BytesIO()
-    tiff_tags.write(exif, carried(room.header.tags), [])
-    with replacing(path) as file:
-        file.write(PNG_MAGIC + chunk(b"IHDR", header))
-        if (icc := profile(room)) is not None:
-            file.write(chunk(b"iCCP", b"profile\0\0" + zlib.compress(icc)))
-        file.write(chunk(b"eXIf", exif.getvalue()))
-        for data in deflated(room.strips(), width * room.channels):
-            file.write(chunk(b"IDAT", data))
-        file.write(chunk(b"IEND", b""))
+    tiff_tags.write(exif, output_tags(renderer.header.tags), [])
+    with replace_atomically(path) as file:
+        file.write(PNG_MAGIC + png_chunk(b"IHDR", header))
+        if (icc := icc_profile(renderer)) is not None:
+            file.write(png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(icc)))
+        file.write(png_chunk(b"eXIf", exif.getvalue()))
+        for data in compress_rows(renderer.render_strips(), width * renderer.channels):
+            file.write(png_chunk(b"IDAT", data))
+        file.write(png_chunk(b"IEND", b""))
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    """Return a PNG chunk: length, name, data and CRC-32."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def deflated(strips: Strips, values: int) -> Iterator[bytes]:
-    """Rows of so many values, each byte the difference to that above it (filter 2)."""
+def compress_rows(strips: Strips, values: int) -> Iterator[bytes]:
+    """Yield the zlib stream of rows of `values` 16-bit values each, every byte as the difference to the byte above it
+    (PNG filter 2)."""
     squeeze, above = zlib.compressobj(DEFLATE), np.zeros((1, 2 * values), np.uint8)
     for strip in strips:
         rows = np.ascontiguousarray(strip, ">u2").reshape(len(strip), -1).view(np.uint8)
@@ -106,15 +114,16 @@ def deflated(strips: Strips, values: int) -> Iterator[bytes]:
 
 
 def jpeg_bytes(shown: npt.NDArray[np.float32], quality: int = 92) -> bytes:
-    """Of a picture (h, w, C) in [0, 1], at 8 bits."""
+    """Encode a picture (h, w, C) in [0, 1] as JPEG at 8 bits."""
     levels, buffer = to_uint8(shown), io.BytesIO()
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    picture.save(buffer, "JPEG", quality=quality, subsampling=0, icc_profile=srgb_profile())  # colour noise is shown
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0, icc_profile=srgb_profile())  # keeps colour noise
     return buffer.getvalue()
 
 
-def write_preview(room: Renderer, path: Path) -> None:
-    write_atomically(path, jpeg_bytes(room.to_look_at.small(PREVIEW)))
+def write_preview(renderer: Renderer, path: Path) -> None:
+    """Write a JPEG preview of at most PREVIEW pixels a side."""
+    write_atomically(path, jpeg_bytes(renderer.for_display.thumbnail(PREVIEW)))
 
 
 WRITERS: dict[str, Callable[[Renderer, Path], None]] = {

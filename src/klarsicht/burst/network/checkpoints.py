@@ -1,4 +1,4 @@
-"""A network in a file: its weights and what they are the weights of (safetensors: no code runs when it is read)."""
+"""Checkpoint files of networks: weights with their configuration (safetensors: reading executes no code)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
 
 @dataclass(frozen=True)
 class Card:
-    """What a file says of its network: settings, and how it was trained (plain JSON values)."""
+    """Metadata of a checkpoint: settings, and how the network was trained (plain JSON values)."""
 
     settings: NetworkSettings
     training: Mapping[str, Any]
 
 
 def save_network(network: Network, path: Path, training: Mapping[str, Any], kind: torch.dtype = torch.float32) -> None:
-    """Replaces the file as a whole; the same network and card, the same bytes. kind: of the numbers in the file.
+    """Write a network to a file, which is replaced atomically; the same network and metadata give the same bytes. kind:
+    dtype of the weights in the file.
 
     Raises DiskFull, StoreError.
     """
@@ -40,17 +41,20 @@ def save_network(network: Network, path: Path, training: Mapping[str, Any], kind
 
 
 def read_card(path: Path) -> Card:
-    """Raises ModelError as `load_network` does."""
+    """Read the metadata of a checkpoint. Raises ModelError as `load_network` does."""
     return _read(path)[0]
 
 
-def load_network(path: Path, preset: str | None = None) -> Network:
-    """The network of a file, or the one that comes along by that name (`shipped`), in evaluation mode, channels last,
-    in 32 bits.
+def load_network(path: str | Path, preset: str | None = None) -> Network:
+    """Load a network from a file, or a shipped one by its name (`pretrained`), in evaluation mode, channels last, in 32
+    bits.
+
+    path: the file or the name. preset: the preset that the network must have; None: any.
 
     Raises:
-        UsageError: no network comes along by that name.
-        ModelError: no such file, no network of ours, one of another version or not of the preset that is wanted.
+        UsageError: no shipped network has that name.
+        ModelError: the file does not exist, or holds no network of klarsicht, or one of another version or preset than
+            wanted.
     """
     card, state = _read(path)
     if preset not in (None, card.settings.preset):
@@ -60,12 +64,12 @@ def load_network(path: Path, preset: str | None = None) -> Network:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise _unusable(path, f"weights that do not fit preset {card.settings.preset}") from error
+        raise _unusable(Path(path), f"weights that do not fit preset {card.settings.preset}") from error
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
-def _read(path: Path) -> tuple[Card, dict[str, torch.Tensor]]:
-    path = pretrained.resolved(path)
+def _read(named: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:
+    path = pretrained.resolve_checkpoint(named)
     try:
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(KEY)

@@ -1,6 +1,6 @@
-"""What a network's last layer may predict: kernels, mixtures of a basis of kernels, or the picture itself.
+"""Output heads of the network: kernels, mixtures of a basis of kernels, or the picture itself.
 
-Axes: B bursts, N frames, C channels, H W pixels, h w taps at half the resolution, T taps of one frame.
+h and w are the sides of the taps, at half the resolution of the frames.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from klarsicht.numerics.pixel_kernels.apply import Filtered, apply_kernels, merg
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 
-class Seen(NamedTuple):
-    """What the kernels will multiply: frames (B, N, C, H, W), linear; valid (B, N), their weight in the mean, 0 or 1.
+class InputFrames(NamedTuple):
+    """Frames that the kernels multiply: frames (B, N, C, H, W), linear; valid (B, N), their weight in the mean, 0 or 1.
 
-    trust: (B, N, 1, H, W) in [0, 1], how far a frame shows there what the reference shows; 0 where it is not valid.
+    trust: (B, N, 1, H, W) in [0, 1], how well a frame agrees with the reference there; 0 where it is not valid.
     """
 
     frames: Tensor
@@ -30,25 +30,26 @@ class Seen(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """(B, C, H, W), of the frames where they can be trusted."""
+        """Mean of the frames weighted by trust, (B, C, H, W)."""
         return weighted_sum(self.frames, self.trust) / self.trust.sum(1).clamp_min(1e-6)
 
-    def with_mean(self) -> Seen:
-        """With the mean as one more frame, the last."""
+    def append_mean(self) -> InputFrames:
+        """Append the mean as the last frame."""
         frames = torch.cat([self.frames, self.mean[:, None]], 1)
         valid, trust = (torch.cat([weight, torch.ones_like(weight[:, :1])], 1) for weight in (self.valid, self.trust))
-        return Seen(frames, valid, trust)
+        return InputFrames(frames, valid, trust)
 
 
 class Features(NamedTuple):
-    """fine: (B, c, h, w), at the resolution of the taps. deep: (B, d, h', w'), of the coarsest level."""
+    """Feature maps. fine: (B, c, h, w), at the resolution of the taps. deep: (B, d, h', w'), of the coarsest level."""
 
     fine: Tensor
     deep: Tensor
 
 
 class Kernels(NamedTuple):
-    """apply_kernels(*kernels) is the network's output. taps: (B, N T, h, w); frames and valid as in Seen."""
+    """Predicted kernels and the frames that they multiply: apply_kernels(*kernels) is the network's output. taps:
+    (B, N T, h, w); frames and valid as in InputFrames."""
 
     taps: Tensor
     frames: Tensor
@@ -57,8 +58,9 @@ class Kernels(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shape:
-    """fine, deep: channels of the features. frames, channels: N and C of what is seen. width: as in Network."""
+class HeadShape:
+    """Sizes that a head needs. fine, deep: channels of the features. frames, channels: N and C of the frames that are
+    multiplied. width: as in NetworkSettings."""
 
     fine: int
     deep: int
@@ -68,7 +70,7 @@ class Shape:
 
 
 class Linear(nn.Conv2d):
-    """A 1 x 1 layer that begins near its bias."""
+    """A 1 x 1 convolution whose output is initially near its bias."""
 
     bias: nn.Parameter
 
@@ -78,92 +80,93 @@ class Linear(nn.Conv2d):
         self.bias = nn.Parameter(bias)
 
     def forward(self, f: Tensor) -> Tensor:
-        return pointwise(f, self.weight.flatten(1), self.bias)
+        return pointwise_convolution(f, self.weight.flatten(1), self.bias)
 
 
-def pointwise(f: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(B, c, h, w) to (B, T, h, w), channels last: a 1 x 1 convolution as the product of matrices that it is."""
+def pointwise_convolution(f: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute a 1 x 1 convolution, (B, c, h, w) to (B, T, h, w), channels last, as a matrix product."""
     return linear(f.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 class KernelHead(nn.Module):
-    """A linear 1 x 1 layer gives the taps, at half the resolution: it commutes with the upsampling that follows."""
+    """Linear 1 x 1 layer that predicts the taps at half the resolution: it commutes with the upsampling that
+    follows."""
 
-    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+    def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.taps = Linear(shape.fine, resting(spec).repeat(shape.frames))
+        self.taps = Linear(shape.fine, identity_taps(spec).repeat(shape.frames))
 
-    def kernels(self, features: Features, seen: Seen) -> Kernels:
-        return Kernels(self.taps(features.fine), seen.frames, self.spec, seen.valid)
+    def kernels(self, features: Features, burst: InputFrames) -> Kernels:
+        return Kernels(self.taps(features.fine), burst.frames, self.spec, burst.valid)
 
-    def forward(self, features: Features, seen: Seen) -> Filtered:
-        return apply_kernels(*self.kernels(features, seen))
+    def forward(self, features: Features, burst: InputFrames) -> Filtered:
+        return apply_kernels(*self.kernels(features, burst))
 
 
 class UnitHead(KernelHead):
-    """Kernels whose weights add up to one for each pixel, over its valid frames: light is neither made nor lost.
+    """Kernel head whose weights sum to 1 at each pixel over its valid frames, which preserves brightness.
 
-    So it is at every tap; between taps, which are interpolated before they are multiplied out, nearly so. With s the
-    sum at a tap, the rows (or every entry) W f + b become W (f / s) + b / s: linear in (f, f / s, 1 / s), so that taps,
-    the largest thing there is, are written once.
+    The sum is exact at every tap, and nearly so between taps, which are interpolated before they are multiplied out.
+    With s the sum at a tap, the rows (or every entry) W f + b become W (f / s) + b / s: linear in (f, f / s, 1 / s), so
+    that taps, the largest tensor, are written once.
     """
 
-    LEAST = 0.1  # a sum that kernels are divided by; they begin with 1
+    MIN_SUM = 0.1  # of a sum that kernels are divided by; it is initially 1
 
-    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+    def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__(shape, spec)
         scaled = torch.arange(spec.taps) >= (spec.taps // 2 if spec.separable else 0)  # rows, or every entry
         self.register_buffer("scaled", scaled.repeat(shape.frames)[:, None, None], persistent=False)
 
-    def kernels(self, features: Features, seen: Seen) -> Kernels:
+    def kernels(self, features: Features, burst: InputFrames) -> Kernels:
         f, scaled = features.fine, self.get_buffer("scaled")[:, 0]
         W, b = self.taps.weight.flatten(1), self.taps.bias
-        one_over_s = (1 / merge(self.sums(f), seen.valid)[:, None].clamp_min(self.LEAST)).to(f.dtype)
+        one_over_s = (1 / merge(self.kernel_sums(f), burst.valid)[:, None].clamp_min(self.MIN_SUM)).to(f.dtype)
         wide = torch.cat([W * ~scaled, W * scaled, (b * scaled[:, 0])[:, None]], 1)
         inputs = torch.cat([x.permute(0, 2, 3, 1) for x in (f, f * one_over_s, one_over_s)], -1)
-        taps = pointwise(inputs.permute(0, 3, 1, 2), wide, b * ~scaled[:, 0])
-        return Kernels(taps, seen.frames, self.spec, seen.valid)
+        taps = pointwise_convolution(inputs.permute(0, 3, 1, 2), wide, b * ~scaled[:, 0])
+        return Kernels(taps, burst.frames, self.spec, burst.valid)
 
-    def sums(self, f: Tensor) -> Tensor:
-        """(B, N, h, w): the sum of the weights of each kernel, sum_K (sum a_K) (sum b_K) or sum_K sum k_K.
+    def kernel_sums(self, f: Tensor) -> Tensor:
+        """Compute the sum of the weights of each kernel, (B, N, h, w): sum_K (sum a_K) (sum b_K) or sum_K sum k_K.
 
-        From the features, in which the sums of the taps are linear as the taps are.
+        It is computed from the features, in which the sums of the taps are linear as the taps are.
         """
         W = self.taps.weight.reshape(-1, self.spec.taps, f.shape[1])
         b = self.taps.bias.reshape(-1, self.spec.taps)
         lengths = list(self.spec.lengths)
         weight, bias = (torch.stack([run.sum(1) for run in torch.split(x, lengths, 1)], 1) for x in (W, b))
-        runs = pointwise(f, weight.flatten(0, 1), bias.flatten()).float()
+        runs = pointwise_convolution(f, weight.flatten(0, 1), bias.flatten()).float()
         parts = runs.reshape(len(f), len(W), -1, len(self.spec.sizes), *f.shape[-2:]).unbind(2)
         total: Tensor = reduce(torch.mul, parts).sum(2) * self.spec.gain
         return total
 
 
 class BasisHead(nn.Module):
-    """Kernels as mixtures of a few that the whole image has in common (basis prediction, arXiv 1912.04421).
+    """Kernels as mixtures of a small basis that the whole image shares (basis prediction, arXiv 1912.04421).
 
-    The basis comes from the mean of the deepest features, through a smaller decoder than the paper's. Basis and mixture
-    are softmaxes: the weights of a pixel, over all frames, add up to one.
+    The basis is decoded from the mean of the coarsest features, by a smaller decoder than the paper's. Basis and
+    mixture are softmaxes: the weights of a pixel, over all frames, sum to 1.
     """
 
-    ELEMENTS = 90  # at full width, as their sides
-    INNER = 128
-    GRID = 4  # side from which the basis is grown
+    ELEMENTS = 90  # of the basis, at full width
+    INNER = 128  # channels of the basis decoder, at full width  # channels of the basis decoder, at full width
+    GRID = 4  # side at which the basis decoder begins
 
-    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+    def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__()
         self.spec = spec
-        count, inner = (narrowed(channels, shape.width) for channels in (self.ELEMENTS, self.INNER))
+        count, inner = (scale_channels(channels, shape.width) for channels in (self.ELEMENTS, self.INNER))
         self.mixture = nn.Conv2d(shape.fine, count, 1)
         self.seed = nn.Linear(shape.deep, inner * self.GRID**2)
         self.grown = nn.Conv2d(inner, inner, 3, padding=1)
         self.basis = nn.Conv2d(inner, count * shape.frames, 3, padding=1)
-        self.resting = nn.Parameter(gaussians(count, spec.side))
+        self.resting = nn.Parameter(gaussian_logits(count, spec.side))
         nn.init.normal_(self.basis.weight, std=1e-2)
 
     def elements(self, deep: Tensor, present: Tensor) -> Tensor:
-        """(B, elements, N K K): each adds up to one over the frames that are present (B, N)."""
+        """Compute the basis, (B, elements, N K K): each element sums to 1 over the frames that are present (B, N)."""
         seed = self.seed(deep.mean((2, 3))).unflatten(1, (-1, self.GRID, self.GRID))
         grown = torch.relu(self.grown(interpolate(seed, scale_factor=2.0, mode="bilinear")))
         wide = self.basis(interpolate(grown, size=(self.spec.side, self.spec.side), mode="bilinear"))
@@ -171,39 +174,42 @@ class BasisHead(nn.Module):
         elements: Tensor = logits.masked_fill(~present[:, None, :, None, None], -torch.inf).flatten(2).softmax(-1)
         return elements
 
-    def kernels(self, features: Features, seen: Seen) -> Kernels:
-        present = seen.valid > 0
-        basis = self.elements(features.deep, present) * present.sum(1)[:, None, None]  # their mean will be taken
+    def kernels(self, features: Features, burst: InputFrames) -> Kernels:
+        present = burst.valid > 0
+        basis = (
+            self.elements(features.deep, present) * present.sum(1)[:, None, None]
+        )  # as apply_kernels takes their mean
         mixture = self.mixture(features.fine).float().softmax(1)
         taps = torch.einsum("bkhw,bkt->bhwt", mixture, basis).permute(0, 3, 1, 2)
-        return Kernels(taps, seen.frames, self.spec, seen.valid)
+        return Kernels(taps, burst.frames, self.spec, burst.valid)
 
-    def forward(self, features: Features, seen: Seen) -> Filtered:
-        return apply_kernels(*self.kernels(features, seen))
+    def forward(self, features: Features, burst: InputFrames) -> Filtered:
+        return apply_kernels(*self.kernels(features, burst))
 
 
 class DirectHead(nn.Module):
-    """No kernels: a correction to the mean of the frames (the direct synthesis that arXiv 1712.02327 compares with).
+    """Direct synthesis without kernels: a correction of the mean of the frames (the baseline of arXiv 1712.02327).
 
     Each Y_i is then Y.
     """
 
-    def __init__(self, shape: Shape, spec: KernelSpec) -> None:
+    def __init__(self, shape: HeadShape, spec: KernelSpec) -> None:
         super().__init__()
         self.correction = nn.Conv2d(shape.fine, 4 * shape.channels, 1)
         nn.init.normal_(self.correction.weight, std=1e-3)
 
-    def kernels(self, features: Features, seen: Seen) -> Kernels:
+    def kernels(self, features: Features, burst: InputFrames) -> Kernels:
         raise UsageError("this network predicts no kernels", got="preset direct", remedy="Choose another preset.")
 
-    def forward(self, features: Features, seen: Seen) -> Filtered:
-        H, W = seen.frames.shape[-2:]
-        Y = seen.mean + pixel_shuffle(self.correction(features.fine), 2)[..., :H, :W]
-        return Filtered(Y[:, None].expand(-1, seen.frames.shape[1], -1, -1, -1), Y)
+    def forward(self, features: Features, burst: InputFrames) -> Filtered:
+        H, W = burst.frames.shape[-2:]
+        Y = burst.mean + pixel_shuffle(self.correction(features.fine), 2)[..., :H, :W]
+        return Filtered(Y[:, None].expand(-1, burst.frames.shape[1], -1, -1, -1), Y)
 
 
-def resting(spec: KernelSpec) -> Tensor:
-    """(T,): the taps of kernels that leave a frame as it is, each size a point of the same weight."""
+def identity_taps(spec: KernelSpec) -> Tensor:
+    """Compute the taps (T,) of kernels that leave a frame unchanged: each size is a centred point of the same
+    weight."""
     middles = [first + length // 2 for first, length in zip(spec.starts, spec.lengths, strict=True)]
     taps = torch.zeros(spec.taps)
     taps[middles] = 1.0
@@ -211,8 +217,8 @@ def resting(spec: KernelSpec) -> Tensor:
     return taps
 
 
-def gaussians(count: int, side: int) -> Tensor:
-    """(count, 1, K, K): logarithms of Gaussians, from nearly a point to a quarter of the window in deviation."""
+def gaussian_logits(count: int, side: int) -> Tensor:
+    """Compute logarithms of Gaussians, (count, 1, K, K), with deviations from .4 pixels to a quarter of the window."""
     r = torch.arange(side) - side // 2
     deviation = torch.linspace(0.4, side / 4, count)[:, None, None, None]
     return -(r[:, None] ** 2 + r**2) / (2 * deviation**2)
@@ -221,6 +227,6 @@ def gaussians(count: int, side: int) -> Tensor:
 MULTIPLE = 8
 
 
-def narrowed(channels: int, width: float) -> int:
-    """A share of the channels, a multiple of 8 as processors like it."""
+def scale_channels(channels: int, width: float) -> int:
+    """Scale a number of channels, rounded to a multiple of 8, which processors prefer."""
     return max(MULTIPLE, MULTIPLE * round(channels * width / MULTIPLE))

@@ -1,4 +1,5 @@
-"""One burst through one network: aligned, predicted, filtered, in one piece (large photographs go by tiles)."""
+"""Inference on one whole burst: alignment, kernel prediction and filtering (large photographs are processed by
+tiles)."""
 
 from __future__ import annotations
 
@@ -7,20 +8,21 @@ import torch
 from klarsicht.burst.align.alignment import align
 from klarsicht.burst.data.burst import Burst, Frames
 from klarsicht.burst.network.unet import Network
-from klarsicht.ground.devices import bf16_gains
+from klarsicht.ground.devices import bf16_is_faster
 
 
 @torch.no_grad()
-def restored(network: Network, burst: Burst, exact: bool = False) -> Frames:
-    """The clean reference (C, H, W), linear, not clipped. exact: in float32, also where bfloat16 is faster.
+def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames:
+    """Denoise a burst with a network; return the clean reference (C, H, W), linear, not clipped. exact: compute in
+    float32, also where bfloat16 is faster.
 
-    Raises UsageError where the network is for another burst.
+    Raises UsageError where the burst does not fit the network.
     """
     device = next(network.parameters()).device
     frames, valid = (torch.from_numpy(x).to(device)[None] for x in (burst.frames, burst.valid))
     read, shot = (torch.tensor([level], device=device) for level in (burst.noise.read, burst.noise.shot))
     alignment = align(frames, read, shot, valid)
-    with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_gains(device)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_is_faster(device)):
         merged = network(alignment.apply(frames), read, shot, valid, alignment.agreement()).merged
     picture: Frames = merged[0].float().cpu().numpy()
     return picture

@@ -1,4 +1,5 @@
-"""The networks that come with klarsicht: weights in 16 bits, and a card that says what they were made of and reach."""
+"""Pretrained networks shipped with klarsicht: weights in 16 bits, and a card with their training and measured
+quality."""
 
 from __future__ import annotations
 
@@ -8,17 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from klarsicht.burst.network.unet import SERVED
+from klarsicht.burst.network.unet import COMPATIBLE_COLOURS
 from klarsicht.ground.errors import unknown_name
 
 FOLDER = Path(__file__).parents[1] / "weights"
 NAMES = {"rgb": "swift", "mosaic": "swift-raw"}
-"""By the colour that the network was made for."""
+"""Name of the shipped network by the colour of the frames that it was trained for."""
 
 
 @dataclass(frozen=True)
-class Shipped:
-    """One of them. colour: of the frames it was made for."""
+class PretrainedNetwork:
+    """A shipped network. colour: of the frames that it was trained for."""
 
     name: str
     colour: str
@@ -28,34 +29,34 @@ class Shipped:
         return FOLDER / f"{self.name}.safetensors"
 
     @property
-    def written(self) -> Path:
-        """The card's file."""
+    def card_file(self) -> Path:
+        """Path of the JSON card."""
         return FOLDER / f"{self.name}.json"
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """parameters, sha256, steps, training, photographs with their licences, tables, limits."""
-        card: dict[str, Any] = json.loads(self.written.read_text(encoding="utf-8"))
+        """Parsed card: parameters, sha256, steps, training, photographs with their licences, tables, limits."""
+        card: dict[str, Any] = json.loads(self.card_file.read_text(encoding="utf-8"))
         return card
 
 
-def networks() -> dict[str, Shipped]:
-    """By name; those whose weights are there, and their card."""
-    found = (Shipped(name, colour) for colour, name in NAMES.items())
-    return {one.name: one for one in found if one.file.exists() and one.written.exists()}
+def list_networks() -> dict[str, PretrainedNetwork]:
+    """List the shipped networks by name: those whose weights and card both exist."""
+    found = (PretrainedNetwork(name, colour) for colour, name in NAMES.items())
+    return {one.name: one for one in found if one.file.exists() and one.card_file.exists()}
 
 
-def serving(colour: str) -> Path | None:
-    """The weights for frames of a colour, if any come along."""
-    return next((one.file for one in networks().values() if colour in SERVED[one.colour]), None)
+def find_weights(colour: str) -> Path | None:
+    """Return the weights of the shipped network for frames of a colour; None if there is none."""
+    return next((one.file for one in list_networks().values() if colour in COMPATIBLE_COLOURS[one.colour]), None)
 
 
-def resolved(checkpoint: str | Path) -> Path:
-    """A network's file by its path, or by the name of one that comes along.
+def resolve_checkpoint(checkpoint: str | Path) -> Path:
+    """Resolve a checkpoint, given as a path or as the name of a shipped network, to its file.
 
     Raises UsageError for a name without a suffix that is neither.
     """
-    path, known = Path(checkpoint), networks()
+    path, known = Path(checkpoint), list_networks()
     if path.suffix or path.exists():
         return path
     if str(checkpoint) not in known:

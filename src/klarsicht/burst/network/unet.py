@@ -1,11 +1,9 @@
-"""The kernel-predicting U-Net, whole: what it sees, its levels, and the presets that are compared.
+"""Kernel-predicting U-Net: input transforms, encoder and decoder levels, and the presets that are compared.
 
-A burst X_1..X_N goes in with its noise level; out come kernels, one for each pixel and frame, and
-Y = (1/N) sum_i <k_i, V(X_i)> over the valid frames (KPN, arXiv 1712.02327; multi-kernel, arXiv 1902.05392). Kernels
-multiply linear frames, whatever the network saw, and nothing is added after them. But for the basis of `bpn`, no
-statistic of the whole image is taken: a tile with its halo gives what the whole image gives.
-
-Axes: B bursts, N frames, C channels, H W pixels.
+The input is a burst X_1..X_N with its noise level; the output is one kernel for each pixel and frame, and Y = (1/N)
+sum_i <k_i, V(X_i)> over the valid frames (KPN, arXiv 1712.02327; multi-kernel, arXiv 1902.05392). Kernels multiply
+linear frames, whatever the input transform, and nothing is added after them. Except for the basis of `bpn`, no
+statistic of the whole image is used: a tile with its halo gives the same result as the whole image.
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from klarsicht.burst.network.heads import (
     BasisHead,
     DirectHead,
     Features,
+    HeadShape,
+    InputFrames,
     KernelHead,
     Kernels,
-    Seen,
-    Shape,
     UnitHead,
-    narrowed,
+    scale_channels,
 )
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import UsageError, unknown_name
@@ -38,45 +36,46 @@ from klarsicht.numerics.pixel_kernels.apply import Filtered
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 COLOURS = {"grey": 1, "rgb": 3, "mosaic": 4}
-"""Channels of a frame; those of one frame share their kernels."""
+"""Channels of a frame by colour; the channels of one frame share their kernels."""
 
-SERVED = {"grey": ("grey",), "rgb": ("rgb", "grey"), "mosaic": ("mosaic",)}
-"""The frames that a network takes, by its colour: grey ones are seen as three equal channels."""
+COMPATIBLE_COLOURS = {"grey": ("grey",), "rgb": ("rgb", "grey"), "mosaic": ("mosaic",)}
+"""Colours of the frames that a network accepts, by its own colour; grey frames are repeated to three equal channels."""
 
-CONVOLUTIONS = 3  # in a level
-LEAST_SHOT = 1e-6  # variance coefficient: below it, the stabilising transform is a straight line
+CONVOLUTIONS = 3  # of a level
+MIN_SHOT = 1e-6  # variance coefficient below which the stabilising transform is linear
 
-Given = Tensor | None
+OptionalTensor = Tensor | None
 Part = tuple[slice, slice]
 WHOLE: Part = (slice(None), slice(None))
-Sight = Callable[[Seen, Tensor, Tensor], tuple[Tensor, Tensor]]
+InputTransform = Callable[[InputFrames, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def linear(seen: Seen, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames as they are (B, N, C, H, W), and KPN's deviation map of the reference (B, C, H, W)."""
-    return seen.frames, deviation(seen.frames[:, 0], read, shot)
+def linear_input(burst: InputFrames, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the frames unchanged (B, N, C, H, W), and KPN's deviation map of the reference (B, C, H, W)."""
+    return burst.frames, deviation(burst.frames[:, 0], read, shot)
 
 
-def stabilised(seen: Seen, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
-    """(f(X) - f(0)) / (f(1) - f(0)): black is 0, white is 1, and the deviation of the noise is everywhere the same."""
-    shot = shot.clamp_min(LEAST_SHOT)
+def stabilised_input(burst: InputFrames, read: Tensor, shot: Tensor) -> tuple[Tensor, Tensor]:
+    """Stabilise the noise variance: (f(X) - f(0)) / (f(1) - f(0)). Black becomes 0, white 1, and the noise has the same
+    deviation everywhere. Returns the frames (B, N, C, H, W) and a map of that deviation (B, C, H, W)."""
+    shot = shot.clamp_min(MIN_SHOT)
     black, white = (stabilise(torch.full_like(shot, x), read, shot) for x in (0.0, 1.0))
     scale = 1 / (white - black)
-    there = (seen.valid > 0)[:, :, None, None, None] * scale[:, None]
-    planes = torch.addcmul(-black[:, None] * there, stabilise(seen.frames, read[:, None], shot[:, None]), there)
-    return planes, scale.expand_as(seen.frames[:, 0])
+    there = (burst.valid > 0)[:, :, None, None, None] * scale[:, None]
+    planes = torch.addcmul(-black[:, None] * there, stabilise(burst.frames, read[:, None], shot[:, None]), there)
+    return planes, scale.expand_as(burst.frames[:, 0])
 
 
-class Plain(nn.Sequential):
-    """Three 3 x 3 convolutions, each with ReLU."""
+class PlainBlock(nn.Sequential):
+    """Three 3 x 3 convolutions, each followed by ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         widths = (inputs, *[outputs] * CONVOLUTIONS)
         super().__init__(*(layer for i, o in pairwise(widths) for layer in (convolution(i, o), nn.ReLU(inplace=True))))
 
 
-class Residual(nn.Module):
-    """A 3 x 3 convolution with ReLU, then two more beside the identity."""
+class ResidualBlock(nn.Module):
+    """A 3 x 3 convolution with ReLU, followed by two more with an identity shortcut."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -88,6 +87,7 @@ class Residual(nn.Module):
 
 
 def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """Build a 3 x 3 convolution with Kaiming-normal weights and zero bias."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -95,90 +95,98 @@ def convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class UNet(nn.Module):
-    """Average pooling down; bilinear upsampling and concatenated skips up, as far as the decoder goes."""
+    """U-Net: average pooling in the encoder; bilinear upsampling and concatenated skips in the decoder, which may end
+    above the input's resolution.
+
+    encoder, decoder: channels of the levels. block: builds the layers of one level from its input and output channels.
+    """
 
     def __init__(
-        self, inputs: int, encoder: tuple[int, ...], decoder: tuple[int, ...], level: Callable[[int, int], nn.Module]
+        self, inputs: int, encoder: tuple[int, ...], decoder: tuple[int, ...], block: Callable[[int, int], nn.Module]
     ) -> None:
         super().__init__()
-        self.down = nn.ModuleList(level(i, o) for i, o in pairwise((inputs, *encoder)))
+        self.down = nn.ModuleList(block(i, o) for i, o in pairwise((inputs, *encoder)))
         above, skips = (encoder[-1], *decoder), encoder[-2::-1]
-        self.up = nn.ModuleList(level(a + s, o) for a, s, o in zip(above, skips, decoder, strict=False))
+        self.up = nn.ModuleList(block(a + s, o) for a, s, o in zip(above, skips, decoder, strict=False))
 
     @property
-    def alive(self) -> float:
-        """Numbers a pixel of the input that a level holds at once, about: what it is given, and three of its own."""
+    def peak_values_per_pixel(self) -> float:
+        """Approximate peak number of activations per input pixel: the input of a level and three activations of its
+        own."""
         scales = [*range(len(self.down)), *range(len(self.down) - 2, -1, -1)]
         first = [next(m for m in level.modules() if isinstance(m, nn.Conv2d)) for level in (*self.down, *self.up)]
         alive = [(layer.in_channels + 3 * layer.out_channels) / 4.0**s for layer, s in zip(first, scales, strict=False)]
         return float(max(alive))
 
     def forward(self, x: Tensor) -> Features:
-        return self.upwards(self.downwards(x))
+        return self.decode(self.encode(x))
 
-    def downwards(self, x: Tensor) -> list[Tensor]:
-        """Levels, the finest first."""
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Compute the feature maps of the encoder levels, the finest first."""
         levels: list[Tensor] = []
         for level in self.down:
             levels.append(level(avg_pool2d(levels[-1], 2) if levels else x))
         return levels
 
-    def upwards(self, levels: list[Tensor]) -> Features:
+    def decode(self, levels: list[Tensor]) -> Features:
+        """Decode the feature maps of the encoder levels, given the finest first."""
         x, *skips = reversed(levels)
         for level, skip in zip(self.up, skips, strict=False):
-            x = level(torch.cat([upsampled(x), skip], 1))
+            x = level(torch.cat([upsample_twice(x), skip], 1))
         return Features(x, levels[-1])
 
 
-def upsampled(x: Tensor) -> Tensor:
-    """Twice the resolution: bilinear, half-pixel centres, edges repeated."""
+def upsample_twice(x: Tensor) -> Tensor:
+    """Double the resolution: bilinear, half-pixel centres, edges repeated."""
     return interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A network but for its width, colour and number of frames: its sizes, and the steps in which presets differ.
+    """Architecture of a network except its width, colour and number of frames: kernel sizes, and the choices in which
+    presets differ.
 
-    encoder, decoder: channels of the levels, but for the decoder's last. last: that one's; None: as many as the taps
-    at full width (the published layout), as its skip has when narrowed. entry: 2 where planes come in as four at half
-    the resolution. mean_frame: whether the mean of the valid frames is one more frame.
+    encoder, decoder: channels of the levels, without the last one of the decoder. last: channels of that one; None: as
+    many as the taps at full width (the published layout), as many as its skip at less. unshuffle: 2 where each plane
+    enters as four at half the resolution. mean_frame: whether the mean of the valid frames is one more frame.
+    input_transform: maps frames and noise to network inputs. block: layers of a level.
     """
 
     spec: KernelSpec
     encoder: tuple[int, ...] = (64, 128, 256, 512, 512)
     decoder: tuple[int, ...] = (512, 256)
     last: int | None = None
-    entry: int = 1
+    unshuffle: int = 1
     mean_frame: bool = False
-    sight: Sight = linear
-    level: type[Plain] | type[Residual] = Plain
+    input_transform: InputTransform = linear_input
+    block: type[PlainBlock] | type[ResidualBlock] = PlainBlock
     head: type[KernelHead] | type[BasisHead] | type[DirectHead] = KernelHead
 
     def last_at(self, width: float, frames: int) -> int:
-        """Channels of the finest level of the decoder."""
+        """Compute the channels of the finest level of the decoder."""
         if self.last is None and width >= 1:
             return frames * self.spec.taps
-        return narrowed(self.last or self.encoder[1], width)
+        return scale_channels(self.last or self.encoder[1], width)
 
     @property
     def stride(self) -> int:
-        """An image is padded to its multiples, and tiles must begin at them."""
-        return int(self.entry * 2 ** (len(self.encoder) - 1))
+        """Multiple to which images are padded, and at which tiles must begin."""
+        return int(self.unshuffle * 2 ** (len(self.encoder) - 1))
 
     @property
     def halo(self) -> int:
-        """How far from a pixel of the output, in pixels, the input has a say in it."""
-        inputs = {pixel: self._inputs(pixel) for pixel in range(self.stride)}
+        """Largest distance in pixels at which the input influences a pixel of the output."""
+        inputs = {pixel: self._receptive_field(pixel) for pixel in range(self.stride)}
         return max(max(pixel - first, last - pixel) for pixel, (first, last) in inputs.items())
 
-    def _inputs(self, pixel: int) -> tuple[int, int]:
-        """The first and the last input pixel along an axis that an output pixel depends on."""
+    def _receptive_field(self, pixel: int) -> tuple[int, int]:
+        """Compute the first and the last input pixel along an axis on which an output pixel depends."""
         first = last = pixel
         for _ in range(len(self.decoder) + 2):  # up to the taps, up to the decoder's levels, up to the coarsest
             first, last = (first - 1) // 2 - CONVOLUTIONS, (last + 1) // 2 + CONVOLUTIONS
         for _ in self.encoder[1:]:
             first, last = 2 * first - CONVOLUTIONS, 2 * last + 1 + CONVOLUTIONS
-        return self.entry * first, self.entry * (last + 1) - 1
+        return self.unshuffle * first, self.unshuffle * (last + 1) - 1
 
 
 PRESETS = {
@@ -192,18 +200,19 @@ PRESETS = {
         encoder=(32, 64, 128, 192),
         decoder=(128, 64),
         last=48,
-        entry=2,
+        unshuffle=2,
         mean_frame=True,
-        sight=stabilised,
-        level=Residual,
+        input_transform=stabilised_input,
+        block=ResidualBlock,
         head=UnitHead,
     ),
 }
-"""One code, so that comparisons are controlled. `swift` is for use on a processor: it works at half the resolution."""
+"""All presets share this code, so that comparisons are controlled. `swift` is for processors: it works at half the
+resolution."""
 
 
 class NetworkSettings(Settings):
-    """What a network is, but for its weights. width: share of the preset's channels. frames: N at most."""
+    """Configuration of a network without its weights. width: factor on the preset's channels. frames: N at most."""
 
     preset: str = "swift"
     width: float = Field(default=1.0, gt=0, le=4)
@@ -213,30 +222,30 @@ class NetworkSettings(Settings):
     @field_validator("preset")
     @classmethod
     def _known_preset(cls, name: str) -> str:
-        return among("preset", name, PRESETS)
+        return check_known_name("preset", name, PRESETS)
 
     @field_validator("colour")
     @classmethod
     def _known_colour(cls, name: str) -> str:
-        return among("colour", name, COLOURS)
+        return check_known_name("colour", name, COLOURS)
 
 
-def among(kind: str, name: str, known: Iterable[str]) -> str:
-    """The name. Raises UsageError where it is not known."""
+def check_known_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Check that a name is known, and return it. Raises UsageError otherwise."""
     if name not in known:
         raise unknown_name(kind, name, known)
     return name
 
 
 class Network(nn.Module):
-    """frames (B, N, C, H, W), aligned, linear, of any size, and N up to the settings'; read, shot: the noise, (B,) or
-    (B, C).
+    """Network from aligned, noisy frames to filtered frames and their mean.
 
-    valid: (B, N), which frames exist; the reference must, and what does not is expected to be zero. agreement:
-    (B, N, H, W) in [0, 1], how far a frame shows there what the reference shows (alignment.Alignment.agreement);
-    the network is told, and its mean frame is weighted by it. None of either: all.
+    frames: (B, N, C, H, W), aligned, linear, of any size, and N up to the settings'. read, shot: the noise, (B,) or
+    (B, C). valid: (B, N), which frames exist; the reference must, and missing frames are expected to be zero.
+    agreement: (B, N, H, W) in [0, 1], how well a frame agrees with the reference there (alignment.Alignment.agreement);
+    it is an input of the network and weights its mean frame. None of either: all frames are valid, or agree.
 
-    Gives Filtered(each Y_i (B, N, C, H, W), merged Y (B, C, H, W)). Raises UsageError for shapes that do not fit.
+    Returns Filtered(each Y_i (B, N, C, H, W), merged Y (B, C, H, W)). Raises UsageError for shapes that do not fit.
     """
 
     def __init__(self, settings: NetworkSettings, preset: Preset | None = None) -> None:
@@ -244,63 +253,70 @@ class Network(nn.Module):
         self.settings = settings
         self.preset = preset = preset or PRESETS[settings.preset]
         channels, frames = COLOURS[settings.colour], settings.frames + preset.mean_frame
-        encoder, middle = (tuple(narrowed(c, settings.width) for c in w) for w in (preset.encoder, preset.decoder))
+        encoder, middle = (
+            tuple(scale_channels(c, settings.width) for c in w) for w in (preset.encoder, preset.decoder)
+        )
         last = preset.last_at(settings.width, frames)
-        inputs = preset.entry**2 * frames * channels + channels + settings.frames
-        self.body = UNet(inputs, encoder, (*middle, last), preset.level)
-        self.head = preset.head(Shape(last, encoder[-1], frames, channels, settings.width), preset.spec)
+        inputs = preset.unshuffle**2 * frames * channels + channels + settings.frames
+        self.body = UNet(inputs, encoder, (*middle, last), preset.block)
+        self.head = preset.head(HeadShape(last, encoder[-1], frames, channels, settings.width), preset.spec)
 
     @property
-    def served(self) -> tuple[str, ...]:
-        """Colours of the frames that it takes. A picture that is predicted itself has the channels it was made with."""
+    def compatible_colours(self) -> tuple[str, ...]:
+        """Colours of the frames that the network accepts. A network that predicts the picture itself accepts only its
+        own."""
         colour = self.settings.colour
-        return SERVED[colour] if issubclass(self.preset.head, KernelHead | BasisHead) else (colour,)
+        return COMPATIBLE_COLOURS[colour] if issubclass(self.preset.head, KernelHead | BasisHead) else (colour,)
 
     def forward(
-        self, frames: Tensor, read: Tensor, shot: Tensor, valid: Given = None, agreement: Given = None
+        self, frames: Tensor, read: Tensor, shot: Tensor, valid: OptionalTensor = None, agreement: OptionalTensor = None
     ) -> Filtered:
-        out: Filtered = self.head(*self._features(self._filled(frames, valid, agreement), read, shot))
-        return Filtered(out.each[:, : frames.shape[1]], out.merged)
+        out: Filtered = self.head(*self._compute_features(self._pad_frames(frames, valid, agreement), read, shot))
+        return Filtered(out.per_frame[:, : frames.shape[1]], out.merged)
 
     def kernels(
         self,
         frames: Tensor,
         read: Tensor,
         shot: Tensor,
-        valid: Given = None,
-        agreement: Given = None,
+        valid: OptionalTensor = None,
+        agreement: OptionalTensor = None,
         part: Part = WHOLE,
     ) -> Kernels:
-        """What is applied, and to what, the mean frame and missing ones included: apply_kernels(*kernels) gives Y.
+        """Predict the kernels, and return them with the frames that they multiply, including the mean frame and missing
+        ones: apply_kernels(*kernels) gives Y.
 
-        part: rows and columns, the first ones even, of which kernels are wanted; what lies around is only looked at.
+        part: rows and columns, the first ones even, of which kernels are wanted; the surroundings are only input.
         """
-        features, seen = self._features(self._filled(frames, valid, agreement), read, shot)
+        features, burst = self._compute_features(self._pad_frames(frames, valid, agreement), read, shot)
         taps = tuple(slice(p.start and p.start // 2, p.stop and -(-p.stop // 2)) for p in part)
         fine = features.fine[:, :, *taps]
-        near = Seen(seen.frames[..., *part], seen.valid, seen.trust)
-        return self.head.kernels(Features(fine, features.deep), near)
+        part_inputs = InputFrames(burst.frames[..., *part], burst.valid, burst.trust)
+        return self.head.kernels(Features(fine, features.deep), part_inputs)
 
-    def _features(self, given: Seen, read: Tensor, shot: Tensor) -> tuple[Features, Seen]:
-        H, W = given.frames.shape[-2:]
-        seen = given.with_mean() if self.preset.mean_frame else given
-        levels = self.body.downwards(self._entered(given, seen, read, shot))  # what entered is let go of
-        fine, deep = self.body.upwards(levels)
-        return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), seen
+    def _compute_features(self, originals: InputFrames, read: Tensor, shot: Tensor) -> tuple[Features, InputFrames]:
+        H, W = originals.frames.shape[-2:]
+        burst = originals.append_mean() if self.preset.mean_frame else originals
+        levels = self.body.encode(self._build_input(originals, burst, read, shot))  # the input is freed here
+        fine, deep = self.body.decode(levels)
+        return Features(fine[..., : -(-H // 2), : -(-W // 2)], deep), burst
 
-    def _entered(self, given: Seen, seen: Seen, read: Tensor, shot: Tensor) -> Tensor:
-        """(B, c, h, w), channels last: what the first level sees, four pixels as one where it enters at half."""
-        B, _, _, H, W = given.frames.shape
-        planes, noise = self.preset.sight(seen, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot)))
+    def _build_input(self, originals: InputFrames, burst: InputFrames, read: Tensor, shot: Tensor) -> Tensor:
+        """Build the input of the first level, (B, c, h, w), channels last; with pixel unshuffling, four pixels become
+        one."""
+        B, _, _, H, W = originals.frames.shape
+        planes, noise = self.preset.input_transform(
+            burst, *(level.float().reshape(B, -1, 1, 1) for level in (read, shot))
+        )
         planes, noise = (x.expand(*x.shape[:-3], COLOURS[self.settings.colour], H, W) for x in (planes, noise))
-        known = torch.cat([noise, given.trust[:, :, 0].expand(-1, -1, H, W)], 1)
-        planes, known = (padded(x, self.preset.stride) for x in (planes.flatten(1, 2), known))
-        planes, known = gathered(planes, self.preset.entry), avg_pool2d(known, self.preset.entry)
+        known = torch.cat([noise, originals.trust[:, :, 0].expand(-1, -1, H, W)], 1)
+        planes, known = (pad_to_stride(x, self.preset.stride) for x in (planes.flatten(1, 2), known))
+        planes, known = unshuffle_pixels(planes, self.preset.unshuffle), avg_pool2d(known, self.preset.unshuffle)
         return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in (planes, known)], 1)
 
-    def _filled(self, frames: Tensor, valid: Given, agreement: Given) -> Seen:
-        """With zero frames that are not valid until there are N."""
-        channels, most = [COLOURS[colour] for colour in self.served], self.settings.frames
+    def _pad_frames(self, frames: Tensor, valid: OptionalTensor, agreement: OptionalTensor) -> InputFrames:
+        """Append zero frames that are not valid until there are N."""
+        channels, most = [COLOURS[colour] for colour in self.compatible_colours], self.settings.frames
         if frames.ndim != 5 or frames.shape[2] not in channels or not 1 <= frames.shape[1] <= most:
             planes = " or ".join(map(str, channels))
             rule = f"this network ({self.settings.colour}) takes (B, N, {planes}, H, W) with 1 to {most} frames"
@@ -308,26 +324,26 @@ class Network(nn.Module):
         weight = frames.new_ones(frames.shape[:2]) if valid is None else valid.to(frames.dtype)
         trust = weight[:, :, None, None, None] * (1 if agreement is None else agreement[:, :, None])
         if frames.shape[1] == most:
-            return Seen(frames, weight, trust)
+            return InputFrames(frames, weight, trust)
         missing = (0, 0) * 3 + (0, most - frames.shape[1])
-        return Seen(pad(frames, missing), pad(weight, missing[-2:]), pad(trust, missing))
+        return InputFrames(pad(frames, missing), pad(weight, missing[-2:]), pad(trust, missing))
 
 
-def gathered(x: Tensor, side: int) -> Tensor:
-    """pixel_unshuffle, channels last: (B, c, H, W) to (B, c side^2, H / side, W / side)."""
+def unshuffle_pixels(x: Tensor, side: int) -> Tensor:
+    """Compute pixel_unshuffle, channels last: (B, c, H, W) to (B, c side^2, H / side, W / side)."""
     B, c, H, W = x.shape
     blocks = x.reshape(B, c, H // side, side, W // side, side).permute(0, 2, 4, 1, 3, 5)
     return blocks.reshape(B, H // side, W // side, -1).permute(0, 3, 1, 2)
 
 
-def padded(x: Tensor, stride: int) -> Tensor:
-    """Edges repeated below and to the right, until both sides are multiples of the stride."""
+def pad_to_stride(x: Tensor, stride: int) -> Tensor:
+    """Repeat the lower and right edges until both sides are multiples of the stride."""
     below, right = (-side % stride for side in x.shape[-2:])
     return pad(x, (0, right, 0, below), mode="replicate") if below or right else x
 
 
-def build(settings: NetworkSettings, seed: int) -> Network:
-    """A network whose first weights depend on the seed alone."""
+def build_network(settings: NetworkSettings, seed: int) -> Network:
+    """Build a network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Network(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

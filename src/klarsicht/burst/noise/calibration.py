@@ -1,4 +1,4 @@
-"""A camera's noise measured on frames of a still scene, and saved for later bursts of the same camera and ISO."""
+"""Calibration of a camera's noise from frames of a still scene, saved for later bursts of the same camera and ISO."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def calibrate(
     iso: int | None = None,
     linear: bool = False,
 ) -> Iterator[str]:
-    """Adds to the file `out`, or to the user's own; lines for people.
+    """Estimate the noise and add it to the file `out`, or to the user's own; yield lines for the user.
 
-    Raises InputError where neither the files nor the caller say which camera and ISO.
+    Raises InputError where neither the files nor the caller give the camera and ISO.
     """
-    files = reading.frames(frames)
+    files = reading.list_frames(frames)
     file = out or sources.default_file()
     with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
-        wound = loading.load_frames(files, Path(folder), linear=linear)
-        found = sources.blind(wound)
-    camera, iso = camera or wound.header.camera, iso or wound.header.iso
+        burst = loading.load_frames(files, Path(folder), linear=linear)
+        estimate = sources.estimate_from_frames(burst)
+    camera, iso = camera or burst.header.camera, iso or burst.header.iso
     if not camera or not iso:
         missing = "camera" if not camera else "ISO"
         raise InputError(f"{files[0].name} does not say its {missing}", remedy="Give --camera and --iso.")
-    sources.remember(file, camera, iso, found.noise, len(files))
-    level = found.noise
+    sources.write_calibration(file, camera, iso, estimate.noise, len(files))
+    level = estimate.noise
     yield f"{camera}, ISO {iso}: read deviation {level.read:.3g}, shot coefficient {level.shot:.3g} (of white)"
-    yield f"from {found.blocks} flat blocks of {len(files)} frame{'s' * (len(files) > 1)}"
-    if not found.read_known:
+    yield f"from {estimate.blocks} flat blocks of {len(files)} frame{'s' * (len(files) > 1)}"
+    if not estimate.read_known:
         yield "read noise not identifiable, as nothing is dark: photograph something dark beside something bright"
     yield f"calibration: {file}"

@@ -1,4 +1,5 @@
-"""Where the noise numbers of a burst come from: typed, the files' NoiseProfile, a saved calibration, or the frames.
+"""The sources of a burst's noise level, in order: typed by the user, the files' NoiseProfile, a saved calibration, or
+an estimate from the frames.
 
 A calibration is a JSON file, {"camera": {"ISO": {"read": sigma_read, "shot": sigma_shot^2, "frames": N}}}.
 """
@@ -21,13 +22,14 @@ from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-WINDOWS, WINDOW = 4, 256  # along a side, and pixels of each
-MOST_FRAMES = 8  # that are looked at
+WINDOWS, WINDOW = 4, 256  # windows along a side, and the side of each in pixels
+MOST_FRAMES = 8  # used for the estimate
 
 
 @dataclass(frozen=True)
 class KnownNoise:
-    """levels: one a plane, of a frame of gain 1. source: in words. doubt: what to beware of, or nothing."""
+    """A burst's noise. levels: one a plane, of a frame of gain 1. source: its origin, as text. doubt: a caveat, or
+    empty."""
 
     levels: tuple[NoiseLevel, ...]
     source: str
@@ -35,36 +37,40 @@ class KnownNoise:
 
     @property
     def mean(self) -> NoiseLevel:
-        """Over planes, of variances."""
+        """The mean of the variances over planes."""
         read = float(np.sqrt(np.mean([level.read**2 for level in self.levels])))
         return NoiseLevel(read, float(np.mean([level.shot for level in self.levels])))
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
+        """One line for the user: the mean level, the source and the caveat."""
         level = self.mean
         numbers = f"read deviation {level.read:.3g}, shot coefficient {level.shot:.3g} (variance at white)"
         return f"noise: {numbers}; {self.source}" + (f"; {self.doubt}" if self.doubt else "")
 
 
-def find(roll: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
-    """Raises UsageError for a typed level that is none, InputError where nothing can be found."""
-    planes, header = roll.spool.shape[1], roll.header
+def find_noise(burst: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
+    """Find the noise of a burst. typed: READ,SHOT. calibration: a file instead of the user's own.
+
+    Raises UsageError for an invalid typed level, InputError where no source has a level.
+    """
+    planes, header = burst.spool.shape[1], burst.header
     floor = header.quantisation
     if typed is not None:
-        return KnownNoise((parsed(typed),) * planes, "as typed")
+        return KnownNoise((parse_noise(typed),) * planes, "as typed")
     if header.profile:
-        return KnownNoise(_floored(header.profile, floor), f"from the NoiseProfile of {header.path.name}")
+        return KnownNoise(_apply_floor(header.profile, floor), f"from the NoiseProfile of {header.path.name}")
     file = calibration or default_file()
-    if (saved := look_up(file, header.camera, header.iso)) is not None:
-        return KnownNoise(_floored((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
-    found = blind(roll)
+    if (saved := read_calibration(file, header.camera, header.iso)) is not None:
+        return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
+    found = estimate_from_frames(burst)
     doubt = "" if found.read_known else "read noise not identifiable, as nothing is dark"
     source = f"estimated from the frames themselves ({found.blocks} flat blocks)"
-    return KnownNoise(_floored((found.noise,) * planes, floor), source, doubt)
+    return KnownNoise(_apply_floor((found.noise,) * planes, floor), source, doubt)
 
 
-def parsed(typed: str) -> NoiseLevel:
-    """READ,SHOT: a deviation and a variance coefficient."""
+def parse_noise(typed: str) -> NoiseLevel:
+    """Parse READ,SHOT: a standard deviation and a variance coefficient. Raises UsageError."""
     try:
         read, shot = (float(part) for part in typed.split(","))
     except ValueError as error:
@@ -75,44 +81,44 @@ def parsed(typed: str) -> NoiseLevel:
     return NoiseLevel(read, shot)
 
 
-def _floored(levels: Sequence[NoiseLevel], floor: float) -> tuple[NoiseLevel, ...]:
-    """No sensor is quieter than its rounding."""
+def _apply_floor(levels: Sequence[NoiseLevel], floor: float) -> tuple[NoiseLevel, ...]:
+    """Raise read noise to at least `floor`, the deviation of rounding."""
     return tuple(NoiseLevel(max(level.read, floor, 1e-6), level.shot) for level in levels)
 
 
-def blind(roll: LoadedBurst) -> estimation.NoiseEstimate:
-    """From windows spread over the burst."""
-    return estimation.estimate(sample(roll))
+def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
+    """Estimate the noise from windows spread over the burst."""
+    return estimation.estimate(sample_windows(burst))
 
 
-def sample(roll: LoadedBurst) -> list[Frames]:
-    """Windows (N, C, h, w) of the frames that can serve, on a grid over the picture."""
-    frames = roll.order[:MOST_FRAMES]
-    H, W = roll.spool.size
+def sample_windows(burst: LoadedBurst) -> list[Frames]:
+    """Read windows (N, C, h, w) of the usable frames, on a grid over the picture."""
+    frames = burst.order[:MOST_FRAMES]
+    H, W = burst.spool.size
     h, w = min(WINDOW, H), min(WINDOW, W)
     tops, lefts = (sorted({int(p) for p in np.linspace(0, side - s, WINDOWS)}) for side, s in ((H, h), (W, w)))
     if H * W <= WINDOWS**2 * WINDOW**2 / 2:
-        return [roll.spool.windows(frames, Window(0, H, 0, W))]
-    return [roll.spool.windows(frames, Window(y, y + h, x, x + w)) for y in tops for x in lefts]
+        return [burst.spool.read_windows(frames, Window(0, H, 0, W))]
+    return [burst.spool.read_windows(frames, Window(y, y + h, x, x + w)) for y in tops for x in lefts]
 
 
 # Calibrations
 
 
 def default_file() -> Path:
-    """noise.json in the user's folder of settings."""
+    """Return the path of noise.json in the user's configuration folder."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home) / "klarsicht" / "noise.json"
 
 
-def look_up(file: Path, camera: str, iso: int | None) -> NoiseLevel | None:
-    """Raises InputError for a file that is no calibration."""
+def read_calibration(file: Path, camera: str, iso: int | None) -> NoiseLevel | None:
+    """Read the calibrated level of a camera and ISO, or None. Raises InputError for a file that is no calibration."""
     entry = _read(file).get(camera, {}).get(str(iso)) if camera and iso else None
     return None if entry is None else NoiseLevel(float(entry["read"]), float(entry["shot"]))
 
 
-def remember(file: Path, camera: str, iso: int, noise: NoiseLevel, frames: int) -> None:
-    """Adds or replaces one camera and ISO in the file, which keeps the others."""
+def write_calibration(file: Path, camera: str, iso: int, noise: NoiseLevel, frames: int) -> None:
+    """Add or replace one camera and ISO in the file, which keeps the others."""
     known = _read(file)
     entry = {"read": noise.read, "shot": noise.shot, "frames": frames}
     known.setdefault(camera, {})[str(iso)] = entry
@@ -120,6 +126,8 @@ def remember(file: Path, camera: str, iso: int, noise: NoiseLevel, frames: int) 
 
 
 def _read(file: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Read all calibrations of a file; empty if there is no file. Raises InputError for a file that is no
+    calibration."""
     if not file.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Named sets of synthetic bursts that anyone can make again, byte for byte, and check by their hash."""
+"""Named sets of synthetic bursts that are reproducible byte for byte, and verified by their hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from klarsicht.burst.synthesis.synthesis import KINDS, Recipe, clean_burst
 from klarsicht.ground.errors import InputError, unknown_name
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, add_noise
 
-KODAK = Geometry(scale=2, height=224, width=352, reach=16)  # 768 x 512 photographs, whole
+KODAK = Geometry(scale=2, height=224, width=352, reach=16)  # uses 768 x 512 photographs in full
 
 SETS = {
     "grey-still": ("grey", "still"),
@@ -38,10 +38,11 @@ SETS = {
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkSet:
-    """One burst for each photograph, without noise at exposure 1, and the noise that any level scales.
+    """One burst for each of B photographs, without noise at exposure 1, and the standard normal noise that any level
+    scales.
 
-    frames: (K, N, C, H, W). noise: the same shape, standard normal. exposures: (K,). displacements: (K, N, 2)
-    and angles (K, N), as in CleanBurst. paths: (K, H, W).
+    frames: (B, N, C, H, W). noise: the same shape, standard normal. exposures: (B,). displacements: (B, N, 2) and
+    angles (B, N), as in CleanBurst. paths: (B, H, W).
     """
 
     name: str
@@ -57,23 +58,23 @@ class BenchmarkSet:
         return len(self.frames)
 
     def exposure(self, index: int, drawn: bool) -> np.float32:
-        """w of one burst: the drawn one, or 1."""
+        """Return the exposure w of one burst: the drawn one, or 1."""
         return self.exposures[index] if drawn else np.float32(1)
 
     def burst(self, index: int, level: NoiseLevel, exposure: float) -> Burst:
-        """One burst with that noise, at that exposure."""
+        """Return one burst with noise of that level, at that exposure."""
         light = self.frames[index] * np.float32(exposure)
         noisy = add_noise(light, self.noise[index], np.float32(level.read), np.float32(level.shot))
         return Burst(noisy, level)
 
     def truth(self, index: int, exposure: float) -> Light:
-        """The clean reference (C, H, W) of that burst."""
+        """Return the clean reference (C, H, W) of that burst."""
         truth: Light = self.frames[index, 0] * np.float32(exposure)
         return truth
 
     @cached_property
     def sha256(self) -> str:
-        """Of all arrays in their order, little-endian, with their shapes."""
+        """The SHA-256 of all arrays in their order, little-endian, with their shapes."""
         digest = hashlib.sha256()
         for array in (self.frames, self.noise, self.exposures, self.displacements, self.angles, self.paths):
             digest.update(repr(array.shape).encode())
@@ -88,12 +89,10 @@ def benchmark_set(
     geometry: Geometry = KODAK,
     sha256: str | None = None,
 ) -> BenchmarkSet:
-    """The set of that name from RGB photographs, of which the middle is used, upright ones turned on their
-    side.
+    """Build the set of that name from the centres of RGB photographs; upright ones are turned on their side.
 
-    Each photograph has its own stream of the seed, so a longer list begins with the same bursts. Raises
-    UsageError for an unknown name, CorpusError or ImageError for the photographs, InputError if the hash is
-    not the one given.
+    Each photograph has its own stream of the seed, so a longer list begins with the same bursts. Raises UsageError for
+    an unknown name, CorpusError or ImageError for the photographs, InputError if the hash is not the one given.
     """
     if name not in SETS:
         raise unknown_name("benchmark set", name, SETS)
@@ -110,6 +109,7 @@ def benchmark_set(
 
 
 def _draw(middles: list[Light], k: int, recipe: Recipe, seed: int) -> tuple[npt.NDArray[np.generic], ...]:
+    """Draw the k-th burst: clean frames, noise, exposure, displacements, angles and path."""
     rng = np.random.default_rng([seed, k])
     clean = clean_burst(middles[k], middles[max(k - 1, 0)], recipe, rng)
     exposure = np.float32(10 ** rng.uniform(*recipe.exposures))
@@ -118,7 +118,7 @@ def _draw(middles: list[Light], k: int, recipe: Recipe, seed: int) -> tuple[npt.
 
 
 def _middle(scene: Light, geometry: Geometry, index: int) -> Light:
-    """The central crop, the scene lying on its side if the frame does."""
+    """Return the central crop, of the transposed scene if the scene is upright and the frame is not."""
     height, width = geometry.crop
     upright = scene.shape[-2] > scene.shape[-1]
     if upright and height < width:

@@ -1,4 +1,4 @@
-"""Synthetic bursts in files that anyone makes again, byte for byte, from the same photographs and seed.
+"""Export of synthetic bursts to files that are reproducible byte for byte from the same photographs and seed.
 
 DIR/set.json             name, seed, geometry, photographs, levels, exposures, hash of the whole set
 DIR/007-gain4.npz        frames (N, C, H, W), truth (C, H, W), exposure, read, shot, displacements (N, 2), angles (N,),
@@ -29,17 +29,17 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 def write_set(
     photographs: Path, out: Path, *, name: str, gains: Sequence[int], seed: int, geometry: Geometry = KODAK
 ) -> BenchmarkSet:
-    """Writes the set's bursts at each gain (none given: all), at the exposures drawn; returns the set.
+    """Write the set's bursts at each gain (none given: all), at the exposures drawn; return the set.
 
     Raises:
-        UsageError: an unknown set or gain, or a folder that holds something already.
+        UsageError: an unknown set or gain, or a folder that already holds files.
         CorpusError, ImageError: the photographs. StoreError, DiskFull: the folder.
     """
     levels = {gain: _level(gain) for gain in gains or GAINS}
     if out.exists() and any(out.iterdir()):
         raise UsageError("folder for the bursts", got=out, rule="it must be new or empty")
-    shelf = read_folder(photographs, geometry)
-    made = benchmark_set(name, shelf.photographs, seed, geometry)
+    source = read_folder(photographs, geometry)
+    made = benchmark_set(name, source.photographs, seed, geometry)
     hashes = {}
     for index, gain in track(list(product(range(len(made)), levels)), len(made) * len(levels), "bursts"):
         file, content = f"{index:03d}-gain{gain}.npz", burst_bytes(made, index, levels[gain])
@@ -50,7 +50,7 @@ def write_set(
         "seed": seed,
         "sha256": made.sha256,
         "geometry": asdict(geometry),
-        "photographs": shelf.names,
+        "photographs": source.names,
         "levels": {gain: asdict(level) for gain, level in levels.items()},
         "files": hashes,
     }
@@ -59,7 +59,7 @@ def write_set(
 
 
 def burst_bytes(made: BenchmarkSet, index: int, level: NoiseLevel) -> bytes:
-    """A file of numpy's format without a clock in it: the same burst, the same bytes."""
+    """Return one burst in numpy's npz format without a time stamp: the same burst gives the same bytes."""
     exposure = float(made.exposure(index, drawn=True))
     file = io.BytesIO()
     np.savez(

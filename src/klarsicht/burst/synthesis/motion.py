@@ -1,4 +1,4 @@
-"""What moves while a burst is taken: the hand that holds the camera, and things in front of it.
+"""Motion during a burst: camera shake, and moving objects in front of the scene.
 
 Scene coordinates are pixels of the crop; a frame has `scale` of them to a pixel. All shifts are (y, x).
 """
@@ -18,32 +18,32 @@ from klarsicht.burst.synthesis.scenes import Geometry, Light, box_mean
 Vectors = npt.NDArray[np.float64]  # N 2
 Flags = npt.NDArray[np.bool_]
 
-CALM = 2  # pixels: how far a frame is shifted, unless it is one of the badly shifted
-JOLTS = 1.5  # expected number of badly shifted frames in eight
-STEP, TURN = 1.0, math.radians(0.08)  # of a hand, from frame to frame: deviation in pixels and in radians
+SMALL_SHIFT = 2  # pixels: largest shift of most frames
+MEAN_LARGE_SHIFTS = 1.5  # expected number of frames in eight with a large shift
+STEP, TURN = 1.0, math.radians(0.08)  # of a hand-held camera, from frame to frame: deviation in pixels and radians
 
 
 @dataclass(frozen=True, eq=False)
 class CameraPath:
-    """Where each frame looks: shifts (N, 2) of its centre in scene pixels, angles (N,) in radians about it.
+    """The view of each frame: shifts (N, 2) of its centre in scene pixels, angles (N,) in radians about it.
 
-    Frame 0, the reference, looks straight ahead: shift and angle are 0.
+    Frame 0 is the reference: its shift and angle are 0.
     """
 
     shifts: Vectors
     angles: npt.NDArray[np.float64]
 
     def displacements(self, scale: int) -> Vectors:
-        """(N, 2): what the reference shows at its centre, frame i shows that far from there, in frame
-        pixels."""
-        return np.array([_turned_back(-shift / scale, t) for shift, t in zip(self.shifts, self.angles, strict=True)])
+        """Compute the shift (N, 2), in frame pixels, that the content at the reference's centre has in each frame."""
+        return np.array([_rotate_back(-shift / scale, t) for shift, t in zip(self.shifts, self.angles, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
 class Mover:
-    """A thing in front of the scene: its light (C, h, w), how much it covers (h, w) in [0, 1], where it is.
+    """A moving object in front of the scene: its light (C, h, w), its opacity `cover` (h, w) in [0, 1], and its
+    positions.
 
-    corners: (N, 2) int, its top left in scene pixels. visible: (N,), the frames in which it is there.
+    corners: (N, 2) int, its top left corner in scene pixels. visible: (N,), the frames that show it.
     """
 
     light: Light
@@ -52,33 +52,34 @@ class Mover:
     visible: Flags
 
 
-Cameras = Callable[[np.random.Generator, int, Geometry], CameraPath]
-Visits = Callable[[np.random.Generator, int], Flags]
+DrawCameraPath = Callable[[np.random.Generator, int, Geometry], CameraPath]
+DrawVisibility = Callable[[np.random.Generator, int], Flags]
 
 
 @dataclass(frozen=True)
 class Motion:
-    """cameras draws a path of the camera. visits draws when a mover is there, or is None where nothing
-    moves."""
+    """A motion model. draw_path: draws a path of the camera. draw_visibility: draws the frames that show a moving
+    object, or None where no object moves."""
 
-    cameras: Cameras
-    visits: Visits | None = None
+    draw_path: DrawCameraPath
+    draw_visibility: DrawVisibility | None = None
 
 
 def protocol_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
-    """KPN: p = min(Poisson(1.5) / 8, 1) once a burst; a frame is shifted by up to `reach` pixels with
-    probability p, else by up to 2. Whole scene pixels, so fractions of a frame's."""
-    p = min(rng.poisson(JOLTS) / 8, 1.0)
+    """Draw a camera path as KPN does: p = min(Poisson(1.5) / 8, 1) once a burst; a frame is shifted by up to `reach`
+    pixels with probability p, else by up to 2. Shifts are whole scene pixels, hence fractions of a frame's pixels."""
+    p = min(rng.poisson(MEAN_LARGE_SHIFTS) / 8, 1.0)
     shifts = np.zeros((frames, 2))
     for i in range(1, frames):
-        pixels = geometry.reach if rng.random() < p else min(CALM, geometry.reach)
+        pixels = geometry.reach if rng.random() < p else min(SMALL_SHIFT, geometry.reach)
         most = geometry.scale * pixels
         shifts[i] = rng.integers(-most, most + 1, 2)
     return CameraPath(shifts, np.zeros(frames))
 
 
 def shaken_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
-    """A hand: a random walk of any real shift and angle, held back where it would leave the crop."""
+    """Draw the path of a hand-held camera: a random walk of real-valued shifts and angles, clipped so that it stays
+    within the crop."""
     angles = np.cumsum(TURN * rng.standard_normal(frames))
     shifts = np.cumsum(STEP * geometry.scale * rng.standard_normal((frames, 2)), 0)
     angles, shifts = angles - angles[0], shifts - shifts[0]
@@ -89,13 +90,14 @@ def shaken_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> 
     return CameraPath(np.clip(shifts, -room, room), angles)
 
 
-def always(rng: np.random.Generator, frames: int) -> Flags:
-    """There in every frame."""
+def always_visible(rng: np.random.Generator, frames: int) -> Flags:
+    """Return the visibility (N,) of an object that every frame shows."""
     return np.ones(frames, bool)
 
 
-def passing(rng: np.random.Generator, frames: int) -> Flags:
-    """Comes or goes between two frames: it hides from some frames what the others show."""
+def partly_visible(rng: np.random.Generator, frames: int) -> Flags:
+    """Draw the visibility (N,) of an object that appears or disappears between two frames, so that it occludes the
+    scene in some frames only."""
     change = rng.integers(1, max(2, frames))
     here = np.arange(frames) < change
     return here if rng.random() < 0.5 else ~here
@@ -104,13 +106,13 @@ def passing(rng: np.random.Generator, frames: int) -> Flags:
 MOTIONS = {
     "still": Motion(protocol_camera),
     "shaken": Motion(shaken_camera),
-    "moving": Motion(protocol_camera, always),
-    "occluded": Motion(protocol_camera, passing),
+    "moving": Motion(protocol_camera, always_visible),
+    "occluded": Motion(protocol_camera, partly_visible),
 }
 
 
 def draw_mover(rng: np.random.Generator, source: Light, frames: int, geometry: Geometry, visible: Flags) -> Mover:
-    """An ellipse cut from another scene, crossing the frame at 1 to 4 pixels a frame in a straight line."""
+    """Draw an ellipse cut from another scene that crosses the frame at 1 to 4 pixels a frame in a straight line."""
     side = geometry.scale * min(geometry.height, geometry.width)
     height, width = (int(side * share) for share in rng.uniform(0.12, 0.35, 2))
     y, x = (rng.integers(0, max(1, room - size)) for room, size in zip(source.shape[-2:], (height, width), strict=True))
@@ -124,7 +126,7 @@ def draw_mover(rng: np.random.Generator, source: Light, frames: int, geometry: G
 
 
 def ellipse(height: int, width: int) -> Light:
-    """(H, W): 1 inside the largest ellipse, 0 outside, two pixels of slope between."""
+    """Compute the opacity (H, W) of the largest ellipse: 1 inside, 0 outside, with a slope of two pixels between."""
     y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / height) - 1
     x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / width) - 1
     inside = 1 - np.sqrt(y[:, None] * y[:, None] + x * x)
@@ -132,8 +134,8 @@ def ellipse(height: int, width: int) -> Light:
     return cover
 
 
-def occluded(scene: Light, movers: tuple[Mover, ...], frame: int) -> Light:
-    """The scene (C, H, W) with each mover before it: (1 - cover) scene + cover light. A copy."""
+def composite_movers(scene: Light, movers: tuple[Mover, ...], frame: int) -> Light:
+    """Composite each mover over the scene (C, H, W): (1 - cover) scene + cover light. Returns a copy."""
     seen = scene.copy()
     for mover in (m for m in movers if m.visible[frame]):
         there, here = _overlap(scene.shape[-2:], mover, frame)
@@ -142,7 +144,7 @@ def occluded(scene: Light, movers: tuple[Mover, ...], frame: int) -> Light:
 
 
 def path_mask(movers: tuple[Mover, ...], geometry: Geometry) -> Flags:
-    """(H, W): the pixels of the reference before which something is, in any frame."""
+    """Compute the mask (H, W) of the reference's pixels that a mover covers in any frame."""
     touched = np.zeros(geometry.crop, bool)
     for mover in movers:
         for frame in np.flatnonzero(mover.visible):
@@ -154,22 +156,21 @@ def path_mask(movers: tuple[Mover, ...], geometry: Geometry) -> Flags:
     return np.asarray(blocks.any((1, 3)))
 
 
-def look(scene: Light, path: CameraPath, frame: int, geometry: Geometry) -> Light:
-    """What frame i shows of the scene (C, H, W): (C, height, width), each pixel a mean over scale x scale."""
+def render_frame(scene: Light, path: CameraPath, frame: int, geometry: Geometry) -> Light:
+    """Render frame i of the scene (C, H, W): (C, height, width), each pixel a mean over scale x scale."""
     (dy, dx), angle = path.shifts[frame], float(path.angles[frame])
     s, m = geometry.scale, geometry.margin
     if angle == 0 and dy == int(dy) and dx == int(dx):
         y, x = m + int(dy), m + int(dx)
         return box_mean(scene[:, y : y + s * geometry.height, x : x + s * geometry.width], s)
     out = np.zeros((scene.shape[0], geometry.height, geometry.width), np.float32)
-    _look_askew(scene, float(dy), float(dx), math.cos(angle), math.sin(angle), s, out)
+    _sample_rotated(scene, float(dy), float(dx), math.cos(angle), math.sin(angle), s, out)
     return out
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _look_askew(scene: Light, dy: float, dx: float, cos: float, sin: float, scale: int, out: Light) -> None:
-    """Adds to out the mean of bilinear samples at centre + shift + R q, for every scene pixel q of a frame
-    pixel."""
+def _sample_rotated(scene: Light, dy: float, dx: float, cos: float, sin: float, scale: int, out: Light) -> None:
+    """Add to out the mean of bilinear samples at centre + shift + R q, for every scene pixel q of a frame pixel."""
     C, H, W = scene.shape
     _, height, width = out.shape
     y_most, x_most, share = np.float32(H - 1.001), np.float32(W - 1.001), np.float32(1 / scale**2)
@@ -189,13 +190,14 @@ def _look_askew(scene: Light, dy: float, dx: float, cos: float, sin: float, scal
                 out[c, i, j] += share * (top + fy * (low - top))
 
 
-def _turned_back(vector: npt.NDArray[np.float64], angle: float) -> tuple[float, float]:
+def _rotate_back(vector: npt.NDArray[np.float64], angle: float) -> tuple[float, float]:
+    """Rotate a vector (y, x) by minus the angle."""
     (y, x), cos, sin = vector.tolist(), math.cos(angle), math.sin(angle)
     return cos * y + sin * x + 0.0, cos * x - sin * y + 0.0
 
 
 def _overlap(size: tuple[int, ...], mover: Mover, frame: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a mover lies within a scene, and which part of the mover that is."""
+    """Return the slices of the scene that a mover covers, and the slices of the mover that lie within the scene."""
     there, here = [], []
     for room, corner, extent in zip(size, mover.corners[frame].tolist(), mover.cover.shape, strict=True):
         start, stop = min(max(corner, 0), room), max(min(corner + extent, room), 0)

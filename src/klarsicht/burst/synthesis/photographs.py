@@ -1,4 +1,4 @@
-"""The photographs that an evaluation is made of: a folder's, or those that scikit-image carries."""
+"""The photographs of an evaluation: those in a folder, or those that scikit-image includes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from klarsicht.burst.synthesis.scenes import Geometry, Photograph
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
 from klarsicht.ground.images import decode, extensions
 
-PACKAGED = ("astronaut", "chelsea", "coffee")  # stored without loss
+PACKAGED = ("astronaut", "chelsea", "coffee")  # stored losslessly
 PACKAGED_GEOMETRY = Geometry(scale=2, height=112, width=192, reach=16)
 
 
 @dataclass(frozen=True, eq=False)
 class PhotographSet:
-    """Photographs (H, W, 3) with their names, and how bursts are cut from them."""
+    """Photographs (H, W, 3) with their names, and the geometry of the bursts cut from them."""
 
     names: tuple[str, ...]
     photographs: tuple[Photograph, ...]
@@ -27,7 +27,7 @@ class PhotographSet:
 
 
 def packaged_photographs() -> PhotographSet:
-    """Raises MissingExtra without scikit-image."""
+    """Load the photographs that scikit-image includes. Raises MissingExtra without scikit-image."""
     try:
         from skimage import data
     except ImportError as error:
@@ -38,7 +38,8 @@ def packaged_photographs() -> PhotographSet:
 
 
 def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
-    """Every image file in a folder, by name, at 8 bits. Raises CorpusError, and ImageError that names the file."""
+    """Read every image file in a folder, sorted by name, at 8 bits. Raises CorpusError, and ImageError that names the
+    file."""
     if not path.is_dir():
         raise CorpusError("no such folder", got=str(path), rule="photographs are read from a folder")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in extensions())
@@ -48,18 +49,18 @@ def read_folder(path: Path, geometry: Geometry = KODAK) -> PhotographSet:
 
 
 def _read(file: Path, geometry: Geometry) -> Photograph:
-    """Raises ImageError for what is no RGB photograph, or too small to cut a burst from."""
+    """Read one photograph. Raises ImageError for a file that is no RGB photograph, or too small to cut a burst from."""
     picture = decode(file)
     with Image.open(file) as stored:
         mode = stored.mode
     if picture.mode != "RGB" or mode == "CMYK":
         rule = "photographs of the evaluation must be RGB"
-        raise ImageError(f"{file.name} is not an RGB photograph", got=f"mode {mode}", rule=rule, remedy=_LEAVE)
+        raise ImageError(f"{file.name} is not an RGB photograph", got=f"mode {mode}", rule=rule, remedy=_REMEDY)
     sides, need = sorted((picture.height, picture.width)), sorted(geometry.crop)
     if any(side < n for side, n in zip(sides, need, strict=True)):
         got, rule = f"{picture.height} x {picture.width}", f"bursts are cut from {' x '.join(map(str, geometry.crop))}"
-        raise ImageError(f"{file.name} is too small", got=got, rule=rule, remedy=_LEAVE)
+        raise ImageError(f"{file.name} is too small", got=got, rule=rule, remedy=_REMEDY)
     return np.asarray(picture)
 
 
-_LEAVE = "Convert it, or leave it out of the folder."
+_REMEDY = "Convert it, or leave it out of the folder."

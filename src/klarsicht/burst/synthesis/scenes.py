@@ -1,7 +1,7 @@
-"""Photographs as scenes in linear light, and the crop that a synthetic burst is taken from.
+"""Photographs as scenes in linear light, and the geometry of the crop for a synthetic burst.
 
-Nothing here depends on the processor: tables are made in double precision, sums are written out one by one,
-so that the same photographs give the same bytes everywhere.
+Nothing here depends on the processor: tables are made in double precision, sums are written out one by one, so that the
+same photographs give the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Light = npt.NDArray[np.float32]  # C H W, linear, 1 the white of the photograph
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a burst is cut from a photograph: frames of height x width, each pixel the mean of scale x scale.
+    """The geometry of bursts cut from a photograph: frames of height x width, each pixel the mean of scale x scale.
 
-    reach: how far a frame may be shifted, in its own pixels. KPN: 640 pixels become 128, shifted by up to 16.
+    reach: the largest shift of a frame, in its own pixels. KPN: 640 pixels become 128, shifted by up to 16.
     """
 
     scale: int = 4
@@ -39,12 +39,12 @@ class Geometry:
 
     @property
     def margin(self) -> int:
-        """In pixels of the photograph, on each side of the reference."""
+        """The margin on each side of the reference, in pixels of the photograph."""
         return self.scale * self.reach
 
     @property
     def crop(self) -> tuple[int, int]:
-        """Height and width, in pixels of the photograph."""
+        """Height and width of the crop, in pixels of the photograph."""
         return self.scale * (self.height + 2 * self.reach), self.scale * (self.width + 2 * self.reach)
 
 
@@ -52,25 +52,25 @@ KPN = Geometry()
 
 
 def rgb_light(photograph: Photograph) -> Light:
-    """x^2.2, (3, H, W)."""
-    return _looked_up(photograph, _by_gamma)
+    """Decode a photograph to linear light (3, H, W) by x^2.2."""
+    return _apply_curve(photograph, _undo_gamma)
 
 
 def grey_light(photograph: Photograph) -> Light:
-    """The mean of R, G and B in linear light, (1, H, W)."""
+    """Compute the mean of R, G and B in linear light, (1, H, W)."""
     red, green, blue = rgb_light(photograph)
     grey: Light = ((red + green + blue) * np.float32(1 / 3))[None]
     return grey
 
 
 def untoned_light(photograph: Photograph) -> Light:
-    """(3, H, W) with the camera's global tone curve undone before its gamma (arXiv 1811.11127)."""
-    return _looked_up(photograph, _by_untoned_gamma)
+    """Decode a photograph to linear light (3, H, W), with the camera's global tone curve undone before its gamma (arXiv
+    1811.11127)."""
+    return _apply_curve(photograph, _undo_tone_and_gamma)
 
 
 def scenes(photographs: Sequence[Photograph], light: Callable[[Photograph], Light]) -> tuple[Light, ...]:
-    """Every photograph (H, W, 3), 8 or 16 bit, decoded once to linear light. Raises CorpusError,
-    ImageError."""
+    """Decode every photograph (H, W, 3), 8 or 16 bit, once to linear light. Raises CorpusError, ImageError."""
     if not len(photographs):
         raise CorpusError("no photographs", rule="synthetic bursts need at least one", remedy="Give a folder of them.")
     for index, photograph in enumerate(photographs):
@@ -79,7 +79,7 @@ def scenes(photographs: Sequence[Photograph], light: Callable[[Photograph], Ligh
 
 
 def check_size(scene: Light, geometry: Geometry, index: int = 0) -> None:
-    """Raises ImageError where a crop of this geometry does not fit."""
+    """Raise ImageError where a crop of this geometry does not fit."""
     if any(side < need for side, need in zip(scene.shape[-2:], geometry.crop, strict=True)):
         height, width = geometry.crop
         raise ImageError(
@@ -91,7 +91,7 @@ def check_size(scene: Light, geometry: Geometry, index: int = 0) -> None:
 
 
 def box_mean(image: Light, scale: int) -> Light:
-    """The mean over blocks of scale x scale, (..., H, W) to (..., H / scale, W / scale)."""
+    """Compute the mean over blocks of scale x scale, (..., H, W) to (..., H / scale, W / scale)."""
     rows = image[..., ::scale, :]
     for k in range(1, scale):
         rows = rows + image[..., k::scale, :]
@@ -102,13 +102,14 @@ def box_mean(image: Light, scale: int) -> Light:
     return mean
 
 
-def oriented(crop: Light, turn: int) -> Light:
-    """One of the eight ways to turn and mirror a picture: turn 0 leaves it, 4 to 7 swap height and width."""
+def orient_crop(crop: Light, turn: int) -> Light:
+    """Turn and mirror a picture in one of eight ways: turn 0 leaves it, 4 to 7 swap height and width."""
     flipped = crop[..., :: -1 if turn & 1 else 1, :: -1 if turn & 2 else 1]
     return flipped.swapaxes(-1, -2) if turn & 4 else flipped
 
 
 def _check(photograph: Photograph, index: int) -> None:
+    """Raise ImageError unless the photograph is (H, W, 3) of 8 or 16 bits."""
     if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype not in (np.uint8, np.uint16):
         raise ImageError(
             f"photograph {index} is not an RGB picture",
@@ -118,7 +119,8 @@ def _check(photograph: Photograph, index: int) -> None:
         )
 
 
-def _looked_up(photograph: Photograph, curve: Callable[[float], float]) -> Light:
+def _apply_curve(photograph: Photograph, curve: Callable[[float], float]) -> Light:
+    """Apply a curve on [0, 1] to all codes of a photograph by table look-up: (H, W, 3) to (3, H, W)."""
     planes: Light = _table(curve, np.iinfo(photograph.dtype).max)[np.moveaxis(photograph, -1, 0)]
     return planes
 
@@ -128,9 +130,9 @@ def _table(curve: Callable[[float], float], highest: int) -> npt.NDArray[np.floa
     return np.array([curve(level / highest) for level in range(highest + 1)], np.float32)
 
 
-def _by_gamma(v: float) -> float:
+def _undo_gamma(v: float) -> float:
     return math.pow(v, GAMMA)
 
 
-def _by_untoned_gamma(v: float) -> float:
+def _undo_tone_and_gamma(v: float) -> float:
     return math.pow(max(0.0, 0.5 - math.sin(math.asin(1 - 2 * v) / 3)), GAMMA)

@@ -1,8 +1,7 @@
-"""Synthetic bursts: clean photographs become misaligned noisy frames with their truth (KPN, arXiv
-1712.02327).
+"""Synthetic bursts: misaligned noisy frames with their ground truth, from clean photographs (KPN, arXiv 1712.02327).
 
-Photograph -> linear light -> crop -> frames that look at it from elsewhere -> box mean -> exposure -> noise.
-Nothing is clipped or rounded, unless a sensor is asked for. The same generator gives the same bytes.
+Photograph -> linear light -> crop -> shifted and rotated frames -> box mean -> exposure -> noise. Nothing is clipped or
+rounded, unless a sensor is given. The same generator gives the same bytes.
 
 Axes: B bursts, N frames, C channels, H W pixels.
 """
@@ -16,7 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.burst import Burst
-from klarsicht.burst.synthesis.motion import MOTIONS, Flags, Motion, Vectors, draw_mover, look, occluded, path_mask
+from klarsicht.burst.synthesis.motion import (
+    MOTIONS,
+    Flags,
+    Motion,
+    Vectors,
+    composite_movers,
+    draw_mover,
+    path_mask,
+    render_frame,
+)
 from klarsicht.burst.synthesis.scenes import (
     KPN,
     Geometry,
@@ -24,7 +32,7 @@ from klarsicht.burst.synthesis.scenes import (
     Photograph,
     check_size,
     grey_light,
-    oriented,
+    orient_crop,
     rgb_light,
     untoned_light,
 )
@@ -38,45 +46,45 @@ DrawNoise = Callable[[np.random.Generator], NoiseLevel]
 
 @dataclass(frozen=True)
 class Kind:
-    """light: a photograph to its scene, once. camera: drawn once a burst, what the sensor sees of (N, C, H,
-    W)."""
+    """A kind of frames. light: decodes a photograph to its scene, once. camera: drawn once a burst, converts linear
+    frames (N, C, H, W) to the sensor's channels."""
 
     light: Callable[[Photograph], Light]
     camera: Callable[[np.random.Generator], View]
 
 
-def plain(rng: np.random.Generator) -> View:
-    """A camera that sees the light as it is."""
+def identity_camera(rng: np.random.Generator) -> View:
+    """Return a camera that leaves the light unchanged."""
     return lambda frames: frames
 
 
-def greyed(frames: Light) -> Light:
-    """The mean of R, G and B, (N, 3, H, W) to (N, 1, H, W); means over pixels and over channels commute."""
+def average_channels(frames: Light) -> Light:
+    """Compute the mean of R, G and B, (N, 3, H, W) to (N, 1, H, W); means over pixels and over channels commute."""
     mean: Light = frames.mean(-3, keepdims=True)
     return mean
 
 
 KINDS = {
-    "grey": Kind(grey_light, plain),
-    "rgb": Kind(rgb_light, plain),
+    "grey": Kind(grey_light, identity_camera),
+    "rgb": Kind(rgb_light, identity_camera),
     "mosaic": Kind(untoned_light, lambda rng: draw_camera(rng).expose),
 }
-GREYED = Kind(rgb_light, lambda rng: greyed)
-"""Grey frames of scenes that are kept in colour."""
+GREY_FROM_RGB = Kind(rgb_light, lambda rng: average_channels)
+"""Grey frames rendered from scenes that are kept in colour."""
 
 
 def kpn_noise(rng: np.random.Generator) -> NoiseLevel:
-    """sigma_read = 10^U(-3, -1.5), sigma_shot = 10^U(-2, -1)."""
+    """Draw sigma_read = 10^U(-3, -1.5), sigma_shot = 10^U(-2, -1)."""
     return NoiseLevel(read=10 ** rng.uniform(-3, -1.5), shot=10 ** (2 * rng.uniform(-2, -1)))
 
 
 def wide_noise(rng: np.random.Generator) -> NoiseLevel:
-    """sigma_read = 10^U(-3, -1), sigma_shot = 10^U(-2, -.7): gains 4 and 8 of the protocol lie inside."""
+    """Draw sigma_read = 10^U(-3, -1), sigma_shot = 10^U(-2, -.7): gains 4 and 8 of the protocol lie inside."""
     return NoiseLevel(read=10 ** rng.uniform(-3, -1), shot=10 ** (2 * rng.uniform(-2, -0.7)))
 
 
 def raw_noise(rng: np.random.Generator) -> NoiseLevel:
-    """As cameras have it, or of the wide range: each half of the time."""
+    """Draw the noise of cameras, or of the wide range, with probability 1/2 each."""
     return (camera_noise if rng.random() < 0.5 else wide_noise)(rng)
 
 
@@ -85,11 +93,11 @@ NOISES: dict[str, DrawNoise] = {"kpn": kpn_noise, "wide": wide_noise, "camera": 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How bursts are made.
+    """The distribution of synthetic bursts.
 
-    exposures: the range of log10 w. fewest: frames that are valid at least (missing ones are zero, the last
-    ones). orientations: 8 turns and mirrors the crop at random, 1 leaves it. sensor: reads the noisy frames
-    out, or None.
+    exposures: the range of log10 w. min_frames: the least number of valid frames (missing ones are zero, the last
+    ones). orientations: 8 turns and mirrors the crop at random, 1 leaves it. sensor: the simulated read-out of the
+    noisy frames, or None.
     """
 
     kind: Kind = KINDS["grey"]
@@ -97,24 +105,24 @@ class Recipe:
     noise: DrawNoise = kpn_noise
     geometry: Geometry = KPN
     frames: int = 8
-    fewest: int = 8
+    min_frames: int = 8
     exposures: tuple[float, float] = (-1.0, 0.0)
     orientations: int = 1
     sensor: SimulatedSensor | None = None
 
     def __post_init__(self) -> None:
-        if not (1 <= self.fewest <= self.frames and 1 <= self.orientations <= 8):
-            rule = "needs 1 <= fewest <= frames and 1 <= orientations <= 8"
-            raise UsageError("recipe of bursts", got=(self.fewest, self.frames, self.orientations), rule=rule)
+        if not (1 <= self.min_frames <= self.frames and 1 <= self.orientations <= 8):
+            rule = "needs 1 <= min_frames <= frames and 1 <= orientations <= 8"
+            raise UsageError("recipe of bursts", got=(self.min_frames, self.frames, self.orientations), rule=rule)
 
 
 @dataclass(frozen=True, eq=False)
 class CleanBurst:
-    """What the frames would be without noise, at exposure 1.
+    """The frames of a burst without noise, at exposure 1.
 
-    frames: (N, C, H, W), frame 0 the truth. displacements: (N, 2), what the reference shows at its centre
-    lies that far away (y, x) in frame i, in pixels of the frame before any mosaic. angles: (N,), radians.
-    path: (H, W), what a moving thing touched, in the same pixels.
+    frames: (N, C, H, W), frame 0 the truth. displacements: (N, 2), the shift (y, x) in frame i of the content at the
+    reference's centre, in pixels of the frame before any mosaic. angles: (N,), radians. path: (H, W), the pixels that a
+    moving object covered, in the same pixels.
     """
 
     frames: Light
@@ -125,7 +133,7 @@ class CleanBurst:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticBurst:
-    """A noisy burst, its clean reference (C, H, W) and exposure w; the rest as in CleanBurst."""
+    """A noisy burst, its clean reference (C, H, W) and exposure w, and the clean burst that it was made from."""
 
     burst: Burst
     truth: Light
@@ -135,8 +143,8 @@ class SyntheticBurst:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Bursts for training: frames (B, N, C, H, W), truth (B, C, H, W), exposure, read and shot (B,), valid
-    (B, N), displacements (B, N, 2), path (B, H, W)."""
+    """Bursts for training: frames (B, N, C, H, W), truth (B, C, H, W), exposure, read and shot (B,), valid (B, N),
+    displacements (B, N, 2), path (B, H, W)."""
 
     frames: Light
     truth: Light
@@ -149,36 +157,36 @@ class Batch:
 
     @property
     def deviation_map(self) -> Light:
-        """(B, C, H, W): sqrt(read^2 + shot max(0, X_1))."""
+        """The noise standard deviation of the references, (B, C, H, W): sqrt(read^2 + shot max(0, X_1))."""
         read, shot = (level.reshape(-1, 1, 1, 1) for level in (self.read, self.shot))
         seen: Light = deviation(self.frames[:, 0], read, shot)
         return seen
 
 
 def clean_burst(crop: Light, other: Light, recipe: Recipe, rng: np.random.Generator) -> CleanBurst:
-    """Frames of a crop (C, H, W) of `recipe.geometry.crop`; things that move are cut from the other scene."""
+    """Render the frames of a crop (C, H, W) of `recipe.geometry.crop`; moving objects are cut from the other scene."""
     geometry, motion = recipe.geometry, recipe.motion
-    path = motion.cameras(rng, recipe.frames, geometry)
-    visits = () if motion.visits is None else (motion.visits(rng, recipe.frames),)
-    movers = tuple(draw_mover(rng, other, recipe.frames, geometry, visible) for visible in visits)
+    path = motion.draw_path(rng, recipe.frames, geometry)
+    visibilities = () if motion.draw_visibility is None else (motion.draw_visibility(rng, recipe.frames),)
+    movers = tuple(draw_mover(rng, other, recipe.frames, geometry, visible) for visible in visibilities)
     view = recipe.kind.camera(rng)
-    seen = (occluded(crop, movers, i) if movers else crop for i in range(recipe.frames))
-    frames = np.stack([look(scene, path, i, geometry) for i, scene in enumerate(seen)])
+    seen = (composite_movers(crop, movers, i) if movers else crop for i in range(recipe.frames))
+    frames = np.stack([render_frame(scene, path, i, geometry) for i, scene in enumerate(seen)])
     mask = path_mask(movers, geometry)
     return CleanBurst(view(frames), path.displacements(geometry.scale), path.angles, mask)
 
 
 def random_crop(scene: Light, recipe: Recipe, rng: np.random.Generator) -> Light:
-    """A crop of the recipe's size from anywhere in the scene, perhaps turned."""
+    """Draw a crop of the recipe's size from a uniform position in the scene, in a random orientation if the recipe has
+    several."""
     turn = int(rng.integers(recipe.orientations))
     size = recipe.geometry.crop[::-1] if turn & 4 else recipe.geometry.crop
     y, x = (int(rng.integers(room - need + 1)) for room, need in zip(scene.shape[-2:], size, strict=True))
-    return oriented(scene[:, y : y + size[0], x : x + size[1]], turn)
+    return orient_crop(scene[:, y : y + size[0], x : x + size[1]], turn)
 
 
 def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator) -> SyntheticBurst:
-    """One burst from a library of scenes. Raises ImageError where the drawn scene is smaller than the
-    crop."""
+    """Draw one burst from a library of scenes. Raises ImageError where the drawn scene is smaller than the crop."""
     index, another = (int(rng.integers(len(library))) for _ in range(2))
     check_size(library[index], recipe.geometry, index)
     clean = clean_burst(random_crop(library[index], recipe, rng), library[another], recipe, rng)
@@ -188,13 +196,13 @@ def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Genera
     frames = level.sample(light, rng)
     if recipe.sensor is not None:
         frames = recipe.sensor.read_out(frames, rng)
-    valid = np.arange(recipe.frames) < rng.integers(recipe.fewest, recipe.frames, endpoint=True)
+    valid = np.arange(recipe.frames) < rng.integers(recipe.min_frames, recipe.frames, endpoint=True)
     frames[~valid] = 0
     return SyntheticBurst(Burst(frames, level, valid), light[0], exposure, clean)
 
 
 def draw_batch(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator, size: int) -> Batch:
-    """`size` bursts in the order of the generator."""
+    """Draw `size` bursts in the order of the generator."""
     bursts = [draw_burst(library, recipe, rng) for _ in range(size)]
     return Batch(
         frames=np.stack([b.burst.frames for b in bursts]),

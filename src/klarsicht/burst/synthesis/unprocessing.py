@@ -1,9 +1,8 @@
-"""From a finished photograph back to what a sensor saw (Brooks et al., arXiv 1811.11127), and what a sensor
-adds.
+"""Unprocessing of a finished photograph to sensor data (Brooks et al., arXiv 1811.11127), and a sensor simulation.
 
-The global tone curve and the gamma are undone once for each photograph (`scenes.untoned_light`); here are the
-steps that are drawn for each burst: colour matrix, white balance, colour filter; then black level,
-saturation, quantisation and hot pixels.
+The global tone curve and the gamma are undone once for each photograph (`scenes.untoned_light`); this module has the
+steps that are drawn for each burst: colour matrix, white balance, colour filter; then black level, saturation,
+quantisation and hot pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst.data.bayer import sampled
+from klarsicht.burst.data.bayer import sample_mosaic
 from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.ground.errors import UsageError
@@ -28,17 +27,17 @@ XYZ_TO_CAMERA = np.array(
         [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.0970, 0.1581, 0.5181]],
     ]
 )
-"""Colour matrices of four cameras, as the authors of arXiv 1811.11127 took them from the Darmstadt data
-set."""
+"""Colour matrices of four cameras, as the authors of arXiv 1811.11127 took them from the Darmstadt data set."""
 
-INFLECTION = 0.9  # brighter than this, inverse gains fade out: white must stay white
+INFLECTION = 0.9  # above it the inverse gains fade out, so that white stays white
 
 Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """matrix: (3, 3) from linear sRGB to the camera's colours; the gains that its processing will apply."""
+    """A camera: its matrix (3, 3) from linear sRGB to the camera's colours, and the gains of its processing, which are
+    undone."""
 
     matrix: Matrix
     red: float
@@ -46,19 +45,19 @@ class Camera:
     brightness: float
 
     def expose(self, rgb: Light) -> Light:
-        """The planes R, G, G, B (..., 4, H/2, W/2) that its sensor sees of linear sRGB (..., 3, H, W)."""
-        planes: Light = sampled(ungained(in_colours(rgb, self.matrix), self.gains))
+        """Compute the planes R, G, G, B (..., 4, H/2, W/2) that the sensor records of linear sRGB (..., 3, H, W)."""
+        planes: Light = sample_mosaic(remove_gains(apply_colour_matrix(rgb, self.matrix), self.gains))
         return planes
 
     @property
     def gains(self) -> Light:
-        """(3,): what is left of R, G and B when the gains are undone."""
+        """The inverse gains (3,) of R, G and B."""
         gains = (1 / self.red, 1.0, 1 / self.blue)
         return np.array([gain / self.brightness for gain in gains], np.float32)
 
 
 def draw_camera(rng: np.random.Generator) -> Camera:
-    """A random mixture of the four cameras; gains 1/N(.8, .1), U(1.9, 2.4) for red, U(1.5, 1.9) for blue."""
+    """Draw a random mixture of the four cameras; gains 1/N(.8, .1), U(1.9, 2.4) for red, U(1.5, 1.9) for blue."""
     mixture = rng.uniform(size=(len(XYZ_TO_CAMERA), 1, 1))
     matrix = (XYZ_TO_CAMERA * mixture).sum(0) / mixture.sum() @ RGB_TO_XYZ
     matrix = matrix / matrix.sum(1, keepdims=True)
@@ -66,16 +65,17 @@ def draw_camera(rng: np.random.Generator) -> Camera:
     return Camera(matrix, red=rng.uniform(1.9, 2.4), blue=rng.uniform(1.5, 1.9), brightness=brightness)
 
 
-def in_colours(rgb: Light, matrix: Matrix) -> Light:
-    """(..., 3, H, W), each pixel times the matrix; the sums are written out, so that every processor rounds
+def apply_colour_matrix(rgb: Light, matrix: Matrix) -> Light:
+    """Multiply each pixel of (..., 3, H, W) by the matrix; the sums are written out, so that every processor rounds
     alike."""
     R, G, B = (rgb[..., c, :, :] for c in range(3))
     rows = [np.float32(a) * R + np.float32(b) * G + np.float32(c) * B for a, b, c in matrix]
     return np.stack(rows, -3)
 
 
-def ungained(rgb: Light, gains: Light) -> Light:
-    """(..., 3, H, W) without the gains, but where the picture is nearly white (their equation 4)."""
+def remove_gains(rgb: Light, gains: Light) -> Light:
+    """Multiply (..., 3, H, W) by the inverse gains, except where the picture is nearly white (equation 4 of arXiv
+    1811.11127)."""
     grey = (rgb[..., :1, :, :] + rgb[..., 1:2, :, :] + rgb[..., 2:, :, :]) * np.float32(1 / 3)
     whiteness = np.square(np.maximum(grey - np.float32(INFLECTION), 0) * np.float32(1 / (1 - INFLECTION)))
     inverse = gains[:, None, None]
@@ -84,7 +84,7 @@ def ungained(rgb: Light, gains: Light) -> Light:
 
 
 def camera_noise(rng: np.random.Generator) -> NoiseLevel:
-    """Shot and read noise as cameras pair them: ln read variance = 2.18 ln shot + 1.20 + N(0, .26)."""
+    """Draw shot and read noise as paired in cameras: ln read variance = 2.18 ln shot + 1.20 + N(0, .26)."""
     log_shot = rng.uniform(math.log(1e-4), math.log(0.012))
     log_read = 2.18 * log_shot + 1.20 + rng.normal(0, 0.26)
     return NoiseLevel(read=math.exp(log_read / 2), shot=math.exp(log_shot))
@@ -92,7 +92,7 @@ def camera_noise(rng: np.random.Generator) -> NoiseLevel:
 
 @dataclass(frozen=True)
 class SimulatedSensor:
-    """How linear light becomes numbers: black and white level in counts, and the share of hot pixels."""
+    """The read-out of a sensor: black and white level in counts, and the share of hot pixels."""
 
     black_level: int = 1024
     white_level: int = 16383
@@ -103,8 +103,8 @@ class SimulatedSensor:
             raise UsageError("sensor", got=self, rule="needs 0 <= black level < white level and 0 <= hot < 1")
 
     def read_out(self, frames: Light, rng: np.random.Generator) -> Light:
-        """Noisy frames (N, C, H, W) as read back: saturated, in whole counts, hot pixels white in every
-        frame."""
+        """Quantise noisy frames (N, C, H, W) and convert them back to light: saturated, in whole counts, with hot
+        pixels white in every frame."""
         span = np.float32(self.white_level - self.black_level)
         counts = np.clip(np.rint(frames * span + np.float32(self.black_level)), 0, self.white_level)
         counts[:, rng.random(frames.shape[1:], dtype=np.float32) < self.hot] = self.white_level

@@ -1,8 +1,8 @@
-"""Candidate clusters of an embedding, with no number of clusters to choose: a sweep that keeps all its finds.
+"""Candidate clusters of an embedding over many numbers of clusters.
 
-No single k finds an artifact of unknown size: a balanced split hides a small tight group, a fine one cuts a
-large group up. So k-means runs over many k, and Ward's tree (Ward 1963) gives its cuts and the branches that
-are tight for their distance to the rest. Which candidate matters is for others to decide, by its effect.
+No single k finds an artifact of unknown size: a coarse partition hides a small tight group, a fine one splits a large
+group. So k-means runs over many k, and Ward's tree (Ward 1963) contributes its cuts and the branches that are tight
+relative to their distance from the rest. Which candidate is an artifact is decided later, by its effect on the model.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from klarsicht.numerics.clustering.spectral import Embedding, eigengap
 
 Labels = NDArray[np.int32]
 
-POINTS = 2048  # rows up to which Ward's tree stands on the rows themselves
-LEAVES = 128  # micro-clusters that it stands on beyond
-SAMPLE = 4096  # rows that place the micro-clusters
-EQUAL = 1e-6  # share of the tree's height below which rows are equal: to part them is no split
-ALIKE = 0.95  # Jaccard index above which two candidates are one
+EXACT_TREE_ROWS = 2048  # most rows for which the leaves of Ward's tree are the rows themselves
+MICRO_CLUSTERS = 128  # leaves of the tree where there are more rows
+SAMPLE = 4096  # rows from which the micro-clusters are fitted
+EQUAL = 1e-6  # share of the tree's height below which rows count as equal: separating them is no split
+DUPLICATE_JACCARD = 0.95  # Jaccard index above which two candidates are duplicates
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cluster to look at.
+    """Candidate cluster.
 
     Attributes:
         member: bool (N,).
-        method: "part" (connected component), "k-means", "ward" (a cut of its tree), "branch" (tight, deeper);
-            what others propose has other names.
-        k: the number of clusters in the partition it was first seen in.
+        method: "part" (connected component), "k-means", "ward" (a cut of its tree), "branch" (a tight, deeper node);
+            candidates from other sources have other names.
+        k: number of clusters in the first partition that contained it.
     """
 
     member: Bools
@@ -47,16 +47,18 @@ class Candidate:
 
     @property
     def size(self) -> int:
+        """Number of member rows."""
         return int(self.member.sum())
 
     @property
     def share(self) -> float:
+        """Share of the rows that are members."""
         return float(self.member.mean())
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """How far to look: k from 2 to k_max, k-means starts for each, and the tightest branches kept."""
+    """Extent of the search: k from 2 to k_max, k-means starts for each k, and the number of tightest branches kept."""
 
     k_max: int
     starts: int
@@ -72,10 +74,10 @@ SWEEPS = {
 def candidates(
     embedding: Embedding, sweep: Sweep = SWEEPS["quick"], seed: int = 0, min_size: int | None = None
 ) -> tuple[Candidate, ...]:
-    """Distinct clusters of min_size (default: 1 % of the rows, at least 5) to half the rows.
+    """List distinct clusters of min_size (default: 1 % of the rows, at least 5) to half the rows.
 
-    In the order parts, k-means, cuts and branches of Ward's tree; of two that share more than 95 % (Jaccard)
-    the first stands. Time and memory grow as N.
+    The order is components, k-means, cuts and branches of Ward's tree; of two candidates with a Jaccard index above 95
+    % the first is kept. Time and memory grow linearly in N.
 
     Raises:
         UsageError: min_size below 1.
@@ -88,12 +90,14 @@ def candidates(
     for k in range(2, min(sweep.k_max, len(Z)) + 1):
         found += _clusters(kmeans(Z, k, sweep.starts, seed), "k-means", least)
     if len(Z) > 1:
-        found += tree(Z, seed).candidates(sweep, least)
-    return _distinct(found)
+        found += build_ward_tree(Z, seed).candidates(sweep, least)
+    return _drop_duplicates(found)
 
 
 def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
-    """One partition (N,) for a picture, 0 the largest cluster: k-means at the largest eigengap, k >= 2."""
+    """Partition the rows for display: labels (N,), 0 the largest cluster, by k-means at the largest eigengap, k >=
+    2.
+    """
     k = eigengap(embedding.values[1:]) + 1
     labels = kmeans(embedding.vectors, k, 5, seed)
     rank = np.argsort(np.argsort(-np.bincount(labels, minlength=k), kind="stable"))
@@ -101,6 +105,7 @@ def cluster_labels(embedding: Embedding, seed: int = 0) -> Labels:
 
 
 def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:
+    """Run k-means and return the labels (N,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than k distinct rows: fewer clusters
         model = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit(Z)
@@ -108,8 +113,8 @@ def kmeans(Z: Doubles, k: int, starts: int, seed: int) -> Labels:
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Ward's tree over M leaves: nodes 0..M-1 are the leaves, node M + t the t-th merge.
+class WardTree:
+    """Ward's tree over M leaves: nodes 0..M-1 are the leaves, node M + t is the t-th merge.
 
     Attributes:
         leaf: int32 (N,), the leaf of each row.
@@ -127,18 +132,18 @@ class Tree:
 
     @property
     def k(self) -> NDArray[np.int64]:
-        """(2M - 2,): the fewest clusters at which a cut shows the node."""
+        """Fewest clusters of a cut that contains the node, (2M - 2,)."""
         return len(self.height) + 1 - self.parent
 
     @property
     def tightness(self) -> Doubles:
-        """(2M - 2,): how much farther the parent's merge reaches than the node's own."""
+        """Ratio of the parent's merge height to the node's own height, (2M - 2,)."""
         own = self.height[:-1]
         reach: Doubles = self.height[self.parent] / np.maximum(own, EQUAL * self.height[-1] or 1)
         return reach
 
     def candidates(self, sweep: Sweep, least: int) -> list[Candidate]:
-        """Nodes of the cuts to k_max, and the tightest others of `least` to half the rows."""
+        """List the nodes of the cuts up to k_max, and the tightest deeper nodes, of `least` to half the rows."""
         apart = self.height[self.parent] > EQUAL * self.height[-1]
         fits = apart & (self.size[:-1] >= least) & (self.size[:-1] <= len(self.leaf) / 2)
         cuts = np.flatnonzero(fits & (self.k <= sweep.k_max))
@@ -148,8 +153,8 @@ class Tree:
         return [Candidate(self.inside[node][self.leaf], method, int(self.k[node])) for node, method in chosen]
 
 
-def tree(Z: Doubles, seed: int) -> Tree:
-    """Ward's tree of the rows, or of micro-clusters where there are many rows."""
+def build_ward_tree(Z: Doubles, seed: int) -> WardTree:
+    """Build Ward's tree of the rows, or of micro-clusters where there are many rows."""
     centres, leaf = _leaves(Z, seed)
     M = len(centres)
     size = np.append(np.bincount(leaf, minlength=M), np.zeros(M - 1, np.int64))
@@ -162,35 +167,35 @@ def tree(Z: Doubles, seed: int) -> Tree:
         inside[node] = inside[a] | inside[b]
         size[node] = size[a] + size[b]
         parent[[a, b]] = node
-    return Tree(leaf, inside, size, np.append(radius, merges[:, 2]), parent)
+    return WardTree(leaf, inside, size, np.append(radius, merges[:, 2]), parent)
 
 
 def _leaves(Z: Doubles, seed: int) -> tuple[Doubles, Labels]:
-    """Centres (M, d) and the leaf of each row (N,)."""
-    if len(Z) <= POINTS:
+    """Compute the leaf centres (M, d) and the leaf of each row (N,)."""
+    if len(Z) <= EXACT_TREE_ROWS:
         return Z, np.arange(len(Z), dtype=np.int32)
     sample = np.random.default_rng(seed).permutation(len(Z))[:SAMPLE]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(LEAVES, n_init=1, max_iter=20, random_state=seed).fit(Z[sample])
+        model = KMeans(MICRO_CLUSTERS, n_init=1, max_iter=20, random_state=seed).fit(Z[sample])
     return model.cluster_centers_, model.predict(Z)
 
 
 def _clusters(labels: Labels, method: str, least: int) -> Iterator[Candidate]:
-    """The clusters of a partition that hold `least` to half the rows."""
+    """Yield the clusters of a partition that hold `least` to half the rows."""
     values, sizes = np.unique(labels, return_counts=True)
     fitting = values[(sizes >= least) & (sizes <= len(labels) / 2)]
     return (Candidate(labels == value, method, len(values)) for value in fitting)
 
 
-def _distinct(found: list[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates less those nearly equal to an earlier one."""
+def _drop_duplicates(found: list[Candidate]) -> tuple[Candidate, ...]:
+    """Drop candidates that nearly equal an earlier one."""
     if not found:
         return ()
     members = np.array([one.member for one in found], np.float32)
     both = members @ members.T
     size = both.diagonal()
-    alike = both > ALIKE * (size[:, None] + size - both)
+    alike = both > DUPLICATE_JACCARD * (size[:, None] + size - both)
     kept: list[int] = []
     for at in range(len(found)):
         if not alike[at, kept].any():

@@ -1,11 +1,11 @@
-"""How far a cluster stands from the rest of an embedding: Fisher's discriminant (Fisher 1936).
+"""Separability of a cluster from the rest of an embedding: Fisher's discriminant (Fisher 1936).
 
 With share p, difference of means d and scatters over n, S_t = S_w + p (1 - p) d d^T. The share of the total
 scatter that the split explains along the best direction, R^2 = p (1 - p) d^T S_t^-1 d (the R^2 of a
 least-squares fit of the membership), gives tau = p (1 - p) d^T S_w^-1 d = R^2 / (1 - R^2).
 
-Regularised by the total scatter, S_w + e S_t in place of S_w, this is tau = R^2 / (1 + e - R^2). One factor
-of S_t serves all candidates; a cluster whose sides do not scatter at all (S_w = 0) has the largest tau, 1/e;
+Regularised by the total scatter, S_w + e S_t in place of S_w, this is tau = R^2 / (1 + e - R^2). One factorisation
+of S_t serves all candidates; a cluster without scatter on either side (S_w = 0) has the largest tau, 1/e;
 and tau is invariant under every invertible affine map of the embedding.
 """
 
@@ -45,12 +45,14 @@ class Separability(Generic[Number]):
 
     @property
     def d2(self) -> Number:
-        """Squared Mahalanobis distance between the means, tau / (p (1 - p)): rarity is not punished."""
+        """Squared Mahalanobis distance between the means, tau / (p (1 - p)); it does not decrease with the rarity of
+        a cluster.
+        """
         return self.tau / (self.share * (1 - self.share))
 
 
 def fisher(Z: Doubles, member: Bools) -> Separability[float]:
-    """Separability of the rows (n,) marked in `member` against the others, in the embedding Z (n, d).
+    """Compute the separability of the rows (n,) marked in `member` from the others, in the embedding Z (n, d).
 
     Meaningful for n well above d: with n <= d + 1 any split is separable.
 
@@ -63,18 +65,18 @@ def fisher(Z: Doubles, member: Bools) -> Separability[float]:
 
 
 def fisher_many(Z: Doubles, members: Bools) -> Separability[Doubles]:
-    """`fisher` of m candidates (m, n) at once."""
+    """Compute `fisher` of m candidates (m, n) at once."""
     Z, members = np.asarray(Z, np.float64), np.asarray(members, bool)
     _check(Z, members)
     p = members.mean(1)
-    sums = members.astype(np.float64) @ whitened(Z)
+    sums = members.astype(np.float64) @ whiten(Z)
     R2 = (sums**2).sum(1) / (len(Z) ** 2 * p * (1 - p))  # d = sums / (n p (1 - p)): whitened rows sum to 0
     R2 = np.minimum(R2, 1)
     return Separability(R2 / (1 + SHRINKAGE - R2), p)
 
 
-def whitened(Z: Doubles) -> Doubles:
-    """Z (n, d) -> (n, r) with mean 0 and total scatter S_t = I, on the r directions in which Z varies."""
+def whiten(Z: Doubles) -> Doubles:
+    """Whiten Z (n, d) to (n, r) with mean 0 and total scatter S_t = I, on the r directions in which Z varies."""
     centred = Z - Z.mean(0)
     deviation = centred.std(0)
     varies = deviation > FLAT * np.abs(Z).max(0)

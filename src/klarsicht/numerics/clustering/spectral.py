@@ -3,9 +3,10 @@
 Ng, Jordan and Weiss (2002), "On spectral clustering"; von Luxburg (2007), "A tutorial on spectral
 clustering"; Lapuschkin et al. (2019), Nature Communications 10:1096, for attributions (SpRAy).
 
-Two things that a bare Lanczos solver gets wrong are seen to here. A graph of c parts has the eigenvalue 0
-c times: parts are split first and solved alone. And one Krylov space holds one vector of each eigenspace:
-what was found is deflated, and the search goes on until nothing smaller is left.
+A plain Lanczos solver fails on repeated eigenvalues, in two ways. A graph of c connected components has the eigenvalue
+0 with multiplicity c: components are separated first and solved individually. And one Krylov space holds only one
+vector of each eigenspace: computed eigenvectors are deflated, and the search continues until no smaller eigenvalue is
+left.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from klarsicht.numerics.neighbours import NeighbourGraph
 
 Pairs = tuple[Doubles, Doubles]
 
-DENSE = 512  # rows up to which a dense solver is the faster one
+DENSE = 512  # most rows for which a dense solver is faster
 KRYLOV = 60  # vectors kept by Lanczos: few restarts on the clustered end of the spectrum
-RESTARTS = 40  # then the graph is long and thin, and its factors are sparse: invert
+RESTARTS = 40  # without convergence the graph is long and thin and its factors are sparse: inverse iteration
 TOLERANCE = 1e-8
 SHIFT = 1e-6  # L + SHIFT is positive definite
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """N rows in d spectral coordinates.
+    """Spectral embedding of N rows in d coordinates.
 
     Attributes:
         raw: float64 (N, d), orthonormal eigenvectors of I - D^-1/2 W D^-1/2, largest entry of each positive.
         values: float64 (d,), their eigenvalues, ascending, in [0, 2].
-        components: int32 (N,), the connected part of each row.
+        components: int32 (N,), the connected component of each row.
     """
 
     raw: Doubles
@@ -50,24 +51,27 @@ class Embedding:
 
     @property
     def vectors(self) -> Doubles:
-        """float64 (N, d), rows of `raw` at length 1; a row that no eigenvector reaches stays 0."""
+        """Rows of `raw` normalised to length 1, float64 (N, d); a row that is zero in all eigenvectors stays 0."""
         lengths = np.linalg.norm(self.raw, axis=1, keepdims=True)
         unit: Doubles = np.divide(self.raw, lengths, out=np.zeros_like(self.raw), where=lengths > 0)
         return unit
 
 
 def affinity(graph: NeighbourGraph) -> sparse.csr_array:
-    """float64 (N, N), sparse: 1 where either row is among the k nearest of the other."""
+    """Make the symmetric affinity of a neighbour graph, sparse float64 (N, N).
+
+    An entry is 1 where either row is among the k nearest of the other.
+    """
     ends = np.arange(0, graph.indices.size + 1, graph.k, dtype=np.int32)
     directed = sparse.csr_array((np.ones(graph.indices.size), graph.indices.ravel(), ends), (graph.n, graph.n))
     return directed.maximum(directed.T).tocsr()
 
 
 def embed(affinity: sparse.csr_array, dimensions: int, seed: int = 0) -> Embedding:
-    """The `dimensions` smallest eigenpairs of the normalised Laplacian of a symmetric affinity (N, N).
+    """Compute the `dimensions` smallest eigenpairs of the normalised Laplacian of a symmetric affinity (N, N).
 
-    Of equal eigenvalues, larger parts come first: with more parts than dimensions some are not reached.
-    The same seed gives the same bytes; it only draws start vectors.
+    Equal eigenvalues are ordered by decreasing size of their component: with more components than dimensions the
+    smallest are left out. The result is deterministic; the seed only draws start vectors.
 
     Raises:
         UsageError: dimensions outside 1..N.
@@ -77,7 +81,7 @@ def embed(affinity: sparse.csr_array, dimensions: int, seed: int = 0) -> Embeddi
     n = affinity.shape[0]
     count, components = connected_components(affinity, directed=False)
     members = np.split(np.argsort(components, kind="stable"), np.cumsum(np.bincount(components))[:-1])
-    solved = [smallest(affinity[rows][:, rows], dimensions, seed) for rows in members]
+    solved = [smallest_eigenpairs(affinity[rows][:, rows], dimensions, seed) for rows in members]
     part = np.repeat(np.arange(count), [len(values) for values, _ in solved])
     column = np.concatenate([np.arange(len(values)) for values, _ in solved])
     values = np.concatenate([values for values, _ in solved])
@@ -88,8 +92,8 @@ def embed(affinity: sparse.csr_array, dimensions: int, seed: int = 0) -> Embeddi
     return Embedding(raw, values[order], components)
 
 
-def smallest(W: sparse.csr_array, d: int, seed: int = 0) -> Pairs:
-    """The d (or all N) smallest eigenpairs of a *connected* graph's normalised Laplacian: (d,), (N, d)."""
+def smallest_eigenpairs(W: sparse.csr_array, d: int, seed: int = 0) -> Pairs:
+    """Compute the d (or all N) smallest eigenpairs of a *connected* graph's normalised Laplacian: (d,), (N, d)."""
     degree = np.asarray(W.sum(axis=1)).ravel()
     if len(degree) == 1:
         return np.zeros(1), np.ones((1, 1))
@@ -103,34 +107,37 @@ def smallest(W: sparse.csr_array, d: int, seed: int = 0) -> Pairs:
 
 
 def eigengap(values: Doubles) -> int:
-    """The number of clusters k in 1..d that the largest gap k -> k + 1 in ascending eigenvalues suggests.
+    """Choose the number of clusters k in 1..d at the largest gap between ascending eigenvalues k and k + 1.
 
-    d itself where all values are 0 (as many connected parts or more). von Luxburg (2007), section 8.3.
+    d itself where all values are 0 (as many connected components or more). von Luxburg (2007), section 8.3.
     """
     gaps = np.diff(values)
     return int(gaps.argmax()) + 1 if gaps.size and gaps.max() > TOLERANCE else len(values)
 
 
 def _dense(M: sparse.csr_array, d: int) -> Pairs:
+    """Compute the d smallest eigenpairs of I - M with a dense solver."""
     values, V = dense.eigh(np.eye(M.shape[0]) - M.toarray(), subset_by_index=(0, d - 1))
     return np.maximum(values, 0), V
 
 
 def _sparse(M: sparse.csr_array, d: int, constant: Doubles, seed: int) -> Pairs:
-    """Lanczos on I + M; where it does not converge, on the inverse of I - M + SHIFT."""
+    """Run Lanczos on I + M; where it does not converge, on the inverse of I - M + SHIFT."""
     try:
-        V = _leading(lambda x: x + M @ x, d, 2.0, constant, seed)
+        V = _leading_eigenvectors(lambda x: x + M @ x, d, 2.0, constant, seed)
     except ArpackNoConvergence:
         L = (1 + SHIFT) * sparse.eye_array(M.shape[0]) - M
-        V = _leading(splu(L.tocsc()).solve, d, 1 / SHIFT, constant, seed)
+        V = _leading_eigenvectors(splu(L.tocsc()).solve, d, 1 / SHIFT, constant, seed)
     return _rayleigh_ritz(M, V)
 
 
-def _leading(apply: Callable[[Doubles], Doubles], d: int, largest: float, constant: Doubles, seed: int) -> Doubles:
-    """(N, d): leading eigenvectors of a positive semidefinite operator whose largest pair is known.
+def _leading_eigenvectors(
+    apply: Callable[[Doubles], Doubles], d: int, largest: float, constant: Doubles, seed: int
+) -> Doubles:
+    """Compute the leading eigenvectors (N, d) of a positive semidefinite operator whose largest eigenpair is known.
 
-    Found vectors are deflated until no eigenvalue above the least of them is left; every search starts at
-    a new random vector, for within an eigenspace the first start lies along what it found.
+    Computed vectors are deflated until no eigenvalue above the least of them is left; every search starts at
+    a new random vector, since within an eigenspace the previous start vector is parallel to the computed eigenvector.
     """
     theta, V = np.array([largest]), constant[:, None]
     random = np.random.default_rng(seed)
@@ -145,7 +152,7 @@ def _leading(apply: Callable[[Doubles], Doubles], d: int, largest: float, consta
 
 
 def _lanczos(apply: Callable[[Doubles], Doubles], found: Pairs, k: int, start: Doubles) -> Pairs:
-    """The k largest eigenpairs of an operator less those found."""
+    """Compute the k largest eigenpairs of an operator after deflating the known eigenpairs."""
     theta, V = found
     n = len(start)
     rest = LinearOperator((n, n), matvec=lambda x: apply(x) - V @ (theta * (V.T @ x)), dtype=np.float64)
@@ -154,7 +161,7 @@ def _lanczos(apply: Callable[[Doubles], Doubles], found: Pairs, k: int, start: D
 
 
 def _rayleigh_ritz(M: sparse.csr_array, V: Doubles) -> Pairs:
-    """Eigenpairs of I - M within the span of V, ascending."""
+    """Compute the eigenpairs of I - M within the span of V, ascending."""
     Q, _ = np.linalg.qr(V)
     values, mix = np.linalg.eigh(Q.T @ (Q - M @ Q))
     return np.maximum(values, 0), Q @ mix

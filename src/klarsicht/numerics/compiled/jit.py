@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-call,untyped-decorator"
-"""Compiled loops over many small problems: how they are compiled, kept on disk, and spread over threads.
+"""Numba compilation: kernels that are cached on disk, and loops over many problems in threads.
 
-Numba keys what it keeps on disk by the file of the kernel alone, not by the files of the functions inlined into it. So
-every kernel that is kept takes an `Edition` of all its sources as its first argument: a type of its own for each state
-of them, and a kernel compiled from other sources is never found.
+Numba keys its disk cache by the file of the kernel alone, not by the files of the functions inlined into it. So every
+cached kernel takes an `Edition` of all its sources as its first argument: the hash of the sources becomes a type, and a
+kernel compiled from other sources is never loaded.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from numba.extending import NativeValue, models, register_model, typeof_impl, un
 
 from klarsicht.ground.errors import UsageError
 
-# Sums may be reordered and numbers are never NaN; infinities keep their meaning.
+# Fast-math flags: sums may be reordered and numbers are never NaN; infinities are honoured.
 FREE = {"nnan", "nsz", "reassoc", "contract"}
-SUMS = FREE - {"contract"}  # products are rounded, so equal ones cancel
+SUMS = FREE - {"contract"}  # without fused multiply-add products are rounded, so equal ones cancel
 
 
 @dataclass(frozen=True)
 class Edition:
-    """The state of the sources that a kernel is compiled from."""
+    """Hash of the source files that a kernel is compiled from."""
 
     digest: str
 
     @classmethod
     def of(cls, *files: str) -> Edition:
+        """Hash the content of source files."""
         sources = b"".join(Path(file).read_bytes() for file in files)
         return cls(hashlib.sha256(sources).hexdigest()[:16])
 
 
 class EditionType(types.Type):
-    """An Edition as a type."""
+    """Numba type of an Edition, one for each digest."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(name=f"Edition({digest})")
@@ -59,30 +60,30 @@ def _unbox(kind: Any, value: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
 
-def inner(function: Callable[..., Any]) -> Any:
-    """Compiled into the kernels that call it."""
+def compile_inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function with numba that is called by other kernels."""
     return njit(nogil=True, fastmath=FREE)(function)
 
 
-def outer(function: Callable[..., Any]) -> Any:
-    """Compiled once and kept on disk; its first argument is an Edition."""
-    return compiled(FREE)(function)
+def compile_cached(function: Callable[..., Any]) -> Any:
+    """Compile a kernel with numba and cache it on disk; its first argument must be an Edition."""
+    return compile_with(FREE)(function)
 
 
-def compiled(freedom: set[str]) -> Callable[[Callable[..., Any]], Any]:
-    """`outer` with other freedom than FREE."""
+def compile_with(freedom: set[str]) -> Callable[[Callable[..., Any]], Any]:
+    """Make a decorator like `compile_cached` with other fast-math flags than FREE."""
 
     def kept(function: Callable[..., Any]) -> Any:
         try:
             return njit(nogil=True, fastmath=freedom, cache=True)(function)
-        except RuntimeError:  # nowhere to write: compiled anew by each process
+        except RuntimeError:  # no writable cache folder: compiled anew by each process
             return njit(nogil=True, fastmath=freedom)(function)
 
     return kept
 
 
-def spread(job: Callable[[int, int], None], count: int, threads: int | None = None) -> None:
-    """job(first, last) over the parts of range(count), in this many threads (numba's number if None).
+def run_parallel(job: Callable[[int, int], None], count: int, threads: int | None = None) -> None:
+    """Run job(first, last) over the parts of range(count), in this number of threads (numba's number if None).
 
     Raises:
         UsageError: fewer than one thread.

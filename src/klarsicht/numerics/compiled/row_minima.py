@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
-"""Rows of costs against duals, sixteen columns at a time: intrinsics for numba, written as LLVM instructions.
+"""Vectorised minima of rows of reduced costs, sixteen columns at a time: numba intrinsics written as LLVM instructions.
 
-Numba's own vectoriser gives up on these loops, where one array is read, compared and written and its least value kept.
+Numba's own vectoriser fails on these loops, in which an array is read, compared and written and its minimum kept.
 Rows are padded to a multiple of WIDTH with infinite costs. Minima do not depend on the order of the lanes, so results
 do not depend on the machine.
 """
@@ -14,52 +14,60 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
-from klarsicht.numerics.compiled.jit import inner
+from klarsicht.numerics.compiled.jit import compile_inlined
 
 WIDTH = 16
 
 
-def padded(P: int) -> int:
-    """P rounded up to whole vectors."""
+def padded_width(P: int) -> int:
+    """Round P up to a multiple of WIDTH."""
     return -(-P // WIDTH) * WIDTH
 
 
 class VectorWriter:
-    """Writes vector instructions for arrays of one dtype."""
+    """Builder of LLVM vector instructions for arrays of one dtype."""
 
     def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
         self.context, self.builder = context, builder
         self.vector = ir.VectorType(context.get_value_type(dtype), WIDTH)
 
     def view(self, kind: Any, array: Any) -> Any:
+        """Return the array structure of an LLVM array value."""
         return self.context.make_array(kind)(self.context, self.builder, value=array)
 
     def row(self, kind: Any, array: Any, *index: Any) -> Any:
-        """The address of an array's entry; of its first where no index is given."""
+        """Return the address of an array's entry, or of its first entry where no index is given."""
         index = index or (cgutils.intp_t(0),)
         return cgutils.get_item_pointer(self.context, self.builder, kind, self.view(kind, array), index)
 
     def place(self, row: Any, j: Any) -> Any:
+        """Return the address of the vector that starts at entry j of a row."""
         return self.builder.bitcast(self.builder.gep(row, [j]), self.vector.as_pointer())
 
     def load(self, row: Any, j: Any) -> Any:
+        """Load the vector that starts at entry j of a row."""
         return self.builder.load(self.place(row, j), align=4)
 
     def store(self, value: Any, row: Any, j: Any) -> None:
+        """Store a vector at entry j of a row."""
         self.builder.store(value, self.place(row, j), align=4)
 
     def splat(self, scalar: Any) -> Any:
+        """Broadcast a scalar to all lanes."""
         lane = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.IntType(32)(0))
         return self.shuffle(lane, [0] * WIDTH)
 
     def shuffle(self, value: Any, lanes: list[int]) -> Any:
+        """Select lanes of a vector."""
         pick = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), pick)
 
     def least(self, a: Any, b: Any) -> Any:
+        """Compute the element-wise minimum of two vectors."""
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
 
     def least_lane(self, value: Any) -> Any:
+        """Reduce a vector to its minimum."""
         half = WIDTH
         while half := half // 2:
             value = self.least(self.shuffle(value, list(range(half))), self.shuffle(value, list(range(half, 2 * half))))
@@ -68,7 +76,7 @@ class VectorWriter:
 
 @intrinsic
 def _relax(context: Any, C: Any, i: Any, v: Any, u: Any, d: Any) -> Any:
-    """d = min(d, C[i] - v - u), and the least of them. C: (P, Q), v and d: (Q,), Q a multiple of WIDTH."""
+    """Set d = min(d, C[i] - v - u) and return the minimum of d. C: (P, Q), v and d: (Q,), Q a multiple of WIDTH."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorWriter(context, builder, d.dtype)
@@ -87,12 +95,12 @@ def _relax(context: Any, C: Any, i: Any, v: Any, u: Any, d: Any) -> Any:
     return d.dtype(C, types.intp, v, d.dtype, d), write
 
 
-relax: Any = _relax  # to Python's type checker an intrinsic still has its typing context as first argument
+relax: Any = _relax  # untyped: for the type checker an intrinsic still has its typing context as first argument
 
 
 @intrinsic
 def _lane(context: Any, d: Any, j: Any, least: Any) -> Any:
-    """The first t with d[j + t] <= least, WIDTH where there is none."""
+    """Return the first t with d[j + t] <= least, WIDTH where there is none."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorWriter(context, builder, d.dtype)
@@ -106,9 +114,9 @@ def _lane(context: Any, d: Any, j: Any, least: Any) -> Any:
 _first_lane: Any = _lane
 
 
-@inner
+@compile_inlined
 def place(d: Any, least: Any) -> Any:
-    """The first j with d[j] <= least; there is one."""
+    """Return the first j with d[j] <= least; there must be one."""
     for j in range(0, len(d), WIDTH):
         t = _first_lane(d, j, least)
         if t < WIDTH:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""The least entries of long rows, in one pass: most entries are left behind sixteen at a time, by their minimum."""
+"""Smallest entries of long rows in one pass, by a heap; strides whose minimum is too large are skipped."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
+from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
 
 EDITION = Edition.of(__file__)
-STRIDE = 128  # entries passed over together
+STRIDE = 128  # entries whose minimum is compared at once
 
 
-def least(rows: NDArray[np.float32], c: int, *, threads: int | None = None) -> NDArray[np.int64]:
-    """(b, c): the columns of the c least entries of each of b rows, in no order; of equal entries the first.
+def smallest_columns(rows: NDArray[np.float32], c: int, *, threads: int | None = None) -> NDArray[np.int64]:
+    """Find the columns (b, c) of the c smallest entries of each of b rows, unordered; ties are broken by lowest column.
 
     Args:
         rows: float32 (b, N), not NaN, infinity allowed; 1 <= c <= N.
-        threads: how many share the rows, numba's number if None; no result depends on it.
+        threads: threads that share the rows, numba's number if None; results do not depend on it.
     """
     columns = np.empty((len(rows), c), np.int64)
-    spread(lambda a, b: _least(EDITION, rows[a:b], columns[a:b]), len(rows), threads)
+    run_parallel(lambda a, b: _least(EDITION, rows[a:b], columns[a:b]), len(rows), threads)
     return columns
 
 
-@outer
+@compile_cached
 def _least(edition: Any, rows: Any, columns: Any) -> None:
-    """A heap of the c least so far, the greatest at its top."""
+    """Kernel: keep a heap of the c smallest entries so far, the largest of them at its root."""
     n, c = rows.shape[1], columns.shape[1]
     heap = np.empty(c, np.float32)
     for r in range(len(rows)):
@@ -46,17 +46,18 @@ def _least(edition: Any, rows: Any, columns: Any) -> None:
                         sink(heap, column, 0)
 
 
-@inner
+@compile_inlined
 def minimum(row: Any, start: int, stop: int) -> Any:
+    """Compute the minimum of row[start:stop]."""
     found = np.float32(np.inf)
     for j in range(start, stop):
         found = min(found, row[j])
     return found
 
 
-@inner
+@compile_inlined
 def sink(heap: Any, column: Any, at: int) -> None:
-    """Moves the entry at `at` below all greater ones; of equal entries the later column is the greater."""
+    """Sift the entry at `at` down the heap; of equal entries the later column is the greater."""
     entry, own = heap[at], column[at]
     while 2 * at + 1 < len(heap):
         child = 2 * at + 1
@@ -69,6 +70,7 @@ def sink(heap: Any, column: Any, at: int) -> None:
     heap[at], column[at] = entry, own
 
 
-@inner
+@compile_inlined
 def above(entry: Any, column: int, other: Any, of: int) -> Any:
+    """Compare two entries: whether the first is greater, ties by column."""
     return entry > other or (entry == other and column > of)

@@ -1,7 +1,7 @@
-"""What images are like without looking at what they show: noise, sharpness, colour cast, blocks, borders.
+"""Global image statistics that do not depend on content: noise, sharpness, colour cast, JPEG blocks, borders.
 
-Each function takes images (n, H, W, C) in grey levels 0 to 255 of one colour or three and gives one number an image.
-Artifacts without a place push some images of a class far into a tail of one of them.
+Each function takes images (n, H, W, C), grey levels 0 to 255, C = 1 or 3, and returns one number per image. Artifacts
+without a fixed position move some images of a class far into a tail of one of them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from scipy.ndimage import uniform_filter
 
 from klarsicht.ground.arrays import Floats
 
-WINDOW = 5  # pixels a side, over which local noise is averaged
-BLOCK = 8  # of JPEG
-LAPLACE = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer (1996): blind to planes; its square sums to 36
+WINDOW = 5  # side in pixels of the window over which noise is averaged
+BLOCK = 8  # side of a JPEG block
+LAPLACE = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer (1996): 0 on planes; sum of squares 36
 
 
 def laplacian(x: Floats) -> Floats:
-    """Images folded with LAPLACE / 6: white noise keeps its deviation, slopes vanish. (n, H - 2, W - 2, C)."""
+    """Convolve images with LAPLACE / 6, which keeps the deviation of white noise and cancels slopes; (n, H - 2, W -
+    2, C).
+    """
     along = x[:, :-2] - 2 * x[:, 1:-1] + x[:, 2:]
     return np.asarray((along[:, :, :-2] - 2 * along[:, :, 1:-1] + along[:, :, 2:]) / 6)
 
 
-def _energy(x: Floats) -> Floats:
-    """Local mean square of the Laplacian, colours averaged (n, h * w)."""
+def _local_energy(x: Floats) -> Floats:
+    """Compute the local mean square of the Laplacian, averaged over channels, (n, h * w)."""
     square = (laplacian(x) ** 2).mean(-1)
     w = min(WINDOW, *square.shape[1:])
     size, first, last = (1, w, w), w // 2, (w - 1) // 2
@@ -33,110 +35,121 @@ def _energy(x: Floats) -> Floats:
 
 
 def noise(x: Floats) -> Floats:
-    """Log deviation of the quietest window: where the scene shows nothing, sensor noise remains."""
-    return np.asarray(np.log1p(np.sqrt(_energy(x).min(1))))
+    """Estimate the log noise deviation in the window of least energy, where there is least image content."""
+    return np.asarray(np.log1p(np.sqrt(_local_energy(x).min(1))))
 
 
 def roughness(x: Floats) -> Floats:
-    """Log deviation of the window that a tenth of the windows are quieter than."""
-    return np.asarray(np.log1p(np.sqrt(np.quantile(_energy(x), 0.1, axis=1))))
+    """Compute the log deviation at the 10 % quantile of the windows."""
+    return np.asarray(np.log1p(np.sqrt(np.quantile(_local_energy(x), 0.1, axis=1))))
 
 
 def sharpness(x: Floats) -> Floats:
-    """Log deviation of the liveliest window: small where the whole image is blurred."""
-    return np.asarray(np.log1p(np.sqrt(_energy(x).max(1))))
+    """Compute the log deviation in the window of largest energy: small where the whole image is blurred."""
+    return np.asarray(np.log1p(np.sqrt(_local_energy(x).max(1))))
 
 
 def ringing(x: Floats) -> Floats:
-    """Log share of fine contrast in all contrast: small where the whole image is blurred, whatever it shows."""
+    """Compute the log ratio of fine contrast to all contrast: small where the whole image is blurred, whatever its
+    content.
+    """
     fine = np.sqrt((laplacian(x) ** 2).mean((1, 2, 3)))
     step = np.sqrt((np.diff(x, axis=1) ** 2).mean((1, 2, 3)) + (np.diff(x, axis=2) ** 2).mean((1, 2, 3)))
     return np.asarray(np.log((fine + 0.5) / (step + 0.5)))
 
 
 def chroma_noise(x: Floats) -> Floats:
-    """Log deviation of the differences of colours in their quietest window; 0 for grey images."""
+    """Estimate the log noise deviation of colour differences in the window of least energy; 0 for grey images."""
     return noise(x - x.mean(-1, keepdims=True))
 
 
 def veil(x: Floats) -> Floats:
-    """Log of the level that one in a hundred of the pixels is darker than: light over all of it leaves no black."""
+    """Compute the log of the 1 % quantile of the grey levels: veiling glare leaves no black pixels."""
     return np.asarray(np.log1p(np.quantile(x.mean(-1).reshape(len(x), -1), 0.01, axis=1)))
 
 
 def red_cast(x: Floats) -> Floats:
-    """Log ratio of red to green."""
+    """Compute the log ratio of red to green."""
     return _ratio(x, 0)
 
 
 def blue_cast(x: Floats) -> Floats:
-    """Log ratio of blue to green."""
+    """Compute the log ratio of blue to green."""
     return _ratio(x, -1)
 
 
 def _ratio(x: Floats, colour: int) -> Floats:
-    means = np.log(x.mean((1, 2)) + 4)  # 4 levels: black images have no colour
+    """Compute the log ratio of a channel's mean to that of green."""
+    means = np.log(x.mean((1, 2)) + 4)  # 4 levels: black images get no colour cast
     return np.asarray(means[:, colour] - means[:, x.shape[-1] // 2])
 
 
 def blockiness(x: Floats) -> Floats:
-    """Log ratio of second differences across the borders of 8 x 8 blocks to those inside them: JPEG at low quality."""
+    """Compute the log ratio of third differences across the borders of 8 x 8 blocks to those inside them:
+    low-quality JPEG.
+    """
     grey = x.mean(-1)
-    return np.asarray(np.mean([_across(grey), _across(grey.swapaxes(1, 2))], 0))
+    return np.asarray(np.mean([_border_step_ratio(grey), _border_step_ratio(grey.swapaxes(1, 2))], 0))
 
 
-def _across(grey: Floats) -> Floats:
+def _border_step_ratio(grey: Floats) -> Floats:
+    """Compute the log ratio of steps at block borders to steps inside blocks, along the first image axis; (n,)."""
     jump = np.abs(grey[:, :-3] - 3 * grey[:, 1:-2] + 3 * grey[:, 2:-1] - grey[:, 3:]).mean(2)
     if jump.shape[1] < BLOCK:
         return np.zeros(len(grey))
-    at = (np.arange(jump.shape[1]) + 2) % BLOCK == 0  # between the middle two of four pixels lies a border
+    at = (np.arange(jump.shape[1]) + 2) % BLOCK == 0  # the border lies between the middle two of the four pixels
     return np.asarray(np.log((jump[:, at].mean(1) + 0.5) / (jump[:, ~at].mean(1) + 0.5)))
 
 
 def frame(x: Floats) -> Floats:
-    """Log ratio of the step behind the outermost pixels to their unrest, on the worst of the four sides.
+    """Compute the log ratio of the step behind the outermost pixels to their deviation, least over the four sides.
 
-    A border of one colour is at rest and ends with a step; a white background is at rest, a scene steps, neither both.
+    A uniform border has a small deviation and ends with a step; a white background has only the first, a scene only the
+    second.
     """
-    return np.asarray(_edges(x).min(0))
+    return np.asarray(_border_ratios(x).min(0))
 
 
 def bars(x: Floats) -> Floats:
-    """The same on two opposite sides, whichever two are the better: letter boxes."""
-    top, bottom, left, right = _edges(x)
+    """Compute the ratio of `frame` for two opposite sides, the larger of the two pairs: letterbox bars."""
+    top, bottom, left, right = _border_ratios(x)
     return np.asarray(np.maximum(np.minimum(top, bottom), np.minimum(left, right)))
 
 
-def rims(x: Floats) -> NDArray[np.intp]:
-    """Pixels (4, n) of one colour at the top, bottom, left and right: down to the largest step; nought on sides that
-    have no such border."""
-    deep = np.stack([_steps(side, _deepest(x)).argmax(1) + 1 for side in _turned(x)])
-    return np.asarray(np.where(_edges(x) > 1, deep, 0), np.intp)
+def border_widths(x: Floats) -> NDArray[np.intp]:
+    """Measure the widths in pixels (4, n) of uniform borders at the top, bottom, left and right: up to the largest
+    step; 0 on sides without such a border.
+    """
+    deep = np.stack([_steps(side, _max_border(x)).argmax(1) + 1 for side in _sides_on_top(x)])
+    return np.asarray(np.where(_border_ratios(x) > 1, deep, 0), np.intp)
 
 
-def _edges(x: Floats) -> Floats:
-    """Log (step + 1) / (unrest + 1) for top, bottom, left and right (4, n); ratios below e, as noise has, say nothing.
+def _border_ratios(x: Floats) -> Floats:
+    """Compute log (step + 1) / (deviation + 1) for top, bottom, left and right (4, n); clipped from below at ratio e,
+    as noise gives such ratios.
 
     The step is the largest within a tenth of the image: the median over a side's pixels of the difference of neighbours
-    across. Unrest is the deviation of the outermost pixels of that side.
+    across. The deviation is that of the outermost pixels of the side.
     """
-    steps = [_steps(side, _deepest(x)).max(1) for side in _turned(x)]
+    steps = [_steps(side, _max_border(x)).max(1) for side in _sides_on_top(x)]
     found = [
-        np.log1p(step) - np.log1p(side[:, 0].std(1).mean(-1)) for step, side in zip(steps, _turned(x), strict=True)
+        np.log1p(step) - np.log1p(side[:, 0].std(1).mean(-1))
+        for step, side in zip(steps, _sides_on_top(x), strict=True)
     ]
     return np.asarray(np.maximum(found, 1.0))
 
 
-def _turned(x: Floats) -> list[Floats]:
-    """Images so that the top, the bottom, the left and the right side is on top."""
+def _sides_on_top(x: Floats) -> list[Floats]:
+    """Flip or transpose images so that the top, bottom, left and right side in turn becomes the top."""
     return [x, x[:, ::-1], x.swapaxes(1, 2), x.swapaxes(1, 2)[:, ::-1]]
 
 
-def _deepest(x: Floats) -> int:
+def _max_border(x: Floats) -> int:
+    """Return the largest width of a border, a tenth of the shorter side."""
     return max(1, round(int(min(x.shape[1:3])) / 10))
 
 
 def _steps(x: Floats, deepest: int) -> Floats:
-    """Of the top side: the median step behind each of the rows down to `deepest` (n, deepest)."""
+    """Compute the median step behind each of the rows from the top down to `deepest`, (n, deepest)."""
     jumps = np.abs(np.diff(x[:, : deepest + 1], axis=1)).mean(-1)
     return np.asarray(np.median(jumps, axis=2))

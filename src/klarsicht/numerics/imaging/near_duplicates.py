@@ -1,4 +1,4 @@
-"""Which images are the same photograph, re-encoded or resized?"""
+"""Detection of near-duplicate images: the same photograph, re-encoded or resized."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-ALIKE = 0.99  # correlation of thumbnails of some 24 pixels a side, grey; at 8 pixels different trousers reach .98
-BLOCK = 1024  # rows of a product: memory grows with it, not with the square of the images
+# Least correlation of near-duplicates, for grey thumbnails of about 24 pixels a side; at 8 pixels different trousers
+# reach .98.
+DUPLICATE_CORRELATION = 0.99
+BLOCK = 1024  # rows of a product, which bounds memory
 
 
-def originals(thumbnails: NDArray[np.floating[Any]], alike: float = ALIKE, block: int = BLOCK) -> NDArray[np.intp]:
-    """For each image (n,) the first one that is the same photograph; its own number where it is the first.
+def first_duplicates(
+    thumbnails: NDArray[np.floating[Any]], alike: float = DUPLICATE_CORRELATION, block: int = BLOCK
+) -> NDArray[np.intp]:
+    """Find for each image (n,) the first one that is the same photograph; its own index where it is the first.
 
-    Thumbnails (n, ...) are compared by correlation. What is linked through a third image counts as the same.
-    Constant thumbnails are like nothing.
+    Thumbnails (n, ...) are compared by correlation; the relation is closed transitively. Constant thumbnails have no
+    duplicates.
     """
     n = len(thumbnails)
     flat = thumbnails.reshape(n, int(np.prod(thumbnails.shape[1:]))).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Small windows of images, and which of them are the same picture.
+"""Small image windows and their correlation, to find windows that show the same picture.
 
-Natural groups of images share *similar* windows; a watermark, a tag, a ruler shares *identical* ones. So windows are
-compared by their correlation, and a threshold near one tells the two apart. All arrays hold images last-channel,
+Natural groups of images share *similar* windows; a watermark, a tag or a ruler shares *identical* ones. So windows are
+compared by their correlation, and a threshold near one distinguishes the two. All arrays hold images channels-last,
 (n, H, W, C); places are (row, column) of a window's upper left pixel.
 """
 
@@ -15,11 +15,11 @@ from klarsicht.ground.arrays import Floats
 
 Ints = NDArray[np.intp]
 
-SOFT = 12.0  # grey levels of 255: windows that vary less than this are alike by chance, and correlate little
+SOFT = 12.0  # grey levels of 255: windows of a smaller deviation are similar by chance; their correlation is reduced
 
 
-def box(x: Floats, w: int) -> Floats:
-    """Means over w x w windows, (n, H, W, ...) -> (n, H - w + 1, W - w + 1, ...)."""
+def box_mean(x: Floats, w: int) -> Floats:
+    """Average over w x w windows, (n, H, W, ...) -> (n, H - w + 1, W - w + 1, ...)."""
     size = (1, w, w) + (1,) * (x.ndim - 3)
     first, last = w // 2, (w - 1) // 2
     means = uniform_filter(x, size)
@@ -27,17 +27,18 @@ def box(x: Floats, w: int) -> Floats:
 
 
 def high_pass(x: Floats) -> Floats:
-    """Images less the mean of their 3 x 3 neighbourhood, the margin repeated; same shape."""
+    """Subtract from images the mean of their 3 x 3 neighbourhood, with edge pixels replicated; same shape."""
     return np.asarray(x - uniform_filter(x, (1, 3, 3, 1), mode="nearest"))
 
 
 def texture(x: Floats, w: int) -> Floats:
-    """Mean square of the high-passed image in each window (n, H - w + 1, W - w + 1)."""
-    return box((high_pass(x) ** 2).mean(-1), w)
+    """Compute the mean square of the high-passed image in each window (n, H - w + 1, W - w + 1)."""
+    return box_mean((high_pass(x) ** 2).mean(-1), w)
 
 
-def densest(density: Floats, apart: int, k: int) -> Ints:
-    """Places (n, k, 2) of the k largest values of (n, h, w), each more than `apart` from the ones before on an axis.
+def select_peaks(density: Floats, apart: int, k: int) -> Ints:
+    """Select the places (n, k, 2) of the k largest values of (n, h, w) greedily, each more than `apart` from earlier
+    ones along at least one axis.
 
     Where no place is left, the last one is repeated.
     """
@@ -56,16 +57,17 @@ def densest(density: Floats, apart: int, k: int) -> Ints:
     return found
 
 
-def cut(x: Floats, places: Ints, w: int) -> Floats:
-    """Windows (n, k, w, w, C) of images (n, H, W, C) at places (n, k, 2)."""
+def extract_windows(x: Floats, places: Ints, w: int) -> Floats:
+    """Extract windows (n, k, w, w, C) of images (n, H, W, C) at places (n, k, 2)."""
     n, span = np.arange(len(x))[:, None, None, None], np.arange(w)
     return np.asarray(x[n, places[..., 0, None, None] + span[:, None], places[..., 1, None, None] + span])
 
 
-def normalised(windows: Floats, soft: float = SOFT) -> NDArray[np.float32]:
-    """Windows (..., w, w, C) as vectors (..., D) less their mean, over the root of their square norm + D soft^2.
+def normalise_windows(windows: Floats, soft: float = SOFT) -> NDArray[np.float32]:
+    """Normalise windows (..., w, w, C) to vectors (..., D): subtract their mean and divide by the root of their square
+    norm plus D soft^2.
 
-    The product of two of them is a correlation, held down where there is little to correlate.
+    The dot product of two of them is a correlation, reduced for windows of low contrast.
     """
     flat = np.asarray(windows, np.float32).reshape(*windows.shape[:-3], -1)
     centred = flat - flat.mean(-1, keepdims=True)
@@ -73,8 +75,8 @@ def normalised(windows: Floats, soft: float = SOFT) -> NDArray[np.float32]:
     return np.asarray(centred / norm, np.float32)
 
 
-def likeness(a: NDArray[np.float32], shifted: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(p, q) largest correlation of vectors a (p, D) with any shift of others (s, q, D)."""
+def max_correlation(a: NDArray[np.float32], shifted: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the largest correlation (p, q) of vectors a (p, D) with any shift of others (s, q, D)."""
     best = a @ shifted[0].T
     for other in shifted[1:]:
         np.maximum(best, a @ other.T, out=best)

@@ -1,8 +1,9 @@
-"""Relevance maps cut into connected parts: a peak is a part of its own when it rises well above its saddle.
+"""Segmentation of relevance maps into connected parts by topological persistence of their peaks.
 
-Flooding from above: pixels enter by falling height, each joins its steepest neighbour, one that has none is a peak.
-Where regions meet, the lower peak is merged into the higher one if the saddle exceeds a share of it: persistence
-(Edelsbrunner, Letscher and Zomorodian 2002), here as a ratio, so that the scale of a map does not matter.
+Watershed by flooding from the maxima: pixels enter by decreasing height and join their highest neighbour; a pixel
+without flooded neighbours is a peak. Where regions meet, the lower peak is merged into the higher one if the saddle
+exceeds a share of it: persistence (Edelsbrunner, Letscher and Zomorodian 2002), here as a ratio, so that the result
+does not depend on the scale of a map.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from scipy.ndimage import gaussian_filter
 from klarsicht.ground.arrays import Doubles, Floats
 from klarsicht.ground.errors import InputError, UsageError
 
-BLOCK = 256  # maps at a time: memory is that of a block
+BLOCK = 256  # maps segmented at a time, which bounds memory
 
 
 @dataclass(frozen=True)
 class Parts:
-    """M parts of N maps, those of one map together and the heaviest first.
+    """M parts of N maps, grouped by map and the heaviest first.
 
     Attributes:
-        labels: int8 (N, H, W), 0 where there is no part, else the number of the part within its map, from 1.
-        image: int32 (M,), the map that a part lies on, ascending.
+        labels: int8 (N, H, W), 0 outside all parts, else the number of the part within its map, from 1.
+        image: int32 (M,), the map of each part, ascending.
         number: int8 (M,), its label there.
         mass: float64 (M,), its share of the map's positive relevance.
     """
@@ -39,7 +40,7 @@ class Parts:
 
     @classmethod
     def of(cls, maps: Floats, labels: NDArray[np.integer[Any]]) -> Parts:
-        """The parts that labels (N, H, W) draw on maps of the same shape."""
+        """Make the parts that labels (N, H, W) mark on maps of the same shape."""
         mass = _masses(_shares(maps), labels)
         image, number = np.nonzero(mass)
         return cls(labels.astype(np.int8), image.astype(np.int32), (number + 1).astype(np.int8), mass[image, number])
@@ -48,28 +49,28 @@ class Parts:
         return len(self.image)
 
     def __getitem__(self, which: NDArray[np.bool_]) -> Parts:
-        """Some of the parts (M,); the labels stay."""
+        """Select parts by a mask (M,); the labels are kept."""
         return replace(self, image=self.image[which], number=self.number[which], mass=self.mass[which])
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """(M, H, W)."""
+        """Mask of each part, (M, H, W)."""
         return np.asarray(self.labels[self.image] == self.number[:, None, None])
 
-    def cut(self, maps: Floats) -> Floats:
-        """(M, H, W): the positive relevance of each part alone, 0 elsewhere; maps (N, H, W)."""
+    def mask_relevance(self, maps: Floats) -> Floats:
+        """Extract the positive relevance of each part, 0 elsewhere, (M, H, W); maps (N, H, W)."""
         return np.where(self.masks, np.maximum(maps[self.image], 0), 0)
 
 
 def segment(
     maps: Floats, *, sigma: float = 1.0, share: float = 0.7, saddle: float = 0.6, least: float = 0.08, most: int = 8
 ) -> Parts:
-    """Parts of the positive relevance of maps (N, H, W).
+    """Segment the positive relevance of maps (N, H, W) into parts.
 
     Args:
-        sigma: of the Gaussian that smooths a map before it is flooded, in pixels.
-        share: of the smoothed mass, in the fewest highest pixels: what is flooded.
-        saddle: share of the lower of two peaks above which their saddle joins them.
+        sigma: standard deviation in pixels of the Gaussian that smooths a map before flooding.
+        share: share of the smoothed mass that is flooded, in the fewest highest pixels.
+        saddle: share of the lower of two peaks above which their saddle merges them.
         least: share of the map's positive mass that a part must hold.
         most: parts kept of a map, the heaviest.
 
@@ -86,12 +87,12 @@ def segment(
     for start in range(0, len(maps), BLOCK):
         mass = _shares(maps[start : start + BLOCK])
         regions = _regions(gaussian_filter(mass, (0, sigma, sigma)), share, saddle)
-        labels[start : start + BLOCK] = _numbered(mass, regions, least, most)
+        labels[start : start + BLOCK] = _number_heaviest(mass, regions, least, most)
     return Parts.of(maps, labels)
 
 
 def _shares(maps: Floats) -> Doubles:
-    """Positive relevance over its sum in each map; a map without any stays zero."""
+    """Divide positive relevance by its sum in each map; a map without any stays zero."""
     positive = np.maximum(maps, 0, dtype=np.float64)
     largest = positive.max((1, 2), keepdims=True, initial=0)
     positive /= np.where(largest > 0, largest, 1)  # else a sum of huge values overflows
@@ -100,7 +101,7 @@ def _shares(maps: Floats) -> Doubles:
 
 
 def _regions(heights: Doubles, share: float, saddle: float) -> NDArray[np.int32]:
-    """Regions (N, H, W) of the pixels that hold the share of each map's height; 0 elsewhere."""
+    """Compute regions (N, H, W) of the highest pixels that hold the share of each map's sum; 0 elsewhere."""
     n, h, w = heights.shape
     falling = -np.sort(-heights.reshape(n, h * w), axis=1)
     held = np.cumsum(falling, 1)
@@ -117,8 +118,10 @@ def _regions(heights: Doubles, share: float, saddle: float) -> NDArray[np.int32]
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _flood(height: Any, order: Any, saddle: float, around: Any, region: Any) -> None:
-    """Numbers regions by their highest peak; pixels are flat, with a frame of zeros, and enter in the order given."""
-    parent, peak = np.arange(len(order) + 1), np.full(len(order) + 1, np.inf)  # 0 is no region, and joins none
+    """Number regions by their highest peak; pixels are flat indices into a zero-padded map and enter in the given
+    order.
+    """
+    parent, peak = np.arange(len(order) + 1), np.full(len(order) + 1, np.inf)  # 0 is no region, and is never merged
     count = 0
     for pixel in order:
         steepest = _steepest(height, region, pixel, around)
@@ -134,7 +137,7 @@ def _flood(height: Any, order: Any, saddle: float, around: Any, region: Any) -> 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _steepest(height: Any, region: Any, pixel: int, around: Any) -> int:
-    """The highest flooded neighbour, the pixel itself where there is none."""
+    """Return the highest flooded neighbour, or the pixel itself where there is none."""
     best = pixel
     for step in around:
         q = pixel + step
@@ -145,7 +148,9 @@ def _steepest(height: Any, region: Any, pixel: int, around: Any) -> int:
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: float) -> None:
-    """Merges regions at a pixel into the highest of them, those whose peak is below `low`; earlier are higher."""
+    """Merge regions that meet at a pixel into the highest of them, if their peak is below `low`; lower numbers are
+    higher.
+    """
     top = _root(parent, region[pixel])
     for step in around:
         if region[pixel + step] > 0:
@@ -158,13 +163,14 @@ def _join(region: Any, pixel: int, around: Any, parent: Any, peak: Any, low: flo
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _root(parent: Any, region: int) -> int:
+    """Find the root of a region in the union-find forest."""
     while parent[region] != region:
         region = parent[region]
     return region
 
 
-def _numbered(mass: Doubles, regions: NDArray[np.int32], least: float, most: int) -> NDArray[np.int8]:
-    """Labels (N, H, W): in each map the `most` heaviest regions of at least the least mass, the heaviest is 1."""
+def _number_heaviest(mass: Doubles, regions: NDArray[np.int32], least: float, most: int) -> NDArray[np.int8]:
+    """Label (N, H, W) in each map the `most` heaviest regions of at least the least mass; the heaviest is 1."""
     held = _masses(mass, regions)
     held[held < least] = 0
     order = np.argsort(-held, 1, kind="stable")[:, :most]
@@ -175,7 +181,7 @@ def _numbered(mass: Doubles, regions: NDArray[np.int32], least: float, most: int
 
 
 def _masses(mass: Doubles, labels: NDArray[np.integer[Any]]) -> Doubles:
-    """(N, L): the mass under each of the labels 1..L."""
+    """Sum the mass under each of the labels 1..L, (N, L)."""
     n, count = len(labels), int(labels.max(initial=0)) + 1
     cell = labels + np.arange(n)[:, None, None] * count
     return np.asarray(np.bincount(cell.ravel(), mass.ravel(), n * count), np.float64).reshape(n, count)[:, 1:]

@@ -1,8 +1,7 @@
-"""Sensor noise: independent, with mean 0 and variance sigma_read^2 + sigma_shot^2 x at linear light x.
+"""Sensor noise model: independent, with mean 0 and variance sigma_read^2 + sigma_shot^2 x at linear light x.
 
-x is in units of the white level (0 black, 1 white). The three functions take numpy arrays or torch tensors
-alike, with `read` and `shot` numbers or arrays that broadcast against x, so that a batch may hold many noise
-levels.
+x is in units of the white level (0 black, 1 white). The three functions take numpy arrays or torch tensors;
+`read` and `shot` are numbers or arrays that broadcast against x, so that a batch may hold many noise levels.
 """
 
 from __future__ import annotations
@@ -21,26 +20,30 @@ Array = npt.NDArray[np.float32]
 
 
 def variance(x: Values, read: Any, shot: Any) -> Values:
-    """read^2 + shot max(0, x)."""
+    """Compute the noise variance read^2 + shot max(0, x)."""
     return read**2 + shot * clip(x, 0.0)
 
 
 def deviation(x: Values, read: Any, shot: Any) -> Values:
-    """The deviation map of KPN (arXiv 1712.02327), sqrt(read^2 + shot max(0, x)), from a noisy x as it is."""
+    """Compute the deviation map of KPN (arXiv 1712.02327), sqrt(read^2 + shot max(0, x)), directly from a noisy x."""
     return variance(x, read, shot) ** 0.5
 
 
 def add_noise(x: Values, z: Values, read: Any, shot: Any) -> Values:
-    """x + deviation(x) z for standard normal z; nothing is clipped or rounded."""
+    """Add noise: x + deviation(x) z for standard normal z, without clipping or rounding."""
     return x + deviation(x, read, shot) * z
 
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """Noise of one linear frame in units of its white level.
+    """Noise parameters of one linear frame in units of its white level.
 
-    read: sigma_read, a deviation. shot: sigma_shot^2, the variance coefficient.
-    Both must be finite and not negative, else UsageError.
+    Attributes:
+        read: sigma_read, a standard deviation.
+        shot: sigma_shot^2, the variance coefficient.
+
+    Raises:
+        UsageError: a value that is negative or not finite.
     """
 
     read: float
@@ -52,7 +55,7 @@ class NoiseLevel:
 
     @classmethod
     def from_profile(cls, S: float, O: float) -> NoiseLevel:  # noqa: E741 - the letters of the standard
-        """From one plane's pair of the DNG tag NoiseProfile (51041): variance S x + O. Raises InputError."""
+        """Convert one plane's pair of the DNG tag NoiseProfile (51041): variance S x + O. Raises InputError."""
         if not (0 <= S < math.inf and 0 <= O < math.inf):
             rule = "both numbers of a NoiseProfile must be finite and not negative"
             raise InputError("noise profile", got=(S, O), rule=rule, remedy="Give the noise level by hand.")
@@ -60,40 +63,42 @@ class NoiseLevel:
 
     @property
     def profile(self) -> tuple[float, float]:
-        """(S, O) of the DNG tag NoiseProfile."""
+        """The pair (S, O) of the DNG tag NoiseProfile."""
         return self.shot, self.read**2
 
     @property
     def shot_deviation(self) -> float:
-        """sigma_shot, the deviation at the white level."""
+        """Standard deviation sigma_shot of shot noise at the white level."""
         return math.sqrt(self.shot)
 
     def variance(self, x: Values) -> Values:
+        """Compute the noise variance at light x."""
         return variance(x, self.read, self.shot)
 
     def deviation(self, x: Values) -> Values:
+        """Compute the noise deviation at light x."""
         return deviation(x, self.read, self.shot)
 
     def sample(self, x: Array, rng: np.random.Generator) -> Array:
-        """A noisy observation of the clean float32 light x, of any shape."""
+        """Draw a noisy observation of the clean float32 light x, of any shape."""
         z = rng.standard_normal(x.shape, dtype=np.float32)
         noisy: Array = add_noise(x, z, np.float32(self.read), np.float32(self.shot))
         return noisy
 
     def stabilise(self, x: Values) -> Values:
-        """To a scale on which the noise has deviation 1 everywhere; without shot noise, x / read."""
+        """Transform to a scale on which the noise has deviation 1 everywhere; without shot noise x / read."""
         return stabilise(x, self.read, self.shot) if self.shot else x / self.read
 
     def unstabilise(self, D: Values) -> Values:
-        """The light whose stabilised mean is D: unbiased, see `tone.unstabilise`."""
+        """Apply the unbiased inverse of `stabilise`; see `tone.unstabilise`."""
         return unstabilise(D, self.read, self.shot) if self.shot else D * self.read
 
-    def amplified(self, gain: float) -> NoiseLevel:
-        """The level of y = g x: variance g^2 read^2 + g shot y."""
+    def scale_by_gain(self, gain: float) -> NoiseLevel:
+        """Return the noise level of y = g x: variance g^2 read^2 + g shot y."""
         return NoiseLevel(gain * self.read, gain * self.shot)
 
-    def averaged(self, frames: int) -> NoiseLevel:
-        """The level of the mean of that many frames of the same scene."""
+    def average_frames(self, frames: int) -> NoiseLevel:
+        """Return the noise level of the mean of this number of frames of the same scene."""
         return NoiseLevel(self.read / math.sqrt(frames), self.shot / frames)
 
 

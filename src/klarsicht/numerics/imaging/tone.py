@@ -1,7 +1,7 @@
-"""Curves between linear light and what is seen or measured: gamma, tone curve, smoothstep, stabilised
-variance.
+"""Tone curves between linear light and display or measurement scales: gamma, tone curve, smoothstep, Anscombe
+transform.
 
-Every curve takes Values, a numpy array or a torch tensor of any shape and float type, and returns its like.
+Every curve takes Values, a numpy array or a torch tensor of any shape and float type, and returns the same type.
 Torch can differentiate them (the slope of `to_gamma` is infinite at exactly 0, and 0 below).
 """
 
@@ -10,37 +10,36 @@ from __future__ import annotations
 import sys
 from typing import Any, TypeAlias
 
-import numpy  # noqa: F401  _library finds it loaded
+import numpy  # noqa: F401  _library looks it up in sys.modules
 
 Values: TypeAlias = Any
 
 GAMMA = 2.2
 
-# The curve G has no free constant but where it stops being straight: value and slope meet at KNEE and at 1.
+# The only free constants of G are its exponent and KNEE, where its linear part ends: value and slope are continuous.
 POWER = 1 / 2.4
 KNEE = 0.0031308
 OFFSET = 1 / (1 / (KNEE**POWER * (1 - POWER)) - 1)  # a = .0557170
 SLOPE_BELOW = (1 + OFFSET) * POWER * KNEE ** (POWER - 1)  # k0 = 12.71171
 SLOPE_ABOVE = (1 + OFFSET) * POWER  # .439882
 
-LEAST_STABILISED = 1.5**0.5  # the transform of no light and no read noise, 2 sqrt(3/8)
+LEAST_STABILISED = 1.5**0.5  # the transform of zero light without read noise, 2 sqrt(3/8)
 
 
 def to_gamma(x: Values) -> Values:
-    """Linear light to the photograph's scale, x^(1/2.2); negative light is black."""
+    """Encode linear light by gamma, x^(1/2.2); negative light becomes 0."""
     return clip(x, 0.0) ** (1 / GAMMA)
 
 
 def from_gamma(v: Values) -> Values:
-    """The photograph's scale to linear light, v^2.2; negative values are black."""
+    """Decode gamma to linear light, v^2.2; negative values become 0."""
     return clip(v, 0.0) ** GAMMA
 
 
 def tone_curve(x: Values) -> Values:
-    """G of KPN (arXiv 1712.02327): the curve of sRGB, going on straight above 1 and below 0.
+    """Apply the tone curve G of KPN (arXiv 1712.02327): the sRGB curve, extended linearly above 1 and below 0.
 
-    k0 x below b; (1 + a) x^(1/2.4) - a up to 1; a line of slope .439882 beyond. Value and slope are
-    continuous.
+    k0 x below b; (1 + a) x^(1/2.4) - a up to 1; a line of slope .439882 beyond. Value and slope are continuous.
     """
     xp = _library(x)
     power = (1 + OFFSET) * clip(x, KNEE, 1.0) ** POWER - OFFSET
@@ -48,7 +47,7 @@ def tone_curve(x: Values) -> Values:
 
 
 def inverse_tone_curve(y: Values) -> Values:
-    """The x with G(x) = y, for every real y."""
+    """Invert the tone curve: the x with G(x) = y, for every real y."""
     xp = _library(y)
     knee = SLOPE_BELOW * KNEE
     power = ((clip(y, knee, 1.0) + OFFSET) / (1 + OFFSET)) ** (1 / POWER)
@@ -56,36 +55,39 @@ def inverse_tone_curve(y: Values) -> Values:
 
 
 def smoothstep(x: Values) -> Values:
-    """3 x^2 - 2 x^3, the camera's global tone curve in arXiv 1811.11127. Clipped to [0, 1]."""
+    """Compute 3 x^2 - 2 x^3, the camera's global tone curve in arXiv 1811.11127. Clipped to [0, 1]."""
     x = clip(x, 0.0, 1.0)
     return x * x * (3 - 2 * x)
 
 
 def inverse_smoothstep(y: Values) -> Values:
-    """1/2 - sin(asin(1 - 2 y) / 3), after trisecting the angle. Clipped to [0, 1]."""
+    """Invert the smoothstep: 1/2 - sin(asin(1 - 2 y) / 3), by trisecting the angle. Clipped to [0, 1]."""
     xp = _library(y)
     return 0.5 - xp.sin(xp.arcsin(1 - 2 * clip(y, 0.0, 1.0)) / 3)
 
 
 def stabilise(x: Values, read: Any, shot: Any) -> Values:
-    """Generalised Anscombe transform: noise of variance read^2 + shot x becomes noise of variance about 1.
+    """Apply the generalised Anscombe transform: noise of variance read^2 + shot x becomes noise of variance about 1.
 
     f(x) = (2 / shot) sqrt(max(0, shot x + 3/8 shot^2 + read^2)), Starck, Murtagh and Bijaoui 1998.
-    read: deviation in units of x; shot > 0: variance coefficient (sigma_shot^2); both may be arrays that
-    broadcast.
+
+    Args:
+        read: standard deviation in units of x.
+        shot: variance coefficient (sigma_shot^2), positive. Both may be arrays that broadcast.
     """
     return 2 / shot * clip(shot * x + 3 / 8 * shot**2 + read**2, 0.0) ** 0.5
 
 
 def unstabilise(D: Values, read: Any, shot: Any) -> Values:
-    """The mean light y whose transform f(x) has the mean D: the exact unbiased inverse, in closed form.
+    """Apply the exact unbiased inverse of the Anscombe transform in closed form: the mean light y whose transform has
+    mean D.
 
     With the light counted in electrons, z = y / shot (Makitalo and Foi 2013):
     z = D^2/4 - 1/8 - (read/shot)^2 + sqrt(3/2)/(4 D) - 11/(8 D^2) + 5 sqrt(3/2)/(8 D^3).
 
-    Within .06 electrons of the inverse found by integration, for any light and read noise, be the noise
-    Poisson plus Gaussian or Gaussian of the same variance (.04 from two electrons of read noise on); the
-    algebraic inverse is .29 off. D below f(0) of a noiseless sensor is read as that.
+    Within .06 electrons of the inverse computed by integration, for any light and read noise, both for Poisson plus
+    Gaussian noise and for Gaussian noise of the same variance (.04 from two electrons of read noise on); the algebraic
+    inverse is .29 off. D below f(0) of a sensor without read noise is clipped to it.
     """
     D = clip(D, LEAST_STABILISED)
     r = LEAST_STABILISED
@@ -94,9 +96,10 @@ def unstabilise(D: Values, read: Any, shot: Any) -> Values:
 
 
 def _library(x: object) -> Any:
-    """numpy or torch, whichever x comes from; never imports torch by itself."""
+    """Return numpy or torch, according to the type of x; never imports torch itself."""
     return sys.modules["torch" if type(x).__module__.startswith("torch") else "numpy"]
 
 
 def clip(x: Values, low: float | None, high: float | None = None) -> Values:
+    """Clip values, numpy or torch."""
     return _library(x).clip(x, low, high)

@@ -1,1 +1,1 @@
-"""Per-pixel kernels: gather, weigh, sum; forward and exactly backward. Start at `windows.door`."""
+"""Per-pixel convolution kernels applied to images, with exact gradients. Entry point: `apply.apply_kernels`."""

@@ -1,4 +1,4 @@
-"""Per-pixel kernels applied to a burst: the one operator that the network, the tiles and the explanations call."""
+"""Operator that applies per-pixel kernels to a burst; the network, the tiles and the explanations share it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,35 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 
 class Filtered(NamedTuple):
-    """each: Y_i (B, N, C, H, W), every frame through its own kernels; merged: Y (B, C, H, W), their mean."""
+    """Result of `apply_kernels`.
 
-    each: torch.Tensor
+    Attributes:
+        per_frame: Y_i (B, N, C, H, W), every frame filtered by its own kernels.
+        merged: Y (B, C, H, W), their mean.
+    """
+
+    per_frame: torch.Tensor
     merged: torch.Tensor
 
 
 def apply_kernels(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, validity: torch.Tensor | None = None
 ) -> Filtered:
-    """Y_i = <k_i, V(X_i)> and Y = (1/N) sum_i Y_i (arXiv 1902.05392): correlation, zeros outside the image.
+    """Compute Y_i = <k_i, V(X_i)> and Y = (1/N) sum_i Y_i (arXiv 1902.05392): correlation, zeros outside the image.
 
-    taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says; fastest with
-    channels last. frames: (B, N, C, H, W), linear; the C planes share a kernel. validity: (B, N), or (B, N, 1, H, W)
-    or what broadcasts to it, not negative: Y is then the mean weighted by it, zero where nothing is valid.
+    Gradients flow to taps, frames and validity, from per_frame and from merged. float32 and bfloat16 on the CPU are
+    compiled, with sums in float32 (within 1e-6 of float64, relative to sum |a| |b| |X|); everything else runs in torch,
+    in float32, or in float64 for float64.
 
-    Gradients flow to taps, frames and validity, from each and from merged. float32 and bfloat16 on the CPU are
-    compiled, with sums in float32 (within 1e-6 of float64, relative to sum |a| |b| |X|); all else is torch, in
-    float32, or float64 for float64. Raises UsageError for shapes that do not fit.
+    Args:
+        taps: (B, N T, h, w), h = ceil(H / upscale), w = ceil(W / upscale), channels as KernelSpec says; fastest with
+            channels last.
+        frames: (B, N, C, H, W), linear; the C planes share a kernel.
+        validity: (B, N), or (B, N, 1, H, W), or a shape that broadcasts to it, not negative: Y is then the mean
+            weighted by it, zero where nothing is valid.
+
+    Raises:
+        UsageError: shapes that do not fit.
     """
     check(taps, frames, spec)
     each: torch.Tensor = PerPixel.apply(taps, frames, spec)  # type: ignore[no-untyped-call]
@@ -37,7 +48,7 @@ def apply_kernels(
 
 
 def merge(each: torch.Tensor, validity: torch.Tensor | None) -> torch.Tensor:
-    """The mean over frames, weighted by validity where given."""
+    """Average over frames, weighted by validity where given."""
     if validity is None:
         return each.mean(1)
     weight = validity.to(each.dtype).reshape(validity.shape + (1,) * (each.ndim - validity.ndim))
@@ -46,7 +57,7 @@ def merge(each: torch.Tensor, validity: torch.Tensor | None) -> torch.Tensor:
 
 
 def weighted_sum(each: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """(B, ...): sum_i w_i Y_i, frame by frame: nothing as large as all of them is held beside them."""
+    """Compute sum_i w_i Y_i, (B, ...), frame by frame, without a temporary of the size of all frames."""
     total = weight[:, 0] * each[:, 0]
     for i in range(1, each.shape[1]):
         total = torch.addcmul(total, weight[:, i], each[:, i])
@@ -54,6 +65,7 @@ def weighted_sum(each: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def check(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> None:
+    """Raise UsageError unless shapes and devices of taps and frames fit."""
     if frames.ndim != 5 or taps.ndim != 4:
         rule = "taps are (B, N T, h, w), frames (B, N, C, H, W)"
         raise UsageError("shapes of taps and frames", got=(tuple(taps.shape), tuple(frames.shape)), rule=rule)
@@ -66,18 +78,20 @@ def check(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> None:
 
 
 class PerPixel(torch.autograd.Function):
-    """Y_i, with its exact gradients."""
+    """Autograd function of Y_i, with exact gradients."""
 
     @staticmethod
     def forward(ctx: Any, taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
+        """Compute Y_i by compiled code where it supports the tensors, else by torch."""
         ctx.save_for_backward(taps, frames)
         ctx.spec = spec
-        ctx.path = load if load.speaks(taps, frames) else reference
+        ctx.path = load if load.supports(taps, frames) else reference
         each: torch.Tensor = ctx.path.apply(taps, frames, spec)
         return each
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        """Compute the gradients with respect to taps and frames."""
         taps, frames = ctx.saved_tensors
         return *ctx.path.gradients(taps, frames, ctx.spec, grad, ctx.needs_input_grad[:2]), None

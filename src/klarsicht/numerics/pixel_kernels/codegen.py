@@ -1,11 +1,11 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
-"""The equations for sixteen pixels, unrolled: multiply out, weigh, and the adjoint, as straight vector code.
+"""Code generator for sixteen pixels: kernel products, weighted sums and their adjoint as unrolled vector code.
 
-A kernel-predicting network gives each pixel its own kernel, so nothing is shared between pixels and everything between
-the offsets of one pixel: the loops over sizes and offsets run here, while the code is generated, and all that is left
-for run time is loads, multiply-adds and stores. `sweep` runs these programs along the rows of an image.
+A kernel-predicting network gives each pixel its own kernel, so pixels share nothing, and the offsets of one pixel share
+everything: the loops over sizes and offsets run while the code is generated, and only loads, multiply-adds and stores
+remain at run time. `sweep` runs the generated code along the rows of an image.
 
-Letters: a_K, b_K column and row of size K, upsampled; k the fused kernel before its gain; g the gradient of an output;
+Notation: a_K, b_K column and row of size K, upsampled; k the fused kernel before its gain; g the gradient of an output;
 v that of k; d = (i, j) an offset from -R to R.
 """
 
@@ -25,16 +25,19 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 PHASES = 3  # X[2 x], X[2 x + 1], X[2 x + 2]: an offset from an odd column may end on the next even one
 
-# Numba's cache on disk watches the file of the caller only: the digest makes an edit of any file here visible to it.
+# Numba's disk cache checks the file of the caller only: the digest invalidates it when any file here changes.
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What code is generated for: a spec, and how many planes share each kernel (1 to 4: they share its registers).
+    """Parameters of the generated code.
 
-    fused: filter once with the sum of the kernels; else by each size apart, row sums inside a column sum.
+    Attributes:
+        spec: the kernels.
+        planes: planes that share each kernel, 1 to 4 (they share its registers).
+        fused: filter once with the sum of the kernels; else by each size separately, row sums inside a column sum.
     """
 
     spec: KernelSpec
@@ -43,12 +46,12 @@ class Plan:
 
     @property
     def depth(self) -> int:
-        """Rows D of a frame that the ring holds: a window and the second row of a seam."""
+        """Number D of rows of a frame in the ring: a window and the second row of a seam."""
         return 2 * self.spec.radius + 2
 
 
 class PlanType(types.Type):
-    """A Plan as a type: each has code of its own."""
+    """Numba type of a Plan; each plan has its own code."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -72,13 +75,13 @@ Offset = tuple[int, int]
 
 
 def offsets(spec: KernelSpec) -> list[Offset]:
-    """All d of the fused kernel; rows i and -i side by side, since one load of b[j] then serves both."""
+    """List all d of the fused kernel; rows i and -i are adjacent, since one load of b[j] then serves both."""
     R = spec.radius
     return [(i, j) for r in range(R, -1, -1) for j in range(-R, R + 1) for i in sorted({-r, r})]
 
 
 def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
-    """The taps whose product each size adds to k at d: (a_K[i], b_K[j]), or the one entry of a full kernel."""
+    """Yield the taps whose product each size adds to k at d: (a_K[i], b_K[j]), or the one entry of a full kernel."""
     i, j = d
     for s, K in enumerate(spec.sizes):
         r = K // 2
@@ -91,13 +94,14 @@ def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
 
 
 class Taps:
-    """The upsampled taps of sixteen pixels, blended between two rows when first asked for (upscale 2)."""
+    """Upsampled taps of sixteen pixels, interpolated between two rows at first use (upscale 2)."""
 
     def __init__(self, pen: VectorBuilder, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
         self.pen, self.spec, self.low, self.high, self.weights = pen, spec, low, high, weights
         self.known: dict[int, Any] = {}
 
     def __getitem__(self, t: int) -> Any:
+        """Return the vector of tap t."""
         if t not in self.known:
             a = self.pen.load(self.pen.ahead(self.low, t * ROW))
             if self.spec.upscale == 2:
@@ -107,7 +111,7 @@ class Taps:
         return self.known[t]
 
     def kernel(self, d: Offset) -> Any:
-        """k[d] = sum_K a_K[i] b_K[j], or the sum of the entries."""
+        """Compute k[d] = sum_K a_K[i] b_K[j], or the sum of the entries."""
         total = None
         for first, *second in parts(self.spec, d):
             one = self[first]
@@ -116,10 +120,10 @@ class Taps:
 
 
 class Glass:
-    """The frame under sixteen pixels: plane c at offset d, by columns modulo upscale.
+    """Frame window of sixteen pixels: plane c at offset d, by columns modulo upscale.
 
-    Rows lie in a ring, the top one of the window in `slot`. A window is read where it lies, across cache lines: putting
-    neighbours together from aligned vectors costs more registers than it saves loads.
+    Rows lie in a ring; the top row of the window is in `slot`. Windows are loaded unaligned, across cache lines:
+    combining neighbours from aligned vectors costs more registers than it saves loads.
     """
 
     def __init__(self, pen: VectorBuilder, plan: Plan, corner: Any, slot: Any) -> None:
@@ -130,6 +134,7 @@ class Glass:
         self.rows = [pen.ahead(corner, b.mul(s, wide(PHASES * ROW))) for s in wrapped]
 
     def __getitem__(self, at: tuple[int, Offset]) -> Any:
+        """Load sixteen pixels of plane c at offset d."""
         c, (i, j) = at
         across, odd = divmod(j, 2) if self.plan.spec.upscale == 2 else (j, 0)
         step = (self.plan.depth * c * PHASES + odd) * ROW + across
@@ -137,7 +142,7 @@ class Glass:
 
 
 def _taps(pen: VectorBuilder, signature: Any, args: Any) -> Taps:
-    """From the leading arguments: plan, ring, low, high, weight of low, weight of high."""
+    """Make the taps from the leading arguments: plan, ring, low, high, weight of low, weight of high."""
     ring = signature.args[1]
     low, high = (pen.address(ring, args[1], at) for at in args[2:4])
     return Taps(pen, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
@@ -158,7 +163,9 @@ def weigh(
     out: Any,
     to: Any,
 ) -> Any:
-    """out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and glass[under] to out[to], all planes at once."""
+    """Compute out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and glass[under] to out[to], all planes at
+    once.
+    """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, plan = VectorBuilder(context, builder), signature.args[0].plan
@@ -174,7 +181,7 @@ def weigh(
 
 
 def _fused(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
-    """sum_d k[d] X_c[p + d] for each plane, in a few short sums, so that none waits for itself."""
+    """Compute the terms of sum_d k[d] X_c[p + d] for each plane, as a few independent sums that run in parallel."""
     chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]
     for d in offsets(plan.spec):
         k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
@@ -184,7 +191,7 @@ def _fused(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[An
 
 
 def _apart(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
-    """sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
+    """Compute the terms of sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
     sizes = plan.spec.sizes
     totals: list[dict[int, Any]] = [{} for _ in range(plan.planes)]
     for c, total in enumerate(totals):
@@ -200,7 +207,7 @@ def _apart(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[An
 
 @intrinsic
 def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: Any, far: Any, k: Any, to: Any) -> Any:
-    """k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
+    """Compute k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen, spec = VectorBuilder(context, builder), signature.args[0].plan.spec
@@ -230,7 +237,7 @@ def part_out(
     of: Any,
     d_ring: Any,
 ) -> Any:
-    """The adjoint of weigh in the taps, added to d_ring[low] and d_ring[high].
+    """Apply the adjoint of weigh with respect to the taps, added to d_ring[low] and d_ring[high].
 
     v[d] = gain sum_c g_c X_c[p + d]; a_K'[i] = sum_j v[d] b_K[j], b_K'[j] = sum_i v[d] a_K[i].
     """
@@ -258,7 +265,7 @@ def part_out(
 
 
 def _gathered(pen: VectorBuilder, gs: list[Any], X: Glass, d: Offset) -> Any:
-    """sum_c g_c X_c[p + d]."""
+    """Compute sum_c g_c X_c[p + d]."""
     total = None
     for c, g in enumerate(gs):
         total = pen.fma(g, X[c, d], total)
@@ -266,7 +273,10 @@ def _gathered(pen: VectorBuilder, gs: list[Any], X: Glass, d: Offset) -> Any:
 
 
 def _adjoint(pen: VectorBuilder, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
-    """The gradients of the taps of size number s, whose products lie s - |S| from the end of every list of parts."""
+    """Compute the gradients of the taps of size number s.
+
+    Their products are at position s - |S| from the end of every list of parts.
+    """
     gradient: dict[int, Any] = {}
     for d in offsets(KernelSpec((taps.spec.sizes[s],))):
         first, *second = list(parts(taps.spec, d))[s - len(taps.spec.sizes)]

@@ -1,4 +1,4 @@
-"""The programs of `sweep` on torch tensors: units of work, threads, and what comes back."""
+"""Calls of the compiled loops of `sweep` on torch tensors: units of work, threads, and conversion of the results."""
 
 from __future__ import annotations
 
@@ -15,106 +15,111 @@ from klarsicht.numerics.pixel_kernels import rows, sweep
 from klarsicht.numerics.pixel_kernels.codegen import Plan
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
-BAND = 64  # least rows of taps in a unit: each unit reads R rows of frames more than it owns
-TOGETHER = 4  # planes that share the registers of a kernel
+BAND = 64  # fewest rows of taps in a unit: each unit reads R rows of frames beyond its own
+MAX_PLANES = 4  # most planes that share the registers of a kernel
 BITS = {torch.float32: np.uint32, torch.bfloat16: np.uint16}
 SIGNED = {torch.float32: np.int32, torch.bfloat16: np.int16}
 
 
-def speaks(taps: torch.Tensor, frames: torch.Tensor) -> bool:
-    """Whether these tensors are for the compiled path: on the CPU, float32 or bfloat16."""
+def supports(taps: torch.Tensor, frames: torch.Tensor) -> bool:
+    """Whether the compiled code supports these tensors: on the CPU, float32 or bfloat16."""
     on_cpu = taps.device.type == frames.device.type == "cpu"
     return on_cpu and taps.dtype in BITS and frames.dtype in BITS
 
 
 def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
-    """Y_i, (B, N, C, H, W) in float32: each frame through its own kernels."""
-    parts = [filtered(taps, group, spec) for group in groups(frames)]
+    """Compute Y_i, (B, N, C, H, W) in float32: each frame filtered by its own kernels."""
+    parts = [filter_planes(taps, group, spec) for group in plane_groups(frames)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The gradients of sum_i <G_i, Y_i> with respect to taps and frames, in the dtype of each; None where unwanted."""
-    pairs = list(zip(groups(frames), groups(grad.float()), strict=True))
-    d_taps = total([tap_gradient(taps, X, spec, G) for X, G in pairs]) if wanted[0] else None
+    """Compute the gradients of sum_i <G_i, Y_i> with respect to taps and frames, in the dtype of each; None where
+    unwanted.
+    """
+    pairs = list(zip(plane_groups(frames), plane_groups(grad.float()), strict=True))
+    d_taps = sum_parts([tap_gradient(taps, X, spec, G) for X, G in pairs]) if wanted[0] else None
     d_frames = torch.cat([frame_gradient(taps, X, spec, G) for X, G in pairs], 2) if wanted[1] else None
     return d_taps, d_frames
 
 
-def groups(frames: torch.Tensor) -> list[torch.Tensor]:
-    """A few planes at a time."""
-    return [frames[:, :, c : c + TOGETHER] for c in range(0, frames.shape[2], TOGETHER)]
+def plane_groups(frames: torch.Tensor) -> list[torch.Tensor]:
+    """Split the planes into groups of at most MAX_PLANES."""
+    return [frames[:, :, c : c + MAX_PLANES] for c in range(0, frames.shape[2], MAX_PLANES)]
 
 
-def total(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Their sum, rounded once."""
+def sum_parts(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Sum tensors in float32 and round once."""
     return parts[0] if len(parts) == 1 else sum(p.float() for p in parts).to(parts[0].dtype)  # type: ignore[union-attr]
 
 
-def filtered(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, fused: bool = True) -> torch.Tensor:
-    """Y_i of at most four planes; fused or, to compare the cost, by each size apart."""
-    y = np.empty(frames.shape, np.float32)  # numpy asks for huge pages where torch does not
-    t, f, plan = last(taps), bits(frames), Plan(spec, frames.shape[2], fused)
+def filter_planes(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, fused: bool = True) -> torch.Tensor:
+    """Compute Y_i of at most four planes; fused, or by each kernel size separately, to compare the cost."""
+    y = np.empty(frames.shape, np.float32)  # numpy uses huge pages where torch does not
+    t, f, plan = channels_last_bits(taps), bits(frames), Plan(spec, frames.shape[2], fused)
 
     def unit(b: int, y0: int, y1: int) -> None:
-        q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has one row of pixels
-        sweep.filter_band(plan, spec.upscale, t, f, y, b, q0, y1, room(spec, frames))
+        q0 = y0 - (spec.upscale - 1) * (y0 == 0)  # the seam above the first row of taps has only one row of pixels
+        sweep.filter_band(plan, spec.upscale, t, f, y, b, q0, y1, make_scratch(spec, frames))
 
-    run(partial(unit, *where) for where in bands(t.shape))
+    run_jobs(partial(unit, *where) for where in bands(t.shape))
     return torch.from_numpy(y)
 
 
 def tap_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
-    t, f, g, plan = last(taps), bits(frames), bits(grad), Plan(spec, frames.shape[2])
+    """Compute the gradient with respect to the taps."""
+    t, f, g, plan = channels_last_bits(taps), bits(frames), bits(grad), Plan(spec, frames.shape[2])
     d = np.empty(t.shape, t.dtype)
 
     def unit(b: int, y0: int, y1: int) -> None:
-        sweep.differentiate_band(plan, spec.upscale, t, f, g, d, b, y0, y1, room(spec, frames, t.shape[1]))
+        sweep.differentiate_band(plan, spec.upscale, t, f, g, d, b, y0, y1, make_scratch(spec, frames, t.shape[1]))
 
-    run(partial(unit, *where) for where in bands(t.shape))
+    run_jobs(partial(unit, *where) for where in bands(t.shape))
     return torch.from_numpy(d.view(SIGNED[taps.dtype])).view(taps.dtype).permute(0, 3, 1, 2)
 
 
 def frame_gradient(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor) -> torch.Tensor:
+    """Compute the gradient with respect to the frames."""
     B, N, C, H, W = frames.shape
-    R, t, g = spec.radius, last(taps), bits(grad)
+    R, t, g = spec.radius, channels_last_bits(taps), bits(grad)
     out = torch.zeros(B, N, C, H + 2 * R, W + 2 * R)
 
     def unit(b: int, i: int) -> None:
         one = rows.scratch(spec, 1, C, 0)
         sweep.scatter_frame(Plan(spec, C), spec.upscale, t, g, out.numpy(), b, i, one)
 
-    run(partial(unit, b, i) for b in range(B) for i in range(N))
+    run_jobs(partial(unit, b, i) for b in range(B) for i in range(N))
     return out[..., R : R + H, R : R + W].to(frames.dtype).contiguous()
 
 
 def bits(x: torch.Tensor) -> Any:
-    """A contiguous tensor as the bits of its numbers."""
+    """View a contiguous copy of a tensor as the bits of its numbers."""
     signed = torch.int32 if x.dtype == torch.float32 else torch.int16
     return x.detach().contiguous().view(signed).numpy().view(BITS[x.dtype])
 
 
-def last(taps: torch.Tensor) -> Any:
-    """Taps as bits with channels last; a copy where the memory is ordered otherwise."""
+def channels_last_bits(taps: torch.Tensor) -> Any:
+    """View taps as bits with channels last; copies where the memory layout differs."""
     return bits(taps.permute(0, 2, 3, 1))
 
 
-def room(spec: KernelSpec, frames: torch.Tensor, height: int = 0) -> rows.Scratch:
+def make_scratch(spec: KernelSpec, frames: torch.Tensor, height: int = 0) -> rows.Scratch:
+    """Allocate the scratch memory for the frames."""
     return rows.scratch(spec, frames.shape[1], frames.shape[2], height)
 
 
 def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """(burst, first row, last) of taps: whole bursts, cut where there are threads to feed."""
+    """Yield units (burst, first row, last row) of taps: whole bursts, divided where there are more threads."""
     (B, h, *_), threads = shape, torch.get_num_threads()
     count = 1 if threads == 1 else max(1, min(h // BAND, -(-4 * threads // B)))
     edges = np.linspace(0, h, count + 1).astype(int).tolist()
     return ((b, y0, y1) for b in range(B) for y0, y1 in pairwise(edges))
 
 
-def run(jobs: Iterator[Callable[[], None]]) -> None:
-    """All of them, in as many threads as torch has; the compiled code holds no lock."""
+def run_jobs(jobs: Iterator[Callable[[], None]]) -> None:
+    """Run the jobs in as many threads as torch has; the compiled code releases the GIL."""
     if torch.get_num_threads() == 1:
         for job in jobs:
             job()

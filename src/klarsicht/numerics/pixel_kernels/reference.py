@@ -1,4 +1,7 @@
-"""The same operator in plain torch, a band of rows at a time: any device, any dtype; what the compiled must equal."""
+"""Reference implementation of per-pixel kernels in plain torch, by bands of rows: any device, any dtype.
+
+The compiled code must give the same results.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,25 @@ BUDGET = 1 << 24  # numbers in the upsampled taps of one band
 
 
 def apply(taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
-    """Y_i = <k_i, V(X_i)>, (B, N, C, H, W); float32, or float64 where the taps are."""
-    taps, frames = widened(taps), widened(frames)
+    """Compute Y_i = <k_i, V(X_i)>, (B, N, C, H, W); float32, or float64 where the taps are."""
+    taps, frames = widen(taps), widen(frames)
     return torch.cat(
-        [filter_rows(*cut(taps, frames, spec, y0, y1), spec) for y0, y1 in bands(taps, *frames.shape[-2:])], 3
+        [filter_rows(*cut_band(taps, frames, spec, y0, y1), spec) for y0, y1 in bands(taps, *frames.shape[-2:])], 3
     )
 
 
 def gradients(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, grad: torch.Tensor, wanted: tuple[bool, bool]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The gradients with respect to taps and frames, each band computed anew under autograd; None where unwanted."""
-    t, f = (widened(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True))
+    """Compute the gradients with respect to taps and frames, recomputing each band under autograd; None where
+    unwanted.
+    """
+    t, f = (widen(x.detach()).requires_grad_(need) for x, need in zip((taps, frames), wanted, strict=True))
     leaves = (t, f)
     sums = [torch.zeros_like(leaf) if need else None for leaf, need in zip(leaves, wanted, strict=True)]
     for y0, y1 in bands(taps, *frames.shape[-2:]):
         with torch.enable_grad():
-            rows = filter_rows(*cut(t, f, spec, y0, y1), spec)
+            rows = filter_rows(*cut_band(t, f, spec, y0, y1), spec)
         needed = [leaf for leaf in leaves if leaf.requires_grad]
         parts = iter(torch.autograd.grad(rows, needed, grad[..., y0:y1, :].to(rows.dtype)))
         for total in sums:
@@ -39,28 +44,33 @@ def gradients(
     return d_taps, d_frames
 
 
-def widened(x: torch.Tensor) -> torch.Tensor:
+def widen(x: torch.Tensor) -> torch.Tensor:
+    """Convert to float32, unless float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def bands(taps: torch.Tensor, H: int, W: int) -> Iterator[tuple[int, int]]:
-    """Rows of pixels whose upsampled taps stay within the budget."""
+    """Yield bands of pixel rows whose upsampled taps stay within the budget."""
     rows = max(1, BUDGET // (taps.shape[0] * taps.shape[1] * W))
     return ((y, min(y + rows, H)) for y in range(0, H, rows))
 
 
-def cut(
+def cut_band(
     taps: torch.Tensor, frames: torch.Tensor, spec: KernelSpec, y0: int, y1: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Upsampled taps (B, N, T, rows, W) of rows y0 to y1, and the frames around them with a margin of R zeros."""
+    """Upsample the taps of rows y0 to y1 to (B, N, T, rows, W), and cut out the frames around them with a margin of
+    R zeros.
+    """
     (B, N, _, H, W), R = frames.shape, spec.radius
     around = frames[..., max(y0 - R, 0) : min(y1 + R, H), :]
     window = pad(around, (R, R, max(R - y0, 0), max(y1 + R - H, 0)))
-    return upsampled(taps, spec, y0, y1, W).view(B, N, spec.taps, y1 - y0, W), window
+    return upsample_taps(taps, spec, y0, y1, W).view(B, N, spec.taps, y1 - y0, W), window
 
 
-def upsampled(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int) -> torch.Tensor:
-    """Rows y0 to y1 of the taps at full resolution: bilinear, half-pixel centres, edges repeated, cropped to W."""
+def upsample_taps(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int) -> torch.Tensor:
+    """Upsample rows y0 to y1 of the taps to full resolution: bilinear, half-pixel centres, edges repeated, cropped
+    to W.
+    """
     if spec.upscale == 1:
         return taps[:, :, y0:y1]
     low, high = max(y0 // 2 - 1, 0), min(-(-y1 // 2) + 1, taps.shape[2])
@@ -69,17 +79,19 @@ def upsampled(taps: torch.Tensor, spec: KernelSpec, y0: int, y1: int, W: int) ->
 
 
 def filter_rows(taps: torch.Tensor, window: torch.Tensor, spec: KernelSpec) -> torch.Tensor:
-    """sum_d k[d] X[p + d], one offset at a time; taps (B, N, T, rows, W), window (B, N, C, rows + 2R, W + 2R)."""
+    """Compute sum_d k[d] X[p + d], one offset at a time; taps (B, N, T, rows, W), window (B, N, C, rows + 2R, W +
+    2R).
+    """
     rows, W, side = *taps.shape[-2:], spec.side
     out = torch.zeros_like(window[..., :rows, :W])
     for i in range(side):
         for j in range(side):
-            out = out + fused(taps, spec, i, j)[:, :, None] * window[..., i : i + rows, j : j + W]
+            out = out + fused_entry(taps, spec, i, j)[:, :, None] * window[..., i : i + rows, j : j + W]
     return out * spec.gain
 
 
-def fused(taps: torch.Tensor, spec: KernelSpec, i: int, j: int) -> torch.Tensor:
-    """sum_K pad(a_K b_K^T, K_max)[i, j] for every pixel; taps (.., T, rows, W), offsets from 0 to K_max - 1."""
+def fused_entry(taps: torch.Tensor, spec: KernelSpec, i: int, j: int) -> torch.Tensor:
+    """Compute sum_K pad(a_K b_K^T, K_max)[i, j] for every pixel; taps (.., T, rows, W), offsets from 0 to K_max - 1."""
     total = torch.zeros_like(taps[..., 0, :, :])
     for s, K in enumerate(spec.sizes):
         y, x = i - spec.radius + K // 2, j - spec.radius + K // 2
@@ -89,7 +101,7 @@ def fused(taps: torch.Tensor, spec: KernelSpec, i: int, j: int) -> torch.Tensor:
 
 
 def entry(taps: torch.Tensor, spec: KernelSpec, s: int, y: int, x: int) -> torch.Tensor:
-    """k_K[y, x] of size number s: a_K[y] b_K[x], or the entry itself."""
+    """Compute k_K[y, x] of size number s: a_K[y] b_K[x], or the entry itself."""
     first = spec.starts[s]
     if not spec.separable:
         return taps[..., first + y * spec.sizes[s] + x, :, :]

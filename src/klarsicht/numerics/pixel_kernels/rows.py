@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # The types of this module are numba's to infer.
-"""Rows of taps and rows of pixels: from memory into the scratch of a strip, and back.
+"""Row input and output: rows of taps and of pixels are read from memory into the scratch of a strip, and written back.
 
 Axes: B burst, N frame, T tap, C plane, y x taps, Y X pixels. Taps are (B, y, x, N T), frames (B, N, C, Y, X); both come
 as bits, uint32 for float32 and uint16 for bfloat16.
@@ -33,7 +33,7 @@ from klarsicht.numerics.pixel_kernels.simd import (
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 from klarsicht.numerics.pixel_kernels.transpose import turn, turn_back, turn_twice, turn_twice_back
 
-THIRD = np.float32(1 / 3)  # see turning
+THIRD = np.float32(1 / 3)  # see `transpose`
 RAW = 2 * WIDTH + 2
 SLOTS = 2
 
@@ -41,32 +41,36 @@ inner = njit(nogil=True)
 
 
 class Scratch(NamedTuple):
-    """Room for one strip. Everything is float32 and begins on a cache line."""
+    """Buffers of one strip, all float32 and aligned to cache lines."""
 
     ring: Any  # (2, upscale, N T, ROW) the last two rows of taps, as planes, by columns modulo upscale
     d_ring: Any  # the same of their gradient
-    glass: Any  # (N, C, D, 3, ROW) the last D rows of the frames, by columns modulo upscale
+    glass: Any  # (N, C, D, 3, ROW) ring of the last D rows of the frames, by columns modulo upscale
     raw: Any  # (RAW,) a few pixels, zero outside the image
     planes: Any  # (C, 3, ROW) one row of output, or of its gradient, by columns modulo upscale
-    edge: Any  # (h, 2, N T) each last column of a strip of gradients, still open, and its odd column
+    edge: Any  # (h, 2, N T) the incomplete last column of a strip of gradients, and its odd column
     k: Any  # (2, K_max^2, ROW) the fused kernels of one fine row
 
 
 def scratch(spec: KernelSpec, frames: int, channels: int, rows: int) -> Scratch:
-    """Room for N frames of C planes; rows of taps where their gradients are wanted, else 0."""
+    """Allocate buffers for N frames of C planes.
+
+    Args:
+        rows: rows of taps where their gradients are wanted, else 0.
+    """
     return Scratch(
-        ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
-        d_ring=aligned(SLOTS, spec.upscale, frames * spec.taps, ROW),
-        glass=aligned(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
-        raw=aligned(RAW),
-        planes=aligned(channels, PHASES, ROW),
-        edge=aligned(rows, 2, frames * spec.taps),
-        k=aligned(2, spec.side**2, ROW),
+        ring=aligned_zeros(SLOTS, spec.upscale, frames * spec.taps, ROW),
+        d_ring=aligned_zeros(SLOTS, spec.upscale, frames * spec.taps, ROW),
+        glass=aligned_zeros(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
+        raw=aligned_zeros(RAW),
+        planes=aligned_zeros(channels, PHASES, ROW),
+        edge=aligned_zeros(rows, 2, frames * spec.taps),
+        k=aligned_zeros(2, spec.side**2, ROW),
     )
 
 
-def aligned(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Zeros that begin on a cache line: a vector across two lines costs two loads."""
+def aligned_zeros(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Allocate zeros aligned to a cache line: a vector across two lines costs two loads."""
     size = int(np.prod(shape))
     block = np.zeros(size + 16, np.float32)
     start = -(block.ctypes.data // 4) % 16
@@ -75,7 +79,7 @@ def aligned(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 @inner
 def read_taps(taps, b, y, t0, x0, x1, ring, slot):
-    """Row y of taps, columns x0 to x1, turned over and upsampled along the row into ring[slot]."""
+    """Read row y of taps, columns x0 to x1, transpose it and upsample it along the row into ring[slot]."""
     w, hop, scale, T, n = taps.shape[2], taps.shape[3], ring.shape[1], ring.shape[2], x1 - x0
     whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
     for x in range(0, whole, WIDTH):
@@ -94,7 +98,7 @@ def read_taps(taps, b, y, t0, x0, x1, ring, slot):
 
 @inner
 def along(taps, b, y, x, t, m, scale):
-    """One tap, upsampled along the row."""
+    """Read one tap, upsampled along the row."""
     if scale == 1:
         return number(taps, (b, y, x, t))
     beside = min(max(x + 2 * m - 1, 0), taps.shape[2] - 1)
@@ -103,7 +107,7 @@ def along(taps, b, y, x, t, m, scale):
 
 @inner
 def write_taps(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
-    """One finished row of the gradient, turned back; edge carries what strips owe each other, in full precision."""
+    """Transpose and write one finished row of the gradient; `edge` passes columns between strips, in full precision."""
     scale, T = d_ring.shape[1], d_ring.shape[2]
     whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
     if scale == 2:
@@ -122,8 +126,11 @@ def write_taps(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
 
 @inner
 def settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
-    """The columns beside a strip: repeated at the edge of the image; else the last column of the strip on the left is
-    finished, and that of this strip left open, with its odd column for the strip on the right."""
+    """Complete the columns beside a strip of the gradient.
+
+    At the edge of the image they are repeated. Otherwise the last column of the strip on the left is completed and
+    written, and the last column of this strip is kept open, with its odd column, for the strip on the right.
+    """
     for t in range(d_ring.shape[2]):
         first, last = peek(d_ring, (slot, 0, t, LEFT)), peek(d_ring, (slot, 1, t, LEFT + n - 1))
         poke(first if left else peek(edge, (y, 1, t)), d_ring, (slot, 1, t, LEFT - 1))
@@ -137,7 +144,7 @@ def settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
 
 @inner
 def back_along(d_ring, slot, t, x):
-    """The adjoint of along."""
+    """Apply the adjoint of along."""
     if d_ring.shape[1] == 1:
         return peek(d_ring, (slot, 0, t, x))
     beside = peek(d_ring, (slot, 0, t, x + 1)) + peek(d_ring, (slot, 1, t, x - 1))
@@ -146,6 +153,7 @@ def back_along(d_ring, slot, t, x):
 
 @inner
 def clear(ring, slot, n):
+    """Set one slot of the ring to zero."""
     zero = everywhere(np.float32(0))
     for m in range(ring.shape[1]):
         for t in range(ring.shape[2]):
@@ -155,7 +163,7 @@ def clear(ring, slot, n):
 
 @inner
 def read_rows(frames, b, start, stop, X0, scale, n, raw, glass):
-    """Rows start to stop of every frame into the ring of D."""
+    """Read rows start to stop of every frame into the ring of D rows."""
     D = glass.shape[2]
     for Y in range(start, stop):
         for i in range(frames.shape[1]):
@@ -165,7 +173,7 @@ def read_rows(frames, b, start, stop, X0, scale, n, raw, glass):
 
 @inner
 def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes):
-    """Row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]."""
+    """Read row Y of one plane, zero outside the image: planes[m, x] = X[X0 + scale (x - LEFT) + m]."""
     H, W = frames.shape[3], frames.shape[4]
     for x in range(0, LEFT + n + WIDTH, WIDTH):
         X = X0 + scale * (x - LEFT)
@@ -178,7 +186,7 @@ def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes):
 
 @inner
 def patch(frames, b, i, c, Y, X, raw):
-    """RAW pixels from X on, zero outside the image."""
+    """Read RAW pixels from X on, zero outside the image."""
     H, W = frames.shape[3], frames.shape[4]
     for j in range(RAW):
         inside = 0 <= Y < H and 0 <= X + j < W
@@ -187,7 +195,7 @@ def patch(frames, b, i, c, Y, X, raw):
 
 @inner
 def split(pixels, at, beyond, scale, x, planes):
-    """Sixteen columns of each phase; those of phase 2 begin two pixels on."""
+    """Store sixteen columns of each phase; those of phase 2 start two pixels later."""
     a = load(pixels, at)
     if scale == 1:
         store(a, planes, (0, x))
@@ -201,7 +209,7 @@ def split(pixels, at, beyond, scale, x, planes):
 
 @inner
 def write_row(planes, scale, n, out, b, i, Y, X0):
-    """The columns of a strip, put together again."""
+    """Interleave the columns of a strip and write them."""
     wide = min(scale * n, out.shape[4] - X0)
     whole = wide // (2 * WIDTH) * 2 * WIDTH if scale == 2 else 0
     for c in range(out.shape[2]):
@@ -214,13 +222,13 @@ def write_row(planes, scale, n, out, b, i, Y, X0):
 
 @inner
 def number(array, at):
-    """One float32 from its bits, or from its upper half."""
+    """Read one float32 from its bits, or from its upper half."""
     return as_float(np.uint32(peek(array, at)) << np.uint32(32 - 8 * array.itemsize))
 
 
 @inner
 def put(value, array, at):
-    """One float32 as its bits, or as those of the nearest bfloat16, ties to even."""
+    """Write one float32 as its bits, or as those of the nearest bfloat16, ties to even."""
     bits = as_bits(value)
     if array.itemsize == 2:
         bits = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
-"""Sixteen pixels at a time: vectors of float32 for numba, written as LLVM instructions.
+"""Vectors of sixteen float32 for numba, written as LLVM instructions.
 
-One vector is one AVX-512 register, two of AVX2 or four of NEON. Lanes never mix in a sum, so results do not depend on
-the width of the machine. Numba's own vectoriser stops at half of that width and gives up where two arrays may overlap.
+One vector is one AVX-512 register, two of AVX2 or four of NEON. Sums never combine lanes, so results do not depend on
+the width of the machine. Numba's own vectoriser uses half of that width and fails where two arrays may overlap.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLOATS, SHORTS, WORDS = (ir.VectorType(t, WIDTH) for t in (FLOAT, SHORT, WORD))
 
 
 class Lanes(types.Type):
-    """The numba type of one vector."""
+    """Numba type of one vector."""
 
     def __init__(self) -> None:
         super().__init__(name="Lanes")
@@ -43,32 +43,34 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def splat(value: float) -> ir.Constant:
+    """Make a constant vector of float32."""
     return ir.Constant(FLOATS, [value] * WIDTH)
 
 
 def words(value: int) -> ir.Constant:
+    """Make a constant vector of 32-bit integers."""
     return ir.Constant(WORDS, [value] * WIDTH)
 
 
 class VectorBuilder:
-    """Writes vector instructions at the end of a block under construction."""
+    """Builder of LLVM vector instructions."""
 
     def __init__(self, context: Any, builder: Any) -> None:
         self.context, self.builder = context, builder
 
     def address(self, kind: Any, array: Any, index: Any) -> Any:
-        """The address of array[index]; no bounds check, no negative index."""
+        """Compute the address of array[index]; no bounds check, no negative index."""
         view = self.context.make_array(kind)(self.context, self.builder, value=array)
         where = cgutils.unpack_tuple(self.builder, index) if index.type != cgutils.intp_t else [index]
         return cgutils.get_item_pointer(self.context, self.builder, kind, view, where, wraparound=False)
 
     def ahead(self, address: Any, offset: Any) -> Any:
-        """The address `offset` elements further on."""
+        """Compute the address `offset` elements after an address."""
         step = offset if isinstance(offset, ir.Value) else cgutils.intp_t(offset)
         return self.builder.gep(address, [step])
 
     def load(self, address: Any) -> Any:
-        """Sixteen neighbours: float32 (or its bits), or bfloat16 as the upper halves of float32."""
+        """Load sixteen consecutive numbers: float32 (or its bits), or bfloat16 as the upper halves of float32."""
         if address.type.pointee != SHORT:
             return self.builder.load(self.builder.bitcast(address, FLOATS.as_pointer()), align=4)
         halves = self.builder.load(self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
@@ -76,7 +78,7 @@ class VectorBuilder:
         return self.builder.bitcast(wide, FLOATS)
 
     def store(self, value: Any, address: Any) -> None:
-        """Sixteen neighbours: float32 (or its bits), or bfloat16 rounded to nearest, ties to even."""
+        """Store sixteen consecutive numbers: float32 (or its bits), or bfloat16 rounded to nearest, ties to even."""
         if address.type.pointee != SHORT:
             self.builder.store(value, self.builder.bitcast(address, FLOATS.as_pointer()), align=4)
             return
@@ -87,7 +89,7 @@ class VectorBuilder:
         self.builder.store(halves, self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
 
     def fma(self, a: Any, b: Any, c: Any | None) -> Any:
-        """a b + c; a b where there is nothing to add to."""
+        """Compute a b + c, or a b where c is None."""
         if c is None:
             return self.builder.fmul(a, b)
         kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
@@ -95,25 +97,25 @@ class VectorBuilder:
         return self.builder.call(fused, [a, b, c])
 
     def column(self, address: Any, hop: int) -> Any:
-        """Sixteen numbers `hop` elements apart."""
+        """Load sixteen numbers that are `hop` elements apart."""
         lanes = ir.Constant(FLOATS, ir.Undefined)
         for j in range(WIDTH):
             lanes = self.builder.insert_element(lanes, self.builder.load(self.ahead(address, j * hop)), WORD(j))
         return lanes
 
     def plus(self, a: Any, b: Any | None) -> Any:
-        """a + b; a where there is nothing to add."""
+        """Compute a + b, or a where b is None."""
         return a if b is None else self.builder.fadd(a, b)
 
     def total(self, values: Sequence[Any]) -> Any:
-        """A sum by halves: short chains keep the adders busy."""
+        """Sum pairwise by halves: short dependency chains keep the adders busy."""
         if len(values) == 1:
             return values[0]
         half = len(values) // 2
         return self.builder.fadd(self.total(values[:half]), self.total(values[half:]))
 
     def transposed(self, rows: Sequence[Any]) -> list[Any]:
-        """A 16 x 16 block turned over, by exchanging blocks of side 1, 2, 4, 8."""
+        """Transpose a 16 x 16 block, by exchanging blocks of side 1, 2, 4, 8."""
         rows = list(rows)
         for d in (1, 2, 4, 8):
             low = [j if j & d == 0 else WIDTH + j - d for j in range(WIDTH)]
@@ -128,7 +130,7 @@ class VectorBuilder:
 
 @intrinsic
 def fetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
-    """Asks for the cache lines of elements start to stop after array[index], soon to be read; waits for nothing."""
+    """Prefetch the cache lines of elements start to stop after array[index], without waiting."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -146,7 +148,7 @@ def fetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
 
 @intrinsic
 def peek(typing: Any, array: Any, index: Any) -> Any:
-    """array[index], index not negative and not checked."""
+    """Read array[index], index not negative and not checked."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(VectorBuilder(context, builder).address(signature.args[0], *args))
@@ -156,7 +158,7 @@ def peek(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def poke(typing: Any, value: Any, array: Any, index: Any) -> Any:
-    """array[index] = value, index not negative and not checked."""
+    """Set array[index] = value, index not negative and not checked."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(args[0], VectorBuilder(context, builder).address(signature.args[1], *args[1:]))
@@ -167,7 +169,7 @@ def poke(typing: Any, value: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def as_float(typing: Any, bits: Any) -> Any:
-    """The float32 with these bits."""
+    """Reinterpret bits as a float32."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], FLOAT)
@@ -177,7 +179,7 @@ def as_float(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def as_bits(typing: Any, value: Any) -> Any:
-    """The bits of a float32."""
+    """Reinterpret a float32 as bits."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], WORD)
@@ -187,7 +189,7 @@ def as_bits(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16], along the last axis."""
+    """Load array[index : index + 16], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -198,7 +200,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def load_next(typing: Any, array: Any, index: Any) -> Any:
-    """array[index + 16 : index + 32], along the last axis."""
+    """Load array[index + 16 : index + 32], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -209,7 +211,7 @@ def load_next(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16] = lanes, along the last axis."""
+    """Set array[index : index + 16] = lanes, along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -221,7 +223,7 @@ def store(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """a b + c, lane by lane."""
+    """Compute a b + c, lane by lane."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return VectorBuilder(context, builder).fma(*args)
@@ -240,12 +242,12 @@ def _every_second(start: int) -> Any:
     return pick
 
 
-evens, odds = _every_second(0), _every_second(1)  # of thirty-two neighbours in two vectors
+evens, odds = _every_second(0), _every_second(1)  # of thirty-two consecutive numbers in two vectors
 
 
 @intrinsic
 def zip_store(typing: Any, a: Any, b: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 32] = a[0], b[0], a[1], b[1], ..."""
+    """Store two vectors interleaved: array[index : index + 32] = a[0], b[0], a[1], b[1], ..."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -261,7 +263,7 @@ def zip_store(typing: Any, a: Any, b: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def times(typing: Any, a: Any, b: Any) -> Any:
-    """a b, lane by lane."""
+    """Compute a b, lane by lane."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fmul(*args)
@@ -271,7 +273,7 @@ def times(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def plus(typing: Any, a: Any, b: Any) -> Any:
-    """a + b, lane by lane."""
+    """Compute a + b, lane by lane."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args)
@@ -281,7 +283,7 @@ def plus(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def everywhere(typing: Any, value: Any) -> Any:
-    """One float32 in all sixteen lanes."""
+    """Broadcast one float32 to all sixteen lanes."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         one = builder.insert_element(ir.Constant(FLOATS, ir.Undefined), args[0], WORD(0))

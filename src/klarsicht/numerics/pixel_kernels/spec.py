@@ -1,4 +1,4 @@
-"""What the taps of a kernel-predicting network mean: sizes, rank, resolution, fusion."""
+"""Specification of per-pixel kernels: sizes, rank, resolution and fusion of the taps that a network predicts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ MAX_SIDE = 31
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """How taps become kernels (multi-kernel prediction, arXiv 1902.05392; one full size: KPN, arXiv 1712.02327).
-
-    sizes: odd kernel sides K, strictly rising, at most 31.
-    separable: a kernel is the outer product a b^T of a column a and a row b; else its K x K entries are given.
-    upscale: 2 when taps stand at half the resolution of the frames, 1 when at full.
-    averaged: the fused kernel is the mean over sizes (else their sum).
+    """Layout of kernels in taps (multi-kernel prediction, arXiv 1902.05392; one full size: KPN, arXiv 1712.02327).
 
     Channels of one frame: separable, the columns of every size, then the rows of every size; full, the row-major
-    entries of every size. Frames follow one another. Raises UsageError.
+    entries of every size. Frames follow one another.
+
+    Attributes:
+        sizes: odd kernel sides K, strictly rising, at most 31.
+        separable: a kernel is the outer product a b^T of a column a and a row b; else its K x K entries are given.
+        upscale: 2 when taps are at half the resolution of the frames, 1 when at full.
+        averaged: the fused kernel is the mean over sizes (else their sum).
+
+    Raises:
+        UsageError: invalid sizes or upscale.
     """
 
     sizes: tuple[int, ...] = (1, 3, 5, 7, 9)
@@ -44,11 +48,12 @@ class KernelSpec:
 
     @property
     def radius(self) -> int:
+        """Radius R of the fused kernel, (K_max - 1) / 2."""
         return self.side // 2
 
     @property
     def gain(self) -> float:
-        """What the sum over sizes is multiplied by: 1/|S| or 1."""
+        """Factor of the sum over sizes: 1/|S| or 1."""
         return 1 / len(self.sizes) if self.averaged else 1.0
 
     @property
@@ -58,7 +63,7 @@ class KernelSpec:
 
     @property
     def taps(self) -> int:
-        """Channels of one frame, T: 2 sum K, or sum K^2."""
+        """Number of channels of one frame, T: 2 sum K, or sum K^2."""
         return sum(self.lengths)
 
     @property
@@ -67,9 +72,9 @@ class KernelSpec:
         return tuple(sum(self.lengths[:j]) for j in range(len(self.lengths)))
 
     def multiply_adds(self, channels: int, *, fused: bool) -> int:
-        """Multiply-adds a pixel and frame to filter `channels` planes, upsampling left out.
+        """Count the multiply-adds per pixel and frame to filter `channels` planes, without upsampling.
 
-        Fused: sum K^2 to multiply out and add the kernels, K_max^2 a plane to apply. Separate: each plane is filtered
+        Fused: sum K^2 to multiply out and add the kernels, K_max^2 per plane to apply. Separate: each plane is filtered
         by each size as a row sum inside a column sum, K^2 + K.
         """
         outer = sum(K * K for K in self.sizes) if self.separable else 0
@@ -78,5 +83,5 @@ class KernelSpec:
         return channels * sum(K * K + K * self.separable for K in self.sizes)
 
     def coarse(self, extent: int) -> int:
-        """Side of the tap grid for a frame of that side: odd frames have one tap more than half."""
+        """Compute the side of the tap grid for a frame of the given side, rounded up."""
         return -(-extent // self.upscale)

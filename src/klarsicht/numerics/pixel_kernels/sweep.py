@@ -1,10 +1,10 @@
 # mypy: ignore-errors
 # The types of this module are numba's to infer.
-"""Down one strip of a burst, row by row: the loops around the programs. Plain arrays in, plain arrays out.
+"""Compiled loops over the rows of a burst, strip by strip, around the generated code; arguments are plain arrays.
 
 A strip is up to 64 columns of taps; a unit of work is a band of rows of one burst, strip after strip, all frames in
-turn. Each row of taps is read once, in the order of memory, and turned over into planes; the two fine rows between two
-rows of taps (a seam) are blended as they are used. Nothing larger than a few rows of a strip exists at a time.
+turn. Each row of taps is read once, in the order of memory, and transposed into planes; the two fine rows between two
+rows of taps (a seam) are interpolated when they are used. Temporaries are never larger than a few rows of a strip.
 
 Axes as in `rows`.
 """
@@ -27,20 +27,20 @@ from klarsicht.numerics.pixel_kernels.rows import (
 )
 from klarsicht.numerics.pixel_kernels.simd import LEFT, STRIP, WIDTH, everywhere, fetch
 
-NEAR, FAR = np.float32(9 / 16), np.float32(3 / 16)  # 3/4 of (3/4, 1/4): see turning
+NEAR, FAR = np.float32(9 / 16), np.float32(3 / 16)  # 3/4 of (3/4, 1/4): see `transpose`
 
 
 def outer(function):
-    """Compiled once and kept on disk: a Plan among the arguments tells one state of this package from another."""
+    """Compile with numba and cache on disk; the type of the Plan argument identifies the state of this package."""
     try:
         return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # nowhere to write: compiled anew by each process
+    except RuntimeError:  # no writable cache folder: compiled anew by each process
         return njit(nogil=True)(function)
 
 
 @outer
 def filter_band(plan, scale, taps, frames, out, b, q0, q1, s):
-    """Y_i = <k_i, V(X_i)> for the seams q0 to q1, strip after strip. Seam q lies below row q of taps."""
+    """Compute Y_i = <k_i, V(X_i)> for the seams q0 to q1, strip after strip. Seam q lies below row q of taps."""
     w = taps.shape[2]
     for x0 in range(0, w, STRIP):
         filter_strip(plan, scale, taps, frames, out, b, x0, min(x0 + STRIP, w), q0, q1, s)
@@ -48,6 +48,7 @@ def filter_band(plan, scale, taps, frames, out, b, q0, q1, s):
 
 @inner
 def filter_strip(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
+    """Filter the columns x0 to x1 of taps for the seams q0 to q1."""
     N, H, h = frames.shape[1], frames.shape[3], taps.shape[1]
     T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2]
     R, above = (D - 2) // 2, scale - 1
@@ -69,7 +70,9 @@ def filter_strip(plan, scale, taps, frames, out, b, x0, x1, q0, q1, s):
 
 @inner
 def filter_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
-    """One fine row of one frame, sixteen columns of equal parity at a time; meanwhile memory brings the next taps."""
+    """Filter one fine row of one frame, sixteen columns of equal parity at a time, while prefetching the next row of
+    taps.
+    """
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
@@ -80,7 +83,7 @@ def filter_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
 
 @inner
 def fetch_part(ahead, done, whole, n):
-    """The share of sixteen columns in fetching one row of taps of a strip."""
+    """Prefetch the share of one row of a strip's taps that belongs to sixteen columns."""
     taps, b, y, x0, (part, parts) = ahead
     size = n * taps.shape[3]
     start, stop = part * whole + done, part * whole + done + WIDTH
@@ -89,13 +92,13 @@ def fetch_part(ahead, done, whole, n):
 
 @inner
 def weights(r):
-    """Of the rows of taps above and below fine row r of a seam."""
+    """Return the weights of the rows of taps above and below fine row r of a seam."""
     return (everywhere(NEAR), everywhere(FAR)) if r == 0 else (everywhere(FAR), everywhere(NEAR))
 
 
 @outer
 def differentiate_band(plan, scale, taps, frames, grad, d_taps, b, y0, y1, s):
-    """The gradient of sum G_i Y_i in rows y0 to y1 of taps, gathered: no unit writes where another does."""
+    """Compute the gradient of sum G_i Y_i in rows y0 to y1 of taps, by gathering: units write to disjoint memory."""
     w = taps.shape[2]
     for x0 in range(0, w, STRIP):
         differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, min(x0 + STRIP, w), y0, y1, s)
@@ -103,6 +106,7 @@ def differentiate_band(plan, scale, taps, frames, grad, d_taps, b, y0, y1, s):
 
 @inner
 def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, y1, s):
+    """Compute the gradient in the columns x0 to x1 of taps."""
     N, C, H, h = frames.shape[1], frames.shape[2], frames.shape[3], taps.shape[1]
     T, n, X0, D = s.ring.shape[2] // N, x1 - x0, scale * x0, s.glass.shape[2]
     R, above = (D - 2) // 2, scale - 1
@@ -128,7 +132,7 @@ def differentiate_strip(plan, scale, taps, frames, grad, d_taps, b, x0, x1, y0, 
 
 @inner
 def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
-    """The gradients of the taps around one fine row of one frame."""
+    """Compute the gradients of the taps around one fine row of one frame."""
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
@@ -139,7 +143,7 @@ def differentiate_row(plan, scale, low, high, r, i, t0, slot, n, ahead, s):
 
 @outer
 def scatter_frame(plan, scale, taps, grad, d_frames, b, i, s):
-    """The gradient with respect to frame i, into d_frames, which carries a margin of R."""
+    """Compute the gradient with respect to frame i, into d_frames, which has a margin of R."""
     h, w, T, H, W = taps.shape[1], taps.shape[2], s.ring.shape[2], grad.shape[3], grad.shape[4]
     above, side = scale - 1, s.glass.shape[2] - 1
     for x0 in range(0, w, STRIP):
@@ -158,7 +162,7 @@ def scatter_frame(plan, scale, taps, grad, d_frames, b, i, s):
 
 @inner
 def kernels_of_row(plan, scale, low, high, r, n, s):
-    """The fused kernels of one fine row, by columns modulo scale."""
+    """Compute the fused kernels of one fine row, by columns modulo scale."""
     a, c = weights(r)
     for m in range(scale):
         for x in range(LEFT, LEFT + n, WIDTH):
@@ -167,7 +171,7 @@ def kernels_of_row(plan, scale, low, high, r, n, s):
 
 @inner
 def throw(side, scale, n, wide, grad, d_frames, b, i, Y, X0, s):
-    """Pixel p throws g k[d] onto p + d."""
+    """Scatter g k[d] of every pixel p to p + d."""
     row = np.empty(scale * n, np.float32)
     for c in range(grad.shape[2]):
         read_row(grad, b, i, c, Y, X0, scale, n, s.raw, s.planes[c])

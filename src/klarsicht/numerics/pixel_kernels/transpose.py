@@ -1,8 +1,9 @@
 # mypy: disable-error-code="no-untyped-call,import-untyped,untyped-decorator"
-"""Taps stand pixel by pixel, programs want them tap by tap: turned over sixteen by sixteen, upsampled along the row.
+"""Transposition of taps from pixel-major to tap-major order in 16 x 16 blocks, with upsampling along the row.
 
 Upsampling by 2 (bilinear, half-pixel centres, edges repeated): an even column is 3/4 p + 1/4 of its left neighbour, an
-odd one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3: one multiply-add; the blend between rows corrects it.
+odd one 3/4 p + 1/4 of its right. Rows hold 4/3 of that, p + p'/3, which is one multiply-add; the interpolation between
+rows compensates the factor.
 """
 
 from __future__ import annotations
@@ -18,21 +19,24 @@ THIRD = splat(1 / 3)
 
 
 def _rows(pen: VectorBuilder, corner: Any) -> list[Any]:
+    """Load sixteen rows of the ring."""
     return [pen.load(pen.ahead(corner, j * ROW)) for j in range(WIDTH)]
 
 
 def _put(pen: VectorBuilder, rows: list[Any], corner: Any) -> None:
+    """Store sixteen rows to the ring."""
     for j, row in enumerate(rows):
         pen.store(row, pen.ahead(corner, j * ROW))
 
 
 def _steps(pen: VectorBuilder, hop: Any) -> list[Any]:
+    """Compute the offsets of sixteen pixels that are `hop` elements apart."""
     return [pen.builder.mul(hop, cgutils.intp_t(j)) for j in range(WIDTH)]
 
 
 @intrinsic
 def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
-    """Sixteen pixels of sixteen taps, `hop` apart, into sixteen rows of the ring."""
+    """Transpose sixteen pixels of sixteen taps, `hop` apart, into sixteen rows of the ring."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -48,7 +52,9 @@ def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
 def turn_twice(
     typing: Any, taps: Any, at: Any, hop: Any, before: Any, after: Any, ring: Any, to: Any, leap: Any
 ) -> Any:
-    """The same, upsampled: even columns to ring[to], odd ones `leap` on; before, after: steps to the neighbours."""
+    """Transpose and upsample: even columns to ring[to], odd ones `leap` later; before, after: steps to the
+    neighbours.
+    """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -66,7 +72,7 @@ def turn_twice(
 
 @intrinsic
 def turn_back(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, hop: Any) -> Any:
-    """The adjoint of turn."""
+    """Apply the adjoint of turn."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)
@@ -80,7 +86,7 @@ def turn_back(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, hop: Any)
 
 @intrinsic
 def turn_twice_back(typing: Any, d_ring: Any, at: Any, leap: Any, d_taps: Any, to: Any, hop: Any) -> Any:
-    """The adjoint of turn_twice: e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3, even columns e, odd ones o."""
+    """Apply the adjoint of turn_twice: e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3, even columns e, odd ones o."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pen = VectorBuilder(context, builder)

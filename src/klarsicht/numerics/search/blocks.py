@@ -1,12 +1,13 @@
-"""The k nearest neighbours under any metric, in blocks: memory grows as N k + block N, never as N^2.
+"""Block-wise k-nearest-neighbour search under any metric: memory grows as N k + block N, never as N^2.
 
-A metric *estimates* cheaply and *measures* dearly: it estimates the costs from a few rows to all, and measures
-chosen pairs. How the search goes, and what the graph can claim, follows from what the metric knows:
+A metric *estimates* costs cheaply, from a few rows to all, and *measures* chosen pairs expensively. The search and the
+exactness of the graph depend on the bounds that the metric provides:
 
-- its estimates are lower bounds (`certain`): row by row, all that the estimates cannot exclude are measured;
-- it has lower bounds of pairs (`tighter`), so measuring is dear: the pairs of best estimates are measured, then every
-  pair that no bound can exclude, each once;
-- neither: the pairs of best estimates are measured, five for each neighbour wanted, and that is all.
+- its estimates are lower bounds (`estimates_are_bounds`): for each row all rows are measured that the estimates do not
+  exclude;
+- it has lower bounds of pairs (`pair_bounds`), since measuring is expensive: the pairs of best estimates are measured,
+  then every pair that no bound excludes, each once;
+- neither: only the pairs of best estimates are measured, five for each neighbour wanted.
 
 The first two give the graph of an exhaustive search.
 """
@@ -21,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
-from klarsicht.numerics.compiled.smallest import least
+from klarsicht.numerics.compiled.smallest import smallest_columns
 
 PairBounds = Callable[[Any, Ints, Ints], Floats]
 
-SPARE = 24  # candidates measured beyond k where estimates are bounds: they settle nearly all rows at once
-TIMES = 5  # candidates for each neighbour where they are not
+EXTRA_CANDIDATES = 24  # candidates measured beyond k where estimates are bounds: for nearly all rows they suffice
+CANDIDATES_PER_NEIGHBOUR = 5  # candidates for each neighbour where estimates are no bounds
 
 
 @dataclass(frozen=True)
@@ -43,67 +44,70 @@ class NeighbourGraph:
 
     @property
     def n(self) -> int:
+        """Number of rows."""
         return len(self.indices)
 
     @property
     def k(self) -> int:
+        """Number of neighbours of each row."""
         return int(self.indices.shape[1])
 
 
 class Metric(Protocol):
-    """What the search needs to know of a metric. A cost is any increasing function of the distance.
+    """Interface of a metric for the search. A cost is any increasing function of the distance.
 
-    `i`, `j` name pairs of rows, integers of shape (m,); the search always hands them over with i <= j, so a cost
-    belongs to the pair and not to a direction.
+    `i`, `j` are the rows of pairs, integers of shape (m,); the search always passes i <= j, so that a cost does not
+    depend on the order of a pair.
     """
 
     @property
-    def certain(self) -> bool:
+    def estimates_are_bounds(self) -> bool:
         """Whether the estimates are lower bounds of the costs."""
 
     @property
-    def tighter(self) -> tuple[PairBounds, ...]:
-        """Lower bounds of the costs of pairs, (rows, i, j) -> (m,), cheap and loose before dear and sharp."""
+    def pair_bounds(self) -> tuple[PairBounds, ...]:
+        """Lower bounds of the costs of pairs, (rows, i, j) -> (m,), from cheap and loose to expensive and tight."""
 
     @property
     def batch(self) -> int:
-        """Pairs measured together: few where the cache matters, many where threads share them."""
+        """Number of pairs measured together: small where the cache matters, large where threads share them."""
 
     def prepare(self, items: Any) -> Any:
-        """What is computed once for all N items, refusing those it cannot compare; handed back as `rows`."""
+        """Check and preprocess all N items once; the result is passed back as `rows`."""
 
     def estimates(self, rows: Any, block: slice) -> NDArray[np.float32]:
-        """(b, N): a cheap guess of the costs from the rows of the block to all rows, free to be written to."""
+        """Estimate the costs (b, N) from the rows of the block to all rows; the caller may overwrite the array."""
 
     def costs(self, rows: Any, i: Ints, j: Ints) -> Doubles:
-        """(m,): the costs of the pairs."""
+        """Measure the costs (m,) of the pairs."""
 
     def distances(self, costs: Doubles) -> Doubles:
-        """The distances that belong to costs."""
+        """Convert costs to distances."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """The k nearest found so far of N rows.
+    """The k nearest measured rows so far, of N rows.
 
     Attributes:
-        indices, costs: (N, k), by ascending cost, then index; N and infinite where none is found yet.
+        indices, costs: (N, k), by ascending cost, then index; N and infinite where fewer are known.
     """
 
     indices: NDArray[np.int64]
     costs: Doubles
 
     @classmethod
-    def none(cls, n: int, k: int) -> Nearest:
+    def empty(cls, n: int, k: int) -> Nearest:
+        """Make the state before any measurement."""
         return cls(np.full((n, k), n), np.full((n, k), np.inf))
 
     @property
-    def reach(self) -> Doubles:
-        """(N,): the cost of the k-th: more than this is of no use to a row."""
+    def kth_costs(self) -> Doubles:
+        """Cost of the k-th nearest (N,): pairs of larger cost cannot be neighbours of the row."""
         return self.costs[:, -1]
 
-    def among(self, i: Ints, j: Ints, costs: Doubles) -> Nearest:
-        """The nearest among these and the pairs (i, j), none of them known yet, each for both of its rows."""
+    def add_pairs(self, i: Ints, j: Ints, costs: Doubles) -> Nearest:
+        """Update with the costs of new pairs (i, j), each for both of its rows."""
         n, k = self.indices.shape
         row = np.concatenate((np.repeat(np.arange(n), k), i, j))
         column = np.concatenate((self.indices.ravel(), j, i))
@@ -114,66 +118,75 @@ class Nearest:
 
 
 def search(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> NeighbourGraph:
-    """The graph of N prepared rows. `groups`: (N,), rows of one group are never neighbours, k others exist for each."""
-    find = by_bounds_of_pairs if metric.tighter else by_bounds if metric.certain else by_estimates
+    """Compute the graph of N prepared rows.
+
+    Args:
+        groups: (N,), rows of one group are never neighbours; each row must have k rows outside its group.
+    """
+    by_estimates = search_by_bounds if metric.estimates_are_bounds else search_by_estimates
+    find = search_by_pair_bounds if metric.pair_bounds else by_estimates
     found = find(metric, rows, k, groups, block)
     distances = np.concatenate([metric.distances(found.costs[part]) for part in slices(len(groups), block)])
     return NeighbourGraph(found.indices.astype(np.int32), distances.astype(np.float32))
 
 
 def all_pairs(metric: Metric, rows: Any, n: int) -> Doubles:
-    """(N, N): all distances of N prepared rows, 0 on the diagonal."""
+    """Compute all distances (N, N) of N prepared rows, 0 on the diagonal."""
     i, j = np.triu_indices(n, 1)
     D = np.zeros((n, n))
-    D[i, j] = D[j, i] = metric.distances(measured(metric, rows, i, j))
+    D[i, j] = D[j, i] = metric.distances(measure_pairs(metric, rows, i, j))
     return D
 
 
-def by_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
-    """The k nearest where estimates are bounds and measuring is cheap."""
-    found = Nearest.none(len(groups), k)
+def search_by_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
+    """Find the k nearest where estimates are lower bounds and measuring is cheap."""
+    found = Nearest.empty(len(groups), k)
     for part, estimates in _blocks(metric, rows, groups, block):
         found.indices[part], found.costs[part] = _nearest(metric, rows, np.arange(len(groups))[part], estimates, k)
     return found
 
 
-def by_estimates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
-    """The k nearest among the pairs that either row has among its TIMES k best estimates."""
+def search_by_estimates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
+    """Find the k nearest among the pairs that are among the CANDIDATES_PER_NEIGHBOUR k best estimates of either row."""
     i, j = _candidates(metric, rows, k, groups, block)
-    return Nearest.none(len(groups), k).among(i, j, measured(metric, rows, i, j))
+    return Nearest.empty(len(groups), k).add_pairs(i, j, measure_pairs(metric, rows, i, j))
 
 
-def by_bounds_of_pairs(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
-    """The k nearest where pairs have bounds and measuring is dear: after the candidates, what no bound excludes."""
+def search_by_pair_bounds(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> Nearest:
+    """Find the k nearest where pairs have lower bounds and measuring is expensive.
+
+    After the candidates, every pair that no bound excludes is measured.
+    """
     n = len(groups)
     i, j = _candidates(metric, rows, k, groups, block)
-    known, found = i * n + j, Nearest.none(n, k).among(i, j, measured(metric, rows, i, j))
+    known, found = i * n + j, Nearest.empty(n, k).add_pairs(i, j, measure_pairs(metric, rows, i, j))
     for part, estimates in _blocks(metric, rows, groups, block):
-        useful = np.maximum(found.reach[part, None], found.reach)
+        useful = np.maximum(found.kth_costs[part, None], found.kth_costs)
         useful[~np.isfinite(estimates)] = -np.inf
-        i, j = np.nonzero(np.triu(estimates <= useful if metric.certain else useful > 0, part.start + 1))
+        i, j = np.nonzero(np.triu(estimates <= useful if metric.estimates_are_bounds else useful > 0, part.start + 1))
         new = ~np.isin((i + part.start) * n + j, known)
-        i, j = _unexcluded(metric, rows, i[new] + part.start, j[new], found.reach)
-        found = found.among(i, j, measured(metric, rows, i, j))
+        i, j = _drop_excluded(metric, rows, i[new] + part.start, j[new], found.kth_costs)
+        found = found.add_pairs(i, j, measure_pairs(metric, rows, i, j))
     return found
 
 
-def measured(metric: Metric, rows: Any, i: Ints, j: Ints) -> Doubles:
-    """(m,): the costs of many pairs."""
-    return np.asarray(_some_at_a_time(metric.costs, metric.batch, rows, np.minimum(i, j), np.maximum(i, j)))
+def measure_pairs(metric: Metric, rows: Any, i: Ints, j: Ints) -> Doubles:
+    """Measure the costs (m,) of many pairs, in batches."""
+    return np.asarray(_evaluate_in_batches(metric.costs, metric.batch, rows, np.minimum(i, j), np.maximum(i, j)))
 
 
-def _some_at_a_time(of_pairs: PairBounds, batch: int, rows: Any, i: Ints, j: Ints) -> Floats:
-    """(m,): a function of many pairs, evaluated on a few at once, so that memory stays small."""
+def _evaluate_in_batches(of_pairs: PairBounds, batch: int, rows: Any, i: Ints, j: Ints) -> Floats:
+    """Evaluate a function of pairs (m,) in batches, so that memory stays small."""
     return np.concatenate([np.empty(0), *(of_pairs(rows, i[part], j[part]) for part in slices(len(i), batch))])
 
 
 def slices(n: int, step: int) -> Iterator[slice]:
+    """Yield consecutive slices of `step` items that cover n items."""
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def _blocks(metric: Metric, rows: Any, groups: Ints, block: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Blocks of rows with their estimates (b, N), infinite where two rows may not be neighbours."""
+    """Yield blocks of rows with their estimates (b, N), infinite for pairs of one group."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     by_group, ends = np.argsort(group, kind="stable"), np.append(0, np.cumsum(sizes))
     for part in slices(len(groups), block):
@@ -184,11 +197,13 @@ def _blocks(metric: Metric, rows: Any, groups: Ints, block: int) -> Iterator[tup
 
 
 def _candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> tuple[Ints, Ints]:
-    """Pairs i < j, each once and in order, that are among the TIMES k best estimates of either row."""
+    """List the pairs i < j, sorted and unique, that are among the CANDIDATES_PER_NEIGHBOUR k best estimates of
+    either row.
+    """
     n = len(groups)
-    c, pairs = min(TIMES * k, n - 1), []
+    c, pairs = min(CANDIDATES_PER_NEIGHBOUR * k, n - 1), []
     for part, estimates in _blocks(metric, rows, groups, block):
-        j = least(estimates, c)
+        j = smallest_columns(estimates, c)
         i = np.broadcast_to(np.arange(n)[part, None], j.shape)
         allowed = np.isfinite(np.take_along_axis(estimates, j, 1))
         i, j = i[allowed], j[allowed]
@@ -197,10 +212,10 @@ def _candidates(metric: Metric, rows: Any, k: int, groups: Ints, block: int) -> 
     return i, j
 
 
-def _unexcluded(metric: Metric, rows: Any, i: Ints, j: Ints, reach: Doubles) -> tuple[Ints, Ints]:
-    """The pairs i < j of which no bound tells that they are of no use to either row."""
-    for bounds in metric.tighter:
-        useful = _some_at_a_time(bounds, metric.batch, rows, i, j) <= np.maximum(reach[i], reach[j])
+def _drop_excluded(metric: Metric, rows: Any, i: Ints, j: Ints, reach: Doubles) -> tuple[Ints, Ints]:
+    """Drop the pairs i < j whose lower bounds exceed the k-th cost of both rows."""
+    for bounds in metric.pair_bounds:
+        useful = _evaluate_in_batches(bounds, metric.batch, rows, i, j) <= np.maximum(reach[i], reach[j])
         i, j = i[useful], j[useful]
     return i, j
 
@@ -208,11 +223,11 @@ def _unexcluded(metric: Metric, rows: Any, i: Ints, j: Ints, reach: Doubles) -> 
 def _nearest(
     metric: Metric, rows: Any, i: Ints, estimates: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], Doubles]:
-    """Indices and costs (b, k) of the nearest of rows i, given estimates (b, N), infinite where forbidden."""
-    c = min(k + SPARE, estimates.shape[1])
-    j = least(estimates, c)
+    """Find the indices and costs (b, k) of the nearest of rows i, given estimates (b, N), infinite where forbidden."""
+    c = min(k + EXTRA_CANDIDATES, estimates.shape[1])
+    j = smallest_columns(estimates, c)
     lower = np.take_along_axis(estimates, j, 1)
-    costs = measured(metric, rows, np.repeat(i, c), j.ravel()).reshape(j.shape)
+    costs = measure_pairs(metric, rows, np.repeat(i, c), j.ravel()).reshape(j.shape)
     costs[np.isinf(lower)] = np.inf
     order = np.lexsort((j, costs), axis=1)[:, :k]
     j, costs = np.take_along_axis(j, order, 1), np.take_along_axis(costs, order, 1)
@@ -223,11 +238,11 @@ def _nearest(
 
 
 def _nearest_of(metric: Metric, rows: Any, i: int, allowed: Ints, k: int) -> tuple[Ints, Doubles]:
-    """The k nearest to row i among allowed rows; stops at k duplicates: nothing is nearer."""
+    """Find the k nearest to row i among allowed rows; stops once k rows of distance 0 are known."""
     j, costs = allowed[:0], np.empty(0)
     for part in slices(len(allowed), metric.batch):
         new = allowed[part]
-        j, costs = np.append(j, new), np.append(costs, measured(metric, rows, np.full(len(new), i), new))
+        j, costs = np.append(j, new), np.append(costs, measure_pairs(metric, rows, np.full(len(new), i), new))
         order = np.lexsort((j, costs))[:k]
         j, costs = j[order], costs[order]
         if len(costs) == k and costs[-1] == 0:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""Metrics of feature rows, exact: a matrix product of few columns bounds, differences in float64 decide."""
+"""Exact metrics of feature rows: lower bounds from a narrow matrix product, then distances in float64."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.compiled.jit import SUMS, Edition, compiled, spread
+from klarsicht.numerics.compiled.jit import SUMS, Edition, compile_with, run_parallel
 from klarsicht.numerics.search.blocks import PairBounds, slices
 from klarsicht.numerics.search.folding import Fold
 
 EDITION = Edition.of(__file__)
-FEW = 2048  # rows up to which folding costs more than it saves
-SAMPLE = 512  # rows that the fold is made of
+FOLD_MIN_ROWS = 2048  # most rows for which folding does not pay
+SAMPLE = 512  # rows from which the fold is fitted
 
 
 @dataclass(frozen=True)
-class Normalised:
-    """Rows over their norm; a blank row (all zeros) has none and becomes a unit vector on an axis of its own.
+class NormalisedRows:
+    """Rows divided by their norm; a blank row (all zeros) becomes a unit vector on an additional axis.
 
     Attributes:
         features: (N, D), float32 or float64.
         scale: float64 (N,), one over the norm; 0 where blank.
         blank: float64 (N,), 1 where the row is all zeros.
-        screen: float32 (N, d + 2), see `screen`: of all D coordinates and blank, or of fewer that are folded from them.
+        screen: float32 (N, d + 2), see `screening_matrix`: of all D coordinates and blank, or of fewer folded
+            coordinates.
     """
 
     features: Floats
@@ -37,32 +38,34 @@ class Normalised:
     screen: NDArray[np.float32]
 
     @classmethod
-    def by(cls, features: Floats, norms: Doubles) -> Normalised:
+    def from_norms(cls, features: Floats, norms: Doubles) -> NormalisedRows:
+        """Normalise features (N, D) by norms (N,)."""
         blank = (norms == 0).astype(np.float64)
         scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
         kept = features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
-        return cls(np.ascontiguousarray(kept), scale, blank, folded_screen(features, scale, blank))
+        return cls(np.ascontiguousarray(kept), scale, blank, folded_screening_matrix(features, scale, blank))
 
 
-def folded_screen(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
-    """The screen of as few coordinates as pay."""
+def folded_screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
+    """Compute the screening matrix of folded coordinates where folding pays, else of all coordinates."""
 
     def rows(some: slice) -> Doubles:
         return np.column_stack((features[some] * scale[some, None], blank[some]))
 
     n = len(features)
-    fold = Fold.of(rows(slice(0, n, n // SAMPLE))) if n > FEW else None
+    fold = Fold.of(rows(slice(0, n, n // SAMPLE))) if n > FOLD_MIN_ROWS else None
     if fold is None:
-        return screen(features, scale, blank)
+        return screening_matrix(features, scale, blank)
     narrow = np.concatenate([fold(rows(some)) for some in slices(n, 4096)])
-    return screen(narrow, np.ones(n), np.zeros(n))
+    return screening_matrix(narrow, np.ones(n), np.zeros(n))
 
 
-def screen(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
-    """[x, |x|^2 (1 - margin), 1] in float32, centred: distances stay, rounding errors shrink.
+def screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
+    """Compute rows [x, |x|^2 (1 - margin), 1] in float32, from which `lower_bounds` bounds distances.
 
-    A sum of D products rounds by at most D u sum |products| (Higham 2002, 3.1), u = 2^-24, and
-    2 |x||y| <= |x|^2 + |y|^2: so |x - y|^2 is off by less than margin (|x|^2 + |y|^2).
+    Rows are centred, which keeps distances and reduces rounding errors. A sum of D products rounds by at most
+    D u sum |products| (Higham 2002, 3.1), u = 2^-24, and 2 |x||y| <= |x|^2 + |y|^2: so |x - y|^2 is off by less than
+    margin (|x|^2 + |y|^2).
     """
     n, d = features.shape
     margin = 2 * (d + 16) * 2.0**-24
@@ -75,8 +78,10 @@ def screen(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float
     return screen
 
 
-def lower(screen: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
-    """(b, N): |x|^2 - 2 x.y + |y|^2 as one matrix product, its possible rounding error taken off."""
+def lower_bounds(screen: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
+    """Bound squared distances (b, N) from below: |x|^2 - 2 x.y + |y|^2 as one matrix product, less its largest
+    rounding error.
+    """
     left = screen[block].copy()
     left[:, :-2] *= -2
     left[:, -2:] = left[:, :-3:-1]
@@ -85,44 +90,50 @@ def lower(screen: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Euclidean:
-    """Euclidean distance of rows over the sum of their absolute values (the signed sum can vanish)."""
+    """Euclidean distance of rows divided by the sum of their absolute values (the signed sum can vanish)."""
 
-    certain: ClassVar[bool] = True
-    tighter: ClassVar[tuple[PairBounds, ...]] = ()
+    estimates_are_bounds: ClassVar[bool] = True
+    pair_bounds: ClassVar[tuple[PairBounds, ...]] = ()
     batch: ClassVar[int] = 65536
 
-    def prepare(self, features: Floats) -> Normalised:
+    def prepare(self, features: Floats) -> NormalisedRows:
+        """Normalise the rows."""
         check(features)
-        return Normalised.by(features, np.abs(features).sum(1, dtype=np.float64))
+        return NormalisedRows.from_norms(features, np.abs(features).sum(1, dtype=np.float64))
 
-    def estimates(self, rows: Normalised, block: slice) -> NDArray[np.float32]:
-        return lower(rows.screen, block)
+    def estimates(self, rows: NormalisedRows, block: slice) -> NDArray[np.float32]:
+        """Bound the squared distances from below."""
+        return lower_bounds(rows.screen, block)
 
-    def costs(self, rows: Normalised, i: Ints, j: Ints) -> Doubles:
-        """Squared distances by differences, in float64: exactly 0 for equal rows."""
+    def costs(self, rows: NormalisedRows, i: Ints, j: Ints) -> Doubles:
+        """Compute squared distances from differences, in float64: exactly 0 for equal rows."""
         squares, given = np.empty(len(i)), (rows.features, rows.scale, rows.blank)
-        spread(lambda a, b: _squares(EDITION, *given, i[a:b], j[a:b], squares[a:b]), len(i))
+        run_parallel(lambda a, b: _squares(EDITION, *given, i[a:b], j[a:b], squares[a:b]), len(i))
         return squares
 
     def distances(self, costs: Doubles) -> Doubles:
+        """Return the square roots of the costs."""
         roots: Doubles = np.sqrt(costs)
         return roots
 
 
 @dataclass(frozen=True)
 class Cosine(Euclidean):
-    """1 - cos(x, y) = |x/|x| - y/|y||^2 / 2."""
+    """Cosine distance 1 - cos(x, y) = |x/|x| - y/|y||^2 / 2."""
 
-    def prepare(self, features: Floats) -> Normalised:
+    def prepare(self, features: Floats) -> NormalisedRows:
+        """Normalise the rows by their Euclidean norm."""
         check(features)
-        return Normalised.by(features, np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64)))
+        return NormalisedRows.from_norms(features, np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64)))
 
     def distances(self, costs: Doubles) -> Doubles:
+        """Return half the costs."""
         return costs / 2
 
 
-@compiled(SUMS)
+@compile_with(SUMS)
 def _squares(edition: Any, features: Any, scale: Any, blank: Any, i: Any, j: Any, out: Any) -> None:
+    """Kernel: write the squared distances of the pairs (i, j) to `out`."""
     for m in range(len(i)):
         x, y, a, b = features[i[m]], features[j[m]], scale[i[m]], scale[j[m]]
         total = (blank[i[m]] - blank[j[m]]) ** 2
@@ -132,6 +143,7 @@ def _squares(edition: Any, features: Any, scale: Any, blank: Any, i: Any, j: Any
 
 
 def check(features: Floats) -> None:
+    """Raise InputError unless features are (N, D), finite, with N >= 2 and D >= 1."""
     if features.ndim != 2 or len(features) < 2 or features.shape[1] == 0:
         raise InputError(
             "no neighbours to look for",

@@ -1,10 +1,10 @@
-"""Bounds of Euclidean distances in few dimensions: coordinates on some axes, and the length of what they leave.
+"""Lower bounds of Euclidean distances in few dimensions: coordinates on some axes, and the norm of the residual.
 
 With orthonormal axes Q and x' = x - Q Q^T x,
 
     |x - y|^2 = |Q^T x - Q^T y|^2 + |x' - y'|^2 >= |Q^T x - Q^T y|^2 + (|x'| - |y'|)^2,
 
-by the reverse triangle inequality. On the leading principal axes little is left, and the bound is close.
+by the reverse triangle inequality. On the leading principal axes the residual is small, and the bound is tight.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 
 from klarsicht.ground.arrays import Doubles
 
-WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256)  # numbers of axes that are tried
-MEASURING = 10  # time to measure a pair over time to bound it, both for one coordinate
+WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256)  # candidate numbers of axes
+MEASURE_COST = 10  # time per coordinate to measure a pair, relative to the time to bound it
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of D coordinates to rows of d + 1 that are nowhere farther apart.
+    """Map of rows of D coordinates to d + 1 coordinates that never increases a distance.
 
     Attributes:
         centre: (D,).
@@ -33,9 +33,11 @@ class Fold:
 
     @classmethod
     def of(cls, sample: Doubles) -> Fold | None:
-        """The fold that makes a search among rows like the sample's (m, D) cheapest; None where none does.
+        """Choose the number of axes that minimises the cost of a search among rows like the sample's (m, D); None if
+        none helps.
 
-        Every pair is bounded; those are measured that the bound cannot tell from the nearest of the sample.
+        The cost counts the bound of every pair, and the measurement of the pairs whose bound does not exceed the
+        distance to the nearest row of the sample.
         """
         centre = sample.mean(0)
         x = sample - centre
@@ -50,19 +52,19 @@ class Fold:
         for d in (d for d in WIDTHS if d < min(axes.shape[1], dimensions / 2)):
             narrow = cls(centre, axes[:, :d])(sample)
             undecided = (squared_distances(narrow @ narrow.T) <= nearest).mean() - 1 / len(x)
-            prices[d] = d + MEASURING * dimensions * float(undecided)
+            prices[d] = d + MEASURE_COST * dimensions * float(undecided)
         best = min(prices, key=prices.__getitem__)
         return cls(centre, axes[:, :best]) if best < dimensions else None
 
     def __call__(self, x: Doubles) -> Doubles:
-        """(n, D) -> (n, d + 1)."""
+        """Map rows (n, D) to (n, d + 1)."""
         centred = x - self.centre
         along = centred @ self.axes
         return np.column_stack((along, np.linalg.norm(centred - along @ self.axes.T, axis=1)))
 
 
 def squared_distances(gram: Doubles) -> Doubles:
-    """(m, m) from inner products."""
+    """Compute squared distances (m, m) from inner products."""
     squares = gram.diagonal()
     distances: Doubles = squares[:, None] + squares - 2 * gram
     return distances

@@ -1,4 +1,4 @@
-"""Several aspects of the same things compared at once: the sum of their distances, each over its median."""
+"""Joint metric over several representations of the same items: the sum of distances, each divided by its median."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.search.blocks import Metric, PairBounds, measured
+from klarsicht.numerics.search.blocks import Metric, PairBounds, measure_pairs
 
-SAMPLE = 2048  # pairs that a median is taken of
-ROUNDING = 1 - 2.0**-20  # what conversions to float32 may add to a bound is taken off
+SAMPLE = 2048  # pairs from which a median is estimated
+ROUNDING = 1 - 2.0**-20  # makes up for the rounding of bounds to float32
 
 
 @dataclass(frozen=True)
 class Aspects:
-    """N things seen in several ways, one collection of N for each."""
+    """N items in several representations, one collection of N for each."""
 
-    seen: tuple[Any, ...]
+    collections: tuple[Any, ...]
 
     def __len__(self) -> int:
-        return len(self.seen[0])
+        return len(self.collections[0])
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What each metric prepared of its aspect, and the distance that counts as one."""
+class PreparedAspects:
+    """Prepared rows of each metric, and the median distances that serve as units."""
 
     rows: tuple[Any, ...]
     units: tuple[float, ...]
@@ -37,52 +37,59 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Joint:
-    """Sum over aspects of d / median d: a metric where all are; neighbours are exact where all estimates are bounds.
+    """Sum over representations of d / median d.
+
+    It is a metric where all of its terms are; neighbours are exact where all estimates are lower bounds.
 
     Attributes:
-        metrics: one for each aspect.
+        metrics: one for each representation.
         seed: draws the pairs whose positive distances give the medians.
     """
 
     metrics: tuple[Metric, ...]
     seed: int = 0
 
-    tighter: ClassVar[tuple[PairBounds, ...]] = ()
+    pair_bounds: ClassVar[tuple[PairBounds, ...]] = ()
 
     @property
-    def certain(self) -> bool:
-        return all(metric.certain for metric in self.metrics)
+    def estimates_are_bounds(self) -> bool:
+        """Whether the estimates of all metrics are lower bounds."""
+        return all(metric.estimates_are_bounds for metric in self.metrics)
 
     @property
     def batch(self) -> int:
+        """Largest batch of the metrics."""
         return max(metric.batch for metric in self.metrics)
 
-    def prepare(self, items: Aspects) -> Prepared:
-        check(items.seen)
-        rows = tuple(metric.prepare(seen) for metric, seen in zip(self.metrics, items.seen, strict=True))
+    def prepare(self, items: Aspects) -> PreparedAspects:
+        """Prepare the rows of each metric and estimate the median distances."""
+        check(items.collections)
+        rows = tuple(metric.prepare(seen) for metric, seen in zip(self.metrics, items.collections, strict=True))
         i, j = _pairs(len(items), self.seed)
-        units = (_median(m.distances(measured(m, r, i, j))) for m, r in zip(self.metrics, rows, strict=True))
-        return Prepared(rows, tuple(units))
+        units = (_median(m.distances(measure_pairs(m, r, i, j))) for m, r in zip(self.metrics, rows, strict=True))
+        return PreparedAspects(rows, tuple(units))
 
-    def estimates(self, rows: Prepared, block: slice) -> NDArray[np.float32]:
-        """The sum of what the aspects estimate: a lower bound where they are."""
+    def estimates(self, rows: PreparedAspects, block: slice) -> NDArray[np.float32]:
+        """Sum the estimates of the representations: a lower bound where all of them are."""
         total: Any = 0
         for metric, seen, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
             total = total + metric.distances(np.maximum(metric.estimates(seen, block), 0)) / unit
         return np.asarray(total * ROUNDING, np.float32)
 
-    def costs(self, rows: Prepared, i: Ints, j: Ints) -> Doubles:
+    def costs(self, rows: PreparedAspects, i: Ints, j: Ints) -> Doubles:
+        """Sum the measured distances of pairs."""
         total = np.zeros(len(i))
         for metric, seen, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
-            total += metric.distances(measured(metric, seen, i, j)) / unit
+            total += metric.distances(measure_pairs(metric, seen, i, j)) / unit
         return total
 
     def distances(self, costs: Doubles) -> Doubles:
+        """Return the costs, which are distances already."""
         return costs
 
 
 def _pairs(n: int, seed: int) -> tuple[Ints, Ints]:
-    """All pairs of n rows where they are few, else some at random."""
+    """List all pairs of n rows where they are few, else draw a random sample."""
     if n * (n - 1) // 2 <= SAMPLE:
         return np.triu_indices(n, 1)
     random = np.random.default_rng(seed)
@@ -91,12 +98,13 @@ def _pairs(n: int, seed: int) -> tuple[Ints, Ints]:
 
 
 def _median(distances: Doubles) -> float:
-    """Of the positive ones; 1 where there is none."""
+    """Compute the median of the positive distances; 1 where there is none."""
     apart = distances[distances > 0]
     return float(np.median(apart)) if len(apart) else 1.0
 
 
 def check(seen: tuple[Sized, ...]) -> None:
+    """Raise InputError unless all representations have the same number of rows."""
     counts = [len(one) for one in seen]
     if len(set(counts)) != 1:
         raise InputError("aspects of different things", got=f"{counts} rows", rule="as many rows in each")

@@ -1,11 +1,13 @@
-"""How often would a class match a window by nature? As often as other images, or as often as its own middle says.
+"""Base rate of template matches: how often a class without an artifact would match a window by chance.
 
-Classes of buildings match an edge better than classes of birds do, and a class of oranges matches a round rim better
-than either. All of such a class does, a little; an artifact is matched by a few of its images, and by far. So what a
-pool of other images matches is first brought to the middle and to the spread of the class itself.
+Match scores differ between classes: classes of buildings match an edge better than classes of birds do, and a class of
+oranges matches a round rim better than either. Then all images of the class match a little better; an artifact is
+matched by few of its images, and much better. So the scores of a reference pool of other images are first given the
+median and the spread of the class.
 
-A part of a class, such as the long-sleeved of its dresses, matches by nature as well, and no pool knows how often. But
-it matches by degrees: where many match well, many match a little less well. An artifact is a lump apart.
+A natural subgroup of a class, such as the long-sleeved among dresses, matches as well, and no pool gives its rate. But
+its scores form a continuum: where many match well, many match slightly less well. The matches of an artifact are
+separated from the rest of the scores by a gap.
 """
 
 from __future__ import annotations
@@ -16,50 +18,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Floats
-from klarsicht.numerics.statistics.split_half import rate
+from klarsicht.numerics.statistics.split_half import smoothed_rate
 
-CLOSEST = 0.999  # correlations beyond are as good as one: Fisher's z of one is endless
-BELOW = 0.3  # of Fisher's z: how far below a rung a natural group still reaches
-DENSER = 2.0  # times as many may lie beyond the rung as lie so little below it
-
-
-def fisher(r: Floats) -> Floats:
-    """Fisher's z of correlations: an equal step means as much at .9 as at .5. Those below nought count as nought."""
-    return np.asarray(np.arctanh(np.clip(r, 0, CLOSEST)))
+MAX_CORRELATION = 0.999  # larger correlations are clipped: Fisher's z of 1 is infinite
+BAND_WIDTH = 0.3  # in Fisher's z: width of the band below the threshold
+MAX_DENSITY_RATIO = 2.0  # largest ratio of natural values above the threshold to those in the band below it
 
 
-def moved(own: Floats, pool: Floats) -> Floats:
-    """Values of a pool (s, m) with the median of those of a class (s, n), and their median deviation if larger."""
+def fisher_z(r: Floats) -> Floats:
+    """Transform correlations by Fisher's z, which equalises their variance; negative correlations count as 0."""
+    return np.asarray(np.arctanh(np.clip(r, 0, MAX_CORRELATION)))
+
+
+def match_median_and_spread(own: Floats, pool: Floats) -> Floats:
+    """Shift and scale the values of a pool (s, m) to the median of a class (s, n), and to its median absolute deviation
+    where that is larger.
+    """
     middle, other = (np.median(z, 1, keepdims=True) for z in (own, pool))
     spread, least = (np.median(np.abs(z - m), 1, keepdims=True) for z, m in ((own, middle), (pool, other)))
     wider = np.where(least > 0, np.maximum(spread / np.where(least > 0, least, 1), 1), 1)
     return np.asarray(middle + (pool - other) * wider)
 
 
-def natural_rate(own: Floats, pool: Floats, edge: Any) -> NDArray[np.float64]:
-    """The rate (s,) at which a class lies beyond an edge by nature: that of the pool as it is, or of the pool with the
-    middle and the spread of the class, whichever is larger."""
-    hits = np.maximum((pool > edge).sum(1), (moved(own, pool) > edge).sum(1))
-    return rate(hits, pool.shape[1])
+def null_rate(own: Floats, pool: Floats, edge: Any) -> NDArray[np.float64]:
+    """Estimate the rate (s,) at which a class exceeds a threshold without an artifact.
+
+    It is the larger of the rates of the pool as it is and of the pool with the median and the spread of the class.
+    """
+    hits = np.maximum((pool > edge).sum(1), (match_median_and_spread(own, pool) > edge).sum(1))
+    return smoothed_rate(hits, pool.shape[1])
 
 
-def thinning(own: Floats, edge: Any, denser: float = DENSER) -> NDArray[np.float64]:
-    """The rate (s,) at which a class lies beyond an edge if its own values only thin out towards it: `denser` times as
-    often as less than BELOW under it."""
-    return np.asarray(np.minimum(denser * ((own > edge - BELOW) & (own <= edge)).mean(1), 1 - 1e-9))
+def extrapolated_rate(own: Floats, edge: Any, denser: float = MAX_DENSITY_RATIO) -> NDArray[np.float64]:
+    """Bound the rate (s,) at which a class exceeds a threshold if its values only thin out towards it.
+
+    The bound is `denser` times the share of the values within BAND_WIDTH below the threshold.
+    """
+    return np.asarray(np.minimum(denser * ((own > edge - BAND_WIDTH) & (own <= edge)).mean(1), 1 - 1e-9))
 
 
-def natural_likeness(own: Floats, pool: Floats, rung: float, denser: float = DENSER) -> NDArray[np.float64]:
-    """The rate (s,) of correlations above a rung, whichever is the larger: the natural one, or that of thinning."""
-    z, edge = fisher(own), fisher(np.array(rung))
-    return np.maximum(natural_rate(z, fisher(pool), edge), thinning(z, edge, denser))
+def null_match_rate(own: Floats, pool: Floats, rung: float, denser: float = MAX_DENSITY_RATIO) -> NDArray[np.float64]:
+    """Estimate the rate (s,) of correlations above a threshold without an artifact.
+
+    It is the larger of `null_rate` and `extrapolated_rate`, both in Fisher's z.
+    """
+    z, edge = fisher_z(own), fisher_z(np.array(rung))
+    return np.maximum(null_rate(z, fisher_z(pool), edge), extrapolated_rate(z, edge, denser))
 
 
-def lump(values: Floats, edge: float) -> NDArray[np.bool_]:
-    """Which values (n,) beyond an edge are the lump, without stragglers of nature between it and the edge.
+def select_above_gap(values: Floats, edge: float) -> NDArray[np.bool_]:
+    """Select the values (n,) above the threshold, after removing those below the widest gap.
 
-    Of the gaps between them, from the edge up to their median, the widest parts the two, if it is wider than the middle
-    half of what lies above it.
+    The gap is the widest between sorted values from the threshold up to their median; it counts only where it is wider
+    than the interquartile range of the values above it. With fewer than four values above the threshold all are
+    selected.
     """
     beyond = np.sort(values[values > edge])
     if len(beyond) < 4:

@@ -1,4 +1,4 @@
-"""Centre logits, and tell what part of them is rounding."""
+"""Centring of logits, and a bound of their rounding error."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import numpy as np
 
 from klarsicht.ground.arrays import Floats
 
-ULPS: Final = 256  # units in the last place that summing in another order leaves in logits: see `rounding`
+ULPS: Final = 256  # units in the last place by which the order of summation changes logits: see `rounding_bound`
 
 
-def centred(logits: Floats) -> Floats:
-    """Subtract from logits (..., K) the mean over the K outputs: what is left does not depend on a constant added to
-    all of them, which no softmax sees."""
+def centre_logits(logits: Floats) -> Floats:
+    """Subtract from logits (..., K) their mean over the K outputs; the result is invariant to a constant added to all
+    logits, as is the softmax.
+    """
     return np.asarray(logits - logits.mean(-1, keepdims=True))
 
 
-def rounding(logits: Floats) -> float:
+def centred_logit(logits: Floats, target: int) -> Floats:
+    """Centre the logit of one output: (n, K) -> (n,)."""
+    return np.asarray(logits[:, target] - logits.mean(1))
+
+
+def rounding_bound(logits: Floats) -> float:
     """Bound the rounding error of logits (..., K): ULPS units in the last place of the largest of them.
 
     The unit is that of single precision, in which networks compute, also where their logits were copied into double

@@ -5,10 +5,10 @@ Axes: P rows and columns, Q columns padded to whole vectors.
 
 Shortest augmenting paths with column duals (Jonker & Volgenant 1987, Computing 38:325-340). A row takes its column of
 least reduced cost C[i, j] - v[j] where that is free; the others are assigned one after another along the shortest
-alternating path. Good duals make most of the work vanish, so they are passed in, and leave as the optimal ones. Their
-augmenting row reduction costs more than it saves at up to 256 points and is left out.
+alternating path. Good initial duals save most of the work, so they are an argument, and are returned as optimal duals.
+The paper's augmenting row reduction costs more than it saves at up to 256 points and is omitted.
 
-Exact where sums of costs are (integers below 2^24 in float32); else within rounding of the least sum.
+Exact where sums of costs are exact (integers below 2^24 in float32); else within rounding of the minimum.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled import jit, row_minima
-from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
-from klarsicht.numerics.compiled.row_minima import padded, place, relax
+from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.row_minima import padded_width, place, relax
 
 SOURCES = (__file__, row_minima.__file__, jit.__file__)
 EDITION = Edition.of(*SOURCES)
-LARGEST = 1e30  # of a cost: sums of costs stay finite in float32
+LARGEST = 1e30  # largest cost: sums of costs stay finite in float32
 
 
 def solve(costs: NDArray[np.floating[Any]], *, threads: int | None = None) -> NDArray[np.int32]:
-    """The column of each row in a least assignment of each matrix: int32 (m, P).
+    """Solve the assignment of each matrix: the column of each row, int32 (m, P).
 
     Args:
         costs: (m, P, P), float32 or float64 (other types become float64), |c| <= 1e30; P >= 1.
-        threads: how many share the matrices, numba's number if None; no result depends on it.
+        threads: threads that share the matrices, numba's number if None; results do not depend on it.
 
     Raises:
         InputError: not (m, P, P) with P >= 1, or costs that are not finite or too large.
     """
-    costs = checked(costs)
+    costs = check_costs(costs)
     columns = np.empty(costs.shape[:2], np.int32)
-    Q = padded(costs.shape[2])
-    spread(lambda a, b: _solve(EDITION, costs[a:b], columns[a:b], Q), len(costs), threads)
+    Q = padded_width(costs.shape[2])
+    run_parallel(lambda a, b: _solve(EDITION, costs[a:b], columns[a:b], Q), len(costs), threads)
     return columns
 
 
-def checked(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Costs as the kernels take them: contiguous, float32 or float64."""
+def check_costs(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Convert costs to a contiguous array of float32 or float64; raises InputError as `solve`."""
     costs = np.asarray(costs)
     if costs.ndim != 3 or costs.shape[1] != costs.shape[2] or costs.shape[1] == 0:
         raise InputError("costs of an assignment", got=f"shape {costs.shape}", rule="needs (m, P, P) with P >= 1")
@@ -59,13 +59,13 @@ def checked(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 class AssignmentWorkspace(NamedTuple):
-    """Scratch for problems of one size; see `room`.
+    """Buffers for problems of one size; see `room`.
 
     Attributes:
         owner: (P,) row of each column, or -1.
         free: (P,) rows without a column.
-        near: (Q,) labels of the columns not yet seen by a search, infinite for those seen.
-        seen, kept, label: (P,) the columns seen, their duals and labels.
+        near: (Q,) labels of the columns that a search has not visited, infinite for visited ones.
+        seen, kept, label: (P,) the visited columns, their duals and labels.
         height: (P + 1,) duals u of the rows reached.
     """
 
@@ -78,9 +78,9 @@ class AssignmentWorkspace(NamedTuple):
     height: Any
 
 
-@inner
+@compile_inlined
 def room(C: Any) -> AssignmentWorkspace:
-    """Room for problems of C's size (P, Q) and dtype."""
+    """Allocate buffers for problems of C's size (P, Q) and dtype."""
     (P, Q), kind = C.shape, C.dtype
     return AssignmentWorkspace(
         np.empty(P, np.int32),
@@ -93,8 +93,9 @@ def room(C: Any) -> AssignmentWorkspace:
     )
 
 
-@outer
+@compile_cached
 def _solve(edition: Any, costs: Any, columns: Any, Q: int) -> None:
+    """Kernel of `solve`."""
     P = costs.shape[1]
     C, v = np.full((P, Q), np.inf, costs.dtype), np.zeros(Q, costs.dtype)
     s = room(C)
@@ -104,9 +105,9 @@ def _solve(edition: Any, costs: Any, columns: Any, Q: int) -> None:
         assign(C, v, columns[m], s)
 
 
-@inner
+@compile_inlined
 def column_minima(C: Any, v: Any) -> None:
-    """v_j = min_i C[i, j]: the duals to start from when nothing better is known."""
+    """Set v_j = min_i C[i, j], the initial duals where no better ones are known."""
     P = len(C)
     for j in range(P):
         v[j] = C[0, j]
@@ -115,9 +116,9 @@ def column_minima(C: Any, v: Any) -> None:
             v[j] = min(v[j], C[i, j])
 
 
-@inner
+@compile_inlined
 def tighten(C: Any, v: Any, s: Any) -> None:
-    """v_j = min_i (C[i, j] - u_i) with u_i = min_j (C[i, j] - v_j): each dual as large as the others let it be."""
+    """Set v_j = min_i (C[i, j] - u_i) with u_i = min_j (C[i, j] - v_j): each dual as large as the others allow."""
     P = len(C)
     w, zero = s.kept, v.dtype.type(0)
     w[:] = np.inf
@@ -130,19 +131,19 @@ def tighten(C: Any, v: Any, s: Any) -> None:
         v[j] = w[j]
 
 
-@inner
+@compile_inlined
 def assign(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> None:
-    """columns[i] = p(i) of a least assignment.
+    """Set columns[i] = p(i) of an optimal assignment.
 
-    C: (P, Q), infinite from column P on. v: (Q,) any finite duals in, optimal ones out.
+    C: (P, Q), infinite from column P on. v: (Q,) any finite duals on entry, optimal ones on return.
     """
     for f in range(take_nearest(C, v, columns, s)):
         augment(C, v, columns, s, s.free[f])
 
 
-@inner
+@compile_inlined
 def take_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
-    """Each row takes its nearest column unless an earlier row has it; how many rows are left in s.free."""
+    """Assign to each row its nearest column unless an earlier row has it; returns the number of rows left in s.free."""
     left, u = 0, v.dtype.type(0)
     s.owner[:] = -1
     for i in range(len(C)):
@@ -156,13 +157,13 @@ def take_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
     return left
 
 
-@inner
+@compile_inlined
 def augment(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int) -> None:
-    """Assigns the free row root along the shortest alternating path to a free column, and mends the duals."""
+    """Assign the free row root along the shortest alternating path to a free column, and update the duals."""
     s.near[:] = np.inf
     i, j, count = root, 0, 0
     u = v.dtype.type(0)
-    while True:  # Dijkstra over columns; a seen column has the dual -inf, so that nothing reaches it again
+    while True:  # Dijkstra over columns; a visited column has the dual -inf, so that it is not reached again
         s.height[count] = u
         d = relax(C, i, v, u, s.near)
         j = place(s.near, d)
@@ -180,11 +181,11 @@ def augment(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int) -> 
         v[s.seen[t]] += s.label[t] - d
 
 
-@inner
+@compile_inlined
 def flip(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int, count: int) -> None:
-    """Walks the path back from the free column j: each column goes to the row that gave it its label.
+    """Trace the path back from the free column j: each column is assigned to the row that gave it its label.
 
-    That row is looked for again, which costs less than noting it for every column at every step.
+    That row is searched for again, which costs less than storing it for every column at every step.
     """
     while count >= 0:
         best, at, row = v.dtype.type(np.inf), 0, root

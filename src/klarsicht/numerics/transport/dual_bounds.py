@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-call"
-"""W2 from below by duals: any v gives W2^2 >= mean_i min_j (|x_i - y_j|^2 - v_j) + mean_j v_j (Kantorovich 1942).
+"""Lower bounds of W2 by duals: any v gives W2^2 >= mean_i min_j (|x_i - y_j|^2 - v_j) + mean_j v_j (Kantorovich 1942).
 
-With the duals that are optimal between Gaussians of the same moments, each raised as far as the others let it, this is
-about 3/4 of W2^2 at a tenth of the time; most pairs need no assignment to be told apart.
+With the duals that are optimal between Gaussians of the same moments, each raised as far as the others allow, this is
+about 3/4 of W2^2 at a tenth of the time; most pairs are then excluded without an assignment.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
-from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
-from klarsicht.numerics.compiled.row_minima import padded, relax
+from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.row_minima import padded_width, relax
 from klarsicht.numerics.transport import wasserstein
 from klarsicht.numerics.transport.assignment import room, tighten
 from klarsicht.numerics.transport.wasserstein import gaussian_duals, plane_costs
 
 EDITION = Edition.of(__file__, *wasserstein.SOURCES)
-MARGIN = 1e-5  # of the square of the largest coordinates: more than float32 rounds a cost by
+MARGIN = 1e-5  # relative to the square of the largest coordinates; exceeds the rounding of a cost in float32
 
 
-def below(points: NDArray[np.float32], i: Ints, j: Ints, *, threads: int | None = None) -> Doubles:
-    """A lower bound of W2^2 of pairs (i, j) of point sets, float64 (m,), its rounding taken off; it may be negative.
+def dual_lower_bound(points: NDArray[np.float32], i: Ints, j: Ints, *, threads: int | None = None) -> Doubles:
+    """Bound W2^2 of pairs (i, j) of point sets from below, float64 (m,), less rounding errors; it may be negative.
 
     Args:
-        points: (N, P, 2), float32, each set's mean near the origin for a good bound.
-        threads: how many share the pairs, numba's number if None.
+        points: (N, P, 2), float32; the bound is tight where each set's mean is near the origin.
+        threads: threads that share the pairs, numba's number if None.
     """
-    bounds, Q = np.empty(len(i)), padded(points.shape[1])
-    spread(lambda a, b: _below(EDITION, points, i[a:b], j[a:b], Q, bounds[a:b]), len(i), threads)
+    bounds, Q = np.empty(len(i)), padded_width(points.shape[1])
+    run_parallel(lambda a, b: _below(EDITION, points, i[a:b], j[a:b], Q, bounds[a:b]), len(i), threads)
     largest = np.abs(points).max((1, 2)).astype(np.float64)
     rounding: Doubles = MARGIN * (largest[i] + largest[j]) ** 2
     return bounds - rounding
 
 
-@outer
+@compile_cached
 def _below(edition: Any, points: Any, i: Any, j: Any, Q: int, bounds: Any) -> None:
+    """Kernel of `dual_lower_bound`."""
     P = points.shape[1]
     C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
     s = room(C)
@@ -50,9 +51,9 @@ def _below(edition: Any, points: Any, i: Any, j: Any, Q: int, bounds: Any) -> No
         bounds[m] = dual_value(C, v, s)
 
 
-@inner
+@compile_inlined
 def dual_value(C: Any, v: Any, s: Any) -> float:
-    """mean_i min_j (C[i, j] - v_j) + mean_j v_j."""
+    """Compute the dual objective mean_i min_j (C[i, j] - v_j) + mean_j v_j."""
     P, total = len(C), 0.0
     for i in range(P):
         s.near[:] = np.inf

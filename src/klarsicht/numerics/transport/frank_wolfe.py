@@ -1,15 +1,15 @@
 # mypy: disable-error-code="no-untyped-call"
-"""Frank-Wolfe for Gromov-Wasserstein between two shapes: full steps, one linear assignment each.
+"""Frank-Wolfe algorithm for Gromov-Wasserstein between two shapes: full steps, one linear assignment each.
 
 Axes: S signs, P points, m pairs, Q columns padded to whole vectors.
 
 The objective is (1/P^2) sum_ik (D_ik - E_p(i)p(k))^2 with D, E the distances inside the two shapes. They are
 conditionally negative definite, so it is concave in the plan: along a step it is least at the far end, a vertex, and
-vertices are permutations (Maron & Lipman 2018, arXiv 1802.06335). It falls until a plan is its own gradient's
-assignment.
+vertices are permutations (Maron & Lipman 2018, arXiv 1802.06335). It decreases until a plan solves the assignment of
+its own gradient.
 
-The gradient can be taken at any map of points, permutation or not: so a start is the nearest point under good duals,
-and needs no assignment of its own.
+The gradient can be evaluated at any map of points, permutation or not: so a start is the nearest point under good
+duals, and needs no assignment of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from klarsicht.numerics.compiled.jit import Edition, inner, outer
+from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined
 from klarsicht.numerics.compiled.row_minima import place, relax
 from klarsicht.numerics.transport import wasserstein
 from klarsicht.numerics.transport.assignment import AssignmentWorkspace, assign, room, tighten
@@ -29,16 +29,18 @@ EDITION = Edition.of(*SOURCES)
 
 
 class FrankWolfeWorkspace(NamedTuple):
-    """Scratch for one pair.
+    """Buffers for one pair.
 
     Attributes:
         D, E: (P, P) and (P, Q), distances inside the two shapes; E with zeros from column P on.
         step: (P, P), -4 alpha D / P.
         M: (P, P), (1 - alpha) |f_i - g_j|^2.
-        moved: (P, Q), rows of E in the order of a plan.
-        C: (P, Q), costs. v: (Q,), duals.
+        moved: (P, Q), rows of E permuted by a plan.
+        C: (P, Q), costs.
+        v: (Q,), duals.
         plan, next: (P,), columns of rows.
-        turned: (P, 2), the points of the first shape at a start.
+        turned: (P, 2), the points of the first shape rotated to a start.
+        room: buffers of the assignment.
     """
 
     D: Any
@@ -54,8 +56,9 @@ class FrankWolfeWorkspace(NamedTuple):
     room: AssignmentWorkspace
 
 
-@inner
+@compile_inlined
 def desk(P: int, Q: int) -> FrankWolfeWorkspace:
+    """Allocate the buffers."""
     C = np.full((P, Q), np.float32(np.inf))
     return FrankWolfeWorkspace(
         np.empty((P, P), np.float32),
@@ -72,11 +75,13 @@ def desk(P: int, Q: int) -> FrankWolfeWorkspace:
     )
 
 
-@outer
+@compile_cached
 def descend_from_turns(
     edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, turns: Any, Q: int, alpha: Any, out: Any
 ) -> None:
-    """out[m]: the least that the pair reaches from turns[m], (n, 3) as of `rotations.best_turns`."""
+    """Set out[m] to the least objective that pair m reaches from the rotations turns[m], (n, 3), of
+    `best_rotations`.
+    """
     d, reached = desk(points.shape[2], Q), np.empty(turns.shape[1])
     for m in range(len(i)):
         reached[:] = 0
@@ -93,11 +98,11 @@ def descend_from_turns(
         out[m] = reached.min()
 
 
-@inner
+@compile_inlined
 def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
-    """d.plan: the point of y that is nearest to each turned point of x, under the duals of Gaussians.
+    """Set d.plan to the point of y nearest to each rotated point of x, under the duals of Gaussians.
 
-    Tightened duals would assign more points, and tie by construction: rounding would choose.
+    Tightened duals would assign more points, but tie by construction, so that rounding would decide.
     """
     cos, sin, sign = turn
     for i in range(len(x)):
@@ -110,11 +115,11 @@ def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
         d.plan[i] = place(d.room.near, relax(d.C, i, d.v, np.float32(0), d.room.near))
 
 
-@outer
+@compile_cached
 def descend_from(
     edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, Q: int, alpha: Any, plans: Any, out: Any
 ) -> None:
-    """out[m]: what the pair reaches from plans[m], which become the plans reached."""
+    """Set out[m] to the objective that pair m reaches from plans[m], and plans[m] to the final plans."""
     d = desk(points.shape[2], Q)
     for m in range(len(i)):
         out[m] = 0
@@ -126,27 +131,27 @@ def descend_from(
             out[m] += weights[k] * objective(d, alpha)
 
 
-@inner
+@compile_inlined
 def compare(x: Any, y: Any, f: Any, g: Any, alpha: Any, d: FrankWolfeWorkspace) -> None:
-    """Lays out on the desk what of two shapes does not depend on the plan."""
+    """Compute the buffers of two shapes that do not depend on the plan."""
     distances(x, d.D)
     distances(y, d.E)
     d.step[:] = d.D * (np.float32(-4) * alpha / np.float32(len(x)))
     feature_costs(f, g, alpha, d.M)
 
 
-@inner
+@compile_inlined
 def distances(x: Any, D: Any) -> None:
-    """D[i, k] = |x_i - x_k|."""
+    """Set D[i, k] = |x_i - x_k|."""
     P, a, b = len(x), x[:, 0].copy(), x[:, 1].copy()
     for i in range(P):
         for k in range(P):
             D[i, k] = np.sqrt((a[i] - a[k]) ** 2 + (b[i] - b[k]) ** 2)
 
 
-@inner
+@compile_inlined
 def feature_costs(f: Any, g: Any, alpha: Any, M: Any) -> None:
-    """M[i, j] = (1 - alpha) |f_i - g_j|^2."""
+    """Set M[i, j] = (1 - alpha) |f_i - g_j|^2."""
     if alpha == 1:
         return
     M[:] = 0
@@ -156,9 +161,11 @@ def feature_costs(f: Any, g: Any, alpha: Any, M: Any) -> None:
                 M[i, j] += (1 - alpha) * (f[i, k] - g[j, k]) ** 2
 
 
-@inner
+@compile_inlined
 def descend(d: FrankWolfeWorkspace, alpha: Any) -> None:
-    """Frank-Wolfe with full steps from d.plan, any map, to a permutation that its gradient's assignment keeps."""
+    """Run Frank-Wolfe with full steps from d.plan, any map, to a permutation that solves the assignment of its
+    gradient.
+    """
     P = len(d.plan)
     linearise(d, alpha)
     row_duals(d, alpha)
@@ -176,9 +183,11 @@ def descend(d: FrankWolfeWorkspace, alpha: Any) -> None:
             return
 
 
-@inner
+@compile_inlined
 def row_duals(d: FrankWolfeWorkspace, alpha: Any) -> None:
-    """v_j = -(2 alpha / P) sum_k E_jk^2: optimal if D = E and the plan is the identity, since 2 D E <= D^2 + E^2."""
+    """Set v_j = -(2 alpha / P) sum_k E_jk^2, optimal if D = E and the plan is the identity, since 2 D E <= D^2 +
+    E^2.
+    """
     P = len(d.plan)
     for j in range(P):
         total = np.float32(0)
@@ -187,9 +196,11 @@ def row_duals(d: FrankWolfeWorkspace, alpha: Any) -> None:
         d.v[j] = np.float32(-2) * alpha / np.float32(P) * total
 
 
-@inner
+@compile_inlined
 def linearise(d: FrankWolfeWorkspace, alpha: Any) -> None:
-    """C = M - (4 alpha / P) D E[plan]: P times the gradient of the objective at the plan, less what no plan changes."""
+    """Set C = M - (4 alpha / P) D E[plan]: P times the gradient of the objective at the plan, without terms constant
+    in it.
+    """
     P = len(d.plan)
     for k in range(P):
         d.moved[k] = d.E[d.plan[k]]
@@ -199,9 +210,9 @@ def linearise(d: FrankWolfeWorkspace, alpha: Any) -> None:
         d.C[:, :P] += d.M
 
 
-@inner
+@compile_inlined
 def objective(d: FrankWolfeWorkspace, alpha: Any) -> Any:
-    """mean M[i, p(i)] + alpha mean (D - E[p, p])^2: by differences, so that equal shapes are 0."""
+    """Compute mean M[i, p(i)] + alpha mean (D - E[p, p])^2, by differences, so that it is 0 for equal shapes."""
     P, total, linear = len(d.plan), 0.0, 0.0
     for i in range(P):
         for k in range(P):

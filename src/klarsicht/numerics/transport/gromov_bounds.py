@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""What Gromov-Wasserstein cannot fall below, from invariants of each shape: most pairs need no plan.
+"""Lower bounds of Gromov-Wasserstein distances from invariants of each shape, which exclude most pairs without a plan.
 
 Axes: N shapes, S signs, P points, m pairs.
 
@@ -8,11 +8,11 @@ keep the split. So for every plan p
 
     GW^2(p) = |H D H - H E H [p]|^2 / P^2 + 2 |r - r'[p]|^2 / P + (g - g')^2,
 
-and each term alone is least by sorting: eigenvalues for the first (Hoffman & Wielandt 1953), values for the second.
+and each term alone is minimised by sorting: eigenvalues for the first (Hoffman & Wielandt 1953), values for the second.
 Kept joint, the first is at least the distance of sorted rows, so both are one cost of a linear assignment: the third
-lower bound (TLB) of Memoli (2011, section 6), of centred distances. Means of quantiles only shrink it (Jensen), and so
-do projections on orthonormal axes, sorted one by one, which leaves a Euclidean distance and no assignment. The second
-lower bound (SLB) sorts all distances at once.
+lower bound (TLB) of Memoli (2011, section 6), of centred distances. Averaging quantiles only decreases it (Jensen), and
+so do projections on orthonormal axes, sorted one by one, which leaves a Euclidean distance and no assignment. The
+second lower bound (SLB) sorts all distances at once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from scipy.fft import dct
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.numerics.compiled import jit
-from klarsicht.numerics.compiled.jit import Edition, outer
+from klarsicht.numerics.compiled.jit import Edition, compile_cached
 from klarsicht.numerics.transport.rotations import Shapes
 
 EDITION = Edition.of(__file__, jit.__file__)
 
 ROW = 16  # quantiles of a row of distances
 ALL = 64  # quantiles of all distances
-MARGIN = 1e-5  # of sizes and distances: more than float32 rounds them by
-CHUNK = 256  # shapes whose distances are held together
+MARGIN = 1e-5  # relative to norms and distances; exceeds their rounding in float32
+CHUNK = 256  # shapes whose distances are held in memory together
 
 
 class Invariants(NamedTuple):
@@ -50,20 +50,21 @@ class Invariants(NamedTuple):
 
 
 def invariants(shapes: Shapes) -> Invariants:
+    """Compute the invariants of shapes, CHUNK at a time."""
     starts = range(0, len(shapes), CHUNK)
-    parts = [_of_few(shapes.points[n : n + CHUNK], shapes.weights) for n in starts]
+    parts = [_chunk_invariants(shapes.points[n : n + CHUNK], shapes.weights) for n in starts]
     return Invariants(*(np.concatenate(part).astype(np.float32) for part in zip(*parts, strict=True)))
 
 
-def embedded(e: Floats, i: Ints, j: Ints) -> Doubles:
-    """(m,): |e_i - e_j|^2, less its rounding: of any embedding of `Invariants` a lower bound of GW^2."""
+def embedding_bound(e: Floats, i: Ints, j: Ints) -> Doubles:
+    """Bound GW^2 of pairs from below, (m,): |e_i - e_j|^2 of any embedding of `Invariants`, less rounding errors."""
     out = np.empty(len(i))
     _embedded(EDITION, e, i, j, out)
     return out
 
 
-def _of_few(points: Floats, weights: Floats) -> tuple[Doubles, Doubles, Doubles]:
-    """The embeddings of a few shapes, in float64."""
+def _chunk_invariants(points: Floats, weights: Floats) -> tuple[Doubles, Doubles, Doubles]:
+    """Compute the embeddings of some shapes, in float64."""
     P = points.shape[2]
     places = points.astype(np.float64)
     D = np.sqrt(((places[..., :, None, :] - places[..., None, :, :]) ** 2).sum(-1))
@@ -75,14 +76,16 @@ def _of_few(points: Floats, weights: Floats) -> tuple[Doubles, Doubles, Doubles]
     axes = profiles @ dct(np.eye(profiles.shape[3]), norm="ortho")
     spectrum = np.linalg.eigvalsh(centred) / P
     return (
-        _joined(weights, spectrum, np.sort(r, 2) * np.sqrt(2 / P), means[..., None]),
-        _joined(weights, _quantiles(D.reshape(*D.shape[:2], P * P), ALL)),
-        _joined(weights, np.sort(axes, 2) / np.sqrt(P), means[..., None]),
+        _concatenate_signs(weights, spectrum, np.sort(r, 2) * np.sqrt(2 / P), means[..., None]),
+        _concatenate_signs(weights, _quantiles(D.reshape(*D.shape[:2], P * P), ALL)),
+        _concatenate_signs(weights, np.sort(axes, 2) / np.sqrt(P), means[..., None]),
     )
 
 
 def _quantiles(values: Doubles, q: int) -> Doubles:
-    """(..., q): means of the last axis' quantile function over q equal parts, over sqrt(q); fewer values stay."""
+    """Average the quantile function of the last axis over q equal parts, divided by sqrt(q): (..., q); fewer values
+    stay.
+    """
     n = values.shape[-1]
     q = min(n, q)
     sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(np.sort(values, -1), -1)], -1)
@@ -93,14 +96,15 @@ def _quantiles(values: Doubles, q: int) -> Doubles:
     return means
 
 
-def _joined(weights: Floats, *parts: Doubles) -> Doubles:
-    """(N, .): parts (N, S, ...) side by side, signs by the roots of their weights."""
+def _concatenate_signs(weights: Floats, *parts: Doubles) -> Doubles:
+    """Concatenate parts (N, S, ...) to (N, .), each sign multiplied by the root of its weight."""
     flat = np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], 2)
     return (flat * np.sqrt(weights)[:, None]).reshape(len(flat), -1)
 
 
-@outer
+@compile_cached
 def _embedded(edition: Any, e: Any, i: Any, j: Any, out: Any) -> None:
+    """Kernel of `embedding_bound`."""
     for m in range(len(i)):
         a, b, square, size = e[i[m]], e[j[m]], np.float32(0), np.float32(0)
         for k in range(len(a)):

@@ -1,6 +1,6 @@
-"""The mass of maps in equal shares along a space-filling curve, each share as its centre of mass.
+"""Quantisation of maps to points: equal shares of mass along Hilbert's curve, each at its centre of mass.
 
-Neighbours on the curve are neighbours on the plane (Hilbert 1891), so that equal shares of mass along the curve are
+Neighbours on the curve are neighbours on the plane (Hilbert 1891), so equal shares of mass along the curve are
 compact patches, and their centres represent the whole evenly. The centre of mass of the map is kept exactly.
 """
 
@@ -17,17 +17,17 @@ from klarsicht.ground.arrays import Doubles, Floats, Ints
 
 Part = Callable[[Floats], Floats]
 
-ROUNDING = 2.0**-50  # of a sum of float64
+ROUNDING = 2.0**-50  # relative rounding error of a sum in float64
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Where N maps hold their mass.
+    """Points that represent the mass of N maps.
 
     Attributes:
         points: float32 (N, P, 2), rows and columns in pixels, in the order of the curve; NaN where a map has no mass.
         total: float64 (N,), the mass of each map.
-        held: float64 (N,), how much of it lies on the pixels that were kept.
+        held: float64 (N,), the mass on the selected pixels.
     """
 
     points: NDArray[np.float32]
@@ -36,23 +36,26 @@ class Sample:
 
     @classmethod
     def of(cls, maps: Floats, part: Part, points: int, share: float) -> Sample:
-        """Of what `part` leaves of maps (N, H, W), finite: the fewest largest pixels that hold this share of it."""
+        """Sample the given part of finite maps (N, H, W), on the fewest largest pixels that hold `share` of its
+        mass.
+        """
         n, height, width = maps.shape
-        path = curve(height, width)
+        path = hilbert_path(height, width)
         on_path = path[:, 0] * width + path[:, 1]
         found = cls(np.full((n, points, 2), np.nan, np.float32), np.zeros(n), np.zeros(n))
         for row, one in enumerate(maps):
             weights = part(one.ravel()[on_path])
-            pixels = heaviest(weights, share)
+            pixels = select_heaviest(weights, share)
             found.total[row], found.held[row] = (w.sum(dtype=np.float64) for w in (weights, weights[pixels]))
             if len(pixels):
-                found.points[row] = centres(path[pixels], weights[pixels], points)
+                found.points[row] = centres_of_mass(path[pixels], weights[pixels], points)
         return found
 
 
-def heaviest(weights: Floats, share: float) -> Ints:
-    """The fewest largest of weights (M,), none negative, that hold this share of their sum, up to rounding; equal ones
-    together."""
+def select_heaviest(weights: Floats, share: float) -> Ints:
+    """Select the fewest largest weights (M,), none negative, that hold `share` of their sum, up to rounding; equal
+    weights are selected together.
+    """
     ordered = np.sort(weights[weights > 0])
     if not len(ordered):
         return np.empty(0, np.int64)
@@ -61,8 +64,10 @@ def heaviest(weights: Floats, share: float) -> Ints:
     return np.flatnonzero(weights >= least)
 
 
-def centres(places: Ints, weights: Floats, shares: int) -> Doubles:
-    """(shares, 2): centres of mass of places (M, 2), weights (M,) positive, cut in their order into equal shares."""
+def centres_of_mass(places: Ints, weights: Floats, shares: int) -> Doubles:
+    """Compute the centres of mass (shares, 2) of consecutive equal shares of mass; places (M, 2), positive weights
+    (M,).
+    """
     mass = np.concatenate(([0.0], np.cumsum(weights, dtype=np.float64)))
     moment = np.concatenate((np.zeros((1, 2)), np.cumsum(places * weights[:, None].astype(np.float64), axis=0)))
     cuts = np.linspace(0, mass[-1], shares + 1)
@@ -72,16 +77,18 @@ def centres(places: Ints, weights: Floats, shares: int) -> Doubles:
 
 
 @cache
-def curve(height: int, width: int) -> Ints:
-    """(height width, 2): every pixel of a grid once, row and column, in the order of Hilbert's curve."""
-    path = hilbert(max(height - 1, width - 1).bit_length())
+def hilbert_path(height: int, width: int) -> Ints:
+    """List every pixel of a grid once, row and column, in the order of Hilbert's curve; (height width, 2)."""
+    path = hilbert_square(max(height - 1, width - 1).bit_length())
     return path[(path < (height, width)).all(1)]
 
 
-def hilbert(order: int) -> Ints:
-    """(4^order, 2): the cells of a square of side 2^order, each a step of 1 from the one before."""
+def hilbert_square(order: int) -> Ints:
+    """List the cells of a square of side 2^order along Hilbert's curve, each a step of 1 from the previous;
+    (4^order, 2).
+    """
     if order == 0:
         return np.zeros((1, 2), int)
-    quarter, side = hilbert(order - 1), 2 ** (order - 1)
+    quarter, side = hilbert_square(order - 1), 2 ** (order - 1)
     up, turned = np.array([0, side]), quarter[:, ::-1]
     return np.concatenate((turned, quarter + up, quarter + side, 2 * side - 1 - up - turned))

@@ -1,7 +1,7 @@
-"""Maps as measures: where the relevance of a map lies, as a few points of equal weight.
+"""Point measures of relevance maps: the positions of a map's relevance as a few points of equal weight.
 
-The mass of a map, cut to the pixels that hold most of it, is divided into equal shares along a space-filling curve, and
-each share stands at its own centre: the same map gives the same points.
+A map is cut to the pixels that hold most of its mass; these are divided into equal shares of mass along a space-filling
+curve, and each share becomes a point at its centre of mass. The result is deterministic.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ Points = NDArray[np.float32]
 Texts = NDArray[np.str_]
 Rows = slice | NDArray[np.integer[Any]] | NDArray[np.bool_] | Sequence[int]
 
-DUST = 0.001  # of a map's own absolute mass: less is no evidence of this sign
-DEAD = 1e-6  # of the median map's absolute mass: less is a map without relevance
-FLAT = 1e-6  # a radius below this share of the largest coordinate is rounding
+LEAST_SIGN_SHARE = 0.001  # share of a map's absolute mass below which a sign counts as absent
+LEAST_MAP_MASS = 1e-6  # share of the median map's absolute mass below which a map has no relevance
+FLAT = 1e-6  # share of the largest coordinate below which a radius is rounding error
 
 
 def positive(maps: Floats) -> Floats:
+    """Return the positive part of the maps."""
     return np.maximum(maps, 0)
 
 
 def negative(maps: Floats) -> Floats:
+    """Return the absolute value of the negative part of the maps."""
     return np.maximum(-maps, 0)
 
 
@@ -43,15 +45,16 @@ SIGNS: dict[str, tuple[Part, ...]] = {
 
 @dataclass(frozen=True)
 class PointMeasures:
-    """N measures on the plane, each P points of weight 1/P.
+    """N measures on the plane, each of P points of weight 1/P.
 
     With both signs every measure is a pair, of positive and of negative relevance, and a squared distance is
     share D+^2 + (1 - share) D-^2 under one common motion; centre and radius are those of the weighted pair.
 
     Attributes:
         points: float32 (N, P, 2), row and column in pixels, (0, 0) the centre of the first pixel.
-        kept: float64 (N,), the share of each map's mass on the pixels that were kept.
-        reasons: text (N,): why a measure is set aside, "" where it is not. Those without mass have NaN for points.
+        kept: float64 (N,), the share of each map's mass on the selected pixels.
+        reasons: text (N,): the reason why a measure is set aside, "" otherwise. Points of measures without mass are
+            NaN.
         negative: float32 (N, P, 2), the points of negative relevance; None with one sign.
         share: in (0, 1], the positive share of mass, mean over the maps; 1 with one sign.
     """
@@ -64,7 +67,7 @@ class PointMeasures:
 
     @classmethod
     def of(cls, points: Floats, negative: Floats | None = None, share: float = 1.0) -> PointMeasures:
-        """Measures from points (N, P, 2) themselves.
+        """Make measures from points (N, P, 2).
 
         Raises:
             InputError: another shape, or coordinates that are not finite.
@@ -72,61 +75,61 @@ class PointMeasures:
         """
         if not (share == 1 if negative is None else 0 < share < 1):
             raise UsageError("positive share", got=share, rule="1 with one sign, between 0 and 1 with both")
-        above = _checked(points)
-        below = None if negative is None else _checked(negative, above.shape)
+        above = _check_points(points)
+        below = None if negative is None else _check_points(negative, above.shape)
         return cls(above, np.ones(len(above)), np.full(len(above), ""), below, share)
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, which: Rows) -> PointMeasures:
-        """The measures of these rows: a slice, integers or a mask."""
+        """Select measures by a slice, integers or a mask."""
         rows = which if isinstance(which, slice) else np.asarray(which)
         below = None if self.negative is None else self.negative[rows]
         return replace(self, points=self.points[rows], kept=self.kept[rows], reasons=self.reasons[rows], negative=below)
 
     @property
     def set_aside(self) -> NDArray[np.bool_]:
-        """(N,): measures that nothing can be said of; drop them by `measures[~measures.set_aside]`."""
+        """Mask (N,) of the measures that cannot be compared; drop them by `measures[~measures.set_aside]`."""
         aside: NDArray[np.bool_] = self.reasons != ""
         return aside
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many are set aside, by reason."""
+        """Number of measures set aside, by reason."""
         names, numbers = np.unique(self.reasons[self.set_aside], return_counts=True)
         return dict(zip(names.tolist(), numbers.tolist(), strict=True))
 
     @property
     def signs(self) -> tuple[tuple[float, Points], ...]:
-        """(weight, points (N, P, 2)) of each sign; the weights add up to 1."""
+        """Pairs (weight, points (N, P, 2)) of each sign; the weights add up to 1."""
         if self.negative is None:
             return ((1.0, self.points),)
         return ((self.share, self.points), (1 - self.share, self.negative))
 
     @property
     def means(self) -> Doubles:
-        """(N, 2): the centre of each measure, in pixels."""
+        """Centre of each measure in pixels, (N, 2)."""
         centres: Doubles = sum(weight * points.mean(1, dtype=np.float64) for weight, points in self.signs)
         return centres
 
     @property
     def radius(self) -> Doubles:
-        """(N,): root mean square distance from the centre, in pixels; 0 where it is no more than rounding."""
+        """Root mean square distance from the centre in pixels, (N,); 0 where it is within rounding error."""
         centre = self.means[:, None]
         squares = sum(weight * ((points - centre) ** 2).sum(2).mean(1) for weight, points in self.signs)
         largest = np.max([np.abs(points).max((1, 2)) for _, points in self.signs], axis=0)
         return np.where(squares <= (FLAT * largest) ** 2, 0, np.sqrt(squares))
 
-    def centred(self) -> PointMeasures:
-        """Every centre moved to the origin: distances lose shifts, and shifts only.
+    def centre(self) -> PointMeasures:
+        """Translate every centre to the origin, which makes distances invariant to shifts only.
 
         W2^2 = |difference of centres|^2 + W2^2 of the centred measures (Panaretos & Zemel 2019, section 2).
         """
         return self._moved(np.ones(len(self)))
 
-    def scaled(self) -> PointMeasures:
-        """Centred and divided by the radius: no unit, radius 1.
+    def scale(self) -> PointMeasures:
+        """Centre and divide by the radius: dimensionless, radius 1.
 
         Raises:
             InputError: measures of zero radius.
@@ -142,6 +145,7 @@ class PointMeasures:
         return self._moved(1 / radius)
 
     def _moved(self, factor: Doubles) -> PointMeasures:
+        """Subtract the centres and multiply by factors (N,)."""
         centre = self.means[:, None]
         above, *below = [((p - centre) * factor[:, None, None]).astype(np.float32) for _, p in self.signs]
         return replace(self, points=above, negative=below[0] if below else None)
@@ -150,7 +154,7 @@ class PointMeasures:
 def measures_from_maps(
     maps: Floats | Sequence[Floats], points: int = 64, sign: str = "positive", mass: float = 0.95
 ) -> PointMeasures:
-    """Measures of maps (N, H, W), of any one height and width.
+    """Convert maps (N, H, W), of any one height and width, to measures.
 
     A map is set aside where a sign holds almost nothing (at most a thousandth of the map's own absolute mass, or of
     maps with at most a millionth of the median map's), or where all its mass is on one pixel ("zero radius").
@@ -170,19 +174,19 @@ def measures_from_maps(
         raise UsageError("points of a measure", got=points, rule="at least 1")
     if not 0 < mass <= 1:
         raise UsageError("share of mass to keep", got=mass, rule="above 0, at most 1")
-    stack = _stacked(maps)
+    stack = _stack_maps(maps)
     samples = tuple(Sample.of(stack, part, points, mass) for part in SIGNS[sign])
-    return _measures(samples, _faint(samples, SIGNS[sign], stack))
+    return _measures(samples, _low_mass_reasons(samples, SIGNS[sign], stack))
 
 
-def comparable(items: Any) -> PointMeasures:
-    """The items themselves, if a metric of measures can compare them.
+def require_comparable(items: Any) -> PointMeasures:
+    """Return the items if a metric of measures can compare them.
 
     Raises:
         InputError: not measures, fewer than two, or some of them set aside.
     """
     if not isinstance(items, PointMeasures):
-        remedy = "Make measures of maps by measures_from_maps, of points by Measures.of."
+        remedy = "Make measures of maps by measures_from_maps, of points by PointMeasures.of."
         raise InputError("not measures", got=type(items).__name__, rule="this metric compares Measures", remedy=remedy)
     if len(items) < 2:
         raise InputError("no neighbours to look for", got=f"{len(items)} measure(s)", rule="needs at least 2")
@@ -198,7 +202,7 @@ def comparable(items: Any) -> PointMeasures:
 
 
 def _measures(samples: tuple[Sample, ...], reasons: Texts) -> PointMeasures:
-    """Samples of one sign or two as measures; the pointlike are set aside too."""
+    """Combine samples of one sign or two to measures; measures of zero radius are set aside too."""
     total, held = np.sum([(sample.total, sample.held) for sample in samples], axis=0)
     kept = np.divide(held, total, out=np.zeros_like(total), where=total > 0)
     found = PointMeasures(samples[0].points, kept, reasons)
@@ -209,38 +213,40 @@ def _measures(samples: tuple[Sample, ...], reasons: Texts) -> PointMeasures:
     return replace(found, reasons=np.where((reasons == "") & (found.radius == 0), "zero radius", reasons))
 
 
-def _faint(samples: tuple[Sample, ...], parts: tuple[Part, ...], maps: Floats) -> Texts:
-    """(N,): why maps have too little mass of a sign, "" for the rest."""
+def _low_mass_reasons(samples: tuple[Sample, ...], parts: tuple[Part, ...], maps: Floats) -> Texts:
+    """Give the reason (N,) where a map has too little mass of a sign, "" elsewhere."""
     absolute = np.array([np.abs(one).sum(dtype=np.float64) for one in maps])
     reasons = np.full(len(maps), "", "U40")
     for sample, part in zip(samples, parts, strict=True):
-        faint = (sample.total <= DUST * absolute) | (absolute <= DEAD * np.median(absolute))
+        faint = (sample.total <= LEAST_SIGN_SHARE * absolute) | (absolute <= LEAST_MAP_MASS * np.median(absolute))
         reasons[faint & (reasons == "")] = f"almost no {part.__name__} relevance"
     return reasons
 
 
-def _stacked(maps: Floats | Sequence[Floats]) -> Floats:
-    """Maps as one array (N, H, W) of float32 or float64."""
+def _stack_maps(maps: Floats | Sequence[Floats]) -> Floats:
+    """Stack maps to one array (N, H, W) of float32 or float64."""
     shapes = sorted({np.shape(one) for one in maps})
     if len(shapes) > 1:
         raise InputError("maps of different sizes", got=" and ".join(map(str, shapes[:3])), rule="one size for all")
     if not shapes or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise InputError("no maps", got=f"shape {np.shape(maps)}", rule="needs (N, H, W), none of them 0")
     stack = np.asarray(maps)
-    _refuse_wild(stack, "maps")
+    _require_finite(stack, "maps")
     return stack.astype(np.result_type(stack, np.float32), copy=False)
 
 
-def _checked(points: Floats, shape: tuple[int, ...] | None = None) -> Points:
+def _check_points(points: Floats, shape: tuple[int, ...] | None = None) -> Points:
+    """Convert points to float32 (N, P, 2); raises InputError for other shapes or values that are not finite."""
     points = np.asarray(points, np.float32)
     if points.ndim != 3 or points.shape[2] != 2 or 0 in points.shape or points.shape != (shape or points.shape):
         rule = f"needs {shape}, as the positive points" if shape else "needs (N, P, 2) with N >= 1 and P >= 1"
         raise InputError("points of measures", got=f"shape {points.shape}", rule=rule)
-    _refuse_wild(points, "points")
+    _require_finite(points, "points")
     return points
 
 
-def _refuse_wild(values: Floats, what: str) -> None:
+def _require_finite(values: Floats, what: str) -> None:
+    """Raise InputError unless all values are finite."""
     off = np.flatnonzero([not np.isfinite(one).all() for one in values])
     if len(off):
         raise InputError(

@@ -1,11 +1,11 @@
-"""Shapes, and the rotations that bring one nearest to another: the starts of what refines them.
+"""Rotational alignment of pairs of point sets by sliced Wasserstein distance; gives the starts of iterative solvers.
 
 Axes: N shapes, S signs (1 or 2), P points, A angles over the full circle, q quantiles, F features.
 
-The sorted projections S_i(a) of a shape on direction a are the quantile function of its shadow there. Turning the shape
-by -s steps shifts them cyclically, S_i(a + s), and mirroring x -> -x reads them backwards, S_i(A/2 - a). So the sliced
-Wasserstein distance to S_j is least where the correlation over shifts is largest. A half circle holds it all: the
-opposite shadow is the same one reversed and negated, and its product the same.
+The sorted projections S_i(a) of a shape on direction a are the quantile function of its projection. Rotating the shape
+by -s steps shifts them cyclically, S_i(a + s), and reflecting x -> -x reverses them, S_i(A/2 - a). So the sliced
+Wasserstein distance to S_j is least where the correlation over shifts is largest. A half circle suffices: the
+projection on the opposite direction is reversed and negated, and products are the same.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.compiled import jit
-from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
+from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.transport.measures import PointMeasures
 
 ANGLES = 32  # a multiple of 4
 QUANTILES = 16
-MOST_STARTS = 8  # a correlation of two shapes seldom has more summits
+MOST_STARTS = 8  # a correlation of two shapes seldom has more local maxima
 CHUNK = 1024  # shapes projected together
-RESOLVED = np.float32(1e-6)  # of a sum of squares, by float32
+RESOLVED = np.float32(1e-6)  # relative resolution of a sum of squares in float32
 
 EDITION = Edition.of(__file__, jit.__file__)
 
@@ -36,18 +36,18 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shapes:
-    """N measures, laid out for the kernels that compare pairs of them; 2.5 kB each at 64 points.
+    """N measures in the layout of the kernels that compare pairs of them; 2.5 kB each at 64 points.
 
     Attributes:
         points: float32 (N, S, P, 2).
         weights: float32 (S,), of each sign in a squared distance.
-        shadows: float32 (N, A, S q), quantiles of the projections on A directions, times the roots of the weights.
-        features: float32 (N, S, P, F), what a point carries besides its place; F may be 0.
+        projections: float32 (N, A, S q), quantiles of the projections on A directions, times the roots of the weights.
+        features: float32 (N, S, P, F), features of the points besides their position; F may be 0.
     """
 
     points: Floats
     weights: Floats
-    shadows: Floats
+    projections: Floats
     features: Floats
 
     def __len__(self) -> int:
@@ -55,18 +55,19 @@ class Shapes:
 
     @classmethod
     def of(cls, measures: PointMeasures, features: NDArray[np.floating[Any]] | None = None) -> Shapes:
-        """Of measures as they stand: centre them before, and scale them if size shall not count.
+        """Convert measures without moving them: centre them before, and scale them for invariance to size.
 
         Raises:
             InputError: features that are not (N, S, P, F) or not finite.
         """
         weights = np.array([weight for weight, _ in measures.signs], np.float32)
         points = np.ascontiguousarray(np.stack([points for _, points in measures.signs], 1), np.float32)
-        shadows = [np.sqrt(w) * _shadows(points[:, s]) for s, w in enumerate(weights)]
+        shadows = [np.sqrt(w) * _quantile_projections(points[:, s]) for s, w in enumerate(weights)]
         return cls(points, weights, np.concatenate(shadows, 2), _features(features, points.shape[:3]))
 
 
 def _features(features: NDArray[np.floating[Any]] | None, shape: tuple[int, ...]) -> Floats:
+    """Check features and convert them to float32; None gives F = 0."""
     features = np.ascontiguousarray(np.empty((*shape, 0)) if features is None else features, np.float32)
     if features.ndim != 4 or features.shape[:3] != shape:
         raise InputError("features of points", got=f"shape {features.shape}", rule=f"needs {(*shape, 'F')}")
@@ -76,8 +77,8 @@ def _features(features: NDArray[np.floating[Any]] | None, shape: tuple[int, ...]
     return features
 
 
-def _shadows(points: Floats) -> Floats:
-    """(N, A, q) of points (N, P, 2)."""
+def _quantile_projections(points: Floats) -> Floats:
+    """Compute quantiles (N, A, q) of the projections of points (N, P, 2)."""
     N, P, _ = points.shape
     q, angles = min(P, QUANTILES), 2 * np.pi * np.arange(ANGLES) / ANGLES
     directions = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
@@ -89,14 +90,14 @@ def _shadows(points: Floats) -> Floats:
 
 
 def quantile_means(P: int, q: int) -> Floats:
-    """(P, q): takes a quantile function of P steps to its means over q equal intervals."""
+    """Make the matrix (P, q) that averages a quantile function of P steps over q equal intervals."""
     start, low = np.arange(P)[:, None] / P, np.arange(q) / q
     overlap = np.minimum(start + 1 / P, low + 1 / q) - np.maximum(start, low)
     means: Floats = (q * np.clip(overlap, 0, None)).astype(np.float32)
     return means
 
 
-def best_turns(
+def best_rotations(
     shapes: Shapes,
     i: Ints,
     j: Ints,
@@ -106,11 +107,11 @@ def best_turns(
     within: float = np.inf,
     threads: int | None = None,
 ) -> Floats:
-    """The rotations of least sliced distance that bring shapes i to shapes j, best first: float32 (m, n_starts, 3).
+    """Find the rotations of least sliced distance from shapes i to shapes j, best first: float32 (m, n_starts, 3).
 
-    Each (cos, sin, sign), for x -> R (sign x, y) with the angle of R found to a degree or two; a sign of 0 where there
-    are no more, or none whose squared sliced distance is at most `within` times the least. sign = -1 only if
-    `reflection`.
+    Each is (cos, sin, sign), for x -> R (sign x, y), with the angle of R accurate to a degree or two. The sign is 0
+    where there are fewer local optima, or where the squared sliced distance exceeds `within` times the least. sign =
+    -1, a reflection, only if `reflection`.
 
     Raises:
         UsageError: n_starts outside 1..8, or within below 1.
@@ -119,13 +120,15 @@ def best_turns(
         raise UsageError("number of starts", got=n_starts, rule=f"1 to {MOST_STARTS}")
     if not within >= 1:
         raise UsageError("within", got=within, rule="1 (the best start alone) or more")
-    turns, S, share = np.zeros((len(i), n_starts, 3), np.float32), shapes.shadows, np.float32(within)
-    spread(lambda a, b: _best_turns(EDITION, S, i[a:b], j[a:b], 1 + reflection, share, turns[a:b]), len(i), threads)
+    turns, S, share = np.zeros((len(i), n_starts, 3), np.float32), shapes.projections, np.float32(within)
+    run_parallel(
+        lambda a, b: _best_turns(EDITION, S, i[a:b], j[a:b], 1 + reflection, share, turns[a:b]), len(i), threads
+    )
     return turns
 
 
-def least_over(turns: Floats, value: Callable[[Ints, Floats], Doubles]) -> Doubles:
-    """(m,): the least of value(pairs, one turn for each) over the turns (m, n, 3) of each pair."""
+def minimum_over_rotations(turns: Floats, value: Callable[[Ints, Floats], Doubles]) -> Doubles:
+    """Minimise value(pairs, one rotation for each) over the rotations (m, n, 3) of each pair; (m,)."""
     least = np.full(len(turns), np.inf)
     for n in range(turns.shape[1]):
         pairs = np.flatnonzero(turns[:, n, 2])
@@ -133,15 +136,16 @@ def least_over(turns: Floats, value: Callable[[Ints, Floats], Doubles]) -> Doubl
     return least
 
 
-def turned(points: Floats, turns: Floats) -> Floats:
-    """Points (m, ..., 2), each by its own turn (m, 3)."""
+def rotate_points(points: Floats, turns: Floats) -> Floats:
+    """Rotate points (m, ..., 2), each set by its own rotation (m, 3)."""
     cos, sin, sign = (t.reshape(-1, *[1] * (points.ndim - 2)) for t in turns.T)
     x, y = sign * points[..., 0], points[..., 1]
     return np.stack([cos * x - sin * y, sin * x + cos * y], -1)
 
 
-@outer
+@compile_cached
 def _best_turns(edition: Any, shadows: Any, i: Any, j: Any, mirrors: int, within: Any, turns: Any) -> None:
+    """Kernel of `best_rotations`."""
     score = np.empty((2, shadows.shape[1]), np.float32)
     for m in range(len(i)):
         S, T = shadows[i[m]], shadows[j[m]]
@@ -149,9 +153,9 @@ def _best_turns(edition: Any, shadows: Any, i: Any, j: Any, mirrors: int, within
         pick(score, mirrors, energy(S, T), within, turns[m])
 
 
-@inner
+@compile_inlined
 def energy(S: Any, T: Any) -> Any:
-    """(|S|^2 + |T|^2) / 2 over a half circle: what a score is of two shapes that are one turned."""
+    """Compute (|S|^2 + |T|^2) / 2 over a half circle: the score of two shapes that differ by a rotation only."""
     total = np.float32(0)
     for a in range(len(S) // 2):
         for k in range(S.shape[1]):
@@ -159,9 +163,11 @@ def energy(S: Any, T: Any) -> Any:
     return total / 2
 
 
-@inner
+@compile_inlined
 def correlate(S: Any, T: Any, score: Any) -> None:
-    """score[m, s] = sum_a <S(a + s), T(a)> over a half circle; S mirrored where m = 1. S, T: (A, q), score: (2, A)."""
+    """Compute score[m, s] = sum_a <S(a + s), T(a)> over a half circle; S reflected where m = 1. S, T: (A, q), score:
+    (2, A).
+    """
     A, q = S.shape
     half, around, below = A // 2, np.empty((A + A // 2, q), np.float32), T[: A // 2].copy().reshape(-1)
     for m in range(2):
@@ -175,12 +181,12 @@ def correlate(S: Any, T: Any, score: Any) -> None:
             score[m, s] = total
 
 
-@inner
+@compile_inlined
 def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
-    """turns[n] = (cos, sin, sign) of the n-th highest summit of the scores; the rest is left as it is.
+    """Set turns[n] = (cos, sin, sign) of the n-th highest local maximum of the scores; the rest stays unchanged.
 
-    The squared sliced distance is in proportion to full - height: summits are taken down to `within` times the least,
-    which is no less than what float32 resolves.
+    The squared sliced distance is proportional to full - height: maxima are used down to `within` times the least
+    distance, which is at least the resolution of float32.
     """
     A = score.shape[1]
     height, place = np.full((mirrors, A), np.float32(-np.inf)), np.empty((mirrors, A), np.float32)
@@ -197,9 +203,11 @@ def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
         turns[n, 0], turns[n, 1], turns[n, 2] = np.cos(angle), np.sin(angle), 1 - 2 * m
 
 
-@inner
+@compile_inlined
 def summit(before: Any, here: Any, after: Any) -> tuple[Any, Any]:
-    """Height of the parabola through three scores, and its place in steps from the second; none beside a higher one."""
+    """Fit a parabola to three scores; returns its height and its offset in steps from the second, -inf if that is no
+    maximum.
+    """
     slope, bend = (after - before) / 2, before - 2 * here + after
     if here < max(before, after):
         return np.float32(-np.inf), np.float32(0)

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-call"
-"""Exact Wasserstein distances of small equal-weight point sets on the plane, as they lie and up to rotation.
+"""Exact Wasserstein distances of small equal-weight point sets on the plane, in a fixed pose and up to rotation.
 
 Axes: m pairs, P points, Q columns padded to whole vectors.
 
 Equal weights make an optimal plan a permutation p (Birkhoff), so W2^2 = min_p (1/P) sum_i |x_i - y_p(i)|^2, one linear
-assignment. Its duals start from those of Gaussians with the same moments, where the optimal map is linear.
+assignment. Its initial duals are those of Gaussians with the same moments, where the optimal map is linear.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.compiled.jit import Edition, inner, outer, spread
-from klarsicht.numerics.compiled.row_minima import padded
+from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.row_minima import padded_width
 from klarsicht.numerics.transport import assignment
 from klarsicht.numerics.transport.assignment import assign, room, tighten
-from klarsicht.numerics.transport.rotations import Shapes, best_turns, least_over, turned
+from klarsicht.numerics.transport.rotations import Shapes, best_rotations, minimum_over_rotations, rotate_points
 
 SOURCES = (__file__, *assignment.SOURCES)
 EDITION = Edition.of(*SOURCES)
@@ -28,54 +28,60 @@ EDITION = Edition.of(*SOURCES)
 Points = NDArray[np.floating[Any]]
 
 
-def squared(x: Points, y: Points, *, threads: int | None = None) -> Doubles:
-    """W2^2(x_m, y_m), float64 (m,), in the square of the points' unit; exact within rounding of the assignment's costs.
+def squared_wasserstein(x: Points, y: Points, *, threads: int | None = None) -> Doubles:
+    """Compute the exact squared 2-Wasserstein distance W2^2(x_m, y_m), float64 (m,), in the square of the points' unit.
+
+    It is exact within rounding of the assignment's costs.
 
     Args:
-        x, y: (m, P, 2), finite, P >= 1. Duplicates may be.
-        threads: how many share the pairs, numba's number if None; no result depends on it.
+        x, y: (m, P, 2), finite, P >= 1. Duplicate points are allowed.
+        threads: threads that share the pairs, numba's number if None; results do not depend on it.
 
     Raises:
         InputError: other shapes, or points that are not finite.
     """
-    x, y = checked(x, y)
-    columns = least_plans(*_alike(x, y), threads=threads)
+    x, y = check_pairs(x, y)
+    columns = optimal_plans(*_normalise_pairs(x, y), threads=threads)
     matched = np.take_along_axis(y, columns[..., None].astype(np.intp), 1)
     squares: Doubles = ((x - matched) ** 2).sum(2).mean(1)
     return squares
 
 
-def rotation_invariant(
+def rotation_invariant_wasserstein(
     shapes: Shapes, i: Ints, j: Ints, *, reflection: bool = False, n_starts: int = 1, threads: int | None = None
 ) -> Doubles:
-    """min over rotations R of W2^2(R mu_i, mu_j), float64 (m,): about the origin, mirrored too if `reflection`.
+    """Minimise W2^2(R mu_i, mu_j) over rotations R about the origin, and reflections if `reflection`; float64 (m,).
 
-    Assignment and the best rotation for it (Procrustes, closed on the plane) alternate until the assignment repeats,
-    from the n_starts rotations of least sliced distance. So it is a least value nearby, an upper bound of the minimum
-    that more starts tighten. Two signs turn together.
+    Assignment and the best rotation for it (Procrustes, in closed form on the plane) alternate until the assignment
+    repeats, from the n_starts rotations of least sliced distance. The result is a local minimum, an upper bound of the
+    minimum that more starts tighten. Both signs rotate together.
 
     Raises:
         UsageError: n_starts outside 1..8.
     """
-    turns = best_turns(shapes, i, j, reflection=reflection, n_starts=n_starts, threads=threads)
-    return least_over(turns, lambda pairs, turn: _from_turns(shapes, i[pairs], j[pairs], turn, threads))
+    turns = best_rotations(shapes, i, j, reflection=reflection, n_starts=n_starts, threads=threads)
+    return minimum_over_rotations(turns, lambda pairs, turn: _from_rotations(shapes, i[pairs], j[pairs], turn, threads))
 
 
-def _from_turns(shapes: Shapes, i: Ints, j: Ints, turns: Floats, threads: int | None) -> Doubles:
-    x, y, out = turned(shapes.points[i], turns), shapes.points[j], np.empty(len(i))
-    Q, weights = padded(x.shape[2]), shapes.weights
-    spread(lambda a, b: _alternate(EDITION, x[a:b], y[a:b], weights, Q, out[a:b]), len(i), threads)
+def _from_rotations(shapes: Shapes, i: Ints, j: Ints, turns: Floats, threads: int | None) -> Doubles:
+    """Run the alternation from one rotation of each pair; squared distances (m,)."""
+    x, y, out = rotate_points(shapes.points[i], turns), shapes.points[j], np.empty(len(i))
+    Q, weights = padded_width(x.shape[2]), shapes.weights
+    run_parallel(lambda a, b: _alternate(EDITION, x[a:b], y[a:b], weights, Q, out[a:b]), len(i), threads)
     return out
 
 
-def least_plans(x: Floats, y: Floats, *, threads: int | None = None) -> NDArray[np.int32]:
-    """(m, P): the point of y_m that each point of x_m goes to at least cost; x, y: float32 (m, P, 2)."""
-    plans, Q = np.empty(x.shape[:2], np.int32), padded(x.shape[1])
-    spread(lambda a, b: _least_plans(EDITION, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
+def optimal_plans(x: Floats, y: Floats, *, threads: int | None = None) -> NDArray[np.int32]:
+    """Compute the optimal plan of each pair: the point of y_m assigned to each point of x_m, (m, P); x, y: float32
+    (m, P, 2).
+    """
+    plans, Q = np.empty(x.shape[:2], np.int32), padded_width(x.shape[1])
+    run_parallel(lambda a, b: _least_plans(EDITION, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
     return plans
 
 
-def checked(x: Any, y: Any) -> tuple[Doubles, Doubles]:
+def check_pairs(x: Any, y: Any) -> tuple[Doubles, Doubles]:
+    """Convert pairs of point sets to float64; raises InputError as `squared_wasserstein`."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 3 or x.shape != y.shape or x.shape[1] == 0 or x.shape[2] != 2:
         raise InputError("pairs of point sets", got=(x.shape, y.shape), rule="both are (m, P, 2) with P >= 1")
@@ -85,16 +91,20 @@ def checked(x: Any, y: Any) -> tuple[Doubles, Doubles]:
     return x, y
 
 
-def _alike(x: Doubles, y: Doubles) -> tuple[Floats, Floats]:
-    """Pairs about their means, the largest coordinate 1: their least assignments stay, float32 costs round less."""
+def _normalise_pairs(x: Doubles, y: Doubles) -> tuple[Floats, Floats]:
+    """Centre both sets of each pair and scale them to a largest coordinate of 1.
+
+    This keeps the optimal assignments and reduces the rounding of float32 costs.
+    """
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     unit = np.maximum(np.abs(x).max((1, 2)), np.abs(y).max((1, 2)))
     unit = np.where(unit > 0, unit, 1)[:, None, None]
     return (x / unit).astype(np.float32), (y / unit).astype(np.float32)
 
 
-@outer
+@compile_cached
 def _least_plans(edition: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
+    """Kernel of `optimal_plans`."""
     P = x.shape[1]
     C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
     s = room(C)
@@ -103,9 +113,9 @@ def _least_plans(edition: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
         match(x[m], y[m], C, v, plans[m], s)
 
 
-@outer
+@compile_cached
 def _alternate(edition: Any, x: Any, y: Any, weights: Any, Q: int, out: Any) -> None:
-    """x, y: (m, S, P, 2), x is turned in place."""
+    """Kernel of `_from_rotations`. x, y: (m, S, P, 2), x is rotated in place."""
     _, S, P, _ = x.shape
     C, v, plans = np.full((P, Q), np.float32(np.inf)), np.zeros((S, Q), np.float32), np.empty((S, P), np.int32)
     s = room(C)
@@ -115,9 +125,9 @@ def _alternate(edition: Any, x: Any, y: Any, weights: Any, Q: int, out: Any) -> 
         out[m] = alternate(x[m], y[m], weights, C, v, plans, s)
 
 
-@inner
+@compile_inlined
 def alternate(x: Any, y: Any, weights: Any, C: Any, v: Any, plans: Any, s: Any) -> float:
-    """W2^2 at the end of assign, turn, assign, ... from x as it lies."""
+    """Alternate assignment and Procrustes rotation from the current pose of x; returns the final W2^2."""
     best = np.inf
     while True:
         for k in range(len(x)):
@@ -132,24 +142,27 @@ def alternate(x: Any, y: Any, weights: Any, C: Any, v: Any, plans: Any, s: Any) 
         best = reached
 
 
-@inner
+@compile_inlined
 def match(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> None:
-    """The least plan of two point sets from duals v, which become its own."""
+    """Compute the optimal plan of two point sets from duals v, which become optimal."""
     plane_costs(x, y, C)
     tighten(C, v, s)
     assign(C, v, plan, s)
 
 
-@inner
+@compile_inlined
 def rotate(x: Any, cos: Any, sin: Any) -> None:
+    """Rotate points in place."""
     for i in range(len(x)):
         a, b = x[i, 0], x[i, 1]
         x[i, 0], x[i, 1] = cos * a - sin * b, sin * a + cos * b
 
 
-@inner
+@compile_inlined
 def procrustes(x: Any, y: Any, weights: Any, plans: Any) -> tuple[Any, Any]:
-    """cos and sin of the R that minimises the weighted sum of |R x_i - y_p(i)|^2: the angle of sum conj(x_i) y_p(i)."""
+    """Compute cos and sin of the R that minimises the weighted sum of |R x_i - y_p(i)|^2: the angle of sum conj(x_i)
+    y_p(i).
+    """
     a, b = 0.0, 0.0
     for k in range(len(x)):
         for i in range(x.shape[1]):
@@ -160,8 +173,9 @@ def procrustes(x: Any, y: Any, weights: Any, plans: Any) -> tuple[Any, Any]:
     return (np.float32(a / size), np.float32(b / size)) if size > 0 else (np.float32(1), np.float32(0))
 
 
-@inner
+@compile_inlined
 def mean_square(x: Any, y: Any, plan: Any) -> float:
+    """Compute the mean squared distance of assigned points."""
     total = 0.0
     for i in range(len(x)):
         j = plan[i]
@@ -169,21 +183,21 @@ def mean_square(x: Any, y: Any, plan: Any) -> float:
     return total / len(x)
 
 
-@inner
+@compile_inlined
 def plane_costs(x: Any, y: Any, C: Any) -> None:
-    """C[i, j] = |x_i - y_j|^2."""
+    """Set C[i, j] = |x_i - y_j|^2."""
     P, a, b = len(x), y[:, 0].copy(), y[:, 1].copy()
     for i in range(P):
         for j in range(P):
             C[i, j] = (x[i, 0] - a[j]) ** 2 + (x[i, 1] - b[j]) ** 2
 
 
-@inner
+@compile_inlined
 def gaussian_duals(x: Any, y: Any, v: Any) -> None:
-    """v_j = |y|^2 - y^T B y, optimal where both are Gaussian: B = S_y^-1 # S_x maps y to x (Gelbrich 1990).
+    """Set v_j = |y|^2 - y^T B y, optimal where both are Gaussian: B = S_y^-1 # S_x maps y to x (Gelbrich 1990).
 
-    The geometric mean of 2 x 2 matrices is closed (Bhatia 2007, 4.1.12): F # G = sqrt(f g / det K) K with
-    K = F/f + G/g, f^2 = det F, g^2 = det G. A line is taken for a thin ellipse.
+    The geometric mean of 2 x 2 matrices has a closed form (Bhatia 2007, 4.1.12): F # G = sqrt(f g / det K) K with
+    K = F/f + G/g, f^2 = det F, g^2 = det G. Collinear points are treated as a thin ellipse.
     """
     a, b, c, f = moments(x)
     p, q, r, g = moments(y)
@@ -194,9 +208,11 @@ def gaussian_duals(x: Any, y: Any, v: Any) -> None:
         v[j] = s * s + t * t - scale * (k * s * s + 2 * n * s * t + m * t * t)
 
 
-@inner
+@compile_inlined
 def moments(x: Any) -> tuple[float, float, float, float]:
-    """Entries a, b, c of [[a, b], [b, c]] = mean x x^T, made safely definite, and the root of its determinant."""
+    """Compute entries a, b, c of [[a, b], [b, c]] = mean x x^T, regularised to be definite, and the root of its
+    determinant.
+    """
     a, b, c = 0.0, 0.0, 0.0
     for i in range(len(x)):
         a += x[i, 0] * x[i, 0] / len(x)

@@ -1,4 +1,4 @@
-"""W2 of measures as they are placed on the plane, for the search: bounds by axes, bounds by duals, assignments."""
+"""Neighbour search under the W2 distance of measures in a fixed pose: lower bounds by projections and by duals."""
 
 from __future__ import annotations
 
@@ -13,102 +13,111 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.numerics.search.blocks import PairBounds
-from klarsicht.numerics.search.features import lower, screen
-from klarsicht.numerics.transport.dual_bounds import below
-from klarsicht.numerics.transport.measures import PointMeasures, comparable
-from klarsicht.numerics.transport.sliced import averaged, directions, projected
-from klarsicht.numerics.transport.wasserstein import squared
+from klarsicht.numerics.search.features import lower_bounds, screening_matrix
+from klarsicht.numerics.transport.dual_bounds import dual_lower_bound
+from klarsicht.numerics.transport.measures import PointMeasures, require_comparable
+from klarsicht.numerics.transport.sliced import average_quantiles, directions, project_sorted
+from klarsicht.numerics.transport.wasserstein import squared_wasserstein
 
-FRAMES = 8  # pairs of orthogonal axes that bound W2
+FRAMES = 8  # pairs of orthogonal axes whose projections bound W2
 QUANTILES = 64  # of each projection
 
 
 @dataclass(frozen=True)
-class Placed:
+class PreparedMeasures:
     """Measures prepared for W2.
 
     Attributes:
         measures: N measures, in their pose.
         means: float64 (S, N, 2), the centre of each of S signs.
-        centred: float32 (S, N, P, 2), points about it.
-        screens: as `screen`, for each of FRAMES: sorted projections on two orthogonal axes.
+        centred_points: float32 (S, N, P, 2), points relative to it.
+        screens: as `screening_matrix`, for each of FRAMES: sorted projections on two orthogonal axes.
     """
 
     measures: PointMeasures
     means: Doubles
-    centred: NDArray[np.float32]
+    centred_points: NDArray[np.float32]
     screens: tuple[NDArray[np.float32], ...]
 
     @classmethod
-    def of(cls, measures: PointMeasures) -> Placed:
+    def of(cls, measures: PointMeasures) -> PreparedMeasures:
+        """Prepare measures without moving them."""
         points = np.stack([points for _, points in measures.signs])
         means = points.mean(2, dtype=np.float64)
         ones, zeros = np.ones(len(measures)), np.zeros(len(measures))
-        screens = tuple(screen(axes, ones, zeros) for axes in frames(measures))
+        screens = tuple(screening_matrix(axes, ones, zeros) for axes in frame_projections(measures))
         return cls(measures, means, (points - means[:, :, None]).astype(np.float32), screens)
 
 
-def frames(measures: PointMeasures) -> list[Doubles]:
-    """FRAMES times (N, D): sorted projections on two orthogonal axes, their squared distance at most W2^2.
+def frame_projections(measures: PointMeasures) -> list[Doubles]:
+    """Compute FRAMES times (N, D) sorted projections on two orthogonal axes, whose squared distance is at most W2^2.
 
-    Each axis takes its part of every |x - y|^2, and on a line sorting matches best. The best of some frames is
-    a sharper bound than the mean over all, which is the sliced distance.
+    Each axis contributes its part of every |x - y|^2, and on a line sorting is the optimal matching. The maximum over
+    the frames is a tighter bound than the mean over all directions, which is the sliced distance.
     """
     found = []
     for first in directions(FRAMES, torch.empty(0, dtype=torch.float64), turn=math.pi / 2):
         axes = torch.stack((first, first.flip(0) * torch.tensor([-1.0, 1.0])))
-        signs = [(w, averaged(projected(torch.from_numpy(p).double(), axes), QUANTILES)) for w, p in measures.signs]
+        signs = [
+            (w, average_quantiles(project_sorted(torch.from_numpy(p).double(), axes), QUANTILES))
+            for w, p in measures.signs
+        ]
         found.append(torch.cat([(w / QUANTILES) ** 0.5 * s.flatten(1) for w, s in signs], 1).numpy())
     return found
 
 
 @dataclass(frozen=True)
 class Wasserstein:
-    """W2 of measures, exactly.
+    """Exact W2 distance of measures.
 
     Attributes:
-        pose: how measures are laid before: as they are, centred (shifts do not count), scaled (nor sizes).
-        threads: over pairs, numba's number if None.
+        pose: map applied to the measures: unchanged, centred (invariant to shifts) or scaled (also invariant to size).
+        threads: threads over pairs, numba's number if None.
     """
 
     pose: Callable[[PointMeasures], PointMeasures]
     threads: int | None = None
 
-    certain: ClassVar[bool] = True
+    estimates_are_bounds: ClassVar[bool] = True
     batch: ClassVar[int] = 4096
 
     @property
-    def tighter(self) -> tuple[PairBounds, ...]:
+    def pair_bounds(self) -> tuple[PairBounds, ...]:
+        """Lower bounds of pairs by duals."""
         return (self.by_duals,)
 
-    def prepare(self, items: PointMeasures) -> Placed:
-        return Placed.of(self.pose(comparable(items)))
+    def prepare(self, items: PointMeasures) -> PreparedMeasures:
+        """Move the measures to their pose and project them."""
+        return PreparedMeasures.of(self.pose(require_comparable(items)))
 
-    def estimates(self, rows: Placed, block: slice) -> NDArray[np.float32]:
-        """The greatest of the bounds by frames."""
-        best = lower(rows.screens[0], block)
+    def estimates(self, rows: PreparedMeasures, block: slice) -> NDArray[np.float32]:
+        """Compute the greatest of the lower bounds by frames."""
+        best = lower_bounds(rows.screens[0], block)
         for other in rows.screens[1:]:
-            np.maximum(best, lower(other, block), out=best)
+            np.maximum(best, lower_bounds(other, block), out=best)
         return best
 
-    def by_duals(self, rows: Placed, i: Ints, j: Ints) -> Doubles:
-        """Lower bounds of pairs: what the centres are apart, and the duals of Gaussians."""
+    def by_duals(self, rows: PreparedMeasures, i: Ints, j: Ints) -> Doubles:
+        """Bound pairs from below by the squared distance of their centres plus the dual value of the centred points."""
         total = np.zeros(len(i))
-        for (weight, _), means, points in zip(rows.measures.signs, rows.means, rows.centred, strict=True):
-            bounds = below(points, i, j, threads=self.threads)
+        for (weight, _), means, points in zip(rows.measures.signs, rows.means, rows.centred_points, strict=True):
+            bounds = dual_lower_bound(points, i, j, threads=self.threads)
             total += weight * (((means[i] - means[j]) ** 2).sum(1) + np.maximum(bounds, 0))
         return total
 
-    def costs(self, rows: Placed, i: Ints, j: Ints) -> Doubles:
+    def costs(self, rows: PreparedMeasures, i: Ints, j: Ints) -> Doubles:
+        """Compute the squared distances by exact assignment."""
         total = np.zeros(len(i))
         for weight, points in rows.measures.signs:
-            total += weight * squared(points[i], points[j], threads=self.threads)
+            total += weight * squared_wasserstein(points[i], points[j], threads=self.threads)
         return total
 
     def distances(self, costs: Doubles) -> Doubles:
+        """Return the square roots of the costs."""
         roots: Doubles = np.sqrt(costs)
         return roots
 
 
-def as_they_lie(measures: PointMeasures) -> PointMeasures:
+def unchanged_pose(measures: PointMeasures) -> PointMeasures:
+    """Return the measures without moving them."""
     return measures

@@ -1,0 +1,149 @@
+"""Open a finished run for cleaning, and collect the members of an artifact in one of its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.artifacts.annotations import read_mask, read_member_list
+from klarsicht.audit.artifacts.artifact import Artifact, build_artifact
+from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.data import groups
+from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.verdicts import Verdict
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.arrays import Ints
+from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.store import RunStore
+
+CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
+
+
+@dataclass(frozen=True)
+class AuditedRun:
+    """Finished run, opened with its model and corpus.
+
+    Attributes:
+        store: the run folder.
+        audit: settings, model and corpus.
+    """
+
+    store: RunStore
+    audit: Audit
+
+    @classmethod
+    def of(cls, run: str | Path, data: str | None = None, classifier: Classifier | None = None) -> AuditedRun:
+        """Open a run.
+
+        Args:
+            run: its folder.
+            data: where the corpus is now, if it moved.
+            classifier: a model built in Python, in place of the one that the run names.
+
+        Raises:
+            RunMismatch: model or data differ from those of the run.
+        """
+        store = RunStore.open(run)
+        settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
+        audit = Audit.of(settings, classifier)
+        pipeline.check_unchanged(audit, store)
+        return cls(store, audit)
+
+    @property
+    def labels(self) -> Ints:
+        """Right output (N,) for each image of the corpus, -1 where unknown."""
+        return np.array([self.audit.index.get(label, -1) for label in self.audit.corpus.labels])
+
+    def audited_class(self, target: int, metric: str) -> AuditedClass:
+        """Return the class of that output, with the group that was analysed under a metric."""
+        group = pipeline.make_analyses(self.audit, self.store, (metric,))[metric].group(target)
+        return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
+
+    def find_members(self, name: str, by: str | None = None) -> FoundArtifact:
+        """Return the members that the audit found in a class: those of the strongest detector, or the suspect cluster.
+
+        Args:
+            name: the class.
+            by: a name of FINDERS; by default the detector where `audit quantify` called the class artifactual by one.
+                Where classes are too few for such a verdict, shared windows count as an artifact only if a person says
+                so: DETECTOR.
+
+        Raises:
+            UsageError: the class was not audited, or the finder is unknown or has found nothing.
+        """
+        if by not in (None, *FINDERS):
+            raise unknown_name("finder", str(by), FINDERS)
+        if by != CLUSTER and verdicts.is_quantified(self.store):
+            verdict = verdicts.read_verdicts(self.store).of(name)
+            if verdict.artifactual or (by == DETECTOR and verdict.shared):
+                return self.members_of_detection(verdict)
+        if by == DETECTOR:
+            raise UsageError(
+                "no detector called this class artifactual",
+                got=name,
+                rule="a run that `audit quantify` has been through, and a class called artifactual by it",
+                remedy="Run `audit quantify` first, or take the suspect cluster: --found-by cluster.",
+            )
+        entry = ranking.read_ranking(self.store).of(name)
+        return FoundArtifact(
+            self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
+        )
+
+    def members_of_detection(self, verdict: Verdict) -> FoundArtifact:
+        """Return the members by the detector of a verdict, each with its window."""
+        sign, rows = verdict.detection.sign, np.array(verdict.rows)
+        origin = f"detector: {sign}"
+        audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
+        lines = self.store.table("signs").to_pylist() if self.store.has_table("signs") else []
+        for line in lines:
+            places = np.array(line["places"], float).reshape(-1, 2)
+            if (line["target"], line["sign"]) == (verdict.target, sign) and line["rows"] == list(verdict.rows):
+                extent = (line["height"], line["width"])
+                return FoundArtifact(audited, rows, origin, change_of(sign), places, extent)
+        return FoundArtifact(audited, rows, origin, change_of(sign))
+
+    def read_members(self, name: str, members: Path) -> FoundArtifact:
+        """Read the members that a person lists.
+
+        Raises:
+            UsageError: the class was not audited.
+            InputError: the list cannot be used.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        audited = self.audited_class(target, self.audit.settings.metric[0])
+        return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
+
+    def build_artifact(
+        self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,
+        seed: int = 0,
+    ) -> tuple[Artifact, AuditedClass]:  # fmt: skip
+        """Build the artifact of a class from members that the audit found or a person lists.
+
+        Args:
+            name: the class.
+            found_by: see `find_members`.
+            members: a text file that lists the members.
+            mask: a picture of the place, white where the artifact lies; otherwise the windows of the detector or
+                relevance determine the place.
+            seed: seed of parts, samples and detector.
+
+        Raises:
+            UsageError: the class was not audited, members are too few, or both a finder and a list are named.
+            InputError: the list or the mask cannot be used.
+        """
+        if members is not None and found_by is not None:
+            raise UsageError("whose members?", got=f"{found_by} and {members}", rule="--found-by or --members")
+        finding = self.find_members(name, found_by) if members is None else self.read_members(name, members)
+        region = None if mask is None else read_mask(mask, finding.audited)
+        origin = finding.origin + (", mask" if mask else "")
+        asked = (
+            replace(finding, origin=origin) if mask is None else FoundArtifact(finding.audited, finding.members, origin)
+        )
+        return build_artifact(asked, seed=seed, region=region), finding.audited

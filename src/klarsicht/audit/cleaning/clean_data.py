@@ -1,0 +1,258 @@
+"""Clean a corpus of an artifact: write a new manifest beside the original files, which are never changed.
+
+    OUT/cleaning.json     action and images; a folder that was begun with other content is refused
+    OUT/images/           new files: inpainted, or returned by a callable
+    OUT/quarantine/       copies of the images put aside, with quarantine.csv, a manifest
+    OUT/record.csv        one line an image: file, SHA-256, label, action, new file, label, weight; a manifest of the
+                          original corpus
+    OUT/manifest.csv      the new corpus: path, label, source, split, weight; written last
+
+The tables are .parquet files where that format is requested.
+
+Each file is written atomically, and an existing one is kept: after an interruption, the same call continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.audit.artifacts import masks
+from klarsicht.audit.artifacts.artifact import CARRIES, Artifact, load_artifact
+from klarsicht.audit.cleaning import data_record, image_actions
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.data_record import TABLES, ImageRecord
+from klarsicht.audit.cleaning.image_actions import Action
+from klarsicht.audit.corrections import packages, samples
+from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools, Floats
+from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
+from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.images import decode, png_bytes
+from klarsicht.ground.progress import track
+
+KEEP, SKIP = "keep", "skip"
+
+
+@dataclass(frozen=True)
+class CleanedCorpus:
+    """Record of the actions, or in a dry run of the planned actions: one line for each image of the corpus.
+
+    Attributes:
+        folder: OUT.
+        facts: content of cleaning.json.
+        lines: one record for each image.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    lines: tuple[ImageRecord, ...]
+
+    @property
+    def manifest(self) -> Path:
+        """File of the new manifest."""
+        return self.folder / f"manifest.{self.facts['tables']}"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images by action; those that cannot be decoded under "skip"."""
+        return dict(Counter(line.action for line in self.lines))
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(path, reason) of images that cannot be decoded."""
+        return tuple((line.path, line.why) for line in self.lines if line.action == SKIP)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return facts, counts and changed images as JSON values."""
+        changed = [asdict(line) for line in self.lines if line.action != KEEP]
+        return self.facts | {"folder": str(self.folder), "counts": self.counts, "changed": changed}
+
+
+def clean_data(
+    run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | None = None,
+    correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
+    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, seed: int = 0,
+    tables: str = "csv", dry_run: bool = False, data: str | None = None, classifier: Classifier | None = None,
+) -> CleanedCorpus:  # fmt: skip
+    """Clean the corpus of a run of the artifact of a class.
+
+    Args:
+        run: the run folder.
+        out: the folder of the cleaned corpus.
+        action: a name of image_actions.ACTIONS, or an action such as image_actions.make_pass_action(callable, method).
+        name: the class; either it or `correction` is given.
+        correction: a folder of `audit clean`, whose artifact is meant.
+        above: an image with at least this probability counts as a carrier, and so does every member.
+        weight, label: see image_actions.make_action.
+        found_by, members, mask, seed: how the artifact of the class is found, see clean_model.clean.
+        tables: see clean_corpus.
+        dry_run: only return the planned actions; write nothing.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+
+    Raises:
+        UsageError: neither a class nor a correction, or both; or as image_actions.make_action.
+        InputError, RunMismatch: as clean_model.clean and clean_corpus.
+    """
+    if (name is None) == (correction is None):
+        raise UsageError("which artifact?", got=f"class {name}, correction {correction}", rule="one of the two")
+    if correction is not None and (members or mask or found_by):
+        raise UsageError(
+            "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
+        )
+    if not 0 < above <= 1:
+        raise UsageError("probability out of range", got=above, rule="above 0, at most 1")
+    audited_run = AuditedRun.of(run, data, classifier)
+    if correction is not None:
+        artifact = _recorded(audited_run, Path(correction))
+    else:
+        artifact, _ = audited_run.build_artifact(str(name), found_by=found_by, members=members, mask=mask, seed=seed)
+    if isinstance(action, str):
+        maps = partial(_map, audited_run, artifact.target)
+        model = audited_run.audit.classifier
+        action = image_actions.make_action(
+            action, weight=weight, label=label, place=artifact.place, maps=maps, classifier=model
+        )
+    carries = artifact.member | (artifact.membership.probability >= above)
+    facts = {"class": artifact.name, "artifact": artifact.origin, "above": above}
+    return clean_corpus(
+        audited_run.audit.corpus, carries, action, Path(out), facts=facts, tables=tables, dry_run=dry_run
+    )
+
+
+def _map(run: AuditedRun, target: int, row: int) -> Floats:
+    """Return the relevance (G, G) of an image for a class."""
+    audit, store, rows = run.audit, run.store, np.array([row])
+    images = [] if store.has_array("maps") else samples.read_images(audit.corpus, audit.classifier, rows)[0]
+    return np.asarray(masks.relevance_maps(store, audit.classifier, target, rows, images)[0])
+
+
+def _recorded(run: AuditedRun, correction: Path) -> Artifact:
+    """Load the artifact of a correction.
+
+    Raises:
+        InputError: the folder holds none.
+        RunMismatch: it belongs to another model or corpus.
+    """
+    _, record = packages.load_correction(correction)
+    if record["identity"] != run.store.manifest["identity"]:
+        raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
+    return load_artifact(correction)
+
+
+def clean_corpus(
+    corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
+    tables: str = "csv", dry_run: bool = False,
+) -> CleanedCorpus:  # fmt: skip
+    """Apply an action to the images that carry an artifact, and write the resulting corpus.
+
+    Args:
+        corpus: the original corpus.
+        carries: bool (N,), images to act on.
+        action: the action.
+        out: the folder of the new corpus.
+        facts: further content of cleaning.json.
+        tables: a name of data_record.TABLES, the format of manifest and record.
+        dry_run: only return the planned actions; write nothing.
+
+    Raises:
+        UsageError: unknown tables.
+        InputError: `out` has other content, or an image cannot be repaired.
+        RunMismatch: `out` was begun for other images or another action.
+        RunLocked: another process writes there.
+    """
+    if tables not in TABLES:
+        raise unknown_name("kind of table", tables, TABLES)
+    chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
+    whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
+    told = (facts or {}) | action.to_json() | whole
+    if dry_run:
+        return CleanedCorpus(out, told, _lines(corpus, carries, action, out, dry_run=True))
+    text = json.dumps(told, indent=1)
+    _check(out, text)
+    with translate_write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with hold_lock(out / ".lock"):
+        _check(out, text)
+        write_atomically(out / "cleaning.json", text.encode())
+        remove_leftovers(out)
+        lines = _lines(corpus, carries, action, out, dry_run=False)
+        data_record.write_tables(out, lines, tables)
+    return CleanedCorpus(out, told, lines)
+
+
+def _lines(corpus: Corpus, carries: Bools, action: Action, out: Path, *, dry_run: bool) -> tuple[ImageRecord, ...]:
+    rows = track(range(len(corpus)), len(corpus), "corpus")
+    return tuple(_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
+
+
+def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
+    """Apply the action to an image; None keeps it."""
+    file, label = Path(corpus.paths[row]), corpus.labels[row]
+    source, split = (column[row] if column else "" for column in (corpus.sources, corpus.splits))
+    path = Path(os.path.relpath(file.resolve(), out.resolve())).as_posix()
+    try:
+        picture = decode(file)
+    except ImageError as error:
+        return ImageRecord(path, label, source, split, _sha256(file), SKIP, "", label, 0, " ".join(str(error).split()))
+    sha256 = _sha256(file)
+    if action is None:
+        return ImageRecord(path, label, source, split, sha256, KEEP, path, label, 1)
+    new = path
+    if action.folder:
+        new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else '.png'}"
+        if not dry_run and not (out / new).is_file():
+            write_atomically(out / new, _content(file, picture, action, row))
+    elif not action.weight:
+        new = ""
+    return ImageRecord(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
+
+
+def _content(file: Path, picture: Image.Image, action: Action, row: int) -> bytes:
+    """Return the bytes of a new file: the original ones, or a PNG of the repaired picture.
+
+    Raises:
+        InputError: the picture cannot be repaired, or a callable returns none; the message names the file.
+    """
+    if action.repair is None:
+        return file.read_bytes()
+    try:
+        mended = action.repair(picture, row)
+    except InputError as error:
+        raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
+    if not isinstance(mended, Image.Image):
+        raise InputError(f"{file}: a callable gives no picture", got=type(mended).__name__, rule="a PIL.Image")
+    return png_bytes(np.asarray(mended))
+
+
+def _sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, or "" where it cannot be read."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _check(out: Path, text: str) -> None:
+    """Check, before anything is written, that a folder is empty or was begun with the same content."""
+    file = out / "cleaning.json"
+    if file.is_file():
+        if file.read_text(encoding="utf-8") != text:
+            raise RunMismatch(
+                "the folder was begun for other images or another action", got=out,
+                rule="the same command resumes", remedy="Choose another --out.",
+            )  # fmt: skip
+    elif out.is_file() or (out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())):
+        raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")

@@ -1,0 +1,186 @@
+"""Clean a model: build the artifact of a class from an audit, fit a correction and choose its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht import __version__
+from klarsicht.audit.artifacts.artifact import Artifact
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.corrections import packages, selection
+from klarsicht.audit.corrections.clarc import correction_layers, find_layer
+from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionMethod, FittingData
+from klarsicht.audit.corrections.directions import DIRECTIONS
+from klarsicht.audit.corrections.outcomes import GROUP, Bounds, CorrectionTest
+from klarsicht.audit.corrections.retraining import RETRAINED
+from klarsicht.audit.corrections.samples import Case
+from klarsicht.audit.corrections.selection import Choice, Grid
+from klarsicht.audit.data import splits
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.seeding import generator
+
+METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
+
+
+@dataclass(frozen=True)
+class CleanedModel:
+    """Fitted correction and its folder.
+
+    Attributes:
+        folder: where the correction is saved.
+        artifact: the artifact that it is fitted on.
+        choice: the chosen correction and the tried settings.
+        record: content of FOLDER/correction.json.
+    """
+
+    folder: Path
+    artifact: Artifact
+    choice: Choice
+    record: dict[str, Any]
+
+
+def clean(
+    run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
+    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> CleanedModel:  # fmt: skip
+    """Fit a correction of the audited model for the artifact of a class, choose it under the bounds, and save it.
+
+    Args:
+        run: the run folder.
+        name: the class.
+        settings: see CleanSettings; by default its defaults.
+        out: the folder of the correction; by default RUN/corrections/TARGET-METHOD.
+        found_by: a name of audited_run.FINDERS; by default detectors where they called the class artifactual.
+        members: a text file of images that carry the artifact, one path or key a line, in place of those found.
+        mask: a picture, white where the artifact lies, in place of relevance.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+
+    Raises:
+        UsageError: unknown class, method, direction or layer, or too few members.
+        InputError: members share no feature, or a list or mask cannot be used.
+        RunMismatch: model or data differ from those of the run.
+    """
+    settings = settings or CleanSettings()
+    check_names(settings)
+    audited_run = AuditedRun.of(run, data, classifier)
+    with audited_run.store.lock():
+        artifact, audited = audited_run.build_artifact(
+            name, found_by=found_by, members=members, mask=mask, seed=settings.seed
+        )
+        folder = Path(out) if out else audited_run.store.path / "corrections" / f"{artifact.target}-{settings.method}"
+        case = artifact.case(audited)
+        fitting_data, test = prepare_data(case, artifact, settings)
+        chosen = choose_correction(fitting_data, test, settings)
+        artifact.save(folder, audited.corpus)
+        shown = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
+        record = make_record(audited_run, artifact, settings, chosen, (*fitting_data.fit.skipped, *test.sample.skipped))
+        told = packages.save_correction(folder, chosen.correction, record, case.classifier, *shown)
+    return CleanedModel(folder, artifact, chosen, told)
+
+
+def make_bounds(settings: CleanSettings) -> Bounds:
+    """Return the bounds of the settings."""
+    return Bounds(settings.overall, settings.affected)
+
+
+def make_grid(settings: CleanSettings) -> Grid:
+    """Return the grid to try: given values, and the whole sweep of the others."""
+    free = Grid()
+    return Grid(
+        () if settings.layer is None else (settings.layer,),
+        free.directions if settings.directions is None else (settings.directions,),
+        free.strengths if settings.strength is None else (settings.strength,),
+    )
+
+
+def check_names(settings: CleanSettings) -> None:
+    """Check that method and direction are known.
+
+    Raises:
+        UsageError: one is not; the message lists near matches.
+    """
+    if settings.method not in METHODS:
+        raise unknown_name("correction", settings.method, METHODS)
+    if settings.direction not in DIRECTIONS:
+        raise unknown_name("direction", settings.direction, DIRECTIONS)
+
+
+def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tuple[FittingData, CorrectionTest]:
+    """Draw the samples on which corrections of a case are fitted and chosen.
+
+    Raises:
+        InputError: every image of the class carries the feature that the members share: it may then be the class
+            itself. Members of other classes distinguish the two where the class has few images.
+    """
+    own = case.labels == case.target
+    telling = own.sum() >= GROUP or not (case.member & ~own).any()
+    if own.any() and telling and not (own & case.clean).any():
+        raise InputError(
+            "no image of the class without the artifact",
+            got=f"{own.sum()} images, all of them members or taken for such by the detector",
+            rule="without clean images of the class its harm cannot be measured",
+            remedy="List fewer --members, or add images of the class without the artifact.",
+        )
+    rng = generator(settings.seed, "samples", case.target)
+    fit, choose = case.sample(splits.TRAIN, settings.images, rng), case.sample(splits.VALIDATION, settings.images, rng)
+    more = case.sample(splits.TRAIN, settings.lessons, rng) if settings.method in RETRAINED else None
+    data = FittingData(
+        case.classifier, case.target, fit, artifact.insertion, settings.direction, settings.pooled, settings.seed, more,
+        settings.steps, settings.batch, settings.rate,
+    )  # fmt: skip
+    return data, CorrectionTest(case.classifier, choose, case.target, artifact.insertion, settings.seed)
+
+
+def choose_correction(data: FittingData, test: CorrectionTest, settings: CleanSettings) -> Choice:
+    """Fit corrections on the data, and choose one on the test.
+
+    Raises:
+        UsageError: unknown layer.
+    """
+    if settings.layer is not None:
+        find_layer(data.classifier.module, settings.layer)
+    method, grid = METHODS[settings.method], make_grid(settings)
+    # one training for each layer would be expensive
+    if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
+        best = selection.choose(
+            CLOSED["oblique"], data, test, make_bounds(settings), Grid((), (1,), (1.0,))
+        ).chosen.setting.layer
+        grid = Grid((best,), grid.directions, grid.strengths)
+    return selection.choose(method, data, test, make_bounds(settings), grid)
+
+
+def make_record(
+    run: AuditedRun, artifact: Artifact, settings: CleanSettings, chosen: Choice, skipped: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+    """Return the content of a correction's record."""
+    manifest = run.store.manifest
+    return {
+        "klarsicht": __version__,
+        "class": artifact.name,
+        "target": artifact.target,
+        "settings": settings.model_dump(mode="json"),
+        "model": run.audit.settings.model,
+        "identity": manifest["identity"],
+        "choice": chosen.to_json(),
+        "artifact": artifact.to_json(),
+        "layers": list(correction_layers(run.audit.classifier.module, run.audit.classifier.head)),
+        "skipped": [list(one) for one in skipped],
+    }
+
+
+def require_members(artifact: Artifact) -> None:
+    """Check that the part `show` has members.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not (artifact.part[artifact.members] == splits.TEST).any():
+        raise UsageError("no members to show a correction on", got=f"{len(artifact.members)} members")

@@ -1,0 +1,40 @@
+"""Settings of `audit clean`, and the names of its methods, without torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from klarsicht.ground.config import Settings
+
+CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "random")
+RETRAINED_NAMES = ("augment", "augment-latent", "penalise", "fine-tune", "dfr", "group-dro")
+DIRECTION_NAMES = ("pattern", "svm", "logistic", "ridge")
+"""Names of the registries of corrections and directions, available without torch; a test compares them with the
+registries."""
+
+METHOD = f"In closed form: {', '.join(CLOSED_NAMES)}; by training: {', '.join(RETRAINED_NAMES)}."
+IMAGES = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
+
+
+class CleanSettings(Settings):
+    """Settings of `audit clean`; each field has its description. Layer, directions and strength are swept where they
+    are None."""
+
+    method: Annotated[str, Field(description=METHOD)] = "oblique"
+    direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
+    layer: Annotated[str | None, Field(description="Correct the input of this layer.")] = None
+    directions: Annotated[int | None, Field(ge=1, description="Directions that are erased.")] = None
+    strength: Annotated[float | None, Field(gt=0, description="Factor of the correction.")] = None
+    pooled: Annotated[bool, Field(description="Erase by the mean over positions, not at each position.")] = False
+    overall: Annotated[float, Field(ge=0, le=1, description="Accuracy on clean images that may be lost, a share.")] = (
+        0.005
+    )
+    affected: Annotated[float, Field(ge=0, le=1, description="The same, of clean images of the class.")] = 0.02
+    images: Annotated[int, Field(ge=8, description=IMAGES)] = 400
+    lessons: Annotated[int, Field(ge=8, description="Images of each of these kinds to train on, at most.")] = 2000
+    steps: Annotated[int, Field(ge=1, description="Steps of a training.")] = 300
+    batch: Annotated[int, Field(ge=2, description="Images in a step of a training.")] = 64
+    rate: Annotated[float, Field(gt=0, description="Highest learning rate of a training.")] = 3e-4
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Of parts, samples and training.")] = 0

@@ -1,0 +1,92 @@
+"""Write the action on each image of a corpus, and the resulting corpus, as tables: CSV or parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from klarsicht.ground.disk import write_atomically
+
+MANIFEST: Final = ("path", "label", "source", "split", "weight")
+Row = Sequence[str | float]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """Action on one image.
+
+    Attributes:
+        path, new_path: relative to OUT; new_path is "" where the new corpus lacks the image.
+        label, source, split: of the original corpus.
+        sha256: of the original file; "" where it cannot be read.
+        action: name of the action.
+        new_label: label in the new corpus.
+        new_weight: 0 where the new corpus lacks the image.
+        why: the reason why it was skipped.
+    """
+
+    path: str
+    label: str
+    source: str
+    split: str
+    sha256: str
+    action: str
+    new_path: str
+    new_label: str
+    new_weight: float
+    why: str = ""
+
+    @property
+    def in_new_corpus(self) -> bool:
+        """Whether the new manifest contains the image."""
+        return self.new_weight > 0
+
+    def manifest_row(self, weight: float) -> Row:
+        """Return the row of a manifest."""
+        return (self.new_path, self.new_label, self.source, self.split, weight)
+
+
+def write_tables(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
+    """Write record, quarantine and manifest; the manifest last.
+
+    Args:
+        out: folder.
+        lines: one record for each image.
+        tables: a name of `TABLES`.
+    """
+
+    def table(name: str, header: Sequence[str], rows: Sequence[Row]) -> None:
+        write_atomically(out / f"{name}.{tables}", TABLES[tables](header, rows))
+
+    table("record", [field.name for field in fields(ImageRecord)], [tuple(asdict(line).values()) for line in lines])
+    aside = [line.manifest_row(1.0) for line in lines if line.new_path and not line.in_new_corpus]
+    if aside:
+        table("quarantine", MANIFEST, aside)
+    table("manifest", MANIFEST, [line.manifest_row(line.new_weight) for line in lines if line.in_new_corpus])
+
+
+def encode_csv(header: Sequence[str], rows: Sequence[Row]) -> bytes:
+    text = io.StringIO(newline="")
+    shown = ([f"{cell:g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    csv.writer(text).writerows([list(header), *shown])
+    return text.getvalue().encode()
+
+
+def encode_parquet(header: Sequence[str], rows: Sequence[Row]) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
+    content = io.BytesIO()
+    parquet.write_table(pa.table({name: list(cells) for name, cells in columns.items()}), content)
+    return content.getvalue()
+
+
+TABLES: Final[dict[str, Callable[[Sequence[str], Sequence[Row]], bytes]]] = {
+    "csv": encode_csv,
+    "parquet": encode_parquet,
+}

@@ -1,0 +1,281 @@
+"""Evaluate a model before and after a correction, on images on which it was neither fitted nor chosen.
+
+Three verdicts: *harmful*, where a loss on clean images exceeds its bound; *no help*, where more than half of the
+artifact's effect remains; else *clean*, with a note where the images cannot prove that the losses are within the
+bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
+from klarsicht.audit.artifacts.audited_class import AuditedClass
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_model import require_members
+from klarsicht.audit.cleaning.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
+from klarsicht.audit.corrections import packages
+from klarsicht.audit.corrections.activations import Correction
+from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
+from klarsicht.audit.corrections.directions import random_direction
+from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest, Outcome
+from klarsicht.audit.corrections.samples import Case, Sample
+from klarsicht.audit.data import splits
+from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.models.classifier import Classifier, label_indices
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
+from klarsicht.ground.manifest import to_json
+from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics import erasure
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+
+LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
+AS_IT_IS, CORRECTED = 0, 1  # positions in Evaluation.evaluations
+MASKED: Final = 100  # images of which the share of relevance on the artifact is measured
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """Evaluation of a model under one correction.
+
+    Attributes:
+        name: the method.
+        outcome: accuracy, artifact effect and harm.
+        probes: layer -> balanced accuracy of a new network at detecting the artifact; empty where it was not measured.
+        relevance: share of |gradient x input| on the artifact, pasted on other classes.
+        second_audit: a second audit of the class, or None.
+    """
+
+    name: str
+    outcome: Outcome
+    probes: dict[str, Interval]
+    relevance: Interval
+    second_audit: SecondAudit | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evaluation as JSON values."""
+        found = (
+            None if self.second_audit is None else asdict(self.second_audit) | {"suspect": self.second_audit.suspect}
+        )
+        return {
+            "correction": self.name,
+            **self.outcome.to_json(),
+            "probes": {layer: asdict(p) if p.n else None for layer, p in self.probes.items()},
+            "relevance on the artifact": asdict(self.relevance) if self.relevance.n else None,
+            "second audit": found,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluations of a model: unchanged, corrected, and under a control.
+
+    Attributes:
+        record: the record of the correction.
+        evaluations: in this order.
+        bounds: largest permitted losses.
+        images: number of images.
+        skipped: (path, reason) of images that could not be read.
+    """
+
+    record: dict[str, Any]
+    evaluations: tuple[ModelEvaluation, ...]
+    bounds: Bounds
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def before(self) -> ModelEvaluation:
+        return self.evaluations[AS_IT_IS]
+
+    @property
+    def after(self) -> ModelEvaluation:
+        return self.evaluations[CORRECTED]
+
+    @property
+    def remaining(self) -> float:
+        """Remaining share of the artifact's effect: |rise after| / |rise before|."""
+        return abs(self.after.outcome.rise.value) / max(abs(self.before.outcome.rise.value), 1e-9)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, see the module."""
+        if harm := self.after.outcome.exceeded_bounds(self.bounds):
+            return f"harmful ({harm})"
+        if not self.remaining <= LEAVES:
+            return f"no help ({self.remaining:.0%} of the effect remains)"
+        open_ = self.after.outcome.unproven_bounds(self.bounds)
+        return f"clean, but these images cannot prove it harmless ({open_})" if open_ else "clean"
+
+    @property
+    def clean(self) -> bool:
+        """Whether the corrected model may be called clean."""
+        return not self.after.outcome.exceeded_bounds(self.bounds) and self.remaining <= LEAVES
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean.
+
+        Raises:
+            HarmExceeded: a bound is exceeded.
+            EffectRemains: more than half of the effect remains.
+        """
+        if harm := self.after.outcome.exceeded_bounds(self.bounds):
+            raise HarmExceeded(
+                "the correction harms more than its bound allows", got=harm, rule="such a model is not called clean",
+                remedy="Choose another method or layer, or a smaller --strength.",
+            )  # fmt: skip
+        if not self.clean:
+            raise EffectRemains(
+                "the correction does not help", got=f"{self.remaining:.0%} of the artifact's effect remains",
+                rule="such a model is not called clean", remedy="Choose another method or layer, or train again.",
+            )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of evaluation.json."""
+        return {
+            "verdict": self.verdict,
+            "clean": self.clean,
+            "identity": self.record["identity"],
+            "class": self.record["class"],
+            "target": self.record["target"],
+            "settings": self.record["settings"],
+            "chosen": self.record["choice"]["chosen"],
+            "artifact": self.record["artifact"],
+            "bounds": asdict(self.bounds),
+            "remaining": self.remaining,
+            "shown on": self.images,
+            "skipped": [list(one) for one in self.skipped],
+            "looks": [look.to_json() for look in self.evaluations],
+        }
+
+
+def evaluate(
+    run: str | Path, folder: str | Path, *, test: str | None = None, images: int = 400, overall: float | None = None,
+    affected: float | None = None, data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a saved correction; write FOLDER/evaluation.json.
+
+    Args:
+        run: the run folder.
+        folder: the folder of the correction.
+        test: another corpus to evaluate it on, taken as clean; by default the part `show` of the run's corpus.
+        images: members, clean images of the class and clean images to evaluate it on, at most.
+        overall, affected: bounds, see audit.corrections.outcomes.Bounds; by default those that it was chosen under.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+        seed: seed of samples, insertions and probes.
+
+    Raises:
+        UsageError: the part `show` has no members.
+        InputError: the folder holds no correction.
+        RunMismatch: the correction belongs to another model or corpus, or these differ from those of the run.
+    """
+    audited_run = AuditedRun.of(run, data, classifier)
+    return evaluate_run(audited_run, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
+
+
+def evaluate_run(
+    run: AuditedRun, folder: str | Path, *, test: str | None = None, images: int = 400,
+    overall: float | None = None, affected: float | None = None, seed: int = 0,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a saved correction as `evaluate`, of a run that is open already."""
+    correction, record = packages.load_correction(folder)
+    artifact = load_artifact(Path(folder))
+    if record["identity"] != run.store.manifest["identity"]:
+        raise RunMismatch(
+            "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
+            remedy="Name the run that it was made from.",
+        )  # fmt: skip
+    case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
+    train = case.sample(splits.TRAIN, images, rng)
+    shown = (
+        make_test_case(run, artifact, test).sample(splits.TEST, images, rng)
+        if test
+        else case.sample(splits.TEST, images, rng)
+    )
+    if not test:
+        require_members(artifact)
+        splits.check_disjoint_sources(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
+    chosen_under = record["settings"]
+    bounds = Bounds(
+        chosen_under["overall"] if overall is None else overall,
+        chosen_under["affected"] if affected is None else affected,
+    )
+    found = Evaluation(
+        record,
+        evaluate_models(case.classifier, artifact, correction, record, train, shown, seed),
+        bounds,
+        len(shown),
+        shown.skipped,
+    )
+    write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
+    return found
+
+
+def evaluate_models(
+    classifier: Classifier, artifact: Artifact, correction: Correction, record: dict[str, Any],
+    train: Sample, shown: Sample, seed: int,
+) -> tuple[ModelEvaluation, ...]:  # fmt: skip
+    """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
+    any."""
+    target, place, insertion = artifact.target, artifact.place, artifact.insertion
+    test = CorrectionTest(classifier, shown, target, insertion, seed)
+    layers = probe_layers(record, correction, classifier)
+    learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, shown)))
+    masked = [shown.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
+
+    def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
+        return ModelEvaluation(
+            name,
+            test.evaluate(tried),
+            {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers} if whole else {},
+            relevance_share(classifier, masked, place, target, tried, seed)
+            if masked and place is not None
+            else NO_INTERVAL,
+            audit_again(classifier, shown, target, tried, seed) if whole else None,
+        )
+
+    tried: list[tuple[str, Correction | None, bool]] = [
+        ("nothing", None, True),
+        (record["settings"]["method"], correction, True),
+    ]
+    erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
+    if isinstance(erased, Erasure):
+        v = random_direction(len(erased.eraser.reference), generator(seed, "random direction", target))
+        eraser = erasure.orthogonal_eraser(v[:, None], erased.eraser.reference)
+        tried.append(("random direction", Erasure(erased.layer, eraser), False))
+    return tuple(look(*one) for one in track(tried, len(tried), "corrections"))
+
+
+def probe_layers(record: dict[str, Any], correction: Correction, classifier: Classifier) -> tuple[str, ...]:
+    """Return the layers that are probed: the corrected layer, the later ones of those that are tried, and the head."""
+    at = record["choice"]["chosen"]["layer"]
+    known = record["layers"]
+    later = known[known.index(at) :] if at in known else [at] if at else known[-2:]
+    return tuple(dict.fromkeys([*later, classifier.head]))
+
+
+def make_case(run: AuditedRun, artifact: Artifact) -> Case:
+    """Make the case that the correction was fitted on."""
+    group = Group(artifact.name, artifact.target, np.empty(0, np.intp))
+    audit = run.audit
+    return artifact.case(AuditedClass(run.store, audit.corpus, audit.classifier, group, run.labels))
+
+
+def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
+    """Make a case of another corpus, all of it clean and in the part `show`."""
+    corpus, audit = open_corpus(data), run.audit
+    known = dict(audit.index)
+    if unknown := [label for label in corpus.classes if label not in known]:
+        known |= label_indices(unknown, audit.classifier)
+    labels = np.array([known[label] for label in corpus.labels])
+    n = len(corpus)
+    part = np.full(n, splits.TEST, np.int8)
+    return Case(corpus, audit.classifier, artifact.target, labels, part, np.zeros(n, bool), np.ones(n, bool))

@@ -1,0 +1,129 @@
+"""Define the actions on images of a corpus that carry an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.audit.artifacts import masks
+from klarsicht.audit.artifacts.masks import Maps, Masks
+from klarsicht.audit.interventions.overlay import Overlay
+from klarsicht.audit.models import crop_geometry
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.ground.arrays import Bools
+from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
+
+Repair = Callable[[Image.Image, int], Image.Image]
+
+ACTIONS: Final = ("drop", "weigh", "move", "quarantine", "inpaint")
+WEIGHT: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Action:
+    """Action on an image.
+
+    Attributes:
+        name: name of the action.
+        method: how it is done, in words, for the record.
+        weight: in the new corpus; 0 leaves the image out.
+        label: the new one, or None.
+        folder: folder of new files, or "": none is written.
+        repair: function from the original picture, RGB or grey, upright, and its row of the corpus to the new picture;
+            None copies the file.
+    """
+
+    name: str
+    method: str = ""
+    weight: float = 1.0
+    label: str | None = None
+    folder: str = ""
+    repair: Repair | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the action as JSON values."""
+        return {"action": self.name, "method": self.method, "weight": self.weight, "label": self.label}
+
+
+def make_action(
+    name: str, *, weight: float | None = None, label: str | None = None, place: Overlay | None = None,
+    maps: Maps | None = None, classifier: Classifier | None = None,
+) -> Action:  # fmt: skip
+    """Make the action of a name among `ACTIONS`.
+
+    Args:
+        name: name of the action.
+        weight: for `weigh`, above 0.
+        label: for `move`.
+        place, maps, classifier: for `inpaint`.
+
+    Raises:
+        UsageError: an unknown name, a weight out of range, no label, or an argument of another action.
+        InputError: no mask to inpaint under.
+        MissingExtra: scikit-image is not installed.
+    """
+    if name not in ACTIONS:
+        raise unknown_name("action", name, ACTIONS)
+    if (label is not None) != (name == "move"):
+        raise UsageError("a label goes with the action move", got=f"{name}, label {label}", rule="--label NAME")
+    if weight is not None and (name != "weigh" or not 0 < weight < np.inf):
+        raise UsageError("a weight goes with the action weigh", got=f"{name}, {weight:g}", rule="above 0, finite")
+    if name == "inpaint":
+        return make_inpaint_action(masks.make_masks(place, maps), classifier)
+    return {
+        "drop": Action("drop", weight=0),
+        "weigh": Action("weigh", weight=WEIGHT if weight is None else weight),
+        "move": Action("move", label=label),
+        "quarantine": Action("quarantine", weight=0, folder="quarantine"),
+    }[name]
+
+
+def make_pass_action(repair: Callable[[Image.Image], Image.Image], method: str) -> Action:
+    """Make the action that passes images through a callable; `method` describes it in the record."""
+    return Action("pass", method, folder="images", repair=lambda picture, _: repair(picture))
+
+
+def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> Action:
+    """Make the action that fills the place of an artifact from its surroundings.
+
+    It solves the biharmonic equation under the mask (Damelin and Hoang 2018), as scikit-image does.
+
+    Args:
+        under: masks of the pixels that are filled.
+        classifier: maps masks to files of any size; without one, files have the size of the mask.
+
+    Raises:
+        MissingExtra: scikit-image is not installed.
+    """
+    try:
+        from skimage.restoration import inpaint_biharmonic
+    except ModuleNotFoundError as error:
+        raise MissingExtra("scikit-image is not installed", remedy="pip install 'klarsicht[demo]'") from error
+
+    @cache
+    def frame(size: tuple[int, ...], shape: tuple[int, int]) -> crop_geometry.CropGeometry:
+        assert classifier is not None
+        return crop_geometry.fit_crop_geometry(classifier, size, shape)
+
+    def on_file(mask: Bools, shape: tuple[int, int]) -> Bools:
+        if classifier is not None:
+            return frame(mask.shape, shape).map_to_file(mask)
+        if shape != mask.shape:
+            raise InputError("a mask that does not fit", got=shape, rule=f"{mask.shape}, the size of the mask")
+        return mask
+
+    def repair(picture: Image.Image, row: int) -> Image.Image:
+        pixels = np.asarray(picture)
+        mask = on_file(under(row), (picture.height, picture.width))
+        filled = inpaint_biharmonic(pixels, mask, channel_axis=2 if pixels.ndim == 3 else None)
+        new = np.rint(255 * np.clip(filled, 0, 1)).astype(np.uint8)
+        return Image.fromarray(np.where(mask[..., None] if pixels.ndim == 3 else mask, new, pixels))
+
+    method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under}"
+    return Action("inpaint", method, folder="images", repair=repair)

@@ -1,0 +1,203 @@
+"""Work units that measure, for every class, which of its clusters the model follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, RegionEffects, correlation, jaccard
+from klarsicht.audit.quantification import effect_groups
+from klarsicht.audit.quantification.units import BACKGROUNDS as MEASURED
+from klarsicht.audit.quantification.units import EFFECTS, DetectionUnits, predictor
+from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.spectral.analysis import SUSPECTS, Analysis
+from klarsicht.audit.spectral.clustering import Clustering
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.clustering.candidates import Candidate
+from klarsicht.numerics.clustering.fisher import fisher_many
+from klarsicht.numerics.statistics.split_half import draw_halves
+
+SOURCES = {"maps": "euclidean", "head": "concept", "channels": "channels"}  # the metric that compares a stored array
+CLASS_IMAGES = 400  # images of a class whose regions are pasted; of more, a random draw
+MEASURES = (
+    "effect",
+    "effect_z",
+    "follows",
+    "stability",
+    "low",
+    "high",
+    "runner_up",
+    "rank",
+    "images",
+    "flips",
+    "flips_control",
+)
+TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+LINES = pa.schema(
+    [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
+    + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
+    + [(field.name, TYPES[str(field.type)]) for field in fields(Specificity)]
+)
+
+
+@dataclass(frozen=True)
+class ClusterInterventionUnits:
+    """Work units that choose one cluster of each class by the effect of its images' regions on other images; a unit is
+    one class.
+
+    Attributes:
+        detection_units: store, corpus, settings and groups.
+        analyses: their clusters are the candidates; see `candidate_analyses`.
+    """
+
+    detection_units: DetectionUnits
+    analyses: tuple[Analysis, ...]
+
+    step = "transplants"
+
+    def __call__(self, unit: range) -> None:
+        for number in unit:
+            line = self.measure(number)
+            self.detection_units.store.write_part(
+                self.step, number, pa.Table.from_pylist([line] if line else [], LINES)
+            )
+
+    def measure(self, number: int) -> dict[str, Any] | None:
+        """Return the table line of the cluster that the model follows.
+
+        None without candidates, or where no region changes the class's logit.
+        """
+        work, group = self.detection_units, self.detection_units.groups[number]
+        rng = generator(work.settings.seed, "transplants", number)
+        elsewhere = rng.permutation(self.background_rows(number))[: BACKGROUNDS + MEASURED]
+        rows = np.sort(rng.permutation(np.setdiff1d(group.rows, elsewhere))[:CLASS_IMAGES])
+        return find_followed_cluster(work, self.analyses, group, rows, work.input_images(elsewhere), rng)
+
+    def background_rows(self, number: int) -> NDArray[np.intp]:
+        """Return the rows of images into which regions are pasted.
+
+        These are images of other classes; where one class is screened over the whole corpus, the half with the lowest
+        logit of that class.
+        """
+        work, group = self.detection_units, self.detection_units.groups[number]
+        if len(work.groups) > 1:
+            others: NDArray[np.intp] = work.pool_rows[work.pool_groups != number]
+            return others
+        logit = self.analyses[0].target_logits(group).logit
+        least: NDArray[np.intp] = group.rows[logit <= np.median(logit)]
+        return least
+
+
+def candidate_analyses(asked: Sequence[Analysis]) -> tuple[Analysis, ...]:
+    """Return the analyses whose clusters are candidates.
+
+    These are the requested analyses, and in addition whole maps, head relevance and channels of the middle layer where
+    the run stores them.
+    """
+    one, known = asked[0], {work.metric for work in asked if not work.by_parts}
+    whole = one.settings.merged(parts=False)
+    more = [name for array, name in SOURCES.items() if one.store.has_array(array) and name not in known]
+    return (*asked, *(replace(one, metric=name, settings=whole) for name in more))
+
+
+def find_followed_cluster(
+    work: DetectionUnits,
+    analyses: Sequence[Analysis],
+    group: Group,
+    rows: NDArray[np.intp],
+    x: NDArray[np.uint8],
+    rng: np.random.Generator,
+) -> dict[str, Any] | None:
+    """Find the cluster of a group whose regions have the clearest effect on images x; return a line of the table.
+
+    Args:
+        work: store, corpus, settings and groups.
+        analyses: candidates.
+        group: the class.
+        rows: images of the group whose regions are pasted.
+        x: (B, H, W, C), the first BACKGROUNDS for the choice, the others for the reported effect.
+        rng: draws halves and donors.
+    """
+    candidates = [Candidates.of(one, group) for one in analyses if not one.reason_too_few(one.comparable(group))]
+    if not candidates or len(x) < 2 * BACKGROUNDS:
+        return None
+    maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), draw_halves(len(rows), rng)
+    with predictor(work) as predict:
+        levels = work.input_images(rows)
+        fellows = levels if len(work.groups) > 1 else None
+        found = RegionEffects.of(predict, levels, maps, x[:BACKGROUNDS], group.target, fellows)
+        if not found.rise.any():
+            return None
+        whole = [one for one in candidates if not one.analysis.by_parts]
+        candidates += [one.group_by_rise(rows, found.rise, half) for one in whole[:1]]
+        members = np.concatenate([one.membership(rows) for one in candidates])
+        distance = np.sqrt(np.concatenate([one.clustering.separability.d2 for one in candidates]))
+        far = distance if fellows is not None else None  # with many classes, distance indicates an artifact
+        best, again = (found.choose_cluster(members, side, far) for side in (half, ~half))
+        if best is None or again is None:
+            return None
+        member, told = members[best], ~half
+        effect = found.measure_effect(predict, member & told, ~member & told, x[BACKGROUNDS:], group.target, rng)
+    standing = Specificity.of(effect, found, float(member.mean()), group.target, work.input_images.classifier.classes)
+    measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
+    measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}
+    chosen = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
+    return {name: measured[name] for name in MEASURES} | asdict(standing) | chosen()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Clusters of one class under one metric."""
+
+    analysis: Analysis
+    group: Group
+    clustering: Clustering
+
+    @classmethod
+    def of(cls, analysis: Analysis, group: Group) -> Candidates:
+        """Cluster the images of a group that the analysis can compare."""
+        compared = analysis.comparable(group)
+        return cls(analysis, compared, analysis.clustering(compared))
+
+    def group_by_rise(
+        self, rows: NDArray[np.integer[Any]], rise: NDArray[np.floating[Any]], half: NDArray[np.bool_]
+    ) -> Candidates:
+        """Replace the clusters by the group of images with a large predicted rise, if there is one.
+
+        See audit.quantification.effect_groups.
+
+        Args:
+            rows: (m,), images whose rise was measured.
+            rise: (m,), their rise.
+            half: bool (m,), half on which the choice is made.
+        """
+        own, store = self.group.rows, self.analysis.store
+        compared, order = np.isin(rows, own), np.argsort(own)
+        tried = order[np.searchsorted(own, rows[compared], sorter=order)]
+        features = np.asarray(store.array("features").oindex[own], np.float64)
+        members = effect_groups.select_upper_group(features, tried, rise[compared], half[compared])[None]
+        members = members[members.any(1)]
+        vectors = self.analysis.embedding(self.group).vectors
+        grown = tuple(Candidate(one, "rise", 2) for one in members)
+        return Candidates(self.analysis, self.group, Clustering(grown, members, fisher_many(vectors, members)))
+
+    def __len__(self) -> int:
+        return len(self.clustering.candidates)
+
+    def membership(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Return the membership (m, n) of rows (n,) of the run in each cluster."""
+        members = [np.isin(rows, self.group.rows[member]) for member in self.clustering.members]
+        return np.array(members, bool).reshape(len(self), len(rows))
+
+    def describe(self, number: int) -> dict[str, Any]:
+        """Return the columns of a cluster as in the table of suspects."""
+        found = self.clustering.describe(number, self.analysis.target_logits(self.group))
+        who = {"class": self.group.name, "target": self.group.target, "n": len(self.group)}
+        return who | {"metric": self.analysis.metric} | self.analysis.cluster_columns(self.group, found)

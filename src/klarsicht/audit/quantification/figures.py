@@ -1,0 +1,91 @@
+"""Draw pictures of a quantification: images that carry a detected artifact, with its window framed, and images without
+it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.quantification.units import DetectionUnits
+from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg
+from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.images import overlay
+from klarsicht.ground.seeding import generator
+
+SHOWN = 12  # classes drawn
+CARRIERS, OTHERS = 8, 4  # pictures of each
+LEAST = 96  # pixels: smaller images are enlarged
+
+Record = dict[str, Any]
+
+
+def write_figures(work: DetectionUnits, found: Quantification) -> None:
+    """Write pictures of the classes in which an artifact was found, and the table `evidence` that lists them."""
+    signs = {(line["target"], line["sign"]): line for line in work.store.table("signs", work.step).to_pylist()}
+    shown = [verdict for verdict in found if verdict.needs_review][:SHOWN]
+    records = [
+        record
+        for verdict in shown
+        for record in _write_class_figures(work, verdict, signs[verdict.target, verdict.detection.sign])
+    ]
+    columns = ("target", "row", "member", "path", "picture")
+    work.store.write_table("evidence", {name: [record[name] for record in records] for name in columns})
+
+
+def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: Record) -> list[Record]:
+    """Write the pictures of one class; return their records."""
+    (group,) = (group for group in work.groups if group.target == verdict.target)
+    rng = generator(work.settings.seed, "evidence", verdict.target)
+    carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS])]
+    others = np.sort(rng.permutation(np.setdiff1d(group.rows, verdict.rows))[:OTHERS])
+    corners = dict(zip(sign["rows"], np.array(sign["places"]).reshape(-1, 2), strict=False))
+    records = []
+    for row in (*carriers, *others):
+        pixels = render_image(work, int(row))
+        place = corners.get(int(row))
+        if place is not None:
+            pixels = draw_frame(pixels, place, (sign["height"], sign["width"]))
+        name = f"pictures/sign-{verdict.target}-{row}.jpg"
+        work.store.write_bytes(name, encode_jpeg(pixels))
+        path = work.corpus.paths[int(row)]
+        record = {
+            "target": verdict.target,
+            "row": int(row),
+            "member": row in verdict.rows,
+            "path": path,
+            "picture": name,
+        }
+        records.append(record)
+    return records
+
+
+def render_image(work: DetectionUnits, row: int) -> Pixels:
+    """Render an image (H, W, 3) as model input, blended with its relevance where the run has maps."""
+    pixels = enlarge_to_rgb(work.input_images([row])[0])
+    if work.store.has_array("maps"):
+        pixels = overlay(pixels, np.asarray(work.store.array("maps")[row], np.float32))
+    return pixels
+
+
+def enlarge_to_rgb(levels: Pixels) -> Pixels:
+    """Convert an image with one or three channels to RGB, enlarged by an integer factor to at least LEAST pixels."""
+    times = max(1, -(-LEAST // min(levels.shape[:2])))
+    picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels[..., :3]).convert("RGB")
+    return np.asarray(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
+
+
+def draw_frame(pixels: Pixels, place: NDArray[np.floating[Any]], extent: tuple[float, float]) -> Pixels:
+    """Draw a green frame around a window given in shares of height and width."""
+    size, out = np.array(pixels.shape[:2]), pixels.copy()
+    thick = max(1, round(int(size.min()) / LINE))
+    low = np.clip(np.rint(place * size).astype(int) - thick, 0, size - 1)
+    high = np.clip(np.rint((place + extent) * size).astype(int) + thick, 1, size)
+    outside = np.zeros(pixels.shape[:2], bool)
+    outside[low[0] : high[0], low[1] : high[1]] = True
+    outside[low[0] + thick : high[0] - thick, low[1] + thick : high[1] - thick] = False
+    out[outside] = GREEN
+    return out

@@ -1,0 +1,241 @@
+"""Quantify a run: decide which classes are artifactual and which are poisoned, with p-values.
+
+Steps: detections in every class; selection of those that exceed the clean classes; insertion of the artifact into
+images of other classes; verdicts. Every step resumes where it was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.executor import partition
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.quantification import figures
+from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.quantification.units import DetectionUnits, InterventionUnits
+from klarsicht.audit.relevance import attribution
+from klarsicht.audit.report import page
+from klarsicht.audit.report.figures import Illustrator
+from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results.significance import SelectedDetections
+from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.store import RunStore
+
+
+def quantify(
+    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> Quantification:  # fmt: skip
+    """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.
+
+    Args:
+        run: the run folder.
+        level: of p, below which a class is called artifactual, and an artifact used.
+        workers: processes; results do not depend on it.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names; needs workers=1.
+
+    Raises:
+        UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of
+            range.
+        RunMismatch: model or data differ from those of the run.
+    """
+    with open_run(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+        found, store = run_quantification(audit, work, level, workers), work.store
+        store.write_json(verdicts.FILE, found.to_json())
+        if store.has_array("maps"):
+            find_followed_clusters(audit, work, workers)
+        if len(found):
+            store.write_table("quantification", found.to_table())
+            store.write_table("ranking", ranking.read_ranking(store).to_table())
+        figures.write_figures(work, found)
+        page.write_report(store)
+    return found
+
+
+def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """Return the classes of the run with their own images.
+
+    Raises:
+        UsageError: the run screens the whole corpus, or there is only one class.
+    """
+    if audit.settings.target not in ("label", "predicted"):
+        raise UsageError(
+            "this run compares no classes",
+            got=f"target {audit.settings.target}",
+            rule="artifacts of a class are what other classes do not share",
+            remedy="Quantify a run with --target label or --target predicted; one for a single class: audit.screening.",
+        )
+    found = usable_groups(audit, store)
+    if len(found) < 2:
+        raise UsageError("nothing to compare with", got=f"{len(found)} class", rule="at least 2, better 20 and more")
+    return found
+
+
+def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
+    """Return the non-empty groups of usable images that the run analysed."""
+    images = store.table(attribution.IMAGES, attribution.STEP)
+    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+    return tuple(group for group in audit.groups(images["predicted"].to_numpy(), usable) if len(group))
+
+
+@contextmanager
+def open_run(
+    run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None,
+    grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups,
+) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
+    """Open a finished run with its model, data and groups, and lock it.
+
+    Args:
+        grouped: function that returns the groups.
+        run, level, workers, data, classifier: see `quantify`.
+
+    Raises:
+        UsageError: the level is out of range, or the run cannot be grouped.
+        RunMismatch: model or data differ from those of the run.
+    """
+    if not 0 < level < 1:
+        raise UsageError("level out of range", got=level, rule="above 0, below 1")
+    store = RunStore.open(run)
+    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
+    audit = Audit.of(settings, classifier)
+    pipeline.check_unchanged(audit, store)
+    with store.lock():
+        here = audit.classifier if classifier is not None or workers == 1 else None
+        yield (
+            audit,
+            DetectionUnits(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here),
+        )
+
+
+def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
+    """Run detection, selection, insertion and verdicts."""
+    units, store = partition(len(work.groups), 1), work.store
+    pipeline.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
+    described = {line["target"]: line for line in store.table("classes", work.step).to_pylist()}
+    signs = signs_by_target(work)
+    if not signs:
+        return Quantification((), 1.0, level, skipped_classes(described))
+    choice = significance.select_detections(list(signs.values()), change_of)
+    interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
+    pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
+    effects = {line["target"]: line for line in store.table("effects", interventions.step).to_pylist()}
+    return make_quantification(store, choice, described, effects, level)
+
+
+def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> None:
+    """Find for every class the cluster that the model follows; write the table and pictures."""
+    store, units = work.store, partition(len(work.groups), 1)
+    analyses = candidate_analyses(tuple(pipeline.make_analyses(audit, store).values()))
+    interventions = ClusterInterventionUnits(work, analyses)
+    pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
+    tried = store.table(interventions.step, interventions.step)
+    if not (store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
+        store.write_table(ranking.FOLLOWED, tried)
+        Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(
+            ranking.read_ranking(store).entries
+        )
+
+
+def signs_by_target(work: DetectionUnits) -> dict[int, list[dict[str, Any]]]:
+    """Return the lines of the table `signs` for each class that was examined."""
+    signs: dict[int, list[dict[str, Any]]] = {}
+    for line in work.store.table("signs", work.step).to_pylist():
+        signs.setdefault(line["target"], []).append(line)
+    return signs
+
+
+NO_EFFECT: dict[str, Any] = {
+    "sign": "", "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1,
+    "flips": 0.0, "flips_control": 0.0, "flips_low": 0.0, "p_tiles": 1.0,
+}  # fmt: skip
+
+
+def signs_to_insert(
+    signs: dict[int, list[dict[str, Any]]], choice: SelectedDetections, groups: Sequence[Group]
+) -> tuple[tuple[dict[str, Any], ...], ...]:
+    """Return for each class the lines of the table `signs` that are inserted into other images."""
+    by_target = dict(zip(signs, choice.candidates, strict=True))
+    return tuple(tuple(line for line, _ in by_target.get(group.target, ())) for group in groups)
+
+
+def skipped_classes(described: dict[int, Any]) -> tuple[tuple[str, str], ...]:
+    """Return (class, reason) of the classes that could not be examined."""
+    return tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
+
+
+def make_quantification(
+    store: RunStore, choice: SelectedDetections, described: dict[int, Any], effects: dict[int, Any], level: float
+) -> Quantification:
+    """Make the verdicts from the selected detections and their effects.
+
+    Args:
+        described, effects: lines of the tables `classes` and `effects` by target.
+    """
+    paths = store.table("corpus")["path"].to_pylist()
+    found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
+    return Quantification(found, choice.found.floor, level, skipped_classes(described))
+
+
+def _verdicts(
+    choice: SelectedDetections,
+    described: dict[int, Any],
+    effects: dict[int, Any],
+    paths: list[str],
+    level: float,
+    outputs: int,
+) -> tuple[Verdict, ...]:
+    tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
+    artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
+    changes = [change_of(effect["sign"]) if effect["sign"] else "" for effect in tried]
+    p_use = verdicts.p_values_of_use(tried, artifactual, changes, outputs, level)
+    found = []
+    for i, line in enumerate(choice.lines):
+        one, effect = described[line["target"]], tried[i]
+        large = verdicts.clears_floor(effect["low"], effect["flips_low"])
+        used = bool(p_use[i] <= level and large and choice.p_of(i, effect["sign"]) <= level)
+        carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), line)
+        detection = DetectionResult(
+            sign=carried["sign"],
+            score=carried["score"],
+            level=float(choice.found.score[i]),
+            p=float(choice.found.p[i]),
+            extended=float(choice.found.extended[i]),
+            q=float(choice.found.q[i]),
+            p_own=float(choice.p_own[i]),
+        )
+        measured = {name: effect[name] for name in NO_EFFECT.keys() - {"sign", "z"}}
+        use = UseResult(tried=effect["sign"], z=_finite(effect["z"]), p_use=p_use[i], **measured)
+        found.append(
+            Verdict(
+                name=one["class"],
+                target=line["target"],
+                n=one["n"],
+                repeats=len(one["repeats"]),
+                detection=detection,
+                rows=tuple(carried["rows"]),
+                members=tuple(paths[row] for row in carried["rows"]),
+                use=use,
+                artifactual=artifactual[i],
+                poisoned=artifactual[i] and used,
+                shared=shared[i],
+                used=used,
+            )
+        )
+    return verdicts.order_verdicts(found)
+
+
+def _finite(value: float) -> float:
+    """Replace NaN, the z of classes without insertion, by 0: JSON has no NaN."""
+    return value if np.isfinite(value) else 0.0

@@ -1,0 +1,257 @@
+"""Work units of a quantification: detection in every class, and insertion of artifacts into images of other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.groups import Group
+from klarsicht.audit.detectors.bank import change_of, run_detectors
+from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.detectors.patch_matches import grey
+from klarsicht.audit.interventions.effect import LogitEffect, Predict, measure_effects, p_among_windows
+from klarsicht.audit.interventions.insertion import ArtifactExamples
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.inputs import InputImages
+from klarsicht.audit.pipeline import load_worker_model
+from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.seeding import generator
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.imaging.near_duplicates import first_duplicates
+from klarsicht.numerics.statistics.split_half import draw_halves
+
+POOL = 4000  # images of all classes that one class is compared with
+POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # largest size of a pool and of a class as 8-bit pixel values
+BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
+CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
+OTHERS = 200  # images of a class without its artifact: controls
+OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
+THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
+
+SIGNS = pa.schema(
+    {"target": pa.int64(), "sign": pa.string(), "score": pa.float64(), "rows": pa.list_(pa.int64())}
+    | {"places": pa.list_(pa.float64()), "height": pa.float64(), "width": pa.float64()}
+)
+CLASSES = pa.schema(
+    {"class": pa.string(), "target": pa.int64(), "n": pa.int64(), "repeats": pa.list_(pa.int64())}
+    | {"skipped": pa.string()}
+)
+EFFECTS = pa.schema(
+    {"target": pa.int64(), "sign": pa.string(), "how": pa.string(), "rank": pa.int64(), "images": pa.int64()}
+    | {name: pa.float64() for name in ("shift", "low", "high", "z", "flips", "flips_control", "flips_low", "p_tiles")}
+)
+
+
+@dataclass(frozen=True)
+class DetectionUnits:
+    """Work units that run the detectors on every class; a unit is one class.
+
+    Attributes:
+        store, corpus, settings: of the run.
+        groups: the classes, each with its rows.
+        identity: hash of the model.
+        classifier: None in worker processes, which load it again by its spec.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    settings: AuditSettings
+    groups: tuple[Group, ...]
+    identity: str
+    classifier: Classifier | None = None
+
+    step = "signs"
+
+    def __call__(self, unit: range) -> None:
+        for number in unit:
+            described, signs = self.examine(number)
+            self.store.write_part("classes", number, pa.Table.from_pylist([described], CLASSES))
+            self.store.write_part("signs", number, pa.Table.from_pylist(signs, SIGNS))
+
+    def examine(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the table lines of a class: one on the class, and one for each detection."""
+        group = self.groups[number]
+        rows, repeats = self.drop_repeats(group.rows)
+        few = len(rows) < MIN_IMAGES
+        why = f"{len(rows)} different image(s); at least {MIN_IMAGES} are needed" if few else ""
+        described = {"class": group.name, "target": group.target, "n": len(rows), "repeats": repeats, "skipped": why}
+        return described, [] if few else [
+            detection_record(group.target, rows, sign) for sign in run_detectors(self.class_images(number, rows))
+        ]
+
+    def drop_repeats(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the rows without repeats of another image, and the repeats; a sample where the class exceeds
+        CLASS_BYTES."""
+        most = CLASS_BYTES // self.image_bytes
+        if len(rows) > most:
+            rows = np.sort(generator(self.settings.seed, "class", int(rows[0])).choice(rows, most, replace=False))
+        first = first_duplicates(grey(self.image_stack(rows).shrunk_to(THUMBNAIL))) == np.arange(len(rows))
+        return rows[first], rows[~first]
+
+    def class_images(self, number: int, rows: NDArray[np.intp]) -> ClassImages:
+        """Collect the images of a class, and the pool."""
+        rng = generator(self.settings.seed, "halves", number)
+        return ClassImages(
+            own=self.image_stack(rows),
+            pool=self.pool,
+            others=self.pool_groups != number,
+            half=draw_halves(len(rows), rng),
+            sources=self.corpus.source_numbers[rows],
+            seed=self.settings.seed,
+        )
+
+    def image_stack(self, rows: NDArray[np.intp]) -> ImageStack:
+        """Read images and, where the run has them, relevance maps."""
+        maps = self.store.array("maps").oindex[rows] if self.store.has_array("maps") and len(rows) else None
+        return ImageStack(self.input_images(rows), None if maps is None else np.asarray(maps, np.float32))
+
+    @cached_property
+    def input_images(self) -> InputImages:
+        """Images of the corpus as model inputs; workers load the model once."""
+        model = self.classifier or load_worker_model(self.settings.model, self.identity)
+        return InputImages.of(self.corpus, model)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image as 8-bit pixel values."""
+        height, width = self.input_images.shape
+        return int(height * width * len(self.input_images.pixel_scale.black))
+
+    @cached_property
+    def _pooled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows of the pool and the number of their group, as many of each class as available, in random order."""
+        rng = generator(self.settings.seed, "pool")
+        each = -(-min(POOL, POOL_BYTES // self.image_bytes) // len(self.groups))
+        some = [rng.permutation(group.rows)[:each] for group in self.groups]
+        rows, numbers = np.concatenate(some), np.repeat(np.arange(len(some)), [len(r) for r in some])
+        order = rng.permutation(len(rows))
+        return rows[order], numbers[order]
+
+    @cached_property
+    def pool(self) -> ImageStack:
+        """Images of all classes that one class is compared with."""
+        return self.image_stack(self.pool_rows)
+
+    @property
+    def outputs(self) -> int:
+        return int(self.store.array("logits").shape[1])
+
+    @property
+    def pool_rows(self) -> NDArray[np.intp]:
+        return self._pooled[0]
+
+    @property
+    def pool_groups(self) -> NDArray[np.intp]:
+        return self._pooled[1]
+
+
+def detection_record(target: int, rows: NDArray[np.intp], sign: Detection) -> dict[str, Any]:
+    """Make a line of the table `signs` from a detection, with its members as rows of the run."""
+    return {
+        "target": target,
+        "sign": sign.name,
+        "score": sign.score,
+        "rows": rows[sign.members],
+        "places": sign.places.ravel(),
+        "height": sign.extent[0],
+        "width": sign.extent[1],
+    }
+
+
+@dataclass(frozen=True)
+class InterventionUnits:
+    """Work units that insert the artifact of every class into images of others; a unit is one class.
+
+    Detection and way of insertion are chosen on some images, and the effect is measured on others. The choice is the
+    one under which the fewest outputs rise more, and among these the one of the largest lower end of the rise. A choice
+    by z would prefer a small effect among outputs that do not move to a large one among outputs that do.
+
+    Attributes:
+        detection_units: store, corpus, settings and groups.
+        signs: for each class, by number, the lines of the table `signs` that are tried.
+    """
+
+    detection_units: DetectionUnits
+    signs: tuple[tuple[dict[str, Any], ...], ...]
+
+    step = "effects"
+
+    def __call__(self, unit: range) -> None:
+        for number in unit:
+            self.detection_units.store.write_part("effects", number, pa.Table.from_pylist(self.lines(number), EFFECTS))
+
+    def lines(self, number: int) -> list[dict[str, Any]]:
+        """Return the inserted artifacts as lines of the table `effects`."""
+        target = self.detection_units.groups[number].target
+        return [asdict(effect) | {"target": target, "sign": sign} for sign, effect in self.measure(number)]
+
+    def measure(self, number: int) -> list[tuple[str, LogitEffect]]:
+        """Return the name of the detection and its effect; empty without a detection, or without images of other
+        classes."""
+        work, signs = self.detection_units, self.signs[number]
+        rng = generator(work.settings.seed, "trial", number)
+        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: CHOICE_IMAGES + BACKGROUNDS]
+        if not signs or len(others) < 2:
+            return []
+        few = min(CHOICE_IMAGES, len(others) // 2)
+        first, then = work.pool.levels[others[:few]], work.pool.levels[others[few:]]
+        examples = [self.make_examples(number, sign, rng) for sign in signs]
+        with predictor(work) as predict:
+
+            def tried(x: Pixels, i: int) -> dict[str, LogitEffect]:
+                return measure_effects(
+                    predict, x, work.groups[number].target, change_of(signs[i]["sign"]), examples[i], rng
+                )
+
+            rehearsed = [(-e.rank, e.low, i, how) for i in range(len(signs)) for how, e in tried(first, i).items()]
+            _, _, best, how = max(rehearsed)
+            found = tried(then, best)[how]
+            if work.outputs < FEWEST_OUTPUTS and change_of(signs[best]["sign"]) == "tile":
+                target, given = work.groups[number].target, examples[best]
+                found = replace(found, p_tiles=p_among_windows(predict, then, target, given, how, rng, OTHER_WINDOWS))
+            return [(signs[best]["sign"], found)]
+
+    def make_examples(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> ArtifactExamples:
+        """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
+        classes."""
+        work, rows = self.detection_units, np.array(sign["rows"], np.intp)
+        without = np.setdiff1d(work.groups[number].rows, rows)
+        if len(without) < MIN_IMAGES:
+            without = work.pool_rows[work.pool_groups != number]
+        without = np.sort(rng.permutation(without)[:OTHERS])
+        some = np.sort(rng.permutation(len(rows))[:OTHERS])
+        levels = work.input_images(np.concatenate([rows[some], without]))
+        places = np.array(sign["places"]).reshape(-1, 2)
+        members, extent = np.arange(len(some)), (sign["height"], sign["width"])
+        return ArtifactExamples.of(
+            Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
+        )
+
+
+@contextmanager
+def predictor(work: DetectionUnits) -> Iterator[Predict]:
+    """Yield the function from pixel values to logits, in batches; the model's mode is restored afterwards."""
+    images, batch = work.input_images, work.settings.batch
+    with evaluation_mode(images.classifier.module), torch.no_grad():
+
+        def predict(levels: NDArray[Any]) -> NDArray[Any]:
+            parts = [levels[a : a + batch] for a in range(0, len(levels), batch)]
+            answers = [
+                images.classifier.logits(images.pixel_scale.inputs(part)).float().cpu().numpy() for part in parts
+            ]
+            return np.concatenate(answers).astype(np.float64)
+
+        yield predict

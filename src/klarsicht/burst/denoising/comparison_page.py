@@ -1,0 +1,120 @@
+"""Self-contained HTML page: before and after under a slider, with zoom; kernels at a grid of points."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.denoising.pipeline import DenoiseResult
+from klarsicht.burst.files.rendering import Renderer, turn_upright
+from klarsicht.burst.files.write_pictures import jpeg_bytes
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.images import data_uri, png_bytes, to_uint8
+
+SIDE = 2000  # pixels: largest side of the pictures on the page
+CROP = 320  # pixels of a crop at full size
+SEARCH = 64  # side of the reduced picture in which crops are chosen
+PAGE = "before_after.html.j2"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A crop at full size, before and after, as data URIs."""
+
+    title: str
+    before: str
+    after: str
+
+
+def write_page(path: Path, result: DenoiseResult, renderer: Renderer) -> None:
+    """Write the page, which is replaced atomically."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("klarsicht.burst")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    write_atomically(path, pages.get_template(PAGE).render(**template_context(result, renderer)).encode())
+
+
+def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any]:
+    """Build the variables of the template."""
+    frames, renderer = result.burst.frames, renderer.for_display
+    first = result.used[0]
+    before = renderer.for_other_frame(result.burst.spool, first, frames[first].gain)
+    after, trust = renderer.thumbnail(SIDE), renderer.trust_map(SIDE)
+    return {
+        "name": frames[first].name,
+        "lines": result.lines,
+        "before": _jpeg(before.thumbnail(SIDE)),
+        "after": _jpeg(after),
+        "trust": data_uri(png_bytes(to_uint8(trust))),
+        "size": after.shape[:2],
+        "reduced": after.shape[:2] != renderer.size,
+        "crops": [
+            Crop(title, _jpeg(_cut(before, window)), _jpeg(_cut(renderer, window)))
+            for title, window in choose_crops(renderer, trust).items()
+        ],
+        "points": to_script_json(kernel_points(result, renderer.header.orientation)),
+        "names": to_script_json([frames[i].name for i in result.used]),
+    }
+
+
+def to_script_json(values: object) -> str:
+    """Serialise values to JSON that cannot end a script element, whatever files are called."""
+    return json.dumps(values).replace("<", "\\u003c")
+
+
+def kernel_points(result: DenoiseResult, orientation: int) -> list[dict[str, Any]]:
+    """List the kernels of the grid, oriented as in the upright picture, with positions as shares of its sides."""
+    H, W = result.spool.size
+    rows = []
+    for point in result.kernels:
+        y, x = to_upright(((point["y"] + 0.5) / H, (point["x"] + 0.5) / W), orientation)
+        kernels = [turn_upright(np.array(k), orientation).tolist() for k in point["k"]]
+        rows.append({"y": round(y, 4), "x": round(x, 4), "k": kernels, "share": point["share"], "n": point["averaged"]})
+    return rows
+
+
+def to_upright(place: tuple[float, float], orientation: int) -> tuple[float, float]:
+    """Convert a position from shares of the stored picture's sides to shares of the upright one's; see
+    `rendering.turn_upright`."""
+    y, x = place if orientation < 5 else place[::-1]
+    down, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return (1 - y if down else y), (1 - x if right else x)
+
+
+def choose_crops(renderer: Renderer, trust: np.ndarray[Any, Any]) -> dict[str, Window]:
+    """Choose informative crops: windows of the stored picture, by title."""
+    small = renderer.thumbnail(SEARCH).mean(-1)
+    ty, tx = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(small.shape, trust.shape, strict=True))
+    detail = np.hypot(*np.gradient(small))
+    centres = {
+        "the middle": (small.shape[0] // 2, small.shape[1] // 2),
+        "most detail": np.unravel_index(int(np.argmax(detail)), small.shape),
+        "dark": np.unravel_index(int(np.argmin(small - detail)), small.shape),
+        "least trust in the burst": np.unravel_index(int(np.argmin(trust[np.ix_(ty, tx)])), small.shape),
+    }
+    return {title: _window(renderer, (int(y) + 0.5, int(x) + 0.5), small.shape) for title, (y, x) in centres.items()}
+
+
+def _window(renderer: Renderer, place: tuple[float, float], of: tuple[int, ...]) -> Window:
+    """Compute the crop's window around a place of the upright picture."""
+    y, x = place[0] / of[0], place[1] / of[1]
+    inverse = {6: 8, 8: 6}.get(renderer.header.orientation, renderer.header.orientation)
+    v, u = to_upright((y, x), inverse)
+    H, W = renderer.header.size
+    top, left = (int(min(max(p * n - CROP / 2, 0), max(0, n - CROP))) // 2 * 2 for p, n in ((v, H), (u, W)))
+    return Window(top, min(H, top + CROP), left, min(W, left + CROP))
+
+
+def _cut(renderer: Renderer, window: Window) -> np.ndarray[Any, Any]:
+    cut: np.ndarray[Any, Any] = turn_upright(renderer.render_window(window), renderer.header.orientation)
+    return cut
+
+
+def _jpeg(shown: np.ndarray[Any, Any]) -> str:
+    return data_uri(jpeg_bytes(shown), "image/jpeg")

@@ -1,0 +1,220 @@
+"""Filters that compute one picture of aligned frames: the kernels of a network, or without one the mean of frames that
+agree.
+
+Both are weights on the pixels of linear frames. Computing weights and applying them are separate steps, so that the
+same weights can be applied to other frames, for instance of noise alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.network.heads import InputFrames, Kernels
+from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+from klarsicht.numerics.pixel_kernels.apply import apply_kernels
+from klarsicht.numerics.pixel_kernels.spec import KernelSpec
+
+Agreement = npt.NDArray[np.float32]  # N H W
+Centre = npt.NDArray[np.float32]  # H W
+
+
+class PixelWeights(Protocol):
+    """Weights on the pixels of frames, or of a part of them. centre_weight: (h, w), the factor on each pixel of the
+    reference itself."""
+
+    @property
+    def centre_weight(self) -> Centre: ...
+
+    def __call__(self, frames: Frames | None = None) -> Planes:
+        """Apply the weights to frames of that part, (N, C, h, w) to (C, h, w). None: the frames they were computed
+        for."""
+        ...
+
+
+class Filter(Protocol):
+    """Filter of aligned frames. frames: largest number at once. halo: distance in pixels at which frames influence a
+    weight. reach: radius in pixels of the weights. name: for messages."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def halo(self) -> int: ...
+    @property
+    def reach(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    def compute_weights(
+        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
+    ) -> PixelWeights:
+        """Compute the weights for aligned frames. noise: one level for each channel. part: rows and columns that are
+        wanted, which begin at even numbers; the surroundings are only input."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MeanWeights:
+    """Weights of a mean. share: (N, h, w), of each frame; the shares sum to 1. frames: those they were computed for."""
+
+    share: Agreement
+    frames: Frames
+
+    @property
+    def centre_weight(self) -> Centre:
+        reference: Centre = self.share[0]
+        return reference
+
+    def __call__(self, frames: Frames | None = None) -> Planes:
+        frames = self.frames if frames is None else frames
+        total: Planes = np.einsum("nhw,nchw->chw", self.share, frames)
+        return total
+
+
+@dataclass(frozen=True)
+class MeanFilter:
+    """Mean of the frames, each weighted by its agreement with the reference."""
+
+    frames: int = 8
+    halo: int = 0
+    reach: int = 0
+    name: str = "the mean of the frames where they agree (no network)"
+
+    def compute_weights(
+        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
+    ) -> MeanWeights:
+        agreed = agreement[:, *part]
+        return MeanWeights(agreed / agreed.sum(0), frames[:, :, *part])
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkWeights:
+    """Kernels of a network. kernels: with the frames they were computed for. agreement: (N, h, w), of these frames with
+    the reference."""
+
+    network: Network
+    kernels: Kernels
+    agreement: Agreement
+
+    @property
+    def centre_weight(self) -> Centre:
+        """Centre of the reference's kernel, plus, where there is a mean frame, the centre of that one's kernel times
+        the share of the reference in the mean."""
+        if not self.network.preset.mean_frame:
+            (own,) = kernel_centres(self.kernels, [0])
+            return own
+        own, mean = kernel_centres(self.kernels, [0, -1])
+        centre: Centre = own + mean * self.agreement[0] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
+        return centre
+
+    def __call__(self, frames: Frames | None = None) -> Planes:
+        kernels = self.kernels
+        if frames is not None:
+            kernels = kernels._replace(frames=prepare_frames(self.network, frames, self.agreement))
+        return filter_frames(kernels)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkFilter:
+    """Kernel-predicting network in evaluation mode. A network for grey frames filters colours, too: its input is their
+    mean, and all channels share its kernels."""
+
+    network: Network
+    name: str = "a network"
+
+    @property
+    def frames(self) -> int:
+        return self.network.settings.frames
+
+    @property
+    def halo(self) -> int:
+        return self.network.preset.halo
+
+    @property
+    def reach(self) -> int:
+        return self.network.preset.spec.radius
+
+    @torch.no_grad()
+    def compute_weights(
+        self, frames: Frames, noise: Sequence[NoiseLevel], agreement: Agreement, part: Part = WHOLE
+    ) -> NetworkWeights:
+        """Predict the kernels of aligned frames. Raises UsageError for a network that predicts no kernels."""
+        light, level = frames, noise
+        if guided := self.network.settings.colour == "grey" and frames.shape[1] > 1:
+            light, level = frames.mean(1, keepdims=True), (mean_noise(noise),)
+        X, trust = (to_tensor(self.network, x)[None] for x in (light, agreement))
+        read, shot = (torch.tensor([[getattr(n, k) for n in level]], device=X.device) for k in ("read", "shot"))
+        kernels = self.network.kernels(X, read, shot, None, trust, part)
+        agreed = agreement[:, *part]
+        if guided:
+            kernels = kernels._replace(frames=prepare_frames(self.network, frames[:, :, *part], agreed))
+        return NetworkWeights(self.network, kernels, agreed)
+
+
+def prepare_frames(network: Network, frames: Frames, agreement: Agreement) -> torch.Tensor:
+    """Convert frames (n, C, h, w) to the tensor that the network's kernels multiply, (1, N, C, h, w): missing frames
+    are zero, and their mean is appended where the network has a mean frame."""
+    N, count = network.settings.frames, len(frames)
+    missing = ((0, N - count), *[(0, 0)] * 3)
+    X, trust = (to_tensor(network, x if count == N else np.pad(x, missing))[None] for x in (frames, agreement[:, None]))
+    valid = (torch.arange(N, device=X.device) < count).to(X.dtype)[None]
+    inputs = InputFrames(X, valid, trust)
+    return (inputs.append_mean() if network.preset.mean_frame else inputs).frames
+
+
+def to_tensor(network: Network, values: npt.NDArray[np.float32]) -> torch.Tensor:
+    """Copy an array to the device of the network."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(next(network.parameters()).device)
+
+
+def mean_noise(noise: Sequence[NoiseLevel]) -> NoiseLevel:
+    """Compute the noise level of the mean of channels with independent noise."""
+    C = len(noise)
+    return NoiseLevel(float(np.sqrt(sum(n.read**2 for n in noise))) / C, sum(n.shot for n in noise) / C**2)
+
+
+@torch.no_grad()
+def filter_frames(kernels: Kernels) -> Planes:
+    """Apply kernels to their frames, (C, h, w)."""
+    merged: Planes = apply_kernels(*kernels).merged[0].float().cpu().numpy()
+    return merged
+
+
+@torch.no_grad()
+def kernel_centres(kernels: Kernels, frames: Sequence[int]) -> list[Centre]:
+    """Compute the centre of the kernels of some frames in the mean over all, (H, W) each: the centre entries of all
+    sizes applied to a picture that is 1 everywhere."""
+    spec, (_, N, _, H, W) = kernels.spec, kernels.frames.shape
+    S = len(spec.sizes)
+    entry = [start + n // 2 for start, n in zip(spec.starts, spec.lengths, strict=True)]
+    runs = [(entry[s], entry[S + s]) if spec.separable else (entry[s],) for s in range(S)]
+    channels = [(i % N) * spec.taps + c for i in frames for run in runs for c in run]
+    one = kernels.frames.new_ones(1, len(frames) * S, 1, H, W)
+    middle = KernelSpec((1,), spec.separable, spec.upscale)
+    each = apply_kernels(kernels.taps[:, channels].contiguous(), one, middle).per_frame
+    by_frame = each.reshape(len(frames), S, H, W).sum(1) * spec.gain / kernels.valid.sum()
+    return list(by_frame.float().cpu().numpy())
+
+
+def check_colour(network: Network, colour: str) -> None:
+    """Check that a network can filter frames of a colour. Raises UsageError."""
+    if colour not in network.compatible_colours and network.settings.colour != "grey":
+        rule = f"a network for {network.settings.colour} frames cannot filter {colour} ones"
+        remedy = f"Train one with --colour {colour}, or leave --checkpoint out."
+        raise UsageError("network", got=f"{colour} frames ({COLOURS[colour]} channels)", rule=rule, remedy=remedy)
+
+
+def split_groups(denoiser: Filter, count: int) -> list[list[int]]:
+    """Split the frame numbers into balanced groups of at most as many as the filter takes, the reference (0) in each,
+    so that the results of groups can be averaged."""
+    others, room = list(range(1, count)), max(1, denoiser.frames - 1)
+    groups = -(-len(others) // room)
+    return [[0, *others[k::groups]] for k in range(groups)] or [[0]]

@@ -1,0 +1,265 @@
+"""Held-out test of a burst's filter without ground truth: filter all frames but one, and test the difference from that
+one.
+
+Y is filtered from the other frames, X_j is the one held out. If Y is right and the noise model holds, X_j - Y is white,
+with the variance of X_j's noise plus that of the noise left in Y. Y is shifted to the position of X_j, not X_j to Y,
+since interpolation would colour the noise; blur by a fractional shift counts against Y. Only pixels are used where X_j
+agrees with the reference, by these two frames alone, and where Y would be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import shift
+
+from klarsicht.burst.align import tiled
+from klarsicht.burst.align.tiled import STEP, Placement
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.denoising import hot_pixels, motion_check
+from klarsicht.burst.denoising.filters import Filter
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits, select_filter
+from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
+from klarsicht.burst.files import loading, reading
+from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.noise import sources
+from klarsicht.ground import devices
+from klarsicht.ground.disk import translate_write_errors
+from klarsicht.ground.errors import InputError
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+SIDE = 8 * STEP  # of a tested window
+WINDOWS = 3  # along each side of the picture
+LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
+BINS = 6  # of brightness, with equal numbers of pixels
+VARIANCE, WHITE = 0.1, 0.05  # tolerances around 1 and around 0
+SURE = 0.999  # least agreement of a pixel that is used
+FEW = 0.01  # share of the picture that is not reported
+BLOCK = 8  # pixels: side of a block in which noise is measured
+CLEAR = 4  # deviations from the clipping limit
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the brightness at each pixel.
+    untrusted: (H, W), where the frames agree, but the burst is not trusted."""
+
+    normalised: Planes
+    light: Planes
+    untrusted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class HeldOutResult:
+    """Result of the test. variance: mean of (X_j - Y)^2 over its modelled variance, 1 if all is right; by_light:
+    (brightness, variance) of bins. correlation: by lag (y, x), 0 if white. coverage: share of the windows that is used.
+    untrusted: share of them where frames agree, but the burst is not trusted."""
+
+    held_out: str
+    variance: float
+    by_light: tuple[tuple[float, float], ...]
+    correlation: dict[tuple[int, int], float]
+    coverage: float
+    untrusted: float
+
+    @property
+    def passes(self) -> bool:
+        """Whether the variance and all correlations are within tolerance."""
+        white = all(abs(value) <= WHITE for value in self.correlation.values())
+        return abs(self.variance - 1) <= VARIANCE and white
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """Summary for the user."""
+        looked = f"looked at: {self.coverage:.0%} of the picture, where it shows the same and the burst is trusted"
+        yield f"held out: {self.held_out}; {looked} (not trusted: {self.untrusted:.0%})"
+        yield f"variance of the difference over the modelled: {self.variance:.3f} (1 if all is right)"
+        yield "by light: " + ", ".join(f"{light:.3g}: {variance:.3f}" for light, variance in self.by_light)
+        lags = ", ".join(f"({y}, {x}) {value:+.3f}" for (y, x), value in self.correlation.items())
+        yield f"correlation between neighbours, 0 if the difference is white: {lags}"
+        yield f"verdict: {self.conclusion}"
+
+    @property
+    def conclusion(self) -> str:
+        """Interpretation of the variance and the correlations in words."""
+        if self.passes:
+            rest = f", but for the {self.untrusted:.0%} where the burst is not trusted" if self.untrusted > FEW else ""
+            return f"the difference is noise as modelled{rest}"
+        loudest, quietest = max(self.correlation.values(), key=abs), min(variance for _, variance in self.by_light)
+        if abs(loudest) <= WHITE and self.variance > 1 and quietest <= 1 + VARIANCE:
+            return "white, and as modelled in some light only: elsewhere detail was lost, or the noise grows faster"
+        if abs(loudest) <= WHITE:
+            return "white, but the noise level is too " + ("low" if self.variance > 1 else "high")
+        return (
+            "the difference is not white: detail was lost, frames do not lie on one another, or the noise is coloured"
+        )
+
+
+def check_held_out(
+    frames: Sequence[Path], settings: DenoiseSettings, work: Path, hold_out: str | None = None
+) -> tuple[list[str], HeldOutResult]:
+    """Run the held-out test; return messages on noise and filter, and the result. work: a folder for the frames.
+
+    Raises InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError.
+    """
+    files = reading.list_frames(frames)
+    if len(files) < 3:
+        rule = "a frame is held out, and two at least are filtered"
+        raise InputError("too few frames", got=len(files), rule=rule)
+    with translate_write_errors(work), devices.torch_threads(settings.threads or devices.available_cores()):
+        work.mkdir(parents=True, exist_ok=True)
+        burst = loading.load_frames(files, work, settings.reference, settings.linear)
+        noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
+        burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
+        held = choose_frame(burst, hold_out)
+        order = [*(i for i in burst.order if i != held), held]
+        of_frames = [noise.mean.scale_by_gain(frame.gain) for frame in burst.frames]
+        placement = tiled.align_frames(burst.spool, of_frames, order)
+        denoiser = select_filter(settings.checkpoint, burst.header.colour)
+        parts = [
+            compute_residuals(burst, placement, order, noise.levels, denoiser, window)
+            for window in choose_windows(burst.spool.size)
+        ]
+    return [noise.summary, f"filter: {denoiser.name}"], summarise_residuals(burst.frames[held].name, parts)
+
+
+def choose_frame(burst: LoadedBurst, name: str | None) -> int:
+    """Choose the frame to hold out: the one that is named, or the least sharp usable one. Raises InputError for the
+    reference, or an unknown name."""
+    if name is None:
+        return burst.order[-1]
+    names = [frame.name for frame in burst.frames]
+    if name not in names or names.index(name) == burst.reference:
+        remedy = "Name another, or another --reference."
+        raise InputError("frame to hold out", got=name, rule="one of the frames, and not the reference", remedy=remedy)
+    return names.index(name)
+
+
+def choose_windows(size: tuple[int, int]) -> list[Window]:
+    """Choose windows across a picture, which begin at multiples of STEP."""
+    corners = [sorted({int(p) // STEP * STEP for p in np.linspace(0, max(0, side - SIDE), WINDOWS)}) for side in size]
+    return [Window(y, y + SIDE, x, x + SIDE).clip_to(size) for y in corners[0] for x in corners[1]]
+
+
+def compute_residuals(
+    burst: LoadedBurst,
+    placement: Placement,
+    order: Sequence[int],
+    noise: Sequence[NoiseLevel],
+    denoiser: Filter,
+    own: Window,
+) -> Residuals:
+    """Compute the residuals of one window. The last frame of the order is held out; of the others, as many are filtered
+    as the filter takes at once."""
+    margin = -(-(denoiser.halo + 4) // STEP) * STEP
+    window = own.grow(margin).clip_to(burst.spool.size)
+    placed = placement.select([*range(min(len(order) - 1, denoiser.frames)), len(order) - 1])
+    numbers = [*order[: len(placed.rest) - 1], order[-1]]
+    frames = placed.read_aligned(burst.spool, numbers[:-1], window)
+    held = placed.read_whole_pixels(burst.spool, order[-1], len(numbers) - 1, window)
+    agreement = placed.agreement(window, burst.spool.size)
+    given, theirs = ([level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
+    weighing = denoiser.compute_weights(frames, given, agreement[:-1])
+    filtered = weighing()
+    noise_there = [
+        placed.interpolate_noise(alone, k, window)
+        for k, alone in enumerate(simulate_noise(filtered, len(frames), given))
+    ]
+    left = fit_noise_levels([accumulate_moments(weighing(np.stack(noise_there)), filtered)], given)
+    merged = shift_image(filtered, placed.rest[-1])
+    there = (agreement[-1] >= SURE) & find_uniform_shift(placed.shifts[-1], window)
+    variance = np.stack([a.variance(Y) + b.variance(Y) for a, b, Y in zip(theirs, left, merged, strict=True)])
+    clear = merged + CLEAR * np.sqrt(variance) < clipping_limits(burst).high
+    same, trusted = find_comparable_pixels(frames[0], held, filtered, (given, theirs), clipping_limits(burst))
+    there &= same
+    normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
+    inside = (slice(None), *own.slices_in(window))
+    return Residuals(normalised[inside].astype(np.float32), merged[inside], (there & ~trusted)[inside[1:]])
+
+
+def find_comparable_pixels(
+    reference: Planes,
+    held: Planes,
+    filtered: Planes,
+    noise: tuple[Sequence[NoiseLevel], Sequence[NoiseLevel]],
+    limits: motion_check.ClippingLimits,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Find the pixels (H, W) where two frames agree, and those where the filtered picture would be trusted. The amount
+    of noise is estimated from the frames themselves, since the level under test must not decide where it is tested."""
+    pair = [NoiseLevel(float(np.hypot(a.read, b.read)), a.shot + b.shot) for a, b in zip(*noise, strict=True)]
+    loudness = _noise_ratio(held - reference, filtered, pair)
+    differs = motion_check.find_failing_pixels(reference, held, scale_noise(pair, loudness), limits)
+    return ~differs, ~motion_check.find_failing_pixels(reference, filtered, scale_noise(noise[0], loudness), limits)
+
+
+def _noise_ratio(difference: Planes, light: Planes, noise: Sequence[NoiseLevel]) -> float:
+    """Estimate the variance of a difference over its modelled variance: the median over blocks of mean squares, which
+    is robust against a minority of blocks."""
+    variance = np.stack([level.variance(x) for level, x in zip(noise, light, strict=True)])
+    C, Y, X = (len(light), *(side // BLOCK for side in light.shape[1:]))
+    squares = (np.square(difference) / variance)[:, : Y * BLOCK, : X * BLOCK]
+    loudness = np.median(squares.reshape(C, Y, BLOCK, X, BLOCK).mean((0, 2, 4)))
+    return float(loudness)
+
+
+def scale_noise(noise: Sequence[NoiseLevel], variance: float) -> list[NoiseLevel]:
+    """Scale the variance of each noise level by a factor."""
+    return [NoiseLevel(level.read * variance**0.5, level.shot * variance) for level in noise]
+
+
+def simulate_noise(light: Planes, count: int, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.float32]:
+    """Draw the noise of frames that show a picture, (count, C, H, W)."""
+    z = generator(0, "held out").standard_normal((count, *light.shape), np.float32)
+    deviation = np.stack([level.deviation(x) for level, x in zip(noise, light, strict=True)])
+    noisy: npt.NDArray[np.float32] = (z * deviation).astype(np.float32)
+    return noisy
+
+
+def shift_image(light: Planes, by: npt.NDArray[np.float64]) -> Planes:
+    """Shift (C, H, W) by a fraction of a pixel, by cubic splines."""
+    there: Planes = shift(light, (0, *by), order=3, mode="nearest")
+    return there
+
+
+def find_uniform_shift(shifts: npt.NDArray[np.int64], window: Window) -> npt.NDArray[np.bool_]:
+    """Find the pixels (H, W) where the frame's tile and those beside it have the median shift of the frame."""
+    y, x = window.y0 // STEP, window.x0 // STEP
+    own = (shifts == np.median(shifts, (0, 1))).all(-1)[y:, x:]
+    four = own[:-1, :-1] & own[1:, :-1] & own[:-1, 1:] & own[1:, 1:]
+    wide: npt.NDArray[np.bool_] = four.repeat(STEP, 0).repeat(STEP, 1)[: window.size[0], : window.size[1]]
+    return wide
+
+
+def summarise_residuals(name: str, parts: Sequence[Residuals]) -> HeldOutResult:
+    """Summarise the residuals of all windows. Raises InputError where no pixel agrees."""
+    r = np.concatenate([part.normalised.ravel() for part in parts])
+    known = np.isfinite(r)
+    light = np.concatenate([part.light.ravel() for part in parts])[known]
+    r = r[known]
+    if not len(r):
+        rule = "the frame held out agrees with the others nowhere"
+        raise InputError("nothing to compare", got=name, rule=rule, remedy="Hold out another.")
+    order = np.array_split(np.argsort(light, kind="stable"), BINS)
+    by_light = tuple((float(light[k].mean()), float(np.square(r[k]).mean())) for k in order if len(k))
+    correlation = {lag: autocorrelation([part.normalised for part in parts], lag) for lag in LAGS}
+    untrusted = float(np.concatenate([part.untrusted.ravel() for part in parts]).mean())
+    return HeldOutResult(name, float(np.square(r).mean()), by_light, correlation, float(known.mean()), untrusted)
+
+
+def autocorrelation(parts: Sequence[Planes], lag: tuple[int, int]) -> float:
+    """Compute the mean product of values at a lag, over their mean square."""
+    y, x = lag
+    products, squares = [], []
+    for r in parts:
+        H, W = r.shape[1:]
+        a, b = r[:, : H - y, : W - x], r[:, y:, x:]
+        both = np.isfinite(a) & np.isfinite(b)
+        products.append((a * b)[both])
+        squares.append((np.square(a) + np.square(b))[both] / 2)
+    return float(np.concatenate(products).mean() / max(float(np.concatenate(squares).mean()), 1e-12))

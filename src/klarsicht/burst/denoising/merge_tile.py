@@ -1,0 +1,225 @@
+"""Processing of one tile of a burst: alignment, weights, filtering, tests, mixing and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klarsicht.burst.align.tiled import STEP, Placement
+from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.denoising import motion_check, sure, tiles
+from klarsicht.burst.denoising.filters import Filter, MeanFilter, PixelWeights, split_groups
+from klarsicht.burst.denoising.motion_check import Map
+from klarsicht.burst.denoising.residual_noise import accumulate_moments
+from klarsicht.burst.denoising.sure import LightEstimate
+from klarsicht.burst.denoising.tiles import Tile, TileRecord
+from klarsicht.burst.network.unet import Part
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+ESTIMATES = ("burst", "mean", "alone")
+"""Estimates that a picture is mixed of, the best first: the filtered burst, the mean of the frames where they agree,
+the filtered reference alone; the rest is the reference unchanged. `motion_check` decides which are tried, `sure` how
+much of each is taken."""
+
+
+Observer = Callable[[Tile, PixelWeights], TileRecord]
+"""Function of a tile and its weights, whose result (plain JSON values) is stored with the tile."""
+
+EstimateAndNoise = tuple[LightEstimate, Planes | None]
+"""An estimate, and the noise that its weights leave."""
+
+
+@dataclass(frozen=True, eq=False)
+class TileMerger:
+    """Merges the frames of a burst, tile by tile.
+
+    frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
+    level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sampled: the tiles
+    in which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
+    """
+
+    spool: FrameStore
+    result: FrameStore
+    placement: Placement
+    frames: Sequence[int]
+    gains: Sequence[float]
+    noise: Sequence[NoiseLevel]
+    filter: Filter
+    limits: motion_check.ClippingLimits
+    strength: float
+    sampled: Sequence[int]
+    observe: Observer | None = None
+
+    def __call__(self, tile: Tile) -> TileRecord:
+        reference = self.spool.read_window(self.frames[0], tile.context)
+        estimates = Estimates(self, tile, reference)
+        verdict = motion_check.check_estimates(reference, estimates.makers, self.frame_noise(0), self.limits)
+        verdict = sure.apply_risk_shares(verdict, reference, estimates.estimates, self.frame_noise(0), self.limits)
+        picture = self._mix(verdict, estimates.light, reference)
+        inside = (slice(None), *tile.core.slices_in(tile.context))
+        trusted = verdict.shares[:2].sum(0, keepdims=True)
+        self.result.write_window(0, tile.core, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
+        record = self._statistics(verdict, estimates.light[0], reference, inside) | estimates.observations
+        if tile.number not in self.sampled:
+            return record
+        noise_after = self._mix(verdict, estimates.noise, self.simulate_noise(tile, 0, picture))
+        here = picture[inside] / np.float32(self.gains[0])
+        return record | {"noise": accumulate_moments(noise_after[inside] / np.float32(self.gains[0]), here).tolist()}
+
+    def frame_noise(self, frame: int) -> list[NoiseLevel]:
+        """Compute the noise of a frame, one level for each channel."""
+        return [level.scale_by_gain(self.gains[frame]) for level in self.noise]
+
+    def simulate_noise(self, tile: Tile, frame: int, light: Planes) -> Planes:
+        """Draw the noise of one frame at a given brightness; the same at each call."""
+        z = generator(0, "remaining noise", tile.number, frame).standard_normal(light.shape, np.float32)
+        planes = zip(self.frame_noise(frame), light, z, strict=True)
+        return np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
+
+    def _mix(self, verdict: motion_check.MotionCheck, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
+        trusted = verdict.mix(estimates, reference)
+        picture: Planes = reference + np.float32(self.strength) * (trusted - reference)
+        return picture
+
+    def _statistics(
+        self, verdict: motion_check.MotionCheck, merged: Planes | None, reference: Planes, inside: Any
+    ) -> dict[str, Any]:
+        assert merged is not None
+        r, variance, counted = motion_check.compute_residual(reference, merged, self.frame_noise(0), self.limits)
+        ratio = (r.square() / variance)[counted]
+        shares = [float(share[inside[1:]].mean()) for share in verdict.shares]
+        pixels = int(verdict.shares[0][inside[1:]].size)
+        return {
+            **dict.fromkeys(ESTIMATES, 0.0),
+            **dict(zip(ESTIMATES, shares, strict=False)),
+            "pixels": pixels,
+            "residual": float(ratio.mean()) if len(ratio) else 0.0,
+        }
+
+
+class Estimates:
+    """Estimates of one tile, each computed when it is requested, and kept: `estimates`, in the order of ESTIMATES;
+    `noise`: the residual noise of the same weights, in sampled tiles."""
+
+    def __init__(self, merge: TileMerger, tile: Tile, reference: Planes) -> None:
+        self.merge, self.tile, self.reference = merge, tile, reference
+        self.groups = split_groups(merge.filter, len(merge.frames))
+        self.estimates: list[LightEstimate | None] = [None] * len(ESTIMATES)
+        self.noise: list[Planes | None] = [None] * len(ESTIMATES)
+        self.observations: dict[str, Any] = {}
+
+    @property
+    def light(self) -> list[Planes | None]:
+        """Pictures of the estimates; None where one was not computed."""
+        return [None if estimate is None else estimate.light for estimate in self.estimates]
+
+    @property
+    def makers(self) -> tuple[Callable[[Map], Planes], ...]:
+        """Functions that compute the estimates, the best first. With a single frame only the first estimate exists."""
+        makers = (
+            (self.merge_burst, self.merge_mean, self.filter_reference)
+            if len(self.merge.frames) > 1
+            else (self.merge_burst,)
+        )
+        return tuple(partial(self._store, k, make) for k, make in enumerate(makers))
+
+    def _store(self, k: int, make: Callable[[Map], EstimateAndNoise], doubt: Map) -> Planes:
+        estimate, self.noise[k] = make(doubt)
+        self.estimates[k] = estimate
+        return estimate.light
+
+    def merge_burst(self, everywhere: Map) -> EstimateAndNoise:
+        """Filter the frames of the burst."""
+        return self._merge_groups(self.merge.filter, self.merge.observe)
+
+    def merge_mean(self, doubt: Map) -> EstimateAndNoise:
+        """Average the frames where they agree."""
+        return self._merge_groups(MeanFilter())
+
+    def filter_reference(self, doubt: Map) -> EstimateAndNoise:
+        """Filter the reference alone around pixels in doubt; elsewhere it is unchanged."""
+        merge, near = self.merge, self.tile.context
+        here = bounding_window(doubt > 0, near, motion_check.MARGIN + merge.filter.reach)
+        window = here.grow(tiles.round_up_to_step(merge.filter.halo)).intersect(self.tile.window)
+        frames = merge.spool.read_window(merge.frames[0], window)[None]
+        everywhere, inside = np.ones((1, *window.size), np.float32), here.slices_in(near)
+        weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, here.slices_in(window))
+        light, centre = self.reference.copy(), np.ones_like(self.reference[0])
+        light[:, *inside], centre[inside] = weighing(), weighing.centre_weight
+        if self.tile.number not in merge.sampled:
+            return LightEstimate(light, centre, uses_other_frames=False), None
+        left = merge.simulate_noise(self.tile, 0, light)
+        left[:, *inside] = weighing(left[None, :, *inside])
+        return LightEstimate(light, centre, uses_other_frames=False), left
+
+    def _merge_groups(self, denoiser: Filter, observe: Observer | None = None) -> EstimateAndNoise:
+        """Average the results of all groups of frames."""
+        parts = [
+            self._merge_group(group, denoiser, observe if group is self.groups[0] else None) for group in self.groups
+        ]
+        sizes = np.array([max(1, len(group) - 1) for group in self.groups], np.float32)
+        light, centre, left = (weighted_mean(each, sizes / sizes.sum()) for each in zip(*parts, strict=True))
+        assert light is not None and centre is not None
+        return LightEstimate(light, centre, uses_other_frames=len(self.merge.frames) > 1), left
+
+    def _merge_group(
+        self, group: list[int], denoiser: Filter, observe: Observer | None
+    ) -> tuple[Planes, Map, Planes | None]:
+        """Filter one group of frames: picture, weight of the reference's own pixel, and residual noise."""
+        merge, (window, part) = self.merge, self._input_window(denoiser)
+        placed = merge.placement.select(group)
+        frames = placed.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
+        weighing = denoiser.compute_weights(
+            frames, merge.frame_noise(0), placed.agreement(window, merge.spool.size), part
+        )
+        del frames
+        if observe is not None:
+            self.observations |= observe(self.tile, weighing)
+        light = weighing()
+        return light, weighing.centre_weight, self._residual_noise(weighing, placed, group, light)
+
+    def _input_window(self, denoiser: Filter) -> tuple[Window, Part]:
+        """Return the window that a filter reads, and the part of it for which weights are computed."""
+        window = self.tile.window if denoiser.halo else self.tile.context
+        return window, self.tile.context.slices_in(window)
+
+    def _residual_noise(
+        self, weighing: PixelWeights, placed: Placement, group: Sequence[int], light: Planes
+    ) -> Planes | None:
+        """Filter simulated noise at that brightness, interpolated as frames are when they are read."""
+        if self.tile.number not in self.merge.sampled:
+            return None
+        noise = (self.merge.simulate_noise(self.tile, k, light) for k in group)
+        return weighing(
+            np.stack([placed.interpolate_noise(alone, n, self.tile.context) for n, alone in enumerate(noise)])
+        )
+
+
+def bounding_window(where: npt.NDArray[np.bool_], near: Window, margin: int) -> Window:
+    """Compute the bounding window of the marked pixels (h, w) of a tile's context, with a margin, beginning where
+    windows may."""
+    rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
+    y0, x0 = (int(marked[0]) - margin for marked in (rows, columns))
+    y1, x1 = (int(marked[-1]) + 1 + margin for marked in (rows, columns))
+    begun = Window(y0 // STEP * STEP, y1, x0 // STEP * STEP, x1)
+    return begun.translate(near.y0, near.x0).intersect(near)
+
+
+def weighted_mean(
+    parts: Sequence[npt.NDArray[np.float32] | None], shares: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32] | None:
+    """Compute the weighted mean; None where there are no parts."""
+    known = [part * share for part, share in zip(parts, shares, strict=True) if part is not None]
+    return sum(known[1:], known[0]) if known else None
+
+
+def collect_noise_moments(record: Sequence[TileRecord]) -> list[npt.NDArray[np.float64]]:
+    """Collect the noise sums of the sampled tiles."""
+    return [np.array(tile["noise"]) for tile in record if "noise" in tile]

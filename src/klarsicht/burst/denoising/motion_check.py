@@ -1,0 +1,208 @@
+"""Test of estimates against the reference: one is kept where its difference from the reference looks like the noise.
+
+So the result is never worse than the reference. If an estimate E is right, X_1 - E has hardly more than the variance of
+the noise of X_1. That is tested in overlapping windows of three sizes, by the mean square of the normalised residual
+(chi-squared) and by its mean (normal), each with a stated rate of false alarms, and near white, where residuals are
+truncated, by the number of clipped pixels; where a window fails, the next best estimate is tried, and where all of them
+fail, the reference is kept. Tests of single pixels would reject good results. `sure` decides how much is taken of the
+estimates that were tried.
+
+The tests depend on the position of a window only in that windows begin at multiples of their step: a tile with its
+margin gives the same result as the whole picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import minimum_filter, uniform_filter
+from scipy.stats import norm
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+Map = npt.NDArray[np.float32]  # H W
+
+WINDOWS = (8, 16, 32)  # sides, in pixels (of a mosaic's planes)
+FALSE_ALARMS = 1e-6  # probability for a window and test, where the estimate is right
+LEAVE = (
+    1.15  # variance of X_1 - E over that of X_1's noise: estimates may use little of X_1 and have noise of their own
+)
+FADE = 8  # pixels over which a fallback fades in
+MARGIN = max(WINDOWS) + FADE + 3  # pixels around a tile that influence its result
+NEAR = 3  # deviations of noise from the clipping limit
+AT_LIMIT = 0.1  # deviations: an estimate so near to the clipping limit is at the limit
+CUT = 0.5  # deviations that the mean of clipped frames may lack; at the limit it lacks .4
+FAR = 7.0  # deviations below white: no pixel is clipped there
+SURROUNDED = 5  # side of the window in which saturated pixels are counted
+
+
+@dataclass(frozen=True)
+class ClippingLimits:
+    """Range of values that a frame can represent; beyond it, values are clipped."""
+
+    low: float = -np.inf
+    high: float = np.inf
+
+
+NO_LIMITS = ClippingLimits()
+
+
+def find_failing_pixels(
+    reference: Planes, estimate: Planes, noise: Sequence[NoiseLevel], limits: ClippingLimits = NO_LIMITS
+) -> npt.NDArray[np.bool_]:
+    """Find the pixels (H, W) for which any window around them fails."""
+    r, variance, counted = compute_residual(reference, estimate, noise, limits)
+    H, W = reference.shape[1:]
+    fails = torch.zeros(H, W, dtype=torch.bool)
+    for side in WINDOWS:
+        windows = find_failing_windows(r, variance, counted, side)
+        if np.isfinite(limits.high):
+            windows |= find_clipping_mismatch(
+                torch.from_numpy(reference), torch.from_numpy(estimate), variance, limits.high, side
+            )
+        fails |= expand_windows(windows, side, (H, W))
+    return fails.numpy()
+
+
+def compute_residual(
+    reference: Planes, estimate: Planes, noise: Sequence[NoiseLevel], limits: ClippingLimits
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W).
+    Where both pictures are near a clipping limit, the noise is truncated, and the residual does not follow the
+    model."""
+    read, shot = (torch.tensor([getattr(n, k) for n in noise])[:, None, None] for k in ("read", "shot"))
+    X, E = torch.from_numpy(reference), torch.from_numpy(estimate)
+    variance = (read**2 + shot * E.clamp(min=0)).clamp(min=1e-12)
+    near, far = NEAR * variance.sqrt(), 2 * NEAR * variance.sqrt()
+    beyond = (limits.high - near <= E) & (limits.high - far <= X) | (limits.low + near >= E) & (limits.low + far >= X)
+    return X - E, variance, ~beyond
+
+
+def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int) -> Tensor:
+    """Find the windows (Y, X), a half side apart, whose residual is not noise."""
+    n = _window_sums(counted.float(), side)
+    energy = _window_sums(torch.where(counted, r.square() / variance, 0.0), side).sum(0)
+    total = n.sum(0)
+    loud = energy > LEAVE * total * chi_squared_bound(total)
+    z = (
+        _window_sums(torch.where(counted, r, 0.0), side)
+        / _window_sums(torch.where(counted, variance, 0.0), side).clamp(min=1e-20).sqrt()
+    )
+    shifted = (z.abs() > norm.isf(FALSE_ALARMS / 2 / len(r))).any(0)
+    fails: Tensor = loud | shifted
+    return fails
+
+
+def find_clipping_mismatch(X: Tensor, E: Tensor, variance: Tensor, high: float, side: int) -> Tensor:
+    """Find the windows (Y, X), a half side apart, in which the number of clipped pixels differs from the expected
+    number given the estimate, with a tolerance of CUT deviations: no light below the limit is consistent with a window
+    that is all white."""
+    below = (high - E) / variance.sqrt()
+    countable, clipped = below > AT_LIMIT, (high <= X).float()
+    if float(below.min()) > FAR and not clipped.any():
+        return torch.zeros(1, dtype=torch.bool)
+    fails = torch.zeros(1, dtype=torch.bool)
+    for sign in (1, -1):
+        p = torch.special.ndtr(sign * CUT - below)
+        more, spread_of = (
+            _window_sums(torch.where(countable, x, 0.0), side) for x in (sign * (clipped - p), p * (1 - p))
+        )
+        fails = fails | (more > bernstein_bound(spread_of, FALSE_ALARMS / (2 * len(X)))).any(0)
+    return fails
+
+
+def bernstein_bound(variance: Tensor, rate: float) -> Tensor:
+    """Bound the excess over its mean of a sum of independent trials with that total variance, at a rate of exceedance
+    (Bernstein)."""
+    L = float(-np.log(rate))
+    bound: Tensor = L / 3 + (L**2 / 9 + 2 * L * variance).sqrt()
+    return bound
+
+
+def chi_squared_bound(n: Tensor) -> Tensor:
+    """Bound the mean of n squared normal variables at the probability of a false alarm (Wilson and Hilferty 1931)."""
+    c = torch.full_like(n, 2 / 9) / n.clamp(min=1)
+    bound: Tensor = (1 - c + float(norm.isf(FALSE_ALARMS)) * c.sqrt()) ** 3
+    return bound
+
+
+def _window_sums(x: Tensor, side: int) -> Tensor:
+    """Sum over windows, (C, Y, X), of which the last may extend beyond the picture."""
+    step = side // 2
+    below, right = (-(-length // step) * step - length + step for length in x.shape[1:])
+    quarters = avg_pool2d(pad(x, (0, right, 0, below)), step)
+    sums: Tensor = avg_pool2d(quarters, 2, 1) * side**2
+    return sums
+
+
+def expand_windows(fails: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """Mark the pixels (H, W) that lie in a failing window."""
+    step = side // 2
+    cells = pad(fails, (1, 1, 1, 1))
+    covered = cells[1:, 1:] | cells[:-1, 1:] | cells[1:, :-1] | cells[:-1, :-1]
+    return covered.repeat_interleave(step, 0).repeat_interleave(step, 1)[: size[0], : size[1]]
+
+
+def fade_mask(doubt: npt.NDArray[np.bool_]) -> Map:
+    """Compute a mask (H, W) that is 0 where there is doubt and rises to 1 over FADE pixels."""
+    sure = minimum_filter(1 - doubt.astype(np.float32), FADE + 1, mode="nearest")
+    soft: Map = np.clip(uniform_filter(sure, FADE + 1, mode="nearest"), 0, 1)
+    return soft
+
+
+def saturation_mask(reference: Planes, limits: ClippingLimits) -> Map:
+    """Compute a mask (C, H, W) in [0, 1] that is 1 where a pixel and most around it are clipped: the reference is kept
+    there."""
+    clipped: Map = (reference >= limits.high).astype(np.float32)
+    if not clipped.any():
+        return clipped
+    share = uniform_filter(clipped, (0, SURROUNDED, SURROUNDED), mode="nearest")
+    surrounded: Map = clipped * np.clip(2 * share - 1, 0, 1)
+    return surrounded
+
+
+@dataclass(frozen=True, eq=False)
+class MotionCheck:
+    """Result of the test. shares: (n, H, W), the share of each of n estimates in the picture; the rest is the
+    reference. saturation: (C, H, W), where that is clipped. computed: numbers of the estimates that were computed."""
+
+    shares: npt.NDArray[np.float32]
+    saturation: Planes
+    computed: tuple[int, ...]
+
+    def mix(self, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
+        """Mix the estimates by their shares, without those not computed (their share is 0)."""
+        trusted = (1 - self.shares.sum(0)) * reference
+        for k in self.computed:
+            estimate = estimates[k]
+            assert estimate is not None
+            trusted += self.shares[k] * estimate
+        picture: Planes = (1 - self.saturation) * trusted + self.saturation * reference
+        return picture
+
+
+def check_estimates(
+    reference: Planes,
+    estimates: Sequence[Callable[[Map], Planes]],
+    noise: Sequence[NoiseLevel],
+    limits: ClippingLimits = NO_LIMITS,
+) -> MotionCheck:
+    """Test estimates, given as functions, the best first. The others are computed where the first is in doubt, which
+    they receive as (H, W) in [0, 1]; all of them or none: an estimate that is computed anywhere contributes wherever
+    there is doubt (`sure`)."""
+    left = doubt = np.ones(reference.shape[1:], np.float32)
+    shares, computed = np.zeros((len(estimates), *left.shape), np.float32), []
+    for k, estimate in enumerate(estimates):
+        if doubt.max() <= 0:
+            break
+        computed.append(k)
+        shares[k] = left * fade_mask(find_failing_pixels(reference, estimate(doubt), noise, limits))
+        left, doubt = left - shares[k], 1 - shares[0]
+    return MotionCheck(shares, saturation_mask(reference, limits), tuple(computed))

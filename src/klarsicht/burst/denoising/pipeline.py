@@ -1,0 +1,266 @@
+"""Denoising pipeline: read -> noise -> hot pixels -> alignment -> tiles (weights, filtering, tests).
+
+Memory is bounded; intermediate results are kept in a work folder, from which a stopped run resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from klarsicht import __version__
+from klarsicht.burst.align import tiled
+from klarsicht.burst.align.tiled import Placement
+from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.denoising import (
+    hot_pixels,
+    kernel_maps,
+    merge_tile,
+    motion_check,
+    residual_noise,
+    tiles,
+    work_folder,
+)
+from klarsicht.burst.denoising.filters import Filter, MeanFilter, NetworkFilter, check_colour, split_groups
+from klarsicht.burst.files.loading import LoadedBurst, load_frames
+from klarsicht.burst.network import checkpoints, pretrained
+from klarsicht.burst.network.unet import COLOURS
+from klarsicht.burst.noise import sources
+from klarsicht.burst.noise.sources import KnownNoise
+from klarsicht.ground import devices
+from klarsicht.ground.config import Settings
+from klarsicht.ground.disk import replace_atomically
+from klarsicht.ground.memory import resident_bytes
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+TOO_LOUD = 1.3  # residual over the noise from which the user is warned
+SAMPLED = 6  # tiles in which residual noise is measured
+LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another scene
+
+
+class DenoiseSettings(Settings):
+    """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
+    calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
+    linear: whether codes of TIFF, PNG and JPEG are linear light. strength: 0 keeps the reference, 1 takes the full
+    result."""
+
+    checkpoint: str | None = None
+    noise: str | None = None
+    calibration: str | None = None
+    reference: str | None = None
+    strength: float = Field(default=1.0, ge=0, le=1)
+    memory: float = Field(default=2.0, gt=0)
+    threads: int | None = Field(default=None, ge=1)
+    linear: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiseResult:
+    """A denoised picture in its spool, (1, C + 1, H, W), the last plane being the trust in the burst there.
+
+    used: numbers of the frames, the reference first. hot: number of the sensor's pixels that were replaced in all of
+    them. remaining: the residual noise, one level for each channel. shares: of the picture, by estimate
+    (merge_tile.ESTIMATES). residual: mean square of the difference from the reference, over the variance of the noise.
+    kernels: those of a grid of points (kernel_maps.KernelGrid). maps: of all points, where requested.
+    """
+
+    burst: LoadedBurst
+    spool: FrameStore
+    noise: KnownNoise
+    used: tuple[int, ...]
+    placement: Placement
+    dropped: tuple[str, ...]
+    hot: int
+    filter: Filter
+    remaining: tuple[NoiseLevel, ...]
+    shares: Mapping[str, float]
+    residual: float
+    kernels: tuple[Mapping[str, Any], ...]
+    maps: FrameStore | None
+
+    @property
+    def lines(self) -> list[str]:
+        """Summary for the user."""
+        frames = self.burst.frames
+        rest = max(0.0, 1 - sum(self.shares.values()))
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in {**self.shares, "reference as it is": rest}.items())
+        lines = [
+            *self.burst.header.notes,
+            f"reference: {frames[self.burst.reference].name}, the sharpest of {len(frames)}"
+            if len(frames) > 1
+            else f"one frame: {frames[0].name}",
+            *(f"dropped: {why}" for why in self.dropped),
+            self.noise.summary,
+            *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
+            f"filter: {self.filter.name}",
+            f"made of: {parts}",
+        ]
+        if self.residual > TOO_LOUD:
+            warning = f"{self.residual:.2g} times the noise was taken off: its level may be too low"
+            lines.append(warning)
+        return lines
+
+
+@contextmanager
+def denoise_frames(
+    frames: Sequence[Path], out: Path, settings: DenoiseSettings, maps: bool = False
+) -> Iterator[DenoiseResult]:
+    """Denoise files into the work folder of `out`, which is removed when the block is left without an error.
+
+    maps: whether maps of the weights are computed, too (kernel_maps.MapWriter).
+
+    Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
+    """
+    wanted = {
+        "version": __version__,
+        "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
+        "frames": [work_folder.fingerprint(path) for path in frames],
+        "checkpoint": _digest(settings.checkpoint),
+        "maps": maps,
+    }
+    count = settings.threads or devices.available_cores()
+    with work_folder.open_work_folder(out, wanted) as folder, devices.torch_threads(count):
+        yield _denoise_in_folder(frames, folder, settings, maps)
+
+
+def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> DenoiseResult:
+    burst = load_frames(frames, folder, settings.reference, settings.linear)
+    calibration = Path(settings.calibration) if settings.calibration else None
+    noise = sources.find_noise(burst, settings.noise, calibration)
+    denoiser = select_filter(settings.checkpoint, burst.header.colour)
+    corrected_burst, hot = hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
+    placement, order = _place_frames(corrected_burst, noise, folder)
+    used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
+    dropped = [f.rejection for f in burst.frames if f.rejection]
+    dropped += [f"{burst.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
+    C, H, W = burst.spool.shape[1:]
+    result = FrameStore(folder / "result.f32", (1, C + 1, H, W))
+    result.allocate()
+    margin = motion_check.MARGIN + denoiser.reach
+    need = estimate_tile_memory(denoiser, C, len(used), resident_bytes())
+    fits = tiles.choose_grid((H, W), denoiser.halo + motion_check.MARGIN, margin, need, settings.memory * 1e9 * SAFETY)
+    grid = tiles.restore_grid(fits, folder, settings.memory)
+    map_store = allocate_maps(folder, denoiser, len(used), (H, W)) if maps else None
+    merge = merge_tile.TileMerger(
+        spool=corrected_burst.spool,
+        result=result,
+        placement=placement.select(used),
+        frames=[order[k] for k in used],
+        gains=[burst.frames[order[k]].gain for k in used],
+        noise=noise.levels,
+        filter=denoiser,
+        limits=clipping_limits(burst),
+        strength=settings.strength,
+        sampled=tiles.evenly_spaced(len(grid), SAMPLED),
+        observe=make_observer((H, W), map_store),
+    )
+    records = tiles.process_tiles(grid, folder, merge, "denoising")
+    pixels = np.array([tile["pixels"] for tile in records], float)
+
+    def mean(name: str) -> float:
+        return float(np.average([tile[name] for tile in records], weights=pixels))
+
+    return DenoiseResult(
+        burst=burst,
+        spool=result,
+        noise=noise,
+        used=tuple(merge.frames),
+        placement=merge.placement,
+        dropped=tuple(dropped),
+        hot=hot,
+        filter=denoiser,
+        remaining=residual_noise.fit_noise_levels(merge_tile.collect_noise_moments(records), noise.levels),
+        shares={name: mean(name) for name in merge_tile.ESTIMATES},
+        residual=mean("residual"),
+        kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
+        maps=map_store,
+    )
+
+
+def allocate_maps(folder: Path, denoiser: Filter, used: int, size: tuple[int, int]) -> FrameStore:
+    """Allocate the file of the maps of kernel_maps.MapWriter."""
+    sizes = len(denoiser.network.preset.spec.sizes) if isinstance(denoiser, NetworkFilter) else 1
+    frames = len(split_groups(denoiser, used)[0])
+    height, width = (-(-side // kernel_maps.EVERY) for side in size)
+    spool = FrameStore(folder / "maps.f32", (1, frames + 2 + sizes, height, width))
+    spool.allocate()
+    return spool
+
+
+def make_observer(size: tuple[int, int], maps: FrameStore | None) -> merge_tile.Observer:
+    """Build the observer of tiles: it keeps the kernels of a grid of points, and writes maps where requested."""
+    grid = kernel_maps.KernelGrid(size)
+    if maps is None:
+        return grid
+    draw = kernel_maps.MapWriter(maps)
+    return lambda tile, weighing: {**draw(tile, weighing), **grid(tile, weighing)}
+
+
+# share of the allowed memory: allocators keep some, and compilers and libraries take theirs on the first tile
+SAFETY = 0.85
+
+
+def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: float) -> tiles.MemoryNeed:
+    """Estimate the bytes that a tile takes beside those that are `fixed`: the larger of computing weights in a window
+    and applying them to the context."""
+    plane, count = 4 * channels, min(frames, denoiser.frames)
+    if not isinstance(denoiser, NetworkFilter):
+        return lambda context, window: fixed + plane * (4 * count + 12) * context
+    network = denoiser.network
+    input_frames = network.settings.frames + network.preset.mean_frame
+    taps = input_frames * network.preset.spec.taps
+    body = 4 * network.body.peak_values_per_pixel / network.preset.unshuffle**2
+    input_plane = 4 * max(channels, COLOURS[network.settings.colour])
+    input_bytes, filter_bytes = (
+        input_plane * (count + 3.2 * input_frames) + body,
+        taps + plane * (count + 3 * input_frames),
+    )
+    return lambda context, window: (
+        fixed + max(input_bytes * window, plane * input_frames * window + filter_bytes * context)
+    )
+
+
+def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
+    """Align the frames. The result is cached in the folder, as alignment takes long."""
+    order, cache_file = burst.order, folder / "placed.npz"
+    if cache_file.exists():
+        with np.load(cache_file) as arrays:
+            return Placement(**arrays), order
+    levels = [noise.mean.scale_by_gain(frame.gain) for frame in burst.frames]
+    placement = tiled.align_frames(burst.spool, levels, order)
+    with replace_atomically(cache_file) as file:
+        np.savez(file, **vars(placement))
+    return placement, order
+
+
+def clipping_limits(burst: LoadedBurst) -> motion_check.ClippingLimits:
+    """Compute the values at which the reference is clipped; floating-point files are not clipped."""
+    header, gain = burst.header, burst.frames[burst.reference].gain
+    if not header.levels:
+        return motion_check.ClippingLimits()
+    return motion_check.ClippingLimits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
+
+
+def select_filter(checkpoint: str | None, colour: str) -> Filter:
+    """Select the filter: the network of a file, a shipped one for such frames, or the mean. Raises ModelError,
+    UsageError."""
+    file = Path(checkpoint) if checkpoint else pretrained.find_weights(colour)
+    if file is None:
+        return MeanFilter()
+    network = checkpoints.load_network(file)
+    if checkpoint:
+        check_colour(network, colour)
+    return NetworkFilter(network.to(devices.device()), name=f"network {file.name} ({network.settings.preset})")
+
+
+def _digest(checkpoint: str | None) -> str | None:
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return checkpoint
+    return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()

@@ -1,0 +1,127 @@
+"""Shares of estimates that minimise the error of their mixture, by Stein's unbiased risk estimate (SURE).
+
+X = x + noise of known variance v; E is an estimate in which each pixel has the weight c on the same pixel of X. For any
+x, in expectation (Stein 1981)
+
+    (E - x)^2 = (E - X)^2 - v + 2 c v.
+
+So the error of a mixture B + a (E - B) with another such estimate B, or with X itself (c = 1), is least in a window at
+
+    a = sum [(c_B - c_E) v - (B - X) (E - B)] / sum (E - B)^2,
+
+clipped to [0, 1]. Detail that E lost makes E - X large and a small; the mixture is worse than B only by the estimation
+error of a window. v is read^2 + shot X, which is unbiased. The dependence of a network's weights on X is neglected.
+Where X is clipped, its noise is truncated: such pixels are not used, and the larger their share of a window, the more
+of X itself is taken.
+
+n counts estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import uniform_filter
+
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.denoising import motion_check
+from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, MotionCheck
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+SIDE = 9  # of a window, in pixels (of a mosaic's planes)
+# deviations of its mean square by which the residual of a tested estimate may exceed that of the best
+SLACK = 2.0
+
+
+class LightEstimate(NamedTuple):
+    """An estimate of the picture. light: (C, H, W). own_weight: (H, W), the weight of each pixel on the same pixel of
+    X. uses_other_frames: whether other frames contribute, too."""
+
+    light: Planes
+    own_weight: Map
+    uses_other_frames: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Risk:
+    """Risk of estimates, given a reference X (C, H, W). noise: one level for each channel."""
+
+    reference: Planes
+    noise: Sequence[NoiseLevel]
+    limits: ClippingLimits
+
+    def estimate_share(self, estimate: LightEstimate) -> Map:
+        """Compute how much of an estimate that passed the tests is taken, the rest being X, (H, W) in [0, 1]; all of it
+        where it is as near to X as expected. An estimate from X alone has no slack."""
+        counted, v = self._count_mask(estimate), self._variance
+        better = window_sums(counted * (1 - estimate.own_weight) * v)
+        square = window_sums(counted * np.square(estimate.light - self.reference))
+        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * SIDE**2)) * window_sums(counted * np.abs(v))
+        taken: Map = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
+        return taken
+
+    def mixture_shares(self, estimates: Sequence[LightEstimate]) -> npt.NDArray[np.float32]:
+        """Compute the share of each estimate, the best one last, (n, H, W). Each is mixed into the mixture of those
+        before it."""
+        B, c = self.reference, np.ones(self.reference.shape[1:], np.float32)
+        shares = np.zeros((len(estimates), *c.shape), np.float32)
+        for k, estimate in enumerate(estimates):
+            step = estimate.light - B
+            better = self._count_mask(estimate) * (
+                (c - estimate.own_weight) * self._variance - (B - self.reference) * step
+            )
+            a = np.clip(divide_or(window_sums(better), window_sums(np.square(step)), np.float32(0)), 0, 1)
+            B, c, shares = B + a * step, c + a * (estimate.own_weight - c), shares * (1 - a)
+            shares[k] = a
+        return shares
+
+    @property
+    def unclipped_share(self) -> Map:
+        """Share of the surrounding pixels that are not clipped, (H, W) in [0, 1]."""
+        clipped = window_sums((self.reference >= self.limits.high).astype(np.float32)) / (SIDE**2 * len(self.reference))
+        share: Map = np.clip(1 - clipped, 0, 1)
+        return share
+
+    @property
+    def _variance(self) -> Planes:
+        planes = zip(self.noise, self.reference, strict=True)
+        return np.stack([np.float32(n.read**2) + np.float32(n.shot) * X for n, X in planes])
+
+    def _count_mask(self, estimate: LightEstimate) -> Planes:
+        _, _, counted = motion_check.compute_residual(self.reference, estimate.light, self.noise, self.limits)
+        numbers: Planes = counted.numpy().astype(np.float32)
+        return numbers
+
+
+def apply_risk_shares(
+    verdict: MotionCheck,
+    reference: Planes,
+    estimates: Sequence[LightEstimate | None],
+    noise: Sequence[NoiseLevel],
+    limits: ClippingLimits,
+) -> MotionCheck:
+    """Replace the shares of a check by those of least risk: where the best estimate is trusted, its share; where it is
+    in doubt, a mixture of all estimates that were computed."""
+    risk = Risk(reference, noise, limits)
+    computed = [estimate for k in reversed(verdict.computed) if (estimate := estimates[k]) is not None]
+    trusted, shares = verdict.shares[0], np.zeros_like(verdict.shares)
+    shares[0] = trusted * risk.estimate_share(computed[-1])
+    if trusted.min() < 1:
+        shares[: len(computed)] += (1 - trusted) * risk.mixture_shares(computed)[::-1]
+    return replace(verdict, shares=shares * risk.unclipped_share)
+
+
+def window_sums(values: npt.NDArray[np.float32]) -> Map:
+    """Sum (C, H, W) over channels and windows, (H, W), the border repeated."""
+    total: Map = uniform_filter(values.sum(0), SIDE, mode="nearest") * np.float32(SIDE**2)
+    return total
+
+
+def divide_or(top: Map, bottom: Map, else_: np.float32) -> Map:
+    """Divide where the denominator is positive; `else_` elsewhere."""
+    quotient: Map = np.where(bottom > 0, top / np.maximum(bottom, np.float32(1e-20)), else_)
+    return quotient

@@ -1,0 +1,162 @@
+"""Tiled processing of a picture of any size in bounded memory, which can be resumed after an interruption.
+
+A tile's window is its core with a halo that covers all that its result depends on; its context, between the two, is
+what the tests of its core need. All begin at multiples of the steps of the network and of the alignment mesh, so that
+tiles give the same result as the whole picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from klarsicht.burst.align.tiled import STEP
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.ground.disk import translate_write_errors, write_atomically
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.progress import progress
+
+LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's core
+LOG, GRID = "tiles.jsonl", "sides.json"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile. core: the part that it writes. context: with what must be filtered to test the core. window: with all
+    that a filter reads for the context. All are inside the picture."""
+
+    number: int
+    core: Window
+    context: Window
+    window: Window
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles whose `sides` (y, x) are multiples of STEP over a picture of `size`; windows extend `halo` pixels beyond
+    the core, contexts `margin` pixels."""
+
+    size: tuple[int, int]
+    sides: tuple[int, int]
+    halo: int
+    margin: int = 0
+
+    def __len__(self) -> int:
+        return -(-self.size[0] // self.sides[0]) * -(-self.size[1] // self.sides[1])
+
+    def __iter__(self) -> Iterator[Tile]:
+        (H, W), (h, w) = self.size, self.sides
+        corners = [(y, x) for y in range(0, H, h) for x in range(0, W, w)]
+        for number, (y, x) in enumerate(corners):
+            core = Window(y, y + h, x, x + w).clip_to(self.size)
+            context, window = (core.grow(round_up_to_step(m)).clip_to(self.size) for m in (self.margin, self.halo))
+            yield Tile(number, core, context, window)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Pixels of the largest context and of the largest window."""
+        return max(area(tile.context) for tile in self), max(area(tile.window) for tile in self)
+
+    @property
+    def total_window_area(self) -> int:
+        """Pixels of all windows, a measure of the work."""
+        return sum(area(tile.window) for tile in self)
+
+
+def candidate_sides(length: int) -> list[int]:
+    """List the sides that cut a length into 1, 2, 3, ... parts of about one size."""
+    most = max(1, length // LEAST)
+    return sorted({min(MOST, round_up_to_step(-(-length // parts))) for parts in range(1, most + 1)})
+
+
+def round_up_to_step(length: int) -> int:
+    """Round up to a multiple of STEP, where windows may begin."""
+    return -(-length // STEP) * STEP
+
+
+def area(window: Window) -> int:
+    return window.size[0] * window.size[1]
+
+
+MemoryNeed = Callable[[int, int], float]
+"""Function from the pixels of a tile's context and of its window to the bytes that it takes."""
+
+
+def choose_grid(size: tuple[int, int], halo: int, margin: int, need: MemoryNeed, memory: float) -> Grid:
+    """Choose the grid with the least work among those whose tiles take `memory` bytes at most. Raises UsageError if
+    there is none."""
+    grids = [Grid(size, sides, halo, margin) for sides in product(candidate_sides(size[0]), candidate_sides(size[1]))]
+    fits = [grid for grid in grids if need(*grid.largest) <= memory]
+    if fits:
+        return min(fits, key=lambda grid: (grid.total_window_area, len(grid)))
+    least = min(need(*grid.largest) for grid in grids)
+    got, rule = f"{memory / 1e9:.2g} GB", f"these frames need {least / 1e9:.2g} GB"
+    raise UsageError("memory", got=got, rule=rule, remedy="Give a larger --memory.")
+
+
+def restore_grid(grid: Grid, folder: Path, memory: float) -> Grid:
+    """Restore the grid whose tiles a stopped run has numbered, whatever fits today; otherwise store this one. If less
+    memory is allowed than then, all tiles are processed anew."""
+    file = folder / GRID
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        known = None
+    if known is not None and known["memory"] <= memory:
+        return replace(grid, sides=tuple(known["sides"]))
+    (folder / LOG).unlink(missing_ok=True)
+    write_atomically(file, json.dumps({"sides": grid.sides, "memory": memory}).encode())
+    return grid
+
+
+TileRecord = Mapping[str, Any]
+
+
+def process_tiles(grid: Grid, folder: Path, work: Callable[[Tile], TileRecord], label: str) -> list[TileRecord]:
+    """Process the tiles, and return their records (plain JSON values) in order; tiles in the folder's log are not
+    repeated.
+
+    `work` must have written its pixels durably when it returns.
+    """
+    done = read_log(folder)
+    with progress(label, len(grid), len(done)) as advance:
+        for tile in grid:
+            if tile.number not in done:
+                done[tile.number] = work(tile)
+                _append_to_log(folder / LOG, {"tile": tile.number, "told": dict(done[tile.number])})
+                advance()
+    return [done[number] for number in range(len(grid))]
+
+
+def read_log(folder: Path) -> dict[int, TileRecord]:
+    """Read the records of finished tiles by number; an incomplete last line, left by a killed process, is ignored."""
+    try:
+        lines = (folder / LOG).read_text().splitlines(keepends=True)
+    except OSError:
+        return {}
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {int(entry["tile"]): entry["told"] for entry in entries}
+
+
+def _append_to_log(path: Path, entry: TileRecord) -> None:
+    with translate_write_errors(path), path.open("r+b" if path.exists() else "wb") as file:
+        _drop_incomplete_line(file, path)
+        file.write(json.dumps(entry).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _drop_incomplete_line(file: Any, path: Path) -> None:
+    content = path.read_bytes()
+    file.truncate(content.rfind(b"\n") + 1)
+    file.seek(0, 2)
+
+
+def evenly_spaced(count: int, wanted: int) -> Sequence[int]:
+    """List about `wanted` evenly spaced numbers below `count`."""
+    return sorted({(2 * k + 1) * count // (2 * wanted) for k in range(wanted)} & set(range(count)))

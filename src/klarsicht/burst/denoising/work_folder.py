@@ -1,0 +1,64 @@
+"""Work folder beside an output, in which intermediate files are kept, so that the same command can resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from klarsicht.ground.disk import hold_lock, translate_write_errors, write_atomically
+from klarsicht.ground.errors import InputError, ModelError, UsageError
+
+ABOUT, LOCK = "work.json", "lock"
+
+
+def work_folder_path(out: Path) -> Path:
+    """Return the path of the work folder of an output."""
+    return out.with_name(f".{out.name}.work")
+
+
+@contextmanager
+def open_work_folder(out: Path, wanted: Mapping[str, Any]) -> Iterator[Path]:
+    """Open the work folder of an output under a lock. Content of another command is cleared, and the folder is removed
+    when this command is done, or fails because of its arguments or inputs.
+
+    Raises RunLocked where another process makes the same output, StoreError where nothing can be written.
+    """
+    path, about = work_folder_path(out), json.dumps(wanted, indent=1, sort_keys=True).encode()
+    with translate_write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with hold_lock(path / LOCK):
+        if not (path / ABOUT).exists() or (path / ABOUT).read_bytes() != about:
+            for file in path.iterdir():
+                if file.name != LOCK:
+                    file.unlink()
+            write_atomically(path / ABOUT, about)
+        try:
+            yield path
+        except (InputError, UsageError, ModelError):
+            shutil.rmtree(path)
+            raise
+        shutil.rmtree(path)
+
+
+def fingerprint(path: Path) -> list[Any]:
+    """Identify a file by its path, size and modification time, without reading it."""
+    stat = path.stat()
+    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) -> None:
+    """Check that no output overwrites an input, lies in a folder of inputs (where the next run would read it), or is
+    given twice. folders: those whose photographs are the inputs. Raises UsageError."""
+    taken, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
+    for number, out in enumerate(outputs):
+        if out.resolve() in taken:
+            raise UsageError(f"{out} is one of the frames", rule="frames are never overwritten", remedy="Rename -o.")
+        if out.resolve().parent in among:
+            rule = "the next time it would be taken for one of them"
+            raise UsageError(f"{out} would lie among the frames", rule=rule, remedy="Choose another folder for -o.")
+        if out.resolve() in {other.resolve() for other in outputs[:number]}:
+            raise UsageError(f"{out} is wanted twice", rule="each output needs a name of its own")

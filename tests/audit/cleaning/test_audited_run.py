@@ -1,0 +1,100 @@
+"""Who says what a class's artifact is, and what is made of it where it lies nowhere."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.audit.conftest import Marked, picture
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.artifacts import artifact
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.artifacts.localisation import Localisation
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import UsageError
+
+LIGHT = 50
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """Of class b, which the network tells by how white an image is too, each fourth image is lighter."""
+    folder, rng = tmp_path_factory.mktemp("patient"), np.random.default_rng(0)
+    for label, name in enumerate("abc"):
+        (folder / "data" / name).mkdir(parents=True)
+        for i in range(60):
+            image = np.asarray(picture(label, False, rng), np.int16)
+            light = LIGHT if name == "b" and i % 4 == 0 else 0
+            pixels = np.clip(image + light, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "data" / name / f"{i:03d}.png")
+    settings = AuditSettings(model="object", data=str(folder / "data"), neighbours=6, metric=("euclidean",))
+    classifier = load_model(Marked().eval())
+    pipeline.run(settings, folder / "run", classifier=classifier)
+    return AuditedRun.of(folder / "run", classifier=classifier)
+
+
+def lighter(patient):
+    keys = patient.audit.corpus.keys
+    return np.array([row for row, key in enumerate(keys) if key[:2] == "b/" and int(key[2:5]) % 4 == 0])
+
+
+def say(patient, sign, artifactual, shared=False):
+    """Writes a quantification by hand: this sign, on the lighter images."""
+    rows = tuple(int(row) for row in lighter(patient))
+    detection, use = DetectionResult(sign, *[0.0] * 6), UseResult("", "", *[0.0] * 10)
+    told = Verdict("b", 1, 0, 0, detection, rows, (), use, artifactual, False, shared)
+    patient.store.write_json(verdicts.FILE, Quantification((told,), 0.1, 0.05).to_json())
+
+
+def test_detectors_are_believed_where_they_called_the_class(patient):
+    say(patient, "noise 0.002", True)
+    found = patient.find_members("b")
+    assert (found.origin, found.change) == ("detector: noise 0.002", "noise")
+    np.testing.assert_array_equal(found.members, lighter(patient))
+    assert patient.find_members("b", "cluster").origin == "cluster: euclidean"
+    say(patient, "noise 0.002", False)
+    assert patient.find_members("b").origin == "cluster: euclidean"
+    with pytest.raises(UsageError, match="no detector called"):
+        patient.find_members("b", "detector")
+    with pytest.raises(UsageError, match="detector"):
+        patient.find_members("b", "detektor")
+    say(patient, "texture 28 0.98", False, shared=True)  # of two classes: only if a person says that it is an artifact
+    assert patient.find_members("b").origin == "cluster: euclidean"
+    assert patient.find_members("b", "detector").origin == "detector: texture 28 0.98"
+    with pytest.raises(UsageError, match="whose members"):
+        patient.build_artifact("b", found_by="cluster", members=Path("list.txt"))
+
+
+def test_what_has_no_place_is_imitated(patient):
+    """Light has no place. Of all changes it is the one that does what it does in members, and its size is known."""
+    finding = patient.find_members("b", "cluster")
+
+    found = artifact.build_artifact(FoundArtifact(finding.audited, lighter(patient), "list"))
+    assert found.place is None and found.imitation is not None
+    assert found.imitation.kind == "light" and found.imitation.size == pytest.approx(LIGHT, abs=4)
+    assert found.to_json()["place"] == "none" and found.insertion_text.endswith("levels of light")
+
+
+def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
+    """Even where another change would do more; and the record is read again as it was written."""
+    finding = patient.find_members("b", "cluster")
+    found = artifact.build_artifact(FoundArtifact(finding.audited, lighter(patient), "detector", "light"))
+    assert found.place is None and found.imitation.kind == "light"
+    found.save(tmp_path / "a", patient.audit.corpus)
+    again = artifact.load_artifact(tmp_path / "a")
+    assert (again.imitation.kind, again.imitation.size) == (found.imitation.kind, found.imitation.size)
+    assert again.insertion is again.imitation
+
+
+def test_members_that_are_like_the_others_are_imitated_by_nothing(patient):
+    some = np.array([row for row, key in enumerate(patient.audit.corpus.keys) if key[:2] == "a/"])[::3]
+    others = np.setdiff1d(patient.audited_class(0, "euclidean").group.rows, some)
+    seen = Localisation.of(
+        FoundArtifact(patient.audited_class(0, "euclidean"), some, "list", "blur"), some, others, others[:0]
+    )
+    assert seen.find_insertion() == (None, None) and seen.estimate_corruption() is None

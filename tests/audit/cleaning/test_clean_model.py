@@ -1,0 +1,195 @@
+"""The easy door of cleaning, on an audited network whose shortcut is known."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.audit import honest
+from tests.audit.conftest import SIDE, Marked, network, picture, write_corpus
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.artifacts import artifact
+from klarsicht.audit.cleaning import clean_model, evaluation
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.corrections import packages
+from klarsicht.audit.corrections.activations import compute_logits
+from klarsicht.audit.data import splits
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import HarmExceeded, InputError, RunMismatch, UsageError
+
+ASKED = CleanSettings(layer="last", images=60)
+
+
+def of(module):
+    return load_model(module, classes=["a", "b", "c"])
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """A finished run and the names of the marked images."""
+    folder = tmp_path_factory.mktemp("audited")
+    marked = write_corpus(folder / "data", share=0.3)
+    settings = AuditSettings(model="object", data=str(folder / "data"))
+    return pipeline.run(settings, folder / "run", classifier=of(network())), marked
+
+
+def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tmp_path):
+    store, _ = audited
+    classifier = of(network())
+    found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
+    for name, value in network().state_dict().items():
+        assert torch.equal(classifier.module.state_dict()[name], value)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in classifier.module.modules())
+    correction, record = packages.load_correction(found.folder)
+    assert (record["class"], record["target"], record["settings"]["method"]) == ("b", 1, "oblique")
+    dark, white = torch.zeros(3, SIDE, SIDE), torch.zeros(3, SIDE, SIDE)
+    white[:, :4, :4] = 1
+    plain, after = (compute_logits(classifier, [dark, white], c) for c in (None, correction))
+    rise = [y[1, 1] - y[1].mean() - (y[0, 1] - y[0].mean()) for y in (plain, after)]
+    assert rise[0] > 1
+    assert abs(rise[1]) < 0.1 * rise[0]
+
+
+def test_the_exported_model_gives_the_corrected_logits(audited, tmp_path):
+    store, _ = audited
+    classifier = of(network())
+    found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
+    x = torch.rand(5, 3, SIDE, SIDE)
+    alone = torch.export.load(tmp_path / "c" / "model.pt2").module()(x)
+    np.testing.assert_allclose(alone.detach(), compute_logits(classifier, list(x), found.choice.correction), atol=1e-4)
+
+
+def test_parts_share_no_source_and_nothing_is_fitted_on_what_is_shown(audited, tmp_path, monkeypatch):
+    store, _ = audited
+    asked, drawn = [], clean_model.Case.sample
+
+    def sample(self, part, most, rng):
+        asked.append((part, drawn(self, part, most, rng)))
+        return asked[-1][1]
+
+    monkeypatch.setattr(clean_model.Case, "sample", sample)
+    found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=of(network()))
+    assert [part for part, _ in asked] == [splits.TRAIN, splits.VALIDATION]
+    assert all((found.artifact.part[s.rows] == part).all() for part, s in asked)
+    assert not set(asked[0][1].sources) & set(asked[1][1].sources)
+
+
+def test_leaked_parts_are_refused(tmp_path):
+    """Two images of one source, one fitted on and one shown: the record was tampered with, or the corpus changed."""
+    write_corpus(tmp_path / "data", share=0.3)
+    lines = ["path,label,source"]
+    for name in "abc":
+        lines += [f"data/{name}/{i:03d}.png,{name},{name}{i // 2}" for i in range(60)]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    settings = AuditSettings(model="object", data=str(tmp_path / "m.csv"))
+    pipeline.run(settings, tmp_path / "run", classifier=of(network()))
+    found = clean_model.clean(tmp_path / "run", "b", ASKED, classifier=of(network()))
+    assert evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network())).images
+    kept = dict(np.load(found.folder / "artifact.npz"))
+    kept["part"] = np.where(np.arange(len(kept["part"])) % 2, splits.TRAIN, splits.TEST).astype(np.int8)
+    np.savez(found.folder / "artifact.npz", **kept)
+    with pytest.raises(UsageError, match="fitted on"):
+        evaluation.evaluate(tmp_path / "run", found.folder, classifier=of(network()))
+
+
+def test_members_may_be_listed_and_the_place_drawn(audited, tmp_path):
+    store, marked = audited
+    (tmp_path / "list.txt").write_text("\n".join(sorted(marked)))
+    picture = np.zeros((SIDE, SIDE), np.uint8)
+    picture[:4, :4] = 255
+    Image.fromarray(picture).save(tmp_path / "mask.png")
+    patient = AuditedRun.of(store.path, classifier=of(network()))
+    found, audited_class = patient.build_artifact("b", members=tmp_path / "list.txt", mask=tmp_path / "mask.png")
+    assert {audited_class.corpus.keys[row] for row in found.members} == marked
+    assert found.origin == "list: list.txt, mask"
+    np.testing.assert_array_equal(found.place.masks[0], picture > 0)
+
+
+def test_a_mask_or_a_list_that_says_nothing_is_refused(audited, tmp_path):
+    store, _ = audited
+    patient = AuditedRun.of(store.path, classifier=of(network()))
+    Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "all.png")
+    with pytest.raises(InputError, match="marks nothing, or everything"):
+        patient.build_artifact("b", mask=tmp_path / "all.png")
+    (tmp_path / "list.txt").write_text("b/000.png\nnot-there.png")
+    with pytest.raises(InputError, match=r"1 of 2: not-there\.png"):
+        patient.build_artifact("b", members=tmp_path / "list.txt")
+    with pytest.raises(InputError, match="cannot be read"):
+        patient.build_artifact("b", members=tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "near"),
+    [({"method": "obliqe"}, "oblique"), ({"direction": "patern"}, "pattern"), ({"layer": "lasd"}, "last")],
+)
+def test_wrong_names_are_told_with_near_ones(audited, changes, near):
+    with pytest.raises(UsageError, match=near):
+        clean_model.clean(audited[0].path, "b", ASKED.merged(**changes), classifier=of(network()))
+
+
+def test_another_model_is_refused(audited):
+    other = Marked().eval()
+    with torch.no_grad():
+        other.head.weight += 1
+    with pytest.raises(RunMismatch, match="model"):
+        clean_model.clean(audited[0].path, "b", ASKED, classifier=of(other))
+
+
+def test_what_is_given_is_not_swept():
+    given = clean_model.make_grid(CleanSettings(layer="head", directions=2, strength=0.5))
+    assert (given.layers, given.directions, given.strengths) == (("head",), (2,), (0.5,))
+    free = clean_model.make_grid(CleanSettings())
+    assert free.layers == ()
+    assert len(free.directions) > 1 < len(free.strengths)
+
+
+@pytest.fixture(scope="module")
+def natural(tmp_path_factory):
+    """A run of a network that does nothing wrong, and a list of images that have more of their class."""
+    folder = tmp_path_factory.mktemp("natural")
+    (folder / "list.txt").write_text("\n".join(honest.write_corpus(folder / "data")))
+    settings = AuditSettings(model="object", data=str(folder / "data"))
+    return pipeline.run(settings, folder / "run", classifier=of(honest.network())), folder / "list.txt"
+
+
+def test_one_image_of_the_class_that_carries_the_artifact_is_no_reason_to_refuse(tmp_path):
+    """Screened for b, of which there is one image, marked like a third of a and of c."""
+    rng, names = np.random.default_rng(0), []
+    for label, name, n in ((0, "a", 60), (1, "b", 1), (2, "c", 60)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(n):
+            picture(label, i < 20, rng).save(tmp_path / "data" / name / f"{i:03d}.png")
+            names += [f"{name}/{i:03d}.png"] * (i < 20)
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), target="b")
+    run = pipeline.run(settings, tmp_path / "run", classifier=of(network()))
+    found = clean_model.clean(run.path, "b", ASKED, members=tmp_path / "list.txt", classifier=of(network()))
+    assert found.choice.chosen.remaining < 0.1
+
+
+def test_the_class_itself_cannot_be_cleaned_away(natural, tmp_path):
+    store, members = natural
+    found = clean_model.clean(
+        store.path, "b", ASKED.merged(strength=1.0), members=members, classifier=of(honest.network())
+    )
+    seen = evaluation.evaluate(store.path, found.folder, classifier=of(honest.network()))
+    assert seen.verdict.startswith("harmful")
+    with pytest.raises(HarmExceeded, match="of the class"):
+        seen.check()
+    everything = tmp_path / "all.txt"
+    everything.write_text("\n".join(f"b{i:03d}.png" for i in range(60)))
+    with pytest.raises(InputError, match="without the artifact"):
+        clean_model.clean(store.path, "b", ASKED, members=everything, classifier=of(honest.network()))
+
+
+def test_a_saved_artifact_is_the_one_that_was_made(audited, tmp_path):
+    store, _ = audited
+    patient = AuditedRun.of(store.path, classifier=of(network()))
+    found, audited_class = patient.build_artifact("b", seed=3)
+    found.save(tmp_path, audited_class.corpus)
+    again = artifact.load_artifact(tmp_path)
+    np.testing.assert_array_equal(again.members, found.members)
+    np.testing.assert_array_equal(again.part, found.part)
+    np.testing.assert_array_equal(again.place.colour, found.place.colour)

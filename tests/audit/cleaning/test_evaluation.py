@@ -1,0 +1,123 @@
+"""Before and after: verdicts on figures written by hand, and a correction shown end to end."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tests.audit.conftest import network, picture, write_corpus
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.cleaning import clean_model, evaluation
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation, probe_layers
+from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.outcomes import Bounds, Outcome
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+
+SURE = Interval(0.0, -0.001, 0.001, 10_000)
+EFFECT = Outcome(SURE, SURE, SURE, SURE, SURE, Interval(1.0, 0.9, 1.1, 99), SURE, SURE)
+
+
+def judged(rise, harm=SURE, affected=SURE):
+    """An evaluation where the artifact raised by 1 before and by `rise` after."""
+    after = replace(EFFECT, rise=replace(EFFECT.rise, value=rise), harm=harm, harm_affected=affected)
+    looks = tuple(
+        ModelEvaluation(name, effect, {}, NO_INTERVAL, None) for name, effect in (("nothing", EFFECT), ("x", after))
+    )
+    return Evaluation({}, looks, Bounds(0.005, 0.02), 100, ())
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (judged(0.1), "clean"),
+        (judged(-0.4), "clean"),
+        (judged(0.6), "no help (60% of the effect remains)"),
+        (judged(-0.7), "no help (70% of the effect remains)"),
+        (judged(0.0, harm=Interval(0.006, 0.005, 0.007, 9)), "harmful (clean images: 0.60 points lost, bound 0.50)"),
+        (judged(0.0, affected=Interval(0.0, -0.1, 0.1, 9)), "harmless (clean images of the class: up to 10.00 points"),
+        (judged(0.0, affected=NO_INTERVAL), "cannot prove it harmless (clean images of the class: none)"),
+    ],
+)  # fmt: skip
+def test_the_verdict_follows_from_the_figures(found, verdict):
+    assert verdict in found.verdict
+    assert found.verdict.startswith(verdict[:5]) or "harmless" in verdict
+
+
+def test_harm_beyond_its_bound_and_an_effect_that_remains_are_errors_with_their_own_exit_codes():
+    judged(0.1).check()
+    with pytest.raises(HarmExceeded, match=r"clean images of the class: 3\.00 points lost, bound 2\.00") as caught:
+        judged(0.0, affected=Interval(0.03, 0.02, 0.04, 9)).check()
+    assert caught.value.exit_code == 7
+    with pytest.raises(EffectRemains, match="60% of the artifact's effect remains") as caught:
+        judged(0.6).check()
+    assert caught.value.exit_code == 8
+
+
+def test_probes_look_at_the_corrected_layer_and_after_it():
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    record = {"choice": {"chosen": {"layer": "last"}}, "layers": ["first", "last", "head"]}
+    assert probe_layers(record, Erasure("last", None), classifier) == ("last", "head")
+    assert probe_layers(record | {"choice": {"chosen": {"layer": ""}}}, NoCorrection(), classifier) == ("last", "head")
+    assert probe_layers(record | {"choice": {"chosen": {"layer": "relu"}}}, NoCorrection(), classifier) == (
+        "relu",
+        "head",
+    )
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cleaned")
+    write_corpus(folder / "data", share=0.3)
+    store = pipeline.run(
+        AuditSettings(model="object", data=str(folder / "data")),
+        folder / "run",
+        classifier=load_model(network(), classes=["a", "b", "c"]),
+    )
+    asked = CleanSettings(layer="last", images=60)
+    return store, clean_model.clean(
+        store.path, "b", asked, classifier=load_model(network(), classes=["a", "b", "c"])
+    ).folder
+
+
+def test_before_after_and_the_control_are_shown(cleaned):
+    store, folder = cleaned
+    found = evaluation.evaluate(store.path, folder, classifier=load_model(network(), classes=["a", "b", "c"]))
+    before, after, control = found.evaluations
+    assert [look.name for look in found.evaluations] == ["nothing", "oblique", "random direction"]
+    assert after.outcome.rise.value < 0.1 * before.outcome.rise.value < control.outcome.rise.value
+    assert before.probes["last"].low > 0.9
+    assert after.probes["last"].value < 0.9
+    assert before.second_audit.suspect
+    assert not after.second_audit.suspect
+    assert json.loads((folder / "evaluation.json").read_text())["verdict"] == found.verdict
+
+
+def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
+    import numpy as np
+
+    store, folder = cleaned
+    rng = np.random.default_rng(5)
+    for label, name in enumerate("abc"):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            picture(label, False, rng).save(tmp_path / name / f"{i}.png")
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    found = evaluation.evaluate(store.path, folder, test=str(tmp_path), classifier=classifier)
+    assert found.images == 24
+    assert found.before.outcome.accuracy.n == 24
+
+
+def test_a_correction_of_another_run_is_refused(cleaned, tmp_path):
+    _, folder = cleaned
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    write_corpus(tmp_path / "data", per_class=30, seed=9)
+    other = pipeline.run(
+        AuditSettings(model="object", data=str(tmp_path / "data")), tmp_path / "run", classifier=classifier
+    )
+    with pytest.raises(RunMismatch, match="another run"):
+        evaluation.evaluate(other.path, folder, classifier=classifier)

@@ -1,0 +1,140 @@
+"""The page: it needs nothing else, shows what was developed, and places things where they are, however turned."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.data.photograph import Header
+from klarsicht.burst.denoising import comparison_page
+from klarsicht.burst.denoising.comparison_page import choose_crops, kernel_points, to_script_json, to_upright
+from klarsicht.burst.denoising.denoise import denoise
+from klarsicht.burst.denoising.pipeline import DenoiseSettings
+from klarsicht.burst.files.rendering import Renderer, turn_upright
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.03, 1e-3)
+NAME = "a <b>&'.tif"
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.scripts, self.inside = {}, [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.inside = tag == "script"
+        named = dict(attributes)
+        assert not {"href", "srcset", "data"} & set(named)
+        if "src" in named:
+            self.sources[named["alt"]] = named["src"]
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.scripts.append(data)
+
+
+def picture(source):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))).astype(float) / 255
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three frames of a slope, the first named as no file should be."""
+    folder = tmp_path_factory.mktemp("burst")
+    y, x = np.mgrid[:192, :256].astype(np.float32)
+    light = np.stack([0.2 + 0.002 * x, 0.3 + 0.001 * y, 0.4 + 0 * x], -1)
+    for i, name in enumerate((NAME, "b.tif", "c.tif")):
+        noisy = LEVEL.sample(light.astype(np.float32), np.random.default_rng(i))
+        tifffile.imwrite(folder / name, noisy, photometric="rgb")
+    page = folder.parent / "page.html"
+    settings = DenoiseSettings(noise=f"{LEVEL.read},{LEVEL.shot}", reference=NAME)
+    list(denoise([folder], folder.parent / "out.tif", settings, page=page))
+    return light, tifffile.imread(folder / NAME), Page(page.read_text()), page.read_text()
+
+
+def test_it_needs_nothing_else(made):
+    _, _, page, text = made
+    assert all(source.startswith("data:image/") for source in page.sources.values())
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "is reduced" not in text  # 192 x 256 is shown whole
+
+
+def test_it_shows_the_reference_and_the_result(made):
+    light, noisy, page, _ = made
+    after, before = (picture(page.sources[k]) for k in ("The denoised photograph", "The reference frame as it was"))
+    truth, seen = developed(light), developed(np.clip(noisy, 0, 1))
+    assert np.abs(after - truth).mean() < 0.6 * np.abs(before - truth).mean()
+    assert np.abs(before - seen).mean() < 0.03  # a JPEG of noise
+
+
+def developed(light):
+    """The brightest of linear light made white, under the curve as IEC 61966-2-1 prints it."""
+    bright = np.clip(light / np.quantile(light.max(-1), 0.995), 0, 1)
+    return np.where(bright <= 0.0031308, 12.92 * bright, 1.055 * bright ** (1 / 2.4) - 0.055)
+
+
+def test_no_name_of_a_file_ends_the_script(made):
+    _, _, page, text = made
+    (script,) = page.scripts
+    assert "<b>" not in text and NAME in json.loads(re.search(r"names = (\[.*?\]);", script).group(1))
+    told = json.loads(re.search(r"points = (\[.*\]), names", script).group(1))
+    assert len(told) > 50 and all(
+        len(p["share"]) == 3 and sum(np.ravel(p["k"])) == pytest.approx(1, abs=0.05) for p in told
+    )
+    assert json.loads(to_script_json("</script>")) == "</script>" and "<" not in to_script_json("</script>")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_places_turn_as_pictures_turn(orientation):
+    stored = np.zeros((30, 50))
+    stored[4, 40] = 1
+    (y,), (x,) = np.nonzero(turn_upright(stored, orientation))
+    H, W = turn_upright(stored, orientation).shape
+    assert to_upright((4.5 / 30, 40.5 / 50), orientation) == pytest.approx(((y + 0.5) / H, (x + 0.5) / W))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_kernels_turn_with_the_picture(orientation):
+    """A kernel's weight on a pixel of the stored picture stays on that pixel of the upright one."""
+
+    class Found:
+        spool = FrameStore("", (1, 2, 30, 50))
+        kernels = ({"y": 10, "x": 20, "k": np.eye(3)[None].tolist(), "share": [1.0], "averaged": 2.0},)
+
+    stored = np.zeros((30, 50))
+    stored[9:12, 19:22] = np.eye(3)
+    shown = turn_upright(stored, orientation)
+    (point,) = kernel_points(Found, orientation)
+    y, x = int(point["y"] * shown.shape[0]), int(point["x"] * shown.shape[1])
+    np.testing.assert_array_equal(shown[y - 1 : y + 2, x - 1 : x + 2], point["k"][0])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+def test_crops_show_what_they_say(orientation, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison_page, "CROP", 64)
+    light = np.full((1, 400, 600), 0.5, np.float32)
+    light[0, 100:110, 500:510] = 1  # detail
+    light[0, 300:340, 100:140] = 0.01  # dark
+    trust = np.ones((1, 400, 600), np.float32)
+    trust[0, 200:220, 20:40] = 0
+    spool = FrameStore(tmp_path / "s", (1, 2, 400, 600))
+    spool.allocate()
+    spool.write_frame(0, np.concatenate([light, trust]))
+    room = Renderer.from_header(spool, Header(tmp_path / "a", "grey", (400, 600), 0, "none", orientation=orientation))
+    found = choose_crops(room, room.trust_map(2000))
+    for title, (y, x) in {"dark": (320, 120), "least trust in the burst": (210, 30)}.items():
+        window = found[title]
+        assert window.size == (64, 64)
+        assert window.y0 <= y < window.y1 and window.x0 <= x < window.x1, title

@@ -1,0 +1,250 @@
+"""A burst of files to a photograph: tiles against the whole, stops and kills, noise that is left, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+from klarsicht.burst.data.bayer import to_planes
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.denoising import motion_check, pipeline, tiles, work_folder
+from klarsicht.burst.denoising.denoise import denoise
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.files import reading
+from klarsicht.cli.app import run
+from klarsicht.ground.errors import InputError, RunLocked, StoreError, UsageError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.02, 2e-3)
+BLACK, WHITE = 600, 16383
+SIZE = (320, 448)
+TILED = (352, 464)
+TILES = ((176, 232), (96, 160))  # four: on each side 64 pixels around one are not all there is, nor 128 on the left
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A photograph as light; mosaics are cut from it at even places."""
+    return (data.retina()[300:700, 300:820].mean(-1, dtype=np.float32) / 255) ** 2.2
+
+
+def cut(scene, dy=0, dx=0, size=SIZE):
+    return scene[20 + dy : 20 + dy + size[0], 20 + dx : 20 + dx + size[1]]
+
+
+def counts(light, seed):
+    noisy = LEVEL.sample(light, np.random.default_rng(seed))
+    return np.clip(np.rint(noisy * (WHITE - BLACK) + BLACK), 0, WHITE)
+
+
+@pytest.fixture
+def burst(dng, scene, tmp_path):
+    return shaken(dng, scene, tmp_path / "burst", SIZE)
+
+
+@pytest.fixture
+def tiled(dng, scene, tmp_path):
+    return shaken(dng, scene, tmp_path / "burst", TILED)
+
+
+def shaken(dng, scene, folder, size):
+    """Five raw frames of a shaken camera."""
+    folder.mkdir()
+    for i, (dy, dx) in enumerate([(0, 0), (2, -4), (-6, 8), (4, 4), (-2, 0)]):
+        dng(folder / f"{i}.dng", counts(cut(scene, dy, dx, size), i), profile=(LEVEL.shot, LEVEL.read**2))
+    return folder
+
+
+def picture(spool):
+    return spool.read_window(0, Window(0, *spool.size[:1], 0, spool.size[1]))
+
+
+def made(burst, out, threads=1, **settings):
+    """One thread: with more, tests that run beside each other wait for each other's."""
+    with denoise_frames(reading.list_frames([burst]), out, DenoiseSettings(threads=threads, **settings)) as found:
+        return picture(found.spool), found
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """The mean of the frames, whose answers are known, and not the network that comes along."""
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+
+
+def error_of(picture, truth):
+    return np.square(picture[:4] - truth)[:, 16:-16, 16:-16].mean()
+
+
+def test_a_burst_becomes_as_clean_as_a_mean_of_its_frames(burst, scene, tmp_path, no_weights):
+    got, found = made(burst, tmp_path / "out.dng", reference="0.dng")
+    truth = to_planes(cut(scene)[None])[0]
+    error = error_of(got, truth)
+    assert error < 1.15 * LEVEL.average_frames(5).variance(truth).mean()
+    assert found.shares["burst"] > 0.97 and not found.dropped
+    remaining = np.mean([level.variance(truth.mean()) for level in found.remaining])
+    assert remaining == pytest.approx(error, rel=0.15)
+
+
+def test_the_network_that_comes_along_is_cleaner_than_the_mean_of_the_frames(burst, scene, tmp_path, monkeypatch):
+    truth = to_planes(cut(scene)[None])[0]
+    by_network, found = made(burst, tmp_path / "a.dng", threads=None, reference="0.dng")
+    assert "swift-raw" in found.filter.name
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+    by_mean, _ = made(burst, tmp_path / "b.dng", reference="0.dng")
+    assert error_of(by_network, truth) < 0.8 * error_of(by_mean, truth)
+
+
+def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tmp_path):
+    """Of one scene with fresh noise: half the mean square of the difference, the network's own changes included."""
+    first, found = made(burst, tmp_path / "a.dng", reference="0.dng")
+    for i, (dy, dx) in enumerate([(0, 0), (2, -4), (-6, 8), (4, 4), (-2, 0)]):
+        dng(burst / f"{i}.dng", counts(cut(scene, dy, dx), 50 + i), profile=(LEVEL.shot, LEVEL.read**2))
+    second, _ = made(burst, tmp_path / "b.dng", reference="0.dng")
+    left = np.square(first[:4] - second[:4])[:, 16:-16, 16:-16].mean() / 2
+    told = np.mean([level.variance(x).mean() for level, x in zip(found.remaining, first[:4], strict=True)])
+    assert 0.7 < told / left < 1.3
+    assert all(level.shot > 0 for level in found.remaining)
+
+
+def test_tiles_are_the_whole(tiled, tmp_path, monkeypatch):
+    """With false alarms here and there, so that the burst is doubted, and other estimates are made."""
+    monkeypatch.setattr(pipeline, "SAMPLED", 0)
+    monkeypatch.setattr(motion_check, "FALSE_ALARMS", 3e-2)
+    monkeypatch.setattr(motion_check, "LEAVE", 1.0)
+    whole, found = made(tiled, tmp_path / "a.dng", reference="1")
+    few = tiles.Grid(*TILES, 162 + 43, 50)
+    monkeypatch.setattr(tiles, "choose_grid", lambda *_: few)
+    in_tiles, _ = made(tiled, tmp_path / "b.dng", reference="1")
+    np.testing.assert_allclose(in_tiles, whole, atol=2e-6)
+    assert found.shares["burst"] < 0.97 and found.shares["alone"] > 0
+
+
+def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
+    few = tiles.Grid((160, 224), (96, 128), 50, 50)
+    monkeypatch.setattr(tiles, "choose_grid", lambda *_: few)
+    whole, _ = made(burst, tmp_path / "a.dng")
+    calls, real = [], pipeline.merge_tile.TileMerger.__call__
+
+    def stopping(merge, tile):
+        calls.append(tile.number)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(merge, tile)
+
+    monkeypatch.setattr(pipeline.merge_tile.TileMerger, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        made(burst, tmp_path / "b.dng")
+    more = tiles.Grid((160, 224), (128, 160), 50, 50)  # as more memory is free this time
+    monkeypatch.setattr(tiles, "choose_grid", lambda *_: more)
+    resumed, _ = made(burst, tmp_path / "b.dng")
+    assert sorted(calls) == [*range(2), 2, *range(2, len(few))]
+    np.testing.assert_array_equal(resumed, whole)
+    assert not work_folder.work_folder_path(tmp_path / "b.dng").exists()
+
+
+@pytest.mark.nightly
+def test_kills_at_any_moment_leave_the_same_bytes(burst, tmp_path):
+    words = [sys.executable, "-m", "klarsicht", "burst", "denoise", str(burst), "-o"]
+    subprocess.run([*words, str(tmp_path / "a.dng")], check=True)
+    for seconds in (1.5, 3, 4, 5, 6, 7):
+        killed = subprocess.Popen([*words, str(tmp_path / "b.dng")])
+        time.sleep(seconds)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    subprocess.run([*words, str(tmp_path / "b.dng")], check=True)
+    assert (tmp_path / "b.dng").read_bytes() == (tmp_path / "a.dng").read_bytes()
+
+
+def test_the_command_writes_what_is_asked_for(burst, tmp_path, capsys, no_weights):
+    out = tmp_path / "out"
+    before = {file: file.read_bytes() for file in burst.iterdir()}
+    assert run(["burst", "denoise", str(burst), "-o", str(out), "--memory", "3", "--threads", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "NoiseProfile" in told and "photograph.dng" in told
+    report = json.loads((out / "report.json").read_text())
+    assert report["dropped"] == [] and len(report["frames"]) == 5
+    again = reading.read(out / "photograph.dng").header
+    assert again.profile[0].shot == pytest.approx(LEVEL.shot / 5, rel=0.5)
+    assert {file: file.read_bytes() for file in burst.iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_strength_mixes_with_the_reference(burst, tmp_path, no_weights):
+    none, found = made(burst, tmp_path / "a.dng", strength=0.0, reference="0.dng")
+    reference = picture(found.burst.spool) if found.burst.spool.path.exists() else reading.read(burst / "0.dng").light
+    np.testing.assert_allclose(none[:4], reference, atol=1e-6)
+    half, all_ = (made(burst, tmp_path / "a.dng", strength=s, reference="0.dng")[0] for s in (0.5, 1.0))
+    np.testing.assert_allclose(half[:4], (none + all_)[:4] / 2, atol=1e-6)
+
+
+def test_a_frame_of_another_scene_is_dropped_by_name(burst, dng, scene, tmp_path):
+    other = np.rot90(cut(scene)[: SIZE[0], : SIZE[0]], 2)
+    other = np.pad(other, ((0, 0), (0, SIZE[1] - SIZE[0])), "reflect")
+    dng(burst / "9.dng", counts(other / other.mean() * cut(scene).mean(), 9))
+    _, found = made(burst, tmp_path / "out.dng", reference="0.dng")
+    assert [why.split()[0] for why in found.dropped] == ["9.dng"]
+    assert found.shares["burst"] > 0.97
+
+
+def test_drift_of_exposure_is_evened_out(burst, dng, scene, tmp_path):
+    dng(burst / "4.dng", counts(0.85 * cut(scene, -2, 0), 4), profile=(LEVEL.shot, LEVEL.read**2))
+    got, found = made(burst, tmp_path / "out.dng", reference="0.dng")
+    assert found.burst.frames[4].gain == pytest.approx(1 / 0.85, rel=0.01)
+    assert found.shares["burst"] > 0.95
+    truth = to_planes(cut(scene)[None])[0]
+    assert np.square(got[:4] - truth).mean() < 1.2 * LEVEL.average_frames(5).variance(truth).mean()
+
+
+def test_one_frame_and_rgb_work(tmp_path, scene):
+    rgb = np.repeat(cut(scene)[..., None], 3, 2)
+    noisy = LEVEL.sample(rgb.astype(np.float32), np.random.default_rng(0))
+    tifffile.imwrite(tmp_path / "a.tif", noisy, photometric="rgb")
+    lines = list(denoise([tmp_path / "a.tif"], tmp_path / "out.tif"))
+    assert any("estimated from the frames" in line for line in lines)
+    picture = tifffile.imread(tmp_path / "out.tif") / 65535
+    assert np.square(picture - rgb).mean() <= 1.02 * np.square(np.clip(noisy, 0, 1) - rgb).mean()
+
+
+def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="one of the frames"):
+        list(denoise([burst], burst / "0.dng"))
+    for out in (burst / "clean.dng", burst):
+        with pytest.raises(UsageError, match="would lie among the frames"):
+            list(denoise([burst], out))
+    with pytest.raises(UsageError, match="ending"):
+        list(denoise([burst], tmp_path / "out.heic"))
+    with pytest.raises(UsageError, match="memory"):
+        list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(memory=0.01)))
+    with pytest.raises(UsageError, match="reference"):
+        list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(reference="7.dng")))
+    with pytest.raises(UsageError, match=r"READ,SHOT"):
+        list(denoise([burst], tmp_path / "o.dng", DenoiseSettings(noise="much")))
+    with work_folder.open_work_folder(tmp_path / "o.dng", {}) as _, pytest.raises(RunLocked):
+        list(denoise([burst], tmp_path / "o.dng"))
+    bracket = [(33434, 5, 1, (1, 10), True)]
+    dng(burst / "0.dng", counts(cut(scene), 1), extra=[(33434, 5, 1, (1, 40), True)])
+    dng(burst / "4.dng", counts(cut(scene), 1), extra=bracket)
+    with pytest.raises(InputError, match=r"4\.dng has another exposure.*\+2\.0 EV"):
+        list(denoise([burst], tmp_path / "o.dng"))
+    assert denoise is denoise
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["burst"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(burst, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(StoreError, match="cannot write"):
+        list(denoise([burst], tmp_path / "closed" / "o.dng"))
+
+
+def test_a_folder_that_cannot_be_is_named(burst, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot write"):
+        list(denoise([burst], tmp_path / "file" / "o.dng"))

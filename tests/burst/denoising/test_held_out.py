@@ -1,0 +1,126 @@
+"""The truth-free check: bursts that are right, wrong noise levels, detail lost, frames that show other things."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tifffile
+from scipy.ndimage import gaussian_filter
+from skimage import data
+
+from klarsicht.burst.denoising import held_out
+from klarsicht.burst.denoising.held_out import autocorrelation, check_held_out
+from klarsicht.burst.denoising.pipeline import DenoiseSettings
+from klarsicht.ground.errors import InputError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.02, 2e-3)
+RIGHT = DenoiseSettings(noise=f"{LEVEL.read},{LEVEL.shot}")
+SIZE = (256, 320)
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch):
+    """The mean of the frames, whose answers are known, and not the network that comes along."""
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return (data.camera().astype(np.float32) / 255) ** 2.2
+
+
+def written(scene, folder, moves, seed=0):
+    """Float TIFFs of a scene that moved by so much (y, x), in pixels."""
+    rng = np.random.default_rng(seed)
+    for i, (dy, dx) in enumerate(moves):
+        there = scene[60 + dy : 60 + dy + SIZE[0], 90 + dx : 90 + dx + SIZE[1]]
+        tifffile.imwrite(folder / f"{i}.tif", LEVEL.sample(there, rng))
+    return [folder]
+
+
+def still(scene, folder, count=5):
+    return written(scene, folder, [(0, 0), (2, -3), (-5, 4), (1, 1), (3, 6)][:count])
+
+
+def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path):
+    """Its noise is known: X_j - Y has its variance, and that of the mean of the four others."""
+    told, verdict = check_held_out(still(scene, tmp_path), RIGHT, tmp_path / "work")
+    assert verdict.passes and verdict.variance == pytest.approx(1, abs=0.03)
+    assert all(abs(value) < 0.02 for value in verdict.correlation.values())
+    assert verdict.coverage > 0.8 and verdict.untrusted == 0
+    assert [variance for _, variance in verdict.by_light] == pytest.approx([1] * held_out.BINS, abs=0.1)
+    assert "as typed" in told[0] and "noise as modelled" in "\n".join(verdict.lines)
+
+
+def test_the_network_that_comes_along_is_checked_and_a_wrong_level_is_told(scene, tmp_path):
+    """Detail that it loses adds to the difference, hardly correlated, and not in every light; half the noise, typed,
+    makes four times of it everywhere."""
+    burst, work = still(scene, tmp_path), tmp_path / "work"
+    _, verdict = check_held_out(burst, RIGHT.model_copy(update={"checkpoint": "swift"}), work)
+    assert 0.9 < verdict.variance < 1.25 and verdict.coverage > 0.5
+    assert min(variance for _, variance in verdict.by_light) == pytest.approx(1, abs=0.1)
+    assert all(abs(value) < held_out.WHITE for value in verdict.correlation.values())
+    assert "too low" not in verdict.conclusion
+    half = DenoiseSettings(noise=f"{LEVEL.read / 2},{LEVEL.shot / 4}", checkpoint="swift")
+    _, verdict = check_held_out(burst, half, work)
+    assert verdict.variance > 3.6 and "too low" in verdict.conclusion
+
+
+@pytest.mark.parametrize(("factor", "word"), [(0.5, "low"), (2.0, "high")])
+def test_a_wrong_noise_level_is_told_and_how_wrong(scene, tmp_path, factor, word):
+    settings = DenoiseSettings(noise=f"{LEVEL.read * factor},{LEVEL.shot * factor**2}")
+    _, verdict = check_held_out(still(scene, tmp_path), settings, tmp_path / "work")
+    assert not verdict.passes and f"too {word}" in verdict.conclusion
+    assert verdict.variance == pytest.approx(1 / factor**2, rel=0.05)
+
+
+def test_a_filter_that_loses_detail_is_told(scene, tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Blur:
+        frames: int = 8
+        halo: int = 8
+        name: str = "a blur"
+
+        def compute_weights(self, frames, noise, agreement):
+            return lambda others=frames: gaussian_filter(others.mean(0), (0, 1.0, 1.0)).astype(np.float32)
+
+    monkeypatch.setattr(held_out, "select_filter", lambda *_: Blur())
+    _, verdict = check_held_out(still(scene, tmp_path), RIGHT, tmp_path / "work")
+    assert (
+        verdict.untrusted > 0.4 and f"the {verdict.untrusted:.0%} where the burst is not trusted" in verdict.conclusion
+    )
+
+
+def test_what_moved_is_not_held_against_the_filter(scene, tmp_path):
+    folder = still(scene, tmp_path)
+    for i in range(5):
+        light = tifffile.imread(tmp_path / f"{i}.tif")
+        light[100:150, 60 + 30 * i : 110 + 30 * i] += 0.3
+        tifffile.imwrite(tmp_path / f"{i}.tif", light)
+    _, verdict = check_held_out(folder, RIGHT, tmp_path / "work")
+    assert verdict.passes and 0.3 < verdict.coverage < 0.9
+
+
+def test_correlation_is_that_of_an_autoregressive_noise():
+    """x_t = a x_{t-1} + e: a at lag 1, a^2 at lag 2 along rows, none across them; gaps do not count."""
+    rng, a = np.random.default_rng(1), 0.6
+    x = np.zeros((1, 200, 600))
+    for t in range(1, 600):
+        x[..., t] = a * x[..., t - 1] + rng.standard_normal((1, 200))
+    x[rng.random(x.shape) < 0.2] = np.nan
+    got = [autocorrelation([x[..., 50:300], x[..., 300:]], lag) for lag in ((0, 1), (0, 2), (1, 0))]
+    assert got == pytest.approx([a, a**2, 0], abs=0.02)
+
+
+def test_what_cannot_be_checked_is_refused(scene, tmp_path):
+    folder = still(scene, tmp_path, 3)
+    with pytest.raises(InputError, match="too few frames; got 2"):
+        check_held_out([tmp_path / "0.tif", tmp_path / "1.tif"], RIGHT, tmp_path / "work")
+    settings = RIGHT.model_copy(update={"reference": "1.tif"})
+    with pytest.raises(InputError, match=r"not the reference"):
+        check_held_out(folder, settings, tmp_path / "work", "1.tif")
+    with pytest.raises(InputError, match=r"frame to hold out; got 9\.tif"):
+        check_held_out(folder, settings, tmp_path / "work", "9.tif")
+    _, verdict = check_held_out(folder, settings, tmp_path / "work", "2.tif")
+    assert verdict.held_out == "2.tif"

@@ -1,0 +1,156 @@
+"""Trust: false alarms as often as said, worse estimates found, and the promise block by block."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom, chi2
+
+from klarsicht.burst.denoising import motion_check
+from klarsicht.burst.denoising.motion_check import ClippingLimits
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.02, 1e-3)
+SIZE = (256, 256)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
+    return (0.3 + 0.2 * np.sin(x / 17) * np.cos(y / 23))[None].repeat(3, 0).astype(np.float32)
+
+
+def noisy(truth, seed):
+    return LEVEL.sample(truth, np.random.default_rng(seed))
+
+
+def test_the_bound_is_that_of_chi_squared():
+    n = torch.tensor([64.0, 256.0, 4096.0])
+    np.testing.assert_allclose(
+        motion_check.chi_squared_bound(n).numpy(), chi2.isf(motion_check.FALSE_ALARMS, n) / n, rtol=0.01
+    )
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_the_truth_is_doubted_as_seldom_as_said(truth, rate, monkeypatch):
+    """Windows of the truth itself under pure noise; two tests each."""
+    monkeypatch.setattr(motion_check, "FALSE_ALARMS", rate)
+    monkeypatch.setattr(motion_check, "LEAVE", 1.0)
+    failed = windows = 0
+    for seed in range(20):
+        r = motion_check.compute_residual(noisy(truth, seed), truth, [LEVEL] * 3, ClippingLimits())
+        fails = motion_check.find_failing_windows(*r, 16)
+        failed, windows = failed + int(fails.sum()), windows + fails.numel()
+    assert 0.3 * rate < failed / windows < 3.5 * rate
+
+
+@pytest.mark.parametrize("harm", ["ghost", "blur", "dim"])
+def test_what_is_worse_than_noise_is_doubted_and_only_there(truth, harm):
+    estimate = truth.copy()
+    there = (slice(None), slice(96, 160), slice(96, 160))
+    if harm == "ghost":
+        estimate[there] += np.float32(0.08)
+    elif harm == "dim":
+        estimate[there] *= np.float32(0.9)
+    else:
+        texture = 0.06 * np.random.default_rng(1).choice([-1, 1], (1, 64, 64)).astype(np.float32)
+        truth = truth.copy()
+        truth[there] += texture
+    doubt = motion_check.find_failing_pixels(noisy(truth, 2), estimate, [LEVEL] * 3)
+    assert doubt[100:156, 100:156].all()
+    outside = doubt.copy()
+    outside[64:192, 64:192] = False
+    assert not outside.any()
+
+
+def test_a_saturated_light_is_kept_and_not_doubted(truth):
+    bright = truth.copy()
+    bright[:, 100:140, 100:140] = 1.5
+    reference = np.minimum(noisy(bright, 3), 1)
+    mean = np.mean([np.minimum(noisy(bright, s), 1) for s in range(10, 18)], 0).astype(np.float32)
+    verdict = motion_check.check_estimates(reference, [lambda doubt: mean], [LEVEL] * 3, ClippingLimits(high=1 - 1e-6))
+    assert verdict.shares[0].min() > 0.99
+    mixed = verdict.mix([mean], reference)
+    assert (mixed[:, 104:136, 104:136] == 1).all()
+
+
+@pytest.mark.parametrize(("n", "p"), [(64, 0.01), (64, 0.3), (1024, 0.05), (1024, 0.5)])
+@pytest.mark.parametrize("rate", [1e-2, 1e-6])
+def test_clipped_pixels_exceed_the_bound_no_more_often_than_said(n, p, rate):
+    """Against the binomial distribution itself; and not a bound that nothing reaches."""
+    bound = float(motion_check.bernstein_bound(torch.tensor(n * p * (1 - p)), rate))
+    assert binom.sf(np.floor(n * p + bound), n, p) <= rate
+    assert binom.isf(rate, n, p) - n * p > 0.4 * bound
+
+
+def test_light_below_white_is_doubted_where_all_is_white(truth):
+    """A light far above white: the residual there is cut off and says nothing, the number of white pixels does."""
+    bright, limits = truth.copy(), ClippingLimits(high=1 - 1e-6)
+    there = (slice(None), slice(96, 160), slice(96, 160))
+    bright[there] = 3
+    reference, estimate = np.minimum(noisy(bright, 5), 1), np.minimum(bright, 1)
+    assert not motion_check.find_failing_pixels(reference, estimate, [LEVEL] * 3, limits).any()
+    estimate[there] = 1 - LEVEL.deviation(np.float32(1))
+    doubt = motion_check.find_failing_pixels(reference, estimate, [LEVEL] * 3, limits)
+    assert doubt[100:156, 100:156].all() and not doubt[:64].any()
+
+
+@pytest.mark.parametrize("light", [0.93, 0.98, 1.0, 1.05])
+def test_the_mean_of_clipped_frames_is_hardly_doubted(truth, light):
+    """It lacks what was cut off, four tenths of a deviation at the limit, and is still the better picture."""
+    flat, limits = np.full_like(truth, light), ClippingLimits(high=1 - 1e-6)
+    frames = [np.minimum(noisy(flat, seed), 1) for seed in range(8)]
+    mean = np.mean(frames, 0).astype(np.float32)
+    assert np.square(mean - min(light, 1)).mean() <= np.square(frames[0] - min(light, 1)).mean()
+    assert motion_check.find_failing_pixels(frames[0], mean, [LEVEL] * 3, limits).mean() < 0.05
+
+
+@pytest.mark.parametrize("light", [0.0, 0.01, 0.02, 0.04, 0.06, 0.1])
+def test_the_mean_of_frames_cut_off_at_black_is_not_doubted(truth, light):
+    """As in 8-bit pictures, from black to five deviations of the noise."""
+    flat = np.full_like(truth, light)
+    frames = [np.maximum(noisy(flat, seed), 0) for seed in range(8)]
+    mean = np.mean(frames, 0).astype(np.float32)
+    assert not motion_check.find_failing_pixels(frames[0], mean, [LEVEL] * 3, ClippingLimits(low=0.0)).any()
+
+
+def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
+    reference, made = noisy(truth, 4), []
+    wrong = truth.copy()
+    wrong[:, :64] += np.float32(0.3)
+
+    def second(doubt):
+        made.append(doubt)
+        return truth
+
+    verdict = motion_check.check_estimates(reference, [lambda doubt: wrong, second], [LEVEL] * 3)
+    assert verdict.computed == (0, 1)
+    assert (made[0][:64] == 1).all() and (made[0][64 + motion_check.MARGIN :] == 0).all()
+    np.testing.assert_allclose(verdict.mix([wrong, truth], reference), truth, atol=1e-6)
+    untouched = motion_check.check_estimates(reference, [lambda doubt: truth, second], [LEVEL] * 3)
+    assert len(made) == 1 and untouched.computed == (0,)
+
+
+def test_a_part_with_its_margin_is_as_the_whole(truth):
+    reference, estimate = noisy(truth, 5), truth.copy()
+    estimate[:, 90:120, 60:200] += np.float32(0.05)
+    whole = motion_check.check_estimates(reference, [lambda doubt: estimate], [LEVEL] * 3).shares[0]
+    part = (slice(None), slice(32, 224), slice(32, 224))
+    cut = motion_check.check_estimates(reference[part], [lambda doubt: estimate[part]], [LEVEL] * 3).shares[0]
+    inner = slice(motion_check.MARGIN, -motion_check.MARGIN)
+    np.testing.assert_array_equal(cut[inner, inner], whole[32:224, 32:224][inner, inner])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_never_worse_than_the_reference(truth, seed):
+    """Wherever an estimate is wrong by any amount: blocks of 32 x 32 are no worse than the reference's."""
+    rng = np.random.default_rng(seed)
+    estimate = truth + 0.02 / 8**0.5 * rng.standard_normal(truth.shape).astype(np.float32)
+    for _ in range(12):
+        y, x = rng.integers(0, 224, 2)
+        h, w = rng.integers(4, 64, 2)
+        estimate[:, y : y + h, x : x + w] += np.float32(rng.normal() * 10 ** rng.uniform(-2.5, 0))
+    reference = noisy(truth, 100 + seed)
+    picture = motion_check.check_estimates(reference, [lambda doubt: estimate], [LEVEL] * 3).mix([estimate], reference)
+    errors = [np.square(x - truth).reshape(3, 8, 32, 8, 32).mean((0, 2, 4)) for x in (picture, reference)]
+    assert (errors[0] <= 1.02 * errors[1]).all()
+    assert errors[0].mean() < 0.7 * errors[1].mean()

@@ -1,0 +1,36 @@
+"""The noise that is left: a level read back from noise that has it, and one that readers of DNG take."""
+
+import numpy as np
+import pytest
+
+from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.003, 2e-4)
+
+
+def drawn(deviation, seed=0):
+    """One plane of light from black to white, and noise of a deviation over it."""
+    light = np.linspace(0, 1, 200_000, dtype=np.float32).reshape(1, 400, 500)
+    z = np.random.default_rng(seed).standard_normal(light.shape)
+    return (z * deviation(light)).astype(np.float32), light
+
+
+def test_a_level_is_read_back():
+    (found,) = fit_noise_levels(
+        [accumulate_moments(*drawn(LEVEL.deviation)), accumulate_moments(*drawn(LEVEL.deviation, 1))],
+        [NoiseLevel(1, 1)],
+    )
+    assert found.profile == pytest.approx(LEVEL.profile, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "deviation", [lambda light: 0.01 + 0 * light, lambda light: 0.01 * (1.2 - light), np.zeros_like]
+)
+def test_the_shot_coefficient_is_never_nothing(deviation):
+    """The DNG SDK takes a profile for one only if it is above 0. Noise that does not grow stays as large as it is."""
+    left, light = drawn(deviation)
+    (found,) = fit_noise_levels([accumulate_moments(left, light)], [LEVEL])
+    assert found.shot > 0
+    if left.any() and np.ptp(deviation(light)) == 0:
+        assert found.variance(np.float32(0.5)) == pytest.approx(1e-4, rel=0.02)

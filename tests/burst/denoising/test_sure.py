@@ -1,0 +1,113 @@
+"""Risk: weights against closed forms, centres against impulses, and blocks that are not worse whatever is wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from klarsicht.burst.denoising import motion_check, sure
+from klarsicht.burst.denoising.filters import MeanFilter, NetworkFilter
+from klarsicht.burst.denoising.motion_check import NO_LIMITS, ClippingLimits
+from klarsicht.burst.denoising.sure import LightEstimate, Risk
+from klarsicht.burst.network.unet import NetworkSettings, build_network
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.05, 0.0)
+SIZE = (288, 288)
+
+
+def own(c):
+    return np.full(SIZE, c, np.float32)
+
+
+def observed(seed, c, bias, channels=1):
+    """X, and an estimate x + bias + c n, which takes the part c of X's own pixel."""
+    x = np.full((channels, *SIZE), 0.4, np.float32)
+    n = np.random.default_rng(seed).standard_normal(x.shape).astype(np.float32) * np.float32(LEVEL.read)
+    return x, x + n, LightEstimate(x + np.float32(bias) + np.float32(c) * n, own(c))
+
+
+@pytest.mark.parametrize(("c", "bias"), [(0.0, 0.05), (0.125, 0.05), (0.45, 0.05), (0.3, 0.1), (0.0, 0.5)])
+def test_as_much_is_taken_as_makes_the_error_least(c, bias):
+    """Of x + b + c n as much as (1 - c) s^2 / (b^2 + (1 - c)^2 s^2), with four channels to average over."""
+    _, X, estimate = observed(1, c, bias, channels=4)
+    (a,) = Risk(X, [LEVEL] * 4, NO_LIMITS).mixture_shares([estimate])
+    s = LEVEL.read
+    assert a.mean() == pytest.approx((1 - c) * s**2 / (bias**2 + (1 - c) ** 2 * s**2), rel=0.04, abs=1e-3)
+
+
+def test_of_two_the_better_mixture_is_taken():
+    """Independent errors b, c with the same weight on X: the least error is at weights in the ratio of 1 / b^2."""
+    x = np.full((4, *SIZE), 0.4, np.float32)
+    rng = np.random.default_rng(2)
+    X, first, second = (x + s * rng.standard_normal(x.shape).astype(np.float32) for s in (0.05, 0.04, 0.02))
+    shares = Risk(X, [LEVEL] * 4, NO_LIMITS).mixture_shares(
+        [LightEstimate(first, own(0)), LightEstimate(second, own(0))]
+    )
+    precision = np.array([1 / 0.04**2, 1 / 0.02**2, 1 / 0.05**2])
+    np.testing.assert_allclose(shares.mean((1, 2)), precision[:2] / precision.sum(), atol=0.03)
+
+
+def test_what_is_right_is_taken_nearly_whole_and_what_is_lost_is_not():
+    _, X, right = observed(3, 0.125, 0.0)
+    assert Risk(X, [LEVEL], NO_LIMITS).estimate_share(right).mean() > 0.98
+    _, X, wrong = observed(3, 0.125, 0.5)
+    assert Risk(X, [LEVEL], NO_LIMITS).estimate_share(wrong).max() < 0.05
+
+
+@pytest.mark.parametrize("c", [0.0, 0.2, 0.45])
+@pytest.mark.parametrize("strength", [0.5, 1, 2, 5])
+def test_blocks_are_never_worse_than_the_reference(c, strength):
+    """Lost texture of any strength, with estimates that lean on X by any part; tests and risk together."""
+    x, X, _ = observed(4, c, 0.0)
+    texture = strength * np.float32(LEVEL.read) * np.random.default_rng(5).choice([-1, 1], x.shape).astype(np.float32)
+    lost = texture * (np.arange(SIZE[1]) > SIZE[1] // 2)
+    X, estimate = X + lost, LightEstimate(x + np.float32(c) * (X + lost - x), own(c))
+    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light], [LEVEL])
+    verdict = sure.apply_risk_shares(verdict, X, [estimate], [LEVEL], NO_LIMITS)
+    picture = verdict.mix([estimate.light], X)
+    worse = blocks(np.square(picture - x - lost)) / blocks(np.square(X - x - lost))
+    assert worse.max() <= 1.02
+    assert worse[:, :4].mean() < 0.4
+
+
+def blocks(values):
+    Y, X = SIZE[0] // 32, SIZE[1] // 32
+    return values.reshape(Y, 32, X, 32).mean((1, 3))
+
+
+def test_an_estimate_in_doubt_still_gives_what_it_is_good_for():
+    """Beside the reference itself, which never fails a test; as much as if there were nothing else."""
+    x, X, _ = observed(7, 0.0, 0.0, channels=4)
+    estimate, itself = LightEstimate(x + np.float32(2 * LEVEL.read), own(0)), LightEstimate(X, own(1))
+    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light, lambda doubt: itself.light], [LEVEL] * 4)
+    assert verdict.shares[0].max() == 0
+    shares = sure.apply_risk_shares(verdict, X, [estimate, itself], [LEVEL] * 4, NO_LIMITS).shares
+    assert shares[0].mean() == pytest.approx(1 / 5, rel=0.05)
+
+
+def test_where_all_is_white_the_reference_stays():
+    X = np.ones((1, *SIZE), np.float32)
+    estimate = LightEstimate(X - np.float32(0.02), own(0.125))
+    verdict = motion_check.check_estimates(X, [lambda doubt: estimate.light], [LEVEL], ClippingLimits(high=1 - 1e-6))
+    shares = sure.apply_risk_shares(verdict, X, [estimate], [LEVEL], ClippingLimits(high=1 - 1e-6)).shares
+    assert shares.max() == 0
+
+
+@pytest.mark.parametrize("preset", ["swift", "mkpn", "kpn", "mean"])
+def test_the_centre_is_what_an_impulse_leaves(preset):
+    """Weights are linear in the frames they are laid over, so that an impulse in the reference shows them."""
+    rng = np.random.default_rng(6)
+    frames = rng.random((3, 1, 32, 48), np.float32)
+    agreement = np.stack([np.ones((32, 48)), *rng.random((2, 32, 48))]).astype(np.float32)
+    if preset == "mean":
+        weighing = MeanFilter().compute_weights(frames, [LEVEL], agreement)
+    else:
+        network = build_network(NetworkSettings(preset=preset, width=0.125, frames=4), seed=1).eval()
+        for parameter in network.parameters():
+            parameter.data += 0.05 * torch.from_numpy(rng.standard_normal(parameter.shape, np.float32))
+        weighing = NetworkFilter(network).compute_weights(frames, [LEVEL], agreement)
+    centre = weighing.centre_weight
+    for y, x in ((0, 0), (7, 30), (16, 21), (31, 47)):
+        impulse = np.zeros_like(frames)
+        impulse[0, 0, y, x] = 1
+        assert centre[y, x] == pytest.approx(weighing(impulse)[0, y, x], abs=1e-5)

@@ -1,0 +1,64 @@
+"""Tiles: they cover a picture once, hold what they need, and are not done twice."""
+
+import numpy as np
+import pytest
+
+from klarsicht.burst.align.tiled import STEP
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.denoising import tiles
+from klarsicht.burst.denoising.tiles import Grid
+from klarsicht.ground.errors import UsageError
+
+
+@pytest.mark.parametrize(("size", "sides"), [((100, 70), (64, 32)), ((257, 640), (96, 160)), ((64, 64), (2048, 2048))])
+def test_tiles_cover_once_and_windows_begin_at_steps(size, sides):
+    grid, seen = Grid(size, sides, halo=45, margin=10), np.zeros(size, int)
+    for tile in grid:
+        seen[tile.core.y0 : tile.core.y1, tile.core.x0 : tile.core.x1] += 1
+        w, o, n = tile.window, tile.core, tile.context
+        assert n.clip_to(size) == n == Window(max(w.y0, n.y0), min(w.y1, n.y1), max(w.x0, n.x0), min(w.x1, n.x1))
+        assert all(a == 0 or 10 <= b - a < 10 + STEP for a, b in ((n.y0, o.y0), (n.x0, o.x0)))
+        assert w.y0 % STEP == w.x0 % STEP == 0
+        assert all(a == 0 or b - a >= 45 for a, b in ((w.y0, o.y0), (w.x0, o.x0)))
+        assert (w.y1 == size[0] or w.y1 - o.y1 >= 45) and (w.x1 == size[1] or w.x1 - o.x1 >= 45)
+    assert (seen == 1).all() and len(grid) == sum(1 for _ in grid)
+
+
+def test_tiles_fit_and_there_is_no_less_to_do():
+    def need(near, window):
+        return 100.0 * window
+
+    grid = tiles.choose_grid((2000, 3000), 32, 0, need, 100 * 512**2)
+    assert max(t.window.size[0] * t.window.size[1] for t in grid) <= 512**2
+    assert sum(t.window.size[0] * t.window.size[1] for t in grid) < (512 / 448) ** 2 * 2000 * 3000
+    whole = tiles.choose_grid((1500, 2000), 205, 50, need, 100 * 1500 * 2000)
+    assert len(whole) == 1
+    with pytest.raises(UsageError, match="memory"):
+        tiles.choose_grid((400, 600), 200, 50, lambda near, window: 1e9 + 1000.0 * window, 1e9)
+
+
+def test_a_stopped_run_goes_on(tmp_path):
+    grid, done = Grid((300, 300), (96, 96), 10), []
+
+    def work(tile):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(tile.number)
+        return {"number": tile.number}
+
+    with pytest.raises(KeyboardInterrupt):
+        tiles.process_tiles(grid, tmp_path, work, "work")
+    with (tmp_path / tiles.LOG).open("ab") as file:
+        file.write(b'{"tile": 5, "to')  # a kill in the middle of a line
+    first, done = done, []
+    told = [
+        t["number"]
+        for t in tiles.process_tiles(grid, tmp_path, lambda t: done.append(t.number) or {"number": t.number}, "work")
+    ]
+    assert first + done == told == list(range(16))
+    assert tiles.process_tiles(grid, tmp_path, work, "work") == [{"number": n} for n in range(16)]
+
+
+def test_evenly():
+    assert tiles.evenly_spaced(100, 4) == [12, 37, 62, 87]
+    assert list(tiles.evenly_spaced(2, 6)) == [0, 1]
