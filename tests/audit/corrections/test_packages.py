@@ -1,5 +1,6 @@
 """Saved corrections: what is loaded does what was saved, with klarsicht and without it."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -107,4 +108,32 @@ def test_a_folder_without_a_correction_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "correction.json").write_text(content)
     with pytest.raises(InputError, match="no correction"):
+        packages.load_correction(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["oblique", "augment"])
+def test_a_correction_without_a_part_or_with_a_damaged_one_is_refused_by_its_name(tmp_path, method):
+    b = bench()
+    made = METHODS[method].make(b, CorrectionParameters("last", 2, 0.9))
+    packages.save_correction(tmp_path, made, {"settings": {"method": method}})
+    (part,) = (tmp_path / name for name in packages.PARTS if (tmp_path / name).is_file())
+    whole, record = part.read_bytes(), (tmp_path / packages.RECORD).read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1])):
+        part.write_bytes(damaged)
+        with pytest.raises(InputError, match=part.name):
+            packages.load_correction(tmp_path)
+    part.unlink()
+    with pytest.raises(InputError, match=f"no {part.name}"):
+        packages.load_correction(tmp_path)
+    older = {key: value for key, value in json.loads(record).items() if key != "files"}
+    (tmp_path / packages.RECORD).write_text(json.dumps(older))
+    with pytest.raises(InputError, match="without its erasure or weights"):
+        packages.load_correction(tmp_path)
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="no correction in this folder"):
+        packages.load_correction(tmp_path)
+    part.write_bytes(whole)
+    packages.load_correction(tmp_path)
+    (tmp_path / packages.RECORD).write_bytes(b"")
+    with pytest.raises(InputError, match="no correction in this folder"):
         packages.load_correction(tmp_path)

@@ -6,19 +6,22 @@
     FOLDER/model.pt2            the corrected model, by torch.export: torch.export.load(FILE).module()(images)
     FOLDER/corrected.py         where a model cannot be exported: corrected(module), with numpy and torch alone
 
-The record is written last: a folder without it is incomplete.
+The record is written last, with the SHA-256 of the parts: a folder without it, or with other parts, is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -35,6 +38,8 @@ from klarsicht.ground.manifest import to_json
 from klarsicht.numerics.erasure import Eraser
 
 RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
+DAMAGED: Final = (BadZipFile, SafetensorError, StoreError)
+PARTS: Final = ("erasure.npz", "weights.safetensors")
 STANDALONE: Final = '''"""The correction in this folder, without klarsicht: corrected(module) changes it for good."""
 
 import json
@@ -117,12 +122,12 @@ def save_correction(
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-        for stale in ("erasure.npz", "weights.safetensors", EXPORTED, LOADER):
+        for stale in (*PARTS, EXPORTED, LOADER):
             (folder / stale).unlink(missing_ok=True)
     _write(folder, correction)
     write_atomically(folder / LOADER, STANDALONE.encode())
     told = {} if classifier is None or example is None else export_model(folder, correction, classifier, example)
-    record = facts | told
+    record = facts | told | {"files": {name: _sha256(folder / name) for name in PARTS if (folder / name).is_file()}}
     write_atomically(folder / RECORD, to_json(record))
     return record
 
@@ -186,13 +191,37 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
     place = Path(folder)
     try:
         record = json.loads((place / RECORD).read_bytes())
+        _check_parts(place, record)
         return _read(place), record
-    except (OSError, KeyError, ValueError, StoreError) as error:
+    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, *DAMAGED) as error:
         raise InputError(
             "no correction in this folder",
             got=f"{place}: {type(error).__name__}: {error}",
             remedy="Make one with `klarsicht audit clean`.",
         ) from error
+
+
+def _check_parts(place: Path, record: dict[str, Any]) -> None:
+    """Refuse a folder in which a part is missing, altered, or cut short.
+
+    Records of earlier versions list no parts: of these, one that names a method must hold its erasure or its weights.
+
+    Raises:
+        InputError: which part it is.
+    """
+    remedy = "Copy the folder again, or make it again with `klarsicht audit clean`."
+    for name, digest in record.get("files", {}).items():
+        if not (place / name).is_file():
+            raise InputError("a correction without one of its parts", got=f"{place}: no {name}", remedy=remedy)
+        if _sha256(place / name) != digest:
+            raise InputError("a correction with a damaged part", got=f"{place}: {name}", remedy=remedy)
+    method = record.get("settings", {}).get("method", "nothing")
+    if "files" not in record and method != "nothing" and not any((place / name).is_file() for name in PARTS):
+        raise InputError("a correction without its erasure or weights", got=f"{place}, {method}", remedy=remedy)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _read(place: Path) -> Correction:
