@@ -15,7 +15,8 @@
     │   └── DiskFull                  5    no space left: what is complete is kept, the command resumes
     ├── MissingExtra                  6    an optional package is not installed
     ├── HarmExceeded                  7    a correction harms more than its bound allows
-    └── EffectRemains                 8    a correction leaves more than half of what the artifact does
+    ├── EffectRemains                 8    a correction leaves more than half of what the artifact does
+    └── OutOfMemory                   9    memory ran short: what is complete is kept, the command resumes
 
 A message has four parts: *what* is wrong, what was *got*, the *rule*, the *remedy*. Ctrl-C exits 130.
 """
@@ -124,6 +125,12 @@ class EffectRemains(KlarsichtError):
     """Correction that leaves more than half of the artifact's effect."""
 
     exit_code = 8
+
+
+class OutOfMemory(KlarsichtError):
+    """Memory that ran short; says nothing of the image or the model at hand."""
+
+    exit_code = 9
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

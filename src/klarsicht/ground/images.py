@@ -59,6 +59,8 @@ def decode(path: str | Path) -> Image.Image:
             return _apply_orientation(_to_eight_bit(image), image)
     except ImageError:
         raise
+    except MemoryError:
+        raise  # of the machine, not of the image
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         reason = "the file is empty" if file.stat().st_size == 0 else f"{type(error).__name__}: {error}"
         raise ImageError(f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}") from error

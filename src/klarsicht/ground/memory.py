@@ -7,7 +7,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from klarsicht.ground.errors import OutOfMemory
+
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: no separate mappings; M_TRIM_THRESHOLD: keep up to 2 GiB free
+OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
 TYPICAL_BYTES = 0.6e9  # bytes of a process with torch, assumed where the system does not report them
 
 
@@ -23,6 +26,17 @@ def resident_bytes() -> float:
     except (OSError, ValueError, IndexError):
         return TYPICAL_BYTES
     return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory could not be had, of this process or of a device.
+
+    torch raises a RuntimeError with a text of its own on the CPU, and a subclass named OutOfMemoryError on a device.
+    """
+    if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> bool:

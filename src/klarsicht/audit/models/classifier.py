@@ -20,7 +20,8 @@ from torchvision.transforms import functional as pictures
 from klarsicht.audit.models import efficientnet_lite0, entry_point, torchvision_models
 from klarsicht.audit.models.entry_point import Transform as Transform
 from klarsicht.audit.models.eval_mode import evaluation_mode, set_evaluation_mode
-from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, UsageError, unknown_name
+from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, OutOfMemory, UsageError, unknown_name
+from klarsicht.ground.memory import is_out_of_memory
 
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
 """Test image, 256 x 256, a ramp from black to white; its transformed pixels identify a transform."""
@@ -146,12 +147,15 @@ class Classifier:
 
         Raises:
             InputRefused: the model fails on these images.
+            OutOfMemory: memory ran short, which says nothing of the images.
             ModelError: the output is not a tensor of logits.
         """
         held = next(self.module.parameters(), batch)
         try:
             answer = self.module(batch.to(held.device, held.dtype if held.is_floating_point() else batch.dtype))
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory("memory ran short in the model", got=f"a batch of {len(batch)}") from error
             raise InputRefused(
                 "the model fails on an image", got=f"shape {tuple(batch.shape[1:])}: {type(error).__name__}: {error}"
             ) from error

@@ -21,7 +21,8 @@ from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import ImageError, InputError, InputRefused, UsageError
+from klarsicht.ground.errors import ImageError, InputError, InputRefused, OutOfMemory, UsageError
+from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.store import RunStore
 
 STEP = "attribution"
@@ -91,9 +92,29 @@ class Attribution:
     def _explain_batch(
         self, explain: Explain, rows: list[int], batch: Tensor, facts: dict[int, dict[str, Any]]
     ) -> Iterator[tuple[list[int], Relevance | Observation]]:
-        """Explain a batch; where it fails, explain image by image, so that one image does not invalidate the others."""
+        """Explain a batch; where it fails, explain image by image, so that one image does not invalidate the others.
+
+        Where memory runs short the batch is halved; that is no failure of an image.
+
+        Raises:
+            OutOfMemory: memory is short for a single image.
+        """
         try:
             found = explain(batch, torch.as_tensor(self.targets[rows]))
+        except (OutOfMemory, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise OutOfMemory(
+                    "memory ran short while an image was explained",
+                    got=self.corpus.paths[rows[0]],
+                    rule="its work unit is not marked done",
+                    remedy="Free memory, or take smaller --workers or --threads; the same command resumes.",
+                ) from error
+            half = len(rows) // 2
+            for some in (slice(half), slice(half, None)):
+                yield from self._explain_batch(explain, rows[some], batch[some], facts)
+            return
         except InputRefused as error:
             if len(rows) > 1:
                 for row, image in zip(rows, batch, strict=True):
@@ -137,6 +158,8 @@ def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
     try:
         return classifier.image(picture)
     except (ValueError, RuntimeError, OSError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory("memory ran short in the model's transform", remedy="Free memory and resume.") from error
         return ImageError("the model's transform refuses this image", got=f"{type(error).__name__}: {error}")
 
 
