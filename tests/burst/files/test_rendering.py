@@ -1,6 +1,7 @@
 """Developing against laws and other libraries: colours that mosaics must give back, turns of Pillow, files they read"""
 
 import io
+import struct
 
 import imagecodecs
 import numpy as np
@@ -142,3 +143,23 @@ def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):
     assert room.brightening == pytest.approx(8)
     shown = room.render_window(stored_window(0, 64, (64, 64), 1))
     assert np.ptp(shown) < 1e-6 and room.thumbnail(8).shape == (8, 8, 3)
+
+
+def test_the_profile_of_srgb_is_the_same_bytes_at_any_time_and_pillow_reads_it(monkeypatch):
+    """Two profiles that Pillow makes a year apart differ in their date alone; ours do not differ."""
+    real, made = ImageCms.ImageCmsProfile.tobytes, []
+    for year in (2020, 2021):
+
+        def dated(self, year=year):
+            content = real(self)
+            return content[:24] + struct.pack(">6H", year, 5, 4, 3, 2, 1) + content[36:]
+
+        monkeypatch.setattr(ImageCms.ImageCmsProfile, "tobytes", dated)
+        made.append(write_pictures.srgb_profile.__wrapped__())
+    assert made[0] == made[1]
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(made[0]))
+    assert "sRGB" in ImageCms.getProfileDescription(profile)
+    assert profile.profile.creation_date.year == 2000
+    grey = Image.new("RGB", (2, 2), (200, 100, 50))
+    same = ImageCms.profileToProfile(grey, profile, ImageCms.createProfile("sRGB"))
+    assert np.abs(np.asarray(same, int) - np.asarray(grey, int)).max() <= 1
