@@ -1,5 +1,6 @@
 """Settings. Oracles: tomllib reads back what was written; the messages name what a person typed."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -147,3 +148,9 @@ def test_merged_changes_what_is_not_none():
 def test_frozen():
     with pytest.raises(ValidationError):
         Recipe().neighbours = 4
+
+
+def test_settings_are_not_read_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "settings.toml")
+    with pytest.raises(InputError, match="no regular file"):
+        Metric.from_toml(tmp_path / "settings.toml")

@@ -52,9 +52,9 @@ class AuditSettings(Settings):
     map_side: Annotated[int, Field(ge=4, le=224, description="Side of stored relevance maps, 4 to 224.")] = 32
     neighbours: Annotated[int, Field(ge=2, le=200, description="Neighbours in the graph, 2 to 200.")] = 10
     dimensions: Annotated[int, Field(ge=2, le=64, description="Dimensions of the spectral embedding, 2 to 64.")] = 8
-    batch: Annotated[int, Field(ge=1, description="Images in a forward pass.")] = 16
-    unit: Annotated[int, Field(ge=1, description="Images in a work unit.")] = 256
-    threads: Annotated[int, Field(ge=1, description="Threads of one worker.")] = 1
+    batch: Annotated[int, Field(ge=1, le=4096, description="Images in a forward pass, 1 to 4096.")] = 16
+    unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit, 1 to 65536.")] = 256
+    threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker, 1 to 1024.")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Root of all randomness.")] = 0
 
     @property

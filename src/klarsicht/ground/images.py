@@ -52,6 +52,10 @@ def decode(path: str | Path) -> Image.Image:
     """
     file = Path(path)
     try:
+        if file.exists() and not file.is_file():
+            raise ImageError(
+                f"no regular file: {file.name}", got="a folder, a pipe or a device", remedy="Leave it out."
+            )
         if not file.is_file():
             raise ImageError(f"no such file: {file.name}", got=file, remedy="Check the path.")
         with file.open("rb") as source, _open_image(source) as image:

@@ -255,3 +255,18 @@ def test_rows_are_decoded_or_give_their_reason(folder):
     assert np.asarray(good).tolist() == np.full((4, 4, 3), 120).tolist()
     assert (row, type(bad)) == (4, ImageError)
     assert "2.png" in str(bad)
+
+
+def test_pipes_and_devices_in_a_folder_are_never_opened(tmp_path):
+    """Either would be read for ever: the corpus opens, and names them where they are decoded."""
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        picture(tmp_path / "data" / name)
+    plain = open_corpus(tmp_path / "data").hash
+    os.mkfifo(tmp_path / "data" / "a" / "pipe.png")
+    (tmp_path / "data" / "a" / "zero.png").symlink_to("/dev/zero")
+    corpus = open_corpus(tmp_path / "data")
+    assert corpus.hash != plain
+    refused = {corpus.keys[row]: str(found) for row, found in decode_rows(corpus, range(len(corpus)))
+               if isinstance(found, ImageError)}  # fmt: skip
+    assert set(refused) == {"a/pipe.png", "a/zero.png"}
+    assert all("no regular file" in told for told in refused.values())

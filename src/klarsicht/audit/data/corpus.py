@@ -248,7 +248,12 @@ def _count_reasons(reasons: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _hash_ends(path: Path) -> bytes:
-    """Hash size, first and last 64 KiB of a file; an unreadable one gets a constant, and `decode` reports it."""
+    """Hash size, first and last 64 KiB of a file; an unreadable one gets a constant, and `decode` reports it.
+
+    A pipe or a device is never opened: it might never end.
+    """
+    if not path.is_file():
+        return b"unreadable"
     try:
         with path.open("rb") as file:
             size = path.stat().st_size

@@ -1,0 +1,15 @@
+"""Settings of an audit: numbers have a range, told in the description and in the error."""
+
+import pytest
+
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"), [("unit", 10**9, 65536), ("threads", 10**5, 1024), ("batch", 10**6, 4096)]
+)
+def test_numbers_have_a_range_that_the_error_and_the_description_tell(name, value, most):
+    with pytest.raises(UsageError, match=str(most)):
+        AuditSettings.from_mapping({"model": "m", "data": "d", name: value})
+    assert f"1 to {most}" in AuditSettings.model_fields[name].description
