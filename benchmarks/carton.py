@@ -26,7 +26,7 @@ from PIL import Image
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
-from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, DONORS_PER_IMAGE
+from klarsicht.audit.interventions.regions import BACKGROUNDS, DONORS_PER_IMAGE
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantification import quantification, screening
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits
@@ -116,7 +116,8 @@ def drawn(run: Path, classifier: Classifier, seed: int) -> LogitEffect:
         x, rng = work.input_images(rows), np.random.default_rng(2000 + seed)
         marked = [np.stack([artifacts.glyphs(image, rng).pixels for image in x]) for _ in range(DONORS_PER_IMAGE)]
         with predictor(work) as predict:
-            before, after = predict(x.astype(np.float32)), [predict(one.astype(np.float32)) for one in marked]
+            scale = work.input_images.pixel_scale
+            before, after = predict(scale.inputs(x)), [predict(scale.inputs(one)) for one in marked]
         return compute_effect("drawn", before, np.stack(after), before, work.groups[0].target)
 
 

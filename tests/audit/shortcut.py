@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from klarsicht.audit.corrections.samples import Sample
+from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import load_model
 
@@ -52,5 +53,5 @@ def sample(n=120, seed=0, side=4, members=0.3):
     x[:, 3] *= 0.2
     x[np.arange(n), labels] += 0.6 + 0.4 * rng.random((n, side, side)).astype(np.float32)
     images = [torch.from_numpy(image) for image in x]
-    images = [place(side).paste(image, rng) if m else image for image, m in zip(images, member, strict=True)]
+    images = [put_on(image, place(side), rng) if m else image for image, m in zip(images, member, strict=True)]
     return Sample(images, member, np.arange(n) + 10_000 * seed, labels)

@@ -11,6 +11,7 @@ from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
 from klarsicht.audit.cleaning.probes import CarrierLabels, audit_again, balanced_accuracy, probe_layer, relevance_share
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
+from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.numerics.erasure import Eraser
 
 
@@ -45,7 +46,7 @@ def test_relevance_on_the_mask_is_the_literal_share():
     images = [image for image, m in zip(sample(30).images, sample(30).member, strict=True) if not m][:8]
     shares = []
     for image in images:
-        x = place().paste(image, np.random.default_rng(0))[None].requires_grad_()
+        x = put_on(image, place(), np.random.default_rng(0))[None].requires_grad_()
         y = net.module(x)
         (y[0, TARGET] - y[0].mean()).backward()
         R = (x * x.grad).abs().sum(1)[0]

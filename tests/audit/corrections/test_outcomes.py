@@ -11,6 +11,7 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
+from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
 
@@ -31,7 +32,7 @@ def literal(trial, correction):
             if label == TARGET:
                 own.append(y.argmax() == label)
             else:
-                z = compute_logits(net, [place().paste(image, np.random.default_rng(0))], correction)[0]
+                z = compute_logits(net, [put_on(image, place(), np.random.default_rng(0))], correction)[0]
                 eligible += y.argmax() != TARGET
                 flipped += (y.argmax() != TARGET) and (z.argmax() == TARGET)
                 rises.append((z[TARGET] - z.mean()) - (y[TARGET] - y.mean()))

@@ -5,11 +5,17 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.detectors.detection import Detection
-from klarsicht.audit.interventions import corruptions, effect, insertion
-from klarsicht.audit.interventions.insertion import CHANGES, ArtifactExamples
+from klarsicht.audit.interventions import effect
+from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, covers_artifact_only, grow_window
+from klarsicht.audit.interventions.border import Border, measure_border
+from klarsicht.audit.interventions.corruption import compress_jpeg
+from klarsicht.audit.interventions.insertion import CHANGES
+from klarsicht.audit.interventions.patch import Patch
+from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.numerics.imaging import image_statistics
 
 SIDE, K = 32, 12
+SCALE = PixelScale(np.full(3, -1, np.float32), np.ones(3, np.float32))
 RNG = np.random.default_rng(0)
 TAG = RNG.integers(0, 2, (7, 6, 1)) * np.array([240, 200, 220])
 
@@ -60,8 +66,23 @@ def blind(x):
     return (x.reshape(len(x), -1) - 120) @ directions
 
 
+def as_levels(inputs):
+    """Pixel values (n, H, W, C) of model inputs, equal for equal ones."""
+    return np.rint((inputs.numpy().transpose(0, 2, 3, 1) + 1) * 127.5 * 64) / 64
+
+
+def on_inputs(model):
+    return lambda inputs: model(as_levels(inputs))
+
+
+def insert(ways, x, seed=0):
+    """(how, pixel values with the artifact, pixel values of the control) of each way, on pixel values x."""
+    for how, way in ways.items():
+        yield how, *map(as_levels, way.put(SCALE.inputs(x), np.random.default_rng(seed)))
+
+
 def test_the_whole_artifact_is_recovered_from_a_window_inside_it():
-    whole = insertion.grow_window(specimen())
+    whole = grow_window(specimen())
     assert whole.extent == (7, 6)
     np.testing.assert_array_equal(whole.places, PLACES)
 
@@ -75,14 +96,14 @@ def test_a_caption_wider_than_three_windows_is_recovered():
     for image, a in zip(levels, places, strict=False):
         image[a : a + 6, a : a + 20] = caption
     window = Detection("fine", 50.0, np.arange(15), np.stack([places, places + 8], 1) / SIDE, (5 / SIDE, 5 / SIDE))
-    whole = insertion.grow_window(ArtifactExamples.of(window, levels))
+    whole = grow_window(ArtifactExamples.of(window, levels))
     assert whole.extent == (6, 20)
     np.testing.assert_array_equal(whole.places, np.stack([places, places], 1))
 
 
 def test_what_is_pasted_is_the_artifact_and_the_control_is_not():
     x = scenes(20, seed=5)
-    for how, (marked, control) in insertion.insert_tile(x, specimen(), np.random.default_rng(0)).items():
+    for how, marked, control in insert(Patch.ways(specimen(), SCALE), x):
         changed = (marked != x).any(-1)
         assert (changed.sum((1, 2)) <= 42).all()
         assert ((control != x).any(-1).sum((1, 2)) <= 42).all()
@@ -96,14 +117,15 @@ def test_an_opaque_mark_brings_nothing_of_its_class_and_a_blended_one_does():
     marked = tagged(bright[:15], PLACES)
     for mark, of_others in ((marked, True), (bright[:15] // 2 + marked // 2, False)):
         given = ArtifactExamples.of(found(PLACES), np.concatenate([mark, bright[15:]]))
-        assert insertion.covers_artifact_only(insertion.grow_window(given)) == of_others
-        for _, control in insertion.insert_tile(dark, given, np.random.default_rng(0)).values():
+        assert covers_artifact_only(grow_window(given)) == of_others
+        for _, _, control in insert(Patch.ways(given, SCALE), dark):
             pasted = control[(control != dark).any(-1)]
             assert len(pasted) > 500 and (pasted < 128).all() == of_others
 
 
 def strongest(predict, x, target):
-    tried = effect.measure_effects(predict, x, target, "tile", specimen(), np.random.default_rng(0))
+    ways = CHANGES["tile"](specimen(), SCALE)
+    tried = effect.measure_effects(on_inputs(predict), SCALE.inputs(x), target, ways, np.random.default_rng(0))
     assert tried.keys() == {"own place", "any place"}
     return max(tried.values(), key=lambda e: e.z)
 
@@ -121,16 +143,19 @@ def test_a_model_that_reads_the_tag_is_caught_and_a_blind_one_is_not():
 
 
 def test_a_tile_that_is_used_beats_other_windows_and_one_that_is_not_is_one_of_them():
-    x, given = scenes(40, seed=7), specimen()
-    for how in ("own place", "any place"):
-        assert effect.p_among_windows(reads_tag, x, 3, given, how, np.random.default_rng(0), 19) == 0.05
-    blinded = [effect.p_among_windows(blind, x, k, given, "own place", np.random.default_rng(k), 19) for k in range(K)]
+    x, ways = SCALE.inputs(scenes(40, seed=7)), Patch.ways(specimen(), SCALE)
+    for patch in ways.values():
+        assert effect.p_among_windows(on_inputs(reads_tag), x, 3, patch, np.random.default_rng(0), 19) == 0.05
+    blinded = [
+        effect.p_among_windows(on_inputs(blind), x, k, ways["own place"], np.random.default_rng(k), 19)
+        for k in range(K)
+    ]
     assert 0.3 < np.mean(blinded) < 0.7 and max(blinded) > 0.7  # it is one of them: its ranks are spread
 
 
 def test_rivals_are_windows_of_its_size_in_its_place():
-    x, given = scenes(20, seed=5), specimen()
-    rivals = list(insertion.insert_other_windows(x, given, "own place", np.random.default_rng(0), 5))
+    x, patch = scenes(20, seed=5), Patch.ways(specimen(), SCALE)["own place"]
+    rivals = [as_levels(one) for one in patch.other_windows(SCALE.inputs(x), np.random.default_rng(0), 5)]
     assert len(rivals) == 5
     for shown in rivals:
         rows = [np.argwhere((a != b).any(-1)) for a, b in zip(shown, x, strict=True)]
@@ -216,20 +241,20 @@ def placeless(change):
 
 def test_noise_of_the_size_that_was_found():
     given = placeless(lambda x: x + np.random.default_rng(1).normal(0, 15, x.shape))
-    ((how, (marked, control)),) = CHANGES["noise"](scenes(30, seed=3), given, np.random.default_rng(0)).items()
+    ((how, marked, control),) = insert(CHANGES["noise"](given, SCALE), scenes(30, seed=3))
     assert (marked - control).std() == pytest.approx(15, rel=0.2)
     assert float(how.split()[0]) == pytest.approx(15, rel=0.2)
 
 
 def test_blur_of_the_size_that_was_found():
     given = placeless(lambda x: gaussian_filter(x, (0, 1.2, 1.2, 0)))
-    ((how, _),) = CHANGES["blur"](scenes(30, seed=3), given, np.random.default_rng(0)).items()
+    (how,) = CHANGES["blur"](given, SCALE)
     assert float(how.split()[0]) == pytest.approx(1.2, abs=0.3)
 
 
 def test_blocks_of_the_quality_that_was_found():
-    given = placeless(lambda x: corruptions.compress_jpeg(x, 75, np.random.default_rng(0)))
-    ((how, (marked, control)),) = CHANGES["blocks"](scenes(30, seed=3), given, np.random.default_rng(0)).items()
+    given = placeless(lambda x: compress_jpeg(x, 75, np.random.default_rng(0)))
+    ((how, marked, control),) = insert(CHANGES["blocks"](given, SCALE), scenes(30, seed=3))
     assert 55 <= int(how.split()[0]) <= 95
     assert np.median(image_statistics.blockiness(marked)) > np.median(image_statistics.blockiness(control))
 
@@ -240,7 +265,7 @@ def test_a_border_goes_around_and_leaves_the_middle():
         return x
 
     x = scenes(30, seed=3)
-    ((_, (marked, control)),) = insertion.insert_border(x, placeless(framed), np.random.default_rng(0)).items()
+    ((_, marked, control),) = insert(Border.ways(placeless(framed), SCALE), x)
     assert (marked[:, :2] == 7).all() and not (control[:, :2] == 7).all()
     np.testing.assert_array_equal(marked[:, 2:-2, 2:-2], x[:, 2:-2, 2:-2])
 
@@ -251,10 +276,10 @@ def test_a_border_is_as_wide_as_it_was_and_on_the_sides_where_it_was():
         return x
 
     x = scenes(30, seed=3)
-    ((_, (marked, _)),) = insertion.insert_border(x, placeless(boxed), np.random.default_rng(0)).items()
+    ((_, marked, _),) = insert(Border.ways(placeless(boxed), SCALE), x)
     assert (marked[:, :3] == 7).all() and (marked[:, -1:] == 7).all()
     np.testing.assert_array_equal(marked[:, 3:-1], x[:, 3:-1])
-    assert list(insertion.measure_border(scenes(30))) == [round(SIDE / 10)] * 4  # none is seen
+    assert list(measure_border(scenes(30))) == [round(SIDE / 10)] * 4  # none is seen
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -262,10 +287,43 @@ def test_grey_images_can_be_changed_too(change):
     places = PLACES
     levels = scenes(60)[..., :1].copy()
     sign = found(places) if change == "tile" else Detection("low level", 9.0, np.arange(15))
-    for marked, control in CHANGES[change](
-        levels[:5], ArtifactExamples.of(sign, levels), np.random.default_rng(0)
-    ).values():
-        assert marked.shape == control.shape == (5, SIDE, SIDE, 1)
+    grey = PixelScale(np.zeros(1, np.float32), np.ones(1, np.float32))
+    x = grey.inputs(levels[:5])
+    for way in CHANGES[change](ArtifactExamples.of(sign, levels), grey).values():
+        marked, control = way.put(x, np.random.default_rng(0))
+        assert marked.shape == control.shape == (5, 1, SIDE, SIDE)
+        assert way.fits(x[0]) and not way.fits(x[0].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_images_in_the_models_units_are_changed_as_their_pixel_values_are(change):
+    """A paste commutes with the map from pixel values to model inputs, whatever the map is."""
+    levels, x = scenes(60), scenes(10, seed=3)
+    levels[:15] = tagged(levels[:15], PLACES)
+    sign = found(PLACES) if change == "tile" else Detection("low level", 9.0, np.arange(15))
+    slanted = PixelScale(np.float32([-2.1, 0.5, 0]), np.float32([2.6, -1, 7]))
+    for one, other in zip(
+        *(CHANGES[change](ArtifactExamples.of(sign, levels), s).values() for s in (SCALE, slanted)), strict=True
+    ):
+        for ours, theirs in zip(
+            *(w.put(s.inputs(x), np.random.default_rng(4)) for w, s in ((one, SCALE), (other, slanted))), strict=True
+        ):
+            back = (theirs.numpy().transpose(0, 2, 3, 1) - slanted.black) / (slanted.white - slanted.black) * 255
+            np.testing.assert_allclose(back, as_levels(ours), atol=0.02)
+
+
+def test_all_ways_get_common_random_numbers():
+    """The control of both ways is cut out of the same images, and what follows sees a generator that ran once."""
+
+    class Drawn:
+        def put(self, images, rng):
+            draws.append(rng.integers(1000))
+            return images, images
+
+    draws, rng, again = [], np.random.default_rng(0), np.random.default_rng(0)
+    x = SCALE.inputs(scenes(4))
+    effect.measure_effects(on_inputs(blind), x, 3, {"a": Drawn(), "b": Drawn()}, rng)
+    assert draws == [again.integers(1000)] * 2 and rng.integers(1000) == again.integers(1000)
 
 
 def test_an_effect_of_rounding_alone_is_neither_large_nor_first():

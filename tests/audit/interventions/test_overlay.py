@@ -61,7 +61,8 @@ def test_a_tag_on_a_flat_background_is_opaque():
 def test_pasting_is_blending():
     place = estimate_overlay(*planted(0.7))
     image = torch.from_numpy(pictures(1)[0])
-    out = place.paste(image, np.random.default_rng(0))
+    (out,), (control,) = place.put(image[None], np.random.default_rng(0))
+    assert torch.equal(control, image)
     o, c = torch.from_numpy(place.opacity[0]), torch.from_numpy(place.colour[0])
     torch.testing.assert_close(out, image * (1 - o) + o * c)
     outside = ~torch.from_numpy(place.masks[0])
@@ -82,8 +83,8 @@ def test_where_the_place_varies_members_lend_their_own_pixels():
         mask[2 * y : 2 * y + 4, 2 * x : 2 * x + 4] = True
     overlap = (truth & place.masks).sum() / (truth | place.masks).sum()
     assert overlap > 0.4
-    pasted = place.paste(torch.zeros(3, 16, 16), rng).numpy()
-    assert any(np.array_equal(pasted, np.where(m, c, 0)) for m, c in zip(place.masks, place.colour, strict=True))
+    for pasted in place.put(torch.zeros(9, 3, 16, 16), rng)[0].numpy():
+        assert any(np.array_equal(pasted, np.where(m, c, 0)) for m, c in zip(place.masks, place.colour, strict=True))
 
 
 def test_a_region_drawn_by_a_person_takes_the_place_of_relevance():

@@ -8,7 +8,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from klarsicht.audit.interventions.region_insertion import correlation
+from klarsicht.audit.interventions.regions import correlation
 from klarsicht.audit.quantification import effect_groups
 
 RNG = np.random.default_rng(0)

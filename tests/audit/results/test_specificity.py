@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.audit.interventions.test_effect import K, blind, reads_tag, scenes
-from tests.audit.interventions.test_region_insertion import CARRIERS, CARRIES, PLACES, N, tagged
+from tests.audit.interventions.test_effect import SCALE, K, blind, on_inputs, reads_tag, scenes
+from tests.audit.interventions.test_regions import CARRIERS, CARRIES, PLACES, N, tagged
 
-from klarsicht.audit.interventions.region_insertion import RegionEffects
+from klarsicht.audit.interventions.regions import RegionEffects
 from klarsicht.audit.results.specificity import Specificity
 
 
@@ -15,8 +15,9 @@ def stands(model, target, seed=0):
     levels[:CARRIERS] = tagged(levels[:CARRIERS], PLACES[:CARRIERS])
     for of_one, (a, b) in zip(maps, PLACES // 4, strict=True):
         of_one[a : a + 2, b : b + 2] = 1
-    tried = RegionEffects.of(model, levels, maps, scenes(5, seed + 100), target)
-    effect = tried.measure_effect(model, CARRIES, ~CARRIES, scenes(32, seed + 200), target, rng)
+    x, predict = SCALE.inputs(scenes(37, seed + 100)), on_inputs(model)
+    tried = RegionEffects.of(predict, levels, SCALE, maps, x[:5], target)
+    effect = tried.measure_effect(predict, CARRIES, ~CARRIES, x[5:], target, rng)
     return Specificity.of(effect, tried, CARRIES.mean(), target, None)
 
 

@@ -28,8 +28,9 @@ from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.interventions import overlay
-from klarsicht.audit.interventions.corruptions import Corruption
-from klarsicht.audit.interventions.overlay import Insertion, Overlay
+from klarsicht.audit.interventions.corruption import Corruption
+from klarsicht.audit.interventions.insertion import Insertion
+from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError

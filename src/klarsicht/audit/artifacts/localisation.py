@@ -22,10 +22,11 @@ from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions import overlay
-from klarsicht.audit.interventions.corruptions import KINDS, Corruption
+from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, grow_window
+from klarsicht.audit.interventions.corruption import KINDS, Corruption
 from klarsicht.audit.interventions.effect import logit_rise
-from klarsicht.audit.interventions.insertion import ArtifactExamples, grow_window
-from klarsicht.audit.interventions.overlay import Insertion, Overlay
+from klarsicht.audit.interventions.insertion import Insertion, put_on
+from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import ModelError
@@ -155,7 +156,7 @@ class Localisation:
         if not said and telling[best] < KIND_AUC:
             return None
         found = Corruption.of(best, carriers, others, pixel_scale)
-        return found if found is None or said or self.raises_class(found) else None
+        return found if found.size and (said or self.raises_class(found)) else None
 
     def raises_class(self, insertion: Insertion) -> bool:
         """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
@@ -166,7 +167,7 @@ class Localisation:
         fit = [image for image in images if insertion.fits(image)]
         if not fit:
             return False
-        pasted, plain = (compute_logits(a.classifier, some) for some in ([insertion.paste(i, rng) for i in fit], fit))
+        pasted, plain = (compute_logits(a.classifier, some) for some in ([put_on(i, insertion, rng) for i in fit], fit))
         return mean_interval(logit_rise(pasted, plain, a.group.target)).low > 0
 
     def share_of_rise(self, insertion: Insertion) -> float:
@@ -178,7 +179,7 @@ class Localisation:
         target, rows = a.group.target, self.rows.astype(np.intp)
         level = centred_logit(np.asarray(a.store.array("logits").oindex[rows], np.float32), target)
         without = np.flatnonzero(~self.member)[:PASTE_IMAGES]
-        pasted = compute_logits(a.classifier, [insertion.paste(self.images[int(i)], rng) for i in without])
+        pasted = compute_logits(a.classifier, [put_on(self.images[int(i)], insertion, rng) for i in without])
         rise = float(level[self.member].mean() - level[~self.member].mean())
         brought = float((centred_logit(pasted, target) - level[without]).mean())
         return brought / rise if rise > 0 else float(brought >= RISE_SHARE * rise)

@@ -27,7 +27,8 @@ from klarsicht.audit.corrections.activations import (
     split_batches,
 )
 from klarsicht.audit.corrections.samples import Images, Sample
-from klarsicht.audit.interventions.overlay import Insertion, Overlay
+from klarsicht.audit.interventions.insertion import Insertion, put_on
+from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.results.ranking import MATERIAL
@@ -62,7 +63,7 @@ class CarrierLabels:
         pasted = rng.random(len(sample)) < 0.5
         usable = insertion is not None and all(insertion.fits(image) for image in sample.images)
         on = ~sample.member & (sample.labels != target) & pasted if usable else np.zeros(len(sample), bool)
-        images = [insertion.paste(i, rng) if o and insertion else i for i, o in zip(sample.images, on, strict=True)]
+        images = [put_on(i, insertion, rng) if o and insertion else i for i, o in zip(sample.images, on, strict=True)]
         return cls(images, sample.member | on)
 
 

@@ -17,7 +17,7 @@ from klarsicht.audit.corrections.activations import Activations, Correction, com
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_layers
 from klarsicht.audit.corrections.directions import fit_direction, random_direction
 from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.overlay import Insertion
+from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.seeding import generator
@@ -172,7 +172,7 @@ class FittingData:
         if self.insertion is None or not len(other) or not all(map(self.insertion.fits, clean.images)):
             return members - plain.pooled.mean(0), members[:0]
         rng = generator(self.seed, "paste", self.target)
-        images = [self.insertion.paste(image, rng) for image in clean.images]
+        images = [put_on(image, self.insertion, rng) for image in clean.images]
         under = compute_activations(self.classifier, images, layer)  # the same positions as without
         moved = under.positions - plain.positions
         moved = moved[np.abs(moved).max(1) > 1e-6 * max(float(np.abs(moved).max()), 1e-30)]

@@ -20,7 +20,7 @@ from klarsicht.audit.corrections.activations import Correction, compute_logits, 
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.effect import flips
-from klarsicht.audit.interventions.overlay import Insertion
+from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.numerics.statistics.intervals import (
@@ -149,7 +149,7 @@ class CorrectionTest:
         if self.insertion is None or not all(self.insertion.fits(self.sample.images[i]) for i in self.other_rows):
             return []
         rng = np.random.default_rng(self.seed)
-        return [self.insertion.paste(self.sample.images[i], rng) for i in self.other_rows]
+        return [put_on(self.sample.images[i], self.insertion, rng) for i in self.other_rows]
 
     @cached_property
     def before(self) -> Logits:

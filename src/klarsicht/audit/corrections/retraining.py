@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from klarsicht.audit.corrections.activations import compute_activations
 from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
+from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.finetuning import TrainedClassifier
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import UsageError
@@ -107,7 +108,7 @@ class CorrectionTask:
         if self.pasted_share:
             on |= rng.random(len(chosen)) < self.pasted_share
             images = [
-                self.data.insertion.paste(image, rng) if o and not m and self.data.insertion else image
+                put_on(image, self.data.insertion, rng) if o and not m and self.data.insertion else image
                 for image, o, m in zip(images, on, sample.member[chosen], strict=True)
             ]
         truth = torch.from_numpy(self.data.truth[chosen])

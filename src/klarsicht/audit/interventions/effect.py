@@ -7,17 +7,20 @@ z of clean classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from scipy.special import log_softmax
+from torch import Tensor
 
-from klarsicht.audit.interventions.insertion import CHANGES, ArtifactExamples, insert_other_windows, insert_tile
-from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.audit.interventions.insertion import Insertion
+from klarsicht.audit.interventions.patch import Patch
+from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.statistics.logits import centre_logits, centred_logit, rounding_bound
 
-Predict = Callable[[Floats], Floats]
+Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 
@@ -69,22 +72,27 @@ class LogitEffect:
 
 
 def measure_effects(
-    predict: Predict, x: Pixels, target: int, change: str, found: ArtifactExamples, rng: np.random.Generator
+    predict: Predict, x: Tensor, target: int, ways: Mapping[str, Insertion], rng: np.random.Generator
 ) -> dict[str, LogitEffect]:
-    """Measure the effect of each way to insert an artifact into images x (B, H, W, C) of other classes.
+    """Measure the effect of each way to put an artifact on images x (B, C, H, W) of other classes.
+
+    All ways get common random numbers, so that they differ by nothing else.
 
     Args:
-        predict: function from pixel values (B, H, W, C) to logits (B, K).
+        predict: function from model inputs to logits.
+        x: model inputs.
         target: output of the artifact's class.
-        change: a name of insertion.CHANGES.
-        examples: the artifact.
+        ways: insertions by the name of the way; see insertion.CHANGES.
 
     Returns:
         effect by the name of the way.
     """
-    before = predict(x.astype(np.float32))
-    pairs = CHANGES[change](x, found, rng)
-    return {how: compute_effect(how, before, predict(a), predict(b), target) for how, (a, b) in pairs.items()}
+    before, start, effects = predict(x), rng.bit_generator.state, {}
+    for how, insertion in ways.items():
+        rng.bit_generator.state = start
+        marked, control = insertion.put(x, rng)
+        effects[how] = compute_effect(how, before, predict(marked), predict(control), target)
+    return effects
 
 
 def compute_effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> LogitEffect:
@@ -120,15 +128,14 @@ def compute_effect(how: str, before: Floats, marked: Floats, control: Floats, ta
 
 
 def p_among_windows(
-    predict: Predict, x: Pixels, target: int, found: ArtifactExamples, how: str, rng: np.random.Generator, count: int
+    predict: Predict, x: Tensor, target: int, patch: Patch, rng: np.random.Generator, count: int
 ) -> float:
-    """Compute the p-value of the rise by an artifact's tile among the rises by other windows in its place.
+    """Compute the p-value of the rise by an artifact's patch among the rises by other windows in its place.
 
-    p = (1 + number of windows with at least the tile's rise) / (count + 1), with `count` windows of the same size. This
-    test needs neither other outputs nor other classes.
+    p = (1 + number of windows with at least the patch's rise) / (count + 1), with `count` windows of the same size.
+    This test needs neither other outputs nor other classes.
     """
-    tried = (insert_tile(x, found, rng)[how][0], *insert_other_windows(x, found, how, rng, count))
-    answers = [predict(shown) for shown in tried]
+    answers = [predict(shown) for shown in chain([patch.put(x, rng)[0]], patch.other_windows(x, rng, count))]
     own, *other = (float(centre_logits(answer)[:, target].mean()) for answer in answers)
     return (1 + sum(rise >= own - rounding_bound(answers[0]) for rise in other)) / (count + 1)
 

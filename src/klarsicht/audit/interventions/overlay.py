@@ -9,7 +9,7 @@ pixels under its own mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import torch
@@ -32,19 +32,11 @@ SAME_PLACE: Final = 0.9  # share of the windows above which a place is fixed
 OPAQUE: Final = 0.9  # opacity from which a pixel counts as opaque; the rest is compression
 
 
-class Insertion(Protocol):
-    """Protocol of an artifact that can be put on images: an overlay, or a corruption of the whole image."""
-
-    def fits(self, image: Tensor, /) -> bool:
-        """Say whether it can be put on an image (C, H, W)."""
-
-    def paste(self, image: Tensor, rng: np.random.Generator, /) -> Tensor:
-        """Return the image (C, H, W), as model input, with the artifact."""
-
-
 @dataclass(frozen=True)
 class Overlay:
-    """Overlays of m examples of an artifact; a single one where the place is fixed.
+    """Overlays of m examples of an artifact, a single one where the place is fixed.
+
+    An `Insertion`, whose control is the unchanged image.
 
     Attributes:
         opacity: float32 (m, H, W) in [0, 1], zero outside the mask.
@@ -98,9 +90,9 @@ class Overlay:
         o, c = torch.from_numpy(self.opacity[i]).to(image), torch.from_numpy(self.colour[i]).to(image)
         return (1 - o) * image + o * c
 
-    def paste(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Blend a random example into an image (C, H, W)."""
-        return self.blend(image, self.draw_number(rng))
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Blend random examples into images (n, C, H, W); the control are the images themselves."""
+        return torch.stack([self.blend(image, self.draw_number(rng)) for image in images]), images
 
 
 def relevance_excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:

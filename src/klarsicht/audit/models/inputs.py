@@ -130,6 +130,14 @@ class InputImages:
         shown = list(self._load_levels(rows))
         return np.stack(shown) if shown else np.zeros((0, *self.shape, len(self.pixel_scale.black)), np.uint8)
 
+    def as_inputs(self, rows: Sequence[int] | NDArray[Any]) -> Tensor:
+        """Load the images of n rows as model inputs of their pixel values, float32 (n, C, H, W).
+
+        Raises:
+            ImageError: an image cannot be decoded.
+        """
+        return self.pixel_scale.inputs(self(rows))
+
     def _load_levels(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
         asked = [int(row) for row in rows]
         kept = {row: levels for row in asked if (levels := self.cache.get(row)) is not None}

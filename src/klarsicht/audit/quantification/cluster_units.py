@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.interventions.region_insertion import BACKGROUNDS, RegionEffects, correlation, jaccard
+from klarsicht.audit.interventions.regions import BACKGROUNDS, RegionEffects, correlation, jaccard
 from klarsicht.audit.quantification import effect_groups
 from klarsicht.audit.quantification.units import BACKGROUNDS as MEASURED
 from klarsicht.audit.quantification.units import EFFECTS, DetectionUnits, predictor
@@ -78,7 +79,7 @@ class ClusterInterventionUnits:
         rng = generator(work.settings.seed, "transplants", number)
         elsewhere = rng.permutation(self.background_rows(number))[: BACKGROUNDS + MEASURED]
         rows = np.sort(rng.permutation(np.setdiff1d(group.rows, elsewhere))[:CLASS_IMAGES])
-        return find_followed_cluster(work, self.analyses, group, rows, work.input_images(elsewhere), rng)
+        return find_followed_cluster(work, self.analyses, group, rows, work.input_images.as_inputs(elsewhere), rng)
 
     def background_rows(self, number: int) -> NDArray[np.intp]:
         """Return the rows of images into which regions are pasted.
@@ -112,7 +113,7 @@ def find_followed_cluster(
     analyses: Sequence[Analysis],
     group: Group,
     rows: NDArray[np.intp],
-    x: NDArray[np.uint8],
+    x: Tensor,
     rng: np.random.Generator,
 ) -> dict[str, Any] | None:
     """Find the cluster of a group whose regions have the clearest effect on images x; return a line of the table.
@@ -122,7 +123,7 @@ def find_followed_cluster(
         analyses: candidates.
         group: the class.
         rows: images of the group whose regions are pasted.
-        x: (B, H, W, C), the first BACKGROUNDS for the choice, the others for the reported effect.
+        x: (B, C, H, W), as model inputs, the first BACKGROUNDS for the choice, the others for the reported effect.
         rng: draws halves and donors.
     """
     candidates = [Candidates.of(one, group) for one in analyses if not one.reason_too_few(one.comparable(group))]
@@ -132,7 +133,8 @@ def find_followed_cluster(
     with predictor(work) as predict:
         levels = work.input_images(rows)
         fellows = levels if len(work.groups) > 1 else None
-        found = RegionEffects.of(predict, levels, maps, x[:BACKGROUNDS], group.target, fellows)
+        scale = work.input_images.pixel_scale
+        found = RegionEffects.of(predict, levels, scale, maps, x[:BACKGROUNDS], group.target, fellows)
         if not found.rise.any():
             return None
         whole = [one for one in candidates if not one.analysis.by_parts]

@@ -14,7 +14,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from klarsicht.audit.interventions.region_insertion import correlation
+from klarsicht.audit.interventions.regions import correlation
 from klarsicht.ground.arrays import Bools, Floats
 
 PENALTIES = np.logspace(1, 5, 9)

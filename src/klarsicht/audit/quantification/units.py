@@ -12,14 +12,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
+from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.interventions.effect import LogitEffect, Predict, measure_effects, p_among_windows
-from klarsicht.audit.interventions.insertion import ArtifactExamples
+from klarsicht.audit.interventions.insertion import CHANGES
+from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
@@ -27,7 +30,6 @@ from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
-from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
@@ -207,21 +209,20 @@ class InterventionUnits:
         if not signs or len(others) < 2:
             return []
         few = min(CHOICE_IMAGES, len(others) // 2)
-        first, then = work.pool.levels[others[:few]], work.pool.levels[others[few:]]
+        scale, target = work.input_images.pixel_scale, work.groups[number].target
+        first, then = (scale.inputs(work.pool.levels[some]) for some in (others[:few], others[few:]))
         examples = [self.make_examples(number, sign, rng) for sign in signs]
+        ways = [CHANGES[change_of(sign["sign"])](found, scale) for sign, found in zip(signs, examples, strict=True)]
         with predictor(work) as predict:
-
-            def tried(x: Pixels, i: int) -> dict[str, LogitEffect]:
-                return measure_effects(
-                    predict, x, work.groups[number].target, change_of(signs[i]["sign"]), examples[i], rng
-                )
-
-            rehearsed = [(-e.rank, e.low, i, how) for i in range(len(signs)) for how, e in tried(first, i).items()]
+            rehearsed = [
+                (-e.rank, e.low, i, how)
+                for i in range(len(signs))
+                for how, e in measure_effects(predict, first, target, ways[i], rng).items()
+            ]
             _, _, best, how = max(rehearsed)
-            found = tried(then, best)[how]
-            if work.outputs < FEWEST_OUTPUTS and change_of(signs[best]["sign"]) == "tile":
-                target, given = work.groups[number].target, examples[best]
-                found = replace(found, p_tiles=p_among_windows(predict, then, target, given, how, rng, OTHER_WINDOWS))
+            found, chosen = measure_effects(predict, then, target, ways[best], rng)[how], ways[best][how]
+            if work.outputs < FEWEST_OUTPUTS and isinstance(chosen, Patch):
+                found = replace(found, p_tiles=p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS))
             return [(signs[best]["sign"], found)]
 
     def make_examples(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> ArtifactExamples:
@@ -243,15 +244,13 @@ class InterventionUnits:
 
 @contextmanager
 def predictor(work: DetectionUnits) -> Iterator[Predict]:
-    """Yield the function from pixel values to logits, in batches; the model's mode is restored afterwards."""
-    images, batch = work.input_images, work.settings.batch
-    with evaluation_mode(images.classifier.module), torch.no_grad():
+    """Yield the function from model inputs to logits, in batches; the model's mode is restored afterwards."""
+    classifier = work.input_images.classifier
+    with evaluation_mode(classifier.module), torch.no_grad():
 
-        def predict(levels: NDArray[Any]) -> NDArray[Any]:
-            parts = [levels[a : a + batch] for a in range(0, len(levels), batch)]
-            answers = [
-                images.classifier.logits(images.pixel_scale.inputs(part)).float().cpu().numpy() for part in parts
-            ]
+        def predict(inputs: Tensor) -> NDArray[Any]:
+            parts = torch.split(inputs, work.settings.batch)
+            answers = [classifier.logits(part).float().cpu().numpy() for part in parts]
             return np.concatenate(answers).astype(np.float64)
 
         yield predict

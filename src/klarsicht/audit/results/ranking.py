@@ -5,7 +5,7 @@ lies above theirs. Fisher's tau says that a cluster exists, and many classes hav
 what its images share is the one whose logit the cluster raises most. z is an observation: only an intervention proves
 use. Where a run was quantified, verdicts come before z: poisoned classes first, then artifactual ones; and where the
 run has relevance maps, the cluster of a class is the one that the model follows, see
-audit.interventions.region_insertion.
+audit.interventions.regions.
 """
 
 from __future__ import annotations

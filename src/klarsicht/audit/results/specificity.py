@@ -12,7 +12,7 @@ from klarsicht.audit.results import output_effects
 
 if TYPE_CHECKING:
     from klarsicht.audit.interventions.effect import LogitEffect
-    from klarsicht.audit.interventions.region_insertion import RegionEffects
+    from klarsicht.audit.interventions.regions import RegionEffects
 
 
 @dataclass(frozen=True)

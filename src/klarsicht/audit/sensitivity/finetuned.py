@@ -144,7 +144,7 @@ class FinetunedUnits:
     def accuracy(self, work: PlantedUnits) -> float:
         """Compute the accuracy on held-out images."""
         with predictor(work) as predict:
-            answers = predict(work.input_images(self.held_out_rows).astype(np.float32)).argmax(1)
+            answers = predict(work.input_images.as_inputs(self.held_out_rows)).argmax(1)
         return float((answers == self.truth[self.held_out_rows]).mean())
 
     def result_line(
@@ -188,8 +188,9 @@ class FinetunedUnits:
             [artifacts.plant_on_levels(one, planted_artifact.kind, r) for one, r in zip(x, rng, strict=True)]
         )
         with predictor(work) as predict:
-            plain = predict(x.astype(np.float32))
-            return compute_effect("planted", plain, predict(marked.astype(np.float32)), plain, target)
+            scale = work.input_images.pixel_scale
+            plain = predict(scale.inputs(x))
+            return compute_effect("planted", plain, predict(scale.inputs(marked)), plain, target)
 
 
 def raises_class(rise: float, turned: float) -> bool:

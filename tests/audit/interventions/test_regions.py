@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm, ttest_ind
 from sklearn.metrics import jaccard_score
 from tests.audit.conftest import network, write_corpus
-from tests.audit.interventions.test_effect import blind, reads_tag, scenes, tagged
+from tests.audit.interventions.test_effect import SCALE, blind, on_inputs, reads_tag, scenes, tagged
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.interventions.region_insertion import (
-    DONORS_PER_IMAGE,
+from klarsicht.audit.interventions.regions import (
     RegionEffects,
+    Regions,
     cohen_d_bound,
     correlation,
     draw_donors,
@@ -47,9 +48,13 @@ def images():
     return levels, maps
 
 
+def regions_of(model, levels, maps, fellows=None):
+    return RegionEffects.of(on_inputs(model), levels, SCALE, maps, SCALE.inputs(scenes(5, seed=7)), 3, fellows)
+
+
 @pytest.fixture(scope="module")
 def found(images):
-    return RegionEffects.of(reads_tag, *images, scenes(5, seed=7), 3)
+    return regions_of(reads_tag, *images)
 
 
 def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
@@ -70,7 +75,7 @@ def test_the_rise_is_what_a_loop_over_pastes_gives(images, found):
 
 def test_the_rise_beyond_its_fellows_is_what_a_loop_over_pastes_gives(images):
     levels, maps = images
-    beyond = RegionEffects.of(reads_tag, levels, maps, scenes(5, seed=7), 3, levels)
+    beyond = regions_of(reads_tag, levels, maps, levels)
     x = scenes(5, seed=7).astype(np.float32)
     owner, regions = select_regions(maps)
     other = draw_other_images(owner, N, len(x))
@@ -103,7 +108,7 @@ def test_what_all_images_of_a_class_do_at_a_place_is_no_rise(images):
     alike, spot = levels.copy(), np.zeros_like(maps)
     alike[:] = tagged(levels, np.full((N, 2), 8))
     spot[:, 2:4, 2:4] = 1
-    nobody, plain = (RegionEffects.of(reads_tag, alike, spot, scenes(5, seed=7), 3, f) for f in (alike, None))
+    nobody, plain = (regions_of(reads_tag, alike, spot, f) for f in (alike, None))
     assert abs(nobody.rise.mean()) < 0.1 * plain.rise.mean()
 
 
@@ -115,7 +120,7 @@ def test_masks_lie_on_relevance_and_tags_raise_the_class(found):
 
 def test_an_image_without_relevance_has_no_part(images):
     levels, maps = images
-    nothing = RegionEffects.of(reads_tag, levels[:3], -maps[:3], scenes(5, seed=7), 3)
+    nothing = regions_of(reads_tag, levels[:3], -maps[:3])
     assert not nothing.masks.any() and (nothing.rise == 0).all()
 
 
@@ -124,7 +129,7 @@ def test_of_two_parts_the_one_that_raises_the_class_is_kept(images):
     a, b = PLACES[0] // 4
     beside = maps[:1].copy()
     beside[0, (a + 4) % 8 : (a + 4) % 8 + 2, :2] = 1.5  # heavier, and beside the tag
-    kept = RegionEffects.of(reads_tag, levels[:1], beside, scenes(5, seed=7), 3)
+    kept = regions_of(reads_tag, levels[:1], beside)
     assert kept.masks[0, a * 4 + 2, b * 4 + 2] and not kept.masks[0, (a + 4) % 8 * 4 + 2, 2]
 
 
@@ -177,16 +182,33 @@ def test_the_cluster_that_goes_with_the_rise_is_chosen(found):
 
 @pytest.mark.parametrize(("model", "used"), [(reads_tag, True), (blind, False)])
 def test_the_effect_is_measured_against_a_control(found, model, used):
-    effect = found.measure_effect(model, CARRIES, ~CARRIES, scenes(64, seed=9), 3, np.random.default_rng(0))
+    effect = found.measure_effect(
+        on_inputs(model), CARRIES, ~CARRIES, SCALE.inputs(scenes(64, seed=9)), 3, np.random.default_rng(0)
+    )
     assert (effect.rank == 0 and effect.low > 1 and effect.z > 5) == used
 
 
 def test_every_donor_is_dealt_as_often_as_the_others():
-    turns = draw_donors(CARRIES, 64, np.random.default_rng(0))
+    turns = draw_donors(CARRIES, 250, np.random.default_rng(0))
     who, often = np.unique(turns, return_counts=True)
-    assert turns.shape == (DONORS_PER_IMAGE, 64) and np.array_equal(who, np.flatnonzero(CARRIES))
+    assert len(turns) == 250 and np.array_equal(who, np.flatnonzero(CARRIES))
     assert often.max() - often.min() <= 1
-    assert len({tuple(turn) for turn in turns}) == DONORS_PER_IMAGE
+    assert len({tuple(turn) for turn in turns.reshape(5, 50)}) == 5
+
+
+def test_regions_of_donors_and_of_blanks_are_put_on(images, found):
+    """Every pixel that changes is that of one donor, in its region."""
+    levels, _ = images
+    put = Regions(levels, found.masks, CARRIES, ~CARRIES, SCALE)
+    x = SCALE.inputs(scenes(12, seed=9))
+    assert put.fits(x[0]) and not put.fits(x[0, :, 1:])
+    for pasted, who in zip(put.put(x, np.random.default_rng(0)), (CARRIES, ~CARRIES), strict=True):
+        for after, before in zip(pasted, x, strict=True):
+            candidates = [
+                torch.where(torch.from_numpy(found.masks[i]), SCALE.inputs(levels[i : i + 1])[0], before)
+                for i in np.flatnonzero(who)
+            ]
+            assert any(torch.equal(after, one) for one in candidates)
 
 
 def test_apart_is_the_lower_end_of_a_standardised_difference():
@@ -273,5 +295,5 @@ def test_a_rise_of_rounding_is_none(images):
         noise = np.random.default_rng(int(x.sum())).integers(-4, 5, (len(x), 12))
         return (np.arange(12.0) + noise * np.spacing(np.float32(11))).astype(np.float32)
 
-    found = RegionEffects.of(constant, levels, maps, scenes(5, seed=7), 3)
+    found = regions_of(constant, levels, maps)
     assert not found.rise.any()

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from klarsicht.audit.detectors.bank import measure_in_blocks
+from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.numerics.imaging import image_statistics
@@ -122,7 +123,7 @@ KINDS: Final[dict[str, CorruptionKind]] = {
 
 @dataclass(frozen=True)
 class Corruption:
-    """Corruption of one kind and size, which can be applied to images.
+    """Corruption of one kind and size; an `Insertion`, whose control is the unchanged image.
 
     Attributes:
         kind: a name of KINDS.
@@ -135,10 +136,15 @@ class Corruption:
     pixel_scale: PixelScale
 
     @classmethod
-    def of(cls, kind: str, carriers: Pixels, others: Pixels, pixel_scale: PixelScale) -> Corruption | None:
-        """Estimate the corruption of carriers (m, H, W, C) against others (k, H, W, C); None where its size is 0."""
-        size = KINDS[kind].match_size(carriers, others)
-        return None if size == 0 else cls(kind, size, pixel_scale)
+    def of(cls, kind: str, carriers: Pixels, others: Pixels, pixel_scale: PixelScale) -> Corruption:
+        """Estimate the corruption of carriers (m, H, W, C) against others (k, H, W, C)."""
+        return cls(kind, KINDS[kind].match_size(carriers, others), pixel_scale)
+
+    @classmethod
+    def ways(cls, kind: str, found: ArtifactExamples, pixel_scale: PixelScale) -> dict[str, Corruption]:
+        """Make the insertion of a corruption of the size that carriers show, by the name of that size."""
+        estimated = cls.of(kind, found.carriers, found.others, pixel_scale)
+        return {str(estimated): estimated}
 
     def __str__(self) -> str:
         return f"{self.size:.3g} {KINDS[self.kind].unit}"
@@ -147,10 +153,10 @@ class Corruption:
         """Say whether an image (C, H, W) has the channels of the pixel scale."""
         return image.ndim == 3 and len(image) == len(self.pixel_scale.black)
 
-    def paste(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Corrupt an image (C, H, W), given and returned as model input."""
-        levels = self.pixel_scale.levels(image)[None].astype(np.float32)
-        return self.pixel_scale.inputs(KINDS[self.kind].apply(levels, self.size, rng))[0].to(image)
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Corrupt images (n, C, H, W), given and returned as model inputs; the control are the images themselves."""
+        levels = np.stack([self.pixel_scale.levels(image) for image in images]).astype(np.float32)
+        return self.pixel_scale.inputs(KINDS[self.kind].apply(levels, self.size, rng)).to(images), images
 
     def to_json(self) -> dict[str, Any]:
         """Return kind, size and pixel scale as JSON values."""

@@ -21,9 +21,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from klarsicht.audit.interventions.effect import LogitEffect, Predict, compute_effect
+from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Bools, Floats, Pixels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -46,21 +49,23 @@ class Backgrounds:
     """Images into which regions are pasted.
 
     Attributes:
-        predict: function from pixel values (B, H, W, C) to logits (B, K).
-        images: uint8 (B, H, W, C).
+        predict: function from model inputs to logits.
+        images: (B, C, H, W), as model inputs.
+        pixel_scale: map between 8-bit pixel values and model inputs.
         before: float (B, K), centred logits of the unchanged images.
         rounding: float, the difference of two logits up to which they are equal but for rounding.
     """
 
     predict: Predict
-    images: Pixels
+    images: Tensor
+    pixel_scale: PixelScale
     before: Floats
     rounding: float
 
     @classmethod
-    def of(cls, predict: Predict, images: Pixels) -> Backgrounds:
-        answers = predict(images.astype(np.float32))
-        return cls(predict, images, centre_logits(answers), rounding_bound(answers))
+    def of(cls, predict: Predict, images: Tensor, pixel_scale: PixelScale) -> Backgrounds:
+        answers = predict(images)
+        return cls(predict, images, pixel_scale, centre_logits(answers), rounding_bound(answers))
 
     def changes(
         self, levels: Pixels, givers: NDArray[np.intp], regions: Bools, label: str
@@ -73,12 +78,12 @@ class Backgrounds:
             regions: bool (m, G, G).
             label: name of the progress bar.
         """
-        shape = levels.shape[1:]
         for start in track(range(0, len(regions), BLOCK), -(-len(regions) // BLOCK), label):
             some = slice(start, start + BLOCK)
-            masks = enlarge_masks(regions[some], shape[:2])
-            pasted = np.where(masks[:, None, ..., None], levels[givers[some]], self.images)
-            after = centre_logits(self.predict(pasted.reshape(-1, *shape).astype(np.float32)))
+            masks = torch.from_numpy(enlarge_masks(regions[some], levels.shape[1:3]))[:, None, None]
+            given = self.pixel_scale.inputs(levels[givers[some].ravel()])
+            given = given.reshape(*givers[some].shape, *given.shape[1:])
+            after = centre_logits(self.predict(torch.where(masks, given, self.images).flatten(0, 1)))
             yield some, after.reshape(len(masks), *self.before.shape) - self.before
 
 
@@ -88,6 +93,7 @@ class RegionEffects:
 
     Attributes:
         levels: uint8 (n, H, W, C).
+        pixel_scale: map between 8-bit pixel values and model inputs.
         masks: bool (n, H, W), that region; empty where an image has no positive relevance.
         rise: float (n,), mean change of the class's centred logit beyond the rise by other images of the class; 0
             without a region, and where it is no more than rounding.
@@ -97,6 +103,7 @@ class RegionEffects:
     """
 
     levels: Pixels
+    pixel_scale: PixelScale
     masks: Bools
     rise: Floats
     owner: NDArray[np.intp]
@@ -104,22 +111,23 @@ class RegionEffects:
 
     @classmethod
     def of(
-        cls, predict: Predict, levels: Pixels, maps: Floats, backgrounds: Pixels, target: int,
+        cls, predict: Predict, levels: Pixels, pixel_scale: PixelScale, maps: Floats, backgrounds: Tensor, target: int,
         fellows: Pixels | None = None,
     ) -> RegionEffects:  # fmt: skip
         """Measure the regions of images on backgrounds of other classes.
 
         Args:
             levels: uint8 (n, H, W, C).
+            pixel_scale: map between 8-bit pixel values and model inputs.
             maps: relevance (n, G, G).
-            backgrounds: uint8 (B, H, W, C).
+            backgrounds: (B, C, H, W), as model inputs.
             target: output of the class.
             fellows: uint8 (n, H, W, C), the images themselves where they are of one class: the rise that other images
                 of the class cause at the same places is subtracted. None for images of all classes, which share no
                 content.
         """
         owner, regions = select_regions(maps)
-        put_on = Backgrounds.of(predict, backgrounds)
+        put_on = Backgrounds.of(predict, backgrounds, pixel_scale)
         rise, rises = np.empty(len(owner)), np.empty((2, len(owner), put_on.before.shape[1]), np.float32)
         for some, change in put_on.changes(levels, owner[:, None], regions, "parts on other images"):
             rise[some] = change[..., target].mean(1)
@@ -130,7 +138,7 @@ class RegionEffects:
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
-        return cls(levels, enlarge_masks(chosen, levels.shape[1:3]), best, owner, rises)
+        return cls(levels, pixel_scale, enlarge_masks(chosen, levels.shape[1:3]), best, owner, rises)
 
     def choose_cluster(self, members: Bools, half: Bools, distance: Floats | None = None) -> int | None:
         """Choose the cluster whose members' rise exceeds that of the others with the largest lower confidence bound.
@@ -154,25 +162,47 @@ class RegionEffects:
         return int(np.argmax(np.where(surely > 0, far * surely, surely)))
 
     def measure_effect(
-        self, predict: Predict, donors: Bools, blanks: Bools, x: Pixels, target: int, rng: np.random.Generator
+        self, predict: Predict, donors: Bools, blanks: Bools, x: Tensor, target: int, rng: np.random.Generator
     ) -> LogitEffect:
-        """Measure the effect of the donors' regions on images x (B, H, W, C) of other classes.
+        """Measure the effect of the donors' regions on images x (B, C, H, W) of other classes; see `Regions`."""
+        insertion = Regions(self.levels, self.masks, donors, blanks, self.pixel_scale)
+        pasted = insertion.put(x.repeat(DONORS_PER_IMAGE, 1, 1, 1), rng)
+        marked, control = (np.stack([predict(turn) for turn in torch.split(one, len(x))]) for one in pasted)
+        return compute_effect("own place", predict(x), marked, control, target)
 
-        The control are the regions of the blanks: regions of high relevance of images of the same kind. Donors and
-        blanks are bool (n,).
-        """
-        before = predict(x.astype(np.float32))
-        marked, control = (
-            np.stack(
-                [predict(self.paste_regions(giver, x).astype(np.float32)) for giver in draw_donors(who, len(x), rng)]
-            )
-            for who in (donors, blanks)
-        )
-        return compute_effect("own place", before, marked, control, target)
 
-    def paste_regions(self, giver: NDArray[np.intp], x: Pixels) -> Pixels:
-        """Paste the regions of donors (B,) into images (B, H, W, C)."""
-        return np.where(self.masks[giver][..., None], self.levels[giver], x)
+@dataclass(frozen=True)
+class Regions:
+    """Regions of an artifact's images; an `Insertion`, whose control pastes regions of images of the same kind.
+
+    Attributes:
+        levels: uint8 (n, H, W, C), images.
+        masks: bool (n, H, W), region of each.
+        donors: bool (n,), images with the artifact.
+        blanks: bool (n,), images whose regions serve as the control.
+        pixel_scale: map between 8-bit pixel values and model inputs.
+    """
+
+    levels: Pixels
+    masks: Bools
+    donors: Bools
+    blanks: Bools
+    pixel_scale: PixelScale
+
+    def fits(self, image: Tensor) -> bool:
+        """Say whether an image (C, H, W) has the shape of the donors."""
+        return tuple(image.permute(1, 2, 0).shape) == self.levels.shape[1:]
+
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Paste the regions of donors into images (m, C, H, W), and those of blanks, each equally often to within
+        one."""
+        marked, control = (self.paste(draw_donors(who, len(images), rng), images) for who in (self.donors, self.blanks))
+        return marked, control
+
+    def paste(self, giver: NDArray[np.intp], images: Tensor) -> Tensor:
+        """Paste the regions of given donors (m,) into images (m, C, H, W)."""
+        masks = torch.from_numpy(self.masks[giver])[:, None]
+        return torch.where(masks, self.pixel_scale.inputs(self.levels[giver]), images)
 
 
 def baseline_rise(put_on: Backgrounds, fellows: Pixels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
@@ -216,9 +246,8 @@ def smallest_regions(maps: Floats, share: float) -> Bools:
 
 
 def draw_donors(who: Bools, images: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw donors (DONORS_PER_IMAGE, images) from those selected by `who` (n,), each equally often to within one."""
-    turns = np.resize(rng.permutation(np.flatnonzero(who)), DONORS_PER_IMAGE * images)
-    return rng.permutation(turns).reshape(DONORS_PER_IMAGE, images)
+    """Draw donors (images,) from those selected by `who` (n,), each equally often to within one."""
+    return rng.permutation(np.resize(rng.permutation(np.flatnonzero(who)), images))
 
 
 def cohen_d_bound(member: Bools, value: Floats) -> float:
