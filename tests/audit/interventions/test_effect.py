@@ -335,3 +335,11 @@ def test_an_effect_of_rounding_alone_is_neither_large_nor_first():
         found = effect.compute_effect("own", before, marked, before, 3)
         assert abs(found.z) < 0.1
         assert found.rank == K - 1
+
+
+def test_rise_and_excess_are_differences_of_paired_and_of_unpaired_images():
+    a, b = np.random.default_rng(4).normal(size=(2, 30, 5))
+    centred = [(y - y.mean(1, keepdims=True))[:, 2] for y in (a, b)]
+    np.testing.assert_allclose(effect.logit_rise(a, b, 2), centred[0] - centred[1])
+    assert effect.logit_excess(a[:7], b, 2).mean() == pytest.approx(centred[0][:7].mean() - centred[1].mean())
+    np.testing.assert_allclose(effect.logit_rise(a, b, 2, lambda y, k: y[:, k]), a[:, 2] - b[:, 2])

@@ -4,7 +4,8 @@ import torch
 from torchvision.models import resnet18
 
 from klarsicht.audit.models import classifier
-from klarsicht.audit.models.forward import Observer
+from klarsicht.audit.models.forward import Observer, centre_targets
+from klarsicht.numerics.statistics.logits import centred_logit
 
 
 def test_features_times_head_weights_are_the_logits():
@@ -28,3 +29,12 @@ def test_feature_maps_of_a_convolutional_head_are_summed_over_space():
     with Observer(classifier.load_model(net)) as observe:
         seen = observe(x)
     torch.testing.assert_close(torch.from_numpy(seen.features), net[0](x).sum((2, 3)).detach())
+
+
+def test_centred_targets_are_those_of_arrays_and_have_the_slope_of_one_less_the_mean():
+    y, targets = torch.randn(6, 5, dtype=torch.float64, requires_grad=True), torch.tensor([0, 4, 2, 2, 1, 3])
+    centred = centre_targets(y, targets)
+    for i, target in enumerate(targets.tolist()):
+        assert centred[i].item() == centred_logit(y.detach().numpy(), target)[i]
+    (slope,) = torch.autograd.grad(centred.sum(), y)
+    torch.testing.assert_close(slope, torch.nn.functional.one_hot(targets, 5) - torch.full((6, 5), 0.2).double())

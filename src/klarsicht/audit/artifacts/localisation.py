@@ -24,7 +24,7 @@ from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, grow_window
 from klarsicht.audit.interventions.corruption import KINDS, Corruption
-from klarsicht.audit.interventions.effect import logit_rise
+from klarsicht.audit.interventions.effect import logit_excess, logit_rise
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.inputs import PixelScale
@@ -32,7 +32,6 @@ from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import mean_interval
-from klarsicht.numerics.statistics.logits import centred_logit
 
 PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
 RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
@@ -177,9 +176,9 @@ class Localisation:
         """
         a, rng = self.audited, generator(0, "carried", self.audited.group.target)
         target, rows = a.group.target, self.rows.astype(np.intp)
-        level = centred_logit(np.asarray(a.store.array("logits").oindex[rows], np.float32), target)
+        plain = np.asarray(a.store.array("logits").oindex[rows], np.float32)
         without = np.flatnonzero(~self.member)[:PASTE_IMAGES]
         pasted = compute_logits(a.classifier, [put_on(self.images[int(i)], insertion, rng) for i in without])
-        rise = float(level[self.member].mean() - level[~self.member].mean())
-        brought = float((centred_logit(pasted, target) - level[without]).mean())
+        rise = float(logit_excess(plain[self.member], plain[~self.member], target).mean())
+        brought = float(logit_rise(pasted, plain[without], target).mean())
         return brought / rise if rise > 0 else float(brought >= RISE_SHARE * rise)

@@ -17,6 +17,7 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.arrays import Ints
@@ -101,11 +102,11 @@ class AuditedRun:
         sign, rows = verdict.detection.sign, np.array(verdict.rows)
         origin = f"detector: {sign}"
         audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
-        lines = self.store.table("signs").to_pylist() if self.store.has_table("signs") else []
-        for line in lines:
-            places = np.array(line["places"], float).reshape(-1, 2)
-            if (line["target"], line["sign"]) == (verdict.target, sign) and line["rows"] == list(verdict.rows):
-                extent = (line["height"], line["width"])
+        signs: list[SignRow] = self.store.table("signs").to_pylist() if self.store.has_table("signs") else []
+        for row in signs:
+            places = np.array(row["places"], float).reshape(-1, 2)
+            if (row["target"], row["sign"]) == (verdict.target, sign) and row["rows"] == list(verdict.rows):
+                extent = (row["height"], row["width"])
                 return FoundArtifact(audited, rows, origin, change_of(sign), places, extent)
         return FoundArtifact(audited, rows, origin, change_of(sign))
 

@@ -31,6 +31,7 @@ from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.forward import centre_targets
 from klarsicht.audit.results.ranking import MATERIAL
 from klarsicht.audit.spectral import clustering
 from klarsicht.audit.spectral.clustering import MIN_DEVIATION, MIN_IMAGES, Clustering, TargetLogits
@@ -127,8 +128,8 @@ def relevance_share(
 def _gradient_times_input(classifier: Classifier, x: Tensor, target: int) -> Tensor:
     """Compute |gradient x input| of the centred logit, summed over channels (B, H, W)."""
     x = x.to(classifier.device).requires_grad_()
-    y = classifier.logits(x)
-    (slope,) = torch.autograd.grad((y[:, target] - y.mean(1)).sum(), x)
+    targets = torch.full((len(x),), target, device=x.device)
+    (slope,) = torch.autograd.grad(centre_targets(classifier.logits(x), targets).sum(), x)
     return (x * slope).abs().sum(1).detach().cpu()
 
 

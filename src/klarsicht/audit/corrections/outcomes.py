@@ -7,7 +7,7 @@ where the artifact cannot be put on images, the difference of the logit between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -19,7 +19,7 @@ from torch import Tensor
 from klarsicht.audit.corrections.activations import Correction, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.effect import flips
+from klarsicht.audit.interventions.effect import Level, flips, logit_excess, logit_rise
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats, Ints
@@ -223,14 +223,16 @@ class CorrectionTest:
         whole = max(abs(before.value), 1e-9)
         return abs(after.value) / whole, (after.high - after.low) / (2 * Z95) / whole
 
-    def rise(self, found: Logits, level: Callable[[Floats, int], Floats] = centred_logit) -> Interval:
-        """Compute the mean rise of the class's level, a function (logits (n, K), class) -> (n,)."""
-        plain, member = level(found.plain, self.target), self.sample.member
+    def rise(self, found: Logits, level: Level = centred_logit) -> Interval:
+        """Compute the mean rise of the class's level by the artifact."""
         if len(found.pasted):
-            return mean_interval(level(found.pasted, self.target) - plain[self.other_rows])
+            return mean_interval(logit_rise(found.pasted, found.plain[self.other_rows], self.target, level))
+        member = self.sample.member
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member
-        return mean_interval(plain[member] - plain[clean].mean()) if clean.any() else NO_INTERVAL
+        if not clean.any():
+            return NO_INTERVAL
+        return mean_interval(logit_excess(found.plain[member], found.plain[clean], self.target, level))
 
     def _worst(self, right: Bools, under: Bools) -> Interval:
         """Compute the least accuracy among groups of at least GROUP images."""

@@ -21,6 +21,7 @@ from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.statistics.logits import centre_logits, centred_logit, rounding_bound
 
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
+Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 
@@ -140,9 +141,17 @@ def p_among_windows(
     return (1 + sum(rise >= own - rounding_bound(answers[0]) for rise in other)) / (count + 1)
 
 
-def logit_rise(marked: Floats, control: Floats, target: int) -> Floats:
-    """Subtract the class's centred logit under the control from that with the artifact: (n, K) -> (n,)."""
-    return np.asarray(centred_logit(marked, target) - centred_logit(control, target))
+def logit_rise(marked: Floats, control: Floats, target: int, level: Level = centred_logit) -> Floats:
+    """Subtract the class's level on the same images under the control from that with the artifact: (n, K) -> (n,)."""
+    return np.asarray(level(marked, target) - level(control, target))
+
+
+def logit_excess(members: Floats, others: Floats, target: int, level: Level = centred_logit) -> Floats:
+    """Subtract the class's mean level on other images (m, K) from that on members (n, K): (n,).
+
+    For an artifact that is not put on images.
+    """
+    return np.asarray(level(members, target) - level(others, target).mean())
 
 
 def flips(before: Floats, after: Floats, target: int) -> Floats:

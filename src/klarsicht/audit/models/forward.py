@@ -1,4 +1,5 @@
-"""Penultimate features and logits of a classifier, in one forward pass without relevance."""
+"""Penultimate features and logits of a classifier, in one forward pass without relevance; and centred logits, to be
+differentiated."""
 
 from __future__ import annotations
 
@@ -34,6 +35,14 @@ class Observation:
     def prediction(self) -> Array:
         """Predicted class, int64 (B,)."""
         return np.asarray(self.logits.argmax(1))
+
+
+def centre_targets(logits: Tensor, targets: Tensor) -> Tensor:
+    """Centre the logits of the targets, the mean of all K subtracted: (B, K), int64 (B,) -> (B,).
+
+    The same as numerics.statistics.logits.centred_logit, where a gradient is wanted.
+    """
+    return logits.gather(1, targets[:, None])[:, 0] - logits.mean(1)
 
 
 class Observer:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg
+from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.images import overlay
@@ -20,12 +21,13 @@ SHOWN = 12  # classes drawn
 CARRIERS, OTHERS = 8, 4  # pictures of each
 LEAST = 96  # pixels: smaller images are enlarged
 
-Record = dict[str, Any]
+Record = dict[str, Any]  # row of the table `evidence`
 
 
 def write_figures(work: DetectionUnits, found: Quantification) -> None:
     """Write pictures of the classes in which an artifact was found, and the table `evidence` that lists them."""
-    signs = {(line["target"], line["sign"]): line for line in work.store.table("signs", work.step).to_pylist()}
+    rows: list[SignRow] = work.store.table("signs", work.step).to_pylist()
+    signs = {(row["target"], row["sign"]): row for row in rows}
     shown = [verdict for verdict in found if verdict.needs_review][:SHOWN]
     records = [
         record
@@ -36,7 +38,7 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     work.store.write_table("evidence", {name: [record[name] for record in records] for name in columns})
 
 
-def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: Record) -> list[Record]:
+def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow) -> list[Record]:
     """Write the pictures of one class; return their records."""
     (group,) = (group for group in work.groups if group.target == verdict.target)
     rng = generator(work.settings.seed, "evidence", verdict.target)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import AuditSettings
@@ -123,14 +123,15 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     """Run detection, selection, insertion and verdicts."""
     units, store = partition(len(work.groups), 1), work.store
     pipeline.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
-    described = {line["target"]: line for line in store.table("classes", work.step).to_pylist()}
+    described = classes_by_target(work)
     signs = signs_by_target(work)
     if not signs:
         return Quantification((), 1.0, level, skipped_classes(described))
     choice = significance.select_detections(list(signs.values()), change_of)
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
     pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
-    effects = {line["target"]: line for line in store.table("effects", interventions.step).to_pylist()}
+    found: list[EffectRow] = store.table("effects", interventions.step).to_pylist()
+    effects = {row["target"]: row for row in found}
     return make_quantification(store, choice, described, effects, level)
 
 
@@ -148,40 +149,42 @@ def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> 
         )
 
 
-def signs_by_target(work: DetectionUnits) -> dict[int, list[dict[str, Any]]]:
-    """Return the lines of the table `signs` for each class that was examined."""
-    signs: dict[int, list[dict[str, Any]]] = {}
-    for line in work.store.table("signs", work.step).to_pylist():
-        signs.setdefault(line["target"], []).append(line)
+def classes_by_target(work: DetectionUnits) -> dict[int, ClassRow]:
+    """Return the row of the table `classes` of each class."""
+    found: list[ClassRow] = work.store.table("classes", work.step).to_pylist()
+    return {row["target"]: row for row in found}
+
+
+def signs_by_target(work: DetectionUnits) -> dict[int, list[SignRow]]:
+    """Return the rows of the table `signs` for each class that was examined."""
+    found: list[SignRow] = work.store.table("signs", work.step).to_pylist()
+    signs: dict[int, list[SignRow]] = {}
+    for row in found:
+        signs.setdefault(row["target"], []).append(row)
     return signs
 
 
-NO_EFFECT: dict[str, Any] = {
-    "sign": "", "how": "", "shift": 0.0, "low": 0.0, "high": 0.0, "z": float("nan"), "rank": -1,
-    "flips": 0.0, "flips_control": 0.0, "flips_low": 0.0, "p_tiles": 1.0,
-}  # fmt: skip
-
-
 def signs_to_insert(
-    signs: dict[int, list[dict[str, Any]]], choice: SelectedDetections, groups: Sequence[Group]
-) -> tuple[tuple[dict[str, Any], ...], ...]:
-    """Return for each class the lines of the table `signs` that are inserted into other images."""
+    signs: dict[int, list[SignRow]], choice: SelectedDetections, groups: Sequence[Group]
+) -> tuple[tuple[SignRow, ...], ...]:
+    """Return for each class the rows of the table `signs` that are inserted into other images."""
     by_target = dict(zip(signs, choice.candidates, strict=True))
-    return tuple(tuple(line for line, _ in by_target.get(group.target, ())) for group in groups)
+    return tuple(tuple(row for row, _ in by_target.get(group.target, ())) for group in groups)
 
 
-def skipped_classes(described: dict[int, Any]) -> tuple[tuple[str, str], ...]:
+def skipped_classes(described: dict[int, ClassRow]) -> tuple[tuple[str, str], ...]:
     """Return (class, reason) of the classes that could not be examined."""
     return tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
 
 
 def make_quantification(
-    store: RunStore, choice: SelectedDetections, described: dict[int, Any], effects: dict[int, Any], level: float
-) -> Quantification:
+    store: RunStore, choice: SelectedDetections, described: dict[int, ClassRow], effects: dict[int, EffectRow],
+    level: float,
+) -> Quantification:  # fmt: skip
     """Make the verdicts from the selected detections and their effects.
 
     Args:
-        described, effects: lines of the tables `classes` and `effects` by target.
+        described, effects: rows of the tables `classes` and `effects` by target.
     """
     paths = store.table("corpus")["path"].to_pylist()
     found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
@@ -190,22 +193,22 @@ def make_quantification(
 
 def _verdicts(
     choice: SelectedDetections,
-    described: dict[int, Any],
-    effects: dict[int, Any],
+    described: dict[int, ClassRow],
+    effects: dict[int, EffectRow],
     paths: list[str],
     level: float,
     outputs: int,
 ) -> tuple[Verdict, ...]:
-    tried = [NO_EFFECT | effects.get(line["target"], {}) for line in choice.lines]
+    tried = [NO_EFFECT | effects.get(row["target"], NO_EFFECT) for row in choice.rows]
     artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
     changes = [change_of(effect["sign"]) if effect["sign"] else "" for effect in tried]
     p_use = verdicts.p_values_of_use(tried, artifactual, changes, outputs, level)
     found = []
-    for i, line in enumerate(choice.lines):
-        one, effect = described[line["target"]], tried[i]
+    for i, row in enumerate(choice.rows):
+        one, effect = described[row["target"]], tried[i]
         large = verdicts.clears_floor(effect["low"], effect["flips_low"])
         used = bool(p_use[i] <= level and large and choice.p_of(i, effect["sign"]) <= level)
-        carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), line)
+        carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
         detection = DetectionResult(
             sign=carried["sign"],
             score=carried["score"],
@@ -215,12 +218,11 @@ def _verdicts(
             q=float(choice.found.q[i]),
             p_own=float(choice.p_own[i]),
         )
-        measured = {name: effect[name] for name in NO_EFFECT.keys() - {"sign", "z"}}
-        use = UseResult(tried=effect["sign"], z=_finite(effect["z"]), p_use=p_use[i], **measured)
+        use = UseResult.of(effect, p_use[i])
         found.append(
             Verdict(
                 name=one["class"],
-                target=line["target"],
+                target=row["target"],
                 n=one["n"],
                 repeats=len(one["repeats"]),
                 detection=detection,
@@ -234,8 +236,3 @@ def _verdicts(
             )
         )
     return verdicts.order_verdicts(found)
-
-
-def _finite(value: float) -> float:
-    """Replace NaN, the z of classes without insertion, by 0: JSON has no NaN."""
-    return value if np.isfinite(value) else 0.0

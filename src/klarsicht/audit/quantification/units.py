@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,9 +27,11 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.pipeline import load_worker_model
+from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.ground.rows import schema_of
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
@@ -43,18 +45,7 @@ OTHERS = 200  # images of a class without its artifact: controls
 OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
 THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
 
-SIGNS = pa.schema(
-    {"target": pa.int64(), "sign": pa.string(), "score": pa.float64(), "rows": pa.list_(pa.int64())}
-    | {"places": pa.list_(pa.float64()), "height": pa.float64(), "width": pa.float64()}
-)
-CLASSES = pa.schema(
-    {"class": pa.string(), "target": pa.int64(), "n": pa.int64(), "repeats": pa.list_(pa.int64())}
-    | {"skipped": pa.string()}
-)
-EFFECTS = pa.schema(
-    {"target": pa.int64(), "sign": pa.string(), "how": pa.string(), "rank": pa.int64(), "images": pa.int64()}
-    | {name: pa.float64() for name in ("shift", "low", "high", "z", "flips", "flips_control", "flips_low", "p_tiles")}
-)
+SIGNS, CLASSES, EFFECTS = map(schema_of, (SignRow, ClassRow, EffectRow))
 
 
 @dataclass(frozen=True)
@@ -83,15 +74,21 @@ class DetectionUnits:
             self.store.write_part("classes", number, pa.Table.from_pylist([described], CLASSES))
             self.store.write_part("signs", number, pa.Table.from_pylist(signs, SIGNS))
 
-    def examine(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def examine(self, number: int) -> tuple[ClassRow, list[SignRow]]:
         """Return the table lines of a class: one on the class, and one for each detection."""
         group = self.groups[number]
         rows, repeats = self.drop_repeats(group.rows)
         few = len(rows) < MIN_IMAGES
         why = f"{len(rows)} different image(s); at least {MIN_IMAGES} are needed" if few else ""
-        described = {"class": group.name, "target": group.target, "n": len(rows), "repeats": repeats, "skipped": why}
+        described: ClassRow = {
+            "class": group.name,
+            "target": group.target,
+            "n": len(rows),
+            "repeats": repeats.tolist(),
+            "skipped": why,
+        }
         return described, [] if few else [
-            detection_record(group.target, rows, sign) for sign in run_detectors(self.class_images(number, rows))
+            sign_row(group.target, rows, sign) for sign in run_detectors(self.class_images(number, rows))
         ]
 
     def drop_repeats(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -160,16 +157,35 @@ class DetectionUnits:
         return self._pooled[1]
 
 
-def detection_record(target: int, rows: NDArray[np.intp], sign: Detection) -> dict[str, Any]:
-    """Make a line of the table `signs` from a detection, with its members as rows of the run."""
+def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
+    """Make a row of the table `signs` from a detection, with its members as rows of the run."""
     return {
         "target": target,
         "sign": sign.name,
         "score": sign.score,
-        "rows": rows[sign.members],
-        "places": sign.places.ravel(),
+        "rows": rows[sign.members].tolist(),
+        "places": sign.places.ravel().tolist(),
         "height": sign.extent[0],
         "width": sign.extent[1],
+    }
+
+
+def effect_row(target: int, sign: str, effect: LogitEffect) -> EffectRow:
+    """Make a row of the table `effects` from the effect of a detection's artifact."""
+    return {
+        "target": target,
+        "sign": sign,
+        "how": effect.how,
+        "rank": effect.rank,
+        "images": effect.images,
+        "shift": effect.shift,
+        "low": effect.low,
+        "high": effect.high,
+        "z": effect.z,
+        "flips": effect.flips,
+        "flips_control": effect.flips_control,
+        "flips_low": effect.flips_low,
+        "p_tiles": effect.p_tiles,
     }
 
 
@@ -183,22 +199,24 @@ class InterventionUnits:
 
     Attributes:
         detection_units: store, corpus, settings and groups.
-        signs: for each class, by number, the lines of the table `signs` that are tried.
+        signs: for each class, by number, the rows of the table `signs` that are tried.
     """
 
     detection_units: DetectionUnits
-    signs: tuple[tuple[dict[str, Any], ...], ...]
+    signs: tuple[tuple[SignRow, ...], ...]
 
     step = "effects"
 
     def __call__(self, unit: range) -> None:
         for number in unit:
-            self.detection_units.store.write_part("effects", number, pa.Table.from_pylist(self.lines(number), EFFECTS))
+            self.detection_units.store.write_part(
+                "effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS)
+            )
 
-    def lines(self, number: int) -> list[dict[str, Any]]:
-        """Return the inserted artifacts as lines of the table `effects`."""
+    def effects(self, number: int) -> list[EffectRow]:
+        """Return the inserted artifacts as rows of the table `effects`."""
         target = self.detection_units.groups[number].target
-        return [asdict(effect) | {"target": target, "sign": sign} for sign, effect in self.measure(number)]
+        return [effect_row(target, sign, effect) for sign, effect in self.measure(number)]
 
     def measure(self, number: int) -> list[tuple[str, LogitEffect]]:
         """Return the name of the detection and its effect; empty without a detection, or without images of other
@@ -225,7 +243,7 @@ class InterventionUnits:
                 found = replace(found, p_tiles=p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS))
             return [(signs[best]["sign"], found)]
 
-    def make_examples(self, number: int, sign: dict[str, Any], rng: np.random.Generator) -> ArtifactExamples:
+    def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> ArtifactExamples:
         """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
         classes."""
         work, rows = self.detection_units, np.array(sign["rows"], np.intp)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from klarsicht.audit.models.classifier import Classifier, check_targets
 from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.forward import centre_targets
 from klarsicht.audit.models.hooks import Tap, late_layer, sum_over_positions
 from klarsicht.audit.relevance.composites import (
     PROPAGATIONS,
@@ -133,11 +134,6 @@ def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor) -> Ten
     return features * (head_weight[target] - head_weight.mean(0))
 
 
-def centred_logit(logits: Tensor, target: Tensor) -> Tensor:
-    """Compute the logit of the target minus the mean of all logits: (B, K), (B,) -> (B,)."""
-    return logits.gather(1, target[:, None])[:, 0] - logits.mean(1)
-
-
 def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, layer: str) -> Tensor:
     """Compute activation times gradient of the centred logit at the input of `layer`, summed over positions: (B, C).
 
@@ -150,7 +146,7 @@ def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, 
     with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
         x = batch.to(classifier.device).detach().requires_grad_()
         logits = classifier.logits(x)
-        (gradient,) = torch.autograd.grad(centred_logit(logits, targets.to(x.device)).sum(), tap.input)
+        (gradient,) = torch.autograd.grad(centre_targets(logits, targets.to(x.device)).sum(), tap.input)
         return sum_over_positions(tap.input.detach() * gradient)
 
 

@@ -11,7 +11,7 @@ audit.interventions.regions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +158,7 @@ class Entry:
     baseline: PlainCluster | None = None
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], paths: Sequence[str]) -> Entry:
+    def from_record(cls, record: Mapping[str, Any], paths: Sequence[str]) -> Entry:
         """Read a line of the table of suspects, whose `rows` are rows of the run."""
         rows = tuple(record["rows"])
         names = ("target", "metric", "tau", "rho2", "d2", "shift", "z", "n", "proposal")

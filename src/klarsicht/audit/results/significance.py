@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.results.rows import SignRow
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.split_half import combined_p
 
@@ -16,8 +17,6 @@ FEWEST = 5  # classes: with fewer there is no null distribution, and a class is 
 PLACED = "tile"  # change of an artifact with a place
 TRIED = 3  # detections of a class that are inserted, at most one for each kind of change
 NEAR = 0.25  # share of the largest level; detections below it are not inserted
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ class SelectedDetections:
     """Strongest detection of every examined class, and the detections to insert.
 
     Attributes:
-        lines: lines of the table `signs`, the strongest of each class.
-        candidates: for each class the lines to insert, the strongest first; each with its level.
+        rows: rows of the table `signs`, the strongest of each class.
+        candidates: for each class the rows to insert, the strongest first; each with its level.
         found: test of the maximum over detections.
-        p_own: float (n,), p-value of the score of each line by itself.
+        p_own: float (n,), p-value of the score of each row by itself.
     """
 
-    lines: tuple[Line, ...]
-    candidates: tuple[tuple[tuple[Line, float], ...], ...]
+    rows: tuple[SignRow, ...]
+    candidates: tuple[tuple[tuple[SignRow, float], ...], ...]
     found: conformal.Verdicts
     p_own: NDArray[np.float64]
 
@@ -82,26 +81,26 @@ class SelectedDetections:
 
     def p_of(self, number: int, sign: str) -> float:
         """Return the p-value of one of the inserted detections of a class."""
-        level = next((level for line, level in self.candidates[number] if line["sign"] == sign), -np.inf)
+        level = next((level for row, level in self.candidates[number] if row["sign"] == sign), -np.inf)
         return float(self.found.p_of(np.array([level]))[0])
 
 
-def select_detections(signs: Sequence[Sequence[Line]], change_of: Callable[[str], str]) -> SelectedDetections:
-    """Select detections from the lines of each class, in the same order of settings for all."""
+def select_detections(signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str]) -> SelectedDetections:
+    """Select detections from the rows of each class, in the same order of settings for all."""
     placed = np.array([change_of(line["sign"]) == PLACED for line in signs[0]])
     found = compare_classes(np.array([[line["score"] for line in of_class] for of_class in signs], float), placed)
-    lines = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
+    rows = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(select_candidates(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
-    return SelectedDetections(lines, candidates, found, combined_p([line["score"] for line in lines], found.tests))
+    return SelectedDetections(rows, candidates, found, combined_p([row["score"] for row in rows], found.tests))
 
 
 def select_candidates(
-    lines: Sequence[Line], levels: NDArray[np.floating[Any]], change_of: Callable[[str], str]
-) -> tuple[tuple[Line, float], ...]:
+    rows: Sequence[SignRow], levels: NDArray[np.floating[Any]], change_of: Callable[[str], str]
+) -> tuple[tuple[SignRow, float], ...]:
     """Select the strongest detection of each kind of change, of those near the strongest of all, strongest first."""
-    best: dict[str, tuple[Line, float]] = {}
+    best: dict[str, tuple[SignRow, float]] = {}
     least = min(NEAR * levels.max(), levels.max())  # levels may be negative
     for i in np.argsort(-levels, kind="stable"):
-        if len(lines[i]["rows"]) and levels[i] >= least:
-            best.setdefault(change_of(lines[i]["sign"]), (lines[i], float(levels[i])))
+        if len(rows[i]["rows"]) and levels[i] >= least:
+            best.setdefault(change_of(rows[i]["sign"]), (rows[i], float(levels[i])))
     return tuple(best.values())[:TRIED]

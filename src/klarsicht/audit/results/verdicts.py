@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from klarsicht.audit.results.significance import FEWEST, Line
+from klarsicht.audit.results.rows import EffectRow
+from klarsicht.audit.results.significance import FEWEST
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
@@ -87,6 +88,24 @@ class UseResult:
     flips_control: float
     flips_low: float
     p_tiles: float
+
+    @classmethod
+    def of(cls, effect: EffectRow, p_use: float) -> UseResult:
+        """Take over a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
+        return cls(
+            tried=effect["sign"],
+            how=effect["how"],
+            shift=effect["shift"],
+            low=effect["low"],
+            high=effect["high"],
+            z=effect["z"] if np.isfinite(effect["z"]) else 0.0,
+            p_use=p_use,
+            rank=effect["rank"],
+            flips=effect["flips"],
+            flips_control=effect["flips_control"],
+            flips_low=effect["flips_low"],
+            p_tiles=effect["p_tiles"],
+        )
 
     @property
     def matters(self) -> bool:
@@ -251,7 +270,11 @@ class Quantification:
 
 
 def p_values_of_use(
-    effects: Sequence[Line], artifactual: Sequence[bool], changes: Sequence[str], outputs: int, level: float = LEVEL
+    effects: Sequence[EffectRow],
+    artifactual: Sequence[bool],
+    changes: Sequence[str],
+    outputs: int,
+    level: float = LEVEL,
 ) -> list[float]:
     """Compute the p-value of each effect's z among those of the classes without an artifact; 1 where nothing was
     inserted.
@@ -303,7 +326,7 @@ def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     )
 
 
-BEFORE: Line = {"p_own": 0.0, "flips_low": 0.0, "p_tiles": 1.0}  # of runs quantified before these were measured
+BEFORE: dict[str, Any] = {"p_own": 0.0, "flips_low": 0.0, "p_tiles": 1.0}  # of runs quantified before these were measured
 
 
 def read_verdicts(run: str | Path | RunStore) -> Quantification:

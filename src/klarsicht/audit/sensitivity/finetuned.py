@@ -259,12 +259,12 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
     Nothing is written. Relevance maps are those of the run, of the unchanged model and images.
     """
     signs = quantification.signs_by_target(work)
-    described = {line["target"]: line for line in work.store.table("classes", work.step).to_pylist()}
+    described = quantification.classes_by_target(work)
     for planted_artifact in planted_set:
         one, seen = work.examine(planted_artifact.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
     choice = significance.select_detections(list(signs.values()), change_of)
     trial = InterventionUnits(work, quantification.signs_to_insert(signs, choice, work.groups))
-    effects = {line["target"]: line for number in range(len(work.groups)) for line in trial.lines(number)}
+    effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
     return quantification.make_quantification(work.store, choice, described, effects, level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectC
 from klarsicht.audit.spectral.parts import PartGroup, centre_by_mass
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.rows import schema_of
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
@@ -30,13 +31,34 @@ from klarsicht.numerics.transport.measures import PointMeasures, measures_from_m
 Items = Floats | PointMeasures
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
-NUMBERS = ("tau", "rho2", "d2", "shift", "z", "deviation", "rounding")
-SUSPECTS = pa.schema(
-    [("class", pa.string()), ("target", pa.int64()), ("metric", pa.string()), ("n", pa.int64())]
-    + [("skipped", pa.string()), ("aside", pa.string())]
-    + [("proposal", pa.string()), ("rows", pa.list_(pa.int64()))]
-    + [("parts", pa.list_(pa.list_(pa.int64())))]
-    + [(name, pa.float64()) for name in NUMBERS]
+GroupColumns = TypedDict(
+    "GroupColumns", {"class": str, "target": int, "metric": str, "n": int, "skipped": str, "aside": str}
+)
+"""Columns of an analysed group: its size, why it was skipped and which images were set aside, empty where none."""
+
+
+class ClusterColumns(TypedDict):
+    """Columns of a suspect cluster: its members as rows of the run, their parts, and numbers of `SuspectCluster`."""
+
+    proposal: str
+    rows: list[int]
+    parts: list[list[int]]
+    tau: float
+    rho2: float
+    d2: float
+    shift: float
+    z: float
+    deviation: float
+    rounding: float
+
+
+class SuspectRow(GroupColumns, ClusterColumns):
+    """Row of a table of suspects."""
+
+
+SUSPECTS = schema_of(SuspectRow)
+NO_CLUSTER = ClusterColumns(
+    proposal="", rows=[], parts=[], tau=0.0, rho2=0.0, d2=0.0, shift=0.0, z=0.0, deviation=0.0, rounding=0.0
 )
 
 
@@ -94,12 +116,11 @@ class Analysis:
         records = [self.record(self.groups[i]) for i in unit]
         self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
 
-    def record(self, group: Group) -> dict[str, Any]:
+    def record(self, group: Group) -> SuspectRow:
         """Analyse a group; return its row of the table of suspects."""
         compared = self.comparable(group)
         reason, found = self.find_suspect(compared)
-        empty = {"proposal": "", "rows": [], "parts": []} | dict.fromkeys(NUMBERS, 0.0)
-        values = empty if found is None else self.cluster_columns(compared, found)
+        values = NO_CLUSTER if found is None else self.cluster_columns(compared, found)
         return {
             "class": group.name,
             "target": group.target,
@@ -107,13 +128,23 @@ class Analysis:
             "n": len(compared),
             "skipped": reason,
             "aside": self.describe_set_aside(group),
-        } | values
+            **values,
+        }
 
-    def cluster_columns(self, compared: Group, found: SuspectCluster) -> dict[str, Any]:
+    def cluster_columns(self, compared: Group, found: SuspectCluster) -> ClusterColumns:
         """Collect the columns that describe a cluster."""
-        numbers = {name: getattr(found, name) for name in NUMBERS}
-        rows = [int(r) for r in compared.rows[found.members]]
-        return numbers | {"proposal": found.method, "rows": rows, "parts": self.member_parts(compared, found)}
+        return {
+            "proposal": found.method,
+            "rows": [int(r) for r in compared.rows[found.members]],
+            "parts": self.member_parts(compared, found),
+            "tau": found.tau,
+            "rho2": found.rho2,
+            "d2": found.d2,
+            "shift": found.shift,
+            "z": found.z,
+            "deviation": found.deviation,
+            "rounding": found.rounding,
+        }
 
     def group(self, target: int) -> Group:
         """Return the comparable group of an output of the model."""
