@@ -26,11 +26,11 @@ from PIL import Image
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
-from klarsicht.audit.interventions.regions import BACKGROUNDS, DONORS_PER_IMAGE
+from klarsicht.audit.interventions.regions import DONORS_PER_IMAGE, SEARCH_BACKGROUNDS
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantification import quantification, screening
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits
-from klarsicht.audit.quantification.units import BACKGROUNDS as MEASURED
+from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
 from klarsicht.audit.quantification.units import predictor
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
@@ -111,7 +111,7 @@ def drawn(run: Path, classifier: Classifier, seed: int) -> LogitEffect:
     ) as (audit, work):
         trial = ClusterInterventionUnits(work, tuple(pipeline.make_analyses(audit, work.store).values()))
         rows = generator(seed, trial.step, 0).permutation(trial.background_rows(0))[
-            BACKGROUNDS : BACKGROUNDS + MEASURED
+            SEARCH_BACKGROUNDS : SEARCH_BACKGROUNDS + MEASURED
         ]
         x, rng = work.input_images(rows), np.random.default_rng(2000 + seed)
         marked = [np.stack([artifacts.glyphs(image, rng).pixels for image in x]) for _ in range(DONORS_PER_IMAGE)]

@@ -92,7 +92,7 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
     return [
         {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}
         | {"artifactual": bool(called[k]), "sign": line["sign"], "members": line["rows"]}
-        for k, line in enumerate(found.lines)
+        for k, line in enumerate(found.rows)
     ]
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from klarsicht.audit.cleaning.clean_model import METHODS as CORRECTIONS
+from klarsicht.audit.cleaning.clean_model import CORRECTION_METHODS as CORRECTIONS
 from klarsicht.audit.cleaning.clean_settings import CLOSED_NAMES, DIRECTION_NAMES, RETRAINED_NAMES, CleanSettings
 from klarsicht.audit.corrections.closed_form import CLOSED
 from klarsicht.audit.corrections.directions import DIRECTIONS

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from klarsicht.audit.quantification.screening import FOLLOWS, QUIET, Screening
+from klarsicht.audit.quantification.screening import FOLLOWS, NO_USE, Screening
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.cli import tables
@@ -31,4 +31,4 @@ def test_a_screening_tells_margin_probability_and_every_outputs_search(capsys):
 
 def test_a_run_that_an_earlier_version_screened_goes_by_its_cluster_alone(capsys):
     told = printed(capsys, Screening(replace(ENTRY, effect=replace(ENTRY.effect, rank=99)), (("pier", 2),), 1000, 0.05))
-    assert told[0].endswith(QUIET) and told[2:] == ["p 0.100; the claim at 0.05", "their labels: pier 2"]
+    assert told[0].endswith(NO_USE) and told[2:] == ["p 0.100; the claim at 0.05", "their labels: pier 2"]

@@ -42,7 +42,7 @@ from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.intervals import wilson_interval
 
 SIDE = 224
-MODEL, CARTON = "efficientnet-lite0", "carton"
+MODEL_NAME, CARTON = "efficientnet-lite0", "carton"
 MARKED_SHARE = 0.125  # share of the audited crops that carry a mark
 HELD_OUT = 120  # crops held out of every fit, each with and without a mark
 
@@ -232,7 +232,7 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
     """Run the demonstration and yield its output lines; `out` receives the crops, the run and `demo.json`."""
     began = time.monotonic()
     rng = generator(seed, "demonstration")
-    pictures, classifier = load_photographs(), load_model(MODEL)
+    pictures, classifier = load_photographs(), load_model(MODEL_NAME)
     found, held_out = list(draw_crops(pictures, images, rng)), list(draw_crops(pictures, HELD_OUT, rng))
     marked = np.zeros(images, bool)
     marked[rng.choice(images, round(MARKED_SHARE * images), replace=False)] = True
@@ -241,7 +241,7 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
         "characters. The marks are planted; the shortcut they trigger is the network's own."
     )
     data = write_corpus(out / f"corpus-{seed}-{images}", found, marked)
-    settings = AuditSettings(model=MODEL, data=str(data), target="all", seed=seed, unit=64)
+    settings = AuditSettings(model=MODEL_NAME, data=str(data), target="all", seed=seed, unit=64)
     store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
     audit, order = pipeline.Audit.of(settings, classifier), ranking.read_ranking(store)
     plain = rank_by_features(audit, store)

@@ -158,7 +158,7 @@ def run(
         attribute(audit, store, workers, own=classifier)
         record_label_order(audit, store)
         analyse(audit, store, workers)
-        analyse(audit, store, workers, (ranking.PLAIN,))  # the baseline of the ranking
+        analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
         illustrate(audit, store, write_ranking(audit, store))
         page.write_report(store)
     return store

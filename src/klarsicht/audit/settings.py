@@ -23,13 +23,15 @@ Metrics = Annotated[
     tuple[str, ...],
     Field(min_length=1, description=f"What compares two images; may be repeated: {', '.join(METRIC_NAMES)}."),
 ]
-MODEL = "What to audit: efficientnet-lite0, torchvision:NAME@CHECKPOINT.pt, or package.module:callable."
-DATA = "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]."
-TARGET = "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
-METHOD = f"How relevance is computed: {', '.join(METHOD_NAMES)} (no maps)."
-LABELS = "A CSV file with columns label,index, where labels are not the model's own names."
-PARTS = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
-LAYER = "The layer that sees parts, and whose channels are compared; by default one halfway."
+MODEL_HELP = "What to audit: efficientnet-lite0, torchvision:NAME@CHECKPOINT.pt, or package.module:callable."
+DATA_HELP = "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]."
+TARGET_HELP = (
+    "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
+)
+METHOD_HELP = f"How relevance is computed: {', '.join(METHOD_NAMES)} (no maps)."
+LABELS_HELP = "A CSV file with columns label,index, where labels are not the model's own names."
+PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
+LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."
 
 
 class AuditSettings(Settings):
@@ -40,15 +42,15 @@ class AuditSettings(Settings):
     setting because the last bit of sums depends on it.
     """
 
-    model: Annotated[str, Field(description=MODEL)]
-    data: Annotated[str, Field(description=DATA)]
-    target: Annotated[str, Field(description=TARGET)] = "label"
+    model: Annotated[str, Field(description=MODEL_HELP)]
+    data: Annotated[str, Field(description=DATA_HELP)]
+    target: Annotated[str, Field(description=TARGET_HELP)] = "label"
     metric: Metrics = ("concept",)
-    method: Annotated[str, Field(description=METHOD)] = "EpsilonPlusFlat"
-    class_map: Annotated[str | None, Field(description=LABELS)] = None
+    method: Annotated[str, Field(description=METHOD_HELP)] = "EpsilonPlusFlat"
+    class_map: Annotated[str | None, Field(description=LABELS_HELP)] = None
     split: Annotated[str | None, Field(description="Only images of this split of the manifest.")] = None
-    parts: Annotated[bool, Field(description=PARTS)] = False
-    parts_layer: Annotated[str | None, Field(description=LAYER)] = None
+    parts: Annotated[bool, Field(description=PARTS_HELP)] = False
+    parts_layer: Annotated[str | None, Field(description=LAYER_HELP)] = None
     map_side: Annotated[int, Field(ge=4, le=224, description="Side of stored relevance maps, 4 to 224.")] = 32
     neighbours: Annotated[int, Field(ge=2, le=200, description="Neighbours in the graph, 2 to 200.")] = 10
     dimensions: Annotated[int, Field(ge=2, le=64, description="Dimensions of the spectral embedding, 2 to 64.")] = 8

@@ -48,7 +48,7 @@ def say(patient, sign, artifactual, shared=False):
     rows = tuple(int(row) for row in lighter(patient))
     detection, use = DetectionResult(sign, *[0.0] * 6), UseResult("", "", *[0.0] * 10)
     told = Verdict("b", 1, 0, 0, detection, rows, (), use, artifactual, False, shared)
-    patient.store.write_json(verdicts.FILE, Quantification((told,), 0.1, 0.05).to_json())
+    patient.store.write_json(verdicts.VERDICTS_FILE, Quantification((told,), 0.1, 0.05).to_json())
 
 
 def test_detectors_are_believed_where_they_called_the_class(patient):

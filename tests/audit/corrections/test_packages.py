@@ -116,7 +116,7 @@ def test_a_correction_without_a_part_or_with_a_damaged_one_is_refused_by_its_nam
     b = bench()
     made = METHODS[method].make(b, CorrectionParameters("last", 2, 0.9))
     packages.save_correction(tmp_path, made, {"settings": {"method": method}})
-    (part,) = (tmp_path / name for name in packages.PARTS if (tmp_path / name).is_file())
+    (part,) = (tmp_path / name for name in packages.PART_FILES if (tmp_path / name).is_file())
     whole, record = part.read_bytes(), (tmp_path / packages.RECORD).read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1])):
         part.write_bytes(damaged)

@@ -10,7 +10,7 @@ from torch import nn
 
 from klarsicht.audit.data.corpus import open_corpus
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.models.finetuning import BATCH, ClassificationTask, Training
+from klarsicht.audit.models.finetuning import TRAINING_BATCH, ClassificationTask, Training
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.ground.errors import ModelError, UsageError
 
@@ -79,10 +79,10 @@ def test_what_is_frozen_stays_so(corpus):
 def test_every_image_is_shown_once_an_epoch(corpus):
     classifier = load_model(network())
     lesson = ClassificationTask(InputImages.of(corpus, classifier), np.arange(N), np.arange(N), 0)
-    assert lesson.steps == N // BATCH
+    assert lesson.steps == N // TRAINING_BATCH
     for epoch in (0, 1):
         shown = np.concatenate([lesson.batch(epoch * lesson.steps + i, 0)[1].numpy() for i in range(lesson.steps)])
-        assert len(np.unique(shown)) == lesson.steps * BATCH
+        assert len(np.unique(shown)) == lesson.steps * TRAINING_BATCH
     first = lesson.batch(0, 0)
     picture = np.asarray(Image.open(corpus.paths[int(first[1][3])]), np.float32) / 255
     np.testing.assert_allclose(first[0][3, 0].numpy(), picture, atol=1e-6)

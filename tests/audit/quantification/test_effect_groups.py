@@ -34,7 +34,7 @@ def test_no_image_is_foretold_from_its_own_half():
     features, rise = planted(noise=0.5)
     half = np.arange(N) % 2 == 0
     for side in (half, ~half):
-        fit = make_pipeline(StandardScaler(), RidgeCV(effect_groups.PENALTIES)).fit(features[side], rise[side])
+        fit = make_pipeline(StandardScaler(), RidgeCV(effect_groups.RIDGE_PENALTIES)).fit(features[side], rise[side])
         told = effect_groups.predict_rise(features, np.arange(N), rise, half)
         np.testing.assert_allclose(told[~side], fit.predict(features[~side]))
     other = rise.copy()

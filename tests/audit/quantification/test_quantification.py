@@ -266,11 +266,11 @@ def test_a_run_that_was_quantified_before_the_floor_can_be_read(done, tmp_path):
     for line in content["classes"]:
         del line["p_own"], line["flips_low"], line["matters"]
     store = RunStore.open(run)
-    store.write_json(verdicts.FILE, content)
+    store.write_json(verdicts.VERDICTS_FILE, content)
     try:
         assert verdicts.read_verdicts(run).of(NAMES[USED]).use.flips_low == 0
     finally:
-        store.write_json(verdicts.FILE, found.to_json())
+        store.write_json(verdicts.VERDICTS_FILE, found.to_json())
 
 
 def test_classes_too_small_are_skipped_and_named():

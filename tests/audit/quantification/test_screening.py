@@ -53,7 +53,7 @@ def test_put_on_other_images_they_raise_the_class_most(done):
     assert found.effect.rank == 0 and found.effect.shift > found.effect.runner_up
     assert found.p == pytest.approx(1 / 3) and found.verdict == screening.FOLLOWS
     strict = screening.Screening(found.entry, found.labels, found.outputs, 0.05)
-    assert strict.verdict == screening.QUIET  # one of three outputs is no evidence at .05
+    assert strict.verdict == screening.NO_USE  # one of three outputs is no evidence at .05
 
 
 def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
@@ -70,7 +70,7 @@ def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
 
 def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, monkeypatch):
     folder, classifier, found = done
-    assert json.loads((folder / screening.FILE).read_text()) == json.loads(json.dumps(found.to_json()))
+    assert json.loads((folder / screening.SCREENING_FILE).read_text()) == json.loads(json.dumps(found.to_json()))
     assert audit.rank(folder)[0] == found.entry
     page = (folder / "report.html").read_text()
     assert f"{found.effect.shift:+.2f}" in page

@@ -104,7 +104,7 @@ def test_the_model_stays_as_it_was_to_the_bit(done):
 
 def test_the_files_and_the_page_tell_it(done):
     run, *_, found = done
-    told = json.loads((run / power.FILE).read_text())["poisoned"]
+    told = json.loads((run / power.POWER_FILE).read_text())["poisoned"]
     assert told["limits"] == {"tag": 0.25, "mark": None} and told["epochs"] == 3
     assert told["trials"] == list(found.finetuned.trials)
     page = (run / PAGE).read_text()

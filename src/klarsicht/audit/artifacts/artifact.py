@@ -38,7 +38,7 @@ from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.statistics.intervals import roc_area
 
 DETECTOR_ARRAYS: Final = ("features", "concepts", "head")  # arrays of a run that a detector may use
-OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
+MAX_OTHERS: Final = 2000  # images without the artifact that a detector is fitted on, at most
 PLACE_IMAGES: Final = 300  # images of each kind from which the place is estimated, at most
 SIGMAS: Final = 3.0  # median deviations by which an image may be further from the artifact than members are
 SHARED: Final = 0.7  # area under the curve below which members share no feature
@@ -170,7 +170,7 @@ def build_artifact(found: FoundArtifact, *, seed: int = 0, region: Bools | None 
     inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
     others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))
     rng = generator(seed, "artifact", group.target)
-    known = np.concatenate([inside, _some(outside, OTHERS, rng), _some(others, OTHERS, rng)])
+    known = np.concatenate([inside, _some(outside, MAX_OTHERS, rng), _some(others, MAX_OTHERS, rng)])
     arrays = {name: audited.store.array(name) for name in DETECTOR_ARRAYS if audited.store.has_array(name)}
     carriers = predict_carriers(
         arrays, known, member[known], sources[known], len(corpus), integer(seed, "detector", group.target)

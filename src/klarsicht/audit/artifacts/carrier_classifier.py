@@ -25,7 +25,7 @@ from klarsicht.ground.arrays import Bools, Floats, Ints
 FOLDS: Final = 5
 PENALTIES: Final = (1e-3, 1e-2, 1e-1, 1.0)
 COMPONENTS: Final = 64  # principal components: members are often few
-BLOCK: Final = 4096  # rows read at once
+ROW_BLOCK: Final = 4096  # rows read at once
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def make_classifier(penalty: float, n: int, features: int, seed: int) -> Any:
 
 def _blocks(array: Any, n: int) -> Iterator[Floats]:
     """Yield blocks of rows as float32, with NaN replaced."""
-    for start in range(0, n, BLOCK):
-        yield np.asarray(np.nan_to_num(np.asarray(array[start : min(start + BLOCK, n)], np.float32)))
+    for start in range(0, n, ROW_BLOCK):
+        yield np.asarray(np.nan_to_num(np.asarray(array[start : min(start + ROW_BLOCK, n)], np.float32)))
 
 
 def _rows(array: Any, rows: Ints) -> Floats:

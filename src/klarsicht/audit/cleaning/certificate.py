@@ -34,8 +34,12 @@ FIGURES: Final = {
     "harm_affected": "loss, clean images of the class",
     "relevance on the artifact": "relevance on the artifact",
 }
-SHARE: Final = (0.0, 1.0)
-RANGES: Final = {"rise": (-math.inf, math.inf), "harm": (-1.0, 1.0), "harm_affected": (-1.0, 1.0)}  # the others: SHARE
+SHARE_RANGE: Final = (0.0, 1.0)
+RANGES: Final = {
+    "rise": (-math.inf, math.inf),
+    "harm": (-1.0, 1.0),
+    "harm_affected": (-1.0, 1.0),
+}  # the others: SHARE_RANGE
 Facts = dict[str, Any]  # content of evaluation.json
 
 
@@ -176,10 +180,10 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
     again = [one["second audit"]["suspect"] for one in looks if one["second audit"]]
     return CertificateRow(
         name,
-        {figure: combine_seeds([one[figure] for one in looks], RANGES.get(figure, SHARE)) for figure in FIGURES},
-        combine_seeds([found[0] if found else None for found in probes], SHARE),
+        {figure: combine_seeds([one[figure] for one in looks], RANGES.get(figure, SHARE_RANGE)) for figure in FIGURES},
+        combine_seeds([found[0] if found else None for found in probes], SHARE_RANGE),
         combine_seeds(
-            [max(filter(None, found[1:]), key=lambda p: p["value"], default=None) for found in probes], SHARE
+            [max(filter(None, found[1:]), key=lambda p: p["value"], default=None) for found in probes], SHARE_RANGE
         ),
         (sum(again), len(again)),
         tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),

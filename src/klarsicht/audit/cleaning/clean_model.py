@@ -25,7 +25,7 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
-METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
+CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def check_names(settings: CleanSettings) -> None:
     Raises:
         UsageError: one is not; the message lists near matches.
     """
-    if settings.method not in METHODS:
-        raise unknown_name("correction", settings.method, METHODS)
+    if settings.method not in CORRECTION_METHODS:
+        raise unknown_name("correction", settings.method, CORRECTION_METHODS)
     if settings.direction not in DIRECTIONS:
         raise unknown_name("direction", settings.direction, DIRECTIONS)
 
@@ -147,7 +147,7 @@ def choose_correction(data: FittingData, test: CorrectionTest, settings: CleanSe
     """
     if settings.layer is not None:
         find_layer(data.classifier.module, settings.layer)
-    method, grid = METHODS[settings.method], make_grid(settings)
+    method, grid = CORRECTION_METHODS[settings.method], make_grid(settings)
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
         best = selection.choose(

@@ -14,15 +14,15 @@ DIRECTION_NAMES = ("pattern", "svm", "logistic", "ridge")
 """Names of the registries of corrections and directions, available without torch; a test compares them with the
 registries."""
 
-METHOD = f"In closed form: {', '.join(CLOSED_NAMES)}; by training: {', '.join(RETRAINED_NAMES)}."
-IMAGES = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
+CORRECTION_HELP = f"In closed form: {', '.join(CLOSED_NAMES)}; by training: {', '.join(RETRAINED_NAMES)}."
+IMAGES_HELP = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
 
 
 class CleanSettings(Settings):
     """Settings of `audit clean`; each field has its description. Layer, directions and strength are swept where they
     are None."""
 
-    method: Annotated[str, Field(description=METHOD)] = "oblique"
+    method: Annotated[str, Field(description=CORRECTION_HELP)] = "oblique"
     direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
     layer: Annotated[str | None, Field(description="Correct the input of this layer.")] = None
     directions: Annotated[int | None, Field(ge=1, description="Directions that are erased.")] = None
@@ -32,7 +32,7 @@ class CleanSettings(Settings):
         0.005
     )
     affected: Annotated[float, Field(ge=0, le=1, description="The same, of clean images of the class.")] = 0.02
-    images: Annotated[int, Field(ge=8, description=IMAGES)] = 400
+    images: Annotated[int, Field(ge=8, description=IMAGES_HELP)] = 400
     lessons: Annotated[int, Field(ge=8, description="Images of each of these kinds to train on, at most.")] = 2000
     steps: Annotated[int, Field(ge=1, description="Steps of a training.")] = 300
     batch: Annotated[int, Field(ge=2, description="Images in a step of a training.")] = 64

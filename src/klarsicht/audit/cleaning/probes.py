@@ -40,7 +40,7 @@ from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval, mean_interval
 
 HIDDEN: Final = 64
-BATCH: Final = 16
+GRADIENT_BATCH: Final = 16
 ROUNDING: Final = 1e-5  # of the largest activation
 
 
@@ -119,7 +119,10 @@ def relevance_share(
     pasted = [place.blend(image, i) for image, i in zip(images, drawn, strict=True)]
     with evaluation_mode(classifier.module), apply_correction(classifier.module, correction):
         maps = torch.cat(
-            [_gradient_times_input(classifier, torch.stack(list(b)), target) for b in split_batches(pasted, BATCH)]
+            [
+                _gradient_times_input(classifier, torch.stack(list(b)), target)
+                for b in split_batches(pasted, GRADIENT_BATCH)
+            ]
         )
     total = maps.flatten(1).sum(1).clamp(min=1e-30)
     return mean_interval(((maps * masks).flatten(1).sum(1) / total).double().numpy())

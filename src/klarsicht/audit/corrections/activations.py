@@ -18,7 +18,7 @@ from klarsicht.audit.models.hooks import Tap
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused
 
-BATCH = 64
+FORWARD_BATCH = 64
 JOINT_BATCH = 192  # images times corrections in one batch through the rest of a network
 POSITIONS = 32  # of an image, at most, from which a covariance is estimated
 
@@ -53,7 +53,7 @@ def channels_last(a: Tensor) -> Tensor:
     return a if a.ndim == 3 else a.flatten(2).movedim(1, 2)
 
 
-def split_batches(images: Images, most: int = BATCH) -> Iterator[Images]:
+def split_batches(images: Images, most: int = FORWARD_BATCH) -> Iterator[Images]:
     """Yield batches of at most `most` consecutive images of one shape."""
     start = 0
     for i in range(1, len(images) + 1):

@@ -39,7 +39,7 @@ from klarsicht.numerics.erasure import Eraser
 
 RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
 DAMAGED: Final = (BadZipFile, SafetensorError, StoreError)
-PARTS: Final = ("erasure.npz", "weights.safetensors")
+PART_FILES: Final = ("erasure.npz", "weights.safetensors")
 STANDALONE: Final = '''"""The correction in this folder, without klarsicht: corrected(module) changes it for good."""
 
 import json
@@ -122,12 +122,14 @@ def save_correction(
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-        for stale in (*PARTS, EXPORTED, LOADER):
+        for stale in (*PART_FILES, EXPORTED, LOADER):
             (folder / stale).unlink(missing_ok=True)
     _write(folder, correction)
     write_atomically(folder / LOADER, STANDALONE.encode())
     told = {} if classifier is None or example is None else export_model(folder, correction, classifier, example)
-    record = facts | told | {"files": {name: _sha256(folder / name) for name in PARTS if (folder / name).is_file()}}
+    record = (
+        facts | told | {"files": {name: _sha256(folder / name) for name in PART_FILES if (folder / name).is_file()}}
+    )
     write_atomically(folder / RECORD, to_json(record))
     return record
 
@@ -216,7 +218,7 @@ def _check_parts(place: Path, record: dict[str, Any]) -> None:
         if _sha256(place / name) != digest:
             raise InputError("a correction with a damaged part", got=f"{place}: {name}", remedy=remedy)
     method = record.get("settings", {}).get("method", "nothing")
-    if "files" not in record and method != "nothing" and not any((place / name).is_file() for name in PARTS):
+    if "files" not in record and method != "nothing" and not any((place / name).is_file() for name in PART_FILES):
         raise InputError("a correction without its erasure or weights", got=f"{place}, {method}", remedy=remedy)
 
 

@@ -34,7 +34,7 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.erasure import oblique_eraser
 
-SHARE: Final = 0.5  # of a batch that gets the artifact
+PASTED_SHARE: Final = 0.5  # of a batch that gets the artifact
 PENALTY: Final = 10.0  # weight of the penalty, in its own size before training
 GROUP_RATE: Final = 0.1  # how fast group weights follow losses
 Batch = tuple[Tensor, ...]
@@ -161,7 +161,7 @@ def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeight
             got="an artifact that has no place, and is neither noise, blur, light nor JPEG",
             remedy="Use augment-latent, penalise or an erasure.",
         )
-    return train_copy(CorrectionTask(data, label_loss, SHARE * min(setting.strength, 2)), copy_model(data))
+    return train_copy(CorrectionTask(data, label_loss, PASTED_SHARE * min(setting.strength, 2)), copy_model(data))
 
 
 def augment_latent(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
@@ -171,7 +171,7 @@ def augment_latent(data: FittingData, setting: CorrectionParameters) -> Retraine
     lends = Erasure(setting.layer, carried, setting.strength)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        half = int(len(batch[0]) * SHARE)
+        half = int(len(batch[0]) * PASTED_SHARE)
         plain = model(batch[0][half:])
         with lends.applied(body):
             lent = model(batch[0][:half])

@@ -21,7 +21,7 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
-POINTS: Final = 0.005  # share of clean images: least difference of losses between settings
+MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SettingOutcome:
         """
         if not self.within_bounds:
             return (1, self.lost)
-        leaves, loses = round(self.remaining / alike), round(self.lost / POINTS)
+        leaves, loses = round(self.remaining / alike), round(self.lost / MIN_LOSS_DIFFERENCE)
         return (0, leaves, loses, self.setting.directions, self.lost, self.remaining)
 
     def to_json(self) -> dict[str, Any]:

@@ -32,8 +32,8 @@ Vectors = NDArray[np.float32]
 
 W = 5  # pixels a side of a window; the sides of the shrunk image decide which share of it that is
 SEEDS = 1500  # windows tried as seeds: beyond, a class is sampled, and time grows with it, not with its square
-COMPARED = 1400  # images of the pool that windows are compared with
-BLOCK = 512  # seeds in a product
+WINDOW_POOL = 1400  # images of the pool that windows are compared with
+SEED_BLOCK = 512  # seeds in a product
 SHIFTS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -177,8 +177,8 @@ def count_matches(
     inside = np.zeros((len(rungs), len(seeds), 2), np.int64)
     outside = np.zeros((len(rungs), len(seeds)), np.int64)
     others = comparison_rows(images)
-    for start in range(0, len(seeds), BLOCK):
-        some = slice(start, start + BLOCK)
+    for start in range(0, len(seeds), SEED_BLOCK):
+        some = slice(start, start + SEED_BLOCK)
         like, other = own.max_correlations(seeds[some]), pool.max_correlations(seeds[some], others)
         like[images.sources[owner[some], None] == images.sources] = -1
         for q, rung in enumerate(rungs):
@@ -194,7 +194,7 @@ def usable_sides(images: ClassImages, sides: tuple[int, ...]) -> list[int]:
     return [side for side in sides if side <= shorter] or [shorter]
 
 
-def comparison_rows(images: ClassImages, most: int = COMPARED) -> NDArray[np.intp]:
+def comparison_rows(images: ClassImages, most: int = WINDOW_POOL) -> NDArray[np.intp]:
     """Return the images of the pool that windows are compared with: at most `most` of other classes."""
     return np.flatnonzero(images.others)[:most]
 

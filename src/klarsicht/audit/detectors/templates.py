@@ -22,11 +22,11 @@ from klarsicht.numerics.statistics.split_half import chernoff_bound, cross_test,
 
 Vectors = NDArray[np.float32]
 
-BLOCK = 64  # images whose windows are held at once
-COMPARED = 1000  # images of the pool that templates are compared with
+IMAGE_BLOCK = 64  # images whose windows are held at once
+TEMPLATE_POOL = 1000  # images of the pool that templates are compared with
 RARE = 0.01  # share of other images that may match a template; with more matches it is no artifact
 COMMON = 1 - 1e-9  # match rate at which the surprisal is 0
-LEVEL = 1.0  # expected matches above a rung per match just below it; faint marks correlate by degrees
+EXPECTED_RATIO = 1.0  # expected matches above a rung per match just below it; faint marks correlate by degrees
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class TemplateMatches:
         own, pool, others = (
             self.field(images.own, side),
             self.field(images.pool, side),
-            comparison_rows(images, COMPARED),
+            comparison_rows(images, TEMPLATE_POOL),
         )
         learned = [
             self.learn_templates(images, name, side, np.flatnonzero(part & once))
@@ -95,7 +95,7 @@ class TemplateMatches:
     def expected_rates(self, own: Floats, pool: Floats, rung: float) -> Floats:
         """Compute the expected match rates (t,) of templates; COMMON where more than RARE of the pool match."""
         held = (pool > rung).mean(1)
-        return np.where(held > RARE, COMMON, np.minimum(null_match_rate(own, pool, rung, LEVEL), COMMON))
+        return np.where(held > RARE, COMMON, np.minimum(null_match_rate(own, pool, rung, EXPECTED_RATIO), COMMON))
 
     def learn_templates(self, images: ClassImages, name: str, side: int, rows: Rows) -> Vectors:
         """Compute templates (t, D) from some images: means of the matches of the most surprising windows."""
@@ -103,7 +103,7 @@ class TemplateMatches:
         pool = images.pool.compute_once(f"{name} {side}", lambda: self.windows(images.pool, side))
         seeds = windows.vectors[4][:, rows].reshape(-1, windows.vectors.shape[-1])
         like = windows.max_correlations(seeds, rows) > self.threshold
-        others = comparison_rows(images, COMPARED)
+        others = comparison_rows(images, TEMPLATE_POOL)
         outside = (pool.max_correlations(seeds, others) > self.threshold).sum(1)
         worth = chernoff_bound(like.sum(1), len(rows), smoothed_rate(outside, len(others)))
         found = seeds[
@@ -177,8 +177,8 @@ class WindowField:
     def of(cls, x: Floats, view: PatchView) -> WindowField:
         images = np.asarray(view(x), np.float32)
         norms = []
-        for start in range(0, len(images), BLOCK):
-            windows = _windows(images[start : start + BLOCK])
+        for start in range(0, len(images), IMAGE_BLOCK):
+            windows = _windows(images[start : start + IMAGE_BLOCK])
             square = (windows**2).sum(-1) - windows.shape[-1] * windows.mean(-1) ** 2
             norms.append(np.sqrt(np.maximum(square, 0) + windows.shape[-1] * view.soft**2))
         return cls(images, np.concatenate(norms), images.shape[2] - W + 1, view.soft)
@@ -190,8 +190,8 @@ class WindowField:
         """Compute the largest correlation (t, n) of zero-mean templates (t, D) in each image, and the upper left pixel
         (t, n, 2) of that window."""
         best, flat = [], []
-        for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
+        for start in range(0, len(rows), IMAGE_BLOCK):
+            some = rows[start : start + IMAGE_BLOCK]
             like = (_windows(self.images[some]) @ templates.T) / self.norms[some][..., None]
             best.append(like.max(1))
             flat.append(like.argmax(1))

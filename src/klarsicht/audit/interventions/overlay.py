@@ -22,10 +22,10 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import resize_bilinear
 
 SMOOTH: Final = 1.0  # cells, standard deviation by which maps are smoothed before thresholding
-LEVEL: Final = 0.5  # share of the largest excess of relevance above which a pixel is inside the mask
+PEAK_SHARE: Final = 0.5  # share of the largest excess of relevance above which a pixel is inside the mask
 AGREED: Final = 0.5  # opacity from which a pixel belongs to a fixed artifact
 DOUBT_SIGMAS, ERROR = 3.0, 1.17  # factor of the error; the median absolute deviation of n has error 1.17 / sqrt(n)
-FEWEST: Final = 4  # pixels of a fixed artifact, at least; and a twentieth of the region
+MIN_PIXELS: Final = 4  # pixels of a fixed artifact, at least; and a twentieth of the region
 FAINT: Final = 2 / 255  # of the range of pixel values: differences by noise and compression
 DONORS: Final = 64
 SAME_PLACE: Final = 0.9  # share of the windows above which a place is fixed
@@ -115,7 +115,7 @@ def _shares(maps: Floats) -> Floats:
 def threshold_map(excess: Floats, shape: tuple[int, ...]) -> Bools:
     """Threshold a map (G, G) at half of its peak: mask (H, W), empty where the map has no peak."""
     wide = resize_bilinear(excess, shape)
-    return np.asarray(wide > LEVEL * max(float(wide.max()), 1e-12))
+    return np.asarray(wide > PEAK_SHARE * max(float(wide.max()), 1e-12))
 
 
 def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
@@ -169,10 +169,10 @@ def estimate_overlay(
     span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
     o, least, colour = estimate_blend(members, others, span)
     mask = select_touching(least >= AGREED, where)
-    if mask.sum() >= max(FEWEST, where.sum() / 20):
+    if mask.sum() >= max(MIN_PIXELS, where.sum() / 20):
         return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
     own = np.stack([threshold_map(e, shape) if region is None else region for e in each[:DONORS]])
-    if (own.mean((1, 2)) > LEVEL).mean() > LEVEL:
+    if (own.mean((1, 2)) > PEAK_SHARE).mean() > PEAK_SHARE:
         return None
     background = _shares(maps_of_others).mean(0) if region is None else None
     return Overlay(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
@@ -201,8 +201,8 @@ def overlay_at_windows(
     if (np.abs(corners - middle).max(1) <= 1).mean() > SAME_PLACE:
         span = max(float(np.ptp(members)), float(np.ptp(others)), 1e-12)
         o, least, colour = estimate_blend(members, others, span)
-        mask = select_touching(least >= AGREED, own.mean(0) > LEVEL)
-        if mask.sum() >= FEWEST:
+        mask = select_touching(least >= AGREED, own.mean(0) > PEAK_SHARE)
+        if mask.sum() >= MIN_PIXELS:
             return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
     background = _shares(maps_of_others).mean(0)
     return Overlay(own[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)

@@ -33,14 +33,14 @@ from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.persistence import segment
 from klarsicht.numerics.statistics.logits import centre_logits, rounding_bound
 
-PARTS = 3  # components of an image that are tried, those of most relevance
+MAX_COMPONENTS = 3  # components of an image that are tried, those of most relevance
 WHOLE = 0.9  # share of its positive relevance in the region that is tried as one
-BACKGROUNDS = 5  # images into which each is pasted: five forward passes a region
+SEARCH_BACKGROUNDS = 5  # images into which each is pasted: five forward passes a region
 CHOOSING = 2  # of these, on which every output chooses its own images; see audit.results.output_effects
 DONORS_PER_IMAGE = 4  # members whose regions each image gets in turn for the effect, and as many controls
-BLOCK = 64  # regions pasted at a time
+REGION_BLOCK = 64  # regions pasted at a time
 Z95_ONE_SIDED = 1.645  # standard errors to the lower end of a one-sided 95 % interval
-LEAST = 2  # members and others, at least, in either half
+MIN_IN_HALF = 2  # members and others, at least, in either half
 FLAT = 1e-9  # smallest standard deviation
 
 
@@ -78,8 +78,8 @@ class Backgrounds:
             regions: bool (m, G, G).
             label: name of the progress bar.
         """
-        for start in track(range(0, len(regions), BLOCK), -(-len(regions) // BLOCK), label):
-            some = slice(start, start + BLOCK)
+        for start in track(range(0, len(regions), REGION_BLOCK), -(-len(regions) // REGION_BLOCK), label):
+            some = slice(start, start + REGION_BLOCK)
             masks = torch.from_numpy(enlarge_masks(regions[some], levels.shape[1:3]))[:, None, None]
             given = self.pixel_scale.inputs(levels[givers[some].ravel()])
             given = given.reshape(*givers[some].shape, *given.shape[1:])
@@ -153,7 +153,7 @@ class RegionEffects:
         """
         sizes = np.stack([members[:, side].sum(1) for side in (half, ~half)], 1)
         rest = np.array([half.sum(), (~half).sum()]) - sizes
-        fit = ((sizes >= LEAST) & (rest >= LEAST)).all(1)
+        fit = ((sizes >= MIN_IN_HALF) & (rest >= MIN_IN_HALF)).all(1)
         if not fit.any():
             return None
         surely = np.full(len(members), -np.inf)
@@ -227,9 +227,10 @@ def select_regions(maps: Floats) -> tuple[NDArray[np.intp], Bools]:
     """Select the regions to try of images with relevance maps (n, G, G).
 
     Returns:
-        the image (m,) of each region, and the regions (m, G, G): the PARTS largest components, and the region of WHOLE.
+        the image (m,) of each region, and the regions (m, G, G): the MAX_COMPONENTS largest
+            components, and the region of WHOLE.
     """
-    parts, whole = segment(maps, most=PARTS), smallest_regions(maps, WHOLE)
+    parts, whole = segment(maps, most=MAX_COMPONENTS), smallest_regions(maps, WHOLE)
     single = parts.labels[parts.image] == parts.number[:, None, None]
     some = np.flatnonzero(whole.any((1, 2)))
     return np.concatenate([parts.image, some]), np.concatenate([single, whole[some]])

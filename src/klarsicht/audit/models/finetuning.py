@@ -26,7 +26,7 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator, integer
 
 RATE = 3e-4  # learning rate of Adam, as in audit.corrections.closed_form
-BATCH = 32
+TRAINING_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ClassificationTask:
     @property
     def size(self) -> int:
         """Batch size."""
-        return min(BATCH, len(self.rows))
+        return min(TRAINING_BATCH, len(self.rows))
 
     @property
     def steps(self) -> int:

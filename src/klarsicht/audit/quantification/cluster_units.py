@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.interventions.regions import BACKGROUNDS, RegionEffects, correlation, jaccard
+from klarsicht.audit.interventions.regions import SEARCH_BACKGROUNDS, RegionEffects, correlation, jaccard
 from klarsicht.audit.quantification import effect_groups
-from klarsicht.audit.quantification.units import BACKGROUNDS as MEASURED
+from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
 from klarsicht.audit.quantification.units import EFFECTS, DetectionUnits, predictor
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.spectral.analysis import SUSPECTS, Analysis
@@ -41,7 +41,7 @@ MEASURES = (
     "flips_control",
 )
 TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-LINES = pa.schema(
+FOLLOWED_COLUMNS = pa.schema(
     [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
     + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
     + [(field.name, TYPES[str(field.type)]) for field in fields(Specificity)]
@@ -67,7 +67,7 @@ class ClusterInterventionUnits:
         for number in unit:
             line = self.measure(number)
             self.detection_units.store.write_part(
-                self.step, number, pa.Table.from_pylist([line] if line else [], LINES)
+                self.step, number, pa.Table.from_pylist([line] if line else [], FOLLOWED_COLUMNS)
             )
 
     def measure(self, number: int) -> dict[str, Any] | None:
@@ -77,7 +77,7 @@ class ClusterInterventionUnits:
         """
         work, group = self.detection_units, self.detection_units.groups[number]
         rng = generator(work.settings.seed, "transplants", number)
-        elsewhere = rng.permutation(self.background_rows(number))[: BACKGROUNDS + MEASURED]
+        elsewhere = rng.permutation(self.background_rows(number))[: SEARCH_BACKGROUNDS + MEASURED]
         rows = np.sort(rng.permutation(np.setdiff1d(group.rows, elsewhere))[:CLASS_IMAGES])
         return find_followed_cluster(work, self.analyses, group, rows, work.input_images.as_inputs(elsewhere), rng)
 
@@ -123,18 +123,19 @@ def find_followed_cluster(
         analyses: candidates.
         group: the class.
         rows: images of the group whose regions are pasted.
-        x: (B, C, H, W), as model inputs, the first BACKGROUNDS for the choice, the others for the reported effect.
+        x: (B, C, H, W), as model inputs, the first SEARCH_BACKGROUNDS for the choice, the others for the reported
+            effect.
         rng: draws halves and donors.
     """
     candidates = [Candidates.of(one, group) for one in analyses if not one.reason_too_few(one.comparable(group))]
-    if not candidates or len(x) < 2 * BACKGROUNDS:
+    if not candidates or len(x) < 2 * SEARCH_BACKGROUNDS:
         return None
     maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), draw_halves(len(rows), rng)
     with predictor(work) as predict:
         levels = work.input_images(rows)
         fellows = levels if len(work.groups) > 1 else None
         scale = work.input_images.pixel_scale
-        found = RegionEffects.of(predict, levels, scale, maps, x[:BACKGROUNDS], group.target, fellows)
+        found = RegionEffects.of(predict, levels, scale, maps, x[:SEARCH_BACKGROUNDS], group.target, fellows)
         if not found.rise.any():
             return None
         whole = [one for one in candidates if not one.analysis.by_parts]
@@ -146,7 +147,7 @@ def find_followed_cluster(
         if best is None or again is None:
             return None
         member, told = members[best], ~half
-        effect = found.measure_effect(predict, member & told, ~member & told, x[BACKGROUNDS:], group.target, rng)
+        effect = found.measure_effect(predict, member & told, ~member & told, x[SEARCH_BACKGROUNDS:], group.target, rng)
     standing = Specificity.of(effect, found, float(member.mean()), group.target, work.input_images.classifier.classes)
     measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
     measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from klarsicht.audit.interventions.regions import correlation
 from klarsicht.ground.arrays import Bools, Floats
 
-PENALTIES = np.logspace(1, 5, 9)
+RIDGE_PENALTIES = np.logspace(1, 5, 9)
 TWO_GROUPS = 0.7  # share of the variance between two groups; the halves of a normal distribution have 2 / pi = .64
 
 
@@ -35,7 +35,7 @@ def predict_rise(features: Floats, tried: NDArray[np.intp], rise: Floats, half: 
     """
     told = []
     for side in (half, ~half):
-        fit = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(features[tried[side]], rise[side])
+        fit = make_pipeline(StandardScaler(), RidgeCV(RIDGE_PENALTIES)).fit(features[tried[side]], rise[side])
         told.append(fit.predict(features))
     out = np.mean(told, 0)
     out[tried[half]], out[tried[~half]] = told[1][tried[half]], told[0][tried[~half]]

@@ -17,9 +17,9 @@ from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.images import overlay
 from klarsicht.ground.seeding import generator
 
-SHOWN = 12  # classes drawn
-CARRIERS, OTHERS = 8, 4  # pictures of each
-LEAST = 96  # pixels: smaller images are enlarged
+CLASSES_DRAWN = 12  # classes drawn
+CARRIERS_DRAWN, OTHERS_DRAWN = 8, 4  # pictures of each
+MIN_PICTURE_SIDE = 96  # pixels: smaller images are enlarged
 
 Record = dict[str, Any]  # row of the table `evidence`
 
@@ -28,7 +28,7 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     """Write pictures of the classes in which an artifact was found, and the table `evidence` that lists them."""
     rows: list[SignRow] = work.store.table("signs", work.step).to_pylist()
     signs = {(row["target"], row["sign"]): row for row in rows}
-    shown = [verdict for verdict in found if verdict.needs_review][:SHOWN]
+    shown = [verdict for verdict in found if verdict.needs_review][:CLASSES_DRAWN]
     records = [
         record
         for verdict in shown
@@ -42,8 +42,8 @@ def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow) 
     """Write the pictures of one class; return their records."""
     (group,) = (group for group in work.groups if group.target == verdict.target)
     rng = generator(work.settings.seed, "evidence", verdict.target)
-    carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS])]
-    others = np.sort(rng.permutation(np.setdiff1d(group.rows, verdict.rows))[:OTHERS])
+    carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS_DRAWN])]
+    others = np.sort(rng.permutation(np.setdiff1d(group.rows, verdict.rows))[:OTHERS_DRAWN])
     corners = dict(zip(sign["rows"], np.array(sign["places"]).reshape(-1, 2), strict=False))
     records = []
     for row in (*carriers, *others):
@@ -74,8 +74,9 @@ def render_image(work: DetectionUnits, row: int) -> Pixels:
 
 
 def enlarge_to_rgb(levels: Pixels) -> Pixels:
-    """Convert an image with one or three channels to RGB, enlarged by an integer factor to at least LEAST pixels."""
-    times = max(1, -(-LEAST // min(levels.shape[:2])))
+    """Convert an image with one or three channels to RGB, enlarged by an integer factor to at least
+    MIN_PICTURE_SIDE pixels."""
+    times = max(1, -(-MIN_PICTURE_SIDE // min(levels.shape[:2])))
     picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels[..., :3]).convert("RGB")
     return np.asarray(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
 

@@ -53,7 +53,7 @@ def quantify(
     """
     with open_run(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
         found, store = run_quantification(audit, work, level, workers), work.store
-        store.write_json(verdicts.FILE, found.to_json())
+        store.write_json(verdicts.VERDICTS_FILE, found.to_json())
         if store.has_array("maps"):
             find_followed_clusters(audit, work, workers)
         if len(found):

@@ -26,9 +26,9 @@ from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
 
-FILE = "screening.json"
+SCREENING_FILE = "screening.json"
 FOLLOWS = "followed: put on other images, it raises this class more than what is found for other outputs raises them"
-QUIET = "no use shown"
+NO_USE = "no use shown"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Screening:
 
     @property
     def verdict(self) -> str:
-        return FOLLOWS if self.follows else QUIET
+        return FOLLOWS if self.follows else NO_USE
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of screening.json."""
@@ -108,7 +108,7 @@ def screen(
         store = work.store
         quantification.find_followed_clusters(audit, work, workers)
         found = read_screening(store, level)
-        store.write_json(FILE, found.to_json())
+        store.write_json(SCREENING_FILE, found.to_json())
         store.write_table("ranking", ranking.read_ranking(store).to_table())
         page.write_report(store)
     return found

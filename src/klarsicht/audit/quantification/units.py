@@ -28,7 +28,7 @@ from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
-from klarsicht.audit.results.significance import FEWEST as FEWEST_OUTPUTS
+from klarsicht.audit.results.verdicts import MIN_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.rows import schema_of
@@ -39,9 +39,9 @@ from klarsicht.numerics.statistics.split_half import draw_halves
 
 POOL = 4000  # images of all classes that one class is compared with
 POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # largest size of a pool and of a class as 8-bit pixel values
-BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
+EFFECT_BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
 CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
-OTHERS = 200  # images of a class without its artifact: controls
+MAX_CONTROLS = 200  # images of a class without its artifact: controls
 OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
 THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
 
@@ -223,7 +223,7 @@ class InterventionUnits:
         classes."""
         work, signs = self.detection_units, self.signs[number]
         rng = generator(work.settings.seed, "trial", number)
-        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: CHOICE_IMAGES + BACKGROUNDS]
+        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]
         if not signs or len(others) < 2:
             return []
         few = min(CHOICE_IMAGES, len(others) // 2)
@@ -239,7 +239,7 @@ class InterventionUnits:
             ]
             _, _, best, how = max(rehearsed)
             found, chosen = measure_effects(predict, then, target, ways[best], rng)[how], ways[best][how]
-            if work.outputs < FEWEST_OUTPUTS and isinstance(chosen, Patch):
+            if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch):
                 found = replace(found, p_tiles=p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS))
             return [(signs[best]["sign"], found)]
 
@@ -250,8 +250,8 @@ class InterventionUnits:
         without = np.setdiff1d(work.groups[number].rows, rows)
         if len(without) < MIN_IMAGES:
             without = work.pool_rows[work.pool_groups != number]
-        without = np.sort(rng.permutation(without)[:OTHERS])
-        some = np.sort(rng.permutation(len(rows))[:OTHERS])
+        without = np.sort(rng.permutation(without)[:MAX_CONTROLS])
+        some = np.sort(rng.permutation(len(rows))[:MAX_CONTROLS])
         levels = work.input_images(np.concatenate([rows[some], without]))
         places = np.array(sign["places"]).reshape(-1, 2)
         members, extent = np.arange(len(some)), (sign["height"], sign["width"])

@@ -85,7 +85,7 @@ PRESERVING: Final = (
 )
 """Layers whose gradient already conserves relevance: each output equals one input, or a weighted average of inputs."""
 
-REMEDY: Final = "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
+METHOD_REMEDY: Final = "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def refuse_unsupported(module: nn.Module) -> None:
             "layers without a relevance rule",
             got=", ".join(named[:5]) + more,
             rule="relevance would silently become a gradient there",
-            remedy=REMEDY,
+            remedy=METHOD_REMEDY,
         )
 
 

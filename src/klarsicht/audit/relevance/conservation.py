@@ -31,7 +31,7 @@ above 1e-2."""
 ABSORBED_BOUND: Final = 0.9
 """Largest share of the seed that may be absorbed before a map is called not conserving."""
 
-REMEDY: Final = (
+RULE_REMEDY: Final = (
     "Write functional additions as zennit.layer.Sum over torch.stack, activations and pooling as modules; "
     "or use a gradient method, or head relevance"
 )
@@ -155,7 +155,7 @@ def check_conservation(balance: RelevanceBalance, root: Any, bound: float = RESI
         f"relevance is not conserved {'; '.join(imbalance.place for imbalance in imbalances[:3])}",
         got=f"{imbalances[0].mismatch:.2g} of what flows there unaccounted for",
         rule=f"at most {bound:g}",
-        remedy=REMEDY,
+        remedy=RULE_REMEDY,
     )
 
 

@@ -34,7 +34,7 @@ from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinea
 METHODS = (*PROPAGATIONS, *GRADIENTS)
 """Names of all methods: three composites of relevance propagation, then the gradient methods."""
 
-SHOWN: Final = 8  # images in a notebook
+NOTEBOOK_IMAGES: Final = 8  # images in a notebook
 
 INCOMPLETENESS_BOUND: Final = 0.1
 """Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
@@ -104,7 +104,7 @@ class Relevance:
 
     def _repr_html_(self) -> str:
         header = ("image", "class", "logit", "relevance")
-        shown = range(min(len(self.maps), SHOWN))
+        shown = range(min(len(self.maps), NOTEBOOK_IMAGES))
         maps = [
             notebook.pictures([png_bytes(diverging_colours(resize_bilinear(self.maps[i], (96, 96))))], 96)
             for i in shown

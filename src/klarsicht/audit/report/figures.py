@@ -30,10 +30,10 @@ from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
-SUSPECTS = 6  # number of classes to illustrate
+CLASSES_ILLUSTRATED = 6  # number of classes to illustrate
 PICTURES = 10  # members of each cluster, and as many other images
 GREEN, LINE = (0, 190, 90), 100  # outline of parts: colour, and side of the picture over the line width
-POINTS = 600  # largest number of points of a scatter plot, since t-SNE of more is slow
+MAX_POINTS = 600  # largest number of points of a scatter plot, since t-SNE of more is slow
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Illustrator:
 
     def draw(self, entries: Sequence[Entry]) -> None:
         """Write the pictures and the table `views` of the first suspects."""
-        shown = [entry for entry in entries if entry.rows][:SUSPECTS]
+        shown = [entry for entry in entries if entry.rows][:CLASSES_ILLUSTRATED]
         drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
         if absorbed:
@@ -71,7 +71,7 @@ class Illustrator:
         pictured = np.concatenate(
             [pick_at_random(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)]
         )
-        points = np.union1d(pictured, pick_at_random(np.arange(len(group)), POINTS, rng))
+        points = np.union1d(pictured, pick_at_random(np.arange(len(group)), MAX_POINTS, rng))
         return Drawing(
             target=group.target,
             rows=group.rows[points],

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 RAISES = "raises the target (observational)"
 FOLLOWED = "followed"  # the table of clusters that the model follows
-QUIET = "no cluster clearly raises the target"
+NO_RISE = "no cluster clearly raises the target"
 UNVARYING = "evidence does not vary"
-SHOWN, MEMBERS = 20, 4  # classes in a notebook, and members of each
+NOTEBOOK_MEMBERS = 4  # members of each class in a notebook
 MATERIAL = 0.1  # of the usual spread of a class's evidence, by which a rise counts
-PLAIN = "features"  # the metric without relevance, whose cluster stands beside the one named
+PLAIN_METRIC = "features"  # the metric without relevance, whose cluster stands beside the one named
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Entry:
             return POISONED if self.judged.poisoned else PRESENT
         if not self.varies:
             return UNVARYING
-        return RAISES if self.material and self.shift_in_standard_errors > 2 else QUIET
+        return RAISES if self.material and self.shift_in_standard_errors > 2 else NO_RISE
 
     def to_json(self) -> dict[str, Any]:
         """Write all figures under one flat set of keys; those of a record that is not there are None."""
@@ -305,13 +305,13 @@ class Ranking:
         header = ("class", "metric", "z", "shift", "size", "verdict", "members")
         rows = (
             (e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.size} of {e.n}", e.verdict, self._pictures(e))
-            for e in self.entries[:SHOWN]
+            for e in self.entries[: verdicts.NOTEBOOK_CLASSES]
         )
         return notebook.table(header, rows)
 
     def _pictures(self, entry: Entry) -> notebook.Markup:
         """Show the first members that can be decoded."""
-        return notebook.thumbnails(Path(member) for member in entry.members[:MEMBERS])
+        return notebook.thumbnails(Path(member) for member in entry.members[:NOTEBOOK_MEMBERS])
 
 
 def rank_by_z(entries: Sequence[Entry]) -> Ranking:
@@ -341,7 +341,7 @@ def with_baseline(entries: Sequence[Entry], plain: Sequence[dict[str, Any]]) -> 
 
 def plain_suspects(store: RunStore) -> list[dict[str, Any]]:
     """Read the table of suspects under plain features; empty in a run of a version that did not ask them."""
-    name = f"suspects-{PLAIN}"
+    name = f"suspects-{PLAIN_METRIC}"
     found: list[dict[str, Any]] = store.table(name).to_pylist() if store.has_table(name) else []
     return found
 

@@ -13,7 +13,7 @@ from klarsicht.audit.results.rows import SignRow
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.split_half import combined_p
 
-FEWEST = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
+MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
 PLACED = "tile"  # change of an artifact with a place
 TRIED = 3  # detections of a class that are inserted, at most one for each kind of change
 NEAR = 0.25  # share of the largest level; detections below it are not inserted
@@ -51,7 +51,9 @@ class WithinClassTest(conformal.Verdicts):
 
 def compare_classes(scores: NDArray[np.float64], placed: NDArray[np.bool_]) -> conformal.Verdicts:
     """Test the maximum over detections, of scores (n, m) in nats: among clean classes, or each class by itself."""
-    return conformal.maximum_over_detectors(scores) if len(scores) >= FEWEST else WithinClassTest.of(scores, placed)
+    return (
+        conformal.maximum_over_detectors(scores) if len(scores) >= MIN_CLASSES else WithinClassTest.of(scores, placed)
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from klarsicht.audit.results.rows import EffectRow
-from klarsicht.audit.results.significance import FEWEST
+from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
@@ -22,8 +22,9 @@ from klarsicht.numerics.statistics import conformal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHOWN = 20  # classes in a notebook
-FILE = "quantification.json"
+MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
+NOTEBOOK_CLASSES = 20  # classes in a notebook
+VERDICTS_FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
 FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as large
 FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
@@ -212,8 +213,8 @@ class Quantification:
                 "their largest scores decides."
             )
         return (
-            f"fewer than {FEWEST} classes cannot tell an artifact from what a class is by nature, and none is called; "
-            "p is of the windows that a class shares by itself."
+            f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature, and none is "
+            "called; p is of the windows that a class shares by itself."
         )
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -256,7 +257,7 @@ class Quantification:
         rows = (
             (v.name, f"{v.detection.p:.3f}", f"{v.detection.q:.3f}", f"{v.size} of {v.n}", v.detection.sign,
              f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", f"{v.use.p_use:.3f}", v.verdict)
-            for v in self.verdicts[:SHOWN]
+            for v in self.verdicts[:NOTEBOOK_CLASSES]
         )  # fmt: skip
         return notebook.table(header, rows)
 
@@ -282,7 +283,7 @@ def p_values_of_use(
     A tile shows content of its class, which raises the class by itself, and only tiles of other classes show by how
     much. A blur shows no content: without use of it, the class would be exchangeable with any other output. Where clean
     classes are so few that no rank among them reaches the level, a tile is compared with the outputs as well; and where
-    these are fewer than FEWEST, a tile whose class rises most is compared with other windows in its place.
+    these are fewer than MIN_OUTPUTS, a tile whose class rises most is compared with other windows in its place.
     """
     values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)
@@ -292,7 +293,7 @@ def p_values_of_use(
     few = null.sum() + 1 < 1 / level
     beside = known & (np.isin(changes, CONTENT_FREE) | few)
     rank = np.array([effect["rank"] for effect in effects])
-    if outputs >= FEWEST:
+    if outputs >= MIN_OUTPUTS:
         other = p_among_outputs(values, rank, outputs)
     else:
         tiles = np.array([effect["p_tiles"] for effect in effects])
@@ -326,7 +327,11 @@ def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
     )
 
 
-BEFORE: dict[str, Any] = {"p_own": 0.0, "flips_low": 0.0, "p_tiles": 1.0}  # of runs quantified before these were measured
+BEFORE: dict[str, Any] = {
+    "p_own": 0.0,
+    "flips_low": 0.0,
+    "p_tiles": 1.0,
+}  # of runs quantified before these were measured
 
 
 def read_verdicts(run: str | Path | RunStore) -> Quantification:
@@ -336,7 +341,7 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
         StoreError: the run has not been quantified; `klarsicht audit quantify` does so.
     """
     store = RunStore.open(run)
-    content = store.read_json(FILE)
+    content = store.read_json(VERDICTS_FILE)
     verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
     skipped = tuple((name, why) for name, why in content["skipped"])
     return Quantification(verdicts, content["floor"], content["level"], skipped)
@@ -344,4 +349,4 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
 
 def is_quantified(run: RunStore) -> bool:
     """Say whether the run has been quantified."""
-    return (run.path / FILE).is_file()
+    return (run.path / VERDICTS_FILE).is_file()

@@ -25,14 +25,13 @@ from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.units import DetectionUnits, InterventionUnits, predictor
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
-from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, Planted, PlantedSet, PlantedUnits
+from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 
 MAX_HELD_OUT, MIN_HELD_OUT = 256, 20  # bounds on the number of held-out images, a tenth of all
-MIN_CARRIERS = 2  # least images with a planted artifact: a single one has no repetition
-LINES = pa.schema(
+COURSE_COLUMNS = pa.schema(
     {"course": pa.int64(), "kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64()}
     | {
         "planted": pa.int64(),
@@ -76,7 +75,7 @@ class FinetunedUnits:
 
     def __call__(self, unit: range) -> None:
         for index in unit:
-            lines = pa.Table.from_pylist(self.run_course(index), LINES)
+            lines = pa.Table.from_pylist(self.run_course(index), COURSE_COLUMNS)
             self.examination.store.write_part(self.step, index, lines)
 
     def run_course(self, index: int) -> list[Line]:

@@ -16,6 +16,7 @@ from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.seeding import generator
 
+MIN_CARRIERS = 2  # least images with a planted artifact: a single one has no repetition
 MAX_PLANTED_SHARE = 0.4  # largest share of classes with an artifact: p compares with the others
 
 

@@ -31,7 +31,7 @@ from klarsicht.audit.results.significance import PLACED, compare_classes
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
-from klarsicht.audit.sensitivity.planted_data import plan_courses
+from klarsicht.audit.sensitivity.planted_data import MIN_CARRIERS, plan_courses
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.artifacts import PLANTS
 from klarsicht.ground.arrays import Pixels
@@ -41,9 +41,8 @@ from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.conformal import Verdicts
 from klarsicht.numerics.statistics.split_half import combined_p
 
-FILE = "power.json"
+POWER_FILE = "power.json"
 PREVALENCES = (0.2, 0.1, 0.05, 0.02, 0.01)
-MIN_CARRIERS = 2  # least images with a planted artifact: a single one has no repetition
 TRIALS = pa.schema(
     {"kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64(), "planted": pa.int64(), "p": pa.float64()}
     | {"sign": pa.string(), "found": pa.bool_(), "f1": pa.float64(), "detectors": pa.list_(pa.string())}
@@ -262,7 +261,7 @@ def run_trials(
 
 def write_results(store: RunStore, result: Power) -> None:
     """Write the results as JSON, as a table and to the report."""
-    store.write_json(FILE, result.to_json())
+    store.write_json(POWER_FILE, result.to_json())
     store.write_table("power", pa.Table.from_pylist(result.lines()))
     page.write_report(store)
 
