@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.audit.conftest import network, write_corpus
+from tests.audit.conftest import network, rewrite_rows, write_corpus
+from tests.older_runs import before_checksums
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
@@ -23,7 +24,7 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import read_progress
 from klarsicht.cli.app import run as klarsicht
-from klarsicht.ground.errors import CorpusError, InputError, RunMismatch, UsageError
+from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, UsageError
 from klarsicht.ground.store import RunStore
 
 
@@ -85,7 +86,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
         maps = np.asarray(store.array("maps")[:])
         maps[blank] = 0
         for start in range(0, len(maps), audit.settings.unit):
-            store.write_rows("maps", start, maps[start : start + audit.settings.unit])
+            rewrite_rows(store, "maps", start, maps[start : start + audit.settings.unit])
         pipeline.analyse(audit, store, 1)
         pipeline.write_ranking(audit, store)
         write_report(store)
@@ -271,6 +272,11 @@ def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished
     assert json.loads((run.path / "ranking.json").read_text())[0]["plain_size"] == order[0].baseline.size
     assert "by plain features" in (run.path / "report.html").read_text()
     shutil.rmtree(run.path / "tables" / "suspects-features")
+    with pytest.raises(RunDamaged, match="suspects-features/00000.parquet: missing"):
+        ranking.read_ranking(run)
+    before_checksums(run.path)
+    shutil.rmtree(run.path / "done" / "spray-features")
+    run.update_manifest(steps={name: n for name, n in run.manifest["steps"].items() if name != "spray-features"})
     assert not ranking.read_ranking(run).beside
     write_report(run)
     assert "by plain features" not in (run.path / "report.html").read_text().lower()
@@ -298,6 +304,7 @@ def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, clas
         store, audit.corpus, audit.settings, audit.targets, "", pipeline.load_worker_model, classifier
     )
     pipeline.create_arrays(audit, store, work)
+    before_checksums(store.path)
     shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
     pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
     assert not store.has_array("channels") and ranking.read_ranking(store)[0].name == "b"

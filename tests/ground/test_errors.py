@@ -16,7 +16,7 @@ TREE = {kind.__name__: kind for kind in subclasses(errors.KlarsichtError) if kin
 
 
 def test_every_exit_code_is_the_one_drawn_in_the_docstring():
-    drawn = dict(re.findall(r"([A-Z][A-Za-z]+) +(\d) {4}", errors.__doc__))
+    drawn = dict(re.findall(r"([A-Z][A-Za-z]+) +(\d+) {4}", errors.__doc__))
     assert {name: int(code) for name, code in drawn.items()} == {
         name: kind.exit_code for name, kind in TREE.items() if name != "KlarsichtError"
     }

@@ -29,7 +29,9 @@ from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, Analysis, head_weight, require_head_weight
 from klarsicht.ground.errors import CorpusError, ModelError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.progress import note
 from klarsicht.ground.store import RunStore
+from klarsicht.ground.verification import forget_damaged
 
 SCREENING_UNIT = 25  # targets in a work unit of a screening
 
@@ -147,6 +149,8 @@ def run(
     Returns:
         The run, complete: `ranking.json`, `tables/ranking.parquet` and `report.html` are in it.
 
+    What is damaged in a run begun before is named on standard error and computed again.
+
     Raises:
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
@@ -155,6 +159,8 @@ def run(
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     store = open_run(audit, out)
     with store.lock():
+        for damage in forget_damaged(store):
+            note(f"damaged, and so not used: {damage}")
         attribute(audit, store, workers, own=classifier)
         record_label_order(audit, store)
         analyse(audit, store, workers)
@@ -183,7 +189,7 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
         store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
     )
     units = partition(len(audit.corpus), audit.settings.unit)
-    if not store.has_array("logits"):
+    if not all(map(store.has_array, store.manifest.get("arrays", ["logits"]))):
         create_arrays(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
     store.write_table("corpus", audit.corpus.to_table())
@@ -209,7 +215,7 @@ def load_worker_model(spec: str, identity: str) -> Classifier:
 
 
 def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
-    """Attribute one image as a test, and create the arrays; the logits last, since they indicate that all exist.
+    """Attribute one image as a test, and create the arrays that are missing; the manifest lists them.
 
     Raises:
         ModelError: one output only, or a last layer that does not give the logits.
@@ -220,9 +226,11 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
     tried = attribution.probe(work, range(n))
     check_logits(audit.classifier, tried)
     arrays = attribution.arrays_to_store(tried, audit.settings.parts)
-    store.update_manifest(left_out=audit.corpus.left_out)
-    for name in sorted(arrays, key=lambda name: name == "logits"):
-        store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit)
+    store.update_manifest(left_out=audit.corpus.left_out, arrays=sorted(arrays))
+    for name in sorted(
+        arrays, key=lambda name: name == "logits"
+    ):  # last: of a run without the list, they stand for all
+        store.create_array(name, (n, *arrays[name].shape[1:]), arrays[name].dtype, unit, attribution.STEP)
 
 
 def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None:
@@ -278,7 +286,8 @@ def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) ->
 
 
 def run_step(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
-    """Run the units of a step that are not done yet; each is marked when its results are on disk."""
+    """Run the units of a step that are not done yet; each is marked when its results are on disk. Work units return the
+    checksums of what they wrote."""
     store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
     number = {unit.start: i for i, unit in enumerate(units)}
     run_units(
@@ -287,8 +296,9 @@ def run_step(audit: Audit, store: RunStore, work: Any, step: str, units: list[ra
         workers=workers,
         threads=audit.settings.threads,
         label=label,
-        on_done=lambda unit, _: store.mark_done(step, number[unit.start]),
+        on_done=lambda unit, written: store.mark_done(step, number[unit.start], written),
     )
+    store.update_manifest(finished=sorted({*store.manifest.get("finished", ()), step}))
 
 
 def write_ranking(audit: Audit, store: RunStore) -> Ranking:
@@ -297,14 +307,14 @@ def write_ranking(audit: Audit, store: RunStore) -> Ranking:
     paths = store.table("corpus")["path"].to_pylist()
     entries = [Entry.from_record(line, paths) for table in tables for line in table if line["rows"]]
     ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
-    store.write_json("ranking.json", ordered.to_json())
+    store.write_json(ranking.FILE, ordered.to_json())
     store.write_table("ranking", ordered.to_table())
     return ordered
 
 
 def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
     """Draw pictures of the first suspects, once."""
-    if store.has_table("views"):
+    if store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0):
         return
     works = tuple(make_analyses(audit, store).values())
     Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(ordered.entries)

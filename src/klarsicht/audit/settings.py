@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from klarsicht.ground.config import Settings
+from klarsicht.ground.errors import StoreError, UsageError
 
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
@@ -58,6 +60,23 @@ class AuditSettings(Settings):
     unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit, 1 to 65536.")] = 256
     threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker, 1 to 1024.")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Root of all randomness.")] = 0
+
+    @classmethod
+    def of_run(cls, manifest: Mapping[str, Any], data: str | None = None) -> AuditSettings:
+        """Read the settings of a run from its manifest.
+
+        Args:
+            data: where the corpus is now, if it moved.
+
+        Raises:
+            StoreError: the run stopped before its data were read, or its settings are not of this version.
+        """
+        if not (data or manifest.get("data")):
+            raise StoreError("the run is not finished", got="no data yet", remedy="Give its `audit run` again.")
+        try:
+            return cls.from_mapping(manifest["settings"] | {"data": data or manifest["data"]})
+        except (UsageError, TypeError) as error:
+            raise StoreError("the settings in manifest.json cannot be used", got=error) from error
 
     @property
     def screens(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from klarsicht.ground.store import RunStore
+from klarsicht.ground.verification import Verification, verify
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def read_progress(run: str | Path) -> list[Step]:
 
     Raises:
         InputError: the folder contains no run.
+        RunDamaged: a marker is damaged, or missing from a step that was finished.
     """
     store = RunStore.open(run)
     steps = [
@@ -37,3 +39,13 @@ def read_progress(run: str | Path) -> list[Step]:
     ]
     files = [Step(name, int((store.path / name).exists()), 1) for name in ("ranking.json", "report.html")]
     return steps + files
+
+
+def verify_run(run: str | Path) -> Verification:
+    """Compare every file of a run with its checksum.
+
+    Raises:
+        InputError: the folder contains no run.
+        RunDamaged: its manifest is damaged, so that nothing is known of the rest.
+    """
+    return verify(RunStore.open(run))

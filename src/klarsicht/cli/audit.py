@@ -78,6 +78,15 @@ def run(
     typer.echo(f"report: {store.path / 'report.html'}")
 
 
+def note_unverified(run: Path) -> None:
+    """Say on standard error where a run keeps no checksums."""
+    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.verification import UNVERIFIED
+
+    if not RunStore.open(run).keeps_checksums:
+        typer.echo(f"note: {UNVERIFIED}", err=True)
+
+
 @app.command()
 def rank(
     run: RunFolder,
@@ -88,6 +97,7 @@ def rank(
     """Print the classes of a run, most suspect first; the last line says in which order."""
     from klarsicht.audit.results import ranking
 
+    note_unverified(run)
     found = ranking.read_ranking(run)
     shown = found.by_z() if by_z else found
     if as_json:
@@ -162,14 +172,28 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
-def status(run: RunFolder, as_json: AsJson = False) -> None:
-    """Print how far a run has come."""
-    from klarsicht.audit.status import read_progress
+def status(
+    run: RunFolder,
+    as_json: AsJson = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file with its checksum; name the others.")
+    ] = False,
+) -> None:
+    """Print how far a run has come, and with --verify whether its files are as they were written."""
+    from klarsicht.audit.status import read_progress, verify_run
 
+    note_unverified(run)
+    if verify:
+        found = verify_run(run)
+        if as_json:
+            typer.echo(json.dumps(found.to_json(), indent=2))
+        else:
+            tables.verification(found)
+        found.require_intact()
     steps = read_progress(run)
-    if as_json:
+    if as_json and not verify:
         typer.echo(json.dumps([step.to_json() for step in steps], indent=2))
-    else:
+    elif not as_json:
         tables.steps(steps)
 
 

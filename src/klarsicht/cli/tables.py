@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
     from klarsicht.audit.sensitivity.power import Power
     from klarsicht.audit.status import Step
+    from klarsicht.ground.verification import Verification
 
+SHOWN = 20  # files without a checksum that are named
 
 BESIDE = ("by plain features",)  # column of the cluster found without relevance
 
@@ -108,3 +110,17 @@ def steps(found: Sequence[Step]) -> None:
     """Print the progress of a run by step."""
     lines = [(step.name, str(step.done), str(step.units), "complete" if step.complete else "") for step in found]
     typer.echo(table(("step", "done", "of", "state"), lines, left=("step", "state")))
+
+
+def verification(found: Verification) -> None:
+    """Print which files of a run are not as they were written."""
+    for damage in found.damaged:
+        typer.echo(f"damaged: {damage}")
+    for file in found.unverified[:SHOWN]:
+        typer.echo(f"unverified: {file}")
+    if len(found.unverified) > SHOWN:
+        typer.echo(f"unverified: {len(found.unverified) - SHOWN} more files")
+    typer.echo(
+        f"{found.files} files are as they were written, {len(found.damaged)} are damaged, "
+        f"{len(found.unverified)} have no checksum."
+    )

@@ -12,7 +12,8 @@
     ├── StoreError                    5    the run folder
     │   ├── RunLocked                 5    another process writes to it
     │   ├── RunMismatch               5    it was made with other settings, another corpus or another model
-    │   └── DiskFull                  5    no space left: what is complete is kept, the command resumes
+    │   ├── DiskFull                  5    no space left: what is complete is kept, the command resumes
+    │   └── RunDamaged               10    a file of the run is missing or altered: `audit run` makes it again
     ├── MissingExtra                  6    an optional package is not installed
     ├── HarmExceeded                  7    a correction harms more than its bound allows
     ├── EffectRemains                 8    a correction leaves more than half of what the artifact does
@@ -107,6 +108,12 @@ class RunMismatch(StoreError):
 
 class DiskFull(StoreError):
     """No space left on the disk."""
+
+
+class RunDamaged(StoreError):
+    """Run with a file that is missing, altered or unreadable since it was written."""
+
+    exit_code = 10
 
 
 class MissingExtra(KlarsichtError):

@@ -16,9 +16,11 @@ from klarsicht.ground.errors import RunMismatch, StoreError
 
 Manifest = dict[str, Any]
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 # MIGRATIONS[v] turns a manifest of version v into one of version v + 1. Readers apply it in memory only.
-MIGRATIONS: dict[int, Callable[[Manifest], Manifest]] = {}
+MIGRATIONS: dict[int, Callable[[Manifest], Manifest]] = {
+    1: lambda old: old | {"checksums": False},  # whether every file of the run was written with a checksum
+}
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -35,7 +37,7 @@ LIBRARIES = (
 
 def new_manifest(wanted: Mapping[str, Any]) -> Manifest:
     """Make a manifest of this store version with today's date and the versions of the installed libraries."""
-    header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": library_versions()}
+    header = {"store": STORE_VERSION, "klarsicht": __version__, "libraries": library_versions(), "checksums": True}
     return header | {"created": datetime.now(UTC).isoformat(timespec="seconds"), **wanted}
 
 
@@ -51,7 +53,7 @@ def migrate(manifest: Manifest) -> Manifest:
     Raises:
         StoreError: it was written by a newer klarsicht, or by another program.
     """
-    if not isinstance(manifest, dict) or "store" not in manifest:
+    if not isinstance(manifest, dict) or type(manifest.get("store")) is not int or manifest["store"] < 1:
         raise StoreError("manifest.json is not a run's", remedy="Choose another folder.")
     if manifest["store"] > STORE_VERSION:
         raise StoreError(

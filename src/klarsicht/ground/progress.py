@@ -27,6 +27,11 @@ class Advance(Protocol):
     def __call__(self, amount: int = 1) -> None: ...
 
 
+def note(message: str) -> None:
+    """Print a line on standard error."""
+    print(f"klarsicht: {message}", file=sys.stderr, flush=True)
+
+
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Yield the items while showing progress: `for x in track(items, len(items), "relevance")`."""
     with progress(label, total) as advance:

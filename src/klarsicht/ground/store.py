@@ -5,37 +5,43 @@
     RUN/arrays.zarr/<name>              zarr v3; one shard per work unit
     RUN/tables/<name>.parquet           a whole table, or
     RUN/tables/<name>/<unit>.parquet    its parts, one per work unit
-    RUN/done/<step>/<unit>.json         the markers
+    RUN/done/<step>/<unit>.json         the markers, with size and checksum of each file that the unit wrote
+    RUN/checksums/<file>.json           size and checksum of each other file
     RUN/pictures/
 
 Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
 shards and parts have reached the disk. A unit without a marker is computed again, over whatever an interrupted process
-left.
+left. Whatever is read is compared with its checksum first; `verification` compares all files, and makes damaged ones
+count as never written.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from klarsicht.ground.checksums import Checksum, Written, describe_difference, find_damage
 from klarsicht.ground.disk import hold_lock, remove_leftovers, sync, translate_write_errors, write_atomically
-from klarsicht.ground.errors import InputError, RunMismatch, StoreError
+from klarsicht.ground.errors import InputError, KlarsichtError, RunDamaged, RunMismatch, StoreError
 from klarsicht.ground.manifest import Manifest, library_versions, migrate, new_manifest, require_agreement, to_json
+from klarsicht.ground.markers import Marker, damaged
+from klarsicht.ground.stored_array import StoredArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import zarr
 
 Columns = Mapping[str, Any]
 CHUNK_BYTES = 256 * 1024
+MANIFEST, GROUP = "manifest.json", "arrays.zarr/zarr.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class RunStore:
 
     Names of arrays, tables and steps are plain words; names of other files are paths inside the run. Every writing
     method raises DiskFull or StoreError as `disk.translate_write_errors` does; every reading method raises StoreError
-    for what does not exist.
+    for what does not exist, and RunDamaged for what is missing or altered since it was written.
     """
 
     path: Path
@@ -78,7 +84,8 @@ class RunStore:
 
         Raises:
             InputError: no run in the folder.
-            StoreError: its manifest cannot be read, or a newer klarsicht wrote it.
+            RunDamaged: its manifest is not as it was written.
+            StoreError: a newer klarsicht wrote it.
         """
         if isinstance(path, RunStore):
             return path
@@ -91,17 +98,31 @@ class RunStore:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder holds a manifest."""
-        return (self.path / "manifest.json").is_file()
+        """Whether the folder holds a manifest, or held one."""
+        return self.has_file(MANIFEST)
 
     @property
     def manifest(self) -> Manifest:
         """Settings, identity, fixed facts, versions and date, migrated to this version's format."""
-        return migrate(self.read_json("manifest.json"))
+        content = self._parse(MANIFEST, self._read_recorded(MANIFEST))
+        with self.parsing(MANIFEST):
+            manifest = migrate(content)
+            if missing := {"settings", "identity", "libraries", "created"} - manifest.keys():
+                raise ValueError(f"no {sorted(missing)[0]}")
+        if manifest["checksums"] and self._admitted(MANIFEST) is None:
+            raise damaged(MANIFEST, "its checksum is missing")
+        return manifest
 
     def update_manifest(self, **facts: Any) -> None:
         """Add or replace facts of the manifest besides those fixed at creation."""
-        self.write_json("manifest.json", self.manifest | facts)
+        known = self.manifest
+        if any(known.get(name) != json.loads(to_json(value)) for name, value in facts.items()):
+            self.write_json(MANIFEST, known | facts)
+
+    @property
+    def keeps_checksums(self) -> bool:
+        """Whether every file of the run was written with a checksum; a run of an older version cannot be verified."""
+        return bool(self.manifest["checksums"])
 
     def changed_libraries(self) -> dict[str, tuple[str, str]]:
         """Compare library versions with those at creation; returns those that differ: {name: (then, now)}."""
@@ -122,7 +143,7 @@ class RunStore:
             )
         with self.lock():
             if not self.exists:  # another process may have created it meanwhile
-                self.write_json("manifest.json", new_manifest(wanted))
+                self.write_json(MANIFEST, new_manifest(wanted))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -137,16 +158,23 @@ class RunStore:
 
     # Arrays
 
-    def create_array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, unit_rows: int) -> None:
-        """Create an array of zeros whose shards hold `unit_rows` rows of the first axis. Idempotent.
+    def create_array(
+        self, name: str, shape: tuple[int, ...], dtype: DTypeLike, unit_rows: int, step: str | None = None
+    ) -> None:
+        """Create an array of zeros whose shards hold `unit_rows` rows of the first axis. Idempotent; shards that exist
+        are kept.
+
+        Args:
+            step: the step whose unit i writes shard i, and names its checksum in its marker; then no row of a unit
+                without a marker can be read. None: shards without checksums.
 
         Raises:
             RunMismatch: the run has an array of that name with another shape, dtype or unit.
         """
         dtype, shards = np.dtype(dtype), (unit_rows, *shape[1:])
-        if not self.has_array(name):
-            self._new_array(name, shape, dtype, shards)
-        array = self.array(name)
+        if not (self.has_array(name) and self._is_recorded(GROUP) and self._is_recorded(_metadata(name))):
+            self._new_array(name, shape, dtype, shards, step)
+        array = self.array(name).zarr
         has, wants = (array.shape, array.dtype, array.shards), (tuple(shape), dtype, shards)
         if has != wants:
             raise RunMismatch(
@@ -156,12 +184,18 @@ class RunStore:
                 remedy="Choose another --out, or repeat the run's own settings.",
             )
 
-    def _new_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...]) -> None:
-        """Create the zarr array and write its metadata to the disk."""
+    def _new_array(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], shards: tuple[int, ...], step: str | None
+    ) -> None:
+        """Create the zarr array and write its metadata, and that of the group, to the disk."""
         import zarr
 
         folder = self._array_folder(name)
+        metadata = (GROUP, _metadata(name))
         with translate_write_errors(folder):
+            for one in metadata:  # what was not written to its end
+                if one == _metadata(name) or not self._is_recorded(GROUP):
+                    self._inside(one).unlink(missing_ok=True)
             zarr.open_group(folder.parent, mode="a")  # else zarr writes the group's metadata after the array's
             zarr.create_array(
                 self.path / "arrays.zarr",
@@ -172,22 +206,29 @@ class RunStore:
                 chunks=(_chunk_rows(shards, dtype), *shards[1:]),
                 fill_value=0,
                 chunk_key_encoding={"name": "default", "separator": "."},  # one flat folder of shards
-                overwrite=True,  # a kill inside this call leaves a folder without metadata
+                attributes={} if step is None else {"step": step},
+                overwrite=False,  # shards of an array whose metadata was lost are kept
             )
             for written in (folder / "zarr.json", folder, folder.parent):
                 sync(written)
+        for one in metadata:
+            self._admit(one, Checksum.of_file(self._inside(one)))
 
-    def write_rows(self, name: str, start: int, values: ArrayLike) -> None:
+    def write_rows(self, name: str, start: int, values: ArrayLike) -> Written:
         """Write whole units of an array; they are on the disk when the call returns.
 
         Args:
             start: first row; a multiple of the array's unit.
             values: (rows, ...); ends on a unit's boundary or at the array's end.
+
+        Returns:
+            The checksum of each shard, for the marker; None for a shard of zeros, which is not stored.
         """
         import zarr
 
         values = np.asarray(values)
-        array = zarr.open_array(self._existing_array(name), mode="r+")
+        with self.parsing(_metadata(name)):
+            array = zarr.open_array(self._existing_array(name), mode="r+")
         rows, stop, unit = array.shape[0], start + len(values), (array.shards or array.chunks)[0]
         if start % unit or stop > rows or (stop % unit and stop != rows):
             raise ValueError(f"rows {start} to {stop} of {rows} are not whole units of {unit}")
@@ -200,16 +241,31 @@ class RunStore:
             for shard in filter(Path.exists, shards):  # zarr leaves out a shard of zeros
                 sync(shard)
             sync(self._array_folder(name))
+            return {
+                f"arrays.zarr/{name}/{shard.name}": Checksum.of_file(shard) if shard.exists() else None
+                for shard in shards
+            }
 
-    def array(self, name: str) -> zarr.Array[Any]:
-        """Open a stored array, read-only. Rows of units without a marker read as 0."""
+    def array(self, name: str) -> StoredArray:
+        """Open a stored array, read-only. Rows that no unit has written read as 0 where the array names no step."""
         import zarr
 
-        return zarr.open_array(self._existing_array(name), mode="r")
+        folder = self._existing_array(name)
+        self.read_bytes(_metadata(name))
+        with self.parsing(_metadata(name)):
+            array = zarr.open_array(folder, mode="r")
+            step = array.attrs.get("step")
+        return StoredArray(
+            array, f"arrays.zarr/{name}", None if step is None else partial(self._check_shard, str(step))
+        )
+
+    def _check_shard(self, step: str, unit: int, name: str) -> None:
+        """Check that a shard is as its unit wrote it; raises RunDamaged, or StoreError where the unit is not done."""
+        self._check_unit_file(self.marker(step, unit), name, find_damage)
 
     def has_array(self, name: str) -> bool:
         """Whether the array exists."""
-        return (self._array_folder(name) / "zarr.json").is_file()
+        return self.has_file(_metadata(name)) and self.has_file(GROUP)
 
     def _array_folder(self, name: str) -> Path:
         return self.path / "arrays.zarr" / _check_name(name)
@@ -223,90 +279,268 @@ class RunStore:
 
     def write_table(self, name: str, table: pa.Table | Columns) -> None:
         """Write a whole table; it takes precedence over parts of the same name."""
-        write_atomically(self._table_file(name), _to_parquet(table))
+        self.write_bytes(_table(name), _to_parquet(table))
 
-    def write_part(self, name: str, unit: int, table: pa.Table | Columns) -> None:
-        """Write one work unit's rows of a table."""
-        write_atomically(self._parts_folder(name) / f"{unit:05d}.parquet", _to_parquet(table))
+    def write_part(self, name: str, unit: int, table: pa.Table | Columns) -> Written:
+        """Write one work unit's rows of a table; returns their checksum, for the marker."""
+        return self.write_unit_file(_part(name, unit), _to_parquet(table))
 
     def table(self, name: str, step: str | None = None) -> pa.Table:
         """Read the whole table where one was written, else its parts in the order of their units.
 
         Args:
-            step: read only the parts of units that carry this step's marker. Without it every existing part is read:
-                each is complete, but the rest of its unit may still be missing.
+            step: read only the parts that are named in this step's markers. Without it every existing part is read,
+                unverified: each is complete, but the rest of its unit may still be missing.
+
+        Raises:
+            StoreError: no such table, or units of the step are not done.
+            RunDamaged: a file is missing or altered.
         """
         import pyarrow as pa
-        from pyarrow import parquet
 
-        files = self._table_files(name)
-        if step is not None and not self._table_file(name).is_file():
-            files = {unit: files[unit] for unit in files.keys() & self.finished_units(step).keys()}
-        if not files:
+        if self.has_file(_table(name)):
+            contents = {_table(name): self.read_bytes(_table(name))}
+        elif step is None:
+            contents = {_part(name, unit): self._read(_part(name, unit)) for unit in sorted(self._parts(name))}
+        else:
+            contents = self._read_parts(name, step)
+        if not contents:
             raise self._absent("table", name)
-        return pa.concat_tables(
-            [parquet.ParquetFile(files[unit]).read() for unit in sorted(files)], promote_options="default"
-        )
+        tables = []
+        for file, content in contents.items():
+            with self.parsing(file):
+                tables.append(_from_parquet(content))
+        return pa.concat_tables(tables, promote_options="default")
 
-    def has_table(self, name: str) -> bool:
-        """Whether the whole table or any part of it exists."""
-        return bool(self._table_files(name))
+    def has_table(self, name: str, step: str | None = None) -> bool:
+        """Whether the whole table or any part of it exists, or was written and is lost.
 
-    def _table_files(self, name: str) -> dict[int, Path]:
-        whole = self._table_file(name)
-        return {0: whole} if whole.is_file() else _files_by_unit(self._parts_folder(name))
+        Args:
+            step: the step whose units write the parts.
+        """
+        begun = step is not None and (self._units(step) or step in self.manifest.get("finished", ()))
+        return self.has_file(_table(name)) or bool(self._parts(name) or begun)
 
-    def _table_file(self, name: str) -> Path:
-        return self.path / "tables" / f"{_check_name(name)}.parquet"
+    def _read_parts(self, name: str, step: str) -> dict[str, bytes]:
+        """Read the parts of a table that a step's units wrote, each compared with its marker."""
+        known, contents = self._parts(name), {}
+        for unit, marker in self.markers(step).items():
+            part = _part(name, unit)
+            if part in marker.files if marker.files is not None else unit in known:
+                contents[part] = self.read_unit_file(part, step, unit)
+        return contents
 
-    def _parts_folder(self, name: str) -> Path:
-        return self.path / "tables" / _check_name(name)
+    def _parts(self, name: str) -> dict[int, Path]:
+        return _files_by_unit(self._inside(f"tables/{name}"))
 
     # Markers
 
-    def mark_done(self, step: str, unit: int, **facts: Any) -> None:
-        """Write the marker of a unit: all of its data is on the disk. Call it last."""
-        write_atomically(self._marker(step, unit), to_json(facts))
+    def mark_done(self, step: str, unit: int, written: Written | None = None, **facts: Any) -> None:
+        """Write the marker of a unit: all of its data is on the disk. Call it last.
+
+        Args:
+            written: checksum of each file that the unit wrote, as the writing methods return them.
+        """
+        write_atomically(self._marker(step, unit), Marker(step, unit, written or {}, facts).to_json())
 
     def is_done(self, step: str, unit: int) -> bool:
         """Whether the unit has its marker."""
         return self._marker(step, unit).is_file()
 
+    def marker(self, step: str, unit: int) -> Marker:
+        """Read the marker of a unit.
+
+        Raises:
+            RunDamaged: it is damaged, or missing from a step that was finished.
+            StoreError: the unit is not done.
+        """
+        try:
+            marker = Marker.read(self._marker(step, unit), step, unit)
+        except FileNotFoundError:
+            raise self._undone(step, unit) from None
+        if marker.files is None and self.keeps_checksums:
+            raise damaged(_marker(step, unit), "its checksums are missing")
+        return marker
+
+    def markers(self, step: str) -> dict[int, Marker]:
+        """Read the markers of a step, in the order of the units.
+
+        Raises:
+            RunDamaged: one is damaged, or missing from a step that was finished.
+            StoreError: a unit of the step is not done.
+        """
+        units = range(self.manifest.get("steps", {}).get(step, 0))
+        return {unit: self.marker(step, unit) for unit in sorted(self._units(step).keys() | set(units))}
+
     def finished_units(self, step: str) -> dict[int, dict[str, Any]]:
-        """Read the facts in the markers of a step's finished units, in the order of the units."""
-        markers = _files_by_unit(self.path / "done" / _check_name(step))
-        return {unit: json.loads(markers[unit].read_bytes()) for unit in sorted(markers)}
+        """Read the facts in the markers of a step's finished units, in the order of the units.
+
+        Raises:
+            RunDamaged: a marker is damaged, or missing from a step that was finished.
+        """
+        manifest = self.manifest
+        all_of_them = range(manifest["steps"][step]) if step in manifest.get("finished", ()) else ()
+        return {unit: dict(self.marker(step, unit).facts) for unit in sorted({*self._units(step), *all_of_them})}
 
     def clear_markers(self, step: str) -> None:
         """Remove the markers of a step, so that its units are computed again."""
         folder = self.path / "done" / _check_name(step)
         with translate_write_errors(folder):
-            for marker in _files_by_unit(folder).values():
+            for marker in self._units(step).values():
                 marker.unlink(missing_ok=True)
             if folder.is_dir():
                 sync(folder)
 
-    def _marker(self, step: str, unit: int) -> Path:
-        return self.path / "done" / _check_name(step) / f"{unit:05d}.json"
+    def _units(self, step: str) -> dict[int, Path]:
+        """List the markers of a step by unit."""
+        return _files_by_unit(self.path / "done" / _check_name(step))
 
-    # Other files
+    def _marker(self, step: str, unit: int) -> Path:
+        return self._inside(_marker(step, unit))
+
+    def _undone(self, step: str, unit: int) -> StoreError:
+        """Make the error of a unit without a marker."""
+        if step in self.manifest.get("finished", ()):
+            return damaged(_marker(step, unit), "missing")
+        return StoreError(
+            "the run is not finished",
+            got=f"no marker of unit {unit} of step {step} in {self.path}",
+            remedy="Give the command that began it again: it computes what is missing.",
+        )
+
+    # Files of units: their checksums stand in the unit's marker
+
+    def write_unit_file(self, name: str, content: bytes) -> Written:
+        """Write a file of a work unit; returns its checksum, for the marker."""
+        write_atomically(self._inside(name), content)
+        return {name: Checksum.of(content)}
+
+    def read_unit_file(self, name: str, step: str, unit: int = 0) -> bytes:
+        """Read a file that a unit wrote.
+
+        Raises:
+            RunDamaged: it is missing or altered, or the marker does not name it.
+            StoreError: the unit is not done.
+        """
+        if not self.keeps_checksums and not self.is_done(step, unit):
+            return self._read(name)  # older versions marked no pictures
+        marker = self.marker(step, unit)
+        if marker.files is not None and not self._inside(name).exists():
+            self._check_unit_file(marker, name, find_damage)
+        content = self._read(name)
+        self._check_unit_file(marker, name, lambda _, expected: describe_difference(Checksum.of(content), expected))
+        return content
+
+    def _check_unit_file(self, marker: Marker, name: str, difference: Callable[[Path, Checksum | None], str]) -> None:
+        """Compare a file with the marker of its unit; raises RunDamaged. A marker without checksums says nothing."""
+        if marker.files is None:
+            return
+        if name not in marker.files:
+            raise damaged(name, f"its checksum is missing from {_marker(marker.step, marker.unit)}")
+        if what := difference(self._inside(name), marker.files[name]):
+            raise damaged(name, what)
+
+    # Other files: their checksums stand in files of their own
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file inside the run."""
-        write_atomically(self._inside(name), to_json(content))
+        self.write_bytes(name, to_json(content))
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file inside the run; raises StoreError where it is missing or damaged."""
-        try:
-            return json.loads(self._inside(name).read_bytes())
-        except FileNotFoundError:
-            raise self._absent("file", name) from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {name} of the run", got=error, remedy="Make the run again.") from error
+        """Read a JSON file inside the run."""
+        return self._parse(name, self.read_bytes(name))
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file inside the run."""
+        """Write a file inside the run. At any moment its checksum admits what the file holds: the old or the new."""
+        new = Checksum.of(content)
+        self._admit(name, *self._replaced(name), new)
         write_atomically(self._inside(name), content)
+        self._admit(name, new)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a file inside the run."""
+        content = self._read_recorded(name)
+        if not self._is_recorded(name):
+            raise damaged(name, "its checksum is missing")
+        return content
+
+    def has_file(self, name: str) -> bool:
+        """Whether the file exists, or was written and is lost."""
+        try:
+            if self._inside(name).is_file():
+                return True
+        except OSError as error:
+            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
+        admitted = self._admitted(name)
+        return admitted is not None and None not in admitted
+
+    @contextmanager
+    def parsing(self, name: str) -> Iterator[None]:
+        """Convert whatever a parser raises on a damaged file to RunDamaged.
+
+        Args:
+            name: the file's path inside the run.
+        """
+        try:
+            yield
+        except KlarsichtError:
+            raise
+        except Exception as error:  # zarr, pyarrow and look-ups raise nearly anything on damaged content
+            raise damaged(name, f"cannot be read: {type(error).__name__}: {error}") from error
+
+    def _parse(self, name: str, content: bytes) -> Any:
+        with self.parsing(name):
+            return json.loads(content)
+
+    def _read(self, name: str) -> bytes:
+        """Read a file without comparing it with its checksum."""
+        try:
+            return self._inside(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._absent("file", name) from None
+        except OSError as error:
+            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
+
+    def _read_recorded(self, name: str) -> bytes:
+        """Read a file, and compare it with its checksum where there is one."""
+        admitted = self._admitted(name)
+        if admitted is not None and None not in admitted and not self._inside(name).exists():
+            raise damaged(name, "missing")
+        content = self._read(name)
+        if admitted is not None and Checksum.of(content) not in admitted:
+            raise damaged(name, describe_difference(Checksum.of(content), admitted[-1]))
+        return content
+
+    def _admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
+        """Read the checksums that a file may have, of which None is its absence; None where none were written.
+
+        Raises:
+            RunDamaged: their own file cannot be read.
+        """
+        record = _record(name)
+        try:
+            content = self._inside(record).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise damaged(record, f"cannot be read: {error.strerror or error}") from error
+        with self.parsing(record):
+            return tuple(None if one is None else Checksum.from_json(one) for one in [*json.loads(content)])
+
+    def _is_recorded(self, name: str) -> bool:
+        """Whether a file has a checksum, or is of a run that keeps none."""
+        return self._admitted(name) is not None or not self.keeps_checksums
+
+    def _admit(self, name: str, *checksums: Checksum | None) -> None:
+        """Write the checksums that a file may have; None: it need not exist."""
+        write_atomically(self._inside(_record(name)), to_json([one and one.to_json() for one in checksums]))
+
+    def _replaced(self, name: str) -> tuple[Checksum | None, ...]:
+        """Return what a file that is to be replaced may hold; nothing where that cannot be known."""
+        try:
+            return self._admitted(name) or ((None,) if not self._inside(name).exists() else ())
+        except RunDamaged:
+            return ()
 
     def _inside(self, name: str) -> Path:
         """Return the path of a file inside the run; raises StoreError for names that lead out of it."""
@@ -324,6 +558,26 @@ def _check_name(name: str) -> str:
         rule = "letters, digits, _ . + - only, and no path out of the run"
         raise StoreError("not a name inside a run", got=repr(name), rule=rule)
     return name
+
+
+def _metadata(array: str) -> str:
+    return f"arrays.zarr/{_check_name(array)}/zarr.json"
+
+
+def _table(name: str) -> str:
+    return f"tables/{_check_name(name)}.parquet"
+
+
+def _part(table: str, unit: int) -> str:
+    return f"tables/{_check_name(table)}/{unit:05d}.parquet"
+
+
+def _marker(step: str, unit: int) -> str:
+    return f"done/{_check_name(step)}/{unit:05d}.json"
+
+
+def _record(name: str) -> str:
+    return f"checksums/{name}.json"
 
 
 def _files_by_unit(folder: Path) -> dict[int, Path]:
@@ -347,3 +601,11 @@ def _to_parquet(table: pa.Table | Columns) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(table if isinstance(table, pa.Table) else pa.table(dict(table)), sink)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _from_parquet(content: bytes) -> pa.Table:
+    """Decode the bytes of a parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(pa.BufferReader(content)).read()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.audit.conftest import write_corpus
+from tests.audit.conftest import rewrite_rows, write_corpus
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import artifact
@@ -56,7 +56,7 @@ def test_nothing_is_learned_from_images_that_are_shown_later(audited):
     for name in ("maps", "features", "concepts", "head"):
         values = np.asarray(audited.store.array(name)[:])
         values[later] = rng.random(values[later].shape)
-        audited.store.write_rows(name, 0, values)
+        rewrite_rows(audited.store, name, 0, values)
     second = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
     np.testing.assert_array_equal(first.place.opacity, second.place.opacity)
     np.testing.assert_array_equal(first.place.colour, second.place.colour)
@@ -81,7 +81,7 @@ def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
     rows = members(audited)
     maps[rows] = 0
     maps[rows, -4:, -4:] = 1
-    audited.store.write_rows("maps", 0, maps)
+    rewrite_rows(audited.store, "maps", 0, maps)
     assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster")).place is None
     region = np.zeros((12, 12), bool)
     region[-4:, -4:] = True  # a person may say so, though
@@ -143,7 +143,7 @@ def test_a_detectors_window_inside_the_mark_gives_the_whole_mark_to_the_pixel(au
     """The window is 3 x 3 somewhere inside of the 4 x 4 mark; relevance is spoilt and could not say where it lies."""
     rows = members(audited)
     maps = np.asarray(audited.store.array("maps")[:])
-    audited.store.write_rows("maps", 0, np.random.default_rng(0).random(maps.shape).astype(maps.dtype))
+    rewrite_rows(audited.store, "maps", 0, np.random.default_rng(0).random(maps.shape).astype(maps.dtype))
     truth = np.zeros((12, 12), bool)
     truth[:4, :4] = True
     found = artifact.build_artifact(with_windows(audited, rows, np.zeros((len(rows), 2))))

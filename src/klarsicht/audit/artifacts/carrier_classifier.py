@@ -121,5 +121,4 @@ def _blocks(array: Any, n: int) -> Iterator[Floats]:
 
 def _rows(array: Any, rows: Ints) -> Floats:
     """Read rows of a numpy array or of an array of the store."""
-    taken = array[rows] if isinstance(array, np.ndarray) else array.oindex[np.asarray(rows)]
-    return np.asarray(np.nan_to_num(np.asarray(taken, np.float32)))
+    return np.asarray(np.nan_to_num(np.asarray(array[np.asarray(rows)], np.float32)))

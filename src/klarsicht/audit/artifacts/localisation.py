@@ -176,7 +176,7 @@ class Localisation:
         """
         a, rng = self.audited, generator(0, "carried", self.audited.group.target)
         target, rows = a.group.target, self.rows.astype(np.intp)
-        plain = np.asarray(a.store.array("logits").oindex[rows], np.float32)
+        plain = np.asarray(a.store.array("logits")[rows], np.float32)
         without = np.flatnonzero(~self.member)[:PASTE_IMAGES]
         pasted = compute_logits(a.classifier, [put_on(self.images[int(i)], insertion, rng) for i in without])
         rise = float(logit_excess(plain[self.member], plain[~self.member], target).mean())

@@ -90,7 +90,7 @@ def make_masks(place: Overlay | None, maps: Maps | None = None) -> Masks:
 def relevance_maps(store: RunStore, classifier: Classifier, target: int, rows: Ints, images: Images) -> Floats:
     """Read the stored maps (n, G, G) for a class; where the run stored none, compute gradient x input."""
     if store.has_array("maps"):
-        return np.asarray(store.array("maps").oindex[rows.astype(np.intp)], np.float32)
+        return np.asarray(store.array("maps")[rows.astype(np.intp)], np.float32)
     at = torch.full((1,), target)
     return np.concatenate([explain(classifier, i[None], at, method="GradientTimesInput").maps for i in images])
 

@@ -52,7 +52,7 @@ class AuditedRun:
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
-        settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
+        settings = AuditSettings.of_run(store.manifest, data)
         audit = Audit.of(settings, classifier)
         pipeline.check_unchanged(audit, store)
         return cls(store, audit)
@@ -102,7 +102,9 @@ class AuditedRun:
         sign, rows = verdict.detection.sign, np.array(verdict.rows)
         origin = f"detector: {sign}"
         audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
-        signs: list[SignRow] = self.store.table("signs").to_pylist() if self.store.has_table("signs") else []
+        signs: list[SignRow] = (
+            self.store.table("signs", "signs").to_pylist() if self.store.has_table("signs", "signs") else []
+        )
         for row in signs:
             places = np.array(row["places"], float).reshape(-1, 2)
             if (row["target"], row["sign"]) == (verdict.target, sign) and row["rows"] == list(verdict.rows):

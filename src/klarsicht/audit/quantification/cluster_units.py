@@ -20,6 +20,7 @@ from klarsicht.audit.quantification.units import EFFECTS, DetectionUnits, predic
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.spectral.analysis import SUSPECTS, Analysis
 from klarsicht.audit.spectral.clustering import Clustering
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.clustering.candidates import Candidate
 from klarsicht.numerics.clustering.fisher import fisher_many
@@ -63,12 +64,13 @@ class ClusterInterventionUnits:
 
     step = "transplants"
 
-    def __call__(self, unit: range) -> None:
+    def __call__(self, unit: range) -> Written:
+        store, written = self.detection_units.store, Written()
         for number in unit:
             line = self.measure(number)
-            self.detection_units.store.write_part(
-                self.step, number, pa.Table.from_pylist([line] if line else [], FOLLOWED_COLUMNS)
-            )
+            rows = pa.Table.from_pylist([line] if line else [], FOLLOWED_COLUMNS)
+            written |= store.write_part(self.step, number, rows)
+        return written
 
     def measure(self, number: int) -> dict[str, Any] | None:
         """Return the table line of the cluster that the model follows.
@@ -130,7 +132,7 @@ def find_followed_cluster(
     candidates = [Candidates.of(one, group) for one in analyses if not one.reason_too_few(one.comparable(group))]
     if not candidates or len(x) < 2 * SEARCH_BACKGROUNDS:
         return None
-    maps, half = np.asarray(work.store.array("maps").oindex[rows], np.float32), draw_halves(len(rows), rng)
+    maps, half = np.asarray(work.store.array("maps")[rows], np.float32), draw_halves(len(rows), rng)
     with predictor(work) as predict:
         levels = work.input_images(rows)
         fellows = levels if len(work.groups) > 1 else None
@@ -184,7 +186,7 @@ class Candidates:
         own, store = self.group.rows, self.analysis.store
         compared, order = np.isin(rows, own), np.argsort(own)
         tried = order[np.searchsorted(own, rows[compared], sorter=order)]
-        features = np.asarray(store.array("features").oindex[own], np.float64)
+        features = np.asarray(store.array("features")[own], np.float64)
         members = effect_groups.select_upper_group(features, tried, rise[compared], half[compared])[None]
         members = members[members.any(1)]
         vectors = self.analysis.embedding(self.group).vectors

@@ -11,9 +11,11 @@ from PIL import Image
 
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg
+from klarsicht.audit.report.page import EVIDENCE
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.images import overlay
 from klarsicht.ground.seeding import generator
 
@@ -25,21 +27,25 @@ Record = dict[str, Any]  # row of the table `evidence`
 
 
 def write_figures(work: DetectionUnits, found: Quantification) -> None:
-    """Write pictures of the classes in which an artifact was found, and the table `evidence` that lists them."""
+    """Write pictures of the classes in which an artifact was found, the table `evidence` that lists them, and the
+    marker with their checksums."""
+    work.store.clear_markers(EVIDENCE)
+    written = Written()
     rows: list[SignRow] = work.store.table("signs", work.step).to_pylist()
     signs = {(row["target"], row["sign"]): row for row in rows}
     shown = [verdict for verdict in found if verdict.needs_review][:CLASSES_DRAWN]
     records = [
         record
         for verdict in shown
-        for record in _write_class_figures(work, verdict, signs[verdict.target, verdict.detection.sign])
+        for record in _write_class_figures(work, verdict, signs[verdict.target, verdict.detection.sign], written)
     ]
     columns = ("target", "row", "member", "path", "picture")
-    work.store.write_table("evidence", {name: [record[name] for record in records] for name in columns})
+    work.store.write_table(EVIDENCE, {name: [record[name] for record in records] for name in columns})
+    work.store.mark_done(EVIDENCE, 0, written)
 
 
-def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow) -> list[Record]:
-    """Write the pictures of one class; return their records."""
+def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow, written: Written) -> list[Record]:
+    """Write the pictures of one class; return their records, and add their checksums to `written`."""
     (group,) = (group for group in work.groups if group.target == verdict.target)
     rng = generator(work.settings.seed, "evidence", verdict.target)
     carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS_DRAWN])]
@@ -52,7 +58,7 @@ def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow) 
         if place is not None:
             pixels = draw_frame(pixels, place, (sign["height"], sign["width"]))
         name = f"pictures/sign-{verdict.target}-{row}.jpg"
-        work.store.write_bytes(name, encode_jpeg(pixels))
+        written |= work.store.write_unit_file(name, encode_jpeg(pixels))
         path = work.corpus.paths[int(row)]
         record = {
             "target": verdict.target,
@@ -69,7 +75,7 @@ def render_image(work: DetectionUnits, row: int) -> Pixels:
     """Render an image (H, W, 3) as model input, blended with its relevance where the run has maps."""
     pixels = enlarge_to_rgb(work.input_images([row])[0])
     if work.store.has_array("maps"):
-        pixels = overlay(pixels, np.asarray(work.store.array("maps")[row], np.float32))
+        pixels = overlay(pixels, work.store.array("maps")[row].astype(np.float32))
     return pixels
 
 

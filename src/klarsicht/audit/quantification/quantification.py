@@ -108,7 +108,7 @@ def open_run(
     if not 0 < level < 1:
         raise UsageError("level out of range", got=level, rule="above 0, below 1")
     store = RunStore.open(run)
-    settings = AuditSettings.model_validate(store.manifest["settings"] | {"data": data or store.manifest["data"]})
+    settings = AuditSettings.of_run(store.manifest, data)
     audit = Audit.of(settings, classifier)
     pipeline.check_unchanged(audit, store)
     with store.lock():
@@ -142,7 +142,9 @@ def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> 
     interventions = ClusterInterventionUnits(work, analyses)
     pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
     tried = store.table(interventions.step, interventions.step)
-    if not (store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
+    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0)
+    if not (drawn and store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
+        store.clear_markers(page.VIEWS)
         store.write_table(ranking.FOLLOWED, tried)
         Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(
             ranking.read_ranking(store).entries

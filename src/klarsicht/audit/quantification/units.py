@@ -31,6 +31,7 @@ from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.verdicts import MIN_OUTPUTS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
@@ -68,11 +69,13 @@ class DetectionUnits:
 
     step = "signs"
 
-    def __call__(self, unit: range) -> None:
+    def __call__(self, unit: range) -> Written:
+        written = Written()
         for number in unit:
             described, signs = self.examine(number)
-            self.store.write_part("classes", number, pa.Table.from_pylist([described], CLASSES))
-            self.store.write_part("signs", number, pa.Table.from_pylist(signs, SIGNS))
+            written |= self.store.write_part("classes", number, pa.Table.from_pylist([described], CLASSES))
+            written |= self.store.write_part("signs", number, pa.Table.from_pylist(signs, SIGNS))
+        return written
 
     def examine(self, number: int) -> tuple[ClassRow, list[SignRow]]:
         """Return the table lines of a class: one on the class, and one for each detection."""
@@ -114,7 +117,7 @@ class DetectionUnits:
 
     def image_stack(self, rows: NDArray[np.intp]) -> ImageStack:
         """Read images and, where the run has them, relevance maps."""
-        maps = self.store.array("maps").oindex[rows] if self.store.has_array("maps") and len(rows) else None
+        maps = self.store.array("maps")[rows] if self.store.has_array("maps") and len(rows) else None
         return ImageStack(self.input_images(rows), None if maps is None else np.asarray(maps, np.float32))
 
     @cached_property
@@ -207,11 +210,11 @@ class InterventionUnits:
 
     step = "effects"
 
-    def __call__(self, unit: range) -> None:
+    def __call__(self, unit: range) -> Written:
+        store, written = self.detection_units.store, Written()
         for number in unit:
-            self.detection_units.store.write_part(
-                "effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS)
-            )
+            written |= store.write_part("effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS))
+        return written
 
     def effects(self, number: int) -> list[EffectRow]:
         """Return the inserted artifacts as rows of the table `effects`."""

@@ -21,6 +21,7 @@ from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import ImageError, InputError, InputRefused, OutOfMemory, UsageError
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.store import RunStore
@@ -50,8 +51,9 @@ class Attribution:
     load: Callable[[str, str], Classifier]
     classifier: Classifier | None = None
 
-    def __call__(self, unit: range) -> None:
-        """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero."""
+    def __call__(self, unit: range) -> Written:
+        """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero. Returns the
+        checksums of what was written."""
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
         with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
@@ -59,10 +61,11 @@ class Attribution:
                 for some, found in self._explain_batch(explain, rows, batch, facts):
                     _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
                     facts |= dict(zip(some, facts_of(found), strict=True))
+        written = self.store.write_part(IMAGES, unit.start // self.settings.unit, _fact_columns(unit, facts))
         for name, values in blocks.items():
             if self.store.has_array(name):  # a run of an older version keeps its set of arrays
-                self.store.write_rows(name, unit.start, values)
-        self.store.write_part(IMAGES, unit.start // self.settings.unit, _fact_columns(unit, facts))
+                written |= self.store.write_rows(name, unit.start, values)
+        return written
 
     @property
     def side(self) -> int:

@@ -20,10 +20,11 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance.attribution import IMAGES, STEP
 from klarsicht.audit.relevance.explainer import Explainer
-from klarsicht.audit.report.page import fit_to_square
+from klarsicht.audit.report.page import VIEWS, fit_to_square
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import ModelError, UnsupportedLayer
 from klarsicht.ground.images import overlay, thumbnail, to_uint8
 from klarsicht.ground.progress import track
@@ -52,7 +53,8 @@ class Illustrator:
     analyses: Sequence[Analysis]
 
     def draw(self, entries: Sequence[Entry]) -> None:
-        """Write the pictures and the table `views` of the first suspects."""
+        """Write the pictures and the table `views` of the first suspects, and the marker that lists the pictures."""
+        self.store.clear_markers(VIEWS)
         shown = [entry for entry in entries if entry.rows][:CLASSES_ILLUSTRATED]
         drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
@@ -62,7 +64,9 @@ class Illustrator:
             self.store.update_manifest(overlay="plain: no method with rules for this network was asked for")
         records = [record for drawing in drawings for record in drawing.records(self.corpus.paths)]
         if records:
-            self.store.write_table("views", {name: [record[name] for record in records] for name in records[0]})
+            self.store.write_table(VIEWS, {name: [record[name] for record in records] for name in records[0]})
+        written = [drawing.written for drawing in drawings]
+        self.store.mark_done(VIEWS, 0, {name: one for files in written for name, one in files.items()})
 
     def _drawing(self, entry: Entry) -> Drawing:
         group = self._analysis(entry).group(entry.target)
@@ -72,12 +76,14 @@ class Illustrator:
             [pick_at_random(np.flatnonzero(member == side), PICTURES, rng) for side in (True, False)]
         )
         points = np.union1d(pictured, pick_at_random(np.arange(len(group)), MAX_POINTS, rng))
+        absorbed, written = self._pictures(entry, group.rows[np.sort(pictured)])
         return Drawing(
             target=group.target,
             rows=group.rows[points],
             member=member[points],
             layout=self._layout(entry, group, points),
-            absorbed=self._pictures(entry, group.rows[np.sort(pictured)]),
+            absorbed=absorbed,
+            written=written,
         )
 
     def _analysis(self, entry: Entry) -> Analysis:
@@ -98,9 +104,10 @@ class Illustrator:
             TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors)
         )
 
-    def _pictures(self, entry: Entry, rows: NDArray[Any]) -> dict[int, float]:
-        """Write each image with and without relevance; return the absorbed share of each illustrated row."""
-        absorbed = {}
+    def _pictures(self, entry: Entry, rows: NDArray[Any]) -> tuple[dict[int, float], Written]:
+        """Write each image with and without relevance; return the absorbed share of each illustrated row, and the
+        checksums of the pictures."""
+        absorbed, written = {}, Written()
         with self._maps(entry.target) as map_of:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if isinstance(picture, Image.Image):
@@ -111,9 +118,9 @@ class Illustrator:
                     if row in entry.masks:
                         drawn = outline_mask(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
                     name = picture_name(entry.target, row)
-                    self.store.write_bytes(f"{name}.jpg", encode_jpeg(seen))
-                    self.store.write_bytes(f"{name}-relevance.jpg", encode_jpeg(drawn))
-        return absorbed
+                    written |= self.store.write_unit_file(f"{name}.jpg", encode_jpeg(seen))
+                    written |= self.store.write_unit_file(f"{name}-relevance.jpg", encode_jpeg(drawn))
+        return absorbed, written
 
     @contextmanager
     def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
@@ -151,6 +158,7 @@ class Drawing:
         member: bool (n,), whether they are members of the cluster.
         layout: (n, 2), positions of the points in units of the plot.
         absorbed: absorbed share of relevance of each row with a picture.
+        written: checksums of the pictures.
     """
 
     target: int
@@ -158,6 +166,7 @@ class Drawing:
     member: NDArray[np.bool_]
     layout: NDArray[Any]
     absorbed: dict[int, float]
+    written: Written
 
     def records(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Convert to rows of the table `views`."""

@@ -18,8 +18,11 @@ from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.images import data_uri
 from klarsicht.ground.store import RunStore
+from klarsicht.ground.verification import UNVERIFIED
 
 PAGE = "report.html"
+VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures
+EVIDENCE = "evidence"  # the same of the pictures of artifacts
 RANKED = 20  # rows of the ranking on the page; the files contain all
 
 
@@ -115,13 +118,14 @@ class ArtifactView:
 
 def artifact_views(store: RunStore) -> list[ArtifactView]:
     """Collect the artifactual classes with images that carry the artifact and others; empty without evidence."""
-    if not (verdicts.is_quantified(store) and store.has_table("evidence")):
+    if not (verdicts.is_quantified(store) and store.has_table(EVIDENCE)):
         return []
-    records = store.table("evidence").to_pylist()
+    records = store.table(EVIDENCE).to_pylist()
 
     def pictures(verdict: Verdict, member: bool) -> tuple[tuple[str, str], ...]:
         mine = [r for r in records if r["target"] == verdict.target and r["member"] == member]
-        return tuple((r["path"], data_uri((store.path / r["picture"]).read_bytes(), "image/jpeg")) for r in mine)
+        files = ((r["path"], store.read_unit_file(r["picture"], EVIDENCE)) for r in mine)
+        return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
 
     found: Quantification = verdicts.read_verdicts(store)
     drawn = {r["target"] for r in records}
@@ -157,7 +161,7 @@ def _describe_target(settings: dict[str, Any]) -> str:
 
 def notes(store: RunStore, images: Any) -> list[str]:
     """Collect the caveats that a reader must know to interpret the numbers."""
-    told = []
+    told = [] if store.keeps_checksums else [UNVERIFIED]
     if "order" in store.manifest and (order := Order(**store.manifest["order"])).doubtful:
         told.append(str(order))
     sources = [s for s in store.table("corpus")["source"].to_pylist() if s]
@@ -218,9 +222,9 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
 
 def cluster_views(store: RunStore, found: Ranking) -> list[ClusterView]:
     """Collect the illustrated suspects, in the order of the ranking."""
-    if not store.has_table("views"):
+    if not store.has_table(VIEWS):
         return []
-    records = store.table("views").to_pylist()
+    records = store.table(VIEWS).to_pylist()
     shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
     return [_cluster_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
 
@@ -237,7 +241,7 @@ def _cluster_view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any
 
 def _thumbnail(store: RunStore, record: dict[str, Any]) -> Thumbnail:
     def uri(name: str) -> str:
-        return data_uri((store.path / name).read_bytes(), "image/jpeg")
+        return data_uri(store.read_unit_file(name, VIEWS), "image/jpeg")
 
     return Thumbnail(record["path"], uri(f"{record['picture']}.jpg"), uri(f"{record['picture']}-relevance.jpg"))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RAISES = "raises the target (observational)"
+FILE = "ranking.json"
 FOLLOWED = "followed"  # the table of clusters that the model follows
 NO_RISE = "no cluster clearly raises the target"
 UNVARYING = "evidence does not vary"
@@ -341,8 +342,8 @@ def with_baseline(entries: Sequence[Entry], plain: Sequence[dict[str, Any]]) -> 
 
 def plain_suspects(store: RunStore) -> list[dict[str, Any]]:
     """Read the table of suspects under plain features; empty in a run of a version that did not ask them."""
-    name = f"suspects-{PLAIN_METRIC}"
-    found: list[dict[str, Any]] = store.table(name).to_pylist() if store.has_table(name) else []
+    name, step = f"suspects-{PLAIN_METRIC}", f"spray-{PLAIN_METRIC}"
+    found: list[dict[str, Any]] = store.table(name, step).to_pylist() if store.has_table(name, step) else []
     return found
 
 
@@ -359,10 +360,13 @@ def read_ranking(run: str | Path | RunStore) -> Ranking:
     Raises:
         InputError: no run in this folder.
         StoreError: the run has not been ranked yet.
+        RunDamaged: a file of it is missing or altered.
     """
     store = RunStore.open(run)
     paths = store.table("corpus")["path"].to_pylist()
-    entries = [Entry.from_record(record, paths) for record in store.read_json("ranking.json")]
+    records = store.read_json(FILE)
+    with store.parsing(FILE):
+        entries = [Entry.from_record(record, paths) for record in records]
     if store.has_table(FOLLOWED):
         tried = {record["target"]: record for record in store.table(FOLLOWED).to_pylist()}
         entries = [_followed(entry, tried.get(entry.target), paths) for entry in entries]

@@ -339,14 +339,16 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
 
     Raises:
         StoreError: the run has not been quantified; `klarsicht audit quantify` does so.
+        RunDamaged: the verdicts are missing or altered.
     """
     store = RunStore.open(run)
     content = store.read_json(VERDICTS_FILE)
-    verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
-    skipped = tuple((name, why) for name, why in content["skipped"])
-    return Quantification(verdicts, content["floor"], content["level"], skipped)
+    with store.parsing(VERDICTS_FILE):
+        verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
+        skipped = tuple((name, why) for name, why in content["skipped"])
+        return Quantification(verdicts, content["floor"], content["level"], skipped)
 
 
 def is_quantified(run: RunStore) -> bool:
     """Say whether the run has been quantified."""
-    return (run.path / VERDICTS_FILE).is_file()
+    return run.has_file(VERDICTS_FILE)

@@ -27,6 +27,7 @@ from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits
 from klarsicht.audit.synthetic import artifacts
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 
@@ -73,10 +74,12 @@ class FinetunedUnits:
     level: float
     step: str
 
-    def __call__(self, unit: range) -> None:
+    def __call__(self, unit: range) -> Written:
+        written = Written()
         for index in unit:
             lines = pa.Table.from_pylist(self.run_course(index), COURSE_COLUMNS)
-            self.examination.store.write_part(self.step, index, lines)
+            written |= self.examination.store.write_part(self.step, index, lines)
+        return written
 
     def run_course(self, index: int) -> list[Line]:
         """Run one course; return a row per planted artifact, and a row with empty kind per clean class without one."""

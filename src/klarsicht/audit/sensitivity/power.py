@@ -35,6 +35,7 @@ from klarsicht.audit.sensitivity.planted_data import MIN_CARRIERS, plan_courses
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.artifacts import PLANTS
 from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
@@ -139,10 +140,12 @@ class PlantingUnits:
     level: float
     step: str
 
-    def __call__(self, unit: range) -> None:
+    def __call__(self, unit: range) -> Written:
+        store, written = self.examination.store, Written()
         for index in unit:
             line = self.run_trial(index)
-            self.examination.store.write_part(self.step, index, pa.Table.from_pylist([line] if line else [], TRIALS))
+            written |= store.write_part(self.step, index, pa.Table.from_pylist([line] if line else [], TRIALS))
+        return written
 
     def run_trial(self, index: int) -> dict[str, Any] | None:
         """Run one trial; None where fewer than MIN_CARRIERS images would carry the artifact."""

@@ -21,6 +21,7 @@ from klarsicht.audit.spectral.cache import RowCache
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.spectral.parts import PartGroup, centre_by_mass
 from klarsicht.ground.arrays import Floats
+from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.store import RunStore
@@ -112,9 +113,9 @@ class Analysis:
         """Name of the table of suspects in the run store."""
         return f"suspects-{self.metric}"
 
-    def __call__(self, unit: range) -> None:
+    def __call__(self, unit: range) -> Written:
         records = [self.record(self.groups[i]) for i in unit]
-        self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
+        return self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
 
     def record(self, group: Group) -> SuspectRow:
         """Analyse a group; return its row of the table of suspects."""
@@ -290,9 +291,7 @@ class Analysis:
         return Corpus.from_table(self.store.table("corpus")).source_numbers
 
     def _rows(self, name: str, group: Group) -> Floats:
-        read: Floats = self._cache.get_or_make(
-            name, group.rows, lambda: np.asarray(self.store.array(name).oindex[group.rows])
-        )
+        read: Floats = self._cache.get_or_make(name, group.rows, lambda: self.store.array(name)[group.rows])
         return read
 
     @cached_property
