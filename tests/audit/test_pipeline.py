@@ -272,7 +272,7 @@ def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished
     assert json.loads((run.path / "ranking.json").read_text())[0]["plain_size"] == order[0].baseline.size
     assert "by plain features" in (run.path / "report.html").read_text()
     shutil.rmtree(run.path / "tables" / "suspects-features")
-    with pytest.raises(RunDamaged, match="suspects-features/00000.parquet: missing"):
+    with pytest.raises(RunDamaged, match=r"suspects-features/00000\.parquet: missing"):
         ranking.read_ranking(run)
     before_checksums(run.path)
     shutil.rmtree(run.path / "done" / "spray-features")

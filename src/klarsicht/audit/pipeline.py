@@ -298,7 +298,7 @@ def run_step(audit: Audit, store: RunStore, work: Any, step: str, units: list[ra
         label=label,
         on_done=lambda unit, written: store.mark_done(step, number[unit.start], written),
     )
-    store.update_manifest(finished=sorted({*store.manifest.get("finished", ()), step}))
+    store.finish_step(step, len(units))
 
 
 def write_ranking(audit: Audit, store: RunStore) -> Ranking:
@@ -313,8 +313,9 @@ def write_ranking(audit: Audit, store: RunStore) -> Ranking:
 
 
 def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
-    """Draw pictures of the first suspects, once."""
-    if store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0):
+    """Draw pictures of the first suspects, once; in a quantified run, `audit quantify` draws those of the clusters that
+    the model follows."""
+    if store.has_table(ranking.FOLLOWED) or (store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0)):
         return
     works = tuple(make_analyses(audit, store).values())
     Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(ordered.entries)

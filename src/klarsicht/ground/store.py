@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Any]
 CHUNK_BYTES = 256 * 1024
+ABSENT = object()
 MANIFEST, GROUP = "manifest.json", "arrays.zarr/zarr.json"
 
 
@@ -116,7 +117,7 @@ class RunStore:
     def update_manifest(self, **facts: Any) -> None:
         """Add or replace facts of the manifest besides those fixed at creation."""
         known = self.manifest
-        if any(known.get(name) != json.loads(to_json(value)) for name, value in facts.items()):
+        if any(known.get(name, ABSENT) != json.loads(to_json(value)) for name, value in facts.items()):
             self.write_json(MANIFEST, known | facts)
 
     @property
@@ -256,12 +257,20 @@ class RunStore:
             array = zarr.open_array(folder, mode="r")
             step = array.attrs.get("step")
         return StoredArray(
-            array, f"arrays.zarr/{name}", None if step is None else partial(self._check_shard, str(step))
+            array, f"arrays.zarr/{name}", partial(self._check_shard, None if step is None else str(step))
         )
 
-    def _check_shard(self, step: str, unit: int, name: str) -> None:
-        """Check that a shard is as its unit wrote it; raises RunDamaged, or StoreError where the unit is not done."""
-        self._check_unit_file(self.marker(step, unit), name, find_damage)
+    def _check_shard(self, step: str | None, unit: int, name: str) -> None:
+        """Check that a shard is as its unit wrote it, or at least not empty where no step is known.
+
+        Raises:
+            RunDamaged: it is not.
+            StoreError: the unit is not done.
+        """
+        if step is not None:
+            self._check_unit_file(self.marker(step, unit), name, find_damage)
+        elif self._inside(name).is_file() and not self._inside(name).stat().st_size:
+            raise damaged(name, "0 bytes")  # which zarr reads as zeros
 
     def has_array(self, name: str) -> bool:
         """Whether the array exists."""
@@ -382,8 +391,33 @@ class RunStore:
         all_of_them = range(manifest["steps"][step]) if step in manifest.get("finished", ()) else ()
         return {unit: dict(self.marker(step, unit).facts) for unit in sorted({*self._units(step), *all_of_them})}
 
+    def finish_step(self, step: str, units: int) -> None:
+        """Record that all units of a step are done: a marker that is missing from now on is damage."""
+        manifest = self.manifest
+        finished = sorted({*manifest.get("finished", ()), step})
+        self.update_manifest(steps=manifest.get("steps", {}) | {step: units}, finished=finished)
+
+    def is_finished(self, step: str) -> bool:
+        """Whether all units of a step are done, as far as is known: older versions kept no record of it."""
+        manifest = self.manifest
+        return step in manifest.get("finished", ()) or not manifest["checksums"]
+
+    def discard_step(self, step: str) -> None:
+        """Remove the markers of a step, and then the files that they name."""
+        written: set[str] = set()
+        for unit in self._units(step):
+            with suppress(RunDamaged):
+                written |= (self.marker(step, unit).files or {}).keys()
+        self.clear_markers(step)
+        with translate_write_errors(self.path):
+            for name in written:
+                self._inside(name).unlink(missing_ok=True)
+
     def clear_markers(self, step: str) -> None:
         """Remove the markers of a step, so that its units are computed again."""
+        finished = self.manifest.get("finished", [])
+        if step in finished:
+            self.update_manifest(finished=[one for one in finished if one != step])
         folder = self.path / "done" / _check_name(step)
         with translate_write_errors(folder):
             for marker in self._units(step).values():

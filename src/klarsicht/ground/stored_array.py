@@ -23,13 +23,12 @@ class StoredArray:
     Attributes:
         zarr: the zarr array; missing shards read as 0.
         name: its path inside the run.
-        check: function (unit, path inside the run) that raises RunDamaged for a shard that is not as it was written;
-            None for an array without checksums.
+        check: function (unit, path inside the run) that raises RunDamaged for a shard that is not as it was written.
     """
 
     zarr: zarr.Array[Any]
     name: str
-    check: Callable[[int, str], None] | None
+    check: Callable[[int, str], None]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,9 +49,8 @@ class StoredArray:
             StoreError: the unit that writes them is not done.
         """
         rows = key[0] if isinstance(key, tuple) else key
-        if self.check is not None:
-            for unit in self._units(rows):
-                self.check(unit, self._shard(unit))
+        for unit in self._units(rows):
+            self.check(unit, self._shard(unit))
         try:
             return np.asarray(self.zarr.oindex[key])
         except (KlarsichtError, IndexError):

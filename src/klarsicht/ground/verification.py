@@ -11,7 +11,7 @@ from klarsicht.ground.checksums import find_damage
 from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import RunDamaged
 from klarsicht.ground.markers import COMPUTE_AGAIN
-from klarsicht.ground.store import MANIFEST, RunStore
+from klarsicht.ground.store import RunStore
 
 UNVERIFIED = (
     "The run was begun by a version that kept no checksums: whether files were lost or altered since is unknown."
@@ -73,6 +73,7 @@ def verify(store: RunStore) -> Verification:
     Raises:
         RunDamaged: the manifest is damaged, so that nothing is known of the rest.
     """
+    _ = store.manifest
     compared = [*_compare_units(store), *_compare_files(store)]
     named = {one.name for one in compared}
     others = [file for file in _list_files(store.path) if file not in named and file.split("/")[0] not in ASIDE]
@@ -96,9 +97,9 @@ def forget_damaged(store: RunStore) -> tuple[Damage, ...]:
             (store.path / one.keeper).unlink(missing_ok=True)
             if one.keeper.startswith("checksums/"):
                 (store.path / one.name).unlink(missing_ok=True)
-    finished = store.manifest.get("finished", [])
     lost = {one.keeper.split("/")[1] for one in damaged if one.keeper.startswith("done/")}
-    store.update_manifest(finished=[step for step in finished if step not in lost])
+    if finished := store.manifest.get("finished"):
+        store.update_manifest(finished=[step for step in finished if step not in lost])
     return damaged
 
 
@@ -122,14 +123,13 @@ def _compare_files(store: RunStore) -> Iterator[Damage]:
     """Compare the files that no unit wrote with their checksums; those as written have nothing wrong."""
     for record in _list_files(store.path / "checksums"):
         name, keeper = record.removesuffix(".json"), f"checksums/{record}"
-        if name != MANIFEST:  # read, and so compared, before
-            try:
-                if store.has_file(name):
-                    store.read_bytes(name)
-                what = ""
-            except RunDamaged as error:
-                what = str(error.got).removeprefix(f"{name}: ")
-            yield Damage(name, what, keeper)
+        try:
+            if store.has_file(name):
+                store.read_bytes(name)
+            what = ""
+        except RunDamaged as error:
+            what = str(error.got).removeprefix(f"{name}: ")
+        yield Damage(name, what, keeper)
 
 
 def _list_files(folder: Path) -> list[str]:

@@ -11,6 +11,8 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.corrections import packages
+from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.data import splits
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.results import ranking
@@ -131,6 +133,27 @@ def test_a_saved_record_is_the_record(audited, tmp_path):
     np.testing.assert_array_equal(again.place.colour, found.place.colour)
     np.testing.assert_array_equal(again.membership.probability, found.membership.probability)
     with pytest.raises(InputError, match="no artifact"):
+        artifact.load_artifact(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["artifact.npz", "artifact.json"])
+def test_a_damaged_record_is_refused_and_beside_its_correction_by_name(audited, tmp_path, name):
+    found = artifact.build_artifact(FoundArtifact(audited, members(audited), "cluster"))
+    found.save(tmp_path, audited.corpus)
+    whole = (tmp_path / name).read_bytes()
+    for bit in range(0, len(whole), max(1, len(whole) // 40)):
+        (tmp_path / name).write_bytes(whole[:bit])
+        with pytest.raises(InputError, match="no artifact in this folder"):
+            artifact.load_artifact(tmp_path)
+    (tmp_path / name).write_bytes(whole)
+    packages.save_correction(tmp_path, NoCorrection(), {})
+    artifact.load_artifact(tmp_path)
+    for bit in range(0, len(whole), max(1, len(whole) // 40)):
+        (tmp_path / name).write_bytes(whole[:bit] + bytes([whole[bit] ^ 1]) + whole[bit + 1 :])
+        with pytest.raises(InputError, match=name):
+            artifact.load_artifact(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"no {name}"):
         artifact.load_artifact(tmp_path)
 
 

@@ -23,6 +23,7 @@ from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
 from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.artifacts.localisation import Localisation
+from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
@@ -136,6 +137,7 @@ def load_artifact(folder: Path) -> Artifact:
         InputError: the folder holds none, or a damaged one.
     """
     try:
+        packages.check_artifact_files(folder)
         facts = json.loads((folder / "artifact.json").read_bytes())
         with np.load(folder / "artifact.npz") as file:
             kept = dict(file)
@@ -145,7 +147,7 @@ def load_artifact(folder: Path) -> Artifact:
         imitation = Corruption.from_json(known) if known else None
         who = facts["class"], facts["target"], facts["origin"]
         return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except packages.UNREADABLE as error:
         raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
 
 

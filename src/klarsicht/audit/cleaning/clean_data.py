@@ -146,7 +146,7 @@ def _recorded(run: AuditedRun, correction: Path) -> Artifact:
         RunMismatch: it belongs to another model or corpus.
     """
     _, record = packages.load_correction(correction)
-    if record["identity"] != run.store.manifest["identity"]:
+    if record.get("identity") != run.store.manifest["identity"]:
         raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
     return load_artifact(correction)
 

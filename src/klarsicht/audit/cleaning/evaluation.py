@@ -188,7 +188,7 @@ def evaluate_run(
     """Evaluate a saved correction as `evaluate`, of a run that is open already."""
     correction, record = packages.load_correction(folder)
     artifact = load_artifact(Path(folder))
-    if record["identity"] != run.store.manifest["identity"]:
+    if record.get("identity") != run.store.manifest["identity"]:
         raise RunMismatch(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
             remedy="Name the run that it was made from.",

@@ -6,7 +6,8 @@
     FOLDER/model.pt2            the corrected model, by torch.export: torch.export.load(FILE).module()(images)
     FOLDER/corrected.py         where a model cannot be exported: corrected(module), with numpy and torch alone
 
-The record is written last, with the SHA-256 of the parts: a folder without it, or with other parts, is refused.
+The record is written last, with the SHA-256 of the parts and of the artifact beside them: a folder without it, or with
+other parts, is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -37,9 +40,15 @@ from klarsicht.ground.errors import InputError, StoreError
 from klarsicht.ground.manifest import to_json
 from klarsicht.numerics.erasure import Eraser
 
+PACKAGE_REMEDY: Final = "Copy the folder again, or make it again with `klarsicht audit clean`."
 RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
-DAMAGED: Final = (BadZipFile, SafetensorError, StoreError)
+UNREADABLE: Final = (
+    OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error, SafetensorError,
+    StoreError,
+)  # fmt: skip
+"""What readers raise on damaged files."""
 PART_FILES: Final = ("erasure.npz", "weights.safetensors")
+ARTIFACT: Final = ("artifact.json", "artifact.npz")  # written beside, before the record
 STANDALONE: Final = '''"""The correction in this folder, without klarsicht: corrected(module) changes it for good."""
 
 import json
@@ -127,9 +136,7 @@ def save_correction(
     _write(folder, correction)
     write_atomically(folder / LOADER, STANDALONE.encode())
     told = {} if classifier is None or example is None else export_model(folder, correction, classifier, example)
-    record = (
-        facts | told | {"files": {name: _sha256(folder / name) for name in PART_FILES if (folder / name).is_file()}}
-    )
+    record = facts | told | {"files": _digests(folder, PART_FILES), "artifact files": _digests(folder, ARTIFACT)}
     write_atomically(folder / RECORD, to_json(record))
     return record
 
@@ -195,12 +202,23 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         record = json.loads((place / RECORD).read_bytes())
         _check_parts(place, record)
         return _read(place), record
-    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, *DAMAGED) as error:
+    except UNREADABLE as error:
         raise InputError(
             "no correction in this folder",
             got=f"{place}: {type(error).__name__}: {error}",
             remedy="Make one with `klarsicht audit clean`.",
         ) from error
+
+
+def check_artifact_files(folder: Path) -> None:
+    """Refuse a folder whose artifact is not the one that its correction was made for; records of earlier versions, and
+    folders without a correction, say nothing.
+
+    Raises:
+        InputError: which file is missing or altered.
+    """
+    record = json.loads((folder / RECORD).read_bytes()) if (folder / RECORD).is_file() else {}
+    _check_files(folder, record.get("artifact files", {}), "an artifact")
 
 
 def _check_parts(place: Path, record: dict[str, Any]) -> None:
@@ -211,15 +229,22 @@ def _check_parts(place: Path, record: dict[str, Any]) -> None:
     Raises:
         InputError: which part it is.
     """
-    remedy = "Copy the folder again, or make it again with `klarsicht audit clean`."
-    for name, digest in record.get("files", {}).items():
-        if not (place / name).is_file():
-            raise InputError("a correction without one of its parts", got=f"{place}: no {name}", remedy=remedy)
-        if _sha256(place / name) != digest:
-            raise InputError("a correction with a damaged part", got=f"{place}: {name}", remedy=remedy)
+    _check_files(place, record.get("files", {}), "a correction")
     method = record.get("settings", {}).get("method", "nothing")
     if "files" not in record and method != "nothing" and not any((place / name).is_file() for name in PART_FILES):
-        raise InputError("a correction without its erasure or weights", got=f"{place}, {method}", remedy=remedy)
+        raise InputError("a correction without its erasure or weights", got=f"{place}, {method}", remedy=PACKAGE_REMEDY)
+
+
+def _check_files(place: Path, digests: dict[str, str], owner: str) -> None:
+    for name, digest in digests.items():
+        if not (place / name).is_file():
+            raise InputError(f"{owner} without one of its parts", got=f"{place}: no {name}", remedy=PACKAGE_REMEDY)
+        if _sha256(place / name) != digest:
+            raise InputError(f"{owner} with a damaged part", got=f"{place}: {name}", remedy=PACKAGE_REMEDY)
+
+
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
 
 
 def _sha256(file: Path) -> str:

@@ -29,7 +29,7 @@ Record = dict[str, Any]  # row of the table `evidence`
 def write_figures(work: DetectionUnits, found: Quantification) -> None:
     """Write pictures of the classes in which an artifact was found, the table `evidence` that lists them, and the
     marker with their checksums."""
-    work.store.clear_markers(EVIDENCE)
+    work.store.discard_step(EVIDENCE)
     written = Written()
     rows: list[SignRow] = work.store.table("signs", work.step).to_pylist()
     signs = {(row["target"], row["sign"]): row for row in rows}
@@ -42,6 +42,7 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     columns = ("target", "row", "member", "path", "picture")
     work.store.write_table(EVIDENCE, {name: [record[name] for record in records] for name in columns})
     work.store.mark_done(EVIDENCE, 0, written)
+    work.store.finish_step(EVIDENCE, 1)
 
 
 def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow, written: Written) -> list[Record]:

@@ -144,7 +144,7 @@ def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> 
     tried = store.table(interventions.step, interventions.step)
     drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0)
     if not (drawn and store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
-        store.clear_markers(page.VIEWS)
+        store.discard_step(page.VIEWS)
         store.write_table(ranking.FOLLOWED, tried)
         Illustrator(store, audit.settings, audit.corpus, audit.classifier, analyses).draw(
             ranking.read_ranking(store).entries

@@ -54,7 +54,7 @@ class Illustrator:
 
     def draw(self, entries: Sequence[Entry]) -> None:
         """Write the pictures and the table `views` of the first suspects, and the marker that lists the pictures."""
-        self.store.clear_markers(VIEWS)
+        self.store.discard_step(VIEWS)
         shown = [entry for entry in entries if entry.rows][:CLASSES_ILLUSTRATED]
         drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
@@ -67,6 +67,7 @@ class Illustrator:
             self.store.write_table(VIEWS, {name: [record[name] for record in records] for name in records[0]})
         written = [drawing.written for drawing in drawings]
         self.store.mark_done(VIEWS, 0, {name: one for files in written for name, one in files.items()})
+        self.store.finish_step(VIEWS, 1)
 
     def _drawing(self, entry: Entry) -> Drawing:
         group = self._analysis(entry).group(entry.target)

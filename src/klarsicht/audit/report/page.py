@@ -118,7 +118,7 @@ class ArtifactView:
 
 def artifact_views(store: RunStore) -> list[ArtifactView]:
     """Collect the artifactual classes with images that carry the artifact and others; empty without evidence."""
-    if not (verdicts.is_quantified(store) and store.has_table(EVIDENCE)):
+    if not (verdicts.is_quantified(store) and store.has_table(EVIDENCE) and store.is_finished(EVIDENCE)):
         return []
     records = store.table(EVIDENCE).to_pylist()
 
@@ -222,7 +222,7 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
 
 def cluster_views(store: RunStore, found: Ranking) -> list[ClusterView]:
     """Collect the illustrated suspects, in the order of the ranking."""
-    if not store.has_table(VIEWS):
+    if not (store.has_table(VIEWS) and store.is_finished(VIEWS)):
         return []
     records = store.table(VIEWS).to_pylist()
     shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
