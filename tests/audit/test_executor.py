@@ -1,11 +1,13 @@
 """Work units. Oracles: the same units in a plain loop, threadpoolctl and torch asked directly, SIGINT, SIGKILL."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +106,15 @@ def dying(unit):
     if unit.start == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return unit.start
+
+
+def test_no_space_to_send_the_work_is_disk_full(monkeypatch):
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskFull, match="resume"):
+        run_units(len, partition(4, 1), workers=2, on_done=lambda unit, result: None)
 
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy():

@@ -24,8 +24,9 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import read_progress
 from klarsicht.cli.app import run as klarsicht
-from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, UsageError
+from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, StoreError, UsageError
 from klarsicht.ground.store import RunStore
+from klarsicht.ground.verification import verify
 
 
 def settings(data, **changes):
@@ -280,6 +281,98 @@ def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished
     assert not ranking.read_ranking(run).beside
     write_report(run)
     assert "by plain features" not in (run.path / "report.html").read_text().lower()
+
+
+# Damage
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "damage"),
+    [
+        ("arrays.zarr/head/c.2.0", Path.unlink),
+        ("arrays.zarr/maps/c.0.0.0", flip),
+        ("arrays.zarr/maps/zarr.json", Path.unlink),
+        ("arrays.zarr/zarr.json", flip),
+        ("tables/images/00003.parquet", flip),
+        ("tables/suspects-concept/00001.parquet", Path.unlink),
+        ("tables/corpus.parquet", flip),
+        ("tables/views.parquet", Path.unlink),
+        ("ranking.json", flip),
+        ("done/attribution/00001.json", Path.unlink),
+        ("done/spray-concept/00002.json", flip),
+    ],
+)
+def test_what_is_damaged_is_named_and_computed_again_to_the_byte(finished, classifier, capsys, damaged, damage):
+    data, run = finished
+    before = {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.name != "lock"}
+    damage(run.path / damaged)
+    with pytest.raises(RunDamaged):
+        verify(run).require_intact()
+    pipeline.run(settings(data), run.path, classifier=classifier)
+    assert damaged in capsys.readouterr().err
+    assert verify(run).damaged == ()
+    after = {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.name != "lock"}
+    # the copied run names the data where they were: the manifest, the corpus and all that shows paths differ once
+    pipeline.run(settings(data), run.path, classifier=classifier)
+    again = {p.relative_to(run.path): p.read_bytes() for p in run.path.rglob("*") if p.is_file() and p.name != "lock"}
+    assert after == again
+    kept = {p for p in before if p.parts[0] in ("arrays.zarr", "done") or p.match("tables/images/*")}
+    assert all(after[p] == before[p] for p in kept)
+
+
+def test_eight_lost_shards_do_not_change_a_ranking_in_silence(finished, classifier, capsys):
+    """With zeros in place of them the marked class fell to the last place, at exit code 0."""
+    data, run = finished
+    before = [(e.name, e.z) for e in ranking.read_ranking(run)]
+    for shard in sorted(run.path.glob("arrays.zarr/head/c.*"))[:5]:
+        shard.unlink()
+    shutil.rmtree(run.path / "tables" / "suspects-concept")
+    asked = ["audit", "status", "--verify", str(run.path)]
+    assert klarsicht(asked) == 10
+    told = capsys.readouterr()
+    assert told.out.count("damaged: arrays.zarr/head/") == 5 and "arrays.zarr/head/" in told.err
+    pipeline.run(settings(data), run.path, classifier=classifier)
+    assert [(e.name, e.z) for e in ranking.read_ranking(run)] == before
+    assert klarsicht(asked) == 0
+    assert klarsicht([*asked, "--json"]) == 0
+
+
+def test_a_run_of_before_checksums_is_opened_and_called_unverified(finished, capsys):
+    _, run = finished
+    before = ranking.read_ranking(run).to_json()
+    before_checksums(run.path)
+    assert klarsicht(["audit", "rank", str(run.path), "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == json.dumps(before, indent=2)
+    assert "kept no checksums" in told.err
+    assert klarsicht(["audit", "report", str(run.path)]) == 0
+    assert "kept no checksums" in (run.path / "report.html").read_text()
+    assert klarsicht(["audit", "status", str(run.path)]) == 0
+    assert "kept no checksums" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"classes": [{}], "skipped": []}', '[{"rows": [10000000]}]'])
+@pytest.mark.parametrize("file", ["ranking.json", "quantification.json"])
+def test_json_of_something_else_is_refused_in_one_line_without_checksums_too(finished, capsys, file, content):
+    _, run = finished
+    before_checksums(run.path)
+    (run.path / file).write_text(content)
+    assert klarsicht(["audit", "rank", str(run.path)]) == 10
+    assert file in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", [{"data": None}, {"settings": {"seed": "x"}}, {"settings": [1]}])
+def test_a_manifest_without_usable_settings_is_refused_in_one_line(finished, changed):
+    _, run = finished
+    run.update_manifest(**changed)
+    with pytest.raises(StoreError):
+        AuditSettings.of_run(run.manifest)
 
 
 @pytest.mark.parametrize("changes", [{"method": "HeadRelevance"}, {"target": "all"}])

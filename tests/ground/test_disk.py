@@ -92,3 +92,9 @@ def test_sweep_takes_leftovers_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"mine.tmp", "x.json"}
+
+
+def test_a_leftover_that_cannot_be_removed_is_a_store_error(tmp_path):
+    (tmp_path / ".x.json.12.tmp").mkdir()
+    with pytest.raises(StoreError, match="cannot write"):
+        remove_leftovers(tmp_path)

@@ -35,6 +35,7 @@ from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -215,16 +216,17 @@ def _draw_crop(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Path:
     """Write the images and the manifest of the audited corpus, and the ground truth, which the audit never reads."""
-    (out / "photographs").mkdir(parents=True, exist_ok=True)
     lines, truth = [["path", "label", "source"]], [["path", "marked"]]
-    for i, (crop, is_marked) in enumerate(zip(found, marked, strict=True)):
-        name = f"photographs/{i:04d}-{crop.source}.png"
-        Image.fromarray(crop.marked if is_marked else crop.plain).save(out / name)
-        lines.append([name, "photograph", crop.source])
-        truth.append([name, str(int(is_marked))])
-    for file, content in (("photographs.csv", lines), ("truth.csv", truth)):
-        with (out / file).open("w", newline="", encoding="utf-8") as handle:
-            csv.writer(handle).writerows(content)
+    with translate_write_errors(out):
+        (out / "photographs").mkdir(parents=True, exist_ok=True)
+        for i, (crop, is_marked) in enumerate(zip(found, marked, strict=True)):
+            name = f"photographs/{i:04d}-{crop.source}.png"
+            Image.fromarray(crop.marked if is_marked else crop.plain).save(out / name)
+            lines.append([name, "photograph", crop.source])
+            truth.append([name, str(int(is_marked))])
+        for file, content in (("photographs.csv", lines), ("truth.csv", truth)):
+            with (out / file).open("w", newline="", encoding="utf-8") as handle:
+                csv.writer(handle).writerows(content)
     return out / "photographs.csv"
 
 
@@ -261,7 +263,7 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
         seconds=time.monotonic() - began,
         report=str(out / "run" / "report.html"),
     )
-    (out / "demo.json").write_text(json.dumps(asdict(story), indent=2) + "\n", encoding="utf-8")
+    write_atomically(out / "demo.json", (json.dumps(asdict(story), indent=2) + "\n").encode())
     yield from story.lines()
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import joblib
 
 from klarsicht.ground import memory
+from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import KlarsichtError, MissingExtra, UsageError, unknown_name
 from klarsicht.ground.progress import progress
 
@@ -151,7 +152,8 @@ class PickledWork:
     def of(cls, work: Work[Any], folder: str) -> PickledWork:
         pickled = cls(Path(folder) / "work")
         # definitions of a notebook are pickled by value, those of a module by name
-        pickled.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
+        with translate_write_errors(pickled.file):
+            pickled.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
         return pickled
 
     def load(self) -> Work[Any]:

@@ -106,6 +106,7 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files of killed processes. Only the holder of the folder's lock may call it."""
-    for pattern in LEFTOVERS:
-        for leftover in folder.rglob(pattern):
-            leftover.unlink(missing_ok=True)
+    with translate_write_errors(folder):
+        for pattern in LEFTOVERS:
+            for leftover in folder.rglob(pattern):
+                leftover.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ class Damage:
     keeper: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.what}"
+        return f"{self.name}: {self.what}" + (f" ({self.keeper})" if self.keeper != self.name else "")
 
 
 @dataclass(frozen=True)

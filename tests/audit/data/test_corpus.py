@@ -11,6 +11,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows, open_corpus
+from klarsicht.audit.data.manifest import read_columns
 from klarsicht.ground.errors import CorpusError, ImageError
 
 
@@ -157,6 +158,26 @@ def test_bad_manifests_say_why(folder, content, match):
     (folder / "list.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(CorpusError, match=match):
         open_corpus(folder / "list.csv")
+
+
+def test_a_damaged_parquet_manifest_is_read_or_refused_in_one_line(folder):
+    """Each byte altered in turn: what is decoded is text, and what is not is a CorpusError."""
+    columns = dict(zip(("path", "label", "source", "split"), map(list, zip(*LINES, strict=True)), strict=True))
+    parquet.write_table(pa.table(columns), folder / "list.parquet", compression="none")
+    whole = (folder / "list.parquet").read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 3):
+        (folder / "list.parquet").write_bytes(whole[:at] + bytes([whole[at] ^ 0x80]) + whole[at + 1 :])
+        try:
+            assert all(
+                isinstance(text, str) for column in read_columns(folder / "list.parquet").values() for text in column
+            )
+        except CorpusError:
+            refused += 1
+    assert refused > 100
+    (folder / "list.parquet").write_bytes(whole.replace(b"b/2.png", b"b/\xff.png"))
+    with pytest.raises(CorpusError, match="cannot be read"):
+        open_corpus(folder / "list.parquet")
 
 
 def test_text_that_is_no_parquet(folder):

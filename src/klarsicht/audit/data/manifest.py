@@ -27,20 +27,21 @@ def read_columns(manifest: Path) -> dict[str, list[str]]:
             text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL)}
             as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
             table = csv.read_csv(manifest, convert_options=as_text)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        columns = {name: table[name].to_pylist() for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         raise CorpusError("the manifest cannot be read", got=f"{manifest}: {error}", rule="CSV or parquet") from error
-    absent = [name for name in REQUIRED if name not in table.column_names]
+    absent = [name for name in REQUIRED if name not in columns]
     if absent:
         raise CorpusError(
             f"the manifest lacks the column {absent[0]}",
             got=f"columns {', '.join(table.column_names)}",
             rule="path,label[,source,split,weight]",
         )
-    return {name: _column_texts(table[name], name) for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
+    return {name: _column_texts(column, name) for name, column in columns.items()}
 
 
-def _column_texts(column: Any, name: str) -> list[str]:
-    values = ["" if value is None else str(value) for value in column.to_pylist()]
+def _column_texts(column: list[Any], name: str) -> list[str]:
+    values = ["" if value is None else str(value) for value in column]
     if name in REQUIRED and "" in values:
         raise CorpusError(f"a line of the manifest has no {name}", got=f"line {values.index('') + 2}")
     return values

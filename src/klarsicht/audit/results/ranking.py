@@ -366,6 +366,8 @@ def read_ranking(run: str | Path | RunStore) -> Ranking:
     paths = store.table("corpus")["path"].to_pylist()
     records = store.read_json(FILE)
     with store.parsing(FILE):
+        if not isinstance(records, list):
+            raise TypeError("no list of classes")
         entries = [Entry.from_record(record, paths) for record in records]
     if store.has_table(FOLLOWED):
         tried = {record["target"]: record for record in store.table(FOLLOWED).to_pylist()}
