@@ -62,19 +62,19 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
     audit = pipeline.Audit(settings, corpus, classifier.load_model(network, classes=names))
     store = RunStore.create(folder, settings=settings.model_dump(mode="json"), identity={})
     rng, n = np.random.default_rng(SEED), len(corpus)
-    store.create_array("maps", (n, SIDE, SIDE), np.float16, each)
-    store.create_array("logits", (n, OUTPUTS), np.float32, each)
+    store.create_array("maps", (n, SIDE, SIDE), np.float16, each, attribution.STEP)
+    store.create_array("logits", (n, OUTPUTS), np.float32, each, attribution.STEP)
     tags = np.zeros((classes, each), bool)
     for c in range(classes):
         tags[c] = (rng.random(each) < SHARE) & (c % EVERY == 0)
         logits = rng.standard_normal((each, OUTPUTS), np.float32)
         logits[:, c] += 5 + 2 * tags[c]
-        store.write_rows("maps", c * each, relevance(each, tags[c], rng))
-        store.write_rows("logits", c * each, logits)
+        written = store.write_rows("maps", c * each, relevance(each, tags[c], rng))
+        written |= store.write_rows("logits", c * each, logits)
         facts = attribution.FACTS | {"predicted": c, "target": c}
         columns = {name: [value] * each for name, value in facts.items()}
-        store.write_part(attribution.IMAGES, c, {"row": list(range(c * each, (c + 1) * each))} | columns)
-        store.mark_done(attribution.STEP, c)
+        written |= store.write_part(attribution.IMAGES, c, {"row": list(range(c * each, (c + 1) * each))} | columns)
+        store.mark_done(attribution.STEP, c, written)
     store.update_manifest(steps={attribution.STEP: classes}, names=list(names))
     store.write_table("corpus", corpus.to_table())
     return audit, store, tags.ravel()

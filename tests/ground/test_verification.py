@@ -197,7 +197,7 @@ def test_a_checksum_that_is_lost_or_damaged_is_noticed(store, name):
 
 def test_a_kill_between_a_file_and_its_checksum_leaves_a_run_that_is_read(store, monkeypatch):
     """The write is stopped before its first, second and third atomic write: the file is the old one or the new one."""
-    from klarsicht.ground import store as module
+    from klarsicht.ground import run_files as module
 
     def stopped_after(count):
         calls = iter(range(count))

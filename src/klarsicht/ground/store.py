@@ -18,7 +18,6 @@ count as never written.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,9 +30,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from klarsicht.ground.checksums import Checksum, Written, describe_difference, find_damage
 from klarsicht.ground.disk import hold_lock, remove_leftovers, sync, translate_write_errors, write_atomically
-from klarsicht.ground.errors import InputError, KlarsichtError, RunDamaged, RunMismatch, StoreError
-from klarsicht.ground.manifest import Manifest, library_versions, migrate, new_manifest, require_agreement, to_json
+from klarsicht.ground.errors import InputError, RunDamaged, RunMismatch, StoreError
+from klarsicht.ground.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
 from klarsicht.ground.markers import Marker, damaged
+from klarsicht.ground.run_files import MANIFEST, RunFiles, check_name
 from klarsicht.ground.stored_array import StoredArray
 
 if TYPE_CHECKING:
@@ -41,20 +41,17 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, Any]
 CHUNK_BYTES = 256 * 1024
-ABSENT = object()
-MANIFEST, GROUP = "manifest.json", "arrays.zarr/zarr.json"
+GROUP = "arrays.zarr/zarr.json"
 
 
 @dataclass(frozen=True)
-class RunStore:
+class RunStore(RunFiles):
     """One run folder. It holds only its path, so it is cheap to make and can be sent to worker processes.
 
     Names of arrays, tables and steps are plain words; names of other files are paths inside the run. Every writing
     method raises DiskFull or StoreError as `disk.translate_write_errors` does; every reading method raises StoreError
     for what does not exist, and RunDamaged for what is missing or altered since it was written.
     """
-
-    path: Path
 
     @classmethod
     def create(
@@ -96,34 +93,6 @@ class RunStore:
             raise InputError("no run in this folder", got=path, rule=rule, remedy="Check the path.")
         _ = store.manifest
         return store
-
-    @property
-    def exists(self) -> bool:
-        """Whether the folder holds a manifest, or held one."""
-        return self.has_file(MANIFEST)
-
-    @property
-    def manifest(self) -> Manifest:
-        """Settings, identity, fixed facts, versions and date, migrated to this version's format."""
-        content = self._parse(MANIFEST, self._read_recorded(MANIFEST))
-        with self.parsing(MANIFEST):
-            manifest = migrate(content)
-            if missing := {"settings", "identity", "libraries", "created"} - manifest.keys():
-                raise ValueError(f"no {sorted(missing)[0]}")
-        if manifest["checksums"] and self._admitted(MANIFEST) is None:
-            raise damaged(MANIFEST, "its checksum is missing")
-        return manifest
-
-    def update_manifest(self, **facts: Any) -> None:
-        """Add or replace facts of the manifest besides those fixed at creation."""
-        known = self.manifest
-        if any(known.get(name, ABSENT) != json.loads(to_json(value)) for name, value in facts.items()):
-            self.write_json(MANIFEST, known | facts)
-
-    @property
-    def keeps_checksums(self) -> bool:
-        """Whether every file of the run was written with a checksum; a run of an older version cannot be verified."""
-        return bool(self.manifest["checksums"])
 
     def changed_libraries(self) -> dict[str, tuple[str, str]]:
         """Compare library versions with those at creation; returns those that differ: {name: (then, now)}."""
@@ -196,7 +165,7 @@ class RunStore:
         with translate_write_errors(folder):
             for one in metadata:  # what was not written to its end
                 if one == _metadata(name) or not self._is_recorded(GROUP):
-                    self._inside(one).unlink(missing_ok=True)
+                    self.inside(one).unlink(missing_ok=True)
             zarr.open_group(folder.parent, mode="a")  # else zarr writes the group's metadata after the array's
             zarr.create_array(
                 self.path / "arrays.zarr",
@@ -213,7 +182,7 @@ class RunStore:
             for written in (folder / "zarr.json", folder, folder.parent):
                 sync(written)
         for one in metadata:
-            self._admit(one, Checksum.of_file(self._inside(one)))
+            self._admit(one, Checksum.of_file(self.inside(one)))
 
     def write_rows(self, name: str, start: int, values: ArrayLike) -> Written:
         """Write whole units of an array; they are on the disk when the call returns.
@@ -269,7 +238,7 @@ class RunStore:
         """
         if step is not None:
             self._check_unit_file(self.marker(step, unit), name, find_damage)
-        elif self._inside(name).is_file() and not self._inside(name).stat().st_size:
+        elif self.inside(name).is_file() and not self.inside(name).stat().st_size:
             raise damaged(name, "0 bytes")  # which zarr reads as zeros
 
     def has_array(self, name: str) -> bool:
@@ -277,7 +246,7 @@ class RunStore:
         return self.has_file(_metadata(name)) and self.has_file(GROUP)
 
     def _array_folder(self, name: str) -> Path:
-        return self.path / "arrays.zarr" / _check_name(name)
+        return self.path / "arrays.zarr" / check_name(name)
 
     def _existing_array(self, name: str) -> Path:
         if not self.has_array(name):
@@ -340,7 +309,7 @@ class RunStore:
         return contents
 
     def _parts(self, name: str) -> dict[int, Path]:
-        return _files_by_unit(self._inside(f"tables/{name}"))
+        return _files_by_unit(self.inside(f"tables/{name}"))
 
     # Markers
 
@@ -411,14 +380,14 @@ class RunStore:
         self.clear_markers(step)
         with translate_write_errors(self.path):
             for name in written:
-                self._inside(name).unlink(missing_ok=True)
+                self.inside(name).unlink(missing_ok=True)
 
     def clear_markers(self, step: str) -> None:
         """Remove the markers of a step, so that its units are computed again."""
         finished = self.manifest.get("finished", [])
         if step in finished:
             self.update_manifest(finished=[one for one in finished if one != step])
-        folder = self.path / "done" / _check_name(step)
+        folder = self.path / "done" / check_name(step)
         with translate_write_errors(folder):
             for marker in self._units(step).values():
                 marker.unlink(missing_ok=True)
@@ -427,10 +396,10 @@ class RunStore:
 
     def _units(self, step: str) -> dict[int, Path]:
         """List the markers of a step by unit."""
-        return _files_by_unit(self.path / "done" / _check_name(step))
+        return _files_by_unit(self.path / "done" / check_name(step))
 
     def _marker(self, step: str, unit: int) -> Path:
-        return self._inside(_marker(step, unit))
+        return self.inside(_marker(step, unit))
 
     def _undone(self, step: str, unit: int) -> StoreError:
         """Make the error of a unit without a marker."""
@@ -446,7 +415,7 @@ class RunStore:
 
     def write_unit_file(self, name: str, content: bytes) -> Written:
         """Write a file of a work unit; returns its checksum, for the marker."""
-        write_atomically(self._inside(name), content)
+        write_atomically(self.inside(name), content)
         return {name: Checksum.of(content)}
 
     def read_unit_file(self, name: str, step: str, unit: int = 0) -> bytes:
@@ -459,7 +428,7 @@ class RunStore:
         if not self.keeps_checksums and not self.is_done(step, unit):
             return self._read(name)  # older versions marked no pictures
         marker = self.marker(step, unit)
-        if marker.files is not None and not self._inside(name).exists():
+        if marker.files is not None and not self.inside(name).exists():
             self._check_unit_file(marker, name, find_damage)
         content = self._read(name)
         self._check_unit_file(marker, name, lambda _, expected: describe_difference(Checksum.of(content), expected))
@@ -471,147 +440,24 @@ class RunStore:
             return
         if name not in marker.files:
             raise damaged(name, f"its checksum is missing from {_marker(marker.step, marker.unit)}")
-        if what := difference(self._inside(name), marker.files[name]):
+        if what := difference(self.inside(name), marker.files[name]):
             raise damaged(name, what)
-
-    # Other files: their checksums stand in files of their own
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file inside the run."""
-        self.write_bytes(name, to_json(content))
-
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file inside the run."""
-        return self._parse(name, self.read_bytes(name))
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file inside the run. At any moment its checksum admits what the file holds: the old or the new."""
-        new = Checksum.of(content)
-        self._admit(name, *self._replaced(name), new)
-        write_atomically(self._inside(name), content)
-        self._admit(name, new)
-
-    def read_bytes(self, name: str) -> bytes:
-        """Read a file inside the run."""
-        content = self._read_recorded(name)
-        if not self._is_recorded(name):
-            raise damaged(name, "its checksum is missing")
-        return content
-
-    def has_file(self, name: str) -> bool:
-        """Whether the file exists, or was written and is lost."""
-        try:
-            if self._inside(name).is_file():
-                return True
-        except OSError as error:
-            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
-        admitted = self._admitted(name)
-        return admitted is not None and None not in admitted
-
-    @contextmanager
-    def parsing(self, name: str) -> Iterator[None]:
-        """Convert whatever a parser raises on a damaged file to RunDamaged.
-
-        Args:
-            name: the file's path inside the run.
-        """
-        try:
-            yield
-        except KlarsichtError:
-            raise
-        except Exception as error:  # zarr, pyarrow and look-ups raise nearly anything on damaged content
-            raise damaged(name, f"cannot be read: {type(error).__name__}: {error}") from error
-
-    def _parse(self, name: str, content: bytes) -> Any:
-        with self.parsing(name):
-            return json.loads(content)
-
-    def _read(self, name: str) -> bytes:
-        """Read a file without comparing it with its checksum."""
-        try:
-            return self._inside(name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._absent("file", name) from None
-        except OSError as error:
-            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
-
-    def _read_recorded(self, name: str) -> bytes:
-        """Read a file, and compare it with its checksum where there is one."""
-        admitted = self._admitted(name)
-        if admitted is not None and None not in admitted and not self._inside(name).exists():
-            raise damaged(name, "missing")
-        content = self._read(name)
-        if admitted is not None and Checksum.of(content) not in admitted:
-            raise damaged(name, describe_difference(Checksum.of(content), admitted[-1]))
-        return content
-
-    def _admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
-        """Read the checksums that a file may have, of which None is its absence; None where none were written.
-
-        Raises:
-            RunDamaged: their own file cannot be read.
-        """
-        record = _record(name)
-        try:
-            content = self._inside(record).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise damaged(record, f"cannot be read: {error.strerror or error}") from error
-        with self.parsing(record):
-            return tuple(None if one is None else Checksum.from_json(one) for one in [*json.loads(content)])
-
-    def _is_recorded(self, name: str) -> bool:
-        """Whether a file has a checksum, or is of a run that keeps none."""
-        return self._admitted(name) is not None or not self.keeps_checksums
-
-    def _admit(self, name: str, *checksums: Checksum | None) -> None:
-        """Write the checksums that a file may have; None: it need not exist."""
-        write_atomically(self._inside(_record(name)), to_json([one and one.to_json() for one in checksums]))
-
-    def _replaced(self, name: str) -> tuple[Checksum | None, ...]:
-        """Return what a file that is to be replaced may hold; nothing where that cannot be known."""
-        try:
-            return self._admitted(name) or ((None,) if not self._inside(name).exists() else ())
-        except RunDamaged:
-            return ()
-
-    def _inside(self, name: str) -> Path:
-        """Return the path of a file inside the run; raises StoreError for names that lead out of it."""
-        return self.path.joinpath(*map(_check_name, name.split("/")))
-
-    def _absent(self, kind: str, name: str) -> StoreError:
-        """Make the error of a missing array, table or file."""
-        remedy = "Run the command that makes it again."
-        return StoreError(f"the run has no {kind} {name!r}", got=self.path, remedy=remedy)
-
-
-def _check_name(name: str) -> str:
-    """Return the name if it is allowed inside a run; raises StoreError otherwise."""
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        rule = "letters, digits, _ . + - only, and no path out of the run"
-        raise StoreError("not a name inside a run", got=repr(name), rule=rule)
-    return name
 
 
 def _metadata(array: str) -> str:
-    return f"arrays.zarr/{_check_name(array)}/zarr.json"
+    return f"arrays.zarr/{check_name(array)}/zarr.json"
 
 
 def _table(name: str) -> str:
-    return f"tables/{_check_name(name)}.parquet"
+    return f"tables/{check_name(name)}.parquet"
 
 
 def _part(table: str, unit: int) -> str:
-    return f"tables/{_check_name(table)}/{unit:05d}.parquet"
+    return f"tables/{check_name(table)}/{unit:05d}.parquet"
 
 
 def _marker(step: str, unit: int) -> str:
-    return f"done/{_check_name(step)}/{unit:05d}.json"
-
-
-def _record(name: str) -> str:
-    return f"checksums/{name}.json"
+    return f"done/{check_name(step)}/{unit:05d}.json"
 
 
 def _files_by_unit(folder: Path) -> dict[int, Path]:
