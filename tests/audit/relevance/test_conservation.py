@@ -10,7 +10,7 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.composites import PROPAGATIONS
 from klarsicht.audit.relevance.conservation import LayerBalance, RelevanceBalance, check_conservation, conserves
 from klarsicht.audit.relevance.explainer import explain
-from klarsicht.ground.errors import ModelError, NotConserving
+from klarsicht.ground.errors import ModelError, NotConserving, UnsupportedLayer
 
 
 class Residual(nn.Module):
@@ -27,11 +27,11 @@ class Residual(nn.Module):
         return x + y if self.sum is None else self.sum(torch.stack([x, y], dim=-1))
 
 
-class Gate(nn.Module):
-    """A function that no rule covers, hidden in a leaf without parameters."""
+class Wave(nn.Module):
+    """A function that no rule covers."""
 
     def forward(self, x):
-        return x * torch.sigmoid(x)
+        return x.cos()
 
 
 def vgg_like():
@@ -94,15 +94,37 @@ def test_relevance_of_padding_counts_as_absorbed():
     assert found.total[0] == pytest.approx(0.25 * float(pad.incoming), rel=1e-6)
 
 
-def test_a_functional_addition_is_refused_and_located():
-    with pytest.raises(NotConserving, match=r"between .*3\.conv2.* and .*functional Add"):
-        explained(resnet_like(Residual(6, named=False)))
+@pytest.mark.parametrize("method", PROPAGATIONS)
+def test_a_functional_addition_is_as_a_layer_of_additions(method):
+    named, functional_sum = resnet_like(Residual(6)), resnet_like(Residual(6, named=False))
+    functional_sum.load_state_dict(named.state_dict())
+    torch.manual_seed(1)
+    one = explained(named, method)
+    torch.manual_seed(1)
+    two = explained(functional_sum, method)
+    assert (one.maps == two.maps).all()
 
 
-def test_a_hidden_nonlinearity_is_refused_and_located():
+def test_a_hidden_nonlinearity_is_refused_and_named():
     network = vgg_like()
-    network[4] = Gate()
-    with pytest.raises(NotConserving, match=r"functional .*Mul"):
+    network[4] = Wave()
+    with pytest.raises(UnsupportedLayer, match=r"4\.cos"):
+        explained(network)
+
+
+def test_a_custom_autograd_function_is_refused_and_located():
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x**2
+
+        @staticmethod
+        def backward(ctx, R):
+            return 2 * R
+
+    network = vgg_like()
+    network[4].forward = Hidden.apply
+    with pytest.raises(NotConserving, match=r"between 3 and .*functional .*Hidden"):
         explained(network)
 
 

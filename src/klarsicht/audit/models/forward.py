@@ -14,7 +14,7 @@ from torch import Tensor
 
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap, sum_over_positions
+from klarsicht.audit.models.hooks import Tap
 
 Array = NDArray[Any]
 
@@ -69,6 +69,6 @@ class Observer:
         """Compute features and logits of preprocessed images (B, C, H, W)."""
         with torch.no_grad():
             logits = self.classifier.logits(batch.to(self.classifier.device))
-            features = sum_over_positions(self._head.input)
+            features = self._head.sum_over_positions(self._head.input)
         self._head.clear()
         return Observation(features.float().cpu().numpy(), logits.float().cpu().numpy())

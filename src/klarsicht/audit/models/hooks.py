@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -11,62 +11,126 @@ from torch import Tensor, nn
 from klarsicht.ground.errors import ModelError, unknown_name
 
 
-def late_layer(network: nn.Module, head: str) -> str:
-    """Choose the default concept layer: the last stage with weights before the head.
-
-    All information flows through the input of a stage. A stage is a child of the first module that has several
-    children with weights, not counting the child that contains the head.
-    """
-    name = ""
-    while stages := _stages(network.get_submodule(name), name, head):
-        name = stages[-1]
-        if len(stages) > 1:
-            break
-    return name or head
-
-
-def _stages(module: nn.Module, name: str, head: str) -> list[str]:
-    inside = [
-        f"{name}.{child}".lstrip(".")
-        for child, m in module.named_children()
-        if any(p.ndim >= 2 for p in m.parameters())
-    ]
-    return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [s for s in inside if s != head]
-
-
-def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
-    """Choose the default appearance layer: the convolution whose input resolution is halfway, in octaves, between
-    that of the first and of the last convolution.
-
-    Among convolutions of one resolution the last to run is chosen, since its input contains all earlier features of
-    that resolution; of two equally near resolutions the smaller.
+def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, ...]:
+    """List the submodules that take part in the computation of an image, in the order in which they finish.
 
     Args:
         look: runs the network on one image.
-
-    Returns:
-        The name of the layer; empty for a network without convolutions.
     """
-    ran: list[tuple[str, float]] = []
-
-    def record_resolution(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        return lambda _, inputs, __: ran.append((name, math.log2(math.prod(inputs[0].shape[2:])) / 2))
-
+    called: dict[str, None] = {}
     handles = [
-        m.register_forward_hook(record_resolution(name)) for name, m in network.named_modules() if _is_convolution(m)
+        m.register_forward_hook(lambda *_, name=name: called.setdefault(name)) for name, m in network.named_modules()
     ]
     try:
         look()
     finally:
         for handle in handles:
             handle.remove()
-    half = (ran[0][1] + ran[-1][1]) / 2 if ran else 0
-    return min(reversed(ran), key=lambda layer: (abs(layer[1] - half), layer[1]), default=("", 0))[0]
+    return tuple(called)
 
 
-def _is_convolution(module: nn.Module) -> bool:
+def late_layer(network: nn.Module, head: str, called: Collection[str] | None = None) -> str:
+    """Choose the default concept layer: the last stage with weights before the head.
+
+    All information flows through the input of a stage. A stage is a child of the first module that has several
+    children with weights, not counting the child that contains the head; of a list of modules, which is never called
+    itself, it is the last.
+
+    Args:
+        called: names of the submodules that take part in the computation; None for all.
+    """
+    name = ""
+    while stages := _stages(network.get_submodule(name), name, head, called):
+        name = stages[-1]
+        if len(stages) > 1 and (called is None or name in called):
+            break
+    return name or head
+
+
+def _stages(module: nn.Module, name: str, head: str, called: Collection[str] | None) -> list[str]:
+    children = {f"{name}.{child}".lstrip("."): m for child, m in module.named_children()}
+    inside = [
+        stage
+        for stage, m in children.items()
+        if any(p.ndim >= 2 for p in m.parameters()) and (called is None or _takes_part(stage, called))
+    ]
+    return [s for s in inside if s != head and not head.startswith(f"{s}.")] or [s for s in inside if s != head]
+
+
+def _takes_part(name: str, called: Collection[str]) -> bool:
+    return name in called or any(other.startswith(f"{name}.") for other in called)
+
+
+def middle_layer(network: nn.Module, look: Callable[[], object]) -> str:
+    """Choose the default appearance layer: the layer whose input resolution is halfway, in octaves, between that of the
+    first and of the last layer.
+
+    Layers are convolutions, or the blocks of a network whose work is mostly done by fully connected layers at every
+    position (transformers, mixers). Among layers of one resolution the last to run is chosen, since its input contains
+    all earlier features of that resolution; where all blocks have one resolution, that in the middle. Of two equally
+    near resolutions the smaller.
+
+    Args:
+        look: runs the network on one image.
+
+    Returns:
+        The name of the layer; empty for a network without convolutions or blocks.
+    """
+    convolutions: list[tuple[str, float]] = []
+    blocks: list[tuple[str, float]] = []
+    positionwise = 0
+
+    def record_resolution(name: str, module: nn.Module) -> Callable[..., None]:
+        def record(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
+            nonlocal positionwise
+            a = first_tensor(inputs, named)
+            if a is None:
+                return
+            positionwise += isinstance(module, nn.Linear) and a.ndim > 2
+            if is_convolution(module):
+                convolutions.append((name, math.log2(math.prod(a.shape[2:])) / 2))
+            elif is_block(network, name) and a.ndim in (3, 4):
+                positions = a.numel() // len(a) // a.shape[channel_axis(module, a.shape)]
+                blocks.append((name, math.log2(positions) / 2))
+
+        return record
+
+    handles = [
+        m.register_forward_hook(record_resolution(name, m), with_kwargs=True) for name, m in network.named_modules()
+    ]
+    try:
+        look()
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers = blocks if positionwise > len(convolutions) and blocks else convolutions
+    if layers is blocks and len({side for _, side in blocks}) == 1:
+        return blocks[len(blocks) // 2][0]
+    half = (layers[0][1] + layers[-1][1]) / 2 if layers else 0
+    return min(reversed(layers), key=lambda layer: (abs(layer[1] - half), layer[1]), default=("", 0))[0]
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Test whether a module has a weight of four axes."""
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 4
+
+
+def is_block(network: nn.Module, name: str) -> bool:
+    """Test whether the submodule of that name is a block: a child of a ModuleList or Sequential, with weights in layers
+    of its own."""
+    if not name:
+        return False
+    module, parent = network.get_submodule(name), network.get_submodule(name.rpartition(".")[0])
+    inside = isinstance(parent, nn.ModuleList | nn.Sequential)
+    deep = not isinstance(module, nn.ModuleList | nn.Sequential) and any(True for _ in module.children())
+    return inside and deep and any(is_convolution(m) or isinstance(m, nn.Linear) for m in module.modules())
+
+
+def first_tensor(inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
+    """Return the first tensor among the arguments of a module's call, and in lists among them."""
+    flat = (part for a in (*inputs, *named.values()) for part in (a if isinstance(a, (tuple, list)) else (a,)))
+    return next((a for a in flat if isinstance(a, Tensor)), None)
 
 
 class Tap:
@@ -97,11 +161,20 @@ class Tap:
         return self._input
 
     def __enter__(self) -> Self:
-        self._handle = self._layer.register_forward_hook(self._keep)
+        self._handle = self._layer.register_forward_hook(self._keep, with_kwargs=True)
         return self
 
-    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self._input, self.output = inputs[0], output
+    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        self._input, self.output = first_tensor(inputs, named), output
+
+    @property
+    def channels(self) -> int:
+        """Axis of the channels of the input, see `channel_axis`."""
+        return channel_axis(self._layer, self.input.shape)
+
+    def sum_over_positions(self, a: Tensor) -> Tensor:
+        """Sum a tensor of the shape of the layer's input over positions: -> (B, C)."""
+        return sum_over_positions(a, channel_axis(self._layer, a.shape))
 
     def __exit__(self, *exception: object) -> None:
         self._handle.remove()
@@ -112,6 +185,49 @@ class Tap:
         self._input = self.output = None
 
 
-def sum_over_positions(a: Tensor) -> Tensor:
-    """Sum over positions: (B, C, H, W) or tokens (B, T, C) -> (B, C); (B, C) is returned unchanged."""
-    return a.sum(1) if a.ndim == 3 else a.flatten(2).sum(2) if a.ndim > 3 else a
+def channel_axis(layer: nn.Module, shape: Sequence[int]) -> int:
+    """Find the axis of channels of a layer's input: 1 of images (B, C, H, W), -1 of tokens (B, T, C), of vectors (B, C)
+    and of images with channels last, which the size of the layer's first weights tells."""
+    if len(shape) < 4:
+        return -1
+    sizes = (
+        m.in_features
+        if isinstance(m, nn.Linear)
+        else m.normalized_shape[-1]
+        if isinstance(m, nn.LayerNorm)
+        else getattr(m, "in_channels", getattr(m, "num_channels", getattr(m, "num_features", None)))
+        for m in layer.modules()
+    )
+    size = next((size for size in sizes if isinstance(size, int)), shape[1])
+    return -1 if size == shape[-1] != shape[1] else 1
+
+
+def sum_over_positions(a: Tensor, channels: int = 1) -> Tensor:
+    """Sum over positions: (B, C, H, W) or tokens (B, T, C) -> (B, C); (B, C) is returned unchanged.
+
+    Args:
+        channels: axis of the channels of a with four axes.
+    """
+    if a.ndim < 3:
+        return a
+    return a.flatten(2).sum(2) if a.ndim > 3 and channels == 1 else a.flatten(1, -2).sum(1)
+
+
+def arrange_in_grid(a: Tensor, channels: int, aspect: float = 1.0) -> Tensor:
+    """Arrange the positions of tokens or of images with channels last: -> (B, C, h, w).
+
+    The grid is the largest of the image's aspect that the tokens fill; tokens before it (class, registers) belong to no
+    position and are left out.
+
+    Args:
+        a: (B, T, C), (B, h, w, C) or (B, C, h, w).
+        channels: axis of the channels of a with four axes.
+        aspect: height over width of the image.
+    """
+    if a.ndim == 4:
+        return a if channels == 1 else a.movedim(-1, 1)
+    if a.ndim != 3:
+        return a
+    height = max(1, int(math.sqrt(a.shape[1] * aspect) + 1e-6))
+    width = max(1, min(round(height / aspect), a.shape[1] // height))
+    return a[:, -height * width :].transpose(1, 2).reshape(len(a), -1, height, width)

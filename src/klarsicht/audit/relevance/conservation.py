@@ -31,10 +31,7 @@ above 1e-2."""
 ABSORBED_BOUND: Final = 0.9
 """Largest share of the seed that may be absorbed before a map is called not conserving."""
 
-RULE_REMEDY: Final = (
-    "Write functional additions as zennit.layer.Sum over torch.stack, activations and pooling as modules; "
-    "or use a gradient method, or head relevance"
-)
+REMEDY: Final = "Use a gradient method (GradientTimesInput, IntegratedGradients, SmoothGrad) or head relevance"
 
 _TRANSPARENT: Final = (
     "View",
@@ -50,21 +47,36 @@ _TRANSPARENT: Final = (
 """Autograd operations that preserve relevance and are therefore never reported as a cause."""
 
 
-def sum_per_image(R: Tensor) -> Tensor:
-    """Sum over all axes but the first: (B, ...) -> (B,) float64."""
-    return R.flatten(1).sum(1).double()
+def sum_per_image(R: Tensor, images: int | None = None) -> Tensor:
+    """Sum over all axes but that of images: (B, ...) -> (B,) float64.
+
+    Args:
+        images: B, where the first axis is a multiple of it, as of windows (B . n, ...); default the length of R.
+    """
+    return _per_image(R, images).sum(1).double()
 
 
-def absolute_sum(R: Tensor) -> Tensor:
-    """Sum absolute values over all axes but the first: (B, ...) -> (B,) float64."""
-    total: Tensor = torch.linalg.vector_norm(R.flatten(1), ord=1, dim=1)
+def absolute_sum(R: Tensor, images: int | None = None) -> Tensor:
+    """Sum absolute values over all axes but that of images: (B, ...) -> (B,) float64."""
+    total: Tensor = torch.linalg.vector_norm(_per_image(R, images), ord=1, dim=1)
     return total.double()
 
 
-def inner_product(a: Tensor, b: Tensor) -> Tensor:
-    """Compute inner products over all axes but the first: (B, ...), (B, ...) -> (B,) float64."""
-    product: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+def inner_product(a: Tensor, b: Tensor, images: int | None = None) -> Tensor:
+    """Compute inner products over all axes but that of images: (B, ...), (B, ...) -> (B,) float64."""
+    product: Tensor = torch.linalg.vecdot(_per_image(a, images), _per_image(b, images))
     return product.double()
+
+
+def _per_image(R: Tensor, images: int | None) -> Tensor:
+    if images is not None and len(R) % images:
+        raise NotConserving(
+            "the first axis of a tensor does not count images",
+            got=f"shape {tuple(R.shape)} for {images} images",
+            rule="images, or windows of images, come first",
+            remedy=REMEDY,
+        )
+    return R.flatten(1) if images is None or images == len(R) else R.reshape(images, -1)
 
 
 @dataclass(frozen=True)

@@ -15,26 +15,28 @@ from torch import Tensor, nn
 from klarsicht.audit.models.classifier import Classifier, check_targets
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import centre_targets
-from klarsicht.audit.models.hooks import Tap, late_layer, sum_over_positions
-from klarsicht.audit.relevance.composites import (
-    PROPAGATIONS,
-    composite,
-    install_rules,
-    record_merge_pairs,
-    refuse_unsupported,
+from klarsicht.audit.models.hooks import Tap, arrange_in_grid, called_layers, late_layer
+from klarsicht.audit.relevance.composites import PROPAGATIONS, composite
+from klarsicht.audit.relevance.conservation import (
+    REMEDY,
+    RelevanceBalance,
+    check_conservation,
+    conserves,
+    sum_per_image,
 )
-from klarsicht.audit.relevance.conservation import RelevanceBalance, check_conservation, conserves, sum_per_image
+from klarsicht.audit.relevance.function_rules import RuleMode, RulePlan, find_norms_to_merge, follow_modules
 from klarsicht.audit.relevance.gradients import GRADIENTS
 from klarsicht.audit.relevance.pooling import pool_relevance
 from klarsicht.audit.relevance.propagation import Recorder
 from klarsicht.ground import notebook
-from klarsicht.ground.errors import InputRefused, ModelError, UsageError, unknown_name
+from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinear
 
 METHODS = (*PROPAGATIONS, *GRADIENTS)
 """Names of all methods: three composites of relevance propagation, then the gradient methods."""
 
 NOTEBOOK_IMAGES: Final = 8  # images in a notebook
+
 
 INCOMPLETENESS_BOUND: Final = 0.1
 """Largest share of the logit difference f(x) - f(0) that integrated gradients may leave unexplained."""
@@ -147,7 +149,7 @@ def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, 
         x = batch.to(classifier.device).detach().requires_grad_()
         logits = classifier.logits(x)
         (gradient,) = torch.autograd.grad(centre_targets(logits, targets.to(x.device)).sum(), tap.input)
-        return sum_over_positions(tap.input.detach() * gradient)
+        return tap.sum_over_positions(tap.input.detach() * gradient)
 
 
 class Explainer:
@@ -184,18 +186,17 @@ class Explainer:
         if map_side < 1:
             raise UsageError("the side of a map must be positive", got=map_side, remedy="Try 32")
         self.classifier, self.method, self.map_side, self.seed = classifier, method, map_side, seed
-        self.layer = layer or late_layer(classifier.module, classifier.head)
+        self.layer = layer
         self.middle = middle
-        self._recorder: Recorder | None = None
+        self._plan: RulePlan | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             module = stack.enter_context(evaluation_mode(self.classifier.module))
-            if self.method in PROPAGATIONS:
-                refuse_unsupported(module)
-            self._late = stack.enter_context(Tap(module, self.layer))
+            self._late = stack.enter_context(Tap(module, self.layer)) if self.layer else None
             self._head = stack.enter_context(Tap(module, self.classifier.head))
             self._middle = stack.enter_context(Tap(module, self.middle)) if self.middle else None
+            self._path = stack.enter_context(follow_modules(module))
             self._stack = stack.pop_all()
         return self
 
@@ -205,13 +206,18 @@ class Explainer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._recorder = None
+        self._plan = None
         self._stack.close()
 
     def __call__(self, batch: Tensor, targets: Tensor) -> Relevance:
         """Explain preprocessed images (B, C, H, W) for target classes (B,)."""
         x = batch.to(self.classifier.device).detach().requires_grad_()
         target = check_targets(targets.to(x.device), self.classifier.n_classes)
+        if self._late is None:
+            with torch.no_grad():
+                called = called_layers(self.classifier.module, lambda: self.classifier.logits(x[:1]))
+            layer = late_layer(self.classifier.module, self.classifier.head, called)
+            self._late = self._stack.enter_context(Tap(self.classifier.module, layer))
         try:
             return (
                 self._explain_by_propagation(x, target)
@@ -224,17 +230,36 @@ class Explainer:
                     tap.clear()
 
     def _explain_by_propagation(self, x: Tensor, target: Tensor) -> Relevance:
-        recorder = self._recorder_with_rules(x)
-        recorder.entries = []
-        forward = self._forward(x, target, recorder)
-        R, R_late, R_middle = forward.backpropagate(x)
-        total = sum_per_image(R)
-        balance = RelevanceBalance(torch.ones_like(total), total, tuple(recorder.entries))
-        check_conservation(balance, forward.logits.grad_fn)
+        plan = self._rules(x)
+        recorder = Recorder(len(x))
+        with RuleMode(plan, recorder):
+            logits = self.classifier.logits(x)
+        if not logits.requires_grad:
+            raise self._unsupported(plan) or UnsupportedLayer("no relevance can flow from the logits to the image")
+        forward = self._forward(x, target, logits)
+        try:
+            R, R_late, R_middle = forward.backpropagate(x)
+            total = sum_per_image(R)
+            balance = RelevanceBalance(torch.ones_like(total), total, tuple(recorder.entries))
+            check_conservation(balance, forward.logits.grad_fn)
+        except NotConserving as error:
+            raise self._unsupported(plan) or error from error
         return self._result(forward, R, R_late, R_middle, balance.residual, balance.absorbed_share, balance)
 
+    def _unsupported(self, plan: RulePlan) -> UnsupportedLayer | None:
+        """Name the functions without a rule as the cause of relevance that is not conserved; None if there are none."""
+        if not plan.without_rule:
+            return None
+        named = [name for name, _ in plan.without_rule.most_common()]
+        return UnsupportedLayer(
+            "functions without a relevance rule",
+            got=", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else ""),
+            rule="relevance would silently become a gradient there",
+            remedy=REMEDY,
+        )
+
     def _explain_by_gradient(self, x: Tensor, target: Tensor) -> Relevance:
-        forward = self._forward(x, target, Recorder())
+        forward = self._forward(x, target, self.classifier.logits(x))
         at_x, at_late, at_middle = forward.backpropagate(x)
 
         def gradient(z: Tensor) -> Tensor:
@@ -255,36 +280,40 @@ class Explainer:
             rise = ((forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed).sum(1).double()
         return (rise - sum_per_image(R)) / rise.abs()
 
-    def _recorder_with_rules(self, x: Tensor) -> Recorder:
-        """Install the rules at the first batch, after checking that they leave the logits unchanged."""
-        if self._recorder is None:
+    def _rules(self, x: Tensor) -> RulePlan:
+        """Plan the rules at the first batch, after checking that they leave the logits unchanged."""
+        if self._plan is None:
             with torch.no_grad():
-                with record_merge_pairs(self.classifier.module) as norms:
+                with find_norms_to_merge() as found:
                     plain = self.classifier.logits(x[:1])
-                if not torch.equal(plain.nan_to_num(), self.classifier.logits(x[:1]).nan_to_num()):
+                with find_norms_to_merge():  # without a mode, torch computes attention in another order
+                    again = self.classifier.logits(x[:1])
+                if not torch.equal(plain.nan_to_num(), again.nan_to_num()):
                     raise ModelError(
                         "the network answers differently each time",
                         got="two runs on one image that differ",
                         rule="evaluation is deterministic",
                         remedy="Write dropout as a module, or give it training=self.training",
                     )
-                plan = composite(self.method, self.classifier.pixel_bounds)
-                self._recorder = self._stack.enter_context(install_rules(self.classifier.module, plan, norms))
-                _check_same_logits(plain, self.classifier.logits(x[:1]))
-        return self._recorder
+            plan = RulePlan(composite(self.method, self.classifier.pixel_bounds), self._path, found.norms)
+            with RuleMode(plan, Recorder(1)):
+                _check_same_logits(plain, self.classifier.logits(x[:1]).detach())
+            self._plan = plan
+        return self._plan
 
-    def _forward(self, x: Tensor, target: Tensor, recorder: Recorder) -> _ForwardPass:
-        """Run the forward pass and compute head relevance."""
-        logits = self.classifier.logits(x)
+    def _forward(self, x: Tensor, target: Tensor, logits: Tensor) -> _ForwardPass:
+        """Collect what the taps saw of a forward pass, and compute head relevance."""
+        assert self._late is not None
         late, features = self._late.input, self._head.input
         middle = None if self._middle is None else self._middle.input
         head = self.classifier.module.get_submodule(self.classifier.head)
         if isinstance(head, nn.Linear) and features.ndim == 2 and torch.equal(self._head.output, logits):
             relevance = head_relevance(features, head.weight, target)
         else:
-            with recorder.suspended():
-                relevance = activation_gradient(self.classifier, x, target, self.classifier.head)
-        return _ForwardPass(target, logits, late, sum_over_positions(features).detach(), relevance.detach(), middle)
+            relevance = activation_gradient(self.classifier, x, target, self.classifier.head)
+        return _ForwardPass(
+            target, logits, late, self._head.sum_over_positions(features).detach(), relevance.detach(), middle
+        )
 
     def _result(
         self,
@@ -296,11 +325,18 @@ class Explainer:
         absorbed: Tensor,
         balance: RelevanceBalance | None,
     ) -> Relevance:
+        assert self._late is not None
+        aspect = R.shape[-2] / R.shape[-1]
+        middle = (
+            None
+            if self._middle is None or forward.middle is None
+            else arrange_in_grid(forward.middle, self._middle.channels, aspect)
+        )
         return Relevance(
             self.method,
             targets=_to_numpy(forward.target),
             maps=_to_numpy(pool_relevance(R, self.map_side)),
-            concepts=_to_numpy(sum_over_positions(R_late)),
+            concepts=_to_numpy(self._late.sum_over_positions(R_late)),
             features=_to_numpy(forward.features),
             head=_to_numpy(forward.head),
             logits=_to_numpy(forward.logits),
@@ -308,8 +344,10 @@ class Explainer:
             residual=_to_numpy(residual),
             absorbed=_to_numpy(absorbed),
             balance=balance,
-            middle=None if forward.middle is None else _to_numpy(forward.middle.float()),
-            channels=None if R_middle is None else _to_numpy(sum_over_positions(R_middle).float()),
+            middle=None if middle is None else _to_numpy(middle.float()),
+            channels=None
+            if R_middle is None or self._middle is None
+            else _to_numpy(self._middle.sum_over_positions(R_middle).float()),
         )
 
 
@@ -339,7 +377,7 @@ class _ForwardPass:
 
 
 def _check_same_logits(plain: Tensor, canonised: Tensor) -> None:
-    """Check that merging batch norms and naming additions left the logits unchanged.
+    """Check that the rules left the logits unchanged.
 
     Raises:
         InputRefused: logits that are not finite.
@@ -350,9 +388,9 @@ def _check_same_logits(plain: Tensor, canonised: Tensor) -> None:
     apart = float((plain - canonised).abs().max() / plain.abs().max().clamp(min=1e-30))
     if not apart < 1e-3:
         raise ModelError(
-            "the network computes something else once its batch norms are merged",
+            "the network computes something else under relevance rules",
             got=f"logits that differ by {apart:.2g} of the largest",
-            rule="a convolution that feeds a norm must feed nothing else",
+            rule="functions that change a tensor in place must return it",
             remedy="Use a gradient method or head relevance",
         )
 

@@ -1,57 +1,67 @@
 """Autograd functions whose backward pass is a relevance rule.
 
-The modules of a network temporarily get a `forward` that computes the same values, while the backward pass carries
-relevance instead of gradients and records the balance of every layer. The rule is the *only* backward pass of its
-layer: hooks that replace a gradient afterwards compute both.
+Each computes the values of a torch function, while its backward pass carries relevance instead of gradients and records
+the balance of relevance. The rule is the *only* backward pass of the function: hooks that replace a gradient afterwards
+compute both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
-from klarsicht.audit.relevance.rules import Layer
-
-Step = Callable[["Recorder", Tensor], Tensor]
-"""Replacement forward of a module while relevance is propagated; its balance goes to the recorder."""
+from klarsicht.audit.relevance.rules import Layer, away_from_zero
 
 
 @dataclass
 class Recorder:
-    """Record of a backward pass.
+    """Record of one backward pass.
 
     Attributes:
-        entries: balances of the layers, in backward order.
-        active: whether the rules apply; otherwise the network computes ordinary gradients.
+        images: number B of images in the batch; the first axis of every tensor is B or a multiple of it (windows).
+        entries: balances of the functions, in backward order.
     """
 
+    images: int
     entries: list[LayerBalance] = field(default_factory=list)
-    active: bool = True
 
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Disable the rules within the context: the network computes ordinary values and gradients."""
-        self.active = False
-        try:
-            yield
-        finally:
-            self.active = True
+    def add(
+        self,
+        name: str,
+        R: Tensor,
+        outgoing: Tensor,
+        bias: Tensor | None = None,
+        stabiliser: Tensor | None = None,
+        dead: Tensor | None = None,
+    ) -> LayerBalance:
+        """Record the balance of a function that received relevance R; the other terms are float64 (B,)."""
+        zero = torch.zeros(self.images, dtype=torch.float64, device=R.device)
+        entry = LayerBalance(
+            name,
+            incoming=sum_per_image(R, self.images),
+            outgoing=outgoing,
+            bias=zero if bias is None else bias,
+            stabiliser=zero if stabiliser is None else stabiliser,
+            dead=zero if dead is None else dead,
+            gross=absolute_sum(R, self.images),
+        )
+        self.entries.append(entry)
+        return entry
 
 
-class _RuleFunction(torch.autograd.Function):
-    """Autograd function of a layer with a relevance rule."""
+class _LayerFunction(torch.autograd.Function):
+    """Layer with weights and a relevance rule."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, recorder: Recorder) -> Tensor:
-        z = layer(x)
+        z, ctx.graph = layer.run(x)
         ctx.save_for_backward(x, z.sign().to(torch.int8) if layer.gated else None)
         ctx.layer, ctx.recorder, ctx.entry = layer, recorder, None
         return z
@@ -59,98 +69,163 @@ class _RuleFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None, None]:
-        x, sign = ctx.saved_tensors
-        relevance, ctx.entry = ctx.layer.propagate(x, R, sign)
+        (x, sign), graph = ctx.saved_tensors, ctx.graph
+        ctx.graph = None
+        relevance, ctx.entry = ctx.layer.propagate(x, R, sign, ctx.recorder.images, graph)
         ctx.recorder.entries.append(ctx.entry)
         return relevance, None, None
 
 
+class _EpsilonFunction(torch.autograd.Function):
+    """Function y = f(x_1, ..., x_n) + b, linear in each x_k, by the epsilon rule: R_k = w_k x_k (df/dx_k)^T R / y."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        name: str,
+        recorder: Recorder,
+        f: Callable[..., Tensor],
+        bias: Tensor | None,
+        weight: float,
+        *xs: Tensor,
+    ) -> Tensor:
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in xs]
+            z = f(*leaves)
+        y = z.detach().clone() if bias is None else z.detach() + bias
+        ctx.save_for_backward(y)
+        ctx.inside, ctx.bias, ctx.weight = (leaves, z), bias, weight
+        ctx.name, ctx.recorder, ctx.entry = name, recorder, None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, R: Tensor) -> tuple[Any, ...]:
+        (y,), (leaves, z), images = ctx.saved_tensors, ctx.inside, ctx.recorder.images
+        ctx.inside = None
+        s = R / away_from_zero(y)
+        gradients = torch.autograd.grad(z, leaves, s)
+        relevance = [ctx.weight * x.detach() * g for x, g in zip(leaves, gradients, strict=True)]
+        bias = None if ctx.bias is None else inner_product(s, ctx.bias.expand_as(s), images)
+        stabiliser, dead = _stabilised(s, y, R, images)
+        outgoing = sum((sum_per_image(r, images) for r in relevance), torch.zeros_like(stabiliser))
+        ctx.entry = ctx.recorder.add(ctx.name, R, outgoing, bias, stabiliser, dead)
+        return None, None, None, None, None, *relevance
+
+
+class _SumFunction(torch.autograd.Function):
+    """Sum y = a + b by the epsilon rule: R_a = a R / y; operands without relevance count as a bias."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, recorder: Recorder, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.name, ctx.recorder, ctx.entry = name, recorder, None
+        return a + b
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, R: Tensor) -> tuple[None, None, Tensor | None, Tensor | None]:
+        (a, b), images = ctx.saved_tensors, ctx.recorder.images
+        y = a + b
+        s = R / away_from_zero(y)
+        stabiliser, dead = _stabilised(s, y, R, images)
+        outgoing, bias = torch.zeros_like(stabiliser), torch.zeros_like(stabiliser)
+        relevance: list[Tensor | None] = []
+        for x, carries in zip((a, b), ctx.needs_input_grad[2:], strict=True):
+            r = x * s
+            relevance.append(r.sum_to_size(x.shape) if carries else None)
+            (outgoing if carries else bias).add_(sum_per_image(r, images))
+        ctx.entry = ctx.recorder.add(ctx.name, R, outgoing, bias, stabiliser, dead)
+        return None, None, relevance[0], relevance[1]
+
+
+def _stabilised(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, Tensor]:
+    """Compute what the epsilon of the denominators absorbs, and the relevance of outputs that are zero, (B,) each."""
+    dead = inner_product(R, (y == 0).to(R), images)
+    return inner_product(s, away_from_zero(y) - y, images) - dead, dead
+
+
 class _PassThroughFunction(torch.autograd.Function):
-    """Autograd function of an elementwise layer, which passes relevance on unchanged."""
+    """Elementwise function of x with everything else held fixed; relevance passes to x unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.passes = True
+        ctx.passes, ctx.shape = True, x.shape
         y = function(x)
         return y.view_as(y) if y is x else y
 
     @staticmethod
     def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None]:
-        return R, None
+        return R.sum_to_size(ctx.shape), None
 
 
-class _PaddingFunction(torch.autograd.Function):
-    """Autograd function of constant padding; relevance of the border belongs to no pixel and counts as a bias."""
+class _ConstantFunction(torch.autograd.Function):
+    """Constant beside tensors that carry relevance, such as a class token; its relevance counts as a bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, module: Any, name: str, recorder: Recorder) -> Tensor:
-        ctx.margins, ctx.name, ctx.recorder, ctx.entry = _margins(module), name, recorder, None
-        return pad(x, ctx.margins, value=getattr(module, "value", 0.0))
+    def forward(ctx: Any, name: str, recorder: Recorder, value: Tensor, beside: Tensor) -> Tensor:
+        ctx.name, ctx.recorder, ctx.entry = name, recorder, None
+        return value.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, R: Tensor) -> tuple[None, None, None, None]:
+        bias = sum_per_image(R, ctx.recorder.images)
+        ctx.entry = ctx.recorder.add(ctx.name, R, torch.zeros_like(bias), bias)
+        return None, None, None, None
+
+
+class _PaddingFunction(torch.autograd.Function):
+    """Constant padding; relevance of the border belongs to no pixel and counts as a bias."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, margins: list[int], value: float, name: str, recorder: Recorder) -> Tensor:
+        ctx.margins, ctx.name, ctx.recorder, ctx.entry = margins, name, recorder, None
+        return pad(x, margins, value=value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None, None, None, None]:
+        images = ctx.recorder.images
         relevance = pad(R, [-m for m in ctx.margins])
         border = pad(torch.zeros_like(relevance), ctx.margins, value=1.0)
-        zero = torch.zeros(len(R), dtype=torch.float64, device=R.device)
-        ctx.entry = LayerBalance(
-            ctx.name,
-            incoming=sum_per_image(R),
-            outgoing=sum_per_image(relevance),
-            bias=inner_product(R, border),
-            stabiliser=zero,
-            dead=zero,
-            gross=absolute_sum(R),
-        )
-        ctx.recorder.entries.append(ctx.entry)
-        return relevance, None, None, None
+        outgoing = sum_per_image(relevance, images)
+        ctx.entry = ctx.recorder.add(ctx.name, R, outgoing, inner_product(R, border, images))
+        return relevance, None, None, None, None
 
 
-def _margins(module: Any) -> list[int]:
-    """Return the padding in the order of torch.nn.functional.pad: pairs, from the last axis on."""
-    return [int(m) for m in module.padding]
+def propagate_layer(recorder: Recorder, layer: Layer, x: Tensor) -> Tensor:
+    """Compute a layer with weights; its rule propagates relevance."""
+    return _apply(_LayerFunction, x, layer, recorder)
 
 
-def rule_step(layer: Layer) -> Step:
-    """Make the step of a layer with a rule."""
-    return lambda recorder, x: _apply(_RuleFunction, x, layer, recorder)
+def propagate_linear(
+    recorder: Recorder, name: str, f: Callable[..., Tensor], *xs: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Compute f(x_1, ..., x_n) + bias, linear in each x_k; relevance by the epsilon rule, an equal share for each."""
+    return _apply(_EpsilonFunction, name, recorder, f, bias, 1 / len(xs), *xs)
 
 
-def pass_through_step(module: nn.Module) -> Step:
-    """Make the step of an elementwise layer, which passes relevance on unchanged."""
-    return lambda recorder, x: _apply(_PassThroughFunction, x, lambda x: type(module).forward(module, x))
+def propagate_sum(recorder: Recorder, name: str, a: Tensor, b: Tensor) -> Tensor:
+    """Compute a + b; relevance in proportion to the operands."""
+    return _apply(_SumFunction, name, recorder, a, b)
 
 
-def identity_step(module: nn.Module) -> Step:
-    """Make the step of a batch norm that was merged into the preceding layer."""
-    return lambda recorder, x: x
+def pass_through(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute an elementwise function of x; relevance passes unchanged."""
+    return _apply(_PassThroughFunction, x, function)
 
 
-def padding_step(module: nn.Module, name: str) -> Step:
-    """Make the step of a constant padding layer."""
-    return lambda recorder, x: _apply(_PaddingFunction, x, module, name, recorder)
+def absorb_constant(recorder: Recorder, name: str, value: Tensor, beside: Tensor) -> Tensor:
+    """Return a constant whose relevance counts as a bias; `beside` is any tensor that carries relevance."""
+    return _apply(_ConstantFunction, name, recorder, value, beside)
+
+
+def propagate_padding(recorder: Recorder, name: str, x: Tensor, margins: list[int], value: float) -> Tensor:
+    """Pad x by a constant, with `margins` in the order of torch.nn.functional.pad: pairs, from the last axis on."""
+    return _apply(_PaddingFunction, x, margins, value, name, recorder)
 
 
 def _apply(function: Any, *args: Any) -> Tensor:
     result: Tensor = function.apply(*args)
     return result
-
-
-@contextmanager
-def replace_forwards(steps: dict[nn.Module, Step]) -> Iterator[Recorder]:
-    """Replace the `forward` of modules by these steps until the context ends."""
-    recorder = Recorder()
-    try:
-        for module, step in steps.items():
-            module.__dict__["forward"] = _switchable_forward(module, step, recorder)
-        yield recorder
-    finally:
-        for module in steps:
-            module.__dict__.pop("forward", None)
-
-
-def _switchable_forward(module: nn.Module, step: Step, recorder: Recorder) -> Callable[[Tensor], Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        return step(recorder, x) if recorder.active else type(module).forward(module, x)
-
-    return forward

@@ -1,0 +1,254 @@
+"""Rules of torch functions: closed forms, input times gradient with what is held fixed detached, and laws."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torchvision.models import VisionTransformer
+
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.relevance import composites, rules
+from klarsicht.audit.relevance.batch_norms import BatchNorm
+from klarsicht.audit.relevance.composites import Composite
+from klarsicht.audit.relevance.explainer import explain
+from klarsicht.audit.relevance.function_rules import ModulePath, RuleMode, RulePlan, find_norms_to_merge
+from klarsicht.audit.relevance.propagation import Recorder
+from klarsicht.ground.errors import NotConserving
+
+EPSILON_EVERYWHERE = Composite(rules.epsilon)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    torch.manual_seed(4)
+
+
+def propagate(f, *xs, R=None):
+    """Relevance of each x for the outputs of f, and the balances."""
+    xs = [x.clone().requires_grad_() for x in xs]
+    recorder = Recorder(len(xs[0]))
+    with RuleMode(RulePlan(EPSILON_EVERYWHERE, ModulePath()), recorder):
+        y = f(*xs)
+    R = torch.rand_like(y) if R is None else R
+    return torch.autograd.grad(y, xs, R), recorder.entries, R, y.detach()
+
+
+def draw(*shape):
+    return torch.randn(2, *shape, dtype=torch.float64)
+
+
+def test_a_sum_is_shared_in_proportion():
+    a, b = torch.tensor([[6.0], [1.0]]), torch.tensor([[2.0], [3.0]])
+    (of_a, of_b), _, _, _ = propagate(lambda a, b: a + b, a, b, R=torch.tensor([[8.0], [4.0]]))
+    assert of_a.flatten().tolist() == pytest.approx([6, 1], rel=1e-5)
+    assert of_b.flatten().tolist() == pytest.approx([2, 3], rel=1e-5)
+
+
+def test_a_difference_and_scaled_sums_are_sums_of_what_is_added():
+    a, b = draw(3), draw(3)
+    for f, g in ((lambda a, b: a - b, -b), (lambda a, b: torch.add(a, b, alpha=3), 3 * b)):
+        (of_a, of_b), _, R, _ = propagate(f, a, b)
+        torch.testing.assert_close(of_a, R * a / (a + g), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(of_b, R * g / (a + g), rtol=1e-4, atol=1e-4)
+
+
+def test_an_added_constant_absorbs_its_share():
+    x = torch.tensor([[1.0], [2.0]])
+    (of_x,), (entry,), _, _ = propagate(lambda x: 3 + x, x, R=torch.tensor([[4.0], [5.0]]))
+    assert of_x.flatten().tolist() == pytest.approx([1, 2], rel=1e-5)
+    assert entry.bias.tolist() == pytest.approx([3, 3], rel=1e-5)
+
+
+@pytest.mark.parametrize("gated", [lambda x, g: x * g, lambda x, g: g * x, lambda x, g: x.mul(g)])
+def test_a_gate_gets_nothing(gated):
+    x, g = draw(5, 4, 4), draw(5, 1, 1)
+    xs = [x.requires_grad_(), g.requires_grad_()]
+    recorder = Recorder(2)
+    with RuleMode(RulePlan(EPSILON_EVERYWHERE, ModulePath()), recorder):
+        y = gated(*xs)
+    R = torch.rand_like(y)
+    of_x, of_g = torch.autograd.grad(y, xs, R, allow_unused=True)
+    assert torch.equal(of_x, R) and of_g is None
+
+
+def test_a_gate_of_the_same_size_is_known_by_its_sigmoid():
+    x = draw(6)
+    (of_x,), _, R, _ = propagate(lambda x: x * torch.sigmoid(x), x)  # through the signal alone
+    assert torch.equal(of_x, R)
+    (of_x,), _, R, _ = propagate(lambda x: functional.glu(x, -1), draw(6))
+    assert torch.equal(of_x, torch.cat([R, torch.zeros_like(R)], 1))
+
+
+def test_two_factors_of_equal_standing_get_half_each():
+    a, b = draw(4), draw(4)
+    (of_a, of_b), _, R, _ = propagate(lambda a, b: a * b, a, b)
+    torch.testing.assert_close(of_a, R / 2, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_b, R / 2, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear"),
+        lambda x: functional.avg_pool2d(x, 2),
+        lambda x: x.mean((2, 3)),
+        lambda x: torch.einsum("bchw,ck->bkhw", x, torch.ones(3, 5, dtype=x.dtype)),
+        lambda x: x.flatten(2) @ torch.linspace(-1, 1, 16, dtype=x.dtype).reshape(16, 1),
+        lambda x: x.flatten(1).cumsum(1),
+    ],
+)
+def test_linear_functions_are_input_times_gradient_of_the_ratio(f):
+    """Epsilon of z = A x is x . A^T (R / z), with A^T by autograd on the plain function."""
+    x = draw(3, 4, 4)
+    (got,), (entry,), R, z = propagate(f, x)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(leaf), leaf, R / (z + rules.EPSILON * torch.where(z >= 0, 1.0, -1.0)))
+    torch.testing.assert_close(got, x * gradient)
+    torch.testing.assert_close(entry.residual, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6), nn.GroupNorm(3, 6), nn.InstanceNorm1d(6, affine=True)])
+def test_norms_are_affine_maps_with_their_deviation_held_fixed(norm):
+    norm = norm.double().requires_grad_(False)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+    x = draw(6, 6)
+    (got,), entries, R, y = propagate(norm, x)
+    torch.testing.assert_close(y, norm(x))
+    s = R / (y + rules.EPSILON * torch.where(y >= 0, 1.0, -1.0))
+    # written as a matrix of the deviations at x, image by image
+    for i in range(2):
+        held = y[i].flatten() - norm(x).detach()[i].flatten()
+        assert abs(held).max() < 1e-12
+        A = linear_part(norm, x[i])
+        torch.testing.assert_close(got[i].flatten(), x[i].flatten() * (A.T @ s[i].flatten()), rtol=1e-6, atol=1e-9)
+    assert sum(float(e.residual.abs().max()) for e in entries) < 1e-9
+
+
+def linear_part(norm, x):
+    """Matrix of x -> (x - mean) / deviation * weight of one sample (6, 6), the deviation taken at x, by loops."""
+    n = x.numel()
+    A = torch.zeros(n, n, dtype=torch.float64)
+    groups = {
+        nn.LayerNorm: [[r * 6 + c for c in range(6)] for r in range(6)],
+        nn.GroupNorm: [[r * 6 + c for r in (2 * g, 2 * g + 1) for c in range(6)] for g in range(3)],
+        nn.InstanceNorm1d: [[r * 6 + c for c in range(6)] for r in range(6)],
+    }[type(norm)]
+    flat = x.flatten()
+    for members in groups:
+        mean = sum(flat[m] for m in members) / len(members)
+        deviation = math.sqrt(sum((flat[m] - mean) ** 2 for m in members) / len(members) + norm.eps)
+        for i in members:
+            weight = norm.weight[i % 6 if isinstance(norm, nn.LayerNorm) else i // 6]
+            for j in members:
+                A[i, j] = ((i == j) - 1 / len(members)) / deviation * weight
+    return A
+
+
+def test_attention_gives_relevance_to_values_by_its_weights():
+    q, k, v = draw(1, 3, 4), draw(1, 3, 4), draw(1, 3, 4)
+    A = (q @ k.transpose(-1, -2) / 2).softmax(-1)
+    weights = {
+        "fused": lambda v: functional.scaled_dot_product_attention(q, k, v),
+        "written out": lambda v: ((q @ k.transpose(-1, -2)) * 0.5).softmax(-1) @ v,
+    }
+    for f in weights.values():
+        (got,), _, R, y = propagate(f, v)
+        by_hand = torch.zeros_like(v)
+        for b in range(2):
+            for i in range(3):  # token i of the output, its value c, from token j
+                for c in range(4):
+                    for j in range(3):
+                        by_hand[b, 0, j, c] += A[b, 0, i, j] * v[b, 0, j, c] * R[b, 0, i, c] / y[b, 0, i, c]
+        torch.testing.assert_close(got, by_hand, rtol=1e-3, atol=1e-3)
+
+
+def test_concatenated_and_chosen_constants_absorb_what_reaches_them():
+    x, token = draw(3, 4), torch.ones(1, 1, 4, dtype=torch.float64)
+    (got,), (entry,), R, _ = propagate(lambda x: torch.cat([token.expand(2, -1, -1), x], 1), x)
+    assert torch.equal(got, R[:, 1:])
+    torch.testing.assert_close(entry.bias, R[:, 0].sum(1))
+    mask = torch.rand(2, 3, 4) < 0.5
+    (got,), (entry,), R, _ = propagate(lambda x: x.masked_fill(mask, 2.0), x)
+    torch.testing.assert_close(got, R * ~mask)
+    torch.testing.assert_close(entry.bias, (R * mask).sum((1, 2)))
+
+
+def test_padding_of_a_function_absorbs_the_border():
+    (got,), (entry,), R, _ = propagate(lambda x: functional.pad(x, (1, 0, 0, 2), value=3.0), draw(1, 4, 4))
+    assert torch.equal(got, R[..., :-2, 1:])
+    torch.testing.assert_close(entry.bias, R.sum((1, 2, 3)) - R[..., :-2, 1:].sum((1, 2, 3)))
+
+
+def test_windows_of_an_image_are_counted_to_it():
+    x = draw(4, 6)
+    (_,), (entry,), R, _ = propagate(lambda x: functional.linear(x.reshape(4, 2, 6), torch.ones(3, 6).double()), x)
+    torch.testing.assert_close(entry.incoming, R.reshape(2, -1).sum(1))
+
+
+def test_a_tensor_whose_first_axis_is_not_of_images_is_refused():
+    with pytest.raises(NotConserving, match="first axis"):
+        propagate(lambda x: functional.linear(x.movedim(0, 1), torch.ones(3, 6).double()), draw(5, 6))
+
+
+def test_a_merged_norm_computes_layer_and_norm():
+    conv, norm = nn.Conv2d(3, 4, 3, bias=False).double(), nn.BatchNorm2d(4).double().eval()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    norm.running_mean.normal_()
+    x = draw(3, 5, 5)
+    with torch.no_grad(), find_norms_to_merge() as found:
+        want = norm(conv(x))
+    W, b = found.norms[0].merge(conv.weight, None)
+    torch.testing.assert_close(functional.conv2d(x, W, b), want)
+    plain = BatchNorm(norm.running_mean, norm.running_var, None, None, norm.eps).merge(conv.weight, None)
+    bare = (conv(x) - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + norm.eps).sqrt()
+    torch.testing.assert_close(functional.conv2d(x, *plain), bare)
+
+
+class HoldFixed(TorchFunctionMode):
+    """Network with deviations, attention, slopes of activations and gates held fixed: LRP-epsilon without its epsilon
+    is input times gradient of this network (Ali et al., ICML 2022)."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is functional.layer_norm:
+            x, shape, weight, bias, eps = args
+            deviation = (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt().detach()
+            return (x - x.mean(-1, keepdim=True)) / deviation * weight + bias
+        if function in (functional.gelu, functional.relu):
+            y = function(*args, **kwargs)
+            return args[0] * (y / args[0]).detach()
+        if function is functional.multi_head_attention_forward:
+            return self.attend(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def attend(self, q, k, v, E, heads, W, b, _k, _v, _zero, _p, out_W, out_b, **_):
+        def split(x, i):
+            y = x.transpose(0, 1) @ W[i * E : (i + 1) * E].T + b[i * E : (i + 1) * E]
+            return y.reshape(*y.shape[:2], heads, -1).transpose(1, 2)
+
+        Q, K, V = (split(x, i) for i, x in enumerate((q, k, v)))
+        A = (Q @ K.transpose(-1, -2) / math.sqrt(E // heads)).softmax(-1).detach()
+        y = (A @ V).transpose(1, 2).flatten(2)
+        return (y @ out_W.T + out_b).transpose(0, 1), None
+
+
+def test_a_vision_transformer_is_input_times_gradient_with_its_attention_held_fixed(monkeypatch):
+    monkeypatch.setitem(composites.PROPAGATIONS, "EpsilonPlusFlat", lambda box: EPSILON_EVERYWHERE)
+    network = VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).double().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x, target = draw(3, 16, 16), torch.tensor([0, 2])
+    found = explain(load_model((network, lambda _: torch.zeros(3, 16, 16))), x, target, map_side=16)
+    assert abs(found.residual).max() < 1e-9
+    leaf = x.clone().requires_grad_()
+    with HoldFixed():
+        logits = network(leaf)
+    score = logits.gather(1, target[:, None])[:, 0]
+    (gradient,) = torch.autograd.grad((score / score.detach()).sum(), leaf)
+    want = (x * gradient).sum(1).numpy()
+    assert abs(found.maps - want).max() < 1e-3 * abs(want).max()
