@@ -216,9 +216,9 @@ class HoldFixed(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function is functional.layer_norm:
-            x, shape, weight, bias, eps = args
-            deviation = (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt().detach()
-            return (x - x.mean(-1, keepdim=True)) / deviation * weight + bias
+            x = args[0]
+            deviation = (x.var(-1, unbiased=False, keepdim=True) + kwargs["eps"]).sqrt().detach()
+            return (x - x.mean(-1, keepdim=True)) / deviation * kwargs["weight"] + kwargs["bias"]
         if function in (functional.gelu, functional.relu):
             y = function(*args, **kwargs)
             return args[0] * (y / args[0]).detach()
