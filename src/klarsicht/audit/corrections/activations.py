@@ -46,11 +46,15 @@ class Activations:
     has_positions: bool
 
 
-def channels_last(a: Tensor) -> Tensor:
-    """Reshape (B, C), (B, C, H, W) or tokens (B, T, C) to (B, P, C)."""
+def channels_last(a: Tensor, channels: int = 1) -> Tensor:
+    """Reshape (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C) to (B, P, C).
+
+    Args:
+        channels: axis of the channels of a with four axes.
+    """
     if a.ndim == 2:
         return a[:, None]
-    return a if a.ndim == 3 else a.flatten(2).movedim(1, 2)
+    return a.flatten(2).movedim(1, 2) if a.ndim > 3 and channels == 1 else a.flatten(1, -2)
 
 
 def split_batches(images: Images, most: int = FORWARD_BATCH) -> Iterator[Images]:
@@ -119,7 +123,7 @@ def compute_activations(
         for batch in split_batches(images):
             classifier.logits(torch.stack(list(batch)))
             has_positions = tap.input.ndim > 2
-            a = channels_last(tap.input).float().cpu()
+            a = channels_last(tap.input, tap.channels).float().cpu()
             pooled.append(a.mean(1))
             spread.append(a.amax(1) - pooled[-1])
             positions.append(_drawn(a, noise))

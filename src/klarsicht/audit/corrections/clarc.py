@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from klarsicht.audit.models.hooks import is_block
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, ModelError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
@@ -62,13 +63,14 @@ class Erasure:
     gate: Gate | None = None
 
     def __call__(self, a: Tensor) -> Tensor:
-        """Erase the artifact from activations (B, C), (B, C, H, W) or tokens (B, T, C).
+        """Erase the artifact from activations (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
 
         Raises:
             InputError: the activations do not have the channels of the eraser.
         """
         channels = len(self.eraser.reference)
-        last = a if a.ndim < 4 else a.movedim(1, -1)
+        first = a.ndim > 3 and a.shape[1] == channels
+        last = a.movedim(1, -1) if first else a
         if last.shape[-1] != channels:
             raise InputError(
                 "activations that do not fit the correction", got=f"{tuple(a.shape)}", rule=f"{channels} channels"
@@ -79,7 +81,7 @@ class Erasure:
         taken = self.strength * amounts @ _as(self.eraser.left, a).T
         erased = flat - (taken if self.gate is None else self.gate(flat) * taken)
         shaped = erased.reshape(last.shape)
-        return shaped if a.ndim < 4 else shaped.movedim(-1, 1)
+        return shaped.movedim(-1, 1) if first else shaped
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -157,13 +159,13 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
     """Return the layers whose input may be corrected: the last six blocks, or else the last six convolutions but the
     first of all, and the head.
 
-    A block is a child of a ModuleList or Sequential whose children contain layers of their own. Later layers already
-    mix artifact and class; earlier ones do not represent the artifact yet.
+    Blocks are those of `hooks.is_block`. Later layers already mix artifact and class; earlier ones do not represent
+    the artifact yet.
 
     Raises:
         UsageError: the module has neither a convolution nor a head.
     """
-    blocks = [name for name, m in module.named_modules() if _is_block(name, m, module)]
+    blocks = [name for name, _ in module.named_modules() if is_block(module, name)]
     convolutions = [name for name, m in module.named_modules() if isinstance(m, nn.Conv2d)]
     found = (blocks or convolutions[1:] or convolutions)[-LAYERS:]
     if head and not any(head.startswith(f"{name}.") for name in found):
@@ -176,14 +178,6 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
 def correction_layer(module: nn.Module) -> str:
     """Return the layer to correct without any measurement: the last block, or else the last convolution."""
     return correction_layers(module)[-1]
-
-
-def _is_block(name: str, module: nn.Module, root: nn.Module) -> bool:
-    """Say whether the submodule of that name is a block, see `correction_layers`."""
-    parent = root.get_submodule(name.rpartition(".")[0]) if name else None
-    inside = isinstance(parent, nn.ModuleList | nn.Sequential)
-    deep = not isinstance(module, nn.ModuleList | nn.Sequential) and any(True for _ in module.children())
-    return inside and deep and any(isinstance(m, nn.Conv2d) for m in module.modules())
 
 
 def _as(values: Floats, like: Tensor) -> Tensor:

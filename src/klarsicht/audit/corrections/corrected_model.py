@@ -19,6 +19,7 @@ from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
+from klarsicht.audit.models.hooks import takes_channels_last
 from klarsicht.ground.errors import ModelError, UsageError
 
 PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Python
@@ -101,11 +102,11 @@ class CorrectedLayer(nn.Module):
 
 
 def make_affine_layer(correction: Erasure, layer: nn.Module) -> nn.Module:
-    """Convert an erasure to a layer: linear before a linear layer, else a 1 x 1 convolution."""
+    """Convert an erasure to a layer: linear where the channels of the input come last, else a 1 x 1 convolution."""
     e, C = correction.eraser, len(correction.eraser.reference)
     taken = correction.strength * torch.as_tensor(e.left) @ torch.as_tensor(e.right)
     held = next(layer.parameters(), torch.zeros(1))
-    found = nn.Linear(C, C) if isinstance(layer, nn.Linear) else nn.Conv2d(C, C, 1)
+    found = nn.Linear(C, C) if takes_channels_last(layer) else nn.Conv2d(C, C, 1)
     with torch.no_grad():
         found.weight.copy_((torch.eye(C, dtype=taken.dtype) - taken).reshape(found.weight.shape))
         found.bias.copy_(taken @ torch.as_tensor(e.reference, dtype=taken.dtype))  # type: ignore[union-attr]

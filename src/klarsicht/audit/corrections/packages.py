@@ -62,7 +62,8 @@ HERE = Path(__file__).parent
 
 def erase(a, parts):
     """a - s g L R (a - z) at every position; see klarsicht.audit.corrections.clarc."""
-    last = a if a.ndim < 4 else a.movedim(1, -1)
+    first = a.ndim > 3 and a.shape[1] == len(parts["reference"])
+    last = a.movedim(1, -1) if first else a
     left, right, z = (torch.as_tensor(parts[k], dtype=a.dtype, device=a.device) for k in ("left", "right", "reference"))
     flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
     measured = flat.mean(1, keepdim=True) if parts["pooled"] else flat
@@ -71,7 +72,7 @@ def erase(a, parts):
         w = torch.as_tensor(parts["weight"], dtype=a.dtype, device=a.device)
         taken = torch.sigmoid(flat.mean(1) @ w + float(parts["bias"]))[:, None, None] * taken
     shaped = (flat - taken).reshape(last.shape)
-    return shaped if a.ndim < 4 else shaped.movedim(-1, 1)
+    return shaped.movedim(-1, 1) if first else shaped
 
 
 def corrected(module):

@@ -27,6 +27,7 @@ from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.finetuning import TrainedClassifier
+from klarsicht.audit.models.hooks import channel_axis, sum_over_positions
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
@@ -206,7 +207,7 @@ def penalty(
     finally:
         handle.remove()
     (slope,) = torch.autograd.grad(y[:, target].sum(), seen[0], create_graph=True)
-    summed = slope.sum(1) if slope.ndim == 3 else slope.flatten(2).sum(2) if slope.ndim > 3 else slope
+    summed = sum_over_positions(slope, channel_axis(find_layer(body, layer), slope.shape))
     return y, ((summed @ v) ** 2).mean()
 
 

@@ -117,14 +117,26 @@ def is_convolution(module: nn.Module) -> bool:
 
 
 def is_block(network: nn.Module, name: str) -> bool:
-    """Test whether the submodule of that name is a block: a child of a ModuleList or Sequential, with weights in layers
-    of its own."""
+    """Test whether the submodule of that name is a block: a child of a ModuleList or Sequential that holds layers of
+    its own, a convolution among them, or a norm and fully connected layers as blocks of transformers do."""
     if not name:
         return False
     module, parent = network.get_submodule(name), network.get_submodule(name.rpartition(".")[0])
     inside = isinstance(parent, nn.ModuleList | nn.Sequential)
     deep = not isinstance(module, nn.ModuleList | nn.Sequential) and any(True for _ in module.children())
-    return inside and deep and any(is_convolution(m) or isinstance(m, nn.Linear) for m in module.modules())
+    return inside and deep and (any(is_convolution(m) for m in module.modules()) or _mixes_tokens(module))
+
+
+def _mixes_tokens(module: nn.Module) -> bool:
+    kinds = [type(m).__name__ for m in module.modules()]
+    return any("Norm" in kind for kind in kinds) and any(isinstance(m, nn.Linear) for m in module.modules())
+
+
+def takes_channels_last(layer: nn.Module) -> bool:
+    """Test whether a layer's input has its channels in the last axis, as tokens have: its first weights are those of a
+    fully connected layer or of a layer norm."""
+    first = next((m for m in layer.modules() if next(m.parameters(recurse=False), None) is not None), layer)
+    return isinstance(first, nn.Linear | nn.LayerNorm | nn.RMSNorm) and "2d" not in type(first).__name__
 
 
 def first_tensor(inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:

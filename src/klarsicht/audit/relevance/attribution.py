@@ -225,6 +225,7 @@ def facts_of(found: Relevance | Observation) -> list[dict[str, Any]]:
             "total": found.total,
             "residual": found.residual,
             "absorbed": found.absorbed,
+            "noise": found.noise,
         }
     return [{name: values[i].item() for name, values in columns.items()} for i in range(len(found.logits))]
 
@@ -238,6 +239,7 @@ FACTS: dict[str, Any] = {
     "total": float("nan"),
     "residual": float("nan"),
     "absorbed": float("nan"),
+    "noise": float("nan"),
     "skipped": "",
 }
 

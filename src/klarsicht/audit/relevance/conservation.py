@@ -136,6 +136,11 @@ class RelevanceBalance:
         return torch.stack([self.seed.abs(), *(e.gross for e in self.layers)]).amax(0)
 
     @property
+    def noise(self) -> Tensor:
+        """Noise (B,): gross relevance over the seed, 1 where relevance never changes its sign."""
+        return self.gross / self.seed.abs()
+
+    @property
     def residual(self) -> Tensor:
         """Residual (B,): (seed - total - absorbed) / gross."""
         return (self.seed - self.total - self.absorbed) / self.gross

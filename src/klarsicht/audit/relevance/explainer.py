@@ -72,6 +72,9 @@ class Relevance:
     absorbed: Array
     """(B,) float64: share of the seed absorbed by biases, stabilisers and zero denominators; NaN for gradient
     methods."""
+    noise: Array
+    """(B,) float64: the largest sum of |R| at any layer over the seed. Positive and negative relevance cancel between
+    layers, so a map of noise 100 holds the seed as the small difference of large numbers. NaN for gradient methods."""
     balance: RelevanceBalance | None = None
     """The relevance balance by layer; None for gradient methods."""
     middle: Array | None = None
@@ -343,6 +346,7 @@ class Explainer:
             total=_to_numpy(sum_per_image(R)),
             residual=_to_numpy(residual),
             absorbed=_to_numpy(absorbed),
+            noise=_to_numpy(torch.full_like(residual, torch.nan) if balance is None else balance.noise),
             balance=balance,
             middle=None if middle is None else _to_numpy(middle.float()),
             channels=None

@@ -214,6 +214,14 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     share = absorbed_share(manifest, images)
     lines += [("middle layer", manifest["middle"])] if "middle" in manifest else []
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
+    noise = np.array(images["noise"].to_pylist() if "noise" in images.column_names else [], float)
+    if np.isfinite(noise).any():
+        lines.append(
+            (
+                "sum of |relevance| over the relevance explained, largest of any layer, median",
+                f"{np.nanmedian(noise):.1f}",
+            )
+        )
     residual = np.array(images["residual"].to_pylist(), float)
     if np.isfinite(residual).any():
         lines.append(("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}"))
