@@ -172,7 +172,7 @@ def check_conservation(balance: RelevanceBalance, root: Any, bound: float = RESI
         f"relevance is not conserved {'; '.join(imbalance.place for imbalance in imbalances[:3])}",
         got=f"{imbalances[0].mismatch:.2g} of what flows there unaccounted for",
         rule=f"at most {bound:g}",
-        remedy=RULE_REMEDY,
+        remedy=REMEDY,
     )
 
 
