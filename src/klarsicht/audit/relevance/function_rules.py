@@ -120,7 +120,7 @@ class RuleMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         call = FunctionCall(self, function, self.calls)
-        self.calls += function in LAYERS
+        self.calls += function in LAYER_FUNCTIONS
         if not any(map(carries_relevance, tensors_in((args, kwargs)))):
             return function(*args, **kwargs)
         if (rule := FUNCTION_RULES.get(function)) is not None:
@@ -185,7 +185,7 @@ class FunctionCall:
 
 def find_norms_to_merge() -> NormsToMerge:
     """Make the mode that finds, during one plain forward pass, the batch norms to merge."""
-    return NormsToMerge(LAYERS, frozenset(_functions("linear conv1d conv2d conv3d")))
+    return NormsToMerge(LAYER_FUNCTIONS, frozenset(_functions("linear conv1d conv2d conv3d")))
 
 
 def carries_relevance(a: Any) -> bool:
@@ -507,7 +507,9 @@ def _functions(names: str) -> list[Function]:
     return found
 
 
-LAYERS: Final = frozenset(_functions("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"))
+LAYER_FUNCTIONS: Final = frozenset(
+    _functions("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+)
 """Functions of layers with weights, which are numbered in the order of their calls."""
 
 _RULES: Final[dict[FunctionRule, str]] = {
