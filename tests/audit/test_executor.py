@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.audit.executor import limited_threads, partition, run_units
-from klarsicht.ground.errors import DiskFull, KlarsichtError, MissingExtra, ModelError, UsageError
+from klarsicht.ground.errors import DiskFull, MissingExtra, ModelError, OutOfMemory, UsageError
 
 # Workers need not import this file: what it defines travels by value, as from a notebook.
 pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
@@ -118,11 +118,11 @@ def test_no_space_to_send_the_work_is_disk_full(monkeypatch):
 
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy():
-    with pytest.raises(KlarsichtError, match=r"worker process died.*fewer --workers"):
+    with pytest.raises(OutOfMemory, match=r"worker process died.*fewer --workers"):
         collected(dying, workers=2)
 
 
-@pytest.mark.parametrize(("how", "match"), [({"workers": 0}, "nobody"), ({"backend": "rai"}, "Did you mean ray")])
+@pytest.mark.parametrize(("how", "match"), [({"workers": 0}, "1 to 1024"), ({"backend": "rai"}, "Did you mean ray")])
 def test_wrong_arguments(how, match):
     with pytest.raises(UsageError, match=match):
         collected(draws, **how)
@@ -173,6 +173,86 @@ def late_threads(unit):
 def test_a_library_imported_late_in_a_worker_is_limited_too():
     done = collected(late_threads, partition(2, 1), workers=2, threads=1)
     assert set(done.values()) == {(1, 1, "1")}
+
+
+# The end of the parent
+
+ORPHANS = """
+    import os, sys, threading, time
+    from klarsicht.audit.executor import partition, run_units
+
+    def slow(unit):
+        print(os.getpid(), flush=True)
+        if sys.argv[1] == "main":
+            sum(range(10**10))  # holds Python's lock, as a long call of a library may
+        time.sleep(60)
+
+    def begin():
+        run_units(slow, partition(4, 1), workers=2, on_done=print)
+
+    if sys.argv[1] == "main":
+        begin()
+    else:
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join()
+"""
+
+
+def running(pid):
+    """Whether a process exists; one that ended and that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_workers_end_with_a_parent_that_is_killed_alone(tmp_path, how, thread):
+    told = tmp_path / "told"
+    command = [sys.executable, "-c", textwrap.dedent(ORPHANS), thread]
+    with told.open("w") as out, subprocess.Popen(command, stdout=out, start_new_session=True) as run:
+        while len(pids := told.read_text().split()) < 2:
+            assert run.poll() is None
+            time.sleep(0.05)
+        assert all(map(running, pids))
+        run.send_signal(how)
+        run.wait()
+        began = time.monotonic()
+        while (left := [pid for pid in pids if running(pid)]) and time.monotonic() - began < 5:
+            time.sleep(0.05)
+        for pid in left:
+            os.kill(int(pid), signal.SIGKILL)
+        assert left == []
+
+
+EPHEMERAL = """
+    import threading
+    from klarsicht.audit.executor import partition, run_units
+
+    def begin():
+        run_units(abs_of_start, partition(4, 1), workers=2, on_done=lambda unit, result: done.append(result))
+
+    def abs_of_start(unit):
+        return abs(unit.start)
+
+    done = []
+    for _ in range(2):
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join()
+    begin()
+    begin()
+    print(sorted(done))
+"""
+
+
+def test_workers_survive_the_thread_that_made_them():
+    """The kernel tells the end of a thread like that of its process: the next run must find no dead workers."""
+    told = subprocess.run([sys.executable, "-c", textwrap.dedent(EPHEMERAL)], capture_output=True, text=True)
+    assert told.stdout.strip() == str(sorted([0, 1, 2, 3] * 4)), told.stderr
 
 
 # Ctrl-C

@@ -34,7 +34,7 @@ def test_quantify_prints_a_line_for_every_class_and_what_p_is_worth(finished, ca
 
 def test_a_level_that_is_none_is_a_usage_error(finished, capsys):
     assert run(["audit", "quantify", str(finished), "--level", "2"]) == 2
-    assert "level out of range" in capsys.readouterr().err
+    assert "level is out of range" in capsys.readouterr().err
 
 
 def test_power_says_unknown_until_copies_are_trained(finished, capsys):

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
-from klarsicht.ground.errors import DiskFull, RunLocked, StoreError
+from klarsicht.ground.disk import (
+    UNFINISHED,
+    fill_folder,
+    hold_lock,
+    remove_leftovers,
+    require_regular_file,
+    translate_write_errors,
+    write_atomically,
+)
+from klarsicht.ground.errors import DiskFull, InputError, RunLocked, StoreError
 
 
 def raising(code):
@@ -98,3 +106,40 @@ def test_a_leftover_that_cannot_be_removed_is_a_store_error(tmp_path):
     (tmp_path / ".x.json.12.tmp").mkdir()
     with pytest.raises(StoreError, match="cannot write"):
         remove_leftovers(tmp_path)
+
+
+def test_a_folder_that_was_left_unfinished_is_filled_anew_and_others_are_refused(tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(KeyError), fill_folder(folder):
+        (folder / "part").mkdir()
+        (folder / "part" / "old").touch()
+        raise KeyError
+    with fill_folder(folder):
+        assert [path.name for path in folder.iterdir()] == [UNFINISHED]
+        (folder / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    for taken in (folder, folder / "new"):
+        with pytest.raises(InputError, match="not empty"), fill_folder(taken):
+            pass
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone, mine = tmp_path / f".a[1].{ended.pid}.tmp", tmp_path / f".a[1].{os.getppid()}.tmp"
+    others = [tmp_path / f".b.{ended.pid}.tmp", tmp_path / ".a[1].mine.tmp", tmp_path / f"a[1].{ended.pid}.tmp"]
+    for file in (gone, mine, *others):
+        file.touch()
+    write_atomically(tmp_path / "a[1]", b"new")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a[1]", mine, *others}
+
+
+def test_only_regular_files_pass(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    require_regular_file(tmp_path / "file")
+    require_regular_file(tmp_path / "absent")
+    for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"no regular file: {odd.name}"):
+            require_regular_file(odd)

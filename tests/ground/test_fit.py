@@ -1,5 +1,6 @@
 """The loop against Adam written out by hand, and against itself killed, torn, poisoned and split in two."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.ground.errors import ModelError, RunLocked, RunMismatch, StoreError, UsageError
-from klarsicht.ground.fit import Curve, Plan, fit, measure_step_seconds, prefetch
+from klarsicht.ground.devices import World
+from klarsicht.ground.errors import DiskFull, ModelError, RunLocked, RunMismatch, StoreError, UsageError
+from klarsicht.ground.fit import Curve, Learner, Plan, fit, measure_step_seconds, prefetch
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,6 +129,8 @@ def test_a_run_killed_at_any_step_ends_with_the_same_curve(tmp_path):
     assert len(curve_of(tmp_path / "killed").splitlines()) > 11
     again = fit(Line(), Regression(), PLAN, tmp_path / "killed")
     assert curve_of(tmp_path / "killed") == curve_of(tmp_path / "undisturbed")
+    states = [(tmp_path / name / "state.pt").read_bytes() for name in ("killed", "undisturbed")]
+    assert states[0] == states[1]
     whole = fit(Line(), Regression(), PLAN, tmp_path / "undisturbed")
     assert torch.equal(again.a, whole.a)
 
@@ -281,3 +286,25 @@ def test_two_processes_learn_what_one_learns_from_both_batches(tmp_path):
     assert [line["step"] for line in two] == [line["step"] for line in one]
     for a, b in zip(two, one, strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / ".state.pt.4711.tmp").touch()
+    fit(Line(), Regression(), PLAN, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "state.pt", "curve.jsonl"}
+
+
+def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_last_one(tmp_path, monkeypatch):
+    fit(Line(), Regression(), replace(PLAN, steps=10, every=10), tmp_path / "whole")
+    before = (tmp_path / "whole" / "state.pt").read_bytes()
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    (tmp_path / "whole" / "curve.jsonl").unlink()
+    with pytest.raises(DiskFull, match=r"state\.pt"):
+        Learner(Line(), Regression(), PLAN, World(0, 1, torch.device("cpu"))).save(tmp_path / "whole" / "state.pt")
+    assert (tmp_path / "whole" / "state.pt").read_bytes() == before
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == {"lock", "state.pt"}

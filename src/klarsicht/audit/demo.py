@@ -38,6 +38,7 @@ from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import MissingExtra
 from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.intervals import wilson_interval
@@ -232,6 +233,9 @@ def write_corpus(out: Path, found: list[Crop], marked: NDArray[np.bool_]) -> Pat
 
 def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -> Iterator[str]:
     """Run the demonstration and yield its output lines; `out` receives the crops, the run and `demo.json`."""
+    SEED.require("seed", seed)
+    DEMO_IMAGES.require("images", images)
+    DEMO_WORKERS.require("workers", workers)
     began = time.monotonic()
     rng = generator(seed, "demonstration")
     pictures, classifier = load_photographs(), load_model(MODEL_NAME)

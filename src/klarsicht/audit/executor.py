@@ -6,9 +6,11 @@ Results do not depend on the place of execution.
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -22,8 +24,10 @@ import joblib
 
 from klarsicht.ground import memory
 from klarsicht.ground.disk import translate_write_errors
-from klarsicht.ground.errors import KlarsichtError, MissingExtra, UsageError, unknown_name
+from klarsicht.ground.errors import MissingExtra, OutOfMemory, UsageError, unknown_name
+from klarsicht.ground.operating_system import end_with_parent
 from klarsicht.ground.progress import progress
+from klarsicht.ground.ranges import WORKERS
 
 R = TypeVar("R")
 Work = Callable[[range], R]
@@ -60,13 +64,13 @@ def run_units(
         backend: a name of BACKENDS, used with more than one worker.
 
     Raises:
-        UsageError: fewer than one worker, or an unknown backend.
+        UsageError: workers out of range, or an unknown backend.
         KlarsichtError: the first error of a unit, as it was raised; units that finished before are reported to
-            `on_done`. Also a worker process that died.
+            `on_done`.
+        OutOfMemory: a worker process died, which is what a system does that runs short of memory.
         MissingExtra: the backend's package is not installed.
     """
-    if workers < 1:
-        raise UsageError("nobody to do the work", got=f"{workers} workers", rule="at least 1")
+    WORKERS.require("workers", workers)
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
     alone = workers == 1 or len(units) < 2
@@ -92,7 +96,7 @@ def _run_in_workers(work: Work[R], units: Sequence[range], workers: int, threads
         try:
             yield from (_run_in_rounds if backend == "ray" else _run_unordered)(calls, workers)
         except BrokenProcessPool as error:
-            raise KlarsichtError(
+            raise OutOfMemory(
                 "a worker process died",
                 got=str(error).splitlines()[0],
                 rule="its finished units are kept",
@@ -168,7 +172,14 @@ def _load_pickled(file: Path) -> Work[Any]:
 
 @contextmanager
 def _loky(work: Work[R], threads: int) -> Iterator[PickledWork]:
-    with tempfile.TemporaryDirectory() as folder, joblib.parallel_config("loky", inner_max_num_threads=threads):
+    """Start processes that end with this one. Those that another thread than the main one started are not used again
+    by the main one: see `end_with_parent`."""
+    of_main_thread = threading.current_thread() is threading.main_thread()
+    ending = {"initializer": end_with_parent, "initargs": (os.getpid(), of_main_thread)}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        joblib.parallel_config("loky", inner_max_num_threads=threads, **ending),
+    ):
         yield PickledWork.of(work, folder)
 
 

@@ -53,13 +53,13 @@ class AuditSettings(Settings):
     split: Annotated[str | None, Field(description="Only images of this split of the manifest.")] = None
     parts: Annotated[bool, Field(description=PARTS_HELP)] = False
     parts_layer: Annotated[str | None, Field(description=LAYER_HELP)] = None
-    map_side: Annotated[int, Field(ge=4, le=224, description="Side of stored relevance maps, 4 to 224.")] = 32
-    neighbours: Annotated[int, Field(ge=2, le=200, description="Neighbours in the graph, 2 to 200.")] = 10
-    dimensions: Annotated[int, Field(ge=2, le=64, description="Dimensions of the spectral embedding, 2 to 64.")] = 8
-    batch: Annotated[int, Field(ge=1, le=4096, description="Images in a forward pass, 1 to 4096.")] = 16
-    unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit, 1 to 65536.")] = 256
-    threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker, 1 to 1024.")] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="Root of all randomness.")] = 0
+    map_side: Annotated[int, Field(ge=4, le=224, description="Side of stored relevance maps.")] = 32
+    neighbours: Annotated[int, Field(ge=2, le=200, description="Neighbours in the graph.")] = 10
+    dimensions: Annotated[int, Field(ge=2, le=64, description="Dimensions of the spectral embedding.")] = 8
+    batch: Annotated[int, Field(ge=1, le=4096, description="Images in a forward pass.")] = 16
+    unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit.")] = 256
+    threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker.")] = 1
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Root of all randomness.")] = 0
 
     @classmethod
     def of_run(cls, manifest: Mapping[str, Any], data: str | None = None) -> AuditSettings:

@@ -10,7 +10,8 @@ import typer
 
 from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
-from klarsicht.ground.errors import KlarsichtError
+from klarsicht.ground.errors import KlarsichtError, OutOfMemory
+from klarsicht.ground.memory import is_out_of_memory
 
 INTERRUPTED = 130
 # typer uses the package click, or, since 0.29, a copy of its own: the class is reached by what typer exports.
@@ -59,6 +60,12 @@ def run(arguments: Sequence[str]) -> int:
         code = INTERRUPTED
     except BrokenPipeError:
         return 0
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        short = OutOfMemory("memory ran short", got=type(error).__name__, rule="what is complete is kept",
+                            remedy="Free memory, and run the same command again to resume.")  # fmt: skip
+        return _told(str(short), short.exit_code)
     if code == INTERRUPTED:
         return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
     return int(code)

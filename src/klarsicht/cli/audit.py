@@ -10,8 +10,19 @@ import typer
 
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli import audit_cleaning, tables
-from klarsicht.cli.options import option
+from klarsicht.cli.options import number, option
 from klarsicht.ground import memory
+from klarsicht.ground.ranges import (
+    EPOCHS,
+    LEARNING_RATE,
+    LINES,
+    P_LEVEL,
+    PLANTED_CLASSES,
+    PREVALENCE,
+    SEED,
+    SHARE,
+    WORKERS,
+)  # fmt: skip
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
 
@@ -44,7 +55,7 @@ def run(
     unit: Annotated[int | None, option(AuditSettings, "unit")] = None,
     threads: Annotated[int | None, option(AuditSettings, "threads")] = None,
     seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
+    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
@@ -91,7 +102,7 @@ def note_unverified(run: Path) -> None:
 def rank(
     run: RunFolder,
     as_json: AsJson = False,
-    top: Annotated[int, typer.Option(help="Lines to print.")] = 20,
+    top: Annotated[int, number(LINES, "Lines to print.")] = 20,
     by_z: Annotated[bool, typer.Option("--by-z", help="Order by z alone, whatever `audit quantify` says.")] = False,
 ) -> None:
     """Print the classes of a run, most suspect first; the last line says in which order."""
@@ -110,11 +121,11 @@ def rank(
 @app.command()
 def quantify(
     run: RunFolder,
-    level: Annotated[float, typer.Option(help="Of p: below it a class is artifactual, and an artifact used.")] = 0.05,
+    level: Annotated[float, number(P_LEVEL, "Of p: below it a class is artifactual, and an artifact used.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
+    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     as_json: AsJson = False,
-    top: Annotated[int, typer.Option(help="Lines to print.")] = 20,
+    top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
     """Say which classes are artifactual and which are poisoned, and how sure that is; resumes where it was stopped.
 
@@ -138,16 +149,16 @@ def power(
     run: RunFolder,
     kind: Annotated[list[str] | None, typer.Option(help="An artifact to plant; may be repeated. [all kinds]")] = None,
     prevalence: Annotated[
-        list[float] | None, typer.Option(help="Share of a class to plant it in; may be repeated. [.2 .1 .05 .02 .01]")
+        list[float] | None, number(PREVALENCE, "Share of a class to plant it in; may be repeated. [.2 .1 .05 .02 .01]")
     ] = None,
-    classes: Annotated[int, typer.Option(help="Classes that each is planted in.")] = 5,
-    level: Annotated[float, typer.Option(help="Of p: below it an artifact counts as found.")] = 0.05,
+    classes: Annotated[int, number(PLANTED_CLASSES, "Classes that each is planted in.")] = 5,
+    level: Annotated[float, number(P_LEVEL, "Of p: below it an artifact counts as found.")] = 0.05,
     train: Annotated[
-        int | None, typer.Option(help="Epochs: fine-tune copies of the model on planted images, and audit those too.")
+        int | None, number(EPOCHS, "Epochs: fine-tune copies of the model on planted images, and audit those too.")
     ] = None,
-    rate: Annotated[float, typer.Option(help="Of that training (Adam).")] = 3e-4,
+    rate: Annotated[float, number(LEARNING_RATE, "Of that training (Adam).")] = 3e-4,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it.")] = 1,
+    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
@@ -203,8 +214,8 @@ def plant(
     out: Annotated[Path, typer.Option(help="A new folder for the planted corpus, its manifest and the truth.")],
     kind: Annotated[str, typer.Option(help="tag, text, border, glyphs, mark, noise, blur, cast or blocks.")],
     label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
-    share: Annotated[float, typer.Option(help="Share of the images that get the artifact.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Chooses the images.")] = 0,
+    share: Annotated[float, number(SHARE, "Share of the images that get the artifact.")] = 0.1,
+    seed: Annotated[int, number(SEED, "Chooses the images.")] = 0,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
     from klarsicht.audit.data import corpus

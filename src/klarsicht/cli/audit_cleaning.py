@@ -10,7 +10,8 @@ import typer
 
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.cli import cleaning_tables
-from klarsicht.cli.options import option
+from klarsicht.cli.options import number, option
+from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
@@ -84,10 +85,10 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The certificate's folder. [RUN/certificate]")] = None,
     test: Annotated[str | None, typer.Option(help="Another corpus, without the artifact, to show it on.")] = None,
-    images: Annotated[int, typer.Option(help="Of each kind, to show it on.", min=8)] = 400,
+    images: Annotated[int, number(SHOWN_IMAGES, "Of each kind, to show it on.")] = 400,
     overall: Overall = None,
     affected: Affected = None,
-    seed: Annotated[int, typer.Option(help="Of samples, probes and controls.")] = 0,
+    seed: Annotated[int, number(SEED, "Of samples, probes and controls.")] = 0,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -119,13 +120,13 @@ def clean_data(
         Path | None, typer.Option(help="A folder written by `audit clean` whose artifact is meant.")
     ] = None,
     action: Annotated[str, typer.Option(help="drop, weigh, move, quarantine or inpaint.")] = "drop",
-    weight: Annotated[float | None, typer.Option(help="For weigh: of an image that carries it. [0.1]")] = None,
+    weight: Annotated[float | None, number(IMAGE_WEIGHT, "For weigh: of an image that carries it. [0.1]")] = None,
     label: Annotated[str | None, typer.Option(help="For move: the new label.")] = None,
-    above: Annotated[float, typer.Option(help="Probability from which an image counts as carrying it.")] = 0.5,
+    above: Annotated[float, number(SHARE, "Probability from which an image counts as carrying it.")] = 0.5,
     found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
-    seed: Annotated[int, typer.Option(help="Of the detector's folds and parts.")] = 0,
+    seed: Annotated[int, number(SEED, "Of the detector's folds and parts.")] = 0,
     tables: Annotated[str, typer.Option(help="Manifest and record as csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
     data: Data = None,

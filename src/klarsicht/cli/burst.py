@@ -9,6 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.cli import burst_photographs
+from klarsicht.cli.options import number
+from klarsicht.ground.ranges import (
+    BURSTS_IN_STEP,
+    GAIN,
+    LEARNING_RATE,
+    NETWORK_WIDTH,
+    SEED,
+    THREADS,
+    TRAINING_MINUTES,
+    TRAINING_STEPS,
+)  # fmt: skip
 
 app = typer.Typer(help="Train kernel-predicting networks and denoise bursts with them.", no_args_is_help=True)
 app.command()(burst_photographs.denoise)
@@ -17,7 +28,7 @@ app.command()(burst_photographs.explain)
 app.command()(burst_photographs.check)
 app.command()(burst_photographs.export)
 
-Seed = Annotated[int | None, typer.Option(help="Root of all randomness. [0]")]
+Seed = Annotated[int | None, number(SEED, "Root of all randomness. [0]")]
 
 
 @app.command()
@@ -25,16 +36,16 @@ def train(
     photos: Annotated[Path, typer.Option(help="A folder of clean RGB photographs, read at 8 bits.")],
     out: Annotated[Path, typer.Option(help="The network's file (.safetensors); the same command resumes.")],
     preset: Annotated[str | None, typer.Option(help="swift, mkpn, kpn, kpn-separable, bpn or direct. [swift]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run. [20000, unless --minutes]")] = None,
-    minutes: Annotated[float | None, typer.Option(help="As many steps as fit, timed once at the start.")] = None,
-    width: Annotated[float | None, typer.Option(help="Share of the preset's channels. [1]")] = None,
+    steps: Annotated[int | None, number(TRAINING_STEPS, "Length of the run. [20000, unless --minutes]")] = None,
+    minutes: Annotated[float | None, number(TRAINING_MINUTES, "As many steps as fit, timed once at the start.")] = None,
+    width: Annotated[float | None, number(NETWORK_WIDTH, "Share of the preset's channels. [1]")] = None,
     colour: Annotated[str | None, typer.Option(help="grey, rgb or mosaic. [grey]")] = None,
     noise: Annotated[str | None, typer.Option(help="kpn, wide, camera or raw. [kpn]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Bursts in a step. [4]")] = None,
-    rate: Annotated[float | None, typer.Option(help="Highest learning rate. [0.0004]")] = None,
+    batch: Annotated[int | None, number(BURSTS_IN_STEP, "Bursts in a step. [4]")] = None,
+    rate: Annotated[float | None, number(LEARNING_RATE, "Highest learning rate. [0.0004]")] = None,
     start: Annotated[Path | None, typer.Option(help="A network's file to begin with.")] = None,
     seed: Seed = None,
-    threads: Annotated[int, typer.Option(help="Threads of the network; others make bursts.", min=1)] = 1,
+    threads: Annotated[int, number(THREADS, "Threads of the network; others make bursts.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Train a network on synthetic bursts of your photographs; resumes where it was stopped."""
@@ -61,8 +72,8 @@ def synth(
     photos: Annotated[Path, typer.Argument(help="A folder of clean photographs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the bursts and set.json.")],
     name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, rgb-shaken, ...")] = "grey-still",
-    gains: Annotated[list[int] | None, typer.Option("--gain", help="1, 2, 4 or 8; may be repeated. [all]")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed, the same bytes.")] = 7,
+    gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
+    seed: Annotated[int, number(SEED, "The same seed, the same bytes.")] = 7,
 ) -> None:
     """Write synthetic bursts with their truth; anyone makes the same bytes from the same photographs."""
     from klarsicht.burst.synthesis import export
@@ -78,9 +89,9 @@ def evaluate(
         list[Path] | None, typer.Option("--checkpoint", help="A network's file or name; may be repeated.")
     ] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="single, hdr+, ...; may be repeated. [all]")] = None,
-    gains: Annotated[list[int] | None, typer.Option("--gain", help="1, 2, 4 or 8; may be repeated. [all]")] = None,
+    gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
     name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, rgb-moving, ...")] = "grey-still",
-    seed: Annotated[int, typer.Option(help="The same seed, the same bursts.")] = 7,
+    seed: Annotated[int, number(SEED, "The same seed, the same bursts.")] = 7,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder for evaluation.json and .html.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Networks in float32, as their cards have it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print {row: {gain: {psnr, ssim, ...}}}.")] = False,

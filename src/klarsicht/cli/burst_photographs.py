@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from klarsicht.cli.options import number
+from klarsicht.ground.ranges import ISO, MEMORY_GB, STRENGTH, THREADS
+
 Frames = Annotated[list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="A network's file. [the one that ships]")]
 Noise = Annotated[str | None, typer.Option(help="READ,SHOT: deviation, and variance at white. [found]")]
 Calibration = Annotated[Path | None, typer.Option(help="A file of `burst calibrate`. [the user's]")]
 Reference = Annotated[str | None, typer.Option(help="A frame's name or number. [the sharpest]")]
-Memory = Annotated[float, typer.Option(help="GB, everything included.")]
-Threads = Annotated[int | None, typer.Option(help="Threads. [all cores]", min=1)]
+Memory = Annotated[float, number(MEMORY_GB, "GB, everything included.")]
+Threads = Annotated[int | None, number(THREADS, "Threads. [all cores]")]
 Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG and JPEG files are light.")]
 
 
@@ -24,7 +27,7 @@ def denoise(
     noise: Noise = None,
     calibration: Calibration = None,
     reference: Reference = None,
-    strength: Annotated[float, typer.Option(help="0 leaves the reference, 1 is all that is known.")] = 1.0,
+    strength: Annotated[float, number(STRENGTH, "0 leaves the reference, 1 is all that is known.")] = 1.0,
     preview: Annotated[Path | None, typer.Option(help="A small developed picture (.jpg).")] = None,
     ghost_map: Annotated[Path | None, typer.Option(help="Where the burst was trusted (.png).")] = None,
     page: Annotated[Path | None, typer.Option(help="Before and after, in one file (.html).")] = None,
@@ -46,7 +49,7 @@ def calibrate(
     frames: Frames,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The file to add to. [the user's]")] = None,
     camera: Annotated[str | None, typer.Option(help="Where the files do not say. [theirs]")] = None,
-    iso: Annotated[int | None, typer.Option(help="Where the files do not say. [theirs]")] = None,
+    iso: Annotated[int | None, number(ISO, "Where the files do not say. [theirs]")] = None,
     linear: Linear = False,
 ) -> None:
     """Measure a camera's noise on frames of a still scene, and save it by camera and ISO."""

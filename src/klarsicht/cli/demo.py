@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from klarsicht.cli.options import number
 from klarsicht.ground import memory
+from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="A folder for photographs, run, report and demo.json.")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="Chooses crops, marked photographs and marks.")] = 0,
-    images: Annotated[int, typer.Option(help="Photographs to audit.", min=60)] = 400,
-    workers: Annotated[int, typer.Option(help="Processes. [number of cores]")] = 0,
+    seed: Annotated[int, number(SEED, "Chooses crops, marked photographs and marks.")] = 0,
+    images: Annotated[int, number(DEMO_IMAGES, "Photographs to audit.")] = 400,
+    workers: Annotated[int, number(DEMO_WORKERS, "Processes; 0 is as many as there are cores.")] = 0,
 ) -> None:
     """Audit an ImageNet network on photographs with planted marks, find its shortcut, and take it away."""
     from klarsicht.audit.demo import run_demo

@@ -1,4 +1,4 @@
-"""Options of the command line made from settings: name, help and default stand once, in the settings."""
+"""Options of the command line made from settings: name, help, range and default stand once, in the settings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from klarsicht.ground.config import Settings
+from klarsicht.ground.ranges import Range, range_of
 
 
 def option(settings: type[Settings], name: str, *flags: str, default: str | None = None) -> Any:
@@ -18,7 +19,24 @@ def option(settings: type[Settings], name: str, *flags: str, default: str | None
     """
     field = settings.model_fields[name]
     shown = default if default is not None else "" if field.is_required() else _written(field.default)
-    return typer.Option(*flags, help=f"{field.description} [{shown}]" if shown else field.description)
+    told, interval = f"{field.description} [{shown}]" if shown else str(field.description), range_of(settings, name)
+    return typer.Option(*flags, help=told) if interval is None else number(interval, told, *flags)
+
+
+def number(interval: Range, told: str, *flags: str) -> Any:
+    """Make the option of a number, or of several, in a range; a number beyond it is an error that names the option.
+
+    Args:
+        told: help; its first sentence ends before a bracket, and there the range is added.
+    """
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        for one in value if isinstance(value, list | tuple) else () if value is None else (value,):
+            interval.require(param.opts[-1], one)
+        return value
+
+    text, bracket, default = told.partition(" [")
+    return typer.Option(*flags, help=f"{text.removesuffix('.')}, {interval}.{bracket}{default}", callback=check)
 
 
 def _written(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 
 
@@ -68,8 +69,7 @@ class Settings(BaseModel):
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    if path.exists() and not path.is_file():
-        raise InputError("the settings are no regular file", got=path, remedy="Name a TOML file.")
+    require_regular_file(path)
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,22 +1,23 @@
 """Atomic writes and file locks: an interruption at any moment leaves the old or the new content of a file, never a
 part.
-
-POSIX (flock).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import glob
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from klarsicht.ground.errors import DiskFull, RunLocked, StoreError
+from klarsicht.ground.errors import DiskFull, InputError, RunLocked, StoreError
+from klarsicht.ground.operating_system import lock, process_exists, sync
 
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
 
 
@@ -45,6 +46,19 @@ def translate_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def require_regular_file(path: Path) -> None:
+    """Check, before a file is opened, that it is no folder, pipe or device: those may never end, or never answer.
+
+    A file that does not exist passes: opening it says so.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"no regular file: {path.name}", got=f"a folder, a pipe or a device at {path}",
+                         remedy="Name a file, or leave it out.")  # fmt: skip
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file durably and make its folder. Raises as `translate_write_errors`; then the old content is kept."""
     with replace_atomically(path) as file:
@@ -53,10 +67,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file that durably replaces the old one when the context ends. Raises as `write_atomically`."""
+    """Yield a temporary file that durably replaces the old one when the context ends; the temporary files that killed
+    processes left of it are removed. Raises as `write_atomically`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         try:
             with temporary.open("w+b") as file:
                 yield file
@@ -69,13 +85,34 @@ def replace_atomically(path: Path) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
-def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of a file that belong to processes which exist no more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if number.isdecimal() and not process_exists(int(number)):
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def fill_folder(folder: Path) -> Iterator[None]:
+    """Fill a new or empty folder; what a killed or failed process left of one is removed first, known by its marker.
+
+    Raises:
+        InputError: the folder holds something else, or is a file.
+        DiskFull, StoreError: as `translate_write_errors`.
+    """
+    marker = folder / UNFINISHED
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.is_file()):
+        raise InputError("the output folder is not empty", got=folder, remedy="Choose another --out.")
+    with translate_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in [path for path in folder.iterdir() if path != marker]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        marker.touch()
+        sync(folder)
+        yield
+        marker.unlink()
+        sync(folder)
 
 
 @contextmanager
@@ -89,7 +126,7 @@ def hold_lock(path: Path) -> Iterator[None]:
         file = path.open("a+")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             file.seek(0)
             raise RunLocked(

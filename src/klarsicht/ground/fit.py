@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from klarsicht.ground.devices import World, world
-from klarsicht.ground.disk import hold_lock, sync, translate_write_errors, write_atomically
+from klarsicht.ground.disk import (
+    hold_lock,
+    remove_leftovers,
+    replace_atomically,
+    translate_write_errors,
+    write_atomically,
+)
 from klarsicht.ground.errors import ModelError, RunMismatch, StoreError, UsageError
 from klarsicht.ground.progress import progress
 
@@ -142,22 +148,20 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, replacing the old file atomically."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with translate_write_errors(path):
-            torch.save(self.state(), temporary)
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
+        with replace_atomically(path) as file:
+            torch.save(self.state(), file)
 
     def state(self) -> dict[str, Any]:
-        """Return the checkpoint as a dictionary."""
-        return {
+        """Return the checkpoint as a dictionary; the same state gives the same bytes, resumed or not."""
+        state = {
             "step": self.step,
             "plan": asdict(self.plan),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
+        interned: dict[str, Any] = _intern_names(state)
+        return interned
 
     def resume(self, path: Path) -> None:
         """Load a checkpoint.
@@ -198,6 +202,7 @@ def fit(model: nn.Module, task: Task, plan: Plan, folder: Path, workers: int = 1
         if state.exists():
             learner.resume(state)
         if here.rank == 0:
+            remove_leftovers(folder)
             curve.truncate(learner.step)
         with progress("training", plan.steps, learner.step) as advance:
             for batch in prefetch(lambda step: task.batch(step, here.rank), range(learner.step, plan.steps), workers):
@@ -276,6 +281,14 @@ class Curve:
         """Remove the lines of this step and all later ones."""
         kept = [json.dumps(line) + "\n" for line in self.read() if line["step"] < step]
         write_atomically(self.path, "".join(kept).encode())
+
+
+def _intern_names(value: Any) -> Any:
+    """Copy nested dictionaries and lists with interned names: pickle writes the same object once, and an equal one,
+    which a loaded name is, again."""
+    if isinstance(value, dict):
+        return {sys.intern(k) if isinstance(k, str) else k: _intern_names(inner) for k, inner in value.items()}
+    return [_intern_names(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _load_state(path: Path, device: torch.device) -> dict[str, Any]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-from contextlib import suppress
-from pathlib import Path
-
 from klarsicht.ground.errors import OutOfMemory
+from klarsicht.ground.operating_system import c_library, memory_status, return_freed_memory
 
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: no separate mappings; M_TRIM_THRESHOLD: keep up to 2 GiB free
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -19,13 +15,9 @@ def resident_bytes() -> float:
 
     Freed memory is returned to the system first: the C library would keep it, and it would count as in use.
     """
-    with suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return TYPICAL_BYTES
-    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    return_freed_memory()
+    resident = memory_status("VmRSS")
+    return TYPICAL_BYTES if resident is None else float(resident)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -47,7 +39,7 @@ def keep_freed_memory() -> bool:
     time of relevance. Returns False under another C library, where nothing is changed.
     """
     try:
-        told = [ctypes.CDLL(None).mallopt(option, value) for option, value in MALLOC_OPTIONS]
-    except (OSError, AttributeError, TypeError):
+        told = [c_library().mallopt(option, value) for option, value in MALLOC_OPTIONS]  # type: ignore[union-attr]
+    except AttributeError:
         return False
     return all(one == 1 for one in told)

@@ -29,10 +29,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from klarsicht.ground.checksums import Checksum, Written, describe_difference, find_damage
-from klarsicht.ground.disk import hold_lock, remove_leftovers, sync, translate_write_errors, write_atomically
+from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, RunDamaged, RunMismatch, StoreError
 from klarsicht.ground.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
 from klarsicht.ground.markers import Marker, damaged
+from klarsicht.ground.operating_system import sync
 from klarsicht.ground.run_files import MANIFEST, RunFiles, check_name
 from klarsicht.ground.stored_array import StoredArray
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from tests.audit import conftest
 from tests.audit.conftest import in_brief
 from torch import nn
 
@@ -14,6 +15,7 @@ from klarsicht import audit
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import quantification
+from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.settings import AuditSettings
@@ -285,3 +287,23 @@ def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():
         ["a", "b"],
     )
     assert entry.artifactual is None and entry.poisoned is None and entry.judged is None
+
+
+def test_pictures_that_a_kill_prevented_are_drawn_by_the_same_command(tmp_path, monkeypatch):
+    """The table of what is drawn is on the disk when the kill comes: the next run must not take it for drawn."""
+    conftest.write_corpus(tmp_path / "data", per_class=20)
+    classifier, drawn = load_model(conftest.network(), classes=["a", "b", "c"]), []
+
+    def stopped(self, entries):
+        raise KeyboardInterrupt
+
+    with in_brief(POOL):
+        settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6)
+        pipeline.run(settings, tmp_path / "run", classifier=classifier)
+        monkeypatch.setattr(Illustrator, "draw", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            quantification.quantify(tmp_path / "run", classifier=classifier)
+        monkeypatch.setattr(Illustrator, "draw", lambda self, entries: drawn.append(len(entries)))
+        for _ in range(2):
+            quantification.quantify(tmp_path / "run", classifier=classifier)
+    assert len(drawn) == 1

@@ -1,15 +1,18 @@
 """Costs of work whose cost is known."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from klarsicht.burst.evaluation import cost as cost_module
 from klarsicht.burst.evaluation.cost import measure_cost
+from klarsicht.ground import operating_system
 
 
-@pytest.mark.skipif(not cost_module.CLEAR.exists(), reason="only Linux tells the peak of a process again and again")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process again and again"
+)
 @pytest.mark.parametrize("mib", [64, 16])
 def test_the_peak_is_what_was_held_even_if_it_is_freed(mib):
     """The smaller after the larger: a peak of before does not count."""
@@ -32,5 +35,5 @@ def test_working_does():
 
 
 def test_a_system_that_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(cost_module, "CLEAR", tmp_path / "none" / "clear")
+    monkeypatch.setattr(operating_system, "PROC", tmp_path / "none")
     assert measure_cost(lambda: 3)[1].peak_mib is None

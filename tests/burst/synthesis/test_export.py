@@ -9,7 +9,7 @@ from PIL import Image
 
 from klarsicht.burst.synthesis.export import write_set
 from klarsicht.burst.synthesis.scenes import Geometry
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import InputError, UsageError
 
 TINY = Geometry(scale=2, height=16, width=24, reach=4)
 
@@ -65,5 +65,5 @@ def test_unknown_gains_and_full_folders_are_refused(photographs, tmp_path):
         write(photographs, tmp_path / "set", gains=(3,))
     with pytest.raises(UsageError, match="grey-still"):
         write(photographs, tmp_path / "set", name="gray-still")
-    with pytest.raises(UsageError, match="new or empty"):
+    with pytest.raises(InputError, match="not empty"):
         write(photographs, photographs)

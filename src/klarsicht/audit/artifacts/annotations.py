@@ -10,6 +10,7 @@ from PIL import Image
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.ground.arrays import Ints
+from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import decode
 
@@ -20,6 +21,7 @@ def read_member_list(file: Path, audited: AuditedClass) -> Ints:
     Raises:
         InputError: the file cannot be read, or lists images that were not audited for the class.
     """
+    require_regular_file(file)
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -40,6 +40,7 @@ from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_e
 from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.images import decode, png_bytes
 from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import SEED, SHARE
 
 KEEP, SKIP = "keep", "skip"
 
@@ -111,8 +112,8 @@ def clean_data(
         raise UsageError(
             "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
         )
-    if not 0 < above <= 1:
-        raise UsageError("probability out of range", got=above, rule="above 0, at most 1")
+    SHARE.require("probability", above)
+    SEED.require("seed", seed)
     audited_run = AuditedRun.of(run, data, classifier)
     if correction is not None:
         artifact = _recorded(audited_run, Path(correction))

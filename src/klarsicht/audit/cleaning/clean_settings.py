@@ -16,6 +16,7 @@ registries."""
 
 CORRECTION_HELP = f"In closed form: {', '.join(CLOSED_NAMES)}; by training: {', '.join(RETRAINED_NAMES)}."
 IMAGES_HELP = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
+LESSONS_HELP = "Images of each of these kinds to train on, at most."
 
 
 class CleanSettings(Settings):
@@ -25,16 +26,16 @@ class CleanSettings(Settings):
     method: Annotated[str, Field(description=CORRECTION_HELP)] = "oblique"
     direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
     layer: Annotated[str | None, Field(description="Correct the input of this layer.")] = None
-    directions: Annotated[int | None, Field(ge=1, description="Directions that are erased.")] = None
-    strength: Annotated[float | None, Field(gt=0, description="Factor of the correction.")] = None
+    directions: Annotated[int | None, Field(ge=1, le=4096, description="Directions that are erased.")] = None
+    strength: Annotated[float | None, Field(gt=0, le=1000, description="Factor of the correction.")] = None
     pooled: Annotated[bool, Field(description="Erase by the mean over positions, not at each position.")] = False
     overall: Annotated[float, Field(ge=0, le=1, description="Accuracy on clean images that may be lost, a share.")] = (
         0.005
     )
     affected: Annotated[float, Field(ge=0, le=1, description="The same, of clean images of the class.")] = 0.02
-    images: Annotated[int, Field(ge=8, description=IMAGES_HELP)] = 400
-    lessons: Annotated[int, Field(ge=8, description="Images of each of these kinds to train on, at most.")] = 2000
-    steps: Annotated[int, Field(ge=1, description="Steps of a training.")] = 300
-    batch: Annotated[int, Field(ge=2, description="Images in a step of a training.")] = 64
-    rate: Annotated[float, Field(gt=0, description="Highest learning rate of a training.")] = 3e-4
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="Of parts, samples and training.")] = 0
+    images: Annotated[int, Field(ge=8, le=1_000_000, description=IMAGES_HELP)] = 400
+    lessons: Annotated[int, Field(ge=8, le=1_000_000, description=LESSONS_HELP)] = 2000
+    steps: Annotated[int, Field(ge=1, le=1_000_000, description="Steps of a training.")] = 300
+    batch: Annotated[int, Field(ge=2, le=4096, description="Images in a step of a training.")] = 64
+    rate: Annotated[float, Field(gt=0, le=1, description="Highest learning rate of a training.")] = 3e-4
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Of parts, samples and training.")] = 0

@@ -18,6 +18,7 @@ from klarsicht.audit.models import crop_geometry
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
+from klarsicht.ground.ranges import IMAGE_WEIGHT
 
 Repair = Callable[[Image.Image, int], Image.Image]
 
@@ -72,8 +73,10 @@ def make_action(
         raise unknown_name("action", name, ACTIONS)
     if (label is not None) != (name == "move"):
         raise UsageError("a label goes with the action move", got=f"{name}, label {label}", rule="--label NAME")
-    if weight is not None and (name != "weigh" or not 0 < weight < np.inf):
-        raise UsageError("a weight goes with the action weigh", got=f"{name}, {weight:g}", rule="above 0, finite")
+    if weight is not None:
+        IMAGE_WEIGHT.require("weight", weight)
+        if name != "weigh":
+            raise UsageError("a weight goes with the action weigh", got=f"{name}, {weight:g}")
     if name == "inpaint":
         return make_inpaint_action(masks.make_masks(place, maps), classifier)
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
 
 
@@ -15,6 +16,7 @@ def read(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:
         InputError: the file cannot be read, lacks a label of the corpus, or names an output that the model does not
             have.
     """
+    require_regular_file(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             found = {line["label"]: int(line["index"]) for line in csv.DictReader(file)}

@@ -20,9 +20,10 @@ from torch.nn.functional import cross_entropy
 from klarsicht.audit.models.classifier import Classifier, as_logits
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.ground.devices import world
-from klarsicht.ground.errors import ModelError, UsageError
+from klarsicht.ground.errors import ModelError
 from klarsicht.ground.fit import Batch, Learner, Plan, prefetch
 from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import EPOCHS, LEARNING_RATE
 from klarsicht.ground.seeding import generator, integer
 
 RATE = 3e-4  # learning rate of Adam, as in audit.corrections.closed_form
@@ -85,17 +86,15 @@ class Training:
     """Fine-tuning with Adam for a number of epochs at a learning rate.
 
     Raises:
-        UsageError: less than one epoch, or a rate that is not finite and above 0.
+        UsageError: one of them is out of range.
     """
 
     epochs: int
     rate: float = RATE
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UsageError("epochs of a fine-tuning", got=self.epochs, rule="at least 1")
-        if not 0 < self.rate < float("inf"):
-            raise UsageError("rate of a fine-tuning", got=self.rate, rule="above 0")
+        EPOCHS.require("epochs", self.epochs)
+        LEARNING_RATE.require("rate", self.rate)
 
     def __call__(self, classifier: Classifier, task: ClassificationTask) -> Classifier:
         """Fine-tune a copy of the classifier; return the moving average of its weights.

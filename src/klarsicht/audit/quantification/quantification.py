@@ -30,6 +30,7 @@ from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.ranges import P_LEVEL, WORKERS
 from klarsicht.ground.store import RunStore
 
 
@@ -105,8 +106,8 @@ def open_run(
         UsageError: the level is out of range, or the run cannot be grouped.
         RunMismatch: model or data differ from those of the run.
     """
-    if not 0 < level < 1:
-        raise UsageError("level out of range", got=level, rule="above 0, below 1")
+    P_LEVEL.require("level", level)
+    WORKERS.require("workers", workers)
     store = RunStore.open(run)
     settings = AuditSettings.of_run(store.manifest, data)
     audit = Audit.of(settings, classifier)

@@ -37,6 +37,7 @@ from klarsicht.audit.synthetic.artifacts import PLANTS
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.ranges import PLANTED_CLASSES, PREVALENCE
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.conformal import Verdicts
@@ -278,10 +279,8 @@ def check_arguments(kinds: Sequence[str], prevalences: Sequence[float], classes:
     for kind in kinds:
         artifacts.plant_function(kind)
     for share in prevalences:
-        if not 0 < share < 1:
-            raise UsageError("prevalence out of range", got=share, rule="above 0, below 1")
-    if classes < 1:
-        raise UsageError("no classes to plant in", got=classes, rule="at least 1")
+        PREVALENCE.require("prevalence", share)
+    PLANTED_CLASSES.require("number of classes", classes)
 
 
 def plant_in_carriers(levels: Pixels, kind: str, carriers: NDArray[np.intp], rng: np.random.Generator) -> Pixels:

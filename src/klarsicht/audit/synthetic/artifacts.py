@@ -21,8 +21,9 @@ from scipy.ndimage import gaussian_filter
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.synthetic.glyphs import GLYPHS, Strokes
 from klarsicht.ground.arrays import Pixels
-from klarsicht.ground.disk import translate_write_errors
-from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.disk import fill_folder
+from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator
 
 
@@ -226,14 +227,13 @@ def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, sha
 
     Raises:
         UsageError: unknown kind or class, or a share outside (0, 1].
-        InputError: `out` is a file, or a folder that is not empty.
+        InputError: `out` is a file, or a folder that is not empty; one that a killed process left is filled anew.
     """
+    SEED.require("seed", seed)
     artifact = plant_function(kind)
     chosen = _choose_rows(corpus, label, share, generator(seed, "plant"))
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError("the output folder is not empty", got=out, remedy="Choose another --out.")
-    with translate_write_errors(out):
-        (out / "images").mkdir(parents=True, exist_ok=True)
+    with fill_folder(out):
+        (out / "images").mkdir()
         return _write_corpus(corpus, out, artifact, chosen, seed)
 
 
@@ -253,8 +253,7 @@ def _write_corpus(corpus: Corpus, out: Path, artifact: PlantFunction, chosen: se
 
 
 def _choose_rows(corpus: Corpus, label: str | None, share: float, rng: np.random.Generator) -> set[int]:
-    if not 0 < share <= 1:
-        raise UsageError("share of images out of range", got=share, rule="above 0, at most 1")
+    SHARE.require("share of images", share)
     if label is not None and label not in corpus.classes:
         raise unknown_name("class", label, corpus.classes)
     rows = [i for i, name in enumerate(corpus.labels) if label in (None, name)]

@@ -31,6 +31,7 @@ from klarsicht.burst.noise import sources
 from klarsicht.ground import devices
 from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.operating_system import available_cores
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -112,7 +113,7 @@ def check_held_out(
     if len(files) < 3:
         rule = "a frame is held out, and two at least are filtered"
         raise InputError("too few frames", got=len(files), rule=rule)
-    with translate_write_errors(work), devices.torch_threads(settings.threads or devices.available_cores()):
+    with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
         burst = loading.load_frames(files, work, settings.reference, settings.linear)
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)

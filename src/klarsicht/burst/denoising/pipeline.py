@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from klarsicht import __version__
 from klarsicht.burst.align import tiled
@@ -38,6 +37,8 @@ from klarsicht.ground import devices
 from klarsicht.ground.config import Settings
 from klarsicht.ground.disk import replace_atomically
 from klarsicht.ground.memory import resident_bytes
+from klarsicht.ground.operating_system import available_cores
+from klarsicht.ground.ranges import MEMORY_GB, STRENGTH, THREADS
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 TOO_LOUD = 1.3  # residual over the noise from which the user is warned
@@ -55,9 +56,9 @@ class DenoiseSettings(Settings):
     noise: str | None = None
     calibration: str | None = None
     reference: str | None = None
-    strength: float = Field(default=1.0, ge=0, le=1)
-    memory: float = Field(default=2.0, gt=0)
-    threads: int | None = Field(default=None, ge=1)
+    strength: float = STRENGTH.field(1.0)
+    memory: float = MEMORY_GB.field(2.0)
+    threads: int | None = THREADS.field(None)
     linear: bool = False
 
 
@@ -125,7 +126,7 @@ def denoise_frames(
         "checkpoint": _digest(settings.checkpoint),
         "maps": maps,
     }
-    count = settings.threads or devices.available_cores()
+    count = settings.threads or available_cores()
     with work_folder.open_work_folder(out, wanted) as folder, devices.torch_threads(count):
         yield _denoise_in_folder(frames, folder, settings, maps)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from klarsicht.ground.disk import hold_lock, translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, ModelError, UsageError
+from klarsicht.ground.operating_system import REMOVES_OPEN_FILES
 
 ABOUT, LOCK = "work.json", "lock"
 
@@ -39,9 +40,16 @@ def open_work_folder(out: Path, wanted: Mapping[str, Any]) -> Iterator[Path]:
         try:
             yield path
         except (InputError, UsageError, ModelError):
-            shutil.rmtree(path)
+            _remove(path)
             raise
-        shutil.rmtree(path)
+        _remove(path)
+    if not REMOVES_OPEN_FILES:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove the folder; Windows leaves the lock in it as long as it is held."""
+    shutil.rmtree(path, ignore_errors=not REMOVES_OPEN_FILES)
 
 
 def fingerprint(path: Path) -> list[Any]:

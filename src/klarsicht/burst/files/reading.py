@@ -7,6 +7,7 @@ from pathlib import Path
 
 from klarsicht.burst.data.photograph import Header, Photograph
 from klarsicht.burst.files import png_jpeg_tiff, raw
+from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
 
 ENDINGS = (*raw.ENDINGS, *png_jpeg_tiff.ENDINGS)
@@ -16,9 +17,11 @@ NAMES_SHOWN = 3  # file names in a message
 def list_frames(given: Iterable[Path]) -> tuple[Path, ...]:
     """List the frame files: files as given, and folders as the photographs in them, sorted by name.
 
-    Raises InputError where there are none, or one is given twice.
+    Raises InputError where there are none, one is given twice, or one is no regular file.
     """
     found = [file for path in given for file in _files(path)]
+    for file in found:
+        require_regular_file(file)
     if not found:
         remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG or JPEG files."
         raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
@@ -35,7 +38,8 @@ def select_folders(given: Iterable[Path]) -> list[Path]:
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not _hidden(file))
-    if not path.is_file():
+    require_regular_file(path)
+    if not path.exists():
         raise InputError(f"no such file: {path.name}", got=path, remedy="Check the path.")
     if path.suffix.lower() not in ENDINGS:
         rule = f"frames are photographs ({', '.join(ENDINGS)})"
@@ -53,6 +57,7 @@ def read(path: Path, linear: bool = False) -> Photograph:
 
     Raises InputError for a file that is damaged or is no photograph; MissingExtra.
     """
+    require_regular_file(path)
     if not path.stat().st_size:
         raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
     if path.suffix.lower() in raw.ENDINGS:

@@ -14,8 +14,8 @@ from safetensors.torch import save as to_bytes
 
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.unet import Network, NetworkSettings
-from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.errors import ModelError, UsageError
+from klarsicht.ground.disk import require_regular_file, write_atomically
+from klarsicht.ground.errors import InputError, ModelError, UsageError
 
 KEY, VERSION = "klarsicht burst network", 1
 RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
@@ -71,10 +71,11 @@ def load_network(path: str | Path, preset: str | None = None) -> Network:
 def _read(named: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:
     path = pretrained.resolve_checkpoint(named)
     try:
+        require_regular_file(path)
         with safe_open(path, "pt") as file:
             written = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, InputError) as error:
         raise _unusable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
     if written is None:
         raise _unusable(path, "weights without our card")

@@ -30,6 +30,7 @@ from klarsicht.burst.network.heads import (
 )
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.ranges import NETWORK_WIDTH
 from klarsicht.numerics.imaging.sensor_noise import deviation
 from klarsicht.numerics.imaging.tone import stabilise
 from klarsicht.numerics.pixel_kernels.apply import Filtered
@@ -215,7 +216,7 @@ class NetworkSettings(Settings):
     """Configuration of a network without its weights. width: factor on the preset's channels. frames: N at most."""
 
     preset: str = "swift"
-    width: float = Field(default=1.0, gt=0, le=4)
+    width: float = NETWORK_WIDTH.field(1.0)
     colour: str = "grey"
     frames: int = Field(default=8, ge=1, le=8)
 

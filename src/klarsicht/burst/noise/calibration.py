@@ -9,6 +9,7 @@ from pathlib import Path
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.noise import sources
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.ranges import ISO
 
 
 def calibrate(
@@ -22,6 +23,8 @@ def calibrate(
 
     Raises InputError where neither the files nor the caller give the camera and ISO.
     """
+    if iso is not None:
+        ISO.require("iso", iso)
     files = reading.list_frames(frames)
     file = out or sources.default_file()
     with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:

@@ -18,7 +18,7 @@ from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.noise import estimation
-from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -128,6 +128,7 @@ def write_calibration(file: Path, camera: str, iso: int, noise: NoiseLevel, fram
 def _read(file: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Read all calibrations of a file; empty if there is no file. Raises InputError for a file that is no
     calibration."""
+    require_regular_file(file)
     if not file.exists():
         return {}
     try:

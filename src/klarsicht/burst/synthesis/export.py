@@ -20,7 +20,7 @@ import numpy as np
 from klarsicht.burst.synthesis.benchmark_sets import KODAK, BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry
-from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.disk import fill_folder, write_atomically
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
@@ -32,29 +32,27 @@ def write_set(
     """Write the set's bursts at each gain (none given: all), at the exposures drawn; return the set.
 
     Raises:
-        UsageError: an unknown set or gain, or a folder that already holds files.
+        UsageError: an unknown set or gain. InputError: a folder that holds files, but not of a killed run.
         CorpusError, ImageError: the photographs. StoreError, DiskFull: the folder.
     """
     levels = {gain: _level(gain) for gain in gains or GAINS}
-    if out.exists() and any(out.iterdir()):
-        raise UsageError("folder for the bursts", got=out, rule="it must be new or empty")
     source = read_folder(photographs, geometry)
     made = benchmark_set(name, source.photographs, seed, geometry)
-    hashes = {}
-    for index, gain in track(list(product(range(len(made)), levels)), len(made) * len(levels), "bursts"):
-        file, content = f"{index:03d}-gain{gain}.npz", burst_bytes(made, index, levels[gain])
-        write_atomically(out / file, content)
-        hashes[file] = hashlib.sha256(content).hexdigest()
-    about = {
+    facts = {
         "set": name,
         "seed": seed,
         "sha256": made.sha256,
         "geometry": asdict(geometry),
         "photographs": source.names,
         "levels": {gain: asdict(level) for gain, level in levels.items()},
-        "files": hashes,
     }
-    write_atomically(out / "set.json", (json.dumps(about, indent=1) + "\n").encode())
+    with fill_folder(out):
+        hashes = {}
+        for index, gain in track(list(product(range(len(made)), levels)), len(made) * len(levels), "bursts"):
+            file, content = f"{index:03d}-gain{gain}.npz", burst_bytes(made, index, levels[gain])
+            write_atomically(out / file, content)
+            hashes[file] = hashlib.sha256(content).hexdigest()
+        write_atomically(out / "set.json", (json.dumps(facts | {"files": hashes}, indent=1) + "\n").encode())
     return made
 
 

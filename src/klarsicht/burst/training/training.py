@@ -33,6 +33,14 @@ from klarsicht.ground import devices, fit
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.images import png_bytes
+from klarsicht.ground.ranges import (
+    BURSTS_IN_STEP,
+    LEARNING_RATE,
+    SEED,
+    THREADS,
+    TRAINING_MINUTES,
+    TRAINING_STEPS,
+)
 from klarsicht.ground.seeding import integer
 
 STEPS = 20_000
@@ -51,15 +59,15 @@ class TrainSettings(NetworkSettings):
 
     noise: str = "kpn"
     motion: tuple[str, ...] = tuple(MOTIONS)
-    size: int = Field(default=128, ge=32)
-    scale: int = Field(default=4, ge=1)
-    batch: int = Field(default=4, ge=1)
-    rate: float = Field(default=4e-4, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    minutes: float | None = Field(default=None, gt=0)
-    uses: int = Field(default=2, ge=1)
-    every: int = Field(default=500, ge=1)
-    seed: int = Field(default=0, ge=0)
+    size: int = Field(default=128, ge=32, le=1024)
+    scale: int = Field(default=4, ge=1, le=64)
+    batch: int = BURSTS_IN_STEP.field(4)
+    rate: float = LEARNING_RATE.field(4e-4)
+    steps: int | None = TRAINING_STEPS.field(None)
+    minutes: float | None = TRAINING_MINUTES.field(None)
+    uses: int = Field(default=2, ge=1, le=1000)
+    every: int = TRAINING_STEPS.field(500)
+    seed: int = SEED.field(0)
     start: str | None = None
     loss: str = "kpn"
     grey_too: bool = False
@@ -203,6 +211,7 @@ def train(settings: TrainSettings, photographs: str | Path, out: str | Path, thr
         ModelError: the loss is not finite, and the last network stays; or `start` holds no network that fits.
         RunMismatch, RunLocked, StoreError, DiskFull: the run folder.
     """
+    THREADS.require("threads", threads)
     photographs, out = Path(photographs), Path(out)
     if out.suffix != ".safetensors":
         raise UsageError("file of the network", got=out, rule="its name must end in .safetensors")

@@ -1,0 +1,163 @@
+"""Calls to the operating system: file locks, folders on disk, memory, cores, the parent process.
+
+Each stands here once, for Linux, other POSIX systems and Windows. No other module imports fcntl or msvcrt, opens /proc,
+or loads the C library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+REMOVES_OPEN_FILES = fcntl is not None
+PROC = Path("/proc")
+LOCKED_BYTE = 1 << 30  # Windows locks bytes, and nobody else may read them: one far behind what the file holds
+PR_SET_PDEATHSIG = 1
+SECONDS_BETWEEN_LOOKS = 1.0  # at the parent
+PEAK_RESET = "5"
+
+
+# Files
+
+
+def lock(file: IO[Any]) -> None:
+    """Lock an open file for this process alone; the system frees it when the file is closed or the process ends.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    import msvcrt
+
+    windows: Any = msvcrt
+    os.lseek(file.fileno(), LOCKED_BYTE, os.SEEK_SET)
+    try:
+        windows.locking(file.fileno(), windows.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(error.errno, error.strerror) from error
+    finally:
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+
+
+def sync(path: Path) -> None:
+    """Wait until the bytes of a file, or the entries of a folder, are on the disk.
+
+    Windows writes out files that are open for writing only, and no folders.
+    """
+    if fcntl is None and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if fcntl is not None else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Memory and cores
+
+
+def c_library() -> ctypes.CDLL | None:
+    """Load the C library of this process; None where there is none to be had by that way (Windows)."""
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the system, which the GNU C library would keep; elsewhere nothing happens."""
+    with suppress(AttributeError, TypeError):
+        c_library().malloc_trim(0)  # type: ignore[union-attr]
+
+
+def memory_status(field: str) -> int | None:
+    """Read a field of this process's memory in bytes: VmRSS (resident), VmHWM (its peak). None but on Linux."""
+    try:
+        lines = (PROC / "self" / "status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def reset_memory_peak() -> bool:
+    """Set the peak of resident memory to what is resident now. Returns False but on Linux."""
+    try:
+        (PROC / "self" / "clear_refs").write_text(PEAK_RESET)
+    except OSError:
+        return False
+    return True
+
+
+def processor_flags() -> frozenset[str]:
+    """Read the words that describe the processor, its instruction sets among them; empty but on Linux."""
+    try:
+        return frozenset((PROC / "cpuinfo").read_text().split())
+    except OSError:
+        return frozenset()
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Processes
+
+
+def process_exists(pid: int) -> bool:
+    """Tell whether a process exists; on Windows, where asking would end it, always True."""
+    if fcntl is None:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or no number of a process
+        return True
+    return True
+
+
+def end_with_parent(parent: int, of_main_thread: bool) -> None:
+    """End this process when its parent ends, in whatever way that does.
+
+    On Linux the kernel kills it at once, also inside a long call that holds Python's lock. It does so when the *thread*
+    ends that made this process, so it is asked only where that is the main thread, which ends with its process.
+    Everywhere a thread looks for the parent once a second, or waits for its end on Windows.
+
+    Args:
+        parent: process id of the parent, as it gave it.
+        of_main_thread: whether the parent's main thread makes this process.
+    """
+    if of_main_thread and sys.platform == "linux":
+        with suppress(AttributeError):
+            c_library().prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))  # type: ignore[union-attr]
+        if os.getppid() != parent:  # it ended before it could be noticed
+            os._exit(1)
+    threading.Thread(target=_follow, args=(parent,), name="parent", daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """Wait for the end of a process, then end this one."""
+    if sys.platform == "win32":  # a process keeps the number of its parent there, ended or not
+        kernel, synchronize, infinite = ctypes.windll.kernel32, 0x00100000, 0xFFFFFFFF
+        if handle := kernel.OpenProcess(synchronize, False, parent):
+            kernel.WaitForSingleObject(handle, infinite)
+    else:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
