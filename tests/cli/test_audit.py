@@ -84,24 +84,24 @@ def test_an_error_is_one_line_and_its_exit_code(tmp_path, monkeypatch, capsys, a
     assert len(printed.splitlines()) == 1
 
 
-def test_a_layer_without_a_rule_is_named_with_a_remedy(tmp_path, monkeypatch, capsys):
+def test_a_function_without_a_rule_is_named_with_a_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "attention.py").write_text(
+    (tmp_path / "recurrent.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
-        "        self.attend = torch.nn.MultiheadAttention(3, 1, batch_first=True)\n"
+        "        self.scan = torch.nn.LSTM(3, 3, batch_first=True)\n"
         "        self.head = torch.nn.Linear(3, 2)\n"
         "    def forward(self, x):\n"
         "        t = x.flatten(2).transpose(1, 2)\n"
-        "        return self.head(self.attend(t, t, t)[0].mean(1))\n"
+        "        return self.head(self.scan(t)[0].mean(1))\n"
     )
     (tmp_path / "data" / "0").mkdir(parents=True)
     Image.new("RGB", (8, 8), "red").save(tmp_path / "data" / "0" / "x.png")
-    assert run(["audit", "run", "--model", "attention:Net", "--data", "data", "--out", "run"]) == 4
+    assert run(["audit", "run", "--model", "recurrent:Net", "--data", "data", "--out", "run"]) == 4
     told = capsys.readouterr().err
-    assert "attend" in told
+    assert "scan" in told
     assert "head relevance" in told
 
 
@@ -122,11 +122,11 @@ def test_the_version_is_printed(capsys):
 
 
 def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
-    from klarsicht.audit.results import ranking
+    from klarsicht.ground.store import RunStore
 
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ranking, "read_ranking", interrupted)
+    monkeypatch.setattr(RunStore, "open", interrupted)
     assert run(["audit", "rank", "anywhere"]) == 130
     assert "resumes" in capsys.readouterr().err

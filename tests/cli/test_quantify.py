@@ -53,4 +53,4 @@ def test_power_says_unknown_until_copies_are_trained(finished, capsys):
 
 def test_no_epochs_are_a_usage_error(finished, capsys):
     assert run(["audit", "power", str(finished), "--train", "0"]) == 2
-    assert "epochs of a fine-tuning; got 0" in capsys.readouterr().err
+    assert "--train is out of range; got 0" in capsys.readouterr().err
