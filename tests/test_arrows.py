@@ -70,6 +70,10 @@ ARROWS = {
         "ground", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
         "audit.corrections", "audit.results", "audit.report",
     ),
+    "audit.doctor": (
+        "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance",
+        "audit.spectral", "audit.corrections", "audit.results", "audit.pipeline",
+    ),
     "audit.quantification": (
         "ground", "numerics.statistics", "numerics.imaging", "numerics.clustering", "audit.executor", "audit.settings",
         "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions",
@@ -117,7 +121,7 @@ ARROWS = {
     "explorer": ("ground",),
     "cli": (
         "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
-        "audit.results", "audit.report", "audit.pipeline", "audit.quantification", "audit.cleaning",
+        "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.quantification", "audit.cleaning",
         "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network", "burst.denoising",
         "burst.evaluation", "burst.training",
     ),

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import to_tensor
 from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import InputError, ModelError, UsageError
@@ -97,6 +98,74 @@ def test_a_model_that_fails_on_every_image_is_told_in_one_line(tmp_path):
         audit(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(7, 3)).eval())
 
 
+class Choosy(Marked):
+    """Fails, in a way of its own, on pictures whose first pixel is black."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        if (x[:, :, 0, 0] == 0).all(1).any():
+            raise self.error
+        return super().forward(x)
+
+
+ERRORS = [KeyError("logit"), AttributeError("no such part"), SystemExit(3), ZeroDivisionError("by zero")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_a_model_raises_takes_one_image_away_and_no_more(tmp_path, error):
+    write_corpus(tmp_path / "data", per_class=25)
+    Image.new("RGB", (12, 12), "black").save(tmp_path / "data" / "a" / "black.png")
+    left_out = skipped(audit(tmp_path, Choosy(error).eval()))
+    assert set(left_out) == {"a/black.png"}
+    assert type(error).__name__ in left_out["a/black.png"]
+    assert "test_hostile.py, line" in left_out["a/black.png"]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_a_transform_raises_takes_one_image_away_and_no_more(tmp_path, error):
+    def choosy(image):
+        if image.size == (40, 40):
+            raise error
+        return to_tensor(image)
+
+    write_corpus(tmp_path / "data", per_class=25)
+    Image.new("RGB", (40, 40)).save(tmp_path / "data" / "a" / "big.png")
+    left_out = skipped(audit(tmp_path, (network(), choosy)))
+    assert set(left_out) == {"a/big.png"}
+    assert f"choosy: {type(error).__name__}" in left_out["a/big.png"]
+
+
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [
+        (np.asarray, "asarray: ndarray"),
+        (lambda image: to_tensor(image)[None], r"shape \(1, 3, 256, 256\)"),
+        (lambda image: {"pixels": to_tensor(image)}, "lambda>: dict"),
+    ],
+)
+def test_a_transform_that_makes_no_image_is_named(tmp_path, transform, told):
+    write_corpus(tmp_path / "data", per_class=3)
+    with pytest.raises(InputError, match=told):
+        audit(tmp_path, (network(), transform))
+
+
+def test_a_model_with_weights_that_are_no_numbers_is_not_called_unconserving(tmp_path):
+    write_corpus(tmp_path / "data", per_class=3)
+    net = network()
+    with torch.no_grad():
+        net.head.weight[1, 2] = torch.nan
+    with pytest.raises(ModelError, match=r"head\.weight holds 1 NaN of 12"):
+        audit(tmp_path, net)
+
+
+def test_a_model_of_half_precision_is_audited_in_single(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    assert ranking.read_ranking(audit(tmp_path, network().half()))[0].name == "b"
+
+
 def test_a_double_precision_model_works(tmp_path):
     write_corpus(tmp_path / "data", per_class=25)
     assert len(ranking.read_ranking(audit(tmp_path, network().double()))) == 3
@@ -132,10 +201,8 @@ def test_the_head_is_the_layer_that_runs_last(tmp_path):
     assert store.array("features").shape == (75, 5)
 
 
-def test_one_output_is_refused_and_a_dropout_that_never_rests_is_named(tmp_path):
+def test_a_dropout_that_never_rests_is_named(tmp_path):
     write_corpus(tmp_path / "data", per_class=3)
-    with pytest.raises(ModelError, match="one output"):
-        audit(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(432, 1)).eval(), target="predicted")
 
     class Restless(Marked):
         def forward(self, x):
@@ -143,6 +210,42 @@ def test_one_output_is_refused_and_a_dropout_that_never_rests_is_named(tmp_path)
 
     with pytest.raises(ModelError, match="differently each time"):
         audit(tmp_path, Restless().eval(), run="restless")
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"), [(nn.Linear(432, 1), "one output"), (nn.Sequential(nn.Linear(432, 3), nn.Softmax(1)), "probab")]
+)
+def test_answers_that_no_test_image_could_show_are_refused_at_the_first_image(tmp_path, ending, told):
+    """The network takes images of 12 x 12 px only, and has no transform that makes such."""
+    write_corpus(tmp_path / "data", per_class=3)
+    options = {"target": "predicted", "method": "GradientTimesInput"}
+    with pytest.raises(ModelError, match=rf"{told}.*return \(module, transform\)"):
+        audit(tmp_path, nn.Sequential(nn.Flatten(), ending).eval(), **options)
+
+
+def test_probabilities_are_audited_by_their_logits(tmp_path):
+    """Oracle: the same audit of the network without its softmax; probabilities would saturate at 1."""
+    write_corpus(tmp_path / "data")
+    plain = audit(tmp_path, network(), run="logits")
+    soft = audit(tmp_path, nn.Sequential(network(), nn.Softmax(1)).eval(), run="softmax")
+    for a, b in zip(ranking.read_ranking(plain), ranking.read_ranking(soft), strict=True):
+        assert (a.name, a.rows) == (b.name, b.rows)
+        assert b.shift == pytest.approx(a.shift, rel=1e-5)
+    assert any("final softmax is left out" in line for line in page.notes(soft, soft.table("images")))
+    assert not any("softmax" in line for line in page.notes(plain, plain.table("images")))
+
+
+def test_a_network_with_one_output_is_audited_as_two_classes(tmp_path):
+    write_corpus(tmp_path / "data")
+    (tmp_path / "map.csv").write_text("label,index\na,0\nb,1\nc,0\n")
+    torch.manual_seed(0)
+    net = nn.Sequential(*list(network().children())[:-1], nn.Linear(4, 1)).eval()
+    with torch.no_grad():
+        net[-1].weight.copy_(torch.tensor([[-1.0, 1.0, -1.0, 9.0]]))
+    store = audit(tmp_path, net, class_map=str(tmp_path / "map.csv"))
+    found = ranking.read_ranking(store)
+    assert {e.name: e.n for e in found} == {"a / c": 120, "b": 60}
+    assert found[0].name == "b"
 
 
 def test_screening_without_a_linear_head_is_refused_before_any_work(tmp_path):

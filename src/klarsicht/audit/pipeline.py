@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from klarsicht.audit.corrections import corrected_model
@@ -19,6 +20,7 @@ from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.models.classifier import Classifier, best_device, label_indices
 from klarsicht.audit.models.forward import Observation
+from klarsicht.audit.models.outputs import is_distribution
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.attribution import Attribution
 from klarsicht.audit.relevance.explainer import METHODS, Relevance
@@ -33,6 +35,8 @@ from klarsicht.ground.progress import note
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import forget_damaged
 
+WITH_TRANSFORM = "return (module, transform) with a transform that makes images of the right size"
+CERTAIN = 1e-5  # of a sum of probabilities in one answer
 SCREENING_UNIT = 25  # targets in a work unit of a screening
 
 
@@ -192,6 +196,8 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     if not all(map(store.has_array, store.manifest.get("arrays", ["logits"]))):
         create_arrays(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
+    if audit.classifier.notes:
+        store.update_manifest(model_notes=list(audit.classifier.notes))
     store.write_table("corpus", audit.corpus.to_table())
     run_step(audit, store, work, attribution.STEP, units, workers, "relevance")
 
@@ -234,7 +240,9 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
 
 
 def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None:
-    """Check that the network has at least two outputs, computed by its last layer.
+    """Check that the network has at least two logits, computed by its last layer.
+
+    `load_model` makes logits of other answers, if it can run the network on test images.
 
     Raises:
         ModelError: otherwise.
@@ -243,7 +251,12 @@ def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None
     if outputs < 2:
         raise ModelError(
             "a network with one output", got=f"logits of shape (B, {outputs})", rule="one logit for each class",
-            remedy="Return two logits: (-y, y) for a single logit y.",
+            remedy=f"Return two logits, (-y/2, y/2) for a logit y, or {WITH_TRANSFORM}.",
+        )  # fmt: skip
+    if is_distribution(torch.from_numpy(tried.logits), CERTAIN):
+        raise ModelError(
+            "the model answers with probabilities", got="numbers above 0 that sum to 1", rule="logits are audited",
+            remedy=f"Leave the softmax out, or {WITH_TRANSFORM}.",
         )  # fmt: skip
     if weight is not None and (len(weight) != outputs or weight.shape[1] != tried.features.shape[1]):
         raise ModelError(

@@ -25,7 +25,10 @@ Metrics = Annotated[
     tuple[str, ...],
     Field(min_length=1, description=f"What compares two images; may be repeated: {', '.join(METRIC_NAMES)}."),
 ]
-MODEL_HELP = "What to audit: efficientnet-lite0, torchvision:NAME@CHECKPOINT.pt, or package.module:callable."
+MODEL_HELP = (
+    "What to audit: torchvision:NAME@FILE, timm:NAME@FILE, hf:FOLDER, FILE.pt2, package.module:callable, "
+    "file.py:callable, or efficientnet-lite0."
+)
 DATA_HELP = "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]."
 TARGET_HELP = (
     "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."

@@ -99,6 +99,31 @@ def note_unverified(run: Path) -> None:
 
 
 @app.command()
+def doctor(
+    model: Annotated[str | None, option(AuditSettings, "model")] = None,
+    data: Annotated[str | None, option(AuditSettings, "data")] = None,
+    class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
+    split: Annotated[str | None, option(AuditSettings, "split")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing."""
+    from klarsicht.audit.doctor import diagnose
+
+    given = {
+        "model": model,
+        "data": data,
+        "class_map": None if class_map is None else str(class_map),
+        "split": split,
+    }
+    found = diagnose(AuditSettings.read(settings, given))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.diagnosis(found)
+
+
+@app.command()
 def rank(
     run: RunFolder,
     as_json: AsJson = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from klarsicht.audit.doctor import Diagnosis
     from klarsicht.audit.quantification.screening import Screening
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.verdicts import Quantification
@@ -104,6 +105,33 @@ def learned(found: FinetunedResults) -> None:
     typer.echo("Called poisoned/learned of planted; the limit is that of those that were learned.")
     for note in found.notes():
         typer.echo(note)
+
+
+def diagnosis(found: Diagnosis) -> None:
+    """Print what an audit of a model and a corpus would give."""
+    width = max(len(name) for name, _ in found.facts)
+    for name, value in found.facts:
+        typer.echo(f"{name.ljust(width)}  {value}")
+    typer.echo()
+    state = {True: "yes", False: "no", None: ""}
+    lines = [
+        (
+            t.name,
+            state[t.works],
+            "" if t.images_per_second != t.images_per_second else f"{t.images_per_second:.1f}",
+            t.told,
+        )
+        for t in found.methods
+    ]
+    typer.echo(
+        table(
+            ("method", "works", "images/s", "why, or how far it conserves"),
+            lines,
+            left=("method", "works", "why, or how far it conserves"),
+        )
+    )
+    for one in found.missing:
+        typer.echo(f"missing: {one}")
 
 
 def steps(found: Sequence[Step]) -> None:

@@ -5,17 +5,12 @@ import torch
 import torchvision
 from PIL import Image
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
-from klarsicht.audit.models import torchvision_models
-from klarsicht.audit.models.classifier import (
-    Classifier,
-    PhotographTransform,
-    PixelTransform,
-    as_logits,
-    label_indices,
-    load_model,
-)
+from klarsicht.audit.models import weights
+from klarsicht.audit.models.classifier import Classifier, label_indices, load_model
 from klarsicht.audit.models.eval_mode import evaluation_mode, set_evaluation_mode
+from klarsicht.audit.models.transforms import PhotographTransform, PixelTransform
 from klarsicht.ground.errors import CorpusError, ModelError, UsageError
 
 
@@ -78,7 +73,7 @@ def test_checkpoints_that_are_none(tmp_path):
     (tmp_path / "text.pt").write_text("no checkpoint")
     for name, words in (("list.pt", "no state dict"), ("text.pt", "safely"), ("absent.pt", "no such")):
         with pytest.raises(ModelError, match=words):
-            torchvision_models.state_dict(tmp_path / name)
+            weights.read_state_dict(tmp_path / name)
 
 
 def test_nothing_is_downloaded_and_near_names_are_given():
@@ -100,6 +95,7 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
         "def pair(): return grey(), lambda picture: torch.zeros(1, 4, 4)\n"
         "def broken(): raise RuntimeError('no weights here')\n"
         "def number(): return 3\n"
+        "def script(): raise SystemExit('usage: zoo.py FILE')\n"
     )
     monkeypatch.chdir(tmp_path)
     grey = load_model("my_zoo:grey")
@@ -109,6 +105,7 @@ def test_an_entry_point_of_the_current_folder(tmp_path, monkeypatch):
         ("my_zoo:gray", "Did you mean grey"),
         ("my_zoo:broken", "my_zoo:broken.*no weights here"),
         ("my_zoo:number", "my_zoo:number is no model; got int"),
+        ("my_zoo:script", r"my_zoo:script: SystemExit: usage: zoo.py FILE \(my_zoo.py, line 6\)"),
         ("no_such_zoo:grey", "no_such_zoo"),
     ):
         with pytest.raises(ModelError, match=words):
@@ -122,6 +119,19 @@ def test_an_exported_program_is_refused_in_one_line():
         raise AssertionError("it was borrowed")
     with pytest.raises(ModelError, match="evaluation mode"):
         set_evaluation_mode(exported)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda net: nn.DataParallel(torch.compile(net))])
+def test_a_network_is_taken_out_of_its_wrapper(wrap):
+    net = network()
+    assert load_model(wrap(net)).module is net
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, torch.zeros(1, 3, 8, 8))])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_program_is_refused_in_one_line(make):
+    with pytest.raises(ModelError, match=r"TorchScript.*Return the network"):
+        load_model(make(network().eval()))
 
 
 def test_a_module_given_stays_in_its_mode():
@@ -175,15 +185,9 @@ def test_the_box_is_black_and_white_after_normalisation():
     assert torch.allclose(torch.tensor(high), (1 - mean) / std, atol=1e-5)
 
 
-def test_answers_with_an_attribute_logits():
-    class Answer:
-        logits = torch.zeros(2, 3)
-
-    assert as_logits(Answer()).shape == (2, 3)
-    with pytest.raises(ModelError, match="got dict"):
-        as_logits({"out": torch.zeros(2, 3)})
-    with pytest.raises(ModelError, match=r"\(2, 3, 4\)"):
-        as_logits(torch.zeros(2, 3, 4))
+def test_the_box_of_a_grey_network_has_its_one_channel():
+    low, high = load_model((network(1), lambda picture: pil_to_tensor(picture) / 255 - 0.5)).pixel_bounds
+    assert (low, high) == ((-0.5,), (0.5,))
 
 
 # labels
@@ -212,6 +216,13 @@ def test_labels_the_model_does_not_know():
     many = [f"zz{i}" for i in range(9)]
     with pytest.raises(CorpusError, match=r"'zz4', \.\.\."):
         label_indices(many, classifier)
+
+
+@pytest.mark.parametrize("label", ["hen;cock", "hen | duck", "duck,hen,cock"])
+def test_several_labels_of_an_image_are_said_to_be_so(label):
+    with pytest.raises(CorpusError, match=r"several labels.*one label for each image"):
+        label_indices(["hen", label], named("cock", "hen", "duck"))
+    assert label_indices(["hen;cock"], named("hen;cock", "hen", "cock")) == {"hen;cock": 0}
 
 
 def test_sorted_order_does_not_overrule_a_known_name():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from klarsicht.audit.models.classifier import PhotographTransform
+from klarsicht.audit.models.transforms import PhotographTransform
 from klarsicht.audit.report import figures
 from klarsicht.audit.report.page import fit_to_square
 

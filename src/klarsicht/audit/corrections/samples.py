@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Ints
+from klarsicht.ground.errors import ImageError
 from klarsicht.ground.progress import track
 
 Images = Sequence[Tensor]
@@ -112,11 +112,13 @@ def read_images(
     images, kept, skipped = [], [], []
     decoded = decode_rows(corpus, [int(row) for row in rows])
     for i, (row, picture) in enumerate(track(decoded, len(rows), "images")):
-        if isinstance(picture, Image.Image):
+        try:
+            if isinstance(picture, ImageError):
+                raise picture
             images.append(classifier.image(picture))
             kept.append(i)
-        else:
-            skipped.append((corpus.paths[row], str(picture)))
+        except ImageError as error:
+            skipped.append((corpus.paths[row], str(error)))
     return images, np.array(kept, np.intp), tuple(skipped)
 
 

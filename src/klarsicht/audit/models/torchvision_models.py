@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from klarsicht.ground.errors import ModelError, UsageError, unknown_name
+from klarsicht.audit.models import weights
+from klarsicht.ground.errors import UsageError, unknown_name
 
 PREFIX: Final = "torchvision:"
-
-_WRAPPERS: Final = ("module.", "model.", "_orig_mod.")
-"""Prefixes that data-parallel wrappers, trainers and torch.compile add to the keys of a state dict."""
 
 
 def imagenet_classes() -> tuple[str, ...] | None:
@@ -46,79 +44,27 @@ def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Ca
             rule="nothing is ever downloaded",
             remedy=f"Write {PREFIX}{name}@FILE.pt",
         )
-    state = state_dict(Path(path))
-    return _load_weights(name, state, path), _preset(name)
+    state = weights.read_state_dict(Path(path))
+    classes = weights.rows_of(state, _head(name), name, path)
+    blank = torchvision.models.get_model(name, weights=None, num_classes=classes)
+    return weights.fill(blank, state, name, path), _preset(name)
 
 
-def state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a state dict or {"state_dict": ...} from a file; pickled code is never run.
-
-    Raises:
-        ModelError: the file does not exist, cannot be read safely, or holds no state dict.
-    """
-    try:
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError("no such checkpoint", got=str(path)) from error
-    except Exception as error:
-        raise ModelError(
-            "the checkpoint cannot be read safely",
-            got=f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            remedy="Save the weights alone: torch.save(model.state_dict(), path)",
-        ) from error
-    inner = next(
-        (held[k] for k in ("state_dict", "model") if isinstance(held, dict) and isinstance(held.get(k), dict)),
-        held,
-    )
-    if not isinstance(inner, dict) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
-        raise ModelError("the checkpoint holds no state dict", got=f"{path}: {type(held).__name__}")
-    return _strip_prefixes(inner)
-
-
-def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
-            return _strip_prefixes({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
-
-
-def _load_weights(name: str, state: dict[str, Tensor], path: str | Path) -> nn.Module:
-    module = torchvision.models.get_model(name, weights=None, num_classes=_n_classes(name, state, path))
-    expected = module.state_dict()
-    wrong = [f"{key} missing" for key in expected if key not in state]
-    wrong += [f"{key} unexpected" for key in state if key not in expected]
-    wrong += [
-        f"{key} is {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if wrong:
-        raise ModelError(
-            f"the checkpoint does not fit {name}",
-            got=f"{path}: " + ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""),
-        )
-    module.load_state_dict(state)
-    result: nn.Module = module.eval()
-    return result
-
-
-def _n_classes(name: str, state: dict[str, Tensor], path: str | Path) -> int:
-    """Read the number of classes from the rows of the last layer in the checkpoint."""
+def _head(name: str) -> str:
+    """Find the last layer with a matrix of weights, which gives the classes."""
     with torch.device("meta"):
         blank = torchvision.models.get_model(name, weights=None)
-    head = [
+    names: list[str] = [
         n for n, m in blank.named_modules() if isinstance(getattr(m, "weight", None), Tensor) and m.weight.ndim > 1
-    ][-1]
-    if f"{head}.weight" not in state:
-        raise ModelError(f"the checkpoint does not fit {name}", got=f"{path}: {head}.weight missing")
-    return int(state[f"{head}.weight"].shape[0])
+    ]
+    return names[-1]
 
 
 def _preset(name: str) -> Callable[..., Tensor] | None:
     """Find the preprocessing of the first published weights of this architecture."""
     try:
-        weights = next(iter(torchvision.models.get_model_weights(name)))
+        published = next(iter(torchvision.models.get_model_weights(name)))
     except (ValueError, StopIteration):
         return None
-    preset: Callable[..., Tensor] = weights.transforms()
+    preset: Callable[..., Tensor] = published.transforms()
     return preset

@@ -160,10 +160,8 @@ def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
     """Preprocess a picture; return an ImageError where the transform fails."""
     try:
         return classifier.image(picture)
-    except (ValueError, RuntimeError, OSError, TypeError) as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory("memory ran short in the model's transform", remedy="Free memory and resume.") from error
-        return ImageError("the model's transform refuses this image", got=f"{type(error).__name__}: {error}")
+    except ImageError as error:
+        return error
 
 
 @contextmanager

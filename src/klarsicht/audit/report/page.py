@@ -162,8 +162,9 @@ def _describe_target(settings: dict[str, Any]) -> str:
 def notes(store: RunStore, images: Any) -> list[str]:
     """Collect the caveats that a reader must know to interpret the numbers."""
     told = [] if store.keeps_checksums else [UNVERIFIED]
-    if "order" in store.manifest and (order := Order(**store.manifest["order"])).doubtful:
-        told.append(str(order))
+    told += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
+    if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
+        told.append(order.describe(store.manifest["names"]))
     sources = [s for s in store.table("corpus")["source"].to_pylist() if s]
     if len(set(sources)) < len(sources):
         told.append(

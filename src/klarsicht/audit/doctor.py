@@ -1,0 +1,227 @@
+"""Check of what an audit of this model and corpus would give, before hours are spent on it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from klarsicht.audit.corrections.clarc import correction_layers
+from klarsicht.audit.data.corpus import decode_rows
+from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.forward import Observation, Observer
+from klarsicht.audit.models.hooks import late_layer, middle_layer
+from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.pipeline import Audit, check_logits
+from klarsicht.audit.relevance.attribution import prepare
+from klarsicht.audit.relevance.explainer import METHODS, explain
+from klarsicht.audit.results.significance import FEWEST
+from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.spectral.analysis import head_weight
+from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
+from klarsicht.ground.memory import resident_bytes
+from klarsicht.numerics.statistics.intervals import share_interval
+
+IMAGES: Final = 8  # images that are tried, spread over the corpus
+EXPLAINED: Final = 1  # of them, by each method
+MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
+BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
+
+
+@dataclass(frozen=True)
+class MethodTrial:
+    """One relevance method tried on a few images.
+
+    Attributes:
+        works: whether it gives maps (head relevance: whether it applies); None where there was no time to try.
+        told: how far it conserves relevance, or why it does not apply.
+        images_per_second: one thread, nothing else; NaN where it was not measured.
+    """
+
+    name: str
+    works: bool | None
+    told: str
+    images_per_second: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What an audit of a model and a corpus would give.
+
+    Attributes:
+        facts: (name, value) of model and corpus.
+        methods: the relevance methods, tried.
+        missing: what an audit would lack, and how to get it.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    methods: tuple[MethodTrial, ...]
+    missing: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        trials = [asdict(trial) for trial in self.methods]
+        for trial in trials:
+            if np.isnan(trial["images_per_second"]):
+                trial["images_per_second"] = None
+        return {"facts": dict(self.facts), "methods": trials, "missing": list(self.missing)}
+
+
+def diagnose(settings: AuditSettings) -> Diagnosis:
+    """Load model and corpus, try every method on a few images, and say what an audit would give; nothing is written.
+
+    Args:
+        settings: as for `audit run`.
+
+    Raises:
+        UsageError, CorpusError, ModelError, MissingExtra: model or corpus cannot be opened.
+        InputError: none of the images that were tried can be used.
+    """
+    began = time.perf_counter()
+    audit = Audit.of(settings)
+    loaded = time.perf_counter() - began
+    rows, batch, reasons = _sample(audit)
+    with Observer(audit.classifier) as observe:
+        observe(batch[:1])
+        began = time.perf_counter()
+        observed = observe(batch)
+        speed = len(batch) / (time.perf_counter() - began)
+    targets = torch.from_numpy(observed.prediction)
+    methods = _try_methods(audit, batch[:EXPLAINED], targets[:EXPLAINED])
+    facts = (
+        *_model_facts(audit, batch, loaded),
+        *_corpus_facts(audit, rows, observed),
+        ("speed", f"{speed:.1f} images a second without relevance, on {audit.classifier.device.type}, one batch"),
+        *_duration(audit, methods),
+        ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
+    )
+    return Diagnosis(facts, methods, (*_missing(audit, observed, methods), *reasons))
+
+
+def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
+    """Read images of the commonest input shape, spread over the corpus: rows, (B, C, H, W), reasons of the others."""
+    tried = np.unique(np.linspace(0, len(audit.corpus) - 1, IMAGES).astype(int)).tolist()
+    inputs: dict[int, Tensor] = {}
+    reasons: dict[str, int] = Counter()
+    for row, picture in decode_rows(audit.corpus, tried):
+        image = picture if isinstance(picture, Exception) else prepare(audit.classifier, picture)
+        if isinstance(image, Tensor):
+            inputs[row] = image
+        else:
+            reasons[str(image)] += 1
+    if not inputs:
+        raise InputError(
+            f"none of {len(tried)} images can be used", got=next(iter(reasons)), remedy="Check the data and the model."
+        )
+    shape = Counter(tuple(image.shape) for image in inputs.values()).most_common(1)[0][0]
+    rows = [row for row, image in inputs.items() if tuple(image.shape) == shape]
+    told = tuple(f"{count} of {len(tried)} images cannot be used: {reason}" for reason, count in reasons.items())
+    return rows, torch.stack([inputs[row] for row in rows]), told
+
+
+def _model_facts(audit: Audit, batch: Tensor, loaded: float) -> list[tuple[str, str]]:
+    classifier = audit.classifier
+    module, weights = classifier.module, sum(p.numel() for p in classifier.module.parameters())
+    with evaluation_mode(module), torch.no_grad():
+        middle = middle_layer(module, lambda: classifier.logits(batch[:1]))
+    named = "with names" if classifier.classes else "without names"
+    return [
+        ("model", f"{classifier.spec}: {weights / 1e6:.1f} million weights, loaded in {loaded:.1f} s"),
+        *(("changed", note) for note in classifier.notes),
+        ("outputs", f"{classifier.n_classes} classes, {named}"),
+        ("input", f"{' x '.join(map(str, batch.shape[1:]))}, {classifier.mode}"),
+        ("head", classifier.head),
+        ("concept layer", late_layer(module, classifier.head)),
+        ("middle layer", middle or "none: the network has no convolutions"),
+        ("cleaning would try", ", ".join(correction_layers(module, classifier.head))),
+    ]
+
+
+def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[tuple[str, str]]:
+    corpus = audit.corpus
+    facts = [("corpus", f"{len(corpus)} images, {len(corpus.classes)} labels")]
+    try:
+        index = audit.index
+        labels = np.array([index.get(corpus.labels[row], -1) for row in rows])
+    except CorpusError:
+        return facts
+    known = labels >= 0
+    if known.any():
+        agreed = share_interval(observed.prediction[known] == labels[known])
+        facts.append(
+            ("predicted as their label", f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})")
+        )
+    return facts
+
+
+def _try_methods(audit: Audit, batch: Tensor, targets: Tensor) -> tuple[MethodTrial, ...]:
+    """Try the methods, those of one backward pass first; a reason that was given is not repeated."""
+    began = time.perf_counter()
+    trials: dict[str, MethodTrial] = {}
+    for method in sorted(METHODS, key=lambda name: name in MANY_PASSES):
+        if time.perf_counter() - began > BUDGET:
+            trials[method] = MethodTrial(method, None, f"not tried: {BUDGET:g} s were over")
+            continue
+        trial = _try_method(audit, method, batch, targets)
+        same = next((other.name for other in trials.values() if other.told == trial.told and not trial.works), None)
+        trials[method] = replace(trial, told=f"as {same}") if same else trial
+    return (_try_head_relevance(audit), *(trials[method] for method in METHODS))
+
+
+def _try_head_relevance(audit: Audit) -> MethodTrial:
+    linear = head_weight(audit.classifier) is not None
+    return MethodTrial(HEAD_RELEVANCE, linear, "no maps" if linear else "the head is no fully connected layer")
+
+
+def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> MethodTrial:
+    began = time.perf_counter()
+    try:
+        found = explain(audit.classifier, batch, targets, method=method, map_side=audit.settings.map_side)
+    except KlarsichtError as error:
+        return MethodTrial(method, False, str(error))
+    speed = len(batch) / (time.perf_counter() - began)
+    if found.balance is not None:
+        share = float(np.median(found.absorbed))
+        told = f"conserves: biases and stabilisers absorb {share:.0%}"
+        return MethodTrial(method, True, told if found.conserving else f"not conserving: {share:.0%} absorbed", speed)
+    left = float(np.median(np.abs(found.residual)))
+    told = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
+    return MethodTrial(method, True, told, speed)
+
+
+def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str, str]]:
+    """Estimate the time of the relevance step by the method of the settings, from its speed on a small batch."""
+    speed = next((t.images_per_second for t in methods if t.name == audit.settings.method), float("nan"))
+    if np.isnan(speed):
+        return []
+    return [("relevance of the corpus", f"about {len(audit.corpus) / speed / 60:.1f} min by {audit.settings.method}")]
+
+
+def _missing(audit: Audit, observed: Observation, methods: tuple[MethodTrial, ...]) -> list[str]:
+    """List what an audit would lack, each with its remedy."""
+    told = []
+    for check in (
+        lambda: audit.index,
+        lambda: check_logits(audit.classifier, observed),
+        lambda: PixelScale.of(audit.classifier),
+    ):
+        try:
+            check()
+        except KlarsichtError as error:
+            told.append(str(error))
+    sizes = Counter(audit.corpus.labels)
+    if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
+        shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
+        told.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
+    if audit.classifier.n_classes < FEWEST:
+        told.append(f"fewer than {FEWEST} classes: `audit quantify` shows what it finds, and gives no verdict")
+    if not audit.corpus.sources:
+        told.append("no column source: images of one origin (patient, video) would count as independent")
+    if all(trial.works is False for trial in methods if trial.name != HEAD_RELEVANCE):
+        told.append(f"no method makes maps: audit with --method {HEAD_RELEVANCE}")
+    return told

@@ -1,0 +1,55 @@
+"""Exceptions of foreign code become one line; ours, Ctrl-C and a shortage of memory stay what they are."""
+
+import json
+import sys
+
+import pytest
+
+from klarsicht.ground.errors import ModelError, OutOfMemory, UsageError
+from klarsicht.ground.foreign import describe_error, foreign_errors
+
+
+def guarded(error):
+    with foreign_errors(ModelError, "it fails", of="zoo:net", remedy="Mend it."):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("logit"), "it fails; got zoo:net: KeyError: 'logit' (test_foreign.py, line "),
+        (AttributeError("no head"), "zoo:net: AttributeError: no head"),
+        (SystemExit(2), "zoo:net: SystemExit: 2"),
+        (RuntimeError("\n  first\nsecond"), "RuntimeError: first (test"),
+        (StopIteration(), "zoo:net: StopIteration (test"),
+    ],
+)
+def test_a_foreign_exception_is_one_line_with_its_place(error, told):
+    with pytest.raises(ModelError) as caught:
+        guarded(error)
+    assert told in str(caught.value)
+    assert str(caught.value).endswith(". Mend it.")
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UsageError("ours"), UsageError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("CUDA out of memory"), OutOfMemory),
+    ],
+)
+def test_what_is_no_fault_of_the_code_is_not_called_one(error, kind):
+    with pytest.raises(kind):
+        guarded(error)
+
+
+def test_the_place_is_the_line_of_the_user_and_none_of_a_library():
+    try:
+        json.loads("{")
+    except ValueError as error:
+        assert f"(decoder.py, line {sys.exc_info()[2].tb_next.tb_next.tb_next.tb_lineno})" in describe_error(error)
+    assert describe_error(ValueError("x" * 5000)) == f"ValueError: {'x' * 300}"
