@@ -20,7 +20,7 @@ from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.pipeline import Audit, check_logits
 from klarsicht.audit.relevance.attribution import prepare
 from klarsicht.audit.relevance.explainer import METHODS, explain
-from klarsicht.audit.results.significance import FEWEST
+from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import head_weight
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
@@ -28,7 +28,7 @@ from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.memory import resident_bytes
 from klarsicht.numerics.statistics.intervals import share_interval
 
-IMAGES: Final = 8  # images that are tried, spread over the corpus
+TRIED_IMAGES: Final = 8  # images that are tried, spread over the corpus
 EXPLAINED: Final = 1  # of them, by each method
 MANY_PASSES: Final = ("IntegratedGradients", "SmoothGrad")
 BUDGET: Final = 6.0  # seconds for all methods; those that would begin later are not tried
@@ -105,7 +105,7 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
     """Read images of the commonest input shape, spread over the corpus: rows, (B, C, H, W), reasons of the others."""
-    tried = np.unique(np.linspace(0, len(audit.corpus) - 1, IMAGES).astype(int)).tolist()
+    tried = np.unique(np.linspace(0, len(audit.corpus) - 1, TRIED_IMAGES).astype(int)).tolist()
     inputs: dict[int, Tensor] = {}
     reasons: dict[str, int] = Counter()
     for row, picture in decode_rows(audit.corpus, tried):
@@ -218,8 +218,8 @@ def _missing(audit: Audit, observed: Observation, methods: tuple[MethodTrial, ..
     if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         told.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
-    if audit.classifier.n_classes < FEWEST:
-        told.append(f"fewer than {FEWEST} classes: `audit quantify` shows what it finds, and gives no verdict")
+    if audit.classifier.n_classes < MIN_CLASSES:
+        told.append(f"fewer than {MIN_CLASSES} classes: `audit quantify` shows what it finds, and gives no verdict")
     if not audit.corpus.sources:
         told.append("no column source: images of one origin (patient, video) would count as independent")
     if all(trial.works is False for trial in methods if trial.name != HEAD_RELEVANCE):

@@ -105,5 +105,5 @@ def test_a_model_that_cannot_be_trained_is_refused(corpus, made, told):
 
 @pytest.mark.parametrize("wrong", [(0, 1e-3), (-1, 1e-3), (1, 0.0), (1, float("nan"))])
 def test_no_epochs_and_no_rate_are_refused(wrong):
-    with pytest.raises(UsageError, match="fine-tuning"):
+    with pytest.raises(UsageError, match="out of range"):
         Training(*wrong)

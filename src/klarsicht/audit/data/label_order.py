@@ -18,7 +18,7 @@ from klarsicht.ground.arrays import Ints
 
 MIN_RATIO: Final = 2.0  # "far better": at least this many times as many images predicted by another order
 MIN_AGREEMENT: Final = 0.5  # least accuracy under the best numbering of all labels; a poor model reaches it in no order
-LEVEL: Final = 0.05  # probability of naming any permuted labels where none are
+ALARM_LEVEL: Final = 0.05  # probability of naming any permuted labels where none are
 CONFIDENCE: Final = 0.95  # of the interval that is told
 NAMED: Final = 5  # labels that a note names
 
@@ -118,12 +118,12 @@ def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
     """Find the cycles of labels that predictions permute, from the confusion matrix (K, K), labels in rows.
 
     A label k is moved to l if l is its commonest prediction, at least MIN_RATIO times as many of its images are
-    predicted as l as are as k, and a binomial test rejects that l is no likelier than k, at LEVEL divided by the number
-    of ordered pairs of labels (Bonferroni). Named are the cycles of moved labels.
+    predicted as l as are as k, and a binomial test rejects that l is no likelier than k, at ALARM_LEVEL divided by the
+    number of ordered pairs of labels (Bonferroni). Named are the cycles of moved labels.
 
     A cycle needs every one of its labels to be moved. If no permutation explains the predictions, then in every cycle
-    some label k has p_kl <= p_kk, and the probability that any cycle is named is at most LEVEL. Predictions that do not
-    depend on the image are such a case: around a cycle p_l > p_k cannot hold throughout.
+    some label k has p_kl <= p_kk, and the probability that any cycle is named is at most ALARM_LEVEL. Predictions that
+    do not depend on the image are such a case: around a cycle p_l > p_k cannot hold throughout.
     """
     given = np.flatnonzero(counts.sum(1))
     pairs = max(len(given) * (len(given) - 1), 1)
@@ -131,7 +131,10 @@ def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:
     there, own = counts[np.arange(len(counts)), likeliest], counts.diagonal()
     surprise = binom.sf(there - 1, there + own, 0.5)
     moved = (
-        (there > 0) & (there >= MIN_RATIO * own) & (likeliest != np.arange(len(counts))) & (surprise <= LEVEL / pairs)
+        (there > 0)
+        & (there >= MIN_RATIO * own)
+        & (likeliest != np.arange(len(counts)))
+        & (surprise <= ALARM_LEVEL / pairs)
     )
     follow = {int(k): int(likeliest[k]) for k in np.flatnonzero(moved)}
     for cycle in _cycles(follow):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import foreign_errors
 
-REMEDY: Final = "Call it in Python without klarsicht until it returns a module."
+ENTRY_POINT_REMEDY: Final = "Call it in Python without klarsicht until it returns a module."
 
 Transform = Callable[[Image.Image], Tensor]
 """Function from a decoded picture to a model input, float32 (C, H, W)."""
@@ -33,7 +33,10 @@ def load(spec: str) -> tuple[nn.Module, Transform | None]:
     """
     path, _, attribute = spec.rpartition(":")
     folder = Path(path).resolve().parent if path.endswith(".py") else Path.cwd()
-    with _importable(folder), foreign_errors(ModelError, "the model cannot be built", of=spec, remedy=REMEDY):
+    with (
+        _importable(folder),
+        foreign_errors(ModelError, "the model cannot be built", of=spec, remedy=ENTRY_POINT_REMEDY),
+    ):
         package = _import_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
         if not hasattr(package, attribute):
             near = difflib.get_close_matches(attribute, dir(package), n=3)

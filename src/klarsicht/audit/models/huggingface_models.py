@@ -15,8 +15,8 @@ from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import foreign_errors
 
-PREFIX: Final = "hf:"
-EXTRA: Final = "hf"
+HF_PREFIX: Final = "hf:"
+HF_EXTRA: Final = "hf"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
         MissingExtra: transformers is not installed.
         ModelError: the folder holds no image classifier, no image processor, or only some of the weights.
     """
-    folder = Path(spec.removeprefix(PREFIX))
+    folder = Path(spec.removeprefix(HF_PREFIX))
     if not (folder / "config.json").is_file():
         raise ModelError(
             "no folder of save_pretrained",
@@ -47,7 +47,7 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
             rule="it holds a config.json; nothing is ever downloaded",
             remedy="Save the model first: model.save_pretrained(FOLDER).",
         )
-    transformers: Any = optional.load("transformers", EXTRA)
+    transformers: Any = optional.load("transformers", HF_EXTRA)
     local = {"local_files_only": True, "trust_remote_code": False}
     with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec):
         network = transformers.AutoModelForImageClassification

@@ -57,7 +57,7 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     if not isinstance(spec, str):
         module, transform = entry_point.as_pair(spec, type(spec).__name__)
         return Source(module, transform, None, f"object:{type(module).__name__}", owned=False)
-    for known, open_one in SOURCES.items():
+    for known, open_one in MODEL_SOURCES.items():
         if spec == known or (known.endswith(":") and spec.startswith(known)):
             return open_one(spec, checkpoint)
     if spec.endswith(exported_programs.ENDING):
@@ -79,8 +79,8 @@ def known_forms() -> tuple[str, ...]:
     return (
         efficientnet_lite0.SPEC,
         f"{torchvision_models.PREFIX}NAME@FILE",
-        f"{timm_models.PREFIX}NAME@FILE",
-        f"{huggingface_models.PREFIX}FOLDER",
+        f"{timm_models.TIMM_PREFIX}NAME@FILE",
+        f"{huggingface_models.HF_PREFIX}FOLDER",
         f"FILE{exported_programs.ENDING}",
         *ENTRY_POINTS,
     )
@@ -106,11 +106,11 @@ def _open_huggingface(spec: str, checkpoint: str | Path | None) -> Source:
     return Source(module, transform, names, spec)
 
 
-SOURCES: Final[dict[str, Callable[[str, str | Path | None], Source]]] = {
+MODEL_SOURCES: Final[dict[str, Callable[[str, str | Path | None], Source]]] = {
     efficientnet_lite0.SPEC: _open_lite0,
     torchvision_models.PREFIX: _open_torchvision,
-    timm_models.PREFIX: _open_timm,
-    huggingface_models.PREFIX: _open_huggingface,
+    timm_models.TIMM_PREFIX: _open_timm,
+    huggingface_models.HF_PREFIX: _open_huggingface,
 }
 """Functions that open the sources with a name, or a prefix, of their own."""
 

@@ -13,8 +13,8 @@ from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError, UsageError, unknown_name
 from klarsicht.ground.foreign import foreign_errors
 
-PREFIX: Final = "timm:"
-EXTRA: Final = "timm"
+TIMM_PREFIX: Final = "timm:"
+TIMM_EXTRA: Final = "timm"
 
 
 def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Callable[..., Tensor]]:
@@ -27,8 +27,8 @@ def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Ca
         UsageError: unknown architecture, or no checkpoint.
         ModelError: the file does not fit the architecture.
     """
-    timm: Any = optional.load("timm", EXTRA)
-    name, _, file = spec.removeprefix(PREFIX).partition("@")
+    timm: Any = optional.load("timm", TIMM_EXTRA)
+    name, _, file = spec.removeprefix(TIMM_PREFIX).partition("@")
     if not timm.is_model(name):
         raise unknown_name("timm architecture", name, timm.list_models())
     path = file or checkpoint
@@ -37,7 +37,7 @@ def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Ca
             "no checkpoint for the architecture",
             got=repr(spec),
             rule="nothing is ever downloaded",
-            remedy=f"Write {PREFIX}{name}@FILE.safetensors",
+            remedy=f"Write {TIMM_PREFIX}{name}@FILE.safetensors",
         )
     state = weights.read_state_dict(Path(path))
     with foreign_errors(ModelError, "timm cannot build the network", of=spec):

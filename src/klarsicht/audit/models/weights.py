@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import describe_error
 
-_WRAPPERS: Final = ("module.", "model.", "_orig_mod.")
+_WRAPPER_PREFIXES: Final = ("module.", "model.", "_orig_mod.")
 """Prefixes that data-parallel wrappers, trainers and torch.compile add to the keys of a state dict."""
 
 _ENTRIES: Final = ("state_dict", "model_state_dict", "model")
@@ -81,7 +81,7 @@ def _is_cut_short(path: Path) -> bool:
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _WRAPPERS:
+    for prefix in _WRAPPER_PREFIXES:
         if all(key.startswith(prefix) for key in state):
             return _strip_prefixes({key.removeprefix(prefix): value for key, value in state.items()})
     return state
