@@ -33,6 +33,16 @@ def test_the_probe_finds_the_mark_before_and_not_after():
     assert after.value < 0.8 < before.value
 
 
+def test_a_correction_of_the_images_taken_for_one_class_is_probed_on_all_images():
+    """Images of three classes: the correction runs a part of each batch again, and the labels are of the whole."""
+    fitted = FittingData(classifier(), TARGET, sample(300), place())
+    correction = CLOSED["reactive-class"].make(fitted, CorrectionParameters("last", 4))
+    train, shown = (CarrierLabels.of(sample(300, seed=s), place(), TARGET, s) for s in (2, 3))
+    before, after = (probe_layer(classifier(), c, "head", train, shown) for c in (None, correction))
+    assert after.n == before.n == 300
+    assert after.value < before.value
+
+
 def test_balanced_accuracy_is_scikit_learns():
     rng = np.random.default_rng(0)
     carries, called = rng.random(300) < 0.2, rng.random(300) < 0.5

@@ -1,10 +1,13 @@
 """What goes into a layer, on a network whose layers pass their input on."""
 
 import numpy as np
+import pytest
 import torch
 from tests.audit.shortcut import classifier, sample
 
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits
+from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
+from klarsicht.numerics.erasure import orthogonal_eraser
 
 
 def test_pooled_inputs_are_the_means_of_what_the_layer_receives():
@@ -18,3 +21,15 @@ def test_pooled_inputs_are_the_means_of_what_the_layer_receives():
 def test_images_of_different_sizes_are_answered_in_order():
     images = [torch.full((4, 2 + i % 3, 4), float(i)) for i in range(20)]
     np.testing.assert_allclose(compute_logits(classifier(), images)[:, 1], 4 * np.arange(20), atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["body", "last", "head"])
+def test_each_image_is_measured_in_the_run_that_gave_its_answer(layer):
+    """Of a correction of one class, only the images that the plain model takes for it are measured corrected."""
+    some, model = sample(30), classifier()
+    erasure = Erasure("last", orthogonal_eraser(np.eye(4)[:, 3:], np.zeros(4)))
+    taken = compute_logits(model, some.images).argmax(1) == 0
+    plain, erased = (compute_activations(model, some.images, layer, c).pooled for c in (None, erasure))
+    found = compute_activations(model, some.images, layer, WhenPredicted(erasure, 0)).pooled
+    assert 0 < taken.sum() < 30
+    np.testing.assert_allclose(found, np.where(taken[:, None], erased, plain), atol=1e-6)

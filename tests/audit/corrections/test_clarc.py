@@ -1,5 +1,7 @@
 """Erasure inside a network: it does what numerics.erasure says at every position, and the model is given back."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,9 @@ def test_no_strength_no_change_and_half_goes_half_way():
 
 
 def test_a_gate_erases_only_where_it_is_open():
-    a = torch.randn(6, 5, 3, 3)
+    a = (
+        torch.randn(6, 5, 3, 3) + 3 * torch.tensor([1.0, -1] * 3)[:, None, None, None]
+    )  # the gate is open, shut, open, ...
     weight = np.array([1000, 0, 0, 0, 0], np.float32)
     open_ = a[:, 0].mean((1, 2)) > 0
     gated, whole = erasure(gate=Gate(weight, 0.0))(a), erasure()(a)
@@ -111,13 +115,30 @@ def test_only_images_taken_for_the_class_are_looked_at_again():
     torch.testing.assert_close(found[~taken], plain[~taken], atol=0, rtol=0)
 
 
-def test_an_answer_that_is_no_tensor_is_refused():
-    class Wrapped(nn.Module):
-        def forward(self, x):
-            return {"logits": x}
+class Answering(nn.Module):
+    """A network whose answer is what a function makes of its logits."""
 
-    with pytest.raises(ModelError, match="tensor"), WhenPredicted(erasure(), 0).applied(net := Wrapped()):
-        net(torch.ones(1, 3))
+    def __init__(self, answer):
+        super().__init__()
+        self.net, self.answer = network(), answer
+
+    def forward(self, x):
+        return self.answer(self.net(x))
+
+
+def test_an_answer_that_holds_logits_is_one_of_them_too():
+    net, x = Answering(lambda logits: SimpleNamespace(logits=logits)), torch.randn(20, 3, 4, 4)
+    with WhenPredicted(erasure(), 1).applied(net.net):
+        expected = net.net(x)
+    with WhenPredicted(erasure(layer="net.2"), 1).applied(net):
+        torch.testing.assert_close(net(x).logits, expected)
+    assert not torch.equal(net(x).logits, expected)
+
+
+def test_an_answer_without_logits_is_refused():
+    net = Answering(str)
+    with pytest.raises(ModelError, match="logits"), WhenPredicted(erasure(layer="net.2"), 0).applied(net):
+        net(torch.randn(1, 3, 4, 4))
 
 
 def test_activations_of_other_channels_are_refused():

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from klarsicht.audit.models.hooks import is_block
+from klarsicht.audit.models.outputs import as_logits
 from klarsicht.ground.arrays import Floats
-from klarsicht.ground.errors import InputError, ModelError, UsageError, unknown_name
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
 
 LAYERS: Final = 6  # blocks or convolutions that are tried
@@ -101,7 +102,10 @@ class Erasure:
 
 @dataclass(frozen=True)
 class WhenPredicted:
-    """Erasure only for images predicted as one class: these run through the model a second time.
+    """Erasure only for images predicted as one class: a batch that holds one runs through the model a second time.
+
+    The whole batch does, and only the rows of these images are erased: whoever looks at a layer sees every image, in
+    the run that gave its answer.
 
     Attributes:
         erasure: the erasure of the second run.
@@ -116,30 +120,38 @@ class WhenPredicted:
         """Correct the module inside the context only.
 
         Raises:
-            ModelError: the model does not return a tensor.
+            ModelError: the model does not answer with logits.
         """
-        looking = False
+        predicted: list[Tensor] = []  # of the second run, while it lasts: which images are erased
 
-        def again(root: nn.Module, inputs: tuple[Any, ...], answer: Tensor) -> Tensor:
-            nonlocal looking
-            if not isinstance(answer, Tensor):
-                raise ModelError("the model does not answer with a tensor", got=type(answer).__name__)
-            taken = answer.argmax(1) == self.target
-            if looking or not taken.any():
+        def erase_predicted(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if not predicted:
+                return None
+            a = inputs[0]
+            rows = predicted[0].to(a.device).reshape(-1, *[1] * (a.ndim - 1))
+            return (torch.where(rows, self.erasure(a), a), *inputs[1:])
+
+        def run_again(root: nn.Module, inputs: tuple[Any, ...], answer: Any) -> Any:
+            if predicted:
                 return answer
-            looking = True
+            taken = as_logits(answer).argmax(1) == self.target
+            if not taken.any():
+                return answer
+            predicted.append(taken)
             try:
-                with self.erasure.applied(root):
-                    second = root(inputs[0][taken], *inputs[1:])
+                return root(*inputs)
             finally:
-                looking = False
-            return answer.index_put((taken.nonzero()[:, 0],), second)
+                predicted.clear()
 
-        handle = module.register_forward_hook(again)
+        handles = [
+            find_layer(module, self.erasure.layer).register_forward_pre_hook(erase_predicted),
+            module.register_forward_hook(run_again),
+        ]
         try:
             yield module
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
