@@ -94,6 +94,20 @@ def test_lock_is_given_back_when_its_body_fails(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINTR, errno.EIO])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(StoreError, match=f"cannot lock files; got {os.strerror(code)}") as caught,
+        hold_lock(tmp_path / "lock"),
+    ):
+        pass
+    assert not isinstance(caught.value, RunLocked)
+
+
 def test_sweep_takes_leftovers_and_nothing_else(tmp_path):
     for name in ["a/.x.json.12.tmp", "a/c.0.abc.partial", "a/mine.tmp", "b/x.json"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)

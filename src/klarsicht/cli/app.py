@@ -10,6 +10,7 @@ import typer
 
 from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
+from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError, OutOfMemory
 from klarsicht.ground.memory import is_out_of_memory
 
@@ -47,19 +48,21 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; see klarsicht.ground.errors for the codes."""
+    with guarded_streams():
+        return _exit_code(arguments)
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), standalone_mode=False) or 0
     except KlarsichtError as error:
         return _told(str(error), error.exit_code)
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
-            typer.echo(error.format_message())
-            return 0
+            return _helped(error.format_message())
         return _told(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:
-        return 0
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -69,6 +72,14 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:
         return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
     return int(code)
+
+
+def _helped(text: str) -> int:
+    try:
+        typer.echo(text)
+    except KlarsichtError as error:
+        return _told(str(error), error.exit_code)
+    return 0
 
 
 def _told(message: str, code: int) -> int:

@@ -121,6 +121,7 @@ def hold_lock(path: Path) -> Iterator[None]:
 
     Raises:
         RunLocked: another process holds it; the error names that process.
+        StoreError: the file system has no locks, or no more of them.
     """
     with translate_write_errors(path):
         file = path.open("a+")
@@ -134,6 +135,13 @@ def hold_lock(path: Path) -> Iterator[None]:
                 got=f"process {file.read().strip() or 'unknown'} in {path.parent}",
                 remedy="Wait for it, stop it, or choose another --out.",
             ) from None
+        except OSError as error:
+            raise StoreError(
+                "the file system cannot lock files",
+                got=f"{error.strerror or error}, for {path}",
+                rule="a lock keeps two processes from writing to one run",
+                remedy="Choose an --out on a local disk.",
+            ) from error
         with translate_write_errors(path):
             file.truncate(0)
             file.write(str(os.getpid()))

@@ -17,7 +17,8 @@
     ├── MissingExtra                  6    an optional package is not installed
     ├── HarmExceeded                  7    a correction harms more than its bound allows
     ├── EffectRemains                 8    a correction leaves more than half of what the artifact does
-    └── OutOfMemory                   9    memory ran short: what is complete is kept, the command resumes
+    ├── OutOfMemory                   9    memory ran short: what is complete is kept, the command resumes
+    └── OutputClosed                141    the reader of standard output ended before all was written
 
 A message has four parts: *what* is wrong, what was *got*, the *rule*, the *remedy*. Ctrl-C exits 130.
 """
@@ -138,6 +139,12 @@ class OutOfMemory(KlarsichtError):
     """Memory that ran short; says nothing of the image or the model at hand."""
 
     exit_code = 9
+
+
+class OutputClosed(KlarsichtError):
+    """Standard output whose reader has ended; the exit code is the one that a shell tells of SIGPIPE, 128 + 13."""
+
+    exit_code = 141
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
