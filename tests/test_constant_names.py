@@ -30,7 +30,7 @@ def repeated(root: Path) -> dict[str, list[str]]:
     return {name: files for name, files in where.items() if len(files) > 1}
 
 
-@pytest.mark.parametrize("wing", ["audit"])
+@pytest.mark.parametrize("wing", ["audit", "burst"])
 def test_no_constant_has_two_values_in_a_wing(wing):
     assert repeated(SOURCE / wing) == {}
 

@@ -18,8 +18,8 @@ from klarsicht.numerics.imaging.tone import Values, tone_curve
 Picture = npt.NDArray[np.float64]  # C H W in [0, 1]
 Mask = npt.NDArray[np.bool_]
 
-CUT = 8  # pixels on each side, where kernels and aligned frames may lack data
-WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian
+CUT_BORDER = 8  # pixels on each side, where kernels and aligned frames may lack data
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # of SSIM's Gaussian
 LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # SSIM's constants, for a range of 1
 
 
@@ -55,8 +55,8 @@ def tone_mapped(image: Light, w: float) -> Picture:
 
 
 def crop_border(image: Values) -> Values:
-    """Remove the border of CUT pixels from (..., H, W)."""
-    return image[..., CUT:-CUT, CUT:-CUT]
+    """Remove the border of CUT_BORDER pixels from (..., H, W)."""
+    return image[..., CUT_BORDER:-CUT_BORDER, CUT_BORDER:-CUT_BORDER]
 
 
 def psnr(a: Picture, b: Picture) -> float:
@@ -79,8 +79,8 @@ def ssim(a: Picture, b: Picture) -> float:
 
 def gaussian_mean(x: Picture) -> Picture:
     """Compute Gaussian-weighted local means of (C, H, W)."""
-    r = WINDOW // 2
-    taps = np.exp(-(np.arange(-r, r + 1) ** 2) / (2 * SIGMA**2))
+    r = SSIM_WINDOW // 2
+    taps = np.exp(-(np.arange(-r, r + 1) ** 2) / (2 * SSIM_SIGMA**2))
     taps /= taps.sum()
     means: Picture = correlate1d(correlate1d(x, taps, 1, mode="mirror"), taps, 2, mode="mirror")
     return means
@@ -88,7 +88,7 @@ def gaussian_mean(x: Picture) -> Picture:
 
 def _check(image: Light, truth: Light) -> None:
     """Raise InputError for shapes that differ, an image too small for SSIM, or values that are not finite."""
-    need = 2 * CUT + WINDOW // 2 + 1
+    need = 2 * CUT_BORDER + SSIM_WINDOW // 2 + 1
     if image.shape != truth.shape or min(image.shape[-2:]) < need:
         rule = f"image and truth {truth.shape} must have one shape, of at least {need} x {need} pixels"
         raise InputError("image to compare", got=image.shape, rule=rule)

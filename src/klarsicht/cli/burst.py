@@ -109,7 +109,7 @@ def evaluate(
         typer.echo("\n".join(burst_tables.scores(found)))
     if out is not None:
         comparison.write_evaluation(found, out)
-        typer.echo(f"page: {out / comparison.PAGE}", err=as_json)
+        typer.echo(f"page: {out / comparison.EVALUATION_PAGE}", err=as_json)
 
 
 @app.command()

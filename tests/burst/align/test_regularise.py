@@ -8,7 +8,7 @@ from klarsicht.burst.align.regularise import (
     FRAME_WEIGHT,
     NO_ROTATION_WEIGHT,
     OUTLIER_DISTANCE,
-    ROUNDS,
+    REWEIGHTINGS,
     regularise_shifts,
 )
 
@@ -28,7 +28,7 @@ def literal(found, sureness):
     rows = np.stack([np.ones(Y * X), y.ravel(), x.ravel()], -1)
     d, weight = found.reshape(-1, 2), sureness.ravel().copy()
     roots = np.sqrt([FRAME_WEIGHT, NO_ROTATION_WEIGHT, NO_ROTATION_WEIGHT])
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         system = np.concatenate([np.sqrt(weight)[:, None] * rows, np.diag(roots)])
         answer = np.concatenate([np.sqrt(weight)[:, None] * d, np.zeros((3, 2))])
         field = rows @ np.linalg.lstsq(system, answer, rcond=None)[0]

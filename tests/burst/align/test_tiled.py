@@ -88,7 +88,7 @@ def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("frames", [1, 8, 16, 32, 100])
 def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
-    seen, margins = np.zeros((1500, 2000), int), 2 * tiled.MARGIN
+    seen, margins = np.zeros((1500, 2000), int), 2 * tiled.REGION_MARGIN
     for w in tiled.regions(seen.shape, frames):
         seen[w.y0 : w.y1, w.x0 : w.x1] += 1
         assert w.y0 % tiled.STEP == w.x0 % tiled.STEP == 0

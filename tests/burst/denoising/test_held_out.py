@@ -60,7 +60,7 @@ def test_the_network_that_comes_along_is_checked_and_a_wrong_level_is_told(scene
     _, verdict = check_held_out(burst, RIGHT.model_copy(update={"checkpoint": "swift"}), work)
     assert 0.9 < verdict.variance < 1.25 and verdict.coverage > 0.5
     assert min(variance for _, variance in verdict.by_light) == pytest.approx(1, abs=0.1)
-    assert all(abs(value) < held_out.WHITE for value in verdict.correlation.values())
+    assert all(abs(value) < held_out.CORRELATION_TOLERANCE for value in verdict.correlation.values())
     assert "too low" not in verdict.conclusion
     half = DenoiseSettings(noise=f"{LEVEL.read / 2},{LEVEL.shot / 4}", checkpoint="swift")
     _, verdict = check_held_out(burst, half, work)

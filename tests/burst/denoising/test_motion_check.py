@@ -124,7 +124,7 @@ def test_the_next_best_is_taken_and_only_made_where_wanted(truth):
 
     verdict = motion_check.check_estimates(reference, [lambda doubt: wrong, second], [LEVEL] * 3)
     assert verdict.computed == (0, 1)
-    assert (made[0][:64] == 1).all() and (made[0][64 + motion_check.MARGIN :] == 0).all()
+    assert (made[0][:64] == 1).all() and (made[0][64 + motion_check.CHECK_MARGIN :] == 0).all()
     np.testing.assert_allclose(verdict.mix([wrong, truth], reference), truth, atol=1e-6)
     untouched = motion_check.check_estimates(reference, [lambda doubt: truth, second], [LEVEL] * 3)
     assert len(made) == 1 and untouched.computed == (0,)
@@ -136,7 +136,7 @@ def test_a_part_with_its_margin_is_as_the_whole(truth):
     whole = motion_check.check_estimates(reference, [lambda doubt: estimate], [LEVEL] * 3).shares[0]
     part = (slice(None), slice(32, 224), slice(32, 224))
     cut = motion_check.check_estimates(reference[part], [lambda doubt: estimate[part]], [LEVEL] * 3).shares[0]
-    inner = slice(motion_check.MARGIN, -motion_check.MARGIN)
+    inner = slice(motion_check.CHECK_MARGIN, -motion_check.CHECK_MARGIN)
     np.testing.assert_array_equal(cut[inner, inner], whole[32:224, 32:224][inner, inner])
 
 

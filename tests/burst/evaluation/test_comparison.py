@@ -37,7 +37,7 @@ def checkpoint(path, preset="mkpn", colour="grey"):
 def test_every_row_takes_part_or_is_absent_with_a_reason(monkeypatch):
     monkeypatch.setattr(classical, "find_spec", lambda name: None)
     methods, absent = comparison.select_methods((), {})
-    assert set(methods) | set(absent) == set(comparison.ROWS) and not set(methods) & set(absent)
+    assert set(methods) | set(absent) == set(comparison.COMPARED_ROWS) and not set(methods) & set(absent)
     assert set(absent) == {"bm3d", "align+mean+bm3d", "hdr++bm3d", "nlm", "kpn", "mkpn", "bpn", "swift"}
     assert "checkpoint" in absent["swift"] and "bench" in absent["nlm"]
 

@@ -6,7 +6,7 @@ from skimage import data
 
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.evaluation.hdrplus import (
-    STEP,
+    HALF_TILE,
     TILE,
     TUNING,
     align,
@@ -37,7 +37,7 @@ def literal_merge(frames, offsets, level):
     def cut(z, c, r, q):
         dy, dx = offsets[z][r, q]
         at = lambda first, side: [min(max(first + k, 0), side - 1) for k in range(n)]  # noqa: E731
-        rows, columns = at(STEP * (r - 1) + dy, H), at(STEP * (q - 1) + dx, W)
+        rows, columns = at(HALF_TILE * (r - 1) + dy, H), at(HALF_TILE * (q - 1) + dx, W)
         return frames[z, c][np.ix_(rows, columns)].astype(float)
 
     for c in range(C):
@@ -51,7 +51,7 @@ def literal_merge(frames, offsets, level):
                 total = total + T_z + A * D
             tile = (np.conj(F) @ (total / N) @ np.conj(F).T).real / n**2
             for i, j in np.ndindex(n, n):
-                y, x = STEP * (r - 1) + i, STEP * (q - 1) + j
+                y, x = HALF_TILE * (r - 1) + i, HALF_TILE * (q - 1) + j
                 if 0 <= y < H and 0 <= x < W:
                     out[c, y, x] += fade[i] * fade[j] * tile[i, j]
     return out

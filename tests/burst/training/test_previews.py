@@ -8,7 +8,7 @@ from klarsicht.burst.network.inference import denoise_burst
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.burst.synthesis.synthesis import Recipe
-from klarsicht.burst.training.previews import GAP, Preview, draw_examples, make_preview, preview_sheet, to_rgb
+from klarsicht.burst.training.previews import PICTURE_GAP, Preview, draw_examples, make_preview, preview_sheet, to_rgb
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.imaging.tone import tone_curve
 
@@ -54,11 +54,11 @@ def test_a_sheet_is_its_pictures_with_white_between():
     rng = np.random.default_rng(0)
     rows = [Preview(*rng.uniform(0, 1, (3, 1, 5, 7))) for _ in range(2)]
     page = preview_sheet(rows)
-    assert page.shape == (2 * 5 + GAP, 3 * 7 + 2 * GAP, 3)
-    assert (page[5 : 5 + GAP] == 255).all()
+    assert page.shape == (2 * 5 + PICTURE_GAP, 3 * 7 + 2 * PICTURE_GAP, 3)
+    assert (page[5 : 5 + PICTURE_GAP] == 255).all()
     for i, one in enumerate(rows):
         for j, picture in enumerate((one.noisy, one.output, one.truth)):
-            y, x = i * (5 + GAP), j * (7 + GAP)
+            y, x = i * (5 + PICTURE_GAP), j * (7 + PICTURE_GAP)
             assert np.array_equal(page[y : y + 5, x : x + 7, 1], np.rint(255 * picture[0].astype(np.float32)))
 
 

@@ -28,7 +28,7 @@ from klarsicht.burst.align.tile_grid import Mesh, fetch_shifted, inside_mask, wa
 from klarsicht.burst.data.burst import REFERENCE, Burst
 from klarsicht.numerics.imaging.tone import stabilise
 
-REACH = 64  # largest shift of a frame in pixels, at most a quarter of its side
+MOST_SHIFT = 64  # largest shift of a frame in pixels, at most a quarter of its side
 COARSE = 512  # largest side at which whole frames are registered
 PASSES = 3  # over whole frames: one against the reference, the others against the mean
 PRIOR = (4.0, 1.5)  # spread in pixels and strength of the prior for whole frames
@@ -106,7 +106,7 @@ def align_whole_frames(light: Tensor, valid: Tensor) -> GlobalShifts:
     while max(light.shape[-2:]) > COARSE * shrink:
         shrink *= 2
     small = avg_pool2d(light, shrink) * shrink  # the noise keeps deviation 1
-    reach = max(2, min(REACH // shrink, min(small.shape[-2:]) // 4))
+    reach = max(2, min(MOST_SHIFT // shrink, min(small.shape[-2:]) // 4))
     coarse = _register(small, valid, reach)
     return GlobalShifts(coarse.shifts * shrink, coarse.confidence)
 

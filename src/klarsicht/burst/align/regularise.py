@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 OUTLIER_DISTANCE = 0.7  # pixels from the field, above which a tile counts as moving by itself
-ROUNDS = 4  # of reweighting
+REWEIGHTINGS = 4  # of reweighting
 FRAME_WEIGHT, NO_ROTATION_WEIGHT = 1e3, 1.0  # prior weight, in tiles, of a zero mean residual and of no rotation
 
 
@@ -30,7 +30,7 @@ def regularise_shifts(found: Tensor, confidence: Tensor) -> Tensor:
     d, sure = found.flatten(2, 3), confidence.flatten(2)
     field = torch.zeros_like(d)
     weight = sure
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         weighed = weight[..., None] * places
         normal = weighed.mT @ places + prior
         field = places @ torch.linalg.solve(normal, weighed.mT @ d)

@@ -25,10 +25,10 @@ from klarsicht.burst.data.photograph import Planes
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-SIDE = 64  # of a tile
-STEP = SIDE // 2
-REACH = 2  # pixels on each side that subpixel interpolation reads
-REGION, MARGIN = 24 * STEP, 2 * STEP  # pixels: side of a region that is aligned at once, and its margin
+TILE_SIDE = 64  # of a tile
+STEP = TILE_SIDE // 2
+READS = 2  # pixels on each side that subpixel interpolation reads
+REGION, REGION_MARGIN = 24 * STEP, 2 * STEP  # pixels: side of a region that is aligned at once, and its margin
 REGION_FRAMES, MIN_REGION = (
     16,
     4 * STEP,
@@ -68,8 +68,8 @@ class Placement:
         """Apply the subpixel interpolation of the k-th frame's window to white noise (C, h, w)."""
         mesh, part = _mesh(window)
         fraction = (self.fine[k] - self.shifts[k])[part]
-        wide = np.pad(noise, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="reflect")
-        return _warp_frame(wide, fraction + np.float32(REACH), mesh)
+        wide = np.pad(noise, ((0, 0), (READS, READS), (READS, READS)), mode="reflect")
+        return _warp_frame(wide, fraction + np.float32(READS), mesh)
 
     def agreement(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Compute the agreement (N, h, w) in [0, 1], blended from tile to tile; 0 where the shift leads outside a frame
@@ -86,7 +86,7 @@ class Placement:
         mesh, part = _mesh(window)
         here = shifts[part]
         middle = np.rint(np.median(here, (0, 1))).astype(np.int64)
-        reach = int(np.ceil(np.abs(here - middle).max())) + REACH
+        reach = int(np.ceil(np.abs(here - middle).max())) + READS
         seen = spool.read_window(frame, window.translate(*middle.tolist()).grow(reach))
         return _warp_frame(seen, (here - middle + reach).astype(np.float32), mesh)
 
@@ -94,7 +94,7 @@ class Placement:
 def _mesh(window: Window) -> tuple[Mesh, tuple[slice, slice]]:
     """Return the mesh over a window, and the slices of its tiles in the whole frame's mesh."""
     assert window.y0 % STEP == window.x0 % STEP == 0
-    mesh = Mesh(*window.size, SIDE)
+    mesh = Mesh(*window.size, TILE_SIDE)
     Y, X = mesh.shape
     y, x = window.y0 // STEP, window.x0 // STEP
     return mesh, (slice(y, y + Y), slice(x, x + X))
@@ -174,16 +174,16 @@ def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequenc
     """Align the frames of a store whose indices are given, the first of which is the reference. noise: of each frame of
     the store."""
     if len(frames) == 1:
-        shape = Mesh(*spool.size, SIDE).shape
+        shape = Mesh(*spool.size, TILE_SIDE).shape
         nowhere = np.zeros((1, *shape, 2), np.int64)
         return Placement(nowhere.astype(np.float32), nowhere, np.ones((1, *shape), bool), np.zeros((1, 2)))
     whole = whole_shifts(spool, noise, frames)
     start = whole.shifts[0].round()
-    fine = np.zeros((len(frames), *Mesh(*spool.size, SIDE).shape, 2), np.float32)
+    fine = np.zeros((len(frames), *Mesh(*spool.size, TILE_SIDE).shape, 2), np.float32)
     agrees = np.ones(fine.shape[:-1], bool)
     parts = regions(spool.size, len(frames))
     for region in track(parts, len(parts), "alignment"):
-        outer = region.grow(MARGIN).clip_to(spool.size)
+        outer = region.grow(REGION_MARGIN).clip_to(spool.size)
         light = torch.stack(
             [
                 _guide(spool.read_window(i, outer.translate(int(dy), int(dx))), noise[i])
@@ -191,7 +191,9 @@ def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequenc
             ]
         )[None]
         valid = torch.ones(light.shape[:2], dtype=torch.bool)
-        found = align_tiles(light, valid, GlobalShifts(whole.shifts - start, whole.confidence), Mesh(*outer.size, SIDE))
+        found = align_tiles(
+            light, valid, GlobalShifts(whole.shifts - start, whole.confidence), Mesh(*outer.size, TILE_SIDE)
+        )
         here, there = _tiles_of(region, outer, spool.size)
         fine[:, *here] = (found.fine[0, :, *there] + start[:, None, None]).numpy()
         agrees[:, *here] = found.agrees[0, :, *there].numpy()
@@ -202,8 +204,8 @@ def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequenc
 def regions(size: tuple[int, int], frames: int) -> list[Window]:
     """Return windows that cover a picture, and that with their margins hold about as many pixels of all frames
     together, however many frames there are."""
-    outer = (REGION + 2 * MARGIN) * min(1.0, REGION_FRAMES / frames) ** 0.5
-    (H, W), side = size, max(MIN_REGION, int(outer - 2 * MARGIN) // STEP * STEP)
+    outer = (REGION + 2 * REGION_MARGIN) * min(1.0, REGION_FRAMES / frames) ** 0.5
+    (H, W), side = size, max(MIN_REGION, int(outer - 2 * REGION_MARGIN) // STEP * STEP)
     return [Window(y, min(y + side, H), x, min(x + side, W)) for y in range(0, H, side) for x in range(0, W, side)]
 
 

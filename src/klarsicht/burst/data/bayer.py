@@ -21,7 +21,7 @@ PATTERNS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 """Row and column, within a cell of 2 x 2, of R, G, G and B."""
 
-COLOURS = (0, 1, 1, 2)  # the RGB channel of each plane
+PLANE_CHANNELS = (0, 1, 1, 2)  # the RGB channel of each plane
 
 
 def cell_offsets(pattern: str) -> tuple[tuple[int, int], ...]:
@@ -57,7 +57,9 @@ def to_mosaic(planes: Values, pattern: str = "RGGB") -> Values:
 
 def sample_mosaic(rgb: Values, pattern: str = "RGGB") -> Values:
     """Sample an RGB image (..., 3, H, W) through the colour filter: the planes (..., 4, H/2, W/2)."""
-    return stack_planes([rgb[..., c, y::2, x::2] for c, (y, x) in zip(COLOURS, cell_offsets(pattern), strict=True)])
+    return stack_planes(
+        [rgb[..., c, y::2, x::2] for c, (y, x) in zip(PLANE_CHANNELS, cell_offsets(pattern), strict=True)]
+    )
 
 
 def stack_planes(planes: Sequence[Values]) -> Values:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import comparison_page, work_folder
 from klarsicht.burst.denoising.filters import NetworkFilter, split_groups
-from klarsicht.burst.denoising.kernel_maps import EVERY
+from klarsicht.burst.denoising.kernel_maps import MAP_STEP
 from klarsicht.burst.denoising.pipeline import DenoiseResult, DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
 from klarsicht.burst.files.rendering import Renderer, turn_upright
@@ -25,7 +25,7 @@ from klarsicht.ground.disk import replace_atomically, write_atomically
 from klarsicht.ground.images import png_bytes, sequential_colours
 
 ALONE = 0.9  # share of |weight| from which one frame dominates
-MIDDLE, TOP = 0.5, 0.995  # quantiles that are reported, and that end a map's colour scale
+MIDDLE_QUANTILE, TOP_QUANTILE = 0.5, 0.995  # quantiles that are reported, and that end a map's colour scale
 
 Numbers = npt.NDArray[Any]
 
@@ -66,7 +66,7 @@ def collect_maps(result: DenoiseResult) -> dict[str, Numbers]:
         "trust": trust,
         "frames": np.array([result.burst.frames[result.used[k]].name for k in group]),
         "sizes": np.array(kernel_sizes(result)),
-        "every": np.array(EVERY),
+        "every": np.array(MAP_STEP),
     }
 
 
@@ -81,7 +81,7 @@ def describe_maps(result: DenoiseResult, arrays: dict[str, Numbers]) -> Iterator
         yield f"weights are those of the first {len(arrays['frames'])} frames, of {len(result.used)} in groups"
     for name, share in zip(arrays["frames"], arrays["share"], strict=True):
         yield f"share of {name}: {share.mean():.1%}"
-    averaged, reach = (float(np.quantile(arrays[name], MIDDLE)) for name in ("averaged", "reach"))
+    averaged, reach = (float(np.quantile(arrays[name], MIDDLE_QUANTILE)) for name in ("averaged", "reach"))
     yield f"as little noise as the mean of {averaged:.1f} pixels (median); reach of the kernels {reach:.2f} pixels"
     energy = ", ".join(f"{K}: {part.mean():.1%}" for K, part in zip(arrays["sizes"], arrays["size"], strict=True))
     yield f"energy of kernel sizes, {energy}"
@@ -91,12 +91,12 @@ def describe_maps(result: DenoiseResult, arrays: dict[str, Numbers]) -> Iterator
 
 def render_maps(arrays: dict[str, Numbers]) -> dict[str, npt.NDArray[np.uint8]]:
     """Render the maps as pictures (h, w, 3), by name; the shares of all frames have one colour scale."""
-    top = float(np.quantile(arrays["share"], TOP)) or 1.0
+    top = float(np.quantile(arrays["share"], TOP_QUANTILE)) or 1.0
     images = {
         f"share-{Path(str(name)).stem}": sequential_colours(share, 0, top)
         for name, share in zip(arrays["frames"], arrays["share"], strict=True)
     }
     for name in ("averaged", "reach"):
-        images[name] = sequential_colours(arrays[name], 0, float(np.quantile(arrays[name], TOP)))
+        images[name] = sequential_colours(arrays[name], 0, float(np.quantile(arrays[name], TOP_QUANTILE)))
     images |= {f"size-{K}": sequential_colours(part) for K, part in zip(arrays["sizes"], arrays["size"], strict=True)}
     return images | {"alone": sequential_colours(arrays["share"].max(0) >= ALONE)}

@@ -35,15 +35,15 @@ from klarsicht.ground.operating_system import available_cores
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-SIDE = 8 * STEP  # of a tested window
+TESTED_SIDE = 8 * STEP  # of a tested window
 WINDOWS = 3  # along each side of the picture
 LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 BINS = 6  # of brightness, with equal numbers of pixels
-VARIANCE, WHITE = 0.1, 0.05  # tolerances around 1 and around 0
+VARIANCE_TOLERANCE, CORRELATION_TOLERANCE = 0.1, 0.05  # tolerances around 1 and around 0
 SURE = 0.999  # least agreement of a pixel that is used
 FEW = 0.01  # share of the picture that is not reported
 BLOCK = 8  # pixels: side of a block in which noise is measured
-CLEAR = 4  # deviations from the clipping limit
+CLEAR_OF_CLIPPING = 4  # deviations from the clipping limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ class HeldOutResult:
     @property
     def passes(self) -> bool:
         """Whether the variance and all correlations are within tolerance."""
-        white = all(abs(value) <= WHITE for value in self.correlation.values())
-        return abs(self.variance - 1) <= VARIANCE and white
+        white = all(abs(value) <= CORRELATION_TOLERANCE for value in self.correlation.values())
+        return abs(self.variance - 1) <= VARIANCE_TOLERANCE and white
 
     @property
     def lines(self) -> Iterator[str]:
@@ -93,9 +93,9 @@ class HeldOutResult:
             rest = f", but for the {self.untrusted:.0%} where the burst is not trusted" if self.untrusted > FEW else ""
             return f"the difference is noise as modelled{rest}"
         loudest, quietest = max(self.correlation.values(), key=abs), min(variance for _, variance in self.by_light)
-        if abs(loudest) <= WHITE and self.variance > 1 and quietest <= 1 + VARIANCE:
+        if abs(loudest) <= CORRELATION_TOLERANCE and self.variance > 1 and quietest <= 1 + VARIANCE_TOLERANCE:
             return "white, and as modelled in some light only: elsewhere detail was lost, or the noise grows faster"
-        if abs(loudest) <= WHITE:
+        if abs(loudest) <= CORRELATION_TOLERANCE:
             return "white, but the noise level is too " + ("low" if self.variance > 1 else "high")
         return (
             "the difference is not white: detail was lost, frames do not lie on one another, or the noise is coloured"
@@ -144,8 +144,10 @@ def choose_frame(burst: LoadedBurst, name: str | None) -> int:
 
 def choose_windows(size: tuple[int, int]) -> list[Window]:
     """Choose windows across a picture, which begin at multiples of STEP."""
-    corners = [sorted({int(p) // STEP * STEP for p in np.linspace(0, max(0, side - SIDE), WINDOWS)}) for side in size]
-    return [Window(y, y + SIDE, x, x + SIDE).clip_to(size) for y in corners[0] for x in corners[1]]
+    corners = [
+        sorted({int(p) // STEP * STEP for p in np.linspace(0, max(0, side - TESTED_SIDE), WINDOWS)}) for side in size
+    ]
+    return [Window(y, y + TESTED_SIDE, x, x + TESTED_SIDE).clip_to(size) for y in corners[0] for x in corners[1]]
 
 
 def compute_residuals(
@@ -176,7 +178,7 @@ def compute_residuals(
     merged = shift_image(filtered, placed.rest[-1])
     there = (agreement[-1] >= SURE) & find_uniform_shift(placed.shifts[-1], window)
     variance = np.stack([a.variance(Y) + b.variance(Y) for a, b, Y in zip(theirs, left, merged, strict=True)])
-    clear = merged + CLEAR * np.sqrt(variance) < clipping_limits(burst).high
+    clear = merged + CLEAR_OF_CLIPPING * np.sqrt(variance) < clipping_limits(burst).high
     same, trusted = find_comparable_pixels(frames[0], held, filtered, (given, theirs), clipping_limits(burst))
     there &= same
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)

@@ -22,7 +22,7 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 Numbers = npt.NDArray[np.float32]
 
-EVERY = 8  # pixels between points of a map; tiles begin at multiples of it
+MAP_STEP = 8  # pixels between points of a map; tiles begin at multiples of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +137,15 @@ class MapWriter:
     maps: FrameStore
 
     def __call__(self, tile: Tile, weighing: PixelWeights) -> TileRecord:
-        rows = range(tile.core.y0, tile.core.y1, EVERY)
+        rows = range(tile.core.y0, tile.core.y1, MAP_STEP)
         values = np.stack([self._row(tile, weighing, y) for y in rows], 1)
-        top, left = tile.core.y0 // EVERY, tile.core.x0 // EVERY
+        top, left = tile.core.y0 // MAP_STEP, tile.core.x0 // MAP_STEP
         self.maps.write_window(0, Window(top, top + values.shape[1], left, left + values.shape[2]), values)
         return {}
 
     def _row(self, tile: Tile, weighing: PixelWeights, y: int) -> Numbers:
         """Compute one row of the maps, (n + 2 + S, w); a row at a time, as each point has N K^2 weights."""
-        x = range(tile.core.x0 - tile.context.x0, tile.core.x1 - tile.context.x0, EVERY)
+        x = range(tile.core.x0 - tile.context.x0, tile.core.x1 - tile.context.x0, MAP_STEP)
         found = sample_kernels(weighing, [y - tile.context.y0] * len(x), list(x))
         parts = [found.shares, found.effective_pixels[:, None], found.reach[:, None], found.sizes]
         return np.concatenate(parts, 1).T.astype(np.float32)

@@ -146,7 +146,7 @@ class Estimates:
     def filter_reference(self, doubt: Map) -> EstimateAndNoise:
         """Filter the reference alone around pixels in doubt; elsewhere it is unchanged."""
         merge, near = self.merge, self.tile.context
-        here = bounding_window(doubt > 0, near, motion_check.MARGIN + merge.filter.reach)
+        here = bounding_window(doubt > 0, near, motion_check.CHECK_MARGIN + merge.filter.reach)
         window = here.grow(tiles.round_up_to_step(merge.filter.halo)).intersect(self.tile.window)
         frames = merge.spool.read_window(merge.frames[0], window)[None]
         everywhere, inside = np.ones((1, *window.size), np.float32), here.slices_in(near)

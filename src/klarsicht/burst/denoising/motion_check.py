@@ -29,17 +29,17 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Map = npt.NDArray[np.float32]  # H W
 
-WINDOWS = (8, 16, 32)  # sides, in pixels (of a mosaic's planes)
+WINDOW_SIDES = (8, 16, 32)  # sides, in pixels (of a mosaic's planes)
 FALSE_ALARMS = 1e-6  # probability for a window and test, where the estimate is right
 LEAVE = (
     1.15  # variance of X_1 - E over that of X_1's noise: estimates may use little of X_1 and have noise of their own
 )
 FADE = 8  # pixels over which a fallback fades in
-MARGIN = max(WINDOWS) + FADE + 3  # pixels around a tile that influence its result
+CHECK_MARGIN = max(WINDOW_SIDES) + FADE + 3  # pixels around a tile that influence its result
 NEAR = 3  # deviations of noise from the clipping limit
 AT_LIMIT = 0.1  # deviations: an estimate so near to the clipping limit is at the limit
-CUT = 0.5  # deviations that the mean of clipped frames may lack; at the limit it lacks .4
-FAR = 7.0  # deviations below white: no pixel is clipped there
+CLIPPED_MEAN_TOLERANCE = 0.5  # deviations that the mean of clipped frames may lack; at the limit it lacks .4
+FAR_FROM_WHITE = 7.0  # deviations below white: no pixel is clipped there
 SURROUNDED = 5  # side of the window in which saturated pixels are counted
 
 
@@ -61,7 +61,7 @@ def find_failing_pixels(
     r, variance, counted = compute_residual(reference, estimate, noise, limits)
     H, W = reference.shape[1:]
     fails = torch.zeros(H, W, dtype=torch.bool)
-    for side in WINDOWS:
+    for side in WINDOW_SIDES:
         windows = find_failing_windows(r, variance, counted, side)
         if np.isfinite(limits.high):
             windows |= find_clipping_mismatch(
@@ -102,15 +102,15 @@ def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int
 
 def find_clipping_mismatch(X: Tensor, E: Tensor, variance: Tensor, high: float, side: int) -> Tensor:
     """Find the windows (Y, X), a half side apart, in which the number of clipped pixels differs from the expected
-    number given the estimate, with a tolerance of CUT deviations: no light below the limit is consistent with a window
-    that is all white."""
+    number given the estimate, with a tolerance of CLIPPED_MEAN_TOLERANCE deviations: no light below the limit is
+    consistent with a window that is all white."""
     below = (high - E) / variance.sqrt()
     countable, clipped = below > AT_LIMIT, (high <= X).float()
-    if float(below.min()) > FAR and not clipped.any():
+    if float(below.min()) > FAR_FROM_WHITE and not clipped.any():
         return torch.zeros(1, dtype=torch.bool)
     fails = torch.zeros(1, dtype=torch.bool)
     for sign in (1, -1):
-        p = torch.special.ndtr(sign * CUT - below)
+        p = torch.special.ndtr(sign * CLIPPED_MEAN_TOLERANCE - below)
         more, spread_of = (
             _window_sums(torch.where(countable, x, 0.0), side) for x in (sign * (clipped - p), p * (1 - p))
         )

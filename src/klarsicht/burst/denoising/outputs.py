@@ -15,7 +15,7 @@ from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.images import png_bytes, to_uint8
 from klarsicht.ground.manifest import to_json
 
-ENDINGS = (".dng", *write_pictures.WRITERS)
+OUTPUT_ENDINGS = (".dng", *write_pictures.WRITERS)
 GHOSTS = 2048  # side of the ghost map
 
 
@@ -33,10 +33,10 @@ class Outputs:
     def from_paths(cls, out: Path, preview: Path | None, ghost_map: Path | None, page: Path | None) -> Outputs:
         """Build the outputs of a file with a known suffix, or, without a suffix, of a folder with all outputs. Raises
         UsageError for another suffix."""
-        if out.suffix.lower() in ENDINGS:
+        if out.suffix.lower() in OUTPUT_ENDINGS:
             return cls(out, preview, ghost_map, page)
         if out.suffix and not out.is_dir():
-            raise unknown_name("ending of the output", out.suffix, ENDINGS)
+            raise unknown_name("ending of the output", out.suffix, OUTPUT_ENDINGS)
         return cls(
             photograph=out / "photograph",
             preview=preview or out / "preview.jpg",

@@ -144,9 +144,11 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     C, H, W = burst.spool.shape[1:]
     result = FrameStore(folder / "result.f32", (1, C + 1, H, W))
     result.allocate()
-    margin = motion_check.MARGIN + denoiser.reach
+    margin = motion_check.CHECK_MARGIN + denoiser.reach
     need = estimate_tile_memory(denoiser, C, len(used), resident_bytes())
-    fits = tiles.choose_grid((H, W), denoiser.halo + motion_check.MARGIN, margin, need, settings.memory * 1e9 * SAFETY)
+    fits = tiles.choose_grid(
+        (H, W), denoiser.halo + motion_check.CHECK_MARGIN, margin, need, settings.memory * 1e9 * SAFETY
+    )
     grid = tiles.restore_grid(fits, folder, settings.memory)
     map_store = allocate_maps(folder, denoiser, len(used), (H, W)) if maps else None
     merge = merge_tile.TileMerger(
@@ -189,7 +191,7 @@ def allocate_maps(folder: Path, denoiser: Filter, used: int, size: tuple[int, in
     """Allocate the file of the maps of kernel_maps.MapWriter."""
     sizes = len(denoiser.network.preset.spec.sizes) if isinstance(denoiser, NetworkFilter) else 1
     frames = len(split_groups(denoiser, used)[0])
-    height, width = (-(-side // kernel_maps.EVERY) for side in size)
+    height, width = (-(-side // kernel_maps.MAP_STEP) for side in size)
     spool = FrameStore(folder / "maps.f32", (1, frames + 2 + sizes, height, width))
     spool.allocate()
     return spool

@@ -32,7 +32,7 @@ from klarsicht.burst.denoising import motion_check
 from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, MotionCheck
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-SIDE = 9  # of a window, in pixels (of a mosaic's planes)
+BOX = 9  # side of a window, in pixels (of a mosaic's planes)
 # deviations of its mean square by which the residual of a tested estimate may exceed that of the best
 SLACK = 2.0
 
@@ -60,7 +60,7 @@ class Risk:
         counted, v = self._count_mask(estimate), self._variance
         better = window_sums(counted * (1 - estimate.own_weight) * v)
         square = window_sums(counted * np.square(estimate.light - self.reference))
-        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * SIDE**2)) * window_sums(counted * np.abs(v))
+        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * BOX**2)) * window_sums(counted * np.abs(v))
         taken: Map = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
 
@@ -82,7 +82,7 @@ class Risk:
     @property
     def unclipped_share(self) -> Map:
         """Share of the surrounding pixels that are not clipped, (H, W) in [0, 1]."""
-        clipped = window_sums((self.reference >= self.limits.high).astype(np.float32)) / (SIDE**2 * len(self.reference))
+        clipped = window_sums((self.reference >= self.limits.high).astype(np.float32)) / (BOX**2 * len(self.reference))
         share: Map = np.clip(1 - clipped, 0, 1)
         return share
 
@@ -117,7 +117,7 @@ def apply_risk_shares(
 
 def window_sums(values: npt.NDArray[np.float32]) -> Map:
     """Sum (C, H, W) over channels and windows, (H, W), the border repeated."""
-    total: Map = uniform_filter(values.sum(0), SIDE, mode="nearest") * np.float32(SIDE**2)
+    total: Map = uniform_filter(values.sum(0), BOX, mode="nearest") * np.float32(BOX**2)
     return total
 
 

@@ -22,9 +22,9 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 SWIFT = "swift"
 NETWORKS = ("kpn", "mkpn", "bpn", SWIFT)
-ROWS = ("single", "mean", "align+mean", "bm3d", "align+mean+bm3d", "hdr+", "hdr++bm3d", "nlm", *NETWORKS)
+COMPARED_ROWS = ("single", "mean", "align+mean", "bm3d", "align+mean+bm3d", "hdr+", "hdr++bm3d", "nlm", *NETWORKS)
 SEED = 7
-PAGE, RECORD = "evaluation.html", "evaluation.json"
+EVALUATION_PAGE, EVALUATION_RECORD = "evaluation.html", "evaluation.json"
 
 
 def evaluate_all(
@@ -36,8 +36,8 @@ def evaluate_all(
     seed: int = SEED,
     exact: bool = False,
 ) -> Evaluation:
-    """Evaluate rows (none: ROWS, and every checkpoint) at gains (none: all) on bursts of a folder's photographs (none:
-    those of scikit-image). Without a checkpoint, the shipped network for such frames takes part.
+    """Evaluate rows (none: COMPARED_ROWS, and every checkpoint) at gains (none: all) on bursts of a folder's
+    photographs (none: those of scikit-image). Without a checkpoint, the shipped network for such frames takes part.
 
     exact: networks in float32, also where bfloat16 is faster.
 
@@ -63,8 +63,8 @@ def evaluate_all(
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write evaluation.json, with the protocol, and evaluation.html, with plots and crops, into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / RECORD).write_text(json.dumps(evaluation.record, indent=1) + "\n", encoding="utf-8")
-    page.write_page(evaluation, out / PAGE)
+    (out / EVALUATION_RECORD).write_text(json.dumps(evaluation.record, indent=1) + "\n", encoding="utf-8")
+    page.write_page(evaluation, out / EVALUATION_PAGE)
 
 
 def find_pretrained(name: str, rows: Sequence[str]) -> list[Path]:
@@ -77,7 +77,7 @@ def select_methods(
     rows: Sequence[str], trained: Mapping[str, Network], exact: bool = False
 ) -> tuple[dict[str, Denoise], dict[str, str]]:
     """Select the methods that can run, and the reasons why others cannot. Networks that were given always take part."""
-    wanted = [row for row in dict.fromkeys(rows or ROWS) if not _is_trained(row, trained)]
+    wanted = [row for row in dict.fromkeys(rows or COMPARED_ROWS) if not _is_trained(row, trained)]
     absent = {row: reason for row in wanted if (reason := _absence_reason(row))}
     methods = {row: CLASSICAL[row].denoise for row in wanted if row not in absent}
     methods |= {row: partial(denoise_burst, network, exact=exact) for row, network in trained.items()}

@@ -23,9 +23,9 @@ from klarsicht.burst.synthesis.scenes import Light, box_mean
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 TILE = 16
-STEP = TILE // 2
-LEVELS = 4  # of the pyramid, each half as large as the one before
-SEARCH, LAST_SEARCH = 4, 1  # search radius in pixels around the best guess, at coarse levels and at the finest
+HALF_TILE = TILE // 2
+PYRAMID_LEVELS = 4  # of the pyramid, each half as large as the one before
+COARSE_SEARCH, FINEST_SEARCH = 4, 1  # search radius in pixels around the best guess, at coarse levels and at the finest
 TUNING = 8.0  # factor on the noise of a difference of tiles
 
 Offsets = npt.NDArray[np.int64]  # R Q 2
@@ -59,7 +59,7 @@ def build_pyramid(frame: Light) -> list[Light]:
     """Build the pyramid of a frame (H, W), its half, its quarter, ... as long as a tile fits in; means of 2 x 2, odd
     edges repeated."""
     levels = [frame]
-    while len(levels) < LEVELS and min(levels[-1].shape) >= 2 * TILE:
+    while len(levels) < PYRAMID_LEVELS and min(levels[-1].shape) >= 2 * TILE:
         H, W = levels[-1].shape
         levels.append(box_mean(np.pad(levels[-1], ((0, H % 2), (0, W % 2)), "edge"), 2))
     return levels
@@ -68,16 +68,16 @@ def build_pyramid(frame: Light) -> list[Light]:
 def tile_offsets(reference: list[Light], other: list[Light]) -> Offsets:
     """Search the offsets of tiles, coarse to fine; (R, Q, 2) at the finest level."""
     offsets = np.zeros((*tile_counts(reference[-1].shape), 2), np.int64)
-    offsets = search_offsets(reference[-1], other[-1], offsets[:, :, None], SEARCH)
+    offsets = search_offsets(reference[-1], other[-1], offsets[:, :, None], COARSE_SEARCH)
     for level in range(len(reference) - 2, -1, -1):
         guesses = upsample_guesses(offsets, tile_counts(reference[level].shape))
-        offsets = search_offsets(reference[level], other[level], guesses, SEARCH if level else LAST_SEARCH)
+        offsets = search_offsets(reference[level], other[level], guesses, COARSE_SEARCH if level else FINEST_SEARCH)
     return offsets
 
 
 def tile_counts(size: tuple[int, ...]) -> tuple[int, int]:
     """Compute the numbers R and Q of tiles that cover an image."""
-    rows, columns = (-(-side // STEP) + 1 for side in size)
+    rows, columns = (-(-side // HALF_TILE) + 1 for side in size)
     return rows, columns
 
 
@@ -113,7 +113,7 @@ def _search(a: Light, b: Light, guesses: npt.NDArray[np.int64], radius: int, bes
     R, Q, G, _ = guesses.shape
     for r in range(R):
         for q in range(Q):
-            top, left = STEP * (r - 1), STEP * (q - 1)
+            top, left = HALF_TILE * (r - 1), HALF_TILE * (q - 1)
             least, y0, x0 = np.inf, 0, 0
             for g in range(G):
                 d = _distance(a, b, top, left, guesses[r, q, g, 0], guesses[r, q, g, 1])
@@ -171,7 +171,7 @@ def cut_tiles(frame: Light, offsets: Offsets) -> Tiles:
     """Cut the tiles (C, R, Q, n, n) of a frame (C, H, W), each at its offset."""
     H, W = frame.shape[-2:]
     R, Q = offsets.shape[:2]
-    places = STEP * (np.stack(np.meshgrid(np.arange(R), np.arange(Q), indexing="ij"), -1) - 1) + offsets
+    places = HALF_TILE * (np.stack(np.meshgrid(np.arange(R), np.arange(Q), indexing="ij"), -1) - 1) + offsets
     y, x = (np.clip(places[..., k, None] + np.arange(TILE), 0, side - 1) for k, side in enumerate((H, W)))
     cut: Tiles = frame[:, y[..., :, None], x[..., None, :]]
     return cut
@@ -181,10 +181,10 @@ def blend_tiles(cut: Tiles, size: tuple[int, int]) -> Light:
     """Blend tiles to the image (C, H, W) by raised-cosine windows, whose overlaps sum to 1."""
     C, R, Q = cut.shape[:3]
     fade = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(TILE) + 0.5) / TILE)).astype(np.float32)
-    blocks = np.zeros((C, R + 1, Q + 1, STEP, STEP), np.float32)
-    halves = list(pairwise((0, STEP, TILE)))
+    blocks = np.zeros((C, R + 1, Q + 1, HALF_TILE, HALF_TILE), np.float32)
+    halves = list(pairwise((0, HALF_TILE, TILE)))
     for i, (y0, y1) in enumerate(halves):
         for j, (x0, x1) in enumerate(halves):
             blocks[:, i : i + R, j : j + Q] += (cut * np.outer(fade, fade))[..., y0:y1, x0:x1]
-    whole = blocks.swapaxes(2, 3).reshape(C, (R + 1) * STEP, (Q + 1) * STEP)
-    return whole[:, STEP : STEP + size[0], STEP : STEP + size[1]]
+    whole = blocks.swapaxes(2, 3).reshape(C, (R + 1) * HALF_TILE, (Q + 1) * HALF_TILE)
+    return whole[:, HALF_TILE : HALF_TILE + size[0], HALF_TILE : HALF_TILE + size[1]]

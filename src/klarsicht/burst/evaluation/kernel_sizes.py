@@ -24,7 +24,7 @@ from klarsicht.numerics.pixel_kernels import reference
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
-EVERY = 8  # pixels between those whose rank is computed
+RANK_STEP = 8  # pixels between those whose rank is computed
 CHANNELS = (1, 2, 3, 4)
 TINY = 1e-30
 
@@ -187,7 +187,7 @@ def effective_rank(kernels: torch.Tensor) -> torch.Tensor:
     return rank
 
 
-def effective_ranks(field: KernelField, every: int = EVERY) -> torch.Tensor:
+def effective_ranks(field: KernelField, every: int = RANK_STEP) -> torch.Tensor:
     """Compute the effective rank of the fused kernels of every eighth pixel, from the fourth on, (N, rows, columns)."""
     rows = [_rows(field, y, y + 1)[..., every // 2 :: every] for y in range(every // 2, field.size[0], every)]
     return torch.cat([effective_rank(fuse_kernels(taps, field.spec)) for taps in rows], 1)

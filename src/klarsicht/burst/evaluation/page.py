@@ -11,7 +11,7 @@ from klarsicht.burst.evaluation.classical import CLASSICAL
 from klarsicht.burst.evaluation.protocol import Evaluation, Table
 from klarsicht.ground.images import data_uri, png_bytes
 
-WIDTH, HEIGHT = 460, 300
+PLOT_WIDTH, PLOT_HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 110, 16, 40  # margins of a plot
 CHEAPEST = 1e-2  # s a megapixel: lower end of the axis
 GAP = 11  # pixels between labels
@@ -68,7 +68,14 @@ def template_context(evaluation: Evaluation) -> dict[str, Any]:
         "absent": evaluation.absence_reasons,
         "sizes": evaluation.sizes,
         "plots": [plot(evaluation.tables["drawn"], gain) for gain in gains],
-        "size": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "top": TOP, "right": RIGHT, "bottom": BOTTOM},
+        "size": {
+            "width": PLOT_WIDTH,
+            "height": PLOT_HEIGHT,
+            "left": LEFT,
+            "top": TOP,
+            "right": RIGHT,
+            "bottom": BOTTOM,
+        },
         "exhibits": {
             gain: {row: data_uri(png_bytes(crop)) for row, crop in crops.items()}
             for gain, crops in evaluation.exhibits.items()
@@ -85,10 +92,10 @@ def plot(table: Table, gain: int) -> Plot:
     y0, y1 = math.floor(min(dB)), math.floor(max(dB)) + 1
 
     def across(v: float) -> float:
-        return round(LEFT + (v - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT), 1)
+        return round(LEFT + (v - x0) / (x1 - x0) * (PLOT_WIDTH - LEFT - RIGHT), 1)
 
     def up(v: float) -> float:
-        return round(HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM), 1)
+        return round(PLOT_HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (PLOT_HEIGHT - TOP - BOTTOM), 1)
 
     order = sorted(scores, key=lambda row: up(scores[row].psnr))
     labels = separate_labels([up(scores[row].psnr) for row in order], GAP)

@@ -12,9 +12,9 @@ from klarsicht.burst.data.burst import REFERENCE, Burst
 from klarsicht.burst.synthesis.motion import Vectors
 from klarsicht.burst.synthesis.scenes import Light
 
-REACH = 20  # pixels: longest shift that is searched
+SEARCHED_SHIFT = 20  # pixels: longest shift that is searched
 LOWPASS = 0.12  # cycles a pixel: deviation of the Gaussian that attenuates finer, noisier frequencies
-MARGIN = 16  # pixels mirrored around a frame before it is shifted by phase
+MIRRORED = 16  # pixels mirrored around a frame before it is shifted by phase
 FAINT = 1e-12
 
 ShiftedFrame = tuple[Light, npt.NDArray[np.float64]]
@@ -71,11 +71,11 @@ def _inside_mask(side: int, shift: float) -> npt.NDArray[np.float64]:
 
 def _shift_fraction(frame: Light, rest: npt.NDArray[np.float64]) -> Light:
     """Compute x(p + rest) by the shift theorem."""
-    wide = np.pad(frame, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), "symmetric")
+    wide = np.pad(frame, ((0, 0), (MIRRORED, MIRRORED), (MIRRORED, MIRRORED)), "symmetric")
     H, W = wide.shape[-2:]
     turns = np.fft.fftfreq(H)[:, None] * rest[0] + np.fft.rfftfreq(W) * rest[1]
     shifted = np.fft.irfft2(np.fft.rfft2(wide) * np.exp(2j * np.pi * turns), s=(H, W))
-    return shifted[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)
+    return shifted[:, MIRRORED:-MIRRORED, MIRRORED:-MIRRORED].astype(np.float32)
 
 
 def _spectrum(frame: Light) -> npt.NDArray[np.complex128]:
@@ -86,12 +86,12 @@ def _spectrum(frame: Light) -> npt.NDArray[np.complex128]:
 def _correlation(
     reference: npt.NDArray[np.complex128], other: npt.NDArray[np.complex128], size: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
-    """Compute the phase correlation at every shift from -REACH to REACH (less in a small frame)."""
+    """Compute the phase correlation at every shift from -SEARCHED_SHIFT to SEARCHED_SHIFT (less in a small frame)."""
     H, W = size
     cross = reference.conj() * other
     square = np.fft.fftfreq(H)[:, None] ** 2 + np.fft.rfftfreq(W) ** 2
     phase = cross / (np.abs(cross) + FAINT) * np.exp(-square / (2 * LOWPASS**2))
-    ry, rx = (min(REACH, (side - 1) // 2) for side in size)
+    ry, rx = (min(SEARCHED_SHIFT, (side - 1) // 2) for side in size)
     return np.roll(np.fft.irfft2(phase, s=size), (ry, rx), (0, 1))[: 2 * ry + 1, : 2 * rx + 1]
 
 

@@ -19,7 +19,7 @@ from klarsicht.burst.data.burst import PLANES, Burst
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.cost import Cost, measure_cost
 from klarsicht.burst.evaluation.kernel_sizes import Sizes
-from klarsicht.burst.quality import CUT, Picture, Quality, measure_quality, tone_mapped
+from klarsicht.burst.quality import CUT_BORDER, Picture, Quality, measure_quality, tone_mapped
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet
 from klarsicht.burst.synthesis.motion import Flags
 from klarsicht.burst.synthesis.scenes import Geometry
@@ -58,7 +58,8 @@ class Protocol:
             f"frames {g.height} x {g.width} from the middle of each photograph, means of {g.scale} x {g.scale} pixels, "
             f"shifts up to {g.reach}",
             f"gains (sigma_read, sigma_shot^2) {'; '.join(levels)}",
-            f"compared without {CUT} pixels at each border, as clip(G(x/w), 0, 1), G the sRGB curve on linear light",
+            f"compared without {CUT_BORDER} pixels at each border, as clip(G(x/w), 0, 1), G the sRGB curve on linear "
+            "light",
             "exposure w drawn: " + ", ".join(f"{w:.4f}" for w in self.exposures),
             f"{len(self.photographs)} photographs: {', '.join(self.photographs)}",
         )

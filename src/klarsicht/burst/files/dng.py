@@ -26,7 +26,7 @@ from klarsicht.ground.disk import replace_atomically
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 FULL = 65535
-CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, MODEL = 33421, 33422, 50706, 50707, 50708
+CFA_DIM, CFA_PATTERN, VERSION, BACKWARD, UNIQUE_MODEL = 33421, 33422, 50706, 50707, 50708
 BLACK_DIM, BLACK, WHITE, MATRIX, NEUTRAL, ILLUMINANT = 50713, 50714, 50717, 50721, 50728, 50778
 D65 = 21
 DROPPED_TAGS = {
@@ -95,7 +95,7 @@ def _common(header: Header, height: int, width: int, samples: int, rows: int) ->
         SOFTWARE: text(f"klarsicht {__version__}"),
         VERSION: numbers(tiff_tags.BYTE, 1, 4, 0, 0),
         BACKWARD: numbers(tiff_tags.BYTE, 1, 1, 0, 0),
-        MODEL: header.tags.image.get(MODEL) or text(header.camera or "unknown"),
+        UNIQUE_MODEL: header.tags.image.get(UNIQUE_MODEL) or text(header.camera or "unknown"),
     }
 
 

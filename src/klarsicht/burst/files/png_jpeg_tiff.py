@@ -15,7 +15,7 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.optional import load
 
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
-ENDINGS = (*TIFFS, *PNGS, *JPEGS)
+PICTURE_ENDINGS = (*TIFFS, *PNGS, *JPEGS)
 EXIF_POINTER = 34665
 POINTERS = (EXIF_POINTER, 34853, 40965)  # tags that hold offsets in the original file
 LEVELS = {1: 255, 2: 65535, 4: 0}  # highest code by the bytes of a code; floats have none

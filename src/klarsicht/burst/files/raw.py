@@ -16,7 +16,7 @@ from klarsicht.ground.errors import InputError
 from klarsicht.ground.optional import load
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-ENDINGS = (
+RAW_ENDINGS = (
     ".dng",
     ".nef",
     ".nrw",

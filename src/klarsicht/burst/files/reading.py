@@ -10,7 +10,7 @@ from klarsicht.burst.files import png_jpeg_tiff, raw
 from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
 
-ENDINGS = (*raw.ENDINGS, *png_jpeg_tiff.ENDINGS)
+FRAME_ENDINGS = (*raw.RAW_ENDINGS, *png_jpeg_tiff.PICTURE_ENDINGS)
 NAMES_SHOWN = 3  # file names in a message
 
 
@@ -37,12 +37,12 @@ def select_folders(given: Iterable[Path]) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not _hidden(file))
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_ENDINGS and not _hidden(file))
     require_regular_file(path)
     if not path.exists():
         raise InputError(f"no such file: {path.name}", got=path, remedy="Check the path.")
-    if path.suffix.lower() not in ENDINGS:
-        rule = f"frames are photographs ({', '.join(ENDINGS)})"
+    if path.suffix.lower() not in FRAME_ENDINGS:
+        rule = f"frames are photographs ({', '.join(FRAME_ENDINGS)})"
         remedy = "Write the frames of a video to PNG or TIFF files first."
         raise InputError(f"{path.name} is no photograph", got=path.suffix or "no ending", rule=rule, remedy=remedy)
     return [path]
@@ -60,7 +60,7 @@ def read(path: Path, linear: bool = False) -> Photograph:
     require_regular_file(path)
     if not path.stat().st_size:
         raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
-    if path.suffix.lower() in raw.ENDINGS:
+    if path.suffix.lower() in raw.RAW_ENDINGS:
         return raw.read(path)
     return png_jpeg_tiff.read(path, linear)
 

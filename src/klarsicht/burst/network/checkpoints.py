@@ -17,7 +17,7 @@ from klarsicht.burst.network.unet import Network, NetworkSettings
 from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 
-KEY, VERSION = "klarsicht burst network", 1
+KEY, FORMAT_VERSION = "klarsicht burst network", 1
 RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
 
 
@@ -36,7 +36,7 @@ def save_network(network: Network, path: Path, training: Mapping[str, Any], kind
     Raises DiskFull, StoreError.
     """
     state = {name: tensor.to(kind).cpu().contiguous() for name, tensor in network.state_dict().items()}
-    about = {"version": VERSION, "settings": network.settings.model_dump(), "training": dict(training)}
+    about = {"version": FORMAT_VERSION, "settings": network.settings.model_dump(), "training": dict(training)}
     write_atomically(path, to_bytes(state, {KEY: json.dumps(about)}))  # one key: the order of several is random
 
 
@@ -85,8 +85,8 @@ def _read(named: str | Path) -> tuple[Card, dict[str, torch.Tensor]]:
 def _card(path: Path, written: str) -> Card:
     try:
         about = json.loads(written)
-        if about["version"] != VERSION:
-            raise _unusable(path, f"version {about['version']}; this is {VERSION}")
+        if about["version"] != FORMAT_VERSION:
+            raise _unusable(path, f"version {about['version']}; this is {FORMAT_VERSION}")
         return Card(NetworkSettings.from_mapping(about["settings"]), about["training"])
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise _unusable(path, f"a card that cannot be read ({error})") from error

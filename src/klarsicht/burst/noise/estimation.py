@@ -29,14 +29,14 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 Numbers = npt.NDArray[np.float64]
 
-BLOCK = 8
+BLOCK_SIDE = 8  # pixels
 FLATTEST_SHARE = 0.3  # of the blocks of a brightness bin
 MAX_LEAKAGE = 1.0  # share of texture that enters a variance
-BINS, MIN_BLOCKS = 24, 6  # bins of brightness; least number of blocks in each
-ROUNDS = 8  # of the fit, whose weights depend on its result
+BRIGHTNESS_BINS, MIN_BLOCKS = 24, 6  # bins of brightness; least number of blocks in each
+FIT_ROUNDS = 8  # of the fit, whose weights depend on its result
 CLIP_DISTANCE = 3.5  # least distance of a usable block from the clipping levels, in deviations
 CLIPPED_SHARE = 1e-4  # share of values at an extreme above which it is a clipping level
-TILE = 64
+ALIGNED_TILE = 64  # pixels: side of a tile of the alignment
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ def estimate(windows: Iterable[Frames]) -> NoiseEstimate:
     pairs = [part for w in windows for part in frame_pair_blocks(w, alone.noise)]
     return (
         fit_noise(Blocks.concatenate(pairs), clipping_levels(windows))
-        if sum(len(p.mean) for p in pairs) >= BINS * MIN_BLOCKS
+        if sum(len(p.mean) for p in pairs) >= BRIGHTNESS_BINS * MIN_BLOCKS
         else alone
     )
 
@@ -101,8 +101,8 @@ def single_frame_blocks(frames: Frames) -> Blocks:
     """Compute the statistics of the blocks of each frame by itself, from the high and low DCT coefficients."""
     blocks = cut_blocks(frames)
     power = np.square(dctn(blocks, axes=(-2, -1), norm="ortho"))
-    u = np.add.outer(np.arange(BLOCK), np.arange(BLOCK))
-    high, low = u >= BLOCK + 1, (u > 0) & (u <= BLOCK // 2)
+    u = np.add.outer(np.arange(BLOCK_SIDE), np.arange(BLOCK_SIDE))
+    high, low = u >= BLOCK_SIDE + 1, (u > 0) & (u <= BLOCK_SIDE // 2)
     mean, variance, texture = (
         x.ravel() for x in (blocks.mean((-2, -1)), power[..., high].mean(-1), power[..., low].mean(-1))
     )
@@ -113,7 +113,7 @@ def frame_pair_blocks(frames: Frames, guess: NoiseLevel) -> list[Blocks]:
     """Compute the statistics of the blocks of pairs of frames (N, C, H, W), after alignment by whole pixels."""
     light, valid = torch.from_numpy(frames)[None], torch.ones(1, len(frames), dtype=torch.bool)
     read, shot = (torch.tensor([max(x, 1e-6)]) for x in (guess.read, guess.shot))
-    found = align(light, read, shot, valid, TILE)
+    found = align(light, read, shot, valid, ALIGNED_TILE)
     there = _uniform_shift_blocks(found.shifts[0], found.agrees[0], found.mesh.shape, frames.shape[-2:])
     aligned = found.apply_whole_pixels(light)[0].numpy()
     rest = (found.whole.shifts[0] - found.whole.shifts[0].round()).numpy()
@@ -141,25 +141,27 @@ def _uniform_shift_blocks(
         there = slice(below, shape[0] - 1 + below), slice(right, shape[1] - 1 + right)
         same &= (shifts[:, *there] == shifts[:, : shape[0] - 1, : shape[1] - 1]).all(-1) & agrees[:, *there]
     same &= agrees[:, : shape[0] - 1, : shape[1] - 1]
-    repeats = TILE // 2 // BLOCK
+    repeats = ALIGNED_TILE // 2 // BLOCK_SIDE
     wide = same.repeat_interleave(repeats, 1).repeat_interleave(repeats, 2).numpy()
-    copied: npt.NDArray[np.bool_] = wide[:, : size[0] // BLOCK, : size[1] // BLOCK]
+    copied: npt.NDArray[np.bool_] = wide[:, : size[0] // BLOCK_SIDE, : size[1] // BLOCK_SIDE]
     return copied
 
 
 def _difference_blocks(a: Frames, b: Frames, there: npt.NDArray[np.bool_]) -> Blocks:
     """Compute the statistics of the blocks of two aligned frames from their difference and their mean."""
     D, S = (cut_blocks(x[None])[0][:, there] for x in ((a - b) * np.float32(0.5**0.5), (a + b) * np.float32(0.5)))
-    variance, texture = (x.reshape(-1, BLOCK * BLOCK).var(1, ddof=1) for x in (D, S))
-    return Blocks(S.mean((-2, -1)).ravel(), variance, texture, 0.5, BLOCK * BLOCK - 1, np.zeros(len(variance)))
+    variance, texture = (x.reshape(-1, BLOCK_SIDE * BLOCK_SIDE).var(1, ddof=1) for x in (D, S))
+    return Blocks(
+        S.mean((-2, -1)).ravel(), variance, texture, 0.5, BLOCK_SIDE * BLOCK_SIDE - 1, np.zeros(len(variance))
+    )
 
 
 def cut_blocks(frames: Frames) -> Numbers:
     """Split (N, C, H, W) into blocks (N, C, Y, X, 8, 8); a remainder at the right and bottom is dropped."""
     N, C, H, W = frames.shape
-    Y, X = H // BLOCK, W // BLOCK
-    whole = frames[..., : Y * BLOCK, : X * BLOCK].astype(np.float64)
-    return whole.reshape(N, C, Y, BLOCK, X, BLOCK).swapaxes(3, 4)
+    Y, X = H // BLOCK_SIDE, W // BLOCK_SIDE
+    whole = frames[..., : Y * BLOCK_SIDE, : X * BLOCK_SIDE].astype(np.float64)
+    return whole.reshape(N, C, Y, BLOCK_SIDE, X, BLOCK_SIDE).swapaxes(3, 4)
 
 
 def clipping_levels(windows: list[Frames]) -> tuple[float, float]:
@@ -183,7 +185,7 @@ def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
         remedy = "Give the noise by --noise READ,SHOT, or calibrate the camera."
         raise InputError("the noise cannot be estimated from these frames", rule="too few flat blocks", remedy=remedy)
     kept, line = near, NoiseLine(float(near.variance.mean()), 1e-9, 0.0, near.variance)
-    for _ in range(ROUNDS):
+    for _ in range(FIT_ROUNDS):
         line = NoiseLine.fit(kept, line.expected)
         far = CLIP_DISTANCE * np.sqrt(line.variance_at(near.mean))
         clear = (near.mean - far > clip[0]) & (near.mean + far < clip[1])
@@ -227,7 +229,7 @@ class NoiseLine:
 def select_flattest(blocks: Blocks) -> Blocks:
     """Select the blocks with the least texture within each bin of brightness."""
     order = np.argsort(blocks.mean, kind="stable")
-    count = max(1, min(BINS, int(len(order) * FLATTEST_SHARE) // MIN_BLOCKS))
+    count = max(1, min(BRIGHTNESS_BINS, int(len(order) * FLATTEST_SHARE) // MIN_BLOCKS))
     parts = np.array_split(order, count)
     flat = [p[np.argsort(blocks.texture[p], kind="stable")[: int(len(p) * FLATTEST_SHARE)]] for p in parts]
     return blocks.select(np.concatenate(flat))

@@ -22,8 +22,8 @@ from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-WINDOWS, WINDOW = 4, 256  # windows along a side, and the side of each in pixels
-MOST_FRAMES = 8  # used for the estimate
+WINDOWS_A_SIDE, WINDOW_SIDE = 4, 256  # windows along a side, and the side of each in pixels
+ESTIMATION_FRAMES = 8  # used for the estimate
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
 
 def sample_windows(burst: LoadedBurst) -> list[Frames]:
     """Read windows (N, C, h, w) of the usable frames, on a grid over the picture."""
-    frames = burst.order[:MOST_FRAMES]
+    frames = burst.order[:ESTIMATION_FRAMES]
     H, W = burst.spool.size
-    h, w = min(WINDOW, H), min(WINDOW, W)
-    tops, lefts = (sorted({int(p) for p in np.linspace(0, side - s, WINDOWS)}) for side, s in ((H, h), (W, w)))
-    if H * W <= WINDOWS**2 * WINDOW**2 / 2:
+    h, w = min(WINDOW_SIDE, H), min(WINDOW_SIDE, W)
+    tops, lefts = (sorted({int(p) for p in np.linspace(0, side - s, WINDOWS_A_SIDE)}) for side, s in ((H, h), (W, w)))
+    if H * W <= WINDOWS_A_SIDE**2 * WINDOW_SIDE**2 / 2:
         return [burst.spool.read_windows(frames, Window(0, H, 0, W))]
     return [burst.spool.read_windows(frames, Window(y, y + h, x, x + w)) for y in tops for x in lefts]
 

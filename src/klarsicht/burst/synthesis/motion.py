@@ -20,7 +20,7 @@ Flags = npt.NDArray[np.bool_]
 
 SMALL_SHIFT = 2  # pixels: largest shift of most frames
 MEAN_LARGE_SHIFTS = 1.5  # expected number of frames in eight with a large shift
-STEP, TURN = 1.0, math.radians(0.08)  # of a hand-held camera, from frame to frame: deviation in pixels and radians
+FRAME_SHIFT, FRAME_TURN = 1.0, math.radians(0.08)  # deviation from frame to frame, hand-held: pixels and radians
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,8 @@ def protocol_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -
 def shaken_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
     """Draw the path of a hand-held camera: a random walk of real-valued shifts and angles, clipped so that it stays
     within the crop."""
-    angles = np.cumsum(TURN * rng.standard_normal(frames))
-    shifts = np.cumsum(STEP * geometry.scale * rng.standard_normal((frames, 2)), 0)
+    angles = np.cumsum(FRAME_TURN * rng.standard_normal(frames))
+    shifts = np.cumsum(FRAME_SHIFT * geometry.scale * rng.standard_normal((frames, 2)), 0)
     angles, shifts = angles - angles[0], shifts - shifts[0]
     swing = geometry.scale * math.hypot(geometry.height, geometry.width) / 2
     most = geometry.margin - 1

@@ -19,7 +19,7 @@ from klarsicht.ground.images import to_uint8
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
-GAP = 4  # white pixels between pictures
+PICTURE_GAP = 4  # white pixels between pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def to_rgb(picture: Picture) -> npt.NDArray[np.uint8]:
 
 def concatenate_with_gaps(pictures: Sequence[npt.NDArray[np.uint8]], axis: int) -> npt.NDArray[np.uint8]:
     """Concatenate pictures along an axis, with white gaps."""
-    gap = np.full_like(pictures[0].take(range(GAP), axis), 255)
+    gap = np.full_like(pictures[0].take(range(PICTURE_GAP), axis), 255)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.concatenate(parts[:-1], axis)
 
