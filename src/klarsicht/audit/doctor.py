@@ -188,7 +188,8 @@ def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> Me
     if found.balance is not None:
         share = float(np.median(found.absorbed))
         told = f"conserves: biases and stabilisers absorb {share:.0%}"
-        return MethodTrial(method, True, told if found.conserving else f"not conserving: {share:.0%} absorbed", speed)
+        told = told if found.conserving else f"not conserving: {share:.0%} absorbed"
+        return MethodTrial(method, True, told if method == found.method else f"{found.method}, {told}", speed)
     left = float(np.median(np.abs(found.residual)))
     told = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
     return MethodTrial(method, True, told, speed)

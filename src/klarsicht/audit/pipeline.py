@@ -233,6 +233,8 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
     check_logits(audit.classifier, tried)
     arrays = attribution.arrays_to_store(tried, audit.settings.parts)
     store.update_manifest(left_out=audit.corpus.left_out, arrays=sorted(arrays))
+    if isinstance(tried, Relevance):
+        store.update_manifest(method=tried.method)
     for name in sorted(
         arrays, key=lambda name: name == "logits"
     ):  # last: of a run without the list, they stand for all

@@ -12,8 +12,8 @@ from klarsicht.ground.errors import StoreError, UsageError
 
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
-    "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GradientTimesInput", "IntegratedGradients",
-    "SmoothGrad", HEAD_RELEVANCE,
+    "auto", "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention", "GradientTimesInput",
+    "IntegratedGradients", "SmoothGrad", HEAD_RELEVANCE,
 )  # fmt: skip
 METRIC_NAMES = (
     "euclidean", "channels", "concept", "features", "wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr",
@@ -33,7 +33,10 @@ DATA_HELP = "A folder with one sub-folder a class, or a CSV or parquet file with
 TARGET_HELP = (
     "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
 )
-METHOD_HELP = f"How relevance is computed: {', '.join(METHOD_NAMES)} (no maps)."
+METHOD_HELP = (
+    f"How relevance is computed: {', '.join(METHOD_NAMES)} (no maps). auto takes GammaAttention where the network "
+    "computes attention, EpsilonPlusFlat elsewhere."
+)
 LABELS_HELP = "A CSV file with columns label,index, where labels are not the model's own names."
 PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
 LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."
@@ -51,7 +54,7 @@ class AuditSettings(Settings):
     data: Annotated[str, Field(description=DATA_HELP)]
     target: Annotated[str, Field(description=TARGET_HELP)] = "label"
     metric: Metrics = ("concept",)
-    method: Annotated[str, Field(description=METHOD_HELP)] = "EpsilonPlusFlat"
+    method: Annotated[str, Field(description=METHOD_HELP)] = "auto"
     class_map: Annotated[str | None, Field(description=LABELS_HELP)] = None
     split: Annotated[str | None, Field(description="Only images of this split of the manifest.")] = None
     parts: Annotated[bool, Field(description=PARTS_HELP)] = False

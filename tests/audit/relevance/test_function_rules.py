@@ -15,7 +15,7 @@ from klarsicht.audit.relevance.batch_norms import BatchNorm
 from klarsicht.audit.relevance.composites import Composite
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.audit.relevance.function_rules import ModulePath, RuleMode, RulePlan, find_norms_to_merge
-from klarsicht.audit.relevance.propagation import Recorder
+from klarsicht.audit.relevance.propagation import Recorder, propagate_softmax
 from klarsicht.ground.errors import NotConserving
 
 EPSILON_EVERYWHERE = Composite(rules.epsilon)
@@ -226,29 +226,89 @@ class HoldFixed(TorchFunctionMode):
             return self.attend(*args, **kwargs)
         return function(*args, **kwargs)
 
+    def __init__(self, attention_weights):
+        super().__init__()
+        self.attention_weights = attention_weights
+
+    def product(self, a, b):
+        """a @ b, whose gradient goes to b, or half to each factor."""
+        if self.attention_weights:
+            return (a @ b.detach() + a.detach() @ b) / 2
+        return a.detach() @ b
+
     def attend(self, q, k, v, E, heads, W, b, _k, _v, _zero, _p, out_W, out_b, **_):
         def split(x, i):
             y = x.transpose(0, 1) @ W[i * E : (i + 1) * E].T + b[i * E : (i + 1) * E]
             return y.reshape(*y.shape[:2], heads, -1).transpose(1, 2)
 
         Q, K, V = (split(x, i) for i, x in enumerate((q, k, v)))
-        A = (Q @ K.transpose(-1, -2) / math.sqrt(E // heads)).softmax(-1).detach()
-        y = (A @ V).transpose(1, 2).flatten(2)
+        A = (self.product(Q, K.transpose(-1, -2)) / math.sqrt(E // heads)).softmax(-1)
+        y = self.product(A, V).transpose(1, 2).flatten(2)
         return (y @ out_W.T + out_b).transpose(0, 1), None
 
 
-def test_a_vision_transformer_is_input_times_gradient_with_its_attention_held_fixed(monkeypatch):
-    monkeypatch.setitem(composites.PROPAGATIONS, "EpsilonPlusFlat", lambda box: EPSILON_EVERYWHERE)
+@pytest.mark.parametrize("attention_weights", [False, True])
+def test_a_vision_transformer_is_input_times_gradient_of_what_is_not_held_fixed(monkeypatch, attention_weights):
+    """Where attention weights receive relevance, half of it goes to each factor of a product, and the softmax is
+    input times gradient (Achtibat et al., ICML 2024)."""
+    plan = Composite(rules.epsilon, attention_weights=attention_weights)
+    monkeypatch.setitem(composites.PROPAGATIONS, "EpsilonPlusFlat", lambda box: plan)
     network = VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).double().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     x, target = draw(3, 16, 16), torch.tensor([0, 2])
-    found = explain(load_model((network, lambda _: torch.zeros(3, 16, 16))), x, target, map_side=16)
+    model = load_model((network, lambda _: torch.zeros(3, 16, 16)))
+    found = explain(model, x, target, method="EpsilonPlusFlat", map_side=16)
     assert abs(found.residual).max() < 1e-9
     leaf = x.clone().requires_grad_()
-    with HoldFixed():
+    with HoldFixed(attention_weights):
         logits = network(leaf)
     score = logits.gather(1, target[:, None])[:, 0]
     (gradient,) = torch.autograd.grad((score / score.detach()).sum(), leaf)
     want = (x * gradient).sum(1).numpy()
     assert abs(found.maps - want).max() < 1e-3 * abs(want).max()
+
+
+def test_softmax_is_its_first_order_expansion():
+    x, mask = draw(3, 4), torch.tensor([0.0, 0.0, -math.inf, 0.5], dtype=torch.float64)
+    leaf, recorder = x.clone().requires_grad_(), Recorder(2)
+    y = propagate_softmax(recorder, "softmax", leaf, mask)
+    torch.testing.assert_close(y, (x + mask).softmax(-1))
+    R = torch.rand_like(y) * (mask > -math.inf)
+    (got,) = torch.autograd.grad(y, leaf, R)
+    for b in range(2):
+        for i in range(3):
+            J = torch.autograd.functional.jacobian(lambda v: (v + mask).softmax(-1), x[b, i])
+            safe = torch.where(y[b, i] > 0, y[b, i].detach(), 1.0)
+            torch.testing.assert_close(got[b, i], x[b, i] * (J.T @ (R[b, i] / safe)))
+    assert abs(recorder.entries[0].residual).max() < 1e-12
+
+
+def test_written_out_attention_is_as_the_fused_one():
+    q, k, v, W = draw(1, 3, 4), draw(1, 3, 4), draw(1, 3, 4), torch.randn(4, 4, dtype=torch.float64)
+    plan = Composite(rules.epsilon, attention_weights=True)
+
+    def attend(written, x):
+        query, key, value = functional.linear(q + x, W), functional.linear(k + x, W), v + x
+        if written:
+            return ((query @ key.transpose(-1, -2)) * 0.5).softmax(-1) @ value
+        return functional.scaled_dot_product_attention(query, key, value)
+
+    found = []
+    for written in (True, False):
+        x, recorder = draw(1, 3, 4) * 0 + 0.5, Recorder(2)
+        x.requires_grad_()
+        with RuleMode(RulePlan(plan, ModulePath()), recorder):
+            y = attend(written, x)
+        found.append(torch.autograd.grad(y, x, torch.ones_like(y))[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("network", "method"), [("attention", "GammaAttention"), ("none", "EpsilonPlusFlat")])
+def test_auto_takes_the_composite_that_fits_the_network(network, method):
+    layers = {
+        "attention": VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=3),
+        "none": nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 196, 3)),
+    }
+    model = load_model((layers[network], lambda _: torch.zeros(3, 16, 16)))
+    assert explain(model, torch.randn(1, 3, 16, 16), torch.tensor([0])).method == method

@@ -55,12 +55,16 @@ class NormsToMerge(TorchFunctionMode):
     Args:
         layers: functions of layers with weights, whose calls are numbered.
         mergeable: those of them that take a norm.
+
+    Attributes:
+        functions: all functions that were called.
     """
 
     def __init__(self, layers: Collection[Callable[..., Any]], mergeable: Collection[Callable[..., Any]]) -> None:
         super().__init__()
         self.layers, self.mergeable = layers, mergeable
         self.calls = 0
+        self.functions: set[Callable[..., Any]] = set()
         self._outputs: dict[int, tuple[Tensor, int]] = {}
         self._uses: Counter[int] = Counter()
         self._norms: dict[int, BatchNorm] = {}
@@ -75,6 +79,7 @@ class NormsToMerge(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         output = function(*args, **kwargs)
+        self.functions.add(function)
         if any(True for _ in tensors_in(output)):  # not a shape or another fact of a tensor
             for used in tensors_in((args, kwargs)):
                 if id(used) in self._outputs:

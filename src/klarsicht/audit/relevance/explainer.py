@@ -24,7 +24,13 @@ from klarsicht.audit.relevance.conservation import (
     conserves,
     sum_per_image,
 )
-from klarsicht.audit.relevance.function_rules import RuleMode, RulePlan, find_norms_to_merge, follow_modules
+from klarsicht.audit.relevance.function_rules import (
+    RuleMode,
+    RulePlan,
+    computes_attention,
+    find_norms_to_merge,
+    follow_modules,
+)
 from klarsicht.audit.relevance.gradients import GRADIENTS
 from klarsicht.audit.relevance.pooling import pool_relevance
 from klarsicht.audit.relevance.propagation import Recorder
@@ -32,8 +38,10 @@ from klarsicht.ground import notebook
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinear
 
-METHODS = (*PROPAGATIONS, *GRADIENTS)
-"""Names of all methods: three composites of relevance propagation, then the gradient methods."""
+AUTO: Final = "auto"  # the composite that fits the network, chosen at the first batch
+
+METHODS = (AUTO, *PROPAGATIONS, *GRADIENTS)
+"""Names of all methods: `auto`, composites of relevance propagation, then the gradient methods."""
 
 NOTEBOOK_IMAGES: Final = 8  # images in a notebook
 
@@ -163,7 +171,7 @@ class Explainer:
                 relevance = explain(batch, targets)
 
     Args:
-        method: a name of METHODS.
+        method: a name of METHODS; `auto` is GammaAttention for networks with attention, EpsilonPlusFlat for others.
         map_side: largest side G of the pooled maps.
         layer: late layer, at whose input `concepts` are computed; default `late_layer`.
         seed: seed of SmoothGrad's noise.
@@ -178,7 +186,7 @@ class Explainer:
     def __init__(
         self,
         classifier: Classifier,
-        method: str = "EpsilonPlusFlat",
+        method: str = AUTO,
         map_side: int = 32,
         layer: str | None = None,
         seed: int = 0,
@@ -223,9 +231,9 @@ class Explainer:
             self._late = self._stack.enter_context(Tap(self.classifier.module, layer))
         try:
             return (
-                self._explain_by_propagation(x, target)
-                if self.method in PROPAGATIONS
-                else self._explain_by_gradient(x, target)
+                self._explain_by_gradient(x, target)
+                if self.method in GRADIENTS
+                else self._explain_by_propagation(x, target)
             )
         finally:
             for tap in (self._late, self._head, self._middle):
@@ -298,6 +306,8 @@ class Explainer:
                         rule="evaluation is deterministic",
                         remedy="Write dropout as a module, or give it training=self.training",
                     )
+            if self.method == AUTO:
+                self.method = "GammaAttention" if computes_attention(found.functions) else "EpsilonPlusFlat"
             plan = RulePlan(composite(self.method, self.classifier.pixel_bounds), self._path, found.norms)
             with RuleMode(plan, Recorder(1)):
                 _check_same_logits(plain, self.classifier.logits(x[:1]).detach())
@@ -408,7 +418,7 @@ def explain(
     batch: Tensor,
     targets: Tensor,
     *,
-    method: str = "EpsilonPlusFlat",
+    method: str = AUTO,
     map_side: int = 32,
     layer: str | None = None,
     seed: int = 0,

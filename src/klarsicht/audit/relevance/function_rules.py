@@ -10,14 +10,14 @@ inputs (views, slices, maxima) and is found by the conservation check where it d
   with their deviation held fixed) get the epsilon rule; constants count as biases.
 - Elementwise functions pass relevance on unchanged (as zennit's `Pass`).
 - Gates, attention weights and deviations are held fixed: they scale relevance's way and receive none (Arras et al.,
-  WASSA 2017, for gates; Ali et al., ICML 2022, for attention and layer norms). A product of two tensors of equal
-  standing gives half to each (Achtibat et al., ICML 2024).
+  WASSA 2017, for gates; Ali et al., ICML 2022, for attention and layer norms), unless the composite gives relevance to
+  attention weights. A product of two tensors of equal standing gives half to each (Achtibat et al., ICML 2024).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -36,6 +36,7 @@ from klarsicht.audit.relevance.propagation import (
     propagate_layer,
     propagate_linear,
     propagate_padding,
+    propagate_softmax,
     propagate_sum,
 )
 from klarsicht.audit.relevance.rules import Layer, Rule
@@ -186,6 +187,14 @@ class FunctionCall:
 def find_norms_to_merge() -> NormsToMerge:
     """Make the mode that finds, during one plain forward pass, the batch norms to merge."""
     return NormsToMerge(LAYER_FUNCTIONS, frozenset(_functions("linear conv1d conv2d conv3d")))
+
+
+def computes_attention(functions: Collection[Function]) -> bool:
+    """Test whether the functions that a network calls compute attention: by a function of its own, or written out as
+    softmax and matrix product."""
+    fused = {functional.scaled_dot_product_attention, functional.multi_head_attention_forward}
+    written = (_functions("softmax"), _functions("matmul __matmul__ bmm einsum"))
+    return bool(fused & set(functions)) or all(set(kind) & set(functions) for kind in written)
 
 
 def carries_relevance(a: Any) -> bool:
@@ -399,8 +408,15 @@ def _replace_live(args: Any, values: Iterator[Tensor]) -> Any:
     return args
 
 
+def _softmax(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Compute weights that sum to one, held fixed unless the composite gives relevance to attention weights."""
+    axis = kwargs.get("dim", args[0] if args else None)
+    if call.mode.plan.composite.attention_weights and axis in (-1, input.ndim - 1):
+        return propagate_softmax(call.mode.recorder, call.name, input)
+    return _hold_fixed(call, input, *args, **kwargs)
+
+
 def _hold_fixed(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Compute weights that sum to one, which receive no relevance."""
     result: Tensor = call.function(input.detach(), *args, **kwargs)
     return result
 
@@ -411,13 +427,33 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
-    *args: Any,
-    **kwargs: Any,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
-    """Propagate through attention to the values, with the attention weights held fixed."""
-    q, k = query.detach(), key.detach()
+    """Propagate through attention to the values, and to queries and keys if the composite says so."""
     mask = None if attn_mask is None else attn_mask.detach()
-    return call.linear(lambda v: functional.scaled_dot_product_attention(q, k, v, mask, *args, **kwargs), value)
+    if call.mode.plan.composite.attention_weights and not is_causal and not enable_gqa:
+        return _attend(call, query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
+    q, k = query.detach(), key.detach()
+
+    def values(v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(
+            q, k, v, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+
+    return call.linear(values, value)
+
+
+def _attend(call: FunctionCall, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Compute softmax(scale q k^T + mask) v for (B, heads, tokens, channels), each product with half to each factor."""
+    recorder, name = call.mode.recorder, call.name
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+    scores = propagate_linear(recorder, f"{name}.scores", lambda q, k: scale * (q @ k.transpose(-1, -2)), q, k)
+    weights = propagate_softmax(recorder, f"{name}.softmax", scores, mask)
+    return propagate_linear(recorder, f"{name}.values", torch.matmul, weights, v)
 
 
 def _multi_head_attention(
@@ -437,31 +473,41 @@ def _multi_head_attention(
     out_proj_bias: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Propagate through torch's multi-head attention to the values; tensors are (tokens, B, channels)."""
+    """Propagate through torch's multi-head attention as `_attention` does; tensors are (tokens, B, channels)."""
     held = (query.detach(), key.detach(), value.detach(), embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias)
     rest = (bias_k, bias_v, add_zero_attn, dropout_p, out_proj_weight, out_proj_bias)
-    _, weights = functional.multi_head_attention_forward(
+    _, found = functional.multi_head_attention_forward(
         *held, *rest, **{**kwargs, "need_weights": True, "average_attn_weights": False}
     )
-    assert weights is not None
-    attention: Tensor = weights
-    separate, E = kwargs.get("v_proj_weight"), embed_dim_to_check
-    W_v = separate if in_proj_weight is None or separate is not None else in_proj_weight[2 * E :]
-    b_v = None if in_proj_bias is None else in_proj_bias[2 * E :]
-    composite, recorder = call.mode.plan.composite, call.mode.recorder
+    assert found is not None
+    attention: Tensor = found
+    E, recorder, composite = embed_dim_to_check, call.mode.recorder, call.mode.plan.composite
 
-    def project(name: str, x: Tensor, W: Any, b: Tensor | None) -> Tensor:
-        held_b = None if b is None else b.detach()
-        layer = Layer(f"{call.name}.{name}", _affine(functional.linear), composite.linear, W.detach(), held_b, -1)
-        return propagate_layer(recorder, layer, x)
+    def project(part: int, name: str, x: Tensor) -> Tensor:
+        own = kwargs.get(f"{'qkv'[part]}_proj_weight")
+        W = own if in_proj_weight is None or own is not None else in_proj_weight[part * E : (part + 1) * E]
+        b = None if in_proj_bias is None else in_proj_bias[part * E : (part + 1) * E]
+        y = _project(recorder, f"{call.name}.{name}", x.transpose(0, 1), W, b, composite.linear)
+        return y.reshape(*y.shape[:2], num_heads, -1).transpose(1, 2)
 
-    V = project("value", value.transpose(0, 1), W_v, b_v)
-    V = V.reshape(*V.shape[:2], num_heads, -1).transpose(1, 2)
-    y = propagate_linear(recorder, f"{call.name}.values", lambda v: attention @ v, V)
-    out = project("out", y.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias).transpose(0, 1)
+    V = project(2, "value", value)
+    plain = kwargs.get("attn_mask") is None and kwargs.get("key_padding_mask") is None and bias_k is None
+    if composite.attention_weights and plain and not add_zero_attn:
+        Q, K = project(0, "query", query), project(1, "key", key)
+        y = _attend(call, Q, K, V, None, Q.shape[-1] ** -0.5)
+    else:
+        y = propagate_linear(recorder, f"{call.name}.values", lambda v: attention @ v, V)
+    mixed = y.transpose(1, 2).flatten(2)
+    out = _project(recorder, f"{call.name}.out", mixed, out_proj_weight, out_proj_bias, composite.linear)
+    out = out.transpose(0, 1)
     if not kwargs.get("need_weights", True):
         return out, None
     return out, attention.mean(1) if kwargs.get("average_attn_weights", True) else attention
+
+
+def _project(recorder: Recorder, name: str, x: Tensor, W: Any, b: Tensor | None, rule: Rule) -> Tensor:
+    layer = Layer(name, _affine(functional.linear), rule, W.detach(), None if b is None else b.detach(), -1)
+    return propagate_layer(recorder, layer, x)
 
 
 def _pad(
@@ -538,7 +584,8 @@ _RULES: Final[dict[FunctionRule, str]] = {
         "interpolate upsample upsample_nearest upsample_bilinear grid_sample fold"
     ),
     _product: "matmul __matmul__ __rmatmul__ bmm mm mv einsum tensordot",
-    _hold_fixed: "softmax log_softmax softmin gumbel_softmax",
+    _softmax: "softmax",
+    _hold_fixed: "log_softmax softmin gumbel_softmax",
     _attention: "scaled_dot_product_attention",
     _multi_head_attention: "multi_head_attention_forward",
     _pad: "pad",

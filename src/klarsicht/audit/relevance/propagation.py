@@ -145,6 +145,30 @@ def _stabilised(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, T
     return inner_product(s, away_from_zero(y) - y, images) - dead, dead
 
 
+class _SoftmaxFunction(torch.autograd.Function):
+    """Softmax y of x + mask: R_i = x_i (R_i - y_i sum_j R_j), input times the Jacobian of y over y.
+
+    The first-order expansion of y_j at x leaves y_j (1 - x_j + sum_i y_i x_i), which counts as a bias.
+    Source: Achtibat et al., ICML 2024.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, name: str, recorder: Recorder, x: Tensor, mask: Tensor | None) -> Tensor:
+        y = (x if mask is None else x + mask).softmax(-1)
+        ctx.save_for_backward(x, y)
+        ctx.name, ctx.recorder, ctx.entry = name, recorder, None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, R: Tensor) -> tuple[None, None, Tensor, None]:
+        (x, y), images = ctx.saved_tensors, ctx.recorder.images
+        relevance = x * (R - y * R.sum(-1, keepdim=True))
+        left = inner_product(R, 1 - x + (y * x).sum(-1, keepdim=True), images)
+        ctx.entry = ctx.recorder.add(ctx.name, R, sum_per_image(relevance, images), left)
+        return None, None, relevance, None
+
+
 class _PassThroughFunction(torch.autograd.Function):
     """Elementwise function of x with everything else held fixed; relevance passes to x unchanged."""
 
@@ -209,6 +233,11 @@ def propagate_linear(
 def propagate_sum(recorder: Recorder, name: str, a: Tensor, b: Tensor) -> Tensor:
     """Compute a + b; relevance in proportion to the operands."""
     return _apply(_SumFunction, name, recorder, a, b)
+
+
+def propagate_softmax(recorder: Recorder, name: str, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Compute softmax(x + mask) over the last axis, by its own rule."""
+    return _apply(_SoftmaxFunction, name, recorder, x, mask)
 
 
 def pass_through(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:

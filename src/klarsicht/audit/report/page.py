@@ -213,6 +213,7 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     lines = [(name, str(value)) for name, value in manifest["settings"].items()]
     lines += [(f"{name} identity", value) for name, value in manifest["identity"].items()]
     share = absorbed_share(manifest, images)
+    lines += [("relevance by", manifest["method"])] if "method" in manifest else []
     lines += [("middle layer", manifest["middle"])] if "middle" in manifest else []
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
     noise = np.array(images["noise"].to_pylist() if "noise" in images.column_names else [], float)
