@@ -13,6 +13,7 @@ from klarsicht.cli import audit, burst, demo
 from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError, OutOfMemory
 from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.names import printable
 
 INTERRUPTED = 130
 # typer uses the package click, or, since 0.29, a copy of its own: the class is reached by what typer exports.
@@ -83,5 +84,5 @@ def _helped(text: str) -> int:
 
 
 def _told(message: str, code: int) -> int:
-    print(f"klarsicht: {' '.join(message.split())}", file=sys.stderr)
+    print(f"klarsicht: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code

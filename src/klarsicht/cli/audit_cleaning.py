@@ -10,6 +10,7 @@ import typer
 
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.cli import cleaning_tables
+from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
 from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 
@@ -72,7 +73,7 @@ def clean(
     asked = CleanSettings.read(settings, given)
     found = clean_model.clean(run, name, asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
     if as_json:
-        typer.echo(json.dumps(found.record, indent=2))
+        echo_block(json.dumps(found.record, indent=2))
     else:
         cleaning_tables.cleaned(found)
 
@@ -102,13 +103,13 @@ def evaluate(
     alone = len(found.certificate.evaluations) == 1
     if as_json:
         told = found.evaluations[0].to_json() if alone else found.certificate.to_json()
-        typer.echo(json.dumps(told, indent=2))
+        echo_block(json.dumps(told, indent=2))
     elif alone:
         cleaning_tables.evaluated(found.evaluations[0])
     else:
         cleaning_tables.certified(found.certificate)
     if not as_json:
-        typer.echo(f"certificate: {found.folder / 'certificate.html'}")
+        echo(f"certificate: {found.folder / 'certificate.html'}")
     found.check()
 
 
@@ -140,6 +141,6 @@ def clean_data(
         found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(found.to_json(), indent=2))
     else:
         cleaning_tables.cleaned_corpus(found, dry_run)

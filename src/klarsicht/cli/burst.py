@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.cli import burst_photographs
+from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number
 from klarsicht.ground.ranges import (
     BURSTS_IN_STEP,
@@ -64,7 +65,7 @@ def train(
         "seed": seed,
     }
     training.train(training.TrainSettings.read(settings, given), photos, out, threads=threads)
-    typer.echo(f"network: {out}")
+    echo(f"network: {out}")
 
 
 @app.command()
@@ -79,7 +80,7 @@ def synth(
     from klarsicht.burst.synthesis import export
 
     made = export.write_set(photos, out, name=name, gains=gains or (), seed=seed)
-    typer.echo(f"{len(made)} photographs; set {made.name}, seed {made.seed}, sha256 {made.sha256}")
+    echo(f"{len(made)} photographs; set {made.name}, seed {made.seed}, sha256 {made.sha256}")
 
 
 @app.command()
@@ -102,14 +103,14 @@ def evaluate(
 
     found = comparison.evaluate_all(photos, checkpoints or (), rows or (), gains or (), name, seed, exact)
     for line in burst_tables.protocol(found):
-        typer.echo(line, err=as_json)
+        echo(line, err=as_json)
     if as_json:
-        typer.echo(json.dumps(found.rows))
+        echo_block(json.dumps(found.rows))
     else:
-        typer.echo("\n".join(burst_tables.scores(found)))
+        echo_block("\n".join(burst_tables.scores(found)))
     if out is not None:
         comparison.write_evaluation(found, out)
-        typer.echo(f"page: {out / comparison.EVALUATION_PAGE}", err=as_json)
+        echo(f"page: {out / comparison.EVALUATION_PAGE}", err=as_json)
 
 
 @app.command()
@@ -122,6 +123,6 @@ def weights(
 
     found = pretrained.list_networks()
     if as_json:
-        typer.echo(json.dumps({name: one.card for name, one in found.items()}))
+        echo_block(json.dumps({name: one.card for name, one in found.items()}))
     else:
-        typer.echo("\n\n".join("\n".join(burst_cards.lines(one)) for one in found.values()) or "none come along")
+        echo_block("\n\n".join("\n".join(burst_cards.lines(one)) for one in found.values()) or "none come along")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
+from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
@@ -31,14 +30,12 @@ def cleaned(found: CleanedModel) -> None:
         for tried in found.choice.best_settings
     ]
     header = ("", "layer", "directions", "strength", "effect left", "points lost", "of the class")
-    typer.echo(table(header, lines, left=("", "layer")))
+    echo_block(table(header, lines, left=("", "layer")))
     for path, why in found.record["skipped"]:
-        typer.echo(f"not read: {path}: {why}")
+        echo(f"not read: {path}: {why}")
     artifact = found.artifact
-    typer.echo(
-        f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}; chosen: *"
-    )
-    typer.echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
+    echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}; chosen: *")
+    echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
 
 
 def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
@@ -47,11 +44,11 @@ def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
     header = ("action", "image", "label", "new file", "new label", "weight")
     lines = [(one.action, one.path, one.label, one.new_path, one.new_label, f"{one.new_weight:g}") for one in changed]
     if lines:
-        typer.echo(table(header, lines, left=header[:-1]))
+        echo_block(table(header, lines, left=header[:-1]))
     for path, why in found.skipped:
-        typer.echo(f"not read: {path}: {why}")
-    typer.echo(f"{found.facts['class']}: " + ", ".join(f"{n} {action}" for action, n in sorted(found.counts.items())))
-    typer.echo("dry run: nothing written" if dry_run else f"manifest: {found.manifest}")
+        echo(f"not read: {path}: {why}")
+    echo(f"{found.facts['class']}: " + ", ".join(f"{n} {action}" for action, n in sorted(found.counts.items())))
+    echo("dry run: nothing written" if dry_run else f"manifest: {found.manifest}")
 
 
 def evaluated(found: Evaluation) -> None:
@@ -60,12 +57,12 @@ def evaluated(found: Evaluation) -> None:
     names = list(dict.fromkeys(name for one in figures for name in one))
     lines = [(name, *(one.get(name, "") for one in figures)) for name in names]
     header = ("95 % intervals", *(look.name for look in found.evaluations))
-    typer.echo(table(header, lines, left=header))
+    echo_block(table(header, lines, left=header))
     for path, why in found.skipped:
-        typer.echo(f"not read: {path}: {why}")
+        echo(f"not read: {path}: {why}")
     artifact = found.record["artifact"]
     how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # absent in records of earlier versions
-    typer.echo(f"{found.record['class']}: shown on {found.images} images{how}. Verdict: {found.verdict}.")
+    echo(f"{found.record['class']}: shown on {found.images} images{how}. Verdict: {found.verdict}.")
 
 
 def certified(found: Certificate) -> None:
@@ -80,9 +77,9 @@ def certified(found: Certificate) -> None:
         )
         for one in (found.before, *found.rows)
     ]
-    typer.echo(table(header, lines, left=(header[0], "verdict")))
+    echo_block(table(header, lines, left=(header[0], "verdict")))
     clean = [one.name for one in found.rows if one.clean == one.seeds]
-    typer.echo(f"{found.name}: may be called clean: {', '.join(clean) or 'none'}.")
+    echo(f"{found.name}: may be called clean: {', '.join(clean) or 'none'}.")
 
 
 def _percent(found: Interval) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from klarsicht.cli.echo import echo
 from klarsicht.cli.options import number
 from klarsicht.ground import memory
 from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
@@ -24,4 +25,4 @@ def demo(
     memory.keep_freed_memory()
 
     for line in run_demo(out, seed=seed, images=images, workers=workers):
-        typer.echo(line)
+        echo(line)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
+from klarsicht.cli.echo import echo, echo_block
+from klarsicht.ground.names import printable
 
 if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
@@ -24,6 +25,7 @@ BESIDE = ("by plain features",)  # column of the cluster found without relevance
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
     """Format columns two spaces apart; those named in `left` are left-aligned, the others right-aligned."""
+    lines = [tuple(map(printable, line)) for line in lines]
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
 
     def row(cells: Sequence[str]) -> str:
@@ -44,7 +46,7 @@ def ranking(found: Ranking, top: int) -> None:
         for i, e in enumerate(found.entries[:top], 1)
     ]
     header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict") + (BESIDE if found.beside else ())
-    typer.echo(table(header, lines, left=("class", "metric", "verdict", *BESIDE)))
+    echo_block(table(header, lines, left=("class", "metric", "verdict", *BESIDE)))
 
 
 def verdicts(found: Quantification, top: int) -> None:
@@ -55,27 +57,27 @@ def verdicts(found: Quantification, top: int) -> None:
         for d, u in ((v.detection, v.use),)
     ]
     header = ("class", "p", "q", "size", "sign", "z of use", "p of use", "verdict")
-    typer.echo(table(header, lines, left=("class", "sign", "verdict")))
-    typer.echo(f"{found.limits[0].upper()}{found.limits[1:]} Either claim at {found.level:g}.")
+    echo_block(table(header, lines, left=("class", "sign", "verdict")))
+    echo(f"{found.limits[0].upper()}{found.limits[1:]} Either claim at {found.level:g}.")
     for name, why in found.skipped:
-        typer.echo(f"not examined: {name}: {why}")
+        echo(f"not examined: {name}: {why}")
 
 
 def screening(found: Screening, top: int) -> None:
     """Print the result of screening for one class."""
     entry, effect = found.entry, found.effect
-    typer.echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {found.verdict}")
-    typer.echo(
+    echo(f"{entry.name}: {entry.size} of {entry.n} images, by {entry.metric}: {found.verdict}")
+    echo(
         f"put on other images it raises the logit by {effect.shift:+.2f} ({effect.low:+.2f} to "
         f"{effect.high:+.2f}), the next output by {effect.runner_up:+.2f}; "
         f"{effect.rank} of {found.outputs} outputs rise more"
     )
     for line in found.standing.describe(found.outputs) if found.standing else ():
-        typer.echo(line)
-    typer.echo(f"p {found.p:.3f}; the claim at {found.level:g}")
+        echo(line)
+    echo(f"p {found.p:.3f}; the claim at {found.level:g}")
     if entry.beside:
-        typer.echo(f"plain features, without relevance, name {entry.beside}")
-    typer.echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
+        echo(f"plain features, without relevance, name {entry.beside}")
+    echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
 
 
 def power(found: Power) -> None:
@@ -85,12 +87,12 @@ def power(found: Power) -> None:
         for kind in found.kinds
     ]
     header = ("kind", "found down to", *(f"{share:.0%}" for share in found.prevalences))
-    typer.echo(table(header, lines, left=("kind", "found down to")))
-    typer.echo(f"Classes called artifactual at p {found.level:g}, of those planted.")
+    echo_block(table(header, lines, left=("kind", "found down to")))
+    echo(f"Classes called artifactual at p {found.level:g}, of those planted.")
     if found.finetuned:
         learned(found.finetuned)
     else:
-        typer.echo("Whether a model would use such an artifact is unknown: --train fine-tunes copies of it to tell.")
+        echo("Whether a model would use such an artifact is unknown: --train fine-tunes copies of it to tell.")
 
 
 def learned(found: FinetunedResults) -> None:
@@ -100,11 +102,11 @@ def learned(found: FinetunedResults) -> None:
         for kind in found.kinds
     ]
     header = ("kind", "called poisoned down to", *(f"{share:.0%}" for share in found.prevalences))
-    typer.echo()
-    typer.echo(table(header, lines, left=("kind", "called poisoned down to")))
-    typer.echo("Called poisoned/learned of planted; the limit is that of those that were learned.")
+    echo()
+    echo_block(table(header, lines, left=("kind", "called poisoned down to")))
+    echo("Called poisoned/learned of planted; the limit is that of those that were learned.")
     for note in found.notes():
-        typer.echo(note)
+        echo(note)
 
 
 def diagnosis(found: Diagnosis) -> None:
@@ -137,18 +139,18 @@ def diagnosis(found: Diagnosis) -> None:
 def steps(found: Sequence[Step]) -> None:
     """Print the progress of a run by step."""
     lines = [(step.name, str(step.done), str(step.units), "complete" if step.complete else "") for step in found]
-    typer.echo(table(("step", "done", "of", "state"), lines, left=("step", "state")))
+    echo_block(table(("step", "done", "of", "state"), lines, left=("step", "state")))
 
 
 def verification(found: Verification) -> None:
     """Print which files of a run are not as they were written."""
     for damage in found.damaged:
-        typer.echo(f"damaged: {damage}")
+        echo(f"damaged: {damage}")
     for file in found.unverified[:SHOWN]:
-        typer.echo(f"unverified: {file}")
+        echo(f"unverified: {file}")
     if len(found.unverified) > SHOWN:
-        typer.echo(f"unverified: {len(found.unverified) - SHOWN} more files")
-    typer.echo(
+        echo(f"unverified: {len(found.unverified) - SHOWN} more files")
+    echo(
         f"{found.files} files are as they were written, {len(found.damaged)} are damaged, "
         f"{len(found.unverified)} have no checksum."
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from klarsicht import __version__
 from klarsicht.audit.cleaning.certificate import Certificate, CertificateRow
+from klarsicht.ground.pages import load_template
 from klarsicht.numerics.statistics.intervals import Interval
 
 MARGIN = 0.05  # share of a scale, on both sides of its values
@@ -69,12 +70,7 @@ class Cell:
 
 def render_page(found: Certificate) -> str:
     """Render the page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    pages = Environment(
-        loader=PackageLoader("klarsicht.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return pages.get_template("certificate.html.j2").render(**template_context(found))
+    return load_template("klarsicht.audit", "certificate.html.j2").render(**template_context(found))
 
 
 def template_context(found: Certificate) -> dict[str, Any]:

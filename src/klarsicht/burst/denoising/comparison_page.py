@@ -15,6 +15,8 @@ from klarsicht.burst.files.rendering import Renderer, turn_upright
 from klarsicht.burst.files.write_pictures import jpeg_bytes
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.images import data_uri, png_bytes, to_uint8
+from klarsicht.ground.names import printable
+from klarsicht.ground.pages import load_template
 
 SIDE = 2000  # pixels: largest side of the pictures on the page
 CROP = 320  # pixels of a crop at full size
@@ -33,11 +35,7 @@ class Crop:
 
 def write_page(path: Path, result: DenoiseResult, renderer: Renderer) -> None:
     """Write the page, which is replaced atomically."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("klarsicht.burst")
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    write_atomically(path, pages.get_template(PAGE).render(**template_context(result, renderer)).encode())
+    write_atomically(path, load_template("klarsicht.burst", PAGE).render(**template_context(result, renderer)).encode())
 
 
 def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any
             for title, window in choose_crops(renderer, trust).items()
         ],
         "points": to_script_json(kernel_points(result, renderer.header.orientation)),
-        "names": to_script_json([frames[i].name for i in result.used]),
+        "names": to_script_json([printable(frames[i].name) for i in result.used]),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from klarsicht.burst.evaluation.classical import CLASSICAL
 from klarsicht.burst.evaluation.protocol import Evaluation, Table
 from klarsicht.ground.images import data_uri, png_bytes
+from klarsicht.ground.pages import load_template
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 110, 16, 40  # margins of a plot
@@ -50,12 +51,8 @@ class Plot:
 
 def write_page(evaluation: Evaluation, file: Path) -> None:
     """Write the page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    pages = Environment(
-        loader=PackageLoader("klarsicht.burst"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    file.write_text(pages.get_template("evaluation.html.j2").render(**template_context(evaluation)), encoding="utf-8")
+    page = load_template("klarsicht.burst", "evaluation.html.j2").render(**template_context(evaluation))
+    file.write_text(page, encoding="utf-8")
 
 
 def template_context(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""Pages: templates of HTML in which no value can become markup, and none can hide or turn what stands beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klarsicht.ground.names import printable_lines
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def _printable(value: object) -> object:
+    """Escape a text; what is markup already, as a template's own parts are, stays."""
+    return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def load_template(package: str, name: str) -> Template:
+    """Load a template of a package's folder `templates`; its texts are escaped, for HTML and by `names.printable`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_printable,
+    )
+    return pages.get_template(name)
