@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from klarsicht.ground.disk import (
     hold_lock,
     remove_leftovers,
     require_regular_file,
+    temporary_folder,
     translate_write_errors,
     write_atomically,
 )
@@ -157,3 +159,24 @@ def test_only_regular_files_pass(tmp_path):
     for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(InputError, match=f"no regular file: {odd.name}"):
             require_regular_file(odd)
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch, dead):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"klarsicht-{dead}-abc").mkdir()
+    (tmp_path / f"klarsicht-{dead}-abc" / "frames.f32").touch()
+    others = [f"klarsicht-{os.getpid()}-abc", "klarsicht-abc", "mine"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with temporary_folder() as folder:
+        assert folder.is_dir()
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, folder.name])
+    assert not folder.exists()

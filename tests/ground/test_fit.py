@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -308,3 +309,28 @@ def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_last_one(tmp_path, 
         Learner(Line(), Regression(), PLAN, World(0, 1, torch.device("cpu"))).save(tmp_path / "whole" / "state.pt")
     assert (tmp_path / "whole" / "state.pt").read_bytes() == before
     assert {path.name for path in (tmp_path / "whole").iterdir()} == {"lock", "state.pt"}
+
+
+def test_a_disk_that_fills_while_the_state_is_saved_is_named_and_keeps_the_last_one(tmp_path):
+    """A limit on the size of files, as the system sets it, between that of the curve and that of the state."""
+    fit(Line(), Regression(), PLAN, tmp_path)
+    before = (tmp_path / "state.pt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    learner = Learner(Line(), Regression(), PLAN, World(0, 1, torch.device("cpu")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(DiskFull, match=r"state\.pt.*resume"):
+            learner.save(tmp_path / "state.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("line", ["not json", "[1]", '{"loss": 1}', '{"step": "x"}'])
+def test_a_damaged_curve_is_named(tmp_path, line):
+    fit(Line(), Regression(), PLAN, tmp_path)
+    with (tmp_path / "curve.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(StoreError, match=r"curve\.jsonl is damaged"):
+        fit(Line(), Regression(), PLAN, tmp_path)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from klarsicht.ground.run_files import MANIFEST
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import Verification, verify
 
@@ -34,9 +35,10 @@ def read_progress(run: str | Path) -> list[Step]:
         RunDamaged: a marker is damaged, or missing from a step that was finished.
     """
     store = RunStore.open(run)
-    steps = [
-        Step(name, len(store.finished_units(name)), units) for name, units in store.manifest.get("steps", {}).items()
-    ]
+    manifest = store.manifest
+    with store.parsing(MANIFEST):
+        sizes = [(str(name), int(units)) for name, units in manifest.get("steps", {}).items()]
+    steps = [Step(name, len(store.finished_units(name)), units) for name, units in sizes]
     files = [Step(name, int((store.path / name).exists()), 1) for name in ("ranking.json", "report.html")]
     return steps + files
 

@@ -8,17 +8,19 @@ import errno
 import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from klarsicht.ground.errors import DiskFull, InputError, RunLocked, StoreError
+from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError
 from klarsicht.ground.operating_system import lock, process_exists, sync
 
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
+TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the process's number
 
 
 @contextmanager
@@ -57,6 +59,23 @@ def require_regular_file(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"no regular file: {path.name}", got=f"a folder, a pipe or a device at {path}",
                          remedy="Name a file, or leave it out.")  # fmt: skip
+
+
+@contextmanager
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Convert whatever is raised while an intermediate file of klarsicht is read to an error that names it.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    try:
+        yield
+    except (KlarsichtError, MemoryError):
+        raise
+    except Exception as error:  # numpy, zipfile and json raise nearly anything on damaged files
+        got = f"{type(error).__name__}: {error}"
+        remedy = "Remove it, and run the same command again: it is made anew."
+        raise StoreError(f"{path} is damaged", got=got, remedy=remedy) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -155,3 +174,23 @@ def remove_leftovers(folder: Path) -> None:
         for pattern in LEFTOVERS:
             for leftover in folder.rglob(pattern):
                 leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder in the system's place for temporary files, and remove it at the end; those of killed processes are
+    removed first.
+
+    Raises:
+        DiskFull, StoreError: it cannot be made.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        pid = old.name.removeprefix(TEMPORARY).partition("-")[0]
+        if pid.isdecimal() and not process_exists(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    with translate_write_errors(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

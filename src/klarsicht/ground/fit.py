@@ -32,6 +32,7 @@ from klarsicht.ground.disk import (
     hold_lock,
     remove_leftovers,
     replace_atomically,
+    translate_read_errors,
     translate_write_errors,
     write_atomically,
 )
@@ -196,7 +197,8 @@ def fit(model: nn.Module, task: Task, plan: Plan, folder: Path, workers: int = 1
         ModelError: a loss or gradient that is not finite; the last checkpoint is kept.
         RunMismatch, RunLocked, StoreError, DiskFull: the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with translate_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with world() as here, hold_lock(folder / "lock") if here.rank == 0 else nullcontext():
         learner, state, curve = Learner(model, task, plan, here), folder / "state.pt", Curve(folder / "curve.jsonl")
         if state.exists():
@@ -274,12 +276,15 @@ class Curve:
 
     def read(self) -> list[dict[str, Any]]:
         """Read the complete lines; an interrupted run may leave an incomplete last line."""
-        lines = self.path.read_text().split("\n")[:-1] if self.path.exists() else []
-        return [json.loads(line) for line in lines]
+        with translate_read_errors(self.path):
+            lines = self.path.read_text().split("\n")[:-1] if self.path.exists() else []
+            return [{**json.loads(line)} for line in lines]
 
     def truncate(self, step: int) -> None:
         """Remove the lines of this step and all later ones."""
-        kept = [json.dumps(line) + "\n" for line in self.read() if line["step"] < step]
+        lines = self.read()
+        with translate_read_errors(self.path):
+            kept = [json.dumps(line) + "\n" for line in lines if line["step"] < step]
         write_atomically(self.path, "".join(kept).encode())
 
 
@@ -295,6 +300,7 @@ def _load_state(path: Path, device: torch.device) -> dict[str, Any]:
     """Load a checkpoint file; raises StoreError where it is damaged."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+        state["plan"] = dict(state["plan"])
         return {name: state[name] for name in ("step", "plan", "model", "average", "optimiser")}
     except Exception as error:  # torch raises nearly anything on damaged files
         reason = f"{type(error).__name__}: {error}".split("\n")[0]

@@ -103,10 +103,11 @@ class RunFiles:
         """
         try:
             yield
-        except KlarsichtError:
+        except (KlarsichtError, MemoryError):
             raise
         except Exception as error:  # zarr, pyarrow and look-ups raise nearly anything on damaged content
-            raise damaged(name, f"cannot be read: {type(error).__name__}: {error}") from error
+            told = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise damaged(name, f"cannot be read: {told}") from error
 
     def _parse(self, name: str, content: bytes) -> Any:
         with self.parsing(name):

@@ -53,7 +53,7 @@ class StoredArray:
             self.check(unit, self._shard(unit))
         try:
             return np.asarray(self.zarr.oindex[key])
-        except (KlarsichtError, IndexError):
+        except (KlarsichtError, IndexError, MemoryError):
             raise
         except Exception as error:  # zarr's codecs raise nearly anything on damaged data
             raise damaged(self.name, f"cannot be decoded: {type(error).__name__}: {error}") from error

@@ -7,7 +7,7 @@ from klarsicht.burst.align.tiled import STEP
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import tiles
 from klarsicht.burst.denoising.tiles import Grid
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import StoreError, UsageError
 
 
 @pytest.mark.parametrize(("size", "sides"), [((100, 70), (64, 32)), ((257, 640), (96, 160)), ((64, 64), (2048, 2048))])
@@ -62,3 +62,12 @@ def test_a_stopped_run_goes_on(tmp_path):
 def test_evenly():
     assert tiles.evenly_spaced(100, 4) == [12, 37, 62, 87]
     assert list(tiles.evenly_spaced(2, 6)) == [0, 1]
+
+
+def test_a_damaged_log_of_tiles_is_named(tmp_path):
+    (tmp_path / tiles.LOG).write_text('{"tile": 0, "told": {}}\n{"tile": \x00\n')
+    with pytest.raises(StoreError, match=rf"{tiles.LOG} is damaged.*Remove it"):
+        tiles.read_log(tmp_path)
+    (tmp_path / tiles.GRID).write_text('{"memory": null}')
+    with pytest.raises(StoreError, match=rf"{tiles.GRID} is damaged"):
+        tiles.restore_grid(Grid((64, 64), (64, 64), halo=4, margin=1), tmp_path, 2.0)

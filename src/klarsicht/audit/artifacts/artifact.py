@@ -147,7 +147,9 @@ def load_artifact(folder: Path) -> Artifact:
         imitation = Corruption.from_json(known) if known else None
         who = facts["class"], facts["target"], facts["origin"]
         return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
-    except packages.UNREADABLE as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
         raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
 
 

@@ -15,16 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -36,17 +33,12 @@ from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.ground.disk import translate_write_errors, write_atomically
-from klarsicht.ground.errors import InputError, StoreError
+from klarsicht.ground.errors import InputError
 from klarsicht.ground.manifest import to_json
 from klarsicht.numerics.erasure import Eraser
 
 PACKAGE_REMEDY: Final = "Copy the folder again, or make it again with `klarsicht audit clean`."
 RECORD, EXPORTED, LOADER = "correction.json", "model.pt2", "corrected.py"
-UNREADABLE: Final = (
-    OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error, SafetensorError,
-    StoreError,
-)  # fmt: skip
-"""What readers raise on damaged files."""
 PART_FILES: Final = ("erasure.npz", "weights.safetensors")
 ARTIFACT: Final = ("artifact.json", "artifact.npz")  # written beside, before the record
 STANDALONE: Final = '''"""The correction in this folder, without klarsicht: corrected(module) changes it for good."""
@@ -203,7 +195,9 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         record = json.loads((place / RECORD).read_bytes())
         _check_parts(place, record)
         return _read(place), record
-    except UNREADABLE as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, numpy and safetensors raise nearly anything on damaged files
         raise InputError(
             "no correction in this folder",
             got=f"{place}: {type(error).__name__}: {error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.images import data_uri
+from klarsicht.ground.pages import load_template
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import UNVERIFIED
 
@@ -65,14 +67,11 @@ def write_report(run: str | Path | RunStore) -> Path:
 
     Raises:
         StoreError: the run has not been ranked.
+        RunDamaged: a file of it is missing or altered, or does not fit the others.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     store = run if isinstance(run, RunStore) else RunStore.open(run)
-    pages = Environment(
-        loader=PackageLoader("klarsicht.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = pages.get_template("report.html.j2").render(**template_values(store))
+    with store.parsing("tables"):  # of a run without checksums
+        page = load_template("klarsicht.audit", "report.html.j2").render(**template_values(store))
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
 
@@ -177,10 +176,23 @@ def notes(store: RunStore, images: Any) -> list[str]:
             f"The network does not conserve: biases and stabilisers absorb {share:.1%} of the relevance before it "
             "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
         )
+    told += image_notes(store, images)
     left = sum(1 for reason in images["skipped"].to_pylist() if reason)
     if left:
         told.append(f"{left} of {images.num_rows} images could not be used.")
     return told
+
+
+def image_notes(store: RunStore, images: Any) -> list[str]:
+    """Say of how many images only a part is read, or the range is narrow, and name the first of each."""
+    if "noted" not in images.column_names:  # a run of an older version
+        return []
+    paths, first = store.table("corpus")["path"].to_pylist(), dict[str, str]()
+    noted = [(r, why) for r, why in zip(images["row"].to_pylist(), images["noted"].to_pylist(), strict=True) if why]
+    for row, why in noted:
+        first.setdefault(why, Path(paths[row]).name)
+    counts = Counter(why for _, why in noted)
+    return [f"{n} image{'s' * (n > 1)}, {first[why]} the first: {why}." for why, n in counts.most_common()]
 
 
 def absorbed_share(manifest: dict[str, Any], images: Any) -> float | None:

@@ -26,7 +26,7 @@ from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising.filters import mean_noise
 from klarsicht.burst.files.loading import LoadedBurst
-from klarsicht.ground.disk import replace_atomically
+from klarsicht.ground.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -93,7 +93,7 @@ def replace_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel], folder: 
     cached in the folder."""
     cache_file = folder / FILE
     if cache_file.exists():
-        with np.load(cache_file) as arrays:
+        with translate_read_errors(cache_file), np.load(cache_file) as arrays:
             places = arrays["places"]
     else:
         places = find_hot_pixels(burst, noise)

@@ -31,9 +31,9 @@ class Outputs:
 
     @classmethod
     def from_paths(cls, out: Path, preview: Path | None, ghost_map: Path | None, page: Path | None) -> Outputs:
-        """Build the outputs of a file with a known suffix, or, without a suffix, of a folder with all outputs. Raises
-        UsageError for another suffix."""
-        if out.suffix.lower() in OUTPUT_ENDINGS:
+        """Build the outputs of a file with a known suffix, or of a folder with all outputs: one that exists, or a name
+        without a suffix. Raises UsageError for another suffix."""
+        if out.suffix.lower() in OUTPUT_ENDINGS and not out.is_dir():
             return cls(out, preview, ghost_map, page)
         if out.suffix and not out.is_dir():
             raise unknown_name("ending of the output", out.suffix, OUTPUT_ENDINGS)

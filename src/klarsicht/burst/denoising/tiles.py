@@ -17,7 +17,7 @@ from typing import Any
 
 from klarsicht.burst.align.tiled import STEP
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.ground.disk import translate_write_errors, write_atomically
+from klarsicht.ground.disk import translate_read_errors, translate_write_errors, write_atomically
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import progress
 
@@ -107,8 +107,9 @@ def restore_grid(grid: Grid, folder: Path, memory: float) -> Grid:
         known = json.loads(file.read_text())
     except (OSError, ValueError):
         known = None
-    if known is not None and known["memory"] <= memory:
-        return replace(grid, sides=tuple(known["sides"]))
+    with translate_read_errors(file):
+        if known is not None and known["memory"] <= memory:
+            return replace(grid, sides=tuple(known["sides"]))
     (folder / LOG).unlink(missing_ok=True)
     write_atomically(file, json.dumps({"sides": grid.sides, "memory": memory}).encode())
     return grid
@@ -139,8 +140,9 @@ def read_log(folder: Path) -> dict[int, TileRecord]:
         lines = (folder / LOG).read_text().splitlines(keepends=True)
     except OSError:
         return {}
-    entries = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {int(entry["tile"]): entry["told"] for entry in entries}
+    with translate_read_errors(folder / LOG):
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {int(entry["tile"]): entry["told"] for entry in entries}
 
 
 def _append_to_log(path: Path, entry: TileRecord) -> None:

@@ -17,8 +17,9 @@ ABOUT, LOCK = "work.json", "lock"
 
 
 def work_folder_path(out: Path) -> Path:
-    """Return the path of the work folder of an output."""
-    return out.with_name(f".{out.name}.work")
+    """Return the path of the work folder of an output, which may be the current folder or one above it."""
+    place = out if out.name not in ("", "..") else out.resolve()
+    return place.parent / f".{place.name or 'klarsicht'}.work"
 
 
 @contextmanager
@@ -59,10 +60,12 @@ def fingerprint(path: Path) -> list[Any]:
 
 
 def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) -> None:
-    """Check that no output overwrites an input, lies in a folder of inputs (where the next run would read it), or is
-    given twice. folders: those whose photographs are the inputs. Raises UsageError."""
+    """Check that no output is a folder, overwrites an input, lies in a folder of inputs (where the next run would
+    read it), or is given twice. folders: those whose photographs are the inputs. Raises UsageError."""
     taken, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
     for number, out in enumerate(outputs):
+        if out.is_dir():
+            raise UsageError(f"{out} is a folder", rule="this output is a file", remedy="Give the file a name.")
         if out.resolve() in taken:
             raise UsageError(f"{out} is one of the frames", rule="frames are never overwritten", remedy="Rename -o.")
         if out.resolve().parent in among:
