@@ -1,5 +1,7 @@
 """Models and corpora as people have them: what is refused in one line, what is left out by name, what just works."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.report import page
+from klarsicht.audit.report.page import notes
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.cli.app import run as cli
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 
 
@@ -325,3 +329,48 @@ def test_a_dangling_link_is_left_out_by_name(tmp_path):
     (tmp_path / "data" / "a" / "link.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "gone.png").unlink()
     assert "a/link.png" in skipped(audit(tmp_path, network()))
+
+
+def test_what_is_read_in_part_or_looks_black_is_said_and_a_stated_white_level_is_used(tmp_path, capsys):
+    write_corpus(tmp_path / "data", per_class=25)
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        codes = rng.integers(0, 4096, (12, 12)).astype(np.uint16)
+        Image.fromarray(codes).save(tmp_path / "data" / "a" / f"deep{i}.png")
+    frames = [Image.new("L", (12, 12), level) for level in (10, 90)]
+    frames[0].save(tmp_path / "data" / "b" / "pages.tif", save_all=True, append_images=frames[1:])
+    store = audit(tmp_path, (network(), to_tensor))
+    told = notes(store, store.table("images"))
+    assert any(t.startswith("3 images, deep0.png the first: it uses less than a quarter") for t in told)
+    assert "1 image, pages.tif the first: 2 pages, of which only the first is read." in told
+    stated = audit(tmp_path, (network(), to_tensor), run="stated", white_level=4095)
+    assert not any("quarter" in t for t in notes(stated, stated.table("images")))
+    row = store.table("corpus")["key"].to_pylist().index("a/deep0.png")
+    dark, bright = (s.array("logits")[row] for s in (store, stated))
+    assert np.abs(bright).max() > 8 * np.abs(dark).max()  # 65535 / 4095 is 16; the network is linear in the grey level
+
+
+def test_an_image_larger_than_the_bound_is_left_out_by_name(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    head = struct.pack(">IIBBBBB", 20_000, 12_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    pixels = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    (tmp_path / "data" / "a" / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + pixels)  # 240 megapixels
+    left_out = skipped(audit(tmp_path, (network(), to_tensor)))
+    assert list(left_out) == ["a/large.png"]
+    assert "20000 x 12000 pixels, more than the 220 megapixels" in left_out["a/large.png"]
+
+
+def test_names_that_turn_the_text_around_them_are_shown_escaped(tmp_path, capsys):
+    write_corpus(tmp_path / "data", per_class=25)
+    (tmp_path / "data" / "c").rename(tmp_path / "data" / "c\u202efig")
+    (tmp_path / "data" / "b" / "photo\u202egnp.png").write_bytes(b"no picture")
+    store = audit(tmp_path, (network(), to_tensor))
+    shown = (store.path / "report.html").read_text()
+    assert "\u202e" not in shown and r"c\u202efig" in shown and r"photo\u202egnp.png" in shown
+    assert cli(["audit", "rank", str(store.path)]) == 0
+    missing = "torchvision:resnet18@\u202eweights.pt"
+    assert cli(["audit", "run", "--model", missing, "--data", str(tmp_path / "data")]) == 4
+    told = capsys.readouterr()
+    assert "\u202e" not in told.out + told.err
+    assert r"c\u202efig" in told.out and r"\u202eweights.pt" in told.err

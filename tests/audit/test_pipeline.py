@@ -401,3 +401,16 @@ def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, clas
     shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
     pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)
     assert not store.has_array("channels") and ranking.read_ranking(store)[0].name == "b"
+
+
+def test_a_run_begun_before_a_setting_existed_is_resumed_at_its_default(tmp_path):
+    write_corpus(tmp_path / "data", per_class=25)
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, unit=40)
+    store = pipeline.run(settings, tmp_path / "run", classifier=load_model(network()))
+    manifest = store.manifest
+    for name in ("white_level", "megapixels"):
+        del manifest["settings"][name]
+    store.write_json("manifest.json", manifest)
+    pipeline.run(settings, tmp_path / "run", classifier=load_model(network()))
+    with pytest.raises(RunMismatch, match=r"settings\.megapixels"):
+        pipeline.run(settings.merged(megapixels=10), tmp_path / "run", classifier=load_model(network()))

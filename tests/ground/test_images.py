@@ -3,8 +3,10 @@
 import base64
 import io
 import struct
+import tracemalloc
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -193,6 +195,110 @@ def test_damage_is_an_image_error_or_an_image(tmp_path_factory, data):
         assert images.decode(file).mode in ("L", "RGB")
     except ImageError as error:
         assert "damaged.png" in str(error)
+
+
+@pytest.mark.parametrize(("tag", "told"), [(273, "1 of its 4 strips missing"), (279, "1 of its 4 strips missing")])
+def test_a_tiff_with_an_empty_strip_is_named_and_not_black(tmp_path, tag, told):
+    """Pillow reads an absent strip of an uncompressed TIFF as black."""
+    tifffile.imwrite(tmp_path / "x.tif", np.full((32, 8), 200, np.uint8), rowsperstrip=8, metadata=None)
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+b") as file:
+        file.pages[0].tags[tag].overwrite([0, *file.pages[0].tags[tag].value[1:]])
+    with pytest.raises(ImageError, match=rf"cannot decode x\.tif.*{told}"):
+        images.decode(tmp_path / "x.tif")
+
+
+def test_further_pages_and_frames_are_said(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        for level in (10, 20, 30):
+            file.write(np.full((8, 8), level, np.uint8), metadata=None)
+    picture = images.decode(tmp_path / "x.tif")
+    assert picture.getpixel((0, 0)) == 10
+    assert images.notes_of(picture) == ("3 pages, of which only the first is read",)
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
+    for name in ("x.gif", "x.png", "x.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert "animation" in images.notes_of(images.decode(tmp_path / name))[0]
+        frames[0].save(tmp_path / name)
+        assert images.notes_of(images.decode(tmp_path / name)) == ()
+
+
+TWELVE_BITS = np.random.default_rng(3).integers(0, 4096, (6, 8)).astype(np.uint16)
+TWELVE_BITS[0, 0] = 4095
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_twelve_bits_in_sixteen_are_said_and_scaled_by_a_stated_white(tmp_path, ending, colour):
+    file, codes = tmp_path / f"x.{ending}", np.stack([TWELVE_BITS] * 3, -1) if colour else TWELVE_BITS
+    if ending == "png":
+        file.write_bytes(imagecodecs.png_encode(codes))
+    else:
+        tifffile.imwrite(file, codes, photometric="rgb" if colour else "minisblack", metadata=None)
+    dark = images.decode(file)
+    assert np.asarray(dark).max() < 17
+    (note,) = images.notes_of(dark)
+    assert "less than a quarter of its 16 bits" in note and "--white-level" in note
+    bright = images.decode(file, white_level=4095)
+    np.testing.assert_array_equal(np.asarray(bright), np.rint(codes * (255 / 4095)))
+    assert images.notes_of(bright) == ()
+    clipped = images.decode(file, white_level=1000)
+    np.testing.assert_array_equal(np.asarray(clipped) == 255, codes >= 998)  # 998 / 1000 rounds to 255
+
+
+def test_a_dark_photograph_that_uses_its_range_is_not_named(tmp_path):
+    deep = np.full((6, 8), 300, np.uint16)
+    deep[0, 0] = 16384
+    Image.fromarray(deep).save(tmp_path / "x.png")
+    assert images.notes_of(images.decode(tmp_path / "x.png")) == ()
+
+
+def test_a_bound_on_pixels_holds_before_anything_is_decoded(tmp_path):
+    """A PNG of 240 megapixels is 29 kB; decoded it is 1 GB. One of 200 megapixels, which phones make, is within."""
+    rows = zlib.compressobj(9)
+    with pytest.raises(ImageError, match=r"20000 x 12000 pixels.*220 megapixels.*--megapixels"):
+        decoded(tmp_path, png(rows.flush(), 20_000, 12_000, 8, 2))
+    with pytest.raises(ImageError, match=r"x\.png(?!.*megapixels)"):
+        decoded(tmp_path, png(b"", 16_384, 12_288, 8, 2))  # let through, and damaged
+    small = png(filtered(COLOUR), 7, 5, 8, 2)
+    (tmp_path / "x.png").write_bytes(small)
+    with pytest.raises(ImageError, match="7 x 5 pixels"):
+        images.decode(tmp_path / "x.png", megapixels=34e-6)
+    assert images.decode(tmp_path / "x.png", megapixels=35e-6).size == (7, 5)
+
+
+def bomb(count: int) -> bytes:
+    """EXIF of so many tags, of which each has all 12 x count bytes as its value."""
+    tags = b"".join(struct.pack("<HHII", 40000 + i, 7, 12 * count, 8) for i in range(count))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", count) + tags + bytes(12)
+
+
+def traced(call):
+    tracemalloc.start()
+    try:
+        return call(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_exif_that_refers_to_itself_does_not_fill_memory(tmp_path):
+    """4,000 tags of 48 kB each: 192 MB of a file of 50 kB, if they were read."""
+    exif, level = bomb(4000), np.zeros((8, 8), np.uint8)
+    Image.fromarray(level).save(tmp_path / "x.png", exif=b"Exif\0\0" + exif)
+    picture, peak = traced(lambda: images.decode(tmp_path / "x.png"))
+    assert picture.size == (8, 8) and peak < 5e6  # damaged EXIF beside sound pixels is passed over
+    buffer = io.BytesIO()
+    Image.fromarray(level).save(buffer, "JPEG")
+    head, body = b"Exif\0\0", buffer.getvalue()[2:]
+    app0 = 2 + int.from_bytes(body[2:4])  # without JFIF's own resolution Pillow looks for one in EXIF at once
+    parts = [exif[i : i + 30_000] for i in range(0, len(exif), 30_000)]
+    segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(p) + 8) + head + p for p in parts)
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8" + segments + body[app0:])
+
+    def read():
+        with pytest.raises(ImageError, match="longer than the file"):
+            images.decode(tmp_path / "x.jpg")
+
+    assert traced(read)[1] < 5e6
 
 
 def test_extensions_are_pillows():

@@ -32,6 +32,7 @@ from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, Analysis, head_weight, require_head_weight
 from klarsicht.ground.errors import CorpusError, ModelError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.progress import note
+from klarsicht.ground.run_files import MANIFEST
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import forget_damaged
 
@@ -57,7 +58,7 @@ class Audit:
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
-        corpus = open_corpus(settings.data)
+        corpus = open_corpus(settings.data).reading(settings.white_level, settings.megapixels)
         chosen = corpus.select(split=settings.split) if settings.split else corpus
         audit = cls(
             settings, chosen, classifier or corrected_model.load_corrected(settings.model, device=best_device())
@@ -181,6 +182,10 @@ def open_run(audit: Audit, out: str | Path) -> RunStore:
         RunMismatch: it was made with other settings, data or model.
     """
     settings = audit.settings.model_dump(mode="json", exclude={"data"})
+    if (begun := RunStore(Path(out))).exists:  # a setting that its version did not have was at its default
+        known, fields = begun.manifest["settings"], AuditSettings.model_fields
+        with begun.parsing(MANIFEST):
+            settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     device = audit.classifier.device.type
     return RunStore.create(out, settings=settings, identity=identity, index=audit.index, device=device)

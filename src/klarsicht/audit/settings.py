@@ -40,6 +40,9 @@ METHOD_HELP = (
 LABELS_HELP = "A CSV file with columns label,index, where labels are not the model's own names."
 PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
 LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."
+WHITE_LEVEL_HELP = (
+    "Code of white in 16-bit files, 4095 for 12-bit data, for instance; by default 65535, or the manifest's."
+)
 
 
 class AuditSettings(Settings):
@@ -65,6 +68,8 @@ class AuditSettings(Settings):
     batch: Annotated[int, Field(ge=1, le=4096, description="Images in a forward pass.")] = 16
     unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit.")] = 256
     threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker.")] = 1
+    white_level: Annotated[int | None, Field(ge=1, le=65535, description=WHITE_LEVEL_HELP)] = None
+    megapixels: Annotated[float, Field(gt=0, le=10_000, description="Largest image that is read, in megapixels.")] = 220
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Root of all randomness.")] = 0
 
     @classmethod

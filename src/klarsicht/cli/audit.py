@@ -10,6 +10,7 @@ import typer
 
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli import audit_cleaning, tables
+from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
 from klarsicht.ground import memory
 from klarsicht.ground.ranges import (
@@ -54,6 +55,8 @@ def run(
     batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
     unit: Annotated[int | None, option(AuditSettings, "unit")] = None,
     threads: Annotated[int | None, option(AuditSettings, "threads")] = None,
+    white_level: Annotated[int | None, option(AuditSettings, "white_level")] = None,
+    megapixels: Annotated[float | None, option(AuditSettings, "megapixels")] = None,
     seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
@@ -79,14 +82,16 @@ def run(
         "batch": batch,
         "unit": unit,
         "threads": threads,
+        "white_level": white_level,
+        "megapixels": megapixels,
         "seed": seed,
     }
     chosen = AuditSettings.read(settings, given)
     store = pipeline.run(chosen, out, workers=workers)
     for note in notes(store, store.table("images", "attribution")):
-        typer.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     tables.ranking(ranking.read_ranking(store), 10)
-    typer.echo(f"report: {store.path / 'report.html'}")
+    echo(f"report: {store.path / 'report.html'}")
 
 
 def note_unverified(run: Path) -> None:
@@ -95,7 +100,7 @@ def note_unverified(run: Path) -> None:
     from klarsicht.ground.verification import UNVERIFIED
 
     if not RunStore.open(run).keeps_checksums:
-        typer.echo(f"note: {UNVERIFIED}", err=True)
+        echo(f"note: {UNVERIFIED}", err=True)
 
 
 @app.command()
@@ -137,10 +142,10 @@ def rank(
     found = ranking.read_ranking(run)
     shown = found.by_z() if by_z else found
     if as_json:
-        typer.echo(json.dumps(shown.to_json(), indent=2))
+        echo_block(json.dumps(shown.to_json(), indent=2))
     else:
         tables.ranking(shown, top)
-        typer.echo(f"order: {'z, an observation' if by_z else found.order}")
+        echo(f"order: {'z, an observation' if by_z else found.order}")
 
 
 @app.command()
@@ -162,7 +167,7 @@ def quantify(
         run, level=level, workers=workers, data=data
     )
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(found.to_json(), indent=2))
     elif isinstance(found, screening.Screening):
         tables.screening(found, top)
     else:
@@ -194,7 +199,7 @@ def power(
         train=train, rate=rate,
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(found.to_json(), indent=2))
     else:
         tables.power(found)
 
@@ -204,7 +209,7 @@ def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
     from klarsicht.audit.report import page
 
-    typer.echo(str(page.write_report(run)))
+    echo(str(page.write_report(run)))
 
 
 @app.command()
@@ -222,13 +227,13 @@ def status(
     if verify:
         found = verify_run(run)
         if as_json:
-            typer.echo(json.dumps(found.to_json(), indent=2))
+            echo_block(json.dumps(found.to_json(), indent=2))
         else:
             tables.verification(found)
         found.require_intact()
     steps = read_progress(run)
     if as_json and not verify:
-        typer.echo(json.dumps([step.to_json() for step in steps], indent=2))
+        echo_block(json.dumps([step.to_json() for step in steps], indent=2))
     elif not as_json:
         tables.steps(steps)
 
@@ -247,7 +252,7 @@ def plant(
     from klarsicht.audit.synthetic import artifacts
 
     truth = artifacts.plant_corpus(corpus.open_corpus(data), out, kind=kind, label=label, share=share, seed=seed)
-    typer.echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
+    echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
 
 
 app.command()(audit_cleaning.clean)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from klarsicht.cli.echo import echo
 from klarsicht.cli.options import number
-from klarsicht.ground.ranges import ISO, MEMORY_GB, STRENGTH, THREADS
+from klarsicht.ground.ranges import ISO, MEGAPIXELS, MEMORY_GB, STRENGTH, THREADS, WHITE_LEVEL
 
 Frames = Annotated[list[Path], typer.Argument(help="Photographs of one scene, or a folder of them.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="A network's file. [the one that ships]")]
@@ -18,6 +19,9 @@ Reference = Annotated[str | None, typer.Option(help="A frame's name or number. [
 Memory = Annotated[float, number(MEMORY_GB, "GB, everything included.")]
 Threads = Annotated[int | None, number(THREADS, "Threads. [all cores]")]
 Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG and JPEG files are light.")]
+
+WhiteLevel = Annotated[int | None, number(WHITE_LEVEL, "Code of white in 16-bit TIFF and PNG files. [65535]")]
+Megapixels = Annotated[float | None, number(MEGAPIXELS, "Largest frame that is read, in megapixels. [220]")]
 
 
 def denoise(
@@ -34,15 +38,18 @@ def denoise(
     memory: Memory = 2.0,
     threads: Threads = None,
     linear: Linear = False,
+    white_level: WhiteLevel = None,
+    megapixels: Megapixels = None,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     settings = _settings(
-        checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear
-    )
+        checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear,
+        white_level=white_level, megapixels=megapixels,
+    )  # fmt: skip
     for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
-        typer.echo(line)
+        echo(line)
 
 
 def calibrate(
@@ -51,12 +58,15 @@ def calibrate(
     camera: Annotated[str | None, typer.Option(help="Where the files do not say. [theirs]")] = None,
     iso: Annotated[int | None, number(ISO, "Where the files do not say. [theirs]")] = None,
     linear: Linear = False,
+    white_level: WhiteLevel = None,
+    megapixels: Megapixels = None,
 ) -> None:
     """Measure a camera's noise on frames of a still scene, and save it by camera and ISO."""
     from klarsicht.burst.noise import calibration
 
-    for line in calibration.calibrate(frames, out, camera=camera, iso=iso, linear=linear):
-        typer.echo(line)
+    settings = _settings(linear=linear, white_level=white_level, megapixels=megapixels)
+    for line in calibration.calibrate(frames, out, camera=camera, iso=iso, settings=settings.reading):
+        echo(line)
 
 
 def explain(
@@ -69,13 +79,18 @@ def explain(
     memory: Memory = 2.0,
     threads: Threads = None,
     linear: Linear = False,
+    white_level: WhiteLevel = None,
+    megapixels: Megapixels = None,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
     from klarsicht.burst.denoising.explain import explain as explain_burst
 
-    settings = _settings(checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear)
+    settings = _settings(
+        checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear,
+        white_level=white_level, megapixels=megapixels,
+    )  # fmt: skip
     for line in explain_burst(frames, out, settings):
-        typer.echo(line)
+        echo(line)
 
 
 def check(
@@ -87,17 +102,21 @@ def check(
     hold_out: Annotated[str | None, typer.Option(help="The frame to hold out. [the least sharp]")] = None,
     threads: Threads = None,
     linear: Linear = False,
+    white_level: WhiteLevel = None,
+    megapixels: Megapixels = None,
 ) -> None:
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
-    import tempfile
-
     from klarsicht.burst.denoising import held_out
+    from klarsicht.ground.disk import temporary_folder
 
-    settings = _settings(checkpoint, noise, calibration, reference, threads=threads, linear=linear)
-    with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
-        lines, verdict = held_out.check_held_out(frames, settings, Path(folder), hold_out)
+    settings = _settings(
+        checkpoint, noise, calibration, reference, threads=threads, linear=linear, white_level=white_level,
+        megapixels=megapixels,
+    )  # fmt: skip
+    with temporary_folder() as folder:
+        lines, verdict = held_out.check_held_out(frames, settings, folder, hold_out)
     for line in (*lines, *verdict.lines):
-        typer.echo(line)
+        echo(line)
 
 
 def export(
@@ -108,11 +127,15 @@ def export(
     from klarsicht.burst.network import onnx_export
 
     apart = onnx_export.export(checkpoint, onnx)
-    typer.echo(f"ONNX: {onnx}; largest difference from the network {apart:.1e}")
+    echo(f"ONNX: {onnx}; largest difference from the network {apart:.1e}")
 
 
 def _settings(
-    checkpoint: Path | None, noise: str | None, calibration: Path | None, reference: str | None, **others: Any
+    checkpoint: Path | None = None,
+    noise: str | None = None,
+    calibration: Path | None = None,
+    reference: str | None = None,
+    **others: Any,
 ) -> Any:
     from klarsicht.burst.denoising.pipeline import DenoiseSettings
 

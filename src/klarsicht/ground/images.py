@@ -8,21 +8,28 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from klarsicht.ground.errors import ImageError
+from klarsicht.ground import tiff_tags
+from klarsicht.ground.errors import ImageError, KlarsichtError
+from klarsicht.ground.optional import load
+from klarsicht.ground.tiff_tags import Tags, TagsTooLong
 
 Bytes = NDArray[np.uint8]
 D = TypeVar("D", np.uint8, np.uint16)
 
-MAX_PIXELS = 250_000_000
+MAX_MEGAPIXELS = 220.0  # phones make photographs of 200; a larger one is refused before it is decoded
 # Raster formats only: Pillow would also open EPS and run Ghostscript on it, whatever the file's extension.
 FORMATS = ("PNG", "JPEG", "JPEG2000", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "PCX")
-EXIF_ORIENTATION = 0x0112
+ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")
+EXIF_ORIENTATION, EXIF_HEAD, PNG_DEPTH = 0x0112, b"Exif\0\0", 24
+FULL, NARROW = 65535, 0.25  # the highest 16-bit code, and the share of the range below which a file is named
+BAND_PIXELS = 1 << 22  # of a band that is composited at once
+NOTES = "notes of klarsicht"
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,14 +48,22 @@ def extensions() -> frozenset[str]:
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
-def decode(path: str | Path) -> Image.Image:
-    """Decode an image file to 8-bit "RGB" or "L", upright by its EXIF orientation; of an animation the first frame.
+def decode(path: str | Path, white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+    """Decode an image file to 8-bit "RGB" or "L", upright by its EXIF orientation; of an animation the first frame, of
+    a TIFF the first page.
 
     Transparent pixels are composited on white; colour profiles are not applied. 16-bit grey is scaled to 8 bit, not
     clipped; of 16-bit colour Pillow keeps the upper 8 bits, which suffices for a classifier but not for a burst.
+    `notes_of` says what a reader should know of the picture.
+
+    Args:
+        white_level: code of white in 16-bit files, for instance 4095; higher ones are clipped. None: 65535.
+        megapixels: largest image that is decoded, in millions of pixels.
 
     Raises:
-        ImageError: no such file, not an image, damaged, too large, or a pixel mode without a known white level.
+        ImageError: no such file, not an image, damaged, too large, strips of a TIFF missing, or a pixel mode without a
+            known white level.
+        MissingExtra: a white level for 16-bit colour, which needs the extra `raw`.
     """
     file = Path(path)
     try:
@@ -58,10 +73,20 @@ def decode(path: str | Path) -> Image.Image:
             )
         if not file.is_file():
             raise ImageError(f"no such file: {file.name}", got=file, remedy="Check the path.")
-        with file.open("rb") as source, _open_image(source) as image:
-            image.load()
-            return _apply_orientation(_to_eight_bit(image), image)
-    except ImageError:
+        with file.open("rb") as source:
+            tags = check_tags(source)
+            source.seek(PNG_DEPTH)
+            png_depth = (source.read(1) or b"\0")[0]
+            source.seek(0)
+            with open_image(source, megapixels) as image:
+                told, depth = _pages(image, tags), _bit_depth(image, png_depth, tags)
+                image.load()
+                picture, used = _to_eight_bit(image, file, depth, white_level)
+                told += _narrow_range(used) if depth > 8 and white_level is None else ()
+                picture = _apply_orientation(picture, image)
+                picture.info[NOTES] = told
+                return picture
+    except KlarsichtError:
         raise
     except MemoryError:
         raise  # of the machine, not of the image
@@ -70,39 +95,174 @@ def decode(path: str | Path) -> Image.Image:
         raise ImageError(f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}") from error
 
 
-def _open_image(source: IO[bytes]) -> Image.Image:
-    """Open an image with Pillow under MAX_PIXELS and FORMATS; raises ValueError where it is larger."""
+def notes_of(picture: Image.Image) -> tuple[str, ...]:
+    """Return what should be said of a decoded picture: further pages, or a range that asks for a white level."""
+    told: tuple[str, ...] = picture.info.get(NOTES, ())
+    return told
+
+
+def check_tags(source: IO[bytes]) -> Tags:
+    """Check the tags of a TIFF file, or of a JPEG file's EXIF, before another library reads them; return a TIFF's.
+
+    Raises:
+        ValueError: strips are missing, or the tags are longer than the file (TagsTooLong), which would fill memory.
+    """
+    tags = tiff_tags.parse(cast(BinaryIO, source), lenient=True)
+    source.seek(0)
+    if tags.pages:
+        tiff_tags.require_strips(tags.first, tags.length)
+    elif exif := _exif_of_jpeg(source):
+        _check_exif(exif)
+    source.seek(0)
+    return tags
+
+
+def _exif_of_jpeg(source: IO[bytes]) -> bytes:
+    """Read the EXIF segments of a JPEG file, which are one after the other one block (ITU-T T.81 B.1.1, EXIF 4.7.2)."""
+    found = b""
+    if source.read(2) != b"\xff\xd8":
+        return found
+    while len(head := source.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
+        if head[1] == 0xFF:  # a fill byte
+            source.seek(-3, 1)
+            continue
+        body = source.read(max(int.from_bytes(head[2:]) - 2, 0))
+        if head[1] == 0xE1 and body[:6] == EXIF_HEAD:
+            found += body[6:]
+    return found
+
+
+def _check_exif(exif: bytes) -> None:
+    """Raise TagsTooLong where EXIF is longer than it can be; other damage is left to Pillow, which passes over it."""
+    try:
+        tiff_tags.parse(io.BytesIO(exif.removeprefix(EXIF_HEAD)), lenient=True)
+    except TagsTooLong:
+        raise
+    except ValueError:
+        return
+
+
+def open_image(
+    source: IO[bytes] | Path, megapixels: float = MAX_MEGAPIXELS, formats: Sequence[str] = FORMATS
+) -> Image.Image:
+    """Open an image with Pillow, whose own bound on pixels is replaced by this one; nothing is decoded yet.
+
+    Raises:
+        ValueError: more pixels than the bound, or EXIF that is longer than it can be.
+        Exception: anything else that Pillow raises on what it does not know.
+    """
     Image.init()
     with _limit:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(source, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+            image = Image.open(source, formats=[kind for kind in formats if kind in Image.OPEN])
         finally:
             Image.MAX_IMAGE_PIXELS = before
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    require_megapixels(image.width, image.height, megapixels)
     return image
 
 
-def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit "L" or "RGB"; raises ValueError for modes without a known white level."""
+def require_megapixels(width: int, height: int, megapixels: float) -> None:
+    """Raise ValueError for a picture of more than so many millions of pixels, with the remedy."""
+    if width * height > 1e6 * megapixels:
+        bound = f"more than the {megapixels:g} megapixels that are read. Raise --megapixels, or leave it out"
+        raise ValueError(f"{width} x {height} pixels, {bound}")
+
+
+def _bit_depth(image: Image.Image, png_depth: int, tags: Tags) -> int:
+    """Return the bits of a channel in the file, of which Pillow may keep fewer."""
+    if image.format == "TIFF" and tags.pages:
+        entry = tags.first.get(tiff_tags.BITS)
+        return 1 if entry is None or entry.first is None else int(entry.first)
+    if image.format == "PNG":
+        return png_depth
+    return 16 if image.mode.startswith("I") else 8
+
+
+def _to_eight_bit(image: Image.Image, file: Path, depth: int, white_level: int | None) -> tuple[Image.Image, float]:
+    """Convert an image to 8-bit "L" or "RGB", and return it with the largest code as a share of all; raises ValueError
+    for modes without a known white level."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray(to_uint8(to_float(np.asarray(image).astype(np.uint16))))
+        levels = np.asarray(image).astype(np.uint16)
+        full = 2**depth - 1 if 8 < depth < 16 else FULL
+        return Image.fromarray(_eight_bit_table(white_level or full)[levels]), float(levels.max(initial=0)) / full
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no known white; store 8 or 16 bit a channel")
+    if depth == 16 and white_level is not None and image.mode in ("RGB", "RGBA"):
+        image = Image.fromarray(_scaled_colour(file, image.format == "TIFF", white_level))
     grey = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    used = 1.0
+    if depth == 16 and image.mode in ("RGB", "RGBA"):
+        used = max(float(np.asarray(image.getchannel(channel)).max(initial=0)) for channel in "RGB") / 255
     if image.has_transparency_data:
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert(grey)
-    return image.convert(grey)
+        return _over_white(image, grey), used
+    same = image.mode == grey  # then the file's own pixels are handed on, without a second copy
+    return (Image.Image()._new(image.im) if same else image.convert(grey)), used
+
+
+def _over_white(image: Image.Image, mode: str) -> Image.Image:
+    """Composite an image on white, in bands, so that memory holds no second copy of four channels."""
+    out = Image.new(mode, image.size)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        band = image.crop(box).convert("RGBA")
+        out.paste(Image.alpha_composite(Image.new("RGBA", band.size, "white"), band).convert(mode), box[:2])
+    return out
+
+
+def _eight_bit_table(white: int) -> Bytes:
+    """Return the 8-bit level (65536,) of every 16-bit code."""
+    return to_uint8(np.arange(FULL + 1, dtype=np.float32) / np.float32(white))
+
+
+def _scaled_colour(file: Path, is_tiff: bool, white: int) -> Bytes:
+    """Read 16-bit colour (H, W, 3 or 4) at its full depth and scale it by its white; alpha by 65535."""
+    if is_tiff:
+        with load("tifffile", "raw").TiffFile(file) as opened:
+            page = opened.pages[0]
+            codes = page.asarray()
+            codes = np.moveaxis(codes, 0, -1) if int(page.planarconfig) == 2 else codes
+    else:
+        codes = load("imagecodecs", "raw").png_decode(file.read_bytes())
+    alpha = [codes[..., 3:4] >> 8] if codes.shape[-1] > 3 else []
+    return np.concatenate([_eight_bit_table(white)[codes[..., :3]], *alpha], -1, dtype=np.uint8)
+
+
+def _pages(image: Image.Image, tags: Tags) -> tuple[str, ...]:
+    """Say that a file has further pages or frames."""
+    if image.format == "TIFF":
+        return (f"{tags.pages} pages, of which only the first is read",) if tags.pages > 1 else ()
+    try:
+        animated = image.format in ANIMATIONS and bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame
+        animated = True
+    return ("an animation, of which only the first frame is read",) if animated else ()
+
+
+def _narrow_range(used: float) -> tuple[str, ...]:
+    """Say that 16-bit codes use less than a quarter of their range."""
+    if not 0 < used < NARROW:
+        return ()
+    remedy = "if its white is lower, say so by --white-level, or in the manifest's column white_level"
+    return (f"it uses less than a quarter of its 16 bits, and may look nearly black: {remedy}",)
 
 
 def _apply_orientation(picture: Image.Image, image: Image.Image) -> Image.Image:
     """Rotate or flip a picture by the EXIF orientation of its file; damaged EXIF is ignored."""
     try:
+        for exif in (image.info.get("exif"), _exif_in_text(image)):
+            _check_exif(exif or b"")
         turn = UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # damaged EXIF but intact pixels: treated as absent
         turn = None
     return picture if turn is None else picture.transpose(turn)
+
+
+def _exif_in_text(image: Image.Image) -> bytes:
+    """Return the EXIF that old programs wrote into a text of a PNG file, in hexadecimal digits."""
+    lines = str(image.info.get("Raw profile type exif", "")).split("\n")[3:]
+    return bytes.fromhex("".join(lines))
 
 
 def to_float(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:

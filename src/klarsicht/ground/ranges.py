@@ -78,3 +78,5 @@ STRENGTH = Range(0, 1)
 MEMORY_GB = Range(0, 65_536, above=True)
 GAIN = Range(1, 8)  # of synthetic bursts; of these 1, 2, 4 and 8
 ISO = Range(1, 100_000_000)
+WHITE_LEVEL = Range(1, 65_535)  # code of white in 16-bit files
+MEGAPIXELS = Range(0, 10_000, above=True)

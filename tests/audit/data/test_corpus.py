@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -291,3 +292,28 @@ def test_pipes_and_devices_in_a_folder_are_never_opened(tmp_path):
                if isinstance(found, ImageError)}  # fmt: skip
     assert set(refused) == {"a/pipe.png", "a/zero.png"}
     assert all("no regular file" in told for told in refused.values())
+
+
+def test_white_levels_of_a_manifest_decide_what_an_image_is(tmp_path):
+    codes = np.array([[0, 1000, 4095]], np.uint16)
+    for name in ("a", "b"):
+        Image.fromarray(codes).save(tmp_path / f"{name}.png")
+    (tmp_path / "m.csv").write_text("path,label,white_level\na.png,x,4095\nb.png,x,\n")
+    found = open_corpus(tmp_path / "m.csv")
+    assert found.white_levels == (4095, 0)
+    np.testing.assert_array_equal(np.asarray(found.decode(0)), [[0, 62, 255]])
+    np.testing.assert_array_equal(np.asarray(found.decode(1)), [[0, 4, 16]])
+    stated = found.reading(2000, 220)
+    assert stated.white_levels == (4095, 2000) and stated[[1]].white_levels == (2000,)
+    assert len({found.hash, stated.hash, replace(found, white_levels=()).hash}) == 3
+    for wrong in ("0", "-1", "70000", "12.5", "nan", "white"):
+        (tmp_path / "m.csv").write_text(f"path,label,white_level\na.png,x,{wrong}\n")
+        with pytest.raises(CorpusError, match=r"white level out of range.*line 2"):
+            open_corpus(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_name_that_no_system_can_hold_is_a_file_that_is_not_there(tmp_path, name):
+    (tmp_path / "m.csv").write_text(f"path,label\n{name},x\n")
+    with pytest.raises(CorpusError):
+        open_corpus(tmp_path / "m.csv")

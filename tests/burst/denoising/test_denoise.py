@@ -248,3 +248,28 @@ def test_a_folder_that_cannot_be_is_named(burst, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="cannot write"):
         list(denoise([burst], tmp_path / "file" / "o.dng"))
+
+
+@pytest.mark.parametrize("out", [".", "../here", "..", "clean.dng"])
+def test_a_folder_that_exists_may_be_the_output(burst, tmp_path, monkeypatch, no_weights, capsys, out):
+    """The current folder, one above it, and one whose name looks like a file's."""
+    place = tmp_path / "above" / "here"
+    (place / "clean.dng").mkdir(parents=True)
+    monkeypatch.chdir(place)
+    assert run(["burst", "denoise", *map(str, sorted(burst.iterdir())[:2]), "-o", out, "--threads", "1"]) == 0
+    assert "photograph: " in capsys.readouterr().out
+    assert {"photograph.dng", "preview.jpg", "page.html"} <= {p.name for p in (place / out).resolve().iterdir()}
+    assert not list(tmp_path.rglob(".*.work"))
+
+
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_done(burst, tmp_path, capsys):
+    (tmp_path / "page.html").mkdir()
+    told = ["burst", "denoise", str(burst), "-o", str(tmp_path / "a.dng"), "--page", str(tmp_path / "page.html")]
+    assert run(told) == 2
+    assert "page.html is a folder" in capsys.readouterr().err
+
+
+def test_temporary_files_of_a_killed_command_are_removed_at_the_next_start(burst, tmp_path, no_weights):
+    (tmp_path / ".clean.dng.99999999.tmp").touch()
+    list(denoise(sorted(burst.iterdir())[:2], tmp_path / "clean.dng", DenoiseSettings(threads=1)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["burst", "clean.dng"]

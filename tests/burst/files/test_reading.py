@@ -7,9 +7,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from klarsicht.burst.data.bayer import to_planes
-from klarsicht.burst.data.photograph import from_counts
+from klarsicht.burst.data.photograph import ReadSettings, from_counts
 from klarsicht.burst.files import reading
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, UsageError
 
 
 def counts(seed=0, size=(48, 64), low=600, high=16383):
@@ -45,7 +45,7 @@ def test_big_endian_tags_and_sub_directories_are_read(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=">") as file:
         file.write(np.zeros((16, 16), np.uint8), subifds=1, extratags=[(272, 2, 0, "Thumb", True)], metadata=None)
         file.write(np.zeros((64, 64), np.uint16), extratags=[(51041, 12, 2, (1e-3, 1e-5), True)], metadata=None)
-    from klarsicht.burst.data.tiff_tags import read
+    from klarsicht.ground.tiff_tags import read
 
     tags = read(tmp_path / "a.tif")
     assert tags.words(272) == "Thumb"
@@ -73,7 +73,7 @@ def test_coded_pictures_come_at_full_depth(tmp_path, depth, shape, ending):
     np.testing.assert_allclose(read.light, np.moveaxis(wanted, -1, 0), atol=4e-4)  # the standard rounds
     assert read.header.colour == ("grey" if len(shape) == 2 else "rgb")
     assert any("curve" in note for note in read.header.notes)
-    straight = reading.read(path, linear=True)
+    straight = reading.read(path, ReadSettings(linear=True))
     np.testing.assert_allclose(straight.light[0] * np.iinfo(depth).max, np.atleast_3d(codes)[..., 0], rtol=1e-6)
 
 
@@ -168,3 +168,63 @@ def test_levels_are_those_of_the_planes(dng, tmp_path):
             counts(),
             header.__class__(header.path, "mosaic", (48, 64), 9, sensor=type(header.sensor)("RGGB", (9.0,) * 4, 9.0)),
         )
+
+
+@pytest.mark.parametrize("ending", ["tif", "dng"])
+def test_a_missing_strip_is_named_and_not_black(dng, tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending == "dng":
+        dng(path, counts())
+    else:
+        tifffile.imwrite(path, counts(), metadata=None, rowsperstrip=16)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags[279].overwrite([*file.pages[0].tags[279].value[:-1], 0])
+    with pytest.raises(InputError, match=rf"a\.{ending}.*1 of its 3 strips missing or empty"):
+        reading.read(path)
+
+
+def test_further_pages_are_said(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(3):
+            file.write(counts(), metadata=None)
+    assert "a.tif has 3 pages, of which only the first is read" in reading.read(tmp_path / "a.tif").header.notes
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_twelve_bits_in_sixteen_are_said_and_scaled_by_a_stated_white(tmp_path, ending):
+    codes, path = counts(low=0, high=4095), tmp_path / f"a.{ending}"
+    path.write_bytes(imagecodecs.png_encode(codes)) if ending == "png" else tifffile.imwrite(path, codes, metadata=None)
+    dark = reading.read(path, ReadSettings(linear=True))
+    assert dark.light.max() < 0.07
+    assert any("less than a quarter" in note and "--white-level" in note for note in dark.header.notes)
+    bright = reading.read(path, ReadSettings(linear=True, white_level=4095))
+    np.testing.assert_allclose(bright.light[0], codes / 4095, rtol=1e-6)
+    assert (bright.header.levels, bright.header.notes) == (4095, ())
+    assert bright.header.quantisation == pytest.approx(1 / 12**0.5 / 4095)
+    with pytest.raises(InputError, match=r"has a higher white level.*codes above it \(2000\).*--white-level"):
+        reading.read(path, ReadSettings(white_level=2000))
+    clipped = reading.read(path, ReadSettings(linear=True, white_level=4090))
+    assert clipped.light.max() == 1
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "dng"])
+def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(dng, tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending == "dng":
+        dng(path, counts())
+    else:
+        Image.fromarray((counts() >> 8).astype(np.uint8)).save(path)
+    with pytest.raises(InputError, match=rf"a\.{ending}.*64 x 48 pixels.*--megapixels"):
+        reading.read(path, ReadSettings(megapixels=3071e-6))
+    assert reading.read(path, ReadSettings(megapixels=3072e-6)).header.size == (48, 64)
+    with pytest.raises(UsageError, match=r"0.01 GB; reading a frame of 64 x 48 pixels takes .* GB\. Give a larger"):
+        reading.read(path, ReadSettings(memory=0.01))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_pillows_own_bound_on_pixels_stops_no_photograph(tmp_path, monkeypatch, ending):
+    """It raises an error of its own from twice its bound on, 179 megapixels; here it is 200 pixels."""
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / f"a.{ending}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert reading.read(tmp_path / f"a.{ending}").header.size == (48, 64)
+    assert Image.MAX_IMAGE_PIXELS == 100

@@ -12,12 +12,12 @@ from PIL import Image, ImageCms
 from klarsicht.burst.data.bayer import PATTERNS, sample_mosaic, to_mosaic, to_planes
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
-from klarsicht.burst.data.tiff_tags import Tags, rationals, text
 from klarsicht.burst.files import write_pictures
 from klarsicht.burst.files.demosaic import interpolate_colours
 from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
 from klarsicht.burst.files.rendering import Renderer, stored_window, turn_upright
+from klarsicht.ground.tiff_tags import Tags, rationals, text
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
-from klarsicht.ground.images import decode, png_bytes
+from klarsicht.ground.images import png_bytes
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
 
@@ -200,11 +200,16 @@ def _lines(corpus: Corpus, carries: Bools, action: Action, out: Path, *, dry_run
 
 def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
     """Apply the action to an image; None keeps it."""
+    record = _act(corpus, row, action, out, dry_run)
+    return replace(record, white_level=str(corpus.white_levels[row] or "")) if corpus.white_levels else record
+
+
+def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:
     file, label = Path(corpus.paths[row]), corpus.labels[row]
     source, split = (column[row] if column else "" for column in (corpus.sources, corpus.splits))
     path = Path(os.path.relpath(file.resolve(), out.resolve())).as_posix()
     try:
-        picture = decode(file)
+        picture = corpus.decode(row)
     except ImageError as error:
         return ImageRecord(path, label, source, split, _sha256(file), SKIP, "", label, 0, " ".join(str(error).split()))
     sha256 = _sha256(file)

@@ -27,6 +27,7 @@ class ImageRecord:
         new_label: label in the new corpus.
         new_weight: 0 where the new corpus lacks the image.
         why: the reason why it was skipped.
+        white_level: code of white of a 16-bit file; "" where none is stated.
     """
 
     path: str
@@ -39,15 +40,17 @@ class ImageRecord:
     new_label: str
     new_weight: float
     why: str = ""
+    white_level: str = ""
 
     @property
     def in_new_corpus(self) -> bool:
         """Whether the new manifest contains the image."""
         return self.new_weight > 0
 
-    def manifest_row(self, weight: float) -> Row:
-        """Return the row of a manifest."""
-        return (self.new_path, self.new_label, self.source, self.split, weight)
+    def manifest_row(self, weight: float, white_levels: bool) -> Row:
+        """Return the row of a manifest, with the white level where any image of the corpus has one."""
+        white = (self.white_level,) if white_levels else ()
+        return (self.new_path, self.new_label, self.source, self.split, weight, *white)
 
 
 def write_tables(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
@@ -63,10 +66,13 @@ def write_tables(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
         write_atomically(out / f"{name}.{tables}", TABLES[tables](header, rows))
 
     table("record", [field.name for field in fields(ImageRecord)], [tuple(asdict(line).values()) for line in lines])
-    aside = [line.manifest_row(1.0) for line in lines if line.new_path and not line.in_new_corpus]
+    whites = any(line.white_level for line in lines)
+    header = (*MANIFEST, "white_level") if whites else MANIFEST
+    aside = [line.manifest_row(1.0, whites) for line in lines if line.new_path and not line.in_new_corpus]
     if aside:
-        table("quarantine", MANIFEST, aside)
-    table("manifest", MANIFEST, [line.manifest_row(line.new_weight) for line in lines if line.in_new_corpus])
+        table("quarantine", header, aside)
+    kept = [line.manifest_row(line.new_weight, whites) for line in lines if line.in_new_corpus]
+    table("manifest", header, kept)
 
 
 def encode_csv(header: Sequence[str], rows: Sequence[Row]) -> bytes:

@@ -271,7 +271,8 @@ def make_case(run: AuditedRun, artifact: Artifact) -> Case:
 
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     """Make a case of another corpus, all of it clean and in the part `show`."""
-    corpus, audit = open_corpus(data), run.audit
+    audit = run.audit
+    corpus = open_corpus(data).reading(audit.settings.white_level, audit.settings.megapixels)
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
         known |= label_indices(unknown, audit.classifier)

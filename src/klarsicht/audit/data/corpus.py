@@ -6,17 +6,17 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.data import manifest
 from klarsicht.ground.errors import CorpusError, ImageError
-from klarsicht.ground.images import decode, extensions
+from klarsicht.ground.images import MAX_MEGAPIXELS, decode, extensions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +42,8 @@ class Corpus:
         splits: N names such as train or test, or empty.
         left_out: pairs (item, reason) of files and folders that hold no image.
         weights: N sample weights above 0 for training, or empty.
+        white_levels: N codes of white in 16-bit files, 0 where the file's whole range is meant, or empty.
+        megapixels: largest image that is decoded, in millions of pixels.
     """
 
     keys: tuple[str, ...]
@@ -51,6 +53,8 @@ class Corpus:
     splits: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     weights: tuple[float, ...] = ()
+    white_levels: tuple[int, ...] = ()
+    megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -65,8 +69,25 @@ class Corpus:
     def __getitem__(self, rows: slice | Iterable[int]) -> Corpus:
         """Return the corpus of these rows, in this order."""
         chosen = range(len(self))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
-        fields = {field: _take_rows(getattr(self, field), chosen) for field in COLUMNS.values()}
-        return Corpus(left_out=self.left_out, weights=_take_rows(self.weights, chosen), **fields)
+        of_rows = (*COLUMNS.values(), "weights", "white_levels")
+        taken: dict[str, Any] = {field: _take_rows(getattr(self, field), chosen) for field in of_rows}
+        return replace(self, **taken)
+
+    def reading(self, white_level: int | None, megapixels: float) -> Corpus:
+        """Return the corpus with a white level for the 16-bit files that state none, and a bound on megapixels."""
+        whites = self.white_levels
+        if white_level is not None:
+            whites = tuple(level or white_level for level in self.white_levels or (0,) * len(self))
+        return replace(self, white_levels=whites, megapixels=megapixels)
+
+    def decode(self, row: int) -> Image.Image:
+        """Decode the image of a row, RGB or grey.
+
+        Raises:
+            ImageError: see ground.images.decode.
+        """
+        white = self.white_levels[row] if self.white_levels else 0
+        return decode(self.paths[row], white or None, self.megapixels)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -88,6 +109,8 @@ class Corpus:
             source = self.sources[i] if self.sources else ""
             digest.update(f"{key}\0{label}\0{source}\0".encode())
             digest.update(_hash_ends(Path(path)))
+            if self.white_levels:
+                digest.update(f"{self.white_levels[i]}".encode())
         return digest.hexdigest()
 
     def select(self, *, split: str) -> Corpus:
@@ -120,7 +143,8 @@ class Corpus:
     def from_table(cls, table: pa.Table) -> Corpus:
         """Restore a corpus from the table made by `to_table`; the files need not exist."""
         columns = {field: tuple(table[name].to_pylist()) for name, field in COLUMNS.items()}
-        return cls(**{field: values if any(values) else () for field, values in columns.items()})
+        known: dict[str, Any] = {field: values if any(values) else () for field, values in columns.items()}
+        return cls(**known)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Corpus:
@@ -149,7 +173,8 @@ class Corpus:
 
     @classmethod
     def from_manifest(cls, file: str | Path) -> Corpus:
-        """Read a CSV or parquet manifest, one row per image: columns path, label, optionally source, split, weight.
+        """Read a CSV or parquet manifest, one row per image: columns path, label, optionally source, split, weight,
+        white_level.
 
         Paths are relative to the folder of the manifest.
 
@@ -159,7 +184,7 @@ class Corpus:
         file = Path(file)
         columns = manifest.read_columns(file)
         paths = [file.parent / path for path in columns["path"]]
-        missing = [str(path) for path in paths if not path.is_file()]
+        missing = [str(path) for path in paths if not _is_file(path)]
         if missing:
             raise CorpusError(
                 "the manifest names files that are not there",
@@ -173,7 +198,16 @@ class Corpus:
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
             weights=manifest.parse_weights(columns.get("weight", [])),
+            white_levels=manifest.parse_white_levels(columns.get("white_level", [])),
         )
+
+
+def _is_file(path: Path) -> bool:
+    """Test whether a path is a file; one whose name no system can hold is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def open_corpus(data: str | Path) -> Corpus:
@@ -194,7 +228,7 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Imag
     """Decode the images of these rows, RGB or grey; yield the ImageError instead where an image cannot be decoded."""
     for row in rows:
         try:
-            yield row, decode(corpus.paths[row])
+            yield row, corpus.decode(row)
         except ImageError as error:
             yield row, error
 

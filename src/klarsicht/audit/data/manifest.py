@@ -1,14 +1,15 @@
-"""Manifests of a corpus: CSV or parquet, one row per image: path, label, optionally source, split, weight."""
+"""Manifests of a corpus: CSV or parquet, one row per image: path, label, optionally source, split, weight,
+white_level."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from klarsicht.ground.errors import CorpusError
+from klarsicht.ground.images import FULL
 
-REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight")
+REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_level")
 
 
 def read_columns(manifest: Path) -> dict[str, list[str]]:
@@ -27,24 +28,20 @@ def read_columns(manifest: Path) -> dict[str, list[str]]:
             text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL)}
             as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
             table = csv.read_csv(manifest, convert_options=as_text)
-        columns = {name: table[name].to_pylist() for name in (*REQUIRED, *OPTIONAL) if name in table.column_names}
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-        raise CorpusError("the manifest cannot be read", got=f"{manifest}: {error}", rule="CSV or parquet") from error
-    absent = [name for name in REQUIRED if name not in columns]
-    if absent:
-        raise CorpusError(
-            f"the manifest lacks the column {absent[0]}",
-            got=f"columns {', '.join(table.column_names)}",
-            rule="path,label[,source,split,weight]",
-        )
-    return {name: _column_texts(column, name) for name, column in columns.items()}
-
-
-def _column_texts(column: list[Any], name: str) -> list[str]:
-    values = ["" if value is None else str(value) for value in column]
-    if name in REQUIRED and "" in values:
-        raise CorpusError(f"a line of the manifest has no {name}", got=f"line {values.index('') + 2}")
-    return values
+        known = [name for name in (*REQUIRED, *OPTIONAL) if name in table.column_names]
+        columns = {name: ["" if v is None else str(v) for v in table[name].to_pylist()] for name in known}
+        names = ", ".join(table.column_names)
+    except (KeyError, ValueError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
+        got = f"{manifest}: {error}"  # a column twice, a text that is not UTF-8, a date beyond Python's
+        raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet") from error
+    for name in REQUIRED:
+        if name not in columns:
+            rule = "path,label[,source,split,weight,white_level]"
+            raise CorpusError(f"the manifest lacks the column {name}", got=f"columns {names}", rule=rule)
+        if "" in columns[name]:
+            line = columns[name].index("") + 2
+            raise CorpusError(f"a line of the manifest has no {name}", got=f"line {line}")
+    return columns
 
 
 def parse_weights(texts: list[str]) -> tuple[float, ...]:
@@ -64,3 +61,24 @@ def _parse_weight(text: str, line: int) -> float:
     if not 0 < value < math.inf:
         raise CorpusError("a weight is no number above 0", got=f"{text!r} in line {line}", rule="blank stands for 1")
     return value
+
+
+def parse_white_levels(texts: list[str]) -> tuple[int, ...]:
+    """Parse codes of white, 1 to 65535; a blank means 0, which stands for unknown. Empty where all are blank.
+
+    Raises:
+        CorpusError: any other text.
+    """
+    levels = tuple(_parse_white_level(text, line) for line, text in enumerate(texts, start=2))
+    return levels if any(levels) else ()
+
+
+def _parse_white_level(text: str, line: int) -> int:
+    try:
+        level = float(text or 0)
+    except ValueError:
+        level = math.nan
+    if not (0 <= level <= FULL and level == int(level)) or (text and not level):
+        rule = f"the code of white, 1 to {FULL}, blank where it is {FULL}"
+        raise CorpusError("a white level out of range", got=f"{text!r} in line {line}", rule=rule)
+    return int(level)

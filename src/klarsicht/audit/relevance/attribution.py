@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
@@ -23,6 +24,7 @@ from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import ImageError, InputError, InputRefused, OutOfMemory, UsageError
+from klarsicht.ground.images import notes_of
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.store import RunStore
 
@@ -60,7 +62,8 @@ class Attribution:
             for rows, batch in self._batches(unit, facts):
                 for some, found in self._explain_batch(explain, rows, batch, facts):
                     _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
-                    facts |= dict(zip(some, facts_of(found), strict=True))
+                    for row, fact in zip(some, facts_of(found), strict=True):
+                        facts[row] = facts.get(row, {}) | fact
         written = self.store.write_part(IMAGES, unit.start // self.settings.unit, _fact_columns(unit, facts))
         for name, values in blocks.items():
             if self.store.has_array(name):  # a run of an older version keeps its set of arrays
@@ -86,6 +89,8 @@ class Attribution:
         classifier, pending = self._classifier(), PendingBatch(self.settings.batch)
         for row, picture in decode_rows(self.corpus, unit):
             prepared = picture if isinstance(picture, ImageError) else prepare(classifier, picture)
+            if isinstance(picture, Image.Image) and (notes := notes_of(picture)):
+                facts[row] = {"noted": "; ".join(notes)}
             if isinstance(prepared, Exception):
                 facts[row] = {"skipped": str(prepared)}
             elif ready := pending.add(row, prepared):
@@ -239,6 +244,7 @@ FACTS: dict[str, Any] = {
     "absorbed": float("nan"),
     "noise": float("nan"),
     "skipped": "",
+    "noted": "",
 }
 
 
@@ -295,7 +301,7 @@ def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
             for row, image in zip(some, batch, strict=True):
                 for _, found in attribution._explain_batch(explain, [row], image[None], facts):
                     return found
-    reasons = sorted({str(fact["skipped"]) for fact in facts.values()})
+    reasons = sorted({str(fact["skipped"]) for fact in facts.values() if "skipped" in fact})
     raise InputError(
         f"none of the first {len(facts)} images can be used", got=reasons[0], remedy="Check the data and the model."
     )

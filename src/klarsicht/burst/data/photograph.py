@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import to_planes
-from klarsicht.burst.data.tiff_tags import NO_TAGS, Tags
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.images import MAX_MEGAPIXELS, require_megapixels
+from klarsicht.ground.memory import resident_bytes
+from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import inverse_tone_curve
 
@@ -22,6 +24,33 @@ MOST_BELOW_BLACK = 0.6  # share of pixels; in a frame of pure noise it is half
 MOST_ABOVE_WHITE = 0.02  # share of pixels
 BRIGHTEST_DARK, DARKEST = 0.02, 1e-3  # a plane is suspect if its DARKEST quantile exceeds this share of white
 MAX_PLANE_RATIO = 1.3  # between planes: light has a colour, but an error of the black level is equal in all planes
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How files are read. linear: codes of TIFF, PNG and JPEG files are linear light. white_level: code of white in
+    16-bit TIFF and PNG files; None: 65535. megapixels: the largest picture that is read, in millions of pixels.
+    memory: limit in GB while a picture is read, everything included; None: no limit."""
+
+    linear: bool = False
+    white_level: int | None = None
+    megapixels: float = MAX_MEGAPIXELS
+    memory: float | None = None
+
+    def require_room(self, width: int, height: int, bytes_a_pixel: int) -> None:
+        """Check, before it is decoded, that a picture has no more pixels than are allowed, and fits into memory.
+
+        Raises ValueError for too many pixels, UsageError where memory is too small; both name the option.
+        """
+        require_megapixels(width, height, self.megapixels)
+        need = (resident_bytes() + width * height * bytes_a_pixel) / 1e9
+        if self.memory is not None and need > self.memory:
+            rule = f"reading a frame of {width} x {height} pixels takes {need:.2g} GB"
+            raise UsageError("memory", got=f"{self.memory:g} GB", rule=rule, remedy="Give a larger --memory.")
+
+
+AS_WRITTEN = ReadSettings()
+"""What nothing else is said of: the sRGB curve, the whole range, and the default bound."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +174,8 @@ def _check_levels(counts: npt.NDArray[np.uint16], sensor: Sensor, path: Path) ->
 def from_codes(codes: Codes, header: Header) -> Photograph:
     """Convert a picture (H, W) or (H, W, C), 8 or 16 bit under the tone curve that the header names or linear floats.
 
-    Raises InputError for values that are not finite.
+    Codes above the stated white are clipped. Raises InputError for values that are not finite, and where more than a
+    few codes lie above white.
     """
     planes = np.moveaxis(codes[..., None] if codes.ndim == 2 else codes, -1, 0)
     if codes.dtype.kind == "f":
@@ -154,6 +184,12 @@ def from_codes(codes: Codes, header: Header) -> Photograph:
             got, remedy = f"{np.count_nonzero(~finite)} values", "Repair them, or leave the file out."
             raise InputError(f"{header.path.name} has pixels that are no numbers", got=got, remedy=remedy)
         return Photograph(np.ascontiguousarray(planes, np.float32), header)
+    if header.levels < 2 ** (8 * codes.dtype.itemsize) - 1:
+        above = float(np.mean(planes > header.levels))
+        if above > MOST_ABOVE_WHITE:
+            got = f"{above:.0%} of the codes above it ({header.levels})"
+            raise InputError(f"{header.path.name} has a higher white level", got=got, remedy="Correct --white-level.")
+        planes = np.minimum(planes, planes.dtype.type(header.levels))
     return Photograph(response_curve(header)[planes], header)
 
 

@@ -115,7 +115,7 @@ def check_held_out(
         raise InputError("too few frames", got=len(files), rule=rule)
     with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
-        burst = loading.load_frames(files, work, settings.reference, settings.linear)
+        burst = loading.load_frames(files, work, settings.reference, settings.reading)
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
         held = choose_frame(burst, hold_out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from klarsicht import __version__
 from klarsicht.burst.align import tiled
 from klarsicht.burst.align.tiled import Placement
 from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.denoising import (
     hot_pixels,
     kernel_maps,
@@ -35,10 +36,11 @@ from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise
 from klarsicht.ground import devices
 from klarsicht.ground.config import Settings
-from klarsicht.ground.disk import replace_atomically
+from klarsicht.ground.disk import replace_atomically, translate_read_errors
+from klarsicht.ground.images import MAX_MEGAPIXELS
 from klarsicht.ground.memory import resident_bytes
 from klarsicht.ground.operating_system import available_cores
-from klarsicht.ground.ranges import MEMORY_GB, STRENGTH, THREADS
+from klarsicht.ground.ranges import MEGAPIXELS, MEMORY_GB, STRENGTH, THREADS, WHITE_LEVEL
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 TOO_LOUD = 1.3  # residual over the noise from which the user is warned
@@ -50,7 +52,7 @@ class DenoiseSettings(Settings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
     linear: whether codes of TIFF, PNG and JPEG are linear light. strength: 0 keeps the reference, 1 takes the full
-    result."""
+    result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -60,6 +62,13 @@ class DenoiseSettings(Settings):
     memory: float = MEMORY_GB.field(2.0)
     threads: int | None = THREADS.field(None)
     linear: bool = False
+    white_level: int | None = WHITE_LEVEL.field(None)
+    megapixels: float = MEGAPIXELS.field(MAX_MEGAPIXELS)
+
+    @property
+    def reading(self) -> ReadSettings:
+        """How the files are read."""
+        return ReadSettings(self.linear, self.white_level, self.megapixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +141,7 @@ def denoise_frames(
 
 
 def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> DenoiseResult:
-    burst = load_frames(frames, folder, settings.reference, settings.linear)
+    burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
     denoiser = select_filter(settings.checkpoint, burst.header.colour)
@@ -234,7 +243,7 @@ def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[
     """Align the frames. The result is cached in the folder, as alignment takes long."""
     order, cache_file = burst.order, folder / "placed.npz"
     if cache_file.exists():
-        with np.load(cache_file) as arrays:
+        with translate_read_errors(cache_file), np.load(cache_file) as arrays:
             return Placement(**arrays), order
     levels = [noise.mean.scale_by_gain(frame.gain) for frame in burst.frames]
     placement = tiled.align_frames(burst.spool, levels, order)

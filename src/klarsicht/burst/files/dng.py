@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht import __version__
-from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
 from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.frame_store import FrameStore, strip_rows
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
-from klarsicht.burst.data.tiff_tags import Ifd, Tags, numbers, rationals, text
 from klarsicht.burst.files.raw import NOISE_PROFILE
 from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
+from klarsicht.ground import tiff_tags
 from klarsicht.ground.disk import replace_atomically
+from klarsicht.ground.tiff_tags import Ifd, Tags, numbers, rationals, text
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 FULL = 65535

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.frame_store import FrameStore
-from klarsicht.burst.data.photograph import Header, Photograph, Planes
+from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, Planes, ReadSettings
 from klarsicht.burst.files import reading
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
@@ -59,12 +59,13 @@ class LoadedBurst:
         return [self.reference, *sorted(others, key=lambda i: -self.frames[i].sharpness)]
 
 
-def load_frames(paths: Sequence[Path], folder: Path, reference: str | None = None, linear: bool = False) -> LoadedBurst:
+def load_frames(
+    paths: Sequence[Path], folder: Path, reference: str | None = None, settings: ReadSettings = AS_WRITTEN
+) -> LoadedBurst:
     """Read the files into folder/frames.f32, one at a time; frames stored before an interruption are not written again.
 
-    reference: the name or number of the reference; by default the sharpest frame. linear: codes of TIFF, PNG and JPEG
-    files are linear light. Raises InputError for files that do not fit together, UsageError for a reference that is not
-    among them.
+    reference: the name or number of the reference; by default the sharpest frame. Raises InputError for files that do
+    not fit together, UsageError for a reference that is not among them.
     """
     chosen = _reference_index(paths, reference)
     known = _count_stored(folder)
@@ -72,7 +73,7 @@ def load_frames(paths: Sequence[Path], folder: Path, reference: str | None = Non
     frames: list[Frame] = []
     cells: list[npt.NDArray[np.float64]] = []
     spool: FrameStore | None = None
-    for i, photograph in enumerate(track(reading.read_burst(paths, linear), len(paths), "reading")):
+    for i, photograph in enumerate(track(reading.read_burst(paths, settings), len(paths), "reading")):
         if spool is None:
             spool = FrameStore(folder / FRAMES, (len(paths), *photograph.light.shape))
             spool.allocate()

@@ -2,52 +2,85 @@
 
 from __future__ import annotations
 
+import io
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from klarsicht.burst.data import tiff_tags
-from klarsicht.burst.data.photograph import ORIENTATION, Codes, Header, Photograph, from_codes
-from klarsicht.burst.data.tiff_tags import SHORT, Ifd, Tags, numbers, rationals, text
-from klarsicht.ground.errors import InputError
+from klarsicht.burst.data.photograph import AS_WRITTEN, ORIENTATION, Codes, Header, Photograph, ReadSettings, from_codes
+from klarsicht.ground import tiff_tags
+from klarsicht.ground.errors import InputError, KlarsichtError
+from klarsicht.ground.images import EXIF_HEAD, FULL, NARROW, check_tags, open_image
 from klarsicht.ground.optional import load
+from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 PICTURE_ENDINGS = (*TIFFS, *PNGS, *JPEGS)
-EXIF_POINTER = 34665
-POINTERS = (EXIF_POINTER, 34853, 40965)  # tags that hold offsets in the original file
-LEVELS = {1: 255, 2: 65535, 4: 0}  # highest code by the bytes of a code; floats have none
+POINTERS = (tiff_tags.EXIF, tiff_tags.GPS, 40965)  # tags that hold offsets in the original file
+LEVELS = {1: 255, 2: FULL, 4: 0}  # highest code by the bytes of a code; floats have none
+MOST_SAMPLES = 4  # red, green, blue and transparency
+MOST_BYTES_A_PIXEL = 16  # of four 32-bit floats
+FLOAT = 4  # bytes of one value of light
 CURVE_UNDONE = "the sRGB curve was undone, as nothing in the file says what its codes mean"
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
 
+Decoded = tuple[Any, bytes | None, Tags]  # codes, ICC profile, tags
 
-def read(path: Path, linear: bool = False) -> Photograph:
-    """Read a picture. linear: integer codes are linear light. Raises InputError for a damaged file, and
+
+def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
+    """Read a picture. Raises InputError for a damaged file, or one of more pixels than the settings allow, and
     MissingExtra."""
     kind = path.suffix.lower()
     try:
-        codes, icc, tags = _tiff(path) if kind in TIFFS else _png(path) if kind in PNGS else _jpeg(path)
-    except (OSError, ValueError, RuntimeError, SyntaxError, IndexError, KeyError) as error:
+        decoder = _tiff if kind in TIFFS else _png if kind in PNGS else _jpeg
+        codes, icc, tags = decoder(path, settings)
+    except (KlarsichtError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged data
         remedy = "Save it again, or leave it out."
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot read {path.name}", got=got, rule="PNG, TIFF and JPEG files", remedy=remedy) from error
     codes = _checked(codes, path)
-    floats = codes.dtype.kind == "f"
+    floats, deep = codes.dtype.kind == "f", codes.dtype == np.uint16
+    levels = settings.white_level if deep and settings.white_level else LEVELS[codes.dtype.itemsize]
+    notes = (AS_LINEAR,) if floats else () if settings.linear else (CURVE_UNDONE, NO_RAW)
     header = Header(
         path=path,
         colour="grey" if codes.ndim == 2 else "rgb",
         size=(codes.shape[0], codes.shape[1]),
-        levels=LEVELS[codes.dtype.itemsize],
-        curve="none" if floats or linear else "srgb",
-        orientation=int(tags.number(ORIENTATION) or 1),
+        levels=levels,
+        curve="none" if floats or settings.linear else "srgb",
+        orientation=orientation(tags),
         icc=icc,
         tags=tags,
-        notes=(AS_LINEAR,) if floats else () if linear else (CURVE_UNDONE, NO_RAW),
+        notes=(*notes, *_pages(path, tags), *(_narrow_range(path, codes) if deep and levels == FULL else ())),
     )
     return from_codes(codes, header)
+
+
+def orientation(tags: Tags) -> int:
+    """Return the orientation of the tags, 1 to 8; 1 where it is none of these."""
+    said = tags.number(ORIENTATION)
+    return int(said or 1) if said in range(1, 9) else 1
+
+
+def _pages(path: Path, tags: Tags) -> tuple[str, ...]:
+    """Say that a TIFF file has further pages."""
+    return (f"{path.name} has {tags.pages} pages, of which only the first is read",) if tags.pages > 1 else ()
+
+
+def _narrow_range(path: Path, codes: Codes) -> tuple[str, ...]:
+    """Say that 16-bit codes use less than a quarter of their range."""
+    most = int(codes.max(initial=0))
+    if not 0 < most < NARROW * FULL:
+        return ()
+    used = f"{path.name} has no code above {most} of {FULL}, less than a quarter"
+    return (f"{used}: if its white is lower, say so by --white-level, 4095 for 12 bits",)
 
 
 def _checked(codes: Any, path: Path) -> Codes:
@@ -63,13 +96,22 @@ def _checked(codes: Any, path: Path) -> Codes:
     return kept
 
 
-def _tiff(path: Path) -> tuple[Any, bytes | None, Tags]:
+def _tiff(path: Path, settings: ReadSettings) -> Decoded:
     tifffile = load("tifffile", "raw")
+    tifffile.logger().setLevel(logging.CRITICAL)  # what it warns of is an error here, or no matter of the user's
     tags = tiff_tags.read(path)
+    if tags.pages:
+        tiff_tags.require_strips(tags.first, tags.length)
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
             raise ValueError(f"colours stored as {page.photometric!s}")
+        if page.samplesperpixel > MOST_SAMPLES or page.imagedepth != 1:
+            raise ValueError(f"{page.samplesperpixel} values a pixel, {page.imagedepth} planes")
+        codes_a_pixel = -(-page.nbytes // max(1, page.imagewidth * page.imagelength))
+        settings.require_room(page.imagewidth, page.imagelength, codes_a_pixel + FLOAT * page.samplesperpixel)
+        if codes_a_pixel > MOST_BYTES_A_PIXEL:
+            raise ValueError(f"{codes_a_pixel} bytes a pixel; save it in 16 bits")
         codes = page.asarray()
         if codes.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             codes = np.moveaxis(codes, 0, -1)
@@ -77,11 +119,12 @@ def _tiff(path: Path) -> tuple[Any, bytes | None, Tags]:
         return codes, None if icc is None else bytes(icc.value), tags
 
 
-def _png(path: Path) -> tuple[Any, bytes | None, Tags]:
+def _png(path: Path, settings: ReadSettings) -> Decoded:
     """Decode a PNG file by Pillow at 8 bits, because it handles palettes, and by imagecodecs at 16 bits, of which
     Pillow drops half."""
-    with Image.open(path, formats=["PNG"]) as image:
+    with open_image(path, settings.megapixels, ["PNG"]) as image:
         deep = image.mode.startswith("I") or _bit_depth(path) == 16
+        settings.require_room(*image.size, (FLOAT + 1 + deep) * len(image.getbands()))
         icc, tags = image.info.get("icc_profile"), _exif(image)
         if not deep:
             return _eight_bit(image), icc, tags
@@ -93,11 +136,14 @@ def _bit_depth(path: Path) -> int:
         return file.read(25)[-1]
 
 
-def _jpeg(path: Path) -> tuple[Any, bytes | None, Tags]:
-    with Image.open(path, formats=["JPEG", "MPO"]) as image:
-        if image.mode == "CMYK":
-            raise ValueError("colours of a printer (CMYK)")
-        return _eight_bit(image), image.info.get("icc_profile"), _exif(image)
+def _jpeg(path: Path, settings: ReadSettings) -> Decoded:
+    with path.open("rb") as file:
+        check_tags(file)
+        with open_image(file, settings.megapixels, ["JPEG", "MPO"]) as image:
+            settings.require_room(*image.size, (FLOAT + 1) * len(image.getbands()))
+            if image.mode == "CMYK":
+                raise ValueError("colours of a printer (CMYK)")
+            return _eight_bit(image), image.info.get("icc_profile"), _exif(image)
 
 
 def _eight_bit(image: Image.Image) -> Any:
@@ -106,21 +152,13 @@ def _eight_bit(image: Image.Image) -> Any:
 
 
 def _exif(image: Image.Image) -> Tags:
-    """Convert Pillow's EXIF to tags: texts, non-negative integers and fractions only."""
-    exif = image.getexif()
-    return Tags(_entries(exif), _entries(exif.get_ifd(EXIF_POINTER)), {})
-
-
-def _entries(values: Any) -> Ifd:
-    found = {tag: _entry(value) for tag, value in values.items() if tag not in POINTERS}
-    return {tag: entry for tag, entry in found.items() if entry is not None}
-
-
-def _entry(value: Any) -> tiff_tags.Entry | None:
-    if isinstance(value, str):
-        return text(value)
-    if isinstance(value, int) and 0 <= value < 1 << 16:
-        return numbers(SHORT, value)
-    if hasattr(value, "numerator") and 0 <= float(value) < 4000:
-        return rationals(float(value))
-    return None
+    """Parse the EXIF of a picture; empty where it is damaged, as the pixels beside it may be sound."""
+    exif = image.info.get("exif") or b""
+    try:
+        tags = tiff_tags.parse(io.BytesIO(exif.removeprefix(EXIF_HEAD)), lenient=True)
+    except ValueError:
+        return NO_TAGS
+    first, inner = (
+        {tag: entry for tag, entry in ifd.items() if tag not in POINTERS} for ifd in (tags.first, tags.exif)
+    )
+    return replace(tags, image=first, exif=inner, pages=0)

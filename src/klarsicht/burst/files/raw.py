@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from klarsicht.burst.data import tiff_tags
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.colour import RGB_TO_XYZ
-from klarsicht.burst.data.photograph import Header, Photograph, Rendering, Sensor, from_counts
-from klarsicht.burst.data.tiff_tags import Tags
-from klarsicht.ground.errors import InputError
+from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings, Rendering, Sensor, from_counts
+from klarsicht.ground import tiff_tags
+from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
+from klarsicht.ground.tiff_tags import Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 RAW_ENDINGS = (
@@ -35,23 +35,31 @@ RAW_ENDINGS = (
 NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
 MIN_SIDE = 32  # pixels
+BYTES_A_PIXEL = 12  # while counts become light: counts twice, and light twice
 
 
-def read(path: Path) -> Photograph:
+def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     """Read a raw file.
 
-    Raises InputError for damaged files, sensors without a Bayer pattern and implausible levels; MissingExtra.
+    Raises InputError for damaged files, sensors without a Bayer pattern, implausible levels and more pixels than the
+    settings allow; MissingExtra.
     """
     rawpy = load("rawpy", "raw")
     tags = tiff_tags.read(path)  # before LibRaw, whose message for a truncated file is not helpful
     try:
+        if path.suffix.lower() == ".dng" and tags.pages:
+            tiff_tags.require_strips(tags.image, tags.length)
         with rawpy.imread(str(path)) as raw:
+            settings.require_room(raw.sizes.raw_width, raw.sizes.raw_height, BYTES_A_PIXEL)
             if raw.raw_type != rawpy.RawType.Flat:
                 raise _no_bayer(path, "colours in layers")
             counts, pattern = np.array(raw.raw_image_visible), bayer_pattern(raw, path)
             header = _header(raw, path, tags, pattern)
-    except rawpy.LibRawError as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+    except (KlarsichtError, MemoryError):
+        raise
+    except Exception as error:  # LibRaw, and what is computed from tags that a damaged file holds
+        told = error.args[0] if error.args else ""
+        reason = told.decode(errors="replace") if isinstance(told, bytes) else str(error) or type(error).__name__
         remedy = "Copy the file again from the camera, or leave it out."
         raise InputError(
             f"cannot read {path.name}", got=reason, rule="DNG and camera raw files", remedy=remedy

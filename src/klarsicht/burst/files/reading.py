@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from klarsicht.burst.data.photograph import Header, Photograph
+from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings
 from klarsicht.burst.files import png_jpeg_tiff, raw
 from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
@@ -52,8 +52,8 @@ def _hidden(file: Path) -> bool:
     return file.name.startswith(".")
 
 
-def read(path: Path, linear: bool = False) -> Photograph:
-    """Read one photograph. linear: codes of TIFF, PNG and JPEG files are linear light.
+def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
+    """Read one photograph.
 
     Raises InputError for a file that is damaged or is no photograph; MissingExtra.
     """
@@ -61,16 +61,16 @@ def read(path: Path, linear: bool = False) -> Photograph:
     if not path.stat().st_size:
         raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
     if path.suffix.lower() in raw.RAW_ENDINGS:
-        return raw.read(path)
-    return png_jpeg_tiff.read(path, linear)
+        return raw.read(path, settings)
+    return png_jpeg_tiff.read(path, settings)
 
 
-def read_burst(paths: Iterable[Path], linear: bool = False) -> Iterator[Photograph]:
+def read_burst(paths: Iterable[Path], settings: ReadSettings = AS_WRITTEN) -> Iterator[Photograph]:
     """Read the photographs one after the other, and check each against the first. Raises InputError that names the
     first that differs."""
     first: Header | None = None
     for path in paths:
-        photograph = read(path, linear)
+        photograph = read(path, settings)
         first = first or photograph.header
         check_alike(first, photograph.header)
         yield photograph

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from klarsicht.burst.data.photograph import AS_WRITTEN, ReadSettings
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.noise import sources
+from klarsicht.ground.disk import temporary_folder
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.ranges import ISO
 
@@ -17,7 +18,7 @@ def calibrate(
     out: Path | None = None,
     camera: str | None = None,
     iso: int | None = None,
-    linear: bool = False,
+    settings: ReadSettings = AS_WRITTEN,
 ) -> Iterator[str]:
     """Estimate the noise and add it to the file `out`, or to the user's own; yield lines for the user.
 
@@ -27,8 +28,8 @@ def calibrate(
         ISO.require("iso", iso)
     files = reading.list_frames(frames)
     file = out or sources.default_file()
-    with tempfile.TemporaryDirectory(prefix="klarsicht-") as folder:
-        burst = loading.load_frames(files, Path(folder), linear=linear)
+    with temporary_folder() as folder:
+        burst = loading.load_frames(files, folder, settings=settings)
         estimate = sources.estimate_from_frames(burst)
     camera, iso = camera or burst.header.camera, iso or burst.header.iso
     if not camera or not iso:
