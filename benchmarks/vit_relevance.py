@@ -203,9 +203,8 @@ def main() -> None:
     )
     with torch.no_grad():
         flips = float((network(marked).argmax(1) == 0).float().mean())
-    print(
-        f"accuracy {float((logits.argmax(1) == held_out.labels).float().mean()):.3f}; the tag flips {flips:.2f} of the others"
-    )
+    accuracy = float((logits.argmax(1) == held_out.labels).float().mean())
+    print(f"accuracy {accuracy:.3f}; the tag flips {flips:.2f} of the others")
     print(f"{len(plain)} photographs without and {len(tagged)} with the tag\n")
 
     model = load_model((network, lambda _: torch.zeros(3, 224, 224)))

@@ -123,7 +123,7 @@ def doctor(
     }
     found = diagnose(AuditSettings.read(settings, given))
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        echo_block(json.dumps(found.to_json(), indent=2))
     else:
         tables.diagnosis(found)
 

@@ -113,8 +113,8 @@ def diagnosis(found: Diagnosis) -> None:
     """Print what an audit of a model and a corpus would give."""
     width = max(len(name) for name, _ in found.facts)
     for name, value in found.facts:
-        typer.echo(f"{name.ljust(width)}  {value}")
-    typer.echo()
+        echo(f"{name.ljust(width)}  {value}")
+    echo()
     state = {True: "yes", False: "no", None: ""}
     lines = [
         (
@@ -125,7 +125,7 @@ def diagnosis(found: Diagnosis) -> None:
         )
         for t in found.methods
     ]
-    typer.echo(
+    echo_block(
         table(
             ("method", "works", "images/s", "why, or how far it conserves"),
             lines,
@@ -133,7 +133,7 @@ def diagnosis(found: Diagnosis) -> None:
         )
     )
     for one in found.missing:
-        typer.echo(f"missing: {one}")
+        echo(f"missing: {one}")
 
 
 def steps(found: Sequence[Step]) -> None:
