@@ -199,8 +199,6 @@ def main() -> None:
     draw_tag(mark, 12, 12)
     tag = torch.from_numpy(mark[12:40, 12:56] / 255).float()
     marked[:, :, 12:40, 12:56] = ((tag - MEAN) / DEVIATION).permute(2, 0, 1)
-        2, 0, 1
-    )
     with torch.no_grad():
         flips = float((network(marked).argmax(1) == 0).float().mean())
     accuracy = float((logits.argmax(1) == held_out.labels).float().mean())

@@ -312,3 +312,27 @@ def test_auto_takes_the_composite_that_fits_the_network(network, method):
     }
     model = load_model((layers[network], lambda _: torch.zeros(3, 16, 16)))
     assert explain(model, torch.randn(1, 3, 16, 16), torch.tensor([0])).method == method
+
+
+def test_a_change_in_place_whose_result_is_not_used_is_seen():
+    class InPlace(nn.Module):
+        def __init__(self, in_place):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.fc, self.in_place = nn.Linear(4, 3), in_place
+
+        def forward(self, x):
+            x = self.conv1(x)
+            y = self.conv2(functional.relu(x))
+            if self.in_place:
+                y.mul_(0.5).clamp_(max=1.0)
+                y += x
+            else:
+                y = (y * 0.5).clamp(max=1.0) + x
+            return self.fc(y.mean((2, 3)))
+
+    one, two = InPlace(True), InPlace(False)
+    two.load_state_dict(one.state_dict())
+    x, target = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
+    found = [explain(load_model((m, lambda _: torch.zeros(3, 8, 8))), x, target).maps for m in (one, two)]
+    assert (found[0] == found[1]).all()

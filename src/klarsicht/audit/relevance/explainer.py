@@ -37,6 +37,7 @@ from klarsicht.audit.relevance.propagation import Recorder
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinear
+from klarsicht.ground.memory import is_out_of_memory
 
 AUTO: Final = "auto"  # the composite that fits the network, chosen at the first batch
 
@@ -255,6 +256,10 @@ class Explainer:
             check_conservation(balance, forward.logits.grad_fn)
         except NotConserving as error:
             raise self._unsupported(plan) or error from error
+        except RuntimeError as error:  # a tensor that a rule keeps was changed in place
+            if is_out_of_memory(error):
+                raise
+            raise ModelError("relevance cannot be propagated through the network", got=error, remedy=REMEDY) from error
         return self._result(forward, R, R_late, R_middle, balance.residual, balance.absorbed_share, balance)
 
     def _unsupported(self, plan: RulePlan) -> UnsupportedLayer | None:

@@ -115,21 +115,44 @@ class RuleMode(TorchFunctionMode):
         self.first = plan.composite.first
         self.merged: dict[int, Tensor] = {}
         self.gates: dict[int, Tensor] = {}
+        self.replaced: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(
         self, function: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        args, kwargs = self._current(args), self._current(kwargs or {})
         call = FunctionCall(self, function, self.calls)
         self.calls += function in LAYER_FUNCTIONS
         if not any(map(carries_relevance, tensors_in((args, kwargs)))):
             return function(*args, **kwargs)
         if (rule := FUNCTION_RULES.get(function)) is not None:
-            return rule(call, *args, **kwargs)
+            output = rule(call, *args, **kwargs)
+            if _in_place(function):
+                self.replaced[id(args[0])] = args[0], output
+            return output
         output = function(*args, **kwargs)
         if function not in SELECTIONS and any(map(carries_relevance, tensors_in(output))):
             self.plan.without_rule[call.name] += 1
         return output
+
+    def _current(self, a: Any) -> Any:
+        """Exchange tensors that a function changed in place, which rules compute out of place, for what they became."""
+        if not self.replaced:
+            return a
+        if isinstance(a, Tensor):
+            while (entry := self.replaced.get(id(a))) is not None:
+                a = entry[1]
+        elif type(a) in (tuple, list):
+            a = type(a)(self._current(part) for part in a)
+        elif isinstance(a, dict):
+            a = {name: self._current(value) for name, value in a.items()}
+        return a
+
+
+def _in_place(function: Function) -> bool:
+    """Test whether a function changes its first argument: its name ends in one underscore, or is `__i...__`."""
+    name: str = getattr(function, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name in IN_PLACE_OPERATORS
 
 
 @dataclass(frozen=True)
@@ -366,8 +389,7 @@ def _multiply_and_add(call: FunctionCall, input: Any, a: Any, b: Any, *, value: 
 def _elementwise(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     kwargs.pop("inplace", None)
     held = [a.detach() if isinstance(a, Tensor) else a for a in args]
-    name = getattr(call.function, "__name__", "")
-    in_place = (name.endswith("_") and not name.endswith("__")) or any(a is True for a in args)
+    in_place = _in_place(call.function) or any(a is True for a in args)
     return pass_through(input, lambda x: call.function(x.clone() if in_place else x, *held, **kwargs))
 
 
@@ -557,6 +579,8 @@ LAYER_FUNCTIONS: Final = frozenset(
     _functions("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 )
 """Functions of layers with weights, which are numbered in the order of their calls."""
+
+IN_PLACE_OPERATORS: Final = frozenset({"__iadd__", "__isub__", "__imul__", "__itruediv__"})
 
 _RULES: Final[dict[FunctionRule, str]] = {
     _linear: "linear",
