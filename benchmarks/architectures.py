@@ -1,6 +1,6 @@
 """Which architectures get a relevance map: one of every family of torchvision and timm, and transformers' classifiers.
 
-    python benchmarks/coverage.py PHOTOGRAPHS [--package torchvision timm transformers] [--names ...]
+    python benchmarks/architectures.py PHOTOGRAPHS [--package torchvision timm transformers] [--names ...]
 
 PHOTOGRAPHS is a folder of pictures. Weights are random, batch norms are settled on eight of the pictures; two pictures
 are explained by EpsilonPlusFlat. A network passes when relevance is conserved to 1e-3 of what flows; printed are the
