@@ -28,7 +28,6 @@ LIBRARIES = (
     "numba",
     "torch",
     "torchvision",
-    "zennit",
     "zarr",
     "pyarrow",
     "pillow",
