@@ -269,6 +269,29 @@ def test_a_vision_transformer_is_input_times_gradient_of_what_is_not_held_fixed(
     assert abs(found.maps - want).max() < 1e-3 * abs(want).max()
 
 
+LXT = [
+    [0.00190941, 0.001892618, -0.001393082, -0.001969731],
+    [-0.001402662, 0.001810215, 0.001739942, -0.00132837],
+    [-0.001840227, -0.001279188, 0.001766205, 0.001609573],
+    [0.000878515, -0.001788131, -0.001182973, 0.001774973],
+]
+"""Relevance of the patches of the network below by LXT 2.1 (its CP-LRP for torchvision's vision transformers, input
+times gradient in float64, without an epsilon), over the logit."""
+
+
+def test_patches_of_a_vision_transformer_agree_with_lxt(monkeypatch):
+    monkeypatch.setitem(composites.PROPAGATIONS, "EpsilonPlusFlat", lambda box: EPSILON_EVERYWHERE)
+    network = VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=3).double().eval()
+    with torch.no_grad():
+        for k, p in enumerate(network.parameters()):
+            wave = torch.sin(torch.arange(p.numel(), dtype=torch.float64) * (k + 1.7) + k)
+            p.copy_(0.4 * wave.reshape(p.shape))
+    x = torch.cos(torch.arange(3 * 256, dtype=torch.float64) * 0.37).reshape(1, 3, 16, 16)
+    model = load_model((network, lambda _: torch.zeros(3, 16, 16)))
+    found = explain(model, x, torch.tensor([2]), method="EpsilonPlusFlat", map_side=4)
+    assert abs(found.maps[0] - torch.tensor(LXT).numpy()).max() < 1e-3 * abs(found.maps).max()
+
+
 def test_softmax_is_its_first_order_expansion():
     x, mask = draw(3, 4), torch.tensor([0.0, 0.0, -math.inf, 0.5], dtype=torch.float64)
     leaf, recorder = x.clone().requires_grad_(), Recorder(2)
