@@ -297,13 +297,17 @@ def test_pictures_that_a_kill_prevented_are_drawn_by_the_same_command(tmp_path, 
     def stopped(self, entries):
         raise KeyboardInterrupt
 
+    def counted(self, entries, draw=Illustrator.draw):
+        drawn.append(len(entries))
+        draw(self, entries)
+
     with in_brief(POOL):
         settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6)
         pipeline.run(settings, tmp_path / "run", classifier=classifier)
         monkeypatch.setattr(Illustrator, "draw", stopped)
         with pytest.raises(KeyboardInterrupt):
             quantification.quantify(tmp_path / "run", classifier=classifier)
-        monkeypatch.setattr(Illustrator, "draw", lambda self, entries: drawn.append(len(entries)))
+        monkeypatch.setattr(Illustrator, "draw", counted)
         for _ in range(2):
             quantification.quantify(tmp_path / "run", classifier=classifier)
     assert len(drawn) == 1
