@@ -5,14 +5,18 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections import packages
+from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.retraining import RETRAINED
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.errors import InputError
+from klarsicht.numerics.erasure import orthogonal_eraser
 
 METHODS = CLOSED | RETRAINED
 
@@ -82,6 +86,20 @@ def test_the_exported_model_runs_in_a_process_that_never_saw_klarsicht(tmp_path,
     subprocess.run([sys.executable, "-c", code], check=True)
     expected = corrected(b.classifier.module, made, x)
     torch.testing.assert_close(torch.load(tmp_path / "y.pt").detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_with_an_output_object_is_exported_as_its_logits(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    shape = {"image_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.ViTConfig(patch_size=8, intermediate_size=16, num_labels=3, **shape)
+    torch.manual_seed(0)
+    net, rng = transformers.ViTForImageClassification(config).eval(), np.random.default_rng(0)
+    made = Erasure("vit.layers.1", orthogonal_eraser(rng.standard_normal((16, 1)), np.ones(16)))
+    x = torch.rand(3, 3, 32, 32)
+    record = packages.save_correction(tmp_path / "c", made, {}, load_model(net), x[0])
+    assert record["exported"], record
+    found = torch.export.load(str(tmp_path / "c" / "model.pt2")).module()(x).detach()
+    torch.testing.assert_close(found, corrected(net, made, x).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_a_model_that_cannot_be_exported_says_why(tmp_path):

@@ -32,6 +32,7 @@ from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
+from klarsicht.audit.models.outputs import LogitsNetwork
 from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.manifest import to_json
@@ -158,17 +159,19 @@ def _arrays(correction: Erasure | WhenPredicted) -> dict[str, Any]:
 
 
 def export_model(folder: Path, correction: Correction, classifier: Classifier, example: Tensor) -> dict[str, Any]:
-    """Write the corrected model if torch.export can; return whether it did, or the reason why not."""
+    """Write the corrected model, which answers with a tensor of logits, if torch.export can; return whether it did, or
+    the reason why not."""
     path = folder / EXPORTED
     x = example[None].to(classifier.device)
     with evaluation_mode(classifier.module) as module, correction.applied(module), torch.no_grad():
         plain = classifier.logits(x)
+        exportable = module if isinstance(module(classifier.as_input(x)), Tensor) else LogitsNetwork(module)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 two = torch.cat([x, x])
                 program = torch.export.export(
-                    module, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+                    exportable, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
                 )
                 content = BytesIO()
                 torch.export.save(program, content)

@@ -26,8 +26,8 @@ from klarsicht.audit.corrections.activations import compute_activations
 from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.interventions.insertion import put_on
-from klarsicht.audit.models.finetuning import TrainedClassifier
-from klarsicht.audit.models.hooks import channel_axis, sum_over_positions
+from klarsicht.audit.models.hooks import Tap, channel_axis, sum_over_positions
+from klarsicht.audit.models.outputs import LogitsNetwork
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
@@ -70,7 +70,7 @@ class RetrainedWeights:
         return cls({name: value for name, value in changed.items() if not torch.equal(value, held[name])})
 
 
-class FrozenNorms(TrainedClassifier):
+class FrozenNorms(LogitsNetwork):
     """Network that is trained in evaluation mode."""
 
     def train(self, mode: bool = True) -> FrozenNorms:
@@ -200,13 +200,9 @@ def penalty(
     model: nn.Module, body: nn.Module, batch: Batch, layer: str, v: Tensor, target: int
 ) -> tuple[Tensor, Tensor]:
     """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2."""
-    seen: list[Tensor] = []
-    handle = find_layer(body, layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
+    with Tap(body, layer) as tap:
         y = model(batch[0])
-    finally:
-        handle.remove()
-    (slope,) = torch.autograd.grad(y[:, target].sum(), seen[0], create_graph=True)
+        (slope,) = torch.autograd.grad(y[:, target].sum(), tap.input, create_graph=True)
     summed = sum_over_positions(slope, channel_axis(find_layer(body, layer), slope.shape))
     return y, ((summed @ v) ** 2).mean()
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages
-from klarsicht.audit.models.outputs import as_logits
+from klarsicht.audit.models.outputs import LogitsNetwork
 from klarsicht.ground.devices import world
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.fit import Batch, Learner, Plan, prefetch
@@ -71,17 +71,6 @@ class ClassificationTask:
         return {}
 
 
-class TrainedClassifier(nn.Module):
-    """Network that returns the logits of `body` as a tensor, also where `body` returns an output object."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        return as_logits(self.body(x))
-
-
 @dataclass(frozen=True)
 class Training:
     """Fine-tuning with Adam for a number of epochs at a learning rate.
@@ -108,7 +97,7 @@ class Training:
         body = trainable_copy(classifier)
         with world() as here, torch.random.fork_rng([here.device] if here.device.type == "cuda" else []):
             torch.manual_seed(integer(task.seed, "fine-tuning"))
-            learner = Learner(TrainedClassifier(body), task, plan, here)
+            learner = Learner(LogitsNetwork(body), task, plan, here)
             for batch in track(prefetch(lambda step: task.batch(step, 0), range(steps), 1), steps, "fine-tuning"):
                 learner.train_step(batch)
         learned: Any = learner.average

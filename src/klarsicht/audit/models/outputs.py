@@ -92,6 +92,17 @@ LINKS: Final = (
 )
 
 
+class LogitsNetwork(nn.Module):
+    """Network that returns the logits of `body` as a tensor, also where `body` returns an output object."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return as_logits(self.body(x))
+
+
 class TruncatedNetwork(nn.Module):
     """Network that answers with what the layer `layer` of another gives, (B, K), and leaves out what follows."""
 
