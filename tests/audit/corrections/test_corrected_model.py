@@ -18,6 +18,7 @@ from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters
 from klarsicht.audit.corrections.corrected_model import CorrectedLayer
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.models.outputs import as_logits
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
@@ -52,6 +53,72 @@ def test_padding_is_no_activation_and_is_not_erased():
         expected = body(x)
     with torch.no_grad():
         np.testing.assert_allclose(corrected_model.build_in(body, found)(x), expected, atol=1e-5)
+
+
+def timm_network(name, **shape):
+    timm = pytest.importorskip("timm")
+    return timm.create_model(name, num_classes=5, **shape)
+
+
+def transformers_network(kind, **shape):
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{kind}Config")(num_labels=5, **shape)
+    return getattr(transformers, f"{kind}ForImageClassification")(config)
+
+
+SWIN = {"window_size": 4, "embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 2)}
+SHALLOW = {"window_size": 4, "embed_dim": 24, "depths": [1, 1, 1], "num_heads": [2, 2, 2]}
+STAGES = {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "channels"),
+    [
+        (lambda: timm_network("swin_tiny_patch4_window7_224", img_size=64, **SWIN), "layers.2", 48),
+        (lambda: timm_network("xcit_nano_12_p16_224", img_size=64, embed_dim=48, depth=2, num_heads=4), "blocks.1", 48),
+        (lambda: timm_network("mambaout_femto"), "stages.3", 192),
+        (lambda: transformers_network("ConvNext", **STAGES), "convnext.encoder.stages.1", 16),
+        (lambda: transformers_network("Swin", image_size=64, **SHALLOW), "swin.encoder.layers.1", 48),
+    ],
+    ids=[
+        "channels last",
+        "tokens, own scales",
+        "convolution, channels last",
+        "norm of channels",
+        "asked for its parts",
+    ],
+)
+def test_an_erasure_built_into_any_network_is_the_erasure(build, layer, channels):
+    torch.manual_seed(0)
+    net, rng = build().eval(), np.random.default_rng(0)
+    found = Erasure(layer, orthogonal_eraser(rng.standard_normal((channels, 1)), rng.standard_normal(channels)))
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = as_logits(net(x))
+        with found.applied(net):
+            expected = as_logits(net(x))
+        after = as_logits(corrected_model.build_in(net, found)(x))
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    assert (expected - before).abs().max() > 1e-3
+
+
+def test_a_layer_that_is_called_by_name_is_corrected():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.inner(input=x)
+
+    net, rng = Named(), np.random.default_rng(0)
+    found = Erasure("inner", orthogonal_eraser(rng.standard_normal((4, 1)), np.ones(4)))
+    x = torch.rand(5, 4)
+    expected = net.inner(torch.from_numpy(found.eraser(x.numpy())).float()).detach()
+    with found.applied(net), torch.no_grad():
+        np.testing.assert_allclose(net(x), expected, atol=1e-6)
+    with torch.no_grad():
+        np.testing.assert_allclose(corrected_model.build_in(net, found)(x), expected, atol=1e-6)
 
 
 def test_trained_weights_are_loaded_and_nothing_is_nothing():

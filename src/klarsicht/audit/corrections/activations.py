@@ -14,7 +14,7 @@ from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap
+from klarsicht.audit.models.hooks import Tap, replace_first_tensor
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused
 
@@ -81,21 +81,21 @@ def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Seq
     """Compute logits (n, K) under each of several erasures at one layer.
 
     The network up to the layer is computed once: the layer's input is repeated for each erasure, all in one batch. A
-    network in which a connection bypasses the layer does not accept such a batch; there the erasures are applied one
-    after another.
+    network in which a connection bypasses the layer does not accept such a batch, and one that calls the layer twice
+    answers with too many rows; there the erasures are applied one after another.
     """
     k = len(erasures)
 
-    def spread(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (torch.cat([erasure(inputs[0]) for erasure in erasures]), *inputs[1:])
+    def spread(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return replace_first_tensor(inputs, named, lambda a: torch.cat([erasure(a) for erasure in erasures]))
 
     found = []
-    handle = find_layer(classifier.module, erasures[0].layer).register_forward_pre_hook(spread)
+    handle = find_layer(classifier.module, erasures[0].layer).register_forward_pre_hook(spread, with_kwargs=True)
     try:
         with evaluation_mode(classifier.module), torch.no_grad():
             for batch in split_batches(images, max(1, JOINT_BATCH // k)):
                 y = classifier.logits(torch.stack(list(batch)))
-                found.append(y.reshape(k, len(batch), -1).float().cpu())
+                found.append(y.reshape(k, len(batch), y.shape[1]).float().cpu())
     except (InputRefused, RuntimeError):  # shapes that do not fit
         handle.remove()
         return [compute_logits(classifier, images, erasure) for erasure in erasures]

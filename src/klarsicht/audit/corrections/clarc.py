@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from klarsicht.audit.models.hooks import is_block
+from klarsicht.audit.models.hooks import is_block, replace_first_tensor
 from klarsicht.audit.models.outputs import as_logits
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
@@ -70,7 +70,7 @@ class Erasure:
             InputError: the activations do not have the channels of the eraser.
         """
         channels = len(self.eraser.reference)
-        first = a.ndim > 3 and a.shape[1] == channels
+        first = has_channels_first(a, channels)
         last = a.movedim(1, -1) if first else a
         if last.shape[-1] != channels:
             raise InputError(
@@ -88,7 +88,7 @@ class Erasure:
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
         """Correct the module inside the context only; its weights do not change."""
         handle = find_layer(module, self.layer).register_forward_pre_hook(
-            lambda _, inputs: (self(inputs[0]), *inputs[1:])
+            lambda _, inputs, named: replace_first_tensor(inputs, named, self), with_kwargs=True
         )
         try:
             yield module
@@ -152,6 +152,11 @@ class WhenPredicted:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def has_channels_first(a: Tensor, channels: int) -> bool:
+    """Test whether activations with that many channels are (B, C, H, W), and not (B, H, W, C), tokens or vectors."""
+    return a.ndim > 3 and a.shape[1] == channels
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:

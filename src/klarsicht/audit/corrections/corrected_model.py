@@ -12,14 +12,15 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.clarc import Erasure, find_layer
+from klarsicht.audit.corrections.clarc import Erasure, find_layer, has_channels_first
 from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.models.hooks import takes_channels_last
+from klarsicht.audit.models.hooks import replace_first_tensor, takes_channels_last
 from klarsicht.ground.errors import ModelError, UsageError
 
 PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Python
@@ -84,24 +85,45 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
 
 
 class CorrectedLayer(nn.Module):
-    """Layer with an erasure before its first input; further inputs pass unchanged.
+    """Layer with an erasure before its first input; further inputs pass unchanged. Attributes that a network asks of
+    the layer are the layer's, but for its parameters, which would count twice.
 
     Its name in the printed module is that of the first version: a model's identity is a hash of what is printed, and
     audits of corrected models made then still belong to them.
     """
 
-    def __init__(self, erasure: nn.Module, layer: nn.Module) -> None:
+    erasure: nn.Linear | nn.Conv2d
+
+    def __init__(self, erasure: nn.Linear | nn.Conv2d, layer: nn.Module) -> None:
         super().__init__()
         self.erasure, self.layer = erasure, layer
 
     def _get_name(self) -> str:
         return "Relieved"
 
-    def forward(self, a: Tensor, *more: Any, **named: Any) -> Any:
-        return self.layer(self.erasure(a), *more, **named)
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            layer: Any = super().__getattr__("layer")
+            if name in layer._parameters:
+                raise
+            return getattr(layer, name)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        inputs, named = replace_first_tensor(inputs, named, self.erased)
+        return self.layer(*inputs, **named)
+
+    def erased(self, a: Tensor) -> Tensor:
+        """Erase at every position, along the axis that an Erasure would take."""
+        first, W, b = has_channels_first(a, len(self.erasure.weight)), self.erasure.weight.flatten(1), self.erasure.bias
+        if first == isinstance(self.erasure, nn.Conv2d):
+            erased: Tensor = self.erasure(a)
+            return erased
+        return linear(a.movedim(1, -1), W, b).movedim(-1, 1) if first else linear(a, W, b)
 
 
-def make_affine_layer(correction: Erasure, layer: nn.Module) -> nn.Module:
+def make_affine_layer(correction: Erasure, layer: nn.Module) -> nn.Linear | nn.Conv2d:
     """Convert an erasure to a layer: linear where the channels of the input come last, else a 1 x 1 convolution."""
     e, C = correction.eraser, len(correction.eraser.reference)
     taken = correction.strength * torch.as_tensor(e.left) @ torch.as_tensor(e.right)

@@ -133,16 +133,27 @@ def _mixes_tokens(module: nn.Module) -> bool:
 
 
 def takes_channels_last(layer: nn.Module) -> bool:
-    """Test whether a layer's input has its channels in the last axis, as tokens have: its first weights are those of a
-    fully connected layer or of a layer norm."""
-    first = next((m for m in layer.modules() if next(m.parameters(recurse=False), None) is not None), layer)
-    return isinstance(first, nn.Linear | nn.LayerNorm | nn.RMSNorm) and "2d" not in type(first).__name__
+    """Test whether a layer's input has its channels in the last axis, as tokens have: its first module with a `weight`
+    is a fully connected layer or a layer norm of the last axis. Scales that a block holds itself are no weights."""
+    first = next((m for m in layer.modules() if isinstance(getattr(m, "weight", None), Tensor)), layer)
+    of_channels = "2d" in type(first).__name__ or getattr(first, "data_format", "") == "channels_first"
+    return isinstance(first, nn.Linear | nn.LayerNorm | nn.RMSNorm) and not of_channels
 
 
 def first_tensor(inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
     """Return the first tensor among the arguments of a module's call, and in lists among them."""
     flat = (part for a in (*inputs, *named.values()) for part in (a if isinstance(a, (tuple, list)) else (a,)))
     return next((a for a in flat if isinstance(a, Tensor)), None)
+
+
+def replace_first_tensor(
+    inputs: tuple[Any, ...], named: dict[str, Any], change: Callable[[Tensor], Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Change the first tensor among the arguments of a module's call, given by position or by name."""
+    if inputs:
+        return (change(inputs[0]), *inputs[1:]), named
+    name = next(name for name, a in named.items() if isinstance(a, Tensor))
+    return inputs, named | {name: change(named[name])}
 
 
 class Tap:
@@ -199,7 +210,8 @@ class Tap:
 
 def channel_axis(layer: nn.Module, shape: Sequence[int]) -> int:
     """Find the axis of channels of a layer's input: 1 of images (B, C, H, W), -1 of tokens (B, T, C), of vectors (B, C)
-    and of images with channels last, which the size of the layer's first weights tells."""
+    and of images with channels last, which the size of the layer's first weights tells; where it fits neither axis, or
+    both, their kind, see `takes_channels_last`."""
     if len(shape) < 4:
         return -1
     sizes = (
@@ -211,7 +223,9 @@ def channel_axis(layer: nn.Module, shape: Sequence[int]) -> int:
         for m in layer.modules()
     )
     size = next((size for size in sizes if isinstance(size, int)), shape[1])
-    return -1 if size == shape[-1] != shape[1] else 1
+    if (size == shape[1]) != (size == shape[-1]):
+        return 1 if size == shape[1] else -1
+    return -1 if takes_channels_last(layer) else 1
 
 
 def sum_over_positions(a: Tensor, channels: int = 1) -> Tensor:
