@@ -27,6 +27,7 @@ from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.memory import resident_bytes
 from klarsicht.numerics.statistics.intervals import share_interval
+from klarsicht.numerics.statistics.logits import logit_scale
 
 TRIED_IMAGES: Final = 8  # images that are tried, spread over the corpus
 EXPLAINED: Final = 1  # of them, by each method
@@ -133,7 +134,7 @@ def _model_facts(audit: Audit, batch: Tensor, loaded: float) -> list[tuple[str, 
     return [
         ("model", f"{classifier.spec}: {weights / 1e6:.1f} million weights, loaded in {loaded:.1f} s"),
         *(("changed", note) for note in classifier.notes),
-        ("outputs", f"{classifier.n_classes} classes, {named}"),
+        ("outputs", f"{classifier.n_classes} classes, {named}{', independent' if classifier.independent else ''}"),
         ("input", f"{' x '.join(map(str, batch.shape[1:]))}, {classifier.mode}"),
         ("head", classifier.head),
         ("concept layer", late_layer(module, classifier.head)),
@@ -143,8 +144,9 @@ def _model_facts(audit: Audit, batch: Tensor, loaded: float) -> list[tuple[str, 
 
 
 def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[tuple[str, str]]:
-    corpus = audit.corpus
-    facts = [("corpus", f"{len(corpus)} images, {len(corpus.classes)} labels")]
+    corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1
+    pairs = f", {len(corpus)} pairs of an image and a label" if images < len(corpus) else ""
+    facts = [("corpus", f"{images} images, {len(corpus.classes)} labels{pairs}")]
     try:
         index = audit.index
         labels = np.array([index.get(corpus.labels[row], -1) for row in rows])
@@ -152,7 +154,9 @@ def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[
         return facts
     known = labels >= 0
     if known.any():
-        agreed = share_interval(observed.prediction[known] == labels[known])
+        scale = logit_scale(audit.classifier.independent)
+        right = [scale.predicts(y, label) for y, label in zip(observed.logits[known], labels[known], strict=True)]
+        agreed = share_interval(np.array(right))
         facts.append(
             ("predicted as their label", f"{agreed.value:.0%} of {agreed.n} ({agreed.low:.0%} to {agreed.high:.0%})")
         )

@@ -16,6 +16,7 @@ from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data import class_map, groups
 from klarsicht.audit.data.corpus import Corpus, open_corpus
 from klarsicht.audit.data.groups import Group
+from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.models.classifier import Classifier, best_device, label_indices
@@ -43,7 +44,10 @@ SCREENING_UNIT = 25  # targets in a work unit of a screening
 
 @dataclass(frozen=True)
 class Audit:
-    """Model, corpus and settings, checked against each other."""
+    """Model, corpus and settings, checked against each other.
+
+    A row of the corpus is an (image, label) pair where the target is the label, else an image, whatever its labels.
+    """
 
     settings: AuditSettings
     corpus: Corpus
@@ -54,14 +58,19 @@ class Audit:
         """Open model and corpus of the settings.
 
         Raises:
-            UsageError: unknown metric, method or class, or a metric that the target does not allow.
+            UsageError: unknown metric, method or class, a metric that the target does not allow, or several labels of a
+                class folder.
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
-        corpus = open_corpus(settings.data).reading(settings.white_level, settings.megapixels)
+        cells = LabelCells(settings.label_separator or "", settings.label_columns or ())
+        corpus = open_corpus(settings.data, cells).reading(settings.white_level, settings.megapixels)
         chosen = corpus.select(split=settings.split) if settings.split else corpus
+        model = classifier or corrected_model.load_corrected(settings.model, device=best_device())
         audit = cls(
-            settings, chosen, classifier or corrected_model.load_corrected(settings.model, device=best_device())
+            settings,
+            chosen.pairs() if settings.target == "label" else chosen,
+            model.with_outputs(settings.independent_outputs),
         )
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))
@@ -104,7 +113,8 @@ class Audit:
         """Return the groups that are analysed together, by target."""
         target = self.settings.target
         if target == "label":
-            return groups.group_by_label(self.targets, self.names, usable)
+            first = groups.first_of_each(self.corpus.image_numbers, self.targets)
+            return groups.group_by_label(self.targets, self.names, usable & first)
         if target == "predicted":
             return groups.group_by_prediction(predicted, self.names, usable)
         if target == "all":
@@ -188,7 +198,10 @@ def open_run(audit: Audit, out: str | Path) -> RunStore:
             settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     device = audit.classifier.device.type
-    return RunStore.create(out, settings=settings, identity=identity, index=audit.index, device=device)
+    independent = True if audit.classifier.independent else None  # runs of older versions say nothing
+    return RunStore.create(
+        out, settings=settings, identity=identity, index=audit.index, device=device, independent=independent
+    )
 
 
 def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | None = None) -> None:
@@ -274,10 +287,11 @@ def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None
 
 
 def record_label_order(audit: Audit, store: RunStore) -> None:
-    """Record how many images are predicted as their label, where labels are audited."""
+    """Record how many images are predicted as their label, where labels are audited; images of several are left out."""
     if audit.settings.target == "label":
         images = store.table(attribution.IMAGES, attribution.STEP)
         used = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+        used &= np.bincount(audit.corpus.image_numbers)[audit.corpus.image_numbers] == 1
         labels, predicted = np.asarray(audit.targets)[used], images["predicted"].to_numpy()[used]
         store.update_manifest(order=Order.of(labels, predicted, audit.classifier.n_classes).to_json())
 

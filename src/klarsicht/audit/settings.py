@@ -38,6 +38,17 @@ METHOD_HELP = (
     "computes attention, EpsilonPlusFlat elsewhere."
 )
 LABELS_HELP = "A CSV file with columns label,index, where labels are not the model's own names."
+SEPARATOR_HELP = (
+    "What separates several labels of an image in the manifest's column label, such as ';' or '|'; a blank is none."
+)
+COLUMNS_HELP = (
+    "A column of 0 and 1 named by a class, in place of the manifest's column label; may be repeated; all: every column "
+    "but path, source, split, weight."
+)
+INDEPENDENT_HELP = (
+    "Whether outputs are independent, as sigmoids are: a class counts by its own logit, not by its lead over the mean "
+    "of all. [independent where the model ends in sigmoids, or labels are several]"
+)
 PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
 LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."
 WHITE_LEVEL_HELP = (
@@ -59,6 +70,9 @@ class AuditSettings(Settings):
     metric: Metrics = ("concept",)
     method: Annotated[str, Field(description=METHOD_HELP)] = "auto"
     class_map: Annotated[str | None, Field(description=LABELS_HELP)] = None
+    label_separator: Annotated[str | None, Field(min_length=1, description=SEPARATOR_HELP)] = None
+    label_columns: Annotated[tuple[str, ...] | None, Field(min_length=1, description=COLUMNS_HELP)] = None
+    independent: Annotated[bool | None, Field(description=INDEPENDENT_HELP)] = None
     split: Annotated[str | None, Field(description="Only images of this split of the manifest.")] = None
     parts: Annotated[bool, Field(description=PARTS_HELP)] = False
     parts_layer: Annotated[str | None, Field(description=LAYER_HELP)] = None
@@ -90,6 +104,16 @@ class AuditSettings(Settings):
             raise StoreError("the settings in manifest.json cannot be used", got=error) from error
 
     @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return bool(self.label_separator or self.label_columns)
+
+    @property
+    def independent_outputs(self) -> bool | None:
+        """Whether outputs of the model are independent; None where the model decides."""
+        return True if self.independent is None and self.several_labels else self.independent
+
+    @property
     def screens(self) -> bool:
         """Whether the whole corpus is screened for every class, so that no maps are stored."""
         return self.target == "all"
@@ -98,3 +122,8 @@ class AuditSettings(Settings):
     def maps(self) -> bool:
         """Whether each image gets a relevance map."""
         return not self.screens and self.method != HEAD_RELEVANCE
+
+
+def counts_own_logits(manifest: Mapping[str, Any]) -> bool:
+    """Say whether a run counts each class by its own logit, from its manifest; runs of older versions do not."""
+    return bool(manifest.get("independent"))

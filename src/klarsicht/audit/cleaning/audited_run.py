@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +21,28 @@ from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Verdict
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.store import RunStore
 
 CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
+
+
+def require_exclusive_classes(manifest: Mapping[str, Any], settings: AuditSettings) -> None:
+    """Check that images of a run have one label each, and that its classes exclude each other: corrections are fitted
+    and judged by centred logits and by whether the largest is the label's.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if settings.several_labels or counts_own_logits(manifest):
+        raise UsageError(
+            "no cleaning of this run yet",
+            got="several labels an image" if settings.several_labels else "independent outputs (sigmoids)",
+            rule="corrections are judged on classes that exclude each other, one label an image",
+            remedy="Audit a manifest with one label an image with --exclusive, and clean that run.",
+        )
 
 
 @dataclass(frozen=True)
@@ -49,10 +67,12 @@ class AuditedRun:
             classifier: a model built in Python, in place of the one that the run names.
 
         Raises:
+            UsageError: a run with several labels an image, or of independent outputs.
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
         settings = AuditSettings.of_run(store.manifest, data)
+        require_exclusive_classes(store.manifest, settings)
         audit = Audit.of(settings, classifier)
         pipeline.check_unchanged(audit, store)
         return cls(store, audit)

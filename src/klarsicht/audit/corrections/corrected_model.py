@@ -7,6 +7,7 @@ layer, before the corrected layer. Relevance rules therefore apply to it as to a
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +58,7 @@ def corrected_classifier(classifier: Classifier, folder: str | Path) -> Classifi
     """
     correction, _ = packages.load_correction(folder)
     module = build_in(copy.deepcopy(classifier.module), correction)
-    return Classifier(module, classifier.transform, classifier.classes, str(folder))
+    return replace(classifier, module=module, spec=str(folder), notes=())
 
 
 def build_in(module: nn.Module, correction: Correction) -> nn.Module:

@@ -1,13 +1,17 @@
-"""Image corpora: files with labels, sources and splits, listed from a class folder or a manifest."""
+"""Image corpora: files with labels, sources and splits, listed from a class folder or a manifest.
+
+An image with several labels is one row with a cell of labels, or, after `Corpus.pairs`, one row for each of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -15,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.data import manifest
-from klarsicht.ground.errors import CorpusError, ImageError
+from klarsicht.audit.data.label_cells import LabelCells, split_labels
+from klarsicht.ground.errors import CorpusError, ImageError, UsageError
 from klarsicht.ground.images import MAX_MEGAPIXELS, decode, extensions
 
 if TYPE_CHECKING:
@@ -31,12 +36,13 @@ COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus of N images; row i of every array that an audit computes belongs to image i.
+    """A corpus of N rows, each an image with its label; row i of every array that an audit computes belongs to row i.
 
     Attributes:
-        keys: N unique names: the path from the root of the corpus, so that a moved corpus keeps them.
+        keys: N names of images: the path from the root of the corpus, so that a moved corpus keeps them. Rows of one
+            key are one image, each with another label.
         paths: N file paths.
-        labels: N class labels.
+        labels: N class labels; cells of several labels where there is a separator.
         sources: N names of an origin that images may share (a patient, a video, a photograph); "" where unknown, or
             empty.
         splits: N names such as train or test, or empty.
@@ -44,6 +50,7 @@ class Corpus:
         weights: N sample weights above 0 for training, or empty.
         white_levels: N codes of white in 16-bit files, 0 where the file's whole range is meant, or empty.
         megapixels: largest image that is decoded, in millions of pixels.
+        separator: text between the labels of a cell; "" where each row has one label.
     """
 
     keys: tuple[str, ...]
@@ -55,13 +62,12 @@ class Corpus:
     weights: tuple[float, ...] = ()
     white_levels: tuple[int, ...] = ()
     megapixels: float = MAX_MEGAPIXELS
+    separator: str = ""
 
     def __post_init__(self) -> None:
         if not self.keys:
             raise CorpusError("no images", rule="a folder with one sub-folder a class, or a manifest with lines")
-        if len(set(self.keys)) < len(self.keys):
-            key, times = Counter(self.keys).most_common(1)[0]
-            raise CorpusError("an image is listed twice", got=f"{times} x {key}", remedy="List every path once.")
+        _require_distinct(self.keys if self.separator else tuple(zip(self.keys, self.labels, strict=True)))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -92,7 +98,38 @@ class Corpus:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Distinct labels, sorted."""
-        return tuple(sorted(set(self.labels)))
+        return tuple(sorted({label for cell in set(self.labels) for label in split_labels(cell, self.separator)}))
+
+    @cached_property
+    def image_numbers(self) -> NDArray[np.int64]:
+        """Number of the image of each row, int64 (N,), by first appearance; 0 to N - 1 where each row is an image."""
+        number: dict[str, int] = {}
+        return np.array([number.setdefault(key, len(number)) for key in self.keys], np.int64)
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether any image has more than one row."""
+        return int(self.image_numbers.max()) + 1 < len(self)
+
+    def pairs(self) -> Corpus:
+        """Return the corpus of all (image, label) pairs, those of an image one after another.
+
+        Images without a label are left out and counted.
+
+        Raises:
+            CorpusError: no image has a label.
+        """
+        if not self.separator:
+            return self
+        labels = [split_labels(cell, self.separator) for cell in self.labels]
+        rows = [i for i, some in enumerate(labels) for _ in some]
+        bare = sum(not some for some in labels)
+        if not rows:
+            raise CorpusError("no image has a label", got=f"{bare} blank", rule="each class is audited on its images")
+        fields: dict[str, Any] = {field: _take_rows(getattr(self, field), rows) for field in COLUMNS.values()}
+        fields["labels"] = tuple(label for some in labels for label in some)
+        left_out = ((f"{bare} image{'s' * (bare > 1)}", "no label"),) if bare else ()
+        return Corpus(left_out=self.left_out + left_out, weights=_take_rows(self.weights, rows), **fields)
 
     @cached_property
     def hash(self) -> str:
@@ -105,10 +142,11 @@ class Corpus:
             CorpusError: a file can no longer be read.
         """
         digest = hashlib.sha256()
+        of_file = lru_cache(maxsize=1)(_hash_ends)  # rows of one image follow each other
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
             source = self.sources[i] if self.sources else ""
             digest.update(f"{key}\0{label}\0{source}\0".encode())
-            digest.update(_hash_ends(Path(path)))
+            digest.update(of_file(Path(path)))
             if self.white_levels:
                 digest.update(f"{self.white_levels[i]}".encode())
         return digest.hexdigest()
@@ -127,9 +165,9 @@ class Corpus:
 
     @cached_property
     def source_numbers(self) -> NDArray[np.int64]:
-        """Source index of each image, int64 (N,): equal for equal source names; unique where the source is unknown."""
+        """Source index of each row, int64 (N,): equal for equal names; an image of unknown source is one of its own."""
         given = self.sources or ("",) * len(self)
-        names = [f"source {name}" if name else f"row {i}" for i, name in enumerate(given)]
+        names = [f"source {name}" if name else f"row {i}" for i, name in zip(self.image_numbers, given, strict=True)]
         return np.unique(names, return_inverse=True)[1]
 
     def to_table(self) -> pa.Table:
@@ -172,17 +210,20 @@ class Corpus:
         return cls(tuple(keys), paths, tuple(map(_label_of, keys)), left_out=tuple(left_out))
 
     @classmethod
-    def from_manifest(cls, file: str | Path) -> Corpus:
+    def from_manifest(cls, file: str | Path, cells: LabelCells = manifest.ONE_LABEL) -> Corpus:
         """Read a CSV or parquet manifest, one row per image: columns path, label, optionally source, split, weight,
         white_level.
 
         Paths are relative to the folder of the manifest.
 
+        Args:
+            cells: how labels are written.
+
         Raises:
             CorpusError: the manifest cannot be read, lacks a column or a value, or names files that do not exist.
         """
         file = Path(file)
-        columns = manifest.read_columns(file)
+        columns = manifest.read_columns(file, cells)
         paths = [file.parent / path for path in columns["path"]]
         missing = [str(path) for path in paths if not _is_file(path)]
         if missing:
@@ -191,14 +232,17 @@ class Corpus:
                 got=f"{len(missing)} of {len(paths)}: {', '.join(missing[:3])}",
                 rule="paths are relative to the manifest's folder",
             )
+        keys = tuple(map(os.path.normpath, columns["path"]))
+        _require_distinct(keys)
         return cls(
-            keys=tuple(map(os.path.normpath, columns["path"])),
+            keys=keys,
             paths=tuple(map(str, paths)),
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
             weights=manifest.parse_weights(columns.get("weight", [])),
             white_levels=manifest.parse_white_levels(columns.get("white_level", [])),
+            separator=cells.joint,
         )
 
 
@@ -210,27 +254,56 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def open_corpus(data: str | Path) -> Corpus:
+def open_corpus(data: str | Path, cells: LabelCells = manifest.ONE_LABEL) -> Corpus:
     """Open a corpus from a class folder or a manifest file.
 
+    Args:
+        cells: how a manifest writes labels.
+
     Raises:
+        UsageError: several labels of a class folder.
         CorpusError: neither exists at this path, or the corpus cannot be read.
     """
     place = Path(data)
+    if place.is_dir() and cells.several:
+        raise UsageError(
+            "a class folder gives each image one label", got=place, rule="several labels stand in a manifest",
+            remedy="Leave --label-separator and --label-columns out, or name a CSV or parquet file as --data.",
+        )  # fmt: skip
     if place.is_dir():
         return Corpus.from_folder(place)
     if place.is_file():
-        return Corpus.from_manifest(place)
+        return Corpus.from_manifest(place, cells)
     raise CorpusError("no such folder or manifest", got=place, remedy="Check the path of --data.")
 
 
 def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Image.Image | ImageError]]:
-    """Decode the images of these rows, RGB or grey; yield the ImageError instead where an image cannot be decoded."""
-    for row in rows:
+    """Decode the images of these rows, RGB or grey; yield the ImageError instead where an image cannot be decoded.
+
+    An image of several rows that follow each other is decoded once; each row gets a copy, as a transform may change it.
+    """
+    for path, some in groupby(rows, key=lambda row: corpus.paths[row]):
+        *before, last = some
         try:
-            yield row, corpus.decode(row)
+            picture: Image.Image | ImageError = corpus.decode(last)
         except ImageError as error:
-            yield row, error
+            picture = error
+        for row in before:
+            yield row, picture if isinstance(picture, ImageError) else picture.copy()
+        yield last, picture
+
+
+def _require_distinct(rows: Sequence[Hashable]) -> None:
+    """Check that no image, or no (image, label) pair, is listed twice.
+
+    Raises:
+        CorpusError: one is.
+    """
+    if len(set(rows)) < len(rows):
+        row, times = Counter(rows).most_common(1)[0]
+        key = row[0] if isinstance(row, tuple) else row
+        remedy = "List every path once; of several labels see --label-separator."
+        raise CorpusError("an image is listed twice", got=f"{times} x {key}", remedy=remedy)
 
 
 def _take_rows(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:

@@ -31,6 +31,18 @@ class Group:
         return len(self.rows)
 
 
+def first_of_each(images: Ints, targets: Ints) -> NDArray[np.bool_]:
+    """Mark the first row of each (image, target) pair, bool (N,): two labels of an image may have one output.
+
+    Args:
+        images: int (N,), number of the image of each row.
+        targets: int (N,), its output index.
+    """
+    first = np.zeros(len(images), bool)
+    first[np.unique(np.stack([images, targets]), axis=1, return_index=True)[1]] = True
+    return first
+
+
 def group_by_label(targets: Ints, names: Sequence[str], usable: NDArray[np.bool_]) -> list[Group]:
     """Group the usable images by label, sorted by class name; labels with the same output index form one group.
 

@@ -1,19 +1,27 @@
 """Manifests of a corpus: CSV or parquet, one row per image: path, label, optionally source, split, weight,
-white_level."""
+white_level.
+
+An image may have several labels, see audit.data.label_cells.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+from klarsicht.audit.data.label_cells import LabelCells, join_columns
 from klarsicht.ground.errors import CorpusError
 from klarsicht.ground.images import FULL
 
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_level")
+ONE_LABEL = LabelCells()
 
 
-def read_columns(manifest: Path) -> dict[str, list[str]]:
-    """Read the known columns of a manifest as text.
+def read_columns(manifest: Path, cells: LabelCells = ONE_LABEL) -> dict[str, list[str]]:
+    """Read the known columns of a manifest as text; class columns are joined to the column `label`.
+
+    Args:
+        cells: how labels are written.
 
     Raises:
         CorpusError: the manifest cannot be read, or lacks a required column or value.
@@ -25,23 +33,27 @@ def read_columns(manifest: Path) -> dict[str, list[str]]:
         if manifest.suffix.lower() == ".parquet":
             table = parquet.ParquetFile(manifest).read()
         else:
-            text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL)}
+            text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL, *cells.columns)}
             as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
             table = csv.read_csv(manifest, convert_options=as_text)
-        known = [name for name in (*REQUIRED, *OPTIONAL) if name in table.column_names]
+        chosen = cells.choose_columns(table.column_names, (*REQUIRED, *OPTIONAL))
+        known = [name for name in (*REQUIRED, *OPTIONAL, *chosen) if name in table.column_names]
         columns = {name: ["" if v is None else str(v) for v in table[name].to_pylist()] for name in known}
         names = ", ".join(table.column_names)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
         got = f"{manifest}: {error}"  # a column twice, a text that is not UTF-8, a date beyond Python's
         raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet") from error
+    if chosen:
+        columns["label"] = join_columns({name: columns[name] for name in chosen})
+    needed = ("path",) if cells.several else REQUIRED
     for name in REQUIRED:
         if name not in columns:
             rule = "path,label[,source,split,weight,white_level]"
             raise CorpusError(f"the manifest lacks the column {name}", got=f"columns {names}", rule=rule)
-        if "" in columns[name]:
+        if name in needed and "" in columns[name]:
             line = columns[name].index("") + 2
             raise CorpusError(f"a line of the manifest has no {name}", got=f"line {line}")
-    return columns
+    return {name: columns[name] for name in (*REQUIRED, *OPTIONAL) if name in columns}
 
 
 def parse_weights(texts: list[str]) -> tuple[float, ...]:

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from scipy.special import log_softmax
 from torch import Tensor
 
 from klarsicht.audit.interventions.insertion import Insertion
 from klarsicht.audit.interventions.patch import Patch
 from klarsicht.ground.arrays import Floats
-from klarsicht.numerics.statistics.logits import centre_logits, centred_logit, rounding_bound
+from klarsicht.numerics.statistics.logits import (
+    EXCLUSIVE,
+    LogitScale,
+    centred_logit,
+    rounding_bound,
+)
 
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
 Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
@@ -32,7 +36,8 @@ class LogitEffect:
 
     Attributes:
         how: where it was inserted, or its size.
-        shift: mean change of the centred logit against the control.
+        shift: mean change of the class's level against the control: of its centred logit, or of independent outputs of
+            the logit itself.
         low, high: 95 % interval of the shift over images.
         runner_up: the largest shift of any other output.
         runner: number of that output.
@@ -73,8 +78,9 @@ class LogitEffect:
 
 
 def measure_effects(
-    predict: Predict, x: Tensor, target: int, ways: Mapping[str, Insertion], rng: np.random.Generator
-) -> dict[str, LogitEffect]:
+    predict: Predict, x: Tensor, target: int, ways: Mapping[str, Insertion], rng: np.random.Generator,
+    scale: LogitScale = EXCLUSIVE,
+) -> dict[str, LogitEffect]:  # fmt: skip
     """Measure the effect of each way to put an artifact on images x (B, C, H, W) of other classes.
 
     All ways get common random numbers, so that they differ by nothing else.
@@ -84,6 +90,7 @@ def measure_effects(
         x: model inputs.
         target: output of the artifact's class.
         ways: insertions by the name of the way; see insertion.CHANGES.
+        scale: scale on which logits count.
 
     Returns:
         effect by the name of the way.
@@ -92,21 +99,23 @@ def measure_effects(
     for how, insertion in ways.items():
         rng.bit_generator.state = start
         marked, control = insertion.put(x, rng)
-        effects[how] = compute_effect(how, before, predict(marked), predict(control), target)
+        effects[how] = compute_effect(how, before, predict(marked), predict(control), target, scale)
     return effects
 
 
-def compute_effect(how: str, before: Floats, marked: Floats, control: Floats, target: int) -> LogitEffect:
+def compute_effect(
+    how: str, before: Floats, marked: Floats, control: Floats, target: int, scale: LogitScale = EXCLUSIVE
+) -> LogitEffect:
     """Compute the effect from logits of the same images: unchanged (B, K), with the artifact, and under the control.
 
     The last two are (B, K), or (w, B, K) where each image was changed in w ways; an image then counts by its mean over
     these.
     """
-    change = (centre_logits(marked) - centre_logits(control)).reshape(-1, *before.shape).mean(0)
+    change = (scale.levels(marked) - scale.levels(control)).reshape(-1, *before.shape).mean(0)
     mean, error = change.mean(0), standard_error(change)
     runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
     ahead = change[:, target] - change[:, runner]
-    flipped, flipped_control = (flips(before, answer, target) for answer in (marked, control))
+    flipped, flipped_control = (flips(before, answer, target, scale) for answer in (marked, control))
     return LogitEffect(
         how=how,
         shift=float(mean[target]),
@@ -122,22 +131,23 @@ def compute_effect(how: str, before: Floats, marked: Floats, control: Floats, ta
         flips=mean_or_zero(flipped),
         flips_control=mean_or_zero(flipped_control),
         flips_low=lower_end(flipped - flipped_control),
-        uplift=uplift(before, marked, target),
-        uplift_control=uplift(before, control, target),
+        uplift=uplift(before, marked, target, scale),
+        uplift_control=uplift(before, control, target, scale),
         images=len(before),
     )
 
 
 def p_among_windows(
-    predict: Predict, x: Tensor, target: int, patch: Patch, rng: np.random.Generator, count: int
-) -> float:
+    predict: Predict, x: Tensor, target: int, patch: Patch, rng: np.random.Generator, count: int,
+    scale: LogitScale = EXCLUSIVE,
+) -> float:  # fmt: skip
     """Compute the p-value of the rise by an artifact's patch among the rises by other windows in its place.
 
     p = (1 + number of windows with at least the patch's rise) / (count + 1), with `count` windows of the same size.
     This test needs neither other outputs nor other classes.
     """
     answers = [predict(shown) for shown in chain([patch.put(x, rng)[0]], patch.other_windows(x, rng, count))]
-    own, *other = (float(centre_logits(answer)[:, target].mean()) for answer in answers)
+    own, *other = (float(scale.levels(answer)[:, target].mean()) for answer in answers)
     return (1 + sum(rise >= own - rounding_bound(answers[0]) for rise in other)) / (count + 1)
 
 
@@ -154,13 +164,13 @@ def logit_excess(members: Floats, others: Floats, target: int, level: Level = ce
     return np.asarray(level(members, target) - level(others, target).mean())
 
 
-def flips(before: Floats, after: Floats, target: int) -> Floats:
+def flips(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> Floats:
     """Return for each image not predicted as the class before (n, K) whether it is predicted as it after: 0 or 1, (m,).
 
     Where each image was changed in w ways, logits (w, n, K), the result is the share of these ways.
     """
-    free = before.argmax(-1) != target
-    return np.asarray((after.argmax(-1) == target).reshape(-1, len(before)).mean(0)[free])
+    free = ~scale.predicts(before, target)
+    return np.asarray(scale.predicts(after, target).reshape(-1, len(before)).mean(0)[free])
 
 
 def standard_error(values: Floats) -> Floats:
@@ -168,12 +178,12 @@ def standard_error(values: Floats) -> Floats:
     return np.asarray(values.std(0, ddof=1) / np.sqrt(len(values)))
 
 
-def uplift(before: Floats, after: Floats, target: int) -> float:
+def uplift(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> float:
     """Compute the median over images of the ratio of a class's probability after to before.
 
     Where each image was changed in w ways, logits (w, B, K), the geometric mean of its ratios counts.
     """
-    rise = (log_softmax(after, -1) - log_softmax(before, -1))[..., target]
+    rise = scale.log_probability(after, target) - scale.log_probability(before, target)
     return float(np.exp(np.median(rise.reshape(-1, len(before)).mean(0))))
 
 

@@ -31,7 +31,7 @@ from klarsicht.ground.arrays import Bools, Floats, Pixels
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.persistence import segment
-from klarsicht.numerics.statistics.logits import centre_logits, rounding_bound
+from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, rounding_bound
 
 MAX_COMPONENTS = 3  # components of an image that are tried, those of most relevance
 WHOLE = 0.9  # share of its positive relevance in the region that is tried as one
@@ -52,8 +52,9 @@ class Backgrounds:
         predict: function from model inputs to logits.
         images: (B, C, H, W), as model inputs.
         pixel_scale: map between 8-bit pixel values and model inputs.
-        before: float (B, K), centred logits of the unchanged images.
+        before: float (B, K), levels of the unchanged images on that scale.
         rounding: float, the difference of two logits up to which they are equal but for rounding.
+        scale: scale on which logits count.
     """
 
     predict: Predict
@@ -61,16 +62,19 @@ class Backgrounds:
     pixel_scale: PixelScale
     before: Floats
     rounding: float
+    scale: LogitScale = EXCLUSIVE
 
     @classmethod
-    def of(cls, predict: Predict, images: Tensor, pixel_scale: PixelScale) -> Backgrounds:
+    def of(
+        cls, predict: Predict, images: Tensor, pixel_scale: PixelScale, scale: LogitScale = EXCLUSIVE
+    ) -> Backgrounds:
         answers = predict(images)
-        return cls(predict, images, pixel_scale, centre_logits(answers), rounding_bound(answers))
+        return cls(predict, images, pixel_scale, scale.levels(answers), rounding_bound(answers), scale)
 
     def changes(
         self, levels: Pixels, givers: NDArray[np.intp], regions: Bools, label: str
     ) -> Iterator[tuple[slice, Floats]]:
-        """Yield, in blocks of regions, the change (r, B, K) of the centred logits when pixels of a donor fill a region.
+        """Yield, in blocks of regions, the change (r, B, K) of the levels when pixels of a donor fill a region.
 
         Args:
             levels: uint8 (n, H, W, C), images of the donors.
@@ -83,7 +87,7 @@ class Backgrounds:
             masks = torch.from_numpy(enlarge_masks(regions[some], levels.shape[1:3]))[:, None, None]
             given = self.pixel_scale.inputs(levels[givers[some].ravel()])
             given = given.reshape(*givers[some].shape, *given.shape[1:])
-            after = centre_logits(self.predict(torch.where(masks, given, self.images).flatten(0, 1)))
+            after = self.scale.levels(self.predict(torch.where(masks, given, self.images).flatten(0, 1)))
             yield some, after.reshape(len(masks), *self.before.shape) - self.before
 
 
@@ -95,11 +99,12 @@ class RegionEffects:
         levels: uint8 (n, H, W, C).
         pixel_scale: map between 8-bit pixel values and model inputs.
         masks: bool (n, H, W), that region; empty where an image has no positive relevance.
-        rise: float (n,), mean change of the class's centred logit beyond the rise by other images of the class; 0
+        rise: float (n,), mean change of the class's level beyond the rise by other images of the class; 0
             without a region, and where it is no more than rounding.
         owner: int (m,), the image of each tried region.
         rises: float (2, m, K), mean change of every output by each tried region, on the first CHOOSING backgrounds and
             on the others.
+        scale: scale on which logits count.
     """
 
     levels: Pixels
@@ -108,11 +113,12 @@ class RegionEffects:
     rise: Floats
     owner: NDArray[np.intp]
     rises: Floats
+    scale: LogitScale = EXCLUSIVE
 
     @classmethod
     def of(
         cls, predict: Predict, levels: Pixels, pixel_scale: PixelScale, maps: Floats, backgrounds: Tensor, target: int,
-        fellows: Pixels | None = None,
+        fellows: Pixels | None = None, scale: LogitScale = EXCLUSIVE,
     ) -> RegionEffects:  # fmt: skip
         """Measure the regions of images on backgrounds of other classes.
 
@@ -125,9 +131,10 @@ class RegionEffects:
             fellows: uint8 (n, H, W, C), the images themselves where they are of one class: the rise that other images
                 of the class cause at the same places is subtracted. None for images of all classes, which share no
                 content.
+            scale: scale on which logits count.
         """
         owner, regions = select_regions(maps)
-        put_on = Backgrounds.of(predict, backgrounds, pixel_scale)
+        put_on = Backgrounds.of(predict, backgrounds, pixel_scale, scale)
         rise, rises = np.empty(len(owner)), np.empty((2, len(owner), put_on.before.shape[1]), np.float32)
         for some, change in put_on.changes(levels, owner[:, None], regions, "parts on other images"):
             rise[some] = change[..., target].mean(1)
@@ -138,7 +145,7 @@ class RegionEffects:
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
-        return cls(levels, pixel_scale, enlarge_masks(chosen, levels.shape[1:3]), best, owner, rises)
+        return cls(levels, pixel_scale, enlarge_masks(chosen, levels.shape[1:3]), best, owner, rises, scale)
 
     def choose_cluster(self, members: Bools, half: Bools, distance: Floats | None = None) -> int | None:
         """Choose the cluster whose members' rise exceeds that of the others with the largest lower confidence bound.
@@ -168,7 +175,7 @@ class RegionEffects:
         insertion = Regions(self.levels, self.masks, donors, blanks, self.pixel_scale)
         pasted = insertion.put(x.repeat(DONORS_PER_IMAGE, 1, 1, 1), rng)
         marked, control = (np.stack([predict(turn) for turn in torch.split(one, len(x))]) for one in pasted)
-        return compute_effect("own place", predict(x), marked, control, target)
+        return compute_effect("own place", predict(x), marked, control, target, self.scale)
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,7 @@ class Regions:
 
 
 def baseline_rise(put_on: Backgrounds, fellows: Pixels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
-    """Compute the rise of the class's centred logit (m,) when other images of the class fill the same regions (m, G,
+    """Compute the rise of the class's level (m,) when other images of the class fill the same regions (m, G,
     G).
 
     Each background gets another image; see `draw_other_images`.

@@ -39,6 +39,8 @@ class Classifier:
         classes: names of the K logits, or None where unknown.
         spec: the specification it was loaded from; worker processes load it again by this.
         notes: what was changed of the model as it was given, in words.
+        independent: whether the outputs are independent of each other, as sigmoids are; a class then counts by its own
+            logit, else by its lead over the mean of all logits.
     """
 
     module: nn.Module
@@ -46,6 +48,11 @@ class Classifier:
     classes: tuple[str, ...] | None
     spec: str
     notes: tuple[str, ...] = ()
+    independent: bool = False
+
+    def with_outputs(self, independent: bool | None) -> Classifier:
+        """Return the classifier with outputs that are independent or not; None leaves them as they are."""
+        return self if independent in (None, self.independent) else replace(self, independent=bool(independent))
 
     @property
     def device(self) -> torch.device:
@@ -266,7 +273,9 @@ def _with_logits(classifier: Classifier) -> Classifier:
     module.to(classifier.device).eval()
     names = classifier.classes
     names = (f"not {names[0]}", names[0]) if names is not None and len(names) == 1 else names
-    return replace(classifier, module=module, classes=names, notes=(*classifier.notes, *told))
+    independent = classifier.independent or outputs.MULTI_LABEL in told
+    notes = (*classifier.notes, *told)
+    return replace(classifier, module=module, classes=names, notes=notes, independent=independent)
 
 
 def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, int]:
@@ -290,8 +299,8 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
         raise CorpusError(
             "an image with several labels",
             got=repr(several),
-            rule="an audit takes one label for each image",
-            remedy="Make a manifest for each class, or audit --target predicted",
+            rule="labels are separated only by what --label-separator names",
+            remedy="Give --label-separator, or audit --target predicted",
         )
     raise CorpusError(
         "labels the model does not know",

@@ -37,12 +37,17 @@ class Observation:
         return np.asarray(self.logits.argmax(1))
 
 
+def target_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """Select the logits of the targets: (B, K), int64 (B,) -> (B,)."""
+    return logits.gather(1, targets[:, None])[:, 0]
+
+
 def centre_targets(logits: Tensor, targets: Tensor) -> Tensor:
     """Centre the logits of the targets, the mean of all K subtracted: (B, K), int64 (B,) -> (B,).
 
     The same as numerics.statistics.logits.centred_logit, where a gradient is wanted.
     """
-    return logits.gather(1, targets[:, None])[:, 0] - logits.mean(1)
+    return target_logits(logits, targets) - logits.mean(1)
 
 
 class Observer:

@@ -21,6 +21,7 @@ from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.hooks import Tap
 from klarsicht.ground.errors import ModelError
 
+MULTI_LABEL: Final = "its outputs are independent of each other (multi-label)"
 TOLERANCE: Final = 1e-4  # largest difference between an answer and the link function of the head's output
 SUM_TOLERANCE: Final = 1e-3  # of probabilities that sum to one
 
@@ -242,8 +243,8 @@ def with_logits(module: nn.Module, head: str, images: Tensor) -> tuple[nn.Module
             "a softmax over one output", got="1 for every image", remedy="Take it off, or train with a sigmoid."
         )
     told = [] if link is None else [f"its final {link.name} is left out: logits are audited"]
-    if link is not None and link.name == "sigmoid" and not single:
-        told.append("its outputs are independent of each other (multi-label)")
+    if link is not None and link.name in ("sigmoid", "log-sigmoid") and not single:
+        told.append(MULTI_LABEL)
     if single:
         told.append("its one output y stands for two logits, (-y/2, y/2): not the class, and the class")
     bare = without_layers(module, head if single else "", before.last if link is not None else "", link)

@@ -91,8 +91,7 @@ class ClusterInterventionUnits:
         """
         work, group = self.detection_units, self.detection_units.groups[number]
         if len(work.groups) > 1:
-            others: NDArray[np.intp] = work.pool_rows[work.pool_groups != number]
-            return others
+            return work.other_rows(number)
         logit = self.analyses[0].target_logits(group).logit
         least: NDArray[np.intp] = group.rows[logit <= np.median(logit)]
         return least
@@ -137,7 +136,8 @@ def find_followed_cluster(
         levels = work.input_images(rows)
         fellows = levels if len(work.groups) > 1 else None
         scale = work.input_images.pixel_scale
-        found = RegionEffects.of(predict, levels, scale, maps, x[:SEARCH_BACKGROUNDS], group.target, fellows)
+        few = x[:SEARCH_BACKGROUNDS]
+        found = RegionEffects.of(predict, levels, scale, maps, few, group.target, fellows, work.scale)
         if not found.rise.any():
             return None
         whole = [one for one in candidates if not one.analysis.by_parts]

@@ -29,13 +29,14 @@ from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.verdicts import MIN_OUTPUTS
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
+from klarsicht.numerics.statistics.logits import LogitScale, logit_scale
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 POOL = 4000  # images of all classes that one class is compared with
@@ -109,7 +110,7 @@ class DetectionUnits:
         return ClassImages(
             own=self.image_stack(rows),
             pool=self.pool,
-            others=self.pool_groups != number,
+            others=self.others(number),
             half=draw_halves(len(rows), rng),
             sources=self.corpus.source_numbers[rows],
             seed=self.settings.seed,
@@ -124,7 +125,12 @@ class DetectionUnits:
     def input_images(self) -> InputImages:
         """Images of the corpus as model inputs; workers load the model once."""
         model = self.classifier or load_worker_model(self.settings.model, self.identity)
-        return InputImages.of(self.corpus, model)
+        return InputImages.of(self.corpus, model.with_outputs(counts_own_logits(self.store.manifest)))
+
+    @property
+    def scale(self) -> LogitScale:
+        """Scale on which the logits of this run count."""
+        return logit_scale(counts_own_logits(self.store.manifest))
 
     @property
     def image_bytes(self) -> int:
@@ -132,15 +138,25 @@ class DetectionUnits:
         height, width = self.input_images.shape
         return int(height * width * len(self.input_images.pixel_scale.black))
 
+    def others(self, number: int) -> NDArray[np.bool_]:
+        """Mark the images of the pool that do not carry a class, bool (m,); an image carries each of its labels."""
+        images = self.corpus.image_numbers
+        return ~np.isin(images[self.pool_rows], images[self.groups[number].rows])
+
+    def other_rows(self, number: int) -> NDArray[np.intp]:
+        """Return the rows of the pool whose images do not carry a class."""
+        return self.pool_rows[self.others(number)]
+
     @cached_property
-    def _pooled(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows of the pool and the number of their group, as many of each class as available, in random order."""
+    def pool_rows(self) -> NDArray[np.intp]:
+        """Rows of the pool: as many of each class as available, each image once, in random order."""
         rng = generator(self.settings.seed, "pool")
         each = -(-min(POOL, POOL_BYTES // self.image_bytes) // len(self.groups))
         some = [rng.permutation(group.rows)[:each] for group in self.groups]
-        rows, numbers = np.concatenate(some), np.repeat(np.arange(len(some)), [len(r) for r in some])
-        order = rng.permutation(len(rows))
-        return rows[order], numbers[order]
+        rows = np.concatenate(some)
+        rows = rows[rng.permutation(len(rows))]
+        first = np.unique(self.corpus.image_numbers[rows], return_index=True)[1]
+        return rows[np.sort(first)]
 
     @cached_property
     def pool(self) -> ImageStack:
@@ -150,14 +166,6 @@ class DetectionUnits:
     @property
     def outputs(self) -> int:
         return int(self.store.array("logits").shape[1])
-
-    @property
-    def pool_rows(self) -> NDArray[np.intp]:
-        return self._pooled[0]
-
-    @property
-    def pool_groups(self) -> NDArray[np.intp]:
-        return self._pooled[1]
 
 
 def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
@@ -226,7 +234,7 @@ class InterventionUnits:
         classes."""
         work, signs = self.detection_units, self.signs[number]
         rng = generator(work.settings.seed, "trial", number)
-        others = rng.permutation(np.flatnonzero(work.pool_groups != number))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]
+        others = rng.permutation(np.flatnonzero(work.others(number)))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]
         if not signs or len(others) < 2:
             return []
         few = min(CHOICE_IMAGES, len(others) // 2)
@@ -238,12 +246,14 @@ class InterventionUnits:
             rehearsed = [
                 (-e.rank, e.low, i, how)
                 for i in range(len(signs))
-                for how, e in measure_effects(predict, first, target, ways[i], rng).items()
+                for how, e in measure_effects(predict, first, target, ways[i], rng, work.scale).items()
             ]
             _, _, best, how = max(rehearsed)
-            found, chosen = measure_effects(predict, then, target, ways[best], rng)[how], ways[best][how]
+            effects, chosen = measure_effects(predict, then, target, ways[best], rng, work.scale), ways[best][how]
+            found = effects[how]
             if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch):
-                found = replace(found, p_tiles=p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS))
+                p = p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS, work.scale)
+                found = replace(found, p_tiles=p)
             return [(signs[best]["sign"], found)]
 
     def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> ArtifactExamples:
@@ -252,7 +262,7 @@ class InterventionUnits:
         work, rows = self.detection_units, np.array(sign["rows"], np.intp)
         without = np.setdiff1d(work.groups[number].rows, rows)
         if len(without) < MIN_IMAGES:
-            without = work.pool_rows[work.pool_groups != number]
+            without = work.other_rows(number)
         without = np.sort(rng.permutation(without)[:MAX_CONTROLS])
         some = np.sort(rng.permutation(len(rows))[:MAX_CONTROLS])
         levels = work.input_images(np.concatenate([rows[some], without]))

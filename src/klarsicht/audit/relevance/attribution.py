@@ -21,7 +21,7 @@ from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.part_features import parts_of
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import ImageError, InputError, InputRefused, OutOfMemory, UsageError
 from klarsicht.ground.images import notes_of
@@ -37,6 +37,8 @@ Explain = Callable[[Tensor, Tensor], Relevance | Observation]
 @dataclass(frozen=True)
 class Attribution:
     """Picklable work function of the attribution step: decode, explain, write arrays, write columns of the image table.
+
+    Each row is explained for its own target; an image of several rows is decoded once in a unit.
 
     Attributes:
         targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
@@ -82,7 +84,8 @@ class Attribution:
         return name
 
     def _classifier(self) -> Classifier:
-        return self.classifier or self.load(self.settings.model, self.identity)
+        model = self.classifier or self.load(self.settings.model, self.identity)
+        return model.with_outputs(counts_own_logits(self.store.manifest))
 
     def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
         """Yield (rows, images) of one image shape, at most `batch` each; unreadable rows are added to `facts`."""

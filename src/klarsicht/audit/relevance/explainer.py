@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from klarsicht.audit.models.classifier import Classifier, check_targets
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.forward import centre_targets
+from klarsicht.audit.models.forward import centre_targets, target_logits
 from klarsicht.audit.models.hooks import Tap, arrange_in_grid, called_layers, late_layer
 from klarsicht.audit.relevance.composites import PROPAGATIONS, composite
 from klarsicht.audit.relevance.conservation import (
@@ -71,7 +71,7 @@ class Relevance:
     features: Array
     """(B, F): the penultimate activations, without relevance; the baseline."""
     head: Array
-    """(B, F): relevance of each penultimate feature for the centred logit."""
+    """(B, F): relevance of each penultimate feature for the centred logit; of independent outputs for the logit."""
     logits: Array
     """(B, K)."""
     total: Array
@@ -90,6 +90,8 @@ class Relevance:
     """(B, C, h, w): input of the middle layer, if one was named."""
     channels: Array | None = None
     """(B, C): relevance of each channel at the input of the middle layer, summed over positions."""
+    independent: bool = False
+    """Whether the outputs are independent of each other, as sigmoids are."""
 
     @property
     def score(self) -> Array:
@@ -99,8 +101,11 @@ class Relevance:
 
     @property
     def centred(self) -> Array:
-        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases."""
-        centred: Array = self.score - self.logits.mean(1)
+        """Centred logit (B,): that of the target minus the mean of all; `head` sums to it up to the biases.
+
+        Of independent outputs it is the logit itself.
+        """
+        centred: Array = self.score if self.independent else self.score - self.logits.mean(1)
         return centred
 
     @property
@@ -111,7 +116,9 @@ class Relevance:
 
     @property
     def loss(self) -> Array:
-        """Cross-entropy of the target (B,)."""
+        """Cross-entropy of the target (B,); of independent outputs that of its sigmoid alone."""
+        if self.independent:
+            return np.asarray(np.logaddexp(0, -self.score))
         top = self.logits.max(1)
         loss: Array = np.log(np.exp(self.logits - top[:, None]).sum(1)) + top - self.score
         return loss
@@ -138,20 +145,22 @@ class Relevance:
         return None if np.isnan(median) else median <= INCOMPLETENESS_BOUND
 
 
-def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor) -> Tensor:
-    """Compute head relevance f_c (w_target - mean_k w_k)_c, (B, F), of features (B, F).
+def head_relevance(features: Tensor, head_weight: Tensor, target: Tensor, independent: bool = False) -> Tensor:
+    """Compute head relevance f_c (w_target - mean_k w_k)_c, (B, F), of features (B, F); of independent outputs
+    f_c (w_target)_c.
 
     Args:
         head_weight: (K, F).
         target: (B,), class indices.
     """
-    return features * (head_weight[target] - head_weight.mean(0))
+    own = head_weight[target]
+    return features * (own if independent else own - head_weight.mean(0))
 
 
 def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, layer: str) -> Tensor:
     """Compute activation times gradient of the centred logit at the input of `layer`, summed over positions: (B, C).
 
-    At a linear head this equals `head_relevance`.
+    Of independent outputs it is the gradient of the logit itself. At a linear head this equals `head_relevance`.
 
     Raises:
         UsageError: the network has no such layer.
@@ -160,7 +169,8 @@ def activation_gradient(classifier: Classifier, batch: Tensor, targets: Tensor, 
     with evaluation_mode(classifier.module), Tap(classifier.module, layer) as tap:
         x = batch.to(classifier.device).detach().requires_grad_()
         logits = classifier.logits(x)
-        (gradient,) = torch.autograd.grad(centre_targets(logits, targets.to(x.device)).sum(), tap.input)
+        level = target_logits if classifier.independent else centre_targets
+        (gradient,) = torch.autograd.grad(level(logits, targets.to(x.device)).sum(), tap.input)
         return tap.sum_over_positions(tap.input.detach() * gradient)
 
 
@@ -326,7 +336,7 @@ class Explainer:
         middle = None if self._middle is None else self._middle.input
         head = self.classifier.module.get_submodule(self.classifier.head)
         if isinstance(head, nn.Linear) and features.ndim == 2 and torch.equal(self._head.output, logits):
-            relevance = head_relevance(features, head.weight, target)
+            relevance = head_relevance(features, head.weight, target, self.classifier.independent)
         else:
             relevance = activation_gradient(self.classifier, x, target, self.classifier.head)
         return _ForwardPass(
@@ -367,6 +377,7 @@ class Explainer:
             channels=None
             if R_middle is None or self._middle is None
             else _to_numpy(self._middle.sum_over_positions(R_middle).float()),
+            independent=self.classifier.independent,
         )
 
 

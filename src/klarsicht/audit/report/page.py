@@ -17,6 +17,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.settings import counts_own_logits
 from klarsicht.ground.images import data_uri
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.store import RunStore
@@ -25,6 +26,10 @@ from klarsicht.ground.verification import UNVERIFIED
 PAGE = "report.html"
 VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures
 EVIDENCE = "evidence"  # the same of the pictures of artifacts
+OWN_LOGITS = (
+    "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
+    "predicted as every class whose logit is positive."
+)
 RANKED = 20  # rows of the ranking on the page; the files contain all
 
 
@@ -85,7 +90,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "title": settings["model"],
         "model": settings["model"],
         "data": manifest["data"],
-        "images": images.num_rows,
+        "images": len(set(store.table("corpus")["key"].to_pylist())),
         "asked": _describe_target(settings),
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
@@ -164,7 +169,17 @@ def notes(store: RunStore, images: Any) -> list[str]:
     told += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
     if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
         told.append(order.describe(store.manifest["names"]))
-    sources = [s for s in store.table("corpus")["source"].to_pylist() if s]
+    if counts_own_logits(store.manifest):
+        told.append(OWN_LOGITS)
+    corpus = store.table("corpus")
+    keys = corpus["key"].to_pylist()
+    source_of = dict(zip(keys, corpus["source"].to_pylist(), strict=True))
+    if len(source_of) < len(keys):
+        told.append(
+            f"{len(source_of)} images have {len(keys)} labels: each class is audited on the images that carry it, and "
+            "compared with images that do not."
+        )
+    sources = [source for source in source_of.values() if source]
     if len(set(sources)) < len(sources):
         told.append(
             f"{len(sources)} images come from {len(set(sources))} sources: each is compared with the median of its "
@@ -177,9 +192,9 @@ def notes(store: RunStore, images: Any) -> list[str]:
             "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
         )
     told += image_notes(store, images)
-    left = sum(1 for reason in images["skipped"].to_pylist() if reason)
+    left = {key for key, why in zip(keys, images["skipped"].to_pylist(), strict=True) if why}
     if left:
-        told.append(f"{left} of {images.num_rows} images could not be used.")
+        told.append(f"{len(left)} of {len(source_of)} images could not be used.")
     return told
 
 
@@ -213,6 +228,7 @@ def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
     lost = [
         (paths[r], why) for r, why in zip(images["row"].to_pylist(), images["skipped"].to_pylist(), strict=True) if why
     ]
+    lost = list(dict.fromkeys(lost))  # an image of several labels is named once
     for metric in store.manifest["settings"]["metric"]:
         records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
         for why in ("skipped", "aside"):

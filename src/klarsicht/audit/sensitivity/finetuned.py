@@ -209,13 +209,18 @@ def require_trainable(audit: Audit) -> None:
     """Check, before any expensive step, that copies of the model can be fine-tuned.
 
     Raises:
-        UsageError: the run does not explain labels.
+        UsageError: the run does not explain labels, or its outputs are independent.
         ModelError: a network that cannot be trained.
     """
     if audit.settings.target != "label":
         raise UsageError(
             "no labels to train on", got=f"a run with target {audit.settings.target}",
             rule="copies are fine-tuned on labels", remedy="Leave --train out, or audit with --target label.",
+        )  # fmt: skip
+    if audit.settings.several_labels or audit.classifier.independent:
+        raise UsageError(
+            "no training of independent outputs yet", got="several labels an image, or outputs that are sigmoids",
+            rule="copies are fine-tuned on classes that exclude each other", remedy="Leave --train out.",
         )  # fmt: skip
     trainable_copy(audit.classifier)
 

@@ -15,7 +15,7 @@ from torch import nn
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral import clustering as clusters
 from klarsicht.audit.spectral.cache import RowCache
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
@@ -27,6 +27,7 @@ from klarsicht.ground.rows import schema_of
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
+from klarsicht.numerics.statistics.logits import LogitScale, logit_scale
 from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
 
 Items = Floats | PointMeasures
@@ -265,13 +266,15 @@ class Analysis:
     def head_relevance(self, group: Group) -> Floats:
         """Compute head relevance f_c (w_target - mean_k w_k)_c, (n, F) of n images; where it was stored, load it.
 
+        Of independent outputs it is f_c (w_target)_c.
+
         Raises:
             UsageError: neither stored, nor is the head linear.
         """
         if self.store.has_array("head"):
             return self._rows("head", group)
         weight = require_head_weight(self.head)
-        return np.asarray(self._rows("features", group) * (weight[group.target] - weight.mean(0)))
+        return np.asarray(self._rows("features", group) * self.scale.levels(weight.T).T[group.target])
 
     def channels(self, group: Group) -> Floats:
         """Load the relevance of each channel of the middle layer, (n, C) of n images."""
@@ -282,8 +285,13 @@ class Analysis:
         return self._rows("features", group)
 
     def target_logits(self, group: Group) -> TargetLogits:
-        """Load the centred logits of the group's target."""
-        return TargetLogits.of(self._rows("logits", group), group.target, self.sources[group.rows])
+        """Load the levels of the group's target."""
+        return TargetLogits.of(self._rows("logits", group), group.target, self.sources[group.rows], self.scale)
+
+    @property
+    def scale(self) -> LogitScale:
+        """Scale on which the logits of this run count."""
+        return logit_scale(counts_own_logits(self.store.manifest))
 
     @cached_property
     def sources(self) -> NDArray[np.int64]:

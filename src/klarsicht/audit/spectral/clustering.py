@@ -21,7 +21,7 @@ from klarsicht.numerics.clustering.candidates import Candidate, Sweep, candidate
 from klarsicht.numerics.clustering.fisher import Separability, fisher_many
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
-from klarsicht.numerics.statistics.logits import centre_logits, rounding_bound
+from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, rounding_bound
 from klarsicht.numerics.transport.measures import PointMeasures
 
 MIN_DEVIATION = 1e-9  # a standard deviation below counts as zero
@@ -77,10 +77,10 @@ class SuspectCluster:
 
 @dataclass(frozen=True)
 class TargetLogits:
-    """The centred logit of the target and the source of n images.
+    """The level of the target's logit and the source of n images.
 
     Attributes:
-        logit: float (n,), target logit minus the mean of all logits.
+        logit: float (n,), target logit minus the mean of all logits; of independent outputs the target logit itself.
         sources: int (n,), source indices; crops of one photograph or frames of one video share one source.
         rounding: difference up to which two logits are equal up to floating-point rounding.
     """
@@ -90,9 +90,11 @@ class TargetLogits:
     rounding: float = 0.0
 
     @classmethod
-    def of(cls, logits: Floats, target: int, sources: NDArray[np.integer[Any]]) -> TargetLogits:
-        """Compute the centred logits of one output from logits (n, K)."""
-        return cls(centre_logits(logits)[:, target], sources, rounding_bound(logits))
+    def of(
+        cls, logits: Floats, target: int, sources: NDArray[np.integer[Any]], scale: LogitScale = EXCLUSIVE
+    ) -> TargetLogits:
+        """Compute the levels of one output from logits (n, K)."""
+        return cls(scale.levels(logits)[:, target], sources, rounding_bound(logits))
 
     @property
     def varies(self) -> bool:

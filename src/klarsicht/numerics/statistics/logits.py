@@ -1,12 +1,19 @@
-"""Centring of logits, and a bound of their rounding error."""
+"""Scales on which logits count, and a bound of their rounding error.
+
+The outputs of a softmax exclude each other: a class counts by its lead over the mean of all logits, and an image is
+predicted as the class of the largest. Sigmoids are independent: a class counts by its own logit, and an image is
+predicted as every class whose logit is positive.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import numpy as np
+from scipy.special import log_expit, log_softmax
 
-from klarsicht.ground.arrays import Floats
+from klarsicht.ground.arrays import Bools, Floats
 
 ULPS: Final = 256  # units in the last place by which the order of summation changes logits: see `rounding_bound`
 
@@ -21,6 +28,64 @@ def centre_logits(logits: Floats) -> Floats:
 def centred_logit(logits: Floats, target: int) -> Floats:
     """Centre the logit of one output: (n, K) -> (n,)."""
     return np.asarray(logits[:, target] - logits.mean(1))
+
+
+class LogitScale(Protocol):
+    """Protocol of a scale on which the logits (..., K) of a network count."""
+
+    def levels(self, logits: Floats, /) -> Floats:
+        """Compute what counts for each output (..., K)."""
+
+    def level(self, logits: Floats, target: int, /) -> Floats:
+        """Compute what counts for one output: (n, K) -> (n,)."""
+
+    def predicts(self, logits: Floats, target: int, /) -> Bools:
+        """Say whether an image is predicted as the class (...,)."""
+
+    def log_probability(self, logits: Floats, target: int, /) -> Floats:
+        """Compute the logarithm of the class's probability (...,)."""
+
+
+@dataclass(frozen=True)
+class Exclusive:
+    """Scale of outputs that exclude each other, as those of a softmax."""
+
+    def levels(self, logits: Floats) -> Floats:
+        return centre_logits(logits)
+
+    def level(self, logits: Floats, target: int) -> Floats:
+        return centred_logit(logits, target)
+
+    def predicts(self, logits: Floats, target: int) -> Bools:
+        return np.asarray(logits.argmax(-1) == target)
+
+    def log_probability(self, logits: Floats, target: int) -> Floats:
+        return np.asarray(log_softmax(logits, -1)[..., target])
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Scale of independent outputs, as those of sigmoids."""
+
+    def levels(self, logits: Floats) -> Floats:
+        return np.asarray(logits)
+
+    def level(self, logits: Floats, target: int) -> Floats:
+        return np.asarray(logits[..., target])
+
+    def predicts(self, logits: Floats, target: int) -> Bools:
+        return np.asarray(logits[..., target] > 0)
+
+    def log_probability(self, logits: Floats, target: int) -> Floats:
+        return np.asarray(log_expit(logits[..., target]))
+
+
+EXCLUSIVE: Final = Exclusive()
+
+
+def logit_scale(independent: bool) -> LogitScale:
+    """Return the scale of independent outputs, or of outputs that exclude each other."""
+    return Independent() if independent else EXCLUSIVE
 
 
 def rounding_bound(logits: Floats) -> float:
