@@ -36,3 +36,8 @@ def test_a_class_is_named_by_label_by_the_models_name_or_by_number():
     assert groups.find_output("0", names, {}) == 0
     with pytest.raises(UsageError, match="carton"):
         groups.find_output("cartoon", names, {})
+
+
+def test_an_image_counts_once_for_an_output_that_two_of_its_labels_have():
+    first = groups.first_of_each(np.array([0, 0, 1, 1, 0]), np.array([2, 1, 2, 2, 2]))
+    assert first.tolist() == [True, True, True, False, False]

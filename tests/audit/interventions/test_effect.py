@@ -13,6 +13,7 @@ from klarsicht.audit.interventions.insertion import CHANGES
 from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.numerics.imaging import image_statistics
+from klarsicht.numerics.statistics.logits import Independent
 
 SIDE, K = 32, 12
 SCALE = PixelScale(np.full(3, -1, np.float32), np.ones(3, np.float32))
@@ -172,6 +173,23 @@ def test_flips_and_interval_are_their_definitions():
     change = (marked - marked.mean(1, keepdims=True) - control + control.mean(1, keepdims=True))[:, 1]
     assert e.shift == pytest.approx(change.mean())
     assert (e.high - e.low) / 2 == pytest.approx(1.96 * change.std(ddof=1) / 2)
+
+
+def test_effects_on_independent_outputs_are_of_the_own_logit_and_of_crossings_of_zero():
+    from scipy.special import expit
+
+    rng = np.random.default_rng(5)
+    before, marked, control = rng.normal(0, 1, (3, 41, 4))
+    marked[:, 2] += 2
+    e = effect.compute_effect("so", before, marked, control, 2, Independent())
+    change = marked - control
+    assert e.shift == pytest.approx(change[:, 2].mean())
+    assert e.runner_up == pytest.approx(np.delete(change.mean(0), 2).max()) and e.rank == 0
+    free = before[:, 2] <= 0
+    assert (e.flips, e.flips_control) == ((marked[free, 2] > 0).mean(), (control[free, 2] > 0).mean())
+    assert e.uplift == pytest.approx(np.median(expit(marked[:, 2]) / expit(before[:, 2])))
+    moved = effect.compute_effect("so", before, marked + np.array([9, 9, 0, 9]), control, 2, Independent())
+    assert (moved.shift, moved.flips, moved.uplift) == (e.shift, e.flips, e.uplift)  # whatever the others do
 
 
 def test_the_interval_of_flips_is_of_paired_differences():

@@ -220,7 +220,7 @@ def test_labels_the_model_does_not_know():
 
 @pytest.mark.parametrize("label", ["hen;cock", "hen | duck", "duck,hen,cock"])
 def test_several_labels_of_an_image_are_said_to_be_so(label):
-    with pytest.raises(CorpusError, match=r"several labels.*one label for each image"):
+    with pytest.raises(CorpusError, match=r"several labels.*Give --label-separator"):
         label_indices(["hen", label], named("cock", "hen", "duck"))
     assert label_indices(["hen;cock"], named("hen;cock", "hen", "cock")) == {"hen;cock": 0}
 

@@ -101,7 +101,7 @@ def test_a_final_link_function_is_left_out_and_the_network_given_is_not_changed(
 def test_relevance_is_that_of_the_logits(ending):
     """Oracle: the same network without the ending."""
     targets = torch.tensor([0, 1, 2, 3, 0])
-    bare = explain(load_model(Net().eval()), X, targets, map_side=8)
+    bare = explain(load_model(Net().eval()).with_outputs(ending == "sigmoid"), X, targets, map_side=8)
     found = explain(load_model(Net(**ENDINGS[ending]).eval()), X, targets, map_side=8)
     assert torch.allclose(torch.from_numpy(found.maps), torch.from_numpy(bare.maps), atol=1e-6)
     assert torch.allclose(torch.from_numpy(found.head), torch.from_numpy(bare.head), atol=1e-6)
@@ -201,7 +201,12 @@ def test_a_softmax_over_one_output_is_refused(make):
 
 
 def test_several_sigmoids_are_said_to_be_multi_label():
-    assert "multi-label" in load_model(Net(ending=nn.Sigmoid()).eval()).notes[1]
+    several = load_model(Net(ending=nn.Sigmoid()).eval())
+    assert "multi-label" in several.notes[1] and several.independent
+    assert not several.with_outputs(False).independent and several.with_outputs(None) is several
+    for ending, classes in ((None, 4), (nn.Softmax(1), 4), (nn.Sigmoid(), 1)):
+        assert not load_model(Net(classes, ending=ending).eval()).independent
+    assert load_model(Net(ending=nn.LogSigmoid()).eval()).independent
 
 
 def test_logits_between_0_and_1_are_not_taken_for_probabilities():

@@ -1,9 +1,9 @@
 """Centring by its law, and rounding against sums in another order and in double precision."""
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
-from klarsicht.numerics.statistics.logits import centre_logits, rounding_bound
+from klarsicht.numerics.statistics.logits import EXCLUSIVE, Independent, centre_logits, logit_scale, rounding_bound
 
 RNG = np.random.default_rng(0)
 
@@ -29,3 +29,15 @@ def test_rounding_is_of_the_type_and_of_the_largest_logit():
     assert rounding_bound(np.array([[-8.0, 1.0]], np.float64)) == 256 * 8 * 2.0**-23  # copied from single precision
     assert rounding_bound(np.array([[-8.0, 1.0]], np.float16)) == 256 * 8 * 2.0**-10
     assert rounding_bound(np.zeros((0, 3))) == 0
+
+
+def test_exclusive_outputs_count_by_their_softmax_and_independent_ones_by_their_sigmoids():
+    y, own = RNG.normal(0, 2, (3, 9, 5)), Independent()
+    np.testing.assert_allclose(EXCLUSIVE.log_probability(y, 2), np.log(softmax(y, -1)[..., 2]))
+    np.testing.assert_allclose(own.log_probability(y, 2), np.log(expit(y[..., 2])))
+    np.testing.assert_array_equal(EXCLUSIVE.predicts(y, 2), y.argmax(-1) == 2)
+    np.testing.assert_array_equal(own.predicts(y, 2), expit(y[..., 2]) > 0.5)
+    np.testing.assert_allclose(EXCLUSIVE.levels(y), y - y.mean(-1, keepdims=True))
+    assert own.levels(y) is y and logit_scale(True) == own and logit_scale(False) == EXCLUSIVE
+    for scale in (EXCLUSIVE, own):
+        np.testing.assert_allclose(scale.level(y[0], 2), scale.levels(y[0])[:, 2])
