@@ -103,3 +103,22 @@ def test_the_command_prints_it(corpus, capsys):
         "name": "HeadRelevance", "works": True, "told": "no maps", "images_per_second": None,
     }  # fmt: skip
     assert run(["audit", "doctor", "--model", "no.such:thing", "--data", str(corpus)]) == 4
+
+
+def test_several_labels_are_counted_and_each_is_a_prediction_of_its_own(tmp_path):
+    """Oracle: the network's logits, and the manifest as it is written here."""
+    write_corpus(tmp_path / "data", per_class=2)
+    paths = sorted((tmp_path / "data").rglob("*.png"))
+    lines = [f"{path},{path.parent.name}{';a' if path.parent.name == 'c' else ''}" for path in paths]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
+    facts = dict(diagnosed(tmp_path / "list.csv", label_separator=";").facts)
+    assert facts["corpus"] == "6 images, 3 labels, 8 pairs of an image and a label"
+    assert facts["outputs"].endswith("independent") and facts["cleaning would try"].startswith("nothing")
+    classifier = load_model(MODEL)
+    logits = classifier.logits(torch.stack([classifier.image(Image.open(path)) for path in paths]))
+    right = [
+        bool(logits[i, "abc".index(label)] > 0)
+        for i, line in enumerate(lines)
+        for label in line.split(",")[1].split(";")
+    ]
+    assert facts["predicted as their label"].startswith(f"{sum(right) / 8:.0%} of 8")

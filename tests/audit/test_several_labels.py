@@ -213,25 +213,26 @@ def quantified(folder, data, classifier, **changes):
         return quantification.quantify(folder, classifier=classifier)
 
 
-def test_the_used_tag_is_found_and_its_co_carried_classes_are_not_blamed(scenes):
+@pytest.fixture(scope="module")
+def several(scenes):
+    """The run over images of several labels, the verdicts, and the labels as they were written."""
     folder, labels, classifier = scenes
     data = write_list(folder / "data" / "several.csv", labels)
-    found = quantified(folder / "several", data, classifier, label_separator="|")
+    return folder / "several", quantified(folder / "several", data, classifier, label_separator="|"), labels, classifier
+
+
+def test_the_used_tag_is_found_and_its_co_carried_classes_are_not_blamed(several):
+    _, found, _, _ = several
     first = found.of(NAMES[USED])
     assert first.verdict == verdicts.SHARED_AND_USED and first.use.rank == 0 and first.use.low > 1
     assert {path[-6:-4] for path in first.members} >= {f"{i:02d}" for i in range(1, 9)}
     assert not any(v.used for v in found if v.name != NAMES[USED])
 
 
-def test_others_of_a_class_do_not_carry_it_and_the_pool_holds_each_image_once(scenes):
+def test_others_of_a_class_do_not_carry_it_and_the_pool_holds_each_image_once(several):
     """Oracle: the labels as they were written."""
-    folder, labels, classifier = scenes
-    if not (folder / "several").exists():
-        pytest.skip("the run of the test above")
-    with quantification.open_run(folder / "several", level=0.05, workers=1, data=None, classifier=classifier) as (
-        _,
-        work,
-    ):
+    run, _, labels, classifier = several
+    with quantification.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
         keys = [work.corpus.keys[row] for row in work.pool_rows]
         assert sorted(keys) == [f"{i:02d}.png" for i in range(IMAGES)]
         for number, group in enumerate(work.groups):

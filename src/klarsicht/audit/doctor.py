@@ -13,6 +13,7 @@ from torch import Tensor
 
 from klarsicht.audit.corrections.clarc import correction_layers
 from klarsicht.audit.data.corpus import decode_rows
+from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.models.hooks import late_layer, middle_layer
@@ -139,8 +140,14 @@ def _model_facts(audit: Audit, batch: Tensor, loaded: float) -> list[tuple[str, 
         ("head", classifier.head),
         ("concept layer", late_layer(module, classifier.head)),
         ("middle layer", middle or "none: the network has no convolutions"),
-        ("cleaning would try", ", ".join(correction_layers(module, classifier.head))),
+        ("cleaning would try", _cleaning(classifier)),
     ]
+
+
+def _cleaning(classifier: Classifier) -> str:
+    if classifier.independent:
+        return "nothing: outputs are independent"
+    return ", ".join(correction_layers(classifier.module, classifier.head))
 
 
 def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[tuple[str, str]]:
