@@ -282,7 +282,7 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Imag
 
     An image of several rows that follow each other is decoded once; each row gets a copy, as a transform may change it.
     """
-    for path, some in groupby(rows, key=lambda row: corpus.paths[row]):
+    for _, some in groupby(rows, key=lambda row: corpus.paths[row]):
         *before, last = some
         try:
             picture: Image.Image | ImageError = corpus.decode(last)
