@@ -4,6 +4,9 @@ python benchmarks/kills.py kills --count 200     SIGKILL before and after fsync 
 python benchmarks/kills.py disk                  a disk that is full at ten points of each command (mounts tmpfs: root)
 python benchmarks/kills.py memory                RLIMIT_AS of ten sizes on each command
 
+Between a disturbance and the same command again, whatever a marker, a checksum or a name calls complete is compared,
+too.
+
 The undisturbed run is a process of its own. Disturbed ones are forks of this process, in which all libraries are
 loaded already, so that hundreds fit into minutes; their workers are forks too, but in every fifth round, where they
 are started anew as klarsicht does. Killed is the whole group, the command alone, or one of its two workers alone. A
@@ -15,8 +18,11 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
+import fnmatch
 import functools
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -37,8 +43,15 @@ from typing import Any
 
 import numpy as np
 
+from klarsicht.ground.checksums import Checksum
+from klarsicht.ground.disk import UNFINISHED
+from klarsicht.ground.errors import RunDamaged
+from klarsicht.ground.run_files import MANIFEST
+from klarsicht.ground.store import RunStore
+from klarsicht.ground.verification import verify
+
 HERE = Path(__file__).resolve().parent
-SIDE, EACH, CLASSES = 12, 20, "abc"
+SIDE, EACH, CLASSES = 12, 20, "ab"
 WORKERS_GONE_S, GIVE_UP_S = 5.0, 180.0
 MODEL = """
 import torch
@@ -46,7 +59,7 @@ from torch import nn
 
 
 def network():
-    K = 3
+    K = 2
     first, last, head = nn.Conv2d(3, K + 1, 1, bias=False), nn.Conv2d(K + 1, K + 1, 1, bias=False), nn.Linear(K + 1, K)
     with torch.no_grad():
         mix = torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
@@ -118,7 +131,7 @@ COMMANDS = {
 
 
 def write_inputs(folder: Path) -> None:
-    """Write a corpus of three classes with a mark on a third of one, its network, photographs and a burst."""
+    """Write a corpus of two classes with a mark on a third of one, its network, photographs and a burst."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -143,12 +156,20 @@ def write_inputs(folder: Path) -> None:
         Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / "frames" / f"{i}.png")
 
 
+WRITTEN_ONCE = ("out.tif", "page.html", "shown/*", "planted/*", "bursts/*", "cleaned/*")  # never replaced
+DATED = ("manifest.json", "report.html", "certificate.html")
+
+
 def digest(folder: Path) -> dict[str, str]:
-    """Hash every file below a folder, but for the date of a run and the locks, which name processes."""
+    """Hash every file below a folder, but for the date of a run and the locks, which name processes. Of a checksum of a
+    file with a date, hashed is whether it admits this file alone."""
     found, dates = {}, [json.loads(file.read_bytes()).get("created", "") for file in folder.rglob("manifest.json")]
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        if path.name in ("manifest.json", "report.html", "certificate.html"):
+        if path.parent.name == "checksums" and path.stem in DATED:
+            file = path.parent.with_name(path.stem)
+            content = repr(file.exists() and json.loads(content) == [Checksum.of_file(file).to_json()]).encode()
+        if path.name in DATED:
             for date in filter(None, dates):
                 content = content.replace(date.encode(), b"DATE").replace(date[:16].replace("T", " ").encode(), b"DATE")
         if path.name not in ("lock", ".lock"):
@@ -229,6 +250,8 @@ class Started:
         self.pid = os.fork()
         if self.pid == 0:
             self._run(command, folder, prepare, forks)
+        while os.getpgid(self.pid) != self.pid:
+            time.sleep(0.001)
 
     def _run(self, command: Command, folder: Path, prepare: Callable[[], None], forks: bool) -> None:
         code = 1
@@ -318,9 +341,10 @@ class Bench:
         shutil.copytree(self.here, self.kept(name))
         self.whole[name] = digest(self.here)
         self.reset(name)
-        aim = Aim(0, True, True, str(self.place / "counts"))
-        started = self.start(name, lambda: (aim.watch(), in_workers(aim)))
+        aim, imported = Aim(0, True, True, str(self.place / "counts")), self.place / "imported"
+        started = self.start(name, lambda: (aim.watch(), in_workers(aim), write_imports_at_exit(imported)))
         ended = started.wait()
+        load_modules(imported.read_text().split())
         if ended is None or ended.code or (apart := differences(digest(self.here), self.whole[name])):
             raise SystemExit(f"{name}, a fork and undisturbed: {ended}, {apart}")
         counts = {int(f.suffix[1:]): f.stat().st_size for f in self.place.glob("counts.*")}
@@ -346,9 +370,29 @@ class Bench:
     def start(self, name: str, prepare: Callable[[], None] = lambda: None, forks: bool = True) -> Started:
         return Started(COMMANDS[name], self.here, prepare, forks)
 
+    def half_done(self, name: str) -> list[str]:
+        """Files that are called complete and are not: by a marker or checksum of a run, by the end of the mark of a
+        folder that is being filled, or by the name of a picture."""
+        wrong, here, whole = [], digest(self.here), self.whole[name]
+        unfinished = [str(mark.parent.relative_to(self.here)) for mark in self.here.rglob(UNFINISHED)]
+        for file in here.keys() & whole.keys():
+            once = any(fnmatch.fnmatch(file, pattern) for pattern in WRITTEN_ONCE)
+            if once and here[file] != whole[file] and not file.startswith(tuple(unfinished)):
+                wrong.append(file)
+        for manifest in self.here.rglob(MANIFEST):
+            store = RunStore(manifest.parent)
+            try:
+                wrong += [str(one) for one in verify(store).damaged]
+            except RunDamaged as error:
+                wrong.append(str(error))
+        return wrong
+
     def resumed(self, name: str) -> list[str]:
         """Run the command again; the files that differ from those of the undisturbed run, or how it failed."""
+        half_done = self.half_done(name)
         ended = self.start(name).wait()
+        if half_done:
+            return [f"half done: {half_done}"]
         apart = differences(digest(self.here), self.whole[name])
         complete = not apart and ended is not None and ended.code == 3 and "not empty" in ended.lines[0]
         if ended is None or (ended.code and not complete):  # what fills a new folder refuses one that is complete
@@ -456,21 +500,22 @@ def run_disk(bench: Bench, names: list[str], points: int) -> int:
                 ended = bench.start(name).wait()
                 told = bench.place.joinpath("stderr").read_text()
                 subprocess.run(["mount", "-o", "remount,size=1g", bench.here], check=True)
-                wrong = [] if ended and ended.code == 5 and len(ended.lines) == 1 and "Traceback" not in told else [
-                    f"{ended} {told[-900:]}"]  # fmt: skip
+                told_of = ended is not None and ended.code == 5 and len(ended.lines) == 1 and "Traceback" not in told
+                fits = ended is not None and ended.code == 0 and digest(bench.here) == bench.whole[name]
+                wrong = [] if told_of or fits else [f"{ended} {told[-900:]}"]
                 wrong += bench.resumed(name)
             finally:
                 subprocess.run(["umount", bench.here], check=True)
                 shutil.rmtree(bench.place / "aside")
             bad += bool(wrong)
-            shown = "; ".join(wrong) if wrong else f"code 5, then identical: {ended.lines[0] if ended else ''}"
+            shown = "; ".join(wrong) if wrong else f"code {ended.code}, then identical: {' '.join(ended.lines)}"
             print(f"{name}: {room / 1024:.0f} KiB of {(before + need) / 1024:.0f}: {shown}", flush=True)
     return bad
 
 
 def used(folder: Path) -> int:
-    """Bytes of the pages that a folder takes in a tmpfs."""
-    return sum(4096 + -(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*"))
+    """Bytes of the pages that the files of a folder take in a tmpfs."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
 
 
 # Little memory
@@ -513,9 +558,19 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
+def write_imports_at_exit(file: Path) -> None:
+    atexit.register(lambda: file.write_text("\n".join(sys.modules)))
+
+
+def load_modules(names: list[str]) -> None:
+    """Import what a command imported while it ran, so that the next fork has it."""
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
 def load_libraries() -> None:
     """Import whatever the commands import when they run, so that a fork has it."""
-    import importlib
     import pkgutil
 
     import klarsicht
@@ -527,7 +582,7 @@ def load_libraries() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "disk", "memory"])
+    parser.add_argument("what", nargs="+", choices=["kills", "disk", "memory"])
     parser.add_argument("--count", type=int, default=200, help="kills in all, over all commands")
     parser.add_argument("--points", type=int, default=10, help="sizes of disk or memory for each command")
     parser.add_argument("--only", action="append", choices=list(COMMANDS), help="a command; may be repeated")
@@ -539,10 +594,12 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="klarsicht-kills-", dir=asked.place))
     try:
         bench = Bench(place, names)
-        if asked.what == "kills":
-            bad = run_kills(bench, names, asked.count, asked.seed)
-        else:
-            bad = (run_disk if asked.what == "disk" else run_memory)(bench, names, asked.points)
+        alone, bad = [name for name in names if not COMMANDS[name].workers], 0
+        for what in asked.what:
+            if what == "kills":
+                bad += run_kills(bench, names, asked.count, asked.seed)
+            else:
+                bad += (run_disk if what == "disk" else run_memory)(bench, alone, asked.points)
         print(f"{bad} wrong")
     finally:
         shutil.rmtree(place)

@@ -1,6 +1,5 @@
 """The loop against Adam written out by hand, and against itself killed, torn, poisoned and split in two."""
 
-import errno
 import json
 import os
 import resource
@@ -11,7 +10,6 @@ import sys
 import textwrap
 import threading
 import time
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 

@@ -259,3 +259,27 @@ def test_checksums_are_those_of_zlib(tmp_path):
     assert Checksum.of(b"123456789") == Checksum(9, 0xCBF43926)
     (tmp_path / "large").write_bytes(b"123456789" * 300_000)
     assert Checksum.of_file(tmp_path / "large") == Checksum.of(b"123456789" * 300_000)
+
+
+def test_what_a_kill_left_of_a_checksum_says_nothing(store):
+    undisturbed = verify(store)
+    (store.path / "checksums" / ".ranking.json.json.17937.tmp").write_bytes(b"[{")
+    assert verify(store) == undisturbed
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("reader", ["zarr.open_array", "json.loads", "pyarrow.parquet.ParquetFile"])
+def test_memory_that_runs_short_is_no_damage_and_nothing_is_removed(store, monkeypatch, error, reader):
+    before = {file: file.read_bytes() for file in store.path.rglob("*") if file.is_file()}
+
+    def run_short(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as short:
+        short.setattr(reader, run_short)
+        with pytest.raises(type(error)):
+            read_all(store)
+        if reader == "json.loads":
+            with pytest.raises(type(error)):
+                forget_damaged(store)
+    assert {file: file.read_bytes() for file in store.path.rglob("*") if file.is_file()} == before

@@ -349,7 +349,8 @@ def write_ranking(audit: Audit, store: RunStore) -> Ranking:
 def illustrate(audit: Audit, store: RunStore, ordered: Ranking) -> None:
     """Draw pictures of the first suspects, once; in a quantified run, `audit quantify` draws those of the clusters that
     the model follows."""
-    if store.has_table(ranking.FOLLOWED) or (store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0)):
+    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
+    if drawn or store.has_table(ranking.FOLLOWED):
         return
     works = tuple(make_analyses(audit, store).values())
     Illustrator(store, audit.settings, audit.corpus, audit.classifier, works).draw(ordered.entries)

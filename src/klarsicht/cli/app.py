@@ -12,6 +12,7 @@ from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
 from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError, OutOfMemory
+from klarsicht.ground.foreign import describe_error
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.names import printable
 
@@ -67,7 +68,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        short = OutOfMemory("memory ran short", got=type(error).__name__, rule="what is complete is kept",
+        short = OutOfMemory("memory ran short", got=describe_error(error), rule="what is complete is kept",
                             remedy="Free memory, and run the same command again to resume.")  # fmt: skip
         return _told(str(short), short.exit_code)
     if code == INTERRUPTED:

@@ -11,6 +11,7 @@ an uninterrupted one (same machine, threads and number of processes).
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import sys
@@ -31,12 +32,12 @@ from klarsicht.ground.devices import World, world
 from klarsicht.ground.disk import (
     hold_lock,
     remove_leftovers,
-    replace_atomically,
     translate_read_errors,
     translate_write_errors,
     write_atomically,
 )
 from klarsicht.ground.errors import ModelError, RunMismatch, StoreError, UsageError
+from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.progress import progress
 
 T = TypeVar("T")
@@ -149,8 +150,9 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, replacing the old file atomically."""
-        with replace_atomically(path) as file:
-            torch.save(self.state(), file)
+        content = io.BytesIO()  # torch.save into a file hides why it could not be written
+        torch.save(self.state(), content)
+        write_atomically(path, content.getvalue())
 
     def state(self) -> dict[str, Any]:
         """Return the checkpoint as a dictionary; the same state gives the same bytes, resumed or not."""
@@ -181,6 +183,8 @@ class Learner:
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             raise RunMismatch(
                 f"{path.parent} holds another model", got=error, remedy="Choose another --out."
             ) from error
@@ -303,5 +307,7 @@ def _load_state(path: Path, device: torch.device) -> dict[str, Any]:
         state["plan"] = dict(state["plan"])
         return {name: state[name] for name in ("step", "plan", "model", "average", "optimiser")}
     except Exception as error:  # torch raises nearly anything on damaged files
+        if is_out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise StoreError(f"cannot resume from {path}", got=reason, remedy="Remove it to begin anew.") from error

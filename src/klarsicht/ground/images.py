@@ -16,6 +16,7 @@ from PIL import Image
 
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import ImageError, KlarsichtError
+from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 from klarsicht.ground.tiff_tags import Tags, TagsTooLong
 
@@ -88,9 +89,9 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
                 return picture
     except KlarsichtError:
         raise
-    except MemoryError:
-        raise  # of the machine, not of the image
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+        if is_out_of_memory(error):
+            raise  # of the machine, not of the image
         reason = "the file is empty" if file.stat().st_size == 0 else f"{type(error).__name__}: {error}"
         raise ImageError(f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}") from error
 

@@ -19,6 +19,7 @@ from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import KlarsichtError, RunDamaged, StoreError
 from klarsicht.ground.manifest import Manifest, migrate, to_json
 from klarsicht.ground.markers import damaged
+from klarsicht.ground.memory import is_out_of_memory
 
 MANIFEST = "manifest.json"
 ABSENT = object()
@@ -106,6 +107,8 @@ class RunFiles:
         except (KlarsichtError, MemoryError):
             raise
         except Exception as error:  # zarr, pyarrow and look-ups raise nearly anything on damaged content
+            if is_out_of_memory(error):
+                raise
             told = f"{type(error).__name__}: {error}".split("\n")[0]
             raise damaged(name, f"cannot be read: {told}") from error
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.markers import damaged
+from klarsicht.ground.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import zarr
@@ -56,6 +57,8 @@ class StoredArray:
         except (KlarsichtError, IndexError, MemoryError):
             raise
         except Exception as error:  # zarr's codecs raise nearly anything on damaged data
+            if is_out_of_memory(error):
+                raise
             raise damaged(self.name, f"cannot be decoded: {type(error).__name__}: {error}") from error
 
     def _units(self, rows: Any) -> list[int]:

@@ -121,7 +121,7 @@ def _compare_units(store: RunStore) -> Iterator[Damage]:
 
 def _compare_files(store: RunStore) -> Iterator[Damage]:
     """Compare the files that no unit wrote with their checksums; those as written have nothing wrong."""
-    for record in _list_files(store.path / "checksums"):
+    for record in _list_files(store.path / "checksums", "*.json"):  # beside temporary files of a killed process
         name, keeper = record.removesuffix(".json"), f"checksums/{record}"
         try:
             if store.has_file(name):
@@ -132,6 +132,6 @@ def _compare_files(store: RunStore) -> Iterator[Damage]:
         yield Damage(name, what, keeper)
 
 
-def _list_files(folder: Path) -> list[str]:
+def _list_files(folder: Path, pattern: str = "*") -> list[str]:
     """List the files below a folder by their paths inside it."""
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob(pattern) if file.is_file())

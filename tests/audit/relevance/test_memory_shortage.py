@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pyarrow import ArrowException
 from tests.audit.conftest import Marked, write_corpus
 
 from klarsicht.audit import pipeline
@@ -79,7 +80,11 @@ def test_the_command_exits_with_a_code_of_its_own(tmp_path, monkeypatch, capsys)
     ("error", "told"),
     [
         (RuntimeError(TEXT), True), (MemoryError(), True), (torch.OutOfMemoryError("CUDA out of memory."), True),
-        (OutOfMemory("x"), True), (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError("can't start new thread"), True), (OutOfMemory("x"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (ArrowException("Unknown error: Failed to launch worker thread"), True), (ArrowException("no footer"), False),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False), (InputRefused("the model fails"), False), (KeyError("memory"), False),
     ],
 )  # fmt: skip

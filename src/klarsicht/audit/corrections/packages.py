@@ -36,6 +36,7 @@ from klarsicht.audit.models.outputs import LogitsNetwork
 from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.manifest import to_json
+from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.numerics.erasure import Eraser
 
 PACKAGE_REMEDY: Final = "Copy the folder again, or make it again with `klarsicht audit clean`."
@@ -179,6 +180,8 @@ def export_model(folder: Path, correction: Correction, classifier: Classifier, e
             if not torch.allclose(found, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max())):
                 raise ValueError(f"the exported model differs by {float((found - plain).abs().max()):.2g}")
         except Exception as error:  # torch.export raises nearly anything on what it cannot trace
+            if is_out_of_memory(error):
+                raise
             return {"exported": False, "why": f"{type(error).__name__}: {error}".split("\n")[0][:300]}
     write_atomically(path, content.getvalue())
     return {"exported": True}

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import describe_error
+from klarsicht.ground.memory import is_out_of_memory
 
 _WRAPPER_PREFIXES: Final = ("module.", "model.", "_orig_mod.")
 """Prefixes that data-parallel wrappers, trainers and torch.compile add to the keys of a state dict."""
@@ -58,6 +59,8 @@ def _read(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         if _is_cut_short(path):
             raise ModelError(
                 "the checkpoint is cut short", got=f"{path}: {path.stat().st_size} bytes", remedy="Copy it again."

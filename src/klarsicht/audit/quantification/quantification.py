@@ -143,7 +143,7 @@ def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> 
     interventions = ClusterInterventionUnits(work, analyses)
     pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
     tried = store.table(interventions.step, interventions.step)
-    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0)
+    drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
     if not (drawn and store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):
         store.discard_step(page.VIEWS)
         store.write_table(ranking.FOLLOWED, tried)

@@ -15,6 +15,7 @@ from klarsicht.burst.data.photograph import AS_WRITTEN, ORIENTATION, Codes, Head
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.images import EXIF_HEAD, FULL, NARROW, check_tags, open_image
+from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 
@@ -42,6 +43,8 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     except (KlarsichtError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged data
+        if is_out_of_memory(error):
+            raise
         remedy = "Save it again, or leave it out."
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot read {path.name}", got=got, rule="PNG, TIFF and JPEG files", remedy=remedy) from error
