@@ -293,22 +293,6 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"lock", "state.pt", "curve.jsonl"}
 
 
-def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_last_one(tmp_path, monkeypatch):
-    fit(Line(), Regression(), replace(PLAN, steps=10, every=10), tmp_path / "whole")
-    before = (tmp_path / "whole" / "state.pt").read_bytes()
-
-    def full(state, file):
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    (tmp_path / "whole" / "curve.jsonl").unlink()
-    with pytest.raises(DiskFull, match=r"state\.pt"):
-        Learner(Line(), Regression(), PLAN, World(0, 1, torch.device("cpu"))).save(tmp_path / "whole" / "state.pt")
-    assert (tmp_path / "whole" / "state.pt").read_bytes() == before
-    assert {path.name for path in (tmp_path / "whole").iterdir()} == {"lock", "state.pt"}
-
-
 def test_a_disk_that_fills_while_the_state_is_saved_is_named_and_keeps_the_last_one(tmp_path):
     """A limit on the size of files, as the system sets it, between that of the curve and that of the state."""
     fit(Line(), Regression(), PLAN, tmp_path)

@@ -15,12 +15,11 @@ from klarsicht import audit
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import quantification
-from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import DiskFull, StoreError, UsageError
+from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics import conformal
 
@@ -293,7 +292,7 @@ def test_the_ranking_of_a_run_that_was_not_quantified_knows_no_verdict():
 def test_pictures_that_a_kill_prevented_are_drawn_by_the_same_command(tmp_path, monkeypatch):
     """The table of what is drawn is on the disk when the kill comes: the next run must not take it for drawn."""
     conftest.write_corpus(tmp_path / "data", per_class=20)
-    classifier, drawn, draw = load_model(conftest.network(), classes=["a", "b", "c"]), [], Illustrator.draw
+    classifier, drawn = load_model(conftest.network(), classes=["a", "b", "c"]), []
 
     def stopped(self, entries):
         raise KeyboardInterrupt
@@ -312,26 +311,3 @@ def test_pictures_that_a_kill_prevented_are_drawn_by_the_same_command(tmp_path, 
         for _ in range(2):
             quantification.quantify(tmp_path / "run", classifier=classifier)
     assert len(drawn) == 1
-
-
-def test_pictures_are_drawn_until_the_manifest_says_that_they_are(tmp_path, monkeypatch):
-    """The marker of the pictures is on the disk when the disk is full for the manifest."""
-    conftest.write_corpus(tmp_path / "data", per_class=20)
-    classifier, finish_step = load_model(conftest.network(), classes=["a", "b", "c"]), RunStore.finish_step
-
-    def fill_up(store, step, units):
-        if step == page.VIEWS:
-            raise DiskFull("no space left")
-        finish_step(store, step, units)
-
-    def run():
-        return pipeline.run(settings, tmp_path / "run", classifier=classifier)
-
-    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6)
-    with in_brief(POOL):
-        for command in (run, lambda: quantification.quantify(tmp_path / "run", classifier=classifier)):
-            with monkeypatch.context() as full, pytest.raises(DiskFull):
-                full.setattr(RunStore, "finish_step", fill_up)
-                command()
-            command()
-            assert page.VIEWS in RunStore.open(tmp_path / "run").manifest["finished"]
