@@ -71,7 +71,7 @@ def test_an_image_of_several_rows_is_decoded_once_and_each_row_gets_its_own(fold
     pairs = open_corpus(written(folder, "path,label\n0.png,hen\n1.png,duck;hen\n"), LabelCells(";")).pairs()
     read = []
     whole = corpora.decode
-    monkeypatch.setattr(corpora, "decode", lambda path: (read.append(path), whole(path))[1])
+    monkeypatch.setattr(corpora, "decode", lambda path, *limits: (read.append(path), whole(path, *limits))[1])
     for _, picture in decode_rows(pairs, range(3)):
         picture.putpixel((0, 0), (9, 9, 9))  # a transform that changes its picture
         assert picture.getpixel((0, 0)) == (9, 9, 9)

@@ -16,9 +16,9 @@ def decoded(monkeypatch):
     """How often each file was decoded."""
     count, decode = Counter(), corpora.decode
 
-    def counting(path):
+    def counting(path, *limits):
         count[path] += 1
-        return decode(path)
+        return decode(path, *limits)
 
     monkeypatch.setattr(corpora, "decode", counting)
     return count
