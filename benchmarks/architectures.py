@@ -1,4 +1,4 @@
-"""Which architectures get a relevance map: one of every family of torchvision and timm, and transformers' classifiers.
+"""Count the architectures that get a relevance map: one of every family of torchvision and timm, and of transformers.
 
     python benchmarks/architectures.py PHOTOGRAPHS [--package torchvision timm transformers] [--names ...]
 

@@ -67,7 +67,7 @@ def edit(file: Path, change: Callable[[object], object]) -> None:
 
 
 def reverse(file: Path) -> None:
-    edit(file, lambda content: content[::-1])  # type: ignore[index]
+    edit(file, lambda content: content[::-1])  # type: ignore[index] - JSON of any shape
 
 
 def hide(file: Path) -> None:
@@ -107,7 +107,7 @@ CASES = (
     Case("metadata of an array deleted", lambda r: (r / "arrays.zarr/maps/zarr.json").unlink(), "quantify"),
     Case("metadata of an array: no JSON", lambda r: (r / "arrays.zarr/maps/zarr.json").write_text("{"), "quantify"),
     Case("metadata of an array: another shape", lambda r: edit(
-        r / "arrays.zarr/maps/zarr.json", lambda c: c | {"shape": [7, *c["shape"][1:]]}), "quantify"),  # type: ignore
+        r / "arrays.zarr/maps/zarr.json", lambda c: c | {"shape": [7, *c["shape"][1:]]}), "quantify"),  # type: ignore - JSON of any shape
     Case("a part of a table deleted", lambda r: (r / "tables/images/00001.parquet").unlink(), "report"),
     Case("a part of a table emptied", lambda r: (r / "tables/images/00001.parquet").write_bytes(b""), "report"),
     Case("a part of a table cut in half", lambda r: cut(r / "tables/images/00001.parquet"), "report"),
@@ -143,7 +143,7 @@ CASES = (
     Case("manifest.json deleted", lambda r: (r / "manifest.json").unlink(), healed=False),
     Case("manifest.json emptied", lambda r: (r / "manifest.json").write_bytes(b""), healed=False),
     Case("manifest.json: another seed", lambda r: edit(
-        r / "manifest.json", lambda c: c | {"settings": c["settings"] | {"seed": 9}}), healed=False),  # type: ignore
+        r / "manifest.json", lambda c: c | {"settings": c["settings"] | {"seed": 9}}), healed=False),  # type: ignore - JSON of any shape
     Case("manifest.json of an older run", lambda r: shutil.copy(
         r.with_name("older") / "manifest.json", r / "manifest.json"), healed=False),
 )  # fmt: skip

@@ -127,7 +127,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-# What the commands work on
+# Inputs of the commands
 
 
 def write_inputs(folder: Path) -> None:
@@ -234,7 +234,7 @@ def begin_worker(aim: Aim, begin: Callable[..., None], *args: Any) -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (negative: a signal), lines of standard error, seconds."""
+    """End of a command: exit code (negative: a signal), lines of standard error, seconds."""
 
     code: int
     lines: tuple[str, ...]

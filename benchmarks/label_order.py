@@ -1,4 +1,4 @@
-"""How often permuted labels are named where they are, and where they are not: simulated confusions, no images.
+"""Count how often permuted labels are named, where labels are permuted and where not: simulated confusions, no images.
 
 A model of K classes is right on a share of its images and otherwise predicts classes by a bias of its own, drawn from a
 Dirichlet distribution (concentration 1) anew for each simulation; or it predicts half of its errors, at most as many as

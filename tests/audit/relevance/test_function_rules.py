@@ -14,8 +14,9 @@ from klarsicht.audit.relevance import composites, rules
 from klarsicht.audit.relevance.batch_norms import BatchNorm
 from klarsicht.audit.relevance.composites import Composite
 from klarsicht.audit.relevance.explainer import explain
-from klarsicht.audit.relevance.function_rules import ModulePath, RuleMode, RulePlan, find_norms_to_merge
+from klarsicht.audit.relevance.function_calls import ModulePath, RulePlan
 from klarsicht.audit.relevance.propagation import Recorder, propagate_softmax
+from klarsicht.audit.relevance.rule_mode import RuleMode, find_norms_to_merge
 from klarsicht.ground.errors import NotConserving
 
 EPSILON_EVERYWHERE = Composite(rules.epsilon)

@@ -24,16 +24,11 @@ from klarsicht.audit.relevance.conservation import (
     conserves,
     sum_per_image,
 )
-from klarsicht.audit.relevance.function_rules import (
-    RuleMode,
-    RulePlan,
-    computes_attention,
-    find_norms_to_merge,
-    follow_modules,
-)
+from klarsicht.audit.relevance.function_calls import RulePlan, follow_modules
 from klarsicht.audit.relevance.gradients import GRADIENTS
 from klarsicht.audit.relevance.pooling import pool_relevance
 from klarsicht.audit.relevance.propagation import Recorder
+from klarsicht.audit.relevance.rule_mode import RuleMode, computes_attention, find_norms_to_merge
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinear

@@ -16,222 +16,36 @@ inputs (views, slices, maxima) and is found by the conservation check where it d
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-from klarsicht.audit.relevance.batch_norms import BatchNorm, NormsToMerge, tensors_in
-from klarsicht.audit.relevance.composites import Composite
+from klarsicht.audit.relevance.batch_norms import tensors_in
+from klarsicht.audit.relevance.function_calls import Function, FunctionCall, carries_relevance, changes_in_place
 from klarsicht.audit.relevance.propagation import (
     Recorder,
-    absorb_constant,
     pass_through,
     propagate_layer,
     propagate_linear,
     propagate_padding,
     propagate_softmax,
-    propagate_sum,
 )
 from klarsicht.audit.relevance.rules import Layer, Rule
 
-Function = Callable[..., Any]
 FunctionRule = Callable[..., Any]
 """Function (call, *args, **kwargs) that computes a torch function with a relevance rule."""
 
 
-@dataclass
-class ModulePath:
-    """Names of the modules that run at the moment, innermost last, kept by hooks; `layers` are those of torch.nn."""
-
-    names: list[str] = field(default_factory=list)
-    layers: set[str] = field(default_factory=set)
-
-    @property
-    def innermost(self) -> str:
-        return self.names[-1] if self.names else ""
-
-
-@contextmanager
-def follow_modules(network: nn.Module) -> Iterator[ModulePath]:
-    """Follow which module of a network runs, until the context ends."""
-    layers = {name for name, m in network.named_modules() if type(m).__module__.startswith("torch.nn.")}
-    path = ModulePath(layers=layers)
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda module, inputs: path.names.append(name)
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        path.names.pop()
-
-    handles = []
-    for name, module in network.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(name)))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
-        yield path
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@dataclass
-class RulePlan:
-    """Rules of a network's functions, for the forward passes of many batches.
-
-    Attributes:
-        composite: rules of the layers with weights.
-        path: the modules that run at the moment.
-        norms: batch norm by the number of the layer call whose output it receives; see `find_norms_to_merge`.
-        layers: weight and layer with its rule by number of call, kept from one batch to the next.
-        without_rule: functions without a rule that relevance came through, named with their module, by count.
-    """
-
-    composite: Composite
-    path: ModulePath
-    norms: dict[int, BatchNorm] = field(default_factory=dict)
-    layers: dict[int, tuple[Tensor, Layer]] = field(default_factory=dict)
-    without_rule: Counter[str] = field(default_factory=Counter)
-
-
-class RuleMode(TorchFunctionMode):
-    """Mode in which torch functions carry relevance backwards, for one forward pass.
-
-    Args:
-        plan: rules.
-        recorder: receives the balances of the backward pass.
-    """
-
-    def __init__(self, plan: RulePlan, recorder: Recorder) -> None:
-        super().__init__()
-        self.plan, self.recorder = plan, recorder
-        self.calls = 0
-        self.first = plan.composite.first
-        self.merged: dict[int, Tensor] = {}
-        self.gates: dict[int, Tensor] = {}
-        self.replaced: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __torch_function__(
-        self, function: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        args, kwargs = self._current(args), self._current(kwargs or {})
-        call = FunctionCall(self, function, self.calls)
-        self.calls += function in LAYER_FUNCTIONS
-        if not any(map(carries_relevance, tensors_in((args, kwargs)))):
-            return function(*args, **kwargs)
-        if (rule := FUNCTION_RULES.get(function)) is not None:
-            output = rule(call, *args, **kwargs)
-            if _in_place(function):
-                self.replaced[id(args[0])] = args[0], output
-            return output
-        output = function(*args, **kwargs)
-        if function not in SELECTIONS and any(map(carries_relevance, tensors_in(output))):
-            self.plan.without_rule[call.name] += 1
-        return output
-
-    def _current(self, a: Any) -> Any:
-        """Exchange tensors that a function changed in place, which rules compute out of place, for what they became."""
-        if not self.replaced:
-            return a
-        if isinstance(a, Tensor):
-            while (entry := self.replaced.get(id(a))) is not None:
-                a = entry[1]
-        elif type(a) in (tuple, list):
-            a = type(a)(self._current(part) for part in a)
-        elif isinstance(a, dict):
-            a = {name: self._current(value) for name, value in a.items()}
-        return a
-
-
-def _in_place(function: Function) -> bool:
-    """Test whether a function changes its first argument: its name ends in one underscore, or is `__i...__`."""
-    name: str = getattr(function, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or name in IN_PLACE_OPERATORS
-
-
-@dataclass(frozen=True)
-class FunctionCall:
-    """One call of a torch function in a `RuleMode`.
-
-    Attributes:
-        number: how many layers with weights were called before.
-    """
-
-    mode: RuleMode
-    function: Function
-    number: int
-
-    @property
-    def name(self) -> str:
-        """Name of the module that runs, followed by that of the function unless it is a layer of torch.nn."""
-        path = self.mode.plan.path
-        module = path.innermost
-        if module in path.layers:
-            return module
-        name: str = getattr(self.function, "__name__", "function")
-        return f"{module}.{name.strip('_')}".lstrip(".")
-
-    def linear(self, f: Callable[..., Tensor], *xs: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Compute f(*xs) + bias, linear in each x, by the epsilon rule."""
-        return propagate_linear(self.mode.recorder, self.name, f, *xs, bias=bias)
-
-    def sum(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute a + b by the epsilon rule."""
-        return propagate_sum(self.mode.recorder, self.name, a, b)
-
-    def constant(self, value: Tensor, beside: Tensor) -> Tensor:
-        """Let the relevance of a constant count as a bias."""
-        return absorb_constant(self.mode.recorder, self.name, value, beside)
-
-    def layer(
-        self, affine: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, channel: int, rule: Rule
-    ) -> Tensor:
-        """Compute a layer with weights by a rule, with the batch norm that follows it merged."""
-        plan = self.mode.plan
-        norm = plan.norms.get(self.number)
-        source, layer = plan.layers.get(self.number, (None, None))
-        if layer is None or source is not weight:
-            W, b = weight.detach(), None if bias is None else bias.detach()
-            W, b = (W, b) if norm is None else norm.merge(W, b)
-            layer = Layer(self.name, affine, rule, W, b, channel)
-            plan.layers[self.number] = weight, layer
-        z = propagate_layer(self.mode.recorder, layer, x)
-        if norm is not None:
-            self.mode.merged[id(z)] = z
-        return z
-
-
-def find_norms_to_merge() -> NormsToMerge:
-    """Make the mode that finds, during one plain forward pass, the batch norms to merge."""
-    return NormsToMerge(LAYER_FUNCTIONS, frozenset(_functions("linear conv1d conv2d conv3d")))
-
-
-def computes_attention(functions: Collection[Function]) -> bool:
-    """Test whether the functions that a network calls compute attention: by a function of its own, or written out as
-    softmax and matrix product."""
-    fused = {functional.scaled_dot_product_attention, functional.multi_head_attention_forward}
-    written = (_functions("softmax"), _functions("matmul __matmul__ bmm einsum"))
-    return bool(fused & set(functions)) or all(set(kind) & set(functions) for kind in written)
-
-
-def carries_relevance(a: Any) -> bool:
-    """Test whether a is a tensor of the part of the network that depends on the image."""
-    return isinstance(a, Tensor) and a.requires_grad and a.is_floating_point()
-
-
 def _first_or(call: FunctionCall, rule: Rule, convolution: bool) -> Rule:
     """Take the rule of the first layer where this is the first."""
-    mode = call.mode
-    first = mode.first
-    if first is None or (mode.plan.composite.first_is_convolution and not convolution):
+    state = call.state
+    first = state.first
+    if first is None or (state.plan.composite.first_is_convolution and not convolution):
         return rule
-    mode.first = None
+    state.first = None
     return first
 
 
@@ -246,7 +60,7 @@ def _affine(
 
 
 def _linear(call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    rule = _first_or(call, call.mode.plan.composite.linear, convolution=False)
+    rule = _first_or(call, call.state.plan.composite.linear, convolution=False)
     return call.layer(_affine(functional.linear), input, weight, bias, -1, rule)
 
 
@@ -254,7 +68,7 @@ def _convolution(
     call: FunctionCall, input: Tensor, weight: Tensor, bias: Tensor | None = None, *geometry: Any, **named: Any
 ) -> Tensor:
     affine = _affine(call.function, *geometry, **named)
-    rule = _first_or(call, call.mode.plan.composite.convolution, convolution=True)
+    rule = _first_or(call, call.state.plan.composite.convolution, convolution=True)
     return call.layer(affine, input, weight, bias, 1, rule)
 
 
@@ -270,7 +84,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Pass relevance through a batch norm; one that was merged into the layer before it computes nothing."""
-    if id(input) in call.mode.merged:
+    if id(input) in call.state.merged:
         return input
     return pass_through(
         input, lambda x: functional.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -359,9 +173,9 @@ def _scale(x: Tensor, factor: float) -> Tensor:
 def _multiply(call: FunctionCall, a: Any, b: Any) -> Tensor:
     """Give relevance to the signal of a gate, or half to each of two factors of equal standing."""
     if carries_relevance(a) and carries_relevance(b):
-        if a.numel() == b.numel() and not {id(a), id(b)} & call.mode.gates.keys():
+        if a.numel() == b.numel() and not {id(a), id(b)} & call.state.gates.keys():
             return call.linear(torch.mul, a, b)
-        gate_is_a = a.numel() < b.numel() or (a.numel() == b.numel() and id(a) in call.mode.gates)
+        gate_is_a = a.numel() < b.numel() or (a.numel() == b.numel() and id(a) in call.state.gates)
         a, b = (b, a) if gate_is_a else (a, b)
     elif not carries_relevance(a):
         a, b = b, a
@@ -389,14 +203,14 @@ def _multiply_and_add(call: FunctionCall, input: Any, a: Any, b: Any, *, value: 
 def _elementwise(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     kwargs.pop("inplace", None)
     held = [a.detach() if isinstance(a, Tensor) else a for a in args]
-    in_place = _in_place(call.function) or any(a is True for a in args)
+    in_place = changes_in_place(call.function) or any(a is True for a in args)
     return pass_through(input, lambda x: call.function(x.clone() if in_place else x, *held, **kwargs))
 
 
 def _gate(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Pass relevance through a function whose values lie between two bounds, and remember it as a gate."""
     y = _elementwise(call, input, *args, **kwargs)
-    call.mode.gates[id(y)] = y
+    call.state.gates[id(y)] = y
     return y
 
 
@@ -433,8 +247,8 @@ def _replace_live(args: Any, values: Iterator[Tensor]) -> Any:
 def _softmax(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Compute weights that sum to one, held fixed unless the composite gives relevance to attention weights."""
     axis = kwargs.get("dim", args[0] if args else None)
-    if call.mode.plan.composite.attention_weights and axis in (-1, input.ndim - 1):
-        return propagate_softmax(call.mode.recorder, call.name, input)
+    if call.state.plan.composite.attention_weights and axis in (-1, input.ndim - 1):
+        return propagate_softmax(call.state.recorder, call.name, input)
     return _hold_fixed(call, input, *args, **kwargs)
 
 
@@ -456,7 +270,7 @@ def _attention(
 ) -> Tensor:
     """Propagate through attention to the values, and to queries and keys if the composite says so."""
     mask = None if attn_mask is None else attn_mask.detach()
-    if call.mode.plan.composite.attention_weights and not is_causal and not enable_gqa:
+    if call.state.plan.composite.attention_weights and not is_causal and not enable_gqa:
         return _attend(call, query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
     q, k = query.detach(), key.detach()
 
@@ -470,7 +284,7 @@ def _attention(
 
 def _attend(call: FunctionCall, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Compute softmax(scale q k^T + mask) v for (B, heads, tokens, channels), each product with half to each factor."""
-    recorder, name = call.mode.recorder, call.name
+    recorder, name = call.state.recorder, call.name
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
     scores = propagate_linear(recorder, f"{name}.scores", lambda q, k: scale * (q @ k.transpose(-1, -2)), q, k)
@@ -503,7 +317,7 @@ def _multi_head_attention(
     )
     assert found is not None
     attention: Tensor = found
-    E, recorder, composite = embed_dim_to_check, call.mode.recorder, call.mode.plan.composite
+    E, recorder, composite = embed_dim_to_check, call.state.recorder, call.state.plan.composite
 
     def project(part: int, name: str, x: Tensor) -> Tensor:
         own = kwargs.get(f"{'qkv'[part]}_proj_weight")
@@ -538,7 +352,7 @@ def _pad(
     margins = [int(m) for m in pad]
     if mode != "constant":
         return functional.pad(input, margins, mode, value)
-    return propagate_padding(call.mode.recorder, call.name, input, margins, 0.0 if value is None else value)
+    return propagate_padding(call.state.recorder, call.name, input, margins, 0.0 if value is None else value)
 
 
 def _concatenate(call: FunctionCall, tensors: Iterable[Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -566,7 +380,7 @@ def _masked_fill(call: FunctionCall, input: Tensor, mask: Tensor, value: Any) ->
     return _where(call, mask, value, input)
 
 
-def _functions(names: str) -> list[Function]:
+def find_functions(names: str) -> list[Function]:
     """Look up functions by name in torch, torch.Tensor and torch.nn.functional, with their in-place forms."""
     found = []
     for name in names.split():
@@ -576,11 +390,9 @@ def _functions(names: str) -> list[Function]:
 
 
 LAYER_FUNCTIONS: Final = frozenset(
-    _functions("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+    find_functions("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 )
 """Functions of layers with weights, which are numbered in the order of their calls."""
-
-IN_PLACE_OPERATORS: Final = frozenset({"__iadd__", "__isub__", "__imul__", "__itruediv__"})
 
 _RULES: Final[dict[FunctionRule, str]] = {
     _linear: "linear",
@@ -619,12 +431,12 @@ _RULES: Final[dict[FunctionRule, str]] = {
 }
 
 FUNCTION_RULES: Final[dict[Function, FunctionRule]] = {
-    function: rule for rule, names in _RULES.items() for function in _functions(names)
+    function: rule for rule, names in _RULES.items() for function in find_functions(names)
 }
 """Rule of each torch function that has one."""
 
 SELECTIONS: Final = frozenset(
-    _functions(
+    find_functions(
         "view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims "
         "movedim moveaxis t expand expand_as repeat repeat_interleave tile contiguous clone to float double "
         "type_as narrow select index_select gather take_along_dim __getitem__ __setitem__ split split_with_sizes "
