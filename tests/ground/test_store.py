@@ -68,12 +68,41 @@ def test_foreign_folder_is_refused_and_untouched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_founding_that_was_killed_can_be_repeated(tmp_path):
-    (tmp_path / "lock").touch()
-    (tmp_path / ".manifest.json.77.tmp").write_text("{")
-    store = RunStore.create(tmp_path, settings={}, identity={})
-    assert store.exists
-    assert not (tmp_path / ".manifest.json.77.tmp").exists()
+KILLED_AT_A_CALL = """
+import os, sys
+from klarsicht.ground.store import RunStore
+
+calls, wanted = 0, int(sys.argv[2])
+
+def killed_there(call):
+    def counting(*args, **named):
+        global calls
+        calls += 1
+        return os._exit(9) if calls == wanted else call(*args, **named)
+    return counting
+
+for name in ("mkdir", "open", "replace", "fsync", "write"):
+    setattr(os, name, killed_there(getattr(os, name)))
+RunStore.create(sys.argv[1], settings={}, identity={})
+"""
+
+
+def test_creation_that_was_killed_at_any_call_of_the_system_can_be_repeated(tmp_path):
+    for call in range(1, 100):
+        run = tmp_path / f"run{call}"
+        ended = subprocess.run([sys.executable, "-c", KILLED_AT_A_CALL, run, str(call)]).returncode
+        assert RunStore.create(run, settings={}, identity={}).manifest["settings"] == {}
+        if ended == 0:
+            break
+    assert ended == 0
+    assert call > 5  # of the system's calls some are in C and not counted
+
+
+def test_folder_that_holds_a_checksum_and_more_is_refused(tmp_path):
+    (tmp_path / "checksums").mkdir()
+    (tmp_path / "checksums" / "thesis.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"not empty.*thesis\.json"):
+        RunStore.create(tmp_path, settings={}, identity={})
 
 
 def test_open_wants_a_run(tmp_path, store):

@@ -141,7 +141,7 @@ class RunFiles:
         Raises:
             RunDamaged: their own file cannot be read.
         """
-        record = _record(name)
+        record = record_path(name)
         try:
             content = self.inside(record).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +157,7 @@ class RunFiles:
 
     def _admit(self, name: str, *checksums: Checksum | None) -> None:
         """Write the checksums that a file may have; None: it need not exist."""
-        write_atomically(self.inside(_record(name)), to_json([one and one.to_json() for one in checksums]))
+        write_atomically(self.inside(record_path(name)), to_json([one and one.to_json() for one in checksums]))
 
     def _replaced(self, name: str) -> tuple[Checksum | None, ...]:
         """Return what a file that is to be replaced may hold; nothing where that cannot be known."""
@@ -184,5 +184,6 @@ def check_name(name: str) -> str:
     return name
 
 
-def _record(name: str) -> str:
+def record_path(name: str) -> str:
+    """Return the path inside the run of the checksum of a file of that name."""
     return f"checksums/{name}.json"

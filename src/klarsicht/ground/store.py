@@ -34,7 +34,7 @@ from klarsicht.ground.errors import InputError, RunDamaged, RunMismatch, StoreEr
 from klarsicht.ground.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
 from klarsicht.ground.markers import Marker, damaged
 from klarsicht.ground.operating_system import sync
-from klarsicht.ground.run_files import MANIFEST, RunFiles, check_name
+from klarsicht.ground.run_files import MANIFEST, RunFiles, check_name, record_path
 from klarsicht.ground.stored_array import StoredArray
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class RunStore(RunFiles):
         """Create the folder and its manifest; raises StoreError where it holds other files."""
         with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.match(".*.tmp"))
+            foreign = self._foreign_files()
         if foreign and not self.exists:
             raise StoreError(
                 "the output folder is not empty and holds no run",
@@ -115,6 +115,13 @@ class RunStore(RunFiles):
         with self.lock():
             if not self.exists:  # another process may have created it meanwhile
                 self.write_json(MANIFEST, new_manifest(wanted))
+
+    def _foreign_files(self) -> list[str]:
+        """List what no creation of a run puts into its folder; one that was killed may leave a checksum and no run."""
+        record = Path(record_path(MANIFEST))
+        ours = {Path("lock"), record.parent, record}
+        found = (p.relative_to(self.path) for folder in ("*", f"{record.parent}/*") for p in self.path.glob(folder))
+        return sorted(str(p) for p in found if p not in ours and not p.match(".*.tmp"))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
