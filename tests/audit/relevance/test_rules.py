@@ -17,7 +17,7 @@ def test_epsilon_by_hand():
     W = torch.tensor([[1.0, -1.0], [2.0, 3.0]], dtype=torch.float64)
     layer = Layer("fc", linear, rules.epsilon, W, torch.tensor([3.0, -1.0], dtype=torch.float64), channel=-1)
     x, R = torch.tensor([[1.0, 2.0]], dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
-    relevance, entry = layer.propagate(x, R, None)  # z = (2, 7)
+    relevance, entry = layer.propagate(x, R)  # z = (2, 7)
     assert relevance[0].tolist() == pytest.approx([1 / 2 + 2 / 7, -2 / 2 + 6 / 7], rel=1e-5)
     assert float(entry.bias) == pytest.approx(3 / 2 - 1 / 7, rel=1e-5)
     assert float(entry.stabiliser) == pytest.approx(EPSILON / 2 + EPSILON / 7, rel=1e-5)
@@ -29,7 +29,7 @@ def test_zplus_by_hand_with_an_input_of_both_signs_and_a_dead_output():
     layer = Layer("fc", linear, rules.zplus, W, torch.tensor([4.0, -5.0], dtype=torch.float64), channel=-1)
     x, R = torch.tensor([[1.0, -2.0]], dtype=torch.float64), torch.tensor([[8.0, 3.0]], dtype=torch.float64)
     # positive contributions: 2*1 + (-1)(-2) + bias 4 = 8 to the first, none to the second
-    relevance, entry = layer.propagate(x, R, None)
+    relevance, entry = layer.propagate(x, R)
     assert relevance[0].tolist() == pytest.approx([2.0, 2.0], rel=1e-6)
     assert float(entry.bias) == pytest.approx(4.0, rel=1e-6)
     assert float(entry.dead) == 3.0
@@ -103,7 +103,7 @@ def test_rules_equal_their_formulas_written_as_loops(name, sign):
     b = torch.randn(4, generator=draw, dtype=torch.float64)
     R = torch.randn(4, generator=draw, dtype=torch.float64)
     layer = Layer("fc", linear, RULES[name], W, b, channel=-1)
-    got, entry = layer.propagate(x[None], R[None], linear(x, W, b).sign()[None] if layer.gated else None)
+    got, entry = layer.propagate(x[None], R[None])
     want, kept = by_loops(name, x.tolist(), W.tolist(), b.tolist(), R.tolist())
     assert got[0].tolist() == pytest.approx(want, rel=1e-9, abs=1e-12)
     assert float(entry.bias) == pytest.approx(kept, rel=1e-9, abs=1e-12)
@@ -131,15 +131,15 @@ def test_convolutions_agree_with_zennit_and_their_books_balance(name, sign):
     with hook.context(conv):
         (want,) = torch.autograd.grad(conv(x), x, R)
     layer = Layer("conv", conv._conv_forward, RULES[name], conv.weight.detach(), conv.bias.detach())
-    got, entry = layer.propagate(x.detach(), R, conv(x).detach().sign() if layer.gated else None)
+    got, entry = layer.propagate(x.detach(), R)
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
     assert (entry.residual.abs() < 1e-5 * entry.outgoing.abs().clamp(min=1) + 1e-6 * entry.gross).all()
 
 
-def test_outputs_of_value_zero_are_dead_under_a_gated_rule():
+def test_outputs_of_value_zero_are_dead_under_a_signed_rule():
     layer = Layer("fc", linear, rules.gamma(0.25), torch.tensor([[1.0, -1.0], [1.0, 1.0]]), None, channel=-1)
     x, R = torch.tensor([[1.0, 1.0]]), torch.tensor([[5.0, 2.0]])
-    _, entry = layer.propagate(x, R, torch.tensor([[0, 1]], dtype=torch.int8))
+    _, entry = layer.propagate(x, R)
     assert float(entry.dead) == 5.0
     assert float(entry.outgoing) == pytest.approx(2.0, rel=1e-5)
 
@@ -153,5 +153,5 @@ def test_an_input_without_negative_part_is_passed_once(x, passes):
         return linear(part, W, b)
 
     layer = Layer("fc", counted, rules.zplus, torch.ones(3, 2), torch.ones(3), channel=-1)
-    layer.propagate(torch.tensor([x]), torch.ones(1, 3), None)
+    layer.propagate(torch.tensor([x]), torch.ones(1, 3))
     assert len(calls) == passes

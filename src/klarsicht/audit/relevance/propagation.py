@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
-from klarsicht.audit.relevance.rules import Layer, away_from_zero
+from klarsicht.audit.relevance.rules import Layer, away_from_zero, relevance_of_zeros
 
 
 @dataclass
@@ -62,16 +62,16 @@ class _LayerFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, recorder: Recorder) -> Tensor:
         z, ctx.graph = layer.run(x)
-        ctx.save_for_backward(x, z.sign().to(torch.int8) if layer.gated else None)
+        ctx.save_for_backward(x)
         ctx.layer, ctx.recorder, ctx.entry = layer, recorder, None
         return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, R: Tensor) -> tuple[Tensor, None, None]:
-        (x, sign), graph = ctx.saved_tensors, ctx.graph
+        (x,), graph = ctx.saved_tensors, ctx.graph
         ctx.graph = None
-        relevance, ctx.entry = ctx.layer.propagate(x, R, sign, ctx.recorder.images, graph)
+        relevance, ctx.entry = ctx.layer.propagate(x, R, ctx.recorder.images, graph)
         ctx.recorder.entries.append(ctx.entry)
         return relevance, None, None
 
@@ -141,7 +141,7 @@ class _SumFunction(torch.autograd.Function):
 
 def _stabilised(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """Compute what the epsilon of the denominators absorbs, and the relevance of outputs that are zero, (B,) each."""
-    dead = inner_product(R, (y == 0).to(R), images)
+    dead = relevance_of_zeros(R, y, images)
     return inner_product(s, away_from_zero(y) - y, images) - dead, dead
 
 
@@ -163,8 +163,9 @@ class _SoftmaxFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, R: Tensor) -> tuple[None, None, Tensor, None]:
         (x, y), images = ctx.saved_tensors, ctx.recorder.images
-        relevance = x * (R - y * R.sum(-1, keepdim=True))
-        left = inner_product(R, 1 - x + (y * x).sum(-1, keepdim=True), images)
+        received, weighed, handed = R.sum(-1, keepdim=True), y * x, R * x
+        left = inner_product(received, 1 + weighed.sum(-1, keepdim=True), images) - sum_per_image(handed, images)
+        relevance = handed.addcmul_(weighed, received, value=-1)
         ctx.entry = ctx.recorder.add(ctx.name, R, sum_per_image(relevance, images), left)
         return None, None, relevance, None
 

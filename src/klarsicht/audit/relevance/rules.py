@@ -4,21 +4,21 @@ Every rule is one formula with different terms. The outputs j of a layer are sum
 its input (its positive part, its negative part, the whole input). A share p distributes relevance R_j in proportion to
 its terms:
 
-    R_i = sum_p c_p sum_t f_t x^t_i sum_j W^t_ji R_j g_pj / D_pj,  D_pj = sum_t f_t (W^t x^t + b^t)_j
+    R_i = sum_p c_p sum_t x^t_i sum_j W^t_ji R_j f_tj / D_pj,  D_pj = sum_t f_tj (W^t x^t + b^t)_j
 
-with a coefficient c_p, a factor f_t, and a gate g_pj that restricts a share to outputs of one sign. D is kept from
-zero by adding EPSILON with its own sign. The same formula gives the relevance that is *absorbed*:
+with a coefficient c_p and a factor f_tj = f_t, or f_t times the sign of output j. D is kept from zero by adding EPSILON
+with its own sign. The same formula gives the relevance that is *absorbed*:
 
-    bias        sum_p c_p sum_j R_j g_pj (sum_t f_t b^t)_j / D_pj
-    stabiliser  sum_p c_p sum_j R_j g_pj EPSILON / |D_pj|
-    dead        relevance of outputs whose denominator is exactly zero, or to which no share applies
+    bias        sum_p c_p sum_j R_j (sum_t f_tj b^t_j) / D_pj
+    stabiliser  sum_p c_p sum_j R_j EPSILON / |D_pj|
+    dead        relevance of outputs whose denominator is exactly zero
 
 Sources: epsilon and alpha-beta, Bach et al., PLoS ONE 2015; z-plus and z-box, Montavon et al., Pattern
 Recognition 2017; gamma, Montavon et al. 2019, generalised to inputs of both signs by Andeol et al. 2021;
-flat, Lapuschkin et al., Nature Communications 2019. A part with the same weight in several shares is computed once,
-so gamma for inputs of both signs takes two forward and two backward passes instead of four and four: of contributions
-c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|. Values agree with the rules of zennit, which do
-not compute the absorbed relevance.
+flat, Lapuschkin et al., Nature Communications 2019. A part with the same weight in several shares is computed once.
+Of contributions c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|; so gamma for inputs and
+outputs of both signs is one share of z and of |W| |x| with the sign of z, in two forward and two backward passes instead
+of four and four. Values agree with the rules of zennit, which do not compute the absorbed relevance.
 """
 
 from __future__ import annotations
@@ -70,12 +70,17 @@ def constant_input(channels: tuple[float, ...]) -> InputPart:
 
 @dataclass(frozen=True)
 class Term:
-    """Affine term factor * (weight @ part(x) + bias); weight is None for layers without parameters."""
+    """Affine term factor * (weight @ part(x) + bias); weight is None for layers without parameters.
+
+    Attributes:
+        signed: whether the term is multiplied by the sign of the first term of its share.
+    """
 
     part: InputPart
     weight: Tensor | None
     bias: Tensor | None = None
     factor: float = 1.0
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,15 @@ class Share:
     Attributes:
         terms: the affine terms.
         coefficient: factor of the relevance.
-        gate: +1 or -1 restricts the share to outputs of that sign; 0 does not.
     """
 
     terms: tuple[Term, ...]
     coefficient: float = 1.0
-    gate: int = 0
+
+    @property
+    def signed(self) -> bool:
+        """Whether a term has the sign of the first; D then has that sign, too, and is 0 where the first is."""
+        return any(t.signed for t in self.terms)
 
 
 Rule = Callable[[Tensor | None, Tensor | None], tuple[Share, ...]]
@@ -132,9 +140,8 @@ def gamma(g: float) -> Rule:
     """Gamma rule: positive (negative) contributions are weighted by 1 + g where the output is positive (negative)."""
 
     def rule(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
-        whole = Term(whole_input, W, b, 1 + g / 2)
-        sized = Term(magnitude, None if W is None else W.abs(), None if b is None else b.abs(), g / 2)
-        return Share((whole, sized), gate=1), Share((whole, replace(sized, factor=-g / 2)), gate=-1)
+        sizes = (None if p is None else p.abs() * (g / 2) for p in (W, b))
+        return (Share((Term(whole_input, W, b, 1 + g / 2), Term(magnitude, *sizes, signed=True))),)
 
     return rule
 
@@ -182,11 +189,6 @@ class Layer:
         """Shares for inputs >= 0, such as after a ReLU: terms of the negative part are dropped."""
         return tuple(replace(share, terms=_without_negative(share.terms)) for share in self.shares)
 
-    @cached_property
-    def gated(self) -> bool:
-        """Whether any share is restricted to outputs of one sign."""
-        return any(share.gate for share in self.shares)
-
     def run(self, x: Tensor) -> tuple[Tensor, Graph | None]:
         """Compute the output; with it the autograd graph, where the rule uses it."""
         if not self.uses_output:
@@ -202,14 +204,13 @@ class Layer:
         return any(t.part is whole_input and t.weight is self.weight for share in self.shares for t in share.terms)
 
     def propagate(
-        self, x: Tensor, R: Tensor, sign: Tensor | None, images: int | None = None, graph: Graph | None = None
+        self, x: Tensor, R: Tensor, images: int | None = None, graph: Graph | None = None
     ) -> tuple[Tensor, LayerBalance]:
         """Propagate relevance R of the output to the input x.
 
         Args:
             x: (B, ...), input.
             R: relevance of the output.
-            sign: int8 sign of the output if the rule is gated, else None.
             images: number of images, where the first axis of x is a multiple of it; default the length of x.
             graph: the layer's input and output in the autograd graph of its forward pass, if kept.
 
@@ -218,29 +219,24 @@ class Layer:
         """
         images = len(x) if images is None else images
         shares = self.shares_of_nonnegative if x.numel() and x.min() >= 0 else self.shares
-        zero = torch.zeros(images, dtype=torch.float64, device=x.device)
-        bias, stabiliser, dead = zero.clone(), zero.clone(), zero.clone()
-        if sign is not None:
-            dead += sum_per_image(R * (sign == 0), images)
+        bias, stabiliser, dead = torch.zeros(3, images, dtype=torch.float64, device=x.device)
         graphs: dict[tuple[InputPart, int], Graph] = {}
         flows: dict[tuple[InputPart, int], Tensor] = {}
         for share in shares:
-            R_p = R if not share.gate or sign is None else R * (sign == share.gate)
-            if share.gate and not R_p.any():
-                continue
-            R_p = R_p if share.coefficient == 1 else share.coefficient * R_p
-            z = [_scaled(t.factor, self._graph(t, x, graphs, graph)[1].detach()) for t in share.terms]
-            D = reduce(torch.add, z)
-            s = R_p / away_from_zero(D)
+            z = [self._graph(t, x, graphs, graph)[1].detach() for t in share.terms]
+            sign = z[0].sign() if share.signed else None
+            D = _denominator(share.terms, z, sign)
+            s, absorbed, nothing = _over(R, D, sign, images)
+            if share.coefficient != 1:
+                s *= share.coefficient
+            stabiliser += share.coefficient * absorbed
+            dead += share.coefficient * nothing
             for t in share.terms:
-                key, flow = _key(t), _scaled(t.factor, s)
+                flow = _scaled(t.factor, s if sign is None or not t.signed else s * sign)
+                bias += self._absorbed(t.bias, flow, images)
+                key = _key(t)
                 flows[key] = flows[key] + flow if key in flows else flow
-            nothing = inner_product(R_p, (D == 0).to(R), images)
-            bias += self._bias(share, s, images)
-            stabiliser += inner_product(s, torch.copysign(D.new_tensor(EPSILON), D), images) - nothing
-            dead += nothing
-        handed = [part.detach() * torch.autograd.grad(z, part, flows[key])[0] for key, (part, z) in graphs.items()]
-        relevance = reduce(torch.add, handed) if handed else torch.zeros_like(x)
+        relevance = _handed_down(graphs, flows, x)
         entry = LayerBalance(
             self.name,
             incoming=sum_per_image(R, images),
@@ -264,13 +260,12 @@ class Layer:
                     graphs[key] = part, self.affine(part, term.weight, term.bias)
         return graphs[key]
 
-    def _bias(self, share: Share, s: Tensor, images: int) -> Tensor:
-        """Compute the relevance absorbed by biases, sum_j s_j (sum_t f_t b^t)_j, float64 (B,)."""
-        biases = [_scaled(t.factor, t.bias) for t in share.terms if t.bias is not None]
-        if not biases:
+    def _absorbed(self, bias: Tensor | None, s: Tensor, images: int) -> Tensor:
+        """Compute the relevance absorbed by a bias, sum_j s_j b_j, float64 (B,)."""
+        if bias is None:
             return torch.zeros(images, dtype=torch.float64, device=s.device)
         elsewhere = [axis for axis in range(1, s.ndim) if axis != self.channel % s.ndim]
-        absorbed = (s.sum(elsewhere) if elsewhere else s).double() @ reduce(torch.add, biases).double()
+        absorbed = (s.sum(elsewhere) if elsewhere else s).double() @ bias.double()
         return absorbed.reshape(images, -1).sum(1)
 
 
@@ -280,7 +275,56 @@ Graph = tuple[Tensor, Tensor]
 
 def away_from_zero(y: Tensor) -> Tensor:
     """Add EPSILON with the sign of y to y."""
-    return y + torch.copysign(y.new_tensor(EPSILON), y)
+    return torch.copysign(y.new_tensor(EPSILON), y).add_(y)
+
+
+def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) -> Tensor:
+    """Compute D = sum_t f_t z_t of affine outputs z, those of signed terms times the sign of the layer's output."""
+    assert not terms[0].signed
+    D = _scaled(terms[0].factor, z[0])
+    for t, value in zip(terms[1:], z[1:], strict=True):
+        fresh = D is not z[0]
+        if t.signed and sign is not None:
+            D = torch.addcmul(D, value, sign, value=t.factor, out=D if fresh else None)
+        else:
+            D = torch.add(D, value, alpha=t.factor, out=D if fresh else None)
+    return D
+
+
+def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute s = R / (D + EPSILON sign(D)), what EPSILON absorbs, and the relevance of outputs with D = 0, (B,) each.
+
+    Args:
+        sign: sign of D, with 0 where D is, and s is 0 there; None where it is not known.
+    """
+    if sign is None:
+        added = torch.copysign(D.new_tensor(EPSILON), D)
+        s = R / (D + added)
+        dead = relevance_of_zeros(R, D, images)
+        return s, inner_product(s, added, images) - dead, dead
+    s = (R * sign).div_(D.abs().add_(EPSILON))
+    return s, EPSILON * inner_product(s, sign, images), relevance_of_zeros(R, sign, images)
+
+
+def relevance_of_zeros(R: Tensor, D: Tensor, images: int) -> Tensor:
+    """Sum relevance R where D is zero: float64 (B,)."""
+    if D.numel() and D.abs().amin() > 0:
+        return torch.zeros(images, dtype=torch.float64, device=R.device)
+    return inner_product(R, (D == 0).to(R), images)
+
+
+def _handed_down(
+    graphs: dict[tuple[InputPart, int], Graph], flows: dict[tuple[InputPart, int], Tensor], x: Tensor
+) -> Tensor:
+    """Compute sum_t x^t . (W^t)^T s^t, in one product for the terms of one part of the input."""
+    gradients: dict[InputPart, tuple[Tensor, Tensor]] = {}
+    for key, s in flows.items():
+        part, z = graphs[key]
+        (gradient,) = torch.autograd.grad(z, part, s)
+        found = gradients.get(key[0])
+        gradients[key[0]] = part.detach(), gradient if found is None else found[1] + gradient
+    handed = [part * gradient for part, gradient in gradients.values()]
+    return reduce(torch.add, handed) if handed else torch.zeros_like(x)
 
 
 def _scaled(factor: float, a: Tensor) -> Tensor:
