@@ -17,8 +17,8 @@ Sources: epsilon and alpha-beta, Bach et al., PLoS ONE 2015; z-plus and z-box, M
 Recognition 2017; gamma, Montavon et al. 2019, generalised to inputs of both signs by Andeol et al. 2021;
 flat, Lapuschkin et al., Nature Communications 2019. A part with the same weight in several shares is computed once.
 Of contributions c_ij = x_i W_ji the positive ones are (c + |c|) / 2, and |c| = |x| |W|; so gamma for inputs and
-outputs of both signs is one share of z and of |W| |x| with the sign of z, in two forward and two backward passes instead
-of four and four. Values agree with the rules of zennit, which do not compute the absorbed relevance.
+outputs of both signs is one share of z and of |W| |x| with the sign of z, in two forward and two backward passes, not
+in four and four. Values agree with the rules of zennit, which do not compute the absorbed relevance.
 """
 
 from __future__ import annotations
