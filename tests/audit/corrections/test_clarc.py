@@ -1,5 +1,6 @@
 """Erasure inside a network: it does what numerics.erasure says at every position, and the model is given back."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,37 @@ def test_every_position_is_erased_as_the_numerics_say(kind, shape):
     found = (out.movedim(1, -1) if a.ndim == 4 else out).reshape(-1, 5)
     assert out.shape == a.shape
     np.testing.assert_allclose(found, e.eraser(rows.numpy()), atol=1e-10)
+
+
+def test_tokens_before_the_positions_have_erasers_of_their_own():
+    own = tuple(erasure(seed=seed, k=k).eraser for seed, k in ((1, 2), (2, 1)))
+    e, a = erasure(leading=own), torch.randn(3, 2 + 9, 5, dtype=torch.float64)
+    out = e(a)
+    for i, eraser in enumerate(own):
+        np.testing.assert_allclose(out[:, i], eraser(a[:, i].numpy()), atol=1e-10)
+    rows = a[:, 2:].reshape(-1, 5).numpy()
+    np.testing.assert_allclose(out[:, 2:].reshape(-1, 5), e.eraser(rows), atol=1e-10)
+    mean = erasure(leading=own, pooled=True)(a)  # the mean of the positions alone
+    taken = (a - mean)[:, 2:]
+    np.testing.assert_allclose(
+        taken.mean(1), a[:, 2:].mean(1) - torch.from_numpy(e.eraser(a[:, 2:].mean(1).numpy())), atol=1e-10
+    )
+    torch.testing.assert_close(mean[:, :2], out[:, :2])
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5), (3, 5), (3, 5, 4, 4)])
+def test_an_input_without_the_tokens_is_refused(shape):
+    own = tuple(erasure(seed=seed).eraser for seed in (1, 2))
+    with pytest.raises(InputError, match="after 2 tokens"):
+        erasure(leading=own)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("channels", [1, -1])
+def test_where_height_and_channels_agree_the_axis_is_given(channels):
+    a = torch.randn(2, 5, 4, 5, dtype=torch.float64)
+    rows = a.movedim(channels, -1)
+    found = replace(erasure(), channels=channels)(a).movedim(channels, -1)
+    np.testing.assert_allclose(found.reshape(-1, 5), erasure().eraser(rows.reshape(-1, 5).numpy()), atol=1e-10)
 
 
 def test_projection_leaves_v_a_at_v_z_and_the_clean_mean_where_it_was():

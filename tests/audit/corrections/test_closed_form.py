@@ -41,7 +41,7 @@ def test_baselines_leave_it(method):
 @pytest.mark.parametrize("kind", ["pattern", "svm", "logistic", "ridge"])
 def test_every_kind_of_direction_holds_the_mark(kind):
     """Weights also hold what the mark hides; so only the pattern may be expected to take the mark away whole."""
-    assert bench(kind=kind).layer_statistics("last").first[3] > 0.2
+    assert bench(kind=kind).layer_statistics("last").positions.first[3] > 0.2
     before, found = (
         trial().evaluate(None),
         trial().evaluate(CLOSED["project"].make(bench(kind=kind), CorrectionParameters("last"))),
@@ -50,7 +50,7 @@ def test_every_kind_of_direction_holds_the_mark(kind):
 
 
 def test_the_direction_is_the_channel_of_the_mark():
-    known = bench().layer_statistics("last")
+    known = bench().layer_statistics("last").positions
     assert known.first[3] > 0.9  # the rest is what the mark hides
     first = known.directions(2)[:, 0]
     np.testing.assert_allclose(first / np.linalg.norm(first), known.first, atol=1e-6)
@@ -60,7 +60,7 @@ def test_the_direction_is_the_channel_of_the_mark():
 def test_the_reference_is_the_mean_of_clean_positions_only():
     b = bench()
     clean = torch.stack([i for i, m in zip(b.fit.images, b.fit.member, strict=True) if not m])
-    np.testing.assert_allclose(b.layer_statistics("last").reference, clean.mean((0, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(b.layer_statistics("last").positions.reference, clean.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_a_gate_is_open_for_marked_images_and_shut_for_clean_ones():

@@ -1,5 +1,7 @@
 """A correction built in gives what the correction gives, to rounding; the model it is copied from stays as it is."""
 
+import copy
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,61 @@ def test_an_erasure_built_into_any_network_is_the_erasure(build, layer, channels
         after = as_logits(corrected_model.build_in(net, found)(x))
     np.testing.assert_allclose(after, expected, atol=1e-5)
     assert (expected - before).abs().max() > 1e-3
+
+
+class TakesRows(nn.Module):
+    """Norm of the last axis of (B, 6, 4, 6): channels last, and as many rows as channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.body(x).mean((1, 2))
+
+
+def of_channels(channels, seed):
+    rng = np.random.default_rng(seed)
+    return orthogonal_eraser(rng.standard_normal((channels, 2)), rng.standard_normal(channels))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "shape", "more"),
+    [
+        (
+            lambda: timm_network("vit_tiny_patch16_224", img_size=64, embed_dim=24, depth=2, num_heads=2),
+            "blocks.1",
+            (3, 64, 64),
+            {"leading": (of_channels(24, 1),)},
+        ),
+        (TakesRows, "body", (6, 4, 6), {"channels": -1}),
+    ],
+    ids=["class token", "as many rows as channels"],
+)
+def test_a_saved_erasure_is_the_same_built_in_exported_and_without_klarsicht(build, layer, shape, more, tmp_path):
+    torch.manual_seed(0)
+    net, channels = build().eval(), 24 if "leading" in more else 6
+    found = Erasure(layer, of_channels(channels, 0), 0.75, **more)
+    x = torch.rand(2, *shape)
+    with torch.no_grad(), found.applied(net):
+        expected = net(x)
+    classifier = load_model((net, lambda _: torch.zeros(shape))) if len(shape) == 3 and shape[0] == 3 else None
+    told = packages.save_correction(tmp_path, found, {}, classifier, x[0] if classifier else None)
+    again, _ = packages.load_correction(tmp_path)
+    spec = importlib.util.spec_from_file_location("corrected", tmp_path / packages.LOADER)
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    with torch.no_grad():
+        with again.applied(net):
+            assert torch.equal(net(x), expected)
+        np.testing.assert_allclose(alone.corrected(copy.deepcopy(net))(x), expected, atol=1e-5)
+        np.testing.assert_allclose(corrected_model.build_in(copy.deepcopy(net), again)(x), expected, atol=1e-5)
+        if classifier is not None:
+            assert told["exported"], told
+            program = torch.export.load(tmp_path / packages.EXPORTED).module()
+            np.testing.assert_allclose(program(x), expected, atol=1e-5)
+        plain = net(x)
+    assert (expected - plain).abs().max() > 1e-3
 
 
 def test_a_layer_that_is_called_by_name_is_corrected():

@@ -72,7 +72,7 @@ def test_the_penalty_is_the_squared_slope_along_v_by_finite_differences(layer):
         nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)
     ).double()
     x, v = torch.randn(6, 2, 5, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    _, found = penalty(net, net, (x,), layer, v, 1)
+    _, found = penalty(net, net, (x,), layer, [v], 1)
     k, h = int(layer), 1e-5
 
     def shifted(t):
@@ -89,7 +89,7 @@ def test_the_gradient_of_the_penalty_is_that_of_finite_differences():
     x, v, w = torch.randn(5, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64), net[0].weight
 
     def cost():
-        return penalty(net, net, (x,), "0", v, 0)[1]
+        return penalty(net, net, (x,), "0", [v], 0)[1]
 
     x.requires_grad_()
     (found,) = torch.autograd.grad(cost(), w)

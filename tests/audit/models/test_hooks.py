@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.audit.models.hooks import Tap, channel_axis, replace_first_tensor, takes_channels_last
+from klarsicht.audit.models.hooks import (
+    Tap,
+    channel_axis,
+    late_layer,
+    leading_tokens,
+    replace_first_tensor,
+    takes_channels_last,
+)
 
 
 def swin():
@@ -63,3 +70,35 @@ def test_the_first_tensor_is_replaced_by_position_or_by_name():
     _, named = replace_first_tensor((), {"mask": None, "hidden": one, "other": two}, torch.neg)
     assert torch.equal(named["hidden"], -one)
     assert named["other"] is two
+
+
+@pytest.mark.parametrize(
+    ("shape", "aspect", "tokens"),
+    [
+        ((2, 196, 8), 1.0, 0),
+        ((2, 197, 8), 1.0, 1),  # class token
+        ((2, 198, 8), 1.0, 2),  # and one of distillation
+        ((2, 261, 8), 1.0, 5),  # and four registers
+        ((2, 14 * 28 + 1, 8), 0.5, 1),
+        ((2, 197), 1.0, 0),
+        ((2, 8, 14, 14), 1.0, 0),
+        ((2, 14, 14, 8), 1.0, 0),
+    ],
+)
+def test_tokens_before_the_grid_are_counted(shape, aspect, tokens):
+    assert leading_tokens(shape, aspect) == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layer"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 3}, "blocks.2"),
+        ("convnext_atto", {}, "stages.3"),
+        ("swin_tiny_patch4_window7_224", {}, "layers.3"),
+        ("resnet10t", {}, "layer4"),
+    ],
+)
+def test_the_late_layer_of_networks_of_blocks_is_not_all_of_them(name, options, layer):
+    timm = pytest.importorskip("timm")
+    net = timm.create_model(name, num_classes=2, **options)
+    assert late_layer(net, next(n for n, m in reversed(list(net.named_modules())) if isinstance(m, nn.Linear))) == layer

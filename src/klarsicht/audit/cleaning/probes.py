@@ -104,9 +104,12 @@ def balanced_accuracy(right: Bools, carries: Bools) -> Interval:
 
 
 def _probe_inputs(classifier: Classifier, images: Images, layer: str, correction: Correction | None) -> Floats:
-    """Compute the features of the probe: pooled activations, and their spread where there are positions."""
+    """Compute the features of the probe: pooled activations, where there are positions their spread, and the tokens
+    before these."""
     found = compute_activations(classifier, images, layer, correction)
-    return np.concatenate([found.pooled, found.spread], 1) if found.has_positions else found.pooled
+    if not found.has_positions:
+        return found.pooled
+    return np.concatenate([found.pooled, found.spread, found.leading.reshape(len(images), -1)], 1)
 
 
 def relevance_share(

@@ -14,7 +14,7 @@ from klarsicht.audit.corrections.clarc import Erasure, find_layer
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap, replace_first_tensor
+from klarsicht.audit.models.hooks import Tap, leading_tokens, replace_first_tensor
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused
 
@@ -31,19 +31,23 @@ class Correction(Protocol):
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations of n images at the input of one layer.
+    """Activations of n images at the input of one layer; class token and registers are no positions.
 
     Attributes:
         pooled: float32 (n, C), means over positions.
         spread: float32 (n, C), maximum over positions minus the mean.
         positions: float32 (m, C), of positions drawn from all images.
         has_positions: whether the input has positions, or is one vector for each image.
+        leading: float32 (n, p, C), of the tokens before the positions.
+        channels: axis of the channels of the input if that has four axes: 1 or -1.
     """
 
     pooled: Floats
     spread: Floats
     positions: Floats
     has_positions: bool
+    leading: Floats
+    channels: int
 
 
 def channels_last(a: Tensor, channels: int = 1) -> Tensor:
@@ -113,7 +117,7 @@ def compute_activations(
         seed: seed of the positions that are drawn.
     """
     noise = torch.Generator().manual_seed(seed)
-    pooled, spread, positions, has_positions = [], [], [], False
+    pooled, spread, positions, leading = [], [], [], []
     with (
         evaluation_mode(classifier.module) as module,
         apply_correction(module, correction),
@@ -122,13 +126,21 @@ def compute_activations(
     ):
         for batch in split_batches(images):
             classifier.logits(torch.stack(list(batch)))
-            has_positions = tap.input.ndim > 2
-            a = channels_last(tap.input, tap.channels).float().cpu()
+            has_positions, axis = tap.input.ndim > 2, tap.channels
+            before = leading_tokens(tap.input.shape, batch[0].shape[-2] / batch[0].shape[-1])
+            a = channels_last(tap.input, axis).float().cpu()
+            leading.append(a[:, :before])
+            a = a[:, before:]
             pooled.append(a.mean(1))
             spread.append(a.amax(1) - pooled[-1])
             positions.append(_drawn(a, noise))
     return Activations(
-        torch.cat(pooled).numpy(), torch.cat(spread).numpy(), torch.cat(positions).numpy(), has_positions
+        torch.cat(pooled).numpy(),
+        torch.cat(spread).numpy(),
+        torch.cat(positions).numpy(),
+        has_positions,
+        torch.cat(leading).numpy(),
+        axis,
     )
 
 

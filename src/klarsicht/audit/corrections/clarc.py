@@ -3,7 +3,9 @@
     a' = a - s g L R (a - z)        numerics.erasure; g = 1, or a gate
 
 This holds at every position (Anders et al. 2022, Information Fusion 77), or with the amount R (mean a - z) of the whole
-image at every position (`pooled`). A gate erases only where it predicts that the artifact is present.
+image at every position (`pooled`). A gate erases only where it predicts that the artifact is present. Tokens before
+the grid of positions (class token, registers) hold other things than patches do, and the artifact in another
+direction: each has an eraser of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Gate:
     bias: float
 
     def __call__(self, a: Tensor) -> Tensor:
-        """Compute the probability from activations: (B, P, C) -> (B, 1, 1), in [0, 1]."""
+        """Compute the probability from activations of positions: (B, P, C) -> (B, 1, 1), in [0, 1]."""
         p: Tensor = torch.sigmoid(a.mean(1) @ _as(self.weight, a) + self.bias)
         return p[:, None, None]
 
@@ -55,6 +57,9 @@ class Erasure:
         strength: s; 1 erases completely.
         pooled: whether the amount is measured on the mean over positions and subtracted equally at every position.
         gate: probability by which the erasure is multiplied, or None.
+        channels: axis of the channels of an input of four axes, 1 or -1; None: that which has their number, 1 where
+            both have it.
+        leading: erasers of the tokens before the positions, in their order.
     """
 
     layer: str
@@ -62,6 +67,8 @@ class Erasure:
     strength: float = 1.0
     pooled: bool = False
     gate: Gate | None = None
+    channels: int | None = None
+    leading: tuple[Eraser, ...] = ()
 
     def __call__(self, a: Tensor) -> Tensor:
         """Erase the artifact from activations (B, C), (B, C, H, W), (B, H, W, C) or tokens (B, T, C).
@@ -70,18 +77,24 @@ class Erasure:
             InputError: the activations do not have the channels of the eraser.
         """
         channels = len(self.eraser.reference)
-        first = has_channels_first(a, channels)
+        first = has_channels_first(a, channels, self.channels)
         last = a.movedim(1, -1) if first else a
-        if last.shape[-1] != channels:
+        before = len(self.leading)
+        if last.shape[-1] != channels or (before and (a.ndim != 3 or a.shape[1] <= before)):
+            tokens = f", after {before} tokens before the positions" if before else ""
             raise InputError(
-                "activations that do not fit the correction", got=f"{tuple(a.shape)}", rule=f"{channels} channels"
+                "activations that do not fit the correction",
+                got=f"{tuple(a.shape)}",
+                rule=f"{channels} channels{tokens}",
             )
         flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
-        measured = flat.mean(1, keepdim=True) if self.pooled else flat
-        amounts = (measured - _as(self.eraser.reference, a)) @ _as(self.eraser.right, a).T
-        taken = self.strength * amounts @ _as(self.eraser.left, a).T
-        erased = flat - (taken if self.gate is None else self.gate(flat) * taken)
-        shaped = erased.reshape(last.shape)
+        positions = flat[:, before:] if before else flat
+        measured = positions.mean(1, keepdim=True) if self.pooled else positions
+        parts = [(flat[:, i : i + 1], _taken(eraser, flat[:, i : i + 1])) for i, eraser in enumerate(self.leading)]
+        parts.append((positions, _taken(self.eraser, measured)))
+        weight = self.strength if self.gate is None else self.strength * self.gate(positions)
+        erased = [part - weight * taken for part, taken in parts]
+        shaped = (torch.cat(erased, 1) if before else erased[0]).reshape(last.shape)
         return shaped.movedim(-1, 1) if first else shaped
 
     @contextmanager
@@ -154,9 +167,13 @@ class WhenPredicted:
                 handle.remove()
 
 
-def has_channels_first(a: Tensor, channels: int) -> bool:
-    """Test whether activations with that many channels are (B, C, H, W), and not (B, H, W, C), tokens or vectors."""
-    return a.ndim > 3 and a.shape[1] == channels
+def has_channels_first(a: Tensor, channels: int, axis: int | None = None) -> bool:
+    """Test whether activations with that many channels are (B, C, H, W), and not (B, H, W, C), tokens or vectors.
+
+    Args:
+        axis: axis of the channels of a with four axes, 1 or -1; None: by their number.
+    """
+    return a.ndim > 3 and (a.shape[1] == channels if axis is None else axis == 1)
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
@@ -195,6 +212,11 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
 def correction_layer(module: nn.Module) -> str:
     """Return the layer to correct without any measurement: the last block, or else the last convolution."""
     return correction_layers(module)[-1]
+
+
+def _taken(eraser: Eraser, a: Tensor) -> Tensor:
+    """Compute L R (a - z) of activations (B, P, C)."""
+    return (a - _as(eraser.reference, a)) @ _as(eraser.right, a).T @ _as(eraser.left, a).T
 
 
 def _as(values: Floats, like: Tensor) -> Tensor:

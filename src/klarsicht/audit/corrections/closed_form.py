@@ -47,24 +47,22 @@ class CorrectionParameters:
 
 
 @dataclass(frozen=True)
-class LayerStatistics:
-    """Statistics of an artifact at the input of one layer.
+class TokenStatistics:
+    """Statistics of an artifact at the positions of a layer's input, or at one token before them.
 
     Attributes:
-        first: the direction (C,) of the artifact.
-        effects: (m, C), changes of positions by pasting the artifact; without pasted images, members minus z.
+        first: the direction (C,) of the artifact; zero where a token is the same for all images.
+        effects: (m, C), changes by pasting the artifact; without pasted images, members minus z.
         covariance: (C, C), of clean positions.
         reference: z (C,), mean of the clean positions.
-        members, pasted, clean: pooled activations, for the gate.
+        carried: (C,), mean of the members.
     """
 
     first: Floats
     effects: Floats
     covariance: Floats
     reference: Floats
-    members: Floats
-    pasted: Floats
-    clean: Floats
+    carried: Floats
 
     def directions(self, k: int) -> Floats:
         """Return at most k directions (C, k): the first, and those of largest effects beside it."""
@@ -74,6 +72,31 @@ class LayerStatistics:
     def _axes(self) -> Floats:
         return erasure.principal_directions(self.effects, self.covariance, len(self.first), self.first)
 
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Statistics of an artifact at the input of one layer.
+
+    Attributes:
+        positions: those of the positions.
+        leading: those of each token before them: what tells images apart is elsewhere there, and how it varies.
+        channels: axis of the channels of an input of four axes, 1 or -1.
+        members, pasted, clean: activations pooled over positions, for the gate.
+    """
+
+    positions: TokenStatistics
+    leading: tuple[TokenStatistics, ...]
+    channels: int
+    members: Floats
+    pasted: Floats
+    clean: Floats
+
+    def make_erasure(self, setting: CorrectionParameters, make: MakeEraser, pooled: bool = False) -> Erasure:
+        """Make the erasure of a setting, with an eraser for the positions and for each token before them."""
+        leading = tuple(make(t, setting.directions) if t.first.any() else _no_eraser(t) for t in self.leading)
+        eraser = make(self.positions, setting.directions)
+        return Erasure(setting.layer, eraser, setting.strength, pooled, channels=self.channels, leading=leading)
+
     @cached_property
     def gate(self) -> Gate:
         """Gate fitted by logistic regression of carrying the artifact on pooled activations."""
@@ -82,6 +105,15 @@ class LayerStatistics:
         scale = np.maximum(a.std(0), 1e-6)
         fit = LogisticRegression(C=10, max_iter=2000).fit(a / scale, member)
         return Gate((fit.coef_[0] / scale).astype(np.float32), float(fit.intercept_[0]))
+
+
+MakeEraser = Callable[[TokenStatistics, int], Eraser]
+"""Function from statistics and a number of directions to an eraser."""
+
+
+def _no_eraser(known: TokenStatistics) -> Eraser:
+    nothing = np.zeros((len(known.reference), 1))
+    return Eraser(nothing, nothing.T, np.asarray(known.reference, np.float64))
 
 
 @dataclass(frozen=True)
@@ -156,27 +188,46 @@ class FittingData:
     def _fit_layer(self, layer: str) -> LayerStatistics:
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
         seen = compute_activations(self.classifier, self.fit.images, layer)
-        pooled = seen.pooled
-        inside = self.compared_rows
-        first = fit_direction(self.kind, pooled[inside], member[inside], self.fit.sources[inside])
         clean = self.fit.select(~member)
         plain = compute_activations(self.classifier, clean.images, layer)
-        effects, pasted = self._effects(layer, clean, plain, pooled[member])
-        rows = plain.positions[rng.permutation(len(plain.positions))[:ROWS]]
-        z = plain.pooled.mean(0)
-        return LayerStatistics(first, effects, erasure.covariance(rows), z, pooled[member], pasted, plain.pooled)
+        drawn = generator(self.seed, "paste", self.target)
+        under = self._pasted(layer, clean, drawn)
 
-    def _effects(self, layer: str, clean: Sample, plain: Activations, members: Floats) -> tuple[Floats, Floats]:
-        """Compute the changes of positions by pasting, and the pooled activations of pasted images of other classes."""
-        other = np.flatnonzero(clean.labels != self.target)
-        if self.insertion is None or not len(other) or not all(map(self.insertion.fits, clean.images)):
-            return members - plain.pooled.mean(0), members[:0]
-        rng = generator(self.seed, "paste", self.target)
+        def statistics(own: Floats, clean: Floats, rows: Floats, pasted: Floats | None) -> TokenStatistics:
+            z, carried = clean.mean(0), own[member].mean(0)
+            effects = own[member] - z if pasted is None else _moved(pasted - rows, drawn)
+            rows = rows[rng.permutation(len(rows))[:ROWS]]
+            return TokenStatistics(self._first(own), effects, erasure.covariance(rows), z, carried)
+
+        found = statistics(seen.pooled, plain.pooled, plain.positions, None if under is None else under.positions)
+        leading = tuple(
+            _constant(plain.leading[:, i])
+            if not _varies(seen.leading[:, i])
+            else statistics(
+                seen.leading[:, i],
+                plain.leading[:, i],
+                plain.leading[:, i],
+                None if under is None else under.leading[:, i],
+            )
+            for i in range(plain.leading.shape[1])
+        )
+        other = clean.labels != self.target
+        pasted = seen.pooled[:0] if under is None else under.pooled[other]
+        return LayerStatistics(found, leading, plain.channels, seen.pooled[member], pasted, plain.pooled)
+
+    def _first(self, a: Floats) -> Floats:
+        """Fit the direction of the artifact from activations (n, C) of the sample."""
+        inside = self.compared_rows
+        return fit_direction(self.kind, a[inside], self.fit.member[inside], self.fit.sources[inside])
+
+    def _pasted(self, layer: str, clean: Sample, rng: np.random.Generator) -> Activations | None:
+        """Compute activations of clean images with the artifact put on; None where it cannot be, or no image is of
+        another class."""
+        others = bool((clean.labels != self.target).any())
+        if self.insertion is None or not others or not all(map(self.insertion.fits, clean.images)):
+            return None
         images = [put_on(image, self.insertion, rng) for image in clean.images]
-        under = compute_activations(self.classifier, images, layer)  # the same positions as without
-        moved = under.positions - plain.positions
-        moved = moved[np.abs(moved).max(1) > 1e-6 * max(float(np.abs(moved).max()), 1e-30)]
-        return moved[rng.permutation(len(moved))[:ROWS]].astype(np.float64), under.pooled[other]
+        return compute_activations(self.classifier, images, layer)  # the same positions as without
 
 
 @dataclass(frozen=True)
@@ -209,15 +260,20 @@ def nothing(data: FittingData, setting: CorrectionParameters) -> Correction:
 
 def project(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit an orthogonal projection along the directions (P-ClArC)."""
-    known = data.layer_statistics(setting.layer)
-    return _erasure(data, setting, erasure.orthogonal_eraser(known.directions(setting.directions), known.reference))
+
+    def make(known: TokenStatistics, k: int) -> Eraser:
+        return erasure.orthogonal_eraser(known.directions(k), known.reference)
+
+    return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
 
 
 def oblique(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Fit an oblique projection along the directions that changes clean activations least (the form of LEACE)."""
-    known = data.layer_statistics(setting.layer)
-    V = known.directions(setting.directions)
-    return _erasure(data, setting, erasure.oblique_eraser(V, known.covariance, known.reference))
+
+    def make(known: TokenStatistics, k: int) -> Eraser:
+        return erasure.oblique_eraser(known.directions(k), known.covariance, known.reference)
+
+    return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
 
 
 def reactive(data: FittingData, setting: CorrectionParameters) -> Erasure:
@@ -232,13 +288,30 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
 
 def random(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Project along a random direction: a control that must not help."""
-    known = data.layer_statistics(setting.layer)
-    v = random_direction(len(known.reference), generator(data.seed, "random direction", data.target))
-    return _erasure(data, setting, erasure.orthogonal_eraser(v[:, None], known.reference))
+    rng = generator(data.seed, "random direction", data.target)
+
+    def make(known: TokenStatistics, k: int) -> Eraser:
+        v = random_direction(len(known.reference), rng)
+        return erasure.orthogonal_eraser(v[:, None], known.reference)
+
+    return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
 
 
-def _erasure(data: FittingData, setting: CorrectionParameters, eraser: Eraser) -> Erasure:
-    return Erasure(setting.layer, eraser, setting.strength, data.pooled)
+def _moved(effects: Floats, rng: np.random.Generator) -> Floats:
+    """Draw at most ROWS of those changes (n, C) that are not zero."""
+    moved = effects[np.abs(effects).max(1) > 1e-6 * max(float(np.abs(effects).max()), 1e-30)]
+    return np.asarray(moved[rng.permutation(len(moved))[:ROWS]], np.float64)
+
+
+def _varies(a: Floats) -> bool:
+    """Test whether activations (n, C) of a token differ between images."""
+    return bool((np.ptp(a, axis=0) > 1e-6 * max(float(np.abs(a).max()), 1e-30)).any())
+
+
+def _constant(a: Floats) -> TokenStatistics:
+    """Return the statistics of a token that is the same for all images, (n, C)."""
+    z = a.mean(0)
+    return TokenStatistics(np.zeros(len(z)), np.zeros((0, len(z))), np.eye(len(z)), z, z)
 
 
 SWEPT = frozenset({"layer", "directions", "strength"})

@@ -7,6 +7,7 @@ layer, before the corrected layer. Relevance rules therefore apply to it as to a
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.models.hooks import replace_first_tensor, takes_channels_last
 from klarsicht.ground.errors import ModelError, UsageError
+from klarsicht.numerics.erasure import Eraser
 
 PYTHON_MODEL: Final = "object"  # placeholder for a model that was built in Python
 
@@ -81,7 +83,9 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
         )
     layer = find_layer(module, correction.layer)
     parent, _, name = correction.layer.rpartition(".")
-    setattr(module.get_submodule(parent), name, CorrectedLayer(make_affine_layer(correction, layer), layer))
+    affine = make_affine_layer(correction, correction.eraser, layer)
+    leading = [make_affine_layer(correction, eraser, layer, tokens=True) for eraser in correction.leading]
+    setattr(module.get_submodule(parent), name, CorrectedLayer(affine, layer, correction.channels, leading))
     return module
 
 
@@ -89,15 +93,29 @@ class CorrectedLayer(nn.Module):
     """Layer with an erasure before its first input; further inputs pass unchanged. Attributes that a network asks of
     the layer are the layer's, but for its parameters, which would count twice.
 
+    Args:
+        erasure: affine map of the positions.
+        layer: the layer.
+        channels: axis of the channels of an input of four axes, see Erasure.
+        leading: affine maps of the tokens before the positions.
+
     Its name in the printed module is that of the first version: a model's identity is a hash of what is printed, and
     audits of corrected models made then still belong to them.
     """
 
     erasure: nn.Linear | nn.Conv2d
 
-    def __init__(self, erasure: nn.Linear | nn.Conv2d, layer: nn.Module) -> None:
+    def __init__(
+        self,
+        erasure: nn.Linear | nn.Conv2d,
+        layer: nn.Module,
+        channels: int | None = None,
+        leading: Sequence[nn.Module] = (),
+    ) -> None:
         super().__init__()
-        self.erasure, self.layer = erasure, layer
+        self.erasure, self.layer, self.channels, self.before = erasure, layer, channels, len(leading)
+        if leading:
+            self.leading = nn.ModuleList(leading)
 
     def _get_name(self) -> str:
         return "Relieved"
@@ -117,19 +135,26 @@ class CorrectedLayer(nn.Module):
 
     def erased(self, a: Tensor) -> Tensor:
         """Erase at every position, along the axis that an Erasure would take."""
-        first, W, b = has_channels_first(a, len(self.erasure.weight)), self.erasure.weight.flatten(1), self.erasure.bias
+        if self.before:
+            tokens = [one(a[:, i : i + 1]) for i, one in enumerate(self.leading)]
+            return torch.cat(
+                [*tokens, linear(a[:, self.before :], self.erasure.weight.flatten(1), self.erasure.bias)], 1
+            )
+        first = has_channels_first(a, len(self.erasure.weight), self.channels)
+        W, b = self.erasure.weight.flatten(1), self.erasure.bias
         if first == isinstance(self.erasure, nn.Conv2d):
             erased: Tensor = self.erasure(a)
             return erased
         return linear(a.movedim(1, -1), W, b).movedim(-1, 1) if first else linear(a, W, b)
 
 
-def make_affine_layer(correction: Erasure, layer: nn.Module) -> nn.Linear | nn.Conv2d:
-    """Convert an erasure to a layer: linear where the channels of the input come last, else a 1 x 1 convolution."""
-    e, C = correction.eraser, len(correction.eraser.reference)
+def make_affine_layer(correction: Erasure, e: Eraser, layer: nn.Module, tokens: bool = False) -> nn.Linear | nn.Conv2d:
+    """Convert an eraser of an erasure to a layer: linear where the channels of the input come last, as those of tokens
+    do, else a 1 x 1 convolution."""
+    C = len(e.reference)
     taken = correction.strength * torch.as_tensor(e.left) @ torch.as_tensor(e.right)
     held = next(layer.parameters(), torch.zeros(1))
-    found = nn.Linear(C, C) if takes_channels_last(layer) else nn.Conv2d(C, C, 1)
+    found = nn.Linear(C, C) if tokens or takes_channels_last(layer) else nn.Conv2d(C, C, 1)
     with torch.no_grad():
         found.weight.copy_((torch.eye(C, dtype=taken.dtype) - taken).reshape(found.weight.shape))
         found.bias.copy_(taken @ torch.as_tensor(e.reference, dtype=taken.dtype))  # type: ignore[union-attr]

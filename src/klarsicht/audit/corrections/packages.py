@@ -56,16 +56,27 @@ HERE = Path(__file__).parent
 
 def erase(a, parts):
     """a - s g L R (a - z) at every position; see klarsicht.audit.corrections.clarc."""
-    first = a.ndim > 3 and a.shape[1] == len(parts["reference"])
+
+    def tensor(k):
+        return torch.as_tensor(parts[k], dtype=a.dtype, device=a.device)
+
+    axis = int(parts["channels"]) if "channels" in parts else 1 if a.shape[1] == len(parts["reference"]) else -1
+    first = a.ndim > 3 and axis == 1
     last = a.movedim(1, -1) if first else a
-    left, right, z = (torch.as_tensor(parts[k], dtype=a.dtype, device=a.device) for k in ("left", "right", "reference"))
     flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
-    measured = flat.mean(1, keepdim=True) if parts["pooled"] else flat
-    taken = float(parts["strength"]) * ((measured - z) @ right.T) @ left.T
+    before = len(parts["leading_reference"]) if "leading_reference" in parts else 0
+    positions = flat[:, before:]
+    measured = positions.mean(1, keepdim=True) if parts["pooled"] else positions
+    taken = (measured - tensor("reference")) @ tensor("right").T @ tensor("left").T
+    taken = taken.expand_as(positions)
+    if before:  # a class token and registers, each with an eraser of its own
+        token = flat[:, :before] - tensor("leading_reference")
+        amounts = torch.einsum("btc,tkc->btk", token, tensor("leading_right"))
+        taken = torch.cat([torch.einsum("btk,tck->btc", amounts, tensor("leading_left")), taken], 1)
+    weight = float(parts["strength"])
     if "weight" in parts:
-        w = torch.as_tensor(parts["weight"], dtype=a.dtype, device=a.device)
-        taken = torch.sigmoid(flat.mean(1) @ w + float(parts["bias"]))[:, None, None] * taken
-    shaped = (flat - taken).reshape(last.shape)
+        weight = weight * torch.sigmoid(positions.mean(1) @ tensor("weight") + float(parts["bias"]))[:, None, None]
+    shaped = (flat - weight * taken).reshape(last.shape)
     return shaped.movedim(-1, 1) if first else shaped
 
 
@@ -156,7 +167,22 @@ def _arrays(correction: Erasure | WhenPredicted) -> dict[str, Any]:
         "strength": np.array(correction.strength),
         "pooled": np.array(correction.pooled),
     }
+    if correction.channels is not None:
+        parts["channels"] = np.array(correction.channels)
+    if correction.leading:
+        parts |= _stacked(correction.leading)
     return parts if gate is None else parts | {"weight": gate.weight, "bias": np.array(gate.bias)}
+
+
+def _stacked(erasers: Sequence[Eraser]) -> dict[str, Any]:
+    """Stack erasers of p tokens, padded by zeros to as many directions: (p, C, k), (p, k, C), (p, C)."""
+    k = max(e.left.shape[1] for e in erasers)
+    missing = [(0, k - e.left.shape[1]) for e in erasers]
+    return {
+        "leading_left": np.stack([np.pad(e.left, ((0, 0), m)) for e, m in zip(erasers, missing, strict=True)]),
+        "leading_right": np.stack([np.pad(e.right, (m, (0, 0))) for e, m in zip(erasers, missing, strict=True)]),
+        "leading_reference": np.stack([e.reference for e in erasers]),
+    }
 
 
 def export_model(folder: Path, correction: Correction, classifier: Classifier, example: Tensor) -> dict[str, Any]:
@@ -261,5 +287,10 @@ def _read(place: Path) -> Correction:
         parts = dict(file)
     gate = Gate(parts["weight"], float(parts["bias"])) if "weight" in parts else None
     eraser = Eraser(parts["left"], parts["right"], parts["reference"])
-    erasure = Erasure(str(parts["layer"]), eraser, float(parts["strength"]), bool(parts["pooled"]), gate)
+    channels = int(parts["channels"]) if "channels" in parts else None
+    names = ("leading_left", "leading_right", "leading_reference")
+    leading = tuple(map(Eraser, *(parts[name] for name in names))) if names[0] in parts else ()
+    erasure = Erasure(
+        str(parts["layer"]), eraser, float(parts["strength"]), bool(parts["pooled"]), gate, channels, leading
+    )
     return WhenPredicted(erasure, int(parts["target"])) if "target" in parts else erasure

@@ -11,7 +11,7 @@ the artifact or without.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from klarsicht.audit.corrections.activations import compute_activations
-from klarsicht.audit.corrections.clarc import Erasure, find_layer
+from klarsicht.audit.corrections.clarc import find_layer
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.hooks import Tap, channel_axis, sum_over_positions
@@ -168,8 +168,7 @@ def augment(data: FittingData, setting: CorrectionParameters) -> RetrainedWeight
 def augment_latent(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train with the activations of half of each batch set to the members' amount along the directions (A-ClArC)."""
     known, body = data.layer_statistics(setting.layer), copy_model(data)
-    carried = oblique_eraser(known.directions(setting.directions), known.covariance, known.members.mean(0))
-    lends = Erasure(setting.layer, carried, setting.strength)
+    lends = known.make_erasure(setting, lambda t, k: oblique_eraser(t.directions(k), t.covariance, t.carried))
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         half = int(len(batch[0]) * PASTED_SHARE)
@@ -184,7 +183,8 @@ def augment_latent(data: FittingData, setting: CorrectionParameters) -> Retraine
 def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:
     """Train with a penalty on the gradient along the direction (RR-ClArC)."""
     body = copy_model(data)
-    v = torch.as_tensor(data.layer_statistics(setting.layer).first, dtype=torch.float32, device=data.classifier.device)
+    known, device = data.layer_statistics(setting.layer), data.classifier.device
+    v = [torch.as_tensor(t.first, dtype=torch.float32, device=device) for t in (*known.leading, known.positions)]
     first = CorrectionTask(data, label_loss).batch(0, 0)
     _, start = penalty(FrozenNorms(body).requires_grad_(True), body, first, setting.layer, v, data.target)
     weight = setting.strength * PENALTY / max(float(start.detach()), 1e-12)
@@ -197,14 +197,22 @@ def penalise(data: FittingData, setting: CorrectionParameters) -> RetrainedWeigh
 
 
 def penalty(
-    model: nn.Module, body: nn.Module, batch: Batch, layer: str, v: Tensor, target: int
+    model: nn.Module, body: nn.Module, batch: Batch, layer: str, v: Sequence[Tensor], target: int
 ) -> tuple[Tensor, Tensor]:
-    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2."""
+    """Compute the logits (B, K), and the mean over images of (v . sum over positions of d logit_target / d a)^2.
+
+    Args:
+        v: directions (C,) of the tokens before the positions, added to the sum, and last that of the positions.
+    """
+    *of_tokens, of_positions = v
     with Tap(body, layer) as tap:
         y = model(batch[0])
         (slope,) = torch.autograd.grad(y[:, target].sum(), tap.input, create_graph=True)
-    summed = sum_over_positions(slope, channel_axis(find_layer(body, layer), slope.shape))
-    return y, ((summed @ v) ** 2).mean()
+    rest = slope[:, len(of_tokens) :] if of_tokens else slope
+    along = sum_over_positions(rest, channel_axis(find_layer(body, layer), slope.shape)) @ of_positions
+    for i, w in enumerate(of_tokens):
+        along = along + slope[:, i] @ w
+    return y, (along**2).mean()
 
 
 def group_dro(data: FittingData, setting: CorrectionParameters) -> RetrainedWeights:

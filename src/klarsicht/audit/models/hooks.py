@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from torch import Tensor, nn
 
 from klarsicht.ground.errors import ModelError, unknown_name
+
+MOST_WEIGHTS: Final = 0.9  # share of the weights from which on a stage is the whole network
 
 
 def called_layers(network: nn.Module, look: Callable[[], object]) -> tuple[str, ...]:
@@ -34,7 +36,8 @@ def late_layer(network: nn.Module, head: str, called: Collection[str] | None = N
 
     All information flows through the input of a stage. A stage is a child of the first module that has several
     children with weights, not counting the child that contains the head; of a list of modules, which is never called
-    itself, it is the last.
+    itself, it is the last. A child with more than nine tenths of the weights, such as the blocks of a transformer
+    beside its patch embedding, is not late: it is looked into, unless it is a block.
 
     Args:
         called: names of the submodules that take part in the computation; None for all.
@@ -42,7 +45,9 @@ def late_layer(network: nn.Module, head: str, called: Collection[str] | None = N
     name = ""
     while stages := _stages(network.get_submodule(name), name, head, called):
         name = stages[-1]
-        if len(stages) > 1 and (called is None or name in called):
+        sizes = [sum(p.numel() for p in network.get_submodule(stage).parameters()) for stage in stages]
+        whole = sizes[-1] > MOST_WEIGHTS * sum(sizes) and not is_block(network, name)
+        if len(stages) > 1 and not whole and (called is None or name in called):
             break
     return name or head
 
@@ -242,8 +247,7 @@ def sum_over_positions(a: Tensor, channels: int = 1) -> Tensor:
 def arrange_in_grid(a: Tensor, channels: int, aspect: float = 1.0) -> Tensor:
     """Arrange the positions of tokens or of images with channels last: -> (B, C, h, w).
 
-    The grid is the largest of the image's aspect that the tokens fill; tokens before it (class, registers) belong to no
-    position and are left out.
+    Tokens before the grid belong to no position and are left out, see `leading_tokens`.
 
     Args:
         a: (B, T, C), (B, h, w, C) or (B, C, h, w).
@@ -254,6 +258,16 @@ def arrange_in_grid(a: Tensor, channels: int, aspect: float = 1.0) -> Tensor:
         return a if channels == 1 else a.movedim(-1, 1)
     if a.ndim != 3:
         return a
-    height = max(1, int(math.sqrt(a.shape[1] * aspect) + 1e-6))
-    width = max(1, min(round(height / aspect), a.shape[1] // height))
+    height, width = _grid(a.shape[1], aspect)
     return a[:, -height * width :].transpose(1, 2).reshape(len(a), -1, height, width)
+
+
+def leading_tokens(shape: Sequence[int], aspect: float = 1.0) -> int:
+    """Count the tokens before the grid of a layer's input (B, T, C), such as class token and registers; the grid is the
+    largest of the image's aspect that the tokens fill. Inputs of other shapes have none."""
+    return shape[1] - math.prod(_grid(shape[1], aspect)) if len(shape) == 3 else 0
+
+
+def _grid(tokens: int, aspect: float) -> tuple[int, int]:
+    height = max(1, int(math.sqrt(tokens * aspect) + 1e-6))
+    return height, max(1, min(round(height / aspect), tokens // height))

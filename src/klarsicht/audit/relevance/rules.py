@@ -140,8 +140,8 @@ def gamma(g: float) -> Rule:
     """Gamma rule: positive (negative) contributions are weighted by 1 + g where the output is positive (negative)."""
 
     def rule(W: Tensor | None, b: Tensor | None) -> tuple[Share, ...]:
-        sizes = (None if p is None else p.abs() * (g / 2) for p in (W, b))
-        return (Share((Term(whole_input, W, b, 1 + g / 2), Term(magnitude, *sizes, signed=True))),)
+        W_size, b_size = (None if p is None else p.abs() * (g / 2) for p in (W, b))
+        return (Share((Term(whole_input, W, b, 1 + g / 2), Term(magnitude, W_size, b_size, signed=True))),)
 
     return rule
 
