@@ -208,7 +208,10 @@ def one(name: str, seed: int, folder: Path, imagenet32: Path, classes: int, meth
         "called": [v.name for v in found if v.needs_review and v.name != names[0]],
         "others poisoned": [v.name for v in found if v.poisoned and v.name != names[0]],
     }
-    cleaned = timed("clean", lambda: audit.clean(folder / "run", names[0], CleanSettings(method=method, seed=seed)))
+    try:
+        cleaned = timed("clean", lambda: audit.clean(folder / "run", names[0], CleanSettings(method=method, seed=seed)))
+    except KlarsichtError as error:  # such as that of a network that did not learn to see the tag
+        return result | {"refused": str(error)}
     shown = timed("evaluate", lambda: audit.evaluate(folder / "run", cleaned.folder))
     correction, record = audit.load_correction(cleaned.folder)
     result["after"] = truth.figures(net, correction)
@@ -244,16 +247,14 @@ def table(results: list[dict[str, Any]]) -> None:
     )
     print(f" {', '.join(STEPS)}, s |\n|---|---|---|---|---|---|---|---|")
     for r in sorted(results, key=lambda r: (list(NETWORKS).index(r["network"]), r["seed"])):
-        if "refused" in r:
-            print(f"| {r['network']}, {r['seed']} | refused: {r['refused']} |")
-            continue
-        before, after, told = r["before"], r["after"], r["audit"]
+        before, after, told = r["before"], r.get("after", r["before"]), r["audit"]
         lost, of_class = (100 * (before[k] - after[k]) for k in ("accuracy", "class"))
-        taken = ", ".join(f"{r['seconds'][step]:.0f}" for step in STEPS)
+        taken = ", ".join(f"{r['seconds'][step]:.0f}" for step in STEPS if step in r["seconds"])
         print(
             f"| {r['network']}, {r['seed']} | {before['accuracy']:.2f} | {told['verdict'].split(':')[0]} |"
             f" {told['f1']:.2f} | {len(told['called'])} of {r['classes'] - 1} |"
             f" {before['flips']:.1%} to {after['flips']:.1%} | {lost:.1f}, {of_class:.1f} | {taken} |"
+            + (f" not cleaned: {r['refused']}" if "refused" in r else "")
         )
 
 

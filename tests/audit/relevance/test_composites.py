@@ -190,3 +190,23 @@ def test_a_convolution_called_twice_is_merged_with_the_norm_of_each_call():
 def test_an_unknown_composite_is_answered_with_near_names():
     with pytest.raises(UsageError, match="EpsilonPlusFlat"):
         composite("EpsilonPlus", ((0.0,), (1.0,)))
+
+
+class TwoNormsInARow(nn.Module):
+    """A norm of a norm: only the first belongs to the convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm1, self.norm2 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        z = self.norm1(self.conv(x))
+        return self.fc(self.pool((z + self.norm2(z)).relu()).flatten(1))
+
+
+def test_a_norm_of_a_merged_norm_is_computed():
+    network, x = lived(TwoNormsInARow()), torch.randn(2, 3, 8, 8)
+    found = explain(load_model(network), x, torch.tensor([0, 1]))
+    assert abs(found.logits - network(x).detach().numpy()).max() < 1e-5
+    assert abs(found.residual).max() < 1e-6

@@ -90,6 +90,19 @@ def test_two_factors_of_equal_standing_get_half_each():
     torch.testing.assert_close(of_b, R / 2, rtol=1e-4, atol=1e-4)
 
 
+def test_heads_stacked_before_the_images_are_summed_over_heads():
+    """The first axis of the stack counts heads; books are of each image, for as many heads as images, too."""
+    for heads in (2, 3):
+        x, W = draw(5), torch.randn(heads, 4, 5, dtype=torch.float64)
+        for mean in (lambda y: y.mean(0), lambda y: torch.sum(y, dim=0), lambda y: y.mean(dim=(0,))):
+            (got,), entries, R, _ = propagate(lambda x, W=W, m=mean: m(torch.stack([x @ w.T for w in W])), x)
+            leaf = x.clone().requires_grad_()
+            y = mean(torch.stack([leaf @ w.T for w in W]))
+            (gradient,) = torch.autograd.grad(y, leaf, R / y.detach())
+            torch.testing.assert_close(got, x * gradient, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(entries[0].outgoing, R.sum(1), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "f",
     [

@@ -84,7 +84,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Pass relevance through a batch norm; one that was merged into the layer before it computes nothing."""
-    if id(input) in call.state.merged:
+    if call.state.merged.pop(id(input), None) is not None:  # once: a second norm of the same tensor is none of it
         return input
     return pass_through(
         input, lambda x: functional.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -222,6 +222,16 @@ def _gated_linear_unit(call: FunctionCall, input: Tensor, dim: int = -1) -> Tens
 
 def _linear_in_input(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return call.linear(lambda x: call.function(x, *args, **kwargs), input)
+
+
+def _sum_over_axes(call: FunctionCall, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Propagate through a sum or mean. Where the first axis is summed, it counts stacked heads, and the next images."""
+    axes = args[:1] or tuple(kwargs[name] for name in ("dim", "axis") if name in kwargs)
+    first = axes[:1] in ((0,), (-input.ndim,), ((0,),), ([0],))
+    if not first or input.ndim < 2 or len(args) > 1 or kwargs.get("keepdim"):
+        return _linear_in_input(call, input, *args, **kwargs)
+    kept = {name: value for name, value in kwargs.items() if name not in ("dim", "axis")}
+    return call.linear(lambda x: call.function(x, 1, **kept), input.movedim(0, 1))
 
 
 def _product(call: FunctionCall, *args: Any, **kwargs: Any) -> Tensor:
@@ -415,8 +425,9 @@ _RULES: Final[dict[FunctionRule, str]] = {
     ),
     _gate: "sigmoid hardsigmoid tanh logsigmoid",
     _gated_linear_unit: "glu",
+    _sum_over_axes: "mean sum",
     _linear_in_input: (
-        "mean sum cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+        "cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
         "interpolate upsample upsample_nearest upsample_bilinear grid_sample fold"
     ),
     _product: "matmul __matmul__ __rmatmul__ bmm mm mv einsum tensordot",
