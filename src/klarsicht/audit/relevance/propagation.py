@@ -105,7 +105,7 @@ class _EpsilonFunction(torch.autograd.Function):
         ctx.inside = None
         s = R / away_from_zero(y)
         gradients = torch.autograd.grad(z, leaves, s)
-        relevance = [ctx.weight * x.detach() * g for x, g in zip(leaves, gradients, strict=True)]
+        relevance = [_weighted(ctx.weight, x.detach()) * g for x, g in zip(leaves, gradients, strict=True)]
         bias = None if ctx.bias is None else inner_product(s, ctx.bias.expand_as(s), images)
         stabiliser, dead = _stabilised(s, y, R, images)
         outgoing = sum((sum_per_image(r, images) for r in relevance), torch.zeros_like(stabiliser))
@@ -137,6 +137,10 @@ class _SumFunction(torch.autograd.Function):
             (outgoing if carries else bias).add_(sum_per_image(r, images))
         ctx.entry = ctx.recorder.add(ctx.name, R, outgoing, bias, stabiliser, dead)
         return None, None, relevance[0], relevance[1]
+
+
+def _weighted(weight: float, x: Tensor) -> Tensor:
+    return x if weight == 1 else weight * x
 
 
 def _stabilised(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, Tensor]:

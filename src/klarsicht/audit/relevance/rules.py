@@ -226,13 +226,13 @@ class Layer:
             z = [self._graph(t, x, graphs, graph)[1].detach() for t in share.terms]
             sign = z[0].sign() if share.signed else None
             D = _denominator(share.terms, z, sign)
-            s, absorbed, nothing = _over(R, D, sign, images)
+            s, signed, absorbed, nothing = _over(R, D, sign, images)
             if share.coefficient != 1:
                 s *= share.coefficient
             stabiliser += share.coefficient * absorbed
             dead += share.coefficient * nothing
             for t in share.terms:
-                flow = _scaled(t.factor, s if sign is None or not t.signed else s * sign)
+                flow = _scaled(t.factor, signed if t.signed else s)
                 bias += self._absorbed(t.bias, flow, images)
                 key = _key(t)
                 flows[key] = flows[key] + flow if key in flows else flow
@@ -291,8 +291,9 @@ def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) 
     return D
 
 
-def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute s = R / (D + EPSILON sign(D)), what EPSILON absorbs, and the relevance of outputs with D = 0, (B,) each.
+def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute s = R / (D + EPSILON sign(D)), s times a given sign, what EPSILON absorbs, and the relevance of outputs
+    with D = 0, (B,) each.
 
     Args:
         sign: sign of D, with 0 where D is, and s is 0 there; None where it is not known.
@@ -301,14 +302,17 @@ def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tenso
         added = torch.copysign(D.new_tensor(EPSILON), D)
         s = R / (D + added)
         dead = relevance_of_zeros(R, D, images)
-        return s, inner_product(s, added, images) - dead, dead
-    s = (R * sign).div_(D.abs().add_(EPSILON))
-    return s, EPSILON * inner_product(s, sign, images), relevance_of_zeros(R, sign, images)
+        return s, s, inner_product(s, added, images) - dead, dead
+    size = D.abs()
+    dead = relevance_of_zeros(R, size, images, nonnegative=True)
+    s = (R * sign).div_(size.add_(EPSILON))
+    signed = s * sign
+    return s, signed, EPSILON * sum_per_image(signed, images), dead
 
 
-def relevance_of_zeros(R: Tensor, D: Tensor, images: int) -> Tensor:
+def relevance_of_zeros(R: Tensor, D: Tensor, images: int, nonnegative: bool = False) -> Tensor:
     """Sum relevance R where D is zero: float64 (B,)."""
-    if D.numel() and D.abs().amin() > 0:
+    if D.numel() and (D if nonnegative else D.abs()).amin() > 0:
         return torch.zeros(images, dtype=torch.float64, device=R.device)
     return inner_product(R, (D == 0).to(R), images)
 
@@ -322,8 +326,8 @@ def _handed_down(
         part, z = graphs[key]
         (gradient,) = torch.autograd.grad(z, part, s)
         found = gradients.get(key[0])
-        gradients[key[0]] = part.detach(), gradient if found is None else found[1] + gradient
-    handed = [part * gradient for part, gradient in gradients.values()]
+        gradients[key[0]] = part.detach(), gradient if found is None else found[1].add_(gradient)
+    handed = [gradient.mul_(part) for part, gradient in gradients.values()]
     return reduce(torch.add, handed) if handed else torch.zeros_like(x)
 
 
