@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht import audit
+from klarsicht.ground.store import RunStore
 
 METRICS = ("euclidean", "channels", "concept", "features")
 PARTS = ("euclidean", "channels")
 METHODS = ("GammaAttention", "EpsilonPlusFlat", "GradientTimesInput", "IntegratedGradients", "SmoothGrad")
 
 
-def f1(store: audit.RunStore, metric: str, name: str, carriers: set[str]) -> float:
+def f1(store: RunStore, metric: str, name: str, carriers: set[str]) -> float:
     """F1 of the suspect cluster of a class."""
     paths = store.table("corpus")["path"].to_pylist()
     (line,) = (
@@ -37,7 +38,7 @@ def f1(store: audit.RunStore, metric: str, name: str, carriers: set[str]) -> flo
     return 2 * len(members & carriers) / (len(members) + len(carriers))
 
 
-def on_tag(store: audit.RunStore, masks: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
+def on_tag(store: RunStore, masks: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
     """Mean share of positive relevance in the tag's patches, and their mean share of the picture."""
     maps = store.array("maps")
     found, even = [], []
