@@ -90,6 +90,18 @@ def shaken_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> 
     return CameraPath(np.clip(shifts, -room, room), angles)
 
 
+def tripod_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
+    """Return the path of a camera that does not move: shifts and angles are 0."""
+    return CameraPath(np.zeros((frames, 2)), np.zeros(frames))
+
+
+def whole_pixel_camera(rng: np.random.Generator, frames: int, geometry: Geometry) -> CameraPath:
+    """Draw a path as `protocol_camera` does, rounded to whole pixels of a frame: all frames sample the scene at
+    the same places."""
+    path = protocol_camera(rng, frames, geometry)
+    return CameraPath(np.rint(path.shifts / geometry.scale) * geometry.scale, path.angles)
+
+
 def always_visible(rng: np.random.Generator, frames: int) -> Flags:
     """Return the visibility (N,) of an object that every frame shows."""
     return np.ones(frames, bool)
@@ -109,6 +121,8 @@ MOTIONS = {
     "moving": Motion(protocol_camera, always_visible),
     "occluded": Motion(protocol_camera, partly_visible),
 }
+TRAINING_MOTIONS = {**MOTIONS, "tripod": Motion(tripod_camera), "whole": Motion(whole_pixel_camera)}
+"""Motions of the evaluation, and those that are only taught."""
 
 
 def draw_mover(rng: np.random.Generator, source: Light, frames: int, geometry: Geometry, visible: Flags) -> Mover:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -88,6 +88,14 @@ def check_size(scene: Light, geometry: Geometry, index: int = 0) -> None:
             rule=f"a burst is cut from {height} x {width} pixels",
             remedy="Leave it out, or choose a smaller scale, frame or reach.",
         )
+
+
+def fit_scale(geometry: Geometry, scene: Light, smallest: int) -> Geometry:
+    """Choose the largest scale, from `smallest` to that of the geometry, at which its crop fits a scene (C, H, W);
+    `smallest` where none does."""
+    scales = (replace(geometry, scale=scale) for scale in range(geometry.scale, smallest, -1))
+    fitting = (g for g in scales if all(side >= need for side, need in zip(scene.shape[-2:], g.crop, strict=True)))
+    return next(fitting, replace(geometry, scale=min(smallest, geometry.scale)))
 
 
 def box_mean(image: Light, scale: int) -> Light:

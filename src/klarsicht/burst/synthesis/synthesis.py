@@ -9,7 +9,7 @@ Axes: B bursts, N frames, C channels, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,9 @@ from klarsicht.burst.synthesis.scenes import (
     Geometry,
     Light,
     Photograph,
+    box_mean,
     check_size,
+    fit_scale,
     grey_light,
     orient_crop,
     rgb_light,
@@ -40,6 +42,7 @@ from klarsicht.burst.synthesis.unprocessing import SimulatedSensor, camera_noise
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, deviation
 
+CANDIDATES = 4  # crops of which a textured burst takes one
 View = Callable[[Light], Light]
 DrawNoise = Callable[[np.random.Generator], NoiseLevel]
 
@@ -97,7 +100,9 @@ class Recipe:
 
     exposures: the range of log10 w. min_frames: the least number of valid frames (missing ones are zero, the last
     ones). orientations: 8 turns and mirrors the crop at random, 1 leaves it. sensor: the simulated read-out of the
-    noisy frames, or None.
+    noisy frames, or None. smallest_scale: scenes too small for the geometry are used at the largest scale from this one
+    on at which they fit; None: at no other. textured: share of the bursts whose crop is the most textured of
+    CANDIDATES.
     """
 
     kind: Kind = KINDS["grey"]
@@ -109,6 +114,8 @@ class Recipe:
     exposures: tuple[float, float] = (-1.0, 0.0)
     orientations: int = 1
     sensor: SimulatedSensor | None = None
+    smallest_scale: int | None = None
+    textured: float = 0.0
 
     def __post_init__(self) -> None:
         if not (1 <= self.min_frames <= self.frames and 1 <= self.orientations <= 8):
@@ -185,11 +192,34 @@ def random_crop(scene: Light, recipe: Recipe, rng: np.random.Generator) -> Light
     return orient_crop(scene[:, y : y + size[0], x : x + size[1]], turn)
 
 
+def measure_texture(crop: Light, geometry: Geometry) -> float:
+    """Compute the mean absolute difference of neighbouring pixels in the reference frame of a crop (C, H, W), in square
+    roots of light: dark and bright texture count alike."""
+    m = geometry.margin
+    reference = box_mean(crop[:, m : crop.shape[1] - m, m : crop.shape[2] - m], geometry.scale).mean(0)
+    seen = np.sqrt(reference)
+    return float(np.abs(np.diff(seen, axis=0)).mean() + np.abs(np.diff(seen, axis=1)).mean())
+
+
+def draw_crop(library: tuple[Light, ...], index: int, recipe: Recipe, rng: np.random.Generator) -> tuple[Light, Recipe]:
+    """Draw a crop of a scene of the library, with the recipe at the scale that fits the scene. Raises ImageError where
+    none fits."""
+    scene = library[index]
+    fitted = recipe
+    if recipe.smallest_scale is not None:
+        fitted = replace(recipe, geometry=fit_scale(recipe.geometry, scene, recipe.smallest_scale))
+    check_size(scene, fitted.geometry, index)
+    return random_crop(scene, fitted, rng), fitted
+
+
 def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator) -> SyntheticBurst:
     """Draw one burst from a library of scenes. Raises ImageError where the drawn scene is smaller than the crop."""
     index, another = (int(rng.integers(len(library))) for _ in range(2))
-    check_size(library[index], recipe.geometry, index)
-    clean = clean_burst(random_crop(library[index], recipe, rng), library[another], recipe, rng)
+    crop, fitted = draw_crop(library, index, recipe, rng)
+    if recipe.textured and rng.random() < recipe.textured:
+        others = [draw_crop(library, int(rng.integers(len(library))), recipe, rng) for _ in range(CANDIDATES - 1)]
+        crop, fitted = max([(crop, fitted), *others], key=lambda drawn: measure_texture(drawn[0], drawn[1].geometry))
+    clean = clean_burst(crop, library[another], fitted, rng)
     exposure = 10 ** rng.uniform(*recipe.exposures)
     level = recipe.noise(rng)
     light = clean.frames * np.float32(exposure)

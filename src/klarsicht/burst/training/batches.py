@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from klarsicht.burst.align.alignment import align
-from klarsicht.burst.synthesis.motion import MOTIONS
+from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.burst.synthesis.synthesis import Recipe, draw_batch
 from klarsicht.ground.seeding import generator
@@ -101,7 +101,7 @@ def draw_aligned_batch(library: Library, recipe: Recipe, rng: np.random.Generato
 
 def vary_recipe(recipe: Recipe, motions: tuple[str, ...]) -> tuple[Recipe, ...]:
     """Combine the recipe with every motion, once with all frames and once with any number of them."""
-    moving = [replace(recipe, motion=MOTIONS[name]) for name in motions]
+    moving = [replace(recipe, motion=TRAINING_MOTIONS[name]) for name in motions]
     return tuple(replace(r, min_frames=fewest) for r in moving for fewest in (recipe.frames, 1))
 
 

@@ -19,6 +19,9 @@ PUBLISHED_STEPS = 500_000
 MIN_WEIGHT = 1e-2  # a term with less weight is omitted
 ERROR_FLOOR = 1e-5  # mean squared error (50 dB) below which a burst has less and less weight in psnr_loss
 
+DETAIL_BLOCK = 8  # pixels: side of a block whose contrast is compared
+DETAIL_WEIGHT = 0.25  # of lost contrast, beside the whole squared error that holds it already
+
 ImageLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -63,7 +66,35 @@ def psnr_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
     return (error + ERROR_FLOOR).log().mean()
 
 
-LOSSES: dict[str, ImageLoss] = {"kpn": image_loss, "psnr": psnr_loss}
+def lost_contrast(d: Tensor, truth: Tensor) -> Tensor:
+    """Compute the part of the squared error d^2 that is lost or added contrast, the mean over the pixels (C, H, W) of
+    each image (..., C, H, W): d is projected on the truth's deviation h from its mean, sum(d h)^2 / sum(h^2), in every
+    block of DETAIL_BLOCK x DETAIL_BLOCK. Noise puts 1 / DETAIL_BLOCK^2 of its variance there, smoothing most of its
+    error."""
+    d, truth = (split_blocks(x) for x in (d, truth))
+    h = truth - truth.mean(-1, keepdim=True)
+    lost = (d * h).sum(-1).square() / (h.square().sum(-1) + torch.finfo(h.dtype).tiny)
+    return lost.mean((-2, -1)) / DETAIL_BLOCK**2
+
+
+def split_blocks(image: Tensor) -> Tensor:
+    """Split images (..., C, H, W) into blocks, (..., C, blocks, pixels of a block); what fills no block is left out."""
+    side = DETAIL_BLOCK
+    height, width = (length // side for length in image.shape[-2:])
+    cut = image[..., : height * side, : width * side]
+    return cut.unflatten(-1, (width, side)).unflatten(-3, (height, side)).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+
+
+def detail_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
+    """Compute ln (mean (Y - Y*)^2 + DETAIL_WEIGHT lost_contrast + ERROR_FLOOR), the mean over a batch (B, C, H, W):
+    `psnr_loss`, to which contrast that smoothing takes counts more than noise."""
+    shown = tone_map(crop_border(truth), w)
+    d = tone_map(crop_border(Y), w) - shown
+    error = d.square().mean((-3, -2, -1)) + DETAIL_WEIGHT * lost_contrast(d, shown)
+    return (error + ERROR_FLOOR).log().mean()
+
+
+LOSSES: dict[str, ImageLoss] = {"kpn": image_loss, "psnr": psnr_loss, "detail": detail_loss}
 
 
 def frame_loss(frames: Tensor, truth: Tensor, w: Tensor, valid: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from klarsicht.burst.network import checkpoints, pretrained, warm_start
 from klarsicht.burst.network.unet import Network, NetworkSettings, build_network, check_known_name
-from klarsicht.burst.synthesis.motion import MOTIONS
+from klarsicht.burst.synthesis.motion import MOTIONS, TRAINING_MOTIONS
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
 from klarsicht.burst.synthesis.synthesis import GREY_FROM_RGB, KINDS, NOISES, Recipe, SyntheticBurst
@@ -50,11 +50,12 @@ FEWEST_FOR_PREVIEW = 4  # photographs from which on one is kept for previews
 class TrainSettings(NetworkSettings):
     """Settings that determine a trained network, beside the photographs: those of the network and of its training.
 
-    noise, motion, size, scale: of the bursts (synthesis.NOISES, motion.MOTIONS; side of a frame; pixels of the
+    noise, motion, size, scale: of the bursts (synthesis.NOISES, motion.TRAINING_MOTIONS; side of a frame; pixels of the
     photograph to one of its). batch, rate, steps, uses: of the training; uses: steps that a batch serves. minutes:
     instead of steps, whose number is then determined by timing at the start. every: steps between checkpoints. start: a
     network's file with the initial weights. loss: of losses.LOSSES. grey_too: of a network for rgb, every other batch
-    is grey.
+    is grey. smallest_scale: photographs too small for `scale` are used at the largest scale from this one on. textured:
+    share of the bursts whose crop is the most textured of several.
     """
 
     noise: str = "kpn"
@@ -71,6 +72,8 @@ class TrainSettings(NetworkSettings):
     start: str | None = None
     loss: str = "kpn"
     grey_too: bool = False
+    smallest_scale: int | None = Field(default=None, ge=1, le=64)
+    textured: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -93,7 +96,7 @@ class TrainSettings(NetworkSettings):
     @field_validator("motion")
     @classmethod
     def _known_motion(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_known_name("motion", name, MOTIONS) for name in names)
+        return tuple(check_known_name("motion", name, TRAINING_MOTIONS) for name in names)
 
     @property
     def network(self) -> NetworkSettings:
@@ -110,6 +113,8 @@ class TrainSettings(NetworkSettings):
             frames=self.frames,
             min_frames=self.frames,
             orientations=TURNS,
+            smallest_scale=self.smallest_scale,
+            textured=self.textured,
         )
 
     @property
@@ -171,8 +176,10 @@ class TrainingData:
 
         Raises CorpusError, ImageError.
         """
-        corpus = read_folder(folder, settings.recipe.geometry)
-        library = scenes(corpus.photographs, settings.recipe.kind.light)
+        recipe = settings.recipe
+        least = min(settings.smallest_scale or settings.scale, settings.scale)
+        corpus = read_folder(folder, replace(recipe.geometry, scale=least))
+        library = scenes(corpus.photographs, recipe.kind.light)
         hashes = {name: hash_file(folder / name) for name in corpus.names}
         middle = len(library) // 2
         if len(library) < FEWEST_FOR_PREVIEW:
