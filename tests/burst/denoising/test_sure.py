@@ -47,6 +47,56 @@ def test_of_two_the_better_mixture_is_taken():
     np.testing.assert_allclose(shares.mean((1, 2)), precision[:2] / precision.sum(), atol=0.03)
 
 
+def cut_off(t, c, bias, shot):
+    """Light of t deviations above black, X cut off there, and an estimate that takes the part c of X; what X is without
+    being cut off."""
+    level = NoiseLevel(LEVEL.read, shot)
+    x = np.full((4, *SIZE), t * LEVEL.read, np.float32)
+    rng, s = np.random.default_rng(9), level.deviation(x)
+    Y = x + s * rng.standard_normal(x.shape).astype(np.float32)
+    alone = np.maximum(x + s * np.float32(bias), 0) + 0.3 * s * rng.standard_normal(x.shape).astype(np.float32)
+    X = np.maximum(Y, 0)
+    return level, x, X, LightEstimate((1 - np.float32(c)) * alone + np.float32(c) * X, own(c)), Y
+
+
+BLACK = ClippingLimits(0.0)
+
+
+@pytest.mark.parametrize("shot", [0.0, 0.02])
+@pytest.mark.parametrize("c", [0.0, 0.3])
+@pytest.mark.parametrize(("t", "bias"), [(0, 0), (0, 0.5), (0.5, 1), (1, 0), (1, -1), (2, 1), (4, 1)])
+def test_what_is_cut_off_at_black_counts_as_it_should(t, bias, c, shot):
+    """The share of least error follows from the truth by least squares; it is met from X alone."""
+    level, x, X, estimate, _ = cut_off(t, c, bias, shot)
+    step = estimate.light - X
+    best = np.clip(((x - X) * step).sum() / np.square(step).sum(), 0, 1)
+    (a,) = Risk(X, [level] * 4, BLACK).mixture_shares([estimate])
+    assert a.mean() == pytest.approx(best, abs=0.15 if bias else 0.04)
+    reference, least, found = (np.square(X + share * step - x).mean() for share in (0, best, a))
+    assert found <= least + 0.05 * reference
+
+
+@pytest.mark.parametrize("t", [0, 0.5, 1, 3])
+def test_what_was_cut_off_is_expected_where_it_was(t):
+    """Against the mean of what was simulated and then cut off."""
+    level, x, X, _, Y = cut_off(t, 0.0, 0.0, 0.0)
+    expected = Risk(X, [level] * 4, BLACK).unclip_reference(x)
+    assert expected[X == 0].mean() == pytest.approx(Y[Y < 0].mean(), rel=0.05)
+    np.testing.assert_array_equal(expected[X > 0], X[X > 0])
+
+
+def test_a_dark_window_in_doubt_is_no_island_of_noise():
+    """All of it at black: the mean of seven other frames, cut off as well, is taken nearly whole."""
+    level, x, X, _, _ = cut_off(0, 0.0, 0.0, 0.0)
+    others = np.maximum(x + LEVEL.read * np.random.default_rng(10).standard_normal((7, *x.shape)), 0)
+    estimate = LightEstimate(others.mean(0).astype(np.float32), own(0))
+    verdict = motion_check.MotionCheck(np.zeros((1, *SIZE), np.float32), np.zeros_like(X), (0,))
+    shares = sure.apply_risk_shares(verdict, X, [estimate], [level] * 4, BLACK).shares[0]
+    picture = X + shares * (estimate.light - X)
+    best = min(np.square(X + a * (estimate.light - X) - x).mean() for a in np.linspace(0, 1, 101))
+    assert np.square(picture - x).mean() <= 1.05 * best < np.square(X - x).mean() / 2
+
+
 def test_what_is_right_is_taken_nearly_whole_and_what_is_lost_is_not():
     _, X, right = observed(3, 0.125, 0.0)
     assert Risk(X, [LEVEL], NO_LIMITS).estimate_share(right).mean() > 0.98

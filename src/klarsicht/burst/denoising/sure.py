@@ -11,14 +11,22 @@ So the error of a mixture B + a (E - B) with another such estimate B, or with X 
 
 clipped to [0, 1]. Detail that E lost makes E - X large and a small; the mixture is worse than B only by the estimation
 error of a window. v is read^2 + shot X, which is unbiased. The dependence of a network's weights on X is neglected.
-Where X is clipped, its noise is truncated: such pixels are not used, and the larger their share of a window, the more
-of X itself is taken.
+
+Where X = max(L, Y) is clipped at black, L, Stein's lemma holds for Y: in the sums, X is replaced by Y, of a clipped
+pixel by its expected value L - s (h(t) - t), with s its deviation, t = (E - L) / s and h = phi(t) / Phi(-t) the hazard
+of the normal distribution; and the weight of X counts where X is not clipped, as its derivative is 0 there, so that the
+sum of v is multiplied by the share of such pixels. h(t) - t falls from .8 at t = 0 to .3 at t = 3: what E says matters
+little.
+
+Near white light may lie beyond the limit: such pixels are not used, and the larger the share of clipped ones in a
+window, the more of X itself is taken.
 
 n counts estimates.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -26,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
+from scipy.special import log_ndtr
 
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import motion_check
@@ -35,6 +44,7 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 BOX = 9  # side of a window, in pixels (of a mosaic's planes)
 # deviations of its mean square by which the residual of a tested estimate may exceed that of the best
 SLACK = 2.0
+FAR_FROM_BLACK = np.float32(7)  # deviations above black: no pixel is clipped there
 
 
 class LightEstimate(NamedTuple):
@@ -57,10 +67,12 @@ class Risk:
     def estimate_share(self, estimate: LightEstimate) -> Map:
         """Compute how much of an estimate that passed the tests is taken, the rest being X, (H, W) in [0, 1]; all of it
         where it is as near to X as expected. An estimate from X alone has no slack."""
-        counted, v = self._count_mask(estimate), self._variance
-        better = window_sums(counted * (1 - estimate.own_weight) * v)
-        square = window_sums(counted * np.square(estimate.light - self.reference))
-        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * BOX**2)) * window_sums(counted * np.abs(v))
+        counted, Y = self._count_mask(estimate), self.unclip_reference(estimate.light)
+        step, v, open_ = estimate.light - self.reference, self._variance(Y), self._open_share
+        better = open_ * window_sums(counted * (1 - estimate.own_weight) * v)
+        better += window_sums(counted * (Y - self.reference) * step)
+        square, total = window_sums(counted * np.square(step)), open_ * window_sums(counted * np.abs(v))
+        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * BOX**2)) * total
         taken: Map = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
 
@@ -70,11 +82,10 @@ class Risk:
         B, c = self.reference, np.ones(self.reference.shape[1:], np.float32)
         shares = np.zeros((len(estimates), *c.shape), np.float32)
         for k, estimate in enumerate(estimates):
-            step = estimate.light - B
-            better = self._count_mask(estimate) * (
-                (c - estimate.own_weight) * self._variance - (B - self.reference) * step
-            )
-            a = np.clip(divide_or(window_sums(better), window_sums(np.square(step)), np.float32(0)), 0, 1)
+            counted, Y, step = self._count_mask(estimate), self.unclip_reference(estimate.light), estimate.light - B
+            better = self._open_share * window_sums(counted * (c - estimate.own_weight) * self._variance(Y))
+            better -= window_sums(counted * (B - Y) * step)
+            a = np.clip(divide_or(better, window_sums(np.square(step)), np.float32(0)), 0, 1)
             B, c, shares = B + a * step, c + a * (estimate.own_weight - c), shares * (1 - a)
             shares[k] = a
         return shares
@@ -86,13 +97,31 @@ class Risk:
         share: Map = np.clip(1 - clipped, 0, 1)
         return share
 
+    def unclip_reference(self, estimate: Planes) -> Planes:
+        """Compute Y (C, H, W): the reference, where it is clipped at black the expected value before clipping, given
+        the estimate as light."""
+        if np.isneginf(self.limits.low):
+            return self.reference
+        low = np.float32(self.limits.low)
+        s = np.sqrt(np.maximum(self._variance(np.maximum(estimate, low)), np.float32(1e-12)))
+        t: Planes = np.clip((estimate - low) / s, 0, FAR_FROM_BLACK)
+        return np.where(self.reference <= low, low - s * truncation_mean(t), self.reference)
+
     @property
-    def _variance(self) -> Planes:
-        planes = zip(self.noise, self.reference, strict=True)
-        return np.stack([np.float32(n.read**2) + np.float32(n.shot) * X for n, X in planes])
+    def _open_share(self) -> Map | np.float32:
+        """Share of the surrounding pixels that are not clipped at black, (H, W) in [0, 1]."""
+        if np.isneginf(self.limits.low):
+            return np.float32(1)
+        open_: Map = window_sums((self.reference > self.limits.low).astype(np.float32))
+        return open_ / np.float32(BOX**2 * len(self.reference))
+
+    def _variance(self, light: Planes) -> Planes:
+        planes = zip(self.noise, light, strict=True)
+        return np.stack([np.float32(n.read**2) + np.float32(n.shot) * x for n, x in planes])
 
     def _count_mask(self, estimate: LightEstimate) -> Planes:
-        _, _, counted = motion_check.compute_residual(self.reference, estimate.light, self.noise, self.limits)
+        white = ClippingLimits(high=self.limits.high)
+        _, _, counted = motion_check.compute_residual(self.reference, estimate.light, self.noise, white)
         numbers: Planes = counted.numpy().astype(np.float32)
         return numbers
 
@@ -113,6 +142,13 @@ def apply_risk_shares(
     if trusted.min() < 1:
         shares[: len(computed)] += (1 - trusted) * risk.mixture_shares(computed)[::-1]
     return replace(verdict, shares=shares * risk.unclipped_share)
+
+
+def truncation_mean(t: Planes) -> Planes:
+    """Compute phi(t) / Phi(-t) - t: by how many deviations a normal variable whose mean is t deviations above a
+    threshold lies below it, in the mean of the cases where it does."""
+    below: Planes = np.exp(-(t**2) / 2 - np.float32(math.log(2 * math.pi) / 2) - log_ndtr(-t)) - t
+    return below
 
 
 def window_sums(values: npt.NDArray[np.float32]) -> Map:

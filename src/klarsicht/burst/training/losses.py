@@ -82,7 +82,8 @@ def split_blocks(image: Tensor) -> Tensor:
     side = DETAIL_BLOCK
     height, width = (length // side for length in image.shape[-2:])
     cut = image[..., : height * side, : width * side]
-    return cut.unflatten(-1, (width, side)).unflatten(-3, (height, side)).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+    blocks = cut.reshape(*cut.shape[:-2], height, side, width, side).transpose(-3, -2)
+    return blocks.reshape(*cut.shape[:-2], height * width, side * side)
 
 
 def detail_loss(Y: Tensor, truth: Tensor, w: Tensor) -> Tensor:
