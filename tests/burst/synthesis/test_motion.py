@@ -8,6 +8,7 @@ from scipy.ndimage import affine_transform
 
 from klarsicht.burst.synthesis.motion import (
     MOTIONS,
+    TRAINING_MOTIONS,
     CameraPath,
     Mover,
     composite_movers,
@@ -152,3 +153,22 @@ def test_movers_cross_the_frame():
 
 def test_registry():
     assert list(MOTIONS) == ["still", "shaken", "moving", "occluded"]
+
+
+def test_on_a_tripod_all_frames_are_the_reference():
+    view, still = scene(), TRAINING_MOTIONS["tripod"].draw_path(np.random.default_rng(0), 4, SMALL)
+    frames = [render_frame(view, still, i, SMALL) for i in range(4)]
+    assert all(np.array_equal(frame, frames[0]) for frame in frames)
+
+
+def test_frames_on_whole_pixels_are_the_reference_displaced():
+    """By np.roll, away from the border; and they do move."""
+    view, moved = scene(), TRAINING_MOTIONS["whole"].draw_path(np.random.default_rng(1), 8, SMALL)
+    first, most = render_frame(view, moved, 0, SMALL)[0], SMALL.reach
+    shifts = moved.displacements(SMALL.scale)
+    assert np.abs(shifts).max() >= 2
+    inside = (slice(most, SMALL.height - most), slice(most, SMALL.width - most))
+    for i, shift in enumerate(shifts):
+        assert (shift == np.rint(shift)).all()
+        rolled = np.roll(first, shift.astype(int), (0, 1))
+        np.testing.assert_array_equal(render_frame(view, moved, i, SMALL)[0][inside], rolled[inside])

@@ -10,6 +10,7 @@ from klarsicht.burst.synthesis.scenes import (
     Geometry,
     box_mean,
     check_size,
+    fit_scale,
     grey_light,
     orient_crop,
     rgb_light,
@@ -77,3 +78,9 @@ def test_floats_small_pictures_and_no_pictures_are_refused():
     assert issubclass(ImageError, InputError) and issubclass(CorpusError, InputError)
     with pytest.raises(UsageError, match="positive"):
         Geometry(scale=0)
+
+
+@pytest.mark.parametrize(("side", "scale"), [(1000, 4), (640, 4), (639, 3), (480, 3), (320, 2), (319, 2), (100, 2)])
+def test_the_largest_scale_that_fits_is_chosen(side, scale):
+    """KPN's 160 pixels with margins, times the scale; where none fits, the smallest, which `check_size` refuses."""
+    assert fit_scale(KPN, np.zeros((1, side, 2000), np.float32), 2).scale == scale

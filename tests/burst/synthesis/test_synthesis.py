@@ -1,6 +1,7 @@
 """Synthetic bursts against a slow literal rewrite of the recipe, moments of the noise, and sameness of bytes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ from skimage import data
 
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import KPN, Geometry, rgb_light, scenes
-from klarsicht.burst.synthesis.synthesis import KINDS, NOISES, Recipe, draw_batch, draw_burst, random_crop
+from klarsicht.burst.synthesis.synthesis import (
+    KINDS,
+    NOISES,
+    Recipe,
+    draw_batch,
+    draw_burst,
+    measure_texture,
+    random_crop,
+)
 from klarsicht.burst.synthesis.unprocessing import SimulatedSensor
 from klarsicht.ground.errors import ImageError, UsageError
 
@@ -127,3 +136,38 @@ def test_small_photographs_and_impossible_recipes_are_refused(astronaut):
         draw_burst(scenes([astronaut], rgb_light), Recipe(kind=KINDS["rgb"], geometry=KPN), rng())
     with pytest.raises(UsageError, match="min_frames"):
         Recipe(min_frames=9)
+
+
+def test_textured_crops_come_of_the_textured_scene():
+    """Of a smooth scene and a chequered one: with a share of 1, a burst is smooth only if all four of its crops are."""
+    chequered = np.kron(np.indices((60, 60)).sum(0) % 2, np.ones((2, 2)))[None].astype(np.float32)
+    smooth = np.full_like(chequered, 0.5)
+    geometry = Geometry(scale=1, height=32, width=32, reach=4)
+    library, recipe = (smooth, chequered), Recipe(geometry=geometry, frames=1, min_frames=1)
+
+    def share(textured):
+        drawn = (draw_burst(library, replace(recipe, textured=textured), rng(seed)) for seed in range(400))
+        return np.mean([np.ptp(made.clean.frames[0]) > 0.1 for made in drawn])
+
+    assert share(1.0) == pytest.approx(1 - 1 / 16, abs=0.05)
+    assert share(0.5) == pytest.approx((1 - 1 / 16 + 1 / 2) / 2, abs=0.1)
+
+
+def test_texture_is_the_mean_difference_of_roots():
+    """Columns of light 0 and 1 in turn, of two pixels of the photograph: sqrt differs by 1 along x, by 0 along y."""
+    geometry = Geometry(scale=2, height=8, width=8, reach=1)
+    columns = np.zeros((1, *geometry.crop), np.float32)
+    columns[..., np.arange(geometry.crop[1]) // 2 % 2 == 0] = 1
+    assert measure_texture(columns, geometry) == pytest.approx(1)
+    assert measure_texture(np.full_like(columns, 0.3), geometry) == pytest.approx(0, abs=1e-6)
+
+
+def test_small_scenes_are_used_at_a_smaller_scale(astronaut):
+    small = scenes([astronaut[:90, :90]], KINDS["grey"].light)
+    geometry = Geometry(scale=4, height=32, width=32, reach=4)  # 160 pixels; 80 at scale 2
+    with pytest.raises(ImageError, match="too small"):
+        draw_burst(small, Recipe(geometry=geometry), rng())
+    made = draw_burst(small, Recipe(geometry=geometry, smallest_scale=2), rng())
+    assert made.truth.shape == (1, 32, 32)
+    with pytest.raises(ImageError, match="too small"):
+        draw_burst(small, Recipe(geometry=geometry, smallest_scale=3), rng())

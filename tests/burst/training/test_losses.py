@@ -8,10 +8,13 @@ from skimage.metrics import peak_signal_noise_ratio
 from klarsicht.burst.training.losses import (
     Annealing,
     crop_border,
+    detail_loss,
     frame_loss,
     gradient,
     image_loss,
+    lost_contrast,
     psnr_loss,
+    tone_map,
     total_loss,
 )
 from klarsicht.ground.errors import UsageError
@@ -139,3 +142,51 @@ def test_impossible_arguments_are_refused():
         crop_border(torch.zeros(1, 1, 17, 40))
     with pytest.raises(UsageError, match="annealing"):
         Annealing(steps=0)
+
+
+def test_lost_contrast_is_what_regression_on_the_truth_explains():
+    """The explained sum of squares of each block of 8 x 8, by numpy's least squares."""
+    rng = np.random.default_rng(3)
+    truth, d = rng.random((2, 1, 2, 19, 26))
+    explained = []
+    for c in range(2):
+        for y in (0, 8):
+            for x in (0, 8, 16):
+                h, r = (image[0, c, y : y + 8, x : x + 8].ravel() for image in (truth, d))
+                h = h - h.mean()
+                (slope,), *_ = np.linalg.lstsq(h[:, None], r, rcond=None)
+                explained.append(np.mean((slope * h) ** 2))
+    assert lost_contrast(*tensors(d, truth)).item() == pytest.approx(np.mean(explained))
+
+
+def test_detail_loss_counts_faded_detail_more_than_noise():
+    """Contrast faded by c costs ln (1 + 1/4) more than the same squared error at random, which costs what psnr says."""
+    rng = np.random.default_rng(4)
+    blocks = rng.random((1, 1, 8, 8))
+    truth = torch.from_numpy(0.3 + 0.3 * np.pad(np.tile(blocks, (1, 1, 2, 2)), ((0, 0), (0, 0), (8, 8), (8, 8))))
+    w = torch.ones(1, dtype=torch.float64)
+    shown = crop_border(tone_map(truth, w))
+    mean = torch.from_numpy(shown.numpy().reshape(2, 8, 2, 8).mean((1, 3)).repeat(8, 0).repeat(8, 1))
+    faded = shown - 0.5 * (shown - mean)
+    squared = (faded - shown).square().mean()
+    loss = detail_loss_of_shown(faded, shown)
+    assert loss == pytest.approx(np.log(1.25 * squared.item() + 1e-5))
+    noise = torch.from_numpy(rng.standard_normal(shown.shape)) * squared.sqrt()
+    assert detail_loss_of_shown(shown + noise, shown) == pytest.approx(
+        np.log(noise.square().mean().item() + 1e-5), abs=0.03
+    )
+
+
+def detail_loss_of_shown(picture, truth):
+    """The loss of pictures that are tone-mapped already: their light is found by bisection."""
+    light = [np.pad(inverse_curve(x.numpy()), ((0, 0), (0, 0), (8, 8), (8, 8))) for x in (picture, truth)]
+    return detail_loss(*tensors(*light), torch.ones(1, dtype=torch.float64)).item()
+
+
+def inverse_curve(shown):
+    low, high = np.full_like(shown, -1.0), np.full_like(shown, 3.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = tone_map(torch.from_numpy(middle), torch.ones(1)).numpy() < shown
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return low

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from klarsicht.burst.network.checkpoints import load_network, read_card
 from klarsicht.burst.network.pretrained import list_networks
+from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
 from klarsicht.burst.training import training
 from klarsicht.burst.training.batches import BatchStream
 from klarsicht.burst.training.training import TrainingData, TrainSettings, train
-from klarsicht.ground.errors import CorpusError, RunMismatch, UsageError
+from klarsicht.ground.errors import CorpusError, ImageError, RunMismatch, UsageError
 from klarsicht.ground.fit import Curve
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
@@ -155,3 +156,14 @@ def test_settings_that_cannot_be_are_one_line(tmp_path):
     with pytest.raises((UsageError, ValidationError)):
         TrainSettings(preset="swft")
     assert json.loads(TrainSettings().model_dump_json())["preset"] == "swift"
+
+
+def test_small_photographs_tripods_and_texture_are_taught_when_asked_for(photographs, tmp_path):
+    """Photographs of 96 x 112 pixels: too small at scale 2 (128), used at scale 1 (64)."""
+    taught = {"motion": ("tripod", "whole"), "textured": 0.5, "loss": "detail", "steps": 1, "scale": 2}
+    with pytest.raises(ImageError, match="too small"):
+        train(SMALL.model_copy(update=taught), photographs, tmp_path / "large.safetensors")
+    settings = SMALL.model_copy(update={**taught, "smallest_scale": 1})
+    assert [r.motion for r in settings.recipes[::2]] == [TRAINING_MOTIONS[name] for name in ("tripod", "whole")]
+    out = train(settings, photographs, tmp_path / "net.safetensors")
+    assert read_card(out).training["settings"]["textured"] == 0.5
