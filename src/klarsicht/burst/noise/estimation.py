@@ -6,6 +6,9 @@ quiet ones. One frame alone: the same with the highest and the lowest coefficien
 Texture enters the difference by the error of alignment to whole pixels; of a slope that doubles the variance of the
 sum, half a pixel adds about a hundredth.
 
+Where frames are clipped at black, the mean of a dark block is too high and its variance too low; `clipped_noise` says
+by how much for a line, and the fit is repeated with what the means and variances were before.
+
 Axes: N frames, C channels, H W pixels, Y X blocks of a frame, M blocks in a list (the points of the noise curve).
 """
 
@@ -24,6 +27,7 @@ from scipy.optimize import nnls
 
 from klarsicht.burst.align.alignment import align
 from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.noise import clipped_noise
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -33,7 +37,7 @@ BLOCK_SIDE = 8  # pixels
 FLATTEST_SHARE = 0.3  # of the blocks of a brightness bin
 MAX_LEAKAGE = 1.0  # share of texture that enters a variance
 BRIGHTNESS_BINS, MIN_BLOCKS = 24, 6  # bins of brightness; least number of blocks in each
-FIT_ROUNDS = 8  # of the fit, whose weights depend on its result
+FIT_ROUNDS = 16  # of the fit, whose weights depend on its result
 CLIP_DISTANCE = 3.5  # least distance of a usable block from the clipping levels, in deviations
 CLIPPED_SHARE = 1e-4  # share of values at an extreme above which it is a clipping level
 ALIGNED_TILE = 64  # pixels: side of a tile of the alignment
@@ -181,21 +185,35 @@ def fit_noise(blocks: Blocks, clip: tuple[float, float]) -> NoiseEstimate:
     Raises InputError where too few blocks are left.
     """
     near = select_flattest(blocks)
+    if np.isfinite(clip[0]):
+        near = near.select(near.mean > clip[0])
     if len(near.mean) < MIN_BLOCKS * 3:
         remedy = "Give the noise by --noise READ,SHOT, or calibrate the camera."
         raise InputError("the noise cannot be estimated from these frames", rule="too few flat blocks", remedy=remedy)
     kept, line = near, NoiseLine(float(near.variance.mean()), 1e-9, 0.0, near.variance)
     for _ in range(FIT_ROUNDS):
         line = NoiseLine.fit(kept, line.expected)
-        far = CLIP_DISTANCE * np.sqrt(line.variance_at(near.mean))
-        clear = (near.mean - far > clip[0]) & (near.mean + far < clip[1])
-        if np.count_nonzero(clear) >= MIN_BLOCKS * 3 and np.count_nonzero(clear) != len(kept.mean):
-            kept = near.select(clear)
+        whole, possible = unclip_blocks(near, line, clip[0])
+        far = CLIP_DISTANCE * np.sqrt(line.variance_at(whole.mean))
+        clear = possible & (whole.mean + far < clip[1])
+        if np.count_nonzero(clear) >= MIN_BLOCKS * 3 and (np.isfinite(clip[0]) or clear.sum() != len(kept.mean)):
+            kept = whole.select(clear)
             line = NoiseLine.fit(kept, line.variance_at(kept.mean))
     known = 2 * line.error < line.O
     return NoiseEstimate(
         NoiseLevel(float(np.sqrt(line.O)), line.S), known, len(kept.mean), np.stack([kept.mean, kept.variance], 1)
     )
+
+
+def unclip_blocks(blocks: Blocks, line: NoiseLine, low: float) -> tuple[Blocks, npt.NDArray[np.bool_]]:
+    """Compute what the blocks' means and variances were before they were clipped at black, for noise of that line, and
+    which blocks are possible: light is not below black, and their means are not too low for it."""
+    if np.isneginf(low):
+        return blocks, np.ones(len(blocks.mean), bool)
+    unclipped = clipped_noise.unclip(blocks.mean - low, lambda m: line.variance_at(m + low))
+    f = 1 / unclipped.variance_left
+    whole = replace(blocks, mean=unclipped.mean + low, variance=blocks.variance * f, texture=blocks.texture * f)
+    return whole, unclipped.possible
 
 
 @dataclass(frozen=True, eq=False)
