@@ -17,7 +17,7 @@ from scipy.stats import norm
 Numbers = npt.NDArray[np.float64]
 
 LEAST_MEAN = -0.5  # deviations: what the mean of a block of 64 pixels without light hardly ever falls below by chance
-STEPS = 2048  # of the table of means
+TABLE_LENGTH = 2048  # of the table of means
 
 
 class Unclipped(NamedTuple):
@@ -40,7 +40,7 @@ def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers]) -> Unclipp
     """Compute the means before clipping at 0 from those after it (M,), for noise whose variance depends on the mean."""
     darkest = 2 * LEAST_MEAN * float(np.sqrt(variance_at(np.zeros(1)))[0])
     top = np.sqrt(max(float(means.max()), 1e-12) - darkest)  # s h(t) >= m: the largest is inside
-    m = np.linspace(0, top, STEPS) ** 2 + darkest
+    m = np.linspace(0, top, TABLE_LENGTH) ** 2 + darkest
     s = np.sqrt(variance_at(m))
     mean = np.interp(means, s * clipped_moments(m / s)[0], m)
     t = mean / np.sqrt(variance_at(mean))
