@@ -76,6 +76,17 @@ def test_what_is_cut_off_at_black_counts_as_it_should(t, bias, c, shot):
     assert found <= least + 0.05 * reference
 
 
+@pytest.mark.parametrize("c", [0.0, 0.3])
+@pytest.mark.parametrize(("t", "bias"), [(0, 0), (0.5, 1), (1, -1), (2, 1)])
+def test_what_is_cut_off_at_white_counts_alike(t, bias, c):
+    """The mirror image of the same with noise that does not depend on the light: the same shares."""
+    level, _, X, estimate, _ = cut_off(t, c, bias, 0.0)
+    (at_black,) = Risk(X, [level] * 4, BLACK).mixture_shares([estimate])
+    mirrored = LightEstimate(1 - estimate.light, estimate.own_weight)
+    (at_white,) = Risk(1 - X, [level] * 4, ClippingLimits(high=1.0)).mixture_shares([mirrored])
+    np.testing.assert_allclose(at_white, at_black, atol=1e-4)
+
+
 @pytest.mark.parametrize("t", [0, 0.5, 1, 3])
 def test_what_was_cut_off_is_expected_where_it_was(t):
     """Against the mean of what was simulated and then cut off."""

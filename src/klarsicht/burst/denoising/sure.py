@@ -16,10 +16,8 @@ Where X = max(L, Y) is clipped at black, L, Stein's lemma holds for Y: in the su
 pixel by its expected value L - s (h(t) - t), with s its deviation, t = (E - L) / s and h = phi(t) / Phi(-t) the hazard
 of the normal distribution; and the weight of X counts where X is not clipped, as its derivative is 0 there, so that the
 sum of v is multiplied by the share of such pixels. h(t) - t falls from .8 at t = 0 to .3 at t = 3: what E says matters
-little.
-
-Near white light may lie beyond the limit: such pixels are not used, and the larger the share of clipped ones in a
-window, the more of X itself is taken.
+little. At white the same holds, mirrored. But there light may lie beyond the limit, where nothing is known of it: the
+larger the share of clipped pixels in a window, the more of X itself is taken.
 
 n counts estimates.
 """
@@ -37,14 +35,13 @@ from scipy.ndimage import uniform_filter
 from scipy.special import log_ndtr
 
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising import motion_check
 from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, MotionCheck
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 BOX = 9  # side of a window, in pixels (of a mosaic's planes)
 # deviations of its mean square by which the residual of a tested estimate may exceed that of the best
 SLACK = 2.0
-FAR_FROM_BLACK = np.float32(7)  # deviations above black: no pixel is clipped there
+FAR_FROM_LIMIT = np.float32(7)  # deviations: no pixel is clipped so far from it
 
 
 class LightEstimate(NamedTuple):
@@ -67,11 +64,10 @@ class Risk:
     def estimate_share(self, estimate: LightEstimate) -> Map:
         """Compute how much of an estimate that passed the tests is taken, the rest being X, (H, W) in [0, 1]; all of it
         where it is as near to X as expected. An estimate from X alone has no slack."""
-        counted, Y = self._count_mask(estimate), self.unclip_reference(estimate.light)
-        step, v, open_ = estimate.light - self.reference, self._variance(Y), self._open_share
-        better = open_ * window_sums(counted * (1 - estimate.own_weight) * v)
-        better += window_sums(counted * (Y - self.reference) * step)
-        square, total = window_sums(counted * np.square(step)), open_ * window_sums(counted * np.abs(v))
+        Y, step, open_ = self.unclip_reference(estimate.light), estimate.light - self.reference, self._open_share
+        v = self._variance(Y)
+        better = open_ * window_sums((1 - estimate.own_weight) * v) + window_sums((Y - self.reference) * step)
+        square, total = window_sums(np.square(step)), open_ * window_sums(np.abs(v))
         slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * BOX**2)) * total
         taken: Map = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
@@ -82,9 +78,9 @@ class Risk:
         B, c = self.reference, np.ones(self.reference.shape[1:], np.float32)
         shares = np.zeros((len(estimates), *c.shape), np.float32)
         for k, estimate in enumerate(estimates):
-            counted, Y, step = self._count_mask(estimate), self.unclip_reference(estimate.light), estimate.light - B
-            better = self._open_share * window_sums(counted * (c - estimate.own_weight) * self._variance(Y))
-            better -= window_sums(counted * (B - Y) * step)
+            Y, step = self.unclip_reference(estimate.light), estimate.light - B
+            better = self._open_share * window_sums((c - estimate.own_weight) * self._variance(Y))
+            better -= window_sums((B - Y) * step)
             a = np.clip(divide_or(better, window_sums(np.square(step)), np.float32(0)), 0, 1)
             B, c, shares = B + a * step, c + a * (estimate.own_weight - c), shares * (1 - a)
             shares[k] = a
@@ -92,38 +88,36 @@ class Risk:
 
     @property
     def unclipped_share(self) -> Map:
-        """Share of the surrounding pixels that are not clipped, (H, W) in [0, 1]."""
+        """Share of the surrounding pixels that are not clipped at white, (H, W) in [0, 1]."""
         clipped = window_sums((self.reference >= self.limits.high).astype(np.float32)) / (BOX**2 * len(self.reference))
         share: Map = np.clip(1 - clipped, 0, 1)
         return share
 
     def unclip_reference(self, estimate: Planes) -> Planes:
-        """Compute Y (C, H, W): the reference, where it is clipped at black the expected value before clipping, given
-        the estimate as light."""
-        if np.isneginf(self.limits.low):
-            return self.reference
-        low = np.float32(self.limits.low)
-        s = np.sqrt(np.maximum(self._variance(np.maximum(estimate, low)), np.float32(1e-12)))
-        t: Planes = np.clip((estimate - low) / s, 0, FAR_FROM_BLACK)
-        return np.where(self.reference <= low, low - s * truncation_mean(t), self.reference)
+        """Compute Y (C, H, W): the reference, where it is clipped the expected value before clipping, given the
+        estimate as light."""
+        X, Y = self.reference, self.reference
+        for limit, sign in ((self.limits.low, np.float32(1)), (self.limits.high, np.float32(-1))):
+            clipped = sign * X <= sign * limit
+            if not clipped.any():
+                continue
+            E = np.clip(estimate, self.limits.low, self.limits.high)
+            s = np.sqrt(np.maximum(self._variance(E), np.float32(1e-12)))
+            t: Planes = np.minimum(sign * (E - np.float32(limit)) / s, FAR_FROM_LIMIT)
+            Y = np.where(clipped, np.float32(limit) - sign * s * truncation_mean(t), Y)
+        return Y
 
     @property
     def _open_share(self) -> Map | np.float32:
-        """Share of the surrounding pixels that are not clipped at black, (H, W) in [0, 1]."""
-        if np.isneginf(self.limits.low):
+        """Share of the surrounding pixels that are not clipped, (H, W) in [0, 1]."""
+        open_ = (self.reference > self.limits.low) & (self.reference < self.limits.high)
+        if open_.all():
             return np.float32(1)
-        open_: Map = window_sums((self.reference > self.limits.low).astype(np.float32))
-        return open_ / np.float32(BOX**2 * len(self.reference))
+        return window_sums(open_.astype(np.float32)) / np.float32(BOX**2 * len(self.reference))
 
     def _variance(self, light: Planes) -> Planes:
         planes = zip(self.noise, light, strict=True)
         return np.stack([np.float32(n.read**2) + np.float32(n.shot) * x for n, x in planes])
-
-    def _count_mask(self, estimate: LightEstimate) -> Planes:
-        white = ClippingLimits(high=self.limits.high)
-        _, _, counted = motion_check.compute_residual(self.reference, estimate.light, self.noise, white)
-        numbers: Planes = counted.numpy().astype(np.float32)
-        return numbers
 
 
 def apply_risk_shares(
