@@ -273,3 +273,24 @@ def test_temporary_files_of_a_killed_command_are_removed_at_the_next_start(burst
     (tmp_path / ".clean.dng.99999999.tmp").touch()
     list(denoise(sorted(burst.iterdir())[:2], tmp_path / "clean.dng", DenoiseSettings(threads=1)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["burst", "clean.dng"]
+
+
+@pytest.mark.parametrize("frames", [8, 4])
+def test_darks_of_files_cut_off_at_black_are_as_dark_as_they_were(frames, tmp_path, no_weights):
+    """Columns of light from 0 to 3 deviations of noise: the mean of clipped frames is too bright by up to .4."""
+    level = NoiseLevel(0.03, 0.01)
+    light = np.broadcast_to(np.linspace(0, 0.09, 8, dtype=np.float32).repeat(16), (128, 128))
+    files = [tmp_path / "burst" / f"{i}.tif" for i in range(frames)]
+    files[0].parent.mkdir()
+    noisy = np.stack([np.clip(level.sample(light, np.random.default_rng(i)), 0, 1) for i in range(frames)])
+    for file, frame in zip(files, noisy, strict=True):
+        tifffile.imwrite(file, np.rint(frame * 65535).astype(np.uint16))
+    told = {"noise": f"{level.read},{level.shot}", "linear": True}
+    got, _ = made(files[0].parent, tmp_path / "out.tif", reference="0.tif", **told)
+
+    def bias(picture):
+        return (picture - light).mean(0).reshape(8, 16)[:, 2:-2].mean(1) / level.read
+
+    assert bias(noisy.mean(0))[:2].min() > 0.2
+    np.testing.assert_allclose(bias(got[0])[1:], 0, atol=0.1)
+    assert 0 <= bias(got[0])[0] < 0.2

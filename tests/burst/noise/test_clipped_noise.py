@@ -28,3 +28,16 @@ def test_means_and_variances_are_found_again():
     np.testing.assert_allclose(found.mean[:5], light, atol=4e-4)
     np.testing.assert_allclose(pixels.var(0) / found.variance_left[:5], variance(light), rtol=0.02)
     assert found.possible.tolist() == [True] * 5 + [False]
+
+
+def test_the_slope_is_the_derivative():
+    """By differences of the light that clipped means belong to, under noise that does not depend on it."""
+    means = np.linspace(0.045, 0.3, 20)
+    above, below = (unclip(np.append(means + d, 0.5), lambda m: np.full_like(m, 0.1**2)) for d in (1e-3, -1e-3))
+    there = unclip(np.append(means, 0.5), lambda m: np.full_like(m, 0.1**2))
+    np.testing.assert_allclose((above.mean - below.mean)[:-1] / 2e-3, there.slope[:-1], rtol=0.01)
+
+
+def test_without_noise_nothing_changes():
+    light = np.linspace(0, 1, 50)
+    np.testing.assert_allclose(unclip(light, np.zeros_like).mean, light, atol=1e-5)

@@ -20,6 +20,7 @@ from klarsicht.burst.denoising.residual_noise import accumulate_moments
 from klarsicht.burst.denoising.sure import LightEstimate
 from klarsicht.burst.denoising.tiles import Tile, TileRecord
 from klarsicht.burst.network.unet import Part
+from klarsicht.burst.noise import clipped_noise
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -152,7 +153,7 @@ class Estimates:
         everywhere, inside = np.ones((1, *window.size), np.float32), here.slices_in(near)
         weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, here.slices_in(window))
         light, centre = self.reference.copy(), np.ones_like(self.reference[0])
-        light[:, *inside], centre[inside] = weighing(), weighing.centre_weight
+        light[:, *inside], centre[inside] = self._before_clipping(weighing(), weighing.centre_weight)
         if self.tile.number not in merge.sampled:
             return LightEstimate(light, centre, uses_other_frames=False), None
         left = merge.simulate_noise(self.tile, 0, light)
@@ -167,7 +168,20 @@ class Estimates:
         sizes = np.array([max(1, len(group) - 1) for group in self.groups], np.float32)
         light, centre, left = (weighted_mean(each, sizes / sizes.sum()) for each in zip(*parts, strict=True))
         assert light is not None and centre is not None
+        light, centre = self._before_clipping(light, centre)
         return LightEstimate(light, centre, uses_other_frames=len(self.merge.frames) > 1), left
+
+    def _before_clipping(self, light: Planes, centre: Map) -> tuple[Planes, Map]:
+        """Correct a weighted mean of pixels that are clipped at black, too bright in the darks; and the weight of the
+        reference's own pixel, by the mean over channels of the correction's derivative."""
+        low = self.merge.limits.low
+        if np.isneginf(low):
+            return light, centre
+        planes = zip(self.merge.frame_noise(0), light, strict=True)
+        unclipped = [clipped_noise.unclip(plane.ravel() - low, level.variance) for level, plane in planes]
+        whole = np.stack([np.maximum(one.mean, 0) + low for one in unclipped]).reshape(light.shape)
+        slope = np.mean([np.where(one.mean > 0, one.slope, 0) for one in unclipped], 0).reshape(centre.shape)
+        return whole.astype(np.float32), (centre * slope).astype(np.float32)
 
     def _merge_group(
         self, group: list[int], denoiser: Filter, observe: Observer | None

@@ -17,16 +17,19 @@ from scipy.stats import norm
 Numbers = npt.NDArray[np.float64]
 
 LEAST_MEAN = -0.5  # deviations: what the mean of a block of 64 pixels without light hardly ever falls below by chance
+LEAST_VARIANCE = 1e-14
 TABLE_LENGTH = 2048  # of the table of means
 
 
 class Unclipped(NamedTuple):
-    """What clipped blocks were. mean: (M,). variance_left: (M,), g, the share of the variance that clipping left.
-    possible: (M,), whether the mean is not too low for any light."""
+    """What clipped means were, each (M,). mean: before clipping. variance_left: g, the share of the variance that
+    clipping left. possible: whether the mean is not too low for any light. slope: the derivative of the mean by the
+    clipped mean, 1 / Phi(t)."""
 
     mean: Numbers
     variance_left: Numbers
     possible: npt.NDArray[np.bool_]
+    slope: Numbers
 
 
 def clipped_moments(t: Numbers) -> tuple[Numbers, Numbers]:
@@ -38,10 +41,15 @@ def clipped_moments(t: Numbers) -> tuple[Numbers, Numbers]:
 
 def unclip(means: Numbers, variance_at: Callable[[Numbers], Numbers]) -> Unclipped:
     """Compute the means before clipping at 0 from those after it (M,), for noise whose variance depends on the mean."""
-    darkest = 2 * LEAST_MEAN * float(np.sqrt(variance_at(np.zeros(1)))[0])
+
+    def deviation_at(m: Numbers) -> Numbers:
+        s: Numbers = np.sqrt(np.maximum(variance_at(m), LEAST_VARIANCE))
+        return s
+
+    darkest = 2 * LEAST_MEAN * float(deviation_at(np.zeros(1))[0])
     top = np.sqrt(max(float(means.max()), 1e-12) - darkest)  # s h(t) >= m: the largest is inside
     m = np.linspace(0, top, TABLE_LENGTH) ** 2 + darkest
-    s = np.sqrt(variance_at(m))
+    s = deviation_at(m)
     mean = np.interp(means, s * clipped_moments(m / s)[0], m)
-    t = mean / np.sqrt(variance_at(mean))
-    return Unclipped(mean, clipped_moments(t)[1], t > LEAST_MEAN)
+    t = mean / deviation_at(mean)
+    return Unclipped(mean, clipped_moments(t)[1], t > LEAST_MEAN, 1 / norm.cdf(t))
