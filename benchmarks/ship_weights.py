@@ -2,7 +2,7 @@
 
     python benchmarks/ship_weights.py RUN.safetensors swift --photographs FOLDER [--kodak FOLDER] [--earlier CARD.json]
 
-FOLDER is the one that `training_photographs.py` wrote: its LICENCES.txt is quoted. The tables are those of `klarsicht
+FOLDER is the one that `training_photographs.py` or `licensed_photographs.py` wrote: its LICENCES.txt is quoted. The tables are those of `klarsicht
 burst evaluate --exact` with seed 7, on the photographs that scikit-image carries and, where given, on Kodak's.
 --earlier: the card of the network that the training started from; its history goes before this one's.
 """
@@ -26,7 +26,7 @@ ROWS = ("single", "align+mean", "hdr+", "nlm", "swift")
 SETS = {"swift": ("grey-still", "grey-moving", "rgb-still"), "swift-raw": ("mosaic-still", "mosaic-moving")}
 ON_KODAK = {"swift": ("grey-still", "grey-moving"), "swift-raw": ("mosaic-still",)}
 MADE_BY = "klarsicht burst evaluate --exact --checkpoint {name} --set {set} --seed 7"
-FREE = {"CC0-1.0", "CC-BY-4.0"}
+FREE = {"CC0-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-4.0", "public domain", "US government work"}
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def about(file: Path, trained: Any, free: dict[str, dict[str, str]], earlier: Pa
     """What it is and what it was made of. Stops where a photograph is not free."""
     network = checkpoints.load_network(file)
     photographs = {name: {"sha256": digest, **free[name]} for name, digest in trained["photographs"].items()}
-    unfree = [name for name, one in photographs.items() if one["licence"] not in FREE]
+    unfree = [name for name, one in photographs.items() if not set(one["licence"].split(" / ")) <= FREE]
     assert not unfree, f"not under {FREE}: {unfree}"
     before = json.loads(earlier.read_text())["trainings"] if earlier else []
     return {
