@@ -2,8 +2,9 @@
 
     python benchmarks/ship_weights.py RUN.safetensors swift --photographs FOLDER [--kodak FOLDER] [--earlier CARD.json]
 
-FOLDER is the one that `training_photographs.py` or `licensed_photographs.py` wrote: its LICENCES.txt is quoted. The tables are those of `klarsicht
-burst evaluate --exact` with seed 7, on the photographs that scikit-image carries and, where given, on Kodak's.
+FOLDER is the one that `training_photographs.py` or `licensed_photographs.py` wrote: its LICENCES.txt is quoted. The
+tables are those of `klarsicht burst evaluate --exact` with seed 7, on the photographs that scikit-image carries and,
+where given, on Kodak's.
 --earlier: the card of the network that the training started from; its history goes before this one's.
 """
 
