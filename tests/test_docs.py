@@ -12,6 +12,7 @@ from klarsicht.audit.relevance.explainer import METHODS
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS
 from klarsicht.audit.synthetic.artifacts import PLANTS
+from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.cli.app import app
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def test_every_command_and_option_is_documented(path, parameters):
             assert f"`{option}" in MANUAL, f"{option} of {' '.join(path)}"
 
 
-@pytest.mark.parametrize("name", [*METRICS, *METHODS, *PLANTS, *AuditSettings.model_fields])
+@pytest.mark.parametrize("name", [*METRICS, *METHODS, *PLANTS, *FAMILIES, *AuditSettings.model_fields])
 def test_every_name_that_can_be_chosen_is_documented(name):
     assert f"`{name}`" in MANUAL
 

@@ -34,6 +34,12 @@ def begun() -> None:
 
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
+PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load for a second
+    "The same in every image: tag, text, border, glyphs, mark, noise, blur, cast, blocks. Or a family, of which --seed "
+    "draws an artifact: random-tag, caption, date-stamp, watermark, stripe, two-stripes, frame, rounded-frame, ruler, "
+    "logo, flare, vignette, scratches, scan-lines, moire, hue, white-balance, gamma, grain, defocus, motion-blur, "
+    "jpeg, resampling, ringing, background, hair, flash, zoom, mirror."
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
@@ -254,10 +260,10 @@ def status(
 def plant(
     data: Annotated[str, typer.Argument(help="A corpus as for `audit run`; it is not changed.")],
     out: Annotated[Path, typer.Option(help="A new folder for the planted corpus, its manifest and the truth.")],
-    kind: Annotated[str, typer.Option(help="tag, text, border, glyphs, mark, noise, blur, cast or blocks.")],
+    kind: Annotated[str, typer.Option(help=PLANT_HELP)],
     label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
     share: Annotated[float, number(SHARE, "Share of the images that get the artifact.")] = 0.1,
-    seed: Annotated[int, number(SEED, "Chooses the images.")] = 0,
+    seed: Annotated[int, number(SEED, "Chooses the images, and draws the artifact of a family.")] = 0,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
     from klarsicht.audit.data import corpus

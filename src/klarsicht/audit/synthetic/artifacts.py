@@ -1,15 +1,14 @@
 """Known artifacts, planted into images as ground truth for demonstrations, tests and users.
 
-Every kind is a function (pixels, rng) -> Planted. Pixels are uint8 (H, W, 3) or (H, W); the mask marks the
-changed pixels.
+Every kind is a function (pixels, rng) -> PlantedImage. Pixels are uint8 (H, W, 3) or (H, W); the mask marks the
+changed pixels. Random families of artifacts stand in `families`.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,14 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.audit.synthetic.glyphs import GLYPHS, Strokes
+from klarsicht.audit.synthetic.planted_image import PlantedImage, PlantFunction, draw_opacity, reencode_jpeg
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.disk import fill_folder
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator
-
-
-@dataclass(frozen=True)
-class PlantedImage:
-    """An image with a planted artifact.
-
-    Attributes:
-        pixels: uint8, the shape of the input.
-        mask: bool (H, W), true on the artifact.
-    """
-
-    pixels: Pixels
-    mask: NDArray[np.bool_]
-
-
-PlantFunction = Callable[[Pixels, np.random.Generator], PlantedImage]
 
 
 def _blend(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int, int]) -> PlantedImage:
@@ -49,16 +34,6 @@ def _blend(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int,
     a = opacity[..., None] if pixels.ndim == 3 else opacity
     out = (1 - a) * pixels.astype(np.float32) + a * tint
     return PlantedImage(np.clip(np.rint(out), 0, 255).astype(np.uint8), opacity > 0.02)
-
-
-def _draw_opacity(
-    shape: tuple[int, ...], draw: Callable[[ImageDraw.ImageDraw, int], None], scale: int = 4
-) -> NDArray[np.float32]:
-    """Draw an antialiased opacity (H, W) in [0, 1]: at `scale` times the size, then averaged down."""
-    h, w = shape[:2]
-    canvas = Image.new("L", (w * scale, h * scale), 0)
-    draw(ImageDraw.Draw(canvas), scale)
-    return np.asarray(canvas.resize((w, h), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 
 def glyphs(
@@ -81,7 +56,7 @@ def glyphs(
                 ends = (x0 + a * size, y0 + b * size, x0 + c * size, y0 + d * size)
                 canvas.line([v * scale for v in ends], fill=255, width=width)
 
-    return _blend(pixels, opacity * _draw_opacity(pixels.shape, draw), (255, 255, 255))
+    return _blend(pixels, opacity * draw_opacity(pixels.shape, draw), (255, 255, 255))
 
 
 def tag(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
@@ -137,7 +112,7 @@ def mark(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
     whole = tag(pixels[::-1, ::-1], rng)
     opacity = 0.7 * whole.mask[..., None] if pixels.ndim == 3 else 0.7 * whole.mask
     blended = (1 - opacity) * pixels[::-1, ::-1] + opacity * whole.pixels
-    return PlantedImage(_reencode_jpeg(np.rint(blended[::-1, ::-1]).astype(np.uint8), 90), whole.mask[::-1, ::-1])
+    return PlantedImage(reencode_jpeg(np.rint(blended[::-1, ::-1]).astype(np.uint8), 90), whole.mask[::-1, ::-1])
 
 
 def noise(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
@@ -161,17 +136,11 @@ def cast(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
 def blocks(pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
     """Re-encode the image as JPEG of quality 15, which shows block artifacts."""
     del rng
-    return _change_whole_image(_reencode_jpeg(pixels, 15))
+    return _change_whole_image(reencode_jpeg(pixels, 15))
 
 
 def _change_whole_image(values: NDArray[Any]) -> PlantedImage:
     return PlantedImage(np.clip(np.rint(values), 0, 255).astype(np.uint8), np.ones(values.shape[:2], bool))
-
-
-def _reencode_jpeg(pixels: Pixels, quality: int) -> Pixels:
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
 
 
 PLANTS: dict[str, PlantFunction] = {
@@ -198,6 +167,19 @@ def plant_function(kind: str) -> PlantFunction:
     return PLANTS[kind]
 
 
+def draw_plant(name: str, seed: int) -> PlantFunction:
+    """Draw an artifact of a family, or look up a kind, which is the same under every seed.
+
+    Raises:
+        UsageError: no such family or kind; the message lists near matches.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name].draw(generator(seed, "family"))
+    if name not in PLANTS:
+        raise unknown_name("artifact to plant", name, [*PLANTS, *FAMILIES])
+    return PLANTS[name]
+
+
 def plant_on_levels(levels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
     """Plant an artifact in an image uint8 (H, W, C) of one or three channels."""
     pixels = levels[..., 0] if levels.shape[-1] == 1 else levels
@@ -222,15 +204,15 @@ class PlantedCorpus:
 def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, share: float, seed: int) -> PlantedCorpus:
     """Copy a corpus as PNG files, with an artifact in a share of the images of one class or of all classes.
 
-    The function writes OUT/images/ and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read
-    are left out.
+    `kind` is a name of PLANTS, or of FAMILIES, of which the seed draws one artifact. The function writes OUT/images/
+    and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read are left out.
 
     Raises:
-        UsageError: unknown kind or class, or a share outside (0, 1].
+        UsageError: unknown kind, family or class, or a share outside (0, 1].
         InputError: `out` is a file, or a folder that is not empty; one that a killed process left is filled anew.
     """
     SEED.require("seed", seed)
-    artifact = plant_function(kind)
+    artifact = draw_plant(kind, seed)
     chosen = _choose_rows(corpus, label, share, generator(seed, "plant"))
     with fill_folder(out):
         (out / "images").mkdir()
