@@ -1,0 +1,293 @@
+"""Verdicts on artifacts of families that nothing was chosen on: what is called, used, named, and what it costs.
+
+    python benchmarks/left_out_families.py IMAGENET32 --folder cases --seeds 0 1 --row main
+    python benchmarks/left_out_families.py --table cases/main.jsonl
+    python benchmarks/left_out_families.py --table cases/main.jsonl --fold 2
+
+Cases (networks, artifacts, true uses) are those of left_out_cases.py. Each is audited as `audit run` and `audit
+quantify` do by default, and one line a class goes to FOLDER/ROW.jsonl; cases that are there are not audited again, and
+one that was killed goes on where it was. `--peers` adds two rows: clusters of plain features of the network, and of
+relevance, by the z of their suspect alone.
+
+Of four folds of the families each is left out in turn: detectors that no artifact of the other three folds speaks for
+are taken out before classes are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
+Wilson's interval over plants, and one from 2,000 draws of networks. An artifact is *used* where the real one, put on
+592 held-out images of the other classes, raises its class most of all outputs, by half a logit or with two more of a
+hundred images taken for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.stats import binomtest, kstest
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.quantification.quantification import quantify
+from klarsicht.audit.results import significance
+from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.spectral.spray import spray
+from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.statistics import conformal
+
+sys.path.insert(0, str(Path(__file__).parent))
+import left_out_cases as cases
+import planted_classes
+
+Line = dict
+
+
+def f1(found: Iterable[int], carriers: Iterable[int]) -> float:
+    found, carriers = set(found), set(carriers)
+    return 2 * len(found & carriers) / max(len(found) + len(carriers), 1)
+
+
+def truth(case: cases.Case, label: int) -> Line:
+    """What is known of a class."""
+    line: Line = {"seed": case.seed, "label": label, "class": case.names[label], "family": ""}
+    if plant := case.plants.get(label):
+        line |= {"family": plant.family, "share": plant.share, "trained": plant.trained, "used": plant.use.used}
+        line |= {"true_rise": plant.use.rise, "true_more": plant.use.more, "true_flips": plant.use.flips}
+    return line
+
+
+def audited(case: cases.Case, folder: Path) -> list[Line]:
+    """One line a class from `audit run` and `audit quantify`; the folder is that of the run."""
+    names, data, shown = [f"{k:03d}" for k in range(len(case.names))], folder / "data", [0]
+    begun = (folder / "run").exists()
+    for name, stack in zip(names, case.images, strict=True):
+        (data / name).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(stack):
+            if not (data / name / f"{i:03d}.png").exists():
+                Image.fromarray(image).save(data / name / f"{i:03d}.png", compress_level=1)
+    case.net.register_forward_pre_hook(lambda net, given: shown.__setitem__(0, shown[0] + len(given[0])))
+    classifier = load_model(case.net, classes=names)
+    settings = AuditSettings(model="object", data=str(data), batch=64, unit=4096, seed=case.seed)
+    clock = time.process_time()
+    pipeline.run(settings, folder / "run", classifier=classifier)
+    after_run, shown_by_run = time.process_time(), shown[0]
+    found = quantify(folder / "run", classifier=classifier)
+    cost = {"cpu_run": after_run - clock, "cpu": time.process_time() - after_run}
+    cost |= {"shown_run": shown_by_run, "shown": shown[0] - shown_by_run}
+    cost = {} if begun else {name: value / len(names) for name, value in cost.items()}
+    paths = [int(Path(p).stem) for p in RunStore.open(folder / "run").table("corpus")["path"].to_pylist()]
+    signs: dict[int, list] = {}
+    for row in RunStore.open(folder / "run").table("signs").to_pylist():
+        signs.setdefault(row["target"], []).append(row)
+    lines = []
+    for v in found:
+        carriers = case.plants[v.target].rows if v.target in case.plants else ()
+        line = truth(case, v.target) | {"artifactual": v.artifactual, "poisoned": v.poisoned, "verdict": v.verdict}
+        line |= {"sign": v.detection.sign, "p": v.detection.p, "extended": v.detection.extended, "size": v.size}
+        line |= {"p_own": v.detection.p_own, "tried": v.use.tried, "how": v.use.how, "rise": v.use.shift}
+        line |= {"low": v.use.low, "flips": v.use.flips - v.use.flips_control, "p_use": v.use.p_use} | cost
+        line["f1"] = f1((int(Path(m).stem) for m in v.members), carriers)
+        line["signs"] = [
+            [row["sign"], round(row["score"], 4), round(f1((paths[r] for r in row["rows"]), carriers), 3)]
+            for row in signs[v.target]
+        ]
+        lines.append(line)
+    return lines
+
+
+def peers(case: cases.Case) -> Iterator[tuple[str, list[Line]]]:
+    """Clusters of the network's last features, and of head relevance; a class is called by the z of its suspect."""
+    net, head = case.net, case.net.head.weight.detach().numpy()
+    rows: dict[str, list] = {"features": [], "head-relevance": []}
+    for label, images in enumerate(case.images):
+        with torch.no_grad():
+            features = net.flatten(net.pool(net.features(planted_classes.prepared(images))))
+            logits = net.head(features).numpy()
+        lead = logits[:, label] - logits.mean(1)
+        for name, items in (("features", features.numpy()), ("head-relevance", features.numpy() * head[label])):
+            rows[name].append(spray(items, lead, random_state=case.seed).suspect)
+    for name, suspects in rows.items():
+        z = np.array([[s.z if s else 0.0] for s in suspects])
+        found = conformal.maximum_over_detectors(z)
+        lines = []
+        for label, suspect in enumerate(suspects):
+            members = suspect.members.tolist() if suspect else []
+            carriers = case.plants[label].rows if label in case.plants else ()
+            called = bool(found.extended[label] <= LEVEL and found.null.any())
+            lines.append(
+                truth(case, label)
+                | {"artifactual": called, "p": float(found.p[label]), "extended": float(found.extended[label])}
+                | {"f1": f1(members, carriers), "size": len(members), "sign": name}
+            )
+        yield name, lines
+
+
+def left_out(lines: list[Line], fold: int) -> list[Line]:
+    """Lines of clean classes and of the fold's plants, judged by the detectors that the other folds speak for.
+
+    A detector is spoken for where it was the strongest in a class with an artifact, called, and named at least half
+    right.
+    """
+    speaks = Counter(
+        li["sign"].split()[0]
+        for li in lines
+        if li["family"] and cases.fold_of(li["family"]) != fold and li["artifactual"] and li["f1"] >= 0.5
+    )
+    judged = []
+    for seed in sorted({li["seed"] for li in lines}):
+        mine = [li for li in lines if li["seed"] == seed]
+        if "signs" in mine[0]:
+            signs = [
+                [{"sign": n, "score": s, "f1": f, "rows": [0]} for n, s, f in li["signs"] if n.split()[0] in speaks]
+                for li in mine
+            ]
+            if not signs[0]:
+                raise SystemExit(f"fold {fold}: no detector found an artifact of the other folds")
+            found = significance.select_detections(signs, change_of)
+            called = found.artifactual(LEVEL)
+            mine = [
+                li
+                | {"artifactual": bool(called[k]), "poisoned": bool(called[k]) and li["poisoned"]}
+                | {"p": float(found.found.p[k]), "extended": float(found.found.extended[k])}
+                | ({} if bool(called[k]) == li["artifactual"] else {"sign": row["sign"], "f1": row["f1"]})
+                for k, (li, row) in enumerate(zip(mine, found.rows, strict=True))
+            ]
+        judged += [li for li in mine if not li["family"] or cases.fold_of(li["family"]) == fold]
+    return judged
+
+
+def share(lines: list[Line], name: str) -> str:
+    """k/n, its share, Wilson's interval over lines and one over networks."""
+    hits = [bool(li.get(name)) for li in lines]
+    if not hits:
+        return "0/0"
+    found = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
+    told = f"{sum(hits)}/{len(hits)} {np.mean(hits):.2f} ({found.low:.2f}-{found.high:.2f}"
+    by_network = [np.array([h for h, li in zip(hits, lines, strict=True) if li["seed"] == s]) for s in seeds(lines)]
+    if len(by_network) > 1:
+        drawn = np.random.default_rng(0).integers(len(by_network), size=(2000, len(by_network)))
+        k, n = (np.array([f(x) for x in by_network]) for f in (np.sum, len))
+        low, high = np.quantile(k[drawn].sum(1) / n[drawn].sum(1), (0.025, 0.975))
+        told += f"; networks {low:.2f}-{high:.2f}"
+    return told + ")"
+
+
+def seeds(lines: list[Line]) -> list[int]:
+    return sorted({li["seed"] for li in lines})
+
+
+def mean_f1(lines: list[Line]) -> str:
+    called = [li["f1"] for li in lines if li["artifactual"]]
+    return f"{np.mean(called):.2f}" if called else "-"
+
+
+def table(lines: list[Line]) -> Iterator[str]:
+    plants, clean = [li for li in lines if li["family"]], [li for li in lines if not li["family"]]
+    yield f"{len(seeds(lines))} networks, {len(plants)} plants, {len(clean)} clean classes"
+    for part in cases.SHARES:
+        mine = [li for li in plants if li["share"] == part]
+        yield f"artifactual at {part:.0%}: {share(mine, 'artifactual')}; F1 where called {mean_f1(mine)}"
+    yield f"clean classes called artifactual: {share(clean, 'artifactual')}"
+    judged = [li for li in lines if "poisoned" in li]
+    if judged:
+        used = [li for li in judged if li.get("used")]
+        yield f"called poisoned, of artifacts that are used: {share(used, 'poisoned')}"
+        unused = [li for li in judged if li["family"] and not li["used"]]
+        yield f"called poisoned, of those that are not used: {share(unused, 'poisoned')}"
+        yield f"called poisoned, of clean classes: {share([li for li in judged if not li['family']], 'poisoned')}"
+        words = Counter(li["verdict"] for li in used if not li["poisoned"])
+        yield f"used and not called poisoned: {dict(words)}"
+        rises = [(li["true_rise"], li["rise"]) for li in used if li["artifactual"]]
+        half = [{"seed": li["seed"], "half": li["rise"] >= li["true_rise"] / 2} for li in used if li["artifactual"]]
+        median = np.median(rises, 0) if rises else (0, 0)
+        yield f"used and called: the audit's rise is at least half of the true one {share(half, 'half')}; "
+        yield f"  medians of the true rise and of the audit's: {median[0]:+.2f}, {median[1]:+.2f}"
+    p = np.array([li["p"] for li in clean])
+    below = "  ".join(f"p <= {v}: {np.mean(p <= v):.3f}" for v in (0.05, 0.1, 0.2, 0.5))
+    yield f"calibration of p on clean classes: {below}; Kolmogorov-Smirnov {kstest(p, 'uniform').statistic:.3f}"
+    for name, words in (("cpu", "CPU s a class"), ("shown", "images shown to the network a class")):
+        known = [li[name] for li in lines if name in li]
+        if known:
+            run = np.mean([li[f"{name}_run"] for li in lines if name in li])
+            yield f"{words}: run {run:.1f}, quantify {np.mean(known):.1f}"
+
+
+def by_family(lines: list[Line]) -> Iterator[str]:
+    """Called of planted at each share, F1 where called; used, of these poisoned; the true rises and the audit's."""
+    heads = [f"{part:.0%}" for part in cases.SHARES]
+    yield f"| family | {' | '.join(heads)} | F1 | used: poisoned | rise: true, audit's |"
+    yield "|---" * (len(heads) + 4) + "|"
+    for family in FAMILIES:
+        mine = [li for li in lines if li["family"] == family]
+        if not mine:
+            continue
+        cells = []
+        for part in cases.SHARES:
+            some = [li["artifactual"] for li in mine if li["share"] == part]
+            cells.append(f"{sum(some)}/{len(some)}")
+        used = [li for li in mine if li["used"]]
+        called = f"{sum(li.get('poisoned', False) for li in used)}/{len(used)}"
+        rises = "; ".join(f"{li['true_rise']:+.1f}, {li.get('rise', 0):+.1f}" for li in used)
+        yield f"| {family} | {' | '.join(cells)} | {mean_f1(mine)} | {called} | {rises} |"
+
+
+def tables(file: Path, fold: int | None) -> str:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    told = ["all families, every detector:", *table(lines), "", *by_family(lines)]
+    folds = range(len(cases.FOLDS)) if fold is None else [fold]
+    judged = {k: left_out(lines, k) for k in folds}
+    alone = len(folds) == 1  # else each clean class is told of one fold, or it would count four times
+    every = [li for k in folds for li in judged[k] if alone or li["family"] or li["label"] % len(folds) == k]
+    told += ["", f"left out, fold {', '.join(map(str, folds))}:", *table(every), ""]
+    return "\n".join([*told, *by_family(every)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "left_out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--row", default="main", help="a name for what is measured, and for its file")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--peers", action="store_true", help="clusters of features and of head relevance instead")
+    parser.add_argument("--table", type=Path, help="print the tables of a file of lines, and measure nothing")
+    parser.add_argument("--fold", type=int, choices=range(len(cases.FOLDS)), help="families that are left out")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.table:
+        print(tables(given.table, given.fold))
+        return
+    for seed in given.seeds:
+        case = cases.make(given.data, given.folder, seed, given.epochs)
+        if given.peers:
+            for name, lines in peers(case):
+                append(given.folder / f"{name}.jsonl", lines)
+        elif seed not in measured(given.folder / f"{given.row}.jsonl"):
+            print(f"case {seed}: audit", file=sys.stderr, flush=True)
+            append(given.folder / f"{given.row}.jsonl", audited(case, given.folder / "runs" / f"{given.row}-{seed}"))
+    for name in ("features", "head-relevance") if given.peers else (given.row,):
+        print(f"{name}\n{tables(given.folder / f'{name}.jsonl', given.fold)}\n")
+
+
+def measured(file: Path) -> set[int]:
+    return {json.loads(line)["seed"] for line in file.read_text().splitlines()} if file.is_file() else set()
+
+
+def append(file: Path, lines: list[Line]) -> None:
+    """All lines of a case in one write, or none."""
+    if not {li["seed"] for li in lines} & measured(file):
+        with file.open("a", encoding="utf-8") as out:
+            out.write("".join(json.dumps(li) + "\n" for li in lines))
+
+
+if __name__ == "__main__":
+    main()
