@@ -2,7 +2,7 @@
 
     python benchmarks/left_out_cleanlab.py --folder cases --seeds 0 1
 
-cleanlab says of a whole data set how well one property of the images (darkest and brightest pixels, entropy, blur, grey)
+cleanlab says of a whole data set how well one property of the images (darkest and brightest pixels, entropy, blur)
 tells the labels. Here it is asked of every class by itself, against as many images of the others; the class's score is
 that of its most telling property, and becomes p as the scores of our detectors do. It names no images.
 """

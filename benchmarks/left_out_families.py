@@ -5,9 +5,9 @@
     python benchmarks/left_out_families.py --table cases/main.jsonl --fold 2
 
 Cases (networks, artifacts, true uses) are those of left_out_cases.py. Each is audited as `audit run` and `audit
-quantify` do by default, and one line a class goes to FOLDER/ROW.jsonl; cases that are there are not audited again, and
-one that was killed goes on where it was. `--peers` adds two rows: clusters of plain features of the network, and of
-relevance, by the z of their suspect alone.
+quantify` do with --method, and one line a class goes to FOLDER/ROW.jsonl; cases that are there are not audited again,
+and one that was killed goes on where it was. The default method makes no relevance maps, which are ten times as dear.
+`--peers` adds two rows: clusters of plain features of the network, and of relevance, by the z of their suspect alone.
 
 Of four folds of the families each is left out in turn: detectors that no artifact of the other three folds speaks for
 are taken out before classes are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
@@ -38,7 +38,7 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import LEVEL
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.spectral.spray import spray
 from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.ground.store import RunStore
@@ -65,7 +65,7 @@ def truth(case: cases.Case, label: int) -> Line:
     return line
 
 
-def audited(case: cases.Case, folder: Path) -> list[Line]:
+def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> list[Line]:
     """One line a class from `audit run` and `audit quantify`; the folder is that of the run."""
     names, data, shown = [f"{k:03d}" for k in range(len(case.names))], folder / "data", [0]
     begun = (folder / "run").exists()
@@ -76,7 +76,7 @@ def audited(case: cases.Case, folder: Path) -> list[Line]:
                 Image.fromarray(image).save(data / name / f"{i:03d}.png", compress_level=1)
     case.net.register_forward_pre_hook(lambda net, given: shown.__setitem__(0, shown[0] + len(given[0])))
     classifier = load_model(case.net, classes=names)
-    settings = AuditSettings(model="object", data=str(data), batch=64, unit=4096, seed=case.seed)
+    settings = AuditSettings(model="object", data=str(data), method=method, batch=64, unit=4096, seed=case.seed)
     clock = time.process_time()
     pipeline.run(settings, folder / "run", classifier=classifier)
     after_run, shown_by_run = time.process_time(), shown[0]
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "left_out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--row", default="main", help="a name for what is measured, and for its file")
+    parser.add_argument("--method", default=HEAD_RELEVANCE, choices=METHOD_NAMES, help="of `audit run`")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--peers", action="store_true", help="clusters of features and of head relevance instead")
     parser.add_argument("--table", type=Path, help="print the tables of a file of lines, and measure nothing")
@@ -273,7 +274,8 @@ def main() -> None:
                 append(given.folder / f"{name}.jsonl", lines)
         elif seed not in measured(given.folder / f"{given.row}.jsonl"):
             print(f"case {seed}: audit", file=sys.stderr, flush=True)
-            append(given.folder / f"{given.row}.jsonl", audited(case, given.folder / "runs" / f"{given.row}-{seed}"))
+            place = given.folder / "runs" / f"{given.row}-{seed}"
+            append(given.folder / f"{given.row}.jsonl", audited(case, place, given.method))
     for name in ("features", "head-relevance") if given.peers else (given.row,):
         print(f"{name}\n{tables(given.folder / f'{name}.jsonl', given.fold)}\n")
 
