@@ -7,7 +7,8 @@
 Cases (networks, artifacts, true uses) are those of left_out_cases.py. Each is audited as `audit run` and `audit
 quantify` do with --method, and one line a class goes to FOLDER/ROW.jsonl; cases that are there are not audited again,
 and one that was killed goes on where it was. The default method makes no relevance maps, which are ten times as dear.
-`--peers` adds two rows: clusters of plain features of the network, and of relevance, by the z of their suspect alone.
+FOLDER/ROW-concept-z.jsonl, ROW-concept-d2.jsonl and ROW-features-z.jsonl are rows beside it: what the suspect cluster
+of head relevance and that of plain features say alone.
 
 Of four folds of the families each is left out in turn: detectors that no artifact of the other three folds speaks for
 are taken out before classes are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
@@ -39,14 +40,12 @@ from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
-from klarsicht.audit.spectral.spray import spray
 from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics import conformal
 
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
-import planted_classes
 
 Line = dict
 
@@ -84,9 +83,9 @@ def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> lis
     cost = {"cpu_run": after_run - clock, "cpu": time.process_time() - after_run}
     cost |= {"shown_run": shown_by_run, "shown": shown[0] - shown_by_run}
     cost = {} if begun else {name: value / len(names) for name, value in cost.items()}
-    paths = [int(Path(p).stem) for p in RunStore.open(folder / "run").table("corpus")["path"].to_pylist()]
-    signs: dict[int, list] = {}
-    for row in RunStore.open(folder / "run").table("signs").to_pylist():
+    store, signs = RunStore.open(folder / "run"), {}
+    paths = [int(Path(p).stem) for p in store.table("corpus")["path"].to_pylist()]
+    for row in store.table("signs", "signs").to_pylist():
         signs.setdefault(row["target"], []).append(row)
     lines = []
     for v in found:
@@ -104,31 +103,25 @@ def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> lis
     return lines
 
 
-def peers(case: cases.Case) -> Iterator[tuple[str, list[Line]]]:
-    """Clusters of the network's last features, and of head relevance; a class is called by the z of its suspect."""
-    net, head = case.net, case.net.head.weight.detach().numpy()
-    rows: dict[str, list] = {"features": [], "head-relevance": []}
-    for label, images in enumerate(case.images):
-        with torch.no_grad():
-            features = net.flatten(net.pool(net.features(planted_classes.prepared(images))))
-            logits = net.head(features).numpy()
-        lead = logits[:, label] - logits.mean(1)
-        for name, items in (("features", features.numpy()), ("head-relevance", features.numpy() * head[label])):
-            rows[name].append(spray(items, lead, random_state=case.seed).suspect)
-    for name, suspects in rows.items():
-        z = np.array([[s.z if s else 0.0] for s in suspects])
-        found = conformal.maximum_over_detectors(z)
+def suspects(case: cases.Case, folder: Path) -> Iterator[tuple[str, list[Line]]]:
+    """Lines by the suspect cluster of a class alone: of head relevance by its z or its D2, of plain features by z."""
+    store = RunStore.open(folder / "run")
+    paths = [int(Path(p).stem) for p in store.table("corpus")["path"].to_pylist()]
+    for metric, score in (("concept", "z"), ("concept", "d2"), ("features", "z")):
+        found = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
+        of_class = {row["target"]: row for row in found}
+        scores = np.array([[of_class[k][score] if k in of_class else 0.0] for k in range(len(case.names))])
+        judged = conformal.maximum_over_detectors(scores)
         lines = []
-        for label, suspect in enumerate(suspects):
-            members = suspect.members.tolist() if suspect else []
+        for label in range(len(case.names)):
+            members = [paths[r] for r in of_class[label]["rows"]] if label in of_class else []
             carriers = case.plants[label].rows if label in case.plants else ()
-            called = bool(found.extended[label] <= LEVEL and found.null.any())
-            lines.append(
-                truth(case, label)
-                | {"artifactual": called, "p": float(found.p[label]), "extended": float(found.extended[label])}
-                | {"f1": f1(members, carriers), "size": len(members), "sign": name}
-            )
-        yield name, lines
+            called = bool(judged.extended[label] <= LEVEL and judged.null.any())
+            line = truth(case, label) | {"artifactual": called, "f1": f1(members, carriers), "size": len(members)}
+            line |= {"p": float(judged.p[label]), "extended": float(judged.extended[label])}
+            line |= {"sign": metric, "score": float(scores[label, 0])}
+            lines.append(line)
+        yield f"{metric}-{score}", lines
 
 
 def left_out(lines: list[Line], fold: int) -> list[Line]:
@@ -259,7 +252,6 @@ def main() -> None:
     parser.add_argument("--row", default="main", help="a name for what is measured, and for its file")
     parser.add_argument("--method", default=HEAD_RELEVANCE, choices=METHOD_NAMES, help="of `audit run`")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--peers", action="store_true", help="clusters of features and of head relevance instead")
     parser.add_argument("--table", type=Path, help="print the tables of a file of lines, and measure nothing")
     parser.add_argument("--fold", type=int, choices=range(len(cases.FOLDS)), help="families that are left out")
     given = parser.parse_args()
@@ -269,15 +261,14 @@ def main() -> None:
         return
     for seed in given.seeds:
         case = cases.make(given.data, given.folder, seed, given.epochs)
-        if given.peers:
-            for name, lines in peers(case):
-                append(given.folder / f"{name}.jsonl", lines)
-        elif seed not in measured(given.folder / f"{given.row}.jsonl"):
-            print(f"case {seed}: audit", file=sys.stderr, flush=True)
-            place = given.folder / "runs" / f"{given.row}-{seed}"
-            append(given.folder / f"{given.row}.jsonl", audited(case, place, given.method))
-    for name in ("features", "head-relevance") if given.peers else (given.row,):
-        print(f"{name}\n{tables(given.folder / f'{name}.jsonl', given.fold)}\n")
+        if seed in measured(given.folder / f"{given.row}.jsonl"):
+            continue
+        print(f"case {seed}: audit", file=sys.stderr, flush=True)
+        place = given.folder / "runs" / f"{given.row}-{seed}"
+        append(given.folder / f"{given.row}.jsonl", audited(case, place, given.method))
+        for name, lines in suspects(case, place):
+            append(given.folder / f"{given.row}-{name}.jsonl", lines)
+    print(tables(given.folder / f"{given.row}.jsonl", given.fold))
 
 
 def measured(file: Path) -> set[int]:
