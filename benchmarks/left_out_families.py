@@ -38,7 +38,7 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.results import significance
-from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.results.verdicts import LEVEL, NOTHING
 from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.ground.store import RunStore
@@ -151,6 +151,7 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
                 li
                 | {"artifactual": bool(called[k]), "poisoned": bool(called[k]) and li["poisoned"]}
                 | {"p": float(found.found.p[k]), "extended": float(found.found.extended[k])}
+                | ({} if called[k] else {"verdict": NOTHING})
                 | ({} if bool(called[k]) == li["artifactual"] else {"sign": row["sign"], "f1": row["f1"]})
                 for k, (li, row) in enumerate(zip(mine, found.rows, strict=True))
             ]
