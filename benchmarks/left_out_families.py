@@ -48,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
 
 Line = dict
+NAMED = 0.5  # F1 from which an artifact counts as named
 
 
 def f1(found: Iterable[int], carriers: Iterable[int]) -> float:
@@ -133,7 +134,7 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
     speaks = Counter(
         li["sign"].split()[0]
         for li in lines
-        if li["family"] and cases.fold_of(li["family"]) != fold and li["artifactual"] and li["f1"] >= 0.5
+        if li["family"] and cases.fold_of(li["family"]) != fold and li["artifactual"] and li["f1"] >= NAMED
     )
     judged = []
     for seed in sorted({li["seed"] for li in lines}):
@@ -190,6 +191,8 @@ def table(lines: list[Line]) -> Iterator[str]:
     for part in cases.SHARES:
         mine = [li for li in plants if li["share"] == part]
         yield f"artifactual at {part:.0%}: {share(mine, 'artifactual')}; F1 where called {mean_f1(mine)}"
+        right = [{"seed": li["seed"], "right": li["artifactual"] and li["f1"] >= NAMED} for li in mine]
+        yield f"  and named, F1 of {NAMED} at least: {share(right, 'right')}"
     yield f"clean classes called artifactual: {share(clean, 'artifactual')}"
     judged = [li for li in lines if "poisoned" in li]
     if judged:
