@@ -84,7 +84,7 @@ class Flash:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
-        y, x = rng.uniform(0.2, 0.8, 2)
+        y, x = rng.uniform(0.2, 0.8, 2).tolist()
         return cls(y, x, rng.uniform(0, 0.12), rng.uniform(0.04, 0.1), rng.uniform(0.8, 1))
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> PlantedImage:

@@ -47,7 +47,7 @@ class Hue:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
-        return cls(rng.uniform(0.06, 0.5) * rng.choice([-1, 1]))
+        return cls(float(rng.uniform(0.06, 0.5) * rng.choice([-1, 1])))
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
         del rng
