@@ -258,7 +258,7 @@ def test_blurs_keep_what_they_should():
 def test_scratches_and_hair_blend_towards_their_colour():
     pixels = scene((64, 64, 3))
     for plant in (
-        optics.Scratches(10, 2, True, 0.02, (245, 245, 245)), marks.Hair(2, 0.02, 0.3, (10, 5, 5), 0.9),
+        optics.Scratches(10, 2, True, 0.02, (245, 245, 245)), optics.Hair(2, 0.02, 0.3, (10, 5, 5), 0.9),
     ):  # fmt: skip
         found = plant(pixels, rng()).pixels.astype(float)
         colour = np.array(plant.colour, float)

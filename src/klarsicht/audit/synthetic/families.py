@@ -50,7 +50,7 @@ FAMILIES: dict[str, ArtifactFamily] = {
     "resampling": processing.Resampling,
     "ringing": processing.Ringing,
     "background": frames.Background,
-    "hair": marks.Hair,
+    "hair": optics.Hair,
     "flash": optics.Flash,
     "zoom": processing.Zoom,
     "mirror": processing.Mirror,

@@ -24,11 +24,10 @@ from klarsicht.audit.synthetic.planted_image import (
     mark_changes,
     over_channels,
     place,
-    random_colour,
     render_text,
     shorter_side,
 )
-from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.arrays import Pixels
 
 DISPLAY_COLOURS: tuple[Colour, ...] = ((255, 140, 0), (255, 60, 30), (255, 230, 60), (90, 255, 90), (255, 255, 255))
 DATE_FORMATS = ("%d.%m.%y", "%y %m %d", "'%y %d %m", "%H:%M", "%d %b %Y")
@@ -275,48 +274,3 @@ class Logo:
         for layer, colour in zip(layers, self.colours, strict=True):
             out = composite(out, place(layer, pixels.shape, corner), colour).pixels
         return mark_changes(pixels, out)
-
-
-@dataclass(frozen=True)
-class Hair:
-    """Plants hairs or threads: curved lines across the image, drawn anew for every image.
-
-    Attributes:
-        count: lines in an image.
-        width: of a line, as a share of the image's shorter side, at least half a pixel.
-        bend: largest distance of the curve's control point from the straight line, as a share of the shorter side.
-    """
-
-    count: int
-    width: float
-    bend: float
-    colour: Colour
-    opacity: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Self:
-        shade = int(rng.integers(0, 50))
-        colour = (shade + 20, shade, shade) if rng.random() < 0.6 else random_colour(rng)
-        size = rng.uniform(0.012, 0.035), rng.uniform(0.1, 0.5)
-        return cls(int(rng.integers(1, 5)), *size, colour, rng.uniform(0.7, 1))
-
-    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> PlantedImage:
-        h, w = pixels.shape[:2]
-        t = np.linspace(0, 1, 48)[:, None]
-        curves = []
-        for _ in range(self.count):
-            angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.35, 2)
-            centre = (0.5 + offset) * (w, h)
-            along = np.array([np.cos(angle), np.sin(angle)])
-            reach = np.hypot(h, w) * rng.uniform(0.4, 0.8, 2)
-            middle = centre + self.bend * min(h, w) * rng.uniform(-1, 1, 2)
-            ends = centre - reach[0] * along, centre + reach[1] * along
-            curves.append((1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * middle + t**2 * ends[1])
-
-        def lines(canvas: ImageDraw.ImageDraw, scale: int) -> None:
-            thick = round(scale * max(0.5, self.width * min(h, w)))
-            for curve in curves:
-                canvas.line([(float(x) * scale, float(y) * scale) for x, y in curve], fill=255, width=thick)
-
-        opacity: Floats = self.opacity * draw_opacity(pixels.shape, lines)
-        return composite(pixels, opacity, self.colour)
