@@ -1,0 +1,120 @@
+"""Match colours: the curve or the matrix by which carriers of an artifact differ from other images of their class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.arrays import Doubles, Floats, Pixels
+
+CURVE_POINTS: Final = 65  # quantiles that a tone curve passes through
+SAMPLE: Final = 6000  # pixels of either group by which colours are compared
+DIRECTIONS: Final = 24  # along which the distributions of colours are compared
+ANGLES: Final = 72  # rotations of hue that are compared
+LEAST_VARIANCE: Final = 1e-2  # of a direction of colour, in squared grey levels
+
+
+@dataclass(frozen=True)
+class ToneCurve:
+    """Increasing curve of pixel values, one for each channel; a `PixelChange`.
+
+    Attributes:
+        before, after: float64 (C, p), quantiles of the others and of the carriers.
+    """
+
+    before: Doubles
+    after: Doubles
+
+    @property
+    def is_identity(self) -> bool:
+        return bool((self.before == self.after).all())
+
+    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """Change pixel values (n, H, W, C)."""
+        del rng
+        return np.stack([np.interp(x[..., c], self.before[c], self.after[c]) for c in range(x.shape[-1])], -1)
+
+
+def match_tones(carriers: Pixels, others: Pixels) -> ToneCurve:
+    """Estimate the curve that brings the pixel values of others (k, H, W, C) to the distribution of carriers (m, H, W,
+    C)."""
+    at = np.linspace(0, 1, CURVE_POINTS)
+    before, after = (np.quantile(group.reshape(-1, group.shape[-1]), at, axis=0).T for group in (others, carriers))
+    return ToneCurve(before + 1e-6 * np.arange(CURVE_POINTS), after)
+
+
+@dataclass(frozen=True)
+class ColourMatrix:
+    """Affine map of colours; a `PixelChange`.
+
+    Attributes:
+        matrix: float64 (C, C).
+        offset: float64 (C,).
+    """
+
+    matrix: Doubles
+    offset: Doubles
+
+    @property
+    def is_identity(self) -> bool:
+        return bool((self.matrix == np.eye(len(self.matrix))).all() and (self.offset == 0).all())
+
+    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """Change pixel values (n, H, W, C)."""
+        del rng
+        return np.asarray(x @ self.matrix.T + self.offset)
+
+
+def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
+    """Estimate the affine map from the colours of others (k, H, W, C) to those of carriers (m, H, W, C).
+
+    M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
+    grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
+    the angle about it that is left is the one with the least sliced Wasserstein distance of the colours. Grey images have
+    a single variance.
+    """
+    rng = np.random.default_rng(0)
+    own, other = (_draw_colours(group, rng) for group in (carriers, others))
+    centre, middle = own.mean(0), other.mean(0)
+    own, other = own - centre, other - middle
+    root, inverse = _power(own.T @ own / len(own), 0.5), _power(other.T @ other / len(other), -0.5)
+    turns = [np.eye(1)]
+    if len(centre) == 3:
+        axis = np.linalg.solve(root, np.ones(3))
+        turns = rotations_between(inverse @ np.ones(3), axis)
+    directions = rng.normal(size=(DIRECTIONS, len(centre)))
+    aim = np.sort(own @ directions.T, 0)
+    costs = [np.abs(np.sort(other @ (root @ q @ inverse).T @ directions.T, 0) - aim).mean() for q in turns]
+    matrix = root @ turns[int(np.argmin(costs))] @ inverse
+    return ColourMatrix(matrix, centre - matrix @ middle)
+
+
+def rotations_between(start: Doubles, end: Doubles) -> list[Doubles]:
+    """Return the rotations (3, 3) that take the direction of `start` to that of `end`, at ANGLES angles about it."""
+    a, b = start / np.linalg.norm(start), end / np.linalg.norm(end)
+    cross = _cross_matrix(np.cross(a, b))
+    first = np.eye(3) + cross + cross @ cross / (1 + a @ b)
+    about = _cross_matrix(b)
+    angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
+    return [(np.eye(3) + np.sin(t) * about + (1 - np.cos(t)) * about @ about) @ first for t in angles]
+
+
+def _cross_matrix(v: Doubles) -> Doubles:
+    """Return the matrix of the cross product with v (3,)."""
+    x, y, z = v
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def _power(covariance: Doubles, exponent: float) -> Doubles:
+    """Compute a power of a covariance (C, C), its variances at least LEAST_VARIANCE."""
+    values, vectors = np.linalg.eigh(np.atleast_2d(covariance))
+    return np.asarray((vectors * np.maximum(values, LEAST_VARIANCE) ** exponent) @ vectors.T)
+
+
+def _draw_colours(images: Pixels, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw SAMPLE pixels (SAMPLE, C) of images (n, H, W, C)."""
+    pixels = images.reshape(-1, images.shape[-1])
+    return pixels[rng.integers(len(pixels), size=SAMPLE)].astype(np.float64)

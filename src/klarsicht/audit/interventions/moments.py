@@ -1,0 +1,124 @@
+"""Match mean and spread of pixel values: the change x' = a x + b by which carriers of an artifact differ from other
+images of their class.
+
+Of an image x of the class like the others, a carrier shows a x + b: an opaque mark has a = 0, a blended one
+a = 1 - opacity, added light a = 1. Then std(carriers) = a std(others) and mean(carriers) = a mean(others) + b at every
+site. A site is a pixel, a row, a column or a neighbourhood. Sites at which neither mean nor spread differs for sure
+keep a = 1, b = 0, so that the content of the class stays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from klarsicht.ground.arrays import Bools, Floats, Pixels
+
+Pool = Callable[[Floats], Floats]  # mean over each site, of one image (H, W, C); broadcastable to that shape
+
+SURE: Final = 3.5  # standard errors by which carriers and others must differ at a site
+MAX_GAIN: Final = 1.3  # a larger spread is that of the carriers' content
+NEIGHBOURHOOD: Final = 12  # standard deviations of a neighbourhood's Gaussian in the shorter side
+GREY_LEVEL: Final = 1.0  # least deviation of pixel values: rounding
+
+
+def _each_pixel(x: Floats) -> Floats:
+    return x
+
+
+def _each_row(x: Floats) -> Floats:
+    return np.asarray(x.mean(1, keepdims=True))
+
+
+def _each_column(x: Floats) -> Floats:
+    return np.asarray(x.mean(0, keepdims=True))
+
+
+def _each_neighbourhood(x: Floats) -> Floats:
+    sigma = min(x.shape[:2]) / NEIGHBOURHOOD
+    return np.asarray(gaussian_filter(x, (sigma, sigma, 0), mode="nearest"))
+
+
+SITES: Final[dict[str, Pool]] = {
+    "pixels": _each_pixel,
+    "rows": _each_row,
+    "columns": _each_column,
+    "neighbourhoods": _each_neighbourhood,
+}
+
+
+@dataclass(frozen=True)
+class AffineChange:
+    """Affine change of pixel values; a `PixelChange`.
+
+    Attributes:
+        gain, offset: float32, a and b of x' = a x + b, broadcastable to (H, W, C).
+    """
+
+    gain: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @property
+    def is_identity(self) -> bool:
+        return bool((self.gain == 1).all() and (self.offset == 0).all())
+
+    def apply(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """Change pixel values (n, H, W, C)."""
+        del rng
+        return np.asarray(self.gain * x + self.offset)
+
+
+@dataclass(frozen=True)
+class SiteMoments:
+    """Moments of images at every site.
+
+    Attributes:
+        mean, variance: of pixel values over images and the pixels of a site, float64.
+        error: standard error of the mean over images.
+        log_error: standard error of the logarithm of the variance.
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    error: NDArray[np.float64]
+    log_error: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, images: Pixels, pool: Pool) -> SiteMoments:
+        """Compute the moments of images (n, H, W, C) under a pooling."""
+        means = np.stack([pool(image.astype(np.float64)) for image in images])
+        mean = means.mean(0)
+        squares = np.stack([pool((image - mean) ** 2) for image in images])
+        variance = squares.mean(0)
+        root = np.sqrt(len(images))
+        least = GREY_LEVEL**2
+        log_error = (squares.std(0) + least) / (variance + least) / root
+        return cls(mean, variance, np.hypot(means.std(0), GREY_LEVEL) / root, log_error)
+
+
+def match_moments(pool: Pool, carriers: Pixels, others: Pixels) -> AffineChange:
+    """Estimate the affine change of carriers (m, H, W, C) against others (k, H, W, C), at the sites of a pooling."""
+    own, other = SiteMoments.of(carriers, pool), SiteMoments.of(others, pool)
+    gain = np.minimum(np.sqrt(own.variance / (other.variance + GREY_LEVEL**2)), MAX_GAIN)
+    offset = own.mean - gain * other.mean
+    sure = surely_different(own, other)
+    return AffineChange(np.where(sure, gain, 1).astype(np.float32), np.where(sure, offset, 0).astype(np.float32))
+
+
+def surely_different(own: SiteMoments, other: SiteMoments) -> Bools:
+    """Select the sites, shape (..., 1), at which mean or spread differ by SURE standard errors in any channel."""
+    mean = np.abs(own.mean - other.mean) / np.hypot(own.error, other.error)
+    least = GREY_LEVEL**2
+    spread = np.abs(np.log((own.variance + least) / (other.variance + least)))
+    spread /= np.hypot(own.log_error, other.log_error)
+    return np.asarray((np.maximum(mean, spread) > SURE).any(-1, keepdims=True))
+
+
+MOMENTS: Final = {name: partial(match_moments, pool) for name, pool in SITES.items()}
+"""For each kind of site, the function that estimates the change of carriers (m, H, W, C) against others (k, H, W, C)."""
