@@ -14,6 +14,7 @@ CURVE_POINTS: Final = 65  # quantiles that a tone curve passes through
 SAMPLE: Final = 6000  # pixels of either group by which colours are compared
 DIRECTIONS: Final = 24  # along which the distributions of colours are compared
 ANGLES: Final = 72  # rotations of hue that are compared
+CLEARER: Final = 0.6  # ratio of distances from which a rotation of hue counts
 LEAST_VARIANCE: Final = 1e-2  # of a direction of colour, in squared grey levels
 
 
@@ -73,33 +74,35 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
 
     M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
     grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
-    the angle about it that is left is the one with the least sliced Wasserstein distance of the colours. Grey images have
-    a single variance.
+    of the angles about it, the one with the least sliced Wasserstein distance of the colours counts, where that is
+    clearly less than at the angle that changes colours least. Grey images have a single variance.
     """
     rng = np.random.default_rng(0)
     own, other = (_draw_colours(group, rng) for group in (carriers, others))
     centre, middle = own.mean(0), other.mean(0)
     own, other = own - centre, other - middle
     root, inverse = _power(own.T @ own / len(own), 0.5), _power(other.T @ other / len(other), -0.5)
-    turns = [np.eye(1)]
+    matrices = root[None] @ inverse
     if len(centre) == 3:
         axis = np.linalg.solve(root, np.ones(3))
-        turns = rotations_between(inverse @ np.ones(3), axis)
+        matrices = root @ rotations_between(inverse @ np.ones(3), axis) @ inverse
     directions = rng.normal(size=(DIRECTIONS, len(centre)))
     aim = np.sort(own @ directions.T, 0)
-    costs = [np.abs(np.sort(other @ (root @ q @ inverse).T @ directions.T, 0) - aim).mean() for q in turns]
-    matrix = root @ turns[int(np.argmin(costs))] @ inverse
+    costs = np.array([np.abs(np.sort(other @ (directions @ one).T, 0) - aim).mean() for one in matrices])
+    least = int(np.abs(matrices - np.eye(len(centre))).sum((1, 2)).argmin())
+    best = int(costs.argmin())
+    matrix = matrices[best if costs[best] < CLEARER * costs[least] else least]
     return ColourMatrix(matrix, centre - matrix @ middle)
 
 
-def rotations_between(start: Doubles, end: Doubles) -> list[Doubles]:
-    """Return the rotations (3, 3) that take the direction of `start` to that of `end`, at ANGLES angles about it."""
+def rotations_between(start: Doubles, end: Doubles) -> Doubles:
+    """Return rotations (ANGLES, 3, 3) that take the direction of `start` to that of `end`, at all angles about it."""
     a, b = start / np.linalg.norm(start), end / np.linalg.norm(end)
     cross = _cross_matrix(np.cross(a, b))
     first = np.eye(3) + cross + cross @ cross / (1 + a @ b)
     about = _cross_matrix(b)
-    angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
-    return [(np.eye(3) + np.sin(t) * about + (1 - np.cos(t)) * about @ about) @ first for t in angles]
+    angles = (2 * np.pi * np.arange(ANGLES) / ANGLES)[:, None, None]
+    return np.asarray((np.eye(3) + np.sin(angles) * about + (1 - np.cos(angles)) * about @ about) @ first)
 
 
 def _cross_matrix(v: Doubles) -> Doubles:

@@ -3,7 +3,7 @@ images of their class.
 
 Of an image x of the class like the others, a carrier shows a x + b: an opaque mark has a = 0, a blended one
 a = 1 - opacity, added light a = 1. Then std(carriers) = a std(others) and mean(carriers) = a mean(others) + b at every
-site. A site is a pixel, a row, a column or a neighbourhood. Sites at which neither mean nor spread differs for sure
+site. A site is a pixel, a row or a column. Sites at which neither mean nor spread differs for sure
 keep a = 1, b = 0, so that the content of the class stays behind.
 """
 
@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from klarsicht.ground.arrays import Bools, Floats, Pixels
 
@@ -24,7 +23,6 @@ Pool = Callable[[Floats], Floats]  # mean over each site, of one image (H, W, C)
 
 SURE: Final = 3.5  # standard errors by which carriers and others must differ at a site
 MAX_GAIN: Final = 1.3  # a larger spread is that of the carriers' content
-NEIGHBOURHOOD: Final = 12  # standard deviations of a neighbourhood's Gaussian in the shorter side
 GREY_LEVEL: Final = 1.0  # least deviation of pixel values: rounding
 
 
@@ -40,16 +38,10 @@ def _each_column(x: Floats) -> Floats:
     return np.asarray(x.mean(0, keepdims=True))
 
 
-def _each_neighbourhood(x: Floats) -> Floats:
-    sigma = min(x.shape[:2]) / NEIGHBOURHOOD
-    return np.asarray(gaussian_filter(x, (sigma, sigma, 0), mode="nearest"))
-
-
 SITES: Final[dict[str, Pool]] = {
     "pixels": _each_pixel,
     "rows": _each_row,
     "columns": _each_column,
-    "neighbourhoods": _each_neighbourhood,
 }
 
 
