@@ -14,7 +14,7 @@ CURVE_POINTS: Final = 65  # quantiles that a tone curve passes through
 SAMPLE: Final = 6000  # pixels of either group by which colours are compared
 DIRECTIONS: Final = 24  # along which the distributions of colours are compared
 ANGLES: Final = 72  # rotations of hue that are compared
-CLEARER: Final = 0.6  # ratio of distances from which a rotation of hue counts
+CLEARER: Final = 0.85  # ratio to the distance that tone curves leave, below which a rotation of hue counts
 LEAST_VARIANCE: Final = 1e-2  # of a direction of colour, in squared grey levels
 
 
@@ -74,25 +74,30 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
 
     M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
     grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
-    of the angles about it, the one with the least sliced Wasserstein distance of the colours counts, where that is
-    clearly less than at the angle that changes colours least. Grey images have a single variance.
+    of the angles about it, the one with the least sliced Wasserstein distance of the colours counts. The map is the
+    identity unless that is clearly less than the distance that tone curves leave; without a clear gain, the angle is
+    chance. Grey images have a single variance.
     """
     rng = np.random.default_rng(0)
     own, other = (_draw_colours(group, rng) for group in (carriers, others))
     centre, middle = own.mean(0), other.mean(0)
     own, other = own - centre, other - middle
     root, inverse = _power(own.T @ own / len(own), 0.5), _power(other.T @ other / len(other), -0.5)
+    directions = rng.normal(size=(DIRECTIONS, len(centre)))
+    aim = np.sort(own @ directions.T, 0)
+
+    def distance(colours: Doubles) -> float:
+        return float(np.abs(np.sort(colours @ directions.T, 0) - aim).mean())
+
     matrices = root[None] @ inverse
     if len(centre) == 3:
         axis = np.linalg.solve(root, np.ones(3))
         matrices = root @ rotations_between(inverse @ np.ones(3), axis) @ inverse
-    directions = rng.normal(size=(DIRECTIONS, len(centre)))
-    aim = np.sort(own @ directions.T, 0)
-    costs = np.array([np.abs(np.sort(other @ (directions @ one).T, 0) - aim).mean() for one in matrices])
-    least = int(np.abs(matrices - np.eye(len(centre))).sum((1, 2)).argmin())
-    best = int(costs.argmin())
-    matrix = matrices[best if costs[best] < CLEARER * costs[least] else least]
-    return ColourMatrix(matrix, centre - matrix @ middle)
+    best = min(matrices, key=lambda one: distance(other @ one.T))
+    curved = match_tones(carriers, others).apply(other + middle, rng) - centre
+    if distance(other @ best.T) >= CLEARER * distance(curved):
+        return ColourMatrix(np.eye(len(centre)), np.zeros(len(centre)))
+    return ColourMatrix(best, centre - best @ middle)
 
 
 def rotations_between(start: Doubles, end: Doubles) -> Doubles:

@@ -13,29 +13,34 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import uniform_filter
 
+from klarsicht.audit.models.inputs import shrink_levels
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
 SHUFFLES: Final = 39  # random groups of images that a difference must exceed
+SIDE: Final = 32  # pixels of the shorter side to which descriptions of larger images are averaged
 DETAIL_SIDE: Final = 3  # pixels of the window over which detail is averaged
+WHITENED: Final = 5  # images for each number, at least, where correlated numbers are whitened
 FAINT_DETAIL: Final = 4.0  # squared grey levels, of rounding and compression
 
 
 def brightness(x: Floats) -> Floats:
-    """Return the pixel values (n, H W C) of images (n, H, W, C)."""
-    return x.reshape(len(x), -1)
+    """Return the pixel values (n, h w C) of images (n, H, W, C), shrunk to SIDE pixels."""
+    return shrink_levels(x, SIDE).reshape(len(x), -1)
 
 
 def detail(x: Floats) -> Floats:
-    """Compute the log energy (n, H W) of what differs from the mean of a neighbourhood."""
+    """Compute the log energy (n, h w) of what differs from the mean of a neighbourhood."""
     side = (1, DETAIL_SIDE, DETAIL_SIDE, 1)
     fine = x - uniform_filter(x, side, mode="nearest")
-    return np.log(uniform_filter((fine**2).mean(-1, keepdims=True), side) + FAINT_DETAIL).reshape(len(x), -1)
+    energy = np.log(uniform_filter((fine**2).mean(-1, keepdims=True), side) + FAINT_DETAIL)
+    return shrink_levels(energy, SIDE).reshape(len(x), -1)
 
 
 def spectrum(x: Floats) -> Floats:
-    """Compute the log power (n, H W) of the mean channel at every frequency but the mean."""
-    power = np.log(np.abs(fft.fft2(x.mean(-1))) ** 2 + 1)
-    return power.reshape(len(x), -1)[:, 1:]
+    """Compute the log power (n, h w) of the mean channel by frequency, without the mean."""
+    x = x.mean(-1)
+    power = np.log(np.abs(fft.fft2(x - x.mean((1, 2), keepdims=True))) ** 2 + 1)
+    return shrink_levels(fft.fftshift(power, (1, 2))[..., None], SIDE).reshape(len(x), -1)
 
 
 def colours(x: Floats) -> Floats:
@@ -64,14 +69,23 @@ def covered_share(carriers: Pixels, others: Pixels, marked: Pixels, rng: np.rand
     before = after = 0.0
     for describe in DESCRIPTIONS.values():
         own, other, put = (describe(group.astype(np.float32)) for group in (carriers, others, marked))
-        scale = other.std(0) + 1e-3 * (1 + other.std())
-        own, other, put = own / scale, other / scale, put / scale
+        white = whitening(other)
+        own, other, put = (values @ white if white.ndim == 2 else values * white for values in (own, other, put))
         half = rng.permutation(len(own)) < len(own) // 2
         there = split_energy(own, half, other)
         if there > max(shuffled_energies(np.concatenate([own, other]), len(own), rng)):
             before += there
             after += max(split_energy(own, half, put), 0.0)
     return float(np.clip(1 - after / before, 0, 1)) if before else float("nan")
+
+
+def whitening(values: Floats) -> Floats:
+    """Compute the matrix (D, D) that whitens values (n, D), or the factors (D,) to unit variance where D is not small."""
+    least = 1e-3 * (1 + float(values.std()))
+    if WHITENED * values.shape[1] > len(values):
+        return np.asarray(1 / (values.std(0) + least))
+    variances, vectors = np.linalg.eigh(np.cov(values.T))
+    return np.asarray(vectors / np.sqrt(np.maximum(variances, 0) + least**2))
 
 
 def split_energy(own: Floats, half: Bools, other: Floats) -> float:
@@ -86,9 +100,10 @@ def split_energy(own: Floats, half: Bools, other: Floats) -> float:
 
 def shuffled_energies(images: Floats, count: int, rng: np.random.Generator) -> Doubles:
     """Compute the split energy of SHUFFLES random groups of `count` images (n, D) against the rest."""
-    found = []
-    for _ in range(SHUFFLES):
+    weights = np.zeros((2, SHUFFLES, len(images)), np.float32)
+    for i in range(SHUFFLES):
         order = rng.permutation(len(images))
-        half = np.arange(count) < count // 2
-        found.append(split_energy(images[order[:count]], half, images[order[count:]]))
-    return np.array(found)
+        own, other = order[:count], order[count:]
+        for side, (group, rest) in enumerate(zip((own[::2], own[1::2]), (other[::2], other[1::2]), strict=True)):
+            weights[side, i, group], weights[side, i, rest] = 1 / len(group), -1 / len(rest)
+    return np.asarray(((weights[0] @ images) * (weights[1] @ images)).mean(1), np.float64)

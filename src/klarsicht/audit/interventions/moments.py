@@ -9,7 +9,7 @@ keep a = 1, b = 0, so that the content of the class stays behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.ground.arrays import Bools, Floats, Pixels
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
 Pool = Callable[[Floats], Floats]  # mean over each site, of one image (H, W, C); broadcastable to that shape
 
@@ -76,22 +76,28 @@ class SiteMoments:
         log_error: standard error of the logarithm of the variance.
     """
 
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    error: NDArray[np.float64]
-    log_error: NDArray[np.float64]
+    mean: Doubles
+    variance: Doubles
+    error: Doubles
+    log_error: Doubles
 
     @classmethod
     def of(cls, images: Pixels, pool: Pool) -> SiteMoments:
-        """Compute the moments of images (n, H, W, C) under a pooling."""
-        means = np.stack([pool(image.astype(np.float64)) for image in images])
-        mean = means.mean(0)
-        squares = np.stack([pool((image - mean) ** 2) for image in images])
-        variance = squares.mean(0)
-        root = np.sqrt(len(images))
-        least = GREY_LEVEL**2
-        log_error = (squares.std(0) + least) / (variance + least) / root
-        return cls(mean, variance, np.hypot(means.std(0), GREY_LEVEL) / root, log_error)
+        """Compute the moments of images (n, H, W, C) under a pooling, one image at a time."""
+        root, least = np.sqrt(len(images)), GREY_LEVEL**2
+        mean, error = mean_and_deviation(pool(image.astype(np.float64)) for image in images)
+        variance, spread = mean_and_deviation(pool((image - mean) ** 2) for image in images)
+        return cls(mean, variance, np.hypot(error, GREY_LEVEL) / root, (spread + least) / (variance + least) / root)
+
+
+def mean_and_deviation(arrays: Iterable[Floats]) -> tuple[Doubles, Doubles]:
+    """Compute mean and standard deviation of arrays of one shape, by Welford's recurrence."""
+    mean, squares, count = np.zeros(()), np.zeros(()), 0
+    for count, one in enumerate(arrays, 1):
+        step = one - mean
+        mean = mean + step / count
+        squares = squares + step * (one - mean)
+    return mean, np.sqrt(squares / count)
 
 
 def match_moments(pool: Pool, carriers: Pixels, others: Pixels) -> AffineChange:

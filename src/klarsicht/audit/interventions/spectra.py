@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from klarsicht.audit.interventions.moments import mean_and_deviation
 from klarsicht.ground.arrays import Floats, Ints, Pixels
 
 SURE_FREQUENCY: Final = 3.5  # standard errors by which carriers and others must differ
@@ -59,9 +60,10 @@ def transform(image: Floats | Pixels) -> NDArray[np.complex64]:
     return np.asarray(fft.fft2(image.astype(np.float32), axes=(0, 1)))
 
 
-def log_power(images: Pixels, pool: Pool) -> Floats:
-    """Compute the pooled log power (n, H, W, C) of images (n, H, W, C)."""
-    return np.stack([pool(np.log(np.abs(transform(image)) ** 2 + LEAST_POWER)) for image in images])
+def mean_log_power(images: Pixels, pool: Pool) -> tuple[Floats, Floats]:
+    """Compute mean and standard error (H, W, C) of the pooled log power of images (n, H, W, C)."""
+    mean, deviation = mean_and_deviation(pool(np.log(np.abs(transform(x)) ** 2 + LEAST_POWER)) for x in images)
+    return mean, deviation / np.sqrt(len(images))
 
 
 def match_spectra(pool: Pool, carriers: Pixels, others: Pixels) -> SpectralChange:
@@ -69,10 +71,8 @@ def match_spectra(pool: Pool, carriers: Pixels, others: Pixels) -> SpectralChang
 
     The mean brightness is left as it is.
     """
-    own, other = log_power(carriers, pool), log_power(others, pool)
-    ratio = own.mean(0) - other.mean(0)
-    error = np.sqrt(own.var(0) / len(own) + other.var(0) / len(other))
-    ratio = np.where(np.abs(ratio) > SURE_FREQUENCY * error, ratio, 0)
+    (own, own_error), (other, other_error) = (mean_log_power(group, pool) for group in (carriers, others))
+    ratio = np.where(np.abs(own - other) > SURE_FREQUENCY * np.hypot(own_error, other_error), own - other, 0)
     ratio[0, 0] = 0
     gain, share = np.exp(np.minimum(ratio, 0) / 2), np.sqrt(-np.expm1(-np.maximum(ratio, 0)))
     return SpectralChange(gain.astype(np.float32), share.astype(np.float32), carriers)
