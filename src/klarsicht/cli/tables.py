@@ -52,12 +52,12 @@ def ranking(found: Ranking, top: int) -> None:
 def verdicts(found: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
     lines = [
-        (v.name, f"{d.p:.3f}", f"{d.q:.3f}", f"{v.size} of {v.n}", d.sign, f"{u.z:.1f}", f"{u.p_use:.3f}", v.verdict)
+        (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.detection.sign, v.use.describe(),
+         f"{v.use.shift:+.2f}", f"{v.use.p_use:.3f}", v.verdict)
         for v in found.verdicts[:top]
-        for d, u in ((v.detection, v.use),)
-    ]
-    header = ("class", "p", "q", "size", "sign", "z of use", "p of use", "verdict")
-    echo_block(table(header, lines, left=("class", "sign", "verdict")))
+    ]  # fmt: skip
+    header = ("class", "p", "size", "sign", "put on other classes", "rise", "p of use", "verdict")
+    echo_block(table(header, lines, left=("class", "sign", "put on other classes", "verdict")))
     echo(f"{found.limits[0].upper()}{found.limits[1:]} Either claim at {found.level:g}.")
     for name, why in found.skipped:
         echo(f"not examined: {name}: {why}")

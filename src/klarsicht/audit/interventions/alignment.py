@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.interventions.moments import SITES, AffineChange, match_moments
 from klarsicht.ground.arrays import Floats, Ints, Pixels, Rows
+
+T = TypeVar("T", bound=np.generic)
 
 FINE_SIGMA: Final = 1.5  # pixels, Gaussian whose low frequencies are taken away before images are compared
 STARTS: Final = 4  # images from which an alignment starts; the one of most energy of the mean counts
@@ -85,6 +87,6 @@ def _peaks(spectra: Floats, template: Floats) -> NDArray[np.intp]:
     return np.array([np.unravel_index(int(match.argmax()), match.shape) for match in matches], np.intp)
 
 
-def roll_images(images: Floats | Pixels, shifts: Ints) -> NDArray[np.generic]:
+def roll_images(images: NDArray[T], shifts: Ints) -> NDArray[T]:
     """Shift images (n, H, W, C) circularly by rows and columns (n, 2)."""
     return np.stack([np.roll(image, tuple(shift), (0, 1)) for image, shift in zip(images, shifts, strict=True)])

@@ -12,7 +12,7 @@ from klarsicht.ground.arrays import Doubles, Floats, Pixels
 
 CURVE_POINTS: Final = 65  # quantiles that a tone curve passes through
 SAMPLE: Final = 6000  # pixels of either group by which colours are compared
-DIRECTIONS: Final = 24  # along which the distributions of colours are compared
+COLOUR_DIRECTIONS: Final = 24  # along which the distributions of colours are compared
 ANGLES: Final = 72  # rotations of hue that are compared
 CLEARER: Final = 0.85  # ratio to the distance that tone curves leave, below which a rotation of hue counts
 LEAST_VARIANCE: Final = 1e-2  # of a direction of colour, in squared grey levels
@@ -83,16 +83,16 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
     centre, middle = own.mean(0), other.mean(0)
     own, other = own - centre, other - middle
     root, inverse = _power(own.T @ own / len(own), 0.5), _power(other.T @ other / len(other), -0.5)
-    directions = rng.normal(size=(DIRECTIONS, len(centre)))
+    directions = rng.normal(size=(COLOUR_DIRECTIONS, len(centre)))
     aim = np.sort(own @ directions.T, 0)
 
     def distance(colours: Doubles) -> float:
         return float(np.abs(np.sort(colours @ directions.T, 0) - aim).mean())
 
-    matrices = root[None] @ inverse
+    matrices: Doubles = np.asarray(root @ inverse)[None]
     if len(centre) == 3:
         axis = np.linalg.solve(root, np.ones(3))
-        matrices = root @ rotations_between(inverse @ np.ones(3), axis) @ inverse
+        matrices = root @ rotations_between(np.asarray(inverse @ np.ones(3)), np.asarray(axis)) @ inverse
     best = min(matrices, key=lambda one: distance(other @ one.T))
     curved = match_tones(carriers, others).apply(other + middle, rng) - centre
     if distance(other @ best.T) >= CLEARER * distance(curved):

@@ -7,9 +7,11 @@ and with other images on which the artifact was put: the share of the squared di
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import uniform_filter
 
@@ -17,33 +19,33 @@ from klarsicht.audit.models.inputs import shrink_levels
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
 SHUFFLES: Final = 39  # random groups of images that a difference must exceed
-SIDE: Final = 32  # pixels of the shorter side to which descriptions of larger images are averaged
+DESCRIBED_SIDE: Final = 32  # pixels of the shorter side to which descriptions of larger images are averaged
 DETAIL_SIDE: Final = 3  # pixels of the window over which detail is averaged
 WHITENED: Final = 5  # images for each number, at least, where correlated numbers are whitened
 FAINT_DETAIL: Final = 4.0  # squared grey levels, of rounding and compression
 
 
-def brightness(x: Floats) -> Floats:
-    """Return the pixel values (n, h w C) of images (n, H, W, C), shrunk to SIDE pixels."""
-    return shrink_levels(x, SIDE).reshape(len(x), -1)
+def brightness(x: NDArray[np.float32]) -> Floats:
+    """Return the pixel values (n, h w C) of images (n, H, W, C), shrunk to DESCRIBED_SIDE pixels."""
+    return shrink_levels(x, DESCRIBED_SIDE).reshape(len(x), -1)
 
 
-def detail(x: Floats) -> Floats:
+def detail(x: NDArray[np.float32]) -> Floats:
     """Compute the log energy (n, h w) of what differs from the mean of a neighbourhood."""
     side = (1, DETAIL_SIDE, DETAIL_SIDE, 1)
     fine = x - uniform_filter(x, side, mode="nearest")
     energy = np.log(uniform_filter((fine**2).mean(-1, keepdims=True), side) + FAINT_DETAIL)
-    return shrink_levels(energy, SIDE).reshape(len(x), -1)
+    return shrink_levels(energy, DESCRIBED_SIDE).reshape(len(x), -1)
 
 
-def spectrum(x: Floats) -> Floats:
+def spectrum(x: NDArray[np.float32]) -> Floats:
     """Compute the log power (n, h w) of the mean channel by frequency, without the mean."""
     x = x.mean(-1)
     power = np.log(np.abs(fft.fft2(x - x.mean((1, 2), keepdims=True))) ** 2 + 1)
-    return shrink_levels(fft.fftshift(power, (1, 2))[..., None], SIDE).reshape(len(x), -1)
+    return shrink_levels(fft.fftshift(power, (1, 2))[..., None], DESCRIBED_SIDE).reshape(len(x), -1)
 
 
-def colours(x: Floats) -> Floats:
+def colours(x: NDArray[np.float32]) -> Floats:
     """Compute means and covariances (n, C + C C) of the colours of each image, in roots of the latter's size."""
     pixels = x.reshape(len(x), -1, x.shape[-1])
     mean = pixels.mean(1)
@@ -52,7 +54,9 @@ def colours(x: Floats) -> Floats:
     return np.concatenate([mean, np.sign(flat) * np.sqrt(np.abs(flat))], 1)
 
 
-DESCRIPTIONS: Final[dict[str, Callable[[Floats], Floats]]] = {
+Describe = Callable[[NDArray[np.float32]], Floats]
+
+DESCRIPTIONS: Final[dict[str, Describe]] = {
     "brightness": brightness,
     "detail": detail,
     "spectrum": spectrum,
@@ -60,27 +64,63 @@ DESCRIPTIONS: Final[dict[str, Callable[[Floats], Floats]]] = {
 }
 
 
-def covered_share(carriers: Pixels, others: Pixels, marked: Pixels, rng: np.random.Generator) -> float:
-    """Compute the share in [0, 1] of what separates carriers (m, H, W, C) from others (k, H, W, C) that marked others
-    (k, H, W, C) have.
+@dataclass(frozen=True)
+class Described:
+    """One description of carriers and others in which they differ for sure.
 
-    Only descriptions count in which carriers differ from others for sure; NaN where they differ in none.
+    Attributes:
+        describe: the function of images.
+        white: whitens or scales its numbers; see `whitening`.
+        own: float (m, D), of the carriers.
+        half: bool (m,), a half of them.
+        energy: mean squared difference from the others.
     """
-    before = after = 0.0
-    for describe in DESCRIPTIONS.values():
-        own, other, put = (describe(group.astype(np.float32)) for group in (carriers, others, marked))
-        white = whitening(other)
-        own, other, put = (values @ white if white.ndim == 2 else values * white for values in (own, other, put))
-        half = rng.permutation(len(own)) < len(own) // 2
-        there = split_energy(own, half, other)
-        if there > max(shuffled_energies(np.concatenate([own, other]), len(own), rng)):
-            before += there
-            after += max(split_energy(own, half, put), 0.0)
-    return float(np.clip(1 - after / before, 0, 1)) if before else float("nan")
+
+    describe: Describe
+    white: Floats
+    own: Floats
+    half: Bools
+    energy: float
+
+    def remaining(self, marked: Pixels) -> float:
+        """Compute the mean squared difference of the carriers from marked others (k, H, W, C), at least 0."""
+        return max(split_energy(self.own, self.half, scaled(self.describe(marked.astype(np.float32)), self.white)), 0)
+
+
+@dataclass(frozen=True)
+class CarrierDifference:
+    """Difference between carriers of an artifact and other images of their class.
+
+    Attributes:
+        described: descriptions in which they differ for sure.
+    """
+
+    described: tuple[Described, ...]
+
+    @classmethod
+    def of(cls, carriers: Pixels, others: Pixels, rng: np.random.Generator) -> CarrierDifference:
+        """Compare carriers (m, H, W, C) with others (k, H, W, C), at least four of either."""
+        found = []
+        half = rng.permutation(len(carriers)) < len(carriers) // 2
+        for describe in DESCRIPTIONS.values():
+            own, other = (describe(group.astype(np.float32)) for group in (carriers, others))
+            white = whitening(other)
+            own, other = scaled(own, white), scaled(other, white)
+            energy = split_energy(own, half, other)
+            if energy > max(shuffled_energies(np.concatenate([own, other]), len(own), rng)):
+                found.append(Described(describe, white, own, half, energy))
+        return cls(tuple(found))
+
+    def covered_share(self, marked: Pixels) -> float:
+        """Compute the share in [0, 1] of the difference that was put on marked others (k, H, W, C); NaN without any."""
+        before = sum(one.energy for one in self.described)
+        if not before:
+            return float("nan")
+        return float(np.clip(1 - sum(one.remaining(marked) for one in self.described) / before, 0, 1))
 
 
 def whitening(values: Floats) -> Floats:
-    """Compute the matrix (D, D) that whitens values (n, D), or the factors (D,) to unit variance where D is not small."""
+    """Compute the matrix (D, D) that whitens values (n, D); where D is not small, the factors (D,) to unit variance."""
     least = 1e-3 * (1 + float(values.std()))
     if WHITENED * values.shape[1] > len(values):
         return np.asarray(1 / (values.std(0) + least))
@@ -107,3 +147,8 @@ def shuffled_energies(images: Floats, count: int, rng: np.random.Generator) -> D
         for side, (group, rest) in enumerate(zip((own[::2], own[1::2]), (other[::2], other[1::2]), strict=True)):
             weights[side, i, group], weights[side, i, rest] = 1 / len(group), -1 / len(rest)
     return np.asarray(((weights[0] @ images) * (weights[1] @ images)).mean(1), np.float64)
+
+
+def scaled(values: Floats, white: Floats) -> Floats:
+    """Whiten or scale values (n, D); see `whitening`."""
+    return np.asarray(values @ white if white.ndim == 2 else values * white)

@@ -119,4 +119,4 @@ def surely_different(own: SiteMoments, other: SiteMoments) -> Bools:
 
 
 MOMENTS: Final = {name: partial(match_moments, pool) for name, pool in SITES.items()}
-"""For each kind of site, the function that estimates the change of carriers (m, H, W, C) against others (k, H, W, C)."""
+"""For each kind of site, the estimate of the change of carriers (m, H, W, C) against others (k, H, W, C)."""

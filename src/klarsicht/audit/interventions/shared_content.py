@@ -79,7 +79,7 @@ class SharedContent:
         for name, estimate in ESTIMATES.items():
             change = estimate(found.carriers, others)
             if not change.is_identity:
-                ways[name] = cls(change, estimate(blanks, others), pixel_scale, found.carriers.shape[1:])
+                ways[f"shared {name}"] = cls(change, estimate(blanks, others), pixel_scale, found.carriers.shape[1:])
         return ways
 
     def fits(self, image: Tensor) -> bool:

@@ -3,8 +3,8 @@ their class.
 
 Where carriers hold less (blur, resampling), the frequency is damped to their amplitude. Where they hold more (lines,
 grids and noise of any phase), the share of their power that others lack is added: a carrier's own component times the
-square root of that share. Its phases and colours come from that carrier, and so does nothing of the frequencies at which
-carriers are like others.
+square root of that share, with the phases and colours of that carrier. Frequencies at which carriers are like others
+keep their content.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def match_spectra(pool: Pool, carriers: Pixels, others: Pixels) -> SpectralChang
 def ring_numbers(shape: tuple[int, ...]) -> Ints:
     """Number the rings of equal spatial frequency, (H, W), each as wide as the lowest frequency of the shorter side."""
     radius = np.hypot(fft.fftfreq(shape[0])[:, None], fft.fftfreq(shape[1])[None])
-    return np.rint(radius * min(shape[:2])).astype(np.intp)
+    return np.asarray(np.rint(radius * min(shape[:2])).astype(np.intp))
 
 
 def _each_frequency(power: Floats) -> Floats:

@@ -166,7 +166,7 @@ def resize_levels(levels: Pixels, shape: tuple[int, int]) -> Pixels:
     return np.stack([np.asarray(plane) for plane in planes], 2)
 
 
-def shrink_levels(levels: Pixels, side: int) -> NDArray[np.float32]:
+def shrink_levels(levels: Pixels | NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """Shrink images (n, H, W, C) by area averaging until the shorter side has `side` px; smaller ones are kept."""
     h, w = levels.shape[1:3]
     if min(h, w) <= side:

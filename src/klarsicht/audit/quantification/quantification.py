@@ -20,12 +20,13 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification import figures
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
-from klarsicht.audit.quantification.units import DetectionUnits, InterventionUnits
+from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking, significance, verdicts
-from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
+from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow, read_effect
 from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import AuditSettings
@@ -131,7 +132,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     choice = significance.select_detections(list(signs.values()), change_of)
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
     pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
-    found: list[EffectRow] = store.table("effects", interventions.step).to_pylist()
+    found = map(read_effect, store.table("effects", interventions.step).to_pylist())
     effects = {row["target"]: row for row in found}
     return make_quantification(store, choice, described, effects, level)
 
@@ -202,9 +203,9 @@ def _verdicts(
     level: float,
     outputs: int,
 ) -> tuple[Verdict, ...]:
-    tried = [NO_EFFECT | effects.get(row["target"], NO_EFFECT) for row in choice.rows]
+    tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
     artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
-    changes = [change_of(effect["sign"]) if effect["sign"] else "" for effect in tried]
+    changes = [effect["change"] or (change_of(effect["sign"]) if effect["sign"] else "") for effect in tried]
     p_use = verdicts.p_values_of_use(tried, artifactual, changes, outputs, level)
     found = []
     for i, row in enumerate(choice.rows):

@@ -1,10 +1,10 @@
-"""Work units of a quantification: detection in every class, and insertion of artifacts into images of other classes."""
+"""Work units that run the detectors on every class of a quantification."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,19 +16,15 @@ from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
-from klarsicht.audit.detectors.bank import change_of, run_detectors
+from klarsicht.audit.detectors.bank import run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
-from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.interventions.effect import LogitEffect, Predict, measure_effects, p_among_windows
-from klarsicht.audit.interventions.insertion import CHANGES
-from klarsicht.audit.interventions.patch import Patch
+from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
-from klarsicht.audit.results.verdicts import MIN_OUTPUTS
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.checksums import Written
@@ -42,9 +38,6 @@ from klarsicht.numerics.statistics.split_half import draw_halves
 POOL = 4000  # images of all classes that one class is compared with
 POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # largest size of a pool and of a class as 8-bit pixel values
 EFFECT_BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
-CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
-MAX_CONTROLS = 200  # images of a class without its artifact: controls
-OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
 THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
 
 SIGNS, CLASSES, EFFECTS = map(schema_of, (SignRow, ClassRow, EffectRow))
@@ -179,98 +172,6 @@ def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
         "height": sign.extent[0],
         "width": sign.extent[1],
     }
-
-
-def effect_row(target: int, sign: str, effect: LogitEffect) -> EffectRow:
-    """Make a row of the table `effects` from the effect of a detection's artifact."""
-    return {
-        "target": target,
-        "sign": sign,
-        "how": effect.how,
-        "rank": effect.rank,
-        "images": effect.images,
-        "shift": effect.shift,
-        "low": effect.low,
-        "high": effect.high,
-        "z": effect.z,
-        "flips": effect.flips,
-        "flips_control": effect.flips_control,
-        "flips_low": effect.flips_low,
-        "p_tiles": effect.p_tiles,
-    }
-
-
-@dataclass(frozen=True)
-class InterventionUnits:
-    """Work units that insert the artifact of every class into images of others; a unit is one class.
-
-    Detection and way of insertion are chosen on some images, and the effect is measured on others. The choice is the
-    one under which the fewest outputs rise more, and among these the one of the largest lower end of the rise. A choice
-    by z would prefer a small effect among outputs that do not move to a large one among outputs that do.
-
-    Attributes:
-        detection_units: store, corpus, settings and groups.
-        signs: for each class, by number, the rows of the table `signs` that are tried.
-    """
-
-    detection_units: DetectionUnits
-    signs: tuple[tuple[SignRow, ...], ...]
-
-    step = "effects"
-
-    def __call__(self, unit: range) -> Written:
-        store, written = self.detection_units.store, Written()
-        for number in unit:
-            written |= store.write_part("effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS))
-        return written
-
-    def effects(self, number: int) -> list[EffectRow]:
-        """Return the inserted artifacts as rows of the table `effects`."""
-        target = self.detection_units.groups[number].target
-        return [effect_row(target, sign, effect) for sign, effect in self.measure(number)]
-
-    def measure(self, number: int) -> list[tuple[str, LogitEffect]]:
-        """Return the name of the detection and its effect; empty without a detection, or without images of other
-        classes."""
-        work, signs = self.detection_units, self.signs[number]
-        rng = generator(work.settings.seed, "trial", number)
-        others = rng.permutation(np.flatnonzero(work.others(number)))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]
-        if not signs or len(others) < 2:
-            return []
-        few = min(CHOICE_IMAGES, len(others) // 2)
-        scale, target = work.input_images.pixel_scale, work.groups[number].target
-        first, then = (scale.inputs(work.pool.levels[some]) for some in (others[:few], others[few:]))
-        examples = [self.make_examples(number, sign, rng) for sign in signs]
-        ways = [CHANGES[change_of(sign["sign"])](found, scale) for sign, found in zip(signs, examples, strict=True)]
-        with predictor(work) as predict:
-            rehearsed = [
-                (-e.rank, e.low, i, how)
-                for i in range(len(signs))
-                for how, e in measure_effects(predict, first, target, ways[i], rng, work.scale).items()
-            ]
-            _, _, best, how = max(rehearsed)
-            effects, chosen = measure_effects(predict, then, target, ways[best], rng, work.scale), ways[best][how]
-            found = effects[how]
-            if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch):
-                p = p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS, work.scale)
-                found = replace(found, p_tiles=p)
-            return [(signs[best]["sign"], found)]
-
-    def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> ArtifactExamples:
-        """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
-        classes."""
-        work, rows = self.detection_units, np.array(sign["rows"], np.intp)
-        without = np.setdiff1d(work.groups[number].rows, rows)
-        if len(without) < MIN_IMAGES:
-            without = work.other_rows(number)
-        without = np.sort(rng.permutation(without)[:MAX_CONTROLS])
-        some = np.sort(rng.permutation(len(rows))[:MAX_CONTROLS])
-        levels = work.input_images(np.concatenate([rows[some], without]))
-        places = np.array(sign["places"]).reshape(-1, 2)
-        members, extent = np.arange(len(some)), (sign["height"], sign["width"])
-        return ArtifactExamples.of(
-            Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
-        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.audit.results.words import describe_sign
 from klarsicht.audit.settings import counts_own_logits
 from klarsicht.ground.images import data_uri
 from klarsicht.ground.pages import load_template
@@ -96,6 +97,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
         "quantified": verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None,
+        "describe_sign": describe_sign,
         "findings": artifact_views(store),
         "power": power_lines(store),
         "followed": any(entry.effect is not None for entry in found),

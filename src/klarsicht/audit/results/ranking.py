@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.results.verdicts import POISONED, PRESENT, Quantification, Verdict
+from klarsicht.audit.results.verdicts import POISONED, PRESENT, UNTESTED, Quantification, Verdict
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
@@ -75,6 +75,7 @@ class ClassVerdict:
         low, flips_low: lower ends of the 95 % intervals of the logit that the artifact adds on images of other classes,
             and of the share of them that it turns into this class.
         matters: whether either of the two clears its floor, see audit.results.verdicts.
+        tested: whether enough was put on to say that no use was shown.
     """
 
     artifactual: bool
@@ -83,11 +84,17 @@ class ClassVerdict:
     low: float
     flips_low: float
     matters: bool
+    tested: bool = True
 
     @classmethod
     def of(cls, verdict: Verdict) -> ClassVerdict:
         claims = verdict.artifactual, verdict.poisoned, verdict.detection.q
-        return cls(*claims, verdict.use.low, verdict.use.flips_low, verdict.matters)
+        return cls(*claims, verdict.use.low, verdict.use.flips_low, verdict.matters, verdict.tested)
+
+    @property
+    def words(self) -> str:
+        """The verdict on an artifactual class in words."""
+        return POISONED if self.poisoned else PRESENT if self.tested else UNTESTED
 
 
 @dataclass(frozen=True)
@@ -215,7 +222,7 @@ class Entry:
     def verdict(self) -> str:
         """The verdict of the quantification where it found something, else what the logits say."""
         if self.judged is not None and self.judged.artifactual:
-            return POISONED if self.judged.poisoned else PRESENT
+            return self.judged.words
         if not self.varies:
             return UNVARYING
         return RAISES if self.material and self.shift_in_standard_errors > 2 else NO_RISE
@@ -231,7 +238,7 @@ class Entry:
 
 
 JUDGED = {"artifactual": "artifactual", "poisoned": "poisoned", "q": "q"} | {
-    "use_low": "low", "use_flips_low": "flips_low", "matters": "matters",
+    "use_low": "low", "use_flips_low": "flips_low", "matters": "matters", "tested": "tested",
 }  # fmt: skip
 EFFECT = {"effect": "shift", "effect_low": "low", "effect_high": "high", "effect_runner_up": "runner_up"} | {
     "effect_z": "z", "effect_rank": "rank", "follows": "follows", "stability": "stability",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
 
 ClassRow = TypedDict("ClassRow", {"class": str, "target": int, "n": int, "repeats": list[int], "skipped": str})
 """Row of the table `classes`: images examined, rows of the run that repeat another image, and why a class was skipped;
@@ -26,7 +27,12 @@ class SignRow(TypedDict):
 
 
 class EffectRow(TypedDict):
-    """Row of the table `effects`: the effect of a detection's artifact; see `LogitEffect`."""
+    """Row of the table `effects`: the effect of a detection's artifact; see `LogitEffect`.
+
+    `change` is the kind of the insertion, a name of insertion.CHANGES or SHARED_CONTENT. `covered` is the share of the
+    difference between carriers and others of their class that was put on, `explained` the share of the carriers'
+    evidence that it brings; NaN where there is none for sure.
+    """
 
     target: int
     sign: str
@@ -41,10 +47,21 @@ class EffectRow(TypedDict):
     flips_control: float
     flips_low: float
     p_tiles: float
+    change: str
+    covered: float
+    explained: float
 
+
+SHARED_CONTENT = "shared"
+"""Change that puts on what carriers share; see interventions.shared_content."""
 
 NO_EFFECT = EffectRow(
     target=-1, sign="", how="", rank=-1, images=0, shift=0.0, low=0.0, high=0.0, z=float("nan"), flips=0.0,
-    flips_control=0.0, flips_low=0.0, p_tiles=1.0,
+    flips_control=0.0, flips_low=0.0, p_tiles=1.0, change="", covered=float("nan"), explained=float("nan"),
 )  # fmt: skip
 """Of a class in which nothing was inserted."""
+
+
+def read_effect(row: Mapping[str, Any]) -> EffectRow:
+    """Read a row of the table `effects`, also of an earlier version that lacks some columns."""
+    return cast(EffectRow, NO_EFFECT | {name: value for name, value in row.items() if value is not None})

@@ -13,6 +13,7 @@ from scipy import special
 
 from klarsicht.audit.results.rows import EffectRow
 from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.words import describe_insertion
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
@@ -27,10 +28,12 @@ NOTEBOOK_CLASSES = 20  # classes in a notebook
 VERDICTS_FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
 FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as large
+WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
 FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
 CONTENT_FREE = ("border", "noise", "blur", "light", "blocks")  # changes without content of the class
 POISONED = "poisoned: an artifact, and the model uses it"
 PRESENT = "artifactual: present, no use shown"
+UNTESTED = "artifactual: present, use not tested"
 CLASS_SPECIFIC = "windows of its own: look whether they are its nature"
 SHARED_AND_USED = f"{CLASS_SPECIFIC}; the model uses them"
 NOTHING = "nothing found"
@@ -58,6 +61,11 @@ class DetectionResult:
     q: float
     p_own: float
 
+    @property
+    def p_decisive(self) -> float:
+        """The larger of `extended` and `p_own`: the class is artifactual where it is at most the level."""
+        return max(self.extended, self.p_own)
+
 
 @dataclass(frozen=True)
 class UseResult:
@@ -75,6 +83,11 @@ class UseResult:
         flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
         p_tiles: p-value of a tile's rise among those of other windows in its place; 1 where classes are many.
+        change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty in runs of earlier versions.
+        covered: share of the difference between carriers and others of their class that was put on; None where they
+            differ in nothing for sure.
+        explained: share of the carriers' evidence for their class that the artifact brings to others of the class;
+            None where they have no more of it than others for sure.
     """
 
     tried: str
@@ -89,10 +102,14 @@ class UseResult:
     flips_control: float
     flips_low: float
     p_tiles: float
+    change: str = ""
+    covered: float | None = None
+    explained: float | None = None
 
     @classmethod
     def of(cls, effect: EffectRow, p_use: float) -> UseResult:
         """Take over a row of the table `effects`; NaN, the z of classes without insertion, is 0: JSON has no NaN."""
+        shares = {name: None if np.isnan(value := effect[name]) else value for name in ("covered", "explained")}
         return cls(
             tried=effect["sign"],
             how=effect["how"],
@@ -106,12 +123,25 @@ class UseResult:
             flips_control=effect["flips_control"],
             flips_low=effect["flips_low"],
             p_tiles=effect["p_tiles"],
+            change=effect["change"],
+            **shares,
         )
 
     @property
     def matters(self) -> bool:
         """Whether the lower end of the effect's interval reaches FLOOR of a logit, or FLIPPED of the images."""
         return clears_floor(self.low, self.flips_low)
+
+    def describe(self) -> str:
+        """Say what was put on images of other classes, and how much of the carriers' difference it is; empty where
+        nothing was."""
+        return describe_insertion(self.tried, self.how, self.covered) if self.tried else ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether something was put on, and at least WHOLE_SHARE of what separates the carriers from others."""
+        known = [share for share in (self.covered, self.explained) if share is not None]
+        return bool(self.tried) and min(known, default=1.0) >= WHOLE_SHARE
 
 
 @dataclass(frozen=True)
@@ -163,18 +193,26 @@ class Verdict:
         return self.use.matters
 
     @property
+    def tested(self) -> bool:
+        """Whether the use was shown, or enough was put on to say that it was not."""
+        return self.used or self.use.tested
+
+    @property
     def verdict(self) -> str:
         """The verdict in words."""
         if self.shared:
             return SHARED_AND_USED if self.used else CLASS_SPECIFIC
-        return POISONED if self.poisoned else PRESENT if self.artifactual else NOTHING
+        if not self.artifactual:
+            return NOTHING
+        return POISONED if self.poisoned else PRESENT if self.tested else UNTESTED
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures under one flat set of keys."""
         flat: dict[str, Any] = {}
         for key, value in asdict(self).items():
             flat |= value if key in ("detection", "use") else {key: value}
-        flat |= {name: getattr(self, name) for name in ("size", "prevalence", "matters", "verdict")}
+        flat |= {name: getattr(self, name) for name in ("size", "prevalence", "matters", "tested", "verdict")}
+        flat["p_decisive"] = self.detection.p_decisive
         return {"class": flat.pop("name"), **flat}
 
     @classmethod
@@ -253,9 +291,9 @@ class Quantification:
         return self.to_table().to_pandas()
 
     def _repr_html_(self) -> str:
-        header = ("class", "p", "q", "size", "sign", "logit shift (95 %)", "p of use", "verdict")
+        header = ("class", "p", "size", "sign", "put on other classes", "logit shift (95 %)", "p of use", "verdict")
         rows = (
-            (v.name, f"{v.detection.p:.3f}", f"{v.detection.q:.3f}", f"{v.size} of {v.n}", v.detection.sign,
+            (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.detection.sign, v.use.describe(),
              f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", f"{v.use.p_use:.3f}", v.verdict)
             for v in self.verdicts[:NOTEBOOK_CLASSES]
         )  # fmt: skip
@@ -331,6 +369,9 @@ BEFORE: dict[str, Any] = {
     "p_own": 0.0,
     "flips_low": 0.0,
     "p_tiles": 1.0,
+    "change": "",
+    "covered": None,
+    "explained": None,
 }  # of runs quantified before these were measured
 
 

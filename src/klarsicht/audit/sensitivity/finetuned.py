@@ -22,7 +22,8 @@ from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
 from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable_copy
 from klarsicht.audit.pipeline import Audit, run_step
 from klarsicht.audit.quantification import quantification
-from klarsicht.audit.quantification.units import DetectionUnits, InterventionUnits, predictor
+from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits

@@ -1,0 +1,208 @@
+"""Work units that put the artifact of every class on images of other classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.detectors.detection import Detection
+from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
+from klarsicht.audit.interventions.coverage import CarrierDifference
+from klarsicht.audit.interventions.effect import LogitEffect, Predict, measure_effects, p_among_windows
+from klarsicht.audit.interventions.insertion import CHANGES, Insertion
+from klarsicht.audit.interventions.patch import Patch
+from klarsicht.audit.interventions.shared_content import SharedContent
+from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
+from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
+from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS
+from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.checksums import Written
+from klarsicht.ground.seeding import generator
+
+CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
+MAX_CONTROLS = 200  # images of a class without its artifact: controls
+OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
+COMPARED = 64  # carriers, and as many others, by which coverage is measured
+SAME_MEMBERS = 0.5  # Jaccard index from which two detections share the same content
+LESS_COVERED = 0.5  # of the best way's coverage; ways that put on less than this are not tried
+FEW_CARRIERS = 8  # with fewer, what they share cannot be told from what one of them shows
+SURE_RISE = 3.0  # standard errors by which carriers' evidence must exceed that of others
+
+
+@dataclass(frozen=True)
+class ArtifactTrial:
+    """Artifact of a detection, and its ways to be put on images.
+
+    Attributes:
+        sign: the detection.
+        found: carriers and other images.
+        ways: insertions by the name of the way.
+        difference: between carriers and others, by which coverage is measured.
+    """
+
+    sign: SignRow
+    found: ArtifactExamples
+    ways: dict[str, Insertion]
+    difference: CarrierDifference
+
+    @classmethod
+    def of(
+        cls, sign: SignRow, found: ArtifactExamples, scale: PixelScale, shared: bool, rng: np.random.Generator
+    ) -> ArtifactTrial:
+        """Make the ways of a detection; of those that put on shared content, if they are asked for, the ones that cover
+        LESS_COVERED of what the best one covers."""
+        ways: dict[str, Insertion] = dict(CHANGES[change_of(sign["sign"])](found, scale))
+        if min(len(found.carriers), len(found.others)) < FEW_CARRIERS:
+            return cls(sign, found, ways, CarrierDifference(()))
+        trial = cls(sign, found, ways, CarrierDifference.of(found.carriers[:COMPARED], found.others[:COMPARED], rng))
+        if not shared or not trial.difference.described:
+            return trial
+        more = SharedContent.ways(found, scale, rng)
+        covered = {how: trial.covered(way, scale) for how, way in more.items()}
+        best = max(covered.values(), default=0.0)
+        return replace(trial, ways=ways | {how: more[how] for how in more if covered[how] > LESS_COVERED * best})
+
+    def mark_others(self, way: Insertion, scale: PixelScale) -> Pixels:
+        """Put the artifact on COMPARED other images of the class, pixel values (k, H, W, C); always with the same
+        draws."""
+        put = way.put(scale.inputs(self.found.others[:COMPARED]), np.random.default_rng(0))[0]
+        return np.stack([scale.levels(image) for image in put])
+
+    def covered(self, way: Insertion, scale: PixelScale) -> float:
+        """Compute the share of the carriers' difference that a way puts on; NaN without a sure difference."""
+        return self.difference.covered_share(self.mark_others(way, scale))
+
+    def change(self, how: str) -> str:
+        """Return the kind of a way."""
+        return SHARED_CONTENT if isinstance(self.ways[how], SharedContent) else change_of(self.sign["sign"])
+
+
+@dataclass(frozen=True)
+class InterventionUnits:
+    """Work units that insert the artifact of every class into images of others; a unit is one class.
+
+    Detection and way of insertion are chosen on some images, and the effect is measured on others. The choice is the
+    one under which the fewest outputs rise more, and among these the one of the largest lower end of the rise. A choice
+    by z would prefer a small effect among outputs that do not move to a large one among outputs that do.
+
+    Attributes:
+        detection_units: store, corpus, settings and groups.
+        signs: for each class, by number, the rows of the table `signs` that are tried.
+    """
+
+    detection_units: DetectionUnits
+    signs: tuple[tuple[SignRow, ...], ...]
+
+    step = "effects"
+
+    def __call__(self, unit: range) -> Written:
+        store, written = self.detection_units.store, Written()
+        for number in unit:
+            written |= store.write_part("effects", number, pa.Table.from_pylist(self.effects(number), EFFECTS))
+        return written
+
+    def effects(self, number: int) -> list[EffectRow]:
+        """Return the artifact that was chosen, as the only row of the table `effects`; no row without a detection, or
+        without images of other classes."""
+        work, signs = self.detection_units, self.signs[number]
+        rng = generator(work.settings.seed, "trial", number)
+        others = rng.permutation(np.flatnonzero(work.others(number)))[: CHOICE_IMAGES + EFFECT_BACKGROUNDS]
+        if not signs or len(others) < 2:
+            return []
+        few = min(CHOICE_IMAGES, len(others) // 2)
+        scale, target = work.input_images.pixel_scale, work.groups[number].target
+        first, then = (scale.inputs(work.pool.levels[some]) for some in (others[:few], others[few:]))
+        trials = self.make_trials(number, rng)
+        with predictor(work) as predict:
+            rehearsed = [
+                (-e.rank, e.low, i, how)
+                for i, trial in enumerate(trials)
+                for how, e in measure_effects(predict, first, target, trial.ways, rng, work.scale).items()
+            ]
+            _, _, best, how = max(rehearsed)
+            chosen, trial = trials[best].ways[how], trials[best]
+            (effect,) = measure_effects(predict, then, target, {how: chosen}, rng, work.scale).values()
+            if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch):
+                p = p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS, work.scale)
+                effect = replace(effect, p_tiles=p)
+            explained = self.explained_share(predict, trial, chosen, target)
+        return [effect_row(target, trial, effect, trial.covered(chosen, scale), explained)]
+
+    def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
+        """Make the trials of a class; shared content is estimated once where detections have the same members."""
+        work, trials = self.detection_units, list[ArtifactTrial]()
+        seen: list[set[int]] = []
+        for sign in self.signs[number]:
+            rows = set(sign["rows"])
+            alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
+            shared = work.outputs >= MIN_OUTPUTS and not alike
+            seen.append(rows)
+            found = self.make_examples(number, sign, rng)
+            trials.append(ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng))
+        return trials
+
+    def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> ArtifactExamples:
+        """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
+        classes."""
+        work, rows = self.detection_units, np.array(sign["rows"], np.intp)
+        without = np.setdiff1d(work.groups[number].rows, rows)
+        if len(without) < MIN_IMAGES:
+            without = work.other_rows(number)
+        without = np.sort(rng.permutation(without)[:MAX_CONTROLS])
+        some = np.sort(rng.permutation(len(rows))[:MAX_CONTROLS])
+        levels = work.input_images(np.concatenate([rows[some], without]))
+        places = np.array(sign["places"]).reshape(-1, 2)
+        members, extent = np.arange(len(some)), (sign["height"], sign["width"])
+        return ArtifactExamples.of(
+            Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
+        )
+
+    def explained_share(self, predict: Predict, trial: ArtifactTrial, way: Insertion, target: int) -> float:
+        """Compute the share of the carriers' evidence that an artifact brings to other images of the class.
+
+        It is the rise of the class's mean level when the artifact is put on others, over the difference of carriers and
+        others; NaN where carriers do not exceed others for sure, and by FLOOR.
+        """
+        work, scale = self.detection_units, self.detection_units.input_images.pixel_scale
+        groups = trial.found.carriers[:COMPARED], trial.found.others[:COMPARED], trial.mark_others(way, scale)
+        levels = [work.scale.levels(predict(scale.inputs(group)))[:, target] for group in groups]
+        return share_of_evidence(*levels)
+
+
+def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
+    """Compute (mean of marked - mean of other) / (mean of own - mean of other), levels of images (n,), in [0, 1].
+
+    NaN where the denominator is less than FLOOR, or than SURE_RISE standard errors.
+    """
+    error = np.hypot(*(group.std() / np.sqrt(len(group)) for group in (own, other)))
+    excess = float(own.mean() - other.mean())
+    if excess < max(FLOOR, SURE_RISE * float(error)):
+        return float("nan")
+    return float(np.clip((marked.mean() - other.mean()) / excess, 0, 1))
+
+
+def effect_row(target: int, trial: ArtifactTrial, effect: LogitEffect, covered: float, explained: float) -> EffectRow:
+    """Make a row of the table `effects` from the effect of a detection's artifact."""
+    return {
+        "target": target,
+        "sign": trial.sign["sign"],
+        "how": effect.how,
+        "rank": effect.rank,
+        "images": effect.images,
+        "shift": effect.shift,
+        "low": effect.low,
+        "high": effect.high,
+        "z": effect.z,
+        "flips": effect.flips,
+        "flips_control": effect.flips_control,
+        "flips_low": effect.flips_low,
+        "p_tiles": effect.p_tiles,
+        "change": trial.change(effect.how),
+        "covered": covered,
+        "explained": explained,
+    }

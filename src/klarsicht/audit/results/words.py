@@ -1,0 +1,55 @@
+"""Words for what a detector saw and for what was put on images of other classes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SEEN: Final = {
+    "texture": "the same window",
+    "evidence": "the same window of high relevance",
+    "fine": "the same fine window",
+    "fine-grey": "the same fine window, without colour",
+    "template": "a faint mark that many share",
+    "frame": "a border of one colour",
+    "bars": "a border of one colour on two sides",
+    "noise": "noise where there is no content",
+    "roughness": "noise over the whole image",
+    "chroma-noise": "noise of colour",
+    "sharpness": "no sharp edge",
+    "ringing": "blur over the whole image",
+    "veil": "light over the whole image",
+    "blockiness": "blocks of JPEG",
+}
+"""For each detector, what its members show."""
+
+PUT_ON: Final = {
+    "own place": "the detected window, where carriers have it",
+    "any place": "the detected window, at random places",
+    "around": "the border of carriers",
+    "shared pixels": "what carriers share at each pixel",
+    "shared rows": "what carriers share in each row",
+    "shared columns": "what carriers share in each column",
+    "shared frequencies": "what carriers share in their spectrum",
+    "shared rings of frequencies": "the noise or blur that carriers share",
+    "shared tones": "the tone curve that carriers share",
+    "shared colours": "the change of colours that carriers share",
+    "shared aligned": "what carriers share at a place that varies",
+}
+"""For each way to put an artifact on images, what was put on; other ways name a size, as "16 levels of noise"."""
+
+
+def describe_sign(sign: str) -> str:
+    """Say what the members of a detection show, from its name and setting: "veil 0.002"; unknown names stay."""
+    return SEEN.get(sign.split(" ")[0], sign)
+
+
+def describe_insertion(sign: str, how: str, covered: float | None) -> str:
+    """Say what was put on images of other classes, and how much of the carriers' difference it is, where known.
+
+    Args:
+        sign: the detection whose carriers it was taken from.
+        how: the way.
+        covered: share of the difference between carriers and others of their class; None where there is none for sure.
+    """
+    share = "" if covered is None else f": {covered:.0%} of what separates the carriers"
+    return f"{PUT_ON.get(how, how)} ({describe_sign(sign)}){share}"
