@@ -52,11 +52,20 @@ class ArtifactTrial:
 
     @classmethod
     def of(
-        cls, sign: SignRow, found: ArtifactExamples, scale: PixelScale, shared: bool, rng: np.random.Generator
-    ) -> ArtifactTrial:
-        """Make the ways of a detection; of those that put on shared content, if they are asked for, the ones that cover
-        LESS_COVERED of what the best one covers."""
-        ways: dict[str, Insertion] = dict(CHANGES[change_of(sign["sign"])](found, scale))
+        cls, sign: SignRow, found: ArtifactExamples, scale: PixelScale, shared: bool, rng: np.random.Generator,
+        own: bool = True,
+    ) -> ArtifactTrial:  # fmt: skip
+        """Make the ways of a detection.
+
+        Args:
+            sign, found: the detection, and its carriers and others.
+            scale: map between pixel values and model inputs.
+            shared: whether to put on shared content as well; of these ways, the ones that cover more than LESS_COVERED
+                of what the best one covers.
+            rng: draws the halves and the control.
+            own: whether to put on what the detector saw.
+        """
+        ways: dict[str, Insertion] = dict(CHANGES[change_of(sign["sign"])](found, scale)) if own else {}
         if min(len(found.carriers), len(found.others)) < FEW_CARRIERS:
             return cls(sign, found, ways, CarrierDifference(()))
         trial = cls(sign, found, ways, CarrierDifference.of(found.carriers[:COMPARED], found.others[:COMPARED], rng))

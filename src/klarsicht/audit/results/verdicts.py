@@ -83,7 +83,8 @@ class UseResult:
         flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
         p_tiles: p-value of a tile's rise among those of other windows in its place; 1 where classes are many.
-        change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty in runs of earlier versions.
+        change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty in runs of earlier
+            versions.
         covered: share of the difference between carriers and others of their class that was put on; None where they
             differ in nothing for sure.
         explained: share of the carriers' evidence for their class that the artifact brings to others of the class;
