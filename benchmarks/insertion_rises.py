@@ -80,9 +80,7 @@ def measured(case: cases.Case, families: list[str] | None, clean: int) -> list[d
         if not families or plant.family in families:
             known = {"family": plant.family, "share": plant.share, "used": plant.use.used, "true": plant.use.rise}
             lines.append({"seed": case.seed, "label": label} | known | tried(case, label, np.array(plant.rows)))
-            told = lines[-1]
-            print(f"{plant.family:14s} {plant.share:4.0%} {plant.use.rise:+6.2f} {told['rise']:+6.2f} {told['how']:28s} "
-                  f"z {told['z']:5.1f} covered {told['covered']} explained {told['explained']}", file=sys.stderr, flush=True)  # fmt: skip
+            print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
     for label in case.clean[:clean]:
         rng = generator(case.seed, "group", label)
         groups = {"random": rng.permutation(len(case.images[label]))[:28], "natural": neighbours(case, label, rng)}
@@ -94,7 +92,7 @@ def measured(case: cases.Case, families: list[str] | None, clean: int) -> list[d
 
 
 def table(lines: list[dict]) -> str:
-    told = ["| family | share | true rise | the audit's | way | z | covered | explained |", "|---|" * 8]
+    told = ["| family | share | true rise | the audit's | way | z | covered | explained |", "|---" * 8 + "|"]
     plants = [li for li in lines if li["family"]]
     for li in sorted(plants, key=lambda li: (li["family"], -li["share"])):
         shares = " | ".join("-" if li[name] is None else f"{li[name]:.2f}" for name in ("covered", "explained"))

@@ -29,7 +29,7 @@ MAX_CONTROLS = 200  # images of a class without its artifact: controls
 OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
 COMPARED = 64  # carriers, and as many others, by which coverage is measured
 SAME_MEMBERS = 0.5  # Jaccard index from which two detections share the same content
-LESS_COVERED = 0.5  # of the best way's coverage; ways that put on less than this are not tried
+LESS_COVERED = 0.75  # of the best way's coverage; ways that put on less than this are not tried
 FEW_CARRIERS = 8  # with fewer, what they share cannot be told from what one of them shows
 SURE_RISE = 3.0  # standard errors by which carriers' evidence must exceed that of others
 
