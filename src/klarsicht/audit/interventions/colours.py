@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Floats, Pixels
 
 CURVE_POINTS: Final = 65  # quantiles that a tone curve passes through
+LEAST_GAIN: Final = 1.0  # grey levels by which that distance must be less
+COMPARED_QUANTILES: Final = (0.1, 0.5, 0.9)  # of the pixel values of an image
+SURE_TONE: Final = 3.5  # standard errors by which one of them must differ
 SAMPLE: Final = 6000  # pixels of either group by which colours are compared
 COLOUR_DIRECTIONS: Final = 24  # along which the distributions of colours are compared
 ANGLES: Final = 72  # rotations of hue that are compared
@@ -40,7 +43,23 @@ class ToneCurve:
 
 
 def match_tones(carriers: Pixels, others: Pixels) -> ToneCurve:
-    """Estimate the curve that brings the pixel values of others (k, H, W, C) to the distribution of carriers (m, H, W,
+    """Estimate the tone curve of carriers (m, H, W, C) against others (k, H, W, C).
+
+    It is the identity where none of COMPARED_QUANTILES of single images differs by SURE_TONE standard errors.
+    """
+    own, other = (
+        np.stack([np.quantile(image, COMPARED_QUANTILES, axis=(0, 1)) for image in group])
+        for group in (carriers, others)
+    )
+    error = np.hypot(*(group.std(0) / np.sqrt(len(group)) for group in (own, other)))
+    if (np.abs(own.mean(0) - other.mean(0)) <= SURE_TONE * np.hypot(error, 1 / np.sqrt(len(own)))).all():
+        ends = np.tile([0.0, 255.0], (carriers.shape[-1], 1))
+        return ToneCurve(ends, ends)
+    return map_quantiles(carriers, others)
+
+
+def map_quantiles(carriers: Pixels, others: Pixels) -> ToneCurve:
+    """Compute the curve that brings the pixel values of others (k, H, W, C) to the distribution of carriers (m, H, W,
     C)."""
     at = np.linspace(0, 1, CURVE_POINTS)
     before, after = (np.quantile(group.reshape(-1, group.shape[-1]), at, axis=0).T for group in (others, carriers))
@@ -75,8 +94,8 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
     M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
     grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
     of the angles about it, the one with the least sliced Wasserstein distance of the colours counts. The map is the
-    identity unless that is clearly less than the distance that tone curves leave; without a clear gain, the angle is
-    chance. Grey images have a single variance.
+    identity unless that is clearly less than the distances that tone curves and the rotation of least change leave:
+    without a clear gain, the angle is chance. Grey images have a single variance.
     """
     rng = np.random.default_rng(0)
     own, other = (_draw_colours(group, rng) for group in (carriers, others))
@@ -94,8 +113,10 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
         axis = np.linalg.solve(root, np.ones(3))
         matrices = root @ rotations_between(np.asarray(inverse @ np.ones(3)), np.asarray(axis)) @ inverse
     best = min(matrices, key=lambda one: distance(other @ one.T))
-    curved = match_tones(carriers, others).apply(other + middle, rng) - centre
-    if distance(other @ best.T) >= CLEARER * distance(curved):
+    least = min(matrices, key=lambda one: float(np.abs(one - np.eye(len(centre))).sum()))
+    curved = map_quantiles(carriers, others).apply(other + middle, rng) - centre
+    left = min(distance(curved), distance(other @ least.T))
+    if distance(other @ best.T) >= min(CLEARER * left, left - LEAST_GAIN):
         return ColourMatrix(np.eye(len(centre)), np.zeros(len(centre)))
     return ColourMatrix(best, centre - best @ middle)
 

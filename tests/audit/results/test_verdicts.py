@@ -1,0 +1,70 @@
+"""Words of verdicts, and records of versions that measured less."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from klarsicht.audit.detectors.bank import DETECTORS
+from klarsicht.audit.interventions.shared_content import ESTIMATES
+from klarsicht.audit.results import verdicts, words
+from klarsicht.audit.results.ranking import ClassVerdict
+from klarsicht.audit.results.rows import NO_EFFECT, read_effect
+from klarsicht.audit.results.verdicts import DetectionResult, UseResult, Verdict
+
+USE = UseResult("veil 0.002", "12 levels of light", 0.1, -0.1, 0.3, 0.4, 0.6, 3, 0.0, 0.0, 0.0, 1.0, "light")
+FOUND = Verdict(
+    "carton", 4, 90, 0, DetectionResult("veil 0.002", 9.0, 5.0, 0.02, 0.01, 0.1, 0.03), (1, 2), ("a", "b"), USE,
+    artifactual=True, poisoned=False,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("covered", "explained", "verdict"),
+    [
+        (0.9, None, verdicts.PRESENT),
+        (None, None, verdicts.PRESENT),
+        (0.5, 0.5, verdicts.PRESENT),
+        (0.49, None, verdicts.UNTESTED),
+        (0.9, 0.1, verdicts.UNTESTED),
+        (None, 0.1, verdicts.UNTESTED),
+    ],
+)
+def test_use_that_was_not_shown_is_tested_only_where_most_was_put_on(covered, explained, verdict):
+    found = replace(FOUND, use=replace(USE, covered=covered, explained=explained))
+    assert found.verdict == verdict == ClassVerdict.of(found).words
+    assert found.to_json()["tested"] == (verdict == verdicts.PRESENT)
+    used = replace(found, poisoned=True, used=True)
+    assert used.verdict == verdicts.POISONED == ClassVerdict.of(used).words and used.tested
+    assert replace(found, artifactual=False).verdict == verdicts.NOTHING
+    assert Verdict.from_json(found.to_json()) == found
+
+
+def test_what_was_never_put_on_is_not_tested():
+    nothing = UseResult.of(NO_EFFECT, 1.0)
+    assert replace(FOUND, use=nothing).verdict == verdicts.UNTESTED and nothing.describe() == ""
+    assert (nothing.covered, nothing.explained) == (None, None)  # JSON has no NaN
+
+
+def test_a_record_of_an_earlier_version_keeps_its_words():
+    record = {k: v for k, v in FOUND.to_json().items() if k not in ("change", "covered", "explained", "tested")}
+    record.pop("p_decisive")
+    assert Verdict.from_json(record) == replace(FOUND, use=replace(USE, change=""))
+    assert Verdict.from_json(record).verdict == verdicts.PRESENT
+    row = {k: v for k, v in NO_EFFECT.items() if k not in ("change", "covered", "explained")} | {"target": 3}
+    for earlier in (row, row | {"change": None, "covered": None, "explained": None}):
+        read = read_effect(earlier)
+        assert (read["target"], read["change"]) == (3, "") and math.isnan(read["covered"])
+
+
+def test_the_p_that_decides_is_the_larger_one():
+    assert FOUND.detection.p_decisive == 0.03 and FOUND.to_json()["p_decisive"] == 0.03
+
+
+def test_words_say_what_was_put_on_and_how_much():
+    assert USE.describe() == "12 levels of light (light over the whole image)"
+    told = replace(USE, tried="fine 32 0.8", how="shared pixels", covered=0.987).describe()
+    assert told == "what carriers share at each pixel (the same fine window): 99% of what separates the carriers"
+    assert {f"shared {name}" for name in ESTIMATES} <= words.PUT_ON.keys()
+    assert words.describe_sign("a detector of another version .5") == "a detector of another version .5"
+    assert words.SEEN.keys() <= DETECTORS.keys()
