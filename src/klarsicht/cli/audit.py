@@ -151,19 +151,18 @@ def rank(
     run: RunFolder,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
-    by_z: Annotated[bool, typer.Option("--by-z", help="Order by z alone, whatever `audit quantify` says.")] = False,
+    by_z: Annotated[bool, typer.Option("--by-z", help="The clusters and the order of `audit run`, by z alone, an observation.")] = False,
 ) -> None:
     """Print the classes of a run, most suspect first; the last line says in which order."""
     from klarsicht.audit.results import ranking
 
     note_unverified(run)
-    found = ranking.read_ranking(run)
-    shown = found.by_z() if by_z else found
+    found = ranking.read_ranking(run, observed=by_z)
     if as_json:
-        echo_block(json.dumps(shown.to_json(), indent=2))
+        echo_block(json.dumps(found.to_json(), indent=2))
     else:
-        tables.ranking(shown, top)
-        echo(f"order: {'z, an observation' if by_z else found.order}")
+        tables.ranking(found, top)
+        echo(f"order: {'z, an observation of `audit run`' if by_z else found.order}")
 
 
 @app.command()

@@ -172,6 +172,21 @@ def test_the_ranking_tells_the_verdicts(done):
     assert {"class", "metric", "tau", "z", "q", "size", "prevalence", "artifactual", "poisoned"} <= frame[0].keys()
 
 
+def test_the_observational_ranking_stays_as_the_run_made_it(done):
+    run, _, _ = done
+    records = RunStore.open(run).read_json(ranking.FILE)
+    observed = ranking.read_ranking(run, observed=True)
+    expected = sorted(records, key=lambda r: (-r["z"], r["target"]))
+    assert [(e.target, e.z, list(e.rows)) for e in observed] == [(r["target"], r["z"], r["rows"]) for r in expected]
+
+
+def test_effects_say_how_much_was_put_on(done):
+    run, _, found = done
+    (line,) = (li for li in RunStore.open(run).table("effects").to_pylist() if li["target"] == USED)
+    assert line["covered"] == found[0].use.covered or found[0].use.covered is None
+    assert found[0].tested and found[0].use.describe() in (run / PAGE).read_text()
+
+
 def test_it_resumes_to_the_same_verdicts_without_looking_again(done, monkeypatch):
     run, classifier, found = done
     monkeypatch.setattr("klarsicht.audit.quantification.units.run_detectors", lambda scene: pytest.fail("looked again"))

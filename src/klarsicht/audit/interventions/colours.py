@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Floats, Pixels
 
 CURVE_POINTS: Final = 65  # quantiles that a tone curve passes through
+TIE: Final = 0.5  # grey levels within which distances are equal
 LEAST_GAIN: Final = 1.0  # grey levels by which that distance must be less
 COMPARED_QUANTILES: Final = (0.1, 0.5, 0.9)  # of the pixel values of an image
 SURE_TONE: Final = 3.5  # standard errors by which one of them must differ
@@ -93,9 +94,9 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
 
     M = A^(1/2) Q B^(-1/2) gives the covariance A of the carriers from B of the others, for any orthogonal Q. Grey stays
     grey under a change of hue or saturation, so Q takes the whitened grey axis of the others to that of the carriers;
-    of the angles about it, the one with the least sliced Wasserstein distance of the colours counts. The map is the
-    identity unless that is clearly less than the distances that tone curves and the rotation of least change leave:
-    without a clear gain, the angle is chance. Grey images have a single variance.
+    of the angles about it, the one with the least sliced Wasserstein distance of the colours counts, and of those
+    within TIE of it the one that changes colours least. The map is the identity unless tone curves leave clearly more
+    of that distance: without a gain, the angle is chance. Grey images have a single variance.
     """
     rng = np.random.default_rng(0)
     own, other = (_draw_colours(group, rng) for group in (carriers, others))
@@ -112,13 +113,13 @@ def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:
     if len(centre) == 3:
         axis = np.linalg.solve(root, np.ones(3))
         matrices = root @ rotations_between(np.asarray(inverse @ np.ones(3)), np.asarray(axis)) @ inverse
-    best = min(matrices, key=lambda one: distance(other @ one.T))
-    least = min(matrices, key=lambda one: float(np.abs(one - np.eye(len(centre))).sum()))
-    curved = map_quantiles(carriers, others).apply(other + middle, rng) - centre
-    left = min(distance(curved), distance(other @ least.T))
-    if distance(other @ best.T) >= min(CLEARER * left, left - LEAST_GAIN):
+    costs = np.array([distance(other @ one.T) for one in matrices])
+    close = np.flatnonzero(costs <= costs.min() + TIE)
+    best = close[np.abs(matrices[close] - np.eye(len(centre))).sum((1, 2)).argmin()]
+    left = distance(map_quantiles(carriers, others).apply(other + middle, rng) - centre)
+    if costs[best] >= min(CLEARER * left, left - LEAST_GAIN):
         return ColourMatrix(np.eye(len(centre)), np.zeros(len(centre)))
-    return ColourMatrix(best, centre - best @ middle)
+    return ColourMatrix(matrices[best], centre - matrices[best] @ middle)
 
 
 def rotations_between(start: Doubles, end: Doubles) -> Doubles:

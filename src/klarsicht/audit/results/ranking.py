@@ -361,8 +361,13 @@ def order_by_verdict(entries: Sequence[Entry], found: Quantification) -> Ranking
     return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual))))
 
 
-def read_ranking(run: str | Path | RunStore) -> Ranking:
+def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranking:
     """Read the ranking of a finished run, with its verdicts where the run was quantified.
+
+    Args:
+        run: the run folder, or its store.
+        observed: whether to give the ranking as `audit run` observed it: the clusters of largest z, by falling z; the
+            cluster that the model follows and the verdicts do not change it.
 
     Raises:
         InputError: no run in this folder.
@@ -376,12 +381,13 @@ def read_ranking(run: str | Path | RunStore) -> Ranking:
         if not isinstance(records, list):
             raise TypeError("no list of classes")
         entries = [Entry.from_record(record, paths) for record in records]
-    if store.has_table(FOLLOWED):
+    if store.has_table(FOLLOWED) and not observed:
         tried = {record["target"]: record for record in store.table(FOLLOWED).to_pylist()}
         entries = [_followed(entry, tried.get(entry.target), paths) for entry in entries]
     entries = with_baseline(entries, plain_suspects(store))
     quantified = verdicts.is_quantified(store)
-    return order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
+    found = order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
+    return found.by_z() if observed else found
 
 
 def _followed(entry: Entry, record: dict[str, Any] | None, paths: Sequence[str]) -> Entry:
