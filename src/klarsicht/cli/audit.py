@@ -151,7 +151,9 @@ def rank(
     run: RunFolder,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
-    by_z: Annotated[bool, typer.Option("--by-z", help="The clusters and the order of `audit run`, by z alone, an observation.")] = False,
+    by_z: Annotated[
+        bool, typer.Option("--by-z", help="The clusters and the order of `audit run`, by z alone, an observation.")
+    ] = False,
 ) -> None:
     """Print the classes of a run, most suspect first; the last line says in which order."""
     from klarsicht.audit.results import ranking
