@@ -31,7 +31,6 @@ from klarsicht.numerics.statistics.logits import EXCLUSIVE
 
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
-
 import planted_classes
 
 SCALE = PixelScale(np.zeros(3, np.float32), np.ones(3, np.float32))
