@@ -66,7 +66,11 @@ QUIET = {sign.name: sign.score for sign in run_detectors(scene())}
 
 def test_clean_scenes_are_quiet():
     assert max(QUIET.values()) < 5
-    assert {name.split()[0] for name in QUIET} == DETECTORS.keys() - {"evidence"}  # there are no maps
+    assert {name.split()[0] for name in QUIET} == DETECTORS.keys() - {
+        "evidence",
+        "features",
+        "channels",
+    }  # without a network
 
 
 @pytest.mark.parametrize("kind", PLANTS)
@@ -77,6 +81,35 @@ def test_a_planted_artifact_is_found_with_its_members(kind):
     assert best.score > 7
     assert len(set(best.members) & set(range(MARKED))) >= 0.75 * MARKED
     assert len(set(best.members) - set(range(MARKED))) <= 2
+
+
+def lines(image, rng):
+    out = image.astype(float)
+    out[::3] -= 40
+    return out
+
+
+@pytest.mark.parametrize("name", ["spectrum", "borders", "binary-patterns"])
+def test_lines_are_a_group_apart(name):
+    (found,) = DETECTORS[name](scene(lines), name)
+    (quiet,) = DETECTORS[name](scene(), name)
+    assert quiet.score < 2 < 4 < found.score
+    assert set(range(MARKED)) <= set(found.members) and len(found.members) <= MARKED + 2
+
+
+def test_groups_in_what_a_run_stores_are_found():
+    rng = np.random.default_rng(4)
+    features, pool = rng.normal(0, 1, (N, 16)), rng.normal(0, 1, (M, 16))
+    features[:MARKED, 3] += 8
+    clean = scene()
+    stored = replace(
+        clean,
+        own=ImageStack(clean.own.levels, stored={"features": features}),
+        pool=ImageStack(clean.pool.levels, stored={"features": pool}),
+    )
+    (found,) = DETECTORS["features"](stored, "features")
+    np.testing.assert_array_equal(found.members, np.arange(MARKED))
+    assert not list(DETECTORS["channels"](stored, "channels"))
 
 
 def test_the_place_is_where_the_tag_lies():

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.detectors.outlying_groups import OutlyingGroups, StoredGroups
 from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, colour, grey
 from klarsicht.audit.detectors.templates import TemplateMatches
 from klarsicht.ground.arrays import Floats
-from klarsicht.numerics.imaging import image_statistics
+from klarsicht.numerics.imaging import image_descriptions, image_statistics
 from klarsicht.numerics.statistics.base_rate import null_rate, select_above_gap
 from klarsicht.numerics.statistics.split_half import binomial_surprisal
 
@@ -98,6 +99,15 @@ DETECTORS: dict[str, Detector] = {
     "ringing": TailDetector(image_statistics.ringing, high=False, change="blur"),
     "veil": TailDetector(image_statistics.veil, high=True, change="light"),
     "blockiness": TailDetector(image_statistics.blockiness, high=True, change="blocks"),
+    "spectrum": OutlyingGroups(image_descriptions.spectrum),
+    "autocorrelation": OutlyingGroups(image_descriptions.autocorrelations),
+    "channel-correlation": OutlyingGroups(image_descriptions.channel_correlations),
+    "colours": OutlyingGroups(image_descriptions.colours, shrunk=True),
+    "tones": OutlyingGroups(image_descriptions.tones, shrunk=True),
+    "borders": OutlyingGroups(image_descriptions.borders),
+    "binary-patterns": OutlyingGroups(image_descriptions.binary_patterns),
+    "features": StoredGroups("features"),
+    "channels": StoredGroups("channels"),
 }
 """Colour casts are measured (numerics.imaging.image_statistics) and not among them: whole classes are green or blue by
 nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of natural colour hid what other detectors

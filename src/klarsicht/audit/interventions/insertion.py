@@ -35,10 +35,18 @@ class Insertion(Protocol):
 
 Ways = Callable[[ArtifactExamples, PixelScale], Mapping[str, Insertion]]
 
+
+def no_way_of_its_own(found: ArtifactExamples, scale: PixelScale) -> dict[str, Insertion]:
+    """Return no insertion: a group without window or known corruption is put on by what its images share."""
+    del found, scale
+    return {}
+
+
 CHANGES: Final[dict[str, Ways]] = {
     "tile": Patch.ways,
     "border": Border.ways,
     **{kind: partial(Corruption.ways, kind) for kind in KINDS},
+    "shared": no_way_of_its_own,
 }
 """For each change, the function that makes its insertions from examples, by the name of the way."""
 

@@ -133,6 +133,8 @@ class InterventionUnits:
                 for i, trial in enumerate(trials)
                 for how, e in measure_effects(predict, first, target, trial.ways, rng, work.scale).items()
             ]
+            if not rehearsed:  # carriers are too few, or share nothing that can be put on
+                return []
             _, _, best, how = max(rehearsed)
             chosen, trial = trials[best].ways[how], trials[best]
             (effect,) = measure_effects(predict, then, target, {how: chosen}, rng, work.scale).values()

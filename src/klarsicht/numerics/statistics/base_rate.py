@@ -49,12 +49,14 @@ def null_rate(own: Floats, pool: Floats, edge: Any) -> NDArray[np.float64]:
     return smoothed_rate(hits, pool.shape[1])
 
 
-def extrapolated_rate(own: Floats, edge: Any, denser: float = MAX_DENSITY_RATIO) -> NDArray[np.float64]:
+def extrapolated_rate(
+    own: Floats, edge: Any, denser: float = MAX_DENSITY_RATIO, band: Any = BAND_WIDTH
+) -> NDArray[np.float64]:
     """Bound the rate (s,) at which a class exceeds a threshold if its values only thin out towards it.
 
-    The bound is `denser` times the share of the values within BAND_WIDTH below the threshold.
+    The bound is `denser` times the share of the values within `band` below the threshold.
     """
-    return np.asarray(np.minimum(denser * ((own > edge - BAND_WIDTH) & (own <= edge)).mean(1), 1 - 1e-9))
+    return np.asarray(np.minimum(denser * ((own > edge - band) & (own <= edge)).mean(1), 1 - 1e-9))
 
 
 def null_match_rate(own: Floats, pool: Floats, rung: float, denser: float = MAX_DENSITY_RATIO) -> NDArray[np.float64]:

@@ -1,0 +1,166 @@
+"""Find a group of rows that stands apart from the rest of its class and from all other classes, and test it.
+
+An unknown artifact moves its carriers together, in a direction of a description that nobody knows beforehand. On one
+half of a class many small groups are tried: clusters, and each image with its nearest neighbours. A group's
+discriminant direction (Fisher) is improved by the rows that lie beyond the other classes in it; the direction of the
+largest surprisal is then tested on the other half. Natural subgroups thin out towards the others; a group counts only
+as far as it holds more than that would explain (`extrapolated_rate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from klarsicht.ground.arrays import Bools, Doubles, Floats
+from klarsicht.numerics.clustering.candidates import kmeans
+from klarsicht.numerics.statistics.base_rate import extrapolated_rate, null_rate, select_above_gap
+from klarsicht.numerics.statistics.split_half import binomial_surprisal
+
+DIMENSIONS = 60  # principal components of the reference that are kept
+RELATIVE = 1e-6  # of the largest variance; components of less are dropped
+CLUSTERS = (2, 4, 8, 14)  # numbers of clusters whose groups are tried
+NEIGHBOURS = (4, 9)  # images in the groups of nearest neighbours, itself included
+ROUNDS = 2  # how often a direction is improved
+KEPT = 60  # directions that are improved
+ROWS_EACH = 3  # rows of a half for each component, or a direction is fitted to chance
+LEAST, MOST = 3, 0.6  # rows of a group, and share of the class
+REFERENCE_SHARE = 0.002  # of the reference beyond the edge
+BAND = 0.4  # of the way from the class's median to the edge: width of the band below the edge
+SHRINKAGE = 0.2  # added to the mean of the class's covariance and the reference's
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Principal components of a reference, each of unit variance.
+
+    Attributes:
+        mean: (d,).
+        components: (d, r), at most DIMENSIONS columns.
+    """
+
+    mean: Doubles
+    components: Doubles
+
+    @classmethod
+    def of(cls, reference: Floats) -> Whitening:
+        """Compute the whitening of reference rows (m, d); columns count in units of their deviation."""
+        mean, deviation = reference.mean(0), reference.std(0)
+        unit = np.where(deviation > 1e-9, deviation, 1)
+        _, values, axes = np.linalg.svd((reference - mean) / unit, full_matrices=False)
+        variance = values**2 / max(1, len(reference) - 1)
+        kept = variance[:DIMENSIONS] > RELATIVE * max(variance.max(initial=0), 1e-12)
+        return cls(mean, axes[:DIMENSIONS][kept].T / unit[:, None] / np.sqrt(variance[:DIMENSIONS][kept]))
+
+    def __call__(self, rows: Floats) -> Doubles:
+        """Whiten rows (n, d): (n, r)."""
+        return np.asarray((rows - self.mean) @ self.components, np.float64)
+
+
+class Exceedance(NamedTuple):
+    """Rows of a class beyond an edge that hardly any row of the reference exceeds, for s directions.
+
+    Attributes:
+        surprisal: (s,) in nats, of so many rows beyond the edge.
+        edge: (s,)
+    """
+
+    surprisal: Floats
+    edge: Floats
+
+    @classmethod
+    def of(cls, own: Floats, reference: Floats) -> Exceedance:
+        """Compare projections of a class (s, n) with those of the reference (s, m)."""
+        edge = np.quantile(reference, 1 - REFERENCE_SHARE, axis=1, keepdims=True)
+        band = BAND * np.maximum(edge - np.median(own, 1, keepdims=True), 0)
+        rate = np.maximum(null_rate(own, reference, edge), extrapolated_rate(own, edge, 1.0, band))
+        return cls(binomial_surprisal((own > edge).sum(1), own.shape[1], rate), edge[:, 0])
+
+
+@dataclass(frozen=True)
+class OutlyingGroup:
+    """Group that stands apart.
+
+    Attributes:
+        score: mean surprisal in nats of the directions of either half, each on the other half.
+        member: bool (n,), the rows beyond the edge in the direction of larger surprisal.
+    """
+
+    score: float
+    member: Bools
+
+
+def find_outlying_group(own: Doubles, reference: Doubles, half: Bools, counted: Bools, seed: int) -> OutlyingGroup:
+    """Find the group of a class that stands apart most.
+
+    Args:
+        own: whitened rows (n, r) of the class.
+        reference: whitened rows (m, r) of other classes.
+        half: bool (n,), rows of the first half.
+        counted: bool (n,), rows that count; of repeats of one source, one.
+        seed: seed of the clustering.
+    """
+    halves = [own[part & counted] for part in (half, ~half)]
+    smaller = min(map(len, halves))
+    if smaller < 2 * LEAST or not own.shape[1] or len(reference) < 2:
+        return OutlyingGroup(0.0, np.zeros(len(own), bool))
+    own, reference = own[:, : smaller // ROWS_EACH], reference[:, : smaller // ROWS_EACH]
+    halves = [own[part & counted] for part in (half, ~half)]
+    directions = [find_direction(rows, reference, seed) for rows in halves]
+    tests = [
+        float(Exceedance.of((rows @ w)[None], (reference @ w)[None]).surprisal[0])
+        for rows, w in zip(halves[::-1], directions, strict=True)
+    ]
+    w = directions[int(np.argmax(tests))]
+    edge = float(Exceedance.of((own[counted] @ w)[None], (reference @ w)[None]).edge[0])
+    return OutlyingGroup(float(np.mean(tests)), select_above_gap(own @ w, edge))
+
+
+def find_direction(rows: Doubles, reference: Doubles, seed: int) -> Doubles:
+    """Find the direction (r,) of the largest surprisal, of those that groups of the rows (n, r) suggest."""
+    inverse = _within_precision(rows)
+    groups, best = _initial_groups(rows, seed), (-1.0, np.zeros(rows.shape[1]))
+    for _ in range(ROUNDS + 1):
+        if not len(groups):
+            break
+        size = groups.sum(1, keepdims=True)
+        inside = groups @ rows / size
+        outside = (len(rows) * rows.mean(0) - size * inside) / (len(rows) - size)
+        directions = (inside - outside) @ inverse
+        projected = directions @ rows.T
+        found = Exceedance.of(projected, directions @ reference.T)
+        top = int(found.surprisal.argmax())
+        if found.surprisal[top] > best[0]:
+            best = (float(found.surprisal[top]), directions[top])
+        kept = np.argsort(-found.surprisal, kind="stable")[:KEPT]
+        groups = _admissible(np.stack([select_above_gap(projected[i], float(found.edge[i])) for i in kept]))
+    return best[1]
+
+
+def _within_precision(rows: Doubles) -> Doubles:
+    """Invert the covariance of rows, shrunk towards that of the reference, which is the identity."""
+    one = np.eye(rows.shape[1])
+    return np.asarray(np.linalg.inv((np.cov(rows.T).reshape(one.shape) + one) / 2 + SHRINKAGE * one), np.float64)
+
+
+def _initial_groups(rows: Doubles, seed: int) -> Bools:
+    """Return clusters, and each row with its nearest neighbours: bool (s, n)."""
+    n = len(rows)
+    labels = [kmeans(rows, k, 1, seed) for k in CLUSTERS if k < n]
+    clusters = [label == c for label in labels for c in range(int(label.max()) + 1)]
+    square = (rows**2).sum(1)
+    order = np.argsort(square[:, None] - 2 * rows @ rows.T + square, 1, kind="stable")
+    groups = list(clusters)
+    for k in NEIGHBOURS:
+        near = np.zeros((n, n), bool)
+        np.put_along_axis(near, order[:, :k], True, 1)
+        groups.extend(near)
+    return _admissible(np.stack(groups))
+
+
+def _admissible(groups: Bools) -> Bools:
+    """Return the distinct groups (s, n) of LEAST rows to MOST of them."""
+    size = groups.sum(1)
+    return np.asarray(np.unique(groups[(size >= LEAST) & (size <= MOST * groups.shape[1])], axis=0))

@@ -1,0 +1,81 @@
+"""Groups that stand apart: Gaussian classes with and without a shifted group, and laws of the whitening."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from klarsicht.numerics.statistics.outlying_group import Exceedance, Whitening, find_outlying_group
+from klarsicht.numerics.statistics.split_half import draw_halves
+
+N, M, R = 200, 1000, 12
+
+
+def classes(seed, shifted=0, by=0.0):
+    """Rows of a class, of which the first `shifted` lie `by` deviations away in a direction of their own."""
+    rng = np.random.default_rng(seed)
+    own, reference = rng.normal(0, 1, (N, R)), rng.normal(0, 1, (M, R))
+    direction = rng.normal(0, 1, R)
+    direction /= np.linalg.norm(direction)
+    own[:shifted] += by * direction
+    return own, reference, draw_halves(N, rng)
+
+
+def found(own, reference, half, counted=None):
+    return find_outlying_group(own, reference, half, np.ones(len(own), bool) if counted is None else counted, 0)
+
+
+def test_reference_is_white_and_linear_maps_do_not_matter():
+    rng = np.random.default_rng(3)
+    reference = rng.normal(0, 1, (500, 8)) @ rng.normal(0, 1, (8, 8)) + 5
+    white = Whitening.of(reference)(reference)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(8), atol=1e-8)
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-8)
+
+
+def test_constant_columns_are_dropped():
+    reference = np.random.default_rng(0).normal(0, 1, (50, 3)) * [1, 0, 2]
+    assert Whitening.of(reference)(reference).shape == (50, 2)
+    assert Whitening.of(np.ones((20, 4)))(np.ones((3, 4))).shape == (3, 0)
+
+
+@pytest.mark.parametrize("shifted", [40, 20, 10])
+def test_a_shifted_group_is_found_with_its_members(shifted):
+    group = found(*classes(shifted, shifted, 9.0))
+    assert group.score > 5
+    assert group.member[:shifted].mean() > 0.9
+    assert group.member[shifted:].sum() <= 2
+
+
+def test_clean_classes_do_not_surprise():
+    """The surprisal of chance is exponential at most: its mean over classes is below one nat."""
+    assert np.mean([found(*classes(seed)).score for seed in range(30)]) < 0.5
+
+
+def test_as_many_are_expected_beyond_the_edge_as_in_the_band_below():
+    own, reference = np.zeros((1, 100)), np.linspace(-1, 1, 1001)[None]
+    edge = np.quantile(reference, 0.998)
+    own[0, :5], own[0, 5:15], own[0, 15:20] = 10, 0.8 * edge, 0.5 * edge  # the band is [.6, 1] of the edge
+    assert Exceedance.of(own, reference).surprisal[0] == pytest.approx(-binom.logsf(4, 100, 0.1), rel=1e-6)
+
+
+def test_repeats_of_one_source_do_not_count():
+    own, reference, half = classes(5, 20, 9.0)
+    counted = np.ones(N, bool)
+    counted[1:20] = False
+    assert found(own, reference, half, counted).score < 1
+
+
+def test_exceedance_is_the_binomial_tail():
+    own, reference = np.zeros((1, 100)), np.linspace(-1, 1, 1001)[None]
+    own[0, :5] = 10
+    exceeded = Exceedance.of(own, reference)
+    assert exceeded.edge[0] == pytest.approx(np.quantile(reference, 0.998))
+    rate = 3 / 1003  # two of the reference lie beyond the edge; Laplace's rule
+    assert exceeded.surprisal[0] == pytest.approx(-binom.logsf(4, 100, rate), rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_too_few_rows_have_no_group(n):
+    own = np.random.default_rng(0).normal(0, 1, (n, 3))
+    group = find_outlying_group(own, own, np.arange(n) < n // 2, np.ones(n, bool), 0)
+    assert group.score == 0 and not group.member.any()
