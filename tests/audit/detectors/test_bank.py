@@ -97,21 +97,6 @@ def test_lines_are_a_group_apart(name):
     assert set(range(MARKED)) <= set(found.members) and len(found.members) <= MARKED + 2
 
 
-def test_groups_in_what_a_run_stores_are_found():
-    rng = np.random.default_rng(4)
-    features, pool = rng.normal(0, 1, (N, 16)), rng.normal(0, 1, (M, 16))
-    features[:MARKED, 3] += 8
-    clean = scene()
-    stored = replace(
-        clean,
-        own=ImageStack(clean.own.levels, stored={"features": features}),
-        pool=ImageStack(clean.pool.levels, stored={"features": pool}),
-    )
-    (found,) = DETECTORS["features"](stored, "features")
-    np.testing.assert_array_equal(found.members, np.arange(MARKED))
-    assert not list(DETECTORS["channels"](stored, "channels"))
-
-
 def test_the_place_is_where_the_tag_lies():
     rng = np.random.default_rng(1)
     planted = scene()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -23,13 +23,11 @@ class ImageStack:
     Attributes:
         levels: uint8 (n, H, W, C).
         evidence: float (n, G, G), relevance maps; or None.
-        stored: what the run keeps of the network's inside, float (n, d), by the name of the array.
         computed: cached quantities by name.
     """
 
     levels: Pixels
     evidence: Floats | None = None
-    stored: Mapping[str, Floats] = field(default_factory=dict)
     computed: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:

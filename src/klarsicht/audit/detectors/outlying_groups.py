@@ -35,7 +35,16 @@ class OutlyingGroups:
     change: str = "shared"
 
     def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
-        yield detect_group(images, name, self.vectors)
+        counted = one_per_source(images)
+        if counted.sum() > LARGEST_CLASS:
+            kept = generator(images.seed, "outlying").permutation(np.flatnonzero(counted))[:LARGEST_CLASS]
+            counted = np.isin(np.arange(len(counted)), kept)
+        pool = images.pool.compute_once(f"vectors {name}", lambda: self.vectors(images.pool))
+        whitening = images.pool.compute_once(f"whitening {name}", lambda: Whitening.of(pool))
+        whitened = images.pool.compute_once(f"whitened {name}", lambda: whitening(pool))
+        own, reference = whitening(self.vectors(images.own)), whitened[comparison_rows(images)]
+        found = find_outlying_group(own, reference, images.half, counted, images.seed)
+        yield Detection(name, found.score, np.flatnonzero(found.member))
 
     def vectors(self, shown: ImageStack) -> Floats:
         """Describe the images of a stack (n, d)."""
@@ -43,37 +52,3 @@ class OutlyingGroups:
         levels = shown.shrunk_to(SHRUNK) if small else shown.levels
         blocks = [self.describe(levels[a : a + BLOCK].astype(np.float32)) for a in range(0, len(levels), BLOCK)]
         return np.concatenate(blocks)
-
-
-@dataclass(frozen=True)
-class StoredGroups:
-    """Detector of a group that stands apart in what a run keeps of the network's inside.
-
-    Attributes:
-        array: name of the array (n, d); no detections where a run has none.
-    """
-
-    array: str
-    change: str = "shared"
-
-    def __call__(self, images: ClassImages, name: str) -> Iterator[Detection]:
-        if self.array in images.own.stored and self.array in images.pool.stored:
-            yield detect_group(images, name, lambda shown: shown.stored[self.array])
-
-
-def detect_group(images: ClassImages, name: str, describe: Callable[[ImageStack], Floats]) -> Detection:
-    """Detect the group of a class that stands apart most from the images of other classes.
-
-    Args:
-        describe: function from a stack to vectors (n, d).
-    """
-    counted = one_per_source(images)
-    if counted.sum() > LARGEST_CLASS:
-        kept = generator(images.seed, "outlying").permutation(np.flatnonzero(counted))[:LARGEST_CLASS]
-        counted = np.isin(np.arange(len(counted)), kept)
-    pool = images.pool.compute_once(f"vectors {name}", lambda: describe(images.pool))
-    whitening = images.pool.compute_once(f"whitening {name}", lambda: Whitening.of(pool))
-    whitened = images.pool.compute_once(f"whitened {name}", lambda: whitening(pool))
-    own = whitening(describe(images.own))
-    found = find_outlying_group(own, whitened[comparison_rows(images)], images.half, counted, images.seed)
-    return Detection(name, found.score, np.flatnonzero(found.member))

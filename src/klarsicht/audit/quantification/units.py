@@ -38,7 +38,6 @@ from klarsicht.numerics.statistics.split_half import draw_halves
 POOL = 4000  # images of all classes that one class is compared with
 POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # largest size of a pool and of a class as 8-bit pixel values
 EFFECT_BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
-STORED = ("maps", "features", "channels")  # arrays of a run that detectors read
 THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
 
 SIGNS, CLASSES, EFFECTS = map(schema_of, (SignRow, ClassRow, EffectRow))
@@ -111,10 +110,9 @@ class DetectionUnits:
         )
 
     def image_stack(self, rows: NDArray[np.intp]) -> ImageStack:
-        """Read images and, where the run has them, relevance maps, features and relevance of channels."""
-        read = {name: self.store.array(name)[rows] for name in STORED if self.store.has_array(name) and len(rows)}
-        stored = {name: np.asarray(values, np.float32) for name, values in read.items()}
-        return ImageStack(self.input_images(rows), stored.pop("maps", None), stored)
+        """Read images and, where the run has them, relevance maps."""
+        maps = self.store.array("maps")[rows] if self.store.has_array("maps") and len(rows) else None
+        return ImageStack(self.input_images(rows), None if maps is None else np.asarray(maps, np.float32))
 
     @cached_property
     def input_images(self) -> InputImages:

@@ -159,7 +159,7 @@ class PlantingUnits:
         carriers = np.sort(rng.permutation(len(rows))[:count])
         scene = self.examination.class_images(number, rows)
         levels = plant_in_carriers(scene.own.levels, kind, carriers, rng)
-        signs = run_detectors(replace(scene, own=ImageStack(levels, scene.own.evidence, scene.own.stored)))
+        signs = run_detectors(replace(scene, own=ImageStack(levels, scene.own.evidence)))
         scores, place = self.scores.copy(), self.numbers.index(number)
         scores[place] = [sign.score for sign in signs]
         placed = np.array([change_of(sign.name) == PLACED for sign in signs])
