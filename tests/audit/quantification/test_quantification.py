@@ -247,11 +247,12 @@ def test_an_effect_must_clear_a_floor(low, flips_low, clears):
     assert verdicts.clears_floor(low, flips_low) == clears
 
 
-def test_what_brings_no_content_along_counts_by_its_rank_among_outputs():
-    """Blur that raises its class most of a hundred outputs, at a z that clean classes' tiles reach easily."""
+@pytest.mark.parametrize("change", ["blur", "border", "shared"])
+def test_what_brings_no_content_along_counts_by_its_rank_among_outputs(change):
+    """A change that raises its class most of a hundred outputs, at a z that clean classes' tiles reach easily."""
     z, rank = [*np.linspace(-2, 3, 40), 2.0, 2.0, np.nan], [*[50] * 40, 0, 0, -1]
     effects = [{"z": a, "rank": b} for a, b in zip(z, rank, strict=True)]
-    changes = ["tile"] * 40 + ["blur", "tile", ""]
+    changes = ["tile"] * 40 + [change, "tile", ""]
     p = verdicts.p_values_of_use(effects, [False] * 40 + [True, True, False], changes, 100)
     assert p[-3] == 0.01 and 0.1 < p[-2] < 0.4 and p[-1] == 1
     assert p[39] == pytest.approx(1 / 40)  # the largest of forty clean ones

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from klarsicht.audit.results.rows import EffectRow
+from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.words import describe_insertion
 from klarsicht.ground import notebook
@@ -30,7 +30,7 @@ LEVEL = 0.05  # of p, for either claim
 FLOOR = 0.5  # of a logit, least rise of a poisoned class: odds 1.6 times as large
 WHOLE_SHARE = 0.5  # of the carriers' difference, and of their evidence, from which use counts as tested
 FLIPPED = 0.02  # or share of other images predicted as the class; either by the lower end of its 95 % interval
-CONTENT_FREE = ("border", "noise", "blur", "light", "blocks")  # changes without content of the class
+CONTENT_FREE = ("border", "noise", "blur", "light", "blocks", SHARED_CONTENT)  # no content that the whole class shows
 POISONED = "poisoned: an artifact, and the model uses it"
 PRESENT = "artifactual: present, no use shown"
 UNTESTED = "artifactual: present, use not tested"
@@ -320,7 +320,8 @@ def p_values_of_use(
     inserted.
 
     A tile shows content of its class, which raises the class by itself, and only tiles of other classes show by how
-    much. A blur shows no content: without use of it, the class would be exchangeable with any other output. Where clean
+    much. A blur shows no content, nor does what carriers share beyond others of their class: without use of it, the
+    class would be exchangeable with any other output. Where clean
     classes are so few that no rank among them reaches the level, a tile is compared with the outputs as well; and where
     these are fewer than MIN_OUTPUTS, a tile whose class rises most is compared with other windows in its place.
     """

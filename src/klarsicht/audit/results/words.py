@@ -19,6 +19,13 @@ SEEN: Final = {
     "ringing": "blur over the whole image",
     "veil": "light over the whole image",
     "blockiness": "blocks of JPEG",
+    "spectrum": "a spectrum of their own",
+    "autocorrelation": "neighbouring pixels that go together otherwise",
+    "channel-correlation": "channels that go together otherwise",
+    "colours": "colours of their own",
+    "tones": "tones and hues of their own",
+    "borders": "lines of their own along a side",
+    "binary-patterns": "patterns of neighbouring pixels of their own",
 }
 """For each detector, what its members show."""
 
