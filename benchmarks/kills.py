@@ -265,12 +265,16 @@ class Started:
 
             from klarsicht.burst.denoising import tiles
             from klarsicht.cli.app import run
+            from klarsicht.cli.limited_memory import run_limited
+            from klarsicht.ground.errors import OutOfMemory
 
             tiles.MOST = tiles.LEAST  # a small picture, yet of many tiles
             if forks:
                 set_start_method("fork")
             prepare()
-            code = run(command.line.split())
+            code = run_limited(lambda: run(command.line.split()))
+            if code == OutOfMemory.exit_code:
+                os._exit(code)  # as __main__ does
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
         except BaseException:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from klarsicht.cli.app import run
+from klarsicht.cli.limited_memory import run_limited
+from klarsicht.cli.short_memory import end
 
 
 def main() -> None:
-    sys.exit(run(sys.argv[1:]))
+    end(run_limited(_run))
+
+
+def _run() -> int:
+    from klarsicht.cli.app import run
+
+    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":

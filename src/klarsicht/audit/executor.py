@@ -202,6 +202,8 @@ def _import_extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        if memory.is_out_of_memory(error):
+            raise
         raise MissingExtra(
             f"the backend {package} is not installed", remedy=f"pip install 'klarsicht[{package}]', or use loky."
         ) from error

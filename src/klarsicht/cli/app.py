@@ -10,9 +10,9 @@ import typer
 
 from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
+from klarsicht.cli.short_memory import describe_shortage, threads_end_the_command
 from klarsicht.cli.streams import guarded_streams
-from klarsicht.ground.errors import KlarsichtError, OutOfMemory
-from klarsicht.ground.foreign import describe_error
+from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.names import printable
 
@@ -50,7 +50,7 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; see klarsicht.ground.errors for the codes."""
-    with guarded_streams():
+    with guarded_streams(), threads_end_the_command():
         return _exit_code(arguments)
 
 
@@ -68,8 +68,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        short = OutOfMemory("memory ran short", got=describe_error(error), rule="what is complete is kept",
-                            remedy="Free memory, and run the same command again to resume.")  # fmt: skip
+        short = describe_shortage(error)
         return _told(str(short), short.exit_code)
     if code == INTERRUPTED:
         return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)

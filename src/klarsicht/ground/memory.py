@@ -8,6 +8,7 @@ from klarsicht.ground.operating_system import c_library, memory_status, return_f
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: no separate mappings; M_TRIM_THRESHOLD: keep up to 2 GiB free
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc",
                  "can't start new thread", "failed to launch worker thread")  # fmt: skip
+NOT_MAPPED = "failed to map segment"  # a shared library that an import needs
 NO_PRIMITIVE = "could not create a primitive"  # and no more: oneDNN, which had accepted the layer before
 TYPICAL_BYTES = 0.6e9  # bytes of a process with torch, assumed where the system does not report them
 
@@ -30,6 +31,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
+    if isinstance(error, ImportError):
+        return NOT_MAPPED in text
     said = text == NO_PRIMITIVE or any(sign in text for sign in OUT_OF_MEMORY)
     return said and (isinstance(error, RuntimeError | OSError) or type(error).__name__ == "ArrowException")
 

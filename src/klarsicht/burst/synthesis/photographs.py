@@ -12,6 +12,7 @@ from klarsicht.burst.synthesis.benchmark_sets import KODAK
 from klarsicht.burst.synthesis.scenes import Geometry, Photograph
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
 from klarsicht.ground.images import decode, extensions
+from klarsicht.ground.memory import is_out_of_memory
 
 PACKAGED = ("astronaut", "chelsea", "coffee")  # stored losslessly
 PACKAGED_GEOMETRY = Geometry(scale=2, height=112, width=192, reach=16)
@@ -31,6 +32,8 @@ def packaged_photographs() -> PhotographSet:
     try:
         from skimage import data
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         remedy = "Give a folder of photographs, or pip install 'klarsicht[demo]'."
         raise MissingExtra("scikit-image is not installed", rule="its photographs are used", remedy=remedy) from error
     names = tuple(f"scikit-image {name}" for name in PACKAGED)
