@@ -112,8 +112,8 @@ def _told(what: str, got: str, limit: int) -> int:
 class StuckLooks:
     """Looks at a process that may ask for memory in a loop that does not end.
 
-    It is stuck where for STUCK_S, in every WINDOW_S, hardly any address is left and the system computed for it more
-    than it did itself, or less than a buffer is left and the system computed for it nearly always.
+    It is stuck where for STUCK_S, in every WINDOW_S, less than a buffer is left and the system computed for it more
+    than it did itself; or hardly any address is left and it waits.
     """
 
     def __init__(self, limit: int) -> None:
@@ -134,7 +134,7 @@ class StuckLooks:
             return False
         own, of_system = seconds[0] - self._last[1], seconds[1] - self._last[2]
         self._last, left = (now, *seconds), self._limit - used
-        if (left < ARENA_BYTES and own <= of_system) or (left < BUFFER_BYTES and 0 < 2 * own < of_system):
+        if (left < ARENA_BYTES and own <= of_system) or (left < BUFFER_BYTES and own < of_system):
             self._since = now if self._since is None else self._since
         else:
             self._since = None
