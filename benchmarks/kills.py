@@ -598,7 +598,7 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="klarsicht-kills-", dir=asked.place))
     try:
         bench = Bench(place, names)
-        alone, bad = [name for name in names if not COMMANDS[name].workers], 0
+        alone, bad = asked.only or [name for name in names if not COMMANDS[name].workers], 0
         for what in asked.what:
             if what == "kills":
                 bad += run_kills(bench, names, asked.count, asked.seed)
