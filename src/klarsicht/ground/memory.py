@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from klarsicht.ground.errors import OutOfMemory
+import math
+
+from klarsicht.ground.errors import OutOfMemory, UsageError
 from klarsicht.ground.operating_system import c_library, memory_status, return_freed_memory
 
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1))  # M_MMAP_MAX: no separate mappings; M_TRIM_THRESHOLD: keep up to 2 GiB free
@@ -11,6 +13,7 @@ OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough 
 NOT_MAPPED = "failed to map segment"  # a shared library that an import needs
 NO_PRIMITIVE = "could not create a primitive"  # and no more: oneDNN, which had accepted the layer before
 TYPICAL_BYTES = 0.6e9  # bytes of a process with torch, assumed where the system does not report them
+VARIATION_BYTES = 0.05e9  # of what libraries take from one run to the next
 
 
 def resident_bytes() -> float:
@@ -21,6 +24,18 @@ def resident_bytes() -> float:
     return_freed_memory()
     resident = memory_status("VmRSS")
     return TYPICAL_BYTES if resident is None else float(resident)
+
+
+def short_budget(allowed: float, need: float, what: str) -> UsageError:
+    """Make the error of an option --memory that is too small; it names a number that suffices.
+
+    Args:
+        allowed, need: bytes.
+        what: what takes them, with its verb.
+    """
+    enough = math.ceil((need + VARIATION_BYTES) / 1e8) / 10
+    return UsageError("memory", got=f"{allowed / 1e9:.3g} GB", rule=f"{what} {enough:.1f} GB",
+                      remedy=f"Give --memory {enough:.1f}, or more.")  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

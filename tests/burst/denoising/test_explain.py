@@ -6,6 +6,7 @@ import tifffile
 from PIL import Image
 from skimage import data
 
+from klarsicht.burst.denoising import explain
 from klarsicht.burst.network.checkpoints import save_network
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.cli.app import run
@@ -57,6 +58,33 @@ def test_a_frame_has_no_share_where_it_shows_something_else(burst, tmp_path, cap
     np.testing.assert_allclose(arrays["averaged"][:, 24:], 3, rtol=1e-5)
     told = capsys.readouterr().out
     assert "share of 2.tif" in told and "(median)" in told
+
+
+def test_frames_of_one_name_in_two_folders_keep_their_pictures(burst, tmp_path, capsys):
+    """Two of three frames are called 0.tif, the other 0.TIFF; what was changed in the third is seen in its picture."""
+    folders = [tmp_path / name for name in "abc"]
+    files = [folder / name for folder, name in zip(folders, ("0.tif", "0.TIFF", "0.tif"), strict=True)]
+    for i, file in enumerate(files):
+        file.parent.mkdir()
+        (burst / f"{i}.tif").rename(file)
+    out = tmp_path / "out"
+    words = [*map(str, files), "-o", str(out), "--noise", "0.02,0.001", "--reference", "a/0.tif"]
+    assert run(["burst", "explain", *words]) == 0
+    assert {"share of a/0.tif", "share of c/0.tif", "share of 0.TIFF"} <= {
+        line.split(":")[0] for line in capsys.readouterr().out.splitlines()
+    }
+    arrays = np.load(out / "arrays.npz")
+    frames = list(arrays["frames"])
+    assert sorted(frames) == ["0.TIFF", "a/0.tif", "c/0.tif"]
+    assert sorted(p.name for p in out.glob("share-*")) == ["share-0.png", "share-a-0.png", "share-c-0.png"]
+    third, first = (np.asarray(Image.open(out / f"share-{name}-0.png"), int) for name in "ca")
+    assert np.abs(third - first).max() > 50
+
+
+def test_files_of_frames_are_told_apart():
+    assert explain.name_files(["0.png", "1.png"]) == ["0", "1"]
+    assert explain.name_files(["x.png", "X.tif", "y.png"]) == ["1-x", "2-X", "3-y"]  # one file where case is nothing
+    assert explain.name_files(["a/b.png", "a-b.png"]) == ["1-a-b", "2-a-b"]
 
 
 def test_pictures_are_upright_and_sizes_named(tmp_path):

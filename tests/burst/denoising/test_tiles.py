@@ -1,5 +1,7 @@
 """Tiles: they cover a picture once, hold what they need, and are not done twice."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -33,8 +35,19 @@ def test_tiles_fit_and_there_is_no_less_to_do():
     assert sum(t.window.size[0] * t.window.size[1] for t in grid) < (512 / 448) ** 2 * 2000 * 3000
     whole = tiles.choose_grid((1500, 2000), 205, 50, need, 100 * 1500 * 2000)
     assert len(whole) == 1
-    with pytest.raises(UsageError, match="memory"):
-        tiles.choose_grid((400, 600), 200, 50, lambda near, window: 1e9 + 1000.0 * window, 1e9)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_memory_that_the_error_names_suffices(share):
+    def choose(memory):
+        return tiles.choose_grid((400, 600), 200, 50, lambda near, window: 1e9 + 1000.0 * window, memory, share)
+
+    with pytest.raises(UsageError, match="memory") as error:
+        choose(1e9)
+    named = float(re.search(r"Give --memory ([\d.]+), or more", str(error.value))[1])
+    assert len(choose(named * 1e9)) >= 1
+    with pytest.raises(UsageError):
+        choose((named - 0.2) * 1e9)
 
 
 def test_a_stopped_run_goes_on(tmp_path):

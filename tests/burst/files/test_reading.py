@@ -1,5 +1,7 @@
 """Photographs written by other libraries (tifffile, Pillow, imagecodecs), read back to the bit."""
 
+import re
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from PIL import Image, ImageCms
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.photograph import ReadSettings, from_counts
-from klarsicht.burst.files import reading
+from klarsicht.burst.files import loading, reading
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.memory import resident_bytes
+from klarsicht.ground.operating_system import memory_status, reset_memory_peak
 
 
 def counts(seed=0, size=(48, 64), low=600, high=16383):
@@ -151,12 +155,17 @@ def test_no_frames_videos_and_doubles_are_refused(tmp_path):
         reading.list_frames([tmp_path / "absent.png"])
 
 
+def test_frames_are_named_as_briefly_as_tells_them_apart(tmp_path):
+    named = reading.name_frames([tmp_path / name for name in ("a/1.png", "b/1.png", "b/2.png", "c/b/1.PNG")])
+    assert named == ["a/1.png", f"{tmp_path.name}/b/1.png", "2.png", "c/b/1.PNG"]
+
+
 def test_frames_of_a_burst_are_alike(dng, tmp_path):
     a = dng(tmp_path / "a.dng", counts())
     for name, other in (("size", {"counts": counts(size=(48, 66))}), ("mosaic", {"pattern": "BGGR"})):
         b = dng(tmp_path / "b.dng", **({"counts": counts()} | other))
         with pytest.raises(InputError, match=rf"b\.dng has another .*{name}.*a\.dng"):
-            list(reading.read_burst([a, b]))
+            loading.load_frames([a, b], tmp_path)
 
 
 def test_levels_are_those_of_the_planes(dng, tmp_path):
@@ -217,8 +226,27 @@ def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(dng, tmp_p
     with pytest.raises(InputError, match=rf"a\.{ending}.*64 x 48 pixels.*--megapixels"):
         reading.read(path, ReadSettings(megapixels=3071e-6))
     assert reading.read(path, ReadSettings(megapixels=3072e-6)).header.size == (48, 64)
-    with pytest.raises(UsageError, match=r"0.01 GB; reading a frame of 64 x 48 pixels takes .* GB\. Give a larger"):
+    with pytest.raises(UsageError, match=r"0.01 GB; reading a frame of 64 x 48 pixels takes .* GB\. Give --memory "):
         reading.read(path, ReadSettings(memory=0.01))
+
+
+@pytest.mark.skipif(not reset_memory_peak(), reason="only Linux sets the peak of memory anew")
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_the_memory_that_the_error_names_suffices_for_reading(tmp_path, ending):
+    """Oracle: the peak of resident memory while frames of 12 megapixels are read, compared and stored."""
+    frames = [tmp_path / f"{i}.{ending}" for i in range(2)]
+    for file, most in zip(frames, (200, 190), strict=True):  # the second is made brighter
+        row = np.linspace(20, most, 6000).astype(np.uint8)
+        Image.fromarray(np.broadcast_to(row[None, :, None], (2000, 6000, 3)).copy()).save(file)
+    resident_bytes()  # gives back what writing them took
+    with pytest.raises(UsageError) as error:
+        loading.load_frames(frames, tmp_path, settings=ReadSettings(memory=0.1))
+    named = float(re.search(r"Give --memory ([\d.]+), or more", str(error.value))[1])
+    resident_bytes()
+    reset_memory_peak()
+    burst = loading.load_frames(frames, tmp_path, settings=ReadSettings(memory=named))
+    assert memory_status("VmHWM") <= named * 1e9
+    assert burst.frames[1].gain > 1.05
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 
 from klarsicht.burst.files.loading import brightness_ratio, cell_means, load_frames, sharpness
 from klarsicht.burst.noise import sources
@@ -44,10 +45,50 @@ def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path):
     assert found.mean.profile == pytest.approx((2e-3, 4e-4)) and "NoiseProfile" in found.summary
     found = sources.find_noise(bare, None, file)
     assert found.mean.profile == pytest.approx((3e-3, 9e-4)) and "ISO 800" in found.summary
-    found = sources.find_noise(bare, None, tmp_path / "none.json")
+    found = sources.find_noise(bare)
     light = np.linspace(0.05, 0.9, 20)
     np.testing.assert_allclose(found.mean.variance(light), LEVEL.variance(light), rtol=0.1)
     assert "estimated from the frames" in found.summary
+
+
+@pytest.mark.parametrize(
+    ("made", "entry", "typed", "told"),
+    [
+        (
+            {"extra": ISO},
+            ("Example One", 100),
+            None,
+            "it has no entry for Example One, ISO 800: give --noise READ,SHOT",
+        ),
+        ({}, ("Example One", 800), None, "the frames name no ISO: give --noise READ,SHOT"),
+        ({"extra": ISO}, ("Example One", 800), "0.05,0.006", "--noise is given: leave one of them out"),
+        ({"extra": ISO, "profile": (2e-3, 4e-4)}, ("Example One", 800), None, "the file states its noise itself"),
+    ],
+)
+def test_a_calibration_that_has_no_part_is_said(dng, tmp_path, made, entry, typed, told):
+    file = tmp_path / "noise.json"
+    sources.write_calibration(file, *entry, LEVEL, 4)
+    loaded = wound(dng, tmp_path / "a", **({"profile": None} | made))
+    found = sources.find_noise(loaded, typed, file)
+    assert f"noise.json was not used, as {told}" in found.summary
+    assert "was not used" not in sources.find_noise(loaded, typed).summary
+
+
+def test_frames_without_a_camera_say_that_a_calibration_is_not_theirs(tmp_path):
+    file = tmp_path / "noise.json"
+    sources.write_calibration(file, "Example One", 800, LEVEL, 4)
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{i}.tif" for i in range(2)]
+    for one in files:
+        tifffile.imwrite(one, LEVEL.sample(np.full((128, 128), 0.3, np.float32), rng))
+    (tmp_path / "work").mkdir()
+    found = sources.find_noise(load_frames(files, tmp_path / "work"), None, file)
+    assert "noise.json was not used, as the frames name no camera: give --noise" in found.summary
+
+
+def test_a_calibration_that_is_not_there_is_an_error(dng, tmp_path):
+    with pytest.raises(InputError, match=r"no calibration: .*none\.json.*klarsicht burst calibrate"):
+        sources.find_noise(wound(dng, tmp_path / "a", profile=None, extra=ISO), None, tmp_path / "none.json")
 
 
 def test_a_calibration_is_saved_by_camera_and_iso_and_used(dng, tmp_path, capsys):

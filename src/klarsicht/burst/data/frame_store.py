@@ -102,7 +102,8 @@ class FrameStore:
         with translate_write_errors(self.path):
             with self.path.open("r+b") as file:
                 file.seek(frame * self.bytes // self.shape[0])
-                file.write(np.ascontiguousarray(light, FLOAT).data)
+                for plane in light:  # one after the other: planes are copied where they lie interleaved
+                    file.write(np.ascontiguousarray(plane, FLOAT).data)
             sync(self.path)
 
     def write_window(self, frame: int, window: Window, light: npt.NDArray[np.float32]) -> None:

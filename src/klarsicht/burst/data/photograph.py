@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import to_planes
-from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.errors import InputError
 from klarsicht.ground.images import MAX_MEGAPIXELS, require_megapixels
-from klarsicht.ground.memory import resident_bytes
+from klarsicht.ground.memory import resident_bytes, short_budget
 from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import inverse_tone_curve
@@ -43,10 +43,9 @@ class ReadSettings:
         Raises ValueError for too many pixels, UsageError where memory is too small; both name the option.
         """
         require_megapixels(width, height, self.megapixels)
-        need = (resident_bytes() + width * height * bytes_a_pixel) / 1e9
-        if self.memory is not None and need > self.memory:
-            rule = f"reading a frame of {width} x {height} pixels takes {need:.2g} GB"
-            raise UsageError("memory", got=f"{self.memory:g} GB", rule=rule, remedy="Give a larger --memory.")
+        need = resident_bytes() + width * height * bytes_a_pixel
+        if self.memory is not None and need > self.memory * 1e9:
+            raise short_budget(self.memory * 1e9, need, f"reading a frame of {width} x {height} pixels takes")
 
 
 AS_WRITTEN = ReadSettings()

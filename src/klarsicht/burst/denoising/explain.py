@@ -2,12 +2,12 @@
 
 arrays.npz   share (n, h, w), averaged, reach (h, w), size (S, h, w), trust (H, W), frames, sizes; maps are of every
              eighth pixel (of a mosaic's planes), as stored
-share-NAME.png, averaged.png, reach.png, size-K.png, alone.png, page.html
+share-NAME.png (by `name_files`), averaged.png, reach.png, size-K.png, alone.png, page.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,21 @@ def describe_maps(result: DenoiseResult, arrays: dict[str, Numbers]) -> Iterator
     yield f"one frame alone has {ALONE:.0%} of the weight in {alone:.1%} of the picture"
 
 
+def name_files(frames: Iterable[str]) -> list[str]:
+    """Name the files of frames: by the frame without its ending, folders joined by `-`; where these are alike, by the
+    frame's place as well, as in `2-photograph`."""
+    names = [str(Path(str(frame)).with_suffix("")).replace("/", "-") for frame in frames]
+    folded = [name.casefold() for name in names]
+    alike = any(folded.count(name) > 1 for name in folded)
+    return [f"{number}-{name}" if alike else name for number, name in enumerate(names, 1)]
+
+
 def render_maps(arrays: dict[str, Numbers]) -> dict[str, npt.NDArray[np.uint8]]:
     """Render the maps as pictures (h, w, 3), by name; the shares of all frames have one colour scale."""
     top = float(np.quantile(arrays["share"], TOP_QUANTILE)) or 1.0
     images = {
-        f"share-{Path(str(name)).stem}": sequential_colours(share, 0, top)
-        for name, share in zip(arrays["frames"], arrays["share"], strict=True)
+        f"share-{name}": sequential_colours(share, 0, top)
+        for name, share in zip(name_files(arrays["frames"]), arrays["share"], strict=True)
     }
     for name in ("averaged", "reach"):
         images[name] = sequential_colours(arrays[name], 0, float(np.quantile(arrays[name], TOP_QUANTILE)))

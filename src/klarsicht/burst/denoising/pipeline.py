@@ -156,7 +156,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     margin = motion_check.CHECK_MARGIN + denoiser.reach
     need = estimate_tile_memory(denoiser, C, len(used), resident_bytes())
     fits = tiles.choose_grid(
-        (H, W), denoiser.halo + motion_check.CHECK_MARGIN, margin, need, settings.memory * 1e9 * SAFETY
+        (H, W), denoiser.halo + motion_check.CHECK_MARGIN, margin, need, settings.memory * 1e9, SAFETY
     )
     grid = tiles.restore_grid(fits, folder, settings.memory)
     map_store = allocate_maps(folder, denoiser, len(used), (H, W)) if maps else None

@@ -18,7 +18,7 @@ from typing import Any
 from klarsicht.burst.align.tiled import STEP
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.ground.disk import translate_read_errors, translate_write_errors, write_atomically
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.memory import short_budget
 from klarsicht.ground.progress import progress
 
 LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's core
@@ -87,16 +87,17 @@ MemoryNeed = Callable[[int, int], float]
 """Function from the pixels of a tile's context and of its window to the bytes that it takes."""
 
 
-def choose_grid(size: tuple[int, int], halo: int, margin: int, need: MemoryNeed, memory: float) -> Grid:
-    """Choose the grid with the least work among those whose tiles take `memory` bytes at most. Raises UsageError if
-    there is none."""
+def choose_grid(
+    size: tuple[int, int], halo: int, margin: int, need: MemoryNeed, memory: float, share: float = 1.0
+) -> Grid:
+    """Choose the grid with the least work among those whose tiles take this share of `memory` bytes at most. Raises
+    UsageError if there is none."""
     grids = [Grid(size, sides, halo, margin) for sides in product(candidate_sides(size[0]), candidate_sides(size[1]))]
-    fits = [grid for grid in grids if need(*grid.largest) <= memory]
+    fits = [grid for grid in grids if need(*grid.largest) <= memory * share]
     if fits:
         return min(fits, key=lambda grid: (grid.total_window_area, len(grid)))
     least = min(need(*grid.largest) for grid in grids)
-    got, rule = f"{memory / 1e9:.2g} GB", f"these frames need {least / 1e9:.2g} GB"
-    raise UsageError("memory", got=got, rule=rule, remedy="Give a larger --memory.")
+    raise short_budget(memory, least / share, "these frames need")
 
 
 def restore_grid(grid: Grid, folder: Path, memory: float) -> Grid:

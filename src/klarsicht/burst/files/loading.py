@@ -67,35 +67,45 @@ def load_frames(
     reference: the name or number of the reference; by default the sharpest frame. Raises InputError for files that do
     not fit together, UsageError for a reference that is not among them.
     """
-    chosen = _reference_index(paths, reference)
+    names = reading.name_frames(paths)
+    chosen = _reference_index(names, reference)
     known = _count_stored(folder)
     headers: list[Header] = []
     frames: list[Frame] = []
-    cells: list[npt.NDArray[np.float64]] = []
+    first_cells: npt.NDArray[np.float64] | None = None
     spool: FrameStore | None = None
-    for i, photograph in enumerate(track(reading.read_burst(paths, settings), len(paths), "reading")):
+
+    def add(i: int, photograph: Photograph) -> None:
+        nonlocal spool, first_cells
+        light, header = photograph.light, photograph.header
+        headers.append(header)
+        reading.check_alike(headers[0], header)
         if spool is None:
-            spool = FrameStore(folder / FRAMES, (len(paths), *photograph.light.shape))
+            spool = FrameStore(folder / FRAMES, (len(paths), *light.shape))
             spool.allocate()
-        headers.append(photograph.header)
-        cells.append(cell_means(photograph.light))
-        _check_exposure(headers[0], photograph.header)
-        frame = _frame(photograph, cells[0], cells[-1])
+        own_cells = cell_means(light)
+        first_cells = own_cells if first_cells is None else first_cells
+        _check_exposure(headers[0], header)
+        frame = _frame(names[i], photograph, first_cells, own_cells)
         if i >= known:
-            spool.write_frame(i, photograph.light if frame.gain == 1 else photograph.light * np.float32(frame.gain))
+            if frame.gain != 1:
+                np.multiply(light, np.float32(frame.gain), out=light)  # a product of its own would take as much again
+            spool.write_frame(i, light)
             write_atomically(folder / STATS, json.dumps({"frames": i + 1}).encode())
         frames.append(frame)
+
+    for i, path in enumerate(track(paths, len(paths), "reading")):
+        add(i, reading.read(path, settings))  # no name holds a photograph while the next one is read
     assert spool is not None
     frames = _check_majority(frames)
     best = chosen if chosen is not None else max(range(len(frames)), key=lambda i: _reference_score(frames[i]))
     return LoadedBurst(tuple(headers), spool, tuple(frames), best)
 
 
-def _reference_index(paths: Sequence[Path], reference: str | None) -> int | None:
+def _reference_index(names: Sequence[str], reference: str | None) -> int | None:
     """Return the index of the frame given by name or by number from 1, or None if none is given. Raises UsageError."""
     if reference is None:
         return None
-    names = [path.name for path in paths]
     if reference in names:
         return names.index(reference)
     if reference.isdigit() and 1 <= int(reference) <= len(names):
@@ -117,9 +127,9 @@ def _reference_score(frame: Frame) -> float:
     return -1.0 if frame.rejection else frame.sharpness
 
 
-def _frame(photograph: Photograph, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
+def _frame(name: str, photograph: Photograph, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
     """Compute the statistics of a photograph from its cell means and those of the first frame."""
-    gain, name = brightness_ratio(first, own), photograph.header.path.name
+    gain = brightness_ratio(first, own)
     if not 1 / MOST_DRIFT <= gain <= MOST_DRIFT:
         reason = f"{name} is {-math.log2(gain):+.1f} EV off the first frame: another exposure, or another scene"
         return Frame(name, 1.0, 0.0, reason)
@@ -173,5 +183,8 @@ def sharpness(light: Planes) -> float:
     H, W = light.shape[1] // 2 * 2, light.shape[2] // 2 * 2
     grey = sum(light[:, y:H:2, x:W:2].mean(0) for y in (0, 1) for x in (0, 1))
     assert not isinstance(grey, int)
-    steps = sum(float(np.square(np.diff(grey, axis=axis)).mean()) for axis in (0, 1))
+    steps = 0.0
+    for axis in (0, 1):
+        step = np.diff(grey, axis=axis)
+        steps += float(np.square(step, out=step).mean())
     return steps / max(float(grey.mean()), 1e-6) ** 2

@@ -26,6 +26,7 @@ LEVELS = {1: 255, 2: FULL, 4: 0}  # highest code by the bytes of a code; floats 
 MOST_SAMPLES = 4  # red, green, blue and transparency
 MOST_BYTES_A_PIXEL = 16  # of four 32-bit floats
 FLOAT_BYTES = 4  # bytes of one value of light
+WORKING_BYTES = 4  # a pixel beside codes and light: what Pillow decodes to, or a plane that is copied
 CURVE_UNDONE = "the sRGB curve was undone, as nothing in the file says what its codes mean"
 AS_LINEAR = "floats were taken as linear light, 0 black and 1 white"
 NO_RAW = "not a raw file: cameras smooth and sharpen such pictures, so that noise is not what a sensor's is"
@@ -112,7 +113,8 @@ def _tiff(path: Path, settings: ReadSettings) -> Decoded:
         if page.samplesperpixel > MOST_SAMPLES or page.imagedepth != 1:
             raise ValueError(f"{page.samplesperpixel} values a pixel, {page.imagedepth} planes")
         codes_a_pixel = -(-page.nbytes // max(1, page.imagewidth * page.imagelength))
-        settings.require_room(page.imagewidth, page.imagelength, codes_a_pixel + FLOAT_BYTES * page.samplesperpixel)
+        need = codes_a_pixel + FLOAT_BYTES * page.samplesperpixel + WORKING_BYTES
+        settings.require_room(page.imagewidth, page.imagelength, need)
         if codes_a_pixel > MOST_BYTES_A_PIXEL:
             raise ValueError(f"{codes_a_pixel} bytes a pixel; save it in 16 bits")
         codes = page.asarray()
@@ -127,7 +129,7 @@ def _png(path: Path, settings: ReadSettings) -> Decoded:
     Pillow drops half."""
     with open_image(path, settings.megapixels, ["PNG"]) as image:
         deep = image.mode.startswith("I") or _bit_depth(path) == 16
-        settings.require_room(*image.size, (FLOAT_BYTES + 1 + deep) * len(image.getbands()))
+        settings.require_room(*image.size, (FLOAT_BYTES + 1 + deep) * len(image.getbands()) + WORKING_BYTES)
         icc, tags = image.info.get("icc_profile"), _exif(image)
         if not deep:
             return _eight_bit(image), icc, tags
@@ -143,7 +145,7 @@ def _jpeg(path: Path, settings: ReadSettings) -> Decoded:
     with path.open("rb") as file:
         check_tags(file)
         with open_image(file, settings.megapixels, ["JPEG", "MPO"]) as image:
-            settings.require_room(*image.size, (FLOAT_BYTES + 1) * len(image.getbands()))
+            settings.require_room(*image.size, (FLOAT_BYTES + 1) * len(image.getbands()) + WORKING_BYTES)
             if image.mode == "CMYK":
                 raise ValueError("colours of a printer (CMYK)")
             return _eight_bit(image), image.info.get("icc_profile"), _exif(image)
@@ -151,7 +153,8 @@ def _jpeg(path: Path, settings: ReadSettings) -> Decoded:
 
 def _eight_bit(image: Image.Image) -> Any:
     grey = image.mode in ("1", "L", "LA")
-    return np.asarray(image.convert("L" if grey else "RGB"))
+    mode = "L" if grey else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))  # converting copies in any case
 
 
 def _exif(image: Image.Image) -> Tags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings
@@ -28,6 +28,23 @@ def list_frames(given: Iterable[Path]) -> tuple[Path, ...]:
     if twice := sorted({file.name for file in found if found.count(file) > 1}):
         raise InputError("a frame is given twice", got=", ".join(twice[:NAMES_SHOWN]), remedy="Give each once.")
     return tuple(found)
+
+
+def name_frames(paths: Sequence[Path]) -> list[str]:
+    """Name each file as briefly as tells it from the others, whatever the case of letters: by its name, or by as many
+    folders before it as it takes, as in `b/1.png`."""
+    parts = [path.absolute().parts for path in paths]
+    names: list[str] = []
+    for own in parts:
+        length = 1
+        while length < len(own) and sum(_tail(other, length) == _tail(own, length) for other in parts) > 1:
+            length += 1
+        names.append("/".join(own[-length:]))
+    return names
+
+
+def _tail(parts: tuple[str, ...], length: int) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in parts[-length:])
 
 
 def select_folders(given: Iterable[Path]) -> list[Path]:
@@ -63,17 +80,6 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     if path.suffix.lower() in raw.RAW_ENDINGS:
         return raw.read(path, settings)
     return png_jpeg_tiff.read(path, settings)
-
-
-def read_burst(paths: Iterable[Path], settings: ReadSettings = AS_WRITTEN) -> Iterator[Photograph]:
-    """Read the photographs one after the other, and check each against the first. Raises InputError that names the
-    first that differs."""
-    first: Header | None = None
-    for path in paths:
-        photograph = read(path, settings)
-        first = first or photograph.header
-        check_alike(first, photograph.header)
-        yield photograph
 
 
 def check_alike(first: Header, other: Header) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.noise import estimation
 from klarsicht.ground.disk import require_regular_file, write_atomically
@@ -52,21 +53,42 @@ class KnownNoise:
 def find_noise(burst: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
     """Find the noise of a burst. typed: READ,SHOT. calibration: a file instead of the user's own.
 
-    Raises UsageError for an invalid typed level, InputError where no source has a level.
+    Raises UsageError for an invalid typed level, InputError where no source has a level or the calibration is missing.
     """
     planes, header = burst.spool.shape[1], burst.header
     floor = header.quantisation
+    if calibration is not None and not calibration.exists():
+        remedy = "Check the path, or make it by klarsicht burst calibrate -o."
+        raise InputError(f"no calibration: {calibration}", got="no such file", remedy=remedy)
     if typed is not None:
-        return KnownNoise((parse_noise(typed),) * planes, "as typed")
+        unused = _unused(calibration, "--noise is given", "leave one of them out")
+        return KnownNoise((parse_noise(typed),) * planes, "as typed", unused)
     if header.profile:
-        return KnownNoise(_apply_floor(header.profile, floor), f"from the NoiseProfile of {header.path.name}")
+        source = f"from the NoiseProfile of {header.path.name}"
+        unused = _unused(calibration, "the file states its noise itself", "give --noise READ,SHOT to overrule it")
+        return KnownNoise(_apply_floor(header.profile, floor), source, unused)
     file = calibration or default_file()
     if (saved := read_calibration(file, header.camera, header.iso)) is not None:
         return KnownNoise(_apply_floor((saved,) * planes, floor), f"calibrated for {header.camera}, ISO {header.iso}")
     found = estimate_from_frames(burst)
-    doubt = "" if found.read_known else "read noise not identifiable, as nothing is dark"
+    doubts = [
+        "" if found.read_known else "read noise not identifiable, as nothing is dark",
+        _unused(calibration, _why_not_calibrated(header), "give --noise READ,SHOT, or calibrate for them"),
+    ]
     source = f"estimated from the frames themselves ({found.blocks} flat blocks)"
-    return KnownNoise(_apply_floor((found.noise,) * planes, floor), source, doubt)
+    return KnownNoise(_apply_floor((found.noise,) * planes, floor), source, "; ".join(filter(None, doubts)))
+
+
+def _unused(calibration: Path | None, why: str, remedy: str) -> str:
+    """Say that a calibration which the user named has no part in the result; empty without one."""
+    return f"{calibration.name} was not used, as {why}: {remedy}" if calibration else ""
+
+
+def _why_not_calibrated(header: Header) -> str:
+    """Say why no entry of a calibration is that of the frames."""
+    if not header.camera or not header.iso:
+        return f"the frames name no {'ISO' if header.camera else 'camera'}"
+    return f"it has no entry for {header.camera}, ISO {header.iso}"
 
 
 def parse_noise(typed: str) -> NoiseLevel:
