@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from klarsicht.ground import images
+from klarsicht.ground import images, libtiff
 from klarsicht.ground.errors import ImageError
 
 RNG = np.random.default_rng(0)
@@ -205,6 +205,26 @@ def test_a_tiff_with_an_empty_strip_is_named_and_not_black(tmp_path, tag, told):
         file.pages[0].tags[tag].overwrite([0, *file.pages[0].tags[tag].value[1:]])
     with pytest.raises(ImageError, match=rf"cannot decode x\.tif.*{told}"):
         images.decode(tmp_path / "x.tif")
+
+
+@pytest.mark.skipif(not libtiff.find_libraries(), reason="Pillow's libtiff is part of another file")
+@pytest.mark.parametrize(
+    ("kind", "told"), [("group4", "Fax4Decode: Bad code word"), ("tiff_adobe_deflate", "cannot decode")]
+)
+def test_what_libtiff_says_of_a_picture_is_the_error_of_that_file(tmp_path, capfd, kind, told):
+    """libtiff prints it and reads on where it can: of a fax the lines after the damage are wrong, and Pillow says
+    nothing."""
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8))
+    sound, damaged = tmp_path / "sound.tif", tmp_path / "damaged.tif"
+    grey.convert("1" if kind == "group4" else "L").save(sound, compression=kind)
+    with tifffile.TiffFile(sound) as file:
+        middle = file.pages[0].dataoffsets[0] + file.pages[0].databytecounts[0] // 2
+    content = sound.read_bytes()
+    damaged.write_bytes(content[:middle] + (b"\0" if kind == "group4" else b"\xff") * 40 + content[middle + 40 :])
+    with pytest.raises(ImageError, match=rf"damaged\.tif.*{told}"):
+        images.decode(damaged)
+    assert images.decode(sound).size == (64, 64)  # and the errors were those of the other
+    assert capfd.readouterr().err == ""
 
 
 def test_further_pages_and_frames_are_said(tmp_path):

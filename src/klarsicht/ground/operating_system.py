@@ -143,6 +143,15 @@ def processor_seconds(pid: int) -> tuple[float, float]:
     return int(words[11]) / ticks, int(words[12]) / ticks
 
 
+def mapped_files() -> list[Path]:
+    """List the files that this process has mapped, its shared libraries among them; empty but on Linux."""
+    try:
+        lines = (PROC / "self" / "maps").read_text().splitlines()
+    except OSError:
+        return []
+    return [Path(path) for path in dict.fromkeys(line.split(maxsplit=5)[-1] for line in lines) if path.startswith("/")]
+
+
 def processor_flags() -> frozenset[str]:
     """Read the words that describe the processor, its instruction sets among them; empty but on Linux."""
     try:
