@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from klarsicht.ground import memory
+from klarsicht.ground import memory, optional
 from klarsicht.ground.memory import resident_bytes
 
 
@@ -20,6 +20,29 @@ def test_freed_memory_is_not_held():
     last = kept[-1]
     del kept
     assert resident_bytes() - before < 10e6 and last.all()
+
+
+def test_a_library_without_room_is_short_memory_and_not_a_missing_package(monkeypatch):
+    """As the loader says it, bare, in numpy's words, and in llvmlite's, which do not repeat it."""
+
+    def raised(text):
+        try:
+            try:
+                raise OSError("liba.so: failed to map segment from shared object")
+            except OSError:
+                raise OSError(text)  # noqa: B904
+        except OSError as error:
+            return error
+
+    assert memory.is_out_of_memory(ImportError("liba.so: failed to map segment from shared object"))
+    assert memory.is_out_of_memory(ImportError("Read this:\n* liba.so: failed to map segment from shared object"))
+    assert memory.is_out_of_memory(raised("cannot load liba.so"))
+    assert not memory.is_out_of_memory(ImportError("liba.so: cannot allocate memory in static TLS block"))
+    assert not memory.is_out_of_memory(ImportError("No module named a"))
+    assert not memory.is_out_of_memory(ValueError("failed to map segment"))
+    monkeypatch.setattr(optional, "import_module", lambda name: (_ for _ in ()).throw(raised("cannot load liba.so")))
+    with pytest.raises(OSError, match="cannot load"):
+        optional.load("a", "raw")
 
 
 AGAIN = """

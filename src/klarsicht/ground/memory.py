@@ -45,11 +45,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError | OutOfMemory) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if isinstance(error, ImportError | OSError) and _not_mapped(error):
+        return True
     text = str(error).lower()
-    if isinstance(error, ImportError):
-        return NOT_MAPPED in text
     said = text == NO_PRIMITIVE or any(sign in text for sign in OUT_OF_MEMORY)
     return said and (isinstance(error, RuntimeError | OSError) or type(error).__name__ == "ArrowException")
+
+
+def _not_mapped(error: BaseException | None) -> bool:
+    """Tell whether a shared library had no room, also where the one who loads it raises another error for that."""
+    while isinstance(error, ImportError | OSError):
+        if NOT_MAPPED in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def keep_freed_memory() -> bool:
