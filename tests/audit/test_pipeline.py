@@ -165,6 +165,32 @@ def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path, monkeypatch):
     assert whole == killed
 
 
+@pytest.mark.parametrize("array", ["features", "logits"])
+def test_an_audit_killed_between_an_array_and_its_checksum_resumes(corpus, tmp_path, monkeypatch, array):
+    """The array is there and unrecorded, the last of them when all others are recorded; the oracle is a whole run."""
+    data, _ = corpus
+    monkeypatch.chdir(Path(__file__).parents[2])
+    asked = settings(data).model_copy(update={"model": "tests.audit.conftest:network"})
+    admit = RunStore._admit
+
+    def killed(store, name, *checksums):
+        if name == f"arrays.zarr/{array}/zarr.json":
+            raise KeyboardInterrupt
+        admit(store, name, *checksums)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunStore, "_admit", killed)
+        pipeline.run(asked, tmp_path / "run")
+    assert (tmp_path / "run" / "arrays.zarr" / array / "zarr.json").exists()
+    for out in ("run", "whole"):
+        pipeline.run(asked, tmp_path / out)
+    resumed, whole = (digest(tmp_path / out) for out in ("run", "whole"))
+    assert verify(RunStore.open(tmp_path / "run")).damaged == ()
+    assert {name: resumed[name] for name in resumed.keys() - {"report.html"}} == {
+        name: whole[name] for name in whole.keys() - {"report.html"}
+    }
+
+
 def test_results_do_not_depend_on_the_number_of_workers(audited, tmp_path, monkeypatch):
     """Nor on whether the model is given or named."""
     data, _, one = audited

@@ -211,7 +211,7 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
         store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
     )
     units = partition(len(audit.corpus), audit.settings.unit)
-    if not all(map(store.has_array, store.manifest.get("arrays", ["logits"]))):
+    if not all(map(store.is_created, store.manifest.get("arrays", ["logits"]))):
         create_arrays(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
     if audit.classifier.notes:

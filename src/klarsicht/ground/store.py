@@ -150,7 +150,7 @@ class RunStore(RunFiles):
             RunMismatch: the run has an array of that name with another shape, dtype or unit.
         """
         dtype, shards = np.dtype(dtype), (unit_rows, *shape[1:])
-        if not (self.has_array(name) and self._is_recorded(GROUP) and self._is_recorded(_metadata(name))):
+        if not self.is_created(name):
             self._new_array(name, shape, dtype, shards, step)
         array = self.array(name).zarr
         has, wants = (array.shape, array.dtype, array.shards), (tuple(shape), dtype, shards)
@@ -252,6 +252,10 @@ class RunStore(RunFiles):
     def has_array(self, name: str) -> bool:
         """Whether the array exists."""
         return self.has_file(_metadata(name)) and self.has_file(GROUP)
+
+    def is_created(self, name: str) -> bool:
+        """Whether the array was created to the end: it exists, and its metadata and the group's have checksums."""
+        return self.has_array(name) and all(map(self._is_recorded, (GROUP, _metadata(name))))
 
     def _array_folder(self, name: str) -> Path:
         return self.path / "arrays.zarr" / check_name(name)
