@@ -165,7 +165,7 @@ def test_killed_and_resumed_equals_undisturbed(corpus, tmp_path, monkeypatch):
     assert whole == killed
 
 
-@pytest.mark.parametrize("array", ["features", "logits"])
+@pytest.mark.parametrize("array", ["channels", "concepts", "features", "head", "logits", "maps"])
 def test_an_audit_killed_between_an_array_and_its_checksum_resumes(corpus, tmp_path, monkeypatch, array):
     """The array is there and unrecorded, the last of them when all others are recorded; the oracle is a whole run."""
     data, _ = corpus

@@ -75,7 +75,7 @@ class Attribution:
     @property
     def side(self) -> int:
         """Least side of a map, G: that of the run's maps, set by the first image; 1 before that."""
-        return int(self.store.array("maps").shape[1]) if self.store.has_array("maps") else 1
+        return int(self.store.array("maps").shape[1]) if self.store.is_created("maps") else 1
 
     @property
     def middle(self) -> str | None:
