@@ -36,7 +36,17 @@ def test_a_log_hears_of_a_day_of_work_every_ten_minutes(capsys, clock):
     for _ in track(range(1440), 1440, "training"):
         clock[0] += 60
     done = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()[:-1]]
-    assert done == [1, *range(11, 1440, 11)]  # steps of a minute, so the first beyond ten more
+    assert done == [1, 2, *range(13, 1440, 11)]  # steps of a minute, so the first beyond ten more
+
+
+def test_items_that_load_what_all_share_do_not_count_in_the_time_to_go(capsys, clock):
+    """Sixty seconds for the first of a hundred, one for each of the others: 96 seconds are left at the fourth."""
+    for number in track(range(100), 100, "signs"):
+        clock[0] += 1 if number else 60
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "signs: 1 of 100",
+        "signs: 4 of 100, about 0:01:36 to go",
+    ]
 
 
 def test_a_resumed_step_counts_only_its_own_work_in_the_rate(capsys, clock):
@@ -46,7 +56,7 @@ def test_a_resumed_step_counts_only_its_own_work_in_the_rate(capsys, clock):
         clock[0] += 5
         advance(5)
     assert capsys.readouterr().err.splitlines() == [
-        "relevance: 95 of 100, about 0:00:05 to go",
+        "relevance: 95 of 100",
         "relevance: 100 of 100 in 0:00:10 (1.0/s)",
     ]
 

@@ -91,15 +91,25 @@ def _display() -> Iterator[Progress]:
 
 @contextmanager
 def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
-    """Write progress as log lines, at growing intervals."""
+    """Write progress as log lines, at growing intervals.
+
+    The first items do not count in the remaining time: they load what all share.
+    """
     began, done, due = time.monotonic(), start, MIN_SECONDS
+    first: tuple[int, float] | None = None  # items that were done at the first report, and its time
 
     def advance(amount: int = 1) -> None:
-        nonlocal done, due
+        nonlocal done, due, first
         done += amount
         seconds = time.monotonic() - began
+        if first is None:
+            first = done, seconds
         if seconds > due and start < done < total:
-            left = timedelta(seconds=round(seconds * (total - done) / (done - start)))
+            if done == first[0]:
+                print(f"{label}: {done} of {total}", file=sys.stderr)
+                due = seconds + MIN_SECONDS
+                return
+            left = timedelta(seconds=round((seconds - first[1]) * (total - done) / (done - first[0])))
             print(f"{label}: {done} of {total}, about {left} to go", file=sys.stderr)
             due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
 
