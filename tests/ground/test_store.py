@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zlib
 import textwrap
 
 import numpy as np
@@ -122,6 +123,25 @@ def test_open_migrates_in_memory_and_a_writer_saves_it(store, monkeypatch):
     assert json.loads((store.path / "manifest.json").read_text())["store"] == now
     store.update_manifest(seen=True)
     assert json.loads((store.path / "manifest.json").read_text())["store"] == now + 1
+
+
+def test_a_manifest_whose_writing_was_killed_admits_itself_alone_after_the_same_call(store, monkeypatch):
+    admit, calls = RunStore._admit, []
+
+    def killed(self, name, *checksums):
+        calls.append(name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        admit(self, name, *checksums)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunStore, "_admit", killed)
+        store.update_manifest(seen=True)
+    assert store.manifest["seen"] is True
+    store.update_manifest(seen=True)
+    content = (store.path / "manifest.json").read_bytes()
+    recorded = json.loads((store.path / "checksums" / "manifest.json.json").read_bytes())
+    assert recorded == [{"size": len(content), "crc32": zlib.crc32(content)}]
 
 
 def test_drift_names_the_libraries_that_changed(store):
