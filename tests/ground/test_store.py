@@ -6,8 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
-import zlib
 import textwrap
+import zlib
 
 import numpy as np
 import pyarrow as pa
