@@ -9,13 +9,15 @@ as far as it holds more than that would explain (`extrapolated_rate`).
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from klarsicht.ground.arrays import Bools, Doubles, Floats
-from klarsicht.numerics.clustering.candidates import kmeans
 from klarsicht.numerics.statistics.base_rate import extrapolated_rate, null_rate, select_above_gap
 from klarsicht.numerics.statistics.split_half import binomial_surprisal
 
@@ -148,7 +150,10 @@ def _within_precision(rows: Doubles) -> Doubles:
 def _initial_groups(rows: Doubles, seed: int) -> Bools:
     """Return clusters, and each row with its nearest neighbours: bool (s, n)."""
     n = len(rows)
-    labels = [kmeans(rows, k, 1, seed) for k in CLUSTERS if k < n]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than k distinct rows: fewer clusters
+        means = [KMeans(k, n_init=1, max_iter=50, random_state=seed) for k in CLUSTERS if k < n]
+        labels = [one.fit_predict(rows) for one in means]
     clusters = [label == c for label in labels for c in range(int(label.max()) + 1)]
     square = (rows**2).sum(1)
     order = np.argsort(square[:, None] - 2 * rows @ rows.T + square, 1, kind="stable")
