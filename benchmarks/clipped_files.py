@@ -1,4 +1,4 @@
-"""How much is lost where files cut noise off at black? Bursts as 16-bit sRGB PNGs, through `burst denoise`.
+"""Loss in decibels where files cut noise off at black: bursts as 16-bit sRGB PNGs, through `burst denoise`.
 
     python benchmarks/clipped_files.py FOLDER [--count 6] [--gain 4]
     python benchmarks/clipped_files.py FOLDER --noise [--count 24]

@@ -1,4 +1,4 @@
-"""What the audit measures by putting an artifact on other images, beside what the real artifact does.
+"""Rise that the audit measures by putting an artifact on other images, beside that of the real artifact.
 
     python benchmarks/insertion_rises.py --folder cases --seeds 0 1 --json rises.jsonl
     python benchmarks/insertion_rises.py --table rises.jsonl

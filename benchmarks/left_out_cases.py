@@ -52,7 +52,7 @@ def fold_of(family: str) -> int:
 
 @dataclass(frozen=True)
 class Use:
-    """What the real artifact does on held-out images of the other classes.
+    """Effect of the real artifact on held-out images of the other classes.
 
     Attributes:
         rise: mean change of the class's centred logit.

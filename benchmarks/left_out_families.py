@@ -57,7 +57,7 @@ def f1(found: Iterable[int], carriers: Iterable[int]) -> float:
 
 
 def truth(case: cases.Case, label: int) -> Line:
-    """What is known of a class."""
+    """Collect the known facts of a class."""
     line: Line = {"seed": case.seed, "label": label, "class": case.names[label], "family": ""}
     if plant := case.plants.get(label):
         line |= {"family": plant.family, "share": plant.share, "trained": plant.trained, "used": plant.use.used}

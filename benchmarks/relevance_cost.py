@@ -1,4 +1,4 @@
-"""What an explanation costs: relevance propagation here, by zennit, captum and LXT, as multiples of one forward and
+"""Cost of an explanation: relevance propagation here, by zennit, captum and LXT, as multiples of one forward and
 backward pass.
 
     pip install captum lxt

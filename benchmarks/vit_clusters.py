@@ -1,4 +1,4 @@
-"""Which relevance of a small vision transformer names a planted tag: clusters by maps, parts, channels and features.
+"""F1 of a planted tag in a small vision transformer, named by clusters by maps, parts, channels and features.
 
     python benchmarks/any_network.py IMAGENET32 --networks vit --seeds 0 --json chain.jsonl --keep KEPT
     python benchmarks/vit_clusters.py KEPT/vit-0 [--methods GammaAttention EpsilonPlusFlat ...]
