@@ -10,8 +10,9 @@ and one that was killed goes on where it was. The default method makes no releva
 FOLDER/ROW-concept-z.jsonl, ROW-concept-d2.jsonl and ROW-features-z.jsonl are rows beside it: what the suspect cluster
 of head relevance and that of plain features say alone.
 
-Of four folds of the families each is left out in turn: detectors that no artifact of the other three folds speaks for
-are taken out before classes are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
+Of four folds of the families each is left out in turn: the embedding is learned without the fold's families
+(FOLDER/ROW-without-FOLD.jsonl), detectors that no artifact of the other three folds speaks for are taken out before
+classes are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
 Wilson's interval over plants, and one from 2,000 draws of networks. An artifact is *used* where the real one, put on
 592 held-out images of the other classes, raises its class most of all outputs, by half a logit or with two more of a
 hundred images taken for it.
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +36,23 @@ from PIL import Image
 from scipy.stats import binomtest, kstest
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.detectors.artifact_embedding import STAGES, EmbeddingTraining, load_embedding, taught_families
+from klarsicht.audit.detectors.bank import DETECTORS, change_of
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.quantification import quantify
-from klarsicht.audit.results import significance
-from klarsicht.audit.results.verdicts import LEVEL, NOTHING
+from klarsicht.audit.quantification import embedding_units
+from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.quantification import (
+    classes_by_target,
+    make_quantification,
+    open_run,
+    quantify,
+    signs_by_target,
+    signs_to_insert,
+)
+from klarsicht.audit.quantification.units import sign_row
+from klarsicht.audit.results.rows import SignRow, read_effect
+from klarsicht.audit.results.significance import select_detections
+from klarsicht.audit.results.verdicts import LEVEL, NOTHING, Quantification
 from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.ground.store import RunStore
@@ -84,9 +98,17 @@ def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> lis
     cost = {"cpu_run": after_run - clock, "cpu": time.process_time() - after_run}
     cost |= {"shown_run": shown_by_run, "shown": shown[0] - shown_by_run}
     cost = {} if begun else {name: value / len(names) for name, value in cost.items()}
-    store, signs = RunStore.open(folder / "run"), {}
+    store = RunStore.open(folder / "run")
+    return lines_of(case, store, found, store.table("signs", "signs").to_pylist(), cost)
+
+
+def lines_of(
+    case: cases.Case, store: RunStore, found: Quantification, rows: Iterable[SignRow], more: Line
+) -> list[Line]:
+    """One line a class, of its truth, its verdict and its detections."""
+    signs: dict[int, list[SignRow]] = {}
     paths = [int(Path(p).stem) for p in store.table("corpus")["path"].to_pylist()]
-    for row in store.table("signs", "signs").to_pylist():
+    for row in rows:
         signs.setdefault(row["target"], []).append(row)
     lines = []
     for v in found:
@@ -94,7 +116,7 @@ def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> lis
         line = truth(case, v.target) | {"artifactual": v.artifactual, "poisoned": v.poisoned, "verdict": v.verdict}
         line |= {"sign": v.detection.sign, "p": v.detection.p, "extended": v.detection.extended, "size": v.size}
         line |= {"p_own": v.detection.p_own, "tried": v.use.tried, "how": v.use.how, "rise": v.use.shift}
-        line |= {"low": v.use.low, "flips": v.use.flips - v.use.flips_control, "p_use": v.use.p_use} | cost
+        line |= {"low": v.use.low, "flips": v.use.flips - v.use.flips_control, "p_use": v.use.p_use} | more
         line["f1"] = f1((int(Path(m).stem) for m in v.members), carriers)
         line["signs"] = [
             [row["sign"], round(row["score"], 4), round(f1((paths[r] for r in row["rows"]), carriers), 3)]
@@ -102,6 +124,41 @@ def audited(case: cases.Case, folder: Path, method: str = HEAD_RELEVANCE) -> lis
         ]
         lines.append(line)
     return lines
+
+
+def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
+    """One line a class from an audited run, with an embedding that was learned without a fold's families.
+
+    Detections by the embedding are replaced; where other detections are inserted then, effects are measured again.
+    """
+    classifier = load_model(case.net, classes=[f"{k:03d}" for k in range(len(case.names))])
+    with open_run(folder / "run", level=LEVEL, workers=1, data=None, classifier=classifier) as (_, work):
+        images = embedding_units.read_images(work, embedding_units.sample_rows(work))
+        families = tuple(f for f in taught_families(images.shape[-1]) if f not in cases.FOLDS[fold])
+        training = EmbeddingTraining(images, families, case.seed)
+        for stage in range(STAGES):
+            training.run_stage(stage)
+        work = replace(work)
+        work.__dict__["embedding"] = load_embedding(training.state())  # in place of the cached one
+        signs, described = signs_by_target(work), classes_by_target(work)
+        for number, group in enumerate(work.groups):
+            rows, _ = work.drop_repeats(group.rows)
+            found = DETECTORS["embedding"](work.class_images(number, rows), "embedding")
+            anew = {sign.name: sign_row(group.target, rows, sign) for sign in found}
+            signs[group.target] = [anew.get(row["sign"], row) for row in signs[group.target]]
+        before = select_detections(list(signs_by_target(work).values()), change_of)
+        choice = select_detections(list(signs.values()), change_of)
+        inserted = signs_to_insert(signs, choice, work.groups)
+        known = signs_to_insert(signs_by_target(work), before, work.groups)
+        effects = {row["target"]: row for row in map(read_effect, work.store.table("effects", "effects").to_pylist())}
+        trial = InterventionUnits(work, inserted)
+        for number, group in enumerate(work.groups):
+            if inserted[number] != known[number]:
+                effects.pop(group.target, None)
+                effects |= {row["target"]: row for row in trial.effects(number)}
+        verdicts = make_quantification(work.store, choice, described, effects, LEVEL)
+        every = [row for of_class in signs.values() for row in of_class]
+        return lines_of(case, work.store, verdicts, every, {"fold": fold})
 
 
 def suspects(case: cases.Case, folder: Path) -> Iterator[tuple[str, list[Line]]]:
@@ -136,6 +193,7 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
         for li in lines
         if li["family"] and cases.fold_of(li["family"]) != fold and li["artifactual"] and li["f1"] >= NAMED
     )
+    lines = [li for li in lines if li.get("fold", fold) == fold]
     judged = []
     for seed in sorted({li["seed"] for li in lines}):
         mine = [li for li in lines if li["seed"] == seed]
@@ -146,7 +204,7 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
             ]
             if not signs[0]:
                 raise SystemExit(f"fold {fold}: no detector found an artifact of the other folds")
-            found = significance.select_detections(signs, change_of)
+            found = select_detections(signs, change_of)
             called = found.artifactual(LEVEL)
             mine = [
                 li
@@ -238,10 +296,11 @@ def by_family(lines: list[Line]) -> Iterator[str]:
 
 
 def tables(file: Path, fold: int | None) -> str:
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = read(file)
     told = ["all families, every detector:", *table(lines), "", *by_family(lines)]
     folds = range(len(cases.FOLDS)) if fold is None else [fold]
-    judged = {k: left_out(lines, k) for k in folds}
+    without = {k: file.with_name(f"{file.stem}-without-{k}.jsonl") for k in folds}
+    judged = {k: left_out(read(without[k]) if without[k].is_file() else lines, k) for k in folds}
     alone = len(folds) == 1  # else each clean class is told of one fold, or it would count four times
     every = [li for k in folds for li in judged[k] if alone or li["family"] or li["label"] % len(folds) == k]
     told += ["", f"left out, fold {', '.join(map(str, folds))}:", *table(every), ""]
@@ -265,18 +324,26 @@ def main() -> None:
         return
     for seed in given.seeds:
         case = cases.make(given.data, given.folder, seed, given.epochs)
-        if seed in measured(given.folder / f"{given.row}.jsonl"):
-            continue
-        print(f"case {seed}: audit", file=sys.stderr, flush=True)
         place = given.folder / "runs" / f"{given.row}-{seed}"
-        append(given.folder / f"{given.row}.jsonl", audited(case, place, given.method))
-        for name, lines in suspects(case, place):
-            append(given.folder / f"{given.row}-{name}.jsonl", lines)
+        if seed not in measured(given.folder / f"{given.row}.jsonl"):
+            print(f"case {seed}: audit", file=sys.stderr, flush=True)
+            append(given.folder / f"{given.row}.jsonl", audited(case, place, given.method))
+            for name, lines in suspects(case, place):
+                append(given.folder / f"{given.row}-{name}.jsonl", lines)
+        for fold in range(len(cases.FOLDS)):
+            file = given.folder / f"{given.row}-without-{fold}.jsonl"
+            if seed not in measured(file):
+                print(f"case {seed}: audit without fold {fold}", file=sys.stderr, flush=True)
+                append(file, audited_without(case, place, fold))
     print(tables(given.folder / f"{given.row}.jsonl", given.fold))
 
 
+def read(file: Path) -> list[Line]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def measured(file: Path) -> set[int]:
-    return {json.loads(line)["seed"] for line in file.read_text().splitlines()} if file.is_file() else set()
+    return {line["seed"] for line in read(file)} if file.is_file() else set()
 
 
 def append(file: Path, lines: list[Line]) -> None:

@@ -52,7 +52,7 @@ ARROWS = {
         "ground", "numerics.statistics", "numerics.imaging", "numerics.search", "numerics.transport",
         "numerics.neighbours", "numerics.clustering", "audit.settings", "audit.data", "audit.models",
     ),
-    "audit.detectors": ("ground", "numerics.statistics", "numerics.imaging", "audit.models"),
+    "audit.detectors": ("ground", "numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic"),
     "audit.interventions": ("ground", "numerics.statistics", "numerics.imaging", "audit.models", "audit.detectors"),
     "audit.corrections": (
         "ground", "numerics.statistics", "numerics.erasure", "numerics.neighbours", "audit.data", "audit.models",

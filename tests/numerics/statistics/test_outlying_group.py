@@ -55,7 +55,7 @@ def test_as_many_are_expected_beyond_the_edge_as_in_the_band_below():
     own, reference = np.zeros((1, 100)), np.linspace(-1, 1, 1001)[None]
     edge = np.quantile(reference, 0.998)
     own[0, :5], own[0, 5:15], own[0, 15:20] = 10, 0.8 * edge, 0.5 * edge  # the band is [.6, 1] of the edge
-    assert Exceedance.of(own, reference).surprisal[0] == pytest.approx(-binom.logsf(4, 100, 0.1), rel=1e-6)
+    assert Exceedance.of(own, reference, 0.002).surprisal[0] == pytest.approx(-binom.logsf(4, 100, 0.1), rel=1e-6)
 
 
 def test_repeats_of_one_source_do_not_count():
@@ -68,7 +68,7 @@ def test_repeats_of_one_source_do_not_count():
 def test_exceedance_is_the_binomial_tail():
     own, reference = np.zeros((1, 100)), np.linspace(-1, 1, 1001)[None]
     own[0, :5] = 10
-    exceeded = Exceedance.of(own, reference)
+    exceeded = Exceedance.of(own, reference, 0.002)
     assert exceeded.edge[0] == pytest.approx(np.quantile(reference, 0.998))
     rate = 3 / 1003  # two of the reference lie beyond the edge; Laplace's rule
     assert exceeded.surprisal[0] == pytest.approx(-binom.logsf(4, 100, rate), rel=1e-6)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.outlying_groups import OutlyingGroups
+from klarsicht.audit.detectors.outlying_groups import EmbeddedGroups, OutlyingGroups
 from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, colour, grey
 from klarsicht.audit.detectors.templates import TemplateMatches
 from klarsicht.ground.arrays import Floats
@@ -106,6 +106,7 @@ DETECTORS: dict[str, Detector] = {
     "tones": OutlyingGroups(image_descriptions.tones, shrunk=True),
     "borders": OutlyingGroups(image_descriptions.borders),
     "binary-patterns": OutlyingGroups(image_descriptions.binary_patterns),
+    "embedding": EmbeddedGroups(),
 }
 """Colour casts are measured (numerics.imaging.image_statistics) and not among them: whole classes are green or blue by
 nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of natural colour hid what other detectors

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.detectors.artifact_embedding import ArtifactEmbedding
 from klarsicht.audit.models.inputs import shrink_levels
 from klarsicht.ground.arrays import Floats, Pixels
 
@@ -56,6 +57,7 @@ class ClassImages:
         half: bool (n,), the half on which choices are made.
         sources: int (n,); images of one source are not compared with each other.
         seed: seed of the sample of seed images in classes with very many images.
+        embedding: network learned on the audited images; None where there is none.
     """
 
     own: ImageStack
@@ -64,6 +66,7 @@ class ClassImages:
     half: NDArray[np.bool_]
     sources: NDArray[np.integer[Any]]
     seed: int = 0
+    embedding: ArtifactEmbedding | None = None
 
     @cached_property
     def sizes(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification import figures
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
+from klarsicht.audit.quantification.embedding_units import learn_embedding
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.relevance import attribution
@@ -124,6 +125,7 @@ def open_run(
 def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
     """Run detection, selection, insertion and verdicts."""
     units, store = partition(len(work.groups), 1), work.store
+    learn_embedding(work)
     pipeline.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
     described = classes_by_target(work)
     signs = signs_by_target(work)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
+from klarsicht.audit.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.detectors.bank import run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.patch_matches import grey
@@ -38,6 +39,7 @@ from klarsicht.numerics.statistics.split_half import draw_halves
 POOL = 4000  # images of all classes that one class is compared with
 POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # largest size of a pool and of a class as 8-bit pixel values
 EFFECT_BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
+EMBEDDING_STEP = "embedding"
 THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
 
 SIGNS, CLASSES, EFFECTS = map(schema_of, (SignRow, ClassRow, EffectRow))
@@ -107,7 +109,15 @@ class DetectionUnits:
             half=draw_halves(len(rows), rng),
             sources=self.corpus.source_numbers[rows],
             seed=self.settings.seed,
+            embedding=self.embedding,
         )
+
+    @cached_property
+    def embedding(self) -> ArtifactEmbedding | None:
+        """Embedding that was learned on the images of this run, if one was."""
+        if not self.store.is_done(EMBEDDING_STEP, STAGES - 1):
+            return None
+        return load_embedding(self.store.read_unit_file(embedding_file(STAGES - 1), EMBEDDING_STEP, STAGES - 1))
 
     def image_stack(self, rows: NDArray[np.intp]) -> ImageStack:
         """Read images and, where the run has them, relevance maps."""
@@ -159,6 +169,11 @@ class DetectionUnits:
     @property
     def outputs(self) -> int:
         return int(self.store.array("logits").shape[1])
+
+
+def embedding_file(stage: int) -> str:
+    """Name the file with the state of the embedding's training after a stage."""
+    return f"embedding-{stage}.pt"
 
 
 def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:

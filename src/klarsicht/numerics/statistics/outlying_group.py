@@ -29,7 +29,7 @@ ROUNDS = 2  # how often a direction is improved
 KEPT = 60  # directions that are improved
 ROWS_EACH = 3  # rows of a half for each component, or a direction is fitted to chance
 LEAST, MOST = 3, 0.6  # rows of a group, and share of the class
-REFERENCE_SHARE = 0.002  # of the reference beyond the edge
+REFERENCE_SHARE = 0.002  # of the reference beyond the edge, by default
 BAND = 0.4  # of the way from the class's median to the edge: width of the band below the edge
 SHRINKAGE = 0.2  # added to the mean of the class's covariance and the reference's
 
@@ -73,9 +73,10 @@ class Exceedance(NamedTuple):
     edge: Floats
 
     @classmethod
-    def of(cls, own: Floats, reference: Floats) -> Exceedance:
-        """Compare projections of a class (s, n) with those of the reference (s, m)."""
-        edge = np.quantile(reference, 1 - REFERENCE_SHARE, axis=1, keepdims=True)
+    def of(cls, own: Floats, reference: Floats, share: float) -> Exceedance:
+        """Compare projections of a class (s, n) with those of the reference (s, m), of which a share is beyond the
+        edge."""
+        edge = np.quantile(reference, 1 - share, axis=1, keepdims=True)
         band = BAND * np.maximum(edge - np.median(own, 1, keepdims=True), 0)
         rate = np.maximum(null_rate(own, reference, edge), extrapolated_rate(own, edge, 1.0, band))
         return cls(binomial_surprisal((own > edge).sum(1), own.shape[1], rate), edge[:, 0])
@@ -94,7 +95,9 @@ class OutlyingGroup:
     member: Bools
 
 
-def find_outlying_group(own: Doubles, reference: Doubles, half: Bools, counted: Bools, seed: int) -> OutlyingGroup:
+def find_outlying_group(
+    own: Doubles, reference: Doubles, half: Bools, counted: Bools, seed: int, share: float = REFERENCE_SHARE
+) -> OutlyingGroup:
     """Find the group of a class that stands apart most.
 
     Args:
@@ -103,6 +106,7 @@ def find_outlying_group(own: Doubles, reference: Doubles, half: Bools, counted: 
         half: bool (n,), rows of the first half.
         counted: bool (n,), rows that count; of repeats of one source, one.
         seed: seed of the clustering.
+        share: share of the reference beyond the edge; other classes may hold the same artifact.
     """
     halves = [own[part & counted] for part in (half, ~half)]
     smaller = min(map(len, halves))
@@ -110,17 +114,17 @@ def find_outlying_group(own: Doubles, reference: Doubles, half: Bools, counted: 
         return OutlyingGroup(0.0, np.zeros(len(own), bool))
     own, reference = own[:, : smaller // ROWS_EACH], reference[:, : smaller // ROWS_EACH]
     halves = [own[part & counted] for part in (half, ~half)]
-    directions = [find_direction(rows, reference, seed) for rows in halves]
+    directions = [find_direction(rows, reference, seed, share) for rows in halves]
     tests = [
-        float(Exceedance.of((rows @ w)[None], (reference @ w)[None]).surprisal[0])
+        float(Exceedance.of((rows @ w)[None], (reference @ w)[None], share).surprisal[0])
         for rows, w in zip(halves[::-1], directions, strict=True)
     ]
     w = directions[int(np.argmax(tests))]
-    edge = float(Exceedance.of((own[counted] @ w)[None], (reference @ w)[None]).edge[0])
+    edge = float(Exceedance.of((own[counted] @ w)[None], (reference @ w)[None], share).edge[0])
     return OutlyingGroup(float(np.mean(tests)), select_above_gap(own @ w, edge))
 
 
-def find_direction(rows: Doubles, reference: Doubles, seed: int) -> Doubles:
+def find_direction(rows: Doubles, reference: Doubles, seed: int, share: float = REFERENCE_SHARE) -> Doubles:
     """Find the direction (r,) of the largest surprisal, of those that groups of the rows (n, r) suggest."""
     inverse = _within_precision(rows)
     groups, best = _initial_groups(rows, seed), (-1.0, np.zeros(rows.shape[1]))
@@ -132,7 +136,7 @@ def find_direction(rows: Doubles, reference: Doubles, seed: int) -> Doubles:
         outside = (len(rows) * rows.mean(0) - size * inside) / (len(rows) - size)
         directions = (inside - outside) @ inverse
         projected = directions @ rows.T
-        found = Exceedance.of(projected, directions @ reference.T)
+        found = Exceedance.of(projected, directions @ reference.T, share)
         top = int(found.surprisal.argmax())
         if found.surprisal[top] > best[0]:
             best = (float(found.surprisal[top]), directions[top])

@@ -1,0 +1,104 @@
+"""The embedding of a run: learned once, gone on with where it was stopped, left out where images are few."""
+
+import shutil
+
+import pytest
+import torch
+from tests.audit.conftest import in_brief
+from tests.audit.quantification.test_quantification import NAMES, ReadsATag, write_corpus
+
+from klarsicht.audit import pipeline
+from klarsicht.audit.detectors import artifact_embedding
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.quantification import embedding_units
+from klarsicht.audit.quantification.quantification import open_run, quantify
+from klarsicht.audit.quantification.units import embedding_file
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.store import RunStore
+
+STAGES = artifact_embedding.STAGES
+CLASSIFIER = load_model(ReadsATag().eval(), classes=NAMES)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of three classes that is not quantified."""
+    folder = tmp_path_factory.mktemp("embedding")
+    write_corpus(folder / "data", classes=range(5, 8))
+    settings = AuditSettings(model="object", data=str(folder / "data"), method="HeadRelevance", batch=64)
+    with in_brief(60):
+        pipeline.run(settings, folder / "run", classifier=CLASSIFIER)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    """A copy of the run; trainings are of one step a stage, and enough images are few."""
+    monkeypatch.setattr(artifact_embedding, "STEPS", STAGES)
+    monkeypatch.setattr(artifact_embedding, "CONTENT_GROUPS", 1)
+    monkeypatch.setattr(embedding_units, "MIN_LEARNED", 100)
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def learn(run):
+    with open_run(run, level=0.05, workers=1, data=None, classifier=CLASSIFIER) as (_, work):
+        embedding_units.learn_embedding(work)
+        return work.embedding
+
+
+def test_training_that_was_stopped_ends_with_the_same_bytes(run, tmp_path, monkeypatch):
+    whole = shutil.copytree(run, tmp_path / "whole")
+    learn(whole)
+    stage_of = artifact_embedding.EmbeddingTraining.run_stage
+
+    def stopped(self, stage, advance):
+        if stage == 2:
+            raise KeyboardInterrupt
+        stage_of(self, stage, advance)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(artifact_embedding.EmbeddingTraining, "run_stage", stopped)
+        learn(run)
+    assert [RunStore.open(run).is_done("embedding", stage) for stage in range(STAGES)] == [True, True] + [False] * 4
+    repeated = []
+    monkeypatch.setattr(
+        artifact_embedding.EmbeddingTraining, "run_stage", lambda *a: (repeated.append(a[1]), stage_of(*a))
+    )
+    learn(run)
+    assert repeated == [2, 3, 4, 5]
+    learn(run)
+    assert repeated == [2, 3, 4, 5]  # nothing is learned twice
+    name = embedding_file(STAGES - 1)
+    assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_few_images_teach_nothing(run, monkeypatch):
+    monkeypatch.setattr(embedding_units, "MIN_LEARNED", 1000)
+    assert learn(run) is None and not list(run.glob("embedding-*"))
+
+
+def test_classes_that_were_looked_at_without_it_stay_comparable(run, monkeypatch):
+    """An audit that goes on does not learn where some classes have been looked at without an embedding."""
+    RunStore.open(run).mark_done("signs", 0)
+    assert learn(run) is None
+
+
+def test_images_are_drawn_once_and_shrunk(run, monkeypatch):
+    monkeypatch.setattr(embedding_units, "LEARNED_IMAGES", 50)
+    with open_run(run, level=0.05, workers=1, data=None, classifier=CLASSIFIER) as (_, work):
+        rows = embedding_units.sample_rows(work)
+        assert len(rows) == len(set(rows.tolist())) == 50 and (rows[1:] > rows[:-1]).all()
+        images = embedding_units.read_images(work, rows)
+        assert images.shape == (50, 32, 32, 3) and (images == work.input_images(rows)).all()
+
+
+def test_quantification_looks_through_the_embedding(run):
+    torch.set_num_threads(1)
+    with in_brief(60):
+        quantify(run, classifier=CLASSIFIER)
+    signs = RunStore.open(run).table("signs", "signs").to_pylist()
+    assert {row["sign"] for row in signs if row["sign"].startswith("embedding")} == {
+        "embedding 0.002",
+        "embedding 0.01",
+    }
+    assert RunStore.open(run).is_finished("embedding")
