@@ -48,7 +48,7 @@ PLANTS = {
     "tag": (lambda x, rng: tag(x, rng), {"texture", "fine", "fine-grey"}),
     "blended": (blended, {"fine", "fine-grey", "template"}),
     "border": (border, {"frame", "bars"}),
-    "noise": (lambda x, rng: x + rng.normal(0, 20, x.shape), {"noise", "roughness", "chroma-noise"}),
+    "noise": (lambda x, rng: x + rng.normal(0, 20, x.shape), {"noise", "chroma-noise"}),
     "blur": (lambda x, rng: gaussian_filter(x.astype(float), (1.5, 1.5, 0)), {"sharpness", "ringing"}),
 }
 
@@ -151,7 +151,7 @@ def test_a_class_that_is_rough_as_a_whole_is_no_sign():
     rng = np.random.default_rng(2)
     clean = scene()
     rough = np.clip(clean.own.levels + rng.normal(0, 8, (N, SIDE, SIDE, 3)), 0, 255).round().astype(np.uint8)
-    found = list(DETECTORS["roughness"](replace(clean, own=ImageStack(rough)), "roughness"))
+    found = list(DETECTORS["noise"](replace(clean, own=ImageStack(rough)), "noise"))
     assert max(sign.score for sign in found) < 3 and max(len(sign.members) for sign in found) > N / 4
 
 

@@ -1,7 +1,5 @@
 """Descriptions of images against slow literal rewrites, SciPy and closed forms."""
 
-import colorsys
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -16,7 +14,6 @@ FUNCTIONS = (
     described.autocorrelations,
     described.channel_correlations,
     described.colours,
-    described.tones,
     described.borders,
     described.binary_patterns,
 )
@@ -67,16 +64,6 @@ def test_quantiles_of_colours_are_numpys():
     np.testing.assert_allclose(found[15:20], np.quantile(flat[:, 0] - flat[:, 1], described.DIFFERENCES), atol=1e-4)
     correlation = np.corrcoef(flat[:, 0].astype(float), flat[:, 1])[0, 1]
     assert np.tanh(found[20]) == pytest.approx(correlation, abs=2e-3)
-
-
-def test_tones_count_levels_and_hues():
-    found = described.tones(SCENES)[1]
-    shares = np.stack([np.histogram(SCENES[1, ..., c], 16, (0, 256))[0] for c in range(3)], 1) / 32**2
-    np.testing.assert_allclose(found[:48].reshape(16, 3) ** 2, shares, atol=1e-6)
-    blue = np.zeros((1, 32, 32, 3), np.float32) + np.array([20, 20, 220], np.float32)
-    hues = described.tones(blue)[0, 54:66] ** 2
-    hue = (colorsys.rgb_to_hsv(20, 20, 220)[0] + 0.5) % 1  # sectors start at cyan, half a turn from red
-    assert hues.argmax() == int(hue * 12)
 
 
 def test_a_stripe_is_uniform_and_ends_with_a_step():

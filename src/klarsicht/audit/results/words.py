@@ -13,7 +13,6 @@ SEEN: Final = {
     "frame": "a border of one colour",
     "bars": "a border of one colour on two sides",
     "noise": "noise where there is no content",
-    "roughness": "noise over the whole image",
     "chroma-noise": "noise of colour",
     "sharpness": "no sharp edge",
     "ringing": "blur over the whole image",
@@ -23,9 +22,9 @@ SEEN: Final = {
     "autocorrelation": "neighbouring pixels that go together otherwise",
     "channel-correlation": "channels that go together otherwise",
     "colours": "colours of their own",
-    "tones": "tones and hues of their own",
     "borders": "lines of their own along a side",
     "binary-patterns": "patterns of neighbouring pixels of their own",
+    "embedding": "what the learned embedding sets apart",
 }
 """For each detector, what its members show."""
 

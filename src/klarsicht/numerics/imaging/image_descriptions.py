@@ -18,9 +18,6 @@ SOFT = 8.0  # grey levels; differences well above count alike, so that few edges
 DEPTH = 5  # lines below each side of an image, a 32nd of the side apart
 LEVELS = (0.02, 0.1, 0.5, 0.9, 0.98)  # quantiles of each channel
 DIFFERENCES = (0.05, 0.25, 0.5, 0.75, 0.95)  # quantiles of differences of channels
-BINS = 16  # of a histogram of levels
-HUES = 12  # of a histogram of hues
-CLIPPED = (2.5, 252.5)  # grey levels beyond which a pixel counts as clipped
 MARGINS = (4.0, 24.0)  # grey levels by which a neighbour must be brighter: fine and coarse texture
 NEIGHBOURS = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))  # of the pixel (1, 1), clockwise
 
@@ -77,23 +74,6 @@ def colours(x: Floats) -> Floats:
         product = (centred[..., a] * centred[..., b]).mean(1)
         correlation = (product + 1) / (deviation[:, a] * deviation[:, b] + 1)
         found.append(np.arctanh(np.clip(correlation, -0.999, 0.999))[:, None])
-    return np.asarray(np.concatenate(found, 1), np.float64)
-
-
-def tones(x: Floats) -> Floats:
-    """Compute histograms of levels and of hues, clipped shares, and quantiles of saturation."""
-    flat = x.reshape(len(x), -1, x.shape[-1])
-    binned = np.minimum((flat * (BINS / 256)).astype(int), BINS - 1)
-    found = [np.sqrt((binned == i).mean(1)) for i in range(BINS)]
-    found += [np.log(clipped.mean(1) + 0.003) for clipped in (flat < CLIPPED[0], flat > CLIPPED[1])]
-    if x.shape[-1] == 3:
-        red, green, blue = np.moveaxis(flat, -1, 0)
-        saturation = (flat.max(-1) - flat.min(-1)) / (flat.max(-1) + SOFT)
-        hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)  # in [-pi, pi], 0 for red
-        sector = np.minimum(((hue + np.pi) * (HUES / (2 * np.pi))).astype(int), HUES - 1)
-        weights = [(saturation * (sector == i)).sum(1) for i in range(HUES)]
-        found.append(np.sqrt(np.stack(weights, 1) / (saturation.sum(1) + 1)[:, None]))
-        found.append(np.quantile(saturation, (0.1, 0.5, 0.9, 0.99), axis=1).T)
     return np.asarray(np.concatenate(found, 1), np.float64)
 
 
