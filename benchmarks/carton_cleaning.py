@@ -38,7 +38,8 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.synthetic import artifacts, glyphs
 from klarsicht.ground.errors import KlarsichtError
-from klarsicht.numerics.statistics.intervals import paired_loss, share_interval
+from klarsicht.numerics.statistics.intervals import share_interval
+from klarsicht.numerics.statistics.paired_loss import paired_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 from carton import CARTON, MODEL, f1, label, of_rows, photographs, square, write

@@ -29,7 +29,8 @@ from klarsicht.audit.cleaning.clean_data import CleanedCorpus, clean_data
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
-from klarsicht.numerics.statistics.intervals import mean_interval, paired_loss, student_quantile
+from klarsicht.numerics.statistics.intervals import mean_interval, student_quantile
+from klarsicht.numerics.statistics.paired_loss import paired_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion

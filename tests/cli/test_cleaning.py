@@ -58,8 +58,8 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
     for method in ("oblique", "nothing"):
         folders += ["--correction", str(tmp_path / method)]
         ask = ["audit", "clean", finished, "--class", "b", "--method", method, "--images", "60", "--layer", "last"]
-        assert run([*ask, "--out", folders[-1]]) == 0
-    capsys.readouterr()
+        assert run([*ask, "--out", folders[-1]]) == (8 if method == "nothing" else 0)
+    assert "100% of the artifact's effect remains" in capsys.readouterr().err
     assert run(["audit", "evaluate", finished, *folders, "--out", str(tmp_path / "both")]) == 0
     printed = capsys.readouterr().out
     assert "b: may be called clean: oblique." in printed
@@ -99,12 +99,15 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     out = str(tmp_path / "c")
     given = ["--members", str(tmp_path / "list.txt"), "--strength", "1", "--layer", "last", "--json", "--out", out]
     capsys.readouterr()
-    assert run(["audit", "clean", folder, "--class", "b", *given]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"]["strength"] == 1
+    assert run(["audit", "clean", folder, "--class", "b", *given]) == 7
+    told = capsys.readouterr()
+    assert json.loads(told.out)["settings"]["strength"] == 1
+    assert json.loads(told.out)["shown"]["harm answer"]["answer"] == "harmful"
+    assert "points lost" in told.err
     assert run(["audit", "evaluate", folder, "--correction", out]) == 7
     told = capsys.readouterr()
     assert "Verdict: harmful" in told.out
-    assert "points lost, bound" in told.err
+    assert "points lost" in told.err
     assert [line.split(":")[0] for line in told.err.splitlines() if "bound" in line] == ["klarsicht"]
     assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0
 

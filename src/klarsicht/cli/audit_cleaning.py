@@ -51,7 +51,8 @@ def clean(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved."""
+    """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved; exits 7 where it
+    harms too much, 8 where it does not help."""
     from klarsicht.audit.cleaning import clean_model
 
     given: dict[str, Any] = {
@@ -76,6 +77,7 @@ def clean(
         echo_block(json.dumps(found.record, indent=2))
     else:
         cleaning_tables.cleaned(found)
+    found.check()
 
 
 def evaluate(

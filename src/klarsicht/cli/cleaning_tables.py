@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.clean_data import CleanedCorpus
     from klarsicht.audit.cleaning.clean_model import CleanedModel
     from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation
+    from klarsicht.audit.cleaning.judgement import Judgement
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -24,18 +25,36 @@ def cleaned(found: CleanedModel) -> None:
             str(tried.setting.directions),
             f"{tried.setting.strength:g}",
             f"{tried.remaining:.0%}",
-            f"{100 * tried.outcome.harm.value:+.2f}",
-            f"{100 * tried.outcome.harm_affected.value:+.2f}" if tried.outcome.harm_affected.n else "",
+            _percent(tried.outcome.harm),
+            _percent(tried.outcome.harm_affected),
         )
         for tried in found.choice.best_settings
     ]
-    header = ("", "layer", "directions", "strength", "effect left", "points lost", "of the class")
+    header = ("", "layer", "directions", "strength", "effect left", "points lost (95 %)", "of the class (95 %)")
     echo_block(table(header, lines, left=("", "layer")))
     for path, why in found.record["skipped"]:
         echo(f"not read: {path}: {why}")
     artifact = found.artifact
     echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}; chosen: *")
+    if found.use:
+        echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")
     echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
+    judged(found.judgement, found.shown)
+
+
+def judged(found: Judgement, shown: int) -> None:
+    """Print effect and cost of a correction on images on which nothing was fitted or chosen, and the verdict."""
+    before, after = found.before, found.after
+    told = [f"effect left {found.remaining:.0%}"] if found.is_used else []
+    if before.flips.n:
+        told.append(f"flips to the class {_percent(before.flips)} before, {_percent(after.flips)} after")
+    told.append(f"points lost {_percent(after.harm)}")
+    if after.harm_affected.n:
+        told.append(f"of the class {_percent(after.harm_affected)}")
+    echo(f"on {shown} images that nothing was fitted or chosen on: {'; '.join(told)}")
+    if found.origin.trained_on:
+        echo(f"the model was trained on these images ({found.origin.why}): show it on others by audit evaluate --test")
+    echo(f"verdict: {found.verdict}.")
 
 
 def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
@@ -62,6 +81,9 @@ def evaluated(found: Evaluation) -> None:
         echo(f"not read: {path}: {why}")
     artifact = found.record["artifact"]
     how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # absent in records of earlier versions
+    if found.origin.why:
+        trained = "the model was trained on these images" if found.origin.trained_on else "held-out images"
+        echo(f"{trained}: {found.origin.why}")
     echo(f"{found.record['class']}: shown on {found.images} images{how}. Verdict: {found.verdict}.")
 
 
@@ -78,6 +100,8 @@ def certified(found: Certificate) -> None:
         for one in (found.before, *found.rows)
     ]
     echo_block(table(header, lines, left=(header[0], "verdict")))
+    if trained := [one.name for one in found.rows if one.trained_on]:
+        echo(f"shown on images that the model was trained on: {', '.join(trained)}")
     clean = [one.name for one in found.rows if one.clean == one.seeds]
     echo(f"{found.name}: may be called clean: {', '.join(clean) or 'none'}.")
 

@@ -10,25 +10,33 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_model, evaluation
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation, probe_layers
+from klarsicht.audit.cleaning.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import NoCorrection
-from klarsicht.audit.corrections.outcomes import Bounds, Outcome
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.outcomes import Outcome
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
 
-SURE = Interval(0.0, -0.001, 0.001, 10_000)
+SURE = PairedLoss(0.0, -0.001, 0.001, 10_000)
 EFFECT = Outcome(SURE, SURE, SURE, SURE, SURE, Interval(1.0, 0.9, 1.1, 99), SURE, SURE)
 
 
-def judged(rise, harm=SURE, affected=SURE):
+def lost(value, half, n=400):
+    return PairedLoss(value, value - half, value + half, n, round(abs(value) * n) + 2)
+
+
+def judged(rise, harm=SURE, affected=SURE, before=EFFECT.rise, origin=UNKNOWN):
     """An evaluation where the artifact raised by 1 before and by `rise` after."""
-    after = replace(EFFECT, rise=replace(EFFECT.rise, value=rise), harm=harm, harm_affected=affected)
+    first = replace(EFFECT, rise=before)
+    after = replace(EFFECT, rise=replace(before, value=rise), harm=harm, harm_affected=affected)
     looks = tuple(
-        ModelEvaluation(name, effect, {}, NO_INTERVAL, None) for name, effect in (("nothing", EFFECT), ("x", after))
+        ModelEvaluation(name, effect, {}, NO_INTERVAL, None) for name, effect in (("nothing", first), ("x", after))
     )
-    return Evaluation({}, looks, Bounds(0.005, 0.02), 100, ())
+    return Evaluation({}, looks, Bounds(0.005, 0.02), 100, (), origin)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +44,14 @@ def judged(rise, harm=SURE, affected=SURE):
     [
         (judged(0.1), "clean"),
         (judged(-0.4), "clean"),
-        (judged(0.6), "no help (60% of the effect remains)"),
-        (judged(-0.7), "no help (70% of the effect remains)"),
-        (judged(0.0, harm=Interval(0.006, 0.005, 0.007, 9)), "harmful (clean images: 0.60 points lost, bound 0.50)"),
-        (judged(0.0, affected=Interval(0.0, -0.1, 0.1, 9)), "harmless (clean images of the class: up to 10.00 points"),
-        (judged(0.0, affected=NO_INTERVAL), "cannot prove it harmless (clean images of the class: none)"),
+        (judged(0.6), "no help (60% of the artifact's effect remains)"),
+        (judged(-0.7), "no help (70% of the artifact's effect remains)"),
+        (judged(0.0, before=Interval(0.1, -0.1, 0.3, 99)), "no help (the artifact is not shown to be used: it raises"),
+        (judged(0.0, harm=lost(0.02, 0.01)), "harmful (clean images: 2.00 points lost (1.00 to 3.00), bound 0.50)"),
+        (judged(0.0, harm=lost(0.0175, 0.013)), "not proven harmless (clean images: 1.75 points lost (0.45 to 3.05)"),
+        (judged(0.0, affected=lost(0.0, 0.1)), "harmless (clean images of the class: 0.00 points lost (-10.00 to"),
+        (judged(0.0, affected=NO_LOSS), "clean, but not proven harmless (clean images of the class: none)"),
+        (judged(0.0, origin=ImageOrigin(True, "x")), "clean, but not proven harmless (clean images: 0.00 points lost"),
     ],
 )  # fmt: skip
 def test_the_verdict_follows_from_the_figures(found, verdict):
@@ -50,11 +61,14 @@ def test_the_verdict_follows_from_the_figures(found, verdict):
 
 def test_harm_beyond_its_bound_and_an_effect_that_remains_are_errors_with_their_own_exit_codes():
     judged(0.1).check()
-    with pytest.raises(HarmExceeded, match=r"clean images of the class: 3\.00 points lost, bound 2\.00") as caught:
-        judged(0.0, affected=Interval(0.03, 0.02, 0.04, 9)).check()
+    with pytest.raises(HarmExceeded, match=r"clean images of the class: 5\.00 points lost .*bound 2\.00") as caught:
+        judged(0.0, affected=lost(0.05, 0.02)).check()
     assert caught.value.exit_code == 7
     with pytest.raises(EffectRemains, match="60% of the artifact's effect remains") as caught:
         judged(0.6).check()
+    assert caught.value.exit_code == 8
+    with pytest.raises(EffectRemains, match="not shown to be used") as caught:
+        judged(0.0, before=Interval(0.1, -0.1, 0.3, 99)).check()
     assert caught.value.exit_code == 8
 
 

@@ -10,7 +10,8 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
+from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds
+from klarsicht.audit.corrections.outcomes import CorrectionTest
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
@@ -76,12 +77,14 @@ def test_a_broken_bound_is_named_with_its_figures():
             return Erasure("last", Eraser(np.eye(4), np.eye(4), np.zeros(4))).applied(module)
 
     found = CorrectionTest(classifier(), sample(), TARGET, place()).evaluate(Blind())
-    assert "clean images" in found.exceeded_bounds(Bounds())
-    assert "bound 0.50" in found.exceeded_bounds(Bounds())
-    assert not found.exceeded_bounds(Bounds(1, 1))
-    few = CorrectionTest(classifier(), sample(12), TARGET, place()).evaluate(None)
-    assert not few.exceeded_bounds(Bounds())
-    assert "images" in few.unproven_bounds(Bounds())
+    told = found.harm_answer(Bounds())
+    assert told.answer == HARMFUL
+    assert "clean images" in told.reasons
+    assert "bound 0.50" in told.reasons
+    assert found.harm_answer(Bounds(1, 1)).answer == HARMLESS
+    few = CorrectionTest(classifier(), sample(12), TARGET, place()).evaluate(None).harm_answer(Bounds())
+    assert few.answer == NOT_PROVEN
+    assert "images" in few.reasons
 
 
 def test_where_labels_are_unknown_a_changed_answer_is_a_loss():

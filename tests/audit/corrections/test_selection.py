@@ -6,7 +6,8 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
-from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.outcomes import CorrectionTest
 from klarsicht.audit.corrections.selection import ALIKE, Grid, SettingOutcome, choose, effect_tolerance
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import Eraser

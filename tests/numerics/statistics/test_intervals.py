@@ -6,7 +6,6 @@ from scipy import stats
 
 from klarsicht.numerics.statistics.intervals import (
     mean_interval,
-    paired_loss,
     roc_area,
     share_interval,
     student_quantile,
@@ -22,28 +21,6 @@ def test_the_interval_of_a_share_is_scipys(hits, n):
     assert (found.value, found.low, found.high, found.n) == (hits / n, *wilson_interval(hits, n), n)
 
 
-@pytest.mark.parametrize(("lost", "won", "n"), [(0.02, 0.01, 100), (0.05, 0.05, 200), (0.1, 0.0, 60)])
-def test_the_interval_of_a_loss_holds_the_truth(lost, won, n):
-    rng = np.random.default_rng(0)
-    held = 0
-    for _ in range(2000):
-        u = rng.random(n)
-        before = u < 0.7 + lost
-        after = (u < 0.7) | (u >= 1 - won)
-        found = paired_loss(before, after)
-        held += found.low <= lost - won <= found.high
-    assert held / 2000 > 0.93
-
-
-def test_a_loss_is_the_difference_of_shares_and_no_change_is_not_certainty():
-    rng = np.random.default_rng(0)
-    before, after = rng.random(50) < 0.8, rng.random(50) < 0.6
-    assert paired_loss(before, after).value == pytest.approx(before.mean() - after.mean())
-    same = paired_loss(before, before)
-    assert same.value == 0
-    assert same.low < 0 < same.high
-
-
 def test_the_interval_of_a_mean_is_the_normal_one():
     x = np.random.default_rng(0).standard_normal(400)
     low, high = stats.norm.interval(0.95, x.mean(), stats.sem(x))
@@ -54,7 +31,6 @@ def test_the_interval_of_a_mean_is_the_normal_one():
 def test_nothing_measured_is_no_figure():
     none = np.zeros(0, bool)
     assert np.isnan(share_interval(none).value)
-    assert np.isnan(paired_loss(none, none).low)
     assert str(share_interval(none)) == ""
 
 

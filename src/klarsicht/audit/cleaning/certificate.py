@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from klarsicht.audit.cleaning.evaluation import AS_IT_IS, CORRECTED
-from klarsicht.audit.corrections.outcomes import Bounds
+from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.ground.errors import HarmExceeded, InputError, UsageError
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, student_quantile
 
@@ -54,6 +54,7 @@ class CertificateRow:
         suspect: number of seeds in which the second audit finds the class suspect again, and number of seeds.
         verdicts: of each seed.
         clean: number of seeds in which the model may be called clean.
+        trained_on: whether a model was trained on the images that it is shown on.
     """
 
     name: str
@@ -63,6 +64,7 @@ class CertificateRow:
     suspect: tuple[int, int]
     verdicts: tuple[str, ...]
     clean: int
+    trained_on: bool = False
 
     @property
     def seeds(self) -> int:
@@ -91,6 +93,11 @@ class CertificateRow:
 
 def _interval_json(found: Interval) -> Facts | None:
     return asdict(found) if found.n else None
+
+
+def _read_interval(found: Facts) -> Interval:
+    """Read an interval, also one that holds more."""
+    return Interval(**{name: found[name] for name in Interval.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -133,9 +140,13 @@ class Certificate:
         return tuple(make_row(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
 
     def losses_within_bounds(self, one: CertificateRow) -> dict[str, bool]:
-        """Return for each loss whether its whole interval is within the bound."""
+        """Return for each loss whether its whole interval is within the bound, on images that no model was trained
+        on."""
         limits = {"harm": self.bounds.overall, "harm_affected": self.bounds.affected}
-        return {name: bool(one.figures[name].n and one.figures[name].high <= most) for name, most in limits.items()}
+        return {
+            name: bool(one.figures[name].n and not one.trained_on and one.figures[name].high <= most)
+            for name, most in limits.items()
+        }
 
     def check(self) -> None:
         """Check that a correction may be called clean in all of its seeds.
@@ -188,13 +199,14 @@ def make_row(name: str, evaluations: Sequence[Facts], look: int) -> CertificateR
         (sum(again), len(again)),
         tuple(found["verdict"] if look == CORRECTED else "as it is" for found in evaluations),
         sum(found["clean"] for found in evaluations) if look == CORRECTED else 0,
+        any((found["images"] or {}).get("trained on") for found in evaluations),
     )
 
 
 def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
     """Combine one figure of several seeds, clipped: a single seed keeps its interval, more seeds have that of their
     mean."""
-    known = [Interval(**found) for found in seeds if found]
+    known = [_read_interval(found) for found in seeds if found]
     if len(known) < 2:
         return known[0] if known else NO_INTERVAL
     among = mean_interval(np.array([found.value for found in known]), student_quantile(len(known)))
@@ -206,7 +218,7 @@ def combine_seeds(seeds: Sequence[Facts | None], within: tuple[float, float] = (
 def _evaluation(folder: Path) -> Facts:
     try:
         found: Facts = json.loads((folder / "evaluation.json").read_bytes())
-        return {name: found[name] for name in KNOWN}
+        return {name: found[name] for name in KNOWN} | {"images": found.get("images")}  # absent in earlier versions
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "no evaluation in this folder", got=f"{folder}: {type(error).__name__}: {error}",

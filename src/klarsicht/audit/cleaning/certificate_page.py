@@ -42,10 +42,11 @@ class Column:
         found = line.figures[self.figure]
         if not found.n:
             return None
-        broken = self.bound is not None and found.value > self.bound + 1e-12
+        broken = self.bound is not None and found.low > self.bound
         text, ends = f"{100 * found.value:z.1f}", f"{100 * found.low:z.1f} to {100 * found.high:z.1f}"
         low, value, high = (self.position(end) for end in (found.low, found.value, found.high))
-        return Cell(text, ends, low, value, high, broken, self.bound is not None and found.high <= self.bound)
+        proven = self.bound is not None and found.high <= self.bound and not line.trained_on
+        return Cell(text, ends, low, value, high, broken, proven)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Cell:
     Attributes:
         text, ends: value and interval in words.
         low, value, high: positions on the scale.
-        broken: whether the value exceeds its bound.
+        broken: whether the whole interval is beyond the bound.
         proven: whether the whole interval is within the bound.
     """
 
@@ -93,6 +94,7 @@ def template_context(found: Certificate) -> dict[str, Any]:
         "columns": [one for one in columns if one is not None],
         "lines": shown,
         "clean": [one.name for one in found.rows if one.clean == one.seeds],
+        "trained": [one.name for one in found.rows if one.trained_on],
         "seeds": max(one.seeds for one in found.rows),
         "evaluations": found.evaluations,
         "percent": format_percent,

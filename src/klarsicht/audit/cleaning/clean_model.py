@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,21 @@ from klarsicht import __version__
 from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.judgement import Judgement
+from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
 from klarsicht.audit.corrections import packages, selection
+from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import correction_layers, find_layer
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.directions import DIRECTIONS
-from klarsicht.audit.corrections.outcomes import GROUP, Bounds, CorrectionTest
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.corrections.selection import Choice, Grid
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.results import verdicts
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
@@ -36,13 +41,27 @@ class CleanedModel:
         folder: where the correction is saved.
         artifact: the artifact that it is fitted on.
         choice: the chosen correction and the tried settings.
+        judgement: of the chosen correction, on images on which nothing was fitted or chosen.
+        shown: number of these images.
+        use: what `audit quantify` says of the class, if it says that the artifact is not shown to be used; else empty.
         record: content of FOLDER/correction.json.
     """
 
     folder: Path
     artifact: Artifact
     choice: Choice
+    judgement: Judgement
+    shown: int
+    use: str
     record: dict[str, Any]
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean; it is saved in any case.
+
+        Raises:
+            HarmExceeded, EffectRemains: see Judgement.check.
+        """
+        self.judgement.check()
 
 
 def clean(
@@ -79,11 +98,52 @@ def clean(
         case = artifact.case(audited)
         fitting_data, test = prepare_data(case, artifact, settings)
         chosen = choose_correction(fitting_data, test, settings)
+        rng = generator(settings.seed, "shown by clean", artifact.target)
+        trial = replace(test, sample=case.sample(splits.TEST, settings.images, rng))
+        judgement, shown = judge(trial, case, chosen.correction, make_bounds(settings)), len(trial.sample)
+        use = describe_missing_use(audited_run, name)
         artifact.save(folder, audited.corpus)
-        shown = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
-        record = make_record(audited_run, artifact, settings, chosen, (*fitting_data.fit.skipped, *test.sample.skipped))
-        told = packages.save_correction(folder, chosen.correction, record, case.classifier, *shown)
-    return CleanedModel(folder, artifact, chosen, told)
+        example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
+        skipped = tuple(one for sample in (fitting_data.fit, test.sample, trial.sample) for one in sample.skipped)
+        record = make_record(audited_run, artifact, settings, chosen, skipped)
+        record |= {"shown": judgement_json(judgement, shown), "use": use}
+        told = packages.save_correction(folder, chosen.correction, record, case.classifier, *example)
+    return CleanedModel(folder, artifact, chosen, judgement, shown, use, told)
+
+
+def judge(test: CorrectionTest, case: Case, correction: Correction, bounds: Bounds) -> Judgement:
+    """Judge a correction on the images of a test."""
+    return Judgement(test.evaluate(None), test.evaluate(correction), bounds, find_origin(test, case))
+
+
+def find_origin(test: CorrectionTest, case: Case, other: Answers | None = None) -> ImageOrigin:
+    """Find out whether the model was trained on the clean images of a test.
+
+    Args:
+        case: the case that they were drawn from.
+        other: answers to the images of the run, where those of the test are of another corpus.
+    """
+    fair = test.sample.fair_draw
+    names = [case.corpus.splits[row] for row in test.sample.rows[fair]] if case.corpus.splits else []
+    return recognise_training_images(Answers.of(test.plain[fair], test.truth[fair]), names, other)
+
+
+def describe_missing_use(run: AuditedRun, name: str) -> str:
+    """Return the verdict of `audit quantify` on a class, where it was quantified and is not called poisoned; else an
+    empty text."""
+    if not verdicts.is_quantified(run.store):
+        return ""
+    try:
+        found = verdicts.read_verdicts(run.store).of(name)
+    except UsageError:  # not examined
+        return ""
+    return "" if found.poisoned or (found.shared and found.used) else found.verdict
+
+
+def judgement_json(judgement: Judgement, shown: int) -> dict[str, Any]:
+    """Return a judgement, with its outcomes, as JSON values."""
+    outcomes = {"before": judgement.before.to_json(), "after": judgement.after.to_json()}
+    return judgement.to_json() | outcomes | {"shown on": shown}
 
 
 def make_bounds(settings: CleanSettings) -> Bounds:

@@ -1,13 +1,10 @@
-"""Evaluate a model before and after a correction, on images on which it was neither fitted nor chosen.
-
-Three verdicts: *harmful*, where a loss on clean images exceeds its bound; *no help*, where more than half of the
-artifact's effect remains; else *clean*, with a note where the images cannot prove that the losses are within the
-bounds.
-"""
+"""Evaluate a model before and after a correction, on images on which it was neither fitted nor chosen; see
+audit.cleaning.judgement for the verdicts."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,27 +13,29 @@ import numpy as np
 from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_model import require_members
+from klarsicht.audit.cleaning.clean_model import find_origin, require_members
+from klarsicht.audit.cleaning.judgement import Judgement
 from klarsicht.audit.cleaning.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
+from klarsicht.audit.cleaning.training_images import UNKNOWN, Answers, ImageOrigin
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.directions import random_direction
-from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest, Outcome
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
+from klarsicht.ground.errors import RunMismatch
 from klarsicht.ground.manifest import to_json
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 
-LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
 AS_IT_IS, CORRECTED = 0, 1  # positions in Evaluation.evaluations
 MASKED: Final = 100  # images of which the share of relevance on the artifact is measured
 
@@ -83,6 +82,7 @@ class Evaluation:
         bounds: largest permitted losses.
         images: number of images.
         skipped: (path, reason) of images that could not be read.
+        origin: whether the model was trained on the images.
     """
 
     record: dict[str, Any]
@@ -90,6 +90,7 @@ class Evaluation:
     bounds: Bounds
     images: int
     skipped: tuple[tuple[str, str], ...]
+    origin: ImageOrigin = UNKNOWN
 
     @property
     def before(self) -> ModelEvaluation:
@@ -99,49 +100,38 @@ class Evaluation:
     def after(self) -> ModelEvaluation:
         return self.evaluations[CORRECTED]
 
-    @property
-    def remaining(self) -> float:
-        """Remaining share of the artifact's effect: |rise after| / |rise before|."""
-        return abs(self.after.outcome.rise.value) / max(abs(self.before.outcome.rise.value), 1e-9)
+    @cached_property
+    def judgement(self) -> Judgement:
+        """Verdict on the corrected model."""
+        return Judgement(self.before.outcome, self.after.outcome, self.bounds, self.origin)
 
     @property
     def verdict(self) -> str:
-        """The verdict in words, see the module."""
-        if harm := self.after.outcome.exceeded_bounds(self.bounds):
-            return f"harmful ({harm})"
-        if not self.remaining <= LEAVES:
-            return f"no help ({self.remaining:.0%} of the effect remains)"
-        open_ = self.after.outcome.unproven_bounds(self.bounds)
-        return f"clean, but these images cannot prove it harmless ({open_})" if open_ else "clean"
+        """The verdict in words."""
+        return self.judgement.verdict
+
+    @property
+    def remaining(self) -> float:
+        """Remaining share of the artifact's effect."""
+        return self.judgement.remaining
 
     @property
     def clean(self) -> bool:
         """Whether the corrected model may be called clean."""
-        return not self.after.outcome.exceeded_bounds(self.bounds) and self.remaining <= LEAVES
+        return self.judgement.clean
 
     def check(self) -> None:
         """Check that the corrected model may be called clean.
 
         Raises:
-            HarmExceeded: a bound is exceeded.
-            EffectRemains: more than half of the effect remains.
+            HarmExceeded, EffectRemains: see Judgement.check.
         """
-        if harm := self.after.outcome.exceeded_bounds(self.bounds):
-            raise HarmExceeded(
-                "the correction harms more than its bound allows", got=harm, rule="such a model is not called clean",
-                remedy="Choose another method or layer, or a smaller --strength.",
-            )  # fmt: skip
-        if not self.clean:
-            raise EffectRemains(
-                "the correction does not help", got=f"{self.remaining:.0%} of the artifact's effect remains",
-                rule="such a model is not called clean", remedy="Choose another method or layer, or train again.",
-            )  # fmt: skip
+        self.judgement.check()
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of evaluation.json."""
         return {
-            "verdict": self.verdict,
-            "clean": self.clean,
+            **self.judgement.to_json(),
             "identity": self.record["identity"],
             "class": self.record["class"],
             "target": self.record["target"],
@@ -149,7 +139,6 @@ class Evaluation:
             "chosen": self.record["choice"]["chosen"],
             "artifact": self.record["artifact"],
             "bounds": asdict(self.bounds),
-            "remaining": self.remaining,
             "shown on": self.images,
             "skipped": [list(one) for one in self.skipped],
             "looks": [look.to_json() for look in self.evaluations],
@@ -195,11 +184,8 @@ def evaluate_run(
         )  # fmt: skip
     case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
     train = case.sample(splits.TRAIN, images, rng)
-    shown = (
-        make_test_case(run, artifact, test).sample(splits.TEST, images, rng)
-        if test
-        else case.sample(splits.TEST, images, rng)
-    )
+    shown_case = make_test_case(run, artifact, test) if test else case
+    shown = shown_case.sample(splits.TEST, images, rng)
     if not test:
         require_members(artifact)
         splits.check_disjoint_sources(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
@@ -208,25 +194,26 @@ def evaluate_run(
         chosen_under["overall"] if overall is None else overall,
         chosen_under["affected"] if affected is None else affected,
     )
-    found = Evaluation(
-        record,
-        evaluate_models(case.classifier, artifact, correction, record, train, shown, seed),
-        bounds,
-        len(shown),
-        shown.skipped,
-    )
+    trial = CorrectionTest(case.classifier, shown, artifact.target, artifact.insertion, seed)
+    origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
+    looks = evaluate_models(trial, artifact, correction, record, train)
+    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
     return found
 
 
 def evaluate_models(
-    classifier: Classifier, artifact: Artifact, correction: Correction, record: dict[str, Any],
-    train: Sample, shown: Sample, seed: int,
-) -> tuple[ModelEvaluation, ...]:  # fmt: skip
+    test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample
+) -> tuple[ModelEvaluation, ...]:
     """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
-    any."""
+    any.
+
+    Args:
+        test: the images shown.
+        train: images that probes are trained on.
+    """
     target, place, insertion = artifact.target, artifact.place, artifact.insertion
-    test = CorrectionTest(classifier, shown, target, insertion, seed)
+    classifier, shown, seed = test.classifier, test.sample, test.seed
     layers = probe_layers(record, correction, classifier)
     learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, shown)))
     masked = [shown.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
@@ -244,7 +231,7 @@ def evaluate_models(
 
     tried: list[tuple[str, Correction | None, bool]] = [
         ("nothing", None, True),
-        (record["settings"]["method"], correction, True),
+        (chosen_method(record), correction, True),
     ]
     erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
     if isinstance(erased, Erasure):
@@ -260,6 +247,17 @@ def probe_layers(record: dict[str, Any], correction: Correction, classifier: Cla
     known = record["layers"]
     later = known[known.index(at) :] if at in known else [at] if at else known[-2:]
     return tuple(dict.fromkeys([*later, classifier.head]))
+
+
+def chosen_method(record: dict[str, Any]) -> str:
+    """Return the name of the method that was chosen; records of earlier versions name the one that was asked for."""
+    return str(record["choice"]["chosen"].get("method") or record["settings"]["method"])
+
+
+def answers_of_run(run: AuditedRun, case: Case) -> Answers:
+    """Read the model's answers to the clean images of a run with known labels."""
+    rows = np.flatnonzero(case.clean & (case.labels >= 0))
+    return Answers.of(np.asarray(run.store.array("logits")[rows], np.float32), case.labels[rows])
 
 
 def make_case(run: AuditedRun, artifact: Artifact) -> Case:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from klarsicht.audit.corrections.activations import Correction, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.effect import Level, flips, logit_excess, logit_rise
 from klarsicht.audit.interventions.insertion import Insertion, put_on
@@ -28,10 +29,10 @@ from klarsicht.numerics.statistics.intervals import (
     Z95,
     Interval,
     mean_interval,
-    paired_loss,
     share_interval,
 )
 from klarsicht.numerics.statistics.logits import centred_logit
+from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
 
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
 
@@ -41,17 +42,11 @@ def log_odds(y: Floats, target: int) -> Floats:
     return np.asarray(y[:, target] - special.logsumexp(np.delete(y, target, 1), axis=1))
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Largest permitted loss of accuracy by a correction, in shares of images.
-
-    Attributes:
-        overall: on clean images.
-        affected: on clean images of the affected class.
-    """
-
-    overall: float = 0.005
-    affected: float = 0.02
+def expected_loss(before: Floats, after: Floats) -> Floats:
+    """Compute the loss of each image by the model's own probabilities: that of its answer before, minus that of its
+    answer after, both by the logits before; (n, K), (n, K) -> (n,), in [0, 1]."""
+    p, rows = special.softmax(before.astype(np.float64), 1), np.arange(len(before))
+    return np.asarray(p[rows, before.argmax(1)] - p[rows, after.argmax(1)])
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,7 @@ class Outcome:
         under: accuracy of other classes with the artifact.
         flips, rise: see the module.
         harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
+        expected, expected_affected: the same losses, by the unchanged model's probabilities in place of the labels.
     """
 
     accuracy: Interval
@@ -86,33 +82,25 @@ class Outcome:
     under: Interval
     flips: Interval
     rise: Interval
-    harm: Interval
-    harm_affected: Interval
+    harm: PairedLoss
+    harm_affected: PairedLoss
+    expected: Interval = NO_INTERVAL
+    expected_affected: Interval = NO_INTERVAL
 
-    def exceeded_bounds(self, bounds: Bounds) -> str:
-        """Return which bounds the losses exceed, in words; empty where none."""
-        broken = [
-            f"{name}: {100 * found.value:.2f} points lost, bound {100 * bound:.2f}"
-            for name, found, bound in self._bounded(bounds)
-            if found.n and found.value > bound + 1e-12
-        ]
-        return "; ".join(broken)
+    def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
+        """Answer whether the correction harms.
 
-    def unproven_bounds(self, bounds: Bounds) -> str:
-        """Return which bounds the intervals of the losses exceed, in words; empty where none."""
-        wide = [
-            f"{name}: up to {100 * found.high:.2f} points on {found.n} images, bound {100 * bound:.2f}"
-            if found.n
-            else f"{name}: none"
-            for name, found, bound in self._bounded(bounds)
-            if not found.high <= bound
-        ]
-        return "; ".join(wide)
-
-    def _bounded(self, bounds: Bounds) -> tuple[tuple[str, Interval, float], ...]:
-        return (
-            ("clean images", self.harm, bounds.overall),
-            ("clean images of the class", self.harm_affected, bounds.affected),
+        Args:
+            bounds: largest permitted losses.
+            trained_on: whether the network was trained on these images.
+        """
+        return Harm(
+            (
+                Loss("clean images", self.harm, self.expected, bounds.overall, trained_on),
+                Loss(
+                    "clean images of the class", self.harm_affected, self.expected_affected, bounds.affected, trained_on
+                ),
+            )
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -193,6 +181,7 @@ class CorrectionTest:
         """Evaluate logits of the sample."""
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
         fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
+        expected = expected_loss(self.before.plain, found.plain)
         under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
         return Outcome(
             accuracy=share_interval(right[fair]),
@@ -203,6 +192,8 @@ class CorrectionTest:
             rise=self.rise(found),
             harm=paired_loss(was[fair], right[fair]),
             harm_affected=paired_loss(was[own], right[own]),
+            expected=mean_interval(expected[fair]),
+            expected_affected=mean_interval(expected[own]),
         )
 
     def flips(self, found: Logits) -> Interval:

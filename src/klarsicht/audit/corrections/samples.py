@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Ints
@@ -17,6 +18,7 @@ from klarsicht.ground.errors import ImageError
 from klarsicht.ground.progress import track
 
 Images = Sequence[Tensor]
+HELD_OUT: Final = 10  # clean images, of the class too, from which those that a model was trained on are left out
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,28 @@ class Case:
     member: Bools
     clean: Bools
 
+    @property
+    def trained_on(self) -> Bools:
+        """Images of a split of training images, by the manifest: bool (N,)."""
+        names = self.corpus.splits or ("",) * len(self.corpus)
+        return np.array([splits.is_training_split(name) for name in names])
+
     def sample(self, part: int, most: int, rng: np.random.Generator) -> Sample:
         """Draw at most `most` members of a part, as many clean images of the class, and as many clean images of any
-        class."""
+        class.
+
+        Clean images of other parts than TRAIN are drawn from those that the model was not trained on, by the
+        manifest's split, where there are enough.
+        """
         here = self.part == part
-        own = np.flatnonzero(here & self.clean & (self.labels == self.target))
+        clean = here & self.clean
+        if part != splits.TRAIN:
+            held_out = clean & ~self.trained_on
+            if min(held_out.sum(), (held_out & (self.labels == self.target)).sum()) >= HELD_OUT:
+                clean = held_out
         members, own, fair = (
-            _some(rows, most, rng)
-            for rows in (np.flatnonzero(here & self.member), own, np.flatnonzero(here & self.clean))
+            _some(np.flatnonzero(which), most, rng)
+            for which in (here & self.member, clean & (self.labels == self.target), clean)
         )
         rows = np.concatenate([members, np.union1d(own, fair)])
         return self.read(rows, np.isin(rows, fair))

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
-from klarsicht.audit.corrections.outcomes import Bounds, CorrectionTest, Logits, Outcome
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, Outcome
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.progress import track
 

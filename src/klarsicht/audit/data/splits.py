@@ -19,6 +19,12 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES: Final = ("fit", "choose", "show")
 PART_CYCLE: Final = (TRAIN, TEST, VALIDATION, TRAIN, TEST)
 """Parts assigned to consecutive shuffled sources, cyclically: two fifths training, one validation, two test."""
+TRAINING_SPLITS: Final = ("train", "training")  # names in a manifest's column split, in small letters
+
+
+def is_training_split(name: str) -> bool:
+    """Say whether a name in a manifest's column split is that of images that the model was trained on."""
+    return name.strip().lower() in TRAINING_SPLITS
 
 
 def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int8]:

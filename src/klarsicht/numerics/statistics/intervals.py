@@ -1,4 +1,4 @@
-"""Confidence intervals of shares, of paired differences of shares, of means and of areas under ROC curves."""
+"""Confidence intervals of shares, of means and of areas under ROC curves."""
 
 from __future__ import annotations
 
@@ -46,21 +46,6 @@ def share_interval(right: Bools) -> Interval:
     """Estimate the share of true items with its Wilson interval."""
     n = len(right)
     return Interval(float(right.mean()), *wilson_interval(int(right.sum()), n), n) if n else NO_INTERVAL
-
-
-def paired_loss(before: Bools, after: Bools, z: float = Z95) -> Interval:
-    """Estimate the share true before minus the share true after, of the same items; positive where the share fell.
-
-    The interval adds half an item to each of the four cells (Agresti and Min 2005, Statistics in Medicine 24): no
-    change among few items does not prove that there is none.
-    """
-    n = len(before)
-    if not n:
-        return NO_INTERVAL
-    lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    m, b, c = n + 2, lost + 0.5, won + 0.5
-    half = z * float(np.sqrt(b + c - (b - c) ** 2 / m)) / m
-    return Interval((lost - won) / n, (b - c) / m - half, (b - c) / m + half, n)
 
 
 def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95) -> Interval:

@@ -1,0 +1,113 @@
+"""Judge a correction by figures of images on which it was neither fitted nor chosen.
+
+*Harmful*, where a loss on clean images is beyond its bound for sure; *no help*, where the artifact is not shown to be
+used, or more than half of its effect remains; else *clean*, with a note where the losses are not proven to be within
+their bounds. See audit.corrections.harm for the three answers to harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from klarsicht.audit.cleaning.training_images import UNKNOWN, ImageOrigin
+from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm
+from klarsicht.audit.corrections.outcomes import Outcome
+from klarsicht.ground.errors import EffectRemains, HarmExceeded
+
+LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Verdict on a correction.
+
+    Attributes:
+        before, after: outcomes of the unchanged and of the corrected model on the same images.
+        bounds: largest permitted losses.
+        origin: whether the model was trained on these images.
+    """
+
+    before: Outcome
+    after: Outcome
+    bounds: Bounds
+    origin: ImageOrigin = UNKNOWN
+
+    @property
+    def remaining(self) -> float:
+        """Remaining share of the artifact's effect: |rise after| / |rise before|."""
+        return abs(self.after.rise.value) / max(abs(self.before.rise.value), 1e-9)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the artifact is shown to raise the class before the correction: by the whole 95 % interval."""
+        return bool(self.before.rise.low > 0)
+
+    @cached_property
+    def harm(self) -> Harm:
+        """The answer to harm, with its losses."""
+        return self.after.harm_answer(self.bounds, self.origin.trained_on)
+
+    @property
+    def helps(self) -> bool:
+        """Whether the artifact is used, and at most LEAVES of its effect remain."""
+        return self.is_used and self.remaining <= LEAVES
+
+    @property
+    def clean(self) -> bool:
+        """Whether the corrected model may be called clean: it is helped, and not harmed for sure."""
+        return self.helps and self.harm.answer != HARMFUL
+
+    @property
+    def no_help(self) -> str:
+        """Why the correction is no help, in words; empty where it is one."""
+        if not self.is_used:
+            rise = f"it raises the class by {self.before.rise} logits" if self.before.rise.n else "nothing to see it on"
+            return f"the artifact is not shown to be used: {rise}"
+        return "" if self.helps else f"{self.remaining:.0%} of the artifact's effect remains"
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, see the module."""
+        if self.harm.answer == HARMFUL:
+            return f"{HARMFUL} ({self.harm.reasons})"
+        if self.no_help:
+            return f"no help ({self.no_help})"
+        return "clean" if self.harm.answer == HARMLESS else f"clean, but {self.harm.answer} ({self.harm.reasons})"
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean.
+
+        Raises:
+            HarmExceeded: a loss is beyond its bound for sure.
+            EffectRemains: the artifact is not shown to be used, or more than half of its effect remains.
+        """
+        if self.harm.answer == HARMFUL:
+            raise HarmExceeded(
+                "the correction harms more than its bound allows", got=self.harm.reasons,
+                rule="such a model is not called clean",
+                remedy="Choose another method or layer, or a smaller --strength.",
+            )  # fmt: skip
+        if not self.is_used:
+            raise EffectRemains(
+                "nothing is shown that a correction could take away", got=self.no_help,
+                rule="a correction is judged by the effect that it takes away",
+                remedy="Run `klarsicht audit quantify`, or name other --members.",
+            )  # fmt: skip
+        if not self.helps:
+            raise EffectRemains(
+                "the correction does not help", got=self.no_help, rule="such a model is not called clean",
+                remedy="Choose another method or layer, or train again.",
+            )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Return verdict and reasons as JSON values."""
+        return {
+            "verdict": self.verdict,
+            "clean": self.clean,
+            "remaining": self.remaining,
+            "artifact used": self.is_used,
+            "harm answer": self.harm.to_json(),
+            "images": self.origin.to_json(),
+        }

@@ -1,0 +1,125 @@
+"""Answer whether a correction harms a model: by the intervals of what it loses on clean images, and by nothing else.
+
+*Proven harmless*: the whole interval of every loss is within its bound. *Harmful*: that of a loss is wholly beyond it.
+*Not proven*: neither, and so many images would settle it.
+
+A network that was trained on the images knows their labels: a correction can only lose there what on other images it
+loses and wins alike. By such images no correction is proven harmless; and it is harmful only where the loss is beyond
+the bound also if the network's own probabilities take the place of the labels, by which a change between two classes
+that it held to be alike costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.paired_loss import MOST, PairedLoss, items_to_settle
+
+HARMLESS: Final = "proven harmless"
+HARMFUL: Final = "harmful"
+NOT_PROVEN: Final = "not proven harmless"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest permitted loss of accuracy by a correction, in shares of images.
+
+    Attributes:
+        overall: on clean images.
+        affected: on clean images of the affected class.
+    """
+
+    overall: float = 0.005
+    affected: float = 0.02
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Loss of accuracy on images of one kind, against its bound.
+
+    Attributes:
+        kind: of images, in words.
+        measured: the loss by labels.
+        expected: the loss by the network's own probabilities before the correction.
+        bound: largest permitted loss.
+        trained_on: whether the network was trained on the images.
+    """
+
+    kind: str
+    measured: PairedLoss
+    expected: Interval
+    bound: float
+    trained_on: bool = False
+
+    @property
+    def answer(self) -> str:
+        """HARMLESS, HARMFUL or NOT_PROVEN."""
+        if not self.measured.n:
+            return NOT_PROVEN
+        if self.trained_on:
+            beyond = min(self.measured.low, self.expected.low) > self.bound
+            return HARMFUL if beyond else NOT_PROVEN
+        if self.measured.low > self.bound:
+            return HARMFUL
+        return HARMLESS if self.measured.high <= self.bound else NOT_PROVEN
+
+    @property
+    def settled_by(self) -> int:
+        """Number of other images that would settle a loss that is not proven, with a chance of four in five; 0 without
+        images to foresee it from."""
+        return items_to_settle(self.measured, self.bound) if self.measured.n else 0
+
+    def __str__(self) -> str:
+        if not self.measured.n:
+            return f"{self.kind}: none"
+        ends = f"{100 * self.measured.low:z.2f} to {100 * self.measured.high:z.2f}"
+        told = f"{self.kind}: {100 * self.measured.value:z.2f} points lost ({ends}), bound {100 * self.bound:.2f}"
+        if self.answer != NOT_PROVEN:
+            return told
+        if self.settled_by >= MOST:
+            return f"{told}, and on it: no number of images would settle it"
+        others = "images that it was not trained on" if self.trained_on else "images"
+        return f"{told}, settled by about {self.settled_by:,} {others}"
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Answer to whether a correction harms.
+
+    Attributes:
+        losses: on clean images, and on those of the class.
+    """
+
+    losses: tuple[Loss, ...]
+
+    @property
+    def answer(self) -> str:
+        """HARMFUL where any loss is, HARMLESS where all are, else NOT_PROVEN."""
+        answers = {loss.answer for loss in self.losses}
+        return HARMFUL if HARMFUL in answers else NOT_PROVEN if NOT_PROVEN in answers else HARMLESS
+
+    @property
+    def reasons(self) -> str:
+        """The losses from which the answer follows, in words; empty where it is HARMLESS."""
+        return "; ".join(str(loss) for loss in self._deciding())
+
+    @property
+    def settled_by(self) -> int:
+        """Number of images of each kind that would settle what is not proven; 0 where the answer is another."""
+        return max((loss.settled_by for loss in self._deciding()), default=0) if self.answer == NOT_PROVEN else 0
+
+    def _deciding(self) -> Iterator[Loss]:
+        return (loss for loss in self.losses if loss.answer == self.answer and self.answer != HARMLESS)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return answer, reasons and each loss as JSON values."""
+        told = [
+            {"images": one.kind, "answer": one.answer, "bound": one.bound, "trained on": one.trained_on}
+            | {"lost": asdict(one.measured) if one.measured.n else None}
+            | {"lost by its own probabilities": asdict(one.expected) if one.expected.n else None}
+            for one in self.losses
+        ]
+        return {"answer": self.answer, "reasons": self.reasons, "settled by": self.settled_by, "losses": told}
