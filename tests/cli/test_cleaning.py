@@ -75,7 +75,8 @@ def test_corrections_evaluated_before_are_further_seeds(finished, tmp_path, caps
     """Two seeds of one method are one line; its figure is their mean, counted here from their own evaluations."""
     folders = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]
     for seed, folder in enumerate(folders):
-        ask = ["audit", "clean", finished, "--class", "b", "--layer", "last", "--directions", "1", "--strength", "1"]
+        ask = ["audit", "clean", finished, "--class", "b", "--method", "oblique", "--layer", "last"]
+        ask += ["--directions", "1", "--strength", "1"]
         assert run([*ask, "--images", "60", "--seed", str(seed), "--out", folder]) == 0
     together = ["audit", "evaluate", finished, "--correction", folders[0], "--also", folders[1]]
     assert run([*together, "--out", str(tmp_path / "early")]) == 3
@@ -97,7 +98,19 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     (tmp_path / "list.txt").write_text("\n".join(honest.write_corpus(tmp_path / "data")))
     folder = audited(tmp_path, "tests.audit.honest:network")
     out = str(tmp_path / "c")
-    given = ["--members", str(tmp_path / "list.txt"), "--strength", "1", "--layer", "last", "--json", "--out", out]
+    given = [
+        "--members",
+        str(tmp_path / "list.txt"),
+        "--method",
+        "oblique",
+        "--strength",
+        "1",
+        "--layer",
+        "last",
+        "--json",
+        "--out",
+        out,
+    ]
     capsys.readouterr()
     assert run(["audit", "clean", folder, "--class", "b", *given]) == 7
     told = capsys.readouterr()

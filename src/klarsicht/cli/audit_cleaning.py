@@ -30,6 +30,7 @@ def clean(
     run: RunFolder,
     name: Annotated[str, typer.Option("--class", help="The class to relieve of its artifact.")],
     method: Annotated[str | None, option(CleanSettings, "method")] = None,
+    train: Annotated[bool | None, option(CleanSettings, "train", "--train/--closed-form")] = None,
     out: Annotated[Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD]")] = None,
     found_by: FoundBy = None,
     members: Members = None,
@@ -57,6 +58,7 @@ def clean(
 
     given: dict[str, Any] = {
         "method": method,
+        "train": train,
         "direction": direction,
         "layer": layer,
         "directions": directions,

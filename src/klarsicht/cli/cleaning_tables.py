@@ -17,25 +17,33 @@ if TYPE_CHECKING:
 
 
 def cleaned(found: CleanedModel) -> None:
-    """Print the best strength of each layer and number of directions, the chosen correction and its folder."""
+    """Print the best settings tried, the chosen correction and why it was chosen, its folder, and the verdict."""
+    methods = {tried.method for tried in found.choice.tried}
+    shown = found.choice.best_settings if len(methods) == 1 else found.choice.best_of_methods
     lines = [
         (
             "*" if tried is found.choice.chosen else "",
+            tried.method,
             tried.setting.layer or "the model",
             str(tried.setting.directions),
             f"{tried.setting.strength:g}",
             f"{tried.remaining:.0%}",
+            f"{1 - tried.gained.low:.0%}",
             _percent(tried.outcome.harm),
             _percent(tried.outcome.harm_affected),
         )
-        for tried in found.choice.best_settings
+        for tried in shown
     ]
-    header = ("", "layer", "directions", "strength", "effect left", "points lost (95 %)", "of the class (95 %)")
-    echo_block(table(header, lines, left=("", "layer")))
+    header = (
+        "", "method", "layer", "directions", "strength", "effect left", "at most", "points lost (95 %)",
+        "of the class (95 %)",
+    )  # fmt: skip
+    echo_block(table(header, lines, left=("", "method", "layer")))
     for path, why in found.record["skipped"]:
         echo(f"not read: {path}: {why}")
     artifact = found.artifact
-    echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}; chosen: *")
+    echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}")
+    echo(f"chosen: {found.choice.chosen}: {found.choice.reason}.")
     if found.use:
         echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")
     echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))

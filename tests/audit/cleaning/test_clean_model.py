@@ -19,9 +19,9 @@ from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.errors import HarmExceeded, InputError, RunMismatch, UsageError
+from klarsicht.ground.errors import EffectRemains, HarmExceeded, InputError, RunMismatch, UsageError
 
-ASKED = CleanSettings(layer="last", images=60)
+ASKED = CleanSettings(method="oblique", layer="last", images=60)
 
 
 def of(module):
@@ -141,6 +141,52 @@ def test_another_model_is_refused(audited):
         other.head.weight += 1
     with pytest.raises(RunMismatch, match="model"):
         clean_model.clean(audited[0].path, "b", ASKED, classifier=of(other))
+
+
+def test_without_a_method_all_in_closed_form_are_tried_and_the_table_is_in_the_record(audited, tmp_path):
+    store, _ = audited
+    asked = CleanSettings(images=60)
+    found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
+    tried = found.record["choice"]["tried"]
+    assert {one["method"] for one in tried} == {"project", "oblique", "reactive", "reactive-class"}
+    for method in ("project", "oblique", "reactive", "reactive-class"):
+        assert {one["layer"] for one in tried if one["method"] == method} == {"last", "head"}
+    best = max(one["gained at least"] for one in tried if one["within the bounds"])
+    chosen = next(
+        one for one in tried if all(one[name] == value for name, value in found.record["choice"]["chosen"].items())
+    )
+    assert chosen["gained at least"] > best - 0.3
+    assert found.record["choice"]["reason"].startswith(
+        f"{sum(one['within the bounds'] for one in tried)} of {len(tried)} "
+    )
+    assert found.judgement.remaining < 0.3
+    assert found.record["shown"]["verdict"] == found.judgement.verdict
+
+
+def test_methods_that_train_join_when_asked_for(audited, tmp_path):
+    store, _ = audited
+    asked = CleanSettings(train=True, images=60, layer="last", directions=1, strength=1.0, steps=3, lessons=60)
+    found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
+    assert {one.method for one in found.choice.tried} > {"augment", "augment-latent", "penalise"}
+    with pytest.raises(UsageError, match="--train with a method"):
+        clean_model.clean(store.path, "b", asked.merged(method="oblique"), classifier=of(network()))
+
+
+def test_an_artifact_that_is_not_used_is_said_to_be_so(audited, tmp_path):
+    """Unmarked images of the class, drawn at random but a little alike: the network does nothing with them."""
+    store, _ = audited
+    unused = Marked().eval()
+    with torch.no_grad():
+        unused.head.weight[1, 3] = 0.0  # the mark is seen, and speaks for nothing
+    run = pipeline.run(
+        AuditSettings(model="object", data=store.manifest["data"]), tmp_path / "run", classifier=of(unused)
+    )
+    (tmp_path / "list.txt").write_text("\n".join(sorted(audited[1])))
+    found = clean_model.clean(run.path, "b", ASKED, members=tmp_path / "list.txt", classifier=of(unused))
+    assert not found.judgement.is_used
+    assert "not shown to be used" in found.judgement.verdict
+    with pytest.raises(EffectRemains, match="nothing is shown that a correction could take away"):
+        found.check()
 
 
 def test_what_is_given_is_not_swept():

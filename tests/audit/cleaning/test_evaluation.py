@@ -92,7 +92,7 @@ def cleaned(tmp_path_factory):
         folder / "run",
         classifier=load_model(network(), classes=["a", "b", "c"]),
     )
-    asked = CleanSettings(layer="last", images=60)
+    asked = CleanSettings(method="oblique", layer="last", images=60)
     return store, clean_model.clean(
         store.path, "b", asked, classifier=load_model(network(), classes=["a", "b", "c"])
     ).folder

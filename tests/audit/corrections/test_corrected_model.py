@@ -195,7 +195,9 @@ def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, mo
     write_corpus(tmp_path / "data", share=0.3)
     settings = AuditSettings(model="tests.audit.conftest:network", data=str(tmp_path / "data"))
     run = pipeline.run(settings, tmp_path / "run")
-    folder = clean_model.clean(run.path, "b", clean_model.CleanSettings(layer="last", directions=1, images=60)).folder
+    folder = clean_model.clean(
+        run.path, "b", clean_model.CleanSettings(method="oblique", layer="last", directions=1, images=60)
+    ).folder
     again = pipeline.run(settings.merged(model=str(folder)), tmp_path / "again", workers=2)
     before, after = (ranking.read_ranking(store).of("b") for store in (run, again))
     assert before.shift > 1 > 0.1 > abs(after.shift)

@@ -9,9 +9,9 @@ from scipy.special import softmax
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
-from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest
+from klarsicht.audit.corrections.outcomes import CorrectionTest, log_odds
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
@@ -54,13 +54,33 @@ def test_what_is_left_is_counted_in_log_odds():
     """log P / (1 - P), image by image, by softmax: a mark that lifts the class by weakening others counts as well."""
     trial, correction = CorrectionTest(classifier(), sample(), TARGET, place()), erase_mark(0.4)
 
-    def rise(found):
+    def odds(found):
         p, q = (softmax(y, 1)[:, TARGET].astype(np.float64) for y in (found.plain[trial.other_rows], found.pasted))
-        return (np.log(q / (1 - q)) - np.log(p / (1 - p))).mean()
+        return np.log(q / (1 - q)) - np.log(p / (1 - p)), q - p
 
     found = trial.compute_logits(correction)
-    assert trial.remaining_effect(found)[0] == pytest.approx(rise(found) / rise(trial.before), rel=1e-3)
-    assert trial.remaining_effect(trial.before)[0] == 1
+    shares = [1 - after.mean() / before.mean() for after, before in zip(odds(found), odds(trial.before), strict=True)]
+    gained = trial.gained_share(found)
+    assert gained.value == pytest.approx(min(shares), rel=1e-3)
+    unchanged = trial.gained_share(trial.before)
+    assert (unchanged.value, unchanged.low, unchanged.high) == (0, 0, 0)  # the same images: no error
+
+
+def test_the_interval_of_a_gain_is_that_of_the_bootstrap():
+    trial = CorrectionTest(classifier(), sample(300), TARGET, place())
+    found, rng = trial.compute_logits(erase_mark(0.4)), np.random.default_rng(0)
+    after, before = (trial._rises(answers, log_odds) for answers in (found, trial.before))
+    drawn = [rng.integers(0, len(after), len(after)) for _ in range(2000)]
+    shares = [1 - abs(after[i].mean()) / before[i].mean() for i in drawn]
+    gained = trial._gained(found, log_odds)
+    np.testing.assert_allclose((gained.low, gained.high), np.quantile(shares, (0.025, 0.975)), atol=0.01)
+
+
+def test_what_is_left_of_an_overshoot_counts_as_what_is_left():
+    trial = CorrectionTest(classifier(), sample(), TARGET, place())
+    whole, twice = (trial.gained_share(trial.compute_logits(erase_mark(s))) for s in (1.0, 2.0))
+    assert whole.value > 0.85
+    assert twice.value < 0.2
 
 
 def test_harm_is_what_accuracy_lost():
@@ -140,6 +160,16 @@ def test_corrections_abreast_answer_as_they_do_one_by_one(net):
         np.testing.assert_allclose(found.plain, compute_logits(net, trial.sample.images, correction), atol=1e-5)
         np.testing.assert_allclose(found.pasted, compute_logits(net, trial.pasted_images, correction), atol=1e-5)
     assert not net.module.get_submodule("last")._forward_pre_hooks
+
+
+def test_an_erasure_for_a_predicted_class_is_answered_from_its_erasure():
+    """As it answers by itself, and without a run of its own."""
+    trial, erasure = CorrectionTest(classifier(), sample(40), TARGET, place()), erase_mark()
+    corrections = [erasure, WhenPredicted(erasure, TARGET), erase_mark(0.5), WhenPredicted(erase_mark(0.3), TARGET)]
+    for found, correction in zip(trial.compute_logits_jointly(corrections), corrections, strict=True):
+        alone = trial.compute_logits(correction)
+        np.testing.assert_allclose(found.plain, alone.plain, atol=1e-5)
+        np.testing.assert_allclose(found.pasted, alone.pasted, atol=1e-5)
 
 
 def test_erasures_at_one_layer_run_what_comes_before_it_once():

@@ -11,7 +11,7 @@ import numpy as np
 from klarsicht import __version__
 from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.clean_settings import AUTO, CleanSettings
 from klarsicht.audit.cleaning.judgement import Judgement
 from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
 from klarsicht.audit.corrections import packages, selection
@@ -31,6 +31,8 @@ from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
 CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
+CANDIDATES = {name: method for name, method in CLOSED.items() if not method.baseline}
+TRAINED_CANDIDATES = {name: method for name, method in RETRAINED.items() if not method.baseline}
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,10 @@ def check_names(settings: CleanSettings) -> None:
     Raises:
         UsageError: one is not; the message lists near matches.
     """
-    if settings.method not in CORRECTION_METHODS:
-        raise unknown_name("correction", settings.method, CORRECTION_METHODS)
+    if settings.method not in (AUTO, *CORRECTION_METHODS):
+        raise unknown_name("correction", settings.method, (AUTO, *CORRECTION_METHODS))
+    if settings.train and settings.method != AUTO:
+        raise UsageError("--train with a method", got=settings.method, rule="it adds methods that train to auto")
     if settings.direction not in DIRECTIONS:
         raise unknown_name("direction", settings.direction, DIRECTIONS)
 
@@ -191,7 +195,8 @@ def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tup
         )
     rng = generator(settings.seed, "samples", case.target)
     fit, choose = case.sample(splits.TRAIN, settings.images, rng), case.sample(splits.VALIDATION, settings.images, rng)
-    more = case.sample(splits.TRAIN, settings.lessons, rng) if settings.method in RETRAINED else None
+    trains = settings.train or settings.method in RETRAINED
+    more = case.sample(splits.TRAIN, settings.lessons, rng) if trains else None
     data = FittingData(
         case.classifier, case.target, fit, artifact.insertion, settings.direction, settings.pooled, settings.seed, more,
         settings.steps, settings.batch, settings.rate,
@@ -207,14 +212,20 @@ def choose_correction(data: FittingData, test: CorrectionTest, settings: CleanSe
     """
     if settings.layer is not None:
         find_layer(data.classifier.module, settings.layer)
-    method, grid = CORRECTION_METHODS[settings.method], make_grid(settings)
+    bounds, grid = make_bounds(settings), make_grid(settings)
+    if settings.method == AUTO:
+        found = selection.try_settings(CANDIDATES, data, test, bounds, grid)
+        if settings.train:
+            best = selection.choose_candidate(found).chosen.setting.layer
+            found += selection.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))
+        return selection.choose_candidate(found)
+    method = CORRECTION_METHODS[settings.method]
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
-        best = selection.choose(
-            CLOSED["oblique"], data, test, make_bounds(settings), Grid((), (1,), (1.0,))
-        ).chosen.setting.layer
-        grid = Grid((best,), grid.directions, grid.strengths)
-    return selection.choose(method, data, test, make_bounds(settings), grid)
+        oblique = {"oblique": CLOSED["oblique"]}
+        best = selection.choose(oblique, data, test, bounds, Grid((), (1,), (1.0,))).chosen.setting.layer
+        grid = replace(grid, layers=(best,))
+    return selection.choose({settings.method: method}, data, test, bounds, grid)
 
 
 def make_record(

@@ -14,7 +14,11 @@ DIRECTION_NAMES = ("pattern", "svm", "logistic", "ridge")
 """Names of the registries of corrections and directions, available without torch; a test compares them with the
 registries."""
 
-CORRECTION_HELP = f"In closed form: {', '.join(CLOSED_NAMES)}; by training: {', '.join(RETRAINED_NAMES)}."
+AUTO = "auto"  # method: all in closed form are tried
+CORRECTION_HELP = (
+    f"{AUTO}: the best of those in closed form. In closed form: {', '.join(CLOSED_NAMES)}; "
+    f"by training: {', '.join(RETRAINED_NAMES)}."
+)
 IMAGES_HELP = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
 LESSONS_HELP = "Images of each of these kinds to train on, at most."
 
@@ -23,7 +27,8 @@ class CleanSettings(Settings):
     """Settings of `audit clean`; each field has its description. Layer, directions and strength are swept where they
     are None."""
 
-    method: Annotated[str, Field(description=CORRECTION_HELP)] = "oblique"
+    method: Annotated[str, Field(description=CORRECTION_HELP)] = AUTO
+    train: Annotated[bool, Field(description="With auto: methods that train are tried as well.")] = False
     direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
     layer: Annotated[str | None, Field(description="Correct the input of this layer.")] = None
     directions: Annotated[int | None, Field(ge=1, le=4096, description="Directions that are erased.")] = None

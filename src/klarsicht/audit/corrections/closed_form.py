@@ -163,6 +163,11 @@ class FittingData:
         return correction_layers(self.classifier.module, self.classifier.head)
 
     @cached_property
+    def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
+        """Oblique erasures that were made already: methods with a gate or a condition share them."""
+        return {}
+
+    @cached_property
     def _by_layer(self) -> dict[str, LayerStatistics]:
         return {}
 
@@ -273,7 +278,9 @@ def oblique(data: FittingData, setting: CorrectionParameters) -> Erasure:
     def make(known: TokenStatistics, k: int) -> Eraser:
         return erasure.oblique_eraser(known.directions(k), known.covariance, known.reference)
 
-    return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
+    if setting not in data.oblique_erasures:
+        data.oblique_erasures[setting] = data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
+    return data.oblique_erasures[setting]
 
 
 def reactive(data: FittingData, setting: CorrectionParameters) -> Erasure:

@@ -17,7 +17,7 @@ from scipy import special
 from torch import Tensor
 
 from klarsicht.audit.corrections.activations import Correction, compute_logits, compute_logits_jointly
-from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.effect import Level, flips, logit_excess, logit_rise
@@ -42,11 +42,22 @@ def log_odds(y: Floats, target: int) -> Floats:
     return np.asarray(y[:, target] - special.logsumexp(np.delete(y, target, 1), axis=1))
 
 
+def probability(y: Floats, target: int) -> Floats:
+    """Compute P(target): (n, K) -> (n,)."""
+    return np.asarray(special.softmax(y.astype(np.float64), axis=1)[:, target])
+
+
 def expected_loss(before: Floats, after: Floats) -> Floats:
     """Compute the loss of each image by the model's own probabilities: that of its answer before, minus that of its
     answer after, both by the logits before; (n, K), (n, K) -> (n,), in [0, 1]."""
     p, rows = special.softmax(before.astype(np.float64), 1), np.arange(len(before))
     return np.asarray(p[rows, before.argmax(1)] - p[rows, after.argmax(1)])
+
+
+def erasure_of(correction: Correction) -> Erasure | None:
+    """Return the erasure of a correction by one, else None."""
+    erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
+    return erased if isinstance(erased, Erasure) else None
 
 
 @dataclass(frozen=True)
@@ -161,17 +172,29 @@ class CorrectionTest:
         return Logits(plain, pasted)
 
     def compute_logits_jointly(self, corrections: Sequence[Correction]) -> list[Logits]:
-        """Compute the logits under each correction; erasures at one layer share the computation up to it."""
-        erasures = [one for one in corrections if isinstance(one, Erasure)]
-        if len(erasures) < max(2, len(corrections)) or len({one.layer for one in erasures}) > 1:
+        """Compute the logits under each correction; erasures at one layer share the computation up to it, and equal
+        ones all of it."""
+        known: dict[int, Erasure] = {id(e): e for one in corrections if (e := erasure_of(one)) is not None}
+        if len(known) < 2 or len({one.layer for one in known.values()}) > 1:
             return [self.compute_logits(one) for one in corrections]
+        erasures = list(known.values())
         plain = compute_logits_jointly(self.classifier, self.sample.images, erasures)
-        if not self.pasted_images:
-            return [Logits(y, y[:0]) for y in plain]
-        return [
-            Logits(*both)
-            for both in zip(plain, compute_logits_jointly(self.classifier, self.pasted_images, erasures), strict=True)
-        ]
+        pasted = compute_logits_jointly(self.classifier, self.pasted_images, erasures) if self.pasted_images else plain
+        erased = {
+            key: Logits(y, z if self.pasted_images else y[:0]) for key, y, z in zip(known, plain, pasted, strict=True)
+        }
+        return [self._under(one, erased) for one in corrections]
+
+    def _under(self, correction: Correction, erased: dict[int, Logits]) -> Logits:
+        """Return the logits under a correction from those under its erasure."""
+        known = erasure_of(correction)
+        if known is None:
+            return self.compute_logits(correction)
+        found = erased[id(known)]
+        if not isinstance(correction, WhenPredicted):
+            return found
+        sides = ((found.plain, self.before.plain), (found.pasted, self.before.pasted))
+        return Logits(*(np.where((y.argmax(1) == correction.target)[:, None], z, y) for z, y in sides))
 
     def evaluate(self, correction: Correction | None) -> Outcome:
         """Evaluate the model under a correction; None: the unchanged model."""
@@ -202,28 +225,42 @@ class CorrectionTest:
             return NO_INTERVAL
         return share_interval(flips(found.plain[self.other_rows], found.pasted, self.target) > 0)
 
-    def remaining_effect(self, found: Logits) -> tuple[float, float]:
-        """Compute |rise| / |rise of the unchanged model| of the class's log-odds, and its standard error, from that of
-        the rise.
+    def gained_share(self, found: Logits) -> Interval:
+        """Compute the share of the artifact's effect that a correction takes away: 1 - |rise| / rise before, of the
+        class's log-odds and of its probability; of the two that with the lower lower end.
 
-        With a single image neither is known; both are then 1.
+        The interval is that of a ratio of means over the same images (delta method). Probability counts where the
+        artifact raises it before the correction for sure; 0 with an interval of [-1, 1] where nothing is known.
         """
-        after, before = (self.rise(answers, log_odds) for answers in (found, self.before))
-        if not after.n or not before.n:
-            return 1.0, 1.0
-        whole = max(abs(before.value), 1e-9)
-        return abs(after.value) / whole, (after.high - after.low) / (2 * Z95) / whole
+        shares = [self._gained(found, log_odds)]
+        if len(found.pasted) and self.rise(self.before, probability).low > 0:
+            shares.append(self._gained(found, probability))
+        return min(shares, key=lambda one: one.low)
+
+    def _gained(self, found: Logits, level: Level) -> Interval:
+        after, before = (self._rises(answers, level).astype(np.float64) for answers in (found, self.before))
+        n = len(after)
+        if n < 2:
+            return Interval(0.0, -1.0, 1.0, n)
+        whole = max(abs(float(before.mean())), 1e-9)
+        signed = float(after.mean()) / whole
+        half = Z95 * float(np.std(after - signed * np.sign(before.mean()) * before, ddof=1)) / np.sqrt(n) / whole
+        return Interval(1 - abs(signed), 1 - abs(signed) - half, 1 - abs(signed) + half, n)
 
     def rise(self, found: Logits, level: Level = centred_logit) -> Interval:
         """Compute the mean rise of the class's level by the artifact."""
+        return mean_interval(self._rises(found, level))
+
+    def _rises(self, found: Logits, level: Level) -> Floats:
+        """Compute the rise of the class's level on each pasted image, or on each member; empty without clean images."""
         if len(found.pasted):
-            return mean_interval(logit_rise(found.pasted, found.plain[self.other_rows], self.target, level))
+            return logit_rise(found.pasted, found.plain[self.other_rows], self.target, level)
         member = self.sample.member
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member
         if not clean.any():
-            return NO_INTERVAL
-        return mean_interval(logit_excess(found.plain[member], found.plain[clean], self.target, level))
+            return np.zeros(0)
+        return logit_excess(found.plain[member], found.plain[clean], self.target, level)
 
     def _worst(self, right: Bools, under: Bools) -> Interval:
         """Compute the least accuracy among groups of at least GROUP images."""

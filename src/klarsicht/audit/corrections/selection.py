@@ -1,15 +1,16 @@
-"""Choose layer, number of directions and strength of a correction on the part `choose`, under a bound on harm.
+"""Choose method, layer, number of directions and strength of a correction on the part `choose`, under a bound on harm.
 
-Among the settings whose losses on clean images are within the bounds, the one with the least remaining effect of the
-artifact is chosen. Where two agree in the remaining effect to one twentieth and in the loss to half a point, the one
-with fewer directions is chosen. With few images one twentieth is below the sampling error; the tolerance is then one
-standard error (the rule of Breiman et al. 1984 for pruning), since otherwise chance would choose. Where no setting is
-within the bounds, the least harmful one is chosen: the evaluation then does not call the model clean.
+Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest for
+sure: by the lower end of the 95 % interval of the share of the artifact's effect that it takes away, in log-odds and in
+probability, whichever is less. Among settings whose lower ends are as high but for the standard error of the best one,
+and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the same rule): there the one that loses less
+is taken, by whole half points, then that with fewer directions, then that of the simpler method. Where no setting is
+within the bounds, the least harmful one is chosen: it is then not called clean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
@@ -18,11 +19,13 @@ from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, Outcome
-from klarsicht.ground.errors import InputError
-from klarsicht.ground.progress import track
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.progress import progress
+from klarsicht.numerics.statistics.intervals import Z95, Interval
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
+Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
 
 
 @dataclass(frozen=True)
@@ -51,38 +54,52 @@ class SettingOutcome:
     """Outcome of one setting on the part `choose`.
 
     Attributes:
+        method: name of the method.
         setting: the parameters.
-        remaining: share of the artifact's effect on the class's log-odds, see CorrectionTest.remaining_effect.
-        error: its standard error.
-        lost: loss beyond the bound, a share, the larger of overall and class; negative within the bounds.
+        gained: share of the artifact's effect that is taken away, see CorrectionTest.gained_share.
+        lost: loss beyond the bound, a share, the larger of overall and class; a gain of accuracy counts as no loss.
         outcome: all figures.
     """
 
+    method: str
     setting: CorrectionParameters
-    remaining: float
-    error: float
+    gained: Interval
     lost: float
     outcome: Outcome
+
+    @property
+    def remaining(self) -> float:
+        """Share of the artifact's effect that is left."""
+        return 1 - self.gained.value
+
+    @property
+    def error(self) -> float:
+        """Standard error of the gain."""
+        return (self.gained.high - self.gained.low) / (2 * Z95)
 
     @property
     def within_bounds(self) -> bool:
         """Whether both losses are within their bounds."""
         return self.lost <= 1e-12
 
-    def sort_key(self, alike: float) -> tuple[float, ...]:
-        """Return the key by which settings are sorted, better ones first.
-
-        Args:
-            alike: difference of the remaining share up to which settings count as equal.
-        """
-        if not self.within_bounds:
-            return (1, self.lost)
-        leaves, loses = round(self.remaining / alike), round(self.lost / MIN_LOSS_DIFFERENCE)
-        return (0, leaves, loses, self.setting.directions, self.lost, self.remaining)
+    def __str__(self) -> str:
+        at = f" at {self.setting.layer}" if self.setting.layer else ""
+        several = "" if self.setting.directions == 1 else "s"
+        return f"{self.method}{at}, {self.setting.directions} direction{several}, strength {self.setting.strength:g}"
 
     def to_json(self) -> dict[str, Any]:
-        figures = {"remaining": self.remaining, "within the bounds": self.within_bounds}
-        return self.setting.to_json() | figures | {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
+        gained = {"gained": self.gained.value, "gained at least": self.gained.low}
+        figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
+        known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
+        return {"method": self.method} | self.setting.to_json() | figures | known
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Tried setting with its correction."""
+
+    tried: SettingOutcome
+    correction: Correction
 
 
 @dataclass(frozen=True)
@@ -94,77 +111,121 @@ class Choice:
     tried: tuple[SettingOutcome, ...]
 
     @property
-    def tolerance(self) -> float:
-        """Difference of the remaining share up to which settings count as equal.
-
-        It is the standard error of the setting with the least remaining effect, and at least ALIKE.
-        """
-        return effect_tolerance(self.tried)
+    def best_settings(self) -> tuple[SettingOutcome, ...]:
+        """Best strength for each method, layer and number of directions."""
+        return self._best_of(lambda one: (one.method, one.setting.layer, one.setting.directions))
 
     @property
-    def best_settings(self) -> tuple[SettingOutcome, ...]:
-        """Best strength for each layer and number of directions."""
-        found: dict[tuple[str, int], SettingOutcome] = {}
-        for one in sorted(self.tried, key=lambda one: one.sort_key(self.tolerance), reverse=True):
-            found[one.setting.layer, one.setting.directions] = one
-        return tuple(one for one in self.tried if one in found.values())
+    def best_of_methods(self) -> tuple[SettingOutcome, ...]:
+        """Best setting of each method."""
+        return self._best_of(lambda one: one.method)
+
+    def _best_of(self, group: Any) -> tuple[SettingOutcome, ...]:
+        grouped: dict[Any, list[SettingOutcome]] = {}
+        for one in self.tried:
+            grouped.setdefault(group(one), []).append(one)
+        best = [self.chosen if self.chosen in some else find_best(some) for some in grouped.values()]
+        return tuple(one for one in self.tried if any(one is known for known in best))
+
+    @property
+    def reason(self) -> str:
+        """Why the setting was chosen, in words."""
+        within = [one for one in self.tried if one.within_bounds]
+        told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
+        if not within:
+            return f"{told}; the least harmful one is taken"
+        top = max(within, key=lambda one: one.gained.low)
+        gain = f"{told}; this one takes away at least {self.chosen.gained.low:.0%} of the effect"
+        if top is self.chosen:
+            return f"{gain}, more than any other"
+        most = f"the most is {top.gained.low:.0%} by {top}"
+        return f"{gain}, as much as any but for chance ({most}), and loses less or is simpler"
 
     def to_json(self) -> dict[str, Any]:
-        return {"chosen": self.chosen.setting.to_json(), "tried": [one.to_json() for one in self.tried]}
+        chosen = {"method": self.chosen.method} | self.chosen.setting.to_json()
+        return {"chosen": chosen, "reason": self.reason, "tried": [one.to_json() for one in self.tried]}
 
 
 def choose(
-    method: CorrectionMethod, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
+    methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
 ) -> Choice:
-    """Try every layer with every number of directions and every strength, and choose one.
+    """Try every method at every layer with every number of directions and every strength, and choose one.
 
     Args:
-        method: the correction method.
-        data: what it is fitted on.
-        test: what it is chosen on.
+        methods: the methods, simpler ones first.
+        data: what they are fitted on.
+        test: what is chosen on.
         bounds: largest permitted losses.
         grid: settings to try; by default the whole grid.
 
     Raises:
         InputError: the artifact cannot be found at any layer.
     """
+    return choose_candidate(try_settings(methods, data, test, bounds, grid))
+
+
+def try_settings(
+    methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
+) -> list[Candidate]:
+    """Try settings as `choose` does; a method that refuses a setting is left out there.
+
+    Raises:
+        InputError, UsageError: all are refused.
+    """
     grid = grid or Grid()
-    found: list[tuple[SettingOutcome, Correction]] = []
-    refusals: list[InputError] = []
-    layers = (grid.layers or data.layers) if "layer" in method.sweeps else ("",)
-    for layer in track(layers, len(layers), "layers"):
-        made: dict[CorrectionParameters, Correction] = {}
-        for setting in grid.settings_at(layer, method.sweeps):
-            try:
-                made[setting] = method.make(data, setting)
-            except InputError as error:  # at this layer members do not differ, or directions run out
-                refusals.append(error)
-        answers = test.compute_logits_jointly(list(made.values()))
-        found += [
-            (evaluate_setting(test, setting, answer, bounds), correction)
-            for (setting, correction), answer in zip(made.items(), answers, strict=True)
-        ]
+    layered = {name: method for name, method in methods.items() if "layer" in method.sweeps}
+    places: list[tuple[str, Methods]] = [(layer, layered) for layer in (grid.layers or data.layers) if layered]
+    places += [("", {name: method}) for name, method in methods.items() if name not in layered]
+    found: list[Candidate] = []
+    refusals: list[InputError | UsageError] = []
+    with progress("corrections", sum(len(some) for _, some in places)) as advance:
+        for layer, some in places:
+            made: list[tuple[str, CorrectionParameters, Correction]] = []
+            for name, method in some.items():
+                for setting in grid.settings_at(layer, method.sweeps):
+                    try:
+                        made.append((name, setting, method.make(data, setting)))
+                    except (InputError, UsageError) as error:  # members do not differ there, or directions run out
+                        refusals.append(error)
+            answers = test.compute_logits_jointly([correction for *_, correction in made])
+            found += [
+                Candidate(evaluate_setting(test, name, setting, answer, bounds), correction)
+                for (name, setting, correction), answer in zip(made, answers, strict=True)
+            ]
+            advance(len(some))
     if not found:
         raise refusals[-1]
-    tried = tuple(one for one, _ in found)
-    chosen, correction = min(found, key=lambda one: one[0].sort_key(effect_tolerance(tried)))
-    return Choice(correction, chosen, tried)
+    return found
 
 
-def effect_tolerance(tried: Collection[SettingOutcome]) -> float:
-    """Compute the tolerance, see Choice.tolerance."""
-    least = min((one for one in tried if one.within_bounds), key=lambda one: one.remaining, default=None)
-    return ALIKE if least is None else max(ALIKE, least.error)
+def choose_candidate(found: Sequence[Candidate]) -> Choice:
+    """Choose one of the tried settings, see the module; of equal ones the first."""
+    best = find_best([one.tried for one in found])
+    correction = next(one.correction for one in found if one.tried is best)
+    return Choice(correction, best, tuple(one.tried for one in found))
+
+
+def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
+    """Find the setting to choose, see the module."""
+    within = [one for one in tried if one.within_bounds]
+    if not within:
+        return min(tried, key=lambda one: one.lost)
+    top = max(within, key=lambda one: one.gained.low)
+    least = top.gained.low - max(ALIKE, top.error)
+    names = list(dict.fromkeys(one.method for one in tried))
+
+    def price(one: SettingOutcome) -> tuple[float, ...]:
+        losses = round(one.lost / MIN_LOSS_DIFFERENCE)
+        return losses, one.setting.directions, names.index(one.method), -one.gained.low
+
+    return min((one for one in within if one.gained.low >= least), key=price)
 
 
 def evaluate_setting(
-    test: CorrectionTest, setting: CorrectionParameters, found: Logits, bounds: Bounds
+    test: CorrectionTest, method: str, setting: CorrectionParameters, found: Logits, bounds: Bounds
 ) -> SettingOutcome:
-    """Evaluate remaining effect and loss of a setting from its logits."""
+    """Evaluate gain and loss of a setting from its logits."""
     effect = test.evaluate_logits(found)
-    over = [
-        lost.value - bound
-        for lost, bound in ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
-        if lost.n
-    ]
-    return SettingOutcome(setting, *test.remaining_effect(found), max(over, default=0.0), effect)
+    losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
+    over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
+    return SettingOutcome(method, setting, test.gained_share(found), max(over, default=0.0), effect)
