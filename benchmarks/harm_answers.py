@@ -3,7 +3,7 @@
     python benchmarks/harm_answers.py --seeds 10 11 12 --json harm.jsonl
 
 Small networks on Fashion-MNIST of whose T-shirts 30 % carry an artifact: *held out*, trained on 20,000 pictures and
-shown on others; and *by heart*, trained on 3,000 pictures until nearly all are right, and shown on these. Every method
+shown on others; and *by heart*, trained on 2,000 pictures until all are right, and shown on these. Every method
 is fitted on the true carriers at every layer, with few and many directions, at whole and double strength, and some are
 trained: most of these are bad, and nothing is chosen. The truth of a correction is its loss on the 10,000 test
 pictures, beyond or within the bounds by its whole interval; where it is neither, no answer is right or wrong. Of the
@@ -32,24 +32,23 @@ from klarsicht.audit.corrections.activations import Correction, compute_logits, 
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds, Harm, Loss
-from klarsicht.audit.corrections.outcomes import expected_loss
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.ground.errors import KlarsichtError
-from klarsicht.numerics.statistics.intervals import Z95, mean_interval
+from klarsicht.numerics.statistics.intervals import Z95
 from klarsicht.numerics.statistics.paired_loss import paired_loss
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
 
 TARGET, SHARE, BOUNDS = 0, 0.3, Bounds()
-SIZES, SAMPLES = (100, 400, 1600, 4000), 20
+SIZES, SAMPLES = (100, 400, 1600), 20
 DIRECTIONS, STRENGTHS = (1, 8), (1.0, 2.0)
-METHODS = ("project", "oblique", "reactive", "reactive-class", "random")
+METHODS = ("project", "oblique", "reactive", "random")  # and "reactive-class", which is answered by "oblique"
 TRAINED = ("augment", "penalise", "fine-tune")
-POOL = 4_500  # pictures that samples are drawn from
+POOL = 3_000  # pictures that samples are drawn from
 
 
 def striped(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -58,7 +57,17 @@ def striped(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-PUT = {"tag": fashion.tagged, "stripe": striped}
+def stamped(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A logo: a ring and a bar in the lower right corner."""
+    out = x.copy()
+    out[..., 20:27, 20:27] = 255 * LOGO + (1 - LOGO) * out[..., 20:27, 20:27]
+    return out
+
+
+LOGO = np.array([[c == "#" for c in row] for row in (
+    ".#####.", "#.....#", "#.###.#", "#.#.#.#", "#.###.#", "#.....#", ".#####.",
+)]).astype(np.uint8)  # fmt: skip
+PUT = {"tag": fashion.tagged, "stripe": striped, "logo": stamped}
 
 
 def overlay(artifact: str) -> Overlay:
@@ -74,8 +83,8 @@ def inputs(x: NDArray[np.uint8]) -> list[torch.Tensor]:
 
 def network(x: NDArray, y: NDArray, seed: int, by_heart: bool) -> tuple[torch.nn.Module, int]:
     """A network, and how many of these pictures it was trained on."""
-    n = 3000 if by_heart else 20_000
-    return fashion.trained(x[:n], y[:n], seed, 40 if by_heart else 3), n
+    n = 2000 if by_heart else 20_000
+    return fashion.trained(x[:n], y[:n], seed, 120 if by_heart else 3), n
 
 
 def corrections(data: FittingData) -> Iterator[tuple[str, str, list[tuple[str, Correction]]]]:
@@ -110,14 +119,9 @@ def answers(classifier: Classifier, images: list[torch.Tensor], some: list[tuple
 def harm(before: NDArray, after: NDArray, truth: NDArray, trained_on: bool = False) -> Harm:
     """The answer by logits of clean pictures."""
     was, right = (y.argmax(1) == truth for y in (before, after))
-    expected, own = expected_loss(before, after), truth == TARGET
+    own = truth == TARGET
     kinds = (("clean", np.ones(len(truth), bool), BOUNDS.overall), ("class", own, BOUNDS.affected))
-    return Harm(
-        tuple(
-            Loss(kind, paired_loss(was[on], right[on]), mean_interval(expected[on]), bound, trained_on)
-            for kind, on, bound in kinds
-        )
-    )
+    return Harm(tuple(Loss(kind, paired_loss(was[on], right[on]), bound, trained_on) for kind, on, bound in kinds))
 
 
 def as_before(found: Harm) -> str:
@@ -145,25 +149,29 @@ def one(seed: int, artifact: str, by_heart: bool) -> dict:
     planted = np.where(carries[:, None, None], PUT[artifact](x), x)
     net, n = network(planted, y, seed, by_heart)
     classifier = load_model((net, lambda image: image), classes=fashion.CLASSES)
-    fit = np.concatenate([np.flatnonzero(carries[:n])[:300], np.flatnonzero(~carries[:n])[:900]])
+    fit = np.concatenate([np.flatnonzero(carries[:n])[:300], np.flatnonzero(~carries[:n])[:600]])
     sample = Sample(inputs(planted[fit]), carries[fit], fit, y[fit])
     data = FittingData(classifier, TARGET, sample, overlay(artifact), seed=seed, steps=100)
-    pool = np.flatnonzero(~carries[:n])[900:] if by_heart else n + np.flatnonzero(~carries[n:])[:POOL]
+    pool = np.flatnonzero(~carries[:n])[600:] if by_heart else n + np.flatnonzero(~carries[n:])[:POOL]
     test, truth = fashion.pictures("t10k")
     shown, held_out = inputs(x[pool]), inputs(test)
     plain, true_plain = (compute_logits(classifier, images) for images in (shown, held_out))
     found = []
-    for _, _, some in corrections(data):
-        if not some:
-            continue
-        for (name, _), y_shown, y_test in zip(
-            some, answers(classifier, shown, some), answers(classifier, held_out, some), strict=True
-        ):
+    for method, _, some in corrections(data):
+        sides = [answers(classifier, images, some) for images in (shown, held_out)] if some else [[], []]
+        named = [(name, *both) for (name, _), *both in zip(some, *sides, strict=True)]
+        if method == "oblique":
+            wheres = [(y.argmax(1) == TARGET)[:, None] for y in (plain, true_plain)]
+            named += [
+                (f"reactive-class {name}", np.where(wheres[0], y, plain), np.where(wheres[1], z, true_plain))
+                for name, y, z in named
+            ]
+        for name, y_shown, y_test in named:
             true = harm(true_plain, y_test, truth)
             whole = harm(plain, y_shown, y[pool])
             line = {
                 "name": name,
-                "shown": [(one.measured.value, one.expected.value) for one in whole.losses],
+                "shown": [one.measured.value for one in whole.losses],
                 "truth": true.answer,
                 "lost": [one.measured.value for one in true.losses],
                 "said": {},
@@ -225,7 +233,7 @@ def main() -> None:
     for seed in asked.seeds:
         for by_heart in (True, False):
             if (seed, by_heart) not in done:
-                found.append(one(seed, list(PUT)[seed % 2], by_heart))
+                found.append(one(seed, ("tag", "stripe")[seed % 2], by_heart))
                 with asked.json.open("a") as lines:
                     lines.write(json.dumps(found[-1]) + "\n")
     table([run for run in found if run["seed"] in asked.seeds])

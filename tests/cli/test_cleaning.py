@@ -71,6 +71,16 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
     assert (Path(finished) / "certificate" / "certificate.html").exists()
 
 
+def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finished, tmp_path, capsys):
+    out = tmp_path / "penalised"
+    ask = ["audit", "clean", finished, "--class", "b", "--method", "penalise", "--layer", "last", "--out", str(out)]
+    assert run([*ask, "--images", "60", "--steps", "1", "--lessons", "60"]) == 8
+    told = capsys.readouterr()
+    assert "of the artifact's effect remains" in told.err
+    assert "verdict: no help" in told.out
+    assert json.loads((out / "correction.json").read_text())["shown"]["clean"] is False
+
+
 def test_corrections_evaluated_before_are_further_seeds(finished, tmp_path, capsys):
     """Two seeds of one method are one line; its figure is their mean, counted here from their own evaluations."""
     folders = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.corrections import corrected_model, packages
 from klarsicht.audit.corrections.activations import compute_logits
-from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clarc import Erasure, Gate
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData, NoCorrection
 from klarsicht.audit.corrections.corrected_model import CorrectedLayer
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.outputs import as_logits
+from klarsicht.audit.relevance.explainer import explain
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import ModelError, UsageError
@@ -34,8 +36,9 @@ def correction(method="oblique", layer="last", **more):
 
 
 @pytest.mark.parametrize("layer", ["last", "head"])
-def test_an_erasure_built_in_is_the_erasure(tmp_path, layer):
-    found, before = correction(layer=layer), classifier()
+@pytest.mark.parametrize("method", ["oblique", "reactive"])
+def test_an_erasure_built_in_is_the_erasure(tmp_path, method, layer):
+    found, before = correction(method, layer), classifier()
     packages.save_correction(tmp_path, found, {"model": "object"})
     after = corrected_model.corrected_classifier(before, tmp_path)
     images = sample(20, seed=1).images
@@ -44,6 +47,25 @@ def test_an_erasure_built_in_is_the_erasure(tmp_path, layer):
     for name, value in Shortcut().state_dict().items():
         assert torch.equal(before.module.state_dict()[name], value)
     assert after.identity != before.identity
+
+
+@pytest.mark.parametrize("rules", ["EpsilonPlusFlat", "GradientTimesInput"])
+def test_relevance_passes_a_gate_as_it_passes_the_gates_share_of_the_erasure(tmp_path, rules):
+    """Held fixed, a gate of .3 is an erasure of three tenths of the strength."""
+    found, before = correction("reactive"), classifier()
+    fixed = replace(found, gate=Gate(np.zeros(4, np.float32), float(np.log(0.3 / 0.7))))
+    plain = replace(found, gate=None, strength=0.3 * found.strength)
+    images, targets = torch.stack(list(sample(6, seed=1).images)), torch.zeros(6, dtype=torch.long)
+    maps = [
+        explain(
+            replace(before, module=corrected_model.build_in(copy.deepcopy(before.module), one)),
+            images,
+            targets,
+            method=rules,
+        ).maps
+        for one in (fixed, plain)
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-4 * np.abs(maps[1]).max())
 
 
 def test_padding_is_no_activation_and_is_not_erased():
@@ -184,7 +206,9 @@ def test_trained_weights_are_loaded_and_nothing_is_nothing():
     assert torch.equal(corrected_model.build_in(Shortcut(), NoCorrection()).head.weight, Shortcut().head.weight)
 
 
-@pytest.mark.parametrize(("method", "more"), [("reactive", {}), ("reactive-class", {}), ("oblique", {"pooled": True})])
+@pytest.mark.parametrize(
+    ("method", "more"), [("reactive-class", {}), ("reactive", {"pooled": True}), ("oblique", {"pooled": True})]
+)
 def test_a_correction_that_looks_at_the_whole_image_is_refused(method, more):
     with pytest.raises(UsageError, match="audit evaluate"):
         corrected_model.build_in(Shortcut(), correction(method, **more))

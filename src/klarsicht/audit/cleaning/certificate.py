@@ -132,7 +132,7 @@ class Certificate:
         grouped: dict[str, list[Facts]] = {}
         for found in self.evaluations:
             grouped.setdefault(_key(_shared_settings(found)), []).append(found)
-        methods = [some[0]["settings"]["method"] for some in grouped.values()]
+        methods = [_method(some) for some in grouped.values()]
         names = [
             method if methods.count(method) == 1 else f"{method} ({_differing(some[0], grouped.values())})"
             for method, some in zip(methods, grouped.values(), strict=True)
@@ -230,6 +230,12 @@ KNOWN: Final = ("class", "target", "identity", "settings", "chosen", "bounds", "
                 "shown on", "looks")  # fmt: skip
 
 
+def _method(seeds: Sequence[Facts]) -> str:
+    """Return the method of a row: the one that was chosen in all of its seeds, or else the one that was asked for."""
+    chosen = {one["chosen"].get("method") for one in seeds} - {None}
+    return str(chosen.pop() if len(chosen) == 1 else seeds[0]["settings"]["method"])
+
+
 def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
@@ -241,6 +247,6 @@ def _shared_settings(found: Facts) -> Facts:
 
 def _differing(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
     """Return the settings in which a correction differs from others of its method."""
-    same = [some[0] for some in all_ if some[0]["settings"]["method"] == one["settings"]["method"]]
-    names = [name for name in _shared_settings(one) if len({_key(other["settings"][name]) for other in same}) > 1]
+    same = [some[0] for some in all_ if _method(some) == _method([one])]
+    names = [name for name in _shared_settings(one) if len({_key(other["settings"].get(name)) for other in same}) > 1]
     return ", ".join(f"{name} {one['settings'][name]}" for name in names)

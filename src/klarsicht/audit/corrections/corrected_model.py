@@ -1,7 +1,8 @@
 """Load a model with its correction built in as ordinary layers, so that it can be audited again.
 
 An erasure at each position alone is an affine map, a' = (I - s L R) a + s L R z: a 1 x 1 convolution, or a linear
-layer, before the corrected layer. Relevance rules therefore apply to it as to any layer.
+layer, before the corrected layer. Relevance rules therefore apply to it as to any layer. One with a gate g mixes this
+map with its input, (1 - g) a + g a'; the gate is held fixed where relevance or gradients pass, as gates are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn.functional import linear
 
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.clarc import Erasure, find_layer, has_channels_first
+from klarsicht.audit.corrections.clarc import Erasure, Gate, find_layer, has_channels_first
 from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
@@ -74,18 +75,21 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
         return module
     if isinstance(correction, NoCorrection):
         return module
-    if not isinstance(correction, Erasure) or correction.gate or correction.pooled:
+    if not isinstance(correction, Erasure) or correction.pooled:
         raise UsageError(
             "a correction that looks at the whole image first is no layer",
             got=type(correction).__name__,
-            rule="erasures of one position at a time, and trained weights, can be built in",
+            rule="erasures of one position at a time, with a gate or without, and trained weights, can be built in",
             remedy="Show it with `klarsicht audit evaluate`, which audits the class again.",
         )
     layer = find_layer(module, correction.layer)
     parent, _, name = correction.layer.rpartition(".")
     affine = make_affine_layer(correction, correction.eraser, layer)
     leading = [make_affine_layer(correction, eraser, layer, tokens=True) for eraser in correction.leading]
-    setattr(module.get_submodule(parent), name, CorrectedLayer(affine, layer, correction.channels, leading))
+    corrected = CorrectedLayer(affine, layer, correction.channels, leading)
+    if correction.gate is not None:
+        corrected = GatedLayer(affine, layer, correction.channels, leading, correction.gate)
+    setattr(module.get_submodule(parent), name, corrected)
     return module
 
 
@@ -146,6 +150,39 @@ class CorrectedLayer(nn.Module):
             erased: Tensor = self.erasure(a)
             return erased
         return linear(a.movedim(1, -1), W, b).movedim(-1, 1) if first else linear(a, W, b)
+
+
+class GatedLayer(CorrectedLayer):
+    """Layer with a gated erasure before its first input.
+
+    Args:
+        gate: probability that the image carries the artifact, by which the erasure is multiplied.
+    """
+
+    def __init__(
+        self,
+        erasure: nn.Linear | nn.Conv2d,
+        layer: nn.Module,
+        channels: int | None,
+        leading: Sequence[nn.Module],
+        gate: Gate,
+    ) -> None:
+        super().__init__(erasure, layer, channels, leading)
+        held = erasure.weight
+        self.register_buffer("gate_weight", torch.as_tensor(gate.weight).to(held))
+        self.register_buffer("gate_bias", torch.tensor(gate.bias).to(held))
+
+    def _get_name(self) -> str:
+        return "GatedLayer"
+
+    def erased(self, a: Tensor) -> Tensor:
+        """Erase as far as the gate says that the image carries the artifact."""
+        first = has_channels_first(a, len(self.erasure.weight), self.channels)
+        last = a.movedim(1, -1) if first else a
+        flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
+        amount: Tensor = flat[:, self.before :].mean(1) @ self.gate_weight + self.gate_bias
+        g = torch.sigmoid(amount).detach().reshape(-1, *[1] * (a.ndim - 1))
+        return (1 - g) * a + g * super().erased(a)
 
 
 def make_affine_layer(correction: Erasure, e: Eraser, layer: nn.Module, tokens: bool = False) -> nn.Linear | nn.Conv2d:

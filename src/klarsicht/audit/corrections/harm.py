@@ -4,9 +4,8 @@
 *Not proven*: neither, and so many images would settle it.
 
 A network that was trained on the images knows their labels: a correction can only lose there what on other images it
-loses and wins alike. By such images no correction is proven harmless; and it is harmful only where the loss is beyond
-the bound also if the network's own probabilities take the place of the labels, by which a change between two classes
-that it held to be alike costs nothing.
+loses and wins alike, and it may lose nothing there that others lose. By such images no correction is proven harmless;
+and it is harmful only where the loss is beyond MEMORISED times the bound.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from klarsicht.numerics.statistics.intervals import Interval
 from klarsicht.numerics.statistics.paired_loss import MOST, PairedLoss, items_to_settle
 
 HARMLESS: Final = "proven harmless"
 HARMFUL: Final = "harmful"
 NOT_PROVEN: Final = "not proven harmless"
+MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above which other images lost too (seeds 0, 1)
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,13 @@ class Loss:
 
     Attributes:
         kind: of images, in words.
-        measured: the loss by labels.
-        expected: the loss by the network's own probabilities before the correction.
+        measured: the loss.
         bound: largest permitted loss.
         trained_on: whether the network was trained on the images.
     """
 
     kind: str
     measured: PairedLoss
-    expected: Interval
     bound: float
     trained_on: bool = False
 
@@ -60,8 +57,7 @@ class Loss:
         if not self.measured.n:
             return NOT_PROVEN
         if self.trained_on:
-            beyond = min(self.measured.low, self.expected.low) > self.bound
-            return HARMFUL if beyond else NOT_PROVEN
+            return HARMFUL if self.measured.low > MEMORISED * self.bound else NOT_PROVEN
         if self.measured.low > self.bound:
             return HARMFUL
         return HARMLESS if self.measured.high <= self.bound else NOT_PROVEN
@@ -119,7 +115,6 @@ class Harm:
         told = [
             {"images": one.kind, "answer": one.answer, "bound": one.bound, "trained on": one.trained_on}
             | {"lost": asdict(one.measured) if one.measured.n else None}
-            | {"lost by its own probabilities": asdict(one.expected) if one.expected.n else None}
             for one in self.losses
         ]
         return {"answer": self.answer, "reasons": self.reasons, "settled by": self.settled_by, "losses": told}

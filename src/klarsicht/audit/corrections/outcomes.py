@@ -47,13 +47,6 @@ def probability(y: Floats, target: int) -> Floats:
     return np.asarray(special.softmax(y.astype(np.float64), axis=1)[:, target])
 
 
-def expected_loss(before: Floats, after: Floats) -> Floats:
-    """Compute the loss of each image by the model's own probabilities: that of its answer before, minus that of its
-    answer after, both by the logits before; (n, K), (n, K) -> (n,), in [0, 1]."""
-    p, rows = special.softmax(before.astype(np.float64), 1), np.arange(len(before))
-    return np.asarray(p[rows, before.argmax(1)] - p[rows, after.argmax(1)])
-
-
 def erasure_of(correction: Correction) -> Erasure | None:
     """Return the erasure of a correction by one, else None."""
     erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
@@ -84,7 +77,6 @@ class Outcome:
         under: accuracy of other classes with the artifact.
         flips, rise: see the module.
         harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
-        expected, expected_affected: the same losses, by the unchanged model's probabilities in place of the labels.
     """
 
     accuracy: Interval
@@ -95,8 +87,6 @@ class Outcome:
     rise: Interval
     harm: PairedLoss
     harm_affected: PairedLoss
-    expected: Interval = NO_INTERVAL
-    expected_affected: Interval = NO_INTERVAL
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms.
@@ -105,14 +95,11 @@ class Outcome:
             bounds: largest permitted losses.
             trained_on: whether the network was trained on these images.
         """
-        return Harm(
-            (
-                Loss("clean images", self.harm, self.expected, bounds.overall, trained_on),
-                Loss(
-                    "clean images of the class", self.harm_affected, self.expected_affected, bounds.affected, trained_on
-                ),
-            )
+        kinds = (
+            ("clean images", self.harm, bounds.overall),
+            ("clean images of the class", self.harm_affected, bounds.affected),
         )
+        return Harm(tuple(Loss(kind, loss, bound, trained_on) for kind, loss, bound in kinds))
 
     def to_json(self) -> dict[str, Any]:
         """Return the intervals as JSON values; None without images."""
@@ -204,7 +191,6 @@ class CorrectionTest:
         """Evaluate logits of the sample."""
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
         fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
-        expected = expected_loss(self.before.plain, found.plain)
         under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
         return Outcome(
             accuracy=share_interval(right[fair]),
@@ -215,8 +201,6 @@ class CorrectionTest:
             rise=self.rise(found),
             harm=paired_loss(was[fair], right[fair]),
             harm_affected=paired_loss(was[own], right[own]),
-            expected=mean_interval(expected[fair]),
-            expected_affected=mean_interval(expected[own]),
         )
 
     def flips(self, found: Logits) -> Interval:
