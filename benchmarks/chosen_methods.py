@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.cleaning.clean_settings import AUTO, CleanSettings
+from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.closed_form import FittingData
 from klarsicht.audit.corrections.outcomes import CorrectionTest
@@ -87,7 +87,7 @@ def one(seed: int, artifact: str, width: str) -> dict:
         }  # fmt: skip
 
     result = {"seed": seed, "artifact": artifact, "width": width, "nothing": figures(None)}
-    for method in (*clean_model.CANDIDATES, AUTO):
+    for method in (*clean_model.CANDIDATES, AUTOMATIC):
         data = FittingData(classifier, TARGET, parts[0], place, seed=seed)
         trial, other = (CorrectionTest(classifier, part, TARGET, place, seed) for part in parts[1:])
         start = time.time()
@@ -102,8 +102,8 @@ def one(seed: int, artifact: str, width: str) -> dict:
 
 def table(runs: list[dict]) -> None:
     """One line for each artifact and width, means over seeds."""
-    methods = (*clean_model.CANDIDATES, AUTO)
-    print(f"\n| network, artifact | nothing | {' | '.join(methods)} | chosen by {AUTO} |")
+    methods = (*clean_model.CANDIDATES, AUTOMATIC)
+    print(f"\n| network, artifact | nothing | {' | '.join(methods)} | chosen by {AUTOMATIC} |")
     print(f"|---|{'---|' * (len(methods) + 2)}")
     for width in WIDTHS:
         for artifact in PUT:
@@ -115,7 +115,7 @@ def table(runs: list[dict]) -> None:
                 flips = 100 * np.mean([run[name]["flips"] for run in some])
                 lost = [100 * (run["nothing"][k] - run[name][k]) for run in some for k in ("accuracy",)]
                 cells.append(f"{flips:.1f}" + ("" if name == "nothing" else f" ({np.mean(lost):+.2f})"))
-            chosen = "; ".join(run[AUTO]["chosen"] for run in some)
+            chosen = "; ".join(run[AUTOMATIC]["chosen"] for run in some)
             print(f"| {width}, {artifact} | {' | '.join(cells)} | {chosen} |")
     for name in methods:
         left = [max(run[name]["flips"], 0) / run["nothing"]["flips"] for run in runs if run["nothing"]["flips"] > 0.02]

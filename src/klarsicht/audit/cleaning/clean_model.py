@@ -11,7 +11,7 @@ import numpy as np
 from klarsicht import __version__
 from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_settings import AUTO, CleanSettings
+from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.judgement import Judgement
 from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
 from klarsicht.audit.corrections import packages, selection
@@ -169,9 +169,9 @@ def check_names(settings: CleanSettings) -> None:
     Raises:
         UsageError: one is not; the message lists near matches.
     """
-    if settings.method not in (AUTO, *CORRECTION_METHODS):
-        raise unknown_name("correction", settings.method, (AUTO, *CORRECTION_METHODS))
-    if settings.train and settings.method != AUTO:
+    if settings.method not in (AUTOMATIC, *CORRECTION_METHODS):
+        raise unknown_name("correction", settings.method, (AUTOMATIC, *CORRECTION_METHODS))
+    if settings.train and settings.method != AUTOMATIC:
         raise UsageError("--train with a method", got=settings.method, rule="it adds methods that train to auto")
     if settings.direction not in DIRECTIONS:
         raise unknown_name("direction", settings.direction, DIRECTIONS)
@@ -213,7 +213,7 @@ def choose_correction(data: FittingData, test: CorrectionTest, settings: CleanSe
     if settings.layer is not None:
         find_layer(data.classifier.module, settings.layer)
     bounds, grid = make_bounds(settings), make_grid(settings)
-    if settings.method == AUTO:
+    if settings.method == AUTOMATIC:
         found = selection.try_settings(CANDIDATES, data, test, bounds, grid)
         if settings.train:
             best = selection.choose_candidate(found).chosen.setting.layer

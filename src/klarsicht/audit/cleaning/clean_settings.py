@@ -14,9 +14,9 @@ DIRECTION_NAMES = ("pattern", "svm", "logistic", "ridge")
 """Names of the registries of corrections and directions, available without torch; a test compares them with the
 registries."""
 
-AUTO = "auto"  # method: all in closed form are tried
+AUTOMATIC = "auto"  # method: all in closed form are tried
 CORRECTION_HELP = (
-    f"{AUTO}: the best of those in closed form. In closed form: {', '.join(CLOSED_NAMES)}; "
+    f"{AUTOMATIC}: the best of those in closed form. In closed form: {', '.join(CLOSED_NAMES)}; "
     f"by training: {', '.join(RETRAINED_NAMES)}."
 )
 IMAGES_HELP = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
@@ -27,7 +27,7 @@ class CleanSettings(Settings):
     """Settings of `audit clean`; each field has its description. Layer, directions and strength are swept where they
     are None."""
 
-    method: Annotated[str, Field(description=CORRECTION_HELP)] = AUTO
+    method: Annotated[str, Field(description=CORRECTION_HELP)] = AUTOMATIC
     train: Annotated[bool, Field(description="With auto: methods that train are tried as well.")] = False
     direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
     layer: Annotated[str | None, Field(description="Correct the input of this layer.")] = None

@@ -17,7 +17,7 @@ from klarsicht.audit.data.splits import is_training_split
 from klarsicht.ground.arrays import Bools, Floats, Ints
 
 APART: Final = 0.02  # of accuracy, least difference between images trained on and others
-SURE: Final = 0.99  # accuracy from which images look trained on where there are none to compare with
+NEARLY_ALL: Final = 0.99  # accuracy from which images look trained on where there are none to compare with
 CONFIDENT: Final = 0.95  # and mean confidence
 FEWEST: Final = 50  # images from which an accuracy says so
 ERRORS: Final = 2.0  # standard errors by which two means must differ
@@ -96,6 +96,6 @@ def recognise_training_images(shown: Answers, splits: Sequence[str] = (), other:
             return ImageOrigin(True, f"{shown}; of the run's own images {other}")
         more = "; the model was trained on the run's own images" if other.exceeds(shown) else ""
         return ImageOrigin(False, f"of another corpus: {shown}; of the run's own {other}{more}")
-    if len(shown) >= FEWEST and shown.right.mean() >= SURE and shown.confidence.mean() >= CONFIDENT:
+    if len(shown) >= FEWEST and shown.right.mean() >= NEARLY_ALL and shown.confidence.mean() >= CONFIDENT:
         return ImageOrigin(True, f"{shown}, as of images that a model was trained on")
     return UNKNOWN

@@ -19,7 +19,7 @@ from klarsicht.numerics.statistics.paired_loss import MOST, PairedLoss, items_to
 HARMLESS: Final = "proven harmless"
 HARMFUL: Final = "harmful"
 NOT_PROVEN: Final = "not proven harmless"
-MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above which other images lost too (seeds 0, 1)
+MEMORISED: Final = 8.0  # times the bound: losses on images trained on, above which other images lost too
 
 
 @dataclass(frozen=True)
