@@ -18,7 +18,9 @@ from klarsicht.ground.errors import ImageError
 from klarsicht.ground.progress import track
 
 Images = Sequence[Tensor]
-MIN_HELD_OUT: Final = 10  # clean images, of the class too, from which those that a model was trained on are left out
+FEWEST_NOT_TRAINED_ON: Final = (
+    10  # clean images, of the class too, from which those that a model was trained on are left out
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Case:
         clean = here & self.clean
         if part != splits.TRAIN:
             held_out = clean & ~self.trained_on
-            if min(held_out.sum(), (held_out & (self.labels == self.target)).sum()) >= MIN_HELD_OUT:
+            if min(held_out.sum(), (held_out & (self.labels == self.target)).sum()) >= FEWEST_NOT_TRAINED_ON:
                 clean = held_out
         members, own, fair = (
             _some(np.flatnonzero(which), most, rng)
