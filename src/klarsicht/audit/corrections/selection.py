@@ -135,6 +135,8 @@ class Choice:
         if not within:
             return f"{told}; the least harmful one is taken"
         top = max(within, key=lambda one: one.gained.low)
+        if top.gained.low <= 0:
+            return f"{told}; none of them takes away any of the effect for sure"
         gain = f"{told}; this one takes away at least {self.chosen.gained.low:.0%} of the effect"
         if top is self.chosen:
             return f"{gain}, more than any other"
