@@ -123,6 +123,8 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
     classifier = load_model(network(), classes=["a", "b", "c"])
     found = evaluation.evaluate(store.path, folder, test=str(tmp_path), classifier=classifier)
     assert found.images == 24
+    assert not found.origin.trained_on
+    assert "of another corpus" in found.origin.why
     assert found.before.outcome.accuracy.n == 24
 
 

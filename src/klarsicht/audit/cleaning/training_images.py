@@ -17,8 +17,8 @@ from klarsicht.audit.data.splits import is_training_split
 from klarsicht.ground.arrays import Bools, Floats, Ints
 
 APART: Final = 0.02  # of accuracy, least difference between images trained on and others
-NEARLY_ALL: Final = 0.99  # accuracy from which images look trained on where there are none to compare with
-CONFIDENT: Final = 0.95  # and mean confidence
+NEARLY_ALL: Final = 0.97  # accuracy from which images look trained on where there are none to compare with
+CONFIDENT: Final = 0.9  # and mean confidence
 FEWEST: Final = 50  # images from which an accuracy says so
 ERRORS: Final = 2.0  # standard errors by which two means must differ
 
