@@ -67,6 +67,7 @@ def stamped(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
 LOGO = np.array([[c == "#" for c in row] for row in (
     ".#####.", "#.....#", "#.###.#", "#.#.#.#", "#.###.#", "#.....#", ".#####.",
 )]).astype(np.uint8)  # fmt: skip
+KINDS = {"by heart": True, "held out": False}
 PUT = {"tag": fashion.tagged, "stripe": striped, "logo": stamped}
 
 
@@ -225,13 +226,14 @@ def table(runs: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found = [json.loads(line) for line in asked.json.read_text().splitlines()] if asked.json.exists() else []
     done = {(run["seed"], run["by heart"]) for run in found}
     for seed in asked.seeds:
-        for by_heart in (True, False):
+        for by_heart in (KINDS[kind] for kind in asked.kinds):
             if (seed, by_heart) not in done:
                 found.append(one(seed, ("tag", "stripe")[seed % 2], by_heart))
                 with asked.json.open("a") as lines:
