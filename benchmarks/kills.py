@@ -110,7 +110,9 @@ COMMANDS = {
     ),
     "audit quantify": Command("audit quantify run", after="audit run"),
     "audit quantify --workers 2": Command("audit quantify run --workers 2", after="audit run", workers=True),
-    "audit clean": Command("audit clean run --class b --method oblique --layer 2 --images 16 --found-by cluster", after="audit run"),
+    "audit clean": Command(
+        "audit clean run --class b --method oblique --layer 2 --images 16 --found-by cluster", after="audit run"
+    ),
     "audit clean --method augment": Command(
         "audit clean run --class b --method augment --layer 2 --images 16 --steps 4 --batch 8 --found-by cluster",
         after="audit run",
@@ -350,7 +352,7 @@ class Bench:
         started = self.start(name, lambda: (aim.watch(), in_workers(aim), write_imports_at_exit(imported)))
         ended = started.wait()
         load_modules(imported.read_text().split())
-        if ended is None or ended.code or (apart := differences(digest(self.here), self.whole[name])):
+        if ended is None or ended.code not in DONE or (apart := differences(digest(self.here), self.whole[name])):
             raise SystemExit(f"{name}, a fork and undisturbed: {ended}, {apart}")
         counts = {int(f.suffix[1:]): f.stat().st_size for f in self.place.glob("counts.*")}
         own = counts.pop(started.pid, 0)
@@ -400,7 +402,9 @@ class Bench:
             return [f"half done: {half_done}"]
         apart = differences(digest(self.here), self.whole[name])
         complete = not apart and ended is not None and ended.code == 3 and "not empty" in ended.lines[0]
-        if ended is None or (ended.code and not complete):  # what fills a new folder refuses one that is complete
+        if ended is None or (
+            ended.code not in DONE and not complete
+        ):  # what fills a new folder refuses one that is complete
             return [f"resumed: {ended}"]
         return apart
 
@@ -439,7 +443,11 @@ def kill(bench: Bench, name: str, whom: str, aimed: bool, forks: bool, rng: rand
         os.killpg(started.pid, signal.SIGKILL) if group else os.kill(rng.choice(victims), signal.SIGKILL)
     ended = started.wait()
     wrong = [] if ended is not None else ["it does not end"]
-    if ended is not None and whom == "worker" and (ended.code not in (0, 9) or len(ended.lines) != (ended.code == 9)):
+    if (
+        ended is not None
+        and whom == "worker"
+        and (ended.code not in (*DONE, 9) or len(ended.lines) != bool(ended.code))
+    ):
         wrong.append(f"not one line and code 9: {ended}")
     if ended is not None and whom != "worker" and ended.code in DONE:
         what += ", not reached"
@@ -539,7 +547,7 @@ def run_memory(bench: Bench, names: list[str], points: int) -> int:
             ended = started.wait()
             told = started.told.read_text()
             wrong = []
-            if ended is None or ended.code not in (0, 5, 9) or len(ended.lines) != bool(ended.code):
+            if ended is None or ended.code not in (*DONE, 5, 9) or len(ended.lines) != bool(ended.code):
                 wrong = [f"{ended} {told[-900:]}"]
             elif ended.code in DONE:
                 wrong = differences(digest(bench.here), bench.whole[name])
