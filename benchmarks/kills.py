@@ -344,7 +344,9 @@ class Bench:
         self.reset(name)
         python = [sys.executable, "-c", MANY_TILES, *COMMANDS[name].line.split()]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(self.place), *sys.path])}
-        subprocess.run(python, cwd=self.here, env=environment, check=True, capture_output=True)
+        undisturbed = subprocess.run(python, cwd=self.here, env=environment, check=False, capture_output=True)
+        if undisturbed.returncode not in DONE:
+            raise SystemExit(f"{name}, undisturbed: {undisturbed.returncode} {undisturbed.stderr.decode()}")
         shutil.copytree(self.here, self.kept(name))
         self.whole[name] = digest(self.here)
         self.reset(name)
