@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from torch import Tensor
@@ -23,11 +22,14 @@ from klarsicht.numerics.statistics.logits import (
     centred_logit,
     rounding_bound,
 )
+from klarsicht.numerics.statistics.sequential import sequential_p
 
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
 Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
+WINDOW_IMAGES = 16  # images on which a tile is compared with other windows
+EQUAL_WINDOWS = 2  # windows with the tile's rise, from which no more are drawn: of 39 a p of .05 allows one
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,13 @@ def measure_effects(
 
 
 def compute_effect(
-    how: str, before: Floats, marked: Floats, control: Floats, target: int, scale: LogitScale = EXCLUSIVE
-) -> LogitEffect:
+    how: str, before: Floats, marked: Floats, control: Floats, target: int, scale: LogitScale = EXCLUSIVE,
+    reach: float = 1.96,
+) -> LogitEffect:  # fmt: skip
     """Compute the effect from logits of the same images: unchanged (B, K), with the artifact, and under the control.
 
     The last two are (B, K), or (w, B, K) where each image was changed in w ways; an image then counts by its mean over
-    these.
+    these. Intervals are `reach` standard errors long on either side.
     """
     change = (scale.levels(marked) - scale.levels(control)).reshape(-1, *before.shape).mean(0)
     mean, error = change.mean(0), standard_error(change)
@@ -119,18 +122,18 @@ def compute_effect(
     return LogitEffect(
         how=how,
         shift=float(mean[target]),
-        low=float(mean[target] - 1.96 * error[target]),
-        high=float(mean[target] + 1.96 * error[target]),
+        low=float(mean[target] - reach * error[target]),
+        high=float(mean[target] + reach * error[target]),
         runner_up=float(mean[runner]),
         runner=runner,
         margin=float(ahead.mean()),
-        margin_low=float(ahead.mean() - 1.96 * standard_error(ahead)),
-        margin_high=float(ahead.mean() + 1.96 * standard_error(ahead)),
+        margin_low=float(ahead.mean() - reach * standard_error(ahead)),
+        margin_high=float(ahead.mean() + reach * standard_error(ahead)),
         z=robust_z(mean, error[target], target, least),
         rank=int((np.delete(mean, target) > mean[target] - least).sum()),
         flips=mean_or_zero(flipped),
         flips_control=mean_or_zero(flipped_control),
-        flips_low=lower_end(flipped - flipped_control),
+        flips_low=lower_end(flipped - flipped_control, reach),
         uplift=uplift(before, marked, target, scale),
         uplift_control=uplift(before, control, target, scale),
         images=len(before),
@@ -143,12 +146,15 @@ def p_among_windows(
 ) -> float:  # fmt: skip
     """Compute the p-value of the rise by an artifact's patch among the rises by other windows in its place.
 
-    p = (1 + number of windows with at least the patch's rise) / (count + 1), with `count` windows of the same size.
-    This test needs neither other outputs nor other classes.
+    p = (1 + number of windows with at least the patch's rise) / (count + 1), with `count` windows of the same size, or
+    EQUAL_WINDOWS over the number that was drawn when so many have it. They are compared on the first WINDOW_IMAGES
+    images, for windows differ by more than images do. This test needs neither other outputs nor other classes.
     """
-    answers = [predict(shown) for shown in chain([patch.put(x, rng)[0]], patch.other_windows(x, rng, count))]
-    own, *other = (float(scale.levels(answer)[:, target].mean()) for answer in answers)
-    return (1 + sum(rise >= own - rounding_bound(answers[0]) for rise in other)) / (count + 1)
+    x = x[:WINDOW_IMAGES]
+    own = predict(patch.put(x, rng)[0])
+    least = float(scale.levels(own)[:, target].mean()) - rounding_bound(own)
+    others = (scale.levels(predict(shown))[:, target].mean() for shown in patch.other_windows(x, rng, count))
+    return sequential_p((bool(level >= least) for level in others), count, EQUAL_WINDOWS)
 
 
 def logit_rise(marked: Floats, control: Floats, target: int, level: Level = centred_logit) -> Floats:
@@ -192,9 +198,9 @@ def mean_or_zero(which: Floats) -> float:
     return float(which.mean()) if len(which) else 0.0
 
 
-def lower_end(values: Floats) -> float:
-    """Compute the lower end of the 95 % interval of the mean, or 0 for fewer than two values."""
-    return float(values.mean() - 1.96 * standard_error(values)) if len(values) > 1 else 0.0
+def lower_end(values: Floats, reach: float = 1.96) -> float:
+    """Compute the lower end of the interval of the mean, or 0 for fewer than two values."""
+    return float(values.mean() - reach * standard_error(values)) if len(values) > 1 else 0.0
 
 
 def robust_z(shift: Floats, error: float, target: int, least: float = 0.0) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,8 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.interventions.coverage import CarrierDifference
-from klarsicht.audit.interventions.effect import LogitEffect, Predict, measure_effects, p_among_windows
+from klarsicht.audit.interventions.early_stopping import choose_way, measure_until_settled
+from klarsicht.audit.interventions.effect import LogitEffect, Predict, p_among_windows
 from klarsicht.audit.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.interventions.shared_content import SharedContent
@@ -20,7 +21,7 @@ from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, De
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
-from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.seeding import generator
 
@@ -43,12 +44,14 @@ class ArtifactTrial:
         found: carriers and other images.
         ways: insertions by the name of the way.
         difference: between carriers and others, by which coverage is measured.
+        rows: int (n,), rows of the run of carriers and others; empty where they are of no run.
     """
 
     sign: SignRow
     found: ArtifactExamples
     ways: dict[str, Insertion]
     difference: CarrierDifference
+    rows: Rows = field(default_factory=lambda: np.empty(0, np.intp))
 
     @classmethod
     def of(
@@ -95,9 +98,8 @@ class ArtifactTrial:
 class InterventionUnits:
     """Work units that insert the artifact of every class into images of others; a unit is one class.
 
-    Detection and way of insertion are chosen on some images, and the effect is measured on others. The choice is the
-    one under which the fewest outputs rise more, and among these the one of the largest lower end of the rise. A choice
-    by z would prefer a small effect among outputs that do not move to a large one among outputs that do.
+    Detection and way of insertion are chosen on some images, and the effect is measured on others; see
+    interventions.early_stopping.
 
     Attributes:
         detection_units: store, corpus, settings and groups.
@@ -125,20 +127,17 @@ class InterventionUnits:
             return []
         few = min(CHOICE_IMAGES, len(others) // 2)
         scale, target = work.input_images.pixel_scale, work.groups[number].target
-        first, then = (scale.inputs(work.pool.levels[some]) for some in (others[:few], others[few:]))
         trials = self.make_trials(number, rng)
+        ways = {(i, how): way for i, trial in enumerate(trials) for how, way in trial.ways.items()}
+        if not ways:  # carriers are too few, or share nothing that can be put on
+            return []
+        first, then = (scale.inputs(work.pool.levels[some]) for some in (others[:few], others[few:]))
         with predictor(work) as predict:
-            rehearsed = [
-                (-e.rank, e.low, i, how)
-                for i, trial in enumerate(trials)
-                for how, e in measure_effects(predict, first, target, trial.ways, rng, work.scale).items()
-            ]
-            if not rehearsed:  # carriers are too few, or share nothing that can be put on
-                return []
-            _, _, best, how = max(rehearsed)
-            chosen, trial = trials[best].ways[how], trials[best]
-            (effect,) = measure_effects(predict, then, target, {how: chosen}, rng, work.scale).values()
-            if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch):
+            plain = work.logits(work.pool_rows[others], predict)
+            best, how = choose_way(predict, first, plain[:few], target, ways, rng, work.scale)
+            chosen, trial = ways[best, how], trials[best]
+            effect = measure_until_settled(predict, then, plain[few:], target, how, chosen, rng, FLOOR, work.scale)
+            if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch) and effect.rank == 0:
                 p = p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS, work.scale)
                 effect = replace(effect, p_tiles=p)
             explained = self.explained_share(predict, trial, chosen, target)
@@ -153,36 +152,42 @@ class InterventionUnits:
             alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
             shared = work.outputs >= MIN_OUTPUTS and not alike
             seen.append(rows)
-            found = self.make_examples(number, sign, rng)
-            trials.append(ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng))
+            found, used = self.make_examples(number, sign, rng)
+            trial = ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng)
+            trials.append(replace(trial, rows=used))
         return trials
 
-    def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> ArtifactExamples:
+    def make_examples(self, number: int, sign: SignRow, rng: np.random.Generator) -> tuple[ArtifactExamples, Rows]:
         """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
-        classes."""
+        classes. Return them with their rows of the run, carriers first."""
         work, rows = self.detection_units, np.array(sign["rows"], np.intp)
         without = np.setdiff1d(work.groups[number].rows, rows)
         if len(without) < MIN_IMAGES:
             without = work.other_rows(number)
         without = np.sort(rng.permutation(without)[:MAX_CONTROLS])
         some = np.sort(rng.permutation(len(rows))[:MAX_CONTROLS])
-        levels = work.input_images(np.concatenate([rows[some], without]))
+        used = np.concatenate([rows[some], without])
+        levels = work.input_images(used)
         places = np.array(sign["places"]).reshape(-1, 2)
         members, extent = np.arange(len(some)), (sign["height"], sign["width"])
         return ArtifactExamples.of(
             Detection(sign["sign"], sign["score"], members, places[some] if len(places) else places, extent), levels
-        )
+        ), used
 
     def explained_share(self, predict: Predict, trial: ArtifactTrial, way: Insertion, target: int) -> float:
         """Compute the share of the carriers' evidence that an artifact brings to other images of the class.
 
         It is the rise of the class's mean level when the artifact is put on others, over the difference of carriers and
-        others; NaN where carriers do not exceed others for sure, and by FLOOR.
+        others; NaN where carriers do not exceed others for sure, and by FLOOR: then nothing is shown to the network.
         """
-        work, scale = self.detection_units, self.detection_units.input_images.pixel_scale
-        groups = trial.found.carriers[:COMPARED], trial.found.others[:COMPARED], trial.mark_others(way, scale)
-        levels = [work.scale.levels(predict(scale.inputs(group)))[:, target] for group in groups]
-        return share_of_evidence(*levels)
+        work, count = self.detection_units, len(trial.found.carriers)
+        groups = trial.rows[:count][:COMPARED], trial.rows[count:][:COMPARED]
+        own, other = (work.scale.levels(work.logits(group, predict))[:, target] for group in groups)
+        if np.isnan(share_of_evidence(own, other, other)):
+            return float("nan")
+        scale = work.input_images.pixel_scale
+        marked = work.scale.levels(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
+        return share_of_evidence(own, other, marked)
 
 
 def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:

@@ -28,6 +28,7 @@ from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.seeding import generator
@@ -169,6 +170,16 @@ class DetectionUnits:
     @property
     def outputs(self) -> int:
         return int(self.store.array("logits").shape[1])
+
+    def logits(self, rows: NDArray[np.intp], predict: Predict) -> Doubles:
+        """Return the logits (n, K) of images as they are: those of the run, which need no forward pass.
+
+        Args:
+            rows: rows of the run, in any order.
+            predict: function from model inputs to logits, for units whose images or model are not those of the run.
+        """
+        del predict
+        return np.asarray(self.store.array("logits")[rows], np.float64)
 
 
 def embedding_file(stage: int) -> str:

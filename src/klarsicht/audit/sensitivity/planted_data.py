@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.synthetic import artifacts
-from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.arrays import Doubles, Pixels
 from klarsicht.ground.seeding import generator
 
 MIN_CARRIERS = 2  # least images with a planted artifact: a single one has no repetition
@@ -105,3 +106,7 @@ class PlantedUnits(DetectionUnits):
             self.settings.seed,
             cache=plain.cache,
         )
+
+    def logits(self, rows: NDArray[np.intp], predict: Predict) -> Doubles:
+        """Compute the logits (n, K) of planted images, and by another model than that of the run."""
+        return np.asarray(predict(self.input_images.as_inputs(rows)), np.float64)

@@ -1,0 +1,121 @@
+"""Measure the effect of an artifact with few forward passes: they are the cost of an audit.
+
+Ways to put an artifact on images are compared by successive halving, and an effect that cannot matter is left after a
+quarter of the images. Intervals hold at all looks together, by alpha spending; see numerics.statistics.sequential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from klarsicht.audit.interventions.effect import LogitEffect, Predict, compute_effect
+from klarsicht.audit.interventions.insertion import Insertion
+from klarsicht.ground.arrays import Floats
+from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale
+from klarsicht.numerics.statistics.sequential import look_quantiles
+
+Key = TypeVar("Key")
+
+RUNGS: Final = (8, 16, 32)  # images on which ways are compared; after each the better half of them goes on
+LOOKS: Final = (16, 32)  # images after which an effect is looked at, before all
+MISS_LEVEL: Final = 0.05  # probability that an interval misses the effect at any look
+
+
+def choose_way(
+    predict: Predict, x: Tensor, before: Floats, target: int, ways: Mapping[Key, Insertion], rng: np.random.Generator,
+    scale: LogitScale = EXCLUSIVE,
+) -> Key:  # fmt: skip
+    """Choose the way under which the fewest outputs rise more than the class, and of these that of the largest lower
+    end of the rise, by successive halving (Jamieson and Talwalkar 2016).
+
+    All ways are tried on the first images; the better half of them goes on to as many more. All get common random
+    numbers. A choice by z would prefer a small effect among outputs that do not move to a large one among outputs that
+    do.
+
+    Args:
+        predict: function from model inputs to logits.
+        x: images (B, C, H, W) of other classes, as model inputs, at least two.
+        before: (B, K), their logits.
+        target: output of the artifact's class.
+        ways: insertions, at least one.
+        scale: scale on which logits count.
+    """
+    left, shown = list(ways), {key: Answers() for key in ways}
+    rungs = sorted({min(max(rung, 2), len(x)) for rung in RUNGS})
+    for a, b in pairwise((0, *rungs)):
+        start = rng.bit_generator.state
+        for key in left:
+            rng.bit_generator.state = start
+            shown[key].add(predict, ways[key].put(x[a:b], rng))
+        if len(left) == 1:
+            break
+
+        def order(key: Key, seen: int = b) -> tuple[int, float]:
+            effect = shown[key].effect("", before[:seen], target, scale)
+            return effect.rank, -effect.low
+
+        left = sorted(left, key=order)[: 1 if b == rungs[-1] else -(-len(left) // 2)]
+    return left[0]
+
+
+@dataclass
+class Answers:
+    """Logits of images with an artifact, and under the control, as they come in.
+
+    Attributes:
+        marked, control: parts (n, K).
+    """
+
+    marked: list[Floats] = field(default_factory=list)
+    control: list[Floats] = field(default_factory=list)
+
+    def add(self, predict: Predict, put: tuple[Tensor, Tensor]) -> None:
+        """Show a pair of images with the artifact and under the control to the network."""
+        self.marked.append(predict(put[0]))
+        self.control.append(predict(put[1]))
+
+    def effect(self, how: str, before: Floats, target: int, scale: LogitScale, reach: float = 1.96) -> LogitEffect:
+        """Compute the effect on all images so far, whose logits before are (n, K)."""
+        return compute_effect(
+            how, before, np.concatenate(self.marked), np.concatenate(self.control), target, scale, reach
+        )
+
+
+def measure_until_settled(
+    predict: Predict, x: Tensor, before: Floats, target: int, how: str, insertion: Insertion, rng: np.random.Generator,
+    floor: float, scale: LogitScale = EXCLUSIVE,
+) -> LogitEffect:  # fmt: skip
+    """Measure the effect of an insertion; leave it at a look where it cannot matter.
+
+    It cannot where the upper end of the rise lies below a floor, and no more images are taken for the class than under
+    the control. A rise that may matter is measured on all images: its z among the outputs grows with them.
+
+    Args:
+        predict: function from model inputs to logits.
+        x: images (B, C, H, W) of other classes, as model inputs, which chose nothing.
+        before: (B, K), their logits.
+        target: output of the artifact's class.
+        how: name of the way.
+        floor: least rise that matters.
+        scale: scale on which logits count.
+    """
+    answers = Answers()
+    for a, b, reach in looks_at(len(x)):
+        answers.add(predict, insertion.put(x[a:b], rng))
+        effect = answers.effect(how, before[:b], target, scale, reach)
+        if effect.high < floor and effect.flips <= effect.flips_control:
+            break
+    return effect
+
+
+def looks_at(images: int) -> Iterator[tuple[int, int, float]]:
+    """Yield for each look at so many images the first and last of those that come in, and the standard errors to the
+    ends of the interval; a single look where there are no more than at the first of LOOKS."""
+    sizes = (*(look for look in LOOKS if look < images), images)
+    return zip((0, *sizes), sizes, look_quantiles(sizes, MISS_LEVEL).tolist(), strict=False)
