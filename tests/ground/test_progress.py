@@ -4,6 +4,7 @@ import io
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from klarsicht.ground.progress import progress, time, track
@@ -32,11 +33,52 @@ def test_a_step_of_seconds_in_a_log_is_two_lines(capsys, clock):
     ]
 
 
-def test_a_log_hears_of_a_day_of_work_every_ten_minutes(capsys, clock):
-    for _ in track(range(1440), 1440, "training"):
-        clock[0] += 60
+def test_a_log_hears_of_a_day_of_work_every_minute(capsys, clock):
+    for _ in track(range(8640), 8640, "training"):
+        clock[0] += 10
     done = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()[:-1]]
-    assert done == [1, 2, *range(13, 1440, 11)]  # steps of a minute, so the first beyond ten more
+    assert done[:4] == [1, 2, 7, 14] and set(np.diff(done[2:])) == {
+        7
+    }  # steps of ten seconds: the first beyond six more
+
+
+def test_a_step_whose_first_item_takes_long_is_not_silent(capsys, monkeypatch):
+    """A clock of its own: nothing is done for a second, and steps inside say how far they are."""
+    monkeypatch.setattr("klarsicht.ground.progress.MIN_SECONDS", 0.1)
+    monkeypatch.setattr("klarsicht.ground.progress.TICK", 0.02)
+    seen = ""
+    with progress("signs", 4) as advance, progress("detectors", 21) as inner:
+        inner(3)
+        for _ in range(250):
+            time.sleep(0.02)
+            if seen := seen + capsys.readouterr().err:
+                break
+        advance()
+    assert seen == "signs: 0 of 4 (detectors: 3 of 21)\n"
+
+
+def test_steps_within_steps_write_no_lines_of_their_own(capsys, clock):
+    for _ in track(range(3), 3, "classes"):
+        for _ in track(range(5), 5, "images"):
+            clock[0] += 1
+    assert capsys.readouterr().err.splitlines() == [
+        "classes: 0 of 3 (images: 3 of 5)",
+        "classes: 1 of 3 (images: 5 of 5)",
+        "classes: 2 of 3, about 0:00:02 to go (images: 3 of 5)",
+        "classes: 3 of 3 in 0:00:15 (0.2/s)",
+    ]
+
+
+def test_a_step_that_is_left_early_leaves_nothing_open(capsys, clock):
+    begun = track(range(9), 9, "begun")
+    next(begun)
+    for _ in track(range(4), 4, "after"):
+        clock[0] += 1
+    begun.close()
+    with progress("last", 2) as advance:
+        clock[0] += 5
+        advance()
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["begun", "begun", "last", "last"]
 
 
 def test_items_that_load_what_all_share_do_not_count_in_the_time_to_go(capsys, clock):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIN_SECONDS = 2.0  # seconds: steps that end sooner write no line to a log
-# The next log line of a step follows after ten times the time so far, but after ten minutes at the latest.
-INTERVAL_GROWTH, MAX_INTERVAL = 10, 600
+# The next log line of a step follows after three times the time so far, but after a minute at the latest.
+INTERVAL_GROWTH, MAX_INTERVAL = 3, 60
+TICK = 1.0  # seconds after which it is seen whether a line is due, where no item is done
 _current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
 
 
@@ -91,31 +93,91 @@ def _display() -> Iterator[Progress]:
 
 @contextmanager
 def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
-    """Write progress as log lines, at growing intervals.
-
-    The first items do not count in the remaining time: they load what all share.
-    """
-    began, done, due = time.monotonic(), start, MIN_SECONDS
-    first: tuple[int, float] | None = None  # items that were done at the first report, and its time
-
-    def advance(amount: int = 1) -> None:
-        nonlocal done, due, first
-        done += amount
-        seconds = time.monotonic() - began
-        if first is None:
-            first = done, seconds
-        if seconds > due and start < done < total:
-            if done == first[0]:
-                print(f"{label}: {done} of {total}", file=sys.stderr)
-                due = seconds + MIN_SECONDS
-                return
-            left = timedelta(seconds=round((seconds - first[1]) * (total - done) / (done - first[0])))
-            print(f"{label}: {done} of {total}, about {left} to go", file=sys.stderr)
-            due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
-
+    """Write progress as log lines. A step inside another one writes none of its own: the lines of the outer step say
+    how far it is."""
+    logs: list[_Log] = _open_logs.__dict__.setdefault("logs", [])
+    log = _Log(label, total, start, outer=logs[0] if logs else None)
+    logs.append(log)
     try:
-        yield advance
+        with log.outer.holding(log) if log.outer else log.ticking():
+            yield log.advance
     finally:
-        if (seconds := time.monotonic() - began) > MIN_SECONDS:
-            rate, taken = (done - start) / seconds, timedelta(seconds=round(seconds))
-            print(f"{label}: {done} of {total} in {taken} ({rate:.1f}/s)", file=sys.stderr)
+        logs.remove(log)
+
+
+class _Log:
+    """Progress of a step as log lines, at growing intervals.
+
+    A thread writes a line where no item is done in time. The first items do not count in the remaining time: they load
+    what all share.
+    """
+
+    def __init__(self, label: str, total: int, start: int, outer: _Log | None) -> None:
+        self.label, self.total, self.start, self.done, self.outer = label, total, start, start, outer
+        self.began, self.due = time.monotonic(), MIN_SECONDS
+        self.first: tuple[int, float] | None = None  # items that were done at the first report, and its time
+        self.latest = 0.0  # when an item was done last
+        self.inside: list[_Log] = []  # steps inside this one, the innermost last
+        self.lock = threading.Lock()
+
+    def advance(self, amount: int = 1) -> None:
+        """Count items as done, and write a line where one is due."""
+        self.done += amount
+        if self.outer:
+            self.outer.write_if_due()
+            return
+        self.latest = time.monotonic() - self.began
+        if self.first is None:
+            self.first = self.done, self.latest
+        if self.done < self.total:
+            self.write_if_due()
+
+    def write_if_due(self) -> None:
+        with self.lock:
+            seconds = time.monotonic() - self.began
+            if seconds <= self.due:
+                return
+            line = f"{self.label}: {self.done} of {self.total}"
+            self.due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
+            if self.first is not None and self.done > self.first[0]:
+                each = (self.latest - self.first[1]) / (self.done - self.first[0])
+                left = max(each * (self.total - self.done) - (seconds - self.latest), 0)
+                line += f", about {timedelta(seconds=round(left))} to go"
+            elif self.first is not None:
+                self.due = seconds + MIN_SECONDS  # the next item tells the time to go
+            if self.inside:
+                line += f" ({self.inside[-1].label}: {self.inside[-1].done} of {self.inside[-1].total})"
+            print(line, file=sys.stderr)
+
+    @contextmanager
+    def holding(self, log: _Log) -> Iterator[None]:
+        """Hold a step inside this one while it runs."""
+        self.inside.append(log)
+        try:
+            yield
+        finally:
+            self.inside.remove(log)
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Write lines that are due while no item is done, and the last one."""
+        ended = threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(TICK):
+                with suppress(OSError, ValueError):  # standard error was closed: the step finds out by itself
+                    self.write_if_due()
+
+        # without memory for a thread, lines come with items only
+        with suppress(RuntimeError):
+            threading.Thread(target=tick, daemon=True, name="progress").start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if (seconds := time.monotonic() - self.began) > MIN_SECONDS:
+                rate, taken = (self.done - self.start) / seconds, timedelta(seconds=round(seconds))
+                print(f"{self.label}: {self.done} of {self.total} in {taken} ({rate:.1f}/s)", file=sys.stderr)
+
+
+_open_logs = threading.local()
