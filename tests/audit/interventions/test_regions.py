@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm, ttest_ind
 from sklearn.metrics import jaccard_score
 from tests.audit.conftest import network, write_corpus
 from tests.audit.interventions.test_effect import SCALE, blind, on_inputs, reads_tag, scenes, tagged
@@ -16,7 +15,6 @@ from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.interventions.regions import (
     RegionEffects,
     Regions,
-    cohen_d_bound,
     correlation,
     draw_donors,
     draw_other_images,
@@ -209,15 +207,6 @@ def test_regions_of_donors_and_of_blanks_are_put_on(images, found):
                 for i in np.flatnonzero(who)
             ]
             assert any(torch.equal(after, one) for one in candidates)
-
-
-def test_apart_is_the_lower_end_of_a_standardised_difference():
-    """t = d / sqrt(1/a + 1/b), so d less 1.645 of its errors is (t - 1.645) sqrt(1/a + 1/b)."""
-    member, value = RNG.random(60) < 0.2, RNG.normal(size=60)
-    a, b = member.sum(), (~member).sum()
-    t = ttest_ind(value[member], value[~member]).statistic
-    assert cohen_d_bound(member, value) == pytest.approx((t - norm.ppf(0.95)) * np.sqrt(1 / a + 1 / b), abs=1e-3)
-    assert cohen_d_bound(np.arange(4) < 2, np.array([1.0, 1, 0, 0])) > 1e6  # nothing within
 
 
 def test_correlation_is_pearsons():

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from klarsicht.audit.interventions.effect import LogitEffect, Predict, compute_effect
@@ -69,22 +70,23 @@ class Answers:
     """Logits of images with an artifact, and under the control, as they come in.
 
     Attributes:
-        marked, control: parts (n, K).
+        turns: how often each image is shown, each time with another artifact; it counts by its mean.
+        marked, control: parts (turns, n, K).
     """
 
+    turns: int = 1
     marked: list[Floats] = field(default_factory=list)
     control: list[Floats] = field(default_factory=list)
 
     def add(self, predict: Predict, put: tuple[Tensor, Tensor]) -> None:
-        """Show a pair of images with the artifact and under the control to the network."""
-        self.marked.append(predict(put[0]))
-        self.control.append(predict(put[1]))
+        """Show images with the artifact and under the control to the network, each (turns n, C, H, W)."""
+        for known, images in zip((self.marked, self.control), put, strict=True):
+            known.append(np.stack([predict(turn) for turn in torch.split(images, len(images) // self.turns)]))
 
     def effect(self, how: str, before: Floats, target: int, scale: LogitScale, reach: float = 1.96) -> LogitEffect:
         """Compute the effect on all images so far, whose logits before are (n, K)."""
-        return compute_effect(
-            how, before, np.concatenate(self.marked), np.concatenate(self.control), target, scale, reach
-        )
+        marked, control = (np.concatenate(parts, 1) for parts in (self.marked, self.control))
+        return compute_effect(how, before, marked, control, target, scale, reach)
 
 
 def measure_until_settled(
@@ -109,13 +111,13 @@ def measure_until_settled(
     for a, b, reach in looks_at(len(x)):
         answers.add(predict, insertion.put(x[a:b], rng))
         effect = answers.effect(how, before[:b], target, scale, reach)
-        if effect.high < floor and effect.flips <= effect.flips_control:
+        if effect.cannot_reach(floor):
             break
     return effect
 
 
-def looks_at(images: int) -> Iterator[tuple[int, int, float]]:
+def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int, int, float]]:
     """Yield for each look at so many images the first and last of those that come in, and the standard errors to the
-    ends of the interval; a single look where there are no more than at the first of LOOKS."""
-    sizes = (*(look for look in LOOKS if look < images), images)
+    ends of the interval; a single look where there are no more images than at the first."""
+    sizes = (*(look for look in looks if look < images), images)
     return zip((0, *sizes), sizes, look_quantiles(sizes, MISS_LEVEL).tolist(), strict=False)

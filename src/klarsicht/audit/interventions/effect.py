@@ -78,6 +78,16 @@ class LogitEffect:
     images: int
     p_tiles: float = 1.0
 
+    def cannot_reach(self, floor: float) -> bool:
+        """Say whether the upper end of the rise lies below a floor, and no more images are taken for the class than
+        under the control."""
+        return self.high < floor and self.flips <= self.flips_control
+
+    @property
+    def is_surely_first(self) -> bool:
+        """Whether the lower ends of the rise and of its margin to all other outputs exceed 0."""
+        return self.rank == 0 and self.low > 0 and self.margin_low > 0
+
 
 def measure_effects(
     predict: Predict, x: Tensor, target: int, ways: Mapping[str, Insertion], rng: np.random.Generator,

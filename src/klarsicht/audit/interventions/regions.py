@@ -16,7 +16,6 @@ background image.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,13 +24,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.audit.interventions.effect import LogitEffect, Predict, compute_effect
+from klarsicht.audit.interventions.early_stopping import LOOKS, Answers, looks_at
+from klarsicht.audit.interventions.effect import LogitEffect, Predict
 from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.ground.arrays import Bools, Floats, Pixels
+from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.persistence import segment
 from klarsicht.numerics.statistics.logits import EXCLUSIVE, LogitScale, rounding_bound
+from klarsicht.numerics.statistics.rising_groups import MIN_MEMBERS, weighted_bounds
 
 MAX_COMPONENTS = 3  # components of an image that are tried, those of most relevance
 WHOLE = 0.9  # share of its positive relevance in the region that is tried as one
@@ -39,9 +40,6 @@ SEARCH_BACKGROUNDS = 5  # images into which each is pasted: five forward passes 
 CHOOSING = 2  # of these, on which every output chooses its own images; see audit.results.output_effects
 DONORS_PER_IMAGE = 4  # members whose regions each image gets in turn for the effect, and as many controls
 REGION_BLOCK = 64  # regions pasted at a time
-Z95_ONE_SIDED = 1.645  # standard errors to the lower end of a one-sided 95 % interval
-MIN_IN_HALF = 2  # members and others, at least, in either half
-FLAT = 1e-9  # smallest standard deviation
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class RegionEffects:
             without a region, and where it is no more than rounding.
         owner: int (m,), the image of each tried region.
         rises: float (2, m, K), mean change of every output by each tried region, on the first CHOOSING backgrounds and
-            on the others.
+            on the others; of none where fellows were given, as other outputs are searched in a screening only.
         scale: scale on which logits count.
     """
 
@@ -118,7 +116,7 @@ class RegionEffects:
     @classmethod
     def of(
         cls, predict: Predict, levels: Pixels, pixel_scale: PixelScale, maps: Floats, backgrounds: Tensor, target: int,
-        fellows: Pixels | None = None, scale: LogitScale = EXCLUSIVE,
+        fellows: Pixels | None = None, scale: LogitScale = EXCLUSIVE, places: Rows | None = None,
     ) -> RegionEffects:  # fmt: skip
         """Measure the regions of images on backgrounds of other classes.
 
@@ -128,24 +126,40 @@ class RegionEffects:
             maps: relevance (n, G, G).
             backgrounds: (B, C, H, W), as model inputs.
             target: output of the class.
-            fellows: uint8 (n, H, W, C), the images themselves where they are of one class: the rise that other images
-                of the class cause at the same places is subtracted. None for images of all classes, which share no
+            fellows: uint8 (k, H, W, C), all images of the class where they are of one: the rise that other images of
+                the class cause at the same places is subtracted. None for images of all classes, which share no
                 content.
             scale: scale on which logits count.
+            places: int (n,), which of the fellows the images are; by default the first ones.
         """
         owner, regions = select_regions(maps)
         put_on = Backgrounds.of(predict, backgrounds, pixel_scale, scale)
-        rise, rises = np.empty(len(owner)), np.empty((2, len(owner), put_on.before.shape[1]), np.float32)
+        told = 0 if fellows is not None else len(owner)
+        rise, rises = np.empty(len(owner)), np.empty((2, told, put_on.before.shape[1]), np.float32)
         for some, change in put_on.changes(levels, owner[:, None], regions, "parts on other images"):
             rise[some] = change[..., target].mean(1)
-            rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
+            if told:
+                rises[:, some] = change[:, :CHOOSING].mean(1), change[:, CHOOSING:].mean(1)
         if fellows is not None and len(fellows) > 1:
-            rise -= baseline_rise(put_on, fellows, owner, regions, target)
+            among = owner if places is None else places[owner]
+            rise -= baseline_rise(put_on, fellows, among, regions, target)
         rise[np.abs(rise) <= put_on.rounding] = 0
         best, chosen = np.zeros(len(levels)), np.zeros((len(levels), *maps.shape[1:]), bool)
         for m in np.argsort(rise, kind="stable"):  # the largest comes last, and stays
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
         return cls(levels, pixel_scale, enlarge_masks(chosen, levels.shape[1:3]), best, owner, rises, scale)
+
+    def joined(self, more: RegionEffects) -> RegionEffects:
+        """Append the images of further effects to these."""
+        return RegionEffects(
+            np.concatenate([self.levels, more.levels]),
+            self.pixel_scale,
+            np.concatenate([self.masks, more.masks]),
+            np.concatenate([self.rise, more.rise]),
+            np.concatenate([self.owner, more.owner + len(self.levels)]),
+            np.concatenate([self.rises, more.rises], 1),
+            self.scale,
+        )
 
     def choose_cluster(self, members: Bools, half: Bools, distance: Floats | None = None) -> int | None:
         """Choose the cluster whose members' rise exceeds that of the others with the largest lower confidence bound.
@@ -160,22 +174,31 @@ class RegionEffects:
         """
         sizes = np.stack([members[:, side].sum(1) for side in (half, ~half)], 1)
         rest = np.array([half.sum(), (~half).sum()]) - sizes
-        fit = ((sizes >= MIN_IN_HALF) & (rest >= MIN_IN_HALF)).all(1)
+        fit = ((sizes >= MIN_MEMBERS) & (rest >= MIN_MEMBERS)).all(1)
         if not fit.any():
             return None
-        surely = np.full(len(members), -np.inf)
-        surely[fit] = [cohen_d_bound(one[half], self.rise[half]) for one in members[fit]]
         far = np.ones(len(members)) if distance is None else distance
-        return int(np.argmax(np.where(surely > 0, far * surely, surely)))
+        surely = weighted_bounds(members[:, half], self.rise[None, half], far)[:, 0]
+        return int(np.argmax(np.where(fit, surely, -np.inf)))
 
     def measure_effect(
-        self, predict: Predict, donors: Bools, blanks: Bools, x: Tensor, target: int, rng: np.random.Generator
-    ) -> LogitEffect:
-        """Measure the effect of the donors' regions on images x (B, C, H, W) of other classes; see `Regions`."""
+        self, predict: Predict, donors: Bools, blanks: Bools, x: Tensor, target: int, rng: np.random.Generator,
+        floor: float | None = None,
+    ) -> LogitEffect:  # fmt: skip
+        """Measure the effect of the donors' regions on images x (B, C, H, W) of other classes; see `Regions`.
+
+        Args:
+            floor: least rise that matters; the effect is left at a look where it cannot reach it, and settled where it
+                is the largest of all outputs for sure. None: it is measured on all images at once.
+        """
         insertion = Regions(self.levels, self.masks, donors, blanks, self.pixel_scale)
-        pasted = insertion.put(x.repeat(DONORS_PER_IMAGE, 1, 1, 1), rng)
-        marked, control = (np.stack([predict(turn) for turn in torch.split(one, len(x))]) for one in pasted)
-        return compute_effect("own place", predict(x), marked, control, target, self.scale)
+        before, shown = predict(x), Answers(DONORS_PER_IMAGE)
+        for a, b, reach in looks_at(len(x), () if floor is None else LOOKS):
+            shown.add(predict, insertion.put(x[a:b].repeat(DONORS_PER_IMAGE, 1, 1, 1), rng))
+            effect = shown.effect("own place", before[:b], target, self.scale, reach)
+            if floor is not None and (effect.is_surely_first or effect.cannot_reach(floor)):
+                break
+        return effect
 
 
 @dataclass(frozen=True)
@@ -256,17 +279,6 @@ def smallest_regions(maps: Floats, share: float) -> Bools:
 def draw_donors(who: Bools, images: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Draw donors (images,) from those selected by `who` (n,), each equally often to within one."""
     return rng.permutation(np.resize(rng.permutation(np.flatnonzero(who)), images))
-
-
-def cohen_d_bound(member: Bools, value: Floats) -> float:
-    """Compute the lower end of a one-sided 95 % interval of Cohen's d, of the value (n,) of members against the others.
-
-    Both groups need one image, and one of them two. A difference of means does not depend on the size of the group; the
-    interval keeps groups of two or three from being chosen by chance.
-    """
-    a, b = value[member], value[~member]
-    within = math.sqrt((((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum()) / (len(value) - 2))
-    return float((a.mean() - b.mean()) / max(within, FLAT)) - Z95_ONE_SIDED * math.sqrt(1 / len(a) + 1 / len(b))
 
 
 def correlation(member: Bools, value: Floats) -> float:

@@ -15,11 +15,14 @@ from torch import Tensor
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.interventions.regions import SEARCH_BACKGROUNDS, RegionEffects, correlation, jaccard
 from klarsicht.audit.quantification import effect_groups
+from klarsicht.audit.quantification.cluster_search import search_in_looks
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
 from klarsicht.audit.quantification.units import EFFECTS, DetectionUnits, predictor
 from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.spectral.analysis import SUSPECTS, Analysis
 from klarsicht.audit.spectral.clustering import Clustering
+from klarsicht.ground.arrays import Bools, Doubles, Rows
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.clustering.candidates import Candidate
@@ -75,7 +78,7 @@ class ClusterInterventionUnits:
     def measure(self, number: int) -> dict[str, Any] | None:
         """Return the table line of the cluster that the model follows.
 
-        None without candidates, or where no region changes the class's logit.
+        None without candidates, where no region changes the class's logit, or where the search leaves the class.
         """
         work, group = self.detection_units, self.detection_units.groups[number]
         rng = generator(work.settings.seed, "transplants", number)
@@ -133,28 +136,56 @@ def find_followed_cluster(
         return None
     maps, half = np.asarray(work.store.array("maps")[rows], np.float32), draw_halves(len(rows), rng)
     with predictor(work) as predict:
-        levels = work.input_images(rows)
-        fellows = levels if len(work.groups) > 1 else None
-        scale = work.input_images.pixel_scale
-        few = x[:SEARCH_BACKGROUNDS]
-        found = RegionEffects.of(predict, levels, scale, maps, few, group.target, fellows, work.scale)
+        levels, alone = work.input_images(rows), len(work.groups) == 1
+        scale, target = work.input_images.pixel_scale, group.target
+
+        def measure(some: Rows, look: int) -> RegionEffects:
+            """Put the regions of some images on one background; on another at each look."""
+            return RegionEffects.of(
+                predict, levels[some], scale, maps[some], x[look : look + 1], target, levels, work.scale, some
+            )
+
+        if alone:  # images of all classes share no content, and every output is searched for
+            few = x[:SEARCH_BACKGROUNDS]
+            found, seen = RegionEffects.of(predict, levels, scale, maps, few, target, None, work.scale), None
+        else:
+            members, distance = memberships(candidates, rows), distances(candidates)
+            evidence = work.scale.levels(work.logits(rows, predict))[:, target]
+            searched = search_in_looks(measure, members, distance, evidence, rng)
+            if searched is None:
+                return None
+            found, seen = searched
         if not found.rise.any():
             return None
+        rows, half = (rows, half) if seen is None else (rows[seen], half[seen])
         whole = [one for one in candidates if not one.analysis.by_parts]
         candidates += [one.group_by_rise(rows, found.rise, half) for one in whole[:1]]
-        members = np.concatenate([one.membership(rows) for one in candidates])
-        distance = np.sqrt(np.concatenate([one.clustering.separability.d2 for one in candidates]))
-        far = distance if fellows is not None else None  # with many classes, distance indicates an artifact
+        members = memberships(candidates, rows)
+        far = None if alone else distances(candidates)  # with many classes, distance indicates an artifact
         best, again = (found.choose_cluster(members, side, far) for side in (half, ~half))
         if best is None or again is None:
             return None
         member, told = members[best], ~half
-        effect = found.measure_effect(predict, member & told, ~member & told, x[SEARCH_BACKGROUNDS:], group.target, rng)
-    standing = Specificity.of(effect, found, float(member.mean()), group.target, work.input_images.classifier.classes)
+        floor = None if alone else FLOOR
+        effect = found.measure_effect(
+            predict, member & told, ~member & told, x[SEARCH_BACKGROUNDS:], target, rng, floor
+        )
+    names = work.input_images.classifier.classes
+    standing = asdict(Specificity.of(effect, found, float(member.mean()), target, names)) if alone else {}
     measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
     measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}
     chosen = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
-    return {name: measured[name] for name in MEASURES} | asdict(standing) | chosen()
+    return {name: measured[name] for name in MEASURES} | standing | chosen()
+
+
+def memberships(candidates: Sequence[Candidates], rows: NDArray[np.integer[Any]]) -> Bools:
+    """Return the membership (m, n) of rows (n,) of the run in all clusters."""
+    return np.concatenate([one.membership(rows) for one in candidates])
+
+
+def distances(candidates: Sequence[Candidates]) -> Doubles:
+    """Return the distance (m,) of each cluster from the rest of its class, in deviations."""
+    return np.asarray(np.sqrt(np.concatenate([one.clustering.separability.d2 for one in candidates])))
 
 
 @dataclass(frozen=True)
