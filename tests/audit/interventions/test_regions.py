@@ -1,5 +1,6 @@
 """Parts put on other images: a network that reads a tag by construction, and clusters of which one is the tag's."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -226,14 +227,21 @@ def test_masks_grow_cell_by_cell():
     assert (enlarge_masks(mask, (4, 8)) == mask).all()
 
 
-def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path):
-    marked = write_corpus(tmp_path / "data")
-    classifier = load_model(network(), classes=["a", "b", "c"])
+def test_a_quantified_run_ranks_the_cluster_that_the_model_follows(tmp_path, capsys):
+    """And no more images are shown to the network than were announced before."""
+    marked, shown, net = write_corpus(tmp_path / "data"), [0], network()
+    classifier = load_model(net, classes=["a", "b", "c"])
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("concept", "euclidean"))
     pipeline.run(settings, tmp_path / "run", classifier=classifier)
     before = audit.rank(tmp_path / "run")
     assert before[0].effect is None
+    capsys.readouterr()
+    net.register_forward_pre_hook(lambda _, given: shown.__setitem__(0, shown[0] + len(given[0])))
     quantification.quantify(tmp_path / "run", classifier=classifier)
+    (most,) = re.findall(r"at most ([\d,]+) images will be shown", capsys.readouterr().err)
+    assert 0 < shown[0] <= int(most.replace(",", ""))
+    quantification.quantify(tmp_path / "run", classifier=classifier)
+    assert "will be shown" not in capsys.readouterr().err
     entry = audit.rank(tmp_path / "run").of("b")
     assert {path[-9:] for path in entry.members} == marked and entry.metric in settings.metric
     assert (

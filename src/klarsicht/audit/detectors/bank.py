@@ -18,6 +18,7 @@ from klarsicht.audit.detectors.outlying_groups import EmbeddedGroups, OutlyingGr
 from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, colour, grey
 from klarsicht.audit.detectors.templates import TemplateMatches
 from klarsicht.ground.arrays import Floats
+from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging import image_descriptions, image_statistics
 from klarsicht.numerics.statistics.base_rate import null_rate, select_above_gap
 from klarsicht.numerics.statistics.split_half import binomial_surprisal
@@ -117,7 +118,8 @@ FORMER_CHANGES = {"roughness": "noise", "tones": "shared"}
 
 def run_detectors(images: ClassImages) -> list[Detection]:
     """Run every detector on the images of a class."""
-    return [detection for name, detector in DETECTORS.items() for detection in detector(images, name)]
+    tried = track(DETECTORS.items(), len(DETECTORS), "detectors")
+    return [detection for name, detector in tried for detection in detector(images, name)]
 
 
 def change_of(name: str) -> str:

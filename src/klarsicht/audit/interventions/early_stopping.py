@@ -95,8 +95,8 @@ def measure_until_settled(
 ) -> LogitEffect:  # fmt: skip
     """Measure the effect of an insertion; leave it at a look where it cannot matter.
 
-    It cannot where the upper end of the rise lies below a floor, and no more images are taken for the class than under
-    the control. A rise that may matter is measured on all images: its z among the outputs grows with them.
+    It cannot where the rise lies below a floor for sure, and no more images are taken for the class than under the
+    control. A rise that may matter is measured on all images: its z among the outputs grows with them.
 
     Args:
         predict: function from model inputs to logits.
@@ -111,7 +111,7 @@ def measure_until_settled(
     for a, b, reach in looks_at(len(x)):
         answers.add(predict, insertion.put(x[a:b], rng))
         effect = answers.effect(how, before[:b], target, scale, reach)
-        if effect.cannot_reach(floor):
+        if effect.cannot_reach(floor, reach):
             break
     return effect
 
@@ -121,3 +121,12 @@ def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int,
     ends of the interval; a single look where there are no more images than at the first."""
     sizes = (*(look for look in looks if look < images), images)
     return zip((0, *sizes), sizes, look_quantiles(sizes, MISS_LEVEL).tolist(), strict=False)
+
+
+def most_images_compared(ways: int) -> int:
+    """Bound the number of images that `choose_way` shows to the network for so many ways."""
+    shown = 0
+    for before, after in pairwise((0, *RUNGS)):
+        shown += 2 * ways * (after - before)
+        ways = -(-ways // 2)
+    return shown

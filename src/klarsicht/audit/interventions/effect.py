@@ -28,6 +28,7 @@ Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits
 Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
+LEFT_BY = 2.0  # standard errors by which a rise must lie below what matters to be left
 WINDOW_IMAGES = 16  # images on which a tile is compared with other windows
 EQUAL_WINDOWS = 2  # windows with the tile's rise, from which no more are drawn: of 39 a p of .05 allows one
 
@@ -78,10 +79,16 @@ class LogitEffect:
     images: int
     p_tiles: float = 1.0
 
-    def cannot_reach(self, floor: float) -> bool:
-        """Say whether the upper end of the rise lies below a floor, and no more images are taken for the class than
-        under the control."""
-        return self.high < floor and self.flips <= self.flips_control
+    def cannot_reach(self, floor: float, reach: float) -> bool:
+        """Say whether the rise lies below a floor by LEFT_BY standard errors, and no more images are taken for the
+        class than under the control. To leave an effect makes no claim, so no level is spent on it.
+
+        Args:
+            floor: least rise that matters.
+            reach: standard errors to the ends of the interval.
+        """
+        upper = self.shift + LEFT_BY / reach * (self.high - self.shift)
+        return upper < floor and self.flips <= self.flips_control
 
     @property
     def is_surely_first(self) -> bool:

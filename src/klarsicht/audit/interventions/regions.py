@@ -196,7 +196,7 @@ class RegionEffects:
         for a, b, reach in looks_at(len(x), () if floor is None else LOOKS):
             shown.add(predict, insertion.put(x[a:b].repeat(DONORS_PER_IMAGE, 1, 1, 1), rng))
             effect = shown.effect("own place", before[:b], target, self.scale, reach)
-            if floor is not None and (effect.is_surely_first or effect.cannot_reach(floor)):
+            if floor is not None and (effect.is_surely_first or effect.cannot_reach(floor, reach)):
                 break
         return effect
 

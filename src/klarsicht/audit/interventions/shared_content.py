@@ -22,6 +22,7 @@ from klarsicht.audit.interventions.moments import MOMENTS
 from klarsicht.audit.interventions.spectra import SPECTRA
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Floats, Pixels
+from klarsicht.ground.progress import track
 
 
 class PixelChange(Protocol):
@@ -76,7 +77,7 @@ class SharedContent:
         count = min(len(found.carriers), len(order) // 2)
         blanks, others = found.others[order[:count]], found.others[order[count:]]
         ways = {}
-        for name, estimate in ESTIMATES.items():
+        for name, estimate in track(ESTIMATES.items(), len(ESTIMATES), "what carriers share"):
             change = estimate(found.carriers, others)
             if not change.is_identity:
                 ways[f"shared {name}"] = cls(change, estimate(blanks, others), pixel_scale, found.carriers.shape[1:])

@@ -1,8 +1,9 @@
 """Search the cluster of a class that the model follows, with images that come in until their rises say enough.
 
 Every image costs two forward passes for each of its regions. So images are measured in looks, those of clusters that
-stand apart and have more evidence first. At each look a permutation test says whether any cluster rises beyond the other
-images: where one does, the search is settled; where what is seen is what chance gives, the class is left.
+stand apart first, the more so where they have more evidence for the class. At each look a permutation test says whether
+any cluster rises beyond the other images: where one does, the search is settled; where what is seen is what chance
+gives, the class is left.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from klarsicht.audit.interventions.regions import DONORS_PER_IMAGE, MAX_COMPONENTS, RegionEffects
 from klarsicht.ground.arrays import Bools, Floats, Rows
 from klarsicht.numerics.statistics.rising_groups import (
+    cohen_d_bounds,
     order_by_group,
     permutation_p,
     settle_levels,
-    weighted_bounds,
 )
 
 SEARCH_LOOKS: Final = (48, 96, 192)  # images of a class that are measured, at most
@@ -48,7 +49,8 @@ def search_in_looks(
     Returns:
         effects of the measured images, and their positions; None where the class is left.
     """
-    order = order_by_group(members, weighted_bounds(members, evidence[None], distance)[:, 0], rng)
+    weight = distance * (1 + np.maximum(cohen_d_bounds(members, evidence[None])[:, 0], 0))
+    order = order_by_group(members, weight, rng)
     sizes = search_looks(len(order))
     found, before = None, 0
     for look, (size, level) in enumerate(zip(sizes, settle_levels(sizes, SETTLE_LEVEL), strict=True)):
@@ -63,8 +65,13 @@ def search_in_looks(
 
 
 def most_images_shown(images: int, backgrounds: int) -> tuple[int, int]:
-    """Bound how many images the search shows to the network for a class of so many images, with so many images of
-    other classes for the effect: where it is left at the first look, and at most."""
+    """Bound the number of images that are shown to the network for a class: where it is left at the first look, and at
+    most.
+
+    Args:
+        images: of the class.
+        backgrounds: images of other classes on which the effect is measured.
+    """
     sizes, regions = search_looks(images), MAX_COMPONENTS + 1
     first, last = (2 * regions * size for size in (sizes[0], sizes[-1]))
     return first + 1, last + len(sizes) + backgrounds * (1 + 2 * DONORS_PER_IMAGE)

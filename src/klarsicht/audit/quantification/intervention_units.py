@@ -11,14 +11,15 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.interventions.coverage import CarrierDifference
-from klarsicht.audit.interventions.early_stopping import choose_way, measure_until_settled
-from klarsicht.audit.interventions.effect import LogitEffect, Predict, p_among_windows
+from klarsicht.audit.interventions.early_stopping import choose_way, measure_until_settled, most_images_compared
+from klarsicht.audit.interventions.effect import WINDOW_IMAGES, LogitEffect, Predict, p_among_windows
 from klarsicht.audit.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.interventions.shared_content import SharedContent
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
+from klarsicht.audit.results.significance import TRIED
 from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Floats, Pixels, Rows
@@ -31,6 +32,8 @@ OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs 
 COMPARED = 64  # carriers, and as many others, by which coverage is measured
 SAME_MEMBERS = 0.5  # Jaccard index from which two detections share the same content
 LESS_COVERED = 0.75  # of the best way's coverage; ways that put on less than this are not tried
+MOST_SHARED = 4  # ways to put on what the carriers of a detection share, those that cover most
+MOST_OWN = 4  # ways to put on what detectors saw, of all detections of a class: two places of a tile, two others
 FEW_CARRIERS = 8  # with fewer, what they share cannot be told from what one of them shows
 SURE_RISE = 3.0  # standard errors by which carriers' evidence must exceed that of others
 
@@ -63,8 +66,8 @@ class ArtifactTrial:
         Args:
             sign, found: the detection, and its carriers and others.
             scale: map between pixel values and model inputs.
-            shared: whether to put on shared content as well; of these ways, the ones that cover more than LESS_COVERED
-                of what the best one covers.
+            shared: whether to put on shared content as well; of these ways, at most MOST_SHARED, which cover more than
+                LESS_COVERED of what the best one covers.
             rng: draws the halves and the control.
             own: whether to put on what the detector saw.
         """
@@ -76,8 +79,9 @@ class ArtifactTrial:
             return trial
         more = SharedContent.ways(found, scale, rng)
         covered = {how: trial.covered(way, scale) for how, way in more.items()}
+        most = sorted(more, key=covered.__getitem__, reverse=True)[:MOST_SHARED]
         best = max(covered.values(), default=0.0)
-        return replace(trial, ways=ways | {how: more[how] for how in more if covered[how] > LESS_COVERED * best})
+        return replace(trial, ways=ways | {how: more[how] for how in most if covered[how] > LESS_COVERED * best})
 
     def mark_others(self, way: Insertion, scale: PixelScale) -> Pixels:
         """Put the artifact on COMPARED other images of the class, pixel values (k, H, W, C); always with the same
@@ -188,6 +192,14 @@ class InterventionUnits:
         scale = work.input_images.pixel_scale
         marked = work.scale.levels(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
         return share_of_evidence(own, other, marked)
+
+
+def most_images_inserted(outputs: int) -> int:
+    """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
+    many = outputs >= MIN_OUTPUTS
+    ways = MOST_OWN + (TRIED * MOST_SHARED if many else 0)
+    windows = 0 if many else WINDOW_IMAGES * (1 + OTHER_WINDOWS)
+    return most_images_compared(ways) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
 
 
 def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:

@@ -22,6 +22,7 @@ from klarsicht.audit.quantification import figures
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.quantification.embedding_units import learn_embedding
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.shown_images import ShownImages
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
@@ -32,6 +33,7 @@ from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
 from klarsicht.ground.store import RunStore
 
@@ -55,6 +57,7 @@ def quantify(
         RunMismatch: model or data differ from those of the run.
     """
     with open_run(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+        announce(work)
         found, store = run_quantification(audit, work, level, workers), work.store
         store.write_json(verdicts.VERDICTS_FILE, found.to_json())
         if store.has_array("maps"):
@@ -120,6 +123,13 @@ def open_run(
             audit,
             DetectionUnits(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here),
         )
+
+
+def announce(work: DetectionUnits) -> None:
+    """Print how many images will be shown to the network, where any will be."""
+    planned = ShownImages.of(work)
+    if planned.inserted or planned.searched:
+        note(planned.describe())
 
 
 def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:

@@ -106,6 +106,7 @@ def screen(
         run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group
     ) as (audit, work):
         store = work.store
+        quantification.announce(work)
         quantification.find_followed_clusters(audit, work, workers)
         found = read_screening(store, level)
         store.write_json(SCREENING_FILE, found.to_json())
