@@ -22,7 +22,7 @@ from klarsicht.numerics.statistics.rising_groups import (
     settle_levels,
 )
 
-SEARCH_LOOKS: Final = (48, 96, 192)  # images of a class that are measured, at most
+SEARCH_LOOKS: Final = (32, 64, 128)  # images of a class that are measured, at most
 SETTLE_LEVEL: Final = 0.05  # probability that a class without a rising cluster is settled at any look
 LEFT_P: Final = 0.5  # of the permutation test, above which a class is left
 
