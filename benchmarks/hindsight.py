@@ -64,7 +64,8 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
     told = {metric: described(work, work.group(label), tags) for metric, work in analyses.items()}
     examination = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
     line = ClusterInterventionUnits(examination, candidate_analyses(tuple(analyses.values()))).measure(number)
-    told["followed"] = f1(np.isin(groups[number].rows, line["rows"]), tags[groups[number].rows])
+    rows_followed = line["rows"] if line else []  # none in a class that the search leaves
+    told["followed"] = f1(np.isin(groups[number].rows, rows_followed), tags[groups[number].rows])
     maps = analyses["euclidean"].maps(groups[number])
     return told | {"tags": tags[groups[number].rows]}, maps
 

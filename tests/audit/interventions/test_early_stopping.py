@@ -14,6 +14,7 @@ from klarsicht.audit.interventions.early_stopping import (
     looks_at,
     measure_until_settled,
     most_images_compared,
+    rungs,
 )
 from klarsicht.audit.interventions.effect import measure_effects
 from klarsicht.audit.interventions.insertion import CHANGES
@@ -65,6 +66,11 @@ def test_the_way_of_all_images_is_chosen_with_fewer():
     assert chosen[0] == best[0] == "tile" and effects[chosen].low > 0.8 * effects[best].low
     assert shown[0] <= most_images_compared(len(ways)) < 0.7 * 2 * 32 * len(ways)
     assert choose_way(predict, x[:1].repeat(2, 1, 1, 1), blind(scenes(2)), 3, ways, np.random.default_rng(0)) in ways
+
+
+def test_few_ways_are_compared_once_and_many_three_times():
+    assert [rungs(ways) for ways in (1, 2, 3, 4, 5, 16)] == [(), (16,), (8, 16), (8, 16), (8, 16, 32), (8, 16, 32)]
+    assert [most_images_compared(ways) for ways in (1, 2, 4, 16)] == [0, 64, 96, 256 + 128 + 128]
 
 
 def test_what_cannot_matter_is_left_and_what_may_is_measured_on_all_images():

@@ -23,7 +23,7 @@ from klarsicht.numerics.statistics.sequential import look_quantiles
 
 Key = TypeVar("Key")
 
-RUNGS: Final = (8, 16, 32)  # images on which ways are compared; after each the better half of them goes on
+RUNGS: Final = (8, 16, 32)  # images on which ways are compared; after each the better half goes on
 LOOKS: Final = (16, 32)  # images after which an effect is looked at, before all
 MISS_LEVEL: Final = 0.05  # probability that an interval misses the effect at any look
 
@@ -48,21 +48,26 @@ def choose_way(
         scale: scale on which logits count.
     """
     left, shown = list(ways), {key: Answers() for key in ways}
-    rungs = sorted({min(max(rung, 2), len(x)) for rung in RUNGS})
-    for a, b in pairwise((0, *rungs)):
+    sizes = sorted({min(max(rung, 2), len(x)) for rung in rungs(len(ways))})
+    for a, b in pairwise((0, *sizes)):
         start = rng.bit_generator.state
         for key in left:
             rng.bit_generator.state = start
             shown[key].add(predict, ways[key].put(x[a:b], rng))
-        if len(left) == 1:
-            break
 
         def order(key: Key, seen: int = b) -> tuple[int, float]:
             effect = shown[key].effect("", before[:seen], target, scale)
             return effect.rank, -effect.low
 
-        left = sorted(left, key=order)[: 1 if b == rungs[-1] else -(-len(left) // 2)]
+        left = sorted(left, key=order)[: 1 if b == sizes[-1] else -(-len(left) // 2)]
     return left[0]
+
+
+def rungs(ways: int) -> tuple[int, ...]:
+    """Return on how many images so many ways have been compared when the better half of them is taken; none for a
+    single way."""
+    halvings = min((ways - 1).bit_length(), len(RUNGS))
+    return RUNGS[1:2] if halvings == 1 else RUNGS[:halvings]
 
 
 @dataclass
@@ -126,7 +131,7 @@ def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int,
 def most_images_compared(ways: int) -> int:
     """Bound the number of images that `choose_way` shows to the network for so many ways."""
     shown = 0
-    for before, after in pairwise((0, *RUNGS)):
+    for before, after in pairwise((0, *rungs(ways))):
         shown += 2 * ways * (after - before)
         ways = -(-ways // 2)
     return shown

@@ -29,7 +29,7 @@ Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 LEFT_BY = 2.0  # standard errors by which a rise must lie below what matters to be left
-WINDOW_IMAGES = 16  # images on which a tile is compared with other windows
+WINDOW_IMAGES = 8  # images on which a tile is compared with other windows
 EQUAL_WINDOWS = 2  # windows with the tile's rise, from which no more are drawn: of 39 a p of .05 allows one
 
 

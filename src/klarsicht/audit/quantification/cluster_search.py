@@ -22,7 +22,8 @@ from klarsicht.numerics.statistics.rising_groups import (
     settle_levels,
 )
 
-SEARCH_LOOKS: Final = (32, 64, 128)  # images of a class that are measured, at most
+SEARCH_LOOKS: Final = (32, 64, 96)  # images of a class that are measured, at most
+FOLLOWED_BACKGROUNDS: Final = 32  # images of other classes on which the effect of the cluster is measured
 SETTLE_LEVEL: Final = 0.05  # probability that a class without a rising cluster is settled at any look
 LEFT_P: Final = 0.5  # of the permutation test, above which a class is left
 
@@ -64,14 +65,9 @@ def search_in_looks(
     return (found, order[:before]) if found and found.rise.any() else None
 
 
-def most_images_shown(images: int, backgrounds: int) -> tuple[int, int]:
-    """Bound the number of images that are shown to the network for a class: where it is left at the first look, and at
-    most.
-
-    Args:
-        images: of the class.
-        backgrounds: images of other classes on which the effect is measured.
-    """
+def most_images_shown(images: int) -> tuple[int, int]:
+    """Bound the number of images that are shown to the network for a class of so many: where it is left at the first
+    look, and at most."""
     sizes, regions = search_looks(images), MAX_COMPONENTS + 1
     first, last = (2 * regions * size for size in (sizes[0], sizes[-1]))
-    return first + 1, last + len(sizes) + backgrounds * (1 + 2 * DONORS_PER_IMAGE)
+    return first + 1, last + len(sizes) + FOLLOWED_BACKGROUNDS * (1 + 2 * DONORS_PER_IMAGE)

@@ -36,7 +36,7 @@ class ShownImages:
             screened = sum(map(_screened, searching))
             return cls(0, screened, screened)
         searching = searching if work.store.has_array("maps") else []
-        bounds = [most_images_shown(min(size, CLASS_IMAGES), EFFECT_BACKGROUNDS) for size in searching]
+        bounds = [most_images_shown(min(size, CLASS_IMAGES)) for size in searching]
         inserted = len(inserting) * most_images_inserted(work.outputs)
         return cls(inserted, sum(most for _, most in bounds), sum(first for first, _ in bounds))
 
