@@ -139,7 +139,7 @@ def describe_missing_use(run: AuditedRun, name: str) -> str:
         found = verdicts.read_verdicts(run.store).of(name)
     except UsageError:  # not examined
         return ""
-    return "" if found.poisoned or (found.shared and found.used) else found.verdict
+    return "" if found.poisoned or found.followed or (found.shared and found.used) else found.verdict
 
 
 def judgement_json(judgement: Judgement, shown: int) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow, 
     rng = generator(work.settings.seed, "evidence", verdict.target)
     carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS_DRAWN])]
     others = np.sort(rng.permutation(np.setdiff1d(group.rows, verdict.rows))[:OTHERS_DRAWN])
-    corners = dict(zip(sign["rows"], np.array(sign["places"]).reshape(-1, 2), strict=False))
+    places = [] if verdict.followed else sign["places"]  # a followed group is none of a detector
+    corners = dict(zip(sign["rows"], np.array(places).reshape(-1, 2), strict=False))
     records = []
     for row in (*carriers, *others):
         pixels = render_image(work, int(row))

@@ -28,6 +28,7 @@ from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking, significance, verdicts
+from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow, read_effect
 from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
@@ -62,6 +63,9 @@ def quantify(
         store.write_json(verdicts.VERDICTS_FILE, found.to_json())
         if store.has_array("maps"):
             find_followed_clusters(audit, work, workers)
+            clusters, paths = store.table(ranking.FOLLOWED).to_pylist(), store.table("corpus")["path"].to_pylist()
+            found = mark_followed_groups(found, clusters, paths)
+            store.write_json(verdicts.VERDICTS_FILE, found.to_json())
         if len(found):
             store.write_table("quantification", found.to_table())
             store.write_table("ranking", ranking.read_ranking(store).to_table())

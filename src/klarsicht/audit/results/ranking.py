@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.results.verdicts import POISONED, PRESENT, UNTESTED, Quantification, Verdict
+from klarsicht.audit.results.verdicts import FOLLOWED_GROUP, POISONED, PRESENT, UNTESTED, Quantification, Verdict
 from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
@@ -76,6 +76,7 @@ class ClassVerdict:
             and of the share of them that it turns into this class.
         matters: whether either of the two clears its floor, see audit.results.verdicts.
         tested: whether enough was put on to say that no use was shown.
+        followed: whether the model follows a group of images that no detector knows.
     """
 
     artifactual: bool
@@ -85,15 +86,26 @@ class ClassVerdict:
     flips_low: float
     matters: bool
     tested: bool = True
+    followed: bool = False
 
     @classmethod
     def of(cls, verdict: Verdict) -> ClassVerdict:
-        claims = verdict.artifactual, verdict.poisoned, verdict.detection.q
-        return cls(*claims, verdict.use.low, verdict.use.flips_low, verdict.matters, verdict.tested)
+        return cls(
+            artifactual=verdict.artifactual,
+            poisoned=verdict.poisoned,
+            q=verdict.detection.q,
+            low=verdict.use.low,
+            flips_low=verdict.use.flips_low,
+            matters=verdict.matters,
+            tested=verdict.tested,
+            followed=verdict.followed,
+        )
 
     @property
     def words(self) -> str:
-        """The verdict on an artifactual class in words."""
+        """The verdict in words, where the quantification found something."""
+        if self.followed:
+            return FOLLOWED_GROUP
         return POISONED if self.poisoned else PRESENT if self.tested else UNTESTED
 
 
@@ -221,7 +233,7 @@ class Entry:
     @property
     def verdict(self) -> str:
         """The verdict of the quantification where it found something, else what the logits say."""
-        if self.judged is not None and self.judged.artifactual:
+        if self.judged is not None and (self.judged.artifactual or self.judged.followed):
             return self.judged.words
         if not self.varies:
             return UNVARYING
@@ -238,7 +250,7 @@ class Entry:
 
 
 JUDGED = {"artifactual": "artifactual", "poisoned": "poisoned", "q": "q"} | {
-    "use_low": "low", "use_flips_low": "flips_low", "matters": "matters", "tested": "tested",
+    "use_low": "low", "use_flips_low": "flips_low", "matters": "matters", "tested": "tested", "followed": "followed",
 }  # fmt: skip
 EFFECT = {"effect": "shift", "effect_low": "low", "effect_high": "high", "effect_runner_up": "runner_up"} | {
     "effect_z": "z", "effect_rank": "rank", "follows": "follows", "stability": "stability",
@@ -355,10 +367,12 @@ def plain_suspects(store: RunStore) -> list[dict[str, Any]]:
 
 
 def order_by_verdict(entries: Sequence[Entry], found: Quantification) -> Ranking:
-    """Give entries their verdicts: poisoned classes first, then artifactual ones, each kind in its order."""
+    """Give entries their verdicts: poisoned classes first, then artifactual ones and followed groups, each kind in its
+    order."""
     by_target = {verdict.target: ClassVerdict.of(verdict) for verdict in found}
     judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
-    return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual))))
+    followed = {verdict.target for verdict in found if verdict.followed}
+    return Ranking(tuple(sorted(judged, key=lambda e: (not e.poisoned, not e.artifactual, e.target not in followed))))
 
 
 def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranking:

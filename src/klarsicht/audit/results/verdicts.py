@@ -36,6 +36,7 @@ PRESENT = "artifactual: present, no use shown"
 UNTESTED = "artifactual: present, use not tested"
 CLASS_SPECIFIC = "windows of its own: look whether they are its nature"
 SHARED_AND_USED = f"{CLASS_SPECIFIC}; the model uses them"
+FOLLOWED_GROUP = "followed: the model follows a group of images, and no detector knows what they share"
 NOTHING = "nothing found"
 
 
@@ -161,6 +162,8 @@ class Verdict:
         artifactual, poisoned: the two claims, at the level of the quantification.
         shared: in place of them where classes are too few to be compared: windows that no other class shares.
         used: whether the inserted artifact raises the class beyond the other outputs, and by more than the floor.
+        followed: where no detector found anything, whether a cluster of the class raises it on other images, and stands
+            apart, more than clusters of other classes do; `rows` and `members` are then those of the cluster.
     """
 
     name: str
@@ -175,11 +178,12 @@ class Verdict:
     poisoned: bool
     shared: bool = False
     used: bool = False
+    followed: bool = False
 
     @property
     def needs_review(self) -> bool:
         """Whether a person should look at the class."""
-        return self.artifactual or self.shared
+        return self.artifactual or self.shared or self.followed
 
     @property
     def size(self) -> int:
@@ -204,7 +208,7 @@ class Verdict:
         if self.shared:
             return SHARED_AND_USED if self.used else CLASS_SPECIFIC
         if not self.artifactual:
-            return NOTHING
+            return FOLLOWED_GROUP if self.followed else NOTHING
         return POISONED if self.poisoned else PRESENT if self.tested else UNTESTED
 
     def to_json(self) -> dict[str, Any]:
@@ -358,11 +362,18 @@ def clears_floor(low: float, flips_low: float) -> bool:
 
 
 def order_verdicts(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """Sort verdicts: poisoned, artifactual, then by p."""
+    """Sort verdicts: poisoned, artifactual, followed, then by p."""
     return tuple(
         sorted(
             verdicts,
-            key=lambda v: (not v.poisoned, not v.artifactual, v.detection.extended, -v.detection.level, v.target),
+            key=lambda v: (
+                not v.poisoned,
+                not v.artifactual,
+                not v.followed,
+                v.detection.extended,
+                -v.detection.level,
+                v.target,
+            ),
         )
     )
 

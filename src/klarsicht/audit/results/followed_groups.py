@@ -1,0 +1,56 @@
+"""Decide in which classes the model follows a group of images that no detector knows.
+
+Natural groups of a class raise it wherever their content is put, and every class has a cluster that stands apart most.
+So both figures of the followed cluster, its rise on images of other classes and its distance from the rest of its class
+in what was compared, count by their rank among classes, as the scores of detectors do; and as one class in twenty ranks
+beyond the level by chance, the false-discovery rate over classes decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.verdicts import Quantification, clears_floor, order_verdicts
+from klarsicht.numerics.statistics import conformal
+
+
+def mark_followed_groups(
+    found: Quantification, clusters: Sequence[Mapping[str, Any]], paths: Sequence[str]
+) -> Quantification:
+    """Give the classes in which no detector found anything, and that follow a group, the verdict that says so.
+
+    Args:
+        found: the verdicts by detectors.
+        clusters: rows of the table of followed clusters; a class without one was left, for nothing in it rises.
+        paths: of all images of the run.
+
+    Returns:
+        the verdicts; of marked classes, the members are those of the cluster.
+    """
+    of_class = {row["target"]: row for row in clusters}
+    if len(found) < MIN_CLASSES:
+        return found
+    scores = np.array([_scores(of_class.get(verdict.target)) for verdict in found])
+    judged = conformal.maximum_over_detectors(scores)
+    marked = [
+        replace(verdict, followed=True, rows=tuple(row["rows"]), members=tuple(paths[i] for i in row["rows"]))
+        if q <= found.level and not verdict.artifactual and (row := of_class.get(verdict.target)) and _raises(row)
+        else verdict
+        for verdict, q in zip(found, judged.q, strict=True)
+    ]
+    return replace(found, verdicts=order_verdicts(marked))
+
+
+def _scores(row: Mapping[str, Any] | None) -> tuple[float, float]:
+    """Return the lower end of the rise in logits, and the distance in deviations; 0 without a cluster."""
+    return (max(row["low"], 0.0), float(np.sqrt(row["d2"]))) if row else (0.0, 0.0)
+
+
+def _raises(row: Mapping[str, Any]) -> bool:
+    """Say whether the group raises its class most of all outputs, and by enough to matter."""
+    return bool(row["rank"] == 0 and clears_floor(row["low"], 0.0))
