@@ -34,6 +34,7 @@ def begun() -> None:
 
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
+POWER_HELP = "An artifact to plant, a kind or family of `audit plant`; may be repeated. [all kinds, no family]"
 PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load for a second
     "The same in every image: tag, text, border, glyphs, mark, noise, blur, cast, blocks. Or a family, of which --seed "
     "draws an artifact: random-tag, caption, date-stamp, watermark, stripe, two-stripes, frame, rounded-frame, ruler, "
@@ -196,7 +197,7 @@ def quantify(
 @app.command()
 def power(
     run: RunFolder,
-    kind: Annotated[list[str] | None, typer.Option(help="An artifact to plant; may be repeated. [all kinds]")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,
     prevalence: Annotated[
         list[float] | None, number(PREVALENCE, "Share of a class to plant it in; may be repeated. [.2 .1 .05 .02 .01]")
     ] = None,

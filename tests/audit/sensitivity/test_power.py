@@ -38,12 +38,23 @@ def test_the_limit_is_the_smallest_prevalence_down_to_which_half_are_found():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_plants_are_those_of_planting_and_only_in_carriers(channels):
     levels = np.random.default_rng(0).integers(0, 255, (6, 28, 28, channels)).astype(np.uint8)
-    planted = power.plant_in_carriers(levels, "tag", np.array([1, 4]), np.random.default_rng(0))
+    planted = power.plant_in_carriers(levels, artifacts.PLANTS["tag"], np.array([1, 4]), np.random.default_rng(0))
     changed = (planted != levels).any((1, 2, 3))
     np.testing.assert_array_equal(np.flatnonzero(changed), [1, 4])
     image = levels[1, ..., 0] if channels == 1 else levels[1]
     expected = artifacts.tag(image, np.random.default_rng(0)).pixels
     np.testing.assert_array_equal(planted[1].squeeze(), expected)
+
+
+def test_an_artifact_of_a_family_is_drawn_once_for_a_class():
+    levels = np.full((5, 32, 32, 3), 128, np.uint8)
+    stripe = artifacts.draw_plant("stripe", 3)
+    planted = power.plant_in_carriers(levels, stripe, np.array([0, 2, 4]), np.random.default_rng(0))
+    assert (planted[[0, 2, 4]] == planted[0]).all() and (planted[0] != levels[0]).any()
+    assert (planted[[1, 3]] == levels[[1, 3]]).all()
+    power.check_arguments(("stripe", "tag"), (0.1,), 1)
+    with pytest.raises(UsageError, match="stripe"):
+        power.check_arguments(("strip",), (0.1,), 1)
 
 
 def test_power_of_a_run(quantified, tmp_path):

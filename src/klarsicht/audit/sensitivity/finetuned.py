@@ -187,9 +187,8 @@ class FinetunedUnits:
         rows = self.held_out_rows[self.truth[self.held_out_rows] != target]
         x = work.input_images(rows)
         rng = [generator(self.examination.settings.seed, "use", int(row)) for row in rows]
-        marked = np.stack(
-            [artifacts.plant_on_levels(one, planted_artifact.kind, r) for one, r in zip(x, rng, strict=True)]
-        )
+        artifact = artifacts.draw_plant(planted_artifact.kind, self.examination.settings.seed)
+        marked = np.stack([artifacts.plant_on_levels(one, artifact, r) for one, r in zip(x, rng, strict=True)])
         with predictor(work) as predict:
             scale = work.input_images.pixel_scale
             plain = predict(scale.inputs(x))

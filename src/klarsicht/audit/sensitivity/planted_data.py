@@ -26,7 +26,7 @@ class Planted:
     """One kind of artifact in one class.
 
     Attributes:
-        kind: a name of audit.synthetic.artifacts.PLANTS.
+        kind: a name of audit.synthetic.artifacts.PLANTS or of FAMILIES, of which the run's seed draws one artifact.
         prevalence: share of the images of the class that carry it.
         number: index of the class among the groups of the run.
     """
@@ -79,8 +79,10 @@ class PlantedInputImages(InputImages):
 
     def _load_levels(self, rows: Sequence[int] | NDArray[Any]) -> Iterator[Pixels]:
         for row, levels in zip(rows, super()._load_levels(rows), strict=True):
-            kind = self.kinds.get(int(row))
-            yield artifacts.plant_on_levels(levels, kind, generator(self.seed, "planted", int(row))) if kind else levels
+            if kind := self.kinds.get(int(row)):
+                artifact = artifacts.draw_plant(kind, self.seed)
+                levels = artifacts.plant_on_levels(levels, artifact, generator(self.seed, "planted", int(row)))
+            yield levels
 
 
 @dataclass(frozen=True)

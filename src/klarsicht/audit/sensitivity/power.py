@@ -32,13 +32,13 @@ from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
 from klarsicht.audit.sensitivity.planted_data import MIN_CARRIERS, plan_courses
-from klarsicht.audit.synthetic import artifacts
-from klarsicht.audit.synthetic.artifacts import PLANTS
+from klarsicht.audit.synthetic.artifacts import PLANTS, draw_plant, plant_on_levels
+from klarsicht.audit.synthetic.planted_image import PlantFunction
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import PLANTED_CLASSES, PREVALENCE
-from klarsicht.ground.seeding import generator
+from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.conformal import Verdicts
 from klarsicht.numerics.statistics.split_half import combined_p
@@ -158,7 +158,8 @@ class PlantingUnits:
         rng = generator(self.examination.settings.seed, "power", index)
         carriers = np.sort(rng.permutation(len(rows))[:count])
         scene = self.examination.class_images(number, rows)
-        levels = plant_in_carriers(scene.own.levels, kind, carriers, rng)
+        artifact = draw_plant(kind, integer(self.examination.settings.seed, "power", index))
+        levels = plant_in_carriers(scene.own.levels, artifact, carriers, rng)
         signs = run_detectors(replace(scene, own=ImageStack(levels, scene.own.evidence)))
         scores, place = self.scores.copy(), self.numbers.index(number)
         scores[place] = [sign.score for sign in signs]
@@ -207,7 +208,8 @@ def power(
     The results are written to `power.json`, the table `power`, and a section of the report.
 
     Args:
-        kinds: names of audit.synthetic.artifacts.PLANTS; all of them by default.
+        kinds: names of synthetic.artifacts.PLANTS, all of them by default, or of synthetic.families.FAMILIES:
+            of a family, every class gets an artifact of random place, size and colour.
         classes: number of classes that each is planted in, one at a time, drawn from those where nothing was found.
         level, workers, data, classifier: see quantification.quantify.
         train: epochs for which copies of the model are fine-tuned on planted corpora, to measure which artifacts would
@@ -277,15 +279,17 @@ def check_arguments(kinds: Sequence[str], prevalences: Sequence[float], classes:
         UsageError: an unknown kind, a prevalence outside (0, 1), or no class.
     """
     for kind in kinds:
-        artifacts.plant_function(kind)
+        draw_plant(kind, 0)
     for share in prevalences:
         PREVALENCE.require("prevalence", share)
     PLANTED_CLASSES.require("number of classes", classes)
 
 
-def plant_in_carriers(levels: Pixels, kind: str, carriers: NDArray[np.intp], rng: np.random.Generator) -> Pixels:
+def plant_in_carriers(
+    levels: Pixels, artifact: PlantFunction, carriers: NDArray[np.intp], rng: np.random.Generator
+) -> Pixels:
     """Plant an artifact in the carriers among images (n, H, W, C)."""
     out = levels.copy()
     for i in carriers:
-        out[i] = artifacts.plant_on_levels(out[i], kind, rng)
+        out[i] = plant_on_levels(out[i], artifact, rng)
     return out
