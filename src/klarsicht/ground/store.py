@@ -8,6 +8,7 @@
     RUN/done/<step>/<unit>.json         the markers, with size and checksum of each file that the unit wrote
     RUN/checksums/<file>.json           size and checksum of each other file
     RUN/pictures/
+    RUN/embedding/                      states of the training of the learned embedding
 
 Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
 shards and parts have reached the disk. A unit without a marker is computed again, over whatever an interrupted process

@@ -184,7 +184,7 @@ class DetectionUnits:
 
 def embedding_file(stage: int) -> str:
     """Name the file with the state of the embedding's training after a stage."""
-    return f"embedding-{stage}.pt"
+    return f"embedding/stage-{stage}.pt"
 
 
 def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
