@@ -77,9 +77,9 @@ def test_grey_images_are_planted_without_families_of_colour():
 
 
 def test_rate_rises_to_its_peak_and_falls_to_nothing():
-    rates = np.array([embedding.learning_rate(step) for step in range(embedding.STEPS)])
+    rates = np.array([embedding.learning_rate(step, 1500) for step in range(1500)])
     top = int(rates.argmax())
-    assert rates[top] == pytest.approx(3e-3, rel=1e-4) and top == pytest.approx(0.3 * embedding.STEPS, abs=1)
+    assert rates[top] == pytest.approx(3e-3, rel=1e-4) and top == pytest.approx(0.3 * 1500, abs=1)
     assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top:]) < 0).all()
     assert rates[0] == pytest.approx(3e-3 / 20) and rates[-1] < 1e-7
 
@@ -95,6 +95,13 @@ def test_training_that_goes_on_from_a_stage_is_the_same_to_the_bit(short):
     assert whole.state() == parts.state()
     again = embedding.load_embedding(state)
     assert np.array_equal(again.embed(images), whole.network.embed(images))
+
+
+@pytest.mark.parametrize(("images", "steps"), [(10_000, 1500), (1200, 1500), (400, 500), (8, 10)])
+def test_no_image_is_shown_more_than_forty_times(images, steps):
+    training = EmbeddingTraining(np.zeros((images, 28, 28, 3), np.uint8), ("stripe",), 0)
+    contents = embedding.CONTENT_GROUPS * embedding.CONTENTS
+    assert training.steps == steps and steps * contents <= 40 * images + contents
 
 
 def test_the_global_generator_is_left_alone(short):

@@ -31,7 +31,8 @@ EMBEDDED_SIDE = 40  # pixels on the shorter side; larger images are shrunk to it
 WIDTHS = (24, 32, 48, 64, 64)  # channels of the convolutions
 HALVING = (1, 3)  # convolutions of stride 2
 LAST_LAYER, DIMENSION = 128, 64  # of the layer before the embedding, and of the embedding
-STEPS, STAGES = 1500, 6  # of the training; its state can be stored after each stage
+STEPS, STAGES = 1500, 6  # of the training, at most; its state can be stored after each stage
+MOST_SHOWN = 40  # times that an image is content of a batch; shown more often, carriers are learned by heart as clean
 CONTENT_GROUPS, CONTENTS, DRAWS = 8, 4, 5  # in a batch: groups of so many images, each plain and under so many draws
 TEMPERATURE = 0.1  # of the softmax over similarities
 LEARNING_RATE, WARM_UP = 3e-3, 0.3  # of Adam; share of the steps in which the rate rises
@@ -114,9 +115,10 @@ def plant(artifact: Any, image: Pixels, rng: np.random.Generator) -> Pixels:
     return cast(Pixels, artifact(image, rng).pixels)
 
 
-def learning_rate(step: int) -> float:
-    """Return the rate at a step: a half cosine up from a twentieth during the warm-up, then one down to nearly 0."""
-    done, rising = step / STEPS, WARM_UP
+def learning_rate(step: int, steps: int) -> float:
+    """Return the rate at a step of so many: a half cosine up from a twentieth during the warm-up, then one down to
+    nearly 0."""
+    done, rising = step / steps, WARM_UP
     if done < rising:
         return LEARNING_RATE * (0.525 - 0.475 * math.cos(math.pi * done / rising))
     return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - rising) / (1 - rising)))
@@ -143,14 +145,19 @@ class EmbeddingTraining:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.Adam(self.network.parameters())
 
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training: fewer than STEPS where images are few."""
+        return min(STEPS, math.ceil(MOST_SHOWN * len(self.images) / (CONTENT_GROUPS * CONTENTS)))
+
     def run_stage(self, stage: int, advance: Advance = lambda amount=1: None) -> None:
         """Train through one of the STAGES."""
         rng = generator(self.seed, "embedding", stage)
         self.network.train()
-        for step in range(STEPS * stage // STAGES, STEPS * (stage + 1) // STAGES):
+        for step in range(self.steps * stage // STAGES, self.steps * (stage + 1) // STAGES):
             shown, label = draw_batch(self.images, self.families, rng)
             for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate(step)
+                group["lr"] = learning_rate(step, self.steps)
             self._optimizer.zero_grad()
             loss = contrastive_loss(self.network(_as_input(shown)), torch.tensor(label))
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it

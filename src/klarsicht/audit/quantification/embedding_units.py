@@ -6,7 +6,6 @@ import numpy as np
 
 from klarsicht.audit.detectors.artifact_embedding import (
     STAGES,
-    STEPS,
     EmbeddingTraining,
     taught_families,
 )
@@ -38,17 +37,16 @@ def learn_embedding(work: DetectionUnits) -> None:
         return
     store.update_manifest(steps=store.manifest.get("steps", {}) | {EMBEDDING_STEP: STAGES})
     first = finished.index(False)
-    with (
-        limited_threads(work.settings.threads),
-        progress("learning to see artifacts", STEPS, STEPS * first // STAGES) as advance,
-    ):
+    with limited_threads(work.settings.threads):
         images = read_images(work, rows)
         training = EmbeddingTraining(images, taught_families(images.shape[-1]), work.settings.seed)
         if first:
             training.restore(store.read_unit_file(embedding_file(first - 1), EMBEDDING_STEP, first - 1))
-        for stage in range(first, STAGES):
-            training.run_stage(stage, advance)
-            store.mark_done(EMBEDDING_STEP, stage, store.write_unit_file(embedding_file(stage), training.state()))
+        steps = training.steps
+        with progress("learning to see artifacts", steps, steps * first // STAGES) as advance:
+            for stage in range(first, STAGES):
+                training.run_stage(stage, advance)
+                store.mark_done(EMBEDDING_STEP, stage, store.write_unit_file(embedding_file(stage), training.state()))
     store.finish_step(EMBEDDING_STEP, STAGES)
 
 
