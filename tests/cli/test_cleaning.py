@@ -71,6 +71,22 @@ def test_several_corrections_make_one_certificate(finished, tmp_path, capsys):
     assert (Path(finished) / "certificate" / "certificate.html").exists()
 
 
+def test_several_classes_print_a_line_each_and_exit_8_where_an_effect_remains(finished, tmp_path, capsys):
+    ask = ["audit", "clean", finished, "--class", "b", "--class", "a", "--method", "project", "--layer", "last"]
+    capsys.readouterr()
+    for strength, code in (("1", 0), ("0.2", 8)):
+        out = tmp_path / strength
+        assert run([*ask, "--images", "60", "--strength", strength, "--out", str(out)]) == code
+        told = capsys.readouterr()
+        assert [line.split()[0] for line in told.out.splitlines() if " project at last" in line] == ["b", "a"]
+        assert f"certificate: {out / 'certificate.html'}" in told.out and "together: points lost" in told.out
+        assert [line[:12] for line in told.err.splitlines() if "project at" in line] == ["klarsicht: b", "klarsicht: a"]
+        assert json.loads((out / "correction.json").read_text())["shown"]["clean"] == (code == 0)
+    assert "do not help all classes" in told.err and "b: 8" in told.err
+    assert run(["audit", "evaluate", finished, "--correction", str(out)]) == 2
+    assert "one class is shown at a time" in capsys.readouterr().err
+
+
 def test_a_trained_correction_that_leaves_the_effect_exits_8_and_is_saved(finished, tmp_path, capsys):
     out = tmp_path / "penalised"
     ask = ["audit", "clean", finished, "--class", "b", "--method", "penalise", "--layer", "last", "--out", str(out)]
@@ -157,6 +173,8 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
         (["clean", "RUN", "--class", "d"], 2, "'d'"),
         (["clean", "RUN", "--class", "b", "--method", "projekt"], 2, "project"),
         (["clean", "RUN", "--class", "b", "--strength", "-1"], 2, "strength"),
+        (["clean", "RUN"], 2, "not quantified"),
+        (["clean", "RUN", "--class", "b", "--class", "c", "--mask", "m.png"], 2, "one class"),
         (["evaluate", "RUN", "--correction", "nowhere"], 3, "no correction in this folder"),
         (["clean-data", "RUN", "--out", "o"], 2, "which artifact"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--action", "inpant"], 2, "inpaint"),

@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from klarsicht.audit.cleaning.clean_classes import clean_classes as clean_classes
     from klarsicht.audit.cleaning.clean_data import clean_data as clean_data
     from klarsicht.audit.cleaning.clean_model import clean as clean
     from klarsicht.audit.cleaning.evaluation import evaluate as evaluate
@@ -42,6 +43,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "AuditSettings": "settings",
     "Explainer": "relevance.explainer",
     "clean": "cleaning.clean_model",
+    "clean_classes": "cleaning.clean_classes",
     "clean_data": "cleaning.clean_data",
     "evaluate": "cleaning.evaluation",
     "explain": "relevance.explainer",

@@ -12,6 +12,7 @@ from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
@@ -28,10 +29,14 @@ Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
 def clean(
     run: RunFolder,
-    name: Annotated[str, typer.Option("--class", help="The class to relieve of its artifact.")],
+    name: Annotated[
+        list[str] | None, typer.Option("--class", help="The class to relieve of its artifact. [all poisoned classes]")
+    ] = None,
     method: Annotated[str | None, option(CleanSettings, "method")] = None,
     train: Annotated[bool | None, option(CleanSettings, "train", "--train/--closed-form")] = None,
-    out: Annotated[Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The correction's folder. [RUN/corrections/TARGET-METHOD, or all]")
+    ] = None,
     found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
@@ -53,8 +58,12 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved; exits 7 where it
-    harms too much, 8 where it does not help."""
-    from klarsicht.audit.cleaning import clean_model
+    harms too much, 8 where it does not help.
+
+    Without --class, or with several: one corrected model for all these classes, with one certificate; resumes where it
+    was stopped.
+    """
+    from klarsicht.audit.cleaning import clean_classes, clean_model
 
     given: dict[str, Any] = {
         "method": method,
@@ -74,12 +83,24 @@ def clean(
         "seed": seed,
     }
     asked = CleanSettings.read(settings, given)
-    found = clean_model.clean(run, name, asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
+    if name is None or len(name) > 1:
+        if members is not None or mask is not None:
+            raise UsageError(
+                "members or a mask without one class", got=members or mask, rule="they are of one class's artifact",
+                remedy="Name the class: --class.",
+            )  # fmt: skip
+        together = clean_classes.clean_classes(run, name or (), asked, out=out, found_by=found_by, data=data)
+        if as_json:
+            echo_block(json.dumps(together.record, indent=2))
+        else:
+            cleaning_tables.cleaned_together(together)
+        return together.check()
+    found = clean_model.clean(run, name[0], asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
     if as_json:
         echo_block(json.dumps(found.record, indent=2))
     else:
         cleaning_tables.cleaned(found)
-    found.check()
+    return found.check()
 
 
 def evaluate(

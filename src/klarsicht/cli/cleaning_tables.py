@@ -9,6 +9,7 @@ from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
     from klarsicht.audit.cleaning.certificate import Certificate
+    from klarsicht.audit.cleaning.clean_classes import CleanedClasses
     from klarsicht.audit.cleaning.clean_data import CleanedCorpus
     from klarsicht.audit.cleaning.clean_model import CleanedModel
     from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation
@@ -48,6 +49,37 @@ def cleaned(found: CleanedModel) -> None:
         echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")
     echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
     judged(found.judgement, found.shown)
+
+
+def cleaned_together(found: CleanedClasses) -> None:
+    """Print one line per class, alone and together, the folder, and the verdict."""
+    header = (
+        "class", "correction", "effect left alone", "together", "flips before", "alone", "together",
+        "points lost (95 %)", "of the class (95 %)",
+    )  # fmt: skip
+    lines = [
+        (
+            one.name,
+            one.setting,
+            *(f"{look.remaining:.0%}" if look.is_used else "not used" for look in (one.alone, one.together)),
+            *(_percent(look.flips) for look in (one.alone.before, one.alone.after, one.together.after)),
+            _percent(one.together.after.harm),
+            _percent(one.together.after.harm_affected),
+        )
+        for one in found.judgement.classes
+    ]
+    echo_block(table(header, lines, left=("class", "correction")))
+    for name, why in found.judgement.left_out:
+        echo(f"not corrected: {name}: {why}")
+    for order in found.judgement.orders:
+        least = f"at least {order.gained:.0%} of each effect taken away"
+        echo(f"order {', then '.join(order.names)}: {least}, on images to choose on")
+    why = "" if found.record["exported"] else f" ({found.record['why']})"
+    echo(f"correction: {found.folder}{why}")
+    echo(f"certificate: {found.folder / 'certificate.html'}")
+    if any(one.together.origin.trained_on for one in found.judgement.classes):
+        echo("the model was trained on the images shown: they prove nothing harmless")
+    echo(f"together: points lost {_percent(found.judgement.lost)}; verdict: {found.judgement.verdict}.")
 
 
 def judged(found: Judgement, shown: int) -> None:

@@ -32,3 +32,14 @@ def test_showing_on_what_was_fitted_on_is_refused():
     check_disjoint_sources(np.array([1, 2]), np.array([3]))
     with pytest.raises(UsageError, match="fitted on"):
         check_disjoint_sources(np.array([1, 2]), np.array([2, 3]))
+
+
+def test_of_two_artifacts_each_has_members_in_every_part_and_one_alone_is_dealt_as_before():
+    rng, sources = np.random.default_rng(1), np.repeat(np.arange(60), 2)
+    members = np.stack([np.isin(sources, [3, 7, 20]), np.isin(sources, [20, 30, 31, 32, 33])])
+    part = split_by_source(sources, members, rng)
+    assert [set(part[some]) for some in members] == [{TRAIN, VALIDATION, TEST}] * 2
+    alone = [split_by_source(sources, some, np.random.default_rng(2)) for some in (members[0], members[:1])]
+    assert alone[0].tolist() == alone[1].tolist()
+    with pytest.raises(UsageError, match="2 source"):
+        split_by_source(sources, np.stack([members[0], np.isin(sources, [40, 41])]), rng)

@@ -153,7 +153,9 @@ def load_artifact(folder: Path) -> Artifact:
         raise InputError("no artifact in this folder", got=f"{folder}: {type(error).__name__}: {error}") from error
 
 
-def build_artifact(found: FoundArtifact, *, seed: int = 0, region: Bools | None = None) -> Artifact:
+def build_artifact(
+    found: FoundArtifact, *, seed: int = 0, region: Bools | None = None, part: NDArray[np.int8] | None = None
+) -> Artifact:
     """Build the artifact that the found members share: its parts, detector and place.
 
     Args:
@@ -161,6 +163,7 @@ def build_artifact(found: FoundArtifact, *, seed: int = 0, region: Bools | None 
         seed: seed of parts, samples and detector.
         region: a mask (H, W) in the geometry of the model input, drawn by a person; otherwise the place follows from
             the detector's windows, or from relevance.
+        part: int8 (N,), part of each image of the corpus; by default the sources are dealt into parts here.
 
     Raises:
         UsageError: members of fewer than three sources.
@@ -169,7 +172,8 @@ def build_artifact(found: FoundArtifact, *, seed: int = 0, region: Bools | None 
     audited, members = found.audited, found.members
     group, corpus = audited.group, audited.corpus
     sources, member = corpus.source_numbers, np.isin(np.arange(len(corpus)), members)
-    part = splits.split_by_source(sources, member, generator(seed, "parts", group.target))
+    if part is None:
+        part = splits.split_by_source(sources, member, generator(seed, "parts", group.target))
     fit = part == TRAIN
     inside, outside = (group.rows[(member[group.rows] == is_in) & fit[group.rows]] for is_in in (True, False))
     others = np.flatnonzero(fit & ~member & ~np.isin(np.arange(len(corpus)), group.rows))

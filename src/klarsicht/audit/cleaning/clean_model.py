@@ -204,8 +204,13 @@ def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tup
     return data, CorrectionTest(case.classifier, choose, case.target, artifact.insertion, settings.seed)
 
 
-def choose_correction(data: FittingData, test: CorrectionTest, settings: CleanSettings) -> Choice:
+def choose_correction(
+    data: FittingData, test: CorrectionTest, settings: CleanSettings, candidates: selection.Methods = CANDIDATES
+) -> Choice:
     """Fit corrections on the data, and choose one on the test.
+
+    Args:
+        candidates: methods in closed form that are tried where the settings name none.
 
     Raises:
         UsageError: unknown layer.
@@ -214,7 +219,7 @@ def choose_correction(data: FittingData, test: CorrectionTest, settings: CleanSe
         find_layer(data.classifier.module, settings.layer)
     bounds, grid = make_bounds(settings), make_grid(settings)
     if settings.method == AUTOMATIC:
-        found = selection.try_settings(CANDIDATES, data, test, bounds, grid)
+        found = selection.try_settings(candidates, data, test, bounds, grid)
         if settings.train:
             best = selection.choose_candidate(found).chosen.setting.layer
             found += selection.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))

@@ -29,7 +29,7 @@ from klarsicht.audit.data.corpus import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.errors import RunMismatch
+from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.manifest import to_json
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -176,6 +176,12 @@ def evaluate_run(
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction as `evaluate`, of a run that is open already."""
     correction, record = packages.load_correction(folder)
+    if "classes" in record:
+        parts = ", ".join(str(Path(folder) / one["folder"]) for one in record["corrections"])
+        raise UsageError(
+            "a correction of several classes", got=str(folder), rule="one class is shown at a time",
+            remedy=f"Read its certificate.html, or show one of {parts}.",
+        )  # fmt: skip
     artifact = load_artifact(Path(folder))
     if record.get("identity") != run.store.manifest["identity"]:
         raise RunMismatch(

@@ -21,6 +21,7 @@ from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, find_layer, has_channels_first
 from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.models.hooks import replace_first_tensor, takes_channels_last
@@ -74,6 +75,12 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
         module.load_state_dict(dict(correction.state), strict=False)
         return module
     if isinstance(correction, NoCorrection):
+        return module
+    if isinstance(correction, JointCorrection):
+        # what is wrapped last is applied first; a layer inside another keeps its name until that other one is wrapped
+        last_first = correction.parts[::-1]
+        for part in sorted(last_first, key=lambda part: -part.layer.count(".")):
+            build_in(module, part)
         return module
     if not isinstance(correction, Erasure) or correction.pooled:
         raise UsageError(

@@ -1,7 +1,7 @@
 """Save and load a correction, and export the corrected model so that it runs without klarsicht.
 
     FOLDER/correction.json      the record: kind, choice, run, class and model
-    FOLDER/erasure.npz          an erasure, or
+    FOLDER/erasure.npz          an erasure, or several: arrays are called 0/left, 0/right, ..., 1/left, ...; or
     FOLDER/weights.safetensors  the weights that training changed
     FOLDER/model.pt2            the corrected model, by torch.export: torch.export.load(FILE).module()(images)
     FOLDER/corrected.py         where a model cannot be exported: corrected(module), with numpy and torch alone
@@ -29,6 +29,7 @@ from torch import Tensor
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
@@ -87,7 +88,16 @@ def corrected(module):
 
         module.load_state_dict(load_file(str(weights)), strict=False)
         return module
-    parts = dict(np.load(HERE / "erasure.npz"))
+    erasures = {}
+    for name, value in np.load(HERE / "erasure.npz").items():
+        number, _, key = name.rpartition("/")
+        erasures.setdefault(int(number or 0), {})[key] = value
+    for number in sorted(erasures):
+        correct(module, erasures[number])
+    return module
+
+
+def correct(module, parts):
     layer, looking = module.get_submodule(str(parts["layer"])), []
 
     def hook(_, inputs):
@@ -95,7 +105,7 @@ def corrected(module):
 
     if "target" not in parts:
         layer.register_forward_pre_hook(hook)
-        return module
+        return
 
     def again(root, inputs, answer):
         taken = answer.argmax(1) == int(parts["target"])
@@ -109,7 +119,6 @@ def corrected(module):
         return answer.index_put((taken.nonzero()[:, 0],), second)
 
     module.register_forward_hook(again)
-    return module
 '''
 
 
@@ -151,13 +160,16 @@ def _write(folder: Path, correction: Correction) -> None:
     if isinstance(correction, RetrainedWeights):
         state = {name: value.contiguous() for name, value in correction.state.items()}
         write_atomically(folder / "weights.safetensors", save_tensors(state))
-    elif isinstance(correction, Erasure | WhenPredicted):
+    elif isinstance(correction, Erasure | WhenPredicted | JointCorrection):
         content = BytesIO()
         np.savez(content, **_arrays(correction))
         write_atomically(folder / "erasure.npz", content.getvalue())
 
 
-def _arrays(correction: Erasure | WhenPredicted) -> dict[str, Any]:
+def _arrays(correction: Erasure | WhenPredicted | JointCorrection) -> dict[str, Any]:
+    if isinstance(correction, JointCorrection):
+        numbered = enumerate(correction.parts)
+        return {f"{i}/{name}": value for i, part in numbered for name, value in _arrays(part).items()}
     if isinstance(correction, WhenPredicted):
         return _arrays(correction.erasure) | {"target": np.array(correction.target)}
     e, gate = correction.eraser, correction.gate
@@ -284,7 +296,18 @@ def _read(place: Path) -> Correction:
     if not (place / "erasure.npz").is_file():
         return NoCorrection()
     with np.load(place / "erasure.npz") as file:
-        parts = dict(file)
+        arrays = dict(file)
+    if not any("/" in name for name in arrays):
+        return _read_erasure(arrays)
+    parts: dict[int, dict[str, Any]] = {}
+    for name, value in arrays.items():
+        number, _, key = name.partition("/")
+        parts.setdefault(int(number), {})[key] = value
+    erasures = (_read_erasure(parts[number]) for number in sorted(parts))
+    return JointCorrection(tuple(one for one in erasures if isinstance(one, Erasure)))
+
+
+def _read_erasure(parts: dict[str, Any]) -> Erasure | WhenPredicted:
     gate = Gate(parts["weight"], float(parts["bias"])) if "weight" in parts else None
     eraser = Eraser(parts["left"], parts["right"], parts["reference"])
     channels = int(parts["channels"]) if "channels" in parts else None

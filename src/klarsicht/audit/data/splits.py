@@ -19,6 +19,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 NAMES: Final = ("fit", "choose", "show")
 PART_CYCLE: Final = (TRAIN, TEST, VALIDATION, TRAIN, TEST)
 """Parts assigned to consecutive shuffled sources, cyclically: two fifths training, one validation, two test."""
+UNASSIGNED: Final = -1  # part of a source before it is assigned
 TRAINING_SPLITS: Final = ("train", "training")  # names in a manifest's column split, in small letters
 
 
@@ -30,29 +31,34 @@ def is_training_split(name: str) -> bool:
 def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int8]:
     """Assign each image to TRAIN, VALIDATION or TEST by its source.
 
-    Sources with members are assigned first, so that every part contains members.
+    Sources with members are assigned first, so that every part contains members; of several artifacts those of each, in
+    their order.
 
     Args:
         sources: int (N,), source index of each image.
-        member: bool (N,), images that belong to the cluster or carry the artifact.
+        member: bool (N,), images that belong to the cluster or carry the artifact; or (A, N), those of each of A
+            artifacts.
 
     Returns:
         int8 (N,).
 
     Raises:
-        UsageError: members come from fewer than three sources.
+        UsageError: members of an artifact come from fewer than three sources.
     """
-    holding = np.unique(sources[member])
-    if len(holding) < len(NAMES):
-        raise UsageError(
-            "too few images to fit on some, choose on some and show on others",
-            got=f"{int(member.sum())} members from {len(holding)} source(s)",
-            rule="members from at least three sources",
-        )
-    part = np.zeros(int(sources.max()) + 1, np.int8)
-    for some in (holding, np.setdiff1d(sources, holding)):
-        part[rng.permutation(some)] = np.resize(PART_CYCLE, len(some))
-    return np.asarray(part[sources])
+    part = np.full(int(sources.max()) + 1, UNASSIGNED, np.int8)
+    for some in (*np.atleast_2d(member), np.ones(len(sources), bool)):
+        free = np.unique(sources[some])
+        free = free[part[free] == UNASSIGNED]
+        part[rng.permutation(free)] = np.resize(PART_CYCLE, len(free))
+    found = np.asarray(part[sources])
+    for some in np.atleast_2d(member):
+        if len(np.unique(found[some])) < len(NAMES):
+            raise UsageError(
+                "too few images to fit on some, choose on some and show on others",
+                got=f"{int(some.sum())} members from {len(np.unique(sources[some]))} source(s)",
+                rule="members from at least three sources",
+            )
+    return found
 
 
 def check_disjoint_sources(fitted: Ints, shown: Ints) -> None:

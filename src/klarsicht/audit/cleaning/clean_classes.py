@@ -1,0 +1,297 @@
+"""Clean a model of the artifacts of several classes: a correction for each, composed into one corrected model.
+
+    OUT/plan.json                               what is asked for; other contents of OUT are kept only if it is the same
+    OUT/TARGET/                                 artifact and correction of one class, as of clean_model.clean
+    OUT/correction.json, erasure.npz, model.pt2 the corrections together
+    OUT/certificate.json, certificate.html      effect and harm of each alone and of all together
+
+All artifacts share one split into parts: what one correction is shown on, no other was fitted or chosen on. Clean
+images carry the artifact of none of the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from klarsicht import __version__
+from klarsicht.audit.artifacts.artifact import Artifact, build_artifact, load_artifact
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning import clean_model, joint_certificate
+from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
+from klarsicht.audit.cleaning.joint_judgement import JointJudgement
+from klarsicht.audit.cleaning.joint_test import FittedClass, choose_order, judge_together
+from klarsicht.audit.corrections import packages
+from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.closed_form import CLOSED
+from klarsicht.audit.corrections.joint_correction import JointCorrection
+from klarsicht.audit.data import groups, splits
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.results import verdicts
+from klarsicht.ground.arrays import Bools
+from klarsicht.ground.disk import translate_write_errors, write_atomically
+from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.manifest import to_json
+from klarsicht.ground.progress import note, progress
+from klarsicht.ground.seeding import generator
+
+PLAN: Final = "plan.json"
+COMPOSED: Final = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}
+"""Methods whose corrections are layers: several can be built into one model."""
+
+
+@dataclass(frozen=True)
+class CleanedClasses:
+    """Corrections of several classes, composed, and their folder.
+
+    Attributes:
+        folder: where they are saved.
+        correction: the corrections together.
+        judgement: on images on which none was fitted or chosen.
+        record: content of FOLDER/correction.json.
+    """
+
+    folder: Path
+    correction: JointCorrection
+    judgement: JointJudgement
+    record: dict[str, Any]
+
+    def check(self) -> None:
+        """Check that the corrected model may be called clean; it is saved in any case.
+
+        Raises:
+            HarmExceeded, EffectRemains: see JointJudgement.check.
+        """
+        self.judgement.check()
+
+
+def clean_classes(
+    run: str | Path, names: Sequence[str] = (), settings: CleanSettings | None = None, *,
+    out: str | Path | None = None, found_by: str | None = None, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> CleanedClasses:  # fmt: skip
+    """Fit a correction for the artifact of each class, compose them into one corrected model, and save it with a
+    certificate; resumes where it was stopped.
+
+    Args:
+        run: the run folder.
+        names: the classes; empty: all that `audit quantify` called poisoned.
+        settings: see CleanSettings; by default its defaults.
+        out: the folder of the corrections; by default RUN/corrections/all.
+        found_by: see clean_model.clean.
+        data: where the corpus is now, if it moved.
+        classifier: a model built in Python, in place of the one that the run names.
+
+    Raises:
+        UsageError: no class is poisoned, an unknown class, or a method whose corrections cannot be composed.
+        InputError, UsageError: no class has members that a correction can be fitted on.
+        RunMismatch: model or data differ from those of the run.
+    """
+    settings = settings or CleanSettings()
+    clean_model.check_names(settings)
+    check_composable(settings)
+    audited_run = AuditedRun.of(run, data, classifier)
+    folder = Path(out) if out else audited_run.store.path / "corrections" / "all"
+    with audited_run.store.lock():
+        names = names or find_poisoned_classes(audited_run)
+        found, left_out = find_all_members(audited_run, names, found_by)
+        make_plan(folder, audited_run, found, settings)
+        fitted, refused = fit_classes(audited_run, found, folder, settings)
+        left_out += refused
+        joint, orders = choose_order(fitted, settings)
+        judgement = judge_together(fitted, joint, orders, left_out, settings)
+        case = fitted[0].case
+        example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
+        record = make_joint_record(audited_run, fitted, joint, settings, judgement)
+        told = packages.save_correction(folder, joint, record, case.classifier, *example)
+        joint_certificate.write_joint_certificate(judgement, folder)
+    return CleanedClasses(folder, joint, judgement, told)
+
+
+def check_composable(settings: CleanSettings) -> None:
+    """Check that corrections by the method of the settings can be built into one model together.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if settings.train or settings.pooled or settings.method not in (AUTOMATIC, *COMPOSED):
+        got = "--train" if settings.train else "--pooled" if settings.pooled else settings.method
+        raise UsageError(
+            "corrections that cannot be composed", got=got, rule=f"of several classes: {', '.join(COMPOSED)}",
+            remedy="Clean one class by --class, audit the corrected model, and clean the next.",
+        )  # fmt: skip
+
+
+def find_poisoned_classes(run: AuditedRun) -> tuple[str, ...]:
+    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts.
+
+    Raises:
+        UsageError: the run is not quantified, or no class is poisoned.
+    """
+    if not verdicts.is_quantified(run.store):
+        raise UsageError(
+            "which class?", got="a run that is not quantified", rule="without --class all poisoned classes are cleaned",
+            remedy="Run `klarsicht audit quantify` first, or name a --class.",
+        )  # fmt: skip
+    found = verdicts.read_verdicts(run.store)
+    if names := tuple(one.name for one in found if one.poisoned):
+        return names
+    reviewed = [one.name for one in found if one.needs_review]
+    raise UsageError(
+        "no class is poisoned: there is nothing to clean",
+        got=f"{len(found)} classes quantified" + (f", to be looked at: {', '.join(reviewed)}" if reviewed else ""),
+        rule="without --class all poisoned classes are cleaned",
+        remedy="Name a --class to clean it all the same.",
+    )
+
+
+def find_all_members(
+    run: AuditedRun, names: Sequence[str], found_by: str | None
+) -> tuple[list[FoundArtifact], list[tuple[str, str]]]:
+    """Find the members of each class, each class once.
+
+    Returns:
+        what was found, and (class, reason) of those where nothing was.
+
+    Raises:
+        UsageError: an unknown class, or nothing was found in any class.
+    """
+    named = {groups.find_output(name, run.audit.names, run.audit.index): name for name in reversed(names)}
+    found: list[FoundArtifact] = []
+    left_out: list[tuple[str, str]] = []
+    why = None
+    for name in reversed(named.values()):
+        try:
+            found.append(run.find_members(name, found_by))
+        except UsageError as error:
+            left_out.append((name, str(error)))
+            why = error
+    if why is not None and not found:
+        raise why
+    return found, left_out
+
+
+def make_plan(folder: Path, run: AuditedRun, found: Sequence[FoundArtifact], settings: CleanSettings) -> None:
+    """Write what is asked for to the folder; where something else was asked for there before, what was made for it is
+    removed."""
+    asked = {
+        "klarsicht": __version__,
+        "identity": run.store.manifest["identity"],
+        "settings": settings.model_dump(mode="json"),
+        "classes": [[one.audited.group.target, one.origin, [int(row) for row in one.members]] for one in found],
+    }
+    content = to_json(asked)
+    with translate_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / PLAN).is_file() and (folder / PLAN).read_bytes() == content:
+            return
+        for one in found:
+            for stale in (packages.RECORD, "artifact.json"):  # both are written last
+                (folder / str(one.audited.group.target) / stale).unlink(missing_ok=True)
+    write_atomically(folder / PLAN, content)
+
+
+def fit_classes(
+    run: AuditedRun, found: Sequence[FoundArtifact], folder: Path, settings: CleanSettings
+) -> tuple[list[FittedClass], list[tuple[str, str]]]:
+    """Build the artifact of each class and fit its correction; what OUT/TARGET holds already is read.
+
+    Returns:
+        the corrections, and (class, reason) of those that were refused.
+
+    Raises:
+        InputError, UsageError: all were refused.
+    """
+    corpus = run.audit.corpus
+    members = np.array([np.isin(np.arange(len(corpus)), one.members) for one in found])
+    part = splits.split_by_source(corpus.source_numbers, members, generator(settings.seed, "parts of several classes"))
+    refused: list[tuple[str, str]] = []
+    why: InputError | UsageError | None = None
+    known: list[tuple[FoundArtifact, Artifact]] = []
+    fitted: list[FittedClass] = []
+    with progress("classes", 2 * len(found)) as advance:
+        for one in found:
+            try:
+                place = folder / str(one.audited.group.target)
+                known.append((one, read_or_build_artifact(one, place, part, settings)))
+            except (InputError, UsageError) as error:
+                refused.append((one.audited.group.name, str(error)))
+                why = error
+            advance()
+        clean = ~np.any([artifact.carries for _, artifact in known], axis=0) if known else np.zeros(0, bool)
+        for one, artifact in known:
+            try:
+                fitted.append(read_or_fit_correction(run, one, artifact, clean, folder, settings))
+                note(f"{artifact.name}: {fitted[-1].setting}")
+            except (InputError, UsageError) as error:
+                refused.append((artifact.name, str(error)))
+                note(f"{artifact.name}: no correction: {error}")
+                why = error
+            advance()
+    if why is not None and not fitted:
+        raise why
+    return fitted, refused
+
+
+def read_or_build_artifact(found: FoundArtifact, place: Path, part: Any, settings: CleanSettings) -> Artifact:
+    """Read the artifact that a folder holds, or build it and save it there."""
+    if (place / "artifact.json").is_file():
+        try:
+            return load_artifact(place)
+        except InputError:  # cut short or altered: it is built again
+            (place / packages.RECORD).unlink(missing_ok=True)
+    artifact = build_artifact(found, seed=settings.seed, part=part)
+    with translate_write_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / packages.RECORD).unlink(missing_ok=True)
+    artifact.save(place, found.audited.corpus)
+    return artifact
+
+
+def read_or_fit_correction(
+    run: AuditedRun, found: FoundArtifact, artifact: Artifact, clean: Bools, folder: Path, settings: CleanSettings
+) -> FittedClass:
+    """Read the correction of a class that a folder holds, or fit it, choose it and save it there."""
+    place = folder / str(artifact.target)
+    case = replace(artifact.case(found.audited), clean=clean)
+    if (place / packages.RECORD).is_file():
+        try:
+            kept, record = packages.load_correction(place)
+            if isinstance(kept, Erasure):
+                return FittedClass(artifact, case, kept, record["setting"])
+        except InputError:  # cut short or altered: it is fitted again
+            pass
+    data, test = clean_model.prepare_data(case, artifact, settings)
+    chosen = clean_model.choose_correction(data, test, settings, COMPOSED)
+    skipped = tuple(one for sample in (data.fit, test.sample) for one in sample.skipped)
+    record = clean_model.make_record(run, artifact, settings, chosen, skipped)
+    record |= {"setting": str(chosen.chosen), "use": clean_model.describe_missing_use(run, artifact.name)}
+    packages.save_correction(place, chosen.correction, record)
+    if not isinstance(chosen.correction, Erasure):
+        raise TypeError(f"{chosen.chosen.method} gave {type(chosen.correction).__name__}")
+    return FittedClass(artifact, case, chosen.correction, str(chosen.chosen))
+
+
+def make_joint_record(
+    run: AuditedRun, fitted: Sequence[FittedClass], joint: JointCorrection, settings: CleanSettings,
+    judgement: JointJudgement,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the content of the record of corrections together."""
+    ordered = [next(one for one in fitted if one.erasure is part) for part in joint.parts]
+    return {
+        "klarsicht": __version__,
+        "classes": [one.artifact.name for one in ordered],
+        "targets": [one.artifact.target for one in ordered],
+        "settings": settings.model_dump(mode="json"),
+        "model": run.audit.settings.model,
+        "identity": run.store.manifest["identity"],
+        "corrections": [
+            {"class": one.artifact.name, "folder": str(one.artifact.target), "setting": one.setting} for one in ordered
+        ],
+        "shown": judgement.to_json(),
+    }
