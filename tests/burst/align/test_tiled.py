@@ -99,3 +99,39 @@ def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
 def test_one_frame_stays(tmp_path):
     spool = spooled(np.ones((1, 1, 64, 64), np.float32), tmp_path / "f")
     assert not align_frames(spool, [GAINS[1]], [0]).shifts.any()
+
+
+def placed_near(whole, spread, frames=4):
+    """A placement whose tiles lie around whole frames' shifts."""
+    rng = np.random.default_rng(3)
+    fine = np.array(whole, np.float32)[:, None, None] + rng.uniform(-spread, spread, (frames, 12, 12, 2))
+    fine[0] = 0
+    shifts = np.rint(fine).astype(np.int64)
+    rest = np.array(whole) - np.rint(whole)
+    return Placement(fine.astype(np.float32), shifts, np.ones((frames, 12, 12), bool), rest)
+
+
+def test_frames_that_nearly_coincide_are_read_at_whole_pixels():
+    placement = placed_near([(0, 0), (0.05, -0.1), (3.1, 0.02), (0, -2)], 0.2)
+    placement.fine[2, 4, 5] += (6.3, 0)  # something that moved by itself
+    snapped = placement.snap_to_pixels()
+    for frame, whole in enumerate([(0, 0), (0, 0), (3, 0), (0, -2)]):
+        there = np.ones((12, 12), bool)
+        there[4, 5] = frame != 2
+        assert (snapped.fine[frame][there] == whole).all()
+    np.testing.assert_array_equal(snapped.fine[2, 4, 5], placement.fine[2, 4, 5])
+    assert snapped.coincides and not placement.coincides
+
+
+@pytest.mark.parametrize(("whole", "spread"), [([(0, 0), (0, 0), (0.3, 0)], 0.1), ([(0, 0), (0, 0), (0, 0.1)], 0.9)])
+def test_a_burst_of_which_one_frame_is_between_pixels_stays_as_it_is(whole, spread):
+    placement = placed_near(whole, spread, 3)
+    assert placement.snap_to_pixels() is placement
+
+
+def test_only_tiles_that_agree_and_lie_on_whole_pixels_coincide():
+    placement = placed_near([(0, 0), (0, 0)], 0.1, 2).snap_to_pixels()
+    placement.fine[1, :, 6:] = 0.25
+    placement.agrees[1, :3] = False
+    there = placement.coincidence(Window(0, 320, 0, 320), (320, 320))[1]
+    assert there[100:, :150].min() == 1 and there[:60].max() == 0 and there[:, 200:].max() == 0

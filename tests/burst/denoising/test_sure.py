@@ -167,7 +167,7 @@ def test_the_centre_is_what_an_impulse_leaves(preset):
         for parameter in network.parameters():
             parameter.data += 0.05 * torch.from_numpy(rng.standard_normal(parameter.shape, np.float32))
         weighing = NetworkFilter(network).compute_weights(frames, [LEVEL], agreement)
-    centre = weighing.centre_weight
+    (centre,) = weighing.centre_weights([0])
     for y, x in ((0, 0), (7, 30), (16, 21), (31, 47)):
         impulse = np.zeros_like(frames)
         impulse[0, 0, y, x] = 1

@@ -8,7 +8,7 @@ Axes: N frames, C channels, H W pixels, Y X tiles of the mesh; n, h, w the count
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,10 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 TILE_SIDE = 64  # of a tile
 STEP = TILE_SIDE // 2
 READS = 2  # pixels on each side that subpixel interpolation reads
+SNAPPED, SNAPPED_TILE, SNAPPED_OUTLIER = 0.15, 0.35, 0.5
+"""Pixels from whole ones: of a frame on a tripod, of most of its tiles, and of those that did not move by themselves.
+Of 13 bursts of 192 x 192 pixels of a camera at rest, all but one at gain 8 and one at gain 4 lie within."""
+COINCIDING_TILES = 0.8  # share of a frame's tiles
 REGION, REGION_MARGIN = 24 * STEP, 2 * STEP  # pixels: side of a region that is aligned at once, and its margin
 REGION_FRAMES, MIN_REGION = (
     16,
@@ -50,6 +54,30 @@ class Placement:
         """Return the placement of some of the frames."""
         chosen = list(frames)
         return Placement(self.fine[chosen], self.shifts[chosen], self.agrees[chosen], self.rest[chosen])
+
+    @property
+    def coincides(self) -> bool:
+        """Whether all frames but the reference are read mostly without interpolation."""
+        return len(self.fine) > 1 and bool(self._uninterpolated[1:].mean((1, 2)).min() >= COINCIDING_TILES)
+
+    @property
+    def _uninterpolated(self) -> npt.NDArray[np.bool_]:
+        """Whether each tile (N, Y, X) is read without interpolation."""
+        whole: npt.NDArray[np.bool_] = (self.fine == self.shifts).all(-1)
+        return whole
+
+    def snap_to_pixels(self) -> Placement:
+        """Round all shifts to whole pixels, if the frames coincide with the reference on the sensor, as on a tripod:
+        each within SNAPPED pixels of a whole shift as a whole, and in most of its tiles within SNAPPED_TILE. A tile that
+        is further off moved by itself and stays. Rounding keeps noise white and loses no detail to interpolation;
+        hand-held bursts hardly ever are so near, and stay as they are."""
+        whole = np.rint(np.median(self.fine, (1, 2)))[:, None, None]
+        off = np.abs(self.fine - whole).max(-1)
+        near = (off <= SNAPPED_TILE).mean((1, 2)) >= COINCIDING_TILES
+        if not (near & (np.abs(self.rest).max(-1) <= SNAPPED)).all():
+            return self
+        fine = np.where((off <= SNAPPED_OUTLIER)[..., None], whole, self.fine).astype(np.float32)
+        return replace(self, fine=fine, shifts=np.rint(fine).astype(np.int64))
 
     def agreement_share(self, frame: int) -> float:
         """Return the share of tiles in which a frame agrees with the reference."""
@@ -74,10 +102,19 @@ class Placement:
     def agreement(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Compute the agreement (N, h, w) in [0, 1], blended from tile to tile; 0 where the shift leads outside a frame
         of that size."""
+        return self._blend_tiles(self.agrees, window, size)
+
+    def coincidence(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Compute the agreement (N, h, w) of those tiles that are read without interpolation."""
+        return self._blend_tiles(self.agrees & self._uninterpolated, window, size)
+
+    def _blend_tiles(
+        self, chosen: npt.NDArray[np.bool_], window: Window, size: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
         mesh, part = _mesh(window)
-        out = np.empty((len(self.agrees), *window.size), np.float32)
+        out = np.empty((len(chosen), *window.size), np.float32)
         below, right = (mesh.fade_weights(axis, 1, torch.device("cpu")).numpy() for axis in (0, 1))
-        for shifts, agrees, one in zip(self.shifts[:, *part], self.agrees[:, *part], out, strict=True):
+        for shifts, agrees, one in zip(self.shifts[:, *part], chosen[:, *part], out, strict=True):
             _accumulate_agreement(agrees, shifts + np.array([window.y0, window.x0]), below, right, size, one)
         return out
 

@@ -29,11 +29,11 @@ Centre = npt.NDArray[np.float32]  # H W
 
 
 class PixelWeights(Protocol):
-    """Weights on the pixels of frames, or of a part of them. centre_weight: (h, w), the factor on each pixel of the
-    reference itself."""
+    """Weights on the pixels of frames, or of a part of them."""
 
-    @property
-    def centre_weight(self) -> Centre: ...
+    def centre_weights(self, frames: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Compute the factor on each pixel itself of some of the frames, (n, h, w); frame 0 is the reference."""
+        ...
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         """Apply the weights to frames of that part, (N, C, h, w) to (C, h, w). None: the frames they were computed
@@ -68,10 +68,9 @@ class MeanWeights:
     share: Agreement
     frames: Frames
 
-    @property
-    def centre_weight(self) -> Centre:
-        reference: Centre = self.share[0]
-        return reference
+    def centre_weights(self, frames: Sequence[int]) -> Agreement:
+        chosen: Agreement = self.share[list(frames)]
+        return chosen
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         frames = self.frames if frames is None else frames
@@ -104,16 +103,15 @@ class NetworkWeights:
     kernels: Kernels
     agreement: Agreement
 
-    @property
-    def centre_weight(self) -> Centre:
-        """Centre of the reference's kernel, plus, where there is a mean frame, the centre of that one's kernel times
-        the share of the reference in the mean."""
+    def centre_weights(self, frames: Sequence[int]) -> Agreement:
+        """Centres of the frames' kernels, plus, where there is a mean frame, the centre of that one's kernel times the
+        share of each frame in the mean."""
         if not self.network.preset.mean_frame:
-            (own,) = kernel_centres(self.kernels, [0])
-            return own
-        own, mean = kernel_centres(self.kernels, [0, -1])
-        centre: Centre = own + mean * self.agreement[0] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
-        return centre
+            return np.stack(kernel_centres(self.kernels, frames))
+        *own, mean = kernel_centres(self.kernels, [*frames, -1])
+        shares = self.agreement[list(frames)] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
+        centres: Agreement = np.stack(own) + mean * shares
+        return centres
 
     def __call__(self, frames: Frames | None = None) -> Planes:
         kernels = self.kernels

@@ -14,6 +14,7 @@ from klarsicht.burst.align.tiled import STEP, Placement
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import motion_check, sure, tiles
+from klarsicht.burst.denoising.coinciding_frames import mix_with_mean
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, PixelWeights, split_groups
 from klarsicht.burst.denoising.motion_check import Map
 from klarsicht.burst.denoising.residual_noise import accumulate_moments
@@ -153,7 +154,7 @@ class Estimates:
         everywhere, inside = np.ones((1, *window.size), np.float32), here.slices_in(near)
         weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, here.slices_in(window))
         light, centre = self.reference.copy(), np.ones_like(self.reference[0])
-        light[:, *inside], centre[inside] = self._before_clipping(weighing(), weighing.centre_weight)
+        light[:, *inside], centre[inside] = self._before_clipping(weighing(), weighing.centre_weights([0])[0])
         if self.tile.number not in merge.sampled:
             return LightEstimate(light, centre, uses_other_frames=False), None
         left = merge.simulate_noise(self.tile, 0, light)
@@ -190,14 +191,17 @@ class Estimates:
         merge, (window, part) = self.merge, self._input_window(denoiser)
         placed = merge.placement.select(group)
         frames = placed.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
-        weighing = denoiser.compute_weights(
+        weighing: PixelWeights = denoiser.compute_weights(
             frames, merge.frame_noise(0), placed.agreement(window, merge.spool.size), part
         )
-        del frames
         if observe is not None:
             self.observations |= observe(self.tile, weighing)
+        if len(group) > 1 and placed.coincides and not isinstance(denoiser, MeanFilter):
+            whole = placed.coincidence(window, merge.spool.size)[:, *part]
+            weighing = mix_with_mean(weighing, frames[:, :, *part], whole, merge.frame_noise(0), merge.limits)
+        del frames
         light = weighing()
-        return light, weighing.centre_weight, self._residual_noise(weighing, placed, group, light)
+        return light, weighing.centre_weights([0])[0], self._residual_noise(weighing, placed, group, light)
 
     def _input_window(self, denoiser: Filter) -> tuple[Window, Part]:
         """Return the window that a filter reads, and the part of it for which weights are computed."""

@@ -163,7 +163,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     merge = merge_tile.TileMerger(
         spool=corrected_burst.spool,
         result=result,
-        placement=placement.select(used),
+        placement=placement.select(used).snap_to_pixels(),
         frames=[order[k] for k in used],
         gains=[burst.frames[order[k]].gain for k in used],
         noise=noise.levels,
