@@ -1,11 +1,11 @@
-"""What a burst on a tripod gains from the mean of its frames, which coincide; and whether a hand-held one keeps its own.
+"""What a burst on a tripod gains from the mean of its frames, which coincide; whether a hand-held one keeps its own.
 
 Bursts of eight grey frames of photographs, exposure 1, noise of the gains of the protocol, through the code of the
 command, files included: of a camera at rest, at rest while something moves, and hand-held. PSNR in dB as displayed, of
 the mean of the frames, the network alone, the command as if frames were not known to coincide (before), and the command
-as it is. Gained: now less before, mean with a 95 % interval and the least over photographs; the same on the path of what
-moves; now less the best of the others. Blocks of 32 x 32: those at most 1.02 times as wrong as the reference, and at
-most 1.1 times as wrong as the best of reference, mean and network.
+as it is. Gained: now less before, mean with a 95 % interval and the least over photographs; the same on the path of
+what moves; now less the best of the others. Blocks of 32 x 32: those at most 1.02 times as wrong as the reference, and
+at most 1.1 times as wrong as the best of reference, mean and network.
 
     python benchmarks/tripod.py FOLDER [--count 24] [--gain 1 --gain 4] [--motion shaken]
 """
@@ -24,7 +24,7 @@ import numpy.typing as npt
 import tifffile
 
 from command_quality import untested
-from klarsicht.burst.align.tiled import Placement
+from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import pipeline
 from klarsicht.burst.denoising.filters import MeanFilter

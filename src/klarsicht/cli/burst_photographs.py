@@ -21,6 +21,7 @@ Threads = Annotated[int | None, number(THREADS, "Threads. [all cores]")]
 Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG and JPEG files are light.")]
 
 WhiteLevel = Annotated[int | None, number(WHITE_LEVEL, "Code of white in 16-bit TIFF and PNG files. [65535]")]
+Exact = Annotated[bool, typer.Option("--exact", help="The network in float32, also where bfloat16 is faster.")]
 Megapixels = Annotated[float | None, number(MEGAPIXELS, "Largest frame that is read, in megapixels. [220]")]
 
 
@@ -40,13 +41,14 @@ def denoise(
     linear: Linear = False,
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
+    exact: Exact = False,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     settings = _settings(
         checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear,
-        white_level=white_level, megapixels=megapixels,
+        white_level=white_level, megapixels=megapixels, exact=exact,
     )  # fmt: skip
     for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
         echo(line)
@@ -81,13 +83,14 @@ def explain(
     linear: Linear = False,
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
+    exact: Exact = False,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
     from klarsicht.burst.denoising.explain import explain as explain_burst
 
     settings = _settings(
         checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear,
-        white_level=white_level, megapixels=megapixels,
+        white_level=white_level, megapixels=megapixels, exact=exact,
     )  # fmt: skip
     for line in explain_burst(frames, out, settings):
         echo(line)
@@ -99,11 +102,12 @@ def check(
     noise: Noise = None,
     calibration: Calibration = None,
     reference: Reference = None,
-    hold_out: Annotated[str | None, typer.Option(help="The frame to hold out. [the least sharp]")] = None,
+    hold_out: Annotated[str | None, typer.Option(help="The frame to hold out. [a blurred one that agrees]")] = None,
     threads: Threads = None,
     linear: Linear = False,
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
+    exact: Exact = False,
 ) -> None:
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
     from klarsicht.burst.denoising import held_out
@@ -111,7 +115,7 @@ def check(
 
     settings = _settings(
         checkpoint, noise, calibration, reference, threads=threads, linear=linear, white_level=white_level,
-        megapixels=megapixels,
+        megapixels=megapixels, exact=exact,
     )  # fmt: skip
     with temporary_folder() as folder:
         lines, verdict = held_out.check_held_out(frames, settings, folder, hold_out)

@@ -6,8 +6,10 @@ import torch
 from skimage import data
 
 from klarsicht.burst.align import tiled
+from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.tile_grid import Mesh, warp
-from klarsicht.burst.align.tiled import Placement, align_frames
+from klarsicht.burst.align.tiled import align_frames
+from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
@@ -22,13 +24,17 @@ def spooled(frames, path):
     return spool
 
 
+def unturned(fine):
+    return np.zeros((*fine.shape, 2), np.float32)
+
+
 @pytest.fixture(scope="module")
 def random_placement():
     rng = np.random.default_rng(0)
     shape = Mesh(150, 170, 64).shape
     shifts = rng.integers(-9, 10, (2, *shape, 2)) + np.array([[[[0, 0]]], [[[20, -31]]]])
     fine = (shifts + rng.uniform(-0.5, 0.5, shifts.shape)).astype(np.float32)
-    return Placement(fine, shifts, rng.random((2, *shape)) < 0.7, np.zeros((2, 2)))
+    return Placement(fine, shifts, rng.random((2, *shape)) < 0.7, np.zeros((2, 2)), unturned(fine))
 
 
 @pytest.mark.parametrize("window", [(0, 150, 0, 170), (32, 101, 64, 170), (128, 150, 160, 170)])
@@ -50,7 +56,9 @@ def test_a_window_is_that_of_the_whole_warp(random_placement, tmp_path, window):
 def test_noise_between_pixels_is_that_of_the_taps():
     """Half a pixel down, a quarter to the right: the variance is the sum of squares of Keys' taps, all over."""
     fine = np.full((1, *Mesh(256, 256, 64).shape, 2), (0.5, 0.25), np.float32)
-    placement = Placement(fine, np.rint(fine).astype(np.int64), np.ones(fine.shape[:-1], bool), np.zeros((1, 2)))
+    placement = Placement(
+        fine, np.rint(fine).astype(np.int64), np.ones(fine.shape[:-1], bool), np.zeros((1, 2)), unturned(fine)
+    )
     white = np.random.default_rng(0).standard_normal((3, 256, 256), np.float32)
     half = np.square([-1, 9, 9, -1]).sum() / 16**2
     quarter = np.square([-9, 111, 29, -3]).sum() / 128**2
@@ -74,7 +82,7 @@ def test_agreement_fades_and_ends_where_a_frame_ends(random_placement):
 
 
 def test_known_shifts_are_found_across_regions(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiled, "REGION", 8 * tiled.STEP)
+    monkeypatch.setattr(tiled, "REGION", 8 * STEP)
     picture = data.retina()[:700, :700].mean(-1, dtype=np.float32) / 255
     frames = np.stack([picture[100 + dy : 600 + dy, 100 + dx : 612 + dx][None] for dy, dx in SHIFTS])
     level = GAINS[1]
@@ -91,7 +99,7 @@ def test_regions_cover_a_picture_and_do_not_grow_with_the_frames(frames):
     seen, margins = np.zeros((1500, 2000), int), 2 * tiled.REGION_MARGIN
     for w in tiled.regions(seen.shape, frames):
         seen[w.y0 : w.y1, w.x0 : w.x1] += 1
-        assert w.y0 % tiled.STEP == w.x0 % tiled.STEP == 0
+        assert w.y0 % STEP == w.x0 % STEP == 0
         assert frames * (w.size[0] + margins) * (w.size[1] + margins) <= 16 * 896**2
     assert (seen == 1).all()
 
@@ -108,7 +116,7 @@ def placed_near(whole, spread, frames=4):
     fine[0] = 0
     shifts = np.rint(fine).astype(np.int64)
     rest = np.array(whole) - np.rint(whole)
-    return Placement(fine.astype(np.float32), shifts, np.ones((frames, 12, 12), bool), rest)
+    return Placement(fine.astype(np.float32), shifts, np.ones((frames, 12, 12), bool), rest, unturned(fine))
 
 
 def test_frames_that_nearly_coincide_are_read_at_whole_pixels():

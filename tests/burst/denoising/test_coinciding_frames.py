@@ -42,7 +42,7 @@ def mixed(frames, smoother, coinciding=None, level=LEVEL, limits=NO_LIMITS):
 @pytest.mark.parametrize(("bias", "centre"), [(0.05, 0.0), (0.05, 0.05), (0.1, 0.02)])
 def test_as_much_is_taken_of_the_mean_as_makes_the_error_least(bias, centre):
     """Errors b + c sum n_i and sum n_i / N with the covariance c s^2; the slack of two deviations is taken off."""
-    x, frames, smoother = tripod_burst(bias, centre)
+    _, frames, smoother = tripod_burst(bias, centre)
     s2, n = LEVEL.read**2, 81 * 4
     better, square = (1 / N - centre) * s2, bias**2 + N * (1 / N - centre) ** 2 * s2
     share = better / (square - 2 * np.sqrt(2 / n) * s2 / N)
@@ -87,7 +87,7 @@ def test_frames_that_do_not_coincide_have_no_part_in_the_mean():
 
 @pytest.mark.parametrize("light", [0.0, 0.05, 0.2])
 def test_the_variance_of_frames_clipped_at_black_is_that_of_drawn_ones(light):
-    x, frames, _ = tripod_burst(0.0, level=NoiseLevel(0.05, 0.01), light=light)
+    _, frames, _ = tripod_burst(0.0, level=NoiseLevel(0.05, 0.01), light=light)
     frames = np.maximum(frames, 0)
     v = mean_variance(frames.mean(0), [NoiseLevel(0.05, 0.01)] * 4, ClippingLimits(0.0))
     assert v.mean() == pytest.approx(frames.var(0, ddof=1).mean(), rel=0.05)

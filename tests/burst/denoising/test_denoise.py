@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from skimage import data
 
 from klarsicht.burst.data.bayer import to_planes
@@ -294,3 +296,23 @@ def test_darks_of_files_cut_off_at_black_are_as_dark_as_they_were(frames, tmp_pa
     assert bias(noisy.mean(0))[:2].min() > 0.2
     np.testing.assert_allclose(bias(got[0])[1:], 0, atol=0.1)
     assert 0 <= bias(got[0])[0] < 0.2
+
+
+def test_one_jpeg_alone_says_no_factor_of_its_noise(scene, tmp_path):
+    """JPEG removed what told noise from detail; with several frames the factor is said, up to ten."""
+    codes = np.rint(255 * np.sqrt(np.clip(cut(scene), 0, 1))).astype(np.uint8)
+    Image.fromarray(np.repeat(codes[..., None], 3, 2)).save(tmp_path / "a.jpg", quality=95)
+    _, found = made(tmp_path / "a.jpg", tmp_path / "out.tif", noise="1e-5,0")
+    assert found.residual > pipeline.TOO_LOUD
+    assert "one frame alone" in found.lines[-1] and not any("times the noise" in line for line in found.lines)
+    assert "more than 10 times" in replace(found, used=(0, 1), residual=630.0).lines[-1]
+
+
+def test_exact_computes_in_float32_and_else_in_bfloat16_where_that_is_faster(burst, tmp_path, monkeypatch):
+    monkeypatch.setattr("klarsicht.ground.devices.bf16_is_faster", lambda device: True)
+    monkeypatch.setattr("klarsicht.burst.denoising.filters.bf16_is_faster", lambda device: True)
+    halved, found = made(burst, tmp_path / "a.dng", reference="0.dng")
+    exact, other = made(burst, tmp_path / "b.dng", reference="0.dng", exact=True)
+    assert "bfloat16" in found.filter.name and "bfloat16" not in other.filter.name
+    difference = np.abs(halved[:4] - exact[:4])
+    assert 0 < difference.mean() < 0.05 * LEVEL.read

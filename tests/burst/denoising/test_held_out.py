@@ -124,3 +124,13 @@ def test_what_cannot_be_checked_is_refused(scene, tmp_path):
         check_held_out(folder, settings, tmp_path / "work", "9.tif")
     _, verdict = check_held_out(folder, settings, tmp_path / "work", "2.tif")
     assert verdict.held_out == "2.tif"
+
+
+def test_a_frame_that_shows_something_else_is_not_held_out(scene, tmp_path):
+    """It is the least sharp one; held out, it would agree with the others nowhere."""
+    still(scene, tmp_path)
+    other = gaussian_filter(scene[::-1, ::-1], 3)[100 : 100 + SIZE[0], 60 : 60 + SIZE[1]]
+    other *= scene[60 : 60 + SIZE[0], 90 : 90 + SIZE[1]].mean() / other.mean()
+    tifffile.imwrite(tmp_path / "5.tif", LEVEL.sample(other, np.random.default_rng(9)))
+    _, verdict = check_held_out([tmp_path], RIGHT, tmp_path / "work")
+    assert verdict.held_out != "5.tif" and verdict.passes

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from klarsicht.burst.align.tiled import STEP
+from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import tiles
 from klarsicht.burst.denoising.tiles import Grid

@@ -256,3 +256,18 @@ def test_pillows_own_bound_on_pixels_stops_no_photograph(tmp_path, monkeypatch, 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert reading.read(tmp_path / f"a.{ending}").header.size == (48, 64)
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_frame_that_does_not_name_its_camera_is_taken_among_others(tmp_path):
+    codes = np.full((40, 60, 3), 90, np.uint8)
+    exif = Image.Exif()
+    exif[272] = "Example Two"
+    Image.fromarray(codes).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(codes).save(tmp_path / "b.jpg")
+    exif[272] = "Example Three"
+    Image.fromarray(codes).save(tmp_path / "c.jpg", exif=exif)
+    a, b, c = (reading.read(tmp_path / f"{name}.jpg").header for name in "abc")
+    reading.check_alike(a, b)
+    reading.check_alike(b, c)
+    with pytest.raises(InputError, match="another camera"):
+        reading.check_alike(a, c)

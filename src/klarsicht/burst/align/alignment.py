@@ -128,9 +128,12 @@ def _register(light: Tensor, valid: Tensor, reach: int) -> GlobalShifts:
     return GlobalShifts(shifts, fit.confidence * valid)
 
 
-def align_tiles(light: Tensor, valid: Tensor, whole: GlobalShifts, mesh: Mesh) -> Alignment:
-    """Estimate the shifts of the tiles of a mesh, around those of whole frames."""
-    spectrum = estimate_spectrum(light, valid)
+def align_tiles(
+    light: Tensor, valid: Tensor, whole: GlobalShifts, mesh: Mesh, as_taken: Tensor | None = None
+) -> Alignment:
+    """Estimate the shifts of the tiles of a mesh, around those of whole frames. as_taken: (B, N), the frames whose
+    noise is white, as they were not read between pixels; None: all."""
+    spectrum = estimate_spectrum(light, valid if as_taken is None else valid & as_taken)
     weights = whole.confidence.square().clamp(min=1e-3) * valid
     n = _mean_noise_variance(weights)
     seen, rho = apply_matched_filter(light, spectrum, n), spectrum.coherence(n)

@@ -19,6 +19,7 @@ from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.network.heads import InputFrames, Kernels
 from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part
+from klarsicht.ground.devices import bf16_is_faster
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
@@ -123,10 +124,12 @@ class NetworkWeights:
 @dataclass(frozen=True, eq=False)
 class NetworkFilter:
     """Kernel-predicting network in evaluation mode. A network for grey frames filters colours, too: its input is their
-    mean, and all channels share its kernels."""
+    mean, and all channels share its kernels. exact: kernels are predicted in float32, also where bfloat16 is faster;
+    they are applied in float32 in any case."""
 
     network: Network
     name: str = "a network"
+    exact: bool = True
 
     @property
     def frames(self) -> int:
@@ -150,7 +153,10 @@ class NetworkFilter:
             light, level = frames.mean(1, keepdims=True), (mean_noise(noise),)
         X, trust = (to_tensor(self.network, x)[None] for x in (light, agreement))
         read, shot = (torch.tensor([[getattr(n, k) for n in level]], device=X.device) for k in ("read", "shot"))
-        kernels = self.network.kernels(X, read, shot, None, trust, part)
+        halved = not self.exact and bf16_is_faster(X.device)
+        with torch.autocast(X.device.type, torch.bfloat16, enabled=halved):
+            kernels = self.network.kernels(X, read, shot, None, trust, part)
+        kernels = kernels._replace(taps=kernels.taps.float(), frames=kernels.frames.float())
         agreed = agreement[:, *part]
         if guided:
             kernels = kernels._replace(frames=prepare_frames(self.network, frames[:, :, *part], agreed))

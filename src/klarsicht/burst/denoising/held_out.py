@@ -18,7 +18,8 @@ import numpy.typing as npt
 from scipy.ndimage import shift
 
 from klarsicht.burst.align import tiled
-from klarsicht.burst.align.tiled import STEP, Placement
+from klarsicht.burst.align.placement import Placement
+from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import hot_pixels, motion_check
@@ -118,11 +119,15 @@ def check_held_out(
         burst = loading.load_frames(files, work, settings.reference, settings.reading)
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
-        held = choose_frame(burst, hold_out)
-        order = [*(i for i in burst.order if i != held), held]
+        named = None if hold_out is None else find_named(burst, hold_out)
+        order = burst.order if named is None or named in burst.order else [*burst.order, named]
         of_frames = [noise.mean.scale_by_gain(frame.gain) for frame in burst.frames]
         placement = tiled.align_frames(burst.spool, of_frames, order)
-        denoiser = select_filter(settings.checkpoint, burst.header.colour)
+        held = choose_frame(placement) if named is None else order.index(named)
+        kept = [*(k for k in range(len(order)) if k != held), held]
+        order, placement = [order[k] for k in kept], placement.select(kept)
+        held = order[-1]
+        denoiser = select_filter(settings.checkpoint, burst.header.colour, settings.exact)
         parts = [
             compute_residuals(burst, placement, order, noise.levels, denoiser, window)
             for window in choose_windows(burst.spool.size)
@@ -130,11 +135,17 @@ def check_held_out(
     return [noise.summary, f"filter: {denoiser.name}"], summarise_residuals(burst.frames[held].name, parts)
 
 
-def choose_frame(burst: LoadedBurst, name: str | None) -> int:
-    """Choose the frame to hold out: the one that is named, or the least sharp usable one. Raises InputError for the
-    reference, or an unknown name."""
-    if name is None:
-        return burst.order[-1]
+def choose_frame(placement: Placement) -> int:
+    """Choose the frame of a placement to hold out: the last one, which is the least sharp, of those that can be
+    compared in at least half as many tiles as the best; a tile can be where it agrees and is shifted as most of its
+    frame."""
+    usual = (placement.shifts == np.median(placement.shifts, (1, 2), keepdims=True)).all(-1)
+    usable = (placement.agrees & usual & ~placement.turns.any((-2, -1)))[1:].mean((1, 2))
+    return 1 + int(np.flatnonzero(usable >= usable.max() / 2)[-1])
+
+
+def find_named(burst: LoadedBurst, name: str) -> int:
+    """Return the number of the frame of that name. Raises InputError for the reference, or an unknown name."""
     names = [frame.name for frame in burst.frames]
     if name not in names or names.index(name) == burst.reference:
         remedy = "Name another, or another --reference."

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst.align.tiled import STEP, Placement
+from klarsicht.burst.align.placement import Placement
+from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import motion_check, sure, tiles

@@ -16,7 +16,7 @@ import numpy as np
 
 from klarsicht import __version__
 from klarsicht.burst.align import tiled
-from klarsicht.burst.align.tiled import Placement
+from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.denoising import (
@@ -44,6 +44,7 @@ from klarsicht.ground.ranges import MEGAPIXELS, MEMORY_GB, STRENGTH, THREADS, WH
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 TOO_LOUD = 1.3  # residual over the noise from which the user is warned
+MOST_SAID = 10  # times the noise: beyond it the number means nothing
 SAMPLED = 6  # tiles in which residual noise is measured
 LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another scene
 
@@ -52,7 +53,8 @@ class DenoiseSettings(Settings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
     linear: whether codes of TIFF, PNG and JPEG are linear light. strength: 0 keeps the reference, 1 takes the full
-    result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read."""
+    result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read. exact:
+    the network computes in float32, also where bfloat16 is faster."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -64,6 +66,7 @@ class DenoiseSettings(Settings):
     linear: bool = False
     white_level: int | None = WHITE_LEVEL.field(None)
     megapixels: float = MEGAPIXELS.field(MAX_MEGAPIXELS)
+    exact: bool = False
 
     @property
     def reading(self) -> ReadSettings:
@@ -113,9 +116,17 @@ class DenoiseResult:
             f"made of: {parts}",
         ]
         if self.residual > TOO_LOUD:
-            warning = f"{self.residual:.2g} times the noise was taken off: its level may be too low"
-            lines.append(warning)
+            lines.append(self._too_loud)
         return lines
+
+    @property
+    def _too_loud(self) -> str:
+        """Warning that more was taken off than noise. One frame alone does not tell detail from noise, so that a factor
+        would say nothing."""
+        if len(self.used) == 1:
+            return "one frame alone does not tell its noise from detail: give --noise READ,SHOT, or more frames"
+        times = f"{self.residual:.2g}" if self.residual < MOST_SAID else f"more than {MOST_SAID}"
+        return f"{times} times the noise was taken off: its level may be too low"
 
 
 @contextmanager
@@ -144,7 +155,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
-    denoiser = select_filter(settings.checkpoint, burst.header.colour)
+    denoiser = select_filter(settings.checkpoint, burst.header.colour, settings.exact)
     corrected_burst, hot = hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
     placement, order = _place_frames(corrected_burst, noise, folder)
     used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
@@ -241,7 +252,7 @@ def estimate_tile_memory(denoiser: Filter, channels: int, frames: int, fixed: fl
 
 def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[Placement, list[int]]:
     """Align the frames. The result is cached in the folder, as alignment takes long."""
-    order, cache_file = burst.order, folder / "placed.npz"
+    order, cache_file = burst.order, folder / "placement.npz"
     if cache_file.exists():
         with translate_read_errors(cache_file), np.load(cache_file) as arrays:
             return Placement(**arrays), order
@@ -260,16 +271,18 @@ def clipping_limits(burst: LoadedBurst) -> motion_check.ClippingLimits:
     return motion_check.ClippingLimits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
 
 
-def select_filter(checkpoint: str | None, colour: str) -> Filter:
-    """Select the filter: the network of a file, a shipped one for such frames, or the mean. Raises ModelError,
-    UsageError."""
+def select_filter(checkpoint: str | None, colour: str, exact: bool = False) -> Filter:
+    """Select the filter: the network of a file, a shipped one for such frames, or the mean. exact: a network in
+    float32. Raises ModelError, UsageError."""
     file = Path(checkpoint) if checkpoint else pretrained.find_weights(colour)
     if file is None:
         return MeanFilter()
     network = checkpoints.load_network(file)
     if checkpoint:
         check_colour(network, colour)
-    return NetworkFilter(network.to(devices.device()), name=f"network {file.name} ({network.settings.preset})")
+    halved = not exact and devices.bf16_is_faster(devices.device())
+    name = f"network {file.name} ({network.settings.preset}{', bfloat16' if halved else ''})"
+    return NetworkFilter(network.to(devices.device()), name, exact)
 
 
 def _digest(checkpoint: str | None) -> str | None:

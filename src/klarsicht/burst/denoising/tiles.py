@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from klarsicht.burst.align.tiled import STEP
+from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.ground.disk import translate_read_errors, translate_write_errors, write_atomically
 from klarsicht.ground.memory import short_budget

@@ -83,10 +83,12 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
 
 
 def check_alike(first: Header, other: Header) -> None:
-    """Raise InputError unless both have the same kind of colour, size, levels, camera and mosaic pattern."""
+    """Raise InputError unless both have the same kind of colour, size, levels, camera and mosaic pattern. A file that
+    does not name its camera fits to any."""
     for what in ("colour", "size", "levels", "camera"):
         here, there = getattr(first, what), getattr(other, what)
-        if here != there:
+        unnamed = what == "camera" and not (here and there)
+        if here != there and not unnamed:
             raise _differs(what, first, other, here, there)
     if first.sensor and other.sensor and first.sensor.pattern != other.sensor.pattern:
         raise _differs("pattern of its mosaic", first, other, first.sensor.pattern, other.sensor.pattern)

@@ -25,13 +25,15 @@ FRAME_SHIFT, FRAME_TURN = 1.0, math.radians(0.08)  # deviation from frame to fra
 
 @dataclass(frozen=True, eq=False)
 class CameraPath:
-    """The view of each frame: shifts (N, 2) of its centre in scene pixels, angles (N,) in radians about it.
+    """The view of each frame: shifts (N, 2) of its centre in scene pixels, angles (N,) in radians about it, and zooms
+    (N,), by which a frame shows more of the scene; None: all 1.
 
-    Frame 0 is the reference: its shift and angle are 0.
+    Frame 0 is the reference: its shift and angle are 0, its zoom is 1.
     """
 
     shifts: Vectors
     angles: npt.NDArray[np.float64]
+    zooms: npt.NDArray[np.float64] | None = None
 
     def displacements(self, scale: int) -> Vectors:
         """Compute the shift (N, 2), in frame pixels, that the content at the reference's centre has in each frame."""
@@ -173,18 +175,19 @@ def path_mask(movers: tuple[Mover, ...], geometry: Geometry) -> Flags:
 def render_frame(scene: Light, path: CameraPath, frame: int, geometry: Geometry) -> Light:
     """Render frame i of the scene (C, H, W): (C, height, width), each pixel a mean over scale x scale."""
     (dy, dx), angle = path.shifts[frame], float(path.angles[frame])
-    s, m = geometry.scale, geometry.margin
-    if angle == 0 and dy == int(dy) and dx == int(dx):
+    s, m, zoom = geometry.scale, geometry.margin, 1.0 if path.zooms is None else float(path.zooms[frame])
+    if angle == 0 and zoom == 1 and dy == int(dy) and dx == int(dx):
         y, x = m + int(dy), m + int(dx)
         return box_mean(scene[:, y : y + s * geometry.height, x : x + s * geometry.width], s)
     out = np.zeros((scene.shape[0], geometry.height, geometry.width), np.float32)
-    _sample_rotated(scene, float(dy), float(dx), math.cos(angle), math.sin(angle), s, out)
+    _sample_rotated(scene, float(dy), float(dx), zoom * math.cos(angle), zoom * math.sin(angle), s, out)
     return out
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _sample_rotated(scene: Light, dy: float, dx: float, cos: float, sin: float, scale: int, out: Light) -> None:
-    """Add to out the mean of bilinear samples at centre + shift + R q, for every scene pixel q of a frame pixel."""
+    """Add to out the mean of bilinear samples at centre + shift + R q, for every scene pixel q of a frame pixel; cos
+    and sin times the zoom."""
     C, H, W = scene.shape
     _, height, width = out.shape
     y_most, x_most, share = np.float32(H - 1.001), np.float32(W - 1.001), np.float32(1 / scale**2)

@@ -1,0 +1,217 @@
+"""Motion of a camera between the frames of a burst as one smooth field a frame: shift, turn, zoom and tilt.
+
+A camera that turns by small angles, or zooms, moves what stands at (y, x) by
+
+    d_y = a_0 + a_1 y + a_2 x + y (g y + h x),    d_x = b_0 + b_1 y + b_2 x + x (g y + h x)
+
+in coordinates from the middle of the frame (Longuet-Higgins and Prazdny 1980): affine, with two projective terms. The
+field is linear in its eight numbers. They are fitted more than once: frames are warped by the field found so far, and
+the numbers changed by the Gauss-Newton step that makes the squared difference from the mean of the others least (Lucas
+and Kanade 1981), coarse to fine, with less weight where the difference is large, as there something moved. Frames are
+filtered by `matched_filter`, so that their product with that mean is a log-likelihood ratio: what a field gains over a
+shift alone is known in natural units, and where that is little, the shift stays.
+
+Axes: N frames, H W pixels, P pixels in a row, K = 8 numbers of a field. Places and shifts (..., 2) are (y, x) in pixels
+of the whole frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample, pad
+
+from klarsicht.burst.align.matched_filter import apply_matched_filter, estimate_spectrum
+from klarsicht.burst.data.burst import REFERENCE
+
+REDUCTIONS = (8, 4, 2, 1)  # sizes at which frames are fitted, coarse first: one pixel of so many
+LEAST_SIDE = 24  # pixels of a level
+MOST_STEPS, CONVERGED = 6, 0.03  # steps at a level at most; a step in its pixels that is the last
+FIELD_PRIOR = (0.0, 3e-3, 3e-3, 0.0, 3e-3, 3e-3, 0.03, 0.03)  # of the mean information of a number, that it is 0
+DAMPING = 1e-3  # of a number's information
+SHIFT, FIELD = (0, 3), tuple(range(8))  # numbers that are changed
+DIFFERENCE_BOX, TOLERANCE = (
+    9,
+    3.0,
+)  # side of a window, and its squared difference, in medians, at which its weight is a half
+LEAST_GAIN = 100.0  # of log-likelihood by the six numbers that a field has beside its shift
+NUMBERS = 8
+
+
+@dataclass(frozen=True)
+class CameraMotion:
+    """Fields of frames of that size (H, W). numbers: (N, 8), a_0, a_1, a_2, b_0, b_1, b_2, g, h in units of half the
+    longer side. Aligned frames show at p what the frame shows at p + shifts(p)."""
+
+    numbers: Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def from_shifts(cls, whole: Tensor, size: tuple[int, int]) -> CameraMotion:
+        """Build the motion of frames that are shifted by (N, 2) pixels."""
+        numbers = torch.zeros(len(whole), NUMBERS, dtype=torch.float64, device=whole.device)
+        numbers[:, 0], numbers[:, 3] = whole.double().T / (max(size) / 2)
+        return cls(numbers, size)
+
+    @property
+    def unit(self) -> float:
+        """Half the longer side, in pixels."""
+        return max(self.size) / 2
+
+    @property
+    def is_shift(self) -> Tensor:
+        """Whether each field (N,) is a shift and no more."""
+        return (self.numbers[:, [1, 2, 4, 5, 6, 7]] == 0).all(1)
+
+    def shifts(self, places: Tensor) -> Tensor:
+        """Compute the shifts (N, ..., 2) at places (..., 2)."""
+        return self.unit * torch.einsum("...dk,nk->n...d", self.design(places), self.numbers)
+
+    def turns(self, places: Tensor) -> Tensor:
+        """Compute the derivatives (N, ..., 2, 2) of the shifts (first axis) by the place (second)."""
+        y, x = self._scaled(places).unbind(-1)
+        _, a1, a2, _, b1, b2, g, h = (one.reshape(-1, *[1] * y.ndim) for one in self.numbers.unbind(1))
+        down = torch.stack((a1 + 2 * g * y + h * x, a2 + h * y), -1)
+        across = torch.stack((b1 + g * x, b2 + g * y + 2 * h * x), -1)
+        return torch.stack((down, across), -2)
+
+    def design(self, places: Tensor) -> Tensor:
+        """Compute the regressors (..., 2, 8) of both components at places (..., 2)."""
+        y, x = self._scaled(places).unbind(-1)
+        one, no = torch.ones_like(y), torch.zeros_like(y)
+        down = torch.stack((one, y, x, no, no, no, y * y, y * x), -1)
+        return torch.stack((down, torch.stack((no, no, no, one, y, x, x * y, x * x), -1)), -2)
+
+    def _scaled(self, places: Tensor) -> Tensor:
+        middle = (torch.tensor(self.size, dtype=places.dtype, device=places.device) - 1) / 2
+        return (places - middle) / self.unit
+
+
+def fit_camera_motion(small: Tensor, whole: Tensor, factor: int, size: tuple[int, int]) -> CameraMotion:
+    """Fit the motion of frames of a size (H, W) to their reduced guides (N, h, w), each pixel the mean of factor x
+    factor, with noise of deviation 1. whole: shifts (N, 2) in pixels of the whole frames, which stay where a field is
+    not clearly better."""
+    start = motion = CameraMotion.from_shifts(whole, size)
+    levels = [level for level in REDUCTIONS if min(small.shape[-2:]) >= LEAST_SIDE * level]
+    for level in levels:
+        pyramid = Level.reduce(small, level, factor, motion)
+        before = motion
+        for step in range(MOST_STEPS):
+            motion, change = pyramid.improve(motion, reference_only=level == levels[0] and step == 0)
+            if change < CONVERGED:
+                break
+        motion = choose(motion, before, pyramid.gain(motion, before) > 0)
+    if not levels:
+        return start
+    shifted = start
+    for _ in range(MOST_STEPS):
+        shifted, change = pyramid.improve(shifted, numbers=SHIFT)
+        if change < CONVERGED:
+            break
+    return choose(motion, start, pyramid.gain(motion, shifted) > LEAST_GAIN)
+
+
+def choose(one: CameraMotion, other: CameraMotion, where: Tensor) -> CameraMotion:
+    """Return the fields of one motion for the frames (N,) that are marked, and of another for the rest."""
+    return replace(one, numbers=torch.where(where[:, None], one.numbers, other.numbers))
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Frames reduced by a factor and filtered, seen (N, h, w). design: (h w, 2, K), regressors of the motion at their
+    pixels, and places (h, w, 2), in pixels of the whole frames."""
+
+    seen: Tensor
+    factor: int
+    places: Tensor
+    design: Tensor
+
+    @classmethod
+    def reduce(cls, small: Tensor, level: int, factor: int, motion: CameraMotion) -> Level:
+        """Reduce guides (N, h, w) of noise 1 by a further factor, which keeps their noise, and filter them."""
+        light, N = avg_pool2d(small[None], level) * level, len(small)
+        spectrum = estimate_spectrum(light, torch.ones(1, N, dtype=torch.bool, device=light.device))
+        seen = apply_matched_filter(light, spectrum, torch.tensor([1 / max(1, N - 1)], device=light.device))[0]
+        y, x = (torch.arange(n, dtype=torch.float64, device=light.device) for n in light.shape[-2:])
+        places = to_whole(torch.stack(torch.meshgrid(y, x, indexing="ij"), -1), factor * level)
+        return cls(seen, factor * level, places, motion.design(places).float().flatten(0, 1))
+
+    def improve(
+        self, motion: CameraMotion, reference_only: bool = False, numbers: tuple[int, ...] = FIELD
+    ) -> tuple[CameraMotion, float]:
+        """Take one Gauss-Newton step in some of the numbers, and return how far it moved a pixel at most, in pixels of
+        the level. reference_only: compare with the reference instead of the mean of all other frames."""
+        seen, inside = self.warp(motion)
+        weights = torch.full((len(seen),), 1e-3 if reference_only else 1.0)
+        weights[REFERENCE] = 1
+        changed = motion.numbers.clone()
+        for k in range(len(seen)):
+            if not (reference_only and k == REFERENCE):
+                mean, known = mean_of_others(seen, inside * weights[:, None, None], k)
+                step = self._step(seen[k], mean, inside[k] * known, motion.numbers[k] * motion.unit, numbers)
+                changed[k, list(numbers)] += step / motion.unit
+        changed = changed - changed[REFERENCE]
+        corners = self.places[:: len(self.places) - 1, :: self.places.shape[1] - 1]
+        moved = replace(motion, numbers=changed - motion.numbers).shifts(corners)
+        return replace(motion, numbers=changed), float(moved.abs().max()) / self.factor
+
+    def _step(self, one: Tensor, mean: Tensor, known: Tensor, now: Tensor, numbers: tuple[int, ...]) -> Tensor:
+        """Compute the change of some of a frame's numbers (K,), all in pixels of the whole frames."""
+        difference = mean - one
+        square = avg_pool2d(
+            pad(difference.square()[None, None], [DIFFERENCE_BOX // 2] * 4, mode="reflect"), DIFFERENCE_BOX, 1
+        )[0, 0]
+        weight = known / (1 + (square / (TOLERANCE * square.median().clamp(min=1e-12))).square())
+        slope, design = gradient((mean + one) / 2).flatten(0, 1), self.design[..., list(numbers)]
+        J = slope[:, :1] * design[:, 0] + slope[:, 1:] * design[:, 1]  # P K
+        weighed = J * weight.reshape(-1, 1)
+        information = (weighed.T @ J).double() / self.factor**2
+        own = information.diagonal()
+        prior = own.mean() * torch.tensor(FIELD_PRIOR, dtype=torch.float64)[list(numbers)]
+        right = (weighed.T @ difference.reshape(-1)).double() / self.factor - prior * now[list(numbers)]
+        step: Tensor = torch.linalg.solve(information + torch.diag(DAMPING * own + prior + 1e-9), right)
+        return step
+
+    def gain(self, motion: CameraMotion, other: CameraMotion) -> Tensor:
+        """Compute by how much the log-likelihood of each frame (N,) is higher by one motion than by another, each
+        beside the mean of the other frames as that motion lays them, where both show something."""
+        (seen, inside), (beside, there) = self.warp(motion), self.warp(other)
+        gained = torch.zeros(len(seen), dtype=torch.float64)
+        for k in range(len(seen)):
+            (mean, known), (other_mean, other_known) = mean_of_others(seen, inside, k), mean_of_others(beside, there, k)
+            both = known * other_known * inside[k] * there[k]
+            gained[k] = (both * (mean * seen[k] - other_mean * beside[k])).sum()
+        return gained
+
+    def warp(self, motion: CameraMotion) -> tuple[Tensor, Tensor]:
+        """Warp the frames by cubic convolution; and where they show something, (N, h, w)."""
+        h, w = self.seen.shape[-2:]
+        ends = torch.tensor((h - 1, w - 1), dtype=torch.float64, device=self.seen.device)
+        there = to_reduced(self.places + motion.shifts(self.places), self.factor)
+        grid = (2 * there / ends - 1).flip(-1).to(self.seen.dtype)
+        warped = grid_sample(self.seen[:, None], grid, "bicubic", "border", align_corners=True)[:, 0]
+        return warped, ((there >= 0) & (there <= ends)).all(-1).to(self.seen.dtype)
+
+
+def mean_of_others(seen: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Compute the weighted mean (h, w) of all frames but one, and whether any is there."""
+    total, sum_ = (seen * weights).sum(0) - seen[k] * weights[k], weights.sum(0) - weights[k]
+    return total / sum_.clamp(min=1e-6), (sum_ > 1e-4).to(seen.dtype)
+
+
+def gradient(picture: Tensor) -> Tensor:
+    """Compute central differences (h, w, 2) down and across; 0 at the border."""
+    down = pad((picture[2:] - picture[:-2]) / 2, (0, 0, 1, 1))
+    return torch.stack((down, pad((picture[:, 2:] - picture[:, :-2]) / 2, (1, 1))), -1)
+
+
+def to_whole(places: Tensor, factor: int) -> Tensor:
+    """Convert places from pixels that are means of factor x factor to those of the whole frame."""
+    return (places + 0.5) * factor - 0.5
+
+
+def to_reduced(places: Tensor, factor: int) -> Tensor:
+    """Convert places from pixels of the whole frame to those that are means of factor x factor."""
+    return (places + 0.5) / factor - 0.5
