@@ -18,7 +18,7 @@ Calibration = Annotated[Path | None, typer.Option(help="A file of `burst calibra
 Reference = Annotated[str | None, typer.Option(help="A frame's name or number. [the sharpest]")]
 Memory = Annotated[float, number(MEMORY_GB, "GB, everything included.")]
 Threads = Annotated[int | None, number(THREADS, "Threads. [all cores]")]
-Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG and JPEG files are light.")]
+Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG, JPEG and HEIC files are light.")]
 
 WhiteLevel = Annotated[int | None, number(WHITE_LEVEL, "Code of white in 16-bit TIFF and PNG files. [65535]")]
 Exact = Annotated[bool, typer.Option("--exact", help="The network in float32, also where bfloat16 is faster.")]

@@ -52,9 +52,9 @@ LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another 
 class DenoiseSettings(Settings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
-    linear: whether codes of TIFF, PNG and JPEG are linear light. strength: 0 keeps the reference, 1 takes the full
-    result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read. exact:
-    the network computes in float32, also where bfloat16 is faster."""
+    linear: whether codes of TIFF, PNG, JPEG and HEIC are linear light. strength: 0 keeps the reference, 1 takes the
+    full result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read.
+    exact: the network computes in float32, also where bfloat16 is faster."""
 
     checkpoint: str | None = None
     noise: str | None = None

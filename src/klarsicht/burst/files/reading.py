@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings
-from klarsicht.burst.files import png_jpeg_tiff, raw
+from klarsicht.burst.files import developed, raw
 from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
 
-FRAME_ENDINGS = (*raw.RAW_ENDINGS, *png_jpeg_tiff.PICTURE_ENDINGS)
+FRAME_ENDINGS = (*raw.RAW_ENDINGS, *developed.PICTURE_ENDINGS)
 NAMES_SHOWN = 3  # file names in a message
 
 
@@ -23,7 +23,7 @@ def list_frames(given: Iterable[Path]) -> tuple[Path, ...]:
     for file in found:
         require_regular_file(file)
     if not found:
-        remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG or JPEG files."
+        remedy = "Give files, or a folder that holds DNG, camera raw, TIFF, PNG, JPEG or HEIC files."
         raise InputError("no frames", got="0", rule="a burst has at least one", remedy=remedy)
     if twice := sorted({file.name for file in found if found.count(file) > 1}):
         raise InputError("a frame is given twice", got=", ".join(twice[:NAMES_SHOWN]), remedy="Give each once.")
@@ -79,7 +79,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         raise InputError(f"{path.name} is empty", remedy="Copy it again, or leave it out.")
     if path.suffix.lower() in raw.RAW_ENDINGS:
         return raw.read(path, settings)
-    return png_jpeg_tiff.read(path, settings)
+    return developed.read(path, settings)
 
 
 def check_alike(first: Header, other: Header) -> None:

@@ -1,4 +1,4 @@
-"""Reader of PNG, JPEG and TIFF pictures at their full bit depth, as linear light."""
+"""Reader of developed pictures (PNG, JPEG, TIFF, HEIC) at their full bit depth, as linear light."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from klarsicht.burst.data.photograph import AS_WRITTEN, ORIENTATION, Codes, Header, Photograph, ReadSettings, from_codes
+from klarsicht.burst.files import heif
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.images import EXIF_HEAD, FULL, NARROW, check_tags, open_image
@@ -20,7 +21,7 @@ from klarsicht.ground.optional import load
 from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
-PICTURE_ENDINGS = (*TIFFS, *PNGS, *JPEGS)
+PICTURE_ENDINGS = (*TIFFS, *PNGS, *JPEGS, *heif.HEIFS)
 POINTERS = (tiff_tags.EXIF, tiff_tags.GPS, 40965)  # tags that hold offsets in the original file
 LEVELS = {1: 255, 2: FULL, 4: 0}  # highest code by the bytes of a code; floats have none
 MOST_SAMPLES = 4  # red, green, blue and transparency
@@ -37,10 +38,14 @@ Decoded = tuple[Any, bytes | None, Tags]  # codes, ICC profile, tags
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     """Read a picture. Raises InputError for a damaged file, or one of more pixels than the settings allow, and
     MissingExtra."""
-    kind = path.suffix.lower()
+    kind, highest = path.suffix.lower(), 0
     try:
-        decoder = _tiff if kind in TIFFS else _png if kind in PNGS else _jpeg
-        codes, icc, tags = decoder(path, settings)
+        if kind in heif.HEIFS:
+            codes, highest, icc, exif = heif.decode(path, settings)
+            tags = _without_orientation(_parse_exif(exif))
+        else:
+            decoder = _tiff if kind in TIFFS else _png if kind in PNGS else _jpeg
+            codes, icc, tags = decoder(path, settings)
     except (KlarsichtError, MemoryError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged data
@@ -48,10 +53,12 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
             raise
         remedy = "Save it again, or leave it out."
         got = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read {path.name}", got=got, rule="PNG, TIFF and JPEG files", remedy=remedy) from error
+        raise InputError(
+            f"cannot read {path.name}", got=got, rule="PNG, TIFF, JPEG and HEIC files", remedy=remedy
+        ) from error
     codes = _checked(codes, path)
     floats, deep = codes.dtype.kind == "f", codes.dtype == np.uint16
-    levels = settings.white_level if deep and settings.white_level else LEVELS[codes.dtype.itemsize]
+    levels = highest or (settings.white_level if deep and settings.white_level else LEVELS[codes.dtype.itemsize])
     notes = (AS_LINEAR,) if floats else () if settings.linear else (CURVE_UNDONE, NO_RAW)
     header = Header(
         path=path,
@@ -158,8 +165,17 @@ def _eight_bit(image: Image.Image) -> Any:
 
 
 def _exif(image: Image.Image) -> Tags:
+    return _parse_exif(image.info.get("exif") or b"")
+
+
+def _without_orientation(tags: Tags) -> Tags:
+    """Leave out the orientation: libheif has turned the picture by the file's own property, and the standard says that
+    readers ignore EXIF's (ISO/IEC 23008-12, A.2.1)."""
+    return replace(tags, image={tag: entry for tag, entry in tags.image.items() if tag != ORIENTATION})
+
+
+def _parse_exif(exif: bytes) -> Tags:
     """Parse the EXIF of a picture; empty where it is damaged, as the pixels beside it may be sound."""
-    exif = image.info.get("exif") or b""
     try:
         tags = tiff_tags.parse(io.BytesIO(exif.removeprefix(EXIF_HEAD)), lenient=True)
     except ValueError:
