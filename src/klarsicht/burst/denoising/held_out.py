@@ -23,8 +23,9 @@ from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import hot_pixels, motion_check
+from klarsicht.burst.denoising.filter_choice import select_filter
 from klarsicht.burst.denoising.filters import Filter
-from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits, select_filter
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits
 from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.files.loading import LoadedBurst
@@ -117,6 +118,9 @@ def check_held_out(
     with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
         burst = loading.load_frames(files, work, settings.reference, settings.reading)
+        if burst.is_bracket:
+            rule = "a frame is held out against others of the same exposure"
+            raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
         named = None if hold_out is None else find_named(burst, hold_out)

@@ -16,6 +16,7 @@ from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import motion_check, sure, tiles
 from klarsicht.burst.denoising.coinciding_frames import mix_with_mean
+from klarsicht.burst.denoising.exposure_weights import weigh_by_exposure
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, PixelWeights, split_groups
 from klarsicht.burst.denoising.motion_check import Map
 from klarsicht.burst.denoising.residual_noise import accumulate_moments
@@ -46,6 +47,7 @@ class TileMerger:
     frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
     level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sampled: the tiles
     in which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
+    bracket: whether the frames are weighed by their exposures, which the gains undo.
     """
 
     spool: FrameStore
@@ -59,6 +61,7 @@ class TileMerger:
     strength: float
     sampled: Sequence[int]
     observe: Observer | None = None
+    bracket: bool = False
 
     def __call__(self, tile: Tile) -> TileRecord:
         reference = self.spool.read_window(self.frames[0], tile.context)
@@ -79,6 +82,10 @@ class TileMerger:
     def frame_noise(self, frame: int) -> list[NoiseLevel]:
         """Compute the noise of a frame, one level for each channel."""
         return [level.scale_by_gain(self.gains[frame]) for level in self.noise]
+
+    def white(self, frame: int) -> float:
+        """Compute the value at which a frame is clipped."""
+        return self.limits.high * self.gains[frame] / self.gains[0]
 
     def simulate_noise(self, tile: Tile, frame: int, light: Planes) -> Planes:
         """Draw the noise of one frame at a given brightness; the same at each call."""
@@ -175,9 +182,10 @@ class Estimates:
 
     def _before_clipping(self, light: Planes, centre: Map) -> tuple[Planes, Map]:
         """Correct a weighted mean of pixels that are clipped at black, too bright in the darks; and the weight of the
-        reference's own pixel, by the mean over channels of the correction's derivative."""
+        reference's own pixel, by the mean over channels of the correction's derivative. The mean of a bracket is not
+        corrected: its frames are cut off at different numbers of deviations."""
         low = self.merge.limits.low
-        if np.isneginf(low):
+        if np.isneginf(low) or self.merge.bracket:
             return light, centre
         planes = zip(self.merge.frame_noise(0), light, strict=True)
         unclipped = [clipped_noise.unclip(plane.ravel() - low, level.variance) for level, plane in planes]
@@ -192,9 +200,11 @@ class Estimates:
         merge, (window, part) = self.merge, self._input_window(denoiser)
         placed = merge.placement.select(group)
         frames = placed.read_aligned(merge.spool, [merge.frames[k] for k in group], window)
-        weighing: PixelWeights = denoiser.compute_weights(
-            frames, merge.frame_noise(0), placed.agreement(window, merge.spool.size), part
-        )
+        agreement = placed.agreement(window, merge.spool.size)
+        if merge.bracket:
+            levels, whites = [merge.frame_noise(k) for k in group], [merge.white(k) for k in group]
+            agreement = weigh_by_exposure(frames, agreement, levels, whites)
+        weighing: PixelWeights = denoiser.compute_weights(frames, merge.frame_noise(0), agreement, part)
         if observe is not None:
             self.observations |= observe(self.tile, weighing)
         if len(group) > 1 and placed.coincides and not isinstance(denoiser, MeanFilter):

@@ -28,9 +28,9 @@ from klarsicht.burst.denoising import (
     tiles,
     work_folder,
 )
-from klarsicht.burst.denoising.filters import Filter, MeanFilter, NetworkFilter, check_colour, split_groups
+from klarsicht.burst.denoising.filter_choice import select_bracket_filter, select_filter
+from klarsicht.burst.denoising.filters import Filter, NetworkFilter, split_groups
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
-from klarsicht.burst.network import checkpoints, pretrained
 from klarsicht.burst.network.unet import COLOURS
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise
@@ -104,13 +104,15 @@ class DenoiseResult:
         frames = self.burst.frames
         rest = max(0.0, 1 - sum(self.shares.values()))
         parts = ", ".join(f"{name} {share:.1%}" for name, share in {**self.shares, "reference as it is": rest}.items())
+        chosen = "the sharpest of the middle exposure" if self.burst.is_bracket else "the sharpest"
         lines = [
             *self.burst.header.notes,
-            f"reference: {frames[self.burst.reference].name}, the sharpest of {len(frames)}"
+            f"reference: {frames[self.burst.reference].name}, {chosen} of {len(frames)}"
             if len(frames) > 1
             else f"one frame: {frames[0].name}",
             *(f"dropped: {why}" for why in self.dropped),
             self.noise.summary,
+            *self._bracket_lines,
             *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
             f"filter: {self.filter.name}",
             f"made of: {parts}",
@@ -118,6 +120,15 @@ class DenoiseResult:
         if self.residual > TOO_LOUD:
             lines.append(self._too_loud)
         return lines
+
+    @property
+    def _bracket_lines(self) -> tuple[str, ...]:
+        """The exposures of a bracket's frames, in stops above that of the reference; nothing of another burst."""
+        if not self.burst.is_bracket:
+            return ()
+        gains = [self.burst.frames[i].gain for i in self.used]
+        stops = ", ".join(f"{np.log2(gains[0] / gain):+.1f}" for gain in gains)
+        return (f"bracket: exposures {stops} EV, merged by their exposure, without a network",)
 
     @property
     def _too_loud(self) -> str:
@@ -155,7 +166,11 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
-    denoiser = select_filter(settings.checkpoint, burst.header.colour, settings.exact)
+    denoiser = (
+        select_bracket_filter(settings.checkpoint, len(burst.order))
+        if burst.is_bracket
+        else select_filter(settings.checkpoint, burst.header.colour, settings.exact)
+    )
     corrected_burst, hot = hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
     placement, order = _place_frames(corrected_burst, noise, folder)
     used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
@@ -183,6 +198,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         strength=settings.strength,
         sampled=tiles.evenly_spaced(len(grid), SAMPLED),
         observe=make_observer((H, W), map_store),
+        bracket=burst.is_bracket,
     )
     records = tiles.process_tiles(grid, folder, merge, "denoising")
     pixels = np.array([tile["pixels"] for tile in records], float)
@@ -256,7 +272,10 @@ def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[
     if cache_file.exists():
         with translate_read_errors(cache_file), np.load(cache_file) as arrays:
             return Placement(**arrays), order
-    levels = [noise.mean.scale_by_gain(frame.gain) for frame in burst.frames]
+    gains = [frame.gain for frame in burst.frames]
+    if burst.is_bracket:  # one scale for all, so that the same light is the same: that of the noisiest frame
+        gains = [max(gains)] * len(gains)
+    levels = [noise.mean.scale_by_gain(gain) for gain in gains]
     placement = tiled.align_frames(burst.spool, levels, order)
     with replace_atomically(cache_file) as file:
         np.savez(file, **vars(placement))
@@ -269,20 +288,6 @@ def clipping_limits(burst: LoadedBurst) -> motion_check.ClippingLimits:
     if not header.levels:
         return motion_check.ClippingLimits()
     return motion_check.ClippingLimits(0.0 if header.sensor is None else -np.inf, gain * (1 - 1e-6))
-
-
-def select_filter(checkpoint: str | None, colour: str, exact: bool = False) -> Filter:
-    """Select the filter: the network of a file, a shipped one for such frames, or the mean. exact: a network in
-    float32. Raises ModelError, UsageError."""
-    file = Path(checkpoint) if checkpoint else pretrained.find_weights(colour)
-    if file is None:
-        return MeanFilter()
-    network = checkpoints.load_network(file)
-    if checkpoint:
-        check_colour(network, colour)
-    halved = not exact and devices.bf16_is_faster(devices.device())
-    name = f"network {file.name} ({network.settings.preset}{', bfloat16' if halved else ''})"
-    return NetworkFilter(network.to(devices.device()), name, exact)
 
 
 def _digest(checkpoint: str | None) -> str | None:

@@ -1,5 +1,5 @@
-"""Loading a burst of files into a frame store, with a check of each frame's brightness and a measure of its
-sharpness."""
+"""Loading a burst of files into a frame store, scaled to the exposure of the first, with a check of each frame's
+brightness and a measure of its sharpness."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ class LoadedBurst:
         return self.headers[self.reference]
 
     @property
+    def is_bracket(self) -> bool:
+        """Whether usable frames have exposures that differ by more than is evened out."""
+        return _is_bracket(self.frames)
+
+    @property
     def order(self) -> list[int]:
         """The indices of the reference and then of the other usable frames, the sharpest first."""
         others = [i for i, f in enumerate(self.frames) if i != self.reference and not f.rejection]
@@ -64,8 +69,8 @@ def load_frames(
 ) -> LoadedBurst:
     """Read the files into folder/frames.f32, one at a time; frames stored before an interruption are not written again.
 
-    reference: the name or number of the reference; by default the sharpest frame. Raises InputError for files that do
-    not fit together, UsageError for a reference that is not among them.
+    reference: the name or number of the reference; by default the sharpest frame, in a bracket of those of the middle
+    exposure. Raises InputError for files that do not fit together, UsageError for a reference that is not among them.
     """
     names = reading.name_frames(paths)
     chosen = _reference_index(names, reference)
@@ -85,8 +90,8 @@ def load_frames(
             spool.allocate()
         own_cells = cell_means(light)
         first_cells = own_cells if first_cells is None else first_cells
-        _check_exposure(headers[0], header)
-        frame = _frame(names[i], photograph, first_cells, own_cells)
+        by_tags = exposure_ratio(headers[0], header)
+        frame = _frame(names[i], photograph, by_tags, brightness_ratio(first_cells, own_cells))
         if i >= known:
             if frame.gain != 1:
                 np.multiply(light, np.float32(frame.gain), out=light)  # a product of its own would take as much again
@@ -98,7 +103,7 @@ def load_frames(
         add(i, reading.read(path, settings))  # no name holds a photograph while the next one is read
     assert spool is not None
     frames = _check_majority(frames)
-    best = chosen if chosen is not None else max(range(len(frames)), key=lambda i: _reference_score(frames[i]))
+    best = chosen if chosen is not None else _choose_reference(frames)
     return LoadedBurst(tuple(headers), spool, tuple(frames), best)
 
 
@@ -122,17 +127,26 @@ def _count_stored(folder: Path) -> int:
         return 0
 
 
-def _reference_score(frame: Frame) -> float:
-    """Return the criterion for the reference: the sharpness, or -1 for a rejected frame."""
-    return -1.0 if frame.rejection else frame.sharpness
+def _choose_reference(frames: Sequence[Frame]) -> int:
+    """Choose the sharpest frame that is not rejected; in a bracket, where short exposures are noisy and long ones
+    white, the sharpest of those of the middle exposure."""
+    usable = [i for i, frame in enumerate(frames) if not frame.rejection]
+    if _is_bracket(frames):
+        middle = sorted(frames[i].gain for i in usable)[len(usable) // 2]
+        usable = [i for i in usable if 1 / MOST_DRIFT <= frames[i].gain / middle <= MOST_DRIFT]
+    return max(usable, key=lambda i: frames[i].sharpness)
 
 
-def _frame(name: str, photograph: Photograph, first: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> Frame:
-    """Compute the statistics of a photograph from its cell means and those of the first frame."""
-    gain = brightness_ratio(first, own)
-    if not 1 / MOST_DRIFT <= gain <= MOST_DRIFT:
-        reason = f"{name} is {-math.log2(gain):+.1f} EV off the first frame: another exposure, or another scene"
-        return Frame(name, 1.0, 0.0, reason)
+def _is_bracket(frames: Sequence[Frame]) -> bool:
+    return any(not 1 / MOST_DRIFT <= frame.gain <= MOST_DRIFT for frame in frames)
+
+
+def _frame(name: str, photograph: Photograph, by_tags: float, gain: float) -> Frame:
+    """Compute the statistics of a photograph from the ratio of exposures that its tags tell, and the measured gain."""
+    if not 1 / MOST_DRIFT <= gain / by_tags <= MOST_DRIFT:
+        off = f"{name} is {-math.log2(gain / by_tags):+.1f} EV off the first frame"
+        told = ": another exposure, or another scene" if by_tags == 1 else ", beside its exposure: another scene"
+        return Frame(name, 1.0, 0.0, off + told)
     if 1 / LEAST_DRIFT < gain < LEAST_DRIFT:
         gain = 1.0
     return Frame(name, gain, sharpness(photograph.light))
@@ -148,12 +162,11 @@ def _check_majority(frames: list[Frame]) -> list[Frame]:
     return frames
 
 
-def _check_exposure(first: Header, other: Header) -> None:
-    """Raise InputError where the files' exposure tags show that the burst is an exposure bracket."""
-    if first.exposure and other.exposure and not 1 / MOST_DRIFT <= other.exposure / first.exposure <= MOST_DRIFT:
-        got = f"{math.log2(other.exposure / first.exposure):+.1f} EV"
-        rule = f"at most 1/3 EV off {first.path.name}"
-        raise InputError(f"{other.path.name} has another exposure", got=got, rule=rule, remedy="Leave it out.")
+def exposure_ratio(first: Header, other: Header) -> float:
+    """Compute the exposure of the first file over that of the other, as their tags tell; 1 where they do not, or where
+    it is within a third of a stop."""
+    ratio = first.exposure / other.exposure if first.exposure and other.exposure else 1.0
+    return 1.0 if 1 / MOST_DRIFT <= ratio <= MOST_DRIFT else ratio
 
 
 def cell_means(light: Planes) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ import numpy as np
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header
-from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.files.loading import MOST_DRIFT, LoadedBurst
 from klarsicht.burst.noise import estimation
 from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
@@ -114,14 +114,18 @@ def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
 
 
 def sample_windows(burst: LoadedBurst) -> list[Frames]:
-    """Read windows (N, C, h, w) of the usable frames, on a grid over the picture."""
-    frames = burst.order[:ESTIMATION_FRAMES]
+    """Read windows (N, C, h, w) of the usable frames that are exposed as the reference is, at its own exposure, on a
+    grid over the picture."""
+    gain = burst.frames[burst.reference].gain
+    alike = [i for i in burst.order if 1 / MOST_DRIFT <= burst.frames[i].gain / gain <= MOST_DRIFT]
+    frames = (alike if burst.is_bracket else burst.order)[:ESTIMATION_FRAMES]
     H, W = burst.spool.size
     h, w = min(WINDOW_SIDE, H), min(WINDOW_SIDE, W)
     tops, lefts = (sorted({int(p) for p in np.linspace(0, side - s, WINDOWS_A_SIDE)}) for side, s in ((H, h), (W, w)))
     if H * W <= WINDOWS_A_SIDE**2 * WINDOW_SIDE**2 / 2:
-        return [burst.spool.read_windows(frames, Window(0, H, 0, W))]
-    return [burst.spool.read_windows(frames, Window(y, y + h, x, x + w)) for y in tops for x in lefts]
+        return [burst.spool.read_windows(frames, Window(0, H, 0, W)) / np.float32(gain)]
+    windows = [Window(y, y + h, x, x + w) for y in tops for x in lefts]
+    return [burst.spool.read_windows(frames, window) / np.float32(gain) for window in windows]
 
 
 # Calibrations
