@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -94,6 +96,37 @@ def test_no_name_of_a_file_ends_the_script(made):
         len(p["share"]) == 3 and sum(np.ravel(p["k"])) == pytest.approx(1, abs=0.05) for p in told
     )
     assert json.loads(to_script_json("</script>")) == "</script>" and "<" not in to_script_json("</script>")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node, which runs the page's script here")
+def test_strength_on_the_page_mixes_light(made):
+    """Oracle: the curve as IEC 61966-2-1 prints it, in double precision, and the ends of the slider."""
+    (script,) = made[2].scripts
+    rng = np.random.default_rng(3)
+    before, after = rng.integers(0, 256, (2, 4000))
+    mixing = re.search(r"const STEPS.*?// end of mixing", script, re.DOTALL).group(0)
+    asked = f"const a = {before.tolist()}, b = {after.tolist()}, all = [0, 0.3, 0.5, 1].map(t => "
+    asked += "{ const out = new Uint8ClampedArray(a.length); mix(a, b, t, out); return [...out]; });"
+    told = subprocess.run(
+        ["node", "-e", f"{mixing}\n{asked}\nconsole.log(JSON.stringify(all))"], capture_output=True, check=True
+    )
+    got, colours = np.array(json.loads(told.stdout)), np.arange(4000) % 4 < 3
+
+    def light(code):
+        return np.where(code / 255 <= 0.04045, code / 255 / 12.92, ((code / 255 + 0.055) / 1.055) ** 2.4)
+
+    for t, row in zip((0, 0.3, 0.5, 1), got, strict=True):
+        x = light(before) * (1 - t) + light(after) * t
+        wanted = 255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+        assert np.abs(row - wanted)[colours].max() < 0.75
+        assert (row[~colours] == 255).all()
+    np.testing.assert_array_equal(got[0][colours], before[colours])
+    np.testing.assert_array_equal(got[3][colours], after[colours])
+
+
+def test_the_slider_of_strength_names_the_option_of_the_run(made):
+    _, _, _, text = made
+    assert '<output id="told" for="strength">--strength 1.00</output>' in text and "const most = 1.0," in text
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

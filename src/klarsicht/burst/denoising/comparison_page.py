@@ -49,6 +49,7 @@ def template_context(result: DenoiseResult, renderer: Renderer) -> dict[str, Any
         "lines": result.lines,
         "before": _jpeg(before.thumbnail(SIDE)),
         "after": _jpeg(after),
+        "strength": result.strength,
         "trust": data_uri(png_bytes(to_uint8(trust))),
         "size": after.shape[:2],
         "reduced": after.shape[:2] != renderer.size,

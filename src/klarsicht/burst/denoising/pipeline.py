@@ -81,7 +81,8 @@ class DenoiseResult:
     used: numbers of the frames, the reference first. hot: number of the sensor's pixels that were replaced in all of
     them. remaining: the residual noise, one level for each channel. shares: of the picture, by estimate
     (merge_tile.ESTIMATES). residual: mean square of the difference from the reference, over the variance of the noise.
-    kernels: those of a grid of points (kernel_maps.KernelGrid). maps: of all points, where requested.
+    strength: of the run. kernels: those of a grid of points (kernel_maps.KernelGrid). maps: of all points, where
+    requested.
     """
 
     burst: LoadedBurst
@@ -95,6 +96,7 @@ class DenoiseResult:
     remaining: tuple[NoiseLevel, ...]
     shares: Mapping[str, float]
     residual: float
+    strength: float
     kernels: tuple[Mapping[str, Any], ...]
     maps: FrameStore | None
 
@@ -218,6 +220,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         remaining=residual_noise.fit_noise_levels(merge_tile.collect_noise_moments(records), noise.levels),
         shares={name: mean(name) for name in merge_tile.ESTIMATES},
         residual=mean("residual"),
+        strength=settings.strength,
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,
     )

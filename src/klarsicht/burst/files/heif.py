@@ -14,7 +14,7 @@ HEIFS = (".heic", ".heif", ".hif")
 EXTRA = "heif"
 HDR_CURVES = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 WIDEST = 16  # bits that pillow-heif scales deeper codes to
-BYTES_A_PIXEL = 32  # of light, of the decoder's planes, and of its picture in four channels, 2 bytes a code
+BYTES_A_PIXEL = 32  # while codes become light, of four channels; measured on three: 19 at 8 bits, 27 at 10
 
 
 def decode(path: Path, settings: ReadSettings) -> tuple[Any, int, bytes | None, bytes]:
