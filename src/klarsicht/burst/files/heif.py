@@ -25,7 +25,8 @@ def decode(path: Path, settings: ReadSettings) -> tuple[Any, int, bytes | None, 
     """
     pillow_heif = load("pillow_heif", EXTRA)
     picture = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)  # decodes at np.asarray
-    settings.require_room(*picture.size, BYTES_A_PIXEL)
+    width, height = picture.size
+    settings.require_room(width, height, BYTES_A_PIXEL)
     curve = (picture.info.get("nclx_profile") or {}).get("transfer_characteristics")
     if curve in HDR_CURVES:
         raise ValueError(f"codes under the curve {HDR_CURVES[curve]} of HDR; take pictures with HDR switched off")
