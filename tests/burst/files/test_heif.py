@@ -31,8 +31,9 @@ def save(path, codes, depth, orientation=1, **how):
     return path
 
 
-@pytest.mark.parametrize("depth", [8, 10])
-def test_codes_become_light_by_the_curve_that_the_standard_prints(tmp_path, depth):
+@pytest.mark.parametrize("depth", [8, 10, 12])
+def test_codes_become_light_by_the_curve_that_the_standard_prints(tmp_path, monkeypatch, depth):
+    monkeypatch.setattr(pytest.importorskip("pillow_heif").options, "SAVE_HDR_TO_12_BIT", depth == 12)
     codes = ramp(depth)
     read = reading.read(save(tmp_path / "a.heic", codes, depth))
     share = codes / (2**depth - 1)
