@@ -14,7 +14,7 @@ HEIFS = (".heic", ".heif", ".hif")
 EXTRA = "heif"
 HDR_CURVES = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 WIDEST = 16  # bits that pillow-heif scales deeper codes to
-BYTES_A_PIXEL = 32  # while codes become light, of four channels; measured on three: 19 at 8 bits, 27 at 10
+BYTES_A_HEIF_PIXEL = 32  # while codes become light, of four channels; measured on three: 19 at 8 bits, 27 at 10
 
 
 def decode(path: Path, settings: ReadSettings) -> tuple[Any, int, bytes | None, bytes]:
@@ -26,7 +26,7 @@ def decode(path: Path, settings: ReadSettings) -> tuple[Any, int, bytes | None, 
     pillow_heif = load("pillow_heif", EXTRA)
     picture = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)  # decodes at np.asarray
     width, height = picture.size
-    settings.require_room(width, height, BYTES_A_PIXEL)
+    settings.require_room(width, height, BYTES_A_HEIF_PIXEL)
     curve = (picture.info.get("nclx_profile") or {}).get("transfer_characteristics")
     if curve in HDR_CURVES:
         raise ValueError(f"codes under the curve {HDR_CURVES[curve]} of HDR; take pictures with HDR switched off")
