@@ -77,7 +77,7 @@ def test_scores_are_those_of_the_protocol(grey, evaluation, exposure):
 
 def test_a_trial_times_the_method_alone(grey):
     def busy(burst):
-        sum(range(10**6))
+        sum(range(10**7))
         return burst.reference
 
     idle, worked = (run_trial(f, grey, 0, GAINS[1], drawn=True) for f in (reference, busy))
