@@ -40,9 +40,12 @@ def taken(folder, height, width):
     return folder
 
 
+ROOM = ("--memory", "8")  # GB: what earlier tests left in this process counts
+
+
 def explained(burst, out, *words):
     code = run(
-        ["burst", "explain", str(burst), "-o", str(out), "--noise", "0.02,0.001", "--reference", "0.tif", *words]
+        ["burst", "explain", str(burst), "-o", str(out), "--noise", "0.02,0.001", "--reference", "0.tif", *words, *ROOM]
     )
     assert code == 0
     return np.load(out / "arrays.npz")

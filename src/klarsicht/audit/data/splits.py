@@ -36,7 +36,7 @@ def split_by_source(sources: Ints, member: NDArray[np.bool_], rng: np.random.Gen
 
     Args:
         sources: int (N,), source index of each image.
-        member: bool (N,), images that belong to the cluster or carry the artifact; or (A, N), those of each of A
+        member: bool (N,), images that belong to the cluster or carry the artifact; or (a, N), those of each of a
             artifacts.
 
     Returns:

@@ -2,7 +2,7 @@
 
 Where frames are read without interpolation, their mean M = sum_i s_i X_i is white noise of variance v_M = v sum_i s_i^2
 around the light x: for eight frames an eighth of a frame's. In a filtered burst E the pixel of frame i itself has the
-weight c_i, so that Cov(E, M) = v sum_i s_i c_i =: v_EM, and in expectation, whatever the noise's distribution,
+weight c_i, so that Cov[E, M] = v sum_i s_i c_i =: v_EM, and in expectation, whatever the noise's distribution,
 
     (E - x)^2 = (E - M)^2 - v_M + 2 v_EM.
 
