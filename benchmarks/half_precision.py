@@ -1,4 +1,4 @@
-"""What bfloat16 in `burst denoise` saves and costs: the command with and without --exact.
+"""Time that bfloat16 saves in `burst denoise`, and its cost in dB: the command with and without --exact.
 
 Bursts of eight grey frames of photographs, exposure 1; PSNR in dB as displayed, and CPU seconds of the whole command,
 one thread, the two interleaved.

@@ -1,4 +1,4 @@
-"""How often are "proven harmless", "harmful" and "not proven" said rightly? Hundreds of corrections, good and bad.
+"""Shares of right answers "proven harmless", "harmful" and "not proven", over hundreds of corrections, good and bad.
 
     python benchmarks/harm_answers.py --seeds 10 11 12 --json harm.jsonl
 

@@ -1,4 +1,4 @@
-"""What `audit quantify` costs: images shown to the network and CPU seconds, stage by stage, of a finished run.
+"""Cost of `audit quantify`: images shown to the network and CPU seconds, stage by stage, of a finished run.
 
     python benchmarks/quantify_cost.py RUN
     python benchmarks/quantify_cost.py RUN --images-only

@@ -1,4 +1,4 @@
-"""What a burst on a tripod gains from the mean of its frames, which coincide; whether a hand-held one keeps its own.
+"""Gain of tripod bursts from the mean of their frames, which coincide, beside hand-held bursts, which must not lose.
 
 Bursts of eight grey frames of photographs, exposure 1, noise of the gains of the protocol, through the code of the
 command, files included: of a camera at rest, at rest while something moves, and hand-held. PSNR in dB as displayed, of

@@ -1,4 +1,4 @@
-"""What turns and zooms between frames cost a burst: the command beside frames that are laid by the true motion.
+"""Loss in dB from turns and zooms between frames: the command beside frames that are laid by the true motion.
 
 Bursts of eight grey frames of photographs, exposure 1, each frame but the reference turned by up to DEGREES either way,
 zoomed by up to ZOOM and shifted by up to two pixels; noise of the gains of the protocol. PSNR in dB, as displayed: laid

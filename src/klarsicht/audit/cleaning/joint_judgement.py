@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from klarsicht.audit.cleaning.judgement import Judgement
-from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, Harm, Loss
+from klarsicht.audit.cleaning.judgement import Judgement, describe_verdict
+from klarsicht.audit.corrections.harm import HARMFUL, Harm, Loss
 from klarsicht.audit.corrections.selection import SettingOutcome
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 from klarsicht.numerics.statistics.paired_loss import PairedLoss
@@ -120,11 +120,7 @@ class JointJudgement:
     @property
     def verdict(self) -> str:
         """The verdict in words, see the module."""
-        if self.harm.answer == HARMFUL:
-            return f"{HARMFUL} ({self.harm.reasons})"
-        if self.no_help:
-            return f"no help for all ({self.no_help})"
-        return "clean" if self.harm.answer == HARMLESS else f"clean, but {self.harm.answer} ({self.harm.reasons})"
+        return describe_verdict(self.harm, f"no help for all ({self.no_help})" if self.no_help else "")
 
     def check(self) -> None:
         """Check that the corrected model may be called clean.

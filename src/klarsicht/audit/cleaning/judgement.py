@@ -70,11 +70,7 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """The verdict in words, see the module."""
-        if self.harm.answer == HARMFUL:
-            return f"{HARMFUL} ({self.harm.reasons})"
-        if self.no_help:
-            return f"no help ({self.no_help})"
-        return "clean" if self.harm.answer == HARMLESS else f"clean, but {self.harm.answer} ({self.harm.reasons})"
+        return describe_verdict(self.harm, f"no help ({self.no_help})" if self.no_help else "")
 
     def check(self) -> None:
         """Check that the corrected model may be called clean.
@@ -111,3 +107,17 @@ class Judgement:
             "harm answer": self.harm.to_json(),
             "images": self.origin.to_json(),
         }
+
+
+def describe_verdict(harm: Harm, no_help: str) -> str:
+    """Say in words what a correction, or several together, may be called.
+
+    Args:
+        harm: all losses; harm for sure comes first.
+        no_help: why nothing, or not everything, is helped; empty where all is.
+    """
+    if harm.answer == HARMFUL:
+        return f"{HARMFUL} ({harm.reasons})"
+    if no_help:
+        return no_help
+    return "clean" if harm.answer == HARMLESS else f"clean, but {harm.answer} ({harm.reasons})"
