@@ -11,8 +11,8 @@ FOLDER/ROW-concept-z.jsonl, ROW-concept-d2.jsonl and ROW-features-z.jsonl are ro
 of head relevance and that of plain features say alone.
 
 Of four folds of the families each is left out in turn: the embedding is learned without the fold's families
-(FOLDER/ROW-without-FOLD.jsonl), detectors that no artifact of the other three folds speaks for are taken out before
-classes are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
+(FOLDER/ROW-without-FOLD.jsonl), detectors that name no artifact of the other three folds are taken out before classes
+are judged, and only plants of the fold are told; --fold tells one fold alone. Shares have
 Wilson's interval over plants, and one from 2,000 draws of networks. An artifact is *used* where the real one, put on
 592 held-out images of the other classes, raises its class most of all outputs, by half a logit or with two more of a
 hundred images taken for it.
@@ -182,26 +182,40 @@ def suspects(case: cases.Case, folder: Path) -> Iterator[tuple[str, list[Line]]]
         yield f"{metric}-{score}", lines
 
 
-def left_out(lines: list[Line], fold: int) -> list[Line]:
-    """Lines of clean classes and of the fold's plants, judged by the detectors that the other folds speak for.
+def naming_detectors(lines: list[Line], fold: int) -> set[str]:
+    """Select the detectors that, each by itself, call an artifact of another fold and name it at least half right."""
+    names: set[str] = set()
+    for seed in seeds(lines):
+        mine = [li for li in lines if li["seed"] == seed]
+        found = select_detections(sign_rows(mine), change_of).found
+        called = found.p_of(found.levels.ravel()).reshape(found.levels.shape) <= LEVEL
+        for k, li in enumerate(mine):
+            if li["family"] and cases.fold_of(li["family"]) != fold:
+                names |= {n.split()[0] for (n, _, f), c in zip(li["signs"], called[k], strict=True) if c and f >= NAMED}
+    return names
 
-    A detector is spoken for where it was the strongest in a class with an artifact, called, and named at least half
-    right.
-    """
-    speaks = Counter(
-        li["sign"].split()[0]
+
+def sign_rows(lines: list[Line], names: set[str] | None = None) -> list[list[Line]]:
+    """Rows of the table `signs` for each class, of some detectors."""
+    return [
+        [
+            {"sign": n, "score": s, "f1": f, "rows": [0]}
+            for n, s, f in li["signs"]
+            if names is None or n.split()[0] in names
+        ]
         for li in lines
-        if li["family"] and cases.fold_of(li["family"]) != fold and li["artifactual"] and li["f1"] >= NAMED
-    )
+    ]
+
+
+def left_out(lines: list[Line], fold: int) -> list[Line]:
+    """Lines of clean classes and of the fold's plants, judged by the detectors that name artifacts of other folds."""
     lines = [li for li in lines if li.get("fold", fold) == fold]
+    kept = naming_detectors(lines, fold) if "signs" in lines[0] else None
     judged = []
     for seed in sorted({li["seed"] for li in lines}):
         mine = [li for li in lines if li["seed"] == seed]
-        if "signs" in mine[0]:
-            signs = [
-                [{"sign": n, "score": s, "f1": f, "rows": [0]} for n, s, f in li["signs"] if n.split()[0] in speaks]
-                for li in mine
-            ]
+        if kept is not None:
+            signs = sign_rows(mine, kept)
             if not signs[0]:
                 raise SystemExit(f"fold {fold}: no detector found an artifact of the other folds")
             found = select_detections(signs, change_of)

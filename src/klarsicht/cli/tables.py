@@ -52,7 +52,7 @@ def ranking(found: Ranking, top: int) -> None:
 def verdicts(found: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
     lines = [
-        (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.detection.sign, v.use.describe(),
+        (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
          f"{v.use.shift:+.2f}", f"{v.use.p_use:.3f}", v.verdict)
         for v in found.verdicts[:top]
     ]  # fmt: skip

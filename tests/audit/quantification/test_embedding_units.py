@@ -1,6 +1,8 @@
 """The embedding of a run: learned once, gone on with where it was stopped, left out where images are few."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from tests.audit.quantification.test_quantification import NAMES, ReadsATag, wri
 from klarsicht.audit import pipeline
 from klarsicht.audit.detectors import artifact_embedding
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification import embedding_units
+from klarsicht.audit.quantification import embedding_units, resemblances
 from klarsicht.audit.quantification.quantification import open_run, quantify
 from klarsicht.audit.quantification.units import embedding_file
+from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.store import RunStore
 
@@ -102,3 +105,27 @@ def test_quantification_looks_through_the_embedding(run):
         "embedding 0.01",
     }
     assert RunStore.open(run).is_finished("embedding")
+
+
+def test_families_are_named_of_the_carriers_of_noted_classes(run, monkeypatch):
+    """The images and the mask of every class that a person should look at are those of its verdict, and of no other."""
+    with in_brief(60):
+        found = quantify(run, classifier=CLASSIFIER)
+    noted = replace(
+        found, verdicts=tuple(replace(v, shared=i == 1, resembles=()) for i, v in enumerate(found.verdicts))
+    )
+    seen = []
+
+    def named(embedding, levels, carries, seed):
+        seen.append((levels, carries))
+        return ("hair",)
+
+    monkeypatch.setattr(resemblances, "name_resembled_families", named)
+    with open_run(run, level=0.05, workers=1, data=None, classifier=CLASSIFIER) as (_, work):
+        told = resemblances.name_resemblances(work, noted)
+        ((levels, carries),) = seen
+        assert (levels[carries] == work.input_images(sorted(noted[1].rows))).all()
+    assert len(levels) == noted[1].n
+    assert [v.resembles for v in told] == [(), ("hair",), ()]
+    assert told[1].describe_detection() == f"{told[1].detection.sign}, like hair"
+    assert Verdict.from_json(json.loads(json.dumps(told[1].to_json()))) == told[1]

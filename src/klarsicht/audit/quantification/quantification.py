@@ -22,6 +22,7 @@ from klarsicht.audit.quantification import figures
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.quantification.embedding_units import learn_embedding
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.resemblances import name_resemblances
 from klarsicht.audit.quantification.shown_images import ShownImages
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.relevance import attribution
@@ -65,7 +66,8 @@ def quantify(
             find_followed_clusters(audit, work, workers)
             clusters, paths = store.table(ranking.FOLLOWED).to_pylist(), store.table("corpus")["path"].to_pylist()
             found = mark_followed_groups(found, clusters, paths)
-            store.write_json(verdicts.VERDICTS_FILE, found.to_json())
+        found = name_resemblances(work, found)
+        store.write_json(verdicts.VERDICTS_FILE, found.to_json())
         if len(found):
             store.write_table("quantification", found.to_table())
             store.write_table("ranking", ranking.read_ranking(store).to_table())

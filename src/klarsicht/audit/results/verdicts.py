@@ -162,6 +162,8 @@ class Verdict:
         artifactual, poisoned: the two claims, at the level of the quantification.
         shared: in place of them where classes are too few to be compared: windows that no other class shares.
         used: whether the inserted artifact raises the class beyond the other outputs, and by more than the floor.
+        resembles: families of artifacts that shift the learned embedding as the carriers do, most alike first; empty
+            where none does or no embedding was learned.
         followed: where no detector found anything, whether a cluster of the class raises it on other images, and stands
             apart, more than clusters of other classes do; `rows` and `members` are then those of the cluster.
     """
@@ -179,6 +181,7 @@ class Verdict:
     shared: bool = False
     used: bool = False
     followed: bool = False
+    resembles: tuple[str, ...] = ()
 
     @property
     def needs_review(self) -> bool:
@@ -201,6 +204,10 @@ class Verdict:
     def tested(self) -> bool:
         """Whether the use was shown, or enough was put on to say that it was not."""
         return self.used or self.use.tested
+
+    def describe_detection(self) -> str:
+        """Return the detector, its setting and the families that the artifact resembles."""
+        return self.detection.sign + (f", like {' or '.join(self.resembles)}" if self.resembles else "")
 
     @property
     def verdict(self) -> str:
@@ -225,7 +232,7 @@ class Verdict:
         """Read a record of `to_json`, also of an earlier version that lacks some keys."""
         known = BEFORE | record | {"name": record["class"]}
         fields = {name: known[name] for name in cls.__dataclass_fields__ if name in known}
-        fields |= {name: tuple(known[name]) for name in ("rows", "members")}
+        fields |= {name: tuple(known[name]) for name in ("rows", "members", "resembles")}
         detection = DetectionResult(**{name: known[name] for name in DetectionResult.__dataclass_fields__})
         use = UseResult(**{name: known[name] for name in UseResult.__dataclass_fields__})
         return cls(**fields, detection=detection, use=use)
@@ -298,7 +305,7 @@ class Quantification:
     def _repr_html_(self) -> str:
         header = ("class", "p", "size", "sign", "put on other classes", "logit shift (95 %)", "p of use", "verdict")
         rows = (
-            (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.detection.sign, v.use.describe(),
+            (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
              f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", f"{v.use.p_use:.3f}", v.verdict)
             for v in self.verdicts[:NOTEBOOK_CLASSES]
         )  # fmt: skip
@@ -385,6 +392,7 @@ BEFORE: dict[str, Any] = {
     "change": "",
     "covered": None,
     "explained": None,
+    "resembles": (),
 }  # of runs quantified before these were measured
 
 
