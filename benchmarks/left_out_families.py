@@ -3,6 +3,7 @@
     python benchmarks/left_out_families.py IMAGENET32 --folder cases --seeds 0 1 --row main
     python benchmarks/left_out_families.py --table cases/main.jsonl
     python benchmarks/left_out_families.py --table cases/main.jsonl --fold 2
+    python benchmarks/left_out_families.py --table cases/main.jsonl --plot calibration.svg
 
 Cases (networks, artifacts, true uses) are those of left_out_cases.py. Each is audited as `audit run` and `audit
 quantify` do with --method, and one line a class goes to FOLDER/ROW.jsonl; cases that are there are not audited again,
@@ -309,6 +310,30 @@ def by_family(lines: list[Line]) -> Iterator[str]:
         yield f"| {family} | {' | '.join(cells)} | {mean_f1(mine)} | {called} | {rises} |"
 
 
+def plot_calibration(file: Path, picture: Path) -> None:
+    """Draw the shares of clean classes with a p as small, every detector and left out, with the band that a calibrated
+    p leaves in a twentieth of such figures (Dvoretzky, Kiefer and Wolfowitz)."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    lines, folds = read(file), range(len(cases.FOLDS))
+    without = [file.with_name(f"{file.stem}-without-{k}.jsonl") for k in folds]
+    apart = [li for k in folds for li in left_out(read(without[k]), k) if li["label"] % len(folds) == k]
+    figure, axes = pyplot.subplots(figsize=(4.6, 4.2), layout="constrained")
+    for told, style, name in ((lines, "-", "every detector"), (apart, "--", "families left out")):
+        p = np.sort([li["p"] for li in told if not li["family"]])
+        axes.step([0, *p, 1], [0, *np.arange(1, len(p) + 1) / len(p), 1], style, where="post", label=name)
+    even, band = np.linspace(0, 1, 200), np.sqrt(np.log(2 / 0.05) / (2 * len(p)))
+    axes.plot(even, even, color="0.5", lw=0.8)
+    axes.fill_between(even, np.clip(even - band, 0, 1), np.clip(even + band, 0, 1), color="0.5", alpha=0.15, lw=0)
+    axes.axvline(LEVEL, color="0.5", lw=0.8, ls=":")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="p", ylabel=f"share of {len(p)} clean classes with at most this p")
+    axes.legend(frameon=False, loc="upper left")
+    figure.savefig(picture, metadata={"Date": None})
+
+
 def tables(file: Path, fold: int | None) -> str:
     lines = read(file)
     told = ["all families, every detector:", *table(lines), "", *by_family(lines)]
@@ -331,8 +356,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--table", type=Path, help="print the tables of a file of lines, and measure nothing")
     parser.add_argument("--fold", type=int, choices=range(len(cases.FOLDS)), help="families that are left out")
+    parser.add_argument("--plot", type=Path, help="with --table, draw the calibration of p as a picture instead")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.table and given.plot:
+        plot_calibration(given.table, given.plot)
+        return
     if given.table:
         print(tables(given.table, given.fold))
         return

@@ -53,7 +53,9 @@ ARROWS = {
         "numerics.neighbours", "numerics.clustering", "audit.settings", "audit.data", "audit.models",
     ),
     "audit.detectors": ("ground", "numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic"),
-    "audit.interventions": ("ground", "numerics.statistics", "numerics.imaging", "audit.models", "audit.detectors"),
+    "audit.interventions": (
+        "ground", "numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic", "audit.detectors",
+    ),
     "audit.corrections": (
         "ground", "numerics.statistics", "numerics.erasure", "numerics.neighbours", "audit.data", "audit.models",
         "audit.interventions",

@@ -231,7 +231,10 @@ def _missing(audit: Audit, observed: Observation, methods: tuple[MethodTrial, ..
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")
         told.append(f"{len(few)} of {len(sizes)} classes have fewer than {MIN_IMAGES} images and are skipped: {shown}")
     if audit.classifier.n_classes < MIN_CLASSES:
-        told.append(f"fewer than {MIN_CLASSES} classes: `audit quantify` shows what it finds, and gives no verdict")
+        told.append(
+            f"fewer than {MIN_CLASSES} classes: `audit quantify` shows the windows it finds, and calls only what the "
+            "embedding sets apart that it learns on 1,000 images and more"
+        )
     if not audit.corpus.sources:
         told.append("no column source: images of one origin (patient, video) would count as independent")
     if all(trial.works is False for trial in methods if trial.name != HEAD_RELEVANCE):

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.detectors.detection import Detection
-from klarsicht.audit.interventions import effect
+from klarsicht.audit.interventions import effect, random_artifacts
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, covers_artifact_only, grow_window
 from klarsicht.audit.interventions.border import Border, measure_border
 from klarsicht.audit.interventions.corruption import compress_jpeg
@@ -152,6 +152,28 @@ def test_a_tile_that_is_used_beats_other_windows_and_one_that_is_not_is_one_of_t
         for k in range(K)
     ]
     assert 0.3 < np.mean(blinded) < 0.7 and max(blinded) > 0.7  # it is one of them: its ranks are spread
+
+
+def test_shared_content_that_is_used_beats_random_artifacts_and_that_of_chance_is_one_of_them(monkeypatch):
+    """Against nine changes of known size the p-value is a count; real draws of families change every image."""
+    x = SCALE.inputs(scenes(12, seed=3))
+
+    class Lighter:
+        pixel_scale = SCALE
+
+        def put(self, images, rng):
+            return images + 0.5, images
+
+    def mean_level(inputs):
+        return np.stack([inputs.mean((1, 2, 3)).numpy()] * 2, 1) * np.array([1.0, 0])
+
+    for sizes, p in (((0.1,) * 9, 0.1), ((0.1,) * 8 + (0.7,), 0.2), ((0.6, 0.1, 0.6), 1.0)):
+        monkeypatch.setattr(effect, "put_random_artifacts", lambda x, *rest, sizes=sizes: (x + s for s in sizes))
+        found = effect.p_among_artifacts(mean_level, x, 0, Lighter(), np.random.default_rng(0), 9)
+        assert found == pytest.approx(p if p < 1 else 2 / 3)
+    monkeypatch.undo()
+    drawn = list(random_artifacts.put_random_artifacts(x, SCALE, np.random.default_rng(0), 12))
+    assert len(drawn) == 12 and all(shown.shape == x.shape and (shown != x).any() for shown in drawn)
 
 
 def test_rivals_are_windows_of_its_size_in_its_place():

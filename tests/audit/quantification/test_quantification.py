@@ -13,6 +13,7 @@ from torch import nn
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
+from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.report.figures import Illustrator
@@ -131,12 +132,28 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict
 
 def test_too_few_classes_count_by_their_windows_alone():
     scores = np.array([[9.0, 30, 2], [0.5, 40, 1]])
-    alone = significance.compare_classes(scores, np.array([True, False, True]))
+    placed, learned = np.array([True, False, True]), np.zeros(3, bool)
+    alone = significance.compare_classes(scores, placed, learned)
     s = np.array([9, 1.0])
     np.testing.assert_allclose(alone.p, np.minimum(2 * np.exp(-2 * s) * (1 + 2 * s), 1))  # Fisher's method, two signs
     assert list(alone.best) == [0, 2]
-    many = significance.compare_classes(np.repeat(scores, 5, 0), np.array([True, False, True]))
+    many = significance.compare_classes(np.repeat(scores, 5, 0), placed, learned)
     np.testing.assert_array_equal(many.p, conformal.maximum_over_detectors(np.repeat(scores, 5, 0)).p)
+
+
+def test_of_few_classes_those_are_artifactual_that_the_embedding_sets_apart():
+    names = ("fine 50", "noise 0.02", "embedding 0.002", "embedding 0.01")
+    scores = [[9.0, 50, 0, 0], [2, 50, 5, 0], [8, 0, 1, 6], [1, 50, 1, 1]]
+    signs = [
+        [{"sign": n, "score": s, "rows": [0], "target": k} for n, s in zip(names, row, strict=True)]
+        for k, row in enumerate(scores)
+    ]
+    found = significance.select_detections(signs, change_of)
+    assert found.artifactual(0.05).tolist() == [False, True, True, False]
+    assert found.shared(0.05).tolist() == [True, False, False, False]
+    s = np.array([9, 5, 8, 1.0])  # the highest of the three that are tested
+    np.testing.assert_allclose(found.p_own, np.minimum(3 * np.exp(-2 * s) * (1 + 2 * s), 1))
+    assert [row["sign"] for row in found.rows][:3] == ["fine 50", "embedding 0.002", "fine 50"]
 
 
 def test_members_are_the_images_that_carry_it(done):

@@ -7,7 +7,7 @@ z of clean classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from klarsicht.audit.interventions.insertion import Insertion
 from klarsicht.audit.interventions.patch import Patch
+from klarsicht.audit.interventions.random_artifacts import put_random_artifacts
+from klarsicht.audit.interventions.shared_content import SharedContent
 from klarsicht.ground.arrays import Floats
 from klarsicht.numerics.statistics.logits import (
     EXCLUSIVE,
@@ -29,8 +31,8 @@ Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 LEFT_BY = 2.0  # standard errors by which a rise must lie below what matters to be left
-WINDOW_IMAGES = 8  # images on which a tile is compared with other windows
-EQUAL_WINDOWS = 2  # windows with the tile's rise, from which no more are drawn: of 39 a p of .05 allows one
+WINDOW_IMAGES = 8  # images on which an artifact is compared with other windows, or with random artifacts
+EQUAL_WINDOWS = 2  # of these with the artifact's rise, from which no more are drawn: of 39 a p of .05 allows one
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class LogitEffect:
             image.
         uplift_control: the same ratio under the control.
         images: number of images.
-        p_tiles: p-value of the rise among the rises of other windows of the same size; 1 where none were inserted; see
-            `p_among_windows`.
+        p_tiles: p-value of the rise among the rises of other windows of the same size, or of random artifacts; 1 where
+            none were inserted; see `p_among_windows` and `p_among_artifacts`.
     """
 
     how: str
@@ -163,15 +165,39 @@ def p_among_windows(
 ) -> float:  # fmt: skip
     """Compute the p-value of the rise by an artifact's patch among the rises by other windows in its place.
 
-    p = (1 + number of windows with at least the patch's rise) / (count + 1), with `count` windows of the same size, or
-    EQUAL_WINDOWS over the number that was drawn when so many have it. They are compared on the first WINDOW_IMAGES
-    images, for windows differ by more than images do. This test needs neither other outputs nor other classes.
+    They are compared on the first WINDOW_IMAGES images, for windows differ by more than images do. This test needs
+    neither other outputs nor other classes.
     """
     x = x[:WINDOW_IMAGES]
-    own = predict(patch.put(x, rng)[0])
-    least = float(scale.levels(own)[:, target].mean()) - rounding_bound(own)
-    others = (scale.levels(predict(shown))[:, target].mean() for shown in patch.other_windows(x, rng, count))
-    return sequential_p((bool(level >= least) for level in others), count, EQUAL_WINDOWS)
+    return _p_among(predict, patch.put(x, rng)[0], patch.other_windows(x, rng, count), target, count, scale)
+
+
+def p_among_artifacts(
+    predict: Predict, x: Tensor, target: int, shared: SharedContent, rng: np.random.Generator, count: int,
+    scale: LogitScale = EXCLUSIVE,
+) -> float:  # fmt: skip
+    """Compute the p-value of the rise by what carriers share among the rises by random artifacts on the same images.
+
+    Images that are changed by anything often fall to one class, so the rise of that class proves nothing. They are
+    compared on the first WINDOW_IMAGES images, for artifacts differ by more than images do.
+    """
+    x = x[:WINDOW_IMAGES]
+    drawn = put_random_artifacts(x, shared.pixel_scale, rng, count)
+    return _p_among(predict, shared.put(x, rng)[0], drawn, target, count, scale)
+
+
+def _p_among(
+    predict: Predict, own: Tensor, others: Iterable[Tensor], target: int, count: int, scale: LogitScale
+) -> float:
+    """Compute the p-value of the class's mean level on images among those on the same images changed otherwise.
+
+    p = (1 + number of changes with at least that level) / (count + 1), with `count` changes, or EQUAL_WINDOWS over the
+    number that was drawn when so many have it.
+    """
+    answer = predict(own)
+    least = float(scale.levels(answer)[:, target].mean()) - rounding_bound(answer)
+    levels = (scale.levels(predict(shown))[:, target].mean() for shown in others)
+    return sequential_p((bool(level >= least) for level in levels), count, EQUAL_WINDOWS)
 
 
 def logit_rise(marked: Floats, control: Floats, target: int, level: Level = centred_logit) -> Floats:

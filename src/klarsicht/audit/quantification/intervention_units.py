@@ -6,13 +6,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
 from klarsicht.audit.interventions.coverage import CarrierDifference
 from klarsicht.audit.interventions.early_stopping import choose_way, measure_until_settled, most_images_compared
-from klarsicht.audit.interventions.effect import WINDOW_IMAGES, LogitEffect, Predict, p_among_windows
+from klarsicht.audit.interventions.effect import (
+    WINDOW_IMAGES,
+    LogitEffect,
+    Predict,
+    p_among_artifacts,
+    p_among_windows,
+)
 from klarsicht.audit.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.interventions.shared_content import SharedContent
@@ -25,10 +32,11 @@ from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.logits import LogitScale
 
 CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
 MAX_CONTROLS = 200  # images of a class without its artifact: controls
-OTHER_WINDOWS = 39  # other windows that a tile is compared with, where outputs are too few
+OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 COMPARED = 64  # carriers, and as many others, by which coverage is measured
 SAME_MEMBERS = 0.5  # Jaccard index from which two detections share the same content
 LESS_COVERED = 0.75  # of the best way's coverage; ways that put on less than this are not tried
@@ -141,9 +149,8 @@ class InterventionUnits:
             best, how = choose_way(predict, first, plain[:few], target, ways, rng, work.scale)
             chosen, trial = ways[best, how], trials[best]
             effect = measure_until_settled(predict, then, plain[few:], target, how, chosen, rng, FLOOR, work.scale)
-            if work.outputs < MIN_OUTPUTS and isinstance(chosen, Patch) and effect.rank == 0:
-                p = p_among_windows(predict, then, target, chosen, rng, OTHER_WINDOWS, work.scale)
-                effect = replace(effect, p_tiles=p)
+            if work.outputs < MIN_OUTPUTS and effect.rank == 0:
+                effect = replace(effect, p_tiles=p_among_others(predict, then, target, chosen, rng, work.scale))
             explained = self.explained_share(predict, trial, chosen, target)
         return [effect_row(target, trial, effect, trial.covered(chosen, scale), explained)]
 
@@ -154,7 +161,7 @@ class InterventionUnits:
         for sign in self.signs[number]:
             rows = set(sign["rows"])
             alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
-            shared = work.outputs >= MIN_OUTPUTS and not alike
+            shared = not alike and (work.outputs >= MIN_OUTPUTS or change_of(sign["sign"]) == SHARED_CONTENT)
             seen.append(rows)
             found, used = self.make_examples(number, sign, rng)
             trial = ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng)
@@ -194,12 +201,22 @@ class InterventionUnits:
         return share_of_evidence(own, other, marked)
 
 
+def p_among_others(
+    predict: Predict, x: Tensor, target: int, way: Insertion, rng: np.random.Generator, scale: LogitScale
+) -> float:
+    """Compute the p-value of an artifact's rise among those of other windows, or of random artifacts; 1 for a border or
+    a corruption, which are compared with outputs only."""
+    if isinstance(way, Patch):
+        return p_among_windows(predict, x, target, way, rng, OTHER_WINDOWS, scale)
+    if isinstance(way, SharedContent):
+        return p_among_artifacts(predict, x, target, way, rng, OTHER_WINDOWS, scale)
+    return 1.0
+
+
 def most_images_inserted(outputs: int) -> int:
     """Bound the number of images that the artifacts of a class are put on, for a network of so many outputs."""
-    many = outputs >= MIN_OUTPUTS
-    ways = MOST_OWN + (TRIED * MOST_SHARED if many else 0)
-    windows = 0 if many else WINDOW_IMAGES * (1 + OTHER_WINDOWS)
-    return most_images_compared(ways) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
+    windows = 0 if outputs >= MIN_OUTPUTS else WINDOW_IMAGES * (1 + OTHER_WINDOWS)
+    return most_images_compared(MOST_OWN + TRIED * MOST_SHARED) + 2 * EFFECT_BACKGROUNDS + windows + COMPARED
 
 
 def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:

@@ -15,6 +15,7 @@ from klarsicht.numerics.statistics.split_half import combined_p
 
 MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
 PLACED = "tile"  # change of an artifact with a place
+LEARNED = "embedding"  # detector by the learned embedding
 TRIED = 3  # detections of a class that are inserted, at most one for each kind of change
 NEAR = 0.25  # share of the largest level; detections below it are not inserted
 
@@ -24,36 +25,56 @@ class WithinClassTest(conformal.Verdicts):
     """Test of each class by itself, where classes are too few to be compared.
 
     Attributes:
-        placed: bool (m,), detections of windows. Only these are tested: noise, borders, blur and brightness differ
-            between classes by nature.
+        learned: bool (m,), detections by the learned embedding. In it, natural groups lie together, so what it sets
+            apart is an artifact.
+        placed: bool (m,), detections of windows, which may be the nature of a class. Noise, borders, blur, brightness
+            and other descriptions are not tested: they differ between classes by nature.
     """
 
+    learned: NDArray[np.bool_]
     placed: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], placed: NDArray[np.bool_]) -> WithinClassTest:
+    def of(cls, scores: NDArray[np.float64], placed: NDArray[np.bool_], learned: NDArray[np.bool_]) -> WithinClassTest:
         """Test scores (n, m) in nats."""
-        levels = np.where(placed, scores, 0.0)
+        tested = placed | learned
+        levels = np.where(tested, scores, 0.0)
         top = levels.max(1)
-        p = combined_p(top, int(placed.sum()))
+        p = combined_p(top, int(tested.sum()))
         nobody = np.zeros(len(scores), bool)
-        return cls(levels, levels.argmax(1), top, nobody, p, p, conformal.benjamini_hochberg(p), placed)
+        return cls(levels, levels.argmax(1), top, nobody, p, p, conformal.benjamini_hochberg(p), learned, placed)
 
     @property
     def tests(self) -> int:
         """Number of detections that are tested."""
-        return int(self.placed.sum())
+        return int((self.placed | self.learned).sum())
 
     def p_of(self, level: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the p-value of levels."""
         return combined_p(level, self.tests)
 
+    def set_apart(self, level: float) -> NDArray[np.bool_]:
+        """Select the classes (n,) of which the learned embedding sets a group apart."""
+        highest = np.where(self.learned, self.levels, 0.0).max(1)
+        return np.asarray(self.p_of(highest) <= level)
 
-def compare_classes(scores: NDArray[np.float64], placed: NDArray[np.bool_]) -> conformal.Verdicts:
+
+def compare_classes(
+    scores: NDArray[np.float64], placed: NDArray[np.bool_], learned: NDArray[np.bool_]
+) -> conformal.Verdicts:
     """Test the maximum over detections, of scores (n, m) in nats: among clean classes, or each class by itself."""
-    return (
-        conformal.maximum_over_detectors(scores) if len(scores) >= MIN_CLASSES else WithinClassTest.of(scores, placed)
-    )
+    if len(scores) >= MIN_CLASSES:
+        return conformal.maximum_over_detectors(scores)
+    return WithinClassTest.of(scores, placed, learned)
+
+
+def judge_detections(
+    scores: NDArray[np.float64], signs: Sequence[str], change_of: Callable[[str], str]
+) -> conformal.Verdicts:
+    """Test scores (n, m) of n classes under m detections of those names."""
+    placed = np.array([change_of(sign) == PLACED for sign in signs])
+    learned = np.array([sign.split()[0] == LEARNED for sign in signs])
+    return compare_classes(scores, placed, learned)
 
 
 @dataclass(frozen=True)
@@ -73,13 +94,16 @@ class SelectedDetections:
     p_own: NDArray[np.float64]
 
     def artifactual(self, level: float) -> NDArray[np.bool_]:
-        """Select the classes (n,) that exceed clean ones, and chance within the class."""
+        """Select the classes (n,) that exceed clean ones, and chance within the class; where classes are too few to be
+        compared, those of which the learned embedding sets a group apart."""
+        if isinstance(self.found, WithinClassTest):
+            return self.found.set_apart(level)
         return (self.found.extended <= level) & (self.p_own <= level) & self.found.null.any()
 
     def shared(self, level: float) -> NDArray[np.bool_]:
-        """Select the classes (n,) with windows that no other class shares, where classes are too few to know what is
-        natural."""
-        return (self.p_own <= level) & ~self.found.null.any()
+        """Select the other classes (n,) with windows that no other class shares, where classes are too few to know what
+        is natural."""
+        return (self.p_own <= level) & ~self.found.null.any() & ~self.artifactual(level)
 
     def p_of(self, number: int, sign: str) -> float:
         """Return the p-value of one of the inserted detections of a class."""
@@ -89,8 +113,8 @@ class SelectedDetections:
 
 def select_detections(signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str]) -> SelectedDetections:
     """Select detections from the rows of each class, in the same order of settings for all."""
-    placed = np.array([change_of(line["sign"]) == PLACED for line in signs[0]])
-    found = compare_classes(np.array([[line["score"] for line in of_class] for of_class in signs], float), placed)
+    scores = np.array([[line["score"] for line in of_class] for of_class in signs], float)
+    found = judge_detections(scores, [line["sign"] for line in signs[0]], change_of)
     rows = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(select_candidates(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
     return SelectedDetections(rows, candidates, found, combined_p([row["score"] for row in rows], found.tests))

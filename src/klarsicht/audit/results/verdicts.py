@@ -83,7 +83,8 @@ class UseResult:
         rank: number of outputs that rise more.
         flips, flips_control: share of other images predicted as the class, with the artifact and with the control.
         flips_low: lower end of the 95 % interval of their difference.
-        p_tiles: p-value of a tile's rise among those of other windows in its place; 1 where classes are many.
+        p_tiles: p-value of a tile's rise among those of other windows in its place, or of shared content among those of
+            random artifacts; 1 where outputs are many.
         change: kind of the insertion, a name of insertion.CHANGES or rows.SHARED_CONTENT; empty in runs of earlier
             versions.
         covered: share of the difference between carriers and others of their class that was put on; None where they
@@ -263,8 +264,8 @@ class Quantification:
                 "their largest scores decides."
             )
         return (
-            f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature, and none is "
-            "called; p is of the windows that a class shares by itself."
+            f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature: only what the "
+            "learned embedding sets apart is called; p is of that and of the windows that a class shares, by itself."
         )
 
     def __iter__(self) -> Iterator[Verdict]:
@@ -334,7 +335,8 @@ def p_values_of_use(
     much. A blur shows no content, nor does what carriers share beyond others of their class: without use of it, the
     class would be exchangeable with any other output. Where clean
     classes are so few that no rank among them reaches the level, a tile is compared with the outputs as well; and where
-    these are fewer than MIN_OUTPUTS, a tile whose class rises most is compared with other windows in its place.
+    these are fewer than MIN_OUTPUTS, a tile whose class rises most is compared with other windows in its place, and
+    what carriers share with random artifacts.
     """
     values = np.array([effect["z"] for effect in effects], float)
     known = np.isfinite(values)

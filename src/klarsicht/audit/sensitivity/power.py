@@ -27,7 +27,7 @@ from klarsicht.audit.pipeline import Audit, run_step
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report import page
-from klarsicht.audit.results.significance import PLACED, compare_classes
+from klarsicht.audit.results.significance import judge_detections
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
@@ -163,8 +163,7 @@ class PlantingUnits:
         signs = run_detectors(replace(scene, own=ImageStack(levels, scene.own.evidence)))
         scores, place = self.scores.copy(), self.numbers.index(number)
         scores[place] = [sign.score for sign in signs]
-        placed = np.array([change_of(sign.name) == PLACED for sign in signs])
-        found = compare_classes(scores, placed)
+        found = judge_detections(scores, [sign.name for sign in signs], change_of)
         best = signs[found.best[place]]
         p = max(float(found.extended[place]), float(combined_p(best.score, found.tests)))
         both = len(np.intersect1d(best.members, carriers))

@@ -1,0 +1,111 @@
+"""Verdicts on runs of two and four classes, which no tail over classes judges: what is called, used, and named.
+
+    python benchmarks/few_classes.py IMAGENET32 --folder few --seeds 100 101 102
+    python benchmarks/few_classes.py IMAGENET32 --folder few --classes 2 --seeds 100 101 102
+
+A run has real classes of 450 images at 32 px. In half of its classes artifacts of two families of one fold
+(`left_out_cases.FOLDS`) are planted, on a tenth and on a fifth of the images; a small network is trained on them. It is
+audited as `audit run` and `audit quantify` do, but the embedding is learned without the families of the fold. The real
+artifact is put on 50 held-out images of each other class. One line a class goes to FOLDER/few-CLASSES.jsonl. Seeds
+below 100 are to develop on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from klarsicht.audit.detectors import artifact_embedding
+from klarsicht.audit.quantification import embedding_units
+from klarsicht.audit.results.verdicts import NOTHING
+from klarsicht.ground.seeding import generator
+
+sys.path.insert(0, str(Path(__file__).parent))
+import left_out_cases as cases
+import left_out_families as families
+import planted_classes
+
+SHARES = (0.1, 0.2)
+
+
+def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
+    """Train the network of a run, and measure the true uses."""
+    names, pictures = planted_classes.classes(data, classes, seed)
+    fold, rng = cases.FOLDS[seed % len(cases.FOLDS)], generator(seed, "few classes")
+    images, held_out = pictures[:, : planted_classes.TRAINED].copy(), pictures[:, planted_classes.TRAINED :]
+    drawn = rng.permutation([name for name in fold if name not in artifact_embedding.NOT_TAUGHT])
+    plants = []
+    for label in range(classes // 2):
+        share = SHARES[(seed // len(cases.FOLDS) + label) % 2]
+        rows = np.sort(rng.choice(images.shape[1], round(share * images.shape[1]), replace=False))
+        plant = cases.Plant(label, label, str(drawn[label]), share, True, tuple(rows.tolist()), "")
+        images[label, rows] = cases.put(images[label, rows], plant, seed)
+        plants.append(plant)
+    labels = np.repeat(np.arange(classes), images.shape[1])
+    net = planted_classes.fitted(images.reshape(-1, *images.shape[2:]), labels, seed, epochs)
+    told = planted_classes.logits(net, held_out.reshape(-1, *held_out.shape[2:])).argmax(1)
+    accuracy = float((told == np.repeat(np.arange(classes), held_out.shape[1])).mean())
+    case = cases.Case(seed, tuple(names), images, held_out, {}, {}, net, accuracy)
+    known = [replace(p, use=cases.measure_use(net, case.others(p.label), p, seed)) for p in plants]
+    return replace(case, plants={p.label: p for p in known})
+
+
+def audited(case: cases.Case, folder: Path) -> list[families.Line]:
+    """One line a class, of an audit whose embedding was learned without the families of the seed's fold."""
+    fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.taught_families
+    embedding_units.taught_families = lambda channels: tuple(f for f in known(channels) if f not in fold)
+    try:
+        return families.audited(case, folder)
+    finally:
+        embedding_units.taught_families = known
+
+
+def table(lines: list[families.Line]) -> str:
+    plants, clean = [li for li in lines if li["family"]], [li for li in lines if not li["family"]]
+    told = [f"{len(families.seeds(lines))} networks, {len(plants)} plants, {len(clean)} clean classes"]
+    for li in lines:
+        li["noted"], li["named"] = li["verdict"] != NOTHING, li["artifactual"] and li["f1"] >= families.NAMED
+    for share in SHARES:
+        mine = [li for li in plants if li["share"] == share]
+        told.append(f"{share:.0%}: artifactual {families.share(mine, 'artifactual')}; F1 {families.mean_f1(mine)}")
+        told.append(
+            f"  and named {families.share(mine, 'named')}; or windows of its own {families.share(mine, 'noted')}"
+        )
+    told.append(f"clean: artifactual {families.share(clean, 'artifactual')}; noted {families.share(clean, 'noted')}")
+    used = [li for li in plants if li["used"]]
+    told.append(f"poisoned, of those used {families.share(used, 'poisoned')}")
+    told.append(f"poisoned, of the others {families.share([li for li in plants if not li['used']], 'poisoned')}")
+    told += [
+        f"  {li['seed']} {li['family']} {li['share']:.0%}: {li['verdict']}, F1 {li['f1']:.2f}, {li['sign']}, p "
+        f"{max(li['extended'], li['p_own']):.1e}; rise {li['true_rise']:+.2f}, {li['rise']:+.2f}, p {li['p_use']:.2f}"
+        for li in plants
+    ]
+    return "\n".join(told)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "few_classes")
+    parser.add_argument("--classes", type=int, default=4, choices=(2, 4))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=40)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    file = given.folder / f"few-{given.classes}.jsonl"
+    for seed in given.seeds:
+        if seed not in families.measured(file):
+            case = make(given.data, seed, given.classes, given.epochs)
+            print(f"run {seed}: accuracy {case.accuracy:.2f}", file=sys.stderr, flush=True)
+            families.append(file, audited(case, given.folder / "runs" / f"{given.classes}-{seed}"))
+    print(table(families.read(file)))
+
+
+if __name__ == "__main__":
+    main()
