@@ -5,9 +5,10 @@
 
 A run has real classes of 450 images at 32 px. In half of its classes artifacts of two families of one fold
 (`left_out_cases.FOLDS`) are planted, on a tenth and on a fifth of the images; a small network is trained on them. It is
-audited as `audit run` and `audit quantify` do, but the embedding is learned without the families of the fold. The real
-artifact is put on 50 held-out images of each other class. One line a class goes to FOLDER/few-CLASSES.jsonl. Seeds
-below 100 are to develop on.
+audited as `audit run` and `audit quantify` do; without --taught, the embedding is learned without the families of the
+fold. The real artifact is put on 50 held-out images of each other class. One line a class goes to
+FOLDER/few-CLASSES.jsonl,
+with --taught to few-CLASSES-taught.jsonl. Seeds below 100 are to develop on.
 """
 
 from __future__ import annotations
@@ -56,8 +57,11 @@ def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
     return replace(case, plants={p.label: p for p in known})
 
 
-def audited(case: cases.Case, folder: Path) -> list[families.Line]:
-    """One line a class, of an audit whose embedding was learned without the families of the seed's fold."""
+def audited(case: cases.Case, folder: Path, taught: bool) -> list[families.Line]:
+    """One line a class, of an audit whose embedding was learned without the families of the seed's fold, or was taught
+    all."""
+    if taught:
+        return families.audited(case, folder)
     fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.taught_families
     embedding_units.taught_families = lambda channels: tuple(f for f in known(channels) if f not in fold)
     try:
@@ -96,14 +100,16 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=4, choices=(2, 4))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--taught", action="store_true", help="teach the embedding all families")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    file = given.folder / f"few-{given.classes}.jsonl"
+    row = f"{given.classes}{'-taught' * given.taught}"
+    file = given.folder / f"few-{row}.jsonl"
     for seed in given.seeds:
         if seed not in families.measured(file):
             case = make(given.data, seed, given.classes, given.epochs)
             print(f"run {seed}: accuracy {case.accuracy:.2f}", file=sys.stderr, flush=True)
-            families.append(file, audited(case, given.folder / "runs" / f"{given.classes}-{seed}"))
+            families.append(file, audited(case, given.folder / "runs" / f"{row}-{seed}", given.taught))
     print(table(families.read(file)))
 
 
