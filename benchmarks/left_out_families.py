@@ -3,7 +3,7 @@
     python benchmarks/left_out_families.py IMAGENET32 --folder cases --seeds 0 1 --row main
     python benchmarks/left_out_families.py --table cases/main.jsonl
     python benchmarks/left_out_families.py --table cases/main.jsonl --fold 2
-    python benchmarks/left_out_families.py --table cases/main.jsonl --plot calibration.svg
+    python benchmarks/left_out_families.py --table cases/main.jsonl --plot calibration.png
 
 Cases (networks, artifacts, true uses) are those of left_out_cases.py. Each is audited as `audit run` and `audit
 quantify` do with --method, and one line a class goes to FOLDER/ROW.jsonl; cases that are there are not audited again,
@@ -315,7 +315,7 @@ def plot_calibration(file: Path, picture: Path) -> None:
     p leaves in a twentieth of such figures (Dvoretzky, Kiefer and Wolfowitz)."""
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     from matplotlib import pyplot
 
     lines, folds = read(file), range(len(cases.FOLDS))
@@ -331,7 +331,7 @@ def plot_calibration(file: Path, picture: Path) -> None:
     axes.axvline(LEVEL, color="0.5", lw=0.8, ls=":")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="p", ylabel=f"share of {len(p)} clean classes with at most this p")
     axes.legend(frameon=False, loc="upper left")
-    figure.savefig(picture, metadata={"Date": None})
+    figure.savefig(picture, dpi=110)
 
 
 def tables(file: Path, fold: int | None) -> str:
