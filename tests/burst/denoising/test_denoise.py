@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 from skimage import data
+from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
@@ -212,6 +213,33 @@ def test_one_frame_and_rgb_work(tmp_path, scene):
     assert any("estimated from the frames" in line for line in lines)
     picture = tifffile.imread(tmp_path / "out.tif") / 65535
     assert np.square(picture - rgb).mean() <= 1.02 * np.square(np.clip(noisy, 0, 1) - rgb).mean()
+
+
+def test_an_x_trans_burst_becomes_a_cleaner_linear_dng(dng, tmp_path, no_weights):
+    """Red, green and blue are known; the mean of five frames has a fifth of the noise, and what is told to be left
+    is as strong at low frequencies."""
+    light = (data.astronaut()[60:276, 100:328] / 255.0) ** 2.2 * 0.8
+    letters = np.array(["RGB".index(letter) for letter in X_TRANS]).reshape(6, 6)
+    colours = np.tile(letters, (33, 36))[:192, :210]
+    (tmp_path / "burst").mkdir()
+    for i, (dy, dx) in enumerate([(0, 0), (2, -4), (-6, 8), (4, 5), (-3, 0)]):
+        seen = light[12 + dy : 204 + dy, 10 + dx : 220 + dx].astype(np.float32)
+        mosaic = np.take_along_axis(seen, colours[..., None], 2)[..., 0]
+        dng(tmp_path / "burst" / f"{i}.dng", counts(mosaic, i), X_TRANS, profile=(LEVEL.shot, LEVEL.read**2))
+    out = tmp_path / "out"
+    lines = list(denoise([tmp_path / "burst"], out, DenoiseSettings(reference="0.dng", threads=1)))
+    assert any("NoiseProfile of 0.dng, variance times 1.8" in line for line in lines)
+    truth = np.moveaxis(light[12:204, 10:220], -1, 0)
+    picture = np.moveaxis(tifffile.imread(out / "photograph.dng") / 65535, -1, 0)
+    reference = reading.read(tmp_path / "burst" / "0.dng").light
+    smooth = (slice(None), slice(8, 40), slice(150, 200))
+    error, before = (np.square(x - truth)[:, 8:-8, 8:-8].mean() for x in (picture, reference))
+    assert error < 0.5 * before
+    noise = (picture - truth)[smooth].reshape(3, 4, 8, 5, 10).mean((2, 4))
+    told = np.reshape(tifffile.TiffFile(out / "photograph.dng").pages[0].tags[51041].value, (3, 2))
+    assert 1 / 3 < noise[1].var() * 80 / (told[1] @ [truth[smooth][1].mean(), 1]) < 3
+    with Image.open(out / "preview.jpg") as preview:
+        assert preview.size == (210, 192)
 
 
 def test_mistakes_are_named_and_lose_nothing(burst, dng, scene, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 from skimage import data
+from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.denoising import held_out
 from klarsicht.burst.denoising.held_out import autocorrelation, check_held_out
@@ -124,6 +125,13 @@ def test_what_cannot_be_checked_is_refused(scene, tmp_path):
         check_held_out(folder, settings, tmp_path / "work", "9.tif")
     _, verdict = check_held_out(folder, settings, tmp_path / "work", "2.tif")
     assert verdict.held_out == "2.tif"
+
+
+def test_interpolated_colours_cannot_be_checked(scene, dng, tmp_path):
+    for i in range(3):
+        dng(tmp_path / f"{i}.dng", np.full((48, 60), 4000), X_TRANS)
+    with pytest.raises(InputError, match="X-Trans frames cannot be checked"):
+        check_held_out(sorted(tmp_path.glob("*.dng")), RIGHT, tmp_path / "work")
 
 
 def test_a_frame_that_shows_something_else_is_not_held_out(scene, tmp_path):

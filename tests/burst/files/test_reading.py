@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.photograph import ReadSettings, from_counts
@@ -43,6 +44,37 @@ def test_a_dng_says_its_noise_camera_and_colours(dng, tmp_path):
     assert header.exposure == pytest.approx(800 / 50 / 4)
     np.testing.assert_allclose(header.rendering.gains, (2, 1, 1.5), rtol=1e-6)
     np.testing.assert_allclose(np.sum(header.rendering.matrix, 1), 1, atol=1e-6)  # white stays white
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (1, 2), (5, 3)])
+def test_an_x_trans_dng_becomes_rgb_that_keeps_what_libraw_reads(dng, tmp_path, offset):
+    """Any cell of the mosaic may be the first; each pixel keeps its own sample, by LibRaw's counts and colours."""
+    letters = np.array(list(X_TRANS)).reshape(6, 6)
+    pattern = "".join(np.roll(letters, (-offset[0], -offset[1]), (0, 1)).ravel())
+    profile = (1e-4, 1e-6, 2e-4, 2e-6, 3e-4, 3e-6)
+    path = dng(tmp_path / "a.dng", counts(size=(49, 63)), pattern, profile=profile)
+    read = reading.read(path)
+    import rawpy
+
+    with rawpy.imread(str(path)) as raw:
+        seen, colours = raw.raw_image_visible.astype(float), raw.raw_colors_visible.astype(int)
+    own = np.take_along_axis(read.light, colours[None], 0)[0]
+    np.testing.assert_allclose(own, (seen - 600) / (16383 - 600), atol=1e-6)
+    header = read.header
+    assert (header.colour, header.size, header.sensor.pattern) == ("rgb", (49, 63), pattern)
+    assert header.is_raw and header.is_interpolated and header.sensor.black == (600.0,) * 3
+    np.testing.assert_allclose([n.profile for n in header.profile], np.reshape(profile, (3, 2)))
+
+
+def test_white_stays_white_behind_x_trans(dng, tmp_path):
+    light = reading.read(dng(tmp_path / "a.dng", np.full((48, 60), 16383), X_TRANS)).light
+    assert (light == 1).all()
+
+
+def test_a_mosaic_that_is_neither_bayer_nor_x_trans_is_refused(dng, tmp_path):
+    for name, pattern in (("a", X_TRANS.replace("R", "B")), ("b", "RGBG" * 9)):
+        with pytest.raises(InputError, match=rf"{name}\.dng has no Bayer or X-Trans mosaic.*16-bit TIFF"):
+            reading.read(dng(tmp_path / f"{name}.dng", counts(), pattern))
 
 
 def test_big_endian_tags_and_sub_directories_are_read(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.data.bayer import PATTERNS, sample_mosaic, to_mosaic, to_planes
 from klarsicht.burst.data.frame_store import FrameStore
@@ -132,6 +133,30 @@ def test_rgb_becomes_a_linear_dng(tmp_path):
     with rawpy.imread(str(tmp_path / "out.dng")) as raw:
         developed = raw.postprocess(gamma=(1, 1), no_auto_bright=True, output_bps=16, use_camera_wb=True)
     np.testing.assert_allclose(developed / 65535, np.moveaxis(light, 0, -1), atol=0.02)
+
+
+def test_x_trans_becomes_a_linear_dng_in_the_colours_of_its_camera(dng, tmp_path):
+    """Light goes out, is read by tifffile, and is developed as what came in; no tag of the mosaic is left."""
+    extra = [(34855, 3, 1, 800, True), (50735, 2, 0, "SN-123", True), (50738, 5, 1, (1, 1), True)]
+    counts = np.random.default_rng(2).integers(600, 16383, (48, 66)).astype(np.uint16)
+    header = read(dng(tmp_path / "in.dng", counts, X_TRANS, extra=extra, orientation=6)).header
+    light = np.random.default_rng(3).random((3, 48, 66), np.float32)
+    noise = [NoiseLevel(1e-3 * (c + 1), 1e-5) for c in range(3)]
+    write_dng(spooled(light, tmp_path / "s"), header, noise, tmp_path / "out.dng")
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "out.dng") / 65535, np.moveaxis(light, 0, -1), atol=1e-5)
+    with tifffile.TiffFile(tmp_path / "in.dng") as first, tifffile.TiffFile(tmp_path / "out.dng") as second:
+        before, after = first.pages[0].tags, second.pages[0].tags
+        assert not {33421, 33422, 50713, 50738} & {tag.code for tag in after}
+        for tag in (271, 272, 274, 50721, 50728, 50735, 50778):
+            assert after[tag].value == before[tag].value
+        assert after[51041].value == pytest.approx([v for n in noise for v in n.profile])
+    room = Renderer.from_header(spooled(light, tmp_path / "s"), header)
+    gains = np.array([2, 1, 1.5])[:, None, None] * room.brightening
+    linear = np.einsum("ij,jhw->hwi", np.array(header.rendering.matrix), np.clip(light * gains, 0, 1))
+    shown = room.render_window(stored_window(0, 66, (48, 66), 6))
+    wanted = np.clip(linear, 0, 1)
+    wanted = np.where(wanted <= 0.0031308, 12.92 * wanted, 1.055 * wanted ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(shown, wanted, atol=1e-3)
 
 
 def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.files.loading import brightness_ratio, cell_means, load_frames, sharpness
 from klarsicht.burst.noise import sources
@@ -49,6 +50,17 @@ def test_typed_then_profile_then_calibration_then_the_frames(dng, tmp_path):
     light = np.linspace(0.05, 0.9, 20)
     np.testing.assert_allclose(found.mean.variance(light), LEVEL.variance(light), rtol=0.1)
     assert "estimated from the frames" in found.summary
+
+
+def test_levels_of_an_x_trans_sensor_are_those_of_its_samples_times_their_density(dng, tmp_path):
+    """36 pixels for 20 samples of green; the estimate is of samples, though what it sees was interpolated."""
+    burst = wound(dng, tmp_path / "a", pattern=X_TRANS, profile=None)
+    assert sources.find_noise(burst, "0.05,0.006").mean.profile == pytest.approx((1.8 * 0.006, 1.8 * 0.05**2))
+    light = np.linspace(0.05, 0.9, 20)
+    np.testing.assert_allclose(
+        sources.estimate_from_frames(burst).noise.variance(light), LEVEL.variance(light), rtol=0.15
+    )
+    np.testing.assert_allclose(sources.find_noise(burst).mean.variance(light), 1.8 * LEVEL.variance(light), rtol=0.15)
 
 
 @pytest.mark.parametrize(

@@ -54,16 +54,16 @@ AS_WRITTEN = ReadSettings()
 
 @dataclass(frozen=True)
 class Sensor:
-    """Levels of a sensor, which map counts to light by (count - black) / (white - black); black: one for each of R, G,
-    G, B."""
+    """Levels of a sensor, which map counts to light by (count - black) / (white - black). pattern: a Bayer pattern, or
+    the 36 letters of a cell of X-Trans, row by row. black: one for each of R, G, G, B, of X-Trans for R, G, B."""
 
     pattern: str
     black: tuple[float, ...]
     white: float
 
     def light(self, counts: Codes) -> Planes:
-        """Convert counts (H, W) to planes (4, H/2, W/2) with 0 the black and 1 the white level; values are not
-        clipped."""
+        """Convert counts (H, W) behind a Bayer pattern to planes (4, H/2, W/2) with 0 the black and 1 the white level;
+        values are not clipped."""
         black = np.array(self.black, np.float32)[:, None, None]
         planes: Planes = (to_planes(counts, self.pattern).astype(np.float32) - black) / (np.float32(self.white) - black)
         return planes
@@ -82,10 +82,10 @@ class Rendering:
 class Header:
     """Metadata of a photograph file, all of it but its pixels.
 
-    colour: mosaic, rgb or grey. size: height and width as stored, before the picture is turned upright by `orientation`
-    (TIFF's values 1 to 8). levels: the highest code (0 for floats). curve: the tone curve that was undone, srgb or
-    none. sensor: the levels, only of a mosaic. profile: the noise levels of the NoiseProfile tag, one a plane, or
-    empty. notes: assumptions that were made, as text for the user.
+    colour: mosaic (of Bayer), rgb or grey. size: height and width as stored, before the picture is turned upright by
+    `orientation` (TIFF's values 1 to 8). levels: the highest code (0 for floats). curve: the tone curve that was
+    undone, srgb or none. sensor: the levels, only of raw files. profile: the noise levels of the NoiseProfile tag, one
+    a plane, or empty. notes: assumptions that were made, as text for the user.
     """
 
     path: Path
@@ -100,6 +100,16 @@ class Header:
     tags: Tags = field(default=NO_TAGS, repr=False)
     profile: tuple[NoiseLevel, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether light is a sensor's: in the camera's colours, without white balance, and not cut off at black."""
+        return self.sensor is not None
+
+    @property
+    def is_interpolated(self) -> bool:
+        """Whether the colours of a sensor's mosaic were interpolated, so that noise is not white."""
+        return self.is_raw and self.colour != "mosaic"
 
     @property
     def camera(self) -> str:
@@ -140,7 +150,7 @@ def from_counts(counts: npt.NDArray[np.uint16], header: Header) -> Photograph:
     implausible."""
     sensor = header.sensor
     assert sensor is not None
-    _check_levels(counts, sensor, header.path)
+    check_counts(counts, header)
     light = sensor.light(counts)
     return Photograph(light, replace(header, notes=(*header.notes, *black_level_warnings(light))))
 
@@ -154,8 +164,10 @@ def black_level_warnings(light: Planes) -> tuple[str, ...]:
     return (f"nothing is darker than {darkest.min():.1%} of white, in any colour: the black level may be too low",)
 
 
-def _check_levels(counts: npt.NDArray[np.uint16], sensor: Sensor, path: Path) -> None:
+def check_counts(counts: Codes, header: Header) -> None:
     """Raise InputError if black is not below white, or if too many counts lie below black or above white."""
+    sensor, path = header.sensor, header.path
+    assert sensor is not None
     black, white = max(sensor.black), sensor.white
     remedy = "Correct the file's tags, or leave it out."
     if not 0 <= black < white:

@@ -38,5 +38,5 @@ def denoise(
     work_folder.check_outputs(outputs.paths, list(files), reading.select_folders(given))
     with denoise_frames(files, out, settings or DenoiseSettings()) as result:
         yield from result.lines
-        for what, path in write_outputs(outputs.with_suffix_for(result.burst.header.colour), result):
+        for what, path in write_outputs(outputs.with_suffix_for(result.burst.header.is_raw), result):
             yield f"{what}: {path}"

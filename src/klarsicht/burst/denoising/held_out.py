@@ -121,6 +121,9 @@ def check_held_out(
         if burst.is_bracket:
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
+        if burst.header.is_interpolated:
+            rule = "the difference is compared with white noise, and interpolated colours have coarser noise"
+            raise InputError("X-Trans frames cannot be checked", rule=rule, remedy="Compare the pictures by --page.")
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
         named = None if hold_out is None else find_named(burst, hold_out)

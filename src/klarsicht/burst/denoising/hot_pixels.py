@@ -103,9 +103,10 @@ def replace_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel], folder: 
 
 
 def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
-    """Find the hot pixels of a burst, (n, 3)."""
+    """Find the hot pixels of a burst, (n, 3); none where colours are interpolated, which spreads each over its
+    neighbours."""
     order, spool = burst.order, burst.spool
-    if len(order) < 2:
+    if len(order) < 2 or burst.header.is_interpolated:
         return np.zeros((0, 3), np.int64)
     levels = [[level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in order]
     places: Places = detect_outliers(spool, order, [mean_noise(plane) for plane in zip(*levels, strict=True)])

@@ -45,16 +45,16 @@ class Outputs:
             report=out / "report.json",
         )
 
-    def with_suffix_for(self, colour: str) -> Outputs:
-        """Complete the photograph's suffix, where it has none: .dng for a mosaic, .tif otherwise."""
+    def with_suffix_for(self, raw: bool) -> Outputs:
+        """Complete the photograph's suffix, where it has none: .dng for raw frames, .tif otherwise."""
         if self.photograph.suffix:
             return self
-        return replace(self, photograph=self.photograph.with_suffix(".dng" if colour == "mosaic" else ".tif"))
+        return replace(self, photograph=self.photograph.with_suffix(".dng" if raw else ".tif"))
 
     @property
     def paths(self) -> list[Path]:
         """All paths that may be written."""
-        wanted = (self.with_suffix_for("mosaic").photograph, self.with_suffix_for("rgb").photograph)
+        wanted = (self.with_suffix_for(raw=True).photograph, self.with_suffix_for(raw=False).photograph)
         others = (self.preview, self.ghost_map, self.page, self.report)
         return [*dict.fromkeys(wanted), *(path for path in others if path is not None)]
 

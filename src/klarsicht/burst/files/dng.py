@@ -1,5 +1,5 @@
 """Writer of DNG files: a denoised mosaic with the reference's own tags, so that any raw converter can process it, and
-RGB as a linear DNG.
+RGB, also of a mosaic whose colours were interpolated, as a linear DNG.
 
 Counts are the sensor's times an integer that uses the range of 16 bits, because the mean of a burst is more precise
 than a frame's rounding. NoiseProfile is rewritten to the noise that remains. Tags: DNG specification 1.4.
@@ -18,7 +18,7 @@ from klarsicht.burst.data.bayer import PATTERNS, to_mosaic
 from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.frame_store import FrameStore, strip_rows
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
-from klarsicht.burst.files.raw import NOISE_PROFILE
+from klarsicht.burst.files.raw import CFA_PLANE_COLOURS, NOISE_PROFILE
 from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.disk import replace_atomically
@@ -48,12 +48,15 @@ DROPPED_TAGS = {
     *(50828, 50972, 51111, 50829, 50830, 700),  # original file, digests, areas of the whole sensor, XMP
     *(50740, ICC),
 }
+MOSAIC_TAGS = {CFA_DIM, CFA_PATTERN, CFA_PLANE_COLOURS, BLACK_DIM, 50711, 50733, 50738}
+"""Tags of a mosaic alone: also its layout, black by place, the split of its greens, the filter before its sensor."""
 
 
 def write(spool: FrameStore, header: Header, noise: Sequence[NoiseLevel], path: Path) -> None:
     """Write the first frame of a store as a DNG. noise: the noise that remains, one level a channel."""
-    tags = mosaic_tags(header, noise) if header.sensor else linear_tags(header, noise)
-    strips = mosaic_strips(spool, header.sensor) if header.sensor else linear_strips(spool)
+    mosaic = header.sensor if header.colour == "mosaic" else None
+    tags = mosaic_tags(header, noise) if mosaic else linear_tags(header, noise)
+    strips = mosaic_strips(spool, mosaic) if mosaic else linear_strips(spool)
     with replace_atomically(path) as file:
         tiff_tags.write(file, tags, (strip.astype("<u2").tobytes() for strip in strips))
 
@@ -73,7 +76,8 @@ def mosaic_strips(spool: FrameStore, sensor: Sensor) -> Iterator[npt.NDArray[np.
 
 
 def linear_strips(spool: FrameStore) -> Iterator[npt.NDArray[np.uint16]]:
-    """Yield strips (rows, W, C) of linear light in 16 bits."""
+    """Yield strips (rows, W, C) of linear light in 16 bits, 0 the black level: darktable 5.0 and RawTherapee 5.11 do
+    not subtract another one as the standard says."""
     for _, light in spool.read_strips(0):
         yield np.moveaxis(np.rint(np.clip(light[:-1], 0, 1) * FULL), 0, -1).astype(np.uint16)
 
@@ -140,12 +144,17 @@ def colour_tags(header: Header) -> Ifd:
 
 
 def linear_tags(header: Header, noise: Sequence[NoiseLevel]) -> Tags:
-    """Return the tags of RGB or grey light in sRGB's primaries."""
+    """Return the tags of RGB or grey light in sRGB's primaries, or in a camera's colours, with its own tags."""
     height, width = header.size
     samples = len(noise)
     image = _common(header, height, width, samples, strip_rows(samples + 1, width))
     image |= {tiff_tags.PHOTOMETRIC: numbers(tiff_tags.SHORT, tiff_tags.LINEAR_RAW), NOISE_PROFILE: noise_entry(noise)}
     image |= {BLACK: numbers(tiff_tags.SHORT, *[0] * samples), WHITE: numbers(tiff_tags.LONG, *[FULL] * samples)}
+    if header.sensor is not None:
+        image = {tag: entry for tag, entry in image.items() if tag not in MOSAIC_TAGS}
+        if MATRIX not in image:
+            image |= colour_tags(header)
+        return Tags(image, header.tags.exif, header.tags.gps)
     image |= {ILLUMINANT: numbers(tiff_tags.SHORT, D65)}
     if samples == 3:
         to_rgb = np.linalg.inv(RGB_TO_XYZ)

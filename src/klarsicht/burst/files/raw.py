@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,19 @@ import numpy as np
 
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.colour import RGB_TO_XYZ
-from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings, Rendering, Sensor, from_counts
+from klarsicht.burst.data.photograph import (
+    AS_WRITTEN,
+    Codes,
+    Header,
+    Photograph,
+    ReadSettings,
+    Rendering,
+    Sensor,
+    black_level_warnings,
+    check_counts,
+    from_counts,
+)
+from klarsicht.burst.files.cokriging import CELL, interpolate_x_trans, is_x_trans
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
@@ -36,12 +49,14 @@ NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
 MIN_SIDE = 32  # pixels
 BYTES_A_PIXEL = 12  # while counts become light: counts twice, and light twice
+BYTES_A_PIXEL_RGB = 24  # the same of light that is interpolated
+AT_WHITE = 1e-4  # of white: interpolated light that is so near is white, whatever rounding made of it
 
 
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
-    """Read a raw file.
+    """Read a raw file: a Bayer mosaic as its planes, an X-Trans mosaic interpolated to RGB in the camera's colours.
 
-    Raises InputError for damaged files, sensors without a Bayer pattern, implausible levels and more pixels than the
+    Raises InputError for damaged files, sensors with another pattern, implausible levels and more pixels than the
     settings allow; MissingExtra.
     """
     rawpy = load("rawpy", "raw")
@@ -50,10 +65,12 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         if path.suffix.lower() == ".dng" and tags.pages:
             tiff_tags.require_strips(tags.image, tags.length)
         with rawpy.imread(str(path)) as raw:
-            settings.require_room(raw.sizes.raw_width, raw.sizes.raw_height, BYTES_A_PIXEL)
             if raw.raw_type != rawpy.RawType.Flat:
-                raise _no_bayer(path, "colours in layers")
-            counts, pattern = np.array(raw.raw_image_visible), bayer_pattern(raw, path)
+                raise _no_mosaic(path, "colours in layers")
+            pattern = mosaic_pattern(raw, path)
+            bytes_a_pixel = BYTES_A_PIXEL if pattern in PATTERNS else BYTES_A_PIXEL_RGB
+            settings.require_room(raw.sizes.raw_width, raw.sizes.raw_height, bytes_a_pixel)
+            counts = np.array(raw.raw_image_visible)
             header = _header(raw, path, tags, pattern)
     except (KlarsichtError, MemoryError):
         raise
@@ -64,46 +81,73 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         raise InputError(
             f"cannot read {path.name}", got=reason, rule="DNG and camera raw files", remedy=remedy
         ) from error
-    even = counts[: counts.shape[0] // 2 * 2, : counts.shape[1] // 2 * 2]
-    if min(even.shape) < MIN_SIDE:
-        raise InputError(f"{path.name} is too small", got=f"{even.shape}", rule=f"sides of {MIN_SIDE} at least")
-    return from_counts(even, header)
+    height, width = header.size
+    if min(height, width) < MIN_SIDE:
+        raise InputError(f"{path.name} is too small", got=f"{header.size}", rule=f"sides of {MIN_SIDE} at least")
+    light_of = from_counts if header.colour == "mosaic" else _interpolated
+    return light_of(counts[:height, :width], header)
 
 
-def bayer_pattern(raw: Any, path: Path) -> str:
-    """Return the Bayer pattern (RGGB and the like) of the visible part of the sensor. Raises InputError for another
-    mosaic."""
-    cell = raw.raw_colors_visible[:6, :6]
+def mosaic_pattern(raw: Any, path: Path) -> str:
+    """Return the pattern of the visible part of the sensor: a Bayer pattern (RGGB and the like), or the 36 letters of a
+    cell of X-Trans. Raises InputError for another mosaic."""
+    wide = raw.raw_colors_visible[: 2 * CELL, : 2 * CELL]
     names = raw.color_desc.decode()
-    pattern = "".join(names[c] for c in cell[:2, :2].ravel())
-    repeats = np.array_equal(cell, np.tile(cell[:2, :2], (3, 3)))
-    if not repeats or pattern not in PATTERNS:
-        raise _no_bayer(path, "X-Trans or another pattern" if not repeats else pattern)
-    return pattern
+    for side in (2, CELL):
+        cell = wide[:side, :side]
+        pattern = "".join(names[c] for c in cell.ravel())
+        repeats = np.array_equal(wide, np.tile(cell, (2 * CELL // side, 2 * CELL // side)))
+        if repeats and (pattern in PATTERNS or is_x_trans(pattern)):
+            return pattern
+    raise _no_mosaic(path, "".join(names[c] for c in wide[:2, :2].ravel()) + "...")
 
 
-def _no_bayer(path: Path, got: str) -> InputError:
-    rule = f"sensors behind one of {', '.join(PATTERNS)}"
+def _no_mosaic(path: Path, got: str) -> InputError:
+    rule = f"sensors behind one of {', '.join(PATTERNS)}, or X-Trans"
     remedy = "Develop the frames to 16-bit TIFF, without noise reduction, and denoise those."
-    return InputError(f"{path.name} has no Bayer mosaic", got=got, rule=rule, remedy=remedy)
+    return InputError(f"{path.name} has no Bayer or X-Trans mosaic", got=got, rule=rule, remedy=remedy)
+
+
+def _interpolated(counts: Codes, header: Header) -> Photograph:
+    """Convert the counts (H, W) of an X-Trans sensor to RGB light in the camera's colours, without white balance.
+
+    Raises InputError where the black or white level is implausible.
+    """
+    sensor = header.sensor
+    assert sensor is not None
+    check_counts(counts, header)
+    letters = np.array(["RGB".index(letter) for letter in sensor.pattern]).reshape(CELL, CELL)
+    black, mosaic = np.array(sensor.black, np.float32)[letters], counts.astype(np.float32)
+    for y, x in np.ndindex(CELL, CELL):
+        samples = mosaic[y::CELL, x::CELL]
+        samples -= black[y, x]
+        samples /= np.float32(sensor.white) - black[y, x]
+    light = interpolate_x_trans(np.minimum(mosaic, 1, out=mosaic), sensor.pattern, header.rendering.gains)
+    light[light > 1 - AT_WHITE] = 1
+    return Photograph(light, replace(header, notes=(*header.notes, *black_level_warnings(light))))
 
 
 def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
-    """Build the header; black levels, which LibRaw numbers by colour, are put in the order R, G, G, B of the planes."""
-    rows, columns = zip(*PATTERNS[pattern], strict=True)
-    colours = raw.raw_colors_visible[list(rows), list(columns)]
-    black = tuple(float(raw.black_level_per_channel[c]) for c in colours)
+    """Build the header; black levels, which LibRaw numbers by colour, are put in the order R, G, G, B of the planes, or
+    R, G, B of an interpolated mosaic."""
     height, width = raw.raw_image_visible.shape
+    if bayer := pattern in PATTERNS:
+        rows, columns = zip(*PATTERNS[pattern], strict=True)
+        colours = raw.raw_colors_visible[list(rows), list(columns)]
+    else:
+        colours = [raw.color_desc.decode().index(letter) for letter in "RGB"]
+    black = tuple(float(raw.black_level_per_channel[c]) for c in colours)
+    levels = noise_profile(tags, path)
     return Header(
         path=path,
-        colour="mosaic",
-        size=(height // 2 * 2, width // 2 * 2),
+        colour="mosaic" if bayer else "rgb",
+        size=(height // 2 * 2, width // 2 * 2) if bayer else (height, width),
         levels=int(raw.white_level),
         sensor=Sensor(pattern, black, float(raw.white_level)),
         rendering=rendering(raw),
         orientation=FLIPS.get(raw.sizes.flip, 1),
         tags=tags,
-        profile=noise_profile(tags, path),
+        profile=levels if bayer else levels[:1] + levels[2:],
     )
 
 

@@ -42,13 +42,13 @@ class Renderer:
         """Create a renderer. Raw light is brightened until its brightest parts are white, at most 8 times; other
         pictures keep their brightness."""
         renderer = cls(spool, header)
-        return renderer.with_brightening if header.colour == "mosaic" else renderer
+        return renderer.with_brightening if header.is_raw else renderer
 
     @property
     def for_display(self) -> Renderer:
         """The same renderer, except that linear codes, which output files keep linear, are brightened and tone-mapped
         as raw light is."""
-        if self.header.colour == "mosaic" or self.header.curve != "none":
+        if self.header.is_raw or self.header.curve != "none":
             return self
         return replace(self, header=replace(self.header, curve="srgb")).with_brightening
 
@@ -56,7 +56,7 @@ class Renderer:
     def with_brightening(self) -> Renderer:
         """The same renderer with the brightening, from 1 to 8, that maps the 99.5 % quantile of the light to white."""
         light = self.thumbnail(SAMPLE, developed=False)
-        top = float(np.quantile(light[..., 1] if self.header.colour == "mosaic" else light.max(-1), WHITE_QUANTILE))
+        top = float(np.quantile(light[..., 1] if self.header.is_raw else light.max(-1), WHITE_QUANTILE))
         return replace(self, brightening=float(np.clip(1 / max(top, 1e-6), 1.0, MAX_BRIGHTENING)))
 
     @property
@@ -82,7 +82,7 @@ class Renderer:
 
     def linear_window(self, window: Window) -> Planes:
         """Read a window (C, h, w) of linear light, demosaicked to the camera's colours for a mosaic."""
-        if self.header.sensor is None:
+        if self.header.sensor is None or self.header.is_interpolated:
             return self.spool.read_window(self.frame, window)[: self.channels]
         cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grow(
             demosaic.MARGIN // 2
@@ -96,13 +96,13 @@ class Renderer:
         """Apply white balance, the conversion to sRGB's primaries and its tone curve to light (C, h, w); white stays
         white. Linear codes (curve "none") are only clipped."""
         rendering = self.header.rendering
-        if self.header.colour == "mosaic":
+        if self.header.is_raw:
             gains = np.array(rendering.gains, np.float32)[:, None, None] * np.float32(self.brightening)
             balanced = np.clip(light * gains, 0, 1)
             light = np.einsum("ij,jhw->ihw", np.array(rendering.matrix, np.float32), balanced)
         else:
             light = light * np.float32(self.brightening)
-        if self.header.colour != "mosaic" and self.header.curve == "none":
+        if not self.header.is_raw and self.header.curve == "none":
             return np.moveaxis(np.clip(light, 0, 1), 0, -1)
         shown: Shown = np.moveaxis(tone_curve(np.clip(light, 0, 1)), 0, -1).astype(np.float32)
         return shown

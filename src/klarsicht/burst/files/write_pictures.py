@@ -48,7 +48,7 @@ def icc_profile(renderer: Renderer) -> bytes | None:
     """Return the ICC profile to embed: the input's own; sRGB's for developed raw files and for RGB under the sRGB curve
     without one; None for linear codes and grey pictures without one."""
     header = renderer.header
-    if header.colour == "mosaic" or (header.icc is None and header.colour == "rgb" and header.curve == "srgb"):
+    if header.is_raw or (header.icc is None and header.colour == "rgb" and header.curve == "srgb"):
         return srgb_profile()
     return header.icc
 

@@ -73,6 +73,32 @@ class Blocks:
 
 
 @dataclass(frozen=True, eq=False)
+class NoiseSpectrum:
+    """Variance of noise in blocks, over that of a sample's noise, by channel; 1 where noise is white. pair: within
+    blocks of a difference. high, low: of the coefficients that tell the noise and the texture of one frame. white: that
+    of the white noise which alignment takes it to be."""
+
+    pair: Numbers
+    high: Numbers
+    low: Numbers
+    white: float
+
+    @classmethod
+    def measure(cls, noise: npt.NDArray[np.float32], white: float) -> NoiseSpectrum:
+        """Measure noise (C, H, W) that was white, of variance 1, before it was filtered."""
+        blocks = cut_blocks(noise[None])
+        power = np.square(dctn(blocks, axes=(-2, -1), norm="ortho"))
+        high, low = single_frame_coefficients()
+        by_channel = (0, 2, 3)
+        pair = blocks.var((-2, -1), ddof=1).mean(by_channel)
+        return cls(pair, power[..., high].mean(-1).mean(by_channel), power[..., low].mean(-1).mean(by_channel), white)
+
+
+ONE = np.ones(1)
+WHITE_NOISE = NoiseSpectrum(ONE, ONE, ONE, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
 class NoiseEstimate:
     """The estimated noise. noise: the level of one frame. read_known: whether any block was dark enough to determine
     the read noise. blocks: the number of blocks used. curve: (M, 2), their means and variances."""
@@ -83,14 +109,15 @@ class NoiseEstimate:
     curve: Numbers
 
 
-def estimate(windows: Iterable[Frames]) -> NoiseEstimate:
-    """Estimate the noise from windows (N, C, H, W) of the burst, linear, not aligned. Raises InputError where no block
-    is usable."""
+def estimate(windows: Iterable[Frames], spectrum: NoiseSpectrum = WHITE_NOISE) -> NoiseEstimate:
+    """Estimate the noise of samples from windows (N, C, H, W) of the burst, linear, not aligned, whose noise has that
+    spectrum. Raises InputError where no block is usable."""
     windows = list(windows)
-    alone = fit_noise(Blocks.concatenate(single_frame_blocks(w[:1]) for w in windows), clipping_levels(windows))
+    single = Blocks.concatenate(single_frame_blocks(w[:1], spectrum) for w in windows)
+    alone = fit_noise(single, clipping_levels(windows))
     if len(windows[0]) == 1:
         return alone
-    pairs = [part for w in windows for part in frame_pair_blocks(w, alone.noise)]
+    pairs = [part for w in windows for part in frame_pair_blocks(w, alone.noise, spectrum)]
     return (
         fit_noise(Blocks.concatenate(pairs), clipping_levels(windows))
         if sum(len(p.mean) for p in pairs) >= BRIGHTNESS_BINS * MIN_BLOCKS
@@ -101,27 +128,35 @@ def estimate(windows: Iterable[Frames]) -> NoiseEstimate:
 # Blocks
 
 
-def single_frame_blocks(frames: Frames) -> Blocks:
+def single_frame_coefficients() -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return masks of the high and of the low DCT coefficients of a block."""
+    u = np.add.outer(np.arange(BLOCK_SIDE), np.arange(BLOCK_SIDE))
+    return u >= BLOCK_SIDE + 1, (u > 0) & (u <= BLOCK_SIDE // 2)
+
+
+def single_frame_blocks(frames: Frames, spectrum: NoiseSpectrum = WHITE_NOISE) -> Blocks:
     """Compute the statistics of the blocks of each frame by itself, from the high and low DCT coefficients."""
     blocks = cut_blocks(frames)
     power = np.square(dctn(blocks, axes=(-2, -1), norm="ortho"))
-    u = np.add.outer(np.arange(BLOCK_SIDE), np.arange(BLOCK_SIDE))
-    high, low = u >= BLOCK_SIDE + 1, (u > 0) & (u <= BLOCK_SIDE // 2)
+    high, low = single_frame_coefficients()
+    of_high, of_low = (x[:, None, None] for x in (spectrum.high, spectrum.low))
     mean, variance, texture = (
-        x.ravel() for x in (blocks.mean((-2, -1)), power[..., high].mean(-1), power[..., low].mean(-1))
+        x.ravel()
+        for x in (blocks.mean((-2, -1)), power[..., high].mean(-1) / of_high, power[..., low].mean(-1) / of_low)
     )
     return Blocks(mean, variance, texture, 1.0, int(high.sum()), np.zeros(len(mean)))
 
 
-def frame_pair_blocks(frames: Frames, guess: NoiseLevel) -> list[Blocks]:
+def frame_pair_blocks(frames: Frames, guess: NoiseLevel, spectrum: NoiseSpectrum = WHITE_NOISE) -> list[Blocks]:
     """Compute the statistics of the blocks of pairs of frames (N, C, H, W), after alignment by whole pixels."""
     light, valid = torch.from_numpy(frames)[None], torch.ones(1, len(frames), dtype=torch.bool)
-    read, shot = (torch.tensor([max(x, 1e-6)]) for x in (guess.read, guess.shot))
+    seen = guess.scale_variance(spectrum.white)
+    read, shot = (torch.tensor([max(x, 1e-6)]) for x in (seen.read, seen.shot))
     found = align(light, read, shot, valid, ALIGNED_TILE)
     there = _uniform_shift_blocks(found.shifts[0], found.agrees[0], found.mesh.shape, frames.shape[-2:])
     aligned = found.apply_whole_pixels(light)[0].numpy()
     rest = (found.whole.shifts[0] - found.whole.shifts[0].round()).numpy()
-    return [_difference_blocks(aligned[i], aligned[j], there[i] & there[j]) for i, j in closest_pairs(rest)]
+    return [_difference_blocks(aligned[i], aligned[j], there[i] & there[j], spectrum) for i, j in closest_pairs(rest)]
 
 
 def closest_pairs(rest: npt.NDArray[Any]) -> list[tuple[int, int]]:
@@ -151,10 +186,10 @@ def _uniform_shift_blocks(
     return copied
 
 
-def _difference_blocks(a: Frames, b: Frames, there: npt.NDArray[np.bool_]) -> Blocks:
+def _difference_blocks(a: Frames, b: Frames, there: npt.NDArray[np.bool_], spectrum: NoiseSpectrum) -> Blocks:
     """Compute the statistics of the blocks of two aligned frames from their difference and their mean."""
     D, S = (cut_blocks(x[None])[0][:, there] for x in ((a - b) * np.float32(0.5**0.5), (a + b) * np.float32(0.5)))
-    variance, texture = (x.reshape(-1, BLOCK_SIDE * BLOCK_SIDE).var(1, ddof=1) for x in (D, S))
+    variance, texture = ((x.var((-2, -1), ddof=1) / spectrum.pair[:, None]).ravel() for x in (D, S))
     return Blocks(
         S.mean((-2, -1)).ravel(), variance, texture, 0.5, BLOCK_SIDE * BLOCK_SIDE - 1, np.zeros(len(variance))
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,17 @@ import numpy as np
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header
+from klarsicht.burst.files.cokriging import WHITE_VARIANCE, interpolate_x_trans
 from klarsicht.burst.files.loading import MOST_DRIFT, LoadedBurst
 from klarsicht.burst.noise import estimation
 from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 WINDOWS_A_SIDE, WINDOW_SIDE = 4, 256  # windows along a side, and the side of each in pixels
 ESTIMATION_FRAMES = 8  # used for the estimate
+SPECTRUM_SIDE = 480  # pixels of drawn noise whose spectrum is measured
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,21 @@ class KnownNoise:
 def find_noise(burst: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
     """Find the noise of a burst. typed: READ,SHOT. calibration: a file instead of the user's own.
 
+    All sources tell the noise of a sensor's samples. Where colours are interpolated, the level is that of white noise
+    which is as strong at low frequencies (cokriging.WHITE_VARIANCE): filter and tests take noise to be white.
+
     Raises UsageError for an invalid typed level, InputError where no source has a level or the calibration is missing.
     """
+    known = _find_noise_of_samples(burst, typed, calibration)
+    if not burst.header.is_interpolated:
+        return known
+    levels = tuple(level.scale_variance(WHITE_VARIANCE) for level in known.levels)
+    more = f"variance times {WHITE_VARIANCE:g}, because interpolated colours have coarser noise"
+    return replace(known, levels=levels, source=f"{known.source}, {more}")
+
+
+def _find_noise_of_samples(burst: LoadedBurst, typed: str | None, calibration: Path | None) -> KnownNoise:
+    """Find the noise of a burst's samples, as `find_noise` does."""
     planes, header = burst.spool.shape[1], burst.header
     floor = header.quantisation
     if calibration is not None and not calibration.exists():
@@ -109,8 +125,13 @@ def _apply_floor(levels: Sequence[NoiseLevel], floor: float) -> tuple[NoiseLevel
 
 
 def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
-    """Estimate the noise from windows spread over the burst."""
-    return estimation.estimate(sample_windows(burst))
+    """Estimate the noise of samples from windows spread over the burst."""
+    header, windows = burst.header, sample_windows(burst)
+    if header.sensor is None or not header.is_interpolated:
+        return estimation.estimate(windows)
+    white = generator(0, "noise of an interpolated mosaic").standard_normal((SPECTRUM_SIDE,) * 2, np.float32)
+    noise = interpolate_x_trans(white, header.sensor.pattern, header.rendering.gains)
+    return estimation.estimate(windows, estimation.NoiseSpectrum.measure(noise, WHITE_VARIANCE))
 
 
 def sample_windows(burst: LoadedBurst) -> list[Frames]:

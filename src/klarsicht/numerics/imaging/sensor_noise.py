@@ -97,6 +97,10 @@ class NoiseLevel:
         """Return the noise level of y = g x: variance g^2 read^2 + g shot y."""
         return NoiseLevel(gain * self.read, gain * self.shot)
 
+    def scale_variance(self, factor: float) -> NoiseLevel:
+        """Return the noise level of that many times the variance."""
+        return NoiseLevel(math.sqrt(factor) * self.read, factor * self.shot)
+
     def average_frames(self, frames: int) -> NoiseLevel:
         """Return the noise level of the mean of this number of frames of the same scene."""
         return NoiseLevel(self.read / math.sqrt(frames), self.shot / frames)

@@ -1,0 +1,130 @@
+"""Quality on X-Trans frames: bursts as raw files behind that mosaic, through `burst denoise`; PSNR in dB.
+
+Frames of `rgb-still` and `rgb-moving` (seed 7, exposure 1, 144 x 192 pixels), in the colours of a camera whose red is
+half and whose blue two thirds of green, as DNGs of 16 bits that are not cut off at black; noise of the gains of the
+protocol, told to the command or found blind. Colours are compared after white balance, as displayed, with the light
+before the mosaic. Rows: the reference interpolated, the mean of the frames where they agree, the network alone, the
+command, the command blind, and beside them the command on frames of the same scene behind a Bayer mosaic, whose result
+is interpolated by the package. Blocks of 32 x 32: how many are at most 1.02 times as wrong as the reference.
+
+    python benchmarks/x_trans.py FOLDER [--count 12] [--gain 1 --gain 4] [--motion still --motion moving]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+import denoise as raw
+from command_quality import BLACK, WHITE, untested
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.denoising import pipeline
+from klarsicht.burst.denoising.filters import MeanFilter
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.files import reading
+from klarsicht.burst.files.rendering import Renderer
+from klarsicht.burst.quality import psnr, tone_mapped
+from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.photographs import read_folder
+from klarsicht.burst.synthesis.scenes import Geometry
+from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+
+X_TRANS = "GGRGGBGGBGGRBRGRBGGGBGGRGGRGGBRBGBRG"
+BAYER = "RGGB"
+GEOMETRY = Geometry(scale=2, height=144, width=192, reach=8)
+BALANCE = np.array([2, 1, 1.5], np.float32)[:, None, None]
+ROWS = ("reference", "mean", "network", "command", "blind", "command, Bayer")
+BLOCK, LEAST = 32, 1.02
+Light = npt.NDArray[np.float32]
+
+
+def sampled(light: Light, cell: str) -> Light:
+    """Sample RGB (3, H, W) through a mosaic, (H, W)."""
+    side = round(len(cell) ** 0.5)
+    letters = np.array(["RGB".index(letter) for letter in cell]).reshape(side, side)
+    (H, W) = light.shape[1:]
+    seen: Light = np.take_along_axis(light, letters[np.arange(H)[:, None] % side, np.arange(W) % side][None], 0)[0]
+    return seen
+
+
+def write(folder: Path, frames: Light, cell: str, level: NoiseLevel, rng: np.random.Generator) -> list[Path]:
+    """Write DNGs of noisy samples, without a NoiseProfile."""
+    side = round(len(cell) ** 0.5)
+    own = {33421: (side, side), 33422: bytes("RGB".index(letter) for letter in cell), 50713: (1, 1), 50714: BLACK}
+    own[50717] = WHITE
+    counts = {33422: len(cell), 50714: 1}
+    tags = [(t, k, counts.get(t, n), own.get(t, v), w) for t, k, n, v, w in raw.tags() if t != 51041]  # type: ignore[misc, call-overload]
+    files = [folder / f"{i}.dng" for i in range(len(frames))]
+    for file, frame in zip(files, frames, strict=True):
+        noisy = level.sample(sampled(frame, cell), rng)
+        codes = np.clip(np.rint(noisy * (WHITE - BLACK) + BLACK), 0, WHITE).astype(np.uint16)
+        tifffile.imwrite(file, codes, photometric=32803, extratags=tags, metadata=None)
+    return files
+
+
+def result_of(files: list[Path], level: NoiseLevel | None, row: str) -> Light:
+    """The result (3, H, W) in the camera's colours."""
+    noise = None if level is None else f"{level.read},{level.shot}"
+    settings = DenoiseSettings(noise=noise, reference="1", threads=1)
+    with ExitStack() as changes:
+        if row in ("mean", "network"):
+            changes.enter_context(untested())
+        if row == "mean":
+            changes.enter_context(patch.object(pipeline, "select_filter", lambda *_: MeanFilter()))
+        result = changes.enter_context(denoise_frames(files, files[0].parent / "out.dng", settings))
+        H, W = result.burst.header.size
+        return Renderer(result.spool, result.burst.header).linear_window(Window(0, H, 0, W))
+
+
+def pictures(made: BenchmarkSet, k: int, level: NoiseLevel, rng: np.random.Generator) -> list[Light]:
+    """The pictures of ROWS."""
+    frames = made.frames[k] / BALANCE
+    with tempfile.TemporaryDirectory() as name:
+        files = write(Path(name), frames, X_TRANS, level, rng)
+        found = [reading.read(files[0]).light]
+        found += [result_of(files, None if row == "blind" else level, row) for row in ROWS[1:5]]
+        found.append(result_of(write(Path(name), frames, BAYER, level, rng), level, "command"))
+    return [picture * BALANCE for picture in found]
+
+
+def blocks(values: Light) -> Light:
+    Y, X = (side // BLOCK for side in values.shape[1:])
+    means: Light = values[:, : Y * BLOCK, : X * BLOCK].reshape(3, Y, BLOCK, X, BLOCK).mean((0, 2, 4))
+    return means
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--gain", type=int, action="append")
+    parser.add_argument("--motion", action="append")
+    asked = parser.parse_args()
+    book = read_folder(asked.photographs, GEOMETRY).photographs[: asked.count]
+    print(f"| motion, gain | {' | '.join(ROWS)} | command less the better of mean and network (least) | blocks kept |")
+    print("|---" * (len(ROWS) + 3) + "|")
+    for motion in asked.motion or ("still", "moving"):
+        made = benchmark_set(f"rgb-{motion}", book, 7, GEOMETRY)
+        for gain in asked.gain or (1, 4):
+            reached, kept = [], []
+            for k in range(len(book)):
+                found, truth = pictures(made, k, GAINS[gain], np.random.default_rng([3, k, gain])), made.frames[k, 0]
+                reached.append([psnr(tone_mapped(x, 1.0), tone_mapped(truth, 1.0)) for x in found])
+                errors = [blocks(np.square(x - truth)) for x in (found[0], found[3])]
+                kept.append(errors[1] <= LEAST * errors[0])
+            table = np.array(reached)
+            over = table[:, 3] - table[:, 1:3].max(1)
+            cells = " | ".join(f"{value:.2f}" for value in table.mean(0))
+            share = f"{np.mean(kept):.2%}"
+            print(f"| {motion}, {gain} | {cells} | {over.mean():+.2f} ({over.min():+.2f}) | {share} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

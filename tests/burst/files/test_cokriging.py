@@ -1,0 +1,96 @@
+"""Interpolation behind an X-Trans mosaic: laws, the variance that the weights minimise written out, and scipy."""
+
+import numpy as np
+import pytest
+from scipy.interpolate import griddata
+from scipy.linalg import null_space
+from skimage import data
+from tests.burst.conftest import X_TRANS
+
+from klarsicht.burst.files import cokriging
+from klarsicht.burst.files.cokriging import cokriging_weights, interpolate_x_trans, is_x_trans
+
+LETTERS = np.array(["RGB".index(letter) for letter in X_TRANS]).reshape(6, 6)
+
+
+def sampled(rgb):
+    H, W = rgb.shape[1:]
+    colours = np.tile(LETTERS, (H // 6 + 1, W // 6 + 1))[:H, :W]
+    return np.take_along_axis(rgb, colours[None], 0)[0], colours
+
+
+def test_a_cell_has_eight_red_twenty_green_and_eight_blue():
+    assert is_x_trans(X_TRANS)
+    assert not is_x_trans("RGGB") and not is_x_trans("RGGB" * 9) and not is_x_trans(X_TRANS.replace("R", "W"))
+
+
+@pytest.mark.parametrize("gains", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.5)])
+def test_uniform_colours_and_samples_come_back(gains):
+    colour = np.array([0.2, 0.5, 0.9], np.float32)[:, None, None]
+    mosaic, _ = sampled(np.broadcast_to(colour, (3, 40, 51)))
+    np.testing.assert_allclose(interpolate_x_trans(mosaic, X_TRANS, gains), np.broadcast_to(colour, (3, 40, 51)), 1e-5)
+    noise = np.random.default_rng(0).random((3, 40, 51)).astype(np.float32)
+    mosaic, colours = sampled(noise)
+    found = interpolate_x_trans(mosaic, X_TRANS, gains)
+    np.testing.assert_allclose(np.take_along_axis(found, colours[None], 0)[0], mosaic, atol=1e-6)
+
+
+def test_only_the_cell_counts_and_not_the_strip(monkeypatch):
+    """Cut off by whole cells, the mosaic gives the same inside; so it does in other strips."""
+    mosaic = np.random.default_rng(1).random((60, 66)).astype(np.float32)
+    whole = interpolate_x_trans(mosaic, X_TRANS)
+    part = interpolate_x_trans(mosaic[12:48, 6:60], X_TRANS)
+    np.testing.assert_allclose(part[:, 3:-3, 3:-3], whole[:, 15:45, 9:57], atol=1e-6)
+    monkeypatch.setattr(cokriging, "STRIP_CELLS", 2)
+    np.testing.assert_allclose(interpolate_x_trans(mosaic, X_TRANS), whole, atol=1e-6)
+
+
+def error_variance(weights, places, colours, colour):
+    """Of sum_i w_i z_i - x_c(0), pair by pair: twice the mean variogram to the place, less that among samples."""
+
+    def variogram(p, c, q, d):
+        return np.hypot(*(p - q)) ** 1.25 * (1.1 if c == d else 1.0)
+
+    origin, total = np.zeros(2), 0.0
+    for w, p, c in zip(weights, places, colours, strict=True):
+        total += 2 * w * variogram(p, c, origin, colour)
+        for v, q, d in zip(weights, places, colours, strict=True):
+            total -= w * v * variogram(p, c, q, d)
+    return total
+
+
+@pytest.mark.parametrize(("y", "x", "colour"), [(0, 0, 0), (2, 4, 2), (5, 3, 1)])
+def test_no_other_weights_have_less_variance(y, x, colour):
+    """Along every direction that keeps the sums by colour, the literal variance is least at the weights."""
+    places = np.array([(a, b) for a in range(-3, 4) for b in range(-3, 4)])
+    colours = LETTERS[(y + places[:, 0]) % 6, (x + places[:, 1]) % 6]
+    weights = cokriging_weights(X_TRANS)[y, x, :, colour]
+    sums = np.array([weights[colours == c].sum() for c in range(3)])
+    np.testing.assert_allclose(sums, np.arange(3) == colour, atol=1e-12)
+    least = error_variance(weights, places, colours, colour)
+    free = null_space(np.array([colours == c for c in range(3)], float))
+    rng = np.random.default_rng(2)
+    for _ in range(4):
+        step = free @ rng.standard_normal(free.shape[1]) * 0.01
+        up, down = (error_variance(weights + s * step, places, colours, colour) - least for s in (1, -1))
+        assert up > 0 and down > 0
+        np.testing.assert_allclose(up, down, rtol=1e-6)  # no slope: a least value, not only a low one
+
+
+def test_it_is_nearer_to_the_photograph_than_linear_interpolation_of_each_colour():
+    light = np.moveaxis((data.astronaut()[40:136, 150:270] / 255.0) ** 2.2, -1, 0).astype(np.float32)
+    mosaic, colours = sampled(light)
+    there = np.stack(np.nonzero(np.ones_like(mosaic)), -1)
+    linear = [griddata(np.argwhere(colours == c), mosaic[colours == c], there, fill_value=0.5) for c in range(3)]
+    inside = (slice(None), slice(8, -8), slice(8, -8))
+    ours, theirs = (
+        np.mean(np.square(np.asarray(x).reshape(light.shape) - light)[inside])
+        for x in (interpolate_x_trans(mosaic, X_TRANS), linear)
+    )
+    assert ours < 0.6 * theirs
+
+
+def test_noise_has_the_stated_variance_at_low_frequencies():
+    noise = np.random.default_rng(3).standard_normal((1440, 1440), np.float32)
+    blocks = interpolate_x_trans(noise, X_TRANS)[1].reshape(60, 24, 60, 24).mean((1, 3))
+    assert blocks.var() * 24**2 == pytest.approx(cokriging.WHITE_VARIANCE, rel=0.08)
