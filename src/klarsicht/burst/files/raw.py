@@ -65,11 +65,13 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         if path.suffix.lower() == ".dng" and tags.pages:
             tiff_tags.require_strips(tags.image, tags.length)
         with rawpy.imread(str(path)) as raw:
+            width, height = raw.sizes.raw_width, raw.sizes.raw_height
+            settings.require_room(width, height, BYTES_A_PIXEL)
             if raw.raw_type != rawpy.RawType.Flat:
                 raise _no_mosaic(path, "colours in layers")
             pattern = mosaic_pattern(raw, path)
-            bytes_a_pixel = BYTES_A_PIXEL if pattern in PATTERNS else BYTES_A_PIXEL_RGB
-            settings.require_room(raw.sizes.raw_width, raw.sizes.raw_height, bytes_a_pixel)
+            if pattern not in PATTERNS:
+                settings.require_room(width, height, BYTES_A_PIXEL_RGB)
             counts = np.array(raw.raw_image_visible)
             header = _header(raw, path, tags, pattern)
     except (KlarsichtError, MemoryError):
