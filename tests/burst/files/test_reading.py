@@ -1,6 +1,8 @@
 """Photographs written by other libraries (tifffile, Pillow, imagecodecs), read back to the bit."""
 
+import io
 import re
+import struct
 
 import imagecodecs
 import numpy as np
@@ -11,7 +13,7 @@ from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.photograph import ReadSettings, from_counts
-from klarsicht.burst.files import loading, reading
+from klarsicht.burst.files import loading, raw, reading
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.memory import resident_bytes
 from klarsicht.ground.operating_system import memory_status, reset_memory_peak
@@ -56,14 +58,31 @@ def test_an_x_trans_dng_becomes_rgb_that_keeps_what_libraw_reads(dng, tmp_path, 
     read = reading.read(path)
     import rawpy
 
-    with rawpy.imread(str(path)) as raw:
-        seen, colours = raw.raw_image_visible.astype(float), raw.raw_colors_visible.astype(int)
+    with rawpy.imread(str(path)) as found:
+        seen, colours = found.raw_image_visible.astype(float), found.raw_colors_visible.astype(int)
     own = np.take_along_axis(read.light, colours[None], 0)[0]
     np.testing.assert_allclose(own, (seen - 600) / (16383 - 600), atol=1e-6)
     header = read.header
     assert (header.colour, header.size, header.sensor.pattern) == ("rgb", (49, 63), pattern)
     assert header.is_raw and header.is_interpolated and header.sensor.black == (600.0,) * 3
     np.testing.assert_allclose([n.profile for n in header.profile], np.reshape(profile, (3, 2)))
+
+
+def test_the_tags_of_a_raf_are_those_of_its_preview(tmp_path):
+    """Written by Pillow; a damaged length or another preview is no error, since pixels beside it may be sound."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[271], exif[272] = "FUJIFILM", "X-T1"
+    exif.get_ifd(34665).update({34855: 800, 33434: 0.02, 33437: 2.0})
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG")
+    segment = exif.tobytes()
+    preview = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + buffer.getvalue()[2:]
+    head = b"FUJIFILMCCD-RAW 0201FF129504".ljust(84, b"\0") + struct.pack(">2I", 160, len(preview))
+    (tmp_path / "a.raf").write_bytes(head.ljust(160, b"\0") + preview)
+    tags = raw.read_tags(tmp_path / "a.raf")
+    assert (tags.words(272), tags.number(34855), tags.number(33434), tags.number(33437)) == ("X-T1", 800, 0.02, 2)
+    (tmp_path / "b.raf").write_bytes(head.ljust(160, b"\0") + preview[:40])
+    (tmp_path / "c.raf").write_bytes(head.ljust(160, b"\0") + buffer.getvalue())
+    assert raw.read_tags(tmp_path / "b.raf").words(34855) == "" == raw.read_tags(tmp_path / "c.raf").words(272)
 
 
 def test_white_stays_white_behind_x_trans(dng, tmp_path):

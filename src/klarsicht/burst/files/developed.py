@@ -42,7 +42,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     try:
         if kind in heif.HEIFS:
             codes, highest, icc, exif = heif.decode(path, settings)
-            tags = _without_orientation(_parse_exif(exif))
+            tags = _without_orientation(parse_exif(exif))
         else:
             decoder = _tiff if kind in TIFFS else _png if kind in PNGS else _jpeg
             codes, icc, tags = decoder(path, settings)
@@ -165,7 +165,7 @@ def _eight_bit(image: Image.Image) -> Any:
 
 
 def _exif(image: Image.Image) -> Tags:
-    return _parse_exif(image.info.get("exif") or b"")
+    return parse_exif(image.info.get("exif") or b"")
 
 
 def _without_orientation(tags: Tags) -> Tags:
@@ -174,7 +174,7 @@ def _without_orientation(tags: Tags) -> Tags:
     return replace(tags, image={tag: entry for tag, entry in tags.image.items() if tag != ORIENTATION})
 
 
-def _parse_exif(exif: bytes) -> Tags:
+def parse_exif(exif: bytes) -> Tags:
     """Parse the EXIF of a picture; empty where it is damaged, as the pixels beside it may be sound."""
     try:
         tags = tiff_tags.parse(io.BytesIO(exif.removeprefix(EXIF_HEAD)), lenient=True)

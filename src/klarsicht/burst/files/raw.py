@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from klarsicht.burst.data.photograph import (
     from_counts,
 )
 from klarsicht.burst.files.cokriging import CELL, interpolate_x_trans, is_x_trans
+from klarsicht.burst.files.developed import parse_exif
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
-from klarsicht.ground.tiff_tags import Tags
+from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 RAW_ENDINGS = (
@@ -48,6 +50,9 @@ RAW_ENDINGS = (
 NOISE_PROFILE, CFA_PLANE_COLOURS = 51041, 50710
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's flip to TIFF's orientation
 MIN_SIDE = 32  # pixels
+RAF_MAGIC, RAF_HEAD, RAF_PREVIEW = b"FUJIFILMCCD-RAW ", 92, 84
+JPEG_WITH_EXIF = b"\xff\xd8\xff\xe1"  # start of image, and the application segment of EXIF
+MOST_PREVIEW_HEAD = 1 << 17  # bytes: more than a segment can hold
 BYTES_A_PIXEL = 12  # while counts become light: counts twice, and light twice
 BYTES_A_PIXEL_RGB = 24  # the same of light that is interpolated
 AT_WHITE = 1e-4  # of white: interpolated light that is so near is white, whatever rounding made of it
@@ -60,7 +65,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     settings allow; MissingExtra.
     """
     rawpy = load("rawpy", "raw")
-    tags = tiff_tags.read(path)  # before LibRaw, whose message for a truncated file is not helpful
+    tags = read_tags(path)  # before LibRaw, whose message for a truncated file is not helpful
     try:
         if path.suffix.lower() == ".dng" and tags.pages:
             tiff_tags.require_strips(tags.image, tags.length)
@@ -88,6 +93,22 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         raise InputError(f"{path.name} is too small", got=f"{header.size}", rule=f"sides of {MIN_SIDE} at least")
     light_of = from_counts if header.colour == "mosaic" else _interpolated
     return light_of(counts[:height, :width], header)
+
+
+def read_tags(path: Path) -> Tags:
+    """Read the tags of a raw file; of Fujifilm's RAF, which is no TIFF, those in the EXIF of its JPEG preview, at the
+    offset and of the length that the file's head tells in bytes 84 to 91. Raises InputError for damaged tags."""
+    with path.open("rb") as file:
+        head = file.read(RAF_HEAD)
+        if not head.startswith(RAF_MAGIC) or len(head) < RAF_HEAD:
+            return tiff_tags.read(path)
+        offset, length = struct.unpack_from(">2I", head, RAF_PREVIEW)
+        file.seek(offset)
+        preview = file.read(min(length, MOST_PREVIEW_HEAD))
+    if preview[:4] != JPEG_WITH_EXIF:
+        return NO_TAGS
+    (size,) = struct.unpack_from(">H", preview, 4)
+    return parse_exif(preview[6 : 4 + size])
 
 
 def mosaic_pattern(raw: Any, path: Path) -> str:
