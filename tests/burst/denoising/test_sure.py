@@ -87,6 +87,22 @@ def test_what_is_cut_off_at_white_counts_alike(t, bias, c):
     np.testing.assert_allclose(at_white, at_black, atol=1e-4)
 
 
+@pytest.mark.parametrize("bias", [0.02, 0.05])
+def test_dark_pixels_beside_saturated_ones_count_with_their_own_noise(bias):
+    """Half of the pixels are far above white and as they are in the estimate; of the others as much is taken as their
+    own noise and the estimate's error make best, b^2 / (b^2 + s^2) less than all of it."""
+    level, dark = NoiseLevel(0.02, 0.02), 0.1
+    bright = np.indices(SIZE).sum(0) % 2 == 0
+    x = np.broadcast_to(np.where(bright, 4, dark), (4, *SIZE)).astype(np.float32)
+    X = np.minimum(level.sample(x, np.random.default_rng(4)), 1)
+    estimate = LightEstimate(
+        np.where(bright, 1, dark + bias).astype(np.float32) * np.ones((4, 1, 1), np.float32), own(0)
+    )
+    (a,) = Risk(X, [level] * 4, ClippingLimits(high=1.0)).mixture_shares([estimate])
+    s = level.deviation(dark)
+    assert a.mean() == pytest.approx(s**2 / (bias**2 + s**2), rel=0.03)
+
+
 @pytest.mark.parametrize("t", [0, 0.5, 1, 3])
 def test_what_was_cut_off_is_expected_where_it_was(t):
     """Against the mean of what was simulated and then cut off."""

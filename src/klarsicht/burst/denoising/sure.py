@@ -16,8 +16,9 @@ Where X = max(L, Y) is clipped at black, L, Stein's lemma holds for Y: in the su
 pixel by its expected value L - s (h(t) - t), with s its deviation, t = (E - L) / s and h = phi(t) / Phi(-t) the hazard
 of the normal distribution; and the weight of X counts where X is not clipped, as its derivative is 0 there, so that the
 sum of v is multiplied by the share of such pixels. h(t) - t falls from .8 at t = 0 to .3 at t = 3: what E says matters
-little. At white the same holds, mirrored. But there light may lie beyond the limit, where nothing is known of it: the
-larger the share of clipped pixels in a window, the more of X itself is taken.
+little. At white the same holds, mirrored, but for two things. The sum of v leaves clipped pixels out: v there may be
+many times that of the dark pixels beside them, where at black it is v of about the same light. And light may lie beyond
+the limit, where nothing is known of it: the larger the share of clipped pixels in a window, the more of X is taken.
 
 n counts estimates.
 """
@@ -64,10 +65,10 @@ class Risk:
     def estimate_share(self, estimate: LightEstimate) -> Map:
         """Compute how much of an estimate that passed the tests is taken, the rest being X, (H, W) in [0, 1]; all of it
         where it is as near to X as expected. An estimate from X alone has no slack."""
-        Y, step, open_ = self.unclip_reference(estimate.light), estimate.light - self.reference, self._open_share
+        Y, step = self.unclip_reference(estimate.light), estimate.light - self.reference
         v = self._variance(Y)
-        better = open_ * window_sums((1 - estimate.own_weight) * v) + window_sums((Y - self.reference) * step)
-        square, total = window_sums(np.square(step)), open_ * window_sums(np.abs(v))
+        better = self._sum_unclipped((1 - estimate.own_weight) * v) + window_sums((Y - self.reference) * step)
+        square, total = window_sums(np.square(step)), self._sum_unclipped(np.abs(v))
         slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * BOX**2)) * total
         taken: Map = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
@@ -79,8 +80,7 @@ class Risk:
         shares = np.zeros((len(estimates), *c.shape), np.float32)
         for k, estimate in enumerate(estimates):
             Y, step = self.unclip_reference(estimate.light), estimate.light - B
-            better = self._open_share * window_sums((c - estimate.own_weight) * self._variance(Y))
-            better -= window_sums((B - Y) * step)
+            better = self._sum_unclipped((c - estimate.own_weight) * self._variance(Y)) - window_sums((B - Y) * step)
             a = np.clip(divide_or(better, window_sums(np.square(step)), np.float32(0)), 0, 1)
             B, c, shares = B + a * step, c + a * (estimate.own_weight - c), shares * (1 - a)
             shares[k] = a
@@ -107,13 +107,15 @@ class Risk:
             Y = np.where(clipped, np.float32(limit) - sign * s * truncation_mean(t), Y)
         return Y
 
-    @property
-    def _open_share(self) -> Map | np.float32:
-        """Share of the surrounding pixels that are not clipped, (H, W) in [0, 1]."""
-        open_ = (self.reference > self.limits.low) & (self.reference < self.limits.high)
-        if open_.all():
-            return np.float32(1)
-        return window_sums(open_.astype(np.float32)) / np.float32(BOX**2 * len(self.reference))
+    def _sum_unclipped(self, values: Planes) -> Map:
+        """Sum values (C, H, W) over the pixels of each window that are not clipped: at white without those that are, at
+        black of all times the share of those that are not."""
+        below, above = self.reference < self.limits.high, self.reference > self.limits.low
+        total = window_sums(values if below.all() else np.where(below, values, np.float32(0)))
+        if above.all():
+            return total
+        counted, open_ = (window_sums(mask.astype(np.float32)) for mask in (below, below & above))
+        return total * divide_or(open_, counted, np.float32(0))
 
     def _variance(self, light: Planes) -> Planes:
         planes = zip(self.noise, light, strict=True)
