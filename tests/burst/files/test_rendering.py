@@ -159,6 +159,21 @@ def test_x_trans_becomes_a_linear_dng_in_the_colours_of_its_camera(dng, tmp_path
     np.testing.assert_allclose(shown, wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("pattern", ["RGGB", "GBRG"])
+def test_a_grey_photograph_is_interpolated_as_without_a_mosaic_whatever_the_white_balance(tmp_path, pattern):
+    """A camera whose red is half and whose blue two thirds of green shows, balanced, what one of equal gains shows."""
+    light = np.random.default_rng(4).random((3, 64, 96)).astype(np.float32)
+    shown = []
+    for gains in ((1.0, 1.0, 1.0), (2.0, 1.0, 1.5)):
+        planes = sample_mosaic(light / np.array(gains, np.float32)[:, None, None], pattern)
+        sensor, size = Sensor(pattern, (0.0,) * 4, 1.0), (64, 96)
+        header = Header(tmp_path / "a", "mosaic", size, 1, "none", sensor, Rendering(gains))
+        room = Renderer(spooled(planes, tmp_path / f"{gains[0]}"), header)
+        linear = room.linear_window(stored_window(0, 64, size, 1))
+        shown.append(linear * np.array(gains, np.float32)[:, None, None])
+    np.testing.assert_allclose(shown[1], shown[0], atol=1e-5)
+
+
 def test_a_raw_picture_is_made_bright_and_white_stays_white(tmp_path):
     planes = np.full((4, 32, 32), 0.1, np.float32) / np.array([2, 1, 1, 1.5], np.float32)[:, None, None]
     header = Header(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klarsicht.burst.data.bayer import to_mosaic
+from klarsicht.burst.data.bayer import PLANE_CHANNELS, to_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.files import demosaic
@@ -81,14 +81,17 @@ class Renderer:
         return self.develop(self.linear_window(window))
 
     def linear_window(self, window: Window) -> Planes:
-        """Read a window (C, h, w) of linear light, demosaicked to the camera's colours for a mosaic."""
+        """Read a window (C, h, w) of linear light, demosaicked to the camera's colours for a mosaic: the filters take a
+        grey surface to have equal samples, so the mosaic is balanced for them and the result is not."""
         if self.header.sensor is None or self.header.is_interpolated:
             return self.spool.read_window(self.frame, window)[: self.channels]
         cells = Window(window.y0 // 2, -(-window.y1 // 2), window.x0 // 2, -(-window.x1 // 2)).grow(
             demosaic.MARGIN // 2
         )
-        mosaic = to_mosaic(self.spool.read_window(self.frame, cells)[:4], self.header.sensor.pattern)
-        rgb = demosaic.interpolate_colours(mosaic, self.header.sensor.pattern)
+        gains = np.array(self.header.rendering.gains, np.float32)[:, None, None]
+        planes = self.spool.read_window(self.frame, cells)[:4] * gains[list(PLANE_CHANNELS)]
+        mosaic = to_mosaic(planes, self.header.sensor.pattern)
+        rgb = demosaic.interpolate_colours(mosaic, self.header.sensor.pattern) / gains
         y, x = window.y0 - 2 * cells.y0, window.x0 - 2 * cells.x0
         return rgb[:, y : y + window.size[0], x : x + window.size[1]]
 
