@@ -11,7 +11,7 @@ those of each other colour, so that a uniform colour comes back as it is (Cressi
 A sample comes back as it was measured, too. Both constants and the radius were chosen on 20 photographs for teaching,
 without noise.
 
-Axes: H W pixels of the mosaic, P = 6 the side of the cell, S samples of a window.
+Axes: H W pixels of the mosaic, S samples of a window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 Light = npt.NDArray[np.float32]
-Weights = npt.NDArray[np.float64]  # P P S 3
+Weights = npt.NDArray[np.float64]  # 6 6 S 3
 
 CELL = 6  # pixels: side of the cell of colours
 COLOURS_OF_CELL = (8, 20, 8)  # pixels of R, G and B in it
@@ -73,7 +73,7 @@ def _repeat_cells(length: int) -> npt.NDArray[np.int64]:
 
 @cache
 def cokriging_weights(cell: str) -> Weights:
-    """Compute the weights (P, P, S, 3) of the samples of the window around each place of a cell, for R, G and B."""
+    """Compute the weights (6, 6, S, 3) of the samples of the window around each place of a cell, for R, G and B."""
     letters = np.array(list(cell)).reshape(CELL, CELL)
     reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
     around = np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)
