@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from klarsicht.audit.corrections.clarc import correction_layers
+from klarsicht.audit.corrections.clarc import correction_tensors
 from klarsicht.audit.data.corpus import decode_rows
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
@@ -140,14 +140,14 @@ def _model_facts(audit: Audit, batch: Tensor, loaded: float) -> list[tuple[str, 
         ("head", classifier.head),
         ("concept layer", late_layer(module, classifier.head)),
         ("middle layer", middle or "none: the network has no convolutions"),
-        ("cleaning would try", _cleaning(classifier)),
+        ("cleaning would try", _cleaning(classifier, batch[0])),
     ]
 
 
-def _cleaning(classifier: Classifier) -> str:
+def _cleaning(classifier: Classifier, image: Tensor) -> str:
     if classifier.independent:
         return "nothing: outputs are independent"
-    return ", ".join(correction_layers(classifier.module, classifier.head))
+    return ", ".join(correction_tensors(classifier, image))
 
 
 def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[tuple[str, str]]:

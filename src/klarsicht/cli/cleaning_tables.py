@@ -24,10 +24,10 @@ def cleaned(found: CleanedModel) -> None:
     lines = [
         (
             "*" if tried is found.choice.chosen else "",
-            tried.method,
-            tried.setting.layer or "the model",
-            str(tried.setting.directions),
-            f"{tried.setting.strength:g}",
+            " and ".join(part.method for part in tried.parts),
+            " and ".join(part.setting.layer or "the model" for part in tried.parts),
+            " and ".join(str(part.setting.directions) for part in tried.parts),
+            " and ".join(f"{part.setting.strength:g}" for part in tried.parts),
             f"{tried.remaining:.0%}",
             f"{1 - tried.gained.low:.0%}",
             _percent(tried.outcome.harm),

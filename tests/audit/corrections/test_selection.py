@@ -2,13 +2,26 @@
 
 import numpy as np
 import pytest
+import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
+from torch import nn
 
+from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
-from klarsicht.audit.corrections.selection import ALIKE, Grid, SettingOutcome, choose, find_best
+from klarsicht.audit.corrections.selection import (
+    ALIKE,
+    Grid,
+    SettingOutcome,
+    choose,
+    choose_candidate,
+    find_best,
+    try_further_layers,
+    try_settings,
+)
+from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import Eraser
 from klarsicht.numerics.statistics.intervals import Z95, Interval
@@ -102,6 +115,66 @@ def test_methods_of_which_each_is_best_on_another_artifact_are_chosen_there():
         assert {one.method for one in found.best_of_methods} == {"a", "b"}
         assert f"at least {found.chosen.gained.low:.0%}" in found.reason
         assert {one["method"] for one in found.to_json()["tried"]} == {"a", "b"}
+
+
+class TwoWays(nn.Module):
+    """Class c by channel c, class 0 also by the mark in channel 3, which both branches carry on."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+        with torch.no_grad():
+            for layer in (self.a, self.b):
+                layer.weight.copy_(torch.eye(4)[:, :, None, None] / 2)
+                layer.bias.zero_()
+            self.head.weight.copy_(torch.tensor([[4.0, 0, 0, 8], [0, 4.0, 0, 0], [0, 0, 4.0, 0]]))
+            self.head.bias.zero_()
+
+    def forward(self, x):
+        return self.head((self.a(x) + self.b(x)).mean((2, 3)))
+
+
+def two_ways():
+    model = load_model((TwoWays().eval(), lambda image: image))
+    data = FittingData(model, TARGET, sample(120), place())
+    return data, CorrectionTest(model, sample(300, seed=1), TARGET, place())
+
+
+MARK = {"mark": CorrectionMethod(lambda b, s: erases([3], b, s), SWEPT)}
+WIDE = Bounds(0.05, 0.05)
+
+
+def test_what_two_branches_carry_is_erased_in_their_sum_or_in_both():
+    """Half of the mark's logits goes each way; at the sum all of it is erased by one layer, and one layer is enough."""
+    data, trial = two_ways()
+    assert data.layers == ("b", "head", ":sum1")
+    branches = try_settings(MARK, data, trial, WIDE, Grid(("a", "b"), (1, 2, 4), (1.0, 0.75, 0.5)))
+    further = try_further_layers(branches, MARK, data, trial, WIDE, Grid(("a", "b"), (1, 2, 4), (1.0, 0.75, 0.5)))
+    alone, both = (choose_candidate(some).chosen for some in (branches, branches + further))
+    at_sum = choose({**MARK}, data, trial, WIDE, Grid((":sum1",), (1,), (1.0,))).chosen
+    assert alone.gained.value < 0.7
+    assert {part.setting.layer for part in both.parts} == {"a", "b"}
+    assert both.gained.value == pytest.approx(at_sum.gained.value, abs=1e-4)
+    assert both.outcome.rise.value == pytest.approx(at_sum.outcome.rise.value, abs=1e-4)
+    chosen = choose_candidate(branches + further)
+    with chosen.correction.applied(data.classifier.module):
+        expected = compute_logits(trial.classifier, trial.pasted_images)
+    np.testing.assert_allclose(trial.compute_logits(chosen.correction).pasted, expected, atol=1e-5)
+    told = chosen.to_json()
+    assert told["chosen"]["beside"][0] == {"method": "mark"} | branches[0].tried.setting.to_json()
+    assert str(both) == "mark at a, 1 direction, strength 1 and mark at b, 1 direction, strength 1"
+    whole = try_settings(MARK, data, trial, WIDE, Grid((":sum1", "a", "b"), (1,), (1.0,)))
+    assert choose_candidate(whole).chosen.setting.layer == ":sum1"
+    beyond = try_further_layers(whole, MARK, data, trial, WIDE, Grid(("a", "b"), (1,), (1.0,)))
+    assert choose_candidate(whole + beyond).chosen.setting.layer == ":sum1"
+
+
+def test_a_further_layer_that_loses_more_is_not_offered():
+    """Beside the mark at one branch, the other branch speaks against every class: more of the effect goes."""
+    data, trial = two_ways()
+    everything = {"all": CorrectionMethod(lambda b, s: erases([0, 1, 2, 3], b, s).with_strength(4), SWEPT)}
+    mark = try_settings(MARK, data, trial, Bounds(1, 1), Grid(("a",), (1,), (1.0,)))
+    assert not try_further_layers(mark, everything, data, trial, Bounds(1, 1), Grid(("a", "b"), (1,), (1.0,)))
 
 
 def test_where_none_stays_within_the_least_harmful_is_chosen():

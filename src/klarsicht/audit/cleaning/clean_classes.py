@@ -28,7 +28,7 @@ from klarsicht.audit.cleaning.joint_judgement import JointJudgement
 from klarsicht.audit.cleaning.joint_test import FittedClass, choose_order, judge_together
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CLOSED
+from klarsicht.audit.corrections.closed_form import COMPOSED
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.data import groups, splits
 from klarsicht.audit.models.classifier import Classifier
@@ -41,8 +41,6 @@ from klarsicht.ground.progress import note, progress
 from klarsicht.ground.seeding import generator
 
 PLAN: Final = "plan.json"
-COMPOSED: Final = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}
-"""Methods whose corrections are layers: several can be built into one model."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +265,7 @@ def read_or_fit_correction(
         except InputError:  # cut short or altered: it is fitted again
             pass
     data, test = clean_model.prepare_data(case, artifact, settings)
-    chosen = clean_model.choose_correction(data, test, settings, COMPOSED)
+    chosen = clean_model.choose_correction(data, test, settings, COMPOSED, further=False)
     skipped = tuple(one for sample in (data.fit, test.sample) for one in sample.skipped)
     record = clean_model.make_record(run, artifact, settings, chosen, skipped)
     record |= {"setting": str(chosen.chosen), "use": clean_model.describe_missing_use(run, artifact.name)}

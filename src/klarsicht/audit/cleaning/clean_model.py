@@ -17,7 +17,7 @@ from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recog
 from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import correction_layers, find_layer
-from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionMethod, FittingData
+from klarsicht.audit.corrections.closed_form import CLOSED, COMPOSED, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.directions import DIRECTIONS
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest
@@ -26,6 +26,7 @@ from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.corrections.selection import Choice, Grid
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.residual_sums import ResidualSum
 from klarsicht.audit.results import verdicts
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
@@ -205,30 +206,43 @@ def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tup
 
 
 def choose_correction(
-    data: FittingData, test: CorrectionTest, settings: CleanSettings, candidates: selection.Methods = CANDIDATES
+    data: FittingData,
+    test: CorrectionTest,
+    settings: CleanSettings,
+    candidates: selection.Methods = CANDIDATES,
+    further: bool = True,
 ) -> Choice:
     """Fit corrections on the data, and choose one on the test.
 
     Args:
         candidates: methods in closed form that are tried where the settings name none.
+        further: whether corrections at several layers together are tried then.
 
     Raises:
-        UsageError: unknown layer.
+        UsageError: unknown layer, or a sum for a method that trains.
     """
     if settings.layer is not None:
         find_layer(data.classifier.module, settings.layer)
+        if ResidualSum.parse(settings.layer) and (settings.train or settings.method in RETRAINED):
+            raise UsageError(
+                "training at a sum", got=settings.layer, rule="methods that train look at the input of a module",
+                remedy="Name a module by --layer.",
+            )  # fmt: skip
     bounds, grid = make_bounds(settings), make_grid(settings)
     if settings.method == AUTOMATIC:
         found = selection.try_settings(candidates, data, test, bounds, grid)
+        found += selection.try_further_layers(found, COMPOSED, data, test, bounds, grid) if further else []
         if settings.train:
-            best = selection.choose_candidate(found).chosen.setting.layer
+            layered = [one for one in found if not one.tried.beside and not ResidualSum.parse(one.tried.setting.layer)]
+            best = selection.choose_candidate(layered).chosen.setting.layer
             found += selection.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))
         return selection.choose_candidate(found)
     method = CORRECTION_METHODS[settings.method]
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
         oblique = {"oblique": CLOSED["oblique"]}
-        best = selection.choose(oblique, data, test, bounds, Grid((), (1,), (1.0,))).chosen.setting.layer
+        layers = correction_layers(data.classifier.module, data.classifier.head)
+        best = selection.choose(oblique, data, test, bounds, Grid(layers, (1,), (1.0,))).chosen.setting.layer
         grid = replace(grid, layers=(best,))
     return selection.choose({settings.method: method}, data, test, bounds, grid)
 

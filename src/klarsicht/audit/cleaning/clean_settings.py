@@ -30,7 +30,7 @@ class CleanSettings(Settings):
     method: Annotated[str, Field(description=CORRECTION_HELP)] = AUTOMATIC
     train: Annotated[bool, Field(description="With auto: methods that train are tried as well.")] = False
     direction: Annotated[str, Field(description=f"Of the artifact: {', '.join(DIRECTION_NAMES)}.")] = "pattern"
-    layer: Annotated[str | None, Field(description="Correct the input of this layer.")] = None
+    layer: Annotated[str | None, Field(description="Correct the input of this layer, or a sum: MODULE:sumN.")] = None
     directions: Annotated[int | None, Field(ge=1, le=4096, description="Directions that are erased.")] = None
     strength: Annotated[float | None, Field(gt=0, le=1000, description="Factor of the correction.")] = None
     pooled: Annotated[bool, Field(description="Erase by the mean over positions, not at each position.")] = False

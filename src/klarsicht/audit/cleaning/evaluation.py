@@ -248,16 +248,20 @@ def evaluate_models(
 
 
 def probe_layers(record: dict[str, Any], correction: Correction, classifier: Classifier) -> tuple[str, ...]:
-    """Return the layers that are probed: the corrected layer, the later ones of those that are tried, and the head."""
-    at = record["choice"]["chosen"]["layer"]
-    known = record["layers"]
+    """Return the layers that are probed: the corrected layers, the later ones of those that are tried, and the head."""
+    chosen, known = record["choice"]["chosen"], record["layers"]
+    at = chosen["layer"]
     later = known[known.index(at) :] if at in known else [at] if at else known[-2:]
-    return tuple(dict.fromkeys([*later, classifier.head]))
+    beside = [one["layer"] for one in chosen.get("beside", ())]
+    return tuple(dict.fromkeys([*later[:1], *beside, *later[1:], classifier.head]))
 
 
 def chosen_method(record: dict[str, Any]) -> str:
     """Return the name of the method that was chosen; records of earlier versions name the one that was asked for."""
-    return str(record["choice"]["chosen"].get("method") or record["settings"]["method"])
+    chosen = record["choice"]["chosen"]
+    beside = dict.fromkeys(one["method"] for one in chosen.get("beside", ()))
+    last = str(chosen.get("method") or record["settings"]["method"])
+    return " and ".join(beside | {last: None})
 
 
 def answers_of_run(run: AuditedRun, case: Case) -> Answers:

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from klarsicht.audit.corrections.clarc import Erasure, find_layer
+from klarsicht.audit.corrections.clarc import Erasure, change_activations
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap, leading_tokens, replace_first_tensor
+from klarsicht.audit.models.hooks import Tap, leading_tokens
+from klarsicht.audit.models.residual_sums import ResidualSum, SumTap
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputRefused
 
@@ -90,28 +91,28 @@ def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Seq
     """
     k = len(erasures)
 
-    def spread(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return replace_first_tensor(inputs, named, lambda a: torch.cat([erasure(a) for erasure in erasures]))
+    def spread(a: Tensor) -> Tensor:
+        return torch.cat([erasure(a) for erasure in erasures])
 
     found = []
-    handle = find_layer(classifier.module, erasures[0].layer).register_forward_pre_hook(spread, with_kwargs=True)
     try:
-        with evaluation_mode(classifier.module), torch.no_grad():
+        with (
+            evaluation_mode(classifier.module) as module,
+            change_activations(module, erasures[0].layer, spread),
+            torch.no_grad(),
+        ):
             for batch in split_batches(images, max(1, JOINT_BATCH // k)):
                 y = classifier.logits(torch.stack(list(batch)))
                 found.append(y.reshape(k, len(batch), y.shape[1]).float().cpu())
     except (InputRefused, RuntimeError):  # shapes that do not fit
-        handle.remove()
         return [compute_logits(classifier, images, erasure) for erasure in erasures]
-    finally:
-        handle.remove()
     return list(torch.cat(found, 1).numpy())
 
 
 def compute_activations(
     classifier: Classifier, images: Images, layer: str, correction: Correction | None = None, seed: int = 0
 ) -> Activations:
-    """Compute the activations at the input of a layer; under a correction at that layer, the corrected ones.
+    """Compute the activations at the input of a layer, or a sum; under a correction there, the corrected ones.
 
     Args:
         seed: seed of the positions that are drawn.
@@ -122,7 +123,7 @@ def compute_activations(
         evaluation_mode(classifier.module) as module,
         apply_correction(module, correction),
         torch.no_grad(),
-        Tap(module, layer) as tap,
+        tap_activations(module, layer) as tap,
     ):
         for batch in split_batches(images):
             classifier.logits(torch.stack(list(batch)))
@@ -142,6 +143,12 @@ def compute_activations(
         torch.cat(leading).numpy(),
         axis,
     )
+
+
+def tap_activations(module: nn.Module, layer: str) -> Tap | SumTap:
+    """Return the context that stores the input of a layer, or a sum, at its last computation."""
+    total = ResidualSum.parse(layer)
+    return Tap(module, layer) if total is None else SumTap(module, total)
 
 
 def _drawn(a: Tensor, noise: torch.Generator) -> Tensor:

@@ -1,4 +1,5 @@
-"""Erase an artifact from the input of a layer without training (class artifact compensation, ClArC).
+"""Erase an artifact from the input of a layer, or from a sum of two branches, without training (class artifact
+compensation, ClArC).
 
     a' = a - s g L R (a - z)        numerics.erasure; g = 1, or a gate
 
@@ -10,8 +11,8 @@ direction: each has an eraser of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,8 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.hooks import is_block, replace_first_tensor
 from klarsicht.audit.models.outputs import as_logits
+from klarsicht.audit.models.residual_sums import ResidualSum, change_sum, list_sums
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.numerics.erasure import Eraser
@@ -49,10 +53,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Erasure:
-    """Removable correction at the input of one layer.
+    """Removable correction at the input of one layer, or at a sum.
 
     Attributes:
-        layer: name of the module whose input is corrected.
+        layer: name of the module whose input is corrected, or of a sum, see models.residual_sums.
         eraser: L, R and z.
         strength: s; 1 erases completely.
         pooled: whether the amount is measured on the mean over positions and subtracted equally at every position.
@@ -100,13 +104,8 @@ class Erasure:
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
         """Correct the module inside the context only; its weights do not change."""
-        handle = find_layer(module, self.layer).register_forward_pre_hook(
-            lambda _, inputs, named: replace_first_tensor(inputs, named, self), with_kwargs=True
-        )
-        try:
+        with change_activations(module, self.layer, self):
             yield module
-        finally:
-            handle.remove()
 
     def with_strength(self, strength: float) -> Erasure:
         """Return the erasure with another strength."""
@@ -137,12 +136,11 @@ class WhenPredicted:
         """
         predicted: list[Tensor] = []  # of the second run, while it lasts: which images are erased
 
-        def erase_predicted(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        def erase_predicted(a: Tensor) -> Tensor:
             if not predicted:
-                return None
-            a = inputs[0]
+                return a
             rows = predicted[0].to(a.device).reshape(-1, *[1] * (a.ndim - 1))
-            return (torch.where(rows, self.erasure(a), a), *inputs[1:])
+            return torch.where(rows, self.erasure(a), a)
 
         def run_again(root: nn.Module, inputs: tuple[Any, ...], answer: Any) -> Any:
             if predicted:
@@ -156,15 +154,35 @@ class WhenPredicted:
             finally:
                 predicted.clear()
 
-        handles = [
-            find_layer(module, self.erasure.layer).register_forward_pre_hook(erase_predicted),
-            module.register_forward_hook(run_again),
-        ]
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(change_activations(module, self.erasure.layer, erase_predicted))
+            stack.callback(module.register_forward_hook(run_again).remove)
             yield module
-        finally:
-            for handle in handles:
-                handle.remove()
+
+
+@contextmanager
+def change_activations(module: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change the input of a layer, or a sum, inside the context only.
+
+    Args:
+        layer: name of a module or of a sum, see models.residual_sums.
+        change: function from the activations to those in their place.
+
+    Raises:
+        UsageError: no such layer.
+    """
+    if (total := ResidualSum.parse(layer)) is not None:
+        find_layer(module, layer)
+        with change_sum(module, total, change):
+            yield
+        return
+    handle = find_layer(module, layer).register_forward_pre_hook(
+        lambda _, inputs, named: replace_first_tensor(inputs, named, change), with_kwargs=True
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def has_channels_first(a: Tensor, channels: int, axis: int | None = None) -> bool:
@@ -177,12 +195,14 @@ def has_channels_first(a: Tensor, channels: int, axis: int | None = None) -> boo
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
-    """Return a submodule by its name.
+    """Return a submodule by its name; of a sum, the module in which it is computed.
 
     Raises:
         UsageError: no such layer; the message lists near matches.
     """
-    layers = dict(module.named_modules())
+    layers, total = dict(module.named_modules()), ResidualSum.parse(name)
+    if total is not None and total.module in layers:
+        return module.get_submodule(total.module)
     if name not in layers or not name:
         raise unknown_name("layer", name, filter(None, layers))
     found: nn.Module = layers[name]
@@ -207,6 +227,19 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
     if not found:
         raise UsageError("no layer to correct", rule="the model needs a convolution", remedy="Name a --layer.")
     return tuple(found)
+
+
+def correction_tensors(classifier: Classifier, image: Tensor) -> tuple[str, ...]:
+    """Return the layers whose input may be corrected, see `correction_layers`, and after them the last six sums of two
+    branches that are not such an input: what a skip connection brings is whole there alone.
+
+    Args:
+        image: (C, H, W), a model input, with which the network is run.
+    """
+    module, two = classifier.module, torch.stack([image, image])
+    layers = correction_layers(module, classifier.head)
+    with evaluation_mode(module), torch.no_grad():
+        return (*layers, *list_sums(module, lambda: classifier.logits(two), layers)[-LAYERS:])
 
 
 def correction_layer(module: nn.Module) -> str:

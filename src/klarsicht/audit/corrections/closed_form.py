@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from klarsicht.audit.corrections.activations import Activations, Correction, compute_activations, compute_logits
-from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_layers
+from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_tensors
 from klarsicht.audit.corrections.directions import fit_direction, random_direction
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.interventions.insertion import Insertion, put_on
@@ -157,10 +157,10 @@ class FittingData:
             return labels
         return np.where(labels >= 0, labels, compute_logits(self.classifier, self.training_sample.images).argmax(1))
 
-    @property
+    @cached_property
     def layers(self) -> tuple[str, ...]:
-        """Layers that are tried, see audit.corrections.clarc."""
-        return correction_layers(self.classifier.module, self.classifier.head)
+        """Layers and sums that are tried, see audit.corrections.clarc."""
+        return correction_tensors(self.classifier, self.fit.images[0])
 
     @cached_property
     def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
@@ -330,3 +330,5 @@ CLOSED: dict[str, CorrectionMethod] = {
     "reactive-class": CorrectionMethod(reactive_class, SWEPT),
     "random": CorrectionMethod(random, frozenset({"layer"}), baseline=True),
 }
+COMPOSED: dict[str, CorrectionMethod] = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}
+"""Methods whose corrections are layers: several can be built into one model."""

@@ -2,7 +2,8 @@
 
 An erasure at each position alone is an affine map, a' = (I - s L R) a + s L R z: a 1 x 1 convolution, or a linear
 layer, before the corrected layer. Relevance rules therefore apply to it as to any layer. One with a gate g mixes this
-map with its input, (1 - g) a + g a'; the gate is held fixed where relevance or gradients pass, as gates are.
+map with its input, (1 - g) a + g a'; the gate is held fixed where relevance or gradients pass, as gates are. An erasure
+at a sum of two branches is built in by hooks, see corrected_sums.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, find_layer, has_channels_first
 from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.corrected_sums import affine_map, build_in_sum
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.models.hooks import replace_first_tensor, takes_channels_last
+from klarsicht.audit.models.residual_sums import ResidualSum
 from klarsicht.ground.errors import ModelError, UsageError
 from klarsicht.numerics.erasure import Eraser
 
@@ -77,8 +80,12 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
     if isinstance(correction, NoCorrection):
         return module
     if isinstance(correction, JointCorrection):
-        # what is wrapped last is applied first; a layer inside another keeps its name until that other one is wrapped
-        last_first = correction.parts[::-1]
+        # sums before layers, whose names change; what is wrapped last is applied first; a layer inside another keeps
+        # its name until that other one is wrapped
+        sums = [part for part in correction.parts if ResidualSum.parse(part.layer)]
+        for part in sums:
+            build_in(module, part)
+        last_first = [part for part in correction.parts[::-1] if not ResidualSum.parse(part.layer)]
         for part in sorted(last_first, key=lambda part: -part.layer.count(".")):
             build_in(module, part)
         return module
@@ -89,6 +96,9 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
             rule="erasures of one position at a time, with a gate or without, and trained weights, can be built in",
             remedy="Show it with `klarsicht audit evaluate`, which audits the class again.",
         )
+    if (total := ResidualSum.parse(correction.layer)) is not None:
+        build_in_sum(module, correction, total)
+        return module
     layer = find_layer(module, correction.layer)
     parent, _, name = correction.layer.rpartition(".")
     affine = make_affine_layer(correction, correction.eraser, layer)
@@ -196,10 +206,10 @@ def make_affine_layer(correction: Erasure, e: Eraser, layer: nn.Module, tokens: 
     """Convert an eraser of an erasure to a layer: linear where the channels of the input come last, as those of tokens
     do, else a 1 x 1 convolution."""
     C = len(e.reference)
-    taken = correction.strength * torch.as_tensor(e.left) @ torch.as_tensor(e.right)
+    weight, bias = affine_map(correction, e)
     held = next(layer.parameters(), torch.zeros(1))
     found = nn.Linear(C, C) if tokens or takes_channels_last(layer) else nn.Conv2d(C, C, 1)
     with torch.no_grad():
-        found.weight.copy_((torch.eye(C, dtype=taken.dtype) - taken).reshape(found.weight.shape))
-        found.bias.copy_(taken @ torch.as_tensor(e.reference, dtype=taken.dtype))  # type: ignore[union-attr]
+        found.weight.copy_(weight.reshape(found.weight.shape))
+        found.bias.copy_(bias)  # type: ignore[union-attr]
     return found.to(held.device, held.dtype).eval()

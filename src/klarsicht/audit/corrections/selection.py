@@ -6,18 +6,24 @@ probability, whichever is less. Among settings whose lower ends are as high but 
 and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the same rule): there the one that loses less
 is taken, by whole half points, then that with fewer directions, then that of the simpler method. Where no setting is
 within the bounds, the least harmful one is chosen: it is then not called clean.
+
+One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
+network that is corrected already, one layer at a time. Among settings that are as good, fewer layers come before fewer
+directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
+from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, Outcome
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
@@ -25,6 +31,7 @@ from klarsicht.numerics.statistics.intervals import Z95, Interval
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
+MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
 
 
@@ -41,6 +48,11 @@ class Grid:
     layers: tuple[str, ...] = ()
     directions: tuple[int, ...] = (1, 2, 4, 8)
     strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
+
+    @property
+    def coarse(self) -> Grid:
+        """Every second number of directions and strength, the first included."""
+        return Grid(self.layers, self.directions[::2], self.strengths[::2])
 
     def settings_at(self, layer: str, sweeps: Collection[str]) -> list[CorrectionParameters]:
         """List the settings at a layer for a method that sweeps these parameters; the others keep their first value."""
@@ -59,6 +71,7 @@ class SettingOutcome:
         gained: share of the artifact's effect that is taken away, see CorrectionTest.gained_share.
         lost: loss beyond the bound, a share, the larger of overall and class; a gain of accuracy counts as no loss.
         outcome: all figures.
+        beside: settings at other layers, on which this one was fitted and with which it is applied.
     """
 
     method: str
@@ -66,6 +79,17 @@ class SettingOutcome:
     gained: Interval
     lost: float
     outcome: Outcome
+    beside: tuple[SettingOutcome, ...] = ()
+
+    @property
+    def parts(self) -> tuple[SettingOutcome, ...]:
+        """The settings that are applied together, in the order in which they were fitted."""
+        return (*self.beside, replace(self, beside=()))
+
+    @property
+    def directions(self) -> int:
+        """Number of directions that are erased, at all layers together."""
+        return sum(one.setting.directions for one in self.parts)
 
     @property
     def remaining(self) -> float:
@@ -83,6 +107,8 @@ class SettingOutcome:
         return self.lost <= 1e-12
 
     def __str__(self) -> str:
+        if self.beside:
+            return " and ".join(map(str, self.parts))
         at = f" at {self.setting.layer}" if self.setting.layer else ""
         several = "" if self.setting.directions == 1 else "s"
         return f"{self.method}{at}, {self.setting.directions} direction{several}, strength {self.setting.strength:g}"
@@ -91,7 +117,8 @@ class SettingOutcome:
         gained = {"gained": self.gained.value, "gained at least": self.gained.low}
         figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
         known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
-        return {"method": self.method} | self.setting.to_json() | figures | known
+        told = {"method": self.method} | self.setting.to_json() | figures | known
+        return told | ({"beside": settings_json(self.beside)} if self.beside else {})
 
 
 @dataclass(frozen=True)
@@ -113,12 +140,12 @@ class Choice:
     @property
     def best_settings(self) -> tuple[SettingOutcome, ...]:
         """Best strength for each method, layer and number of directions."""
-        return self._best_of(lambda one: (one.method, one.setting.layer, one.setting.directions))
+        return self._best_of(lambda one: (one.method, one.setting.layer, one.directions, len(one.parts)))
 
     @property
     def best_of_methods(self) -> tuple[SettingOutcome, ...]:
-        """Best setting of each method."""
-        return self._best_of(lambda one: one.method)
+        """Best setting of each method at one layer, and the best at two and at three layers."""
+        return self._best_of(lambda one: len(one.parts) if one.beside else one.method)
 
     def _best_of(self, group: Any) -> tuple[SettingOutcome, ...]:
         grouped: dict[Any, list[SettingOutcome]] = {}
@@ -144,7 +171,8 @@ class Choice:
         return f"{gain}, as much as any but for chance ({most}), and loses less or is simpler"
 
     def to_json(self) -> dict[str, Any]:
-        chosen = {"method": self.chosen.method} | self.chosen.setting.to_json()
+        (chosen,) = settings_json((self.chosen,))
+        chosen |= {"beside": settings_json(self.chosen.beside)} if self.chosen.beside else {}
         return {"chosen": chosen, "reason": self.reason, "tried": [one.to_json() for one in self.tried]}
 
 
@@ -200,6 +228,63 @@ def try_settings(
     return found
 
 
+def try_further_layers(
+    found: Sequence[Candidate], methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid
+) -> list[Candidate]:
+    """Try settings at a second layer beside the best erasure at one, then at a third; stop where hardly any effect is
+    left for sure, or where a further layer made no better choice.
+
+    Each is fitted on activations of the network that is corrected already, and evaluated against the network as it
+    is. It may lose no more than the other: every layer would spend the bound anew, and of some hundred images half a
+    point is one.
+
+    Args:
+        found: settings that were tried at one layer each.
+        methods: methods that give erasures.
+        grid: settings to try; layers that are corrected already are left out.
+    """
+    single = [one for one in found if isinstance(one.correction, Erasure) and one.tried.within_bounds]
+    further: list[Candidate] = []
+    if not single:
+        return further
+    _ = test.before  # of the network as it is, kept from here on
+    for corrected in range(1, MOST_LAYERS):
+        start = choose_candidate(single + further)
+        parts = start.chosen.parts
+        others = tuple(
+            layer for layer in grid.layers or data.layers if layer not in {one.setting.layer for one in parts}
+        )
+        if len(parts) < corrected or not others or start.chosen.gained.low >= 1 - ALIKE:
+            break
+        try:
+            with start.correction.applied(data.classifier.module):
+                more = try_settings(methods, replace(data), test, bounds, replace(grid, layers=others).coarse)
+        except (InputError, UsageError):  # members do not differ any more, at any layer
+            break
+        kept = (one for one in more if isinstance(one.correction, Erasure) and loses_no_more(one.tried, start.chosen))
+        further += [_beside(start, one) for one in kept]
+    return further
+
+
+def loses_no_more(one: SettingOutcome, other: SettingOutcome) -> bool:
+    """Test whether the measured losses of one setting are at most those of another, or none."""
+    pairs = ((side.outcome.harm, side.outcome.harm_affected) for side in (one, other))
+    return all(a.value <= max(b.value, 0.0) for a, b in zip(*pairs, strict=True) if a.n)
+
+
+def _beside(start: Choice, one: Candidate) -> Candidate:
+    """Return a candidate together with the correction that it was fitted on."""
+    known = start.correction
+    parts = known.parts if isinstance(known, JointCorrection) else (known,)
+    joint = JointCorrection(tuple(part for part in (*parts, one.correction) if isinstance(part, Erasure)))
+    return Candidate(replace(one.tried, beside=start.chosen.parts), joint)
+
+
+def settings_json(some: Sequence[SettingOutcome]) -> list[dict[str, Any]]:
+    """Return method and parameters of each setting as JSON values."""
+    return [{"method": one.method} | one.setting.to_json() for one in some]
+
+
 def choose_candidate(found: Sequence[Candidate]) -> Choice:
     """Choose one of the tried settings, see the module; of equal ones the first."""
     best = find_best([one.tried for one in found])
@@ -214,11 +299,11 @@ def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
         return min(tried, key=lambda one: one.lost)
     top = max(within, key=lambda one: one.gained.low)
     least = top.gained.low - max(ALIKE, top.error)
-    names = list(dict.fromkeys(one.method for one in tried))
+    names = list(dict.fromkeys(one.method for one in tried))  # simpler ones first
 
     def price(one: SettingOutcome) -> tuple[float, ...]:
         losses = round(one.lost / MIN_LOSS_DIFFERENCE)
-        return losses, one.setting.directions, names.index(one.method), -one.gained.low
+        return losses, len(one.parts), one.directions, names.index(one.method), -one.gained.low
 
     return min((one for one in within if one.gained.low >= least), key=price)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, Self
 
 from torch import Tensor, nn
@@ -149,6 +149,17 @@ def first_tensor(inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor | Non
     """Return the first tensor among the arguments of a module's call, and in lists among them."""
     flat = (part for a in (*inputs, *named.values()) for part in (a if isinstance(a, (tuple, list)) else (a,)))
     return next((a for a in flat if isinstance(a, Tensor)), None)
+
+
+def tensors_in(a: Any) -> Iterator[Tensor]:
+    """Iterate over the tensors in nested tuples, lists and dictionaries."""
+    if isinstance(a, Tensor):
+        yield a
+    elif isinstance(a, (tuple, list)):
+        for part in a:
+            yield from tensors_in(part)
+    elif isinstance(a, dict):
+        yield from tensors_in(tuple(a.values()))
 
 
 def replace_first_tensor(

@@ -7,13 +7,15 @@ receives the outputs of many.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from klarsicht.audit.models.hooks import tensors_in
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,6 @@ class BatchNorm:
     @property
     def _deviation(self) -> Tensor:
         return (self.variance + self.eps) ** 0.5
-
-
-def tensors_in(a: Any) -> Iterator[Tensor]:
-    """Iterate over the tensors in nested tuples, lists and dictionaries."""
-    if isinstance(a, Tensor):
-        yield a
-    elif isinstance(a, (tuple, list)):
-        for part in a:
-            yield from tensors_in(part)
-    elif isinstance(a, dict):
-        yield from tensors_in(tuple(a.values()))
 
 
 class NormsToMerge(TorchFunctionMode):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from klarsicht.audit.relevance.batch_norms import tensors_in
+from klarsicht.audit.models.hooks import tensors_in
 from klarsicht.audit.relevance.function_calls import Function, FunctionCall, carries_relevance, changes_in_place
 from klarsicht.audit.relevance.propagation import (
     Recorder,

@@ -1,0 +1,76 @@
+"""Build an erasure at a sum of two branches into a network: hooks of the module that adds, and buffers of it.
+
+No layer is added: whoever lists the layers of the network finds its own. Names of all its weights stay.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from klarsicht.audit.corrections.clarc import Erasure, find_layer, has_channels_first
+from klarsicht.audit.models.residual_sums import ResidualSum, SumHooks
+from klarsicht.numerics.erasure import Eraser
+
+CHILD_NAME: Final = "erased_sum"
+
+
+class SumErasure(nn.Module):
+    """Affine map of a sum, a -> W a + b at every position; with a gate, mixed with its input.
+
+    Args:
+        correction: the erasure, not pooled.
+        like: a weight of the network: its device and type are those of the buffers.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    leading_weight: Tensor
+    leading_bias: Tensor
+    gate_weight: Tensor
+    gate_bias: Tensor
+
+    def __init__(self, correction: Erasure, like: Tensor) -> None:
+        super().__init__()
+        self.channels, self.before, self.gated = correction.channels, len(correction.leading), bool(correction.gate)
+        (weight, bias), *of_tokens = (affine_map(correction, one) for one in (correction.eraser, *correction.leading))
+        buffers = {"weight": weight, "bias": bias}
+        if of_tokens:
+            buffers["leading_weight"] = torch.stack([W for W, _ in of_tokens])
+            buffers["leading_bias"] = torch.stack([b for _, b in of_tokens])
+        if correction.gate is not None:
+            gate = correction.gate
+            buffers |= {"gate_weight": torch.as_tensor(gate.weight), "gate_bias": torch.tensor(gate.bias)}
+        for name, value in buffers.items():
+            self.register_buffer(name, value.to(like.device, like.dtype))
+
+    def erased(self, a: Tensor) -> Tensor:
+        """Erase the artifact from a sum (B, C, H, W), (B, H, W, C) or tokens (B, T, C)."""
+        first = has_channels_first(a, len(self.weight), self.channels)
+        last = a.movedim(1, -1) if first else a
+        tokens = [linear(last[:, i : i + 1], self.leading_weight[i], self.leading_bias[i]) for i in range(self.before)]
+        found = linear(last[:, self.before :], self.weight, self.bias)
+        found = torch.cat([*tokens, found], 1) if tokens else found
+        if self.gated:
+            amount: Tensor = last.flatten(1, -2)[:, self.before :].mean(1) @ self.gate_weight + self.gate_bias
+            g = torch.sigmoid(amount).detach().reshape(-1, *[1] * (a.ndim - 1))
+            found = torch.addcmul((1 - g) * last, g, found)  # no addition, which would be counted, see SumMode
+        return found.movedim(-1, 1) if first else found
+
+
+def affine_map(correction: Erasure, e: Eraser) -> tuple[Tensor, Tensor]:
+    """Return the map a -> W a + b of an eraser at the strength of an erasure: W (C, C) and b (C,), float64."""
+    taken = correction.strength * torch.as_tensor(e.left, dtype=torch.float64) @ torch.as_tensor(e.right).double()
+    return torch.eye(len(taken), dtype=taken.dtype) - taken, taken @ torch.as_tensor(e.reference, dtype=taken.dtype)
+
+
+def build_in_sum(module: nn.Module, correction: Erasure, total: ResidualSum) -> None:
+    """Change the module permanently by an erasure at the sum `total`."""
+    home = find_layer(module, correction.layer)
+    erasure = SumErasure(correction, next(module.parameters(), torch.zeros(1)))
+    same = sum(name.startswith(f"{CHILD_NAME}{total.number}_") for name, _ in home.named_children())
+    home.add_module(f"{CHILD_NAME}{total.number}_{same}", erasure.eval())
+    SumHooks(total.number, erasure.erased).attach(home)
