@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.clean_data import clean_data as clean_data
     from klarsicht.audit.cleaning.clean_model import clean as clean
     from klarsicht.audit.cleaning.evaluation import evaluate as evaluate
+    from klarsicht.audit.cleaning.training_weights import training_weights as training_weights
+    from klarsicht.audit.cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.corrections.packages import load_correction as load_correction
     from klarsicht.audit.data.corpus import open_corpus as open_corpus
     from klarsicht.audit.models.classifier import load_model as load_model
@@ -56,6 +58,8 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "run": "pipeline",
     "screen": "quantification.screening",
     "spray": "spectral.spray",
+    "training_weights": "cleaning.training_weights",
+    "weighted_sampler": "cleaning.training_weights",
 }
 __all__ = list(PUBLIC)
 

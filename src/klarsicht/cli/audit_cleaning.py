@@ -141,7 +141,10 @@ def evaluate(
 def clean_data(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="A new folder for the manifest, the record and new files.")],
-    name: Annotated[str | None, typer.Option("--class", help="Of the artifact; or give --correction.")] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Of the artifact; may be given again; or --correction. [all poisoned classes]"),
+    ] = None,
     correction: Annotated[
         Path | None, typer.Option(help="A folder written by `audit clean` whose artifact is meant.")
     ] = None,
@@ -158,7 +161,8 @@ def clean_data(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new corpus without the artifact of a class: a manifest, a record, new files; old ones stay."""
+    """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old
+    ones stay. Exits 8 where none is found in a class."""
     from klarsicht.audit.cleaning import clean_data as cleaning
 
     found = cleaning.clean_data(
@@ -169,3 +173,4 @@ def clean_data(
         echo_block(json.dumps(found.to_json(), indent=2))
     else:
         cleaning_tables.cleaned_corpus(found, dry_run)
+    found.check()

@@ -106,7 +106,9 @@ def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
         echo_block(table(header, lines, left=header[:-1]))
     for path, why in found.skipped:
         echo(f"not read: {path}: {why}")
-    echo(f"{found.facts['class']}: " + ", ".join(f"{n} {action}" for action, n in sorted(found.counts.items())))
+    for name, why in found.left_out:
+        echo(f"{name}: no artifact: {why}")
+    echo(f"{', '.join(found.classes)}: " + ", ".join(f"{n} {action}" for action, n in sorted(found.counts.items())))
     echo("dry run: nothing written" if dry_run else f"manifest: {found.manifest}")
 
 

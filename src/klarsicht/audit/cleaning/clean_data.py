@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,17 +28,19 @@ import numpy as np
 from PIL import Image
 
 from klarsicht.audit.artifacts import masks
-from klarsicht.audit.artifacts.artifact import CARRIES, Artifact, load_artifact
+from klarsicht.audit.artifacts.artifact import CARRIES
 from klarsicht.audit.cleaning import data_record, image_actions
 from klarsicht.audit.cleaning.audited_run import AuditedRun
+from klarsicht.audit.cleaning.clean_classes import find_poisoned_classes
+from klarsicht.audit.cleaning.data_artifacts import DataArtifacts, build_artifacts, read_artifacts
 from klarsicht.audit.cleaning.data_record import TABLES, ImageRecord
 from klarsicht.audit.cleaning.image_actions import Action
-from klarsicht.audit.corrections import packages, samples
+from klarsicht.audit.corrections import samples
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
-from klarsicht.ground.errors import ImageError, InputError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.images import png_bytes
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
@@ -58,6 +61,30 @@ class CleanedCorpus:
     folder: Path
     facts: dict[str, Any]
     lines: tuple[ImageRecord, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes whose artifacts the corpus is cleaned of."""
+        several = self.facts.get("classes", ())
+        return tuple(one["class"] for one in several) or tuple(filter(None, (self.facts.get("class"),)))
+
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """(class, reason) of classes in which no artifact was found."""
+        return tuple((name, why) for name, why in self.facts.get("left out", ()))
+
+    def check(self) -> None:
+        """Check that the corpus was cleaned of all that was asked for.
+
+        Raises:
+            EffectRemains: no artifact was found in one of the classes.
+        """
+        if self.left_out:
+            raise EffectRemains(
+                "artifacts stay in the corpus", got="; ".join(f"{name}: {why}" for name, why in self.left_out),
+                rule="of these classes nothing was found that could be taken out",
+                remedy="Name images that carry it: --class and --members.",
+            )  # fmt: skip
 
     @property
     def manifest(self) -> Path:
@@ -81,19 +108,19 @@ class CleanedCorpus:
 
 
 def clean_data(
-    run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | None = None,
+    run: str | Path, out: str | Path, action: str | Action = "drop", *, name: str | Sequence[str] | None = None,
     correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
     found_by: str | None = None, members: Path | None = None, mask: Path | None = None, seed: int = 0,
     tables: str = "csv", dry_run: bool = False, data: str | None = None, classifier: Classifier | None = None,
 ) -> CleanedCorpus:  # fmt: skip
-    """Clean the corpus of a run of the artifact of a class.
+    """Clean the corpus of a run of the artifact of a class, or of several classes at once.
 
     Args:
         run: the run folder.
         out: the folder of the cleaned corpus.
         action: a name of image_actions.ACTIONS, or an action such as image_actions.make_pass_action(callable, method).
-        name: the class; either it or `correction` is given.
-        correction: a folder of `audit clean`, whose artifact is meant.
+        name: the class, or classes; None without `correction`: all that `audit quantify` called poisoned.
+        correction: a folder of `audit clean`, whose artifact, or artifacts, are meant.
         above: an image with at least this probability counts as a carrier, and so does every member.
         weight, label: see image_actions.make_action.
         found_by, members, mask, seed: how the artifact of the class is found, see clean_model.clean.
@@ -103,33 +130,52 @@ def clean_data(
         classifier: a model built in Python, in place of the one that the run names.
 
     Raises:
-        UsageError: neither a class nor a correction, or both; or as image_actions.make_action.
+        UsageError: both a class and a correction, members or a mask without one class, no class is poisoned; or as
+            image_actions.make_action.
         InputError, RunMismatch: as clean_model.clean and clean_corpus.
     """
-    if (name is None) == (correction is None):
-        raise UsageError("which artifact?", got=f"class {name}, correction {correction}", rule="one of the two")
+    names = (name,) if isinstance(name, str) else tuple(name or ())
+    if names and correction is not None:
+        raise UsageError("which artifact?", got=f"class {names[0]}, correction {correction}", rule="one of the two")
     if correction is not None and (members or mask or found_by):
         raise UsageError(
             "a correction has its members and its mask", rule="--found-by, --members and --mask go with --class"
         )
+    if (members or mask) and len(names) != 1:
+        raise UsageError(
+            "members or a mask without one class", got=members or mask, rule="they are of one class's artifact",
+            remedy="Name the class: --class.",
+        )  # fmt: skip
     SHARE.require("probability", above)
     SEED.require("seed", seed)
     audited_run = AuditedRun.of(run, data, classifier)
     if correction is not None:
-        artifact = _recorded(audited_run, Path(correction))
+        found = read_artifacts(audited_run, Path(correction), above)
     else:
-        artifact, _ = audited_run.build_artifact(str(name), found_by=found_by, members=members, mask=mask, seed=seed)
+        names = names or find_poisoned_classes(audited_run)
+        found = build_artifacts(
+            audited_run, names, above, found_by=found_by, members=members, mask=mask, seed=seed
+        )  # fmt: skip
     if isinstance(action, str):
-        maps = partial(_map, audited_run, artifact.target)
-        model = audited_run.audit.classifier
-        action = image_actions.make_action(
-            action, weight=weight, label=label, place=artifact.place, maps=maps, classifier=model
-        )
-    carries = artifact.member | (artifact.membership.probability >= above)
-    facts = {"class": artifact.name, "artifact": artifact.origin, "above": above}
+        action = _make_action(action, audited_run, found, weight, label)
     return clean_corpus(
-        audited_run.audit.corpus, carries, action, Path(out), facts=facts, tables=tables, dry_run=dry_run
-    )
+        audited_run.audit.corpus, np.any(found.carries, axis=0), action, Path(out), facts=found.to_json(), tables=tables,
+        dry_run=dry_run, owners=found.owners,
+    )  # fmt: skip
+
+
+def _make_action(
+    name: str, run: AuditedRun, found: DataArtifacts, weight: float | None, label: str | None
+) -> Action:  # fmt: skip
+    """Make an action; where places are inpainted, each image under the masks of all artifacts that it carries."""
+    made = [
+        image_actions.make_action(
+            name, weight=weight, label=label, place=one.place, maps=partial(_map, run, one.target),
+            classifier=run.audit.classifier,
+        )
+        for one in found.artifacts
+    ]  # fmt: skip
+    return image_actions.combine_actions(made, found.carries)
 
 
 def _map(run: AuditedRun, target: int, row: int) -> Floats:
@@ -139,22 +185,9 @@ def _map(run: AuditedRun, target: int, row: int) -> Floats:
     return np.asarray(masks.relevance_maps(store, audit.classifier, target, rows, images)[0])
 
 
-def _recorded(run: AuditedRun, correction: Path) -> Artifact:
-    """Load the artifact of a correction.
-
-    Raises:
-        InputError: the folder holds none.
-        RunMismatch: it belongs to another model or corpus.
-    """
-    _, record = packages.load_correction(correction)
-    if record.get("identity") != run.store.manifest["identity"]:
-        raise RunMismatch("the correction belongs to another run", got=correction, rule="the same model and corpus")
-    return load_artifact(correction)
-
-
 def clean_corpus(
     corpus: Corpus, carries: Bools, action: Action, out: Path, *, facts: dict[str, Any] | None = None,
-    tables: str = "csv", dry_run: bool = False,
+    tables: str = "csv", dry_run: bool = False, owners: Sequence[str] = (),
 ) -> CleanedCorpus:  # fmt: skip
     """Apply an action to the images that carry an artifact, and write the resulting corpus.
 
@@ -166,6 +199,7 @@ def clean_corpus(
         facts: further content of cleaning.json.
         tables: a name of data_record.TABLES, the format of manifest and record.
         dry_run: only return the planned actions; write nothing.
+        owners: for each image the classes whose artifact it carries, for the record; or empty.
 
     Raises:
         UsageError: unknown tables.
@@ -179,7 +213,7 @@ def clean_corpus(
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
     told = (facts or {}) | action.to_json() | whole
     if dry_run:
-        return CleanedCorpus(out, told, _lines(corpus, carries, action, out, dry_run=True))
+        return CleanedCorpus(out, told, _lines(corpus, carries, action, out, owners, dry_run=True))
     text = json.dumps(told, indent=1)
     _check(out, text)
     with translate_write_errors(out):
@@ -188,14 +222,18 @@ def clean_corpus(
         _check(out, text)
         write_atomically(out / "cleaning.json", text.encode())
         remove_leftovers(out)
-        lines = _lines(corpus, carries, action, out, dry_run=False)
+        lines = _lines(corpus, carries, action, out, owners, dry_run=False)
         data_record.write_tables(out, lines, tables)
     return CleanedCorpus(out, told, lines)
 
 
-def _lines(corpus: Corpus, carries: Bools, action: Action, out: Path, *, dry_run: bool) -> tuple[ImageRecord, ...]:
+def _lines(
+    corpus: Corpus, carries: Bools, action: Action, out: Path, owners: Sequence[str], *, dry_run: bool
+) -> tuple[ImageRecord, ...]:  # fmt: skip
     rows = track(range(len(corpus)), len(corpus), "corpus")
-    return tuple(_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
+    lines = (_line(corpus, row, action if carries[row] else None, out, dry_run) for row in rows)
+    named = owners or [""] * len(corpus)
+    return tuple(replace(line, artifact_of=owner) for line, owner in zip(lines, named, strict=True))
 
 
 def _line(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bool) -> ImageRecord:

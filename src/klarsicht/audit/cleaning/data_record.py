@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import InputError
 
 MANIFEST: Final = ("path", "label", "source", "split", "weight")
 Row = Sequence[str | float]
@@ -28,6 +29,7 @@ class ImageRecord:
         new_weight: 0 where the new corpus lacks the image.
         why: the reason why it was skipped.
         white_level: code of white of a 16-bit file; "" where none is stated.
+        artifact_of: classes whose artifact the image carries, separated by semicolons.
     """
 
     path: str
@@ -41,6 +43,7 @@ class ImageRecord:
     new_weight: float
     why: str = ""
     white_level: str = ""
+    artifact_of: str = ""
 
     @property
     def in_new_corpus(self) -> bool:
@@ -73,6 +76,32 @@ def write_tables(out: Path, lines: Sequence[ImageRecord], tables: str) -> None:
         table("quarantine", header, aside)
     kept = [line.manifest_row(line.new_weight, whites) for line in lines if line.in_new_corpus]
     table("manifest", header, kept)
+
+
+def read_record(out: Path, tables: str) -> list[ImageRecord]:
+    """Read the record that `write_tables` wrote.
+
+    Raises:
+        InputError: the record lacks a column, or cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    file, names = out / f"record.{tables}", [field.name for field in fields(ImageRecord)]
+    try:
+        if tables == "parquet":
+            rows = parquet.read_table(file).to_pylist()
+        else:
+            asked = arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+            rows = arrow_csv.read_csv(file, convert_options=asked).to_pylist()
+        known = [{name: row[name] for name in names if name in row} for row in rows]
+        return [ImageRecord(**row | {"new_weight": float(row["new_weight"])}) for row in known]
+    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
+        raise InputError(
+            "the record of a cleaned corpus cannot be read", got=f"{file}: {error}",
+            remedy="Make it again with `klarsicht audit clean-data`.",
+        ) from error  # fmt: skip
 
 
 def encode_csv(header: Sequence[str], rows: Sequence[Row]) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
@@ -85,6 +85,25 @@ def make_action(
         "move": Action("move", label=label),
         "quarantine": Action("quarantine", weight=0, folder="quarantine"),
     }[name]
+
+
+def combine_actions(actions: Sequence[Action], carries: Bools) -> Action:
+    """Combine the same action for m artifacts: each image is repaired of every artifact that it carries, in order.
+
+    Args:
+        actions: m actions of one name, at least one.
+        carries: bool (m, N), which artifact each image carries.
+    """
+    if len(actions) == 1 or actions[0].repair is None:
+        return actions[0]
+    repairs = [action.repair for action in actions if action.repair is not None]
+
+    def repair(picture: Image.Image, row: int) -> Image.Image:
+        for mend, on in zip(repairs, carries[:, row], strict=True):
+            picture = mend(picture, row) if on else picture
+        return picture
+
+    return replace(actions[0], method="; ".join(dict.fromkeys(one.method for one in actions)), repair=repair)
 
 
 def make_pass_action(repair: Callable[[Image.Image], Image.Image], method: str) -> Action:
