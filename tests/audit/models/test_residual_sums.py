@@ -137,6 +137,14 @@ def test_sums_of_an_exported_program_are_found():
             torch.testing.assert_close(program(x), written_out(net, x, torch.exp, "two:sum1"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_part_hides_its_sums_and_no_others():
+    net, x = Network("+").eval(), torch.rand(2, 4, 5, 5)
+    net.one = torch.jit.trace(net.one, x)
+    with torch.no_grad():
+        assert list_sums(net, lambda: net(x)) == (":sum2", "two:sum1")  # the first adds the shift
+
+
 def test_names_are_read_as_they_are_written():
     for name in (ResidualSum("layer4.1", 12), ResidualSum("", 1)):
         assert ResidualSum.parse(str(name)) == name

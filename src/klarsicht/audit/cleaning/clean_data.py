@@ -159,8 +159,8 @@ def clean_data(
     if isinstance(action, str):
         action = _make_action(action, audited_run, found, weight, label)
     return clean_corpus(
-        audited_run.audit.corpus, np.any(found.carries, axis=0), action, Path(out), facts=found.to_json(), tables=tables,
-        dry_run=dry_run, owners=found.owners,
+        audited_run.audit.corpus, np.any(found.carries, axis=0), action, Path(out), facts=found.to_json(),
+        tables=tables, dry_run=dry_run, owners=found.owners,
     )  # fmt: skip
 
 

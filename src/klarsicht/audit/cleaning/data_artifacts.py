@@ -75,7 +75,8 @@ def build_artifacts(
     found: list[Artifact] = []
     left_out: list[tuple[str, str]] = []
     why: InputError | UsageError | None = None
-    for name in track(reversed(once.values()), len(once), "classes"):
+    in_order = reversed(once.values())
+    for name in track(in_order, len(once), "classes") if len(once) > 1 else in_order:
         try:
             artifact, _ = run.build_artifact(name, found_by=found_by, members=members, mask=mask, seed=seed)
             found.append(artifact)

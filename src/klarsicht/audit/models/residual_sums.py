@@ -272,6 +272,8 @@ def list_sums(network: nn.Module, look: Callable[[], object], beside: Collection
 
     handles = []
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks, and no mode sees what it computes
+            continue
         handles.append(module.register_forward_pre_hook(begin(name), with_kwargs=True))
         handles.append(module.register_forward_hook(end, always_call=True))
     try:
