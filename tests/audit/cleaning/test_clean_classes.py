@@ -167,7 +167,7 @@ def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, mon
     with pytest.raises(UsageError, match="several classes"):
         evaluation.evaluate(marked, tmp_path, classifier=classifier)
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("fitted again")
 
     (tmp_path / "correction.json").unlink()  # as if killed before it was composed
