@@ -7,7 +7,10 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 import zlib
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +18,9 @@ import pytest
 import zarr
 from pyarrow import parquet
 
-from klarsicht.ground import manifest
+from klarsicht.ground import disk, manifest
 from klarsicht.ground.errors import DiskFull, InputError, RunDamaged, RunLocked, RunMismatch, StoreError
+from klarsicht.ground.shards import Shard
 from klarsicht.ground.store import RunStore
 
 SETTINGS = {"top": 3, "metric": {"name": "sliced", "scales": (1, 2)}}
@@ -450,3 +454,60 @@ def test_killed_again_and_again_equals_undisturbed(tmp_path, seed):
     left, right = contents(killed), contents(calm)
     assert left.keys() == right.keys()
     assert {p.name for p in left if left[p] != right[p]} <= {"lock", "manifest.json", "manifest.json.json"}
+
+
+def test_a_run_that_is_shared_is_refused_to_one_alone_and_the_last_one_tidies_up(tmp_path):
+    store = RunStore.create(tmp_path / "run", settings={}, identity={})
+    first, second = Shard(0, 2), Shard(1, 2)
+    (store.path / ".left.json.1.tmp").touch()
+    with store.share(first) as one:
+        assert not (store.path / ".left.json.1.tmp").exists()
+        with store.share(second) as other:
+            assert (one.take("unit"), other.take("unit")) == (True, False)
+            one.release("unit")
+            assert other.take("unit")
+            with pytest.raises(RunLocked, match=f"process {os.getpid()}"), store.lock():
+                pass
+        assert one.take("unit")
+        assert (store.path / "claims" / "unit").exists()
+    assert not (store.path / "claims").exists()
+    with store.lock(), monkeypatched_join(0.3), pytest.raises(RunLocked), store.share(first):
+        pass
+
+
+@contextmanager
+def monkeypatched_join(seconds):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "JOIN_SECONDS", seconds)
+        yield
+
+
+def test_a_manifest_that_another_process_replaces_is_read_whole(tmp_path):
+    """Every read of some hundred replacements gives one of the contents that were written, in their order."""
+    store = RunStore.create(tmp_path / "run", settings={}, identity={})
+    ended, seen = threading.Event(), []
+
+    def write():
+        for turn in range(150):
+            store.update_manifest(turn=turn, size="x" * (turn % 7))
+        ended.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not ended.is_set():
+        facts = store.manifest
+        seen.append((facts.get("turn", -1), len(facts.get("size", ""))))
+    thread.join()
+    assert [turn for turn, _ in seen] == sorted(turn for turn, _ in seen)
+    assert all(size == max(turn, 0) % 7 for turn, size in seen)
+    assert len({turn for turn, _ in seen}) > 10
+
+
+def test_a_shard_of_an_array_that_vanishes_as_it_is_written_is_no_shard_of_zeros(tmp_path, monkeypatch):
+    store = RunStore.create(tmp_path / "run", settings={}, identity={})
+    store.create_array("a", (8, 2), np.float32, 4, "step")
+    assert store.write_rows("a", 0, np.zeros((4, 2))) == {"arrays.zarr/a/c.0.0": None}
+    there = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != "c.1.0" and there(path))
+    with pytest.raises(StoreError, match="another process removed"):
+        store.write_rows("a", 4, np.ones((4, 2)))

@@ -12,11 +12,12 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,7 @@ def run_units(
     label: str = "units",
     on_done: Callable[[range, R], None],
     backend: str = "loky",
+    admit: Callable[[range], bool] | None = None,
 ) -> None:
     """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
 
@@ -62,6 +64,7 @@ def run_units(
         workers: number of processes; with 1 the units run in this process, one after another.
         threads: threads of numerical libraries in each worker.
         backend: a name of BACKENDS, used with more than one worker.
+        admit: asked right before a unit begins; one that is not admitted is left out.
 
     Raises:
         UsageError: workers out of range, or an unknown backend.
@@ -74,25 +77,55 @@ def run_units(
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
     alone = workers == 1 or len(units) < 2
+    admitted = AdmittedUnits(units, admit)
     results = (
-        _run_in_process(work, units, threads) if alone else _run_in_workers(work, units, workers, threads, backend)
+        _run_in_process(work, admitted, threads)
+        if alone
+        else _run_in_workers(work, admitted, workers, threads, backend)
     )
     with closing(results), progress(label, sum(map(len, units))) as advance:
         for unit, result in results:
             on_done(unit, result)
             advance(len(unit))
+    admitted.raise_error()
 
 
-def _run_in_process(work: Work[R], units: Sequence[range], threads: int) -> Results[R]:
+class AdmittedUnits:
+    """Iterable of the units that are admitted, each asked for when it is reached.
+
+    joblib reaches them in threads of its own, where an error would be lost: it ends the iteration and is kept.
+    """
+
+    def __init__(self, units: Sequence[range], admit: Callable[[range], bool] | None) -> None:
+        self.units, self.admit = units, admit
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[range]:
+        for unit in self.units:
+            try:
+                admitted = self.admit is None or self.admit(unit)
+            except Exception as error:
+                self.error = error
+                return
+            if admitted:
+                yield unit
+
+    def raise_error(self) -> None:
+        """Raise the error that ended the iteration, if one did."""
+        if self.error is not None:
+            raise self.error
+
+
+def _run_in_process(work: Work[R], units: Iterable[range], threads: int) -> Results[R]:
     with limited_threads(threads):
         yield from ((unit, work(unit)) for unit in units)
 
 
-def _run_in_workers(work: Work[R], units: Sequence[range], workers: int, threads: int, backend: str) -> Results[R]:
+def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads: int, backend: str) -> Results[R]:
     with BACKENDS[backend](work, threads) as sent, warnings.catch_warnings():
         # expected after an error, since the remaining units are cancelled
         warnings.filterwarnings("ignore", ".*tasks which were still being processed.*")
-        calls = [joblib.delayed(_in_worker)(sent, unit, threads) for unit in units]
+        calls = (joblib.delayed(_in_worker)(sent, unit, threads) for unit in units)
         try:
             yield from (_run_in_rounds if backend == "ray" else _run_unordered)(calls, workers)
         except BrokenProcessPool as error:
@@ -104,15 +137,16 @@ def _run_in_workers(work: Work[R], units: Sequence[range], workers: int, threads
             ) from error
 
 
-def _run_unordered(calls: Sequence[Any], workers: int) -> Iterator[Any]:
+def _run_unordered(calls: Iterable[Any], workers: int) -> Iterator[Any]:
     parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
     yield from parallel(calls)
 
 
-def _run_in_rounds(calls: Sequence[Any], workers: int) -> Iterator[Any]:
+def _run_in_rounds(calls: Iterable[Any], workers: int) -> Iterator[Any]:
     """Run as many units as workers in each joblib call, since Ray's backend returns results only at the end."""
-    for start in range(0, len(calls), workers):
-        yield from joblib.Parallel(workers, batch_size=1)(calls[start : start + workers])
+    left = iter(calls)
+    while some := list(islice(left, workers)):
+        yield from joblib.Parallel(workers, batch_size=1)(some)
 
 
 def _in_worker(work: Work[R], unit: range, threads: int) -> tuple[range, R]:

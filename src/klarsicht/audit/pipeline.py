@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,16 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, Analysis, head_weight, require_head_weight
-from klarsicht.ground.errors import CorpusError, ModelError, RunMismatch, UsageError, unknown_name
+from klarsicht.ground.checksums import Written
+from klarsicht.ground.errors import CorpusError, ModelError, RunLocked, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.progress import note
 from klarsicht.ground.run_files import MANIFEST
+from klarsicht.ground.shards import LOOK, Shard, Sharing, Waiting
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import forget_damaged
 
 WITH_TRANSFORM = "return (module, transform) with a transform that makes images of the right size"
+CREATION_SECONDS = 60.0  # that a shard waits for another one to create the run
 CERTAIN = 1e-5  # of a sum of probabilities in one answer
 SCREENING_UNIT = 25  # targets in a work unit of a screening
 
@@ -47,11 +51,15 @@ class Audit:
     """Model, corpus and settings, checked against each other.
 
     A row of the corpus is an (image, label) pair where the target is the label, else an image, whatever its labels.
+
+    Attributes:
+        sharing: how the work is shared with other processes.
     """
 
     settings: AuditSettings
     corpus: Corpus
     classifier: Classifier
+    sharing: Sharing = field(default_factory=Sharing)
 
     @classmethod
     def of(cls, settings: AuditSettings, classifier: Classifier | None = None) -> Audit:
@@ -151,8 +159,9 @@ def check_names(settings: AuditSettings) -> None:
 
 
 def run(
-    settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, workers: int = 1
-) -> RunStore:
+    settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, workers: int = 1,
+    shard: str | None = None,
+) -> RunStore:  # fmt: skip
     """Audit a model: attributions, clusters, ranking, report. The same call resumes an interrupted run.
 
     Args:
@@ -160,6 +169,8 @@ def run(
         out: the run folder; a new one, or one begun with the same settings, data and model.
         classifier: a model built in Python, in place of the one that the settings name; needs workers=1.
         workers: processes; results do not depend on it.
+        shard: "K/N" for the K-th of N calls that share the run's folder, each on any machine, or "auto"; results do not
+            depend on it. See ground.shards.
 
     Returns:
         The run, complete: `ranking.json`, `tables/ranking.parquet` and `report.html` are in it.
@@ -172,25 +183,52 @@ def run(
     audit = Audit.of(settings, classifier)
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
-    store = open_run(audit, out)
-    with store.lock():
-        for damage in forget_damaged(store):
-            note(f"damaged, and so not used: {damage}")
+    own_shard = None if shard is None else Shard.parse(shard)
+    store = open_run(audit, out, wait=CREATION_SECONDS if own_shard else 0)
+    with store.share(own_shard) as sharing:
+        audit = replace(audit, sharing=sharing)
+        sharing.once("verified", lambda: note_damaged(store))
         attribute(audit, store, workers, own=classifier)
-        record_label_order(audit, store)
+        sharing.once("label-order", lambda: record_label_order(audit, store))
         analyse(audit, store, workers)
         analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
-        illustrate(audit, store, write_ranking(audit, store))
-        page.write_report(store)
+        sharing.once("report", lambda: report(audit, store))
     return store
 
 
-def open_run(audit: Audit, out: str | Path) -> RunStore:
+def note_damaged(store: RunStore) -> None:
+    """Make damaged files of a run count as never written, and name them."""
+    for damage in forget_damaged(store):
+        note(f"damaged, and so not used: {damage}")
+
+
+def report(audit: Audit, store: RunStore) -> None:
+    """Rank, draw and write the report of a run whose clusters are known."""
+    illustrate(audit, store, write_ranking(audit, store))
+    page.write_report(store)
+
+
+def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
     """Create the run folder, or open one begun before.
 
+    Args:
+        wait: seconds to wait for another process that is creating it just now.
+
     Raises:
+        RunLocked: another process is creating it, and still is after that time.
         RunMismatch: it was made with other settings, data or model.
     """
+    began = time.monotonic()
+    while True:
+        try:
+            return _create_run(audit, out)
+        except RunLocked:
+            if time.monotonic() - began > wait:
+                raise
+            time.sleep(LOOK)
+
+
+def _create_run(audit: Audit, out: str | Path) -> RunStore:
     settings = audit.settings.model_dump(mode="json", exclude={"data"})
     if (begun := RunStore(Path(out))).exists:  # a setting that its version did not have was at its default
         known, fields = begun.manifest["settings"], AuditSettings.model_fields
@@ -211,13 +249,18 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
         store, audit.corpus, audit.settings, audit.targets, audit.classifier.identity, load_worker_model, here
     )
     units = partition(len(audit.corpus), audit.settings.unit)
+    audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
+    run_step(audit, store, work, attribution.STEP, units, workers, "relevance")
+
+
+def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
+    """Create the arrays, and record the corpus and what is known of the model."""
     if not all(map(store.is_created, store.manifest.get("arrays", ["logits"]))):
         create_arrays(audit, store, work)
     store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
     if audit.classifier.notes:
         store.update_manifest(model_notes=list(audit.classifier.notes))
     store.write_table("corpus", audit.corpus.to_table())
-    run_step(audit, store, work, attribution.STEP, units, workers, "relevance")
 
 
 @lru_cache(maxsize=1)
@@ -321,18 +364,47 @@ def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) ->
 
 def run_step(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
     """Run the units of a step that are not done yet; each is marked when its results are on disk. Work units return the
-    checksums of what they wrote."""
-    store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
-    number = {unit.start: i for i, unit in enumerate(units)}
-    run_units(
-        work,
-        [unit for i, unit in enumerate(units) if not store.is_done(step, i)],
-        workers=workers,
-        threads=audit.settings.threads,
-        label=label,
-        on_done=lambda unit, written: store.mark_done(step, number[unit.start], written),
+    checksums of what they wrote.
+
+    Of a shared run, units are taken one by one, those of this shard first, then those that no living process holds; the
+    step ends when all units are done, whoever did them.
+    """
+    sharing, number = audit.sharing, {unit.start: i for i, unit in enumerate(units)}
+    sharing.once(
+        f"{step}.begun", lambda: store.update_manifest(steps=store.manifest.get("steps", {}) | {step: len(units)})
     )
-    store.finish_step(step, len(units))
+
+    def claim(unit: range) -> str:
+        return f"{step}.{number[unit.start]}"
+
+    def take(unit: range) -> bool:
+        if store.is_done(step, number[unit.start]) or not sharing.take(claim(unit)):
+            return False
+        if store.is_done(step, number[unit.start]):  # by a process that gave its claim back just now
+            sharing.release(claim(unit))
+            return False
+        return True
+
+    def mark(unit: range, written: Written) -> None:
+        if sharing.holds(claim(unit)):  # else this process was taken for dead, and another one marks the unit
+            store.mark_done(step, number[unit.start], written)
+        sharing.release(claim(unit))
+
+    waiting = Waiting(label)
+    while left := sharing.order(sorted(set(range(len(units))) - store.done_units(step))):
+        if (first := next((i for i in left if take(units[i])), None)) is None:
+            waiting.look_later()
+            continue
+        run_units(
+            work,
+            [units[first], *(units[i] for i in left if i != first)],
+            workers=workers,
+            threads=audit.settings.threads,
+            label=label,
+            on_done=mark,
+            admit=lambda unit, first=units[first]: unit == first or take(unit),  # type: ignore[misc]
+        )
+    sharing.once(f"{step}.finished", lambda: store.finish_step(step, len(units)))
 
 
 def write_ranking(audit: Audit, store: RunStore) -> Ranking:

@@ -24,6 +24,7 @@ from klarsicht.ground.ranges import (
     SHARE,
     WORKERS,
 )  # fmt: skip
+from klarsicht.ground.shards import SHARD_HELP
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
 
@@ -69,6 +70,7 @@ def run(
     megapixels: Annotated[float | None, option(AuditSettings, "megapixels")] = None,
     seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
@@ -100,7 +102,7 @@ def run(
         "seed": seed,
     }
     chosen = AuditSettings.read(settings, given)
-    store = pipeline.run(chosen, out, workers=workers)
+    store = pipeline.run(chosen, out, workers=workers, shard=shard)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
     tables.ranking(ranking.read_ranking(store), 10)
@@ -174,6 +176,7 @@ def quantify(
     level: Annotated[float, number(P_LEVEL, "Of p: below it a class is artifactual, and an artifact used.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
@@ -184,7 +187,7 @@ def quantify(
     from klarsicht.audit.quantification import quantification, screening
 
     found = (screening.screen if screening.is_screening(run) else quantification.quantify)(
-        run, level=level, workers=workers, data=data
+        run, level=level, workers=workers, data=data, shard=shard
     )
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))

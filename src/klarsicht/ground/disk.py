@@ -9,10 +9,11 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError
 from klarsicht.ground.operating_system import lock, process_exists, sync
@@ -20,6 +21,8 @@ from klarsicht.ground.operating_system import lock, process_exists, sync
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNFINISHED = ".unfinished"  # marks a folder that is being filled
 LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
+JOIN_SECONDS = 60.0  # that a lock is waited for which others share: one alone holds it while it tidies up
+LOCK_LOOK = 0.1  # seconds between two tries of a lock
 TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the process's number
 
 
@@ -149,23 +152,99 @@ def hold_lock(path: Path) -> Iterator[None]:
             lock(file)
         except BlockingIOError:
             file.seek(0)
-            raise RunLocked(
-                "another process writes to this run",
-                got=f"process {file.read().strip() or 'unknown'} in {path.parent}",
-                remedy="Wait for it, stop it, or choose another --out.",
-            ) from None
+            raise _locked_by(file.read().strip(), path) from None
         except OSError as error:
-            raise StoreError(
-                "the file system cannot lock files",
-                got=f"{error.strerror or error}, for {path}",
-                rule="a lock keeps two processes from writing to one run",
-                remedy="Choose an --out on a local disk.",
-            ) from error
+            raise _without_locks(error, path) from error
         with translate_write_errors(path):
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
         yield
+
+
+@contextmanager
+def share_lock(path: Path, when_alone: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file together with other processes that share it; `hold_lock` is refused meanwhile.
+
+    Args:
+        when_alone: called before the body, and after it, where no other process holds the lock at that moment.
+
+    Raises:
+        RunLocked: another process holds it alone.
+        StoreError: the file system has no such locks.
+    """
+    with translate_write_errors(path):
+        file = path.open("a+")
+    with file:
+        deadline = time.monotonic() + JOIN_SECONDS
+        while not _join(file, path, when_alone):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise _locked_by(file.read().strip(), path)
+            time.sleep(LOCK_LOOK)
+        try:
+            yield
+        finally:
+            with suppress(OSError, StoreError):
+                lock(file)
+                when_alone()
+
+
+def _join(file: IO[str], path: Path, when_alone: Callable[[], None]) -> bool:
+    """Try to share a lock; alone for a moment, where no other process holds it."""
+    try:
+        with suppress(BlockingIOError):
+            lock(file)
+            when_alone()
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        lock(file, shared=True)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise _without_locks(error, path) from error
+    return True
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file that other processes hold for a moment only; wait for it.
+
+    Raises:
+        StoreError: the file system has no locks.
+    """
+    with translate_write_errors(path):
+        file = path.open("a+")
+    with file:
+        while True:
+            try:
+                lock(file)
+                break
+            except BlockingIOError:
+                time.sleep(LOCK_LOOK)
+            except OSError as error:
+                raise _without_locks(error, path) from error
+        yield
+
+
+def _locked_by(process: str, path: Path) -> RunLocked:
+    """Make the error of a lock that another process holds."""
+    return RunLocked(
+        "another process writes to this run",
+        got=f"process {process or 'unknown'} in {path.parent}",
+        remedy="Wait for it, stop it, or choose another --out.",
+    )
+
+
+def _without_locks(error: OSError, path: Path) -> StoreError:
+    """Make the error of a file system without locks."""
+    return StoreError(
+        "the file system cannot lock files",
+        got=f"{error.strerror or error}, for {path}",
+        rule="a lock keeps two processes from writing to one run",
+        remedy="Choose an --out on a local disk.",
+    )
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -7,12 +7,15 @@ or loads the C library.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,15 +43,21 @@ PEAK_RESET = "5"
 # Files
 
 
-def lock(file: IO[Any]) -> None:
+def lock(file: IO[Any], shared: bool = False) -> None:
     """Lock an open file for this process alone; the system frees it when the file is closed or the process ends.
+
+    Args:
+        shared: lock it together with other processes that share it, against those that want it alone.
 
     Raises:
         BlockingIOError: another process holds it.
+        OSError: the system, or the file system, has no such lock.
     """
     if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return
+    if shared:
+        raise OSError(errno.ENOTSUP, "this system has no shared locks")
     import msvcrt
 
     windows: Any = msvcrt
@@ -179,6 +188,16 @@ def process_exists(pid: int) -> bool:
     except (PermissionError, OverflowError):  # another user's, or no number of a process
         return True
     return True
+
+
+@cache
+def machine_name() -> str:
+    """Name this machine and the space of its process numbers: equal only where numbers mean the same processes."""
+    name = platform.node()
+    with suppress(OSError):
+        name += "/" + (PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
+        name += "/" + str((PROC / "self" / "ns" / "pid").readlink())
+    return name
 
 
 def end_with_parent(parent: int, of_main_thread: bool) -> None:

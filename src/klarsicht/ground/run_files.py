@@ -129,13 +129,15 @@ class RunFiles:
 
     def _read_recorded(self, name: str) -> bytes:
         """Read a file, and compare it with its checksum where there is one."""
-        admitted = self._admitted(name)
-        if admitted is not None and None not in admitted and not self.inside(name).exists():
-            raise damaged(name, "missing")
-        content = self._read(name)
-        if admitted is not None and Checksum.of(content) not in admitted:
-            raise damaged(name, describe_difference(Checksum.of(content), admitted[-1]))
-        return content
+        while True:
+            admitted = self._admitted(name)
+            if admitted is not None and None not in admitted and not self.inside(name).exists():
+                raise damaged(name, "missing")
+            content = self._read(name)
+            if admitted is None or Checksum.of(content) in admitted:
+                return content
+            if self._admitted(name) == admitted:  # else another process of a shared run is replacing the file
+                raise damaged(name, describe_difference(Checksum.of(content), admitted[-1]))
 
     def _admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
         """Read the checksums that a file may have, of which None is its absence; None where none were written.

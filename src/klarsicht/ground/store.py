@@ -8,6 +8,7 @@
     RUN/done/<step>/<unit>.json         the markers, with size and checksum of each file that the unit wrote
     RUN/checksums/<file>.json           size and checksum of each other file
     RUN/pictures/
+    RUN/claims/                         what processes that share the run work on; empty when none does
     RUN/embedding/                      states of the training of the learned embedding
 
 Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
@@ -30,12 +31,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from klarsicht.ground.checksums import Checksum, Written, describe_difference, find_damage
-from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
+from klarsicht.ground.claims import Claims, remove_claims
+from klarsicht.ground.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, RunDamaged, RunMismatch, StoreError
 from klarsicht.ground.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
 from klarsicht.ground.markers import Marker, damaged
 from klarsicht.ground.operating_system import sync
 from klarsicht.ground.run_files import MANIFEST, RunFiles, check_name, record_path
+from klarsicht.ground.shards import Shard, Sharing
 from klarsicht.ground.stored_array import StoredArray
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Any]
 CHUNK_BYTES = 256 * 1024
 GROUP = "arrays.zarr/zarr.json"
+CLAIMS = "claims"  # folder of the claims of processes that share a run
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,30 @@ class RunStore(RunFiles):
             RunLocked: another process holds it.
         """
         with hold_lock(self.path / "lock"):
-            remove_leftovers(self.path)
+            self._tidy()
             yield
+
+    @contextmanager
+    def share(self, shard: Shard | None) -> Iterator[Sharing]:
+        """Work on the run with other processes that share it, or alone where there is no shard, as `lock`.
+
+        Raises:
+            RunLocked: another process works on it alone.
+            StoreError: the file system has no locks.
+        """
+        if shard is None:
+            with self.lock():
+                yield Sharing()
+            return
+        with share_lock(self.path / "lock", self._tidy):
+            claims = Claims(self.path / CLAIMS)
+            with claims.beating():
+                yield Sharing(shard, claims)
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left: partial files, and claims. Only a process alone may call it."""
+        remove_leftovers(self.path)
+        remove_claims(self.path / CLAIMS)
 
     # Arrays
 
@@ -220,10 +246,15 @@ class RunStore(RunFiles):
             for shard in filter(Path.exists, shards):  # zarr leaves out a shard of zeros
                 sync(shard)
             sync(self._array_folder(name))
-            return {
+            written = {
                 f"arrays.zarr/{name}/{shard.name}": Checksum.of_file(shard) if shard.exists() else None
                 for shard in shards
             }
+        blocks = (values[a : a + unit] for a in range(0, len(values), unit))
+        if lost := [one for one, block in zip(written, blocks, strict=True) if written[one] is None and block.any()]:
+            rule = "one process writes a unit"
+            raise StoreError("another process removed a file while it was written", got=lost[0], rule=rule)
+        return written
 
     def array(self, name: str) -> StoredArray:
         """Open a stored array, read-only. Rows that no unit has written read as 0 where the array names no step."""
@@ -337,6 +368,10 @@ class RunStore(RunFiles):
     def is_done(self, step: str, unit: int) -> bool:
         """Whether the unit has its marker."""
         return self._marker(step, unit).is_file()
+
+    def done_units(self, step: str) -> set[int]:
+        """List the units that have their marker."""
+        return set(self._units(step))
 
     def marker(self, step: str, unit: int) -> Marker:
         """Read the marker of a unit.

@@ -16,7 +16,7 @@ from klarsicht.ground.store import RunStore
 UNVERIFIED = (
     "The run was begun by a version that kept no checksums: whether files were lost or altered since is unknown."
 )
-ASIDE = ("lock", "done", "checksums", "corrections", "certificate")
+ASIDE = ("lock", "done", "checksums", "claims", "corrections", "certificate")
 """Not written by a step: the markers and checksums, and folders with checksums of their own."""
 
 

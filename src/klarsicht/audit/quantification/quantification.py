@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,13 @@ from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
+from klarsicht.ground.shards import Shard
 from klarsicht.ground.store import RunStore
 
 
 def quantify(
     run: str | Path, *, level: float = LEVEL, workers: int = 1, data: str | None = None,
-    classifier: Classifier | None = None,
+    classifier: Classifier | None = None, shard: str | None = None,
 ) -> Quantification:  # fmt: skip
     """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.
 
@@ -52,28 +54,36 @@ def quantify(
         workers: processes; results do not depend on it.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
+        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
 
     Raises:
         UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of
             range.
         RunMismatch: model or data differ from those of the run.
     """
-    with open_run(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard) as (audit, work):
         announce(work)
-        found, store = run_quantification(audit, work, level, workers), work.store
-        store.write_json(verdicts.VERDICTS_FILE, found.to_json())
+        found, store, once = run_quantification(audit, work, level, workers), work.store, audit.sharing.once
+        once(f"verdicts.{level}", lambda: store.write_json(verdicts.VERDICTS_FILE, found.to_json()))
+        marked = found
         if store.has_array("maps"):
             find_followed_clusters(audit, work, workers)
             clusters, paths = store.table(ranking.FOLLOWED).to_pylist(), store.table("corpus")["path"].to_pylist()
-            found = mark_followed_groups(found, clusters, paths)
-        found = name_resemblances(work, found)
-        store.write_json(verdicts.VERDICTS_FILE, found.to_json())
-        if len(found):
-            store.write_table("quantification", found.to_table())
-            store.write_table("ranking", ranking.read_ranking(store).to_table())
-        figures.write_figures(work, found)
-        page.write_report(store)
-    return found
+            marked = mark_followed_groups(found, clusters, paths)
+        marked = name_resemblances(work, marked)
+        once(f"quantified.{level}", lambda: write_quantification(work, marked))
+    return marked
+
+
+def write_quantification(work: DetectionUnits, found: Quantification) -> None:
+    """Write verdicts as JSON, as a table and into the report."""
+    store = work.store
+    store.write_json(verdicts.VERDICTS_FILE, found.to_json())
+    if len(found):
+        store.write_table("quantification", found.to_table())
+        store.write_table("ranking", ranking.read_ranking(store).to_table())
+    figures.write_figures(work, found)
+    page.write_report(store)
 
 
 def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
@@ -105,13 +115,13 @@ def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 @contextmanager
 def open_run(
     run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None,
-    grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups,
+    grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
 ) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
     """Open a finished run with its model, data and groups, and lock it.
 
     Args:
         grouped: function that returns the groups.
-        run, level, workers, data, classifier: see `quantify`.
+        run, level, workers, data, classifier, shard: see `quantify`.
 
     Raises:
         UsageError: the level is out of range, or the run cannot be grouped.
@@ -123,10 +133,10 @@ def open_run(
     settings = AuditSettings.of_run(store.manifest, data)
     audit = Audit.of(settings, classifier)
     pipeline.check_unchanged(audit, store)
-    with store.lock():
+    with store.share(None if shard is None else Shard.parse(shard)) as sharing:
         here = audit.classifier if classifier is not None or workers == 1 else None
         yield (
-            audit,
+            replace(audit, sharing=sharing),
             DetectionUnits(store, audit.corpus, settings, grouped(audit, store), audit.classifier.identity, here),
         )
 
@@ -141,7 +151,7 @@ def announce(work: DetectionUnits) -> None:
 def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers: int) -> Quantification:
     """Run detection, selection, insertion and verdicts."""
     units, store = partition(len(work.groups), 1), work.store
-    learn_embedding(work)
+    audit.sharing.once("embedding", lambda: learn_embedding(work))
     pipeline.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
     described = classes_by_target(work)
     signs = signs_by_target(work)
@@ -161,6 +171,12 @@ def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> 
     analyses = candidate_analyses(tuple(pipeline.make_analyses(audit, store).values()))
     interventions = ClusterInterventionUnits(work, analyses)
     pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
+    audit.sharing.once("followed", lambda: draw_followed_clusters(audit, interventions))
+
+
+def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits) -> None:
+    """Write the table of the clusters that the model follows, and draw them where they changed."""
+    store, analyses = interventions.detection_units.store, interventions.analyses
     tried = store.table(interventions.step, interventions.step)
     drawn = store.has_table(page.VIEWS) and store.is_done(page.VIEWS, 0) and store.is_finished(page.VIEWS)
     if not (drawn and store.has_table(ranking.FOLLOWED) and store.table(ranking.FOLLOWED).equals(tried)):

@@ -86,7 +86,7 @@ def is_screening(run: str | Path) -> bool:
 
 def screen(
     run: str | Path, *, level: float = LEVEL, workers: int = 1, data: str | None = None,
-    classifier: Classifier | None = None,
+    classifier: Classifier | None = None, shard: str | None = None,
 ) -> Screening:  # fmt: skip
     """Find the cluster of a screened corpus that the model follows; write it as JSON, and into ranking and report.
 
@@ -96,6 +96,7 @@ def screen(
         workers: processes; results do not depend on it.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
+        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
 
     Raises:
         UsageError: a run for every class at once, or without maps, or a level out of range.
@@ -103,16 +104,21 @@ def screen(
         RunMismatch: model or data differ from those of the run.
     """
     with quantification.open_run(
-        run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group
+        run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group, shard=shard
     ) as (audit, work):
         store = work.store
         quantification.announce(work)
         quantification.find_followed_clusters(audit, work, workers)
         found = read_screening(store, level)
-        store.write_json(SCREENING_FILE, found.to_json())
-        store.write_table("ranking", ranking.read_ranking(store).to_table())
-        page.write_report(store)
+        audit.sharing.once(f"screened.{level}", lambda: write_screening(store, found))
     return found
+
+
+def write_screening(store: RunStore, found: Screening) -> None:
+    """Write a screening as JSON, and into ranking and report."""
+    store.write_json(SCREENING_FILE, found.to_json())
+    store.write_table("ranking", ranking.read_ranking(store).to_table())
+    page.write_report(store)
 
 
 def whole_corpus_group(audit: Audit, store: RunStore) -> tuple[Group, ...]:
