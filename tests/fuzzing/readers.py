@@ -33,7 +33,7 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.data import class_map
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.training_weights import training_weights as training_weights
     from klarsicht.audit.cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.corrections.packages import load_correction as load_correction
-    from klarsicht.audit.data.corpus import open_corpus as open_corpus
+    from klarsicht.audit.data.corpus_formats import open_corpus as open_corpus
     from klarsicht.audit.models.classifier import load_model as load_model
     from klarsicht.audit.pipeline import run as run
     from klarsicht.audit.quantification.quantification import quantify as quantify
@@ -51,7 +51,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "explain": "relevance.explainer",
     "load_correction": "corrections.packages",
     "load_model": "models.classifier",
-    "open_corpus": "data.corpus",
+    "open_corpus": "data.corpus_formats",
     "power": "sensitivity.power",
     "quantify": "quantification.quantification",
     "rank": "results.ranking:read_ranking",

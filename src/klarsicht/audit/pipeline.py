@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data import class_map, groups
-from klarsicht.audit.data.corpus import Corpus, open_corpus
+from klarsicht.audit.data.column_names import ColumnNames
+from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.data.label_order import Order
+from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.models.classifier import Classifier, best_device, label_indices
 from klarsicht.audit.models.forward import Observation
@@ -62,8 +65,13 @@ class Audit:
     sharing: Sharing = field(default_factory=Sharing)
 
     @classmethod
-    def of(cls, settings: AuditSettings, classifier: Classifier | None = None) -> Audit:
+    def of(cls, settings: AuditSettings, classifier: Classifier | None = None, corpus: Any = None) -> Audit:
         """Open model and corpus of the settings.
+
+        Args:
+            settings: of the audit.
+            classifier: a model built in Python, in place of the one that the settings name.
+            corpus: a corpus or a sequence in Python, in place of the one that the settings name.
 
         Raises:
             UsageError: unknown metric, method or class, a metric that the target does not allow, or several labels of a
@@ -71,9 +79,8 @@ class Audit:
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
-        cells = LabelCells(settings.label_separator or "", settings.label_columns or ())
-        corpus = open_corpus(settings.data, cells).reading(settings.white_level, settings.megapixels)
-        chosen = corpus.select(split=settings.split) if settings.split else corpus
+        chosen = open_data(settings, settings.data if corpus is None else corpus)
+        chosen = chosen.select(split=settings.split) if settings.split else chosen
         model = classifier or corrected_model.load_corrected(settings.model, device=best_device())
         audit = cls(
             settings,
@@ -130,6 +137,18 @@ class Audit:
         return groups.group_for_screening([int(self.targets[0])], self.names, usable)
 
 
+def open_data(settings: AuditSettings, data: Any) -> Corpus:
+    """Open a corpus in the way of the settings; see audit.data.corpus_formats.
+
+    Args:
+        data: its path, or what it is in Python.
+    """
+    cells = LabelCells(settings.label_separator or "", settings.label_columns or ())
+    names = ColumnNames(settings.path_column or "", settings.label_column or "", settings.source_column or "")
+    opened = open_corpus(data, cells, names, settings.decode or "")
+    return opened.reading(settings.white_level, settings.megapixels)
+
+
 def check_names(settings: AuditSettings) -> None:
     """Check that metrics and method are known, and that the metrics have the maps that they need.
 
@@ -159,8 +178,8 @@ def check_names(settings: AuditSettings) -> None:
 
 
 def run(
-    settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, workers: int = 1,
-    shard: str | None = None,
+    settings: AuditSettings, out: str | Path, *, classifier: Classifier | None = None, corpus: Any = None,
+    workers: int = 1, shard: str | None = None,
 ) -> RunStore:  # fmt: skip
     """Audit a model: attributions, clusters, ranking, report. The same call resumes an interrupted run.
 
@@ -168,6 +187,8 @@ def run(
         settings: see audit.settings.
         out: the run folder; a new one, or one begun with the same settings, data and model.
         classifier: a model built in Python, in place of the one that the settings name; needs workers=1.
+        corpus: a corpus opened in Python, or a sequence of (picture, label[, source[, weight]]) such as a dataset of
+            torchvision, in place of the one that the settings name; workers get a copy.
         workers: processes; results do not depend on it.
         shard: "K/N" for the K-th of N calls that share the run's folder, each on any machine, or "auto"; results do not
             depend on it. See ground.shards.
@@ -180,7 +201,7 @@ def run(
     Raises:
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
-    audit = Audit.of(settings, classifier)
+    audit = Audit.of(settings, classifier, corpus)
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     own_shard = None if shard is None else Shard.parse(shard)
@@ -253,11 +274,16 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     run_step(audit, store, work, attribution.STEP, units, workers, "relevance")
 
 
+def locate(data: str) -> str:
+    """Return the path of a corpus that holds from any folder; a URL as it is."""
+    return data if is_url(data) else str(Path(data).resolve())
+
+
 def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
     """Create the arrays, and record the corpus and what is known of the model."""
     if not all(map(store.is_created, store.manifest.get("arrays", ["logits"]))):
         create_arrays(audit, store, work)
-    store.update_manifest(data=str(Path(audit.settings.data).resolve()), names=list(audit.names))
+    store.update_manifest(data=locate(audit.settings.data), names=list(audit.names))
     if audit.classifier.notes:
         store.update_manifest(model_notes=list(audit.classifier.notes))
     store.write_table("corpus", audit.corpus.to_table())

@@ -29,7 +29,19 @@ MODEL_HELP = (
     "What to audit: torchvision:NAME@FILE, timm:NAME@FILE, hf:FOLDER, FILE.pt2, package.module:callable, "
     "file.py:callable, or efficientnet-lite0."
 )
-DATA_HELP = "A folder with one sub-folder a class, or a CSV or parquet file with columns path,label[,source,split]."
+DATA_HELP = (
+    "A folder with one sub-folder a class, a CSV or parquet file with columns path,label[,source,split], a file or "
+    "folder of parquet, WebDataset, IDX, NPZ, HDF5 or datasets with the images inside, or a URL of any of them."
+)
+PATH_COLUMN_HELP = (
+    "The column of paths, or of images: a column of a table, an array of NPZ or HDF5, an ending in WebDataset."
+)
+LABEL_COLUMN_HELP = "The column of labels, likewise."
+SOURCE_COLUMN_HELP = "The column of sources, likewise."
+DECODE_HELP = (
+    "package.module:callable or file.py:callable, from what is stored (a path, bytes or an array) to an image: an "
+    "array of uint8, uint16 or float in 0 to 1, or a PIL.Image."
+)
 TARGET_HELP = (
     "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."
 )
@@ -70,6 +82,10 @@ class AuditSettings(Settings):
     metric: Metrics = ("concept",)
     method: Annotated[str, Field(description=METHOD_HELP)] = "auto"
     class_map: Annotated[str | None, Field(description=LABELS_HELP)] = None
+    path_column: Annotated[str | None, Field(min_length=1, description=PATH_COLUMN_HELP)] = None
+    label_column: Annotated[str | None, Field(min_length=1, description=LABEL_COLUMN_HELP)] = None
+    source_column: Annotated[str | None, Field(min_length=1, description=SOURCE_COLUMN_HELP)] = None
+    decode: Annotated[str | None, Field(min_length=1, description=DECODE_HELP)] = None
     label_separator: Annotated[str | None, Field(min_length=1, description=SEPARATOR_HELP)] = None
     label_columns: Annotated[tuple[str, ...] | None, Field(min_length=1, description=COLUMNS_HELP)] = None
     independent: Annotated[bool | None, Field(description=INDEPENDENT_HELP)] = None

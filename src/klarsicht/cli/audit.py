@@ -54,8 +54,12 @@ def run(
     metric: Annotated[list[str] | None, option(AuditSettings, "metric")] = None,
     method: Annotated[str | None, option(AuditSettings, "method")] = None,
     class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
+    path_column: Annotated[str | None, option(AuditSettings, "path_column")] = None,
+    label_column: Annotated[str | None, option(AuditSettings, "label_column")] = None,
+    source_column: Annotated[str | None, option(AuditSettings, "source_column")] = None,
     label_separator: Annotated[str | None, option(AuditSettings, "label_separator")] = None,
     label_columns: Annotated[list[str] | None, option(AuditSettings, "label_columns")] = None,
+    decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
     independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
     split: Annotated[str | None, option(AuditSettings, "split")] = None,
     parts: Annotated[bool | None, option(AuditSettings, "parts", "--parts/--no-parts")] = None,
@@ -85,8 +89,12 @@ def run(
         "metric": tuple(metric) if metric else None,
         "method": method,
         "class_map": None if class_map is None else str(class_map),
+        "path_column": path_column,
+        "label_column": label_column,
+        "source_column": source_column,
         "label_separator": label_separator,
         "label_columns": tuple(label_columns) if label_columns else None,
+        "decode": decode,
         "independent": independent,
         "split": split,
         "parts": parts,
@@ -123,8 +131,12 @@ def doctor(
     model: Annotated[str | None, option(AuditSettings, "model")] = None,
     data: Annotated[str | None, option(AuditSettings, "data")] = None,
     class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
+    path_column: Annotated[str | None, option(AuditSettings, "path_column")] = None,
+    label_column: Annotated[str | None, option(AuditSettings, "label_column")] = None,
+    source_column: Annotated[str | None, option(AuditSettings, "source_column")] = None,
     label_separator: Annotated[str | None, option(AuditSettings, "label_separator")] = None,
     label_columns: Annotated[list[str] | None, option(AuditSettings, "label_columns")] = None,
+    decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
     independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
     split: Annotated[str | None, option(AuditSettings, "split")] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
@@ -137,8 +149,12 @@ def doctor(
         "model": model,
         "data": data,
         "class_map": None if class_map is None else str(class_map),
+        "path_column": path_column,
+        "label_column": label_column,
+        "source_column": source_column,
         "label_separator": label_separator,
         "label_columns": tuple(label_columns) if label_columns else None,
+        "decode": decode,
         "independent": independent,
         "split": split,
     }
@@ -271,10 +287,10 @@ def plant(
     seed: Annotated[int, number(SEED, "Chooses the images, and draws the artifact of a family.")] = 0,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
-    from klarsicht.audit.data import corpus
+    from klarsicht.audit.data.corpus_formats import open_corpus
     from klarsicht.audit.synthetic import artifacts
 
-    truth = artifacts.plant_corpus(corpus.open_corpus(data), out, kind=kind, label=label, share=share, seed=seed)
+    truth = artifacts.plant_corpus(open_corpus(data), out, kind=kind, label=label, share=share, seed=seed)
     echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
 
 

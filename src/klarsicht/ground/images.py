@@ -32,6 +32,7 @@ ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")
 EXIF_ORIENTATION, EXIF_HEAD, PNG_DEPTH = 0x0112, b"Exif\0\0", 24
 FULL, NARROW = 65535, 0.25  # the highest 16-bit code, and the share of the range below which a file is named
 BAND_PIXELS = 1 << 22  # of a band that is composited at once
+CHANNELS = (1, 3, 4)  # of an array that is a picture
 NOTES = "notes of klarsicht"
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,27 +79,114 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
         if not file.is_file():
             raise ImageError(f"no such file: {file.name}", got=file, remedy="Check the path.")
         with file.open("rb") as source:
-            tags = check_tags(source)
-            source.seek(PNG_DEPTH)
-            png_depth = (source.read(1) or b"\0")[0]
-            source.seek(0)
-            with collect_errors() as errors, open_image(source, megapixels) as image:
-                told, depth = _pages(image, tags), _bit_depth(image, png_depth, tags)
-                image.load()
-                if errors:
-                    raise ValueError(errors[0])
-                picture, used = _to_eight_bit(image, file, depth, white_level)
-                told += _narrow_range(used) if depth > 8 and white_level is None else ()
-                picture = _apply_orientation(picture, image)
-                picture.info[NOTES] = told
-                return picture
+            return _decode_source(source, white_level, megapixels)
     except KlarsichtError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         if is_out_of_memory(error):
             raise  # of the machine, not of the image
-        reason = "the file is empty" if file.stat().st_size == 0 else f"{type(error).__name__}: {error}"
-        raise ImageError(f"cannot decode {file.name}", got=reason, rule=f"readable are {', '.join(FORMATS)}") from error
+        raise _undecodable(file.name, file.stat().st_size, error) from error
+
+
+def decode_bytes(
+    content: bytes, name: str, white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS
+) -> Image.Image:
+    """Decode the bytes of an image file as `decode` does.
+
+    Args:
+        name: what the image is called in an error.
+
+    Raises:
+        ImageError, MissingExtra: see `decode`.
+    """
+    try:
+        return _decode_source(io.BytesIO(content), white_level, megapixels)
+    except KlarsichtError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise _undecodable(name, len(content), error) from error
+
+
+def _decode_source(source: IO[bytes], white_level: int | None, megapixels: float) -> Image.Image:
+    """Decode an open file; raises whatever Pillow raises."""
+    tags = check_tags(source)
+    source.seek(PNG_DEPTH)
+    png_depth = (source.read(1) or b"\0")[0]
+    source.seek(0)
+    with collect_errors() as errors, open_image(source, megapixels) as image:
+        told, depth = _pages(image, tags), _bit_depth(image, png_depth, tags)
+        image.load()
+        if errors:
+            raise ValueError(errors[0])
+        picture, used = _to_eight_bit(image, source, depth, white_level)
+        told += _narrow_range(used) if depth > 8 and white_level is None else ()
+        picture = _apply_orientation(picture, image)
+        picture.info[NOTES] = told
+        return picture
+
+
+def _undecodable(name: str, size: int, error: Exception) -> ImageError:
+    """Make the error of an image that cannot be decoded."""
+    reason = "the file is empty" if size == 0 else f"{type(error).__name__}: {error}"
+    return ImageError(f"cannot decode {name}", got=reason, rule=f"readable are {', '.join(FORMATS)}")
+
+
+def picture_from_image(image: Image.Image, megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+    """Convert a Pillow image of any mode to 8-bit "RGB" or "L", transparent pixels on white.
+
+    Raises:
+        ImageError: it is too large, or its mode has no known white.
+    """
+    try:
+        require_megapixels(image.width, image.height, megapixels)
+        return _to_eight_bit(image, io.BytesIO(), 8, None)[0]
+    except ValueError as error:
+        raise ImageError("cannot use a picture", got=error, rule="8 bit a channel, grey or colour") from error
+
+
+def picture_from_array(
+    pixels: NDArray[Any], white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS
+) -> Image.Image:
+    """Convert an array to an 8-bit picture "L" or "RGB".
+
+    Args:
+        pixels: (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4 with alpha; uint8 or bool, uint16 up to the white level,
+            or float in [0, 1].
+        white_level: code of white of uint16; None: 65535.
+
+    Raises:
+        ImageError: another shape, another type, or floats outside of [0, 1].
+    """
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    if planes.ndim == 3 and planes.shape[2] not in CHANNELS and planes.shape[0] in CHANNELS:
+        planes = np.moveaxis(planes, 0, 2)
+    if planes.ndim != 3 or planes.shape[2] not in CHANNELS or not planes.size:
+        raise ImageError(
+            "an array is no picture", got=f"shape {pixels.shape}",
+            rule="(H, W), (H, W, C) or (C, H, W) with C 1, 3 or 4", remedy="Make it one by --decode.",
+        )  # fmt: skip
+    levels = _eight_bit_levels(planes, white_level)
+    return picture_from_image(Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels), megapixels)
+
+
+def _eight_bit_levels(planes: NDArray[Any], white_level: int | None) -> Bytes:
+    """Convert an array of any number type to uint8; raises ImageError where its white is unknown."""
+    if planes.dtype == np.uint8:
+        return np.ascontiguousarray(planes)
+    if planes.dtype == np.bool_:
+        return np.where(planes, np.uint8(255), np.uint8(0))
+    if planes.dtype == np.uint16:
+        levels: Bytes = _eight_bit_table(white_level or FULL)[planes]
+        return levels
+    if np.issubdtype(planes.dtype, np.floating) and bool(((planes >= 0) & (planes <= 1)).all()):
+        return to_uint8(planes.astype(np.float32))
+    span = f"{planes.min():.4g} to {planes.max():.4g}"
+    raise ImageError(
+        "an array has no known white", got=f"{planes.dtype}, {span}", rule="uint8, uint16, or float in [0, 1]",
+        remedy="Scale it by --decode.",
+    )  # fmt: skip
 
 
 def notes_of(picture: Image.Image) -> tuple[str, ...]:
@@ -185,7 +273,9 @@ def _bit_depth(image: Image.Image, png_depth: int, tags: Tags) -> int:
     return 16 if image.mode.startswith("I") else 8
 
 
-def _to_eight_bit(image: Image.Image, file: Path, depth: int, white_level: int | None) -> tuple[Image.Image, float]:
+def _to_eight_bit(
+    image: Image.Image, source: IO[bytes], depth: int, white_level: int | None
+) -> tuple[Image.Image, float]:
     """Convert an image to 8-bit "L" or "RGB", and return it with the largest code as a share of all; raises ValueError
     for modes without a known white level."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -195,7 +285,7 @@ def _to_eight_bit(image: Image.Image, file: Path, depth: int, white_level: int |
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no known white; store 8 or 16 bit a channel")
     if depth == 16 and white_level is not None and image.mode in ("RGB", "RGBA"):
-        image = Image.fromarray(_scaled_colour(file, image.format == "TIFF", white_level))
+        image = Image.fromarray(_scaled_colour(source, image.format == "TIFF", white_level))
     grey = "L" if image.mode in ("1", "L", "LA") else "RGB"
     used = 1.0
     if depth == 16 and image.mode in ("RGB", "RGBA"):
@@ -222,15 +312,16 @@ def _eight_bit_table(white: int) -> Bytes:
     return to_uint8(np.arange(FULL + 1, dtype=np.float32) / np.float32(white))
 
 
-def _scaled_colour(file: Path, is_tiff: bool, white: int) -> Bytes:
+def _scaled_colour(source: IO[bytes], is_tiff: bool, white: int) -> Bytes:
     """Read 16-bit colour (H, W, 3 or 4) at its full depth and scale it by its white; alpha by 65535."""
+    source.seek(0)
     if is_tiff:
-        with load("tifffile", "raw").TiffFile(file) as opened:
+        with load("tifffile", "raw").TiffFile(source) as opened:
             page = opened.pages[0]
             codes = page.asarray()
             codes = np.moveaxis(codes, 0, -1) if int(page.planarconfig) == 2 else codes
     else:
-        codes = load("imagecodecs", "raw").png_decode(file.read_bytes())
+        codes = load("imagecodecs", "raw").png_decode(source.read())
     alpha = [codes[..., 3:4] >> 8] if codes.shape[-1] > 3 else []
     return np.concatenate([_eight_bit_table(white)[codes[..., :3]], *alpha], -1, dtype=np.uint8)
 

@@ -6,7 +6,7 @@ from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.data import splits
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.models.classifier import load_model
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from klarsicht.audit.data.corpus import Corpus, decode_rows, open_corpus
+from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.manifest import read_columns
 from klarsicht.ground.errors import CorpusError, ImageError
 

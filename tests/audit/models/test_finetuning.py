@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.finetuning import TRAINING_BATCH, ClassificationTask, Training
 from klarsicht.audit.models.inputs import InputImages

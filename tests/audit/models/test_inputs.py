@@ -7,26 +7,27 @@ import numpy as np
 import pytest
 from tests.audit.conftest import write_corpus
 
-from klarsicht.audit.data import corpus as corpora
+from klarsicht.audit.data import pictures
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.models.inputs import InputImages, PixelCache
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """How often each file was decoded."""
-    count, decode = Counter(), corpora.decode
+    count, decode = Counter(), pictures.decode
 
     def counting(path, *limits):
         count[path] += 1
         return decode(path, *limits)
 
-    monkeypatch.setattr(corpora, "decode", counting)
+    monkeypatch.setattr(pictures, "decode", counting)
     return count
 
 
 def test_an_image_is_decoded_once_whoever_asks(tmp_path, classifier, decoded):
     write_corpus(tmp_path / "data", per_class=10)
-    images = InputImages.of(corpora.open_corpus(tmp_path / "data"), classifier)
+    images = InputImages.of(open_corpus(tmp_path / "data"), classifier)
     decoded.clear()
     rows = np.array([3, 7, 3, 29, 0])
     first, again = images(rows), images(rows[::-1])
@@ -39,7 +40,7 @@ def test_an_image_is_decoded_once_whoever_asks(tmp_path, classifier, decoded):
 
 def test_the_cache_is_bounded_and_pickled_empty(tmp_path, classifier, decoded):
     write_corpus(tmp_path / "data", per_class=10)
-    corpus = corpora.open_corpus(tmp_path / "data")
+    corpus = open_corpus(tmp_path / "data")
     one = 12 * 12 * 3
     images = InputImages(
         corpus, classifier, InputImages.of(corpus, classifier).pixel_scale, (12, 12), cache=PixelCache(5 * one)

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tests.audit.conftest import write_corpus
 
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import InputError, UsageError
 

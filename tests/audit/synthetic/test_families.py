@@ -14,7 +14,7 @@ from scipy.fft import dctn
 from scipy.ndimage import correlate
 from tests.audit.conftest import write_corpus
 
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.synthetic import artifacts, frames, marks, optics, processing, tones
 from klarsicht.audit.synthetic.families import COLOUR_ONLY, FAMILIES
 from klarsicht.audit.synthetic.planted_image import Position

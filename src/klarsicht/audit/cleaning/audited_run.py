@@ -58,12 +58,12 @@ class AuditedRun:
     audit: Audit
 
     @classmethod
-    def of(cls, run: str | Path, data: str | None = None, classifier: Classifier | None = None) -> AuditedRun:
+    def of(cls, run: str | Path, data: Any = None, classifier: Classifier | None = None) -> AuditedRun:
         """Open a run.
 
         Args:
             run: its folder.
-            data: where the corpus is now, if it moved.
+            data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
             classifier: a model built in Python, in place of the one that the run names.
 
         Raises:
@@ -71,9 +71,9 @@ class AuditedRun:
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
-        settings = AuditSettings.of_run(store.manifest, data)
+        settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
         require_exclusive_classes(store.manifest, settings)
-        audit = Audit.of(settings, classifier)
+        audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
         pipeline.check_unchanged(audit, store)
         return cls(store, audit)
 

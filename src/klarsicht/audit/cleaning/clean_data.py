@@ -37,6 +37,8 @@ from klarsicht.audit.cleaning.data_record import TABLES, ImageRecord
 from klarsicht.audit.cleaning.image_actions import Action
 from klarsicht.audit.corrections import samples
 from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.locations import is_url
+from klarsicht.audit.data.pictures import FileReader
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
@@ -202,13 +204,18 @@ def clean_corpus(
         owners: for each image the classes whose artifact it carries, for the record; or empty.
 
     Raises:
-        UsageError: unknown tables.
+        UsageError: unknown tables, or images that are no files on this machine.
         InputError: `out` has other content, or an image cannot be repaired.
         RunMismatch: `out` was begun for other images or another action.
         RunLocked: another process writes there.
     """
     if tables not in TABLES:
         raise unknown_name("kind of table", tables, TABLES)
+    if not isinstance(corpus.reader, FileReader) or corpus.decoder or any(map(is_url, corpus.paths)):
+        raise UsageError(
+            "this corpus cannot be cleaned yet", got="images that are no files on this machine",
+            rule="a manifest names files", remedy="Write the images to files, and audit these.",
+        )  # fmt: skip
     chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
     told = (facts or {}) | action.to_json() | whole

@@ -25,9 +25,9 @@ from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.audit.data import splits
-from klarsicht.audit.data.corpus import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier, label_indices
+from klarsicht.audit.pipeline import open_data
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.manifest import to_json
@@ -280,7 +280,7 @@ def make_case(run: AuditedRun, artifact: Artifact) -> Case:
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     """Make a case of another corpus, all of it clean and in the part `show`."""
     audit = run.audit
-    corpus = open_corpus(data).reading(audit.settings.white_level, audit.settings.megapixels)
+    corpus = open_data(audit.settings, data)
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
         known |= label_indices(unknown, audit.classifier)

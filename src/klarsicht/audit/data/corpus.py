@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.data import manifest
+from klarsicht.audit.data import locations, manifest
+from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.data.label_cells import LabelCells, split_labels
-from klarsicht.ground.errors import CorpusError, ImageError, UsageError
-from klarsicht.ground.images import MAX_MEGAPIXELS, decode, extensions
+from klarsicht.audit.data.pictures import FILES, PictureReader, call_decoder, file_of, make_picture
+from klarsicht.ground.errors import CorpusError, ImageError, InputError
+from klarsicht.ground.images import MAX_MEGAPIXELS, extensions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-END_BYTES = 64 * 1024  # bytes hashed at each end of a file
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
+OF_ROWS = (*COLUMNS.values(), "weights", "white_levels")  # fields with one entry for each row
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Corpus:
         white_levels: N codes of white in 16-bit files, 0 where the file's whole range is meant, or empty.
         megapixels: largest image that is decoded, in millions of pixels.
         separator: text between the labels of a cell; "" where each row has one label.
+        reader: where the pictures are; `paths` are names that it reads.
+        decoder: a user's function from what is stored to a picture, see `pictures.load_decoder`; or "".
     """
 
     keys: tuple[str, ...]
@@ -63,6 +67,8 @@ class Corpus:
     white_levels: tuple[int, ...] = ()
     megapixels: float = MAX_MEGAPIXELS
     separator: str = ""
+    reader: PictureReader = FILES
+    decoder: str = ""
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -75,8 +81,7 @@ class Corpus:
     def __getitem__(self, rows: slice | Iterable[int]) -> Corpus:
         """Return the corpus of these rows, in this order."""
         chosen = range(len(self))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
-        of_rows = (*COLUMNS.values(), "weights", "white_levels")
-        taken: dict[str, Any] = {field: _take_rows(getattr(self, field), chosen) for field in of_rows}
+        taken: dict[str, Any] = {field: _take_rows(getattr(self, field), chosen) for field in OF_ROWS}
         return replace(self, **taken)
 
     def reading(self, white_level: int | None, megapixels: float) -> Corpus:
@@ -90,10 +95,13 @@ class Corpus:
         """Decode the image of a row, RGB or grey.
 
         Raises:
-            ImageError: see ground.images.decode.
+            InputError: it cannot be read or decoded.
         """
-        white = self.white_levels[row] if self.white_levels else 0
-        return decode(self.paths[row], white or None, self.megapixels)
+        path, white = self.paths[row], (self.white_levels[row] if self.white_levels else 0) or None
+        stored = self.reader.read(path)
+        if self.decoder:
+            stored = call_decoder(self.decoder, stored, path)
+        return make_picture(stored, path, white, self.megapixels)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -126,10 +134,10 @@ class Corpus:
         bare = sum(not some for some in labels)
         if not rows:
             raise CorpusError("no image has a label", got=f"{bare} blank", rule="each class is audited on its images")
-        fields: dict[str, Any] = {field: _take_rows(getattr(self, field), rows) for field in COLUMNS.values()}
+        fields: dict[str, Any] = {field: _take_rows(getattr(self, field), rows) for field in OF_ROWS}
         fields["labels"] = tuple(label for some in labels for label in some)
         left_out = ((f"{bare} image{'s' * (bare > 1)}", "no label"),) if bare else ()
-        return Corpus(left_out=self.left_out + left_out, weights=_take_rows(self.weights, rows), **fields)
+        return replace(self, left_out=self.left_out + left_out, separator="", **fields)
 
     @cached_property
     def hash(self) -> str:
@@ -142,11 +150,11 @@ class Corpus:
             CorpusError: a file can no longer be read.
         """
         digest = hashlib.sha256()
-        of_file = lru_cache(maxsize=1)(_hash_ends)  # rows of one image follow each other
+        of_file = lru_cache(maxsize=1)(self.reader.fingerprint)  # rows of one image follow each other
         for i, (key, path, label) in enumerate(zip(self.keys, self.paths, self.labels, strict=True)):
             source = self.sources[i] if self.sources else ""
             digest.update(f"{key}\0{label}\0{source}\0".encode())
-            digest.update(of_file(Path(path)))
+            digest.update(of_file(path))
             if self.white_levels:
                 digest.update(f"{self.white_levels[i]}".encode())
         return digest.hexdigest()
@@ -185,18 +193,22 @@ class Corpus:
         return cls(**known)
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Corpus:
+    def from_folder(cls, folder: str | Path, decoder: str = "") -> Corpus:
         """List the images of a folder with one sub-folder per class (the ImageFolder layout), in sorted order.
 
         Images may lie anywhere below a class folder; hidden files are ignored. Symbolic links to class folders are
         followed, links inside class folders only if they point to files.
 
+        Args:
+            folder: a folder or a URL of one.
+            decoder: of the corpus; then every file counts as an image, whatever its ending.
+
         Raises:
             CorpusError: the folder does not exist, cannot be read, or holds no image.
         """
-        root = Path(folder)
-        loose, labels = _list_folder(root)
-        reasons = {key: _exclusion_reason(key) for label in labels for key in _list_keys(root, label)}
+        root = str(folder)
+        loose, labels, listed = _list_url(root) if locations.is_url(root) else _list_tree(Path(root))
+        reasons = {key: _exclusion_reason(key, any_ending=bool(decoder)) for key in listed}
         keys = [key for key, reason in reasons.items() if not reason]
         empty = sorted({*labels} - {*map(_label_of, keys)})
         left_out = [(f"class {label}", "no image in its folder") for label in empty]
@@ -206,26 +218,33 @@ class Corpus:
             rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
             got = f"{root}, where {'; '.join(f'{what}: {why}' for what, why in left_out[:3]) or 'nothing is'}"
             raise CorpusError("no images in class folders", got=got, rule=rule)
-        paths = tuple(str(root / key) for key in keys)
+        paths = tuple(locations.join(root, key) for key in keys)
         return cls(tuple(keys), paths, tuple(map(_label_of, keys)), left_out=tuple(left_out))
 
     @classmethod
-    def from_manifest(cls, file: str | Path, cells: LabelCells = manifest.ONE_LABEL) -> Corpus:
+    def from_manifest(
+        cls, file: str | Path, cells: LabelCells = manifest.ONE_LABEL, names: ColumnNames = DEFAULT_NAMES,
+        decoder: str = "",
+    ) -> Corpus:  # fmt: skip
         """Read a CSV or parquet manifest, one row per image: columns path, label, optionally source, split, weight,
         white_level.
 
         Paths are relative to the folder of the manifest.
 
         Args:
+            file: a file or a URL.
             cells: how labels are written.
+            names: other names of the columns path, label and source.
+            decoder: of the corpus; then a path may name a part of a file after a #.
 
         Raises:
             CorpusError: the manifest cannot be read, lacks a column or a value, or names files that do not exist.
         """
-        file = Path(file)
-        columns = manifest.read_columns(file, cells)
-        paths = [file.parent / path for path in columns["path"]]
-        missing = [str(path) for path in paths if not _is_file(path)]
+        columns = manifest.read_columns(file, cells, names)
+        folder = locations.parent(str(file))
+        paths = [locations.join(folder, path) for path in columns["path"]]
+        local = [path for path in paths if not locations.is_url(path)]
+        missing = [path for path in local if not _is_file(Path(file_of(path) if decoder else path))]
         if missing:
             raise CorpusError(
                 "the manifest names files that are not there",
@@ -236,7 +255,7 @@ class Corpus:
         _require_distinct(keys)
         return cls(
             keys=keys,
-            paths=tuple(map(str, paths)),
+            paths=tuple(paths),
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
@@ -254,29 +273,6 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def open_corpus(data: str | Path, cells: LabelCells = manifest.ONE_LABEL) -> Corpus:
-    """Open a corpus from a class folder or a manifest file.
-
-    Args:
-        cells: how a manifest writes labels.
-
-    Raises:
-        UsageError: several labels of a class folder.
-        CorpusError: neither exists at this path, or the corpus cannot be read.
-    """
-    place = Path(data)
-    if place.is_dir() and cells.several:
-        raise UsageError(
-            "a class folder gives each image one label", got=place, rule="several labels stand in a manifest",
-            remedy="Leave --label-separator and --label-columns out, or name a CSV or parquet file as --data.",
-        )  # fmt: skip
-    if place.is_dir():
-        return Corpus.from_folder(place)
-    if place.is_file():
-        return Corpus.from_manifest(place, cells)
-    raise CorpusError("no such folder or manifest", got=place, remedy="Check the path of --data.")
-
-
 def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Image.Image | ImageError]]:
     """Decode the images of these rows, RGB or grey; yield the ImageError instead where an image cannot be decoded.
 
@@ -286,8 +282,8 @@ def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Imag
         *before, last = some
         try:
             picture: Image.Image | ImageError = corpus.decode(last)
-        except ImageError as error:
-            picture = error
+        except InputError as error:  # of a container, too
+            picture = error if isinstance(error, ImageError) else ImageError(error.what, got=error.got)
         for row in before:
             yield row, picture if isinstance(picture, ImageError) else picture.copy()
         yield last, picture
@@ -311,6 +307,19 @@ def _take_rows(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
 
 
 # Folder listing. Paths stay strings: with a million files, path objects would take minutes.
+
+
+def _list_tree(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """List loose files, class folders, and the keys of all files below these."""
+    loose, labels = _list_folder(root)
+    return loose, labels, [key for label in labels for key in _list_keys(root, label)]
+
+
+def _list_url(url: str) -> tuple[list[str], list[str], list[str]]:
+    """List loose files, class folders, and the keys of all files below these, at a URL."""
+    names = locations.list_files(url)
+    inside = [name for name in names if "/" in name]
+    return [name for name in names if "/" not in name], sorted(set(map(_label_of, inside))), inside
 
 
 def _list_folder(root: Path) -> tuple[list[str], list[str]]:
@@ -340,10 +349,10 @@ def _label_of(key: str) -> str:
     return key.partition("/")[0]
 
 
-def _exclusion_reason(key: str) -> str:
+def _exclusion_reason(key: str, any_ending: bool = False) -> str:
     """Return the reason why a file is not an image of the corpus; "" where it is one."""
     ending = Path(key).suffix.lower()
-    if ending not in extensions():
+    if ending not in extensions() and not any_ending:
         return f"no image by its ending {ending}".rstrip()
     return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
 
@@ -352,20 +361,3 @@ def _count_reasons(reasons: Iterable[str]) -> list[tuple[str, str]]:
     return [
         (f"{count} file{'s' * (count > 1)}", reason) for reason, count in sorted(Counter(reasons).items()) if reason
     ]
-
-
-def _hash_ends(path: Path) -> bytes:
-    """Hash size, first and last 64 KiB of a file; an unreadable one gets a constant, and `decode` reports it.
-
-    A pipe or a device is never opened: it might never end.
-    """
-    if not path.is_file():
-        return b"unreadable"
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            head = file.read(END_BYTES)
-            file.seek(max(size - END_BYTES, len(head)))
-            return hashlib.sha256(f"{size}\0".encode() + head + file.read(END_BYTES)).digest()
-    except OSError:
-        return b"unreadable"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from klarsicht.audit.data import locations
+from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.data.label_cells import LabelCells, join_columns
 from klarsicht.ground.errors import CorpusError
 from klarsicht.ground.images import FULL
@@ -17,11 +19,15 @@ REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_lev
 ONE_LABEL = LabelCells()
 
 
-def read_columns(manifest: Path, cells: LabelCells = ONE_LABEL) -> dict[str, list[str]]:
+def read_columns(
+    manifest: str | Path, cells: LabelCells = ONE_LABEL, names: ColumnNames = DEFAULT_NAMES
+) -> dict[str, list[str]]:
     """Read the known columns of a manifest as text; class columns are joined to the column `label`.
 
     Args:
+        manifest: a file or a URL.
         cells: how labels are written.
+        names: other names of the columns path, label and source.
 
     Raises:
         CorpusError: the manifest cannot be read, or lacks a required column or value.
@@ -29,30 +35,39 @@ def read_columns(manifest: Path, cells: LabelCells = ONE_LABEL) -> dict[str, lis
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    known = {usual: names.given.get(usual, usual) for usual in (*REQUIRED, *OPTIONAL)}
     try:
-        if manifest.suffix.lower() == ".parquet":
-            table = parquet.ParquetFile(manifest).read()
-        else:
-            text = {name: pa.string() for name in (*REQUIRED, *OPTIONAL, *cells.columns)}
-            as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
-            table = csv.read_csv(manifest, convert_options=as_text)
-        chosen = cells.choose_columns(table.column_names, (*REQUIRED, *OPTIONAL))
-        known = [name for name in (*REQUIRED, *OPTIONAL, *chosen) if name in table.column_names]
-        columns = {name: ["" if v is None else str(v) for v in table[name].to_pylist()] for name in known}
-        names = ", ".join(table.column_names)
+        with locations.open_binary(str(manifest)) as file:
+            if str(manifest).lower().endswith(".parquet"):
+                table = parquet.ParquetFile(file).read()
+            else:
+                text = {name: pa.string() for name in (*known.values(), *cells.columns)}
+                as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
+                table = csv.read_csv(file, convert_options=as_text)
+        chosen = cells.choose_columns(table.column_names, known.values())
+        read = {usual: name for usual, name in known.items() if name in table.column_names}
+        read |= {name: name for name in chosen if name not in known.values()}
+        columns = {
+            usual: ["" if v is None else str(v) for v in table[name].to_pylist()] for usual, name in read.items()
+        }
+        told = ", ".join(table.column_names)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
         got = f"{manifest}: {error}"  # a column twice, a text that is not UTF-8, a date beyond Python's
         raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet") from error
     if chosen:
         columns["label"] = join_columns({name: columns[name] for name in chosen})
     needed = ("path",) if cells.several else REQUIRED
-    for name in REQUIRED:
-        if name not in columns:
+    for usual in REQUIRED:
+        name = known[usual]
+        if usual not in columns:
             rule = "path,label[,source,split,weight,white_level]"
-            raise CorpusError(f"the manifest lacks the column {name}", got=f"columns {names}", rule=rule)
-        if name in needed and "" in columns[name]:
-            line = columns[name].index("") + 2
+            remedy = f"Name it by --{usual}-column."
+            raise CorpusError(f"the manifest lacks the column {name}", got=f"columns {told}", rule=rule, remedy=remedy)
+        if usual in needed and "" in columns[usual]:
+            line = columns[usual].index("") + 2
             raise CorpusError(f"a line of the manifest has no {name}", got=f"line {line}")
+    if names.source and "source" not in columns:
+        raise CorpusError(f"the manifest lacks the column {names.source}", got=f"columns {told}")
     return {name: columns[name] for name in (*REQUIRED, *OPTIONAL) if name in columns}
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from klarsicht.ground.entry_points import imported
 from klarsicht.ground.errors import ModelError
-from klarsicht.ground.foreign import foreign_errors
 
 ENTRY_POINT_REMEDY: Final = "Call it in Python without klarsicht until it returns a module."
 
@@ -31,42 +25,8 @@ def load(spec: str) -> tuple[nn.Module, Transform | None]:
     Raises:
         ModelError: the import or the call fails, or the result is no model; the message names the specification.
     """
-    path, _, attribute = spec.rpartition(":")
-    folder = Path(path).resolve().parent if path.endswith(".py") else Path.cwd()
-    with (
-        _importable(folder),
-        foreign_errors(ModelError, "the model cannot be built", of=spec, remedy=ENTRY_POINT_REMEDY),
-    ):
-        package = _import_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
-        if not hasattr(package, attribute):
-            near = difflib.get_close_matches(attribute, dir(package), n=3)
-            hint = f"Did you mean {' or '.join(near)}?" if near else ""
-            raise ModelError(f"{path} has no {attribute!r}", got=repr(spec), remedy=hint)
-        made = getattr(package, attribute)
+    with imported(spec, ModelError, "the model cannot be built", ENTRY_POINT_REMEDY) as made:
         return as_pair(made() if not isinstance(made, nn.Module) else made, spec)
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, so that it hides no installed package."""
-    if not path.is_file():
-        raise ModelError("no such file", got=str(path), rule="file.py:callable")
-    name = f"klarsicht_model_{path.stem}"
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise ModelError("the file cannot be imported", got=str(path))
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses and pickle look it up
-    found.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def as_pair(made: Any, spec: str) -> tuple[nn.Module, Transform | None]:

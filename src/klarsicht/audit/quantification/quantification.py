@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ from klarsicht.ground.store import RunStore
 
 
 def quantify(
-    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: str | None = None,
+    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, shard: str | None = None,
 ) -> Quantification:  # fmt: skip
     """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.
@@ -52,7 +53,7 @@ def quantify(
         run: the run folder.
         level: of p, below which a class is called artifactual, and an artifact used.
         workers: processes; results do not depend on it.
-        data: where the corpus is now, if it moved.
+        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
 
@@ -114,7 +115,7 @@ def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 
 @contextmanager
 def open_run(
-    run: str | Path, *, level: float, workers: int, data: str | None, classifier: Classifier | None,
+    run: str | Path, *, level: float, workers: int, data: Any, classifier: Classifier | None,
     grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
 ) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
     """Open a finished run with its model, data and groups, and lock it.
@@ -130,8 +131,8 @@ def open_run(
     P_LEVEL.require("level", level)
     WORKERS.require("workers", workers)
     store = RunStore.open(run)
-    settings = AuditSettings.of_run(store.manifest, data)
-    audit = Audit.of(settings, classifier)
+    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
+    audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
     pipeline.check_unchanged(audit, store)
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:
         here = audit.classifier if classifier is not None or workers == 1 else None

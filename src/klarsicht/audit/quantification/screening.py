@@ -85,7 +85,7 @@ def is_screening(run: str | Path) -> bool:
 
 
 def screen(
-    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: str | None = None,
+    run: str | Path, *, level: float = LEVEL, workers: int = 1, data: Any = None,
     classifier: Classifier | None = None, shard: str | None = None,
 ) -> Screening:  # fmt: skip
     """Find the cluster of a screened corpus that the model follows; write it as JSON, and into ranking and report.
@@ -94,7 +94,7 @@ def screen(
         run: the run folder.
         level: of p, below which the cluster is called followed.
         workers: processes; results do not depend on it.
-        data: where the corpus is now, if it moved.
+        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
 

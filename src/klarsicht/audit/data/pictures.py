@@ -1,0 +1,149 @@
+"""Where the pictures of a corpus are: files, members of archives, cells of tables, arrays, items of a sequence."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.audit.data import locations
+from klarsicht.ground.entry_points import imported
+from klarsicht.ground.errors import CorpusError, ImageError, UsageError
+from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.images import decode, decode_bytes, picture_from_array, picture_from_image
+
+END_BYTES = 64 * 1024  # bytes hashed at each end of a picture's content
+UNREADABLE = b"unreadable"  # in place of the hash; `decode` reports it
+
+
+class PictureReader(Protocol):
+    """Access to pictures by their path, stateless between processes: what is opened stays in the process."""
+
+    def read(self, path: str) -> Any:
+        """Read what is stored: the bytes of an image file, its path, an array or a Pillow image.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+
+    def fingerprint(self, path: str) -> bytes:
+        """Hash what is stored; UNREADABLE where it cannot be read."""
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Pictures that are files, local or at URLs."""
+
+    def read(self, path: str) -> Any:
+        if not locations.is_url(path):
+            return path
+        with locations.open_binary(path) as file:
+            return file.read()
+
+    def fingerprint(self, path: str) -> bytes:
+        file = file_of(path)
+        if locations.is_url(file):
+            try:
+                size, ends = locations.read_ends(file, END_BYTES)
+            except CorpusError:
+                return UNREADABLE
+            return _hash_parts(size, ends)
+        return hash_file(Path(file))
+
+
+FILES: Final = FileReader()
+
+
+def file_of(path: str) -> str:
+    """Return the file of a path that names a part of it after a #, as SCAN.nii.gz#12; any other path as it is.
+
+    A # that is part of a file's name stays.
+    """
+    file, mark, part = path.rpartition("#")
+    return file if mark and part.isalnum() and not Path(path).is_file() else path
+
+
+def hash_content(content: bytes) -> bytes:
+    """Hash size, first and last END_BYTES of some bytes: what `hash_file` gives of a file with them."""
+    size = len(content)
+    tail = max(size - END_BYTES, min(END_BYTES, size))
+    return _hash_parts(size, content[:END_BYTES] + content[tail:])
+
+
+def hash_array(pixels: NDArray[Any]) -> bytes:
+    """Hash type, shape and both ends of an array."""
+    head = f"{pixels.dtype.str}{pixels.shape}".encode()
+    return hashlib.sha256(head + hash_content(pixels.tobytes())).digest()
+
+
+def hash_file(path: Path) -> bytes:
+    """Hash size, first and last END_BYTES of a file.
+
+    A pipe or a device is never opened: it might never end.
+    """
+    if not path.is_file():
+        return UNREADABLE
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            head = file.read(END_BYTES)
+            file.seek(max(size - END_BYTES, len(head)))
+            return _hash_parts(size, head + file.read(END_BYTES))
+    except OSError:
+        return UNREADABLE
+
+
+def _hash_parts(size: int, ends: bytes) -> bytes:
+    return hashlib.sha256(f"{size}\0".encode() + ends).digest()
+
+
+def make_picture(value: Any, name: str, white_level: int | None, megapixels: float) -> Image.Image:
+    """Make an 8-bit picture, "RGB" or "L", of what a reader or a user's function gives.
+
+    Args:
+        value: path of an image file, bytes of one, a Pillow image, or an array as `picture_from_array` takes it; a
+            torch tensor counts as an array.
+        name: what the picture is called in an error.
+
+    Raises:
+        ImageError: anything else, or no readable picture.
+    """
+    if isinstance(value, str | Path):
+        return decode(value, white_level, megapixels)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return decode_bytes(bytes(value), name, white_level, megapixels)
+    if isinstance(value, Image.Image):
+        return picture_from_image(value, megapixels)
+    if isinstance(value, np.ndarray) or hasattr(value, "__array__"):
+        return picture_from_array(np.asarray(value), white_level, megapixels)
+    rule = "a path, the bytes of an image file, a Pillow image or an array"
+    raise ImageError(f"{name} is no picture", got=type(value).__name__, rule=rule)
+
+
+@lru_cache(maxsize=4)
+def load_decoder(spec: str) -> Any:
+    """Import a user's function from what is stored to a picture, `package.module:callable` or `file.py:callable`.
+
+    Raises:
+        UsageError: it cannot be imported, or is no function.
+    """
+    with imported(spec, UsageError, "--decode cannot be imported", "Import it in Python first.") as found:
+        if not callable(found):
+            raise UsageError("--decode names no function", got=f"{spec}: {type(found).__name__}")
+        return found
+
+
+def call_decoder(spec: str, value: Any, name: str) -> Any:
+    """Call a user's function with what is stored.
+
+    Raises:
+        ImageError: it fails on it.
+    """
+    with foreign_errors(ImageError, f"--decode refuses {name}", of=spec):
+        return load_decoder(spec)(value)

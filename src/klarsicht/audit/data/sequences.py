@@ -1,0 +1,145 @@
+"""Corpora that are sequences in Python: torchvision's and Hugging Face's datasets, lists of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from klarsicht.audit.data.corpus import Corpus
+from klarsicht.audit.data.pictures import FileReader, hash_array, hash_content
+from klarsicht.ground.errors import CorpusError, ImageError
+from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.progress import track
+from klarsicht.ground.ranges import IMAGE_WEIGHT
+
+PICTURE_KEYS, LABEL_KEYS = ("image", "img", "picture", "pixel_values"), ("label", "labels", "fine_label", "target")
+
+
+class Items(Protocol):
+    """Sequence of items, each read by its number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class SequenceReader:
+    """Pictures of a sequence; a path is the number of an item.
+
+    Attributes:
+        items: the sequence.
+        fingerprints: hash of each picture, from when the corpus was opened.
+    """
+
+    items: Items
+    fingerprints: Sequence[bytes]
+
+    def read(self, path: str) -> Any:
+        with foreign_errors(ImageError, "an item of the sequence cannot be read", of=f"item {int(path)}"):
+            return split_item(self.items[int(path)], int(path))[0]
+
+    def fingerprint(self, path: str) -> bytes:
+        return self.fingerprints[int(path)]
+
+
+def open_sequence(items: Items, classes: Sequence[str] | None = None) -> Corpus:
+    """Open a sequence of (picture, label[, source[, weight]]) as a corpus; each picture is read once for its hash.
+
+    Args:
+        items: a picture is a path, the bytes of an image file, a Pillow image, or an array as
+            `ground.images.picture_from_array` takes it. An item may be a mapping with the keys image, label, and
+            optionally source and weight.
+        classes: names of labels that are numbers; by default those that the sequence itself has, as `classes` or in
+            `features`, else the numbers.
+
+    Raises:
+        CorpusError: no items, an item that is none, or one that is another picture each time it is read.
+    """
+    n = len(items)
+    names = tuple(classes or _names_of(items))
+    read = []
+    with foreign_errors(CorpusError, "a sequence cannot be read", of=type(items).__name__):
+        for number in track(range(n), n, "reading pictures"):
+            picture, *rest = split_item(items[number], number)
+            read.append((_fingerprint(picture, number), *rest))
+        if n and read[0][0] != _fingerprint(split_item(items[0], 0)[0], 0):
+            raise CorpusError(
+                "a sequence gives another picture each time", got=f"item 0 of {type(items).__name__}",
+                rule="pictures that stay", remedy="Leave random transforms out: the model's own transform is applied.",
+            )  # fmt: skip
+    digits = len(str(max(n - 1, 0)))
+    numbers = tuple(f"{i:0{digits}d}" for i in range(n))
+    prints, labels, sources, weights = zip(*read, strict=True) if read else ((), (), (), ())
+    return Corpus(
+        keys=numbers,
+        paths=numbers,
+        labels=tuple(_label_text(label, names) for label in labels),
+        sources=sources if any(sources) else (),
+        weights=weights if any(weight != 1 for weight in weights) else (),
+        reader=SequenceReader(items, prints),
+    )
+
+
+def split_item(item: Any, number: int) -> tuple[Any, Any, str, float]:
+    """Split an item into picture, label, source ("" where unknown) and weight (1 where not said).
+
+    Raises:
+        CorpusError: it is none.
+    """
+    if isinstance(item, Mapping):
+        picture = next((item[key] for key in PICTURE_KEYS if key in item), None)
+        label = next((item[key] for key in LABEL_KEYS if key in item), None)
+        parts = (picture, label, item.get("source"), item.get("weight"))
+    elif isinstance(item, tuple | list) and 2 <= len(item) <= 4:
+        parts = (*item, *[None] * (4 - len(item)))
+    else:
+        raise _no_item(item, number)
+    picture, label, source, weight = parts
+    if picture is None or label is None:
+        raise _no_item(item, number)
+    weight = 1.0 if weight is None else float(weight)
+    IMAGE_WEIGHT.require(f"weight of item {number}", weight)
+    return picture, label, "" if source is None else str(source), weight
+
+
+def _no_item(item: Any, number: int) -> CorpusError:
+    got = f"item {number}: {sorted(map(str, item)) if isinstance(item, Mapping) else type(item).__name__}"
+    rule = "(picture, label[, source[, weight]]), or a mapping with image and label"
+    return CorpusError("an item is no picture with a label", got=got, rule=rule)
+
+
+def _fingerprint(picture: Any, number: int) -> bytes:
+    """Hash a picture: a file's or its bytes' ends, or pixels."""
+    if isinstance(picture, bytes | bytearray):
+        return hash_content(bytes(picture))
+    if isinstance(picture, Image.Image):
+        return hash_array(np.frombuffer(picture.mode.encode() + picture.tobytes(), np.uint8))
+    if isinstance(picture, np.ndarray) or hasattr(picture, "__array__"):
+        return hash_array(np.asarray(picture))
+    if isinstance(picture, str) or hasattr(picture, "__fspath__"):
+        return FileReader().fingerprint(str(picture))
+    rule = "a path, the bytes of an image file, a Pillow image or an array"
+    raise CorpusError("a picture of a sequence is none", got=f"item {number}: {type(picture).__name__}", rule=rule)
+
+
+def _names_of(items: Items) -> Sequence[str]:
+    """Read the names of the classes that a sequence itself has; empty where it has none."""
+    if isinstance(names := getattr(items, "classes", None), list | tuple):
+        return [str(name) for name in names]
+    features: Any = getattr(items, "features", None)
+    for key in LABEL_KEYS if isinstance(features, Mapping) else ():
+        if names := getattr(features.get(key), "names", None):
+            return [str(name) for name in names]
+    return ()
+
+
+def _label_text(label: Any, names: Sequence[str]) -> str:
+    number = label.item() if hasattr(label, "item") else label
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
+        return names[number]
+    return str(number)

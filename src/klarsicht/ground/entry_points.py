@@ -1,0 +1,61 @@
+"""Callables of a user, given as `package.module:callable` or `file.py:callable`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from klarsicht.ground.errors import KlarsichtError
+from klarsicht.ground.foreign import foreign_errors
+
+
+@contextmanager
+def imported(spec: str, kind: type[KlarsichtError], what: str, remedy: str) -> Iterator[Any]:
+    """Import what `package.module:callable` or `file.py:callable` names; the current folder, or that of the file, is
+    importable while the context is open, and exceptions in it are converted as those of the import.
+
+    Args:
+        kind, what, remedy: of the error, see `ground.foreign.foreign_errors`.
+
+    Raises:
+        KlarsichtError: of that kind: the import fails, or there is no such name; the message names the specification.
+    """
+    path, _, attribute = spec.rpartition(":")
+    folder = Path(path).resolve().parent if path.endswith(".py") else Path.cwd()
+    with _importable(folder), foreign_errors(kind, what, of=spec, remedy=remedy):
+        package = _import_file(Path(path), kind) if path.endswith(".py") else importlib.import_module(path)
+        if not hasattr(package, attribute):
+            near = difflib.get_close_matches(attribute, dir(package), n=3)
+            hint = f"Did you mean {' or '.join(near)}?" if near else ""
+            raise kind(f"{path} has no {attribute!r}", got=repr(spec), remedy=hint)
+        yield getattr(package, attribute)
+
+
+def _import_file(path: Path, kind: type[KlarsichtError]) -> ModuleType:
+    """Import a file under a name of its own, so that it hides no installed package."""
+    if not path.is_file():
+        raise kind("no such file", got=str(path), rule="file.py:callable")
+    name = f"klarsicht_model_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise kind("the file cannot be imported", got=str(path))
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickle look it up
+    found.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
