@@ -76,6 +76,10 @@ ARROWS = {
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance",
         "audit.spectral", "audit.corrections", "audit.results", "audit.pipeline",
     ),
+    "audit.duplicates": (
+        "ground", "numerics.imaging", "audit.executor", "audit.settings", "audit.data", "audit.report",
+        "audit.pipeline",
+    ),
     "audit.quantification": (
         "ground", "numerics.statistics", "numerics.imaging", "numerics.clustering", "audit.executor", "audit.settings",
         "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions",
@@ -123,9 +127,9 @@ ARROWS = {
     "explorer": ("ground",),
     "cli": (
         "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
-        "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.quantification", "audit.cleaning",
-        "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network", "burst.denoising",
-        "burst.evaluation", "burst.training",
+        "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.duplicates", "audit.quantification",
+        "audit.cleaning", "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network",
+        "burst.denoising", "burst.evaluation", "burst.training",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.audit.executor import limited_threads, partition, run_units
-from klarsicht.ground.errors import DiskFull, MissingExtra, ModelError, OutOfMemory, UsageError
+from klarsicht.ground.errors import DiskFull, ModelError, OutOfMemory, UsageError
 
 # Workers need not import this file: what it defines travels by value, as from a notebook.
 pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
@@ -122,31 +122,38 @@ def test_a_worker_that_dies_is_an_error_with_a_remedy():
         collected(dying, workers=2)
 
 
-@pytest.mark.parametrize(("how", "match"), [({"workers": 0}, "1 to 1024"), ({"backend": "rai"}, "Did you mean ray")])
+@pytest.mark.parametrize(("how", "match"), [({"workers": 0}, "1 to 1024"), ({"workers": 1025}, "1 to 1024")])
 def test_wrong_arguments(how, match):
     with pytest.raises(UsageError, match=match):
         collected(draws, **how)
 
 
-@pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
-def test_a_missing_cluster_is_named(monkeypatch, backend, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
-    with pytest.raises(MissingExtra, match=rf"{backend} is not installed.*klarsicht\[{backend}\]"):
-        collected(draws, workers=2, backend=backend)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_units_that_are_not_admitted_are_left_out_and_asked_for_when_they_are_reached(workers):
+    asked = []
+
+    def admit(unit):
+        asked.append(unit)
+        return unit.start % 8 == 0
+
+    done = collected(draws, workers=workers, admit=admit)
+    assert sorted(done, key=lambda unit: unit.start) == [unit for unit in UNITS if unit.start % 8 == 0]
+    assert asked == UNITS
 
 
-def test_dask_runs_units_too():
-    distributed = pytest.importorskip("distributed", reason="the dask extra is not installed")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster:
-        os.environ["DASK_SCHEDULER_ADDRESS"] = cluster.scheduler_address
-        try:
-            done = collected(draws, workers=2, backend="dask")
-        finally:
-            del os.environ["DASK_SCHEDULER_ADDRESS"]
-    np.testing.assert_array_equal(done[UNITS[1]], draws(UNITS[1]))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_on_the_way_to_a_unit_ends_the_work_and_is_raised(workers):
+    """joblib asks in a thread of its own, which would lose it, and the work would not end."""
+
+    def admit(unit):
+        if unit.start >= 12:
+            raise DiskFull("no space left", got="a claim")
+        return True
+
+    done = {}
+    with pytest.raises(DiskFull, match="a claim"):
+        run_units(draws, UNITS, workers=workers, on_done=lambda unit, result: done.update({unit: result}), admit=admit)
+    assert sorted(done, key=lambda unit: unit.start) == UNITS[:3]
 
 
 # Threads

@@ -1,11 +1,10 @@
-"""Execution of work units by joblib: in this process, in local processes, or on a Ray or Dask cluster.
+"""Execution of work units by joblib: in this process, or in local processes. Results do not depend on the place.
 
-Results do not depend on the place of execution.
+Other machines take part by shards of a run, see `ground.shards`.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import sys
@@ -14,10 +13,9 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +23,7 @@ import joblib
 
 from klarsicht.ground import memory
 from klarsicht.ground.disk import translate_write_errors
-from klarsicht.ground.errors import MissingExtra, OutOfMemory, UsageError, unknown_name
+from klarsicht.ground.errors import OutOfMemory, UsageError
 from klarsicht.ground.operating_system import end_with_parent
 from klarsicht.ground.progress import progress
 from klarsicht.ground.ranges import WORKERS
@@ -54,7 +52,6 @@ def run_units(
     threads: int = 1,
     label: str = "units",
     on_done: Callable[[range, R], None],
-    backend: str = "loky",
     admit: Callable[[range], bool] | None = None,
 ) -> None:
     """Run every unit and call `on_done` in this process as each one finishes, so that an interrupted run keeps it.
@@ -63,26 +60,18 @@ def run_units(
         work: work function, called once per unit; picklable if workers > 1.
         workers: number of processes; with 1 the units run in this process, one after another.
         threads: threads of numerical libraries in each worker.
-        backend: a name of BACKENDS, used with more than one worker.
         admit: asked right before a unit begins; one that is not admitted is left out.
 
     Raises:
-        UsageError: workers out of range, or an unknown backend.
+        UsageError: workers out of range.
         KlarsichtError: the first error of a unit, as it was raised; units that finished before are reported to
             `on_done`.
         OutOfMemory: a worker process died, which is what a system does that runs short of memory.
-        MissingExtra: the backend's package is not installed.
     """
     WORKERS.require("workers", workers)
-    if backend not in BACKENDS:
-        raise unknown_name("backend", backend, BACKENDS)
     alone = workers == 1 or len(units) < 2
     admitted = AdmittedUnits(units, admit)
-    results = (
-        _run_in_process(work, admitted, threads)
-        if alone
-        else _run_in_workers(work, admitted, workers, threads, backend)
-    )
+    results = _run_in_process(work, admitted, threads) if alone else _run_in_workers(work, admitted, workers, threads)
     with closing(results), progress(label, sum(map(len, units))) as advance:
         for unit, result in results:
             on_done(unit, result)
@@ -121,13 +110,14 @@ def _run_in_process(work: Work[R], units: Iterable[range], threads: int) -> Resu
         yield from ((unit, work(unit)) for unit in units)
 
 
-def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads: int, backend: str) -> Results[R]:
-    with BACKENDS[backend](work, threads) as sent, warnings.catch_warnings():
+def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads: int) -> Results[R]:
+    with _open_processes(work, threads) as sent, warnings.catch_warnings():
         # expected after an error, since the remaining units are cancelled
         warnings.filterwarnings("ignore", ".*tasks which were still being processed.*")
         calls = (joblib.delayed(_in_worker)(sent, unit, threads) for unit in units)
         try:
-            yield from (_run_in_rounds if backend == "ray" else _run_unordered)(calls, workers)
+            parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+            yield from parallel(calls)
         except BrokenProcessPool as error:
             raise OutOfMemory(
                 "a worker process died",
@@ -137,22 +127,9 @@ def _run_in_workers(work: Work[R], units: Iterable[range], workers: int, threads
             ) from error
 
 
-def _run_unordered(calls: Iterable[Any], workers: int) -> Iterator[Any]:
-    parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-    yield from parallel(calls)
-
-
-def _run_in_rounds(calls: Iterable[Any], workers: int) -> Iterator[Any]:
-    """Run as many units as workers in each joblib call, since Ray's backend returns results only at the end."""
-    left = iter(calls)
-    while some := list(islice(left, workers)):
-        yield from joblib.Parallel(workers, batch_size=1)(some)
-
-
-def _in_worker(work: Work[R], unit: range, threads: int) -> tuple[range, R]:
+def _in_worker(sent: PickledWork, unit: range, threads: int) -> tuple[range, Any]:
     memory.keep_freed_memory()
-    if isinstance(work, PickledWork):
-        work = work.load()
+    work = sent.load()
     with limited_threads(threads):
         return unit, work(unit)
 
@@ -175,9 +152,6 @@ def limited_threads(threads: int) -> Iterator[None]:
             numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         given_back.enter_context(threadpool_limits(threads))
         yield
-
-
-# Backends: context managers of (work, threads) that yield the work in the form in which it is sent to workers.
 
 
 @dataclass(frozen=True)
@@ -205,7 +179,7 @@ def _load_pickled(file: Path) -> Work[Any]:
 
 
 @contextmanager
-def _loky(work: Work[R], threads: int) -> Iterator[PickledWork]:
+def _open_processes(work: Work[R], threads: int) -> Iterator[PickledWork]:
     """Start processes that end with this one. Those that another thread than the main one started are not used again
     by the main one: see `end_with_parent`."""
     of_main_thread = threading.current_thread() is threading.main_thread()
@@ -215,36 +189,3 @@ def _loky(work: Work[R], threads: int) -> Iterator[PickledWork]:
         joblib.parallel_config("loky", inner_max_num_threads=threads, **ending),
     ):
         yield PickledWork.of(work, folder)
-
-
-@contextmanager
-def _ray(work: Work[R], threads: int) -> Iterator[Work[R]]:
-    _import_extra("ray.util.joblib").register_ray()
-    with joblib.parallel_config("ray"):
-        yield work
-
-
-@contextmanager
-def _dask(work: Work[R], threads: int) -> Iterator[Work[R]]:
-    """Use the cluster that DASK_SCHEDULER_ADDRESS names, else start a local one."""
-    with _import_extra("distributed").Client(), joblib.parallel_config("dask"):
-        yield work
-
-
-def _import_extra(module: str) -> Any:
-    package = {"distributed": "dask"}.get(module, module.partition(".")[0])
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        if memory.is_out_of_memory(error):
-            raise
-        raise MissingExtra(
-            f"the backend {package} is not installed", remedy=f"pip install 'klarsicht[{package}]', or use loky."
-        ) from error
-
-
-BACKENDS: dict[str, Callable[[Work[Any], int], AbstractContextManager[Any]]] = {
-    "loky": _loky,
-    "ray": _ray,
-    "dask": _dask,
-}

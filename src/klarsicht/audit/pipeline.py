@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -79,12 +79,11 @@ class Audit:
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
-        chosen = open_data(settings, settings.data if corpus is None else corpus)
-        chosen = chosen.select(split=settings.split) if settings.split else chosen
+        chosen = select_data(settings, corpus)
         model = classifier or corrected_model.load_corrected(settings.model, device=best_device())
         audit = cls(
             settings,
-            chosen.pairs() if settings.target == "label" else chosen,
+            chosen,
             model.with_outputs(settings.independent_outputs),
         )
         if "concept" in settings.metric and not settings.maps:
@@ -147,6 +146,17 @@ def open_data(settings: AuditSettings, data: Any) -> Corpus:
     names = ColumnNames(settings.path_column or "", settings.label_column or "", settings.source_column or "")
     opened = open_corpus(data, cells, names, settings.decode or "")
     return opened.reading(settings.white_level, settings.megapixels)
+
+
+def select_data(settings: AuditSettings, corpus: Any = None) -> Corpus:
+    """Open the rows that an audit works on: those of its split, and pairs of image and label where labels are audited.
+
+    Args:
+        corpus: a corpus or a sequence in Python, in place of the one that the settings name.
+    """
+    chosen = open_data(settings, settings.data if corpus is None else corpus)
+    chosen = chosen.select(split=settings.split) if settings.split else chosen
+    return chosen.pairs() if settings.target == "label" else chosen
 
 
 def check_names(settings: AuditSettings) -> None:
@@ -388,7 +398,19 @@ def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) ->
     }
 
 
-def run_step(audit: Audit, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str) -> None:
+class SharedWork(Protocol):
+    """Settings of work on a run, and how it is shared with other processes."""
+
+    @property
+    def settings(self) -> AuditSettings: ...
+
+    @property
+    def sharing(self) -> Sharing: ...
+
+
+def run_step(
+    audit: SharedWork, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str
+) -> None:
     """Run the units of a step that are not done yet; each is marked when its results are on disk. Work units return the
     checksums of what they wrote.
 
@@ -460,9 +482,20 @@ def check_unchanged(audit: Audit, store: RunStore) -> None:
     Raises:
         RunMismatch: they changed since.
     """
-    now = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
+    require_identity(store, {"corpus": audit.corpus.hash, "model": audit.classifier.identity})
+
+
+def require_identity(store: RunStore, now: Mapping[str, str]) -> None:
+    """Check that what a run was made of is the same now.
+
+    Args:
+        now: content hashes, by their names in the run's identity.
+
+    Raises:
+        RunMismatch: one differs.
+    """
     for what, then in store.manifest["identity"].items():
-        if now[what] != then:
+        if what in now and now[what] != then:
             raise RunMismatch(
                 f"the {what} changed since the run", got=now[what][:12], rule=f"the run has {then[:12]}",
                 remedy="Audit again into another folder.",

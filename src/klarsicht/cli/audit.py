@@ -214,6 +214,25 @@ def quantify(
 
 
 @app.command()
+def duplicates(
+    run: RunFolder,
+    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    as_json: AsJson = False,
+    top: Annotated[int, number(LINES, "Lines to print.")] = 20,
+) -> None:
+    """Find exact and near copies among a run's images, across labels and splits too; resumes where it was stopped."""
+    from klarsicht.audit.duplicates import find_duplicates
+
+    found = find_duplicates(run, data=data, workers=workers, shard=shard)
+    if as_json:
+        echo_block(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.duplicates(found, top)
+
+
+@app.command()
 def power(
     run: RunFolder,
     kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,

@@ -10,6 +10,7 @@ from klarsicht.ground.names import printable
 
 if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
+    from klarsicht.audit.duplicates import Duplicates
     from klarsicht.audit.quantification.screening import Screening
     from klarsicht.audit.results.ranking import Ranking
     from klarsicht.audit.results.verdicts import Quantification
@@ -61,6 +62,22 @@ def verdicts(found: Quantification, top: int) -> None:
     echo(f"{found.limits[0].upper()}{found.limits[1:]} Either claim at {found.level:g}.")
     for name, why in found.skipped:
         echo(f"not examined: {name}: {why}")
+
+
+def duplicates(found: Duplicates, top: int) -> None:
+    """Print what copies there are, and the first groups."""
+    lines = []
+    for i, group in enumerate(found.groups[:top], 1):
+        crossing = [
+            what for what, is_so in (("splits", group.crosses_splits), ("labels", group.crosses_labels)) if is_so
+        ]
+        first = ", ".join(group.paths[:3]) + (", ..." if len(group.paths) > 3 else "")
+        size, labels = str(len(group.rows)), ", ".join(dict.fromkeys(group.labels))
+        lines.append((str(i), size, group.kind, f"{group.correlation:.2f}", " and ".join(crossing), labels, first))
+    if lines:
+        header = ("#", "images", "kind", "correlation", "across", "labels", "paths")
+        echo_block(table(header, lines, left=("kind", "across", "labels", "paths")))
+    echo(found.describe())
 
 
 def screening(found: Screening, top: int) -> None:

@@ -19,7 +19,7 @@ from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import describe_sign
 from klarsicht.audit.settings import counts_own_logits
-from klarsicht.ground.images import data_uri
+from klarsicht.ground.images import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import UNVERIFIED
@@ -31,6 +31,8 @@ OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
 )
+COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
+COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 RANKED = 20  # rows of the ranking on the page; the files contain all
 
 
@@ -100,6 +102,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "describe_sign": describe_sign,
         "findings": artifact_views(store),
         "power": power_lines(store),
+        "copies": read_copies(store),
         "followed": any(entry.effect is not None for entry in found),
         "screened": screening_sentences(store, settings["target"]),
         "beside": found.beside,
@@ -144,6 +147,31 @@ def power_lines(store: RunStore) -> list[dict[str, Any]]:
     """Read the table of detection limits; empty where `audit power` was not run."""
     found: list[dict[str, Any]] = store.table("power").to_pylist() if store.has_table("power") else []
     return found
+
+
+@dataclass(frozen=True)
+class CopiesView:
+    """Content of the page on copies: a sentence, and the first groups, each with (path, label, split, data URI)."""
+
+    told: str
+    groups: tuple[dict[str, Any], ...]
+
+
+def read_copies(store: RunStore) -> CopiesView | None:
+    """Read the copies that `audit duplicates` found, with thumbnails of the first groups; None where it was not run."""
+    if not store.has_file(COPIES_FILE):
+        return None
+    found = store.read_json(COPIES_FILE)
+    shown = found["groups"][:COPIES_SHOWN]
+    rows = sorted({row for group in shown for row in group["rows"][:COPIES_IN_ROW]})
+    thumbnails = store.array("thumbnails")[np.array(rows, np.int64)]
+    uri = {row: data_uri(png_bytes(pixels)) for row, pixels in zip(rows, thumbnails, strict=True)}
+
+    def images(group: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+        each = zip(group["rows"], group["paths"], group["labels"], group["splits"], strict=True)
+        return [(path, label, split, uri[row]) for row, path, label, split in each if row in uri]
+
+    return CopiesView(found["told"], tuple(group | {"images": images(group)} for group in shown))
 
 
 def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:

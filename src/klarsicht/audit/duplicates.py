@@ -1,0 +1,312 @@
+"""Leaks and repeats: exact and near copies among the images of a run, also across labels and splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.executor import partition
+from klarsicht.audit.pipeline import require_identity, run_step, select_data
+from klarsicht.audit.report import page
+from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.checksums import Written
+from klarsicht.ground.rows import schema_of
+from klarsicht.ground.shards import Shard, Sharing
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.imaging.copies import SIDE, Copies, find_copies
+
+THUMBNAILS, DIGESTS, COPIES = "thumbnails", "digests", "copies"
+DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not be read
+ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
+EXACT = "exact"
+NEAR = "near"
+
+
+class CopyRow(TypedDict):
+    """Pair of copies: rows of the run, whether their pixels are the same, and the correlation of their details."""
+
+    first: int
+    second: int
+    exact: bool
+    correlation: float
+
+
+COPY_ROWS = schema_of(CopyRow)
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """Group of images that are copies of each other, directly or by others of the group.
+
+    Attributes:
+        rows: their rows in the run, ascending.
+        paths, labels, splits: of these rows.
+        kind: EXACT where all have the same pixels, else NEAR.
+        correlation: least correlation of details among the pairs that were found; 1 of exact copies.
+    """
+
+    rows: tuple[int, ...]
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    kind: str
+    correlation: float
+
+    @property
+    def crosses_labels(self) -> bool:
+        """Whether they have different labels: some of these are wrong, or an image shows several classes."""
+        return len(set(self.labels)) > 1
+
+    @property
+    def crosses_splits(self) -> bool:
+        """Whether they are in different splits: what is measured on one was seen in the other."""
+        return len(set(self.splits)) > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the group as duplicates.json has it."""
+        return asdict(self) | {"crosses_labels": self.crosses_labels, "crosses_splits": self.crosses_splits}
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Copies among the images of a run.
+
+    Attributes:
+        groups: those that cross splits first, then those that cross labels, then the others, larger ones first.
+        images: number of images that were compared.
+        unread: number of images that could not be read.
+    """
+
+    groups: tuple[CopyGroup, ...]
+    images: int
+    unread: int
+
+    @property
+    def superfluous(self) -> int:
+        """Number of images that are copies of another one."""
+        return sum(len(group.rows) - 1 for group in self.groups)
+
+    def describe(self) -> str:
+        """Say in a sentence what was found."""
+        if not self.groups:
+            return f"No copies among {self.images} images."
+        crossing = Counter(
+            {
+                "across splits": sum(group.crosses_splits for group in self.groups),
+                "across labels": sum(group.crosses_labels for group in self.groups),
+            }
+        )
+        told = (
+            ", ".join(f"{count} {what}" for what, count in crossing.items() if count) or "none across labels or splits"
+        )
+        groups = f"{len(self.groups)} group{'s' * (len(self.groups) > 1)}"
+        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {told}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of duplicates.json."""
+        counts = {
+            "told": self.describe(),
+            "images": self.images,
+            "unread": self.unread,
+            "superfluous": self.superfluous,
+        }
+        return counts | {"groups": [group.to_json() for group in self.groups]}
+
+
+@dataclass(frozen=True)
+class OpenedCorpus:
+    """Corpus of a run, opened without its model.
+
+    Attributes:
+        settings: of the run.
+        corpus: its rows.
+        sharing: how the work is shared with other processes.
+    """
+
+    settings: AuditSettings
+    corpus: Corpus
+    sharing: Sharing
+
+
+@dataclass(frozen=True)
+class ThumbnailUnits:
+    """Work units that store a grey thumbnail and a hash of the pixels of each image.
+
+    Attributes:
+        store, corpus: of the run.
+        size: rows in a unit.
+    """
+
+    store: RunStore
+    corpus: Corpus
+    size: int
+
+    step = THUMBNAILS
+
+    def __call__(self, unit: range) -> Written:
+        thumbnails = np.zeros((len(unit), SIDE, SIDE), np.uint8)
+        digests = np.zeros((len(unit), DIGEST_BYTES), np.uint8)
+        for row, picture in decode_rows(self.corpus, unit):
+            if isinstance(picture, Image.Image):
+                thumbnails[row - unit.start] = make_thumbnail(picture)
+                digests[row - unit.start] = hash_pixels(picture)
+        written = self.store.write_rows(THUMBNAILS, unit.start, thumbnails)
+        return written | self.store.write_rows(DIGESTS, unit.start, digests)
+
+
+@dataclass(frozen=True)
+class CopyUnits:
+    """Work units that look for the copies of some images among all.
+
+    Attributes:
+        store: of the run.
+        rows: int (n,), rows of the run that are compared: each image once, those that could be read.
+    """
+
+    store: RunStore
+    rows: NDArray[np.int64]
+
+    step = COPIES
+
+    def __call__(self, unit: range) -> Written:
+        found = find_copies(self.store.array(THUMBNAILS)[self.rows], unit)
+        lines = [
+            CopyRow(first=int(self.rows[i]), second=int(self.rows[j]), exact=False, correlation=float(value))
+            for (i, j), value in zip(found.pairs, found.correlation, strict=True)
+        ]
+        return self.store.write_part(COPIES, unit.start // ROWS_IN_UNIT, pa.Table.from_pylist(lines, COPY_ROWS))
+
+
+def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shard: str | None = None) -> Duplicates:
+    """Find the exact and near copies among the images of a finished run; write them as JSON, as a table and into its
+    report. The same call resumes an interrupted one.
+
+    Args:
+        run: the run folder.
+        data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
+        workers: processes; results do not depend on it.
+        shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
+
+    Raises:
+        InputError: no run in the folder.
+        RunMismatch: the data differ from those of the run.
+    """
+    store = RunStore.open(run)
+    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
+    corpus = select_data(settings, None if isinstance(data, str) else data)
+    require_identity(store, {"corpus": corpus.hash})
+    with store.share(None if shard is None else Shard.parse(shard)) as sharing:
+        audit = OpenedCorpus(settings, corpus, sharing)
+        size, n = audit.settings.unit, len(audit.corpus)
+        audit.sharing.once(f"{THUMBNAILS}.arrays", lambda: create_arrays(store, n, size))
+        work = ThumbnailUnits(store, audit.corpus, size)
+        run_step(audit, store, work, THUMBNAILS, partition(n, size), workers, "thumbnails")
+        digests, rows = store.array(DIGESTS)[:], np.unique(audit.corpus.image_numbers, return_index=True)[1]
+        readable = rows[digests[rows].any(1)]
+        units = partition(len(readable), ROWS_IN_UNIT)
+        run_step(audit, store, CopyUnits(store, readable), COPIES, units, workers, "copies")
+        pairs = store.table(COPIES, COPIES).to_pylist() if units else []
+        copies = Copies.of(
+            np.array([(pair["first"], pair["second"]) for pair in pairs], np.int64).reshape(-1, 2),
+            np.array([pair["correlation"] for pair in pairs], float),
+        )
+        found = Duplicates(
+            group_copies(audit.corpus, copies, readable, digests), len(readable), len(rows) - len(readable)
+        )
+        audit.sharing.once(page.COPIES_FILE, lambda: write_duplicates(store, found))
+    return found
+
+
+def create_arrays(store: RunStore, n: int, unit: int) -> None:
+    """Create the arrays of thumbnails and hashes."""
+    store.create_array(THUMBNAILS, (n, SIDE, SIDE), np.uint8, unit, THUMBNAILS)
+    store.create_array(DIGESTS, (n, DIGEST_BYTES), np.uint8, unit, THUMBNAILS)
+
+
+def write_duplicates(store: RunStore, found: Duplicates) -> None:
+    """Write copies as JSON, as a table with a line for each image, and into the report."""
+    store.write_json(page.COPIES_FILE, found.to_json())
+    lines = [
+        {
+            "group": number, "row": row, "path": path, "label": label, "split": split, "kind": group.kind,
+            "correlation": group.correlation, "crosses_labels": group.crosses_labels,
+            "crosses_splits": group.crosses_splits,
+        }
+        for number, group in enumerate(found.groups)
+        for row, path, label, split in zip(group.rows, group.paths, group.labels, group.splits, strict=True)
+    ]  # fmt: skip
+    store.write_table("duplicates", pa.Table.from_pylist(lines, DUPLICATE_ROWS))
+    page.write_report(store)
+
+
+DUPLICATE_ROWS = pa.schema(
+    [
+        ("group", pa.int64()), ("row", pa.int64()), ("path", pa.string()), ("label", pa.string()),
+        ("split", pa.string()), ("kind", pa.string()), ("correlation", pa.float64()),
+        ("crosses_labels", pa.bool_()), ("crosses_splits", pa.bool_()),
+    ]
+)  # fmt: skip
+
+
+def make_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
+    """Resize a picture to grey (SIDE, SIDE), whatever its shape, with all of its pixels."""
+    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def hash_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """Hash size, mode and pixels of a picture: uint8 (DIGEST_BYTES,)."""
+    head = f"{picture.mode}{picture.size}".encode()
+    return np.frombuffer(hashlib.sha256(head + picture.tobytes()).digest()[:DIGEST_BYTES], np.uint8)
+
+
+def group_copies(
+    corpus: Corpus, copies: Copies, rows: NDArray[np.int64], digests: NDArray[np.uint8]
+) -> tuple[CopyGroup, ...]:
+    """Group images that are copies, exact or near, directly or by others.
+
+    Args:
+        corpus: of the run.
+        copies: near copies, as rows of the run.
+        rows: int (n,), rows that were compared.
+        digests: uint8 (N, DIGEST_BYTES), hashes of the pixels of all rows.
+    """
+    same = np.unique(digests[rows], axis=0, return_inverse=True)[1].ravel()
+    first = np.full(same.max(initial=-1) + 1, -1, np.int64)
+    first[same[::-1]] = rows[::-1]
+    exact = np.stack([first[same], rows], 1)
+    exact = exact[exact[:, 0] != exact[:, 1]]
+    links = np.concatenate([copies.pairs, exact])
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(corpus), len(corpus)))
+    component = connected_components(graph, directed=False)[1]
+    least: dict[int, float] = {}
+    for (one, _), value in zip(copies.pairs, copies.correlation, strict=True):
+        least[component[one]] = min(value, least.get(component[one], 1.0))
+    members: dict[int, list[int]] = {}
+    for row in np.unique(links):
+        members.setdefault(component[row], []).append(int(row))
+    groups = [_group(corpus, some, digests, least.get(number, 1.0)) for number, some in members.items()]
+    return tuple(sorted(groups, key=lambda g: (-g.crosses_splits, -g.crosses_labels, -len(g.rows), g.rows)))
+
+
+def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float) -> CopyGroup:
+    exact = len(np.unique(digests[rows], axis=0)) == 1
+    return CopyGroup(
+        rows=tuple(rows),
+        paths=tuple(corpus.paths[row] for row in rows),
+        labels=tuple(corpus.labels[row] for row in rows),
+        splits=tuple(corpus.splits[row] if corpus.splits else "" for row in rows),
+        kind=EXACT if exact else NEAR,
+        correlation=1.0 if exact else float(least),
+    )

@@ -1,0 +1,191 @@
+"""Copies among many images: re-encoded, resized, or cropped by up to a tenth of a side, found by grey thumbnails.
+
+A copy is like a window of its original. All pairs are compared by the lowest frequencies of a discrete cosine
+transform, at few windows; the pairs that are left by the frequencies above these, at the window that fits best. The low
+frequencies of unrelated photographs are often alike; their details are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.arrays import Floats
+
+SIDE = 32  # pixels of a thumbnail
+LOW, HIGH = 8, 20  # frequencies along a side below which an image is compared first, and at all
+GRADIENT = 2  # frequencies along a side that a gradient has
+SIMILAR = 0.935  # least correlation of low frequencies of a pair that is looked at
+COPY_CORRELATION = 0.85  # least correlation of details of copies
+MIN_DETAIL = 16.0  # norm of the details in grey levels, three times that of rounding: with less, nothing is proved
+COARSE_SIZES = (1.0, 0.94)  # sides of the windows of the first comparison, as shares
+FINE_SIZES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9, 0.88)
+COARSE_PLACES, FINE_PLACES = (0.0, 0.5, 1.0), (0.0, 0.25, 0.5, 0.75, 1.0)  # of windows, as shares of what is cut off
+ROUNDS = 3  # of fitting the window along either axis
+QUERIES, REFERENCES, REGISTERED = 512, 8192, 128  # rows of a block
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Pairs of copies.
+
+    Attributes:
+        pairs: int (p, 2), numbers of images; the first is the smaller number.
+        correlation: float (p,), correlation of their details.
+    """
+
+    pairs: NDArray[np.int64]
+    correlation: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, pairs: NDArray[np.int64], correlation: NDArray[np.floating[Any]]) -> Copies:
+        """Sort pairs, and keep each once with its largest correlation."""
+        ordered = np.sort(np.reshape(pairs, (-1, 2)), 1)
+        rank = np.lexsort((-correlation, ordered[:, 1], ordered[:, 0]))
+        ordered, values = ordered[rank], np.asarray(correlation, np.float64)[rank]
+        new = np.ones(len(ordered), bool)
+        new[1:] = (ordered[1:] != ordered[:-1]).any(1)
+        return cls(ordered[new], values[new])
+
+
+def find_copies(thumbnails: NDArray[np.uint8], rows: range | None = None) -> Copies:
+    """Find the copies of some images among all.
+
+    Args:
+        thumbnails: uint8 (n, SIDE, SIDE), grey.
+        rows: images whose windows are compared with all images, by default all. A pair is found by the image of which
+            the other one is a window, so all rows together find all pairs.
+    """
+    first, second = find_candidates(thumbnails, range(len(thumbnails)) if rows is None else rows)
+    found = np.zeros(len(first), np.float64)
+    for a in range(0, len(first), REGISTERED):
+        some = slice(a, a + REGISTERED)
+        found[some] = correlate_details(thumbnails[first[some]], thumbnails[second[some]])
+    kept = found >= COPY_CORRELATION
+    return Copies.of(np.stack([first[kept], second[kept]], 1), found[kept])
+
+
+def find_candidates(thumbnails: NDArray[np.uint8], rows: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find pairs of images where low frequencies of the second correlate with those of a window of the first.
+
+    Returns:
+        Two int arrays (p,): images of `rows`, and images of all; each pair once.
+    """
+    n = len(thumbnails)
+    reference = _low_frequencies(thumbnails, *([_window(0.0, 1.0)] * 2))
+    own = thumbnails[rows.start : rows.stop]
+    codes = [np.zeros(0, np.int64)]
+    for vertical in _windows(COARSE_SIZES, COARSE_PLACES):
+        for across in _windows(COARSE_SIZES, COARSE_PLACES):
+            query = _low_frequencies(own, vertical, across)
+            for a in range(0, len(query), QUERIES):
+                for b in range(0, n, REFERENCES):
+                    near = query[a : a + QUERIES] @ reference[b : b + REFERENCES].T > SIMILAR
+                    if near.any():
+                        i, j = np.nonzero(near)
+                        codes.append((i + a + rows.start) * n + j + b)
+    code = np.unique(np.concatenate(codes))
+    i, j = code // n, code % n
+    return i[i != j], j[i != j]
+
+
+def correlate_details(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Correlate the details of images with those of the best window of others; 0 where either has hardly any.
+
+    The window maximises the correlation of all frequencies below HIGH but the mean, along one axis and the other in
+    turn.
+
+    Args:
+        first: uint8 (p, SIDE, SIDE), images of which windows are taken.
+        second: uint8 (p, SIDE, SIDE), images that they are compared with.
+
+    Returns:
+        (p,), of the frequencies from LOW to HIGH.
+    """
+    n, every = len(first), np.arange(len(first))
+    windows, x = _fine_windows(), first.astype(np.float32)
+    z = _frequencies(second.astype(np.float32), _cosines(HIGH), _cosines(HIGH))
+    down = np.einsum("kay,nyx->nkax", windows, x, optimize=True)
+    across = np.einsum("kbx,nyx->nkyb", windows, x, optimize=True)
+    right = np.zeros(n, np.intp)
+    for _ in range(ROUNDS):
+        tried = np.einsum("nkax,nbx->nkab", down, windows[right], optimize=True)
+        lower = _correlation(tried, z[:, None]).argmax(1)
+        tried = np.einsum("nay,nkyb->nkab", windows[lower], across, optimize=True)
+        right = _correlation(tried, z[:, None]).argmax(1)
+    one, other = _details(tried[every, right]), _details(z)
+    enough = np.minimum(np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)) >= MIN_DETAIL
+    dot = (one.astype(np.float64) * other).sum(1)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.where(enough, dot / np.maximum(norms, 1e-9), 0.0)
+
+
+def _low_frequencies(thumbnails: NDArray[np.uint8], vertical: Floats, across: Floats) -> NDArray[np.float32]:
+    """Compute the frequencies below LOW of a window without the mean, as unit vectors (n, LOW^2 - 1)."""
+    D, parts = _cosines(LOW), []
+    for a in range(0, len(thumbnails), REFERENCES):
+        z = _frequencies(thumbnails[a : a + REFERENCES].astype(np.float32), D @ vertical, D @ across)
+        flat = z.reshape(len(z), -1)[:, 1:]
+        parts.append(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6))
+    return np.concatenate([np.zeros((0, LOW * LOW - 1), np.float32), *parts]).astype(np.float32)
+
+
+def _frequencies(x: Floats, down: Floats, across: Floats) -> Floats:
+    """Transform images (n, SIDE, SIDE) along both axes to (n, a, b), and drop the mean."""
+    z = np.asarray(down @ x @ across.T)
+    z[:, 0, 0] = 0
+    return z
+
+
+def _correlation(tried: Floats, z: Floats) -> Floats:
+    """Correlate transforms (n, k, a, b) with (n, 1, a, b), up to the norm of the latter: (n, k)."""
+    tried[..., 0, 0] = 0
+    norm = np.sqrt(np.einsum("nkab,nkab->nk", tried, tried))
+    return np.asarray(np.einsum("nkab,nkab->nk", tried, np.broadcast_to(z, tried.shape)) / np.maximum(norm, 1e-6))
+
+
+def _details(z: Floats) -> Floats:
+    """Take the frequencies from LOW to HIGH, along either axis, of transforms (n, HIGH, HIGH): (n, d).
+
+    Those below GRADIENT along an axis are left out: a gradient, such as a sky's, has its share of them at all
+    frequencies along the other, as it does not end as it begins.
+    """
+    detail = np.ones((HIGH, HIGH), bool)
+    detail[:LOW, :LOW] = False
+    detail[:GRADIENT] = detail[:, :GRADIENT] = False
+    return z.reshape(len(z), -1)[:, detail.ravel()]
+
+
+@cache
+def _cosines(count: int) -> NDArray[np.float32]:
+    """Return the first `count` rows of the orthonormal discrete cosine transform of SIDE numbers (DCT-II)."""
+    waves = np.cos(np.pi * (np.arange(SIDE) + 0.5) * np.arange(count)[:, None] / SIDE)
+    return np.asarray(waves / np.linalg.norm(waves, axis=1, keepdims=True), np.float32)
+
+
+@cache
+def _window(start: float, size: float) -> NDArray[np.float32]:
+    """Return weights (SIDE, SIDE) that resample the interval [start, start + size] of a side by area.
+
+    Args:
+        start, size: as shares of the side.
+    """
+    edges = (start + np.arange(SIDE + 1) * size / SIDE) * SIDE
+    pixel = np.arange(SIDE)
+    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    weights = np.maximum(overlap, 0)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
+
+
+def _windows(sizes: tuple[float, ...], places: tuple[float, ...]) -> list[NDArray[np.float32]]:
+    return [_window((1 - size) * place, size) for size in sizes for place in (places if size < 1 else (0.0,))]
+
+
+@cache
+def _fine_windows() -> NDArray[np.float32]:
+    """Return the transforms (k, HIGH, SIDE) of all windows of the second comparison."""
+    return np.stack([_cosines(HIGH) @ window for window in _windows(FINE_SIZES, FINE_PLACES)])

@@ -1,0 +1,136 @@
+"""Copies. Oracles: copies made by Pillow of real photographs, Pillow's own crop, a plain loop over all pairs."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.fft import dctn
+from skimage import data
+
+from klarsicht.numerics.imaging.copies import (
+    COPY_CORRELATION,
+    LOW,
+    SIDE,
+    SIMILAR,
+    Copies,
+    correlate_details,
+    find_candidates,
+    find_copies,
+)
+
+TILE = 96
+
+
+def thumbnail(picture):
+    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def encoded(picture, quality):
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=int(quality))
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def resized(picture, rng):
+    size = [round(TILE * rng.uniform(0.6, 2)) for _ in range(2)]
+    return encoded(picture.resize(size, Image.Resampling.BICUBIC), rng.integers(60, 96))
+
+
+def cropped(picture, rng):
+    w, h = (round(TILE * share) for share in rng.uniform(0.9, 0.98, 2))
+    x, y = rng.integers(0, TILE - w + 1), rng.integers(0, TILE - h + 1)
+    return encoded(picture.crop((x, y, x + w, y + h)), rng.integers(60, 96))
+
+
+def reencoded(picture, rng):
+    return encoded(picture, rng.integers(40, 96))
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    """Parts of photographs that do not overlap, each with something on it."""
+    found = []
+    for photograph in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket(), data.immunohistochemistry()):
+        for y in range(0, photograph.shape[0] - TILE, TILE):
+            for x in range(0, photograph.shape[1] - TILE, TILE):
+                tile = photograph[y : y + TILE, x : x + TILE]
+                if tile.std() > 25:
+                    found.append(Image.fromarray(tile))
+    return found
+
+
+def test_copies_among_photographs_are_found_and_nothing_else_is(tiles):
+    rng = np.random.default_rng(0)
+    ways = (reencoded, resized, cropped)
+    copies = [ways[i % 3](tile, rng) for i, tile in enumerate(tiles)]
+    n = len(tiles)
+    found = find_copies(np.stack([thumbnail(one) for one in [*tiles, *copies]]))
+    pairs = set(map(tuple, found.pairs.tolist()))
+    truth = {(i, n + i) for i in range(n)}
+    assert n > 60
+    assert len(pairs & truth) >= 0.98 * n
+    assert pairs <= truth
+    assert (found.correlation >= COPY_CORRELATION).all()
+
+
+def test_rows_one_by_one_find_what_all_find_together(tiles):
+    rng = np.random.default_rng(1)
+    thumbnails = np.stack([thumbnail(one) for one in [*tiles[:20], *(cropped(tile, rng) for tile in tiles[:20])]])
+    whole = find_copies(thumbnails)
+    some = [find_copies(thumbnails, range(a, min(a + 7, 40))) for a in range(0, 40, 7)]
+    joined = Copies.of(np.concatenate([one.pairs for one in some]), np.concatenate([one.correlation for one in some]))
+    np.testing.assert_array_equal(joined.pairs, whole.pairs)
+    np.testing.assert_allclose(joined.correlation, whole.correlation, rtol=1e-5)
+    assert len(whole.pairs) >= 19
+
+
+def test_candidates_are_the_pairs_of_a_plain_loop(tiles):
+    """Correlation of the low frequencies, at every window, by scipy's transform of Pillow's box resampling."""
+    rng = np.random.default_rng(2)
+    thumbnails = np.stack([thumbnail(one) for one in [*tiles[:15], *(cropped(tile, rng) for tile in tiles[:10])]])
+
+    def low(picture, box):
+        part = picture.resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
+        z = dctn(np.asarray(part), norm="ortho")[:LOW, :LOW].ravel()[1:]
+        return z / np.linalg.norm(z)
+
+    pictures = [Image.fromarray(one.astype(np.float32)) for one in thumbnails]
+    starts = [(0.0, 32.0), *((32 * 0.06 * place, 32 * 0.94) for place in (0, 0.5, 1))]
+    boxes = [(x, y, x + w, y + h) for x, w in starts for y, h in starts]
+    wanted, near = set(), set()
+    for i, one in enumerate(pictures):
+        for j, other in enumerate(pictures):
+            best = max(low(one, box) @ low(other, None) for box in boxes)
+            if i != j and best > SIMILAR:
+                wanted.add((i, j))
+            if abs(best - SIMILAR) < 0.02:  # Pillow resamples one axis after the other, in bytes between
+                near.add((i, j))
+    found = set(map(tuple, np.stack(find_candidates(thumbnails, range(25)), 1).tolist()))
+    assert found - near == wanted - near
+    assert wanted - near
+
+
+def test_details_of_a_copy_correlate_and_those_of_another_image_do_not(tiles):
+    first = np.stack([thumbnail(tile) for tile in tiles])
+    assert (correlate_details(first, first) > 0.999).all()
+    assert np.abs(correlate_details(first, np.roll(first, 1, 0))).max() < COPY_CORRELATION - 0.1
+    brighter = (first * 0.7 + 40).astype(np.uint8)
+    assert (correlate_details(first, brighter) > 0.97).all()
+
+
+def test_images_with_hardly_any_detail_prove_nothing():
+    y, x = np.mgrid[:SIDE, :SIDE]
+    flat = np.stack([np.full((SIDE, SIDE), 90), 4 * x, 4 * y, 2 * x + 2 * y]).astype(np.uint8)
+    assert len(find_copies(np.concatenate([flat, flat])).pairs) == 0
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_of_no_images_there_are_no_copies(n):
+    assert len(find_copies(np.zeros((n, SIDE, SIDE), np.uint8)).pairs) == 0
+
+
+def test_pairs_are_kept_once_with_their_largest_correlation():
+    found = Copies.of(np.array([[5, 2], [2, 5], [1, 3]]), np.array([0.9, 0.95, 0.86]))
+    assert found.pairs.tolist() == [[1, 3], [2, 5]]
+    assert found.correlation.tolist() == [0.86, 0.95]
