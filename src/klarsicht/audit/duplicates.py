@@ -30,8 +30,8 @@ from klarsicht.numerics.imaging.copies import SIDE, Copies, find_copies
 THUMBNAILS, DIGESTS, COPIES = "thumbnails", "digests", "copies"
 DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not be read
 ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
-EXACT = "exact"
-NEAR = "near"
+EXACT_COPY = "exact"
+NEAR_COPY = "near"
 
 
 class CopyRow(TypedDict):
@@ -53,7 +53,7 @@ class CopyGroup:
     Attributes:
         rows: their rows in the run, ascending.
         paths, labels, splits: of these rows.
-        kind: EXACT where all have the same pixels, else NEAR.
+        kind: EXACT_COPY where all have the same pixels, else NEAR_COPY.
         correlation: least correlation of details among the pairs that were found; 1 of exact copies.
     """
 
@@ -307,6 +307,6 @@ def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], leas
         paths=tuple(corpus.paths[row] for row in rows),
         labels=tuple(corpus.labels[row] for row in rows),
         splits=tuple(corpus.splits[row] if corpus.splits else "" for row in rows),
-        kind=EXACT if exact else NEAR,
+        kind=EXACT_COPY if exact else NEAR_COPY,
         correlation=1.0 if exact else float(least),
     )
