@@ -60,7 +60,7 @@ def started(place, command, **environment):
 
 
 def ended(process):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     return out
 
@@ -84,7 +84,7 @@ def same(one, two):
     assert manifest(one) == manifest(two)
 
 
-def wait_until(true, seconds=120):
+def wait_until(true, seconds=600):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
