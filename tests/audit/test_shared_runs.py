@@ -98,7 +98,7 @@ def test_a_shard_that_is_killed_halfway_loses_its_units_to_the_other_and_the_res
     other = started(place, f"{common} --shard 2/2")
     try:  # 15 units; the victim hangs in one of them, the other process does the rest and waits for that one
         wait_until(lambda: len([*done.glob("*.json")]) == 14)
-        assert len([*(place / "shared" / "claims").glob("attribution.*[0-9]")]) == 1
+        wait_until(lambda: len([*(place / "shared" / "claims").glob("attribution.*[0-9]")]) == 1)
         with pytest.raises(RunLocked), RunStore.open(place / "shared").lock():
             pass
         victim.send_signal(signal.SIGKILL)
