@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import WeightedRandomSampler
 
 from klarsicht.audit.cleaning.data_record import TABLES, read_record
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.errors import InputError, UsageError
 
