@@ -12,7 +12,7 @@ from klarsicht.audit.cleaning import clean_classes, data_artifacts
 from klarsicht.audit.cleaning import clean_data as cleaning
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_data import clean_data
-from klarsicht.audit.data.corpus import open_corpus
+from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.results import verdicts
 from klarsicht.ground.errors import EffectRemains, InputError, UsageError
 from klarsicht.ground.store import RunStore
