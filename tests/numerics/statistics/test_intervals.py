@@ -5,8 +5,10 @@ import pytest
 from scipy import stats
 
 from klarsicht.numerics.statistics.intervals import (
+    block_mean_interval,
     mean_interval,
     roc_area,
+    roc_area_score,
     share_interval,
     student_quantile,
     wilson_interval,
@@ -56,3 +58,47 @@ def test_the_area_is_scikit_learns_and_its_error_that_of_repeated_draws(shift):
 
 def test_an_area_of_one_side_is_no_figure():
     assert roc_area(np.arange(3.0), np.ones(3, bool)).n == 0
+
+
+@pytest.mark.parametrize("area", [1.0, 0.5, 0.8])
+def test_the_score_limits_of_an_area_solve_newcombes_equation(area):
+    rng, positive = np.random.default_rng(0), np.arange(60) < 20
+    values = np.where(positive, 100.0, 0) + np.arange(60) if area == 1 else rng.normal(size=60) + positive * area
+    found = roc_area_score(values, positive)
+    assert 0 <= found.low < found.value <= found.high <= 1
+    more = (20 + 40) / 2 - 1
+    for end in (found.low, found.high):
+        if end < 1 - 1e-9:
+            spread = end * (1 - end) * (1 + more * (1 - end) / (2 - end) + more * end / (1 + end)) / (20 * 40)
+            assert abs(found.value - end) == pytest.approx(1.959964 * np.sqrt(spread), abs=1e-6)
+
+
+def test_an_area_of_one_is_not_sure():
+    found = roc_area_score(np.r_[np.zeros(10), np.ones(10)], np.arange(20) >= 10)
+    assert found.value == found.high == 1 and 0.7 < found.low < 0.9
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.0])
+def test_the_score_interval_of_an_area_holds_the_truth_nineteen_times_in_twenty(shift):
+    rng, positive = np.random.default_rng(1), np.arange(50) < 20
+    truth = stats.norm.cdf(shift / np.sqrt(2))
+    found = [roc_area_score(rng.normal(size=50) + shift * positive, positive) for _ in range(600)]
+    assert 0.93 < np.mean([one.low <= truth <= one.high for one in found]) <= 1
+
+
+def test_ten_pictures_of_each_source_are_no_more_sure_than_one():
+    rng = np.random.default_rng(2)
+    few, positive = rng.normal(size=40), np.arange(40) < 15
+    alone = roc_area_score(few, positive)
+    again = roc_area_score(np.repeat(few, 10), np.repeat(positive, 10), np.repeat(np.arange(40), 10))
+    assert (again.value, again.low, again.high) == pytest.approx((alone.value, alone.low, alone.high))
+
+
+def test_the_mean_of_blocks_of_one_is_a_t_test_and_repeats_add_nothing():
+    values = np.random.default_rng(3).normal(size=12)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = block_mean_interval(values, np.arange(12))
+    np.testing.assert_allclose((found.low, found.high), (low, high), rtol=1e-9)
+    again = block_mean_interval(np.repeat(values, 5), np.repeat(np.arange(12), 5))
+    np.testing.assert_allclose((again.low, again.high), (low, high), rtol=1e-9)
+    assert block_mean_interval(values, np.zeros(12, int)).n == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.stats import rankdata
 from klarsicht.ground.arrays import Bools
 
 Z95 = 1.959964
+BISECTIONS = 50  # halvings of an interval of length 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,61 @@ def roc_area(values: NDArray[np.floating[Any]], positive: Bools, z: float = Z95)
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     half = z * float(np.sqrt((a * (1 - a) + (m - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (m * n)))
     return Interval(float(a), float(a) - half, float(a) + half, m + n)
+
+
+def roc_area_score(
+    values: NDArray[np.floating[Any]], positive: Bools, blocks: NDArray[np.integer[Any]] | None = None, z: float = Z95
+) -> Interval:
+    """Estimate the area under the ROC curve with a score interval, which has a width also where the area is 1.
+
+    The limits are the areas A with |found - A| = z sqrt(V(A)), V that of Hanley and McNeil with (m + n) / 2 in place of
+    m and n in its last terms (Newcombe 2006, Statistics in Medicine 25, method 5).
+
+    NO_INTERVAL where one class is empty.
+
+    Args:
+        values, positive: see `roc_area`.
+        blocks: int (n,), equal for values that depend on each other, such as images of one source; a block counts once
+            in each class, so that m and n are numbers of blocks.
+    """
+    found = roc_area(values, positive)
+    if not found.n:
+        return NO_INTERVAL
+    blocks = np.arange(len(values)) if blocks is None else blocks
+    m, n = (len(np.unique(blocks[side])) for side in (positive, ~positive))
+    more = (m + n) / 2 - 1
+
+    def variance(a: float) -> float:
+        return a * (1 - a) * (1 + more * (1 - a) / (2 - a) + more * a / (1 + a)) / (m * n)
+
+    low = _nearest_limit(lambda a: found.value - a > z * np.sqrt(variance(a)), 0.0, found.value)
+    high = 1 - _nearest_limit(lambda b: 1 - b - found.value > z * np.sqrt(variance(1 - b)), 0.0, 1 - found.value)
+    return Interval(found.value, low, high, found.n)
+
+
+def _nearest_limit(outside: Callable[[float], bool], least: float, most: float) -> float:
+    """Find by bisection the smallest number that is not outside; `least` may be, `most` is not."""
+    for _ in range(BISECTIONS):
+        middle = (least + most) / 2
+        least, most = (middle, most) if outside(middle) else (least, middle)
+    return most
+
+
+def block_mean_interval(values: NDArray[np.floating[Any]], blocks: NDArray[np.integer[Any]]) -> Interval:
+    """Estimate the mean of values (n,) with an interval that treats the values of a block as one observation.
+
+    The standard error is sqrt(G / (G - 1) * sum over the G blocks of (sum of residuals)^2) / n, its factor that of
+    Student's t with G - 1 degrees of freedom (Liang and Zeger 1986). Of blocks of one value it is the interval of a
+    t-test. NO_INTERVAL with fewer than two blocks.
+    """
+    number = np.unique(blocks, return_inverse=True)[1]
+    count = int(number.max(initial=-1)) + 1
+    if count < 2:
+        return NO_INTERVAL
+    centre = float(np.mean(values))
+    sums = np.bincount(number, np.asarray(values, float) - centre)
+    half = student_quantile(count) * float(np.sqrt(count / (count - 1) * (sums**2).sum())) / len(values)
+    return Interval(centre, centre - half, centre + half, len(values))
 
 
 def student_quantile(n: int) -> float:

@@ -1,0 +1,206 @@
+"""Parts of an image: keep one part and destroy everything else, or exchange one with that of a donor.
+
+A model that still tells a class from others where only such a part is left (the border, the colours, the spectrum)
+needs no object for it; Carter et al. (2021, "Overinterpretation reveals image classification model pathologies") call
+such a part sufficient. Images are 8-bit pixel values, uint8 (n, H, W, C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import gaussian_filter, zoom
+
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
+
+BORDER_SHARE: Final = 0.1  # width of the border over the shorter side
+CORNER_SHARE: Final = 0.25  # side of a corner over that of the image
+CELLS: Final = 4  # cells a side at the lowest resolution
+OBJECT_SHARE: Final = 0.5  # share of the pixels, those of the largest relevance, that are no background
+RELEVANCE_BLUR: Final = 1 / 16  # standard deviation of the blur of a relevance map over its side
+
+
+@dataclass(frozen=True)
+class PartImages:
+    """Images of which a part is kept or exchanged.
+
+    Attributes:
+        levels: uint8 (n, H, W, C).
+        background: bool (n, H, W), pixels outside the region of large relevance; None where the run has no maps.
+    """
+
+    levels: Pixels
+    background: Bools | None = None
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+
+class ImagePart(Protocol):
+    """Protocol of a part of images."""
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator, /) -> Pixels:
+        """Destroy everything but the part; pixels outside a region become the colour `fill`, (C,)."""
+
+    def exchange(self, images: PartImages, donors: PartImages, /) -> Pixels:
+        """Replace the part of each image by that of its donor."""
+
+
+@dataclass(frozen=True)
+class RegionPart:
+    """Part with a fixed place.
+
+    Attributes:
+        mask: function from height and width to the pixels of the part, bool (H, W).
+    """
+
+    mask: Callable[[int, int], Bools]
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
+        del rng
+        return np.where(self.mask(*images.levels.shape[1:3])[..., None], images.levels, to_levels(fill))
+
+    def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
+        return np.where(self.mask(*images.levels.shape[1:3])[..., None], donors.levels, images.levels)
+
+
+class BackgroundPart:
+    """Pixels outside the region of large relevance, which differs from image to image."""
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
+        del rng
+        assert images.background is not None
+        return np.where(images.background[..., None], images.levels, to_levels(fill))
+
+    def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
+        """Replace pixels that are background in the image and in its donor, so that no object is moved or cut."""
+        assert images.background is not None and donors.background is not None
+        return np.where((images.background & donors.background)[..., None], donors.levels, images.levels)
+
+
+class ColourPart:
+    """Histogram of the colours."""
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
+        """Permute the pixels of each image."""
+        del fill
+        flat = images.levels.reshape(len(images), -1, images.levels.shape[-1])
+        return np.stack([rng.permutation(image) for image in flat]).reshape(images.levels.shape)
+
+    def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
+        """Give each channel the donor's histogram: the value of each rank becomes the donor's value of that rank."""
+        n, height, width, channels = images.levels.shape
+        order = images.levels.reshape(n, -1, channels).argsort(1, kind="stable")
+        out = np.empty((n, height * width, channels), np.uint8)
+        np.put_along_axis(out, order, np.sort(donors.levels.reshape(n, -1, channels), 1), 1)
+        return out.reshape(images.levels.shape)
+
+
+class SpectrumPart:
+    """Amplitude spectrum of each channel, the mean included."""
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
+        """Add the phases of white noise, the same for all channels, so that their correlations stay."""
+        del fill
+        shape = images.levels.shape
+        noise = fft.fft2(rng.normal(size=shape[:3]), axes=(1, 2))
+        turned = np.exp(1j * np.angle(noise))
+        turned[:, 0, 0] = 1  # the mean stays
+        return to_levels(fft.ifft2(spectrum(images.levels) * turned[..., None], axes=(1, 2)).real)
+
+    def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
+        """Join the donor's amplitudes to the phases of the image (Piotrowski and Campbell 1982)."""
+        phases = np.exp(1j * np.angle(spectrum(images.levels)))
+        return to_levels(fft.ifft2(np.abs(spectrum(donors.levels)) * phases, axes=(1, 2)).real)
+
+
+class ResolutionPart:
+    """Image at the lowest resolution, CELLS x CELLS means, drawn as smooth ramps between their centres."""
+
+    def keep(self, images: PartImages, fill: Floats, rng: np.random.Generator) -> Pixels:
+        del fill, rng
+        return to_levels(coarse(images.levels))
+
+    def exchange(self, images: PartImages, donors: PartImages) -> Pixels:
+        """Add the difference of the two coarse images."""
+        return to_levels(images.levels + coarse(donors.levels) - coarse(images.levels))
+
+
+def border_mask(height: int, width: int) -> Bools:
+    """Mark the outermost BORDER_SHARE of the pixels, one at least, bool (H, W)."""
+    wide = max(1, round(BORDER_SHARE * min(height, width)))
+    mask = np.ones((height, width), bool)
+    mask[wide:-wide, wide:-wide] = False
+    return mask
+
+
+def corner_mask(bottom: bool, right: bool) -> Callable[[int, int], Bools]:
+    """Make the function that marks one corner, CORNER_SHARE of each side, bool (H, W)."""
+
+    def mask(height: int, width: int) -> Bools:
+        tall, wide = (max(1, round(CORNER_SHARE * side)) for side in (height, width))
+        rows = np.arange(height) >= height - tall if bottom else np.arange(height) < tall
+        columns = np.arange(width) >= width - wide if right else np.arange(width) < wide
+        return np.asarray(rows[:, None] & columns)
+
+    return mask
+
+
+BACKGROUND: Final = "background"
+
+IMAGE_PARTS: Final[dict[str, ImagePart]] = {
+    "border": RegionPart(border_mask),
+    "top left": RegionPart(corner_mask(bottom=False, right=False)),
+    "top right": RegionPart(corner_mask(bottom=False, right=True)),
+    "bottom left": RegionPart(corner_mask(bottom=True, right=False)),
+    "bottom right": RegionPart(corner_mask(bottom=True, right=True)),
+    BACKGROUND: BackgroundPart(),
+    "colours": ColourPart(),
+    "spectrum": SpectrumPart(),
+    "resolution": ResolutionPart(),
+}
+"""Parts by name; BACKGROUND needs relevance maps."""
+
+
+def background_masks(maps: Floats, shape: tuple[int, int]) -> Bools:
+    """Mark the background (n, H, W) of images of a shape (height, width), from relevance maps (n, G, G) of their
+    classes.
+
+    It is all but the OBJECT_SHARE of the pixels with the largest relevance, blurred by RELEVANCE_BLUR. The share is the
+    same in every image, so that the size of the region says nothing of the class; its outline may.
+    """
+    side = maps.shape[1]
+    smooth = gaussian_filter(maps.astype(np.float64), (0, RELEVANCE_BLUR * side, RELEVANCE_BLUR * side))
+    wide = zoom(smooth, (1, shape[0] / side, shape[1] / side), order=1, grid_mode=True, mode="nearest")
+    flat = wide.reshape(len(maps), -1)
+    ranks = flat.argsort(1, kind="stable").argsort(1, kind="stable")
+    return np.asarray(ranks < round((1 - OBJECT_SHARE) * flat.shape[1])).reshape(wide.shape)
+
+
+def coarse(levels: Pixels) -> Floats:
+    """Average images (n, H, W, C) over CELLS x CELLS cells and interpolate the means bilinearly, float (n, H, W, C)."""
+    height, width = levels.shape[1:3]
+    rows, columns = (_cell_weights(side) for side in (height, width))
+    means = np.einsum("ah,nhwc,bw->nabc", rows, levels.astype(np.float64), columns, optimize=True)
+    return np.asarray(zoom(means, (1, height / CELLS, width / CELLS, 1), order=1, grid_mode=True, mode="nearest"))
+
+
+def _cell_weights(side: int) -> Doubles:
+    """Compute averaging weights (CELLS, side): each pixel belongs to one cell, and rows sum to one."""
+    member = np.arange(CELLS)[:, None] == np.arange(side) * CELLS // side
+    return np.asarray(member / np.maximum(member.sum(1, keepdims=True), 1))
+
+
+def spectrum(levels: Pixels) -> NDArray[np.complex128]:
+    """Compute the discrete Fourier transforms of images (n, H, W, C) over rows and columns."""
+    return np.asarray(fft.fft2(levels.astype(np.float64), axes=(1, 2)))
+
+
+def to_levels(values: Floats) -> Pixels:
+    """Round and clip to pixel values."""
+    return np.asarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
