@@ -37,6 +37,32 @@ def test_a_level_that_is_none_is_a_usage_error(finished, capsys):
     assert "level is out of range" in capsys.readouterr().err
 
 
+def test_shortcuts_prints_what_tells_each_class(finished, capsys):
+    capsys.readouterr()
+    assert run(["audit", "shortcuts", str(finished), "--images", "8"]) == 0
+    printed = capsys.readouterr().out
+    assert {line.split()[0] for line in printed.splitlines()[1:] if line.strip()} >= set("abc")
+    assert "Fewer than 5 classes" in printed
+    assert run(["audit", "shortcuts", str(finished), "--images", "8", "--json"]) == 0
+    found = {line["class"]: line for line in json.loads(capsys.readouterr().out)["classes"]}
+    areas = {part["part"]: part["area"] for part in found["b"]["parts"]}
+    assert areas["colours"] > 0.9  # the class is a colour
+    assert run(["audit", "shortcuts", str(finished), "--images", "7"]) == 2
+
+
+def test_check_needs_a_quantified_run_and_tells_every_picture(finished, capsys, tmp_path):
+    pictures = [str(file) for file in sorted((finished.parent / "data" / "b").iterdir())[:3]]
+    assert run(["audit", "check", *pictures, "--run", str(finished)]) == 5
+    assert run(["audit", "quantify", str(finished)]) == 0
+    capsys.readouterr()
+    assert run(["audit", "check", *pictures, "--run", str(finished)]) == 0
+    printed = capsys.readouterr().out
+    assert all(file in printed for file in pictures) and "either claim at 0.05" in printed
+    assert run(["audit", "check", *pictures, "--run", str(finished), "--json"]) == 0
+    assert [line["path"] for line in json.loads(capsys.readouterr().out)["pictures"]] == pictures
+    assert run(["audit", "check", str(tmp_path / "none.png"), "--run", str(finished)]) == 3
+
+
 def test_power_says_unknown_until_copies_are_trained(finished, capsys):
     asked = ["audit", "power", str(finished), "--kind", "blocks", "--prevalence", "0.2", "--classes", "1"]
     capsys.readouterr()

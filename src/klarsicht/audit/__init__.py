@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from klarsicht.audit.data.corpus_formats import open_corpus as open_corpus
     from klarsicht.audit.models.classifier import load_model as load_model
     from klarsicht.audit.pipeline import run as run
+    from klarsicht.audit.quantification.check_pictures import check_pictures as check_pictures
     from klarsicht.audit.quantification.quantification import quantify as quantify
     from klarsicht.audit.quantification.screening import screen as screen
+    from klarsicht.audit.quantification.sufficiency import measure_sufficiency as measure_sufficiency
     from klarsicht.audit.relevance.explainer import Explainer as Explainer
     from klarsicht.audit.relevance.explainer import explain as explain
     from klarsicht.audit.results.ranking import read_ranking as rank  # noqa: F401 - by another name
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 PUBLIC: Final = {  # name -> the module that defines it, and its name there where that differs; imported when asked for
     "AuditSettings": "settings",
     "Explainer": "relevance.explainer",
+    "check_pictures": "quantification.check_pictures",
     "clean": "cleaning.clean_model",
     "clean_classes": "cleaning.clean_classes",
     "clean_data": "cleaning.clean_data",
@@ -51,6 +54,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "explain": "relevance.explainer",
     "load_correction": "corrections.packages",
     "load_model": "models.classifier",
+    "measure_sufficiency": "quantification.sufficiency",
     "open_corpus": "data.corpus_formats",
     "power": "sensitivity.power",
     "quantify": "quantification.quantification",

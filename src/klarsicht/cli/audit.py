@@ -22,6 +22,7 @@ from klarsicht.ground.ranges import (
     PREVALENCE,
     SEED,
     SHARE,
+    SHOWN_IMAGES,
     WORKERS,
 )  # fmt: skip
 from klarsicht.ground.shards import SHARD_HELP
@@ -233,6 +234,26 @@ def duplicates(
 
 
 @app.command()
+def shortcuts(
+    run: RunFolder,
+    images: Annotated[int, number(SHOWN_IMAGES, "Images of a class, at most; each is shown once for every part.")] = 64,
+    level: Annotated[float, number(P_LEVEL, "Of p: below it a part is noted.")] = 0.05,
+    data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
+    workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    as_json: AsJson = False,
+    top: Annotated[int, number(LINES, "Classes to print.")] = 20,
+) -> None:
+    """Say which part of an image suffices to tell each class: border, corner, background, colours, spectrum."""
+    from klarsicht.audit.quantification.sufficiency import measure_sufficiency
+
+    found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data)
+    if as_json:
+        echo_block(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.sufficiency(found, top)
+
+
+@app.command()
 def power(
     run: RunFolder,
     kind: Annotated[list[str] | None, typer.Option(help=POWER_HELP)] = None,
@@ -260,6 +281,24 @@ def power(
         echo_block(json.dumps(found.to_json(), indent=2))
     else:
         tables.power(found)
+
+
+@app.command()
+def check(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    run: Annotated[Path, typer.Option(help="A run folder that `audit quantify` has been through.")],
+    level: Annotated[float, number(P_LEVEL, "Of p: below it a picture carries an artifact, and rests on it.")] = 0.05,
+    data: Annotated[str | None, typer.Option(help="Where the corpus of the run is now, if it moved.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say of single pictures whether their prediction rests on an artifact that a run knows, and what it is without."""
+    from klarsicht.audit.quantification.check_pictures import check_pictures
+
+    found = check_pictures(run, pictures, level=level, data=data)
+    if as_json:
+        echo_block(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.pictures(found)
 
 
 @app.command()

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
     from klarsicht.audit.duplicates import Duplicates
     from klarsicht.audit.quantification.screening import Screening
+    from klarsicht.audit.results.checked_picture import CheckedPictures
     from klarsicht.audit.results.ranking import Ranking
+    from klarsicht.audit.results.sufficiency import Sufficiency
     from klarsicht.audit.results.verdicts import Quantification
     from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
     from klarsicht.audit.sensitivity.power import Power
@@ -95,6 +97,32 @@ def screening(found: Screening, top: int) -> None:
     if entry.beside:
         echo(f"plain features, without relevance, name {entry.beside}")
     echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))
+
+
+def sufficiency(found: Sufficiency, top: int) -> None:
+    """Print for each of the first classes its noted parts, or the part that tells it best."""
+    lines = [
+        (one.name, str(one.n), f"{one.whole:.2f}", part.part, f"{part.area:.2f} ({part.low:.2f} to {part.high:.2f})",
+         f"{part.others:.2f}", f"{part.shift:+.2f} ({part.shift_low:+.2f} to {part.shift_high:+.2f})",
+         "" if part.p is None else f"{part.p:.3f}", "noted" if part.noted else "")
+        for one in found.profiles[:top]
+        for part in one.noted or (one.strongest,)
+    ]  # fmt: skip
+    header = ("class", "images", "whole", "part", "area (95 %)", "others", "put on others (95 %)", "p", "")
+    echo_block(table(header, lines, left=("class", "part", "")))
+    echo(found.limits)
+
+
+def pictures(found: CheckedPictures) -> None:
+    """Print for each picture what is predicted, whether that rests on a known artifact, and why."""
+    lines = [
+        (one.path, one.predicted, f"{one.probability:.2f}", "yes" if one.rests else "no" if not one.why else "",
+         "yes" if one.changes else "", one.describe())
+        for one in found
+    ]  # fmt: skip
+    header = ("picture", "predicted", "probability", "rests on it", "changes", "found")
+    echo_block(table(header, lines, left=("picture", "predicted", "found")))
+    echo(found.limits)
 
 
 def power(found: Power) -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.relevance.conservation import ABSORBED_BOUND
-from klarsicht.audit.results import ranking, verdicts
+from klarsicht.audit.results import ranking, sufficiency, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import describe_sign
 from klarsicht.audit.settings import counts_own_logits
@@ -27,6 +28,7 @@ from klarsicht.ground.verification import UNVERIFIED
 PAGE = "report.html"
 VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures
 EVIDENCE = "evidence"  # the same of the pictures of artifacts
+PROFILES = "profiles"  # the same of the pictures of parts
 OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
@@ -101,6 +103,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "quantified": verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None,
         "describe_sign": describe_sign,
         "findings": artifact_views(store),
+        "profiles": profile_views(store),
+        "sufficiency": sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None,
         "power": power_lines(store),
         "copies": read_copies(store),
         "followed": any(entry.effect is not None for entry in found),
@@ -140,6 +144,34 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
     drawn = {r["target"] for r in records}
     return [
         ArtifactView(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.needs_review
+    ]
+
+
+@dataclass(frozen=True)
+class ProfileView:
+    """Content of the page for the profile of a class: (part, data URI) of an image of which that part was kept."""
+
+    profile: ClassProfile
+    path: str
+    pictures: tuple[tuple[str, str], ...]
+
+
+def profile_views(store: RunStore) -> list[ProfileView]:
+    """Collect the classes whose parts are drawn; empty where `audit shortcuts` was not run."""
+    if not (sufficiency.is_measured(store) and store.has_table(PROFILES) and store.is_finished(PROFILES)):
+        return []
+    drawn: dict[int, list[dict[str, Any]]] = {}
+    for record in store.table(PROFILES).to_pylist():
+        drawn.setdefault(record["target"], []).append(record)
+
+    def pictures(records: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+        files = ((one["part"], store.read_unit_file(one["picture"], PROFILES)) for one in records)
+        return tuple((part, data_uri(content, "image/jpeg")) for part, content in files)
+
+    return [
+        ProfileView(profile, drawn[profile.target][0]["path"], pictures(drawn[profile.target]))
+        for profile in sufficiency.read_sufficiency(store)
+        if profile.target in drawn
     ]
 
 

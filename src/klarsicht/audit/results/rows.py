@@ -65,3 +65,39 @@ NO_EFFECT = EffectRow(
 def read_effect(row: Mapping[str, Any]) -> EffectRow:
     """Read a row of the table `effects`, also of an earlier version that lacks some columns."""
     return cast(EffectRow, NO_EFFECT | {name: value for name, value in row.items() if value is not None})
+
+
+class KeptRow(TypedDict):
+    """Row of the table `kept`: an image of which one part was kept, shown to the model.
+
+    `level` is that of its own class; `levels` are those of all outputs, for the images that other classes are told
+    from, else empty. `part` is a name of image_parts.IMAGE_PARTS, or WHOLE_IMAGE.
+    """
+
+    target: int
+    row: int
+    part: str
+    level: float
+    predicted: bool
+    levels: list[float]
+
+
+class ExchangeRow(TypedDict):
+    """Row of the table `exchanged`: an image of another class with one part of an image of the class.
+
+    `rise` is the level of the class less that with the same part of another image of the image's own class; `taken` and
+    `taken_control` say whether it is predicted as the class. `row`, `donor` and `control` are rows of the run.
+    """
+
+    target: int
+    part: str
+    row: int
+    donor: int
+    control: int
+    rise: float
+    taken: bool
+    taken_control: bool
+
+
+WHOLE_IMAGE = "whole image"
+"""Name of the part that is everything."""

@@ -1,0 +1,297 @@
+"""Check single pictures against the artifacts that a quantified run knows.
+
+A picture carries a known artifact where it is more like its carriers than clean images of the run are; whether its
+prediction rests on it is told by taking it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from klarsicht.audit.detectors.bank import DETECTORS, TailDetector, change_of
+from klarsicht.audit.detectors.detection import ImageStack
+from klarsicht.audit.interventions.border import measure_border
+from klarsicht.audit.interventions.carrier_template import CarrierTemplate, take_out_border
+from klarsicht.audit.interventions.effect import Predict
+from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.inputs import resize_levels
+from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.quantification import open_run
+from klarsicht.audit.quantification.units import DetectionUnits, predictor
+from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.checked_picture import CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
+from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
+from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.images import decode
+from klarsicht.ground.progress import track
+from klarsicht.ground.seeding import generator
+
+CLEAN_IMAGES = 500  # of the run, that a picture is compared with
+DRAWN_PLACES = 400  # places of which those that overlap the window least are taken
+LEAST_LIKE = 0.5  # likeness of a picture that carries it
+ELSEWHERE = 39  # places, or clean images, where as much is taken out
+
+
+class KnownArtifact(Protocol):
+    """Protocol of an artifact that single images can be compared with."""
+
+    def scores(self, images: Pixels, /) -> Doubles:
+        """Compute how much images (n, H, W, C) are like carriers, (n,)."""
+
+    def place(self, image: Pixels, /) -> tuple[float, float, float, float] | None:
+        """Return top, left, height and width in an image (H, W, C), in shares; None without a place."""
+
+    def take_out(self, image: Pixels, /) -> Pixels | None:
+        """Take it out of an image (H, W, C); None where it cannot be."""
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator, /) -> tuple[Pixels, Pixels]:
+        """Take as much out where it is not, for comparison: the images before and after, (k, H, W, C).
+
+        Args:
+            image: the picture.
+            clean: clean images of the class.
+        """
+
+
+@dataclass(frozen=True)
+class KnownWindow:
+    """Artifact with a window.
+
+    Attributes:
+        template: of the window.
+    """
+
+    template: CarrierTemplate
+
+    def scores(self, images: Pixels) -> Doubles:
+        return np.array([self.template.match(image)[0] for image in images])
+
+    def place(self, image: Pixels) -> tuple[float, float, float, float]:
+        (height, width), (a, b), (h, w) = image.shape[:2], self.template.match(image)[1], self.template.extent
+        return a / height, b / width, h / height, w / width
+
+    def take_out(self, image: Pixels) -> Pixels:
+        return self.template.take_out(image, self.template.match(image)[1])
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Take out windows of the same size at random places of the picture that overlap the found one least."""
+        del clean
+        found, extent = np.array(self.template.match(image)[1]), np.array(self.template.extent)
+        sides = zip(image.shape[:2], extent, strict=True)
+        drawn = np.stack([rng.integers(0, n - side + 1, DRAWN_PLACES) for n, side in sides], 1)
+        overlap = np.maximum(extent - np.abs(drawn - found), 0).prod(1)
+        places = drawn[np.argsort(overlap, kind="stable")[:ELSEWHERE]]
+        filled = [self.template.take_out(image, (int(a), int(b))) for a, b in places]
+        return np.repeat(image[None], ELSEWHERE, 0), np.stack(filled)
+
+
+@dataclass(frozen=True)
+class KnownMeasure:
+    """Artifact that is a tail of a measure of whole images; a border can be taken out, other ones cannot.
+
+    Attributes:
+        detector: of the measure.
+        widths: of the border at the top, bottom, left and right; None of other artifacts.
+    """
+
+    detector: TailDetector
+    widths: tuple[int, int, int, int] | None
+
+    def scores(self, images: Pixels) -> Doubles:
+        return np.asarray(self.detector.values(ImageStack(images)), np.float64)
+
+    def place(self, image: Pixels) -> None:
+        del image
+
+    def take_out(self, image: Pixels) -> Pixels | None:
+        return None if self.widths is None else take_out_border(image, self.widths)
+
+    def take_out_elsewhere(self, image: Pixels, clean: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """Take the border out of clean images of the class."""
+        del image
+        assert self.widths is not None
+        some = clean[rng.permutation(len(clean))[:ELSEWHERE]]
+        return some, np.stack([take_out_border(one, self.widths) for one in some])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Known artifact of a verdict, with scores of images that do not carry it and of its carriers.
+
+    Attributes:
+        clean, carriers: float (n,) and (m,).
+    """
+
+    verdict: Verdict
+    artifact: KnownArtifact
+    clean: Doubles
+    carriers: Doubles
+
+    def p_clean(self, score: float) -> float:
+        """Compute the p-value of a score among clean images."""
+        return float(1 + (self.clean >= score).sum()) / (len(self.clean) + 1)
+
+    def likeness(self, score: float) -> float:
+        """Place a score on a line: 0 at the median clean image, 1 where a tenth of the carriers lies below."""
+        middle, least = float(np.median(self.clean)), float(np.quantile(self.carriers, 0.1))
+        return float((score - middle) / max(least - middle, 1e-9))
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """Artifacts that a run knows, ready to be compared with pictures.
+
+    Attributes:
+        work: store, corpus, settings and groups.
+        names: of the outputs.
+        found: verdicts on classes with an artifact.
+        level: of p.
+    """
+
+    work: DetectionUnits
+    names: tuple[str, ...]
+    found: tuple[Verdict, ...]
+    level: float
+
+    @cached_property
+    def known(self) -> tuple[Comparison, ...]:
+        """Artifacts that single images can be compared with."""
+        clean = self.work.input_images(self.clean_rows)
+        made = [self.make_comparison(one, clean) for one in track(self.found, len(self.found), "known artifacts")]
+        return tuple(one for one in made if one is not None)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Classes with an artifact that single images cannot be compared with: known by what a group shares."""
+        known = {one.verdict.target for one in self.known}
+        return tuple(verdict.name for verdict in self.found if verdict.target not in known)
+
+    @cached_property
+    def clean_rows(self) -> Rows:
+        """Rows of images that carry no known artifact, CLEAN_IMAGES at most."""
+        carrying = np.concatenate([[-1], *(verdict.rows for verdict in self.found)]).astype(np.intp)
+        rows = np.setdiff1d(np.concatenate([group.rows for group in self.work.groups]), carrying)
+        return np.sort(generator(self.work.settings.seed, "clean images").permutation(rows)[:CLEAN_IMAGES])
+
+    def make_comparison(self, verdict: Verdict, clean: Pixels) -> Comparison | None:
+        """Compare clean images (n, H, W, C) with the artifact of a verdict; None where a group shares it without a
+        window or a measure."""
+        name = verdict.detection.sign.split()[0]
+        rows: list[SignRow] = self.work.store.table("signs", self.work.step).to_pylist()
+        sign = next(r for r in rows if (r["target"], r["sign"]) == (verdict.target, verdict.detection.sign))
+        (number,) = (i for i, group in enumerate(self.work.groups) if group.target == verdict.target)
+        rng = generator(self.work.settings.seed, "known", number)
+        found, _ = InterventionUnits(self.work, ()).make_examples(number, sign, rng)
+        detector = DETECTORS.get(name)
+        known: KnownArtifact
+        if isinstance(detector, TailDetector):
+            border = change_of(sign["sign"]) == "border"
+            top, bottom, left, right = (int(width) for width in measure_border(found.carriers))
+            known = KnownMeasure(detector, (top, bottom, left, right) if border else None)
+        elif len(found.places):
+            known = KnownWindow(CarrierTemplate.of(found))
+        else:
+            return None
+        return Comparison(verdict, known, known.scores(clean), known.scores(found.carriers))
+
+    def check(self, path: str, predict: Predict) -> CheckedPicture:
+        """Compare a picture with every known artifact, and take out those that it carries.
+
+        Raises:
+            ImageError: it cannot be decoded, or the model's transform refuses it.
+        """
+        work, images = self.work, self.work.input_images
+        picture = decode(path, work.settings.white_level, work.settings.megapixels)
+        seen = images.classifier.image(picture)
+        image = resize_levels(images.pixel_scale.levels(seen), images.shape)
+        logits = predict(images.pixel_scale.inputs(image[None]))
+        target = int(logits[0].argmax())
+        probability = float(np.exp(work.scale.log_probability(logits, target)[0]))
+        artifacts = [self.compare(image, logits, one, predict) for one in self.known]
+        order = sorted(artifacts, key=lambda one: (one.p, one.target))
+        return CheckedPicture(path, self.names[target], target, probability, tuple(order))
+
+    def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:
+        """Compare an image (H, W, C) with a known artifact; where it carries it, take it out."""
+        work, known, verdict = self.work, with_known.artifact, with_known.verdict
+        target, score = verdict.target, float(known.scores(image[None])[0])
+        p = min(1.0, with_known.p_clean(score) * len(self.known))
+        like = with_known.likeness(score)
+        carried = p <= self.level and like >= LEAST_LIKE
+        told = CarriedArtifact(verdict.name, target, verdict.detection.sign, p, like, carried)
+        if not told.carried:
+            return told
+        told = replace(told, place=known.place(image))
+        without = known.take_out(image)
+        if without is None:
+            return told
+        inputs, rng = work.input_images.pixel_scale.inputs, generator(work.settings.seed, "elsewhere", target)
+        after = predict(inputs(without[None]))
+        pair = known.take_out_elsewhere(image, self.clean_of(target), rng)
+        falls = np.subtract(*(work.scale.level(predict(inputs(one)), target) for one in pair))
+        drop = float(work.scale.level(logits, target)[0] - work.scale.level(after, target)[0])
+        p_drop = float(1 + (falls >= drop).sum()) / (len(falls) + 1)
+        rests = bool(drop >= FLOOR and p_drop <= self.level)
+        return replace(told, drop=drop, p_drop=p_drop, without=self.names[int(after[0].argmax())], rests=rests)
+
+    def clean_of(self, target: int) -> Pixels:
+        """Read clean images of a class, ELSEWHERE at most; of other classes where it has none."""
+        (group,) = (group for group in self.work.groups if group.target == target)
+        own = np.intersect1d(self.clean_rows, group.rows)
+        return self.work.input_images((own if len(own) else self.clean_rows)[:ELSEWHERE])
+
+
+def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
+    """List files, and those in folders, sorted; hidden ones are left out.
+
+    Raises:
+        InputError: there is no such file or folder, or a folder is empty.
+    """
+    for one in map(Path, pictures):
+        if not one.exists():
+            raise InputError("no such picture", got=one, rule="a file, or a folder of files", remedy="Check the path.")
+        inside = sorted(file for file in one.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if one.is_dir() and not inside:
+            raise InputError("no picture in this folder", got=one, remedy="Give a folder with pictures.")
+        yield from map(str, inside if one.is_dir() else [one])
+
+
+def check_one(checking: PictureCheck, path: str, predict: Predict) -> CheckedPicture:
+    """Check a picture; one that cannot be decoded says so."""
+    try:
+        return checking.check(path, predict)
+    except ImageError as error:
+        return CheckedPicture(path, "", -1, 0.0, (), " ".join(str(error).split()))
+
+
+def check_pictures(
+    run: str | Path, pictures: Sequence[str | Path], *, level: float = LEVEL, data: str | None = None,
+    classifier: Classifier | None = None,
+) -> CheckedPictures:  # fmt: skip
+    """Check pictures against the artifacts that a quantified run knows.
+
+    Args:
+        run, data, classifier: see quantification.quantify.
+        pictures: files, or folders whose files are checked.
+        level: of p, below which a picture carries an artifact, and its prediction rests on it.
+
+    Raises:
+        StoreError: the run was not quantified.
+        InputError: there is no such file or folder, or a folder is empty.
+        UsageError, RunMismatch: as quantify.
+    """
+    files = list(list_files(pictures))
+    with open_run(run, level=level, workers=1, data=data, classifier=classifier) as (audit, work):
+        found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
+        checking = PictureCheck(work, audit.names, found, level)
+        with predictor(work) as predict:
+            told = tuple(check_one(checking, path, predict) for path in track(files, len(files), "pictures"))
+        return CheckedPictures(told, tuple(one.verdict.name for one in checking.known), checking.unknown, level)

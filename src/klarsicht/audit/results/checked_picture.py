@@ -1,0 +1,143 @@
+"""What is known of one picture: the artifacts of a run that it carries, and what the model says without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from klarsicht.audit.results.verdicts import FLOOR
+from klarsicht.audit.results.words import describe_sign
+
+NO_WAY_OUT = "cannot be taken out of one picture"
+
+
+@dataclass(frozen=True)
+class CarriedArtifact:
+    """Comparison of a picture with one known artifact.
+
+    Attributes:
+        name, target: the class whose artifact it is; JSON calls the name `class`.
+        sign: the detection by which it is known.
+        p: p-value of the picture among clean images of the run, times the number of known artifacts.
+        like: how like carriers it is: 0 as the median clean image, 1 as the least alike tenth of the carriers.
+        carried: whether p is at most the level and `like` one half at least: a picture that is odd otherwise is
+            unlike clean images, too.
+        place: top, left, height and width of the window, in shares of the picture as the model sees it; None without
+            one.
+        drop: fall of the class's level when the artifact is taken out; None where it is not carried or cannot be.
+        p_drop: p-value of that fall among those when as much is taken out elsewhere; None likewise.
+        without: class predicted without the artifact; None likewise.
+        rests: whether the level falls by FLOOR at least, and p_drop is at most the level.
+    """
+
+    name: str
+    target: int
+    sign: str
+    p: float
+    like: float
+    carried: bool
+    place: tuple[float, float, float, float] | None = None
+    drop: float | None = None
+    p_drop: float | None = None
+    without: str | None = None
+    rests: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedPicture:
+    """A picture, the prediction, and the known artifacts.
+
+    Attributes:
+        path: its file.
+        predicted, target: the class that the model predicts, and its output.
+        probability: of that class.
+        artifacts: each compared with the picture, the most probable first.
+        why: why it could not be checked; empty where it was.
+    """
+
+    path: str
+    predicted: str
+    target: int
+    probability: float
+    artifacts: tuple[CarriedArtifact, ...]
+    why: str = ""
+
+    @property
+    def carried(self) -> tuple[CarriedArtifact, ...]:
+        """Artifacts that the picture carries."""
+        return tuple(one for one in self.artifacts if one.carried)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the prediction rests on a known artifact: one of the predicted class, whose removal lowers it."""
+        return any(one.rests and one.target == self.target for one in self.artifacts)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the model predicts another class without such an artifact."""
+        own = [one for one in self.artifacts if one.rests and one.target == self.target]
+        return any(one.without != self.predicted for one in own)
+
+    def describe(self) -> str:
+        """Say in words what was found."""
+        if self.why:
+            return f"not checked: {self.why}"
+        if not self.carried:
+            return "no known artifact"
+        return "; ".join(_describe(one) for one in self.carried)
+
+    def to_json(self) -> dict[str, Any]:
+        artifacts = [{"class": one.name} | asdict(one) for one in self.artifacts]
+        for one in artifacts:
+            del one["name"]
+        flat = {name: getattr(self, name) for name in ("path", "predicted", "target", "probability", "why")}
+        return flat | {"rests": self.rests, "changes": self.changes, "artifacts": artifacts, "verdict": self.describe()}
+
+
+@dataclass(frozen=True)
+class CheckedPictures:
+    """Pictures that were checked against the artifacts of a run.
+
+    Attributes:
+        pictures: in the order that was asked for.
+        known: classes with an artifact that pictures were compared with.
+        unknown: classes whose artifact is what a group shares; one picture cannot be compared with it.
+        level: of p.
+    """
+
+    pictures: tuple[CheckedPicture, ...]
+    known: tuple[str, ...]
+    unknown: tuple[str, ...]
+    level: float
+
+    def __iter__(self) -> Iterator[CheckedPicture]:
+        return iter(self.pictures)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def limits(self) -> str:
+        """What was compared, in words."""
+        told = f"compared with the artifacts of {', '.join(self.known)}" if self.known else "the run knows no artifact"
+        more = (
+            f"; not with those of {', '.join(self.unknown)}, known only by what a group shares" if self.unknown else ""
+        )
+        return f"{told}{more}; either claim at {self.level:g}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "known": list(self.known),
+            "unknown": list(self.unknown),
+            "pictures": [picture.to_json() for picture in self.pictures],
+        }
+
+
+def _describe(one: CarriedArtifact) -> str:
+    told = f"{describe_sign(one.sign)} of {one.name} (p {one.p:.3f})"
+    if one.drop is None:
+        return f"{told}, {NO_WAY_OUT}"
+    effect = f"without it {one.drop:+.2f} less for {one.name}, {one.without}"
+    return f"{told}: {effect}{'' if one.rests else f', no more than elsewhere, or below {FLOOR:g}'}"

@@ -1,0 +1,231 @@
+"""Profile of each class of a run: the parts of an image that suffice a model to tell the class from others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.verdicts import FLOOR
+from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.statistics import conformal
+from klarsicht.numerics.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFICIENCY_FILE = "shortcuts.json"
+CHANCE = 0.5  # area under the ROC curve without any information
+KEPT_PART = {
+    "border": "the border",
+    "top left": "the top left corner",
+    "top right": "the top right corner",
+    "bottom left": "the bottom left corner",
+    "bottom right": "the bottom right corner",
+    "background": "the background",
+    "colours": "the colours",
+    "spectrum": "the spectrum",
+    "resolution": "the lowest resolution",
+}
+"""For each part, its name in a sentence."""
+
+
+@dataclass(frozen=True)
+class PartEvidence:
+    """How well the model tells a class by one part of its images, and what that part does on images of other classes.
+
+    Attributes:
+        part: a name of image_parts.IMAGE_PARTS.
+        area, low, high: area under the ROC curve of the class's level, for images of the class of which only the part
+            was kept against images of other classes treated alike, and its 95 % interval.
+        others: median of that area over the other classes.
+        recognised: share of these images predicted as the class.
+        shift, shift_low, shift_high: mean rise of the class's level on images of other classes when they get the part
+            of an image of the class, against that of another image of their own class; with its 95 % interval.
+        taken, taken_control: share of these images predicted as the class, with either part.
+        p: p-value of the part among the strongest parts of the other classes; None where classes are too few.
+        noted: whether p is at most the level, the area exceeds CHANCE and the shift FLOOR, either by the lower end of
+            its interval; with too few classes, whether the latter two hold.
+    """
+
+    part: str
+    area: float
+    low: float
+    high: float
+    others: float
+    recognised: float
+    shift: float
+    shift_low: float
+    shift_high: float
+    taken: float
+    taken_control: float
+    p: float | None
+    noted: bool
+
+    def describe(self) -> str:
+        """Say in words what was measured."""
+        return (
+            f"told by {KEPT_PART[self.part]} alone: area {self.area:.2f} ({self.low:.2f} to {self.high:.2f}), other "
+            f"classes' median {self.others:.2f}; put on images of other classes: {self.shift:+.2f} "
+            f"({self.shift_low:+.2f} to {self.shift_high:+.2f})"
+        )
+
+
+@dataclass(frozen=True)
+class ClassProfile:
+    """Evidence of every part for one class.
+
+    Attributes:
+        name: the class; JSON calls it `class`.
+        target: its output of the model.
+        n: images of it that were shown.
+        whole: area under the ROC curve for unchanged images.
+        parts: in the order of image_parts.IMAGE_PARTS.
+    """
+
+    name: str
+    target: int
+    n: int
+    whole: float
+    parts: tuple[PartEvidence, ...]
+
+    @property
+    def noted(self) -> tuple[PartEvidence, ...]:
+        """Parts that are noted, that of the largest shift first."""
+        return tuple(sorted((part for part in self.parts if part.noted), key=lambda part: -part.shift))
+
+    @property
+    def strongest(self) -> PartEvidence:
+        """The noted part of the largest shift; without any, the part of the largest area."""
+        return (self.noted or tuple(sorted(self.parts, key=lambda part: -part.area)))[0]
+
+    def to_json(self) -> dict[str, Any]:
+        flat = asdict(self)
+        return {"class": flat.pop("name"), **flat}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> ClassProfile:
+        """Read a record of `to_json`."""
+        parts = tuple(PartEvidence(**part) for part in record["parts"])
+        return cls(record["class"], record["target"], record["n"], record["whole"], parts)
+
+
+@dataclass(frozen=True)
+class Sufficiency:
+    """Profiles of all classes: those with a noted part first.
+
+    Attributes:
+        profiles: in this order.
+        level: of p, below which a part is noted.
+        compared: whether classes were compared with each other.
+        images: most images of a class that were shown.
+    """
+
+    profiles: tuple[ClassProfile, ...]
+    level: float
+    compared: bool
+    images: int
+
+    def __iter__(self) -> Iterator[ClassProfile]:
+        return iter(self.profiles)
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    def of(self, name: str) -> ClassProfile:
+        """Return the profile of a class, by name or output.
+
+        Raises:
+            UsageError: the class was not examined; the message lists near matches.
+        """
+        for profile in self.profiles:
+            if name in (profile.name, str(profile.target)):
+                return profile
+        raise unknown_name("class in these profiles", name, [one.name for one in self.profiles])
+
+    @property
+    def limits(self) -> str:
+        """What is noted, in words."""
+        if self.compared:
+            return (
+                f"Noted: p at most {self.level:g} among the strongest parts of other classes, an area above chance, "
+                f"and a rise of {FLOOR:g} at least. A class may have such a part by nature: look."
+            )
+        return (
+            f"Noted: an area above chance and a rise of {FLOOR:g} at least, either by its interval. Fewer than "
+            f"{MIN_CLASSES} classes cannot tell what a class has by nature from an artifact: look."
+        )
+
+    def to_table(self) -> pa.Table:
+        """Return one row for each class and part."""
+        import pyarrow as pa
+
+        return pa.Table.from_pylist(
+            [{"class": one.name, "target": one.target, **asdict(part)} for one in self.profiles for part in one.parts]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "compared": self.compared,
+            "images": self.images,
+            "classes": [profile.to_json() for profile in self.profiles],
+        }
+
+
+def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
+    """Read the profiles of a run.
+
+    Raises:
+        StoreError: they were not measured; `klarsicht audit shortcuts` does so.
+        RunDamaged: they are missing or altered.
+    """
+    store = RunStore.open(run)
+    content = store.read_json(SUFFICIENCY_FILE)
+    with store.parsing(SUFFICIENCY_FILE):
+        profiles = tuple(ClassProfile.from_json(line) for line in content["classes"])
+        return Sufficiency(profiles, content["level"], content["compared"], content["images"])
+
+
+def compare_parts(
+    areas: Sequence[Sequence[Interval]], rises: Sequence[Sequence[Interval]], level: float
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Compare n classes under m parts, by their areas and rises, n lists of m.
+
+    The score of a class and part is the sum of -log(1 - lower end of the area) and of the lower end of the rise over
+    FLOOR, each in units of its upper tail among the classes (conformal.standardise). p is that of the score among the
+    maxima of the other classes.
+
+    Returns:
+        p-value of each class and part (n, m), or None with fewer than MIN_CLASSES classes; and which parts are noted,
+        bool (n, m).
+    """
+    low = np.array([[area.low for area in line] for line in areas])
+    rise = np.array([[rise.low for rise in line] for line in rises])
+    sure = (low > CHANCE) & (rise >= FLOOR)
+    if len(areas) < MIN_CLASSES:
+        return None, sure
+    scores = conformal.standardise(-np.log(1 - low)) + conformal.standardise(rise / FLOOR)
+    top = scores.max(1)
+    null = conformal.select_reference(top)
+    p = np.ones(scores.shape)
+    for i, j in np.ndindex(*scores.shape):
+        others = np.where(np.arange(len(top)) == i, scores[i, j], top)
+        p[i, j] = conformal.tail_p_values(others, null)[i]
+    return p, (p <= level) & sure
+
+
+def order_profiles(profiles: Sequence[ClassProfile]) -> tuple[ClassProfile, ...]:
+    """Sort profiles: those with a noted part first, the largest shift first."""
+    return tuple(sorted(profiles, key=lambda one: (not one.noted, -one.strongest.shift, one.target)))
+
+
+def is_measured(run: RunStore) -> bool:
+    """Say whether the profiles of the run were measured."""
+    return run.has_file(SUFFICIENCY_FILE)

@@ -1,0 +1,134 @@
+"""Pictures made with and without the tag that the network of test_quantification reads: the truth is the picture before
+the tag was put on it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from tests.audit.quantification.test_quantification import NAMES, NOISY, SIDE, TAGS, UNUSED, USED
+
+from klarsicht.audit.detectors.bank import DETECTORS
+from klarsicht.audit.quantification.check_pictures import KnownMeasure, check_pictures
+from klarsicht.audit.results.checked_picture import CarriedArtifact, CheckedPicture
+from klarsicht.ground.errors import InputError
+
+PICTURES = 12
+
+
+def fresh(seed):
+    rng = np.random.default_rng(seed)
+    scenes = [gaussian_filter(rng.normal(0, 60 * s, (SIDE, SIDE, 3)), (s, s, 0)) for s in (0.8, 2, 5)]
+    return np.clip(120 + sum(scenes), 0, 255), rng
+
+
+def tagged(x, rng, k):
+    out, (a, b) = x.copy(), rng.integers(0, SIDE - 5, 2)
+    out[a : a + 5, b : b + 5] = 255 * TAGS[k == UNUSED][..., None]
+    return out
+
+
+@pytest.fixture(scope="module")
+def checked(quantified, tmp_path_factory):
+    """Each kind of picture twelve times, in one folder; what the network predicts for the plain ones."""
+    run, classifier, _ = quantified
+    folder, plain = tmp_path_factory.mktemp("pictures"), {}
+    for i in range(PICTURES):
+        x, rng = fresh(1000 + i)
+        noise = np.clip(x + rng.normal(0, 40, x.shape), 0, 255)
+        kinds = {"clean": x, "used": tagged(x, rng, USED), "unused": tagged(x, rng, UNUSED), "noisy": noise}
+        for name, pixels in kinds.items():
+            Image.fromarray(pixels.round().astype(np.uint8)).save(folder / f"{name}-{i:02d}.png")
+        with torch.no_grad():
+            shown = classifier.image(Image.open(folder / f"clean-{i:02d}.png"))[None]
+            plain[i] = NAMES[int(classifier.logits(shown)[0].argmax())]
+    (folder / "broken.png").write_bytes(b"no picture")
+    found = check_pictures(run, [folder], classifier=classifier)
+    return {one.path.rpartition("/")[2].removesuffix(".png"): one for one in found}, plain, found
+
+
+def of(picture, k):
+    return next(one for one in picture.artifacts if one.target == k)
+
+
+def test_a_prediction_rests_on_the_used_tag_and_returns_to_what_it_was_without(checked):
+    pictures, plain, _ = checked
+    mine = [pictures[f"used-{i:02d}"] for i in range(PICTURES)]
+    assert all(one.predicted == NAMES[USED] for one in mine)
+    assert sum(one.rests for one in mine) >= PICTURES - 1
+    back = [of(one, USED).without == plain[i] for i, one in enumerate(mine) if of(one, USED).carried]
+    assert sum(back) >= 0.8 * PICTURES
+    assert [one.changes for one in mine] == [one.rests for one in mine]  # no plain picture is of that class
+    assert "without it" in mine[0].describe()
+
+
+def test_the_window_is_where_the_tag_was_put(checked):
+    pictures, _, _ = checked
+    for i in range(PICTURES):
+        x, rng = fresh(1000 + i)
+        rng.normal(0, 40, x.shape)
+        a, b = rng.integers(0, SIDE - 5, 2)
+        top, left, height, width = of(pictures[f"used-{i:02d}"], USED).place
+        assert top * SIDE <= a + 1 and left * SIDE <= b + 1
+        assert (top + height) * SIDE >= a + 4 and (left + width) * SIDE >= b + 4
+
+
+def test_an_unused_tag_is_carried_and_nothing_rests_on_it(checked):
+    mine = [checked[0][f"unused-{i:02d}"] for i in range(PICTURES)]
+    assert sum(of(one, UNUSED).carried for one in mine) >= PICTURES - 1
+    assert not any(of(one, UNUSED).rests or one.rests for one in mine)
+
+
+def test_noise_is_unlike_clean_images_and_carries_no_tag(checked):
+    mine = [checked[0][f"noisy-{i:02d}"] for i in range(PICTURES)]
+    assert sum(bool(one.carried) for one in mine) <= 2 and not any(one.rests for one in mine)
+
+
+def test_a_class_known_by_what_a_group_shares_is_named(checked):
+    found = checked[2]
+    assert set(found.known) | set(found.unknown) == {NAMES[USED], NAMES[UNUSED], NAMES[NOISY]}
+    assert all(name in found.limits for name in found.unknown)
+
+
+def test_a_border_is_measured_and_taken_out_and_noise_cannot_be():
+    scenes = np.stack([fresh(i)[0] for i in range(8)]).round().astype(np.uint8)
+    framed = scenes.copy()
+    framed[:, :2] = framed[:, -2:] = framed[:, :, :2] = framed[:, :, -2:] = 255
+    border = KnownMeasure(DETECTORS["frame"], (2, 2, 2, 2))
+    assert border.scores(framed).min() > border.scores(scenes).max()
+    assert border.scores(border.take_out(framed[0])[None])[0] < border.scores(framed).min()
+    before, after = border.take_out_elsewhere(framed[0], scenes, np.random.default_rng(0))
+    assert before.shape == after.shape and (before[:, 2:-2, 2:-2] == after[:, 2:-2, 2:-2]).all()
+    noise = KnownMeasure(DETECTORS["noise"], None)
+    noisy = np.clip(scenes + np.random.default_rng(0).normal(0, 40, scenes.shape), 0, 255).astype(np.uint8)
+    assert noise.scores(noisy).min() > noise.scores(scenes).max() and noise.take_out(noisy[0]) is None
+    told = CarriedArtifact("fish", 3, "noise 0.002", 0.004, 0.5, True)
+    picture = CheckedPicture("a.png", "fish", 3, 0.9, (told,))
+    assert "cannot be taken out" in picture.describe() and not picture.rests and not picture.changes
+
+
+def test_clean_pictures_carry_nothing(checked):
+    mine = [checked[0][f"clean-{i:02d}"] for i in range(PICTURES)]
+    assert sum(bool(one.carried) for one in mine) <= 1 and not any(one.rests for one in mine)
+    assert next(one for one in mine if not one.carried).describe() == "no known artifact"
+
+
+def test_a_broken_file_is_named_and_the_rest_is_checked(checked):
+    pictures, _, found = checked
+    assert pictures["broken"].why and "not checked" in pictures["broken"].describe()
+    assert len(found) == 4 * PICTURES + 1 and NAMES[USED] in found.limits
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert {line["class"] for line in told["pictures"][-1]["artifacts"]} == set(found.known)
+
+
+def test_what_is_not_there_is_an_error(quantified, tmp_path):
+    run, classifier, _ = quantified
+    with pytest.raises(InputError, match="no such picture"):
+        check_pictures(run, [tmp_path / "none.png"], classifier=classifier)
+    with pytest.raises(InputError, match="no picture in this folder"):
+        check_pictures(run, [tmp_path], classifier=classifier)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match="no run"):
+        check_pictures(tmp_path / "run", [run / "report.html"], classifier=classifier)
