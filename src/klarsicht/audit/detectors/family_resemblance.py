@@ -14,8 +14,8 @@ from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.ground.arrays import Bools, Doubles, Pixels
 from klarsicht.ground.seeding import generator
 
-DRAWS, PLANTED = 6, 12  # artifacts that are drawn of each family, and images that each is planted in
-ALIKE = 0.8  # least cosine at which a family is named; below, the artifact's own is seldom among the first
+FAMILY_DRAWS, PLANTED = 6, 12  # artifacts that are drawn of each family, and images that each is planted in
+LEAST_COSINE = 0.8  # least cosine at which a family is named; below, the artifact's own is seldom among the first
 NAMED_FAMILIES = 3  # families named, at most
 
 
@@ -28,17 +28,17 @@ def name_resembled_families(embedding: ArtifactEmbedding, levels: Pixels, carrie
         seed: seed of the draws.
 
     Returns:
-        At most NAMED_FAMILIES names, none where no cosine reaches ALIKE or where no image is without the artifact.
+        At most NAMED_FAMILIES names, none where no cosine reaches LEAST_COSINE or where no image is without the artifact.
     """
     if not carries.any() or carries.all():
         return ()
     alike = family_cosines(embedding, levels, carries, seed)
     order = sorted(alike, key=lambda family: -alike[family])
-    return tuple(family for family in order[:NAMED_FAMILIES] if alike[family] >= ALIKE)
+    return tuple(family for family in order[:NAMED_FAMILIES] if alike[family] >= LEAST_COSINE)
 
 
 def family_cosines(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools, seed: int) -> dict[str, float]:
-    """Compute for each family the largest cosine, over DRAWS artifacts, of their shift with the carriers' shift.
+    """Compute for each family the largest cosine, over FAMILY_DRAWS artifacts, of their shift with the carriers' shift.
 
     A shift is the mean embedding with the artifact less that without, (DIMENSION,).
     """
@@ -49,9 +49,9 @@ def family_cosines(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools,
     plain, before = levels[chosen], embedded[chosen].mean(0)
     cosines = {}
     for family in taught_families(levels.shape[-1]):
-        artifacts = [FAMILIES[family].draw(rng) for _ in range(DRAWS)]
+        artifacts = [FAMILIES[family].draw(rng) for _ in range(FAMILY_DRAWS)]
         planted = np.stack([plant(artifact, image, rng) for artifact in artifacts for image in plain])
-        shifts = embedding.embed(planted).reshape(DRAWS, len(plain), -1).mean(1) - before
+        shifts = embedding.embed(planted).reshape(FAMILY_DRAWS, len(plain), -1).mean(1) - before
         cosines[family] = max(cosine(one, shift) for one in shifts)
     return cosines
 
