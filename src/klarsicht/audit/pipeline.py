@@ -24,6 +24,7 @@ from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.models.classifier import Classifier, best_device, label_indices
+from klarsicht.audit.models.crop_geometry import measure_seen_share
 from klarsicht.audit.models.forward import Observation
 from klarsicht.audit.models.outputs import is_distribution
 from klarsicht.audit.relevance import attribution
@@ -332,6 +333,8 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
     store.update_manifest(left_out=audit.corpus.left_out, arrays=sorted(arrays))
     if isinstance(tried, Relevance):
         store.update_manifest(method=tried.method)
+    if (share := measure_seen_share(audit.classifier)) is not None:
+        store.update_manifest(seen=share)
     for name in sorted(
         arrays, key=lambda name: name == "logits"
     ):  # last: of a run without the list, they stand for all

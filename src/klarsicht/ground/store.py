@@ -10,6 +10,7 @@
     RUN/pictures/
     RUN/claims/                         what processes that share the run work on; empty when none does
     RUN/embedding/                      states of the training of the learned embedding
+    RUN/decisions.jsonl                 decisions of a person, see `decisions`
 
 Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
 shards and parts have reached the disk. A unit without a marker is computed again, over whatever an interrupted process
@@ -20,7 +21,7 @@ count as never written.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -307,12 +308,13 @@ class RunStore(RunFiles):
         """Write one work unit's rows of a table; returns their checksum, for the marker."""
         return self.write_unit_file(_part(name, unit), _to_parquet(table))
 
-    def table(self, name: str, step: str | None = None) -> pa.Table:
+    def table(self, name: str, step: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the whole table where one was written, else its parts in the order of their units.
 
         Args:
             step: read only the parts that are named in this step's markers. Without it every existing part is read,
                 unverified: each is complete, but the rest of its unit may still be missing.
+            columns: read only these, where the table has them; None: all.
 
         Raises:
             StoreError: no such table, or units of the step are not done.
@@ -331,7 +333,7 @@ class RunStore(RunFiles):
         tables = []
         for file, content in contents.items():
             with self.parsing(file):
-                tables.append(_from_parquet(content))
+                tables.append(_from_parquet(content, columns))
         return pa.concat_tables(tables, promote_options="default")
 
     def has_table(self, name: str, step: str | None = None) -> bool:
@@ -342,6 +344,19 @@ class RunStore(RunFiles):
         """
         begun = step is not None and (self._units(step) or step in self.manifest.get("finished", ()))
         return self.has_file(_table(name)) or bool(self._parts(name) or begun)
+
+    def part(self, name: str, number: int, step: str) -> pa.Table | None:
+        """Read one part of a table, compared with the marker that names it; None where no unit of the step wrote it.
+
+        Raises:
+            RunDamaged: the part or a marker is missing or altered.
+        """
+        file = _part(name, number)
+        for unit in sorted(self._units(step), key=lambda unit: unit != number):
+            if file in (self.marker(step, unit).files or {}):
+                with self.parsing(file):
+                    return _from_parquet(self.read_unit_file(file, step, unit))
+        return None
 
     def _read_parts(self, name: str, step: str) -> dict[str, bytes]:
         """Read the parts of a table that a step's units wrote, each compared with its marker."""
@@ -407,6 +422,10 @@ class RunStore(RunFiles):
         manifest = self.manifest
         all_of_them = range(manifest["steps"][step]) if step in manifest.get("finished", ()) else ()
         return {unit: dict(self.marker(step, unit).facts) for unit in sorted({*self._units(step), *all_of_them})}
+
+    def count_units(self, step: str) -> int:
+        """Count the units of a step that have their marker, without reading it."""
+        return len(self._units(step))
 
     def finish_step(self, step: str, units: int) -> None:
         """Record that all units of a step are done: a marker that is missing from now on is damage."""
@@ -531,9 +550,10 @@ def _to_parquet(table: pa.Table | Columns) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _from_parquet(content: bytes) -> pa.Table:
-    """Decode the bytes of a parquet file."""
+def _from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Decode the bytes of a parquet file, or those of its columns that are named."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    return parquet.ParquetFile(pa.BufferReader(content)).read()
+    file = parquet.ParquetFile(pa.BufferReader(content))
+    return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])

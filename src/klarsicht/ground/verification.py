@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from klarsicht.ground.checksums import find_damage
+from klarsicht.ground.decisions import DECISIONS_FILE, DECISIONS_LOCK
 from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import RunDamaged
 from klarsicht.ground.markers import COMPUTE_AGAIN
@@ -16,8 +17,8 @@ from klarsicht.ground.store import RunStore
 UNVERIFIED = (
     "The run was begun by a version that kept no checksums: whether files were lost or altered since is unknown."
 )
-ASIDE = ("lock", "done", "checksums", "claims", "corrections", "certificate")
-"""Not written by a step: the markers and checksums, and folders with checksums of their own."""
+ASIDE = ("lock", "done", "checksums", "claims", "corrections", "certificate", DECISIONS_FILE, DECISIONS_LOCK)
+"""Not written by a step: markers and checksums, folders with checksums of their own, and decisions of a person."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.errors import InputError
 
 AxisMap = tuple[float, float]
+PROBED_SHAPES = ((384, 512), (512, 384))  # (h, w) of the files on which a transform is measured
+SEEN_TOLERANCE = 0.02  # share of a side by which two lengths may differ
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,32 @@ def fit_crop_geometry(classifier: Classifier, size: tuple[int, ...], shape: tupl
         InputError: the transform is not a resize and crop, or its output differs in size from the mask.
     """
     return CropGeometry(shape, *(_fit_axis(classifier, size, shape, axis) for axis in (0, 1)))
+
+
+def measure_seen_share(classifier: Classifier) -> float | None:
+    """Measure which part of a file the model sees: the share of the shorter side that a square crop around the centre
+    has, or 0 for a transform that resizes the whole file, whatever its shape.
+
+    Returns:
+        None where the transform is neither of these, or no resize and crop.
+    """
+    found = []
+    for shape in PROBED_SHAPES:
+        try:
+            size = _transform_grey(classifier, np.zeros(shape, np.uint8)).shape
+            geometry = fit_crop_geometry(classifier, size, shape)
+        except Exception:  # a transform of the user's own may raise anything on pictures of another shape
+            return None
+        lines = (geometry.rows, geometry.columns)
+        extents = [a * n for (a, _), n in zip(lines, size, strict=True)]
+        centres = [b + a * (n - 1) / 2 for (a, b), n in zip(lines, size, strict=True)]
+        if any(abs(c - (n - 1) / 2) > SEEN_TOLERANCE * n for c, n in zip(centres, shape, strict=True)):
+            return None
+        if all(abs(e - n) < SEEN_TOLERANCE * n for e, n in zip(extents, shape, strict=True)):
+            found.append(0.0)
+        elif abs(extents[0] - extents[1]) < SEEN_TOLERANCE * min(shape):
+            found.append(min(sum(extents) / 2 / min(shape), 1.0))
+    return found[0] if len(found) == len(PROBED_SHAPES) and np.ptp(found) < SEEN_TOLERANCE else None
 
 
 def _nearest_input_pixel(line: AxisMap, n: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -114,9 +115,38 @@ class Analysis:
         """Name of the table of suspects in the run store."""
         return f"suspects-{self.metric}"
 
+    @property
+    def embedding_table(self) -> str:
+        """Name of the table of spectral embeddings in the run store, whose part t is that of the class of output t."""
+        return f"embedding-{self.metric}"
+
     def __call__(self, unit: range) -> Written:
-        records = [self.record(self.groups[i]) for i in unit]
-        return self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
+        records, written = [], Written()
+        for group in (self.groups[i] for i in unit):
+            records.append(record := self.record(group))
+            if not (record["skipped"] or self.settings.screens):
+                written |= self.store.write_part(self.embedding_table, group.target, self.embedding_part(group, record))
+        part = self.store.write_part(self.table, unit.start // self.size, pa.Table.from_pylist(records, SUSPECTS))
+        return written | part
+
+    def embedding_part(self, group: Group, found: SuspectRow) -> pa.Table:
+        """Make the stored spectral embedding of a group: one line an image, with its row of the run, its coordinates
+        float32 (d,) and the connected component of the neighbour graph; the metadata hold the d eigenvalues.
+
+        Where parts are compared, the coordinates of an image are those of its part in the suspect cluster, or of its
+        first part. Where all classes are screened nothing is stored: each class would need all images once more.
+        """
+        compared = self.comparable(group)
+        embedded = self.embedding(compared)
+        numbers = {row: parts[0] for row, parts in zip(found["rows"], found["parts"], strict=False)}
+        chosen = np.array([numbers.get(int(row), 1) for row in compared.rows], np.int64)
+        vectors = self.vectors(compared, chosen).astype(np.float32)
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        columns: dict[str, Any] = {"row": pa.array(compared.rows.astype(np.int64)), "vector": values}
+        if not self.by_parts:
+            columns["component"] = pa.array(embedded.components)
+        told = {"eigenvalues": json.dumps([float(value) for value in embedded.values])}
+        return pa.table(columns).replace_schema_metadata(told)
 
     def record(self, group: Group) -> SuspectRow:
         """Analyse a group; return its row of the table of suspects."""
@@ -204,8 +234,12 @@ class Analysis:
         return self.parts(group).image_clusters(found) if self.by_parts else found
 
     def embedding(self, group: Group) -> Embedding:
-        """Compute the spectral embedding of the images, or of their parts."""
-        return self._embed_parts(group) if self.by_parts else self._embed_images(group)
+        """Compute the spectral embedding of the images, or of their parts; cached where no other class has the rows."""
+        make = self._embed_parts if self.by_parts else self._embed_images
+        if self.settings.screens:
+            return make(group)
+        kept: Embedding = self._cache.get_or_make(f"embedding {group.target}", group.rows, lambda: make(group))
+        return kept
 
     def vectors(self, group: Group, chosen: NDArray[np.integer[Any]]) -> Floats:
         """Compute the embedding (n, d) of n images; with parts, that of the part number `chosen` (n,) of each."""
