@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.cli import audit_cleaning, tables
+from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
 from klarsicht.ground import memory
@@ -355,3 +355,4 @@ def plant(
 app.command()(audit_cleaning.clean)
 app.command()(audit_cleaning.evaluate)
 app.command()(audit_cleaning.clean_data)
+app.command()(audit_exploring.explore)

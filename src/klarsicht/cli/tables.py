@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # files without a checksum that are named
 
 BESIDE = ("by plain features",)  # column of the cluster found without relevance
+DECIDED = ("decision",)  # column of what a person decided
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[str]) -> str:
@@ -46,10 +47,12 @@ def ranking(found: Ranking, top: int) -> None:
     lines = [
         (str(i), e.name, e.metric, f"{e.z:.2f}", f"{e.shift:+.2f}", f"{e.tau:.2f}", f"{e.size} of {e.n}", e.verdict)
         + ((e.beside,) if found.beside else ())
+        + ((e.decision,) if found.decided else ())
         for i, e in enumerate(found.entries[:top], 1)
     ]
     header = ("#", "class", "metric", "z", "shift", "tau", "size", "verdict") + (BESIDE if found.beside else ())
-    echo_block(table(header, lines, left=("class", "metric", "verdict", *BESIDE)))
+    header += DECIDED if found.decided else ()
+    echo_block(table(header, lines, left=("class", "metric", "verdict", *BESIDE, *DECIDED)))
 
 
 def verdicts(found: Quantification, top: int) -> None:

@@ -80,3 +80,4 @@ GAIN = Range(1, 8)  # of synthetic bursts; of these 1, 2, 4 and 8
 ISO = Range(1, 100_000_000)
 WHITE_LEVEL = Range(1, 65_535)  # code of white in 16-bit files
 MEGAPIXELS = Range(0, 10_000, above=True)
+PORT = Range(0, 65_535)  # of a server; 0: any free one

@@ -63,7 +63,7 @@ def test_the_corrections_of_several_classes_say_which_artifacts(marked, tmp_path
 
 
 def test_without_a_class_all_poisoned_ones_are_cleaned(marked, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(cleaning, "find_poisoned_classes", lambda run: ("b", "c"))
+    monkeypatch.setattr(cleaning, "find_classes_to_clean", lambda run: ("b", "c"))
     found = clean_data(marked, tmp_path, classifier=of_two_marks())
     assert found.classes == ("b", "c") and found.counts == {"keep": 144, "drop": 36}
 

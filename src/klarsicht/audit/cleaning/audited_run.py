@@ -23,6 +23,7 @@ from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.ground.arrays import Ints
+from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.store import RunStore
 
@@ -88,19 +89,30 @@ class AuditedRun:
         return AuditedClass(self.store, self.audit.corpus, self.audit.classifier, group, self.labels)
 
     def find_members(self, name: str, by: str | None = None) -> FoundArtifact:
-        """Return the members that the audit found in a class: those of the strongest detector, or the suspect cluster.
+        """Return the members of the artifact of a class: those that a person decided, else those of the strongest
+        detector, or the suspect cluster.
 
         Args:
             name: the class.
-            by: a name of FINDERS; by default the detector where `audit quantify` called the class artifactual by one.
-                Where classes are too few for such a verdict, shared windows count as an artifact only if a person says
-                so: DETECTOR.
+            by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
+                the class artifactual by one. Where classes are too few for such a verdict, shared windows count as an
+                artifact only if a person says so: DETECTOR.
 
         Raises:
-            UsageError: the class was not audited, or the finder is unknown or has found nothing.
+            UsageError: the class was not audited or decided to be legitimate, or the finder is unknown or has found
+                nothing.
         """
         if by not in (None, *FINDERS):
             raise unknown_name("finder", str(by), FINDERS)
+        decision = self.decision_on(name) if by is None else None
+        if decision is not None and decision.is_legitimate:
+            raise UsageError(
+                "the class was decided to be legitimate", got=f"{name}, by {decision.author} on {decision.time[:10]}",
+                rule="what its images share belongs to it",
+                remedy="Decide again in `audit explore`, or name the members: --found-by or --members.",
+            )  # fmt: skip
+        if decision is not None and decision.is_artifact and decision.members is not None:
+            return self.members_of_decision(decision)
         if by != CLUSTER and verdicts.is_quantified(self.store):
             verdict = verdicts.read_verdicts(self.store).of(name)
             if verdict.artifactual or (by == DETECTOR and verdict.shared):
@@ -116,6 +128,39 @@ class AuditedRun:
         return FoundArtifact(
             self.audited_class(entry.target, entry.metric), np.array(entry.rows), f"cluster: {entry.metric}"
         )
+
+    def decision_on(self, name: str) -> ClassDecision | None:
+        """Return what a person decided on a class; None where nobody did.
+
+        Raises:
+            UsageError: the class was not audited.
+            RunDamaged: the records of decisions are damaged.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        return DecisionLog(self.store.path).decisions().get(target)
+
+    def members_of_decision(self, decision: ClassDecision) -> FoundArtifact:
+        """Return the members as a person left them, with the detector's windows where every member has one.
+
+        Raises:
+            UsageError: none of them is an image of the class.
+        """
+        target, origin = decision.target, f"decision: {decision.artifact or decision.name}"
+        audited = self.audited_class(target, self.audit.settings.metric[0])
+        rows = np.intersect1d(np.array(decision.members, np.int64), audited.group.rows)
+        if not len(rows):
+            raise UsageError(
+                "the decision names no image of the class", got=decision.name,
+                remedy="Look at it again: `klarsicht audit explore`.",
+            )  # fmt: skip
+        found = verdicts.read_verdicts(self.store) if verdicts.is_quantified(self.store) else ()
+        verdict = next((one for one in found if one.target == target), None)
+        if verdict is not None and (verdict.artifactual or verdict.shared) and set(rows.tolist()) <= set(verdict.rows):
+            detected = self.members_of_detection(verdict)
+            kept = np.isin(detected.members, rows)
+            places = detected.places[kept] if detected.has_places else detected.places
+            return FoundArtifact(audited, detected.members[kept], origin, detected.change, places, detected.extent)
+        return FoundArtifact(audited, rows, origin)
 
     def members_of_detection(self, verdict: Verdict) -> FoundArtifact:
         """Return the members by the detector of a verdict, each with its window."""

@@ -34,6 +34,7 @@ from klarsicht.audit.data import groups, splits
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.results import verdicts
 from klarsicht.ground.arrays import Bools
+from klarsicht.ground.decisions import DecisionLog
 from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.manifest import to_json
@@ -78,7 +79,8 @@ def clean_classes(
 
     Args:
         run: the run folder.
-        names: the classes; empty: all that `audit quantify` called poisoned.
+        names: the classes; empty: all that `audit quantify` called poisoned or a person decided to carry an artifact,
+            without those decided to be legitimate.
         settings: see CleanSettings; by default its defaults.
         out: the folder of the corrections; by default RUN/corrections/all.
         found_by: see clean_model.clean.
@@ -96,7 +98,7 @@ def clean_classes(
     audited_run = AuditedRun.of(run, data, classifier)
     folder = Path(out) if out else audited_run.store.path / "corrections" / "all"
     with audited_run.store.lock():
-        names = names or find_poisoned_classes(audited_run)
+        names = names or find_classes_to_clean(audited_run)
         found, left_out = find_all_members(audited_run, names, found_by)
         make_plan(folder, audited_run, found, settings)
         fitted, refused = fit_classes(audited_run, found, folder, settings)
@@ -125,20 +127,31 @@ def check_composable(settings: CleanSettings) -> None:
         )  # fmt: skip
 
 
-def find_poisoned_classes(run: AuditedRun) -> tuple[str, ...]:
-    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts.
+def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
+    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts, and those that a person
+    decided to carry an artifact; without those that a person decided to be legitimate.
 
     Raises:
-        UsageError: the run is not quantified, or no class is poisoned.
+        UsageError: there is none, and the run is not quantified, or no class is poisoned.
     """
-    if not verdicts.is_quantified(run.store):
+    decisions = DecisionLog(run.store.path).decisions()
+    decided = {decision.name for decision in decisions.values() if decision.is_artifact}
+    legitimate = {decision.name for decision in decisions.values() if decision.is_legitimate}
+    quantified = verdicts.is_quantified(run.store)
+    poisoned = [one.name for one in verdicts.read_verdicts(run.store) if one.poisoned] if quantified else []
+    if names := tuple(name for name in dict.fromkeys([*poisoned, *sorted(decided)]) if name not in legitimate):
+        return names
+    if not quantified:
         raise UsageError(
             "which class?", got="a run that is not quantified", rule="without --class all poisoned classes are cleaned",
             remedy="Run `klarsicht audit quantify` first, or name a --class.",
         )  # fmt: skip
     found = verdicts.read_verdicts(run.store)
-    if names := tuple(one.name for one in found if one.poisoned):
-        return names
+    if poisoned:
+        raise UsageError(
+            "every poisoned class was decided to be legitimate", got=", ".join(poisoned),
+            remedy="Decide again in `klarsicht audit explore`, or name a --class and --found-by.",
+        )  # fmt: skip
     reviewed = [one.name for one in found if one.needs_review]
     raise UsageError(
         "no class is poisoned: there is nothing to clean",

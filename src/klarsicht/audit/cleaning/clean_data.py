@@ -31,8 +31,8 @@ from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.artifact import CARRIES
 from klarsicht.audit.cleaning import data_record, image_actions
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_classes import find_poisoned_classes
-from klarsicht.audit.cleaning.data_artifacts import DataArtifacts, build_artifacts, read_artifacts
+from klarsicht.audit.cleaning.clean_classes import find_classes_to_clean
+from klarsicht.audit.cleaning.data_artifacts import DataArtifacts, build_artifacts, leave_removed, read_artifacts
 from klarsicht.audit.cleaning.data_record import TABLES, ImageRecord
 from klarsicht.audit.cleaning.image_actions import Action
 from klarsicht.audit.corrections import samples
@@ -121,9 +121,10 @@ def clean_data(
         run: the run folder.
         out: the folder of the cleaned corpus.
         action: a name of image_actions.ACTIONS, or an action such as image_actions.make_pass_action(callable, method).
-        name: the class, or classes; None without `correction`: all that `audit quantify` called poisoned.
+        name: the class, or classes; None without `correction`: all that clean_classes.clean_classes takes.
         correction: a folder of `audit clean`, whose artifact, or artifacts, are meant.
-        above: an image with at least this probability counts as a carrier, and so does every member.
+        above: an image with at least this probability counts as a carrier, and so does every member; one that a person
+            took out of the members does not.
         weight, label: see image_actions.make_action.
         found_by, members, mask, seed: how the artifact of the class is found, see clean_model.clean.
         tables: see clean_corpus.
@@ -154,10 +155,12 @@ def clean_data(
     if correction is not None:
         found = read_artifacts(audited_run, Path(correction), above)
     else:
-        names = names or find_poisoned_classes(audited_run)
+        names = names or find_classes_to_clean(audited_run)
         found = build_artifacts(
             audited_run, names, above, found_by=found_by, members=members, mask=mask, seed=seed
         )  # fmt: skip
+    if not (members or found_by):
+        found = leave_removed(audited_run, found)
     if isinstance(action, str):
         action = _make_action(action, audited_run, found, weight, label)
     return clean_corpus(

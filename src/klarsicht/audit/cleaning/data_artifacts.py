@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.data import groups
 from klarsicht.ground.arrays import Bools
+from klarsicht.ground.decisions import DecisionLog
 from klarsicht.ground.errors import InputError, RunMismatch, UsageError
 from klarsicht.ground.progress import note, track
 
@@ -26,16 +27,22 @@ class DataArtifacts:
         artifacts: m artifacts, at least one.
         above: an image with at least this probability counts as a carrier, and so does every member.
         left_out: (class, reason) of classes in which no artifact was found.
+        removed: for each artifact, rows that a person took out of its members, which do not count as carriers; empty:
+            none.
     """
 
     artifacts: tuple[Artifact, ...]
     above: float
     left_out: tuple[tuple[str, str], ...] = ()
+    removed: tuple[tuple[int, ...], ...] = ()
 
     @property
     def carries(self) -> Bools:
         """Which artifact each image carries: bool (m, N)."""
-        return np.array([one.member | (one.membership.probability >= self.above) for one in self.artifacts])
+        found = np.array([one.member | (one.membership.probability >= self.above) for one in self.artifacts])
+        for carries, rows in zip(found, self.removed, strict=False):
+            carries &= ~np.isin(np.arange(len(carries)), rows)
+        return found
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -87,6 +94,13 @@ def build_artifacts(
     if why is not None and not found:
         raise why
     return DataArtifacts(tuple(found), above, tuple(left_out))
+
+
+def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
+    """Let the images not count as carriers that a person took out of the members of an artifact."""
+    decisions = DecisionLog(run.store.path).decisions()
+    removed = [decisions[one.target].removed if one.target in decisions else () for one in found.artifacts]
+    return replace(found, removed=tuple(removed))
 
 
 def read_artifacts(run: AuditedRun, correction: Path, above: float) -> DataArtifacts:

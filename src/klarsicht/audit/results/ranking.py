@@ -21,6 +21,7 @@ import numpy as np
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.verdicts import FOLLOWED_GROUP, POISONED, PRESENT, UNTESTED, Quantification, Verdict
 from klarsicht.ground import notebook
+from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.store import RunStore
@@ -154,6 +155,7 @@ class Entry:
         judged: what the quantification says of the class; None before `audit quantify`.
         effect: what the cluster does on images of other classes; None where that was not tried.
         baseline: the cluster that plain features name; None where they name none or were not asked.
+        decided: what a person decided on the class; None where nobody did.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Entry:
     judged: ClassVerdict | None = None
     effect: ClusterEffect | None = None
     baseline: PlainCluster | None = None
+    decided: ClassDecision | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], paths: Sequence[str]) -> Entry:
@@ -195,6 +198,18 @@ class Entry:
     @property
     def poisoned(self) -> bool | None:
         return None if self.judged is None else self.judged.poisoned
+
+    @property
+    def decision(self) -> str:
+        """The decision of a person in words, with the artifact's name; empty where nobody decided."""
+        if self.decided is None or not self.decided.decision:
+            return ""
+        return self.decided.decision + (f": {self.decided.artifact}" if self.decided.artifact else "")
+
+    @property
+    def is_legitimate(self) -> bool:
+        """Whether a person decided that what the images share belongs to the class."""
+        return self.decided is not None and self.decided.is_legitimate
 
     @property
     def varies(self) -> bool:
@@ -241,11 +256,13 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Write all figures under one flat set of keys; those of a record that is not there are None."""
-        nested = ("judged", "effect", "baseline")
+        nested = ("judged", "effect", "baseline", "decided")
         flat = {key: value for key, value in asdict(self).items() if key not in (*nested, *LATER)}
         for record, keys in zip((self.judged, self.effect, self.baseline), (JUDGED, EFFECT, BASELINE), strict=True):
             flat |= {key: None if record is None else getattr(record, name) for key, name in keys.items()}
         flat |= {name: getattr(self, name) for name in (*LATER, "prevalence", "verdict")}
+        if self.decided is not None:
+            flat |= {"decision": self.decided.decision, "artifact": self.decided.artifact}
         return {"class": flat.pop("name"), **flat}
 
 
@@ -279,6 +296,11 @@ class Ranking:
         return self.entries[position]
 
     @property
+    def decided(self) -> bool:
+        """Whether a person decided on any class."""
+        return any(entry.decision for entry in self.entries)
+
+    @property
     def beside(self) -> bool:
         """Whether any class has a cluster that plain features name."""
         return any(entry.baseline is not None for entry in self.entries)
@@ -298,11 +320,16 @@ class Ranking:
     def order(self) -> str:
         """The order of the classes, in a few words."""
         judged = any(entry.judged is not None for entry in self.entries)
-        return "verdict of `audit quantify`, then z" if judged else "z, an observation"
+        last = "; classes decided legitimate last" if any(entry.is_legitimate for entry in self.entries) else ""
+        return ("verdict of `audit quantify`, then z" if judged else "z, an observation") + last
 
     def by_z(self) -> Ranking:
         """Order the same classes by falling z alone, without regard to verdicts."""
         return replace(self, entries=tuple(sorted(self.entries, key=lambda e: (-e.z, e.target))))
+
+    def legitimate_last(self) -> Ranking:
+        """Put the classes that a person decided to be legitimate behind the others, each kind in its order."""
+        return replace(self, entries=tuple(sorted(self.entries, key=lambda e: e.is_legitimate)))
 
     def to_table(self) -> pa.Table:
         import pyarrow as pa
@@ -381,7 +408,7 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
     Args:
         run: the run folder, or its store.
         observed: whether to give the ranking as `audit run` observed it: the clusters of largest z, by falling z; the
-            cluster that the model follows and the verdicts do not change it.
+            cluster that the model follows, the verdicts and decisions of a person do not change it.
 
     Raises:
         InputError: no run in this folder.
@@ -399,9 +426,11 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
         tried = {record["target"]: record for record in store.table(FOLLOWED).to_pylist()}
         entries = [_followed(entry, tried.get(entry.target), paths) for entry in entries]
     entries = with_baseline(entries, plain_suspects(store))
+    decisions = {} if observed else DecisionLog(store.path).decisions()
+    entries = [replace(entry, decided=decisions.get(entry.target)) for entry in entries]
     quantified = verdicts.is_quantified(store)
     found = order_by_verdict(entries, verdicts.read_verdicts(store)) if quantified else Ranking(tuple(entries))
-    return found.by_z() if observed else found
+    return found.by_z() if observed else found.legitimate_last()
 
 
 def _followed(entry: Entry, record: dict[str, Any] | None, paths: Sequence[str]) -> Entry:

@@ -1,0 +1,45 @@
+"""Commands of `klarsicht audit` that show a run in a browser and export it."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from klarsicht.cli.echo import echo
+from klarsicht.cli.options import number
+from klarsicht.ground.ranges import PORT
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`, also while it is written.")]
+DataNow = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
+AuthorName = Annotated[str | None, typer.Option(help="Who decides; stands in each record. [your user name]")]
+
+
+def explore(
+    run: RunFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback it needs a token.")] = "127.0.0.1",
+    port: Annotated[int, number(PORT, "Port to listen on; 0: any free one.")] = 8735,
+    token: Annotated[
+        bool, typer.Option("--token", help="Ask for a token on loopback, too: other users of this machine reach it.")
+    ] = False,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    author: AuthorName = None,
+    data: DataNow = None,
+) -> None:
+    """Show a run in the browser: classes with their verdicts, embeddings, images; decide on them. Ctrl-C ends it."""
+    from klarsicht.explorer.serve import serve_run
+
+    serve_run(
+        run, host=host, port=port, author=author or user_name(), data=data, token=token, browser=browser,
+        tell=lambda address: echo(f"open {address} (Ctrl-C ends)"),
+    )  # fmt: skip
+
+
+def user_name() -> str:
+    """Return the name of the user of this process, or "unknown"."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"

@@ -1,0 +1,319 @@
+"""A run that is looked at: its lines, images, points and pictures, read again where a file of them changed."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from klarsicht.explorer import thumbnails
+from klarsicht.explorer.class_lines import RANKING_FILE, VERDICTS_FILE, ClassLine, read_class_lines
+from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_point_cloud
+from klarsicht.explorer.run_images import RunImages
+from klarsicht.explorer.thumbnails import PictureCache, Window
+from klarsicht.ground.arrays import Floats
+from klarsicht.ground.decisions import DECISIONS_FILE, Change, ClassDecision, DecisionLog
+from klarsicht.ground.errors import StoreError, UsageError
+from klarsicht.ground.run_files import MANIFEST
+from klarsicht.ground.store import RunStore
+from klarsicht.ground.stored_array import StoredArray
+
+PICTURES = ("image", "relevance", "overlay", "window", "mask")
+MEAN_MAPS = 2000  # relevance maps of which a mean is taken at most
+T = TypeVar("T")
+
+
+@dataclass
+class ExploredRun:
+    """A run, with what was read of it.
+
+    Attributes:
+        store: the run.
+        author: who decides.
+        data: where the corpus is now, if it moved.
+        pictures: pictures drawn so far.
+    """
+
+    store: RunStore
+    author: str = "unknown"
+    data: str | None = None
+    pictures: PictureCache = field(default_factory=PictureCache)
+    _kept: dict[str, tuple[object, Any]] = field(default_factory=dict)
+    _reading: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
+
+    @property
+    def log(self) -> DecisionLog:
+        """Records of decisions."""
+        return DecisionLog(self.store.path)
+
+    @property
+    def revision(self) -> str:
+        """Text that changes whenever results or decisions of the run change."""
+        stamps = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decided, self._analysed)
+        return "-".join(map(str, stamps))
+
+    @property
+    def _decided(self) -> object:
+        return self._stamp(DECISIONS_FILE)
+
+    @property
+    def _analysed(self) -> object:
+        """Number of analysed units of a run that is not ranked yet; 0 afterwards."""
+        if self._stamp(RANKING_FILE):
+            return 0
+        metrics = self.store.manifest["settings"].get("metric", ())
+        return sum(self.store.count_units(f"spray-{metric}") for metric in metrics)
+
+    def _stamp(self, name: str) -> object:
+        try:
+            known = (self.store.path / name).stat()
+        except OSError:
+            return 0
+        return f"{known.st_mtime_ns:x}.{known.st_size}.{known.st_ino:x}"
+
+    def _keep(self, name: str, stamp: object, read: Callable[[], T]) -> T:
+        """Return what was read under this name and stamp; read it where the stamp changed."""
+        with self._reading[name]:  # what takes long is read once, and nothing else waits for it
+            if name not in self._kept or self._kept[name][0] != stamp:
+                self._kept[name] = (stamp, read())
+            value: T = self._kept[name][1]
+            return value
+
+    # What was read
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self._keep("manifest", self._stamp(MANIFEST), lambda: self.store.manifest)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the model's outputs."""
+        return [str(name) for name in self.manifest.get("names", ())]
+
+    def lines(self) -> dict[int, ClassLine]:
+        """Return the lines of all classes by output, most urgent first."""
+        stamp = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._analysed)
+        return self._keep("lines", stamp, lambda: {line.target: line for line in read_class_lines(self.store)})
+
+    def line(self, target: int) -> ClassLine:
+        """Return the line of a class.
+
+        Raises:
+            UsageError: the run has no such class.
+        """
+        if target not in self.lines():
+            raise UsageError("the run has no such class", got=target, rule="the number of an output that was analysed")
+        return self.lines()[target]
+
+    def images(self) -> RunImages:
+        """Return the images of the run.
+
+        Raises:
+            StoreError: their relevance is not computed yet.
+        """
+        return self._keep("images", 0, lambda: RunImages.of(self.store, self.data))
+
+    def decisions(self) -> dict[int, ClassDecision]:
+        """Return the decisions by output."""
+        return self._keep("decisions", self._decided, self.log.decisions)
+
+    def metrics(self, target: int) -> list[str]:
+        """Return the metrics of the run, that of the class's cluster first."""
+        known = [str(metric) for metric in self.manifest["settings"].get("metric", ())]
+        own = self.line(target).metric
+        return [own, *(metric for metric in known if metric != own)] if own else known
+
+    def points(self, target: int, metric: str = "") -> PointCloud:
+        """Return the images of a class with their embedding under a metric, by default that of its cluster.
+
+        Raises:
+            UsageError: a metric that the run does not have.
+        """
+        known = [*self.metrics(target), "features"]
+        chosen = metric or known[0]
+        if chosen not in known:
+            raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(known))
+        stamp = (target, chosen)
+        return self._keep("points", stamp, lambda: read_point_cloud(self.store, self.images(), target, chosen))
+
+    def point_bytes(self, target: int, metric: str = "") -> bytes:
+        """Return the points of a class as bytes, see `point_clouds`."""
+        cloud = self.points(target, metric)
+        flags = membership_flags(cloud.rows, self.line(target), self.decisions().get(target))
+        return cloud.to_bytes(self.images(), flags)
+
+    def members(self, target: int) -> tuple[int, ...]:
+        """Return the rows that carry the artifact of a class: those decided by a person, else those that were found."""
+        decision = self.decisions().get(target)
+        return self.line(target).found if decision is None or decision.members is None else decision.members
+
+    def windows(self, target: int) -> dict[int, Window]:
+        """Return the detected window of each row of the class's detection that has one."""
+        return self._keep("windows", (target, self._stamp(VERDICTS_FILE)), lambda: self._read_windows(target))
+
+    def _read_windows(self, target: int) -> dict[int, Window]:
+        line = self.line(target)
+        if not (line.by_detector and self.store.has_table("signs", "signs")):
+            return {}
+        signs = self._keep("signs", self._stamp(VERDICTS_FILE), lambda: self.store.table("signs", "signs").to_pylist())
+        for sign in signs:
+            if (sign["target"], sign["sign"]) == (target, line.sign) and len(sign["places"]) == 2 * len(sign["rows"]):
+                places = np.array(sign["places"], float).reshape(-1, 2)
+                return {
+                    int(row): (float(top), float(left), float(sign["height"]), float(sign["width"]))
+                    for row, (top, left) in zip(sign["rows"], places, strict=True)
+                }
+        return {}
+
+    # Decisions
+
+    def decide(
+        self, target: int, *, decision: str | None = None, artifact: str | None = None, note: str | None = None,
+        add: Sequence[int] = (), remove: Sequence[int] = (),
+    ) -> int:  # fmt: skip
+        """Record a decision on a class; returns the number of the record.
+
+        A decision that the class carries an artifact, and each change of members, records all its members, so that it
+        stays as it is when the run is quantified again.
+
+        Args:
+            decision, artifact, note: see ClassDecision; None leaves the field as it is.
+            add, remove: rows that carry the artifact after all, or do not.
+
+        Raises:
+            UsageError: no such class, or a row that is no image of the class.
+        """
+        line = self.line(target)
+        change = Change(target, line.name, decision, artifact, note=note)
+        known = self.decisions().get(target, ClassDecision(target, line.name))
+        if add or remove or decision == "artifact":
+            self._require_images_of(target, [*add, *remove])
+            members = (set(self.members(target)) | set(add)) - set(remove)
+            removed = (set(known.removed) | (set(remove) & set(line.found))) - set(add)
+            change = replace(change, members=tuple(sorted(members)), removed=tuple(sorted(removed)))
+        return self.log.append(change, self.author)
+
+    def _require_images_of(self, target: int, rows: Sequence[int]) -> None:
+        """Check that rows are images of a class; raises UsageError."""
+        if not rows:
+            return
+        known = np.isin(np.array(rows, np.int64), self.images().rows_of(target))
+        if not known.all():
+            raise UsageError("no image of this class", got=f"row {rows[int(np.argmin(known))]}")
+
+    # Pictures
+
+    def draw(self, row: int, kind: str = "image", side: int = 96, target: int | None = None) -> bytes:
+        """Draw a picture of an image: one of PICTURES.
+
+        Args:
+            row: the image.
+            side: pixels of its longer side; a mask has the size of the file.
+            target: the class whose detector's window is drawn.
+
+        Raises:
+            UsageError: no such image or picture, or the run has no relevance map or window of it.
+            ImageError: the image cannot be decoded, or is too large to be shown.
+        """
+        if kind not in PICTURES:
+            raise UsageError("no such picture", got=repr(kind), rule=", ".join(PICTURES))
+        self.images().require(row)
+        name = (row, kind, side, target, self._stamp(VERDICTS_FILE) if kind in ("window", "mask") else 0)
+        return self.pictures.get_or_draw(name, lambda: self._draw(row, kind, side, target))
+
+    def _draw(self, row: int, kind: str, side: int, target: int | None) -> bytes:
+        if kind == "relevance":
+            return thumbnails.draw_relevance(self._map(row), side)
+        settings, share = self.manifest["settings"], self.seen_share
+        relevance = self._map(row) if kind == "overlay" else None
+        picture = thumbnails.read_picture(
+            self.images().file(row), settings.get("megapixels", 220.0), settings.get("white_level")
+        )
+        if kind == "image":
+            return thumbnails.draw_picture(picture, side)
+        if share is None:
+            raise UsageError(
+                "where relevance lies on the file is not known", got="a transform that is no resize and crop around "
+                "the centre, or a run of an older version",
+            )  # fmt: skip
+        if relevance is not None:
+            return thumbnails.draw_overlay(picture, share, relevance, side)
+        window = None if target is None else self.windows(target).get(row)
+        if kind == "window":
+            return thumbnails.draw_window(picture, share, window, side)
+        if window is None:
+            raise UsageError("no window was detected in this image", got=row)
+        return thumbnails.draw_mask(picture.size, thumbnails.window_in_file(picture.size, share, window))
+
+    @property
+    def seen_share(self) -> float | None:
+        """Share of the shorter side of a file that the model sees, 0 for the whole file; None where it is not known."""
+        share = self.manifest.get("seen")
+        return None if share is None else float(share)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the run stores relevance maps."""
+        return self.store.has_array("maps")
+
+    def _maps(self) -> StoredArray:
+        if not self.has_maps:
+            raise UsageError("the run has no relevance maps", rule="a method that makes maps, and one class as target")
+        return self._keep("maps", 0, lambda: self.store.array("maps"))
+
+    def _map(self, row: int) -> Floats:
+        return np.asarray(self._maps()[row], np.float32)
+
+    def mean_relevance(self, rows: Sequence[int], side: int) -> tuple[bytes, int]:
+        """Draw the mean relevance map of some images; of more than MEAN_MAPS it is that of as many, evenly chosen.
+
+        Returns:
+            The picture, and the number of maps.
+
+        Raises:
+            UsageError: no rows, a row that the run does not have, or no maps.
+        """
+        if not rows:
+            raise UsageError("no images are selected")
+        chosen = np.unique(np.array([self.images().require(row) for row in rows]))
+        if len(chosen) > MEAN_MAPS:
+            chosen = chosen[np.linspace(0, len(chosen) - 1, MEAN_MAPS).astype(int)]
+        maps = self._maps()
+        total = np.zeros(maps.shape[1:], np.float64)
+        for start in range(0, len(chosen), 256):
+            total += np.asarray(maps[chosen[start : start + 256]], np.float64).sum(0)
+        return thumbnails.draw_relevance(np.asarray(total / len(chosen), np.float32), side), len(chosen)
+
+    # Progress
+
+    def progress(self) -> list[dict[str, Any]]:
+        """Return the steps of the run with their done and total units, and whether results are written."""
+        manifest = self.manifest
+        finished = manifest.get("finished", ())
+        steps = [
+            {"name": name, "done": units if name in finished else self.store.count_units(name), "units": units}
+            for name, units in manifest.get("steps", {}).items()
+        ]
+        return [*steps, {"name": "ranking", "done": int(bool(self._stamp(RANKING_FILE))), "units": 1}]
+
+    def require_ready(self) -> None:
+        """Read the images of the run, where they can be read already; called early, so that no page waits for it."""
+        try:
+            self.images()
+        except StoreError:
+            return
+
+
+def open_explored_run(run: str | Path, author: str, data: str | None = None) -> ExploredRun:
+    """Open a run to look at.
+
+    Raises:
+        InputError: no run in the folder.
+        RunDamaged: its manifest is not as it was written.
+    """
+    return ExploredRun(RunStore.open(run), author, data)

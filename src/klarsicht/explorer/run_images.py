@@ -1,0 +1,112 @@
+"""Images of a run as columns: names, labels, predictions, and the rows of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klarsicht.ground.arrays import Bools, Ints
+from klarsicht.ground.errors import UsageError
+from klarsicht.ground.store import RunStore
+
+IMAGES_TABLE, IMAGES_STEP = "images", "attribution"
+UNKNOWN = -1  # the label or prediction of an image that has none
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """N rows of a run.
+
+    Attributes:
+        keys, paths: pyarrow columns of texts (N,).
+        labels: pyarrow column of dictionary-encoded texts (N,).
+        label_of: int32 (N,), output of the label; UNKNOWN where the model has no such class.
+        predicted: int32 (N,), the predicted output; UNKNOWN where the image was skipped.
+        usable: bool (N,), whether the image was explained.
+        by: "label", "predicted", or "all" where every class is compared on all images.
+        data: folder that keys are relative to; None: paths are as the run has them.
+    """
+
+    keys: Any
+    paths: Any
+    labels: Any
+    label_of: Ints
+    predicted: Ints
+    usable: Bools
+    by: str
+    data: Path | None
+
+    @classmethod
+    def of(cls, store: RunStore, data: str | Path | None = None) -> RunImages:
+        """Read the images of a run whose relevance is computed.
+
+        Raises:
+            StoreError: it is not.
+            RunDamaged: a table is missing or altered.
+        """
+        from pyarrow import compute
+
+        corpus = store.table("corpus", columns=("key", "path", "label"))
+        images = store.table(IMAGES_TABLE, IMAGES_STEP, columns=("row", "skipped", "predicted"))
+        with store.parsing("tables"):
+            labels = compute.dictionary_encode(corpus["label"]).combine_chunks()
+            index = store.manifest.get("index") or {}
+            outputs = np.array([index.get(name, UNKNOWN) for name in labels.dictionary.to_pylist()] or [0], np.int32)
+            usable = np.asarray(compute.equal(images["skipped"], "").to_numpy())
+            predicted = np.where(usable, images["predicted"].to_numpy(), UNKNOWN).astype(np.int32)
+            if len(predicted) != len(corpus):
+                raise ValueError(f"{len(predicted)} of {len(corpus)} images")
+            label_of = outputs[labels.indices.to_numpy(zero_copy_only=False)]
+        target = store.manifest["settings"]["target"]
+        by = target if target in ("label", "predicted") else "all"
+        place = data or store.manifest.get("data")
+        root = None if place is None else Path(place) if Path(place).is_dir() else Path(place).parent
+        return cls(corpus["key"], corpus["path"], labels, label_of, predicted, usable, by, root)
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    def rows_of(self, target: int) -> NDArray[np.int32]:
+        """Return the usable rows (n,) that a class is compared on, ascending."""
+        chosen = {"label": self.label_of == target, "predicted": self.predicted == target}.get(self.by, True)
+        return np.flatnonzero(self.usable & chosen).astype(np.int32)
+
+    def require(self, row: int) -> int:
+        """Return the row, if the run has it.
+
+        Raises:
+            UsageError: it has not.
+        """
+        if not 0 <= row < len(self):
+            raise UsageError("the run has no such image", got=row, rule=f"0 to {len(self) - 1}")
+        return row
+
+    def file(self, row: int) -> Path:
+        """Return the file of an image."""
+        key = self.keys[self.require(row)].as_py()
+        return self.data / key if self.data is not None else Path(self.paths[row].as_py())
+
+    def key(self, row: int) -> str:
+        """Return the name of an image in the corpus."""
+        return str(self.keys[self.require(row)].as_py())
+
+    def describe(self, rows: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return name, label and prediction of some images."""
+        return [
+            {
+                "row": row,
+                "name": self.key(row),
+                "label": str(self.labels[row].as_py()),
+                "predicted": _name(names, int(self.predicted[row])),
+            }
+            for row in rows
+        ]
+
+
+def _name(names: Sequence[str], number: int) -> str:
+    return names[number] if 0 <= number < len(names) else ""

@@ -1,0 +1,312 @@
+// One class: its embedding, its images in two groups, and what a person decides about them.
+
+import { decisionButtons, refresh, state, undo, decide, DECISIONS } from './classes.js'
+import { drawing, element, effectInterval, menu, percent, probability, signed } from './elements.js'
+import { enlarge, kindMenu, makeGallery } from './gallery.js'
+import { attempt, read, readBytes, write, writeForPicture } from './requests.js'
+import { Scatter } from './scatter.js'
+
+const CLUSTER = 1, DETECTED = 2, DECIDED = 4, REMOVED = 8
+// Okabe and Ito's colours, which people with colour deficiencies tell apart
+const COLOURS = [[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [213, 94, 0], [240, 228, 66], [120, 94, 240], [128, 128, 128]]
+const QUIET = [140, 150, 160], HOT = [204, 51, 38]
+const WAITING = 250 // milliseconds after the last change before a mean is asked for
+
+/** Columns of the points, see point_clouds.py. */
+export function parse(buffer) {
+  const view = new DataView(buffer)
+  const magic = String.fromCharCode(...new Uint8Array(buffer, 0, 4))
+  if (magic !== 'KSP1') throw new Error(`not points: ${magic}`)
+  const n = view.getUint32(4, true)
+  const d = view.getUint32(8, true)
+  let at = 16
+  const take = (kind, count) => {
+    const found = new kind(buffer, at, count)
+    at += 4 * count
+    return found
+  }
+  const columns = Object.fromEntries(['rows', 'label', 'predicted', 'component'].map((name) => [name, take(Int32Array, n)]))
+  return { n, d, ...columns, flags: take(Uint32Array, n), plane: take(Float32Array, d ? 2 * n : 0), vectors: take(Float32Array, n * d) }
+}
+
+/** What the points are coloured by: for each a function from the number of a point to a category, and their names. */
+function colourings(page) {
+  const { cloud, run } = page
+  const of = (index) => run.names[index] ?? 'none'
+  const some = (column) => {
+    const counts = new Map()
+    for (const value of column) counts.set(value, (counts.get(value) ?? 0) + 1)
+    const common = [...counts].sort((a, b) => b[1] - a[1]).slice(0, COLOURS.length - 1).map(([value]) => value)
+    return { common, category: (value) => { const at = common.indexOf(value); return at < 0 ? COLOURS.length - 1 : at } }
+  }
+  const label = some(cloud.label), predicted = some(cloud.predicted), component = some(cloud.component)
+  const rest = (names, all) => (all > names.length ? [...names, ...Array(COLOURS.length - 1 - names.length).fill(null), 'others'] : names)
+  const kinds = (column) => new Set(column).size
+  return {
+    member: ['artifact', (i) => (page.members.has(cloud.rows[i]) ? 1 : 0), ['other images', 'carry it'], [QUIET, HOT]],
+    cluster: ['cluster', (i) => (cloud.flags[i] & CLUSTER ? 1 : 0), ['other images', 'suspect cluster'], [QUIET, HOT]],
+    detector: ['detector', (i) => (cloud.flags[i] & DETECTED ? 1 : 0), ['not detected', 'detected'], [QUIET, COLOURS[1]]],
+    decision: ['decision', (i) => (page.removed(i) ? 2 : cloud.flags[i] & DECIDED ? 1 : 0), ['as found', 'decided', 'taken out'], [QUIET, HOT, COLOURS[0]]],
+    label: ['label', (i) => label.category(cloud.label[i]), rest(label.common.map(of), kinds(cloud.label)), COLOURS],
+    predicted: ['prediction', (i) => predicted.category(cloud.predicted[i]), rest(predicted.common.map(of), kinds(cloud.predicted)), COLOURS],
+    component: ['component', (i) => component.category(cloud.component[i]), rest(component.common.map((c) => `component ${c + 1}`), kinds(cloud.component)), COLOURS],
+  }
+}
+
+/** The eigenvalues, with the largest gap between two of them. */
+function eigenvalueChart({ eigenvalues, eigengap }) {
+  if (!eigenvalues.length) return null
+  const most = Math.max(...eigenvalues, 1e-9)
+  const x = (i) => 12 + (i * 276) / Math.max(1, eigenvalues.length - 1)
+  const y = (value) => 70 - (58 * value) / most
+  const middle = eigengap ? (x(eigengap - 1) + x(eigengap)) / 2 : 0
+  return element(
+    'div', {}, element('h2', {}, 'Eigenvalues'),
+    drawing(
+      'svg', { class: 'eigenvalues', viewBox: '0 0 300 90', role: 'img', 'aria-label': `Eigenvalues of the graph's Laplacian; the largest gap is after the ${eigengap}th` },
+      drawing('line', { x1: 4, x2: 296, y1: 70, y2: 70 }),
+      ...(eigengap ? [drawing('line', { class: 'gap', x1: middle, x2: middle, y1: 4, y2: 76 })] : []),
+      ...eigenvalues.map((value, i) => drawing('circle', { cx: x(i), cy: y(value), r: 4 }, drawing('title', {}, document.createTextNode(`${i + 1}: ${value.toPrecision(4)}`)))),
+      ...(eigengap ? [drawing('text', { x: Math.min(middle + 4, 210), y: 86 }, document.createTextNode(`gap after ${eigengap}: ${eigengap} cluster${eigengap > 1 ? 's' : ''}`))] : []),
+    ),
+  )
+}
+
+/** Show the page of a class; returns what keys do and what ends it. */
+export async function showClassPage(place, target, run) {
+  const [told, buffer] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points`)])
+  if (!state.classes.length) await refresh()
+  const line = state.classes.find((one) => one.target === target) ?? told
+  const page = {
+    target, run, told, line, cloud: parse(buffer), kind: run.overlay ? 'overlay' : 'image', colour: 'member', axes: 'plane', metric: told.metrics[0] ?? '',
+    members: new Set(told.members), windows: told.windows, chosen: new Set(), groups: [], selection: [],
+    removed: (index) => Boolean(page.cloud.flags[index] & REMOVED),
+    hasWindow: (row) => page.windows > 0 && Boolean(page.cloud.flags[page.indexOf(row)] & DETECTED),
+    indexOf: (row) => page.at.get(row),
+    point(index, moves) { page.scatter?.show(index); if (moves) page.scatter?.canvas.focus() },
+    enlarge: (index, name) => enlarge(page, index, (from, by) => { const items = page.groups.find((one) => one.name === name)?.grid.items ?? []; return items[items.indexOf(from) + by] }),
+  }
+  page.at = new Map(Array.from(page.cloud.rows, (row, i) => [row, i]))
+
+  // The plot
+  const scatter = page.cloud.d ? new Scatter({
+    label: `Embedding of ${page.cloud.n} images of ${line.name}`,
+    picked: (index) => { page.point(index); page.enlarge(index, 'A') },
+    lassoed: (indices) => { page.selection = indices; page.groups[0].show('selection', indices); hint() },
+    pointed: (index) => hint(index),
+  }) : undefined
+  page.scatter = scatter
+  const legend = element('ul', { class: 'legend' })
+  const hintText = element('div', { class: 'hint', aria: { hidden: true } })
+  scatter?.root.append(hintText)
+  const hint = (index) => { hintText.textContent = index === undefined ? `${page.cloud.n} images${page.selection.length ? `, ${page.selection.length} selected` : ''}` : `image ${page.cloud.rows[index]}` }
+  const colourPoints = () => {
+    if (!scatter) return
+    const [, category, names, palette] = colourings(page)[page.colour]
+    const selected = new Uint8Array(page.cloud.n)
+    for (const index of page.selection) selected[index] = 1
+    const colours = new Uint8Array(4 * page.cloud.n)
+    const sizes = new Float32Array(page.cloud.n)
+    const base = (page.cloud.n > 20000 ? 3 : page.cloud.n > 2000 ? 4 : 7) * Math.min(devicePixelRatio || 1, 2)
+    for (let i = 0; i < page.cloud.n; i++) {
+      const kind = category(i)
+      colours.set(palette[kind], 4 * i)
+      colours[4 * i + 3] = page.selection.length ? (selected[i] ? 255 : 60) : palette[kind] === QUIET ? 150 : 225
+      sizes[i] = selected[i] || (palette[kind] === HOT) ? base * 1.3 : base
+    }
+    scatter.setMarks(colours, sizes)
+    legend.replaceChildren(...names.map((name, i) => name === null || name === undefined ? null : element(
+      'li', {}, drawing('svg', { viewBox: '0 0 10 10', 'aria-hidden': true }, drawing('circle', { cx: 5, cy: 5, r: 5, fill: `rgb(${palette[i].join()})` })), name,
+    )).filter(Boolean))
+  }
+  const placePoints = () => {
+    if (!scatter) return
+    const { n, d, vectors, plane } = page.cloud
+    if (page.axes === 'plane') scatter.setPoints(plane)
+    else {
+      const [a, b] = page.axes.split('-').map(Number)
+      const points = new Float32Array(2 * n)
+      for (let i = 0; i < n; i++) { points[2 * i] = vectors[i * d + a]; points[2 * i + 1] = vectors[i * d + b] }
+      scatter.setPoints(points)
+    }
+    colourPoints()
+    hint()
+  }
+  const axes = [['plane', 'principal axes'], ...Array.from({ length: Math.max(0, page.cloud.d - 1) }, (_, i) => [`${i}-${i + 1}`, `eigenvectors ${i + 1}, ${i + 2}`])]
+  const controls = element('div', { class: 'controls' })
+  const drawControls = () => controls.replaceChildren(...[
+    page.told.metrics.length > 1 ? menu('metric', page.told.metrics.map((one) => [one, one]), page.metric, changeMetric) : null,
+    menu('axes', axes, page.axes, (value) => { page.axes = value; placePoints() }),
+    menu('colour', Object.entries(colourings(page)).map(([key, [text]]) => [key, text]), page.colour, (value) => { page.colour = value; colourPoints() }),
+    lassoButton, element('button', { type: 'button', onclick: () => scatter.reset() }, 'Whole'),
+  ].filter(Boolean))
+  const lassoButton = element('button', { type: 'button', title: 'Draw around points; off: drag moves the plot (l)', aria: { pressed: true }, onclick: () => toggleLasso() }, 'Lasso')
+  const toggleLasso = () => {
+    if (!scatter) return
+    scatter.lassoing = !scatter.lassoing
+    lassoButton.setAttribute('aria-pressed', scatter.lassoing)
+  }
+  const chart = element('div')
+  const changeMetric = async (metric) => {
+    const found = await attempt(() => Promise.all([read(`/api/classes/${target}?metric=${metric}`), readBytes(`/api/classes/${target}/points?metric=${metric}`)]))
+    if (!found) return
+    Object.assign(page, { metric, cloud: parse(found[1]), selection: [] })
+    page.told = { ...page.told, eigenvalues: found[0].eigenvalues, eigengap: found[0].eigengap }
+    page.at = new Map(Array.from(page.cloud.rows, (row, i) => [row, i]))
+    if (page.axes !== 'plane' && Number(page.axes.split('-')[1]) >= page.cloud.d) page.axes = 'plane'
+    chart.replaceChildren(...[eigenvalueChart(page.told)].filter(Boolean))
+    drawControls()
+    placePoints()
+    for (const group of page.groups) group.show(group.shows)
+  }
+
+  // Groups of images
+  const all = () => Array.from({ length: page.cloud.n }, (_, i) => i)
+  const SETS = {
+    members: ['carry it', () => all().filter((i) => page.members.has(page.cloud.rows[i]))],
+    others: ['other images', () => all().filter((i) => !page.members.has(page.cloud.rows[i]))],
+    selection: ['selection', () => page.selection],
+    removed: ['taken out', () => all().filter(page.removed)],
+    wrong: ['predicted otherwise', () => all().filter((i) => page.cloud.predicted[i] !== target)],
+  }
+  const makeGroup = (name, shows) => {
+    const grid = makeGallery(name, page)
+    const mean = element('img', { alt: '', hidden: true, title: 'mean relevance' })
+    const count = element('span', { class: 'soft', role: 'status' })
+    const pick = element('span')
+    const group = { name, grid, shows, items: [] }
+    const askMean = () => {
+      clearTimeout(group.waiting)
+      mean.hidden = true
+      if (!run.maps || !group.items.length) return
+      group.waiting = setTimeout(async () => {
+        const rows = group.items.map((i) => page.cloud.rows[i])
+        const found = await attempt(() => writeForPicture('/api/mean', { rows, side: 112 }))
+        if (!found) return
+        URL.revokeObjectURL(mean.src)
+        mean.src = URL.createObjectURL(found.blob)
+        mean.alt = `mean relevance of ${found.count} images of group ${name}`
+        mean.hidden = false
+      }, WAITING)
+    }
+    group.show = (shows, items) => {
+      group.shows = shows
+      group.items = items ?? SETS[shows][1]()
+      grid.set(group.items)
+      count.textContent = `${group.items.length} images`
+      pick.replaceChildren(menu(`${name}:`, Object.entries(SETS).map(([key, [text]]) => [key, text]), shows, (value) => group.show(value)))
+      colourPoints()
+      askMean()
+    }
+    const change = (adds) => page.change(group.items.map((i) => page.cloud.rows[i]), adds)
+    group.root = element(
+      'section', { class: 'group', aria: { label: `Group ${name}` } },
+      element(
+        'div', { class: 'group-head' }, mean, pick, count,
+        element('button', { type: 'button', onclick: () => change(true), title: 'All images of this group carry the artifact' }, 'Add all'),
+        element('button', { type: 'button', onclick: () => change(false), title: 'No image of this group carries the artifact' }, 'Take all out'),
+      ),
+      grid.root,
+    )
+    return group
+  }
+  page.groups = [makeGroup('A', 'members'), makeGroup('B', 'others')]
+
+  // Decisions
+  page.change = async (rows, adds) => {
+    const changed = rows.filter((row) => page.members.has(row) !== adds)
+    if (!changed.length) return
+    const found = await attempt(() => write('/api/decisions', { target, [adds ? 'add' : 'remove']: changed }))
+    if (!found) return
+    state.written.push(found.number)
+    line.decided = found.decided
+    await reread()
+  }
+  const reread = async () => {
+    const [now, points] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points?metric=${page.metric}`)])
+    page.members = new Set(now.members)
+    page.cloud = parse(points)
+    line.decided = now.decided
+    for (const group of page.groups) group.show(group.shows, group.shows === 'selection' ? group.items : undefined)
+    drawDecision()
+  }
+  const decision = element('div')
+  const name = element('input', { maxLength: 200, aria: { label: 'Name of the artifact' } })
+  name.setAttribute('list', 'artifact-names')
+  const note = element('textarea', { maxLength: 4000, aria: { label: 'Note' } })
+  const names = element('datalist', { id: 'artifact-names' })
+  const save = async (field, input) => {
+    const value = input.value
+    if (value === (line.decided?.[field] ?? '')) return
+    const found = await attempt(() => write('/api/decisions', { target, [field]: value }))
+    if (found) {
+      state.written.push(found.number)
+      line.decided = found.decided
+      drawDecision()
+    }
+  }
+  name.addEventListener('change', () => save('artifact', name))
+  note.addEventListener('change', () => save('note', note))
+  const drawDecision = () => {
+    const decided = line.decided
+    if (document.activeElement !== name) name.value = decided?.artifact ?? ''
+    if (document.activeElement !== note) note.value = decided?.note ?? ''
+    const known = new Set(state.classes.map((one) => one.decided?.artifact).filter(Boolean))
+    names.replaceChildren(...[...known].map((value) => element('option', { value })))
+    const when = decided ? `${decided.author}, ${decided.time.slice(0, 16).replace('T', ' ')}${decided.members === null ? '' : `; ${decided.members} images`}${decided.removed ? `, ${decided.removed} taken out` : ''}` : 'nobody decided yet'
+    decision.replaceChildren(decisionButtons(line, reread), element('p', { class: 'soft' }, when))
+  }
+  const link = (file, text) => element('a', { href: `/api/classes/${target}/${file}`, download: '' }, text)
+  const facts = [
+    ['p', probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['metric', line.metric],
+    ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
+    ['effect (95 %)', line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`],
+  ].filter(([, value]) => value)
+  const side = element(
+    'div', { class: 'side' },
+    element('div', { class: 'heading' }, element('h1', {}, line.name), element('a', { href: '#/' }, 'all classes')),
+    element('p', {}, element('span', { class: `kind ${line.kind}` }, line.verdict)),
+    decision,
+    scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it was screened, or made by an older version.'),
+    ...(scatter ? [controls, legend] : []),
+    element('label', { class: 'field' }, 'Name of the artifact', name), names, element('label', { class: 'field' }, 'Note', note),
+    element('p', {}, 'Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.windows ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO')),
+    chart,
+    element('h2', {}, 'Figures'), line.shift === null ? null : effectInterval(line, state.most),
+    element('dl', { class: 'facts' }, ...facts.flatMap(([title, value]) => [element('dt', {}, title), element('dd', {}, value)])),
+  )
+  const kinds = element('div', { class: 'bar' })
+  kinds.append(kindMenu(page, (value) => { page.kind = value; for (const group of page.groups) group.grid.set(group.items) }), element('span', { class: 'soft' }, 'A red frame: carries the artifact. Click to enlarge.'))
+  place.replaceChildren(element('div', { class: 'class-page' }, side, element('div', { class: 'content' }, kinds, element('div', { class: 'groups' }, ...page.groups.map((group) => group.root)))))
+  chart.replaceChildren(...[eigenvalueChart(told)].filter(Boolean))
+  drawControls()
+  placePoints()
+  for (const group of page.groups) group.show(group.shows)
+  drawDecision()
+  place.focus()
+  const recolour = () => colourPoints()
+  const scheme = matchMedia('(prefers-color-scheme: dark)')
+  scheme.addEventListener('change', recolour)
+  const step = (by) => {
+    const order = state.shown.length ? state.shown : state.classes
+    const next = order[order.findIndex((one) => one.target === target) + by]
+    if (next) { state.current = order.indexOf(next); location.hash = `#/class/${next.target}` }
+  }
+  return {
+    scrolls: true,
+    page,
+    end() { scheme.removeEventListener('change', recolour); scatter?.end(); document.getElementById('picture').close() },
+    async key(event) {
+      if (event.key === 'j') step(1)
+      else if (event.key === 'k') step(-1)
+      else if (event.key === 'l') toggleLasso()
+      else if (event.key === 'a' || event.key === 'b') page.groups[event.key === 'a' ? 0 : 1].show('selection', page.selection)
+      else if (event.key === 'Escape') { page.selection = []; page.groups[0].show('members'); page.groups[1].show('others'); hint() }
+      else if (event.key === 'z') { if (await undo()) await reread() }
+      else {
+        const found = DECISIONS.find(([, , key]) => key === event.key)
+        if (found && (await decide(line, found[0]))) await reread()
+      }
+    },
+  }
+}

@@ -1,0 +1,187 @@
+// The list of classes: sorted, filtered, searched, decided.
+
+import { effectInterval, element, menu, percent, picture, probability } from './elements.js'
+import { attempt, read, write } from './requests.js'
+import { VirtualList } from './virtual.js'
+
+const KINDS = {
+  '': 'all', poisoned: 'poisoned', present: 'present, no use shown', untested: 'use not tested', shared: 'windows of its own',
+  followed: 'followed group', raises: 'raises (observed)', observed: 'observed so far', nothing: 'nothing found', skipped: 'not examined',
+}
+const DECIDED = { '': 'all', none: 'undecided', artifact: 'artifact', legitimate: 'legitimate', unsure: 'unsure' }
+const number = (value, last) => (value === null || value === undefined ? last : value)
+const ORDERS = {
+  verdict: ['verdict', (a, b) => a.place - b.place],
+  name: ['name', (a, b) => a.name.localeCompare(b.name, 'en', { numeric: true })],
+  p: ['p', (a, b) => number(a.p, 2) - number(b.p, 2) || a.place - b.place],
+  effect: ['effect', (a, b) => number(b.shift, -1e9) - number(a.shift, -1e9) || a.place - b.place],
+  prevalence: ['prevalence', (a, b) => number(b.prevalence, -1) - number(a.prevalence, -1) || a.place - b.place],
+  z: ['z', (a, b) => number(b.z, -1e9) - number(a.z, -1e9) || a.place - b.place],
+}
+export const DECISIONS = [['artifact', 'artifact', 'y'], ['legitimate', 'legitimate', 'n'], ['unsure', 'unsure', 'u']]
+
+export const state = {
+  classes: [], revision: '', search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1,
+}
+
+/** Read the lines again where the run changed; returns whether it did. */
+export async function refresh(revision) {
+  if (revision !== undefined && revision === state.revision) return false
+  const found = await read('/api/classes')
+  state.revision = found.revision
+  state.classes = found.classes.map((line, place) => ({ ...line, place, sought: line.name.toLowerCase() }))
+  const ends = state.classes.flatMap((line) => (line.shift === null ? [] : [Math.abs(line.low), Math.abs(line.high)]))
+  state.most = Math.max(0.5, ...ends)
+  return true
+}
+
+export const decisionOf = (line) => line.decided?.decision ?? ''
+
+/** Lines that pass the filters, in order. */
+export function chosen({ classes, search, kind, decided, order }) {
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean)
+  return classes
+    .filter((line) => !kind || line.kind === kind)
+    .filter((line) => !decided || (decisionOf(line) || 'none') === decided)
+    .filter((line) => words.every((word) => line.sought.includes(word) || line.decided?.artifact.toLowerCase().includes(word)))
+    .sort(ORDERS[order][1])
+}
+
+/** Record a decision on a class; a second time the same one takes it back. */
+export async function decide(line, decision) {
+  const wanted = decisionOf(line) === decision ? '' : decision
+  const told = await attempt(() => write('/api/decisions', { target: line.target, decision: wanted }))
+  if (told) {
+    line.decided = told.decided
+    state.written.push(told.number)
+    state.revision = told.revision
+  }
+  return Boolean(told)
+}
+
+/** Take back the last record that this page wrote; returns the class that it was of. */
+export async function undo() {
+  if (!state.written.length) return undefined
+  const last = state.written.at(-1)
+  const told = await attempt(() => write('/api/undo', { number: last }))
+  if (!told) return undefined
+  state.written.pop()
+  state.revision = told.revision
+  const line = state.classes.find((one) => one.target === told.target)
+  if (line) line.decided = told.decided
+  return line
+}
+
+export function decisionButtons(line, changed) {
+  const buttons = DECISIONS.map(([decision, text, key]) =>
+    element(
+      'button',
+      {
+        type: 'button', title: `${text} (${key})`, data: { decision }, aria: { pressed: decisionOf(line) === decision, label: `${text}: ${line.name}` },
+        onclick: async (event) => {
+          event.stopPropagation()
+          if (await decide(line, decision)) changed()
+        },
+      },
+      text,
+    ),
+  )
+  return element('div', { class: 'decide', role: 'group', aria: { label: `Decision on ${line.name}` } }, ...buttons)
+}
+
+function makeLine(line, index, page) {
+  const decided = line.decided
+  const cell = (name, ...content) => element('div', { class: name, role: 'gridcell' }, ...content)
+  const text = line.shift === null ? '' : `${line.shift.toFixed(2)} (${line.low.toFixed(2)} to ${line.high.toFixed(2)})`
+  const made = element(
+    'div', { class: 'line', role: 'row', onclick: () => page.choose(index) },
+    cell(
+      'name', element('a', { href: `#/class/${line.target}`, title: line.name }, line.name),
+      element('div', { class: 'soft' }, decided?.artifact ? element('span', { class: 'tag' }, decided.artifact) : `${line.size} of ${line.n}`),
+    ),
+    cell('verdict', element('span', { class: `kind ${line.kind}` }, line.verdict)),
+    cell('number p', probability(line.p)),
+    cell('effect-cell', line.shift === null ? '' : effectInterval(line, state.most), element('div', { class: 'effect-text' }, text)),
+    cell('number prevalence', percent(line.prevalence)),
+    cell('first', ...line.first.map((row) => picture(row, { side: 96, alt: '' }))),
+    cell('', decisionButtons(line, () => page.decided(line))),
+  )
+  if (page.index === index) made.classList.add('current')
+  return made
+}
+
+/** Show the page; returns what keys do and what ends it. */
+export function showClasses(place) {
+  const page = {
+    get index() { return state.current },
+    choose(index) {
+      const before = state.shown[state.current]
+      state.current = Math.max(0, Math.min(state.shown.length - 1, index))
+      if (before) list.refresh(before)
+      if (state.shown[state.current]) list.refresh(state.shown[state.current])
+      list.reveal(state.current)
+    },
+    decided(line) { list.refresh(line) },
+  }
+  const count = element('span', { class: 'soft', role: 'status', aria: { live: 'polite' } })
+  const headings = ['class', 'verdict', 'p', 'effect (95 %)', 'prevalence', 'first images', 'decision']
+  const head = element(
+    'div', { class: 'line head', role: 'row', aria: { rowindex: 1 } },
+    ...headings.map((text, i) => element('div', { role: 'columnheader', class: [2, 4].includes(i) ? `number ${['', '', 'p', '', 'prevalence'][i]}` : '' }, text)),
+  )
+  const list = new VirtualList({
+    label: 'Classes', head, key: (line) => line.target, make: (line, index) => makeLine(line, index, page),
+    height: () => (matchMedia('(max-width: 760px)').matches ? 112 : 76),
+  })
+  const draw = () => {
+    const current = state.shown[state.current]?.target
+    state.shown = chosen(state)
+    state.current = Math.max(0, state.shown.findIndex((line) => line.target === current))
+    list.set(state.shown)
+    const done = state.classes.filter(decisionOf).length
+    count.textContent = `${state.shown.length} of ${state.classes.length} classes, ${done} decided`
+    empty.hidden = state.shown.length > 0
+  }
+  const filter = (name) => (value) => {
+    state[name] = value
+    list.root.scrollTop = 0
+    draw()
+  }
+  const search = element('input', {
+    type: 'search', placeholder: 'Search classes', value: state.search, aria: { label: 'Search classes' }, oninput: () => filter('search')(search.value),
+  })
+  const present = new Set(state.classes.map((line) => line.kind))
+  const kinds = Object.entries(KINDS).filter(([kind]) => !kind || present.has(kind))
+  const empty = element('p', { class: 'empty', hidden: true }, state.classes.length ? 'No class passes the filters.' : 'No class is analysed yet.')
+  place.replaceChildren(
+    element(
+      'div', { class: 'bar' }, element('h1', {}, 'Classes'), search,
+      menu('verdict', kinds, state.kind, filter('kind')), menu('decision', Object.entries(DECIDED), state.decided, filter('decided')),
+      menu('order', Object.entries(ORDERS).map(([key, [text]]) => [key, text]), state.order, filter('order')), count,
+      element('button', { type: 'button', onclick: async () => { if (await undo()) draw() } }, 'Undo'),
+    ),
+    empty, list.root,
+  )
+  draw()
+  list.root.focus()
+  list.reveal(state.current)
+  return {
+    redraw: draw,
+    async key(event) {
+      const line = state.shown[state.current]
+      const step = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key]
+      if (step) page.choose(state.current + step)
+      else if (event.key === 'Home') page.choose(0)
+      else if (event.key === 'End') page.choose(state.shown.length - 1)
+      else if (event.key === '/') search.focus()
+      else if (event.key === 'Enter' && line && event.target.tagName !== 'A' && event.target.tagName !== 'BUTTON') location.hash = `#/class/${line.target}`
+      else if (event.key === 'z') { const back = await undo(); if (back) draw() }
+      else {
+        const found = DECISIONS.find(([, , key]) => key === event.key)
+        if (!found || !line) return false
+        if (await decide(line, found[0])) list.refresh(line)
+      }
+      return true
+    },
+  }
+}

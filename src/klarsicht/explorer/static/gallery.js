@@ -1,0 +1,76 @@
+// Pictures of images: a grid of them, and one enlarged.
+
+import { element, menu, picture, pictureAddress } from './elements.js'
+import { attempt, read } from './requests.js'
+import { VirtualGrid } from './virtual.js'
+
+const known = new Map() // what the server told of an image, by row
+const MOST_KNOWN = 20000
+
+/** Names, labels and predictions of some rows, asked for once. */
+export async function describe(rows) {
+  const asked = rows.filter((row) => !known.has(row)).slice(0, 200)
+  if (asked.length) {
+    if (known.size > MOST_KNOWN) known.clear()
+    for (const one of (await attempt(() => read(`/api/images?rows=${asked.join(',')}`))) ?? []) known.set(one.row, one)
+  }
+  return rows.map((row) => known.get(row))
+}
+
+/** A grid of the images of a group. `page` tells what a cell shows and what a click does. */
+export function makeGallery(label, page) {
+  return new VirtualGrid({
+    label, side: 132,
+    make(index) {
+      const row = page.cloud.rows[index]
+      const shown = picture(row, { kind: page.kind, side: 128, target: page.target, alt: `image ${row}` })
+      const states = [page.members.has(row) ? 'member' : '', page.removed(index) ? 'removed' : '']
+      return element(
+        'figure', { class: `cell ${states.join(' ')}`, onpointerenter: () => page.point(index) },
+        element('button', {
+          type: 'button', aria: { label: `Enlarge image ${row}${page.members.has(row) ? ', carries the artifact' : ''}` }, onclick: () => page.enlarge(index, label),
+        }, shown),
+      )
+    },
+  })
+}
+
+const KINDS = { image: 'image', overlay: 'relevance over what the model sees', relevance: 'relevance', window: "detector's window", mask: 'mask' }
+
+/** Show one image large, with what can be drawn of it, and let a person say whether it carries the artifact. */
+export async function enlarge(page, index, step) {
+  const dialog = document.getElementById('picture')
+  const row = page.cloud.rows[index]
+  const [told] = await describe([row])
+  const kinds = ['image', ...(page.run.overlay ? ['overlay'] : []), ...(page.run.maps ? ['relevance'] : []), ...(page.hasWindow(row) ? ['window', 'mask'] : [])]
+  const figures = kinds.map((kind) => {
+    const image = element('img', { src: pictureAddress(row, kind, kind === 'relevance' ? 256 : 512, page.target), alt: KINDS[kind] })
+    image.addEventListener('error', () => image.replaceWith(element('p', { class: 'broken' }, 'cannot be shown')))
+    return element('figure', { data: { kind } }, image, element('figcaption', {}, KINDS[kind]))
+  })
+  const pair = element('div', { class: 'pair' }, ...figures)
+  const carries = page.members.has(row)
+  const button = (text, act, properties = {}) => element('button', { type: 'button', onclick: act, ...properties }, text)
+  const move = (by) => { const next = step(index, by); if (next !== undefined) enlarge(page, next, step) }
+  dialog.onkeydown = (event) => {
+    if (event.key === 'j' || event.key === 'ArrowRight') move(1)
+    if (event.key === 'k' || event.key === 'ArrowLeft') move(-1)
+  }
+  dialog.onclose = () => page.point(index)
+  dialog.replaceChildren(
+    element('h2', { id: 'picture-title' }, told?.name ?? `image ${row}`),
+    element('p', { class: 'soft' }, told ? `label ${told.label}; predicted ${told.predicted || 'nothing'}` : ''),
+    pair,
+    element(
+      'div', { class: 'bar' }, button('Previous', () => move(-1)), button('Next', () => move(1)),
+      button(carries ? 'Take out of the artifact' : 'Add to the artifact', async () => { await page.change([row], !carries); enlarge(page, index, step) }),
+      button('Show in the plot', () => { dialog.close(); page.point(index, true) }), button('Close', () => dialog.close()),
+    ),
+  )
+  if (!dialog.open) dialog.showModal()
+}
+
+export function kindMenu(page, changed) {
+  const kinds = [['image', 'images'], ...(page.run.overlay ? [['overlay', 'overlay']] : []), ...(page.run.maps ? [['relevance', 'relevance']] : []), ...(page.windows ? [['window', "detector's window"]] : [])]
+  return menu('show', kinds, page.kind, changed)
+}

@@ -1,0 +1,133 @@
+"""Pictures of single images of a run, drawn when a browser asks for them, with a cache of bounded size.
+
+Only decoded images are handed on, encoded again: a file of the corpus that is no image is not shown, whatever it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from klarsicht.ground.arrays import Floats
+from klarsicht.ground.images import decode, diverging_colours, overlay, thumbnail
+
+CACHE_BYTES = 48 << 20  # of encoded pictures
+DECODERS = 2  # images that are decoded at once
+SHOWN_MEGAPIXELS = 40.0  # largest image that is decoded: two at once take 240 MB
+WINDOW_COLOUR = (0, 190, 90)
+Window = tuple[float, float, float, float]
+"""Top, left, height and width of a detected window, in shares of what the model sees."""
+
+
+class PictureCache:
+    """Cache of encoded pictures: those used least recently leave where all take more than `most` bytes."""
+
+    def __init__(self, most: int = CACHE_BYTES) -> None:
+        self.most, self.size = most, 0
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._lock, self._decoding = threading.Lock(), threading.Semaphore(DECODERS)
+
+    def get_or_draw(self, name: Hashable, draw: Callable[[], bytes]) -> bytes:
+        """Return the picture of this name; draw it where it is not cached, a few at once."""
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+                return self._kept[name]
+        with self._decoding:
+            content = draw()
+        with self._lock:
+            if name not in self._kept and len(content) <= self.most:
+                self._kept[name] = content
+                self.size += len(content)
+            while self.size > self.most:
+                _, left = self._kept.popitem(last=False)
+                self.size -= len(left)
+        return content
+
+
+def read_picture(file: Path, megapixels: float, white_level: int | None) -> Image.Image:
+    """Decode an image of the corpus, RGB or grey.
+
+    Raises:
+        ImageError: it cannot be decoded, or is larger than SHOWN_MEGAPIXELS.
+    """
+    return decode(file, white_level, min(megapixels, SHOWN_MEGAPIXELS))
+
+
+def seen_box(size: tuple[int, int], share: float) -> tuple[int, int, int, int]:
+    """Return the box (left, top, right, bottom) of a file of `size` (w, h) that the model sees.
+
+    Args:
+        share: share of the shorter side that a square around the centre has; 0: the whole file.
+    """
+    if not share:
+        return (0, 0, *size)
+    side = max(1, round(share * min(size)))
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return (left, top, left + side, top + side)
+
+
+def draw_picture(picture: Image.Image, side: int) -> bytes:
+    """Draw an image at most `side` pixels long; small ones are enlarged by nearest neighbour."""
+    return encode_picture(fit_side(picture.convert("RGB"), side))
+
+
+def draw_overlay(picture: Image.Image, share: float, relevance: Floats, side: int) -> bytes:
+    """Draw a relevance map (G, G) over what the model sees of an image."""
+    seen = fit_side(picture.convert("RGB").crop(seen_box(picture.size, share)), side)
+    return encode_picture(Image.fromarray(overlay(np.asarray(seen), relevance)))
+
+
+def draw_window(picture: Image.Image, share: float, window: Window | None, side: int) -> bytes:
+    """Draw what the model sees of an image, with the outline of a detected window."""
+    seen = fit_side(picture.convert("RGB").crop(seen_box(picture.size, share)), side)
+    if window is not None:
+        top, left, height, width = window
+        box = (left * seen.width, top * seen.height, (left + width) * seen.width, (top + height) * seen.height)
+        ImageDraw.Draw(seen).rectangle(box, outline=WINDOW_COLOUR, width=max(1, min(seen.size) // 60))
+    return encode_picture(seen)
+
+
+def draw_relevance(relevance: Floats, side: int) -> bytes:
+    """Draw a relevance map (G, G): red speaks for the class, blue against it."""
+    small = Image.fromarray(diverging_colours(relevance))
+    return encode_picture(small.resize((side, side), Image.Resampling.NEAREST), "PNG")
+
+
+def window_in_file(size: tuple[int, int], share: float, window: Window) -> tuple[int, int, int, int]:
+    """Return the box (left, top, right, bottom) in pixels of a file of `size` (w, h) that a detected window covers."""
+    left, top, right, bottom = seen_box(size, share)
+    y, x, height, width = window
+    wide, high = right - left, bottom - top
+    ends = (left + x * wide, top + y * high, left + (x + width) * wide, top + (y + height) * high)
+    x0, y0, x1, y1 = (round(end) for end in ends)
+    return max(x0, 0), max(y0, 0), min(max(x1, x0 + 1), size[0]), min(max(y1, y0 + 1), size[1])
+
+
+def draw_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> bytes:
+    """Draw a mask of `size` (w, h), white in a box (left, top, right, bottom), as PNG."""
+    mask: NDArray[np.uint8] = np.zeros((size[1], size[0]), np.uint8)
+    mask[box[1] : box[3], box[0] : box[2]] = 255
+    return encode_picture(Image.fromarray(mask), "PNG")
+
+
+def fit_side(picture: Image.Image, side: int) -> Image.Image:
+    """Resize a picture so that its longer side is at most `side`; enlarge small ones by whole factors."""
+    factor = side // max(picture.size)
+    if factor > 1:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return thumbnail(picture, side)
+
+
+def encode_picture(picture: Image.Image, kind: str = "JPEG") -> bytes:
+    """Encode a picture as JPEG or PNG."""
+    buffer = BytesIO()
+    picture.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    return buffer.getvalue()
