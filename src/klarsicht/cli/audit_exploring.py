@@ -37,6 +37,21 @@ def explore(
     )  # fmt: skip
 
 
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="csv, parquet, coco, virelay, fiftyone or atlas.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A new file, or folder for virelay and fiftyone. [the format's own name]")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option("--class", help="Only this class; may be repeated. [all]")] = None,
+    data: DataNow = None,
+) -> None:
+    """Export verdicts, decisions, embeddings and members of a run for other programs."""
+    from klarsicht.explorer.export import export_run
+
+    echo(str(export_run(run, to, out, classes=name or (), data=data)))
+
+
 def user_name() -> str:
     """Return the name of the user of this process, or "unknown"."""
     try:

@@ -24,6 +24,7 @@ from klarsicht.ground.store import RunStore
 from klarsicht.ground.stored_array import StoredArray
 
 PICTURES = ("image", "relevance", "overlay", "window", "mask")
+PLAIN_METRIC = "features"  # the baseline, whose embedding is stored in every run
 MEAN_MAPS = 2000  # relevance maps of which a mean is taken at most
 T = TypeVar("T")
 
@@ -123,10 +124,11 @@ class ExploredRun:
         return self._keep("decisions", self._decided, self.log.decisions)
 
     def metrics(self, target: int) -> list[str]:
-        """Return the metrics of the run, that of the class's cluster first."""
+        """Return the metrics of the run, that of the class's cluster first; a cluster that the model follows may be of
+        another metric, whose embedding is not stored."""
         known = [str(metric) for metric in self.manifest["settings"].get("metric", ())]
         own = self.line(target).metric
-        return [own, *(metric for metric in known if metric != own)] if own else known
+        return sorted(known, key=lambda metric: metric != own)
 
     def points(self, target: int, metric: str = "") -> PointCloud:
         """Return the images of a class with their embedding under a metric, by default that of its cluster.
@@ -134,7 +136,7 @@ class ExploredRun:
         Raises:
             UsageError: a metric that the run does not have.
         """
-        known = [*self.metrics(target), "features"]
+        known = [*self.metrics(target), PLAIN_METRIC]
         chosen = metric or known[0]
         if chosen not in known:
             raise UsageError("the run has no such metric", got=repr(metric), rule=", ".join(known))
@@ -228,9 +230,9 @@ class ExploredRun:
 
     def _draw(self, row: int, kind: str, side: int, target: int | None) -> bytes:
         if kind == "relevance":
-            return thumbnails.draw_relevance(self._map(row), side)
+            return thumbnails.draw_relevance(self.relevance_map(row), side)
         settings, share = self.manifest["settings"], self.seen_share
-        relevance = self._map(row) if kind == "overlay" else None
+        relevance = self.relevance_map(row) if kind == "overlay" else None
         picture = thumbnails.read_picture(
             self.images().file(row), settings.get("megapixels", 220.0), settings.get("white_level")
         )
@@ -266,8 +268,21 @@ class ExploredRun:
             raise UsageError("the run has no relevance maps", rule="a method that makes maps, and one class as target")
         return self._keep("maps", 0, lambda: self.store.array("maps"))
 
-    def _map(self, row: int) -> Floats:
-        return np.asarray(self._maps()[row], np.float32)
+    def relevance_map(self, row: int) -> Floats:
+        """Return the relevance map (G, G) of an image.
+
+        Raises:
+            UsageError: the run has no maps.
+        """
+        return self.relevance_maps([row])[0]
+
+    def relevance_maps(self, rows: Sequence[int]) -> Floats:
+        """Return the relevance maps float32 (n, G, G) of n images.
+
+        Raises:
+            UsageError: the run has no maps.
+        """
+        return np.asarray(self._maps()[np.asarray(rows)], np.float32)
 
     def mean_relevance(self, rows: Sequence[int], side: int) -> tuple[bytes, int]:
         """Draw the mean relevance map of some images; of more than MEAN_MAPS it is that of as many, evenly chosen.

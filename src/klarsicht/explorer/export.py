@@ -1,0 +1,131 @@
+"""Export of a run in formats of other programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from klarsicht.explorer import coco, export_tables, export_virelay
+from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
+from klarsicht.ground.disk import fill_folder, write_atomically
+from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.progress import track
+
+Write = Callable[[ExploredRun, Sequence[int], Path], None]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """Format of an export.
+
+    Attributes:
+        name: default name of the file or folder.
+        write: writes classes into a file, or into a new folder.
+        folder: whether it is a folder.
+    """
+
+    name: str
+    write: Write
+    folder: bool = False
+
+
+def export_run(
+    run: str | Path, to: str, out: str | Path | None = None, *, classes: Sequence[str] = (), data: str | None = None
+) -> Path:
+    """Export a run; returns the file or folder.
+
+    Args:
+        run: its folder.
+        to: a name of EXPORTS.
+        out: a new file or folder; by default in the working folder, by the format's own name.
+        classes: names or outputs of classes; empty: all.
+        data: where the corpus is now, if it moved.
+
+    Raises:
+        UsageError: an unknown format or class, or the format needs what the run does not have.
+        InputError: no run in the folder, or the output exists.
+        StoreError: the relevance of the run is not computed yet.
+        MissingExtra: a package of the format is not installed.
+        DiskFull: no space left.
+    """
+    if to not in EXPORTS:
+        raise unknown_name("format", to, EXPORTS)
+    kind = EXPORTS[to]
+    explored = open_explored_run(run, "", data)
+    chosen = find_targets(explored, classes)
+    place = Path(out or kind.name)
+    if not kind.folder:
+        if place.exists():
+            raise InputError("the output exists", got=place, remedy="Choose another --out.")
+        kind.write(explored, chosen, place)
+    else:
+        with fill_folder(place):
+            kind.write(explored, chosen, place)
+    return place
+
+
+def find_targets(run: ExploredRun, classes: Sequence[str]) -> list[int]:
+    """Return the outputs of classes by name or number, in the order of the list; of no names all.
+
+    Raises:
+        UsageError: an unknown class, or no class is analysed.
+    """
+    lines = run.lines()
+    if not lines:
+        raise UsageError("no class is analysed yet", remedy="Wait for `klarsicht audit run`.")
+    by_name = {line.name: target for target, line in lines.items()} | {str(target): target for target in lines}
+    for name in classes:
+        if name not in by_name:
+            raise unknown_name("class", name, [line.name for line in lines.values()])
+    wanted = {by_name[name] for name in classes}
+    return [target for target in lines if not wanted or target in wanted]
+
+
+def write_coco(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
+    """Write members of artifacts as one COCO file: of the classes that a person decided to carry one, or where nobody
+    decided, of those in which a detector found one.
+
+    Raises:
+        UsageError: no class has either.
+    """
+    decisions = run.decisions()
+    decided = [target for target in targets if target in decisions and decisions[target].is_artifact]
+    found = [target for target in targets if run.line(target).by_detector]
+    chosen = decided or found
+    if not chosen:
+        raise UsageError(
+            "no class has an artifact", got=f"{len(targets)} classes",
+            rule="one that a person decided, or else that a detector found",
+            remedy="Decide in `klarsicht audit explore`, or run `klarsicht audit quantify`.",
+        )  # fmt: skip
+    content = coco.describe_classes(run, track(chosen, len(chosen), "export"))
+    write_atomically(out, json.dumps(content).encode())
+
+
+def write_fiftyone(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
+    """Write a data set of FiftyOne's type FiftyOneImageClassificationDataset: labels.json, and data.json that names the
+    image files where they lie. The label is the class; verdict, decision and membership are attributes."""
+    labels, files = {}, {}
+    names = [run.line(target).name for target in targets]
+    for number, target in enumerate(track(targets, len(targets), "export")):
+        table, _ = export_tables.class_table(run, target)
+        for line in table.drop_columns(["class", "target", "label"]).to_pylist():
+            key = f"{target:05d}-{line['row']:08d}"
+            files[key] = str(run.images().file(line["row"]).resolve())
+            labels[key] = {"label": number, "attributes": line}
+    content = {"classes": names, "labels": labels}
+    write_atomically(out / "labels.json", json.dumps(content).encode())
+    write_atomically(out / "data.json", json.dumps(files).encode())
+
+
+EXPORTS: Final[dict[str, ExportFormat]] = {
+    "csv": ExportFormat("images.csv", export_tables.write_csv),
+    "parquet": ExportFormat("images.parquet", export_tables.write_parquet),
+    "coco": ExportFormat("artifacts.json", write_coco),
+    "virelay": ExportFormat("virelay", export_virelay.write_virelay, folder=True),
+    "fiftyone": ExportFormat("fiftyone", write_fiftyone, folder=True),
+    "atlas": ExportFormat("atlas.parquet", export_tables.write_atlas),
+}

@@ -1,0 +1,159 @@
+"""Exports of a run as tables, one line for each image of each class: CSV, parquet, and columns for Embedding Atlas."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_BIT, PointCloud, membership_flags
+from klarsicht.ground.arrays import Floats
+from klarsicht.ground.disk import replace_atomically
+from klarsicht.ground.errors import ImageError
+from klarsicht.ground.progress import track
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ATLAS_NEIGHBOURS, ATLAS_SIDE = 10, 96  # nearest neighbours of each image, and pixels of its thumbnail
+
+
+def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
+    """Make the table of a class, and return its points in the order of the lines.
+
+    Columns: class, target, verdict, p, row, image, label, predicted, cluster, detected, carries, removed, decision,
+    artifact, x, y. `carries` is what a person decided, else what was found; x and y are the principal axes of the
+    embedding, empty where none is stored.
+    """
+    import pyarrow as pa
+
+    cloud, line, images = run.points(target), run.line(target), run.images()
+    decision = run.decisions().get(target)
+    if images.by == "all" and not cloud.vectors.shape[1]:  # else each class would have all images
+        kept = np.isin(cloud.rows, np.array(run.members(target), np.int64))
+        cloud = PointCloud(cloud.rows[kept], cloud.vectors[kept], cloud.components[kept], cloud.eigenvalues)
+    n, flags = len(cloud.rows), membership_flags(cloud.rows, line, decision)
+    names = np.array([*run.names, ""], object)
+    plane = cloud.plane if cloud.vectors.shape[1] else None
+    columns = {
+        "class": [line.name] * n,
+        "target": np.full(n, target, np.int64),
+        "verdict": [line.verdict] * n,
+        "p": pa.array([line.p] * n, pa.float64()),
+        "row": cloud.rows.astype(np.int64),
+        "image": images.keys.take(pa.array(cloud.rows)),
+        "label": images.labels.take(pa.array(cloud.rows)).cast(pa.string()),
+        "predicted": names[images.predicted[cloud.rows]].tolist(),
+        "cluster": (flags & CLUSTER_BIT) > 0,
+        "detected": (flags & DETECTED_BIT) > 0,
+        "carries": np.isin(cloud.rows, np.array(run.members(target), np.int64)),
+        "removed": (flags & REMOVED_BIT) > 0,
+        "decision": [decision.decision if decision else ""] * n,
+        "artifact": [decision.artifact if decision else ""] * n,
+        "x": pa.array([None] * n, pa.float32()) if plane is None else plane[:, 0],
+        "y": pa.array([None] * n, pa.float32()) if plane is None else plane[:, 1],
+    }
+    return pa.table(columns), cloud
+
+
+def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
+    """Write the tables of classes into one CSV file, UTF-8 with a line of headings."""
+    with replace_atomically(out) as file:
+        for i, target in enumerate(track(targets, len(targets), "export")):
+            table, _ = class_table(run, target)
+            text = _CsvText()
+            writer = csv.writer(text)
+            if i == 0:
+                writer.writerow(table.column_names)
+            writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            file.write("".join(text.lines).encode("utf-8", "surrogateescape"))
+
+
+class _CsvText:
+    """Lines that a CSV writer makes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def write_parquet(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
+    """Write the tables of classes into one parquet file, with a column `vector` of the embedding: an empty list where
+    none is stored."""
+    import pyarrow as pa
+
+    def tables() -> Iterator[pa.Table]:
+        for target in track(targets, len(targets), "export"):
+            table, cloud = class_table(run, target)
+            yield table.append_column("vector", pa.array(list(cloud.vectors), pa.list_(pa.float32())))
+
+    _write_tables(tables(), out)
+
+
+def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
+    """Write one parquet file for Embedding Atlas: x, y, neighbors, image, and the other columns.
+
+    `embedding-atlas FILE --x x --y y --neighbors neighbors --image image` opens it. `neighbors` are lines of the file,
+    of the same class, nearest in the embedding; `image` is a small JPEG, null where the file cannot be shown.
+    """
+    import pyarrow as pa
+
+    neighbours = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float64()))])
+    pictures = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+    def tables() -> Iterator[pa.Table]:
+        start = 0
+        for target in track(targets, len(targets), "export"):
+            table, cloud = class_table(run, target)
+            ids, distances = nearest(cloud.vectors, ATLAS_NEIGHBOURS)
+            told = [{"ids": (start + a).tolist(), "distances": b.tolist()} for a, b in zip(ids, distances, strict=True)]
+            shown = [
+                {"bytes": thumbnail_bytes(run, int(row)), "path": run.images().key(int(row))} for row in cloud.rows
+            ]
+            table = table.rename_columns(["file" if name == "image" else name for name in table.column_names])
+            table = table.append_column("neighbors", pa.array(told, neighbours))
+            yield table.append_column("image", pa.array(shown, pictures))
+            start += len(cloud.rows)
+
+    _write_tables(tables(), out)
+
+
+def _write_tables(tables: Iterator[pa.Table], out: Path) -> None:
+    """Write tables of one schema into one parquet file, one after another."""
+    from pyarrow import parquet
+
+    with replace_atomically(out) as file:
+        writer = None
+        for table in tables:
+            writer = writer or parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+
+
+def nearest(vectors: Floats, most: int) -> tuple[Any, Any]:
+    """Find the nearest other vectors of each of n, (n, k) positions and distances, k at most `most` and below n."""
+    from scipy.spatial import cKDTree
+
+    n = len(vectors)
+    k = min(most, n - 1)
+    if k < 1 or not vectors.shape[1]:
+        return np.zeros((n, 0), np.int64), np.zeros((n, 0))
+    distances, found = cKDTree(vectors).query(vectors, k + 1)
+    others = found != np.arange(n)[:, None]
+    others[others.all(1), -1] = False  # of more than k copies a vector may not find itself
+    return found[others].reshape(n, k), distances[others].reshape(n, k)
+
+
+def thumbnail_bytes(run: ExploredRun, row: int) -> bytes | None:
+    """Draw the thumbnail of an image; None where it cannot be shown."""
+    try:
+        return run.draw(row, "image", ATLAS_SIDE)
+    except ImageError:
+        return None

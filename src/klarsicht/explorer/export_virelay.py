@@ -1,0 +1,143 @@
+"""Export of a run as a project of ViRelAy, the viewer of Anders et al. 2021 (arXiv 2106.13200).
+
+    OUT/project.yaml       names the other files; `virelay OUT/project.yaml` opens it
+    OUT/label-map.json     index, word_net_id and name of each output of the model
+    OUT/dataset.h5         data uint8 (n, 3, S, S), label uint32 (n,)
+    OUT/attribution.h5     attribution float32 (n, 3, S, S), label uint32 (n,), prediction float32 (n, K)
+    OUT/analysis.h5        CLASS/index uint32 (m,); CLASS/embedding/spectral float32 (m, d) with the attribute
+                           `eigenvalue`; CLASS/embedding/plane float32 (m, 2); CLASS/cluster/suspect and
+                           CLASS/cluster/carries uint32 (m,)
+
+A category of ViRelAy is named by the `word_net_id` of its label, here the number of the output. Pictures show what the
+model sees. Grey images and relevance maps have three equal channels: ViRelAy draws no others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags
+from klarsicht.explorer.thumbnails import read_picture, seen_box
+from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.errors import ImageError, UsageError
+from klarsicht.ground.images import resize_bilinear
+from klarsicht.ground.optional import load
+from klarsicht.ground.progress import progress
+
+VIRELAY_SIDE, BLOCK_ROWS = 128, 64  # S, and images that are written at once
+PROJECT = """project:
+  name: {name}
+  model: {model}
+  label_map: label-map.json
+  dataset:
+    name: {data}
+    type: hdf5
+    path: dataset.h5
+    input_width: {side}
+    input_height: {side}
+    down_sampling_method: none
+    up_sampling_method: none
+  attributions:
+    attribution_method: {method}
+    attribution_strategy: {strategy}
+    sources: [attribution.h5]
+  analyses:
+    - analysis_method: spectral
+      sources: [analysis.h5]
+"""
+
+
+def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
+    """Write the classes that have a stored embedding as a project into a new folder.
+
+    Raises:
+        MissingExtra: h5py is not installed.
+        UsageError: the run has no relevance maps, or none of the classes has an embedding.
+    """
+    h5py = load("h5py", "virelay")
+    if not run.has_maps:
+        raise UsageError(
+            "ViRelAy shows relevance maps, and this run has none",
+            got=f"method {run.manifest['settings'].get('method')}",
+            rule="a method that makes maps, and one class as target",
+            remedy="Export to another format.",
+        )
+    clouds = {target: run.points(target) for target in targets}
+    clouds = {target: cloud for target, cloud in clouds.items() if cloud.vectors.shape[1]}
+    if not clouds:
+        raise UsageError("no class has a stored embedding", got=f"{len(targets)} classes", remedy="Audit it again.")
+    rows = np.concatenate([cloud.rows for cloud in clouds.values()])
+    own = np.concatenate([np.full(len(cloud.rows), target) for target, cloud in clouds.items()])
+    label = run.images().label_of[rows]
+    label = np.where(label < 0, own, label).astype(np.uint32)
+    shape = (len(rows), 3, VIRELAY_SIDE, VIRELAY_SIDE)
+    chunk = (1, *shape[1:])
+    with h5py.File(out / "dataset.h5", "w") as dataset, h5py.File(out / "attribution.h5", "w") as attribution:
+        dataset["label"] = attribution["label"] = label
+        packed = {"chunks": chunk, "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        pictures = dataset.create_dataset("data", shape, np.uint8, **packed)
+        relevance = attribution.create_dataset("attribution", shape, np.float32, **packed)
+        logits = run.store.array("logits") if run.store.has_array("logits") else None
+        outputs = logits.shape[1] if logits else len(run.names)
+        prediction = attribution.create_dataset("prediction", (len(rows), outputs), np.float32)
+        with progress("export", len(rows)) as advance:
+            for start in range(0, len(rows), BLOCK_ROWS):
+                some = rows[start : start + BLOCK_ROWS]
+                stop = start + len(some)
+                pictures[start:stop] = np.stack([seen_pixels(run, int(row)) for row in some])
+                maps = [resize_bilinear(one, shape[2:]) for one in run.relevance_maps(some)]
+                relevance[start:stop] = np.repeat(np.stack(maps)[:, None], 3, 1)
+                known = logits[some] if logits else np.eye(outputs)[run.images().predicted[some]]
+                prediction[start:stop] = known
+                advance(len(some))
+    with h5py.File(out / "analysis.h5", "w") as analysis:
+        start = 0
+        for target, cloud in clouds.items():
+            group = analysis.create_group(category_name(target))
+            group["index"] = np.arange(start, start + len(cloud.rows), dtype=np.uint32)
+            start += len(cloud.rows)
+            group["embedding/spectral"] = cloud.vectors.astype(np.float32)
+            group["embedding/spectral"].attrs["eigenvalue"] = np.array(cloud.eigenvalues, np.float32)
+            group["embedding/plane"] = cloud.plane
+            flags = membership_flags(cloud.rows, run.line(target), None)
+            group["cluster/suspect"] = ((flags & CLUSTER_BIT) > 0).astype(np.uint32)
+            members = np.array(run.members(target), np.int64)
+            group["cluster/carries"] = np.isin(cloud.rows, members).astype(np.uint32)
+    labels = [{"index": i, "word_net_id": category_name(i), "name": name} for i, name in enumerate(run.names)]
+    write_atomically(out / "label-map.json", json.dumps(labels, indent=1).encode())
+    settings = run.manifest["settings"]
+    told = {
+        "name": f"klarsicht audit of {settings['model']}",
+        "model": settings["model"],
+        "data": run.manifest.get("data", "data"),
+        "method": run.manifest.get("method", settings.get("method", "relevance")),
+        "strategy": "true_label" if settings["target"] == "label" else "predicted_label",
+    }  # fmt: skip
+    text = PROJECT.format(side=VIRELAY_SIDE, **{name: json.dumps(str(value)) for name, value in told.items()})
+    write_atomically(out / "project.yaml", text.encode())
+
+
+def category_name(target: int) -> str:
+    """Name the category of an output, in ViRelAy's files."""
+    return f"{target:05d}"
+
+
+def seen_pixels(run: ExploredRun, row: int) -> NDArray[np.uint8]:
+    """Read what the model sees of an image, uint8 (3, S, S); black where it cannot be decoded."""
+    settings: dict[str, Any] = run.manifest["settings"]
+    try:
+        file = run.images().file(row)
+        picture = read_picture(file, settings.get("megapixels", 220.0), settings.get("white_level")).convert("RGB")
+    except ImageError:
+        return np.zeros((3, VIRELAY_SIDE, VIRELAY_SIDE), np.uint8)
+    seen = picture.crop(seen_box(picture.size, run.seen_share or 0.0))
+    small = seen.resize((VIRELAY_SIDE, VIRELAY_SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(small, np.uint8).transpose(2, 0, 1)

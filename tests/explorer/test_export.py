@@ -1,0 +1,187 @@
+"""Exports of a run with known content, read by other libraries."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet
+from tests.explorer.made_run import EIGENVALUES, SIDE, TAG, WINDOW, D, G, write_run
+
+from klarsicht.explorer.export import EXPORTS, export_run
+from klarsicht.explorer.export_tables import nearest
+from klarsicht.ground.decisions import Change, DecisionLog
+from klarsicht.ground.errors import InputError, UsageError
+
+EACH, CARRIERS = 24, 6
+NAMES = ("tagged", 'a "name", with\ncommas', "plain")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    store = write_run(tmp_path_factory.mktemp("made"), NAMES, EACH, CARRIERS)
+    log = DecisionLog(store.path)
+    log.append(Change(0, "tagged", "artifact", "tag", members=(1, 2, 9), removed=(0,)), "ada")
+    return store.path
+
+
+def test_csv_and_parquet_have_a_line_for_each_image_of_each_class(run, tmp_path):
+    export_run(run, "csv", tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * EACH and {line["class"] for line in lines} == set(NAMES)
+    carriers = [int(line["row"]) for line in lines if line["class"] == "tagged" and line["carries"] == "True"]
+    assert carriers == [1, 2, 9]
+    assert [line["removed"] for line in lines[:2]] == ["True", "False"] and lines[0]["artifact"] == "tag"
+    assert lines[0]["image"] == "tagged/00000.png" and lines[5]["predicted"] == NAMES[1]
+    table = parquet.read_table(export_run(run, "parquet", tmp_path / "a.parquet"))
+    read = table.to_pylist()
+    for line, other in zip(lines, read, strict=True):
+        for name in set(line) - {"x", "y"}:
+            assert line[name] == ("" if other[name] is None else str(other[name])), name
+    stored = parquet.read_table(run / "tables" / "embedding-concept" / "00000.parquet")
+    np.testing.assert_allclose([line["vector"] for line in read[:EACH]], stored["vector"].to_pylist())
+
+
+def test_coco_holds_the_decided_artifacts_and_of_undecided_runs_those_of_detectors(run, tmp_path):
+    found = json.loads(export_run(run, "coco", tmp_path / "a.json").read_bytes())
+    assert [one["name"] for one in found["categories"]] == ["tag"]
+    assert [one["image_id"] for one in found["annotations"]] == [1, 2, 9]
+    assert [one["whole"] for one in found["annotations"]] == [False, False, True]  # 9 was added by hand
+    assert found["annotations"][0]["bbox"] == [WINDOW[1] * SIDE, WINDOW[0] * SIDE, TAG, TAG]
+    other = write_run(tmp_path / "other", each=EACH, carriers=CARRIERS)
+    found = json.loads(export_run(other.path, "coco", tmp_path / "b.json").read_bytes())
+    assert [one["name"] for one in found["categories"]] == ["tagged"] and len(found["annotations"]) == CARRIERS
+    with pytest.raises(UsageError, match="no class has an artifact"):
+        export_run(other.path, "coco", tmp_path / "c.json", classes=["plain"])
+
+
+def test_atlas_has_coordinates_neighbours_and_images(run, tmp_path):
+    lines = parquet.read_table(export_run(run, "atlas", tmp_path / "a.parquet")).to_pylist()
+    assert len(lines) == 3 * EACH and {"x", "y", "neighbors", "image"} <= lines[0].keys()
+    members = range(EACH, EACH + CARRIERS)  # class 1: the vectors of its first six lie apart
+    for line in members:
+        ids = lines[line]["neighbors"]["ids"]
+        assert line not in ids and set(ids[: CARRIERS - 1]) == set(members) - {line}
+        assert lines[line]["neighbors"]["distances"] == sorted(lines[line]["neighbors"]["distances"])
+    file = tmp_path / "a.jpg"
+    file.write_bytes(lines[0]["image"]["bytes"])
+    assert Image.open(file).size == (96, 96)
+
+
+def test_neighbours_are_those_of_all_pairs():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    X[7] = X[8] = X[9]  # copies
+    ids, distances = nearest(X, 5)
+    apart = np.linalg.norm(X[:, None] - X[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :5])
+    np.testing.assert_allclose(np.take_along_axis(apart, ids, 1), distances)
+    assert nearest(X[:1], 5)[0].shape == (1, 0) and nearest(np.zeros((12, 2)), 3)[0].shape == (12, 3)
+
+
+def test_fiftyone_names_files_that_exist(run, tmp_path):
+    out = export_run(run, "fiftyone", tmp_path / "f")
+    labels, files = (json.loads((out / name).read_bytes()) for name in ("labels.json", "data.json"))
+    assert labels["labels"].keys() == files.keys() and len(files) == 3 * EACH
+    assert all(os.path.isfile(path) for path in files.values())  # noqa: PTH113
+    first = labels["labels"]["00000-00000001"]
+    assert labels["classes"][first["label"]] == "tagged" and first["attributes"]["carries"]
+
+
+def test_a_virelay_project_has_the_stored_maps_and_embeddings(run, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    out = export_run(run, "virelay", tmp_path / "v", classes=["tagged", "2"])
+    with h5py.File(out / "analysis.h5") as file:
+        assert list(file) == ["00000", "00002"]
+        assert file["00002/index"][:].tolist() == list(range(EACH, 2 * EACH))
+        assert file["00000/embedding/spectral"].shape == (EACH, D)
+        np.testing.assert_allclose(file["00000/embedding/spectral"].attrs["eigenvalue"], EIGENVALUES, rtol=1e-6)
+        assert np.flatnonzero(file["00000/cluster/carries"][:]).tolist() == [1, 2, 9]
+    with h5py.File(out / "attribution.h5") as file:
+        maps = file["attribution"][:]
+        assert maps.shape == (2 * EACH, 3, 128, 128) and (maps[:, 0] == maps[:, 2]).all()
+        cell = 128 // G
+        top = np.unravel_index(maps[0, 0].argmax(), (128, 128))
+        assert (top[0] // cell, top[1] // cell) == (2, 4)
+    with h5py.File(out / "dataset.h5") as file:
+        assert file["data"].shape == maps.shape and file["label"][:].tolist() == [0] * EACH + [2] * EACH
+    labels = json.loads((out / "label-map.json").read_bytes())
+    assert [one["name"] for one in labels] == list(NAMES)
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_an_output_that_exists_is_kept(run, tmp_path, to):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(InputError, match=r"exists|not empty"):
+        export_run(run, to, out)
+    assert [file.name for file in out.iterdir()] == ["mine"]
+
+
+def test_unknown_formats_and_classes_are_told(run, tmp_path):
+    with pytest.raises(UsageError, match="Did you mean csv"):
+        export_run(run, "cvs", tmp_path / "a")
+    with pytest.raises(UsageError, match="tagged"):
+        export_run(run, "csv", tmp_path / "a", classes=["taged"])
+    without = write_run(tmp_path / "without", maps=False, images=False)
+    with pytest.raises(UsageError, match="this run has none"):
+        export_run(without.path, "virelay", tmp_path / "v")
+    assert not [file for file in (tmp_path / "v").glob("*") if not file.name.startswith(".")]
+
+
+VISIT = """
+import sys
+from virelay.application import run_wsgi_app
+client = run_wsgi_app([sys.argv[1]]).test_client()
+asked = 0
+def get(path, **query):
+    global asked
+    asked += 1
+    answer = client.get(path, query_string=query)
+    assert answer.status_code == 200, (path, query, answer.status_code, answer.data[:300])
+    return answer
+project = get("/api/projects/0").json
+for method in project["analysisMethods"]:
+    for category in method["categories"]:
+        for clustering in method["clusterings"]:
+            for embedding in method["embeddings"]:
+                name = embedding["name"] if isinstance(embedding, dict) else embedding
+                query = {"category": category["name"], "clustering": clustering, "embedding": name}
+                get(f"/api/projects/0/analyses/{method['name']}", **query)
+for i in range(int(sys.argv[2])):
+    for path in ("dataset/{}", "dataset/{}/image", "attributions/{}"):
+        get("/api/projects/0/" + path.format(i))
+    for mode in ("overlay", "input", "attribution"):
+        get(f"/api/projects/0/attributions/{i}/heatmap", imageMode=mode, colorMap="gray-red")
+print(asked)
+"""
+
+
+@pytest.mark.nightly
+def test_a_real_virelay_answers_for_every_category_and_image(run, tmp_path):
+    """ViRelAy in an environment of its own, named by VIRELAY_PYTHON: it wants other versions than klarsicht does."""
+    python = os.environ.get("VIRELAY_PYTHON")
+    if not python:
+        pytest.skip("VIRELAY_PYTHON names no interpreter with virelay")
+    out = export_run(run, "virelay", tmp_path / "v")
+    ran = subprocess.run(
+        [python, "-c", VISIT, str(out / "project.yaml"), str(3 * EACH)], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert int(ran.stdout.split()[-1]) == 1 + 3 * 2 * 2 + 6 * 3 * EACH
+
+
+def test_exporting_needs_no_torch(run, tmp_path):
+    code = (
+        "import sys; from klarsicht.cli.app import run; "
+        f"code = run(['audit', 'export', {str(run)!r}, '--to', 'csv', '--out', {str(tmp_path / 'a.csv')!r}]); "
+        "print(code, 'torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout.split()[-2:] == ["0", "False"], told.stderr
