@@ -74,7 +74,7 @@ def test_decided_members_are_those_that_are_cleaned(audited, explored):
     assert audited.find_members("b", "detector").members.tolist() == list(ROWS)  # what is asked for by name stays
     explored.decide(1, remove=[80])
     found = audited.find_members("b")
-    assert found.members.tolist() == list(ROWS[1:]) and found.change == "patch"  # all of them the detector's
+    assert found.members.tolist() == list(ROWS[1:]) and found.change == "tile"  # all of them the detector's
 
 
 def test_legitimate_classes_are_not_cleaned_and_decided_ones_are(audited, explored):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from pyarrow import parquet
 from tests.audit.conftest import network, picture, write_corpus
 
 from klarsicht.audit import pipeline
@@ -17,6 +18,8 @@ from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import Outcome
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.explorer.corrections import list_corrections
+from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, RunMismatch
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
@@ -109,6 +112,18 @@ def test_before_after_and_the_control_are_shown(cleaned):
     assert before.second_audit.suspect
     assert not after.second_audit.suspect
     assert json.loads((folder / "evaluation.json").read_text())["verdict"] == found.verdict
+    answers = parquet.read_table(folder / evaluation.ANSWERS).to_pylist()
+    predicted = store.table("images", "attribution")["predicted"].to_pylist()
+    plain = {line["row"]: line for line in answers if not line["artifact"]}
+    assert all(line["before"] == predicted[row] for row, line in plain.items())
+    pasted = [line for line in answers if line["artifact"]]
+    for side, look in (("before", before), ("after", after)):
+        right = sum(line[side] == line["label"] for line in pasted) / len(pasted)
+        assert right == pytest.approx(look.outcome.under.value)
+    (shown,) = list_corrections(ExploredRun(store))
+    changed = [line for line in answers if line["before"] != line["after"]]
+    assert len(changed) == len(shown["changed"]) > 0
+    assert {one["name"].split("/")[0] for one in shown["changed"]} <= {"a", "b", "c"}
 
 
 def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
@@ -126,6 +141,7 @@ def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):
     assert not found.origin.trained_on
     assert "of another corpus" in found.origin.why
     assert found.before.outcome.accuracy.n == 24
+    assert not (folder / evaluation.ANSWERS).exists()  # rows of another corpus are none of the run
 
 
 def test_a_correction_of_another_run_is_refused(cleaned, tmp_path):

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
@@ -22,7 +25,7 @@ from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.directions import random_direction
 from klarsicht.audit.corrections.harm import Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, Outcome
 from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.groups import Group
@@ -36,6 +39,7 @@ from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 
+ANSWERS: Final = "answers.parquet"  # predictions before and after, in the folder of a correction
 AS_IT_IS, CORRECTED = 0, 1  # positions in Evaluation.evaluations
 MASKED: Final = 100  # images of which the share of relevance on the artifact is measured
 
@@ -202,21 +206,47 @@ def evaluate_run(
     )
     trial = CorrectionTest(case.classifier, shown, artifact.target, artifact.insertion, seed)
     origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
-    looks = evaluate_models(trial, artifact, correction, record, train)
+    corrected = trial.compute_logits(correction)
+    looks = evaluate_models(trial, artifact, correction, record, train, corrected)
+    write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
     found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
     return found
 
 
+def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) -> None:
+    """Write the predicted class of each image that a correction was shown on, before and after it, as parquet: row of
+    the run, label, whether the artifact was put on, before, after.
+
+    Args:
+        corrected: logits under the correction; None: the images are not of the run, and a file of earlier ones is
+            removed.
+    """
+    if corrected is None:
+        file.unlink(missing_ok=True)
+        return
+    sample, content = test.sample, BytesIO()
+    pasted = test.other_rows[: len(corrected.pasted)]
+    at = np.concatenate([np.arange(len(sample)), pasted])
+    before = np.concatenate([test.before.plain, test.before.pasted]).argmax(1)
+    after = np.concatenate([corrected.plain, corrected.pasted]).argmax(1)
+    put_on = np.arange(len(at)) >= len(sample)
+    columns = {"row": sample.rows[at], "label": test.truth[at], "artifact": put_on, "before": before, "after": after}
+    parquet.write_table(pa.table(columns), content)
+    write_atomically(file, content.getvalue())
+
+
 def evaluate_models(
-    test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample
-) -> tuple[ModelEvaluation, ...]:
+    test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample,
+    corrected: Logits | None = None,
+) -> tuple[ModelEvaluation, ...]:  # fmt: skip
     """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
     any.
 
     Args:
         test: the images shown.
         train: images that probes are trained on.
+        corrected: logits under the correction, where they are known.
     """
     target, place, insertion = artifact.target, artifact.place, artifact.insertion
     classifier, shown, seed = test.classifier, test.sample, test.seed
@@ -227,7 +257,7 @@ def evaluate_models(
     def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
         return ModelEvaluation(
             name,
-            test.evaluate(tried),
+            test.evaluate_logits(corrected) if corrected and tried is correction else test.evaluate(tried),
             {layer: probe_layer(classifier, tried, layer, learns, asked, seed) for layer in layers} if whole else {},
             relevance_share(classifier, masked, place, target, tried, seed)
             if masked and place is not None

@@ -5,11 +5,18 @@ import { read } from './requests.js'
 
 const MOST_SHOWN = 300 // images of a correction in its table
 
-/** "12.3 (10.1 to 14.9)" in percent, of an interval or a number. */
-function figure(value) {
-  if (value === null || value === undefined) return ''
-  if (typeof value === 'number') return (100 * value).toFixed(1)
-  return `${(100 * value.value).toFixed(1)} (${(100 * value.low).toFixed(1)} to ${(100 * value.high).toFixed(1)})`
+const TITLES = {
+  accuracy: 'accuracy, clean images', affected: 'accuracy, clean images of the class', worst: 'accuracy, worst group',
+  under: 'accuracy of others under the artifact', flips: 'flips to the class under the artifact', rise: 'rise of the logit by the artifact',
+  harm: 'points lost, clean images', harm_affected: 'points lost, clean images of the class',
+}
+
+/** "12.3 (10.1 to 14.9)" in percent, of an interval; of the rise in logits. */
+function figure(name, value) {
+  if (!value) return ''
+  const [scale, digits] = name === 'rise' ? [1, 2] : [100, 1]
+  const [at, low, high] = [value.value, value.low, value.high].map((one) => (scale * one).toFixed(digits).replace('-', '−'))
+  return `${at} (${low} to ${high})`
 }
 
 const isInterval = (value) => value !== null && typeof value === 'object' && 'value' in value && 'low' in value
@@ -38,8 +45,8 @@ function beforeAndAfter(found) {
     const [before, after] = found.evaluation.looks
     return [[after.correction, found.evaluation.verdict ?? '', figuresOf(before, after)]]
   }
-  if (found.correction?.judgement?.before) {
-    const { before, after, verdict } = found.correction.judgement
+  if (found.correction?.shown?.before) {
+    const { before, after, verdict } = found.correction.shown
     return [[found.name, verdict ?? '', figuresOf(before, after)]]
   }
   return []
@@ -53,7 +60,7 @@ export async function showCorrections(place) {
     element('p', { class: 'soft' }, [one.correction?.class, one.correction?.choice?.chosen?.method].filter(Boolean).join(', ')),
     ...beforeAndAfter(one).flatMap(([name, verdict, figures]) => [
       element('h3', {}, name), element('p', {}, verdict),
-      table(['in percent', 'before', 'after'], figures.map(([title, before, after]) => [title, figure(before), figure(after)])),
+      table(['percent (95 %)', 'before', 'after'], figures.map(([title, before, after]) => [TITLES[title] ?? title, figure(title, before), figure(title, after)])),
     ]),
     ...(one.changed.length ? [
       element('h3', {}, `Predictions that changed: ${one.changed.length}`),

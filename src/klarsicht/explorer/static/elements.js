@@ -42,7 +42,7 @@ export function pictureAddress(row, kind, side, target) {
 
 /** A menu of [value, text] choices with a label before it. */
 export function menu(label, choices, chosen, changed) {
-  const select = element('select', { onchange: () => changed(select.value) })
+  const select = element('select', { aria: { label }, onchange: () => changed(select.value) })
   for (const [value, text] of choices) select.append(element('option', { value, selected: value === chosen }, text))
   return element('label', {}, label, select)
 }

@@ -60,12 +60,12 @@ export async function enlarge(page, index, step) {
   dialog.replaceChildren(
     element('h2', { id: 'picture-title' }, told?.name ?? `image ${row}`),
     element('p', { class: 'soft' }, told ? `label ${told.label}; predicted ${told.predicted || 'nothing'}` : ''),
-    pair,
     element(
-      'div', { class: 'bar' }, button('Previous', () => move(-1)), button('Next', () => move(1)),
+      'div', { class: 'controls' }, button('Previous', () => move(-1)), button('Next', () => move(1)),
       button(carries ? 'Take out of the artifact' : 'Add to the artifact', async () => { await page.change([row], !carries); enlarge(page, index, step) }),
       button('Show in the plot', () => { dialog.close(); page.point(index, true) }), button('Close', () => dialog.close()),
     ),
+    pair,
   )
   if (!dialog.open) dialog.showModal()
 }

@@ -1,0 +1,256 @@
+"""The explorer in a real browser, headless: open, sort, lasso, decide, kill the server, find the decision, clean.
+
+Debian's Chromium driven by playwright; skipped where either is missing.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.audit.conftest import write_corpus
+from tests.explorer.made_run import write_run
+
+from klarsicht.cli.app import run as command
+from klarsicht.explorer.point_clouds import principal_plane
+from klarsicht.ground.decisions import DECISIONS_FILE, DecisionLog
+from klarsicht.ground.store import RunStore
+
+pytestmark = pytest.mark.nightly
+playwright = pytest.importorskip("playwright.sync_api")
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+EACH, CARRIERS = 40, 8
+NAMES = ("tagged", "observed", "plain", "<script>alert(1)</script>", "\u202eexe.gnp", "z" * 120)
+
+
+@contextmanager
+def served(run):
+    """A server on a run, in a process of its own; gives its address and the process."""
+    words = [sys.executable, "-m", "klarsicht", "audit", "explore", str(run), "--no-browser", "--port", "0"]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        yield server.stdout.readline().split()[1], server
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("made"), NAMES, EACH, CARRIERS).path
+
+
+@pytest.fixture(scope="module")
+def address(made):
+    with served(made) as (found, _):
+        yield found
+
+
+def is_wrong(message):
+    """Whether a message of the console is an error other than that of a server that was stopped."""
+    return message.type == "error" and "ERR_CONNECTION" not in message.text
+
+
+@pytest.fixture
+def page(browser, made):
+    """A page that fails the test for an error of a script, a refused script or a dialog."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    wrong = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    opened.on("console", lambda message: wrong.append(message.text) if is_wrong(message) else None)
+    yield opened
+    context.close()
+    (made / DECISIONS_FILE).unlink(missing_ok=True)
+    assert wrong == []
+
+
+def names(page):
+    return page.locator(".line:not(.head) .name a").all_inner_texts()
+
+
+def drawn(page):
+    page.wait_for_selector(".legend li")
+
+
+def until(page, truth, seconds=20):
+    """Wait for a truth about the page; playwright's own `wait_for_function` needs the eval that the pages forbid."""
+    for _ in range(10 * seconds):
+        if page.evaluate(truth):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"not true after {seconds} s: {truth}")
+
+
+def lasso(page, corners):
+    box = page.locator(".plot canvas").first.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def test_classes_are_listed_searched_filtered_and_sorted(page, address):
+    page.goto(address)
+    page.wait_for_selector(".line:not(.head)")
+    assert names(page)[:2] == ["tagged", "observed"] and "<script>alert(1)</script>" in names(page)
+    assert "\\u202eexe.gnp" in names(page)
+    page.keyboard.press("/")
+    page.keyboard.type("serv")
+    assert names(page) == ["observed"]
+    page.locator("input[type=search]").fill("")
+    page.get_by_label("verdict", exact=True).select_option("poisoned")
+    assert names(page) == ["tagged"]
+    page.get_by_label("verdict", exact=True).select_option("")
+    page.get_by_label("order", exact=True).select_option("name")
+    assert [name for name in names(page) if name.isalpha()] == ["observed", "plain", "tagged", "z" * 120]
+    until(page, "[...document.querySelectorAll('.first img')].every((one) => one.naturalWidth > 0)")
+
+
+def test_keys_decide_and_take_back(page, address, made):
+    page.goto(address)
+    page.wait_for_selector(".line.current")
+    page.keyboard.press("j")
+    page.keyboard.press("n")
+    page.wait_for_selector(".line.current button[data-decision=legitimate][aria-pressed=true]")
+    page.keyboard.press("k")
+    page.keyboard.press("y")
+    page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=true]")
+    found = DecisionLog(made).decisions()
+    assert found[0].members == tuple(range(CARRIERS)) and found[1].is_legitimate
+    page.keyboard.press("z")
+    page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=false]")
+    assert 0 not in DecisionLog(made).decisions()
+
+
+def test_a_lasso_selects_what_it_surrounds_and_the_selection_is_taken_out(page, address, made):
+    page.goto(address + "#/class/0")
+    drawn(page)
+    text = page.locator(".group").first.locator(".group-head").inner_text()
+    assert f"{CARRIERS} images" in text
+    vectors = RunStore.open(made).part("embedding-concept", 0, "spray-concept")["vector"].to_pylist()
+    side = 0.98 if principal_plane(np.array(vectors))[0, 0] > 0 else 0.02  # where the carriers lie
+    lasso(page, [(0.5, 0.02), (side, 0.02), (side, 0.98), (0.5, 0.98)])
+    page.wait_for_selector(".hint:has-text('8 selected')")
+    until(page, "document.querySelector('.group-head img').naturalWidth > 0")  # the mean relevance
+    page.get_by_role("button", name="Take all out").first.click()
+    until(page, "document.querySelectorAll('.cell.removed').length > 0")
+    decision = DecisionLog(made).decisions()[0]
+    assert decision.members == () and decision.removed == tuple(range(CARRIERS))
+    page.keyboard.press("z")
+    until(page, "document.querySelectorAll('.cell.removed').length === 0")
+    page.keyboard.press("Escape")
+    page.locator(".cell button").first.click()
+    page.wait_for_selector("dialog[open] figure[data-kind=window] img")
+    until(page, "[...document.querySelectorAll('dialog img')].every((one) => one.naturalWidth > 0)")
+    assert page.locator("#picture-title").inner_text() == "tagged/00000.png"
+    page.keyboard.press("ArrowRight")
+    until(page, "document.querySelector('#picture-title').textContent === 'tagged/00001.png'")
+    page.keyboard.press("Escape")
+    page.get_by_label("Name of the artifact").fill("white square")
+    page.get_by_label("Note").fill("upper <b>right</b>")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(500)
+    assert DecisionLog(made).decisions()[0].note == "upper <b>right</b>"
+    page.keyboard.press("y")
+    page.locator("nav a[data-page=findings]").click()
+    page.wait_for_selector(".card")
+    assert page.locator(".card h2").inner_text() == "white square"
+
+
+def test_two_browsers_see_the_decisions_of_each_other(page, browser, address):
+    other = browser.new_page()
+    for one in (page, other):
+        one.goto(address)
+        one.wait_for_selector(".line.current")
+    page.keyboard.press("u")
+    other.wait_for_selector(".line button[data-decision=unsure][aria-pressed=true]", timeout=20000)
+    other.close()
+
+
+def test_what_was_decided_is_there_after_the_server_was_killed(page, made):
+    with served(made) as (found, server):
+        page.goto(found)
+        page.wait_for_selector(".line.current")
+        page.keyboard.press("y")
+        page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=true]")
+        os.kill(server.pid, signal.SIGKILL)
+        page.goto("about:blank")
+    with served(made) as (found, _):
+        page.goto(found)
+        page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=true]")
+
+
+def test_axe_finds_nothing_on_any_page(page, address):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for path in ("", "#/class/0", "#/findings", "#/corrections"):
+            page.goto(address + path)
+            page.reload()
+            page.wait_for_selector("h1")
+            page.wait_for_timeout(800)
+            found = axe.run(page).response["violations"]
+            told = [(one["id"], [node["html"][:120] for node in one["nodes"][:2]]) for one in found]
+            assert told == [], (scheme, path)
+
+
+@pytest.mark.parametrize("width", [390, 1280, 2560])
+def test_nothing_is_wider_than_the_window(page, address, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in ("", "#/class/0", "#/findings"):
+        page.goto(address + path)
+        page.reload()
+        page.wait_for_selector("h1")
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+def test_a_run_is_cleaned_by_what_was_decided_in_the_browser(browser, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    write_corpus(tmp_path / "data")
+    out = tmp_path / "run"
+    words = ["--model", "tests.audit.conftest:network", "--data", str(tmp_path / "data"), "--out", str(out)]
+    assert command(["audit", "run", *words, "--metric", "euclidean"]) == 0
+    page = browser.new_page()
+    with served(out) as (address, _):
+        page.goto(address + "#/class/1")
+        drawn(page)
+        page.get_by_role("button", name="artifact: b").click()
+        page.wait_for_selector("button[data-decision=artifact][aria-pressed=true]")
+        page.locator(".cell button").first.click()
+        page.get_by_role("button", name="Take out of the artifact").click()
+        page.get_by_role("button", name="Add to the artifact").wait_for()
+    page.close()
+    decision = DecisionLog(out).decisions()[1]
+    assert len(decision.removed) == 1
+    assert command(["audit", "export", str(out), "--to", "coco", "--out", str(tmp_path / "a.json")]) == 0
+    assert len(json.loads((tmp_path / "a.json").read_bytes())["annotations"]) == len(decision.members)
+    capsys.readouterr()
+    assert command(["audit", "clean-data", str(out), "--class", "b", "--out", str(tmp_path / "c"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["artifact"] == "decision: b"
+    dropped = {Path(line["path"]).name for line in told["changed"]}
+    assert f"{decision.removed[0] - 60:03d}.png" not in dropped and len(dropped) >= len(decision.members)
