@@ -1,6 +1,9 @@
 """A corpus of many classes with planted artifacts, and a network that reads one of them by construction."""
 
+import base64
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -344,3 +347,16 @@ def test_pictures_that_a_kill_prevented_are_drawn_by_the_same_command(tmp_path, 
         for _ in range(2):
             quantification.quantify(tmp_path / "run", classifier=classifier)
     assert len(drawn) == 1
+
+
+def test_the_page_lists_every_class_and_all_members_and_runs_its_own_script_alone(done):
+    folder, _, found = done
+    page = (folder / PAGE).read_text()
+    (script,) = re.findall(r"<script>(.*)</script>", page, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page and "default-src 'none'" in page
+    verdict_table, ranking_table = re.findall(r'<table class="classes">.*?</table>', page, re.S)
+    for table in (verdict_table, ranking_table):
+        assert {name for name in NAMES if f">{name}<" in table} == set(NAMES)
+    (listed,) = re.findall(rf'<pre id="fm{USED}">(.*?)</pre>', page, re.S)
+    assert tuple(listed.split()) == found.of(NAMES[USED]).members

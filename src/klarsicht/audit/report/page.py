@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from klarsicht.audit.data.label_order import Order
@@ -35,7 +39,7 @@ OWN_LOGITS = (
 )
 COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
-RANKED = 20  # rows of the ranking on the page; the files contain all
+SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,13 @@ def write_report(run: str | Path | RunStore) -> Path:
 def template_values(store: RunStore) -> dict[str, Any]:
     """Collect the values of the template."""
     manifest, found = store.manifest, ranking.read_ranking(store)
+    script = (files("klarsicht.audit") / "templates" / SCRIPT).read_text("utf-8")
     settings = manifest["settings"]
     images = store.table("images", "attribution")
     return {
         "title": settings["model"],
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "model": settings["model"],
         "data": manifest["data"],
         "images": len(set(store.table("corpus")["key"].to_pylist())),
@@ -111,7 +118,6 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "screened": screening_sentences(store, settings["target"]),
         "beside": found.beside,
         "ranking": list(found),
-        "shown": RANKED,
         "views": cluster_views(store, found),
         "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
         "overlay": manifest.get("overlay", "relevance overlaid"),
