@@ -16,7 +16,7 @@ from klarsicht.explorer.class_lines import RANKING_FILE, VERDICTS_FILE, ClassLin
 from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_point_cloud
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.explorer.thumbnails import PictureCache, Window
-from klarsicht.ground.arrays import Floats
+from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.decisions import DECISIONS_FILE, Change, ClassDecision, DecisionLog
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_files import MANIFEST
@@ -274,9 +274,9 @@ class ExploredRun:
         Raises:
             UsageError: the run has no maps.
         """
-        return self.relevance_maps([row])[0]
+        return np.asarray(self.relevance_maps([row])[0])
 
-    def relevance_maps(self, rows: Sequence[int]) -> Floats:
+    def relevance_maps(self, rows: Sequence[int] | Ints) -> Floats:
         """Return the relevance maps float32 (n, G, G) of n images.
 
         Raises:

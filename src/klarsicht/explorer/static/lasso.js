@@ -12,8 +12,10 @@ export function thin(path) {
 export function inside(points, path) {
   const corners = thin(path)
   if (corners.length < 3) return []
-  const xs = corners.map(([x]) => x)
-  const ys = corners.map(([, y]) => y)
+  const count = corners.length
+  const xs = Float64Array.from(corners, ([x]) => x)
+  const ys = Float64Array.from(corners, ([, y]) => y)
+  const slopes = Float64Array.from(xs, (_, a) => { const b = (a + count - 1) % count; return (xs[b] - xs[a]) / (ys[b] - ys[a]) })
   const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)]
   const found = []
   for (let i = 0; i < points.length / 2; i++) {
@@ -21,8 +23,10 @@ export function inside(points, path) {
     const y = points[2 * i + 1]
     if (!(x >= left && x <= right && y >= low && y <= high)) continue
     let odd = false
-    for (let a = 0, b = xs.length - 1; a < xs.length; b = a++) {
-      if (ys[a] > y !== ys[b] > y && x < ((xs[b] - xs[a]) * (y - ys[a])) / (ys[b] - ys[a]) + xs[a]) odd = !odd
+    for (let a = 0, below = ys[count - 1] > y; a < count; a++) {
+      const now = ys[a] > y
+      if (now !== below && x < slopes[a] * (y - ys[a]) + xs[a]) odd = !odd
+      below = now
     }
     if (odd) found.push(i)
   }

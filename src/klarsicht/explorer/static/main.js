@@ -9,7 +9,8 @@ import { attempt, read } from './requests.js'
 
 const POLL = 2500 // milliseconds between two questions for progress
 const place = document.getElementById('page')
-export const run = await read('/api/run')
+const listed = attempt(() => refresh())
+const run = await read('/api/run')
 let page = {}
 let turn = 0
 
@@ -76,6 +77,6 @@ async function poll() {
 
 document.getElementById('model').textContent = `${run.model} on ${run.data}`
 addEventListener('hashchange', show)
-await attempt(() => refresh())
+await listed
 await show()
 poll()
