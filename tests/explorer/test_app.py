@@ -40,6 +40,7 @@ def test_classes_have_their_verdicts_figures_and_first_images(app):
     tagged = found["tagged"]
     assert (tagged["kind"], tagged["p"], tagged["size"], tagged["n"]) == ("poisoned", 0.001, CARRIERS, EACH)
     assert (tagged["shift"], tagged["low"], tagged["high"]) == (2.0, 1.5, 2.5)
+    assert tagged["resembles"] == ["logo"] and found["plain"]["resembles"] == []
     assert tagged["prevalence"] == CARRIERS / EACH and tagged["first"] == [0, 1, 2]
     assert (found["observed"]["kind"], found["observed"]["shift"]) == ("raises", None)
     assert found["plain"]["kind"] == "nothing" and found["plain"]["decided"] is None

@@ -35,6 +35,7 @@ class ClassLine:
         metric, sign: under which metric the cluster was found, and by which detector; empty without.
         cluster, detected: rows of the run that are members of the cluster, and of the detection.
         by_detector: whether the found members are those of the detection.
+        resembles: families of artifacts that the detected one is like; empty where none or not asked.
     """
 
     target: int
@@ -54,6 +55,7 @@ class ClassLine:
     cluster: tuple[int, ...] = ()
     detected: tuple[int, ...] = ()
     by_detector: bool = False
+    resembles: tuple[str, ...] = ()
 
     @property
     def found(self) -> tuple[int, ...]:
@@ -148,6 +150,7 @@ def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
         sign=str(record["sign"]),
         detected=detected,
         by_detector=by_detector,
+        resembles=tuple(map(str, record.get("resembles") or ())),
     )
 
 

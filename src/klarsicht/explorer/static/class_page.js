@@ -258,7 +258,7 @@ export async function showClassPage(place, target, run) {
   }
   const link = (file, text) => element('a', { href: `/api/classes/${target}/${file}`, download: '' }, text)
   const facts = [
-    ['p', probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['metric', line.metric],
+    ['p', probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
     ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
     ['effect (95 %)', line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`],
   ].filter(([, value]) => value)
