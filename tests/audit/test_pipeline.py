@@ -288,8 +288,9 @@ def test_wrong_names_are_told_with_near_ones(corpus, classifier, tmp_path, chang
 def test_the_report_needs_no_network_and_no_other_file(finished):
     page = write_report(finished[1]).read_text()
     assert page.count("data:image/jpeg;base64,") > 10
-    for outside in ("http://", "https://", "<script", "<link", "url("):
+    for outside in ("http://", "https://", "<script ", "<link", "url("):
         assert outside not in page
+    assert page.count("<script>") == 1 and "default-src 'none'" in page  # its own, see its content security policy
 
 
 def test_plain_features_never_compete_and_an_old_run_opens_without_them(finished):
