@@ -62,7 +62,7 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
         MissingExtra: h5py is not installed.
         UsageError: the run has no relevance maps, or none of the classes has an embedding.
     """
-    h5py = load("h5py", "virelay")
+    h5py = load("h5py", "hdf5")
     if not run.has_maps:
         raise UsageError(
             "ViRelAy shows relevance maps, and this run has none",

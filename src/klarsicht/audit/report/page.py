@@ -39,6 +39,7 @@ OWN_LOGITS = (
 )
 COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
+RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
 
 
@@ -117,6 +118,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "followed": any(entry.effect is not None for entry in found),
         "screened": screening_sentences(store, settings["target"]),
         "beside": found.beside,
+        "shown": RANKED,
         "ranking": list(found),
         "views": cluster_views(store, found),
         "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
