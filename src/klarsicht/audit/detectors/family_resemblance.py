@@ -28,7 +28,7 @@ def name_resembled_families(embedding: ArtifactEmbedding, levels: Pixels, carrie
         seed: seed of the draws.
 
     Returns:
-        At most NAMED_FAMILIES names, none where no cosine reaches LEAST_COSINE or where no image is without the artifact.
+        At most NAMED_FAMILIES names, none where no cosine reaches LEAST_COSINE or no image is without the artifact.
     """
     if not carries.any() or carries.all():
         return ()
