@@ -49,6 +49,14 @@ def test_results_are_those_of_a_plain_loop(workers):
         np.testing.assert_array_equal(done[unit], draws(unit))
 
 
+def test_workers_work_in_the_folder_of_this_process_whenever_they_were_started(tmp_path, monkeypatch):
+    """Workers are used again by later calls, and a relative path names a file of the folder that is current then."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert set(collected(lambda unit: Path.cwd(), workers=2).values()) == {tmp_path / name}
+
+
 def test_nothing_to_do():
     assert collected(draws, [], workers=2) == {}
 

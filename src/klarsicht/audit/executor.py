@@ -156,19 +156,27 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PickledWork:
-    """Work function pickled to a file once: units carry only the file name, and each worker loads it once."""
+    """Work function pickled to a file once: units carry only the file name, and each worker loads it once.
+
+    Attributes:
+        file: holds the function.
+        folder: current folder of this process. A worker may be older; it works there, for relative paths name models
+            and functions.
+    """
 
     file: Path
+    folder: Path
 
     @classmethod
     def of(cls, work: Work[Any], folder: str) -> PickledWork:
-        pickled = cls(Path(folder) / "work")
+        pickled = cls(Path(folder) / "work", Path.cwd())
         # definitions of a notebook are pickled by value, those of a module by name
         with translate_write_errors(pickled.file):
             pickled.file.write_bytes(pickle.dumps(joblib.wrap_non_picklable_objects(work, keep_wrapper=False)))
         return pickled
 
     def load(self) -> Work[Any]:
+        os.chdir(self.folder)
         return _load_pickled(self.file)
 
 

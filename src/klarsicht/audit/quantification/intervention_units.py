@@ -161,8 +161,9 @@ class InterventionUnits:
         for sign in self.signs[number]:
             rows = set(sign["rows"])
             alike = any(len(rows & other) >= SAME_MEMBERS * len(rows | other) for other in seen)
-            shared = not alike and (work.outputs >= MIN_OUTPUTS or change_of(sign["sign"]) == SHARED_CONTENT)
-            seen.append(rows)
+            sharing = work.outputs >= MIN_OUTPUTS or change_of(sign["sign"]) == SHARED_CONTENT
+            shared = sharing and not alike
+            seen += [rows] * sharing
             found, used = self.make_examples(number, sign, rng)
             trial = ArtifactTrial.of(sign, found, work.input_images.pixel_scale, shared, rng)
             trials.append(replace(trial, rows=used))
