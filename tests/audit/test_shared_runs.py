@@ -84,28 +84,32 @@ def same(one, two):
     assert manifest(one) == manifest(two)
 
 
-def wait_until(true, seconds=600):
+def wait_until(true, *running, seconds=300):
+    """Wait for a condition as long as processes run that bring it about."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
+        assert [process.args for process in running if process.poll() is not None] == []
         time.sleep(0.05)
 
 
 def test_a_shard_that_is_killed_halfway_loses_its_units_to_the_other_and_the_result_is_that_of_one_process(place):
     done = place / "shared" / "done" / "attribution"
     common = f"run --model net.py:build {OPTIONS} --out shared"
-    victim = started(place, f"{common} --shard 1/2", STUCK_AFTER="3")
-    other = started(place, f"{common} --shard 2/2")
-    try:  # 15 units; the victim hangs in one of them, the other process does the rest and waits for that one
-        wait_until(lambda: len([*done.glob("*.json")]) == 14)
-        wait_until(lambda: len([*(place / "shared" / "claims").glob("attribution.*[0-9]")]) == 1)
+    claims = place / "shared" / "claims"
+    running = [victim := started(place, f"{common} --shard 1/2", STUCK_AFTER="3")]
+    try:  # 15 units; the victim does three and hangs in one, the other process does the rest and waits for that one
+        wait_until(lambda: len([*done.glob("*.json")]) == 3 and [*claims.glob("attribution.*[0-9]")], victim)
+        running.append(other := started(place, f"{common} --shard 2/2"))
+        wait_until(lambda: len([*done.glob("*.json")]) == 14, victim, other)
+        wait_until(lambda: len([*claims.glob("attribution.*[0-9]")]) == 1, victim, other)
         with pytest.raises(RunLocked), RunStore.open(place / "shared").lock():
             pass
         victim.send_signal(signal.SIGKILL)
         victim.wait()
         printed = ended(other)
     finally:
-        for process in (victim, other):
+        for process in running:
             process.kill()
             process.communicate()
     assert printed.splitlines()[-1] == "report: shared/report.html"
