@@ -240,13 +240,14 @@ def shortcuts(
     level: Annotated[float, number(P_LEVEL, "Of p: below it a part is noted.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Classes to print.")] = 20,
 ) -> None:
     """Say which part of an image suffices to tell each class: border, corner, background, colours, spectrum."""
     from klarsicht.audit.quantification.sufficiency import measure_sufficiency
 
-    found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data)
+    found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data, shard=shard)
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
     else:

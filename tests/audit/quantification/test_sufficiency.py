@@ -184,6 +184,18 @@ def test_a_measurement_that_was_stopped_goes_on_and_says_the_same(measured, fold
     assert measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier) == found
 
 
+def test_shards_measure_what_one_process_does(measured, folder, tmp_path):
+    """The first does everything, for nobody else comes; the second finds it done."""
+    _, classifier, found = measured
+    shutil.copytree(folder / "run", tmp_path / "run")
+    for shard in ("2/3", "1/3"):
+        assert measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier, shard=shard) == found
+    for name in ("shortcuts.json", "tables/shortcuts.parquet", "tables/profiles.parquet"):
+        assert (tmp_path / "run" / name).read_bytes() == (measured[0] / name).read_bytes()
+    with pytest.raises(UsageError, match="--shard is no shard"):
+        measure_sufficiency(tmp_path / "run", images=IMAGES, classifier=classifier, shard="4/3")
+
+
 def test_images_of_few_sources_are_less_sure(measured):
     store = RunStore.open(measured[0])
     n = len(store.table("corpus"))

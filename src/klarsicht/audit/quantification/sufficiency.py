@@ -41,14 +41,14 @@ PROFILE_IMAGES = 64  # of a class, by default
 
 def measure_sufficiency(
     run: str | Path, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1, data: str | None = None,
-    classifier: Classifier | None = None,
+    classifier: Classifier | None = None, shard: str | None = None,
 ) -> Sufficiency:  # fmt: skip
     """Measure the profile of every class of a finished run, and write it as JSON, as a table and into its report.
 
     Args:
         images: most images of a class to show, each once whole and once for every part; half as many images of other
             classes get its parts, each twice.
-        run, level, workers, data, classifier: see quantification.quantify.
+        run, level, workers, data, classifier, shard: see quantification.quantify.
 
     Raises:
         UsageError: the number of images is out of range, fewer than two classes have two images of two sources, and as
@@ -56,15 +56,21 @@ def measure_sufficiency(
         RunMismatch: model or data differ from those of the run.
     """
     SHOWN_IMAGES.require("images", images)
-    with open_run(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard) as (audit, work):
         reader = PartReader(work, images)
         run_units(audit, reader, workers)
         found = make_sufficiency(reader, level)
-        work.store.write_json(SUFFICIENCY_FILE, found.to_json())
-        work.store.write_table("shortcuts", found.to_table())
-        write_part_figures(reader, found)
-        page.write_report(work.store)
+        audit.sharing.once(f"shortcuts.{images}.{level}", lambda: write_sufficiency(reader, found))
     return found
+
+
+def write_sufficiency(reader: PartReader, found: Sufficiency) -> None:
+    """Write profiles as JSON, as a table and into the report."""
+    store = reader.work.store
+    store.write_json(SUFFICIENCY_FILE, found.to_json())
+    store.write_table("shortcuts", found.to_table())
+    write_part_figures(reader, found)
+    page.write_report(store)
 
 
 def run_units(audit: Audit, reader: PartReader, workers: int) -> None:
