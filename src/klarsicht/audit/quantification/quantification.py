@@ -98,7 +98,7 @@ def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
             "this run compares no classes",
             got=f"target {audit.settings.target}",
             rule="artifacts of a class are what other classes do not share",
-            remedy="Quantify a run with --target label or --target predicted; one for a single class: audit.screening.",
+            remedy="Audit with --target label or --target predicted.",
         )
     found = usable_groups(audit, store)
     if len(found) < 2:
