@@ -23,6 +23,7 @@ FoundBy = Annotated[
     str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
+KIND_HELP = "A known artifact in place of a found one: a kind or family of `audit plant`, put on the images."
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
@@ -40,6 +41,7 @@ def clean(
     found_by: FoundBy = None,
     members: Members = None,
     mask: Mask = None,
+    kind: Annotated[str | None, typer.Option(help=KIND_HELP)] = None,
     direction: Annotated[str | None, option(CleanSettings, "direction")] = None,
     layer: Annotated[str | None, option(CleanSettings, "layer", default="swept")] = None,
     directions: Annotated[int | None, option(CleanSettings, "directions", default="swept")] = None,
@@ -84,10 +86,10 @@ def clean(
     }
     asked = CleanSettings.read(settings, given)
     if name is None or len(name) > 1:
-        if members is not None or mask is not None:
+        if members is not None or mask is not None or kind is not None:
             raise UsageError(
-                "members or a mask without one class", got=members or mask, rule="they are of one class's artifact",
-                remedy="Name the class: --class.",
+                "members, a mask or a kind without one class", got=members or mask or kind,
+                rule="they are of one class's artifact", remedy="Name the class: --class.",
             )  # fmt: skip
         together = clean_classes.clean_classes(run, name or (), asked, out=out, found_by=found_by, data=data)
         if as_json:
@@ -95,7 +97,9 @@ def clean(
         else:
             cleaning_tables.cleaned_together(together)
         return together.check()
-    found = clean_model.clean(run, name[0], asked, out=out, found_by=found_by, members=members, mask=mask, data=data)
+    found = clean_model.clean(
+        run, name[0], asked, out=out, found_by=found_by, members=members, mask=mask, kind=kind, data=data
+    )
     if as_json:
         echo_block(json.dumps(found.record, indent=2))
     else:

@@ -43,7 +43,8 @@ def cleaned(found: CleanedModel) -> None:
     for path, why in found.record["skipped"]:
         echo(f"not read: {path}: {why}")
     artifact = found.artifact
-    echo(f"{artifact.name}: {len(artifact.members)} members by {artifact.origin}, {artifact.insertion_text}")
+    members = f"{len(artifact.members)} members by {artifact.origin}" if artifact.planted is None else artifact.origin
+    echo(f"{artifact.name}: {members}, {artifact.insertion_text}")
     echo(f"chosen: {found.choice.chosen}: {found.choice.reason}.")
     if found.use:
         echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")

@@ -1,7 +1,10 @@
 """Which images are drawn, on a manifest that says which ones the model was trained on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.corrections.samples import Case
@@ -37,3 +40,38 @@ def test_clean_images_to_show_are_those_that_the_model_was_not_trained_on(case, 
     assert "Train" in names(splits.TEST, "members")  # the artifact is where it is
     monkeypatch.setattr("klarsicht.audit.corrections.samples.FEWEST_NOT_TRAINED_ON", 100)
     assert names(splits.TEST) == {"Train", "test"}  # too few to know anything by: all, and it is said
+
+
+class White:
+    """Puts on white, and says how often."""
+
+    def fits(self, image):
+        return True
+
+    def put(self, images, rng):
+        return torch.ones_like(images), images
+
+
+def test_copies_with_a_known_artifact_are_of_other_classes_and_keep_source_and_label(case):
+    known = replace(
+        case, member=np.zeros(len(case.member), bool), clean=np.ones(len(case.clean), bool), planted=White()
+    )
+    sample = known.sample(splits.TRAIN, 100, np.random.default_rng(0))
+    here = np.flatnonzero(case.part == splits.TRAIN)
+    assert sample.paired
+    assert sorted(sample.rows[~sample.member]) == here.tolist()
+    assert sorted(sample.rows[sample.member]) == [row for row in here if case.labels[row] != 1]
+    np.testing.assert_array_equal(sample.labels, case.labels[sample.rows])
+    np.testing.assert_array_equal(sample.sources, case.corpus.source_numbers[sample.rows])
+    assert not (sample.fair_draw & sample.member).any()
+    assert [bool((image == 1).all()) for image in sample.images] == sample.member.tolist()
+    kept = sample.select(sample.labels == 0)
+    assert kept.paired
+    assert len(kept) == (sample.labels == 0).sum()
+
+
+def test_other_parts_have_no_copies(case):
+    known = replace(case, member=np.zeros(len(case.member), bool), planted=White())
+    sample = known.sample(splits.TEST, 100, np.random.default_rng(0))
+    assert not sample.paired
+    assert not sample.member.any()

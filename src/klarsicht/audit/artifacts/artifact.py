@@ -32,6 +32,7 @@ from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.corruption import Corruption
 from klarsicht.audit.interventions.insertion import Insertion
 from klarsicht.audit.interventions.overlay import Overlay
+from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
@@ -58,6 +59,7 @@ class Artifact:
         membership: probability that each image carries it.
         place: its overlay, or None: it has no place, or images differ in size.
         imitation: noise, blur, brightness or JPEG corruption of an artifact without a place, or None.
+        planted: the known artifact, if it is one of `audit plant`: it has no members, and all images count as clean.
     """
 
     name: str
@@ -68,15 +70,18 @@ class Artifact:
     membership: CarrierProbabilities
     place: Overlay | None
     imitation: Corruption | None = None
+    planted: PlantedArtifact | None = None
 
     @property
     def insertion(self) -> Insertion | None:
-        """Overlay or corruption that puts the artifact on other images, or None."""
-        return self.place or self.imitation
+        """Known artifact, overlay or corruption that puts the artifact on other images, or None."""
+        return self.planted or self.place or self.imitation
 
     @property
     def insertion_text(self) -> str:
         """How the artifact is put on other images, in words."""
+        if self.planted is not None:
+            return "planted in images of other classes"
         if self.imitation is not None:
             return f"imitated: {self.imitation}"
         if self.place is None:
@@ -96,7 +101,7 @@ class Artifact:
     def case(self, audited: AuditedClass) -> Case:
         """Make the case on which corrections of the class are fitted and evaluated."""
         a = audited
-        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries)
+        return Case(a.corpus, a.classifier, self.target, a.labels, self.part, self.member, ~self.carries, self.planted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of artifact.json."""
@@ -109,6 +114,7 @@ class Artifact:
             "members by part": counts, "carry it": int(self.carries.sum()),
             "detector": detector, "place": place, "share of pixels": pixels, "how": self.insertion_text,
             "imitation": None if self.imitation is None else self.imitation.to_json(),
+            "planted": None if self.planted is None else self.planted.to_json(),
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
@@ -145,8 +151,10 @@ def load_artifact(folder: Path) -> Artifact:
         found = CarrierProbabilities(kept["probability"], **facts["detector"])
         known = facts.get("imitation")  # records of earlier versions lack it
         imitation = Corruption.from_json(known) if known else None
+        drawn = facts.get("planted")
+        planted = PlantedArtifact.from_json(drawn) if drawn else None
         who = facts["class"], facts["target"], facts["origin"]
-        return Artifact(*who, kept["members"], kept["part"], found, place, imitation)
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted)
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
@@ -189,6 +197,25 @@ def build_artifact(
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, _some(inside, PLACE_IMAGES, rng)))
     return Artifact(group.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation)
+
+
+def make_known_artifact(name: str, target: int, planted: PlantedArtifact, sources: Ints, seed: int = 0) -> Artifact:
+    """Make the record of a known artifact, of which no image of the corpus is taken for a carrier.
+
+    Args:
+        name, target: the class that it raises, and the output of that.
+        sources: int (N,), source of each image of the corpus.
+        seed: seed of the parts.
+
+    Raises:
+        UsageError: images of fewer than three sources.
+    """
+    n = len(sources)
+    part = splits.split_by_source(sources, np.ones(n, bool), generator(seed, "parts", target))
+    membership = CarrierProbabilities(np.zeros(n, np.float32), "nothing", 0.5, 0.0, 0.0)
+    return Artifact(
+        name, target, f"audit plant: {planted}", np.empty(0, np.intp), part, membership, None, None, planted
+    )
 
 
 def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:

@@ -11,12 +11,15 @@ import numpy as np
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts.annotations import read_mask, read_member_list
-from klarsicht.audit.artifacts.artifact import Artifact, build_artifact
+from klarsicht.audit.artifacts.artifact import Artifact, build_artifact, make_known_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.data import groups
+from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.rows import SignRow
@@ -187,6 +190,27 @@ class AuditedRun:
         target = groups.find_output(name, self.audit.names, self.audit.index)
         audited = self.audited_class(target, self.audit.settings.metric[0])
         return FoundArtifact(audited, read_member_list(members, audited), f"list: {members.name}")
+
+    def known_artifact(self, name: str, kind: str, *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
+        """Make the record of a known artifact that raises a class.
+
+        Args:
+            name: any class of the model, in the corpus or not.
+            kind: a kind or family of `audit plant`.
+            seed: seed of parts, and of the draw of a family.
+
+        Raises:
+            UsageError: unknown class, kind or family, or images of fewer than three sources.
+            ModelError: the model's transform bends grey levels.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        planted = PlantedArtifact(kind, seed, PixelScale.of(self.audit.classifier))
+        _ = planted.plant  # an unknown kind is refused first
+        corpus = self.audit.corpus
+        audited = AuditedClass(
+            self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), self.labels
+        )
+        return make_known_artifact(name, target, planted, corpus.source_numbers, seed), audited
 
     def build_artifact(
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,

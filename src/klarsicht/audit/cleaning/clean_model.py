@@ -69,8 +69,8 @@ class CleanedModel:
 
 def clean(
     run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
-    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, data: str | None = None,
-    classifier: Classifier | None = None,
+    found_by: str | None = None, members: Path | None = None, mask: Path | None = None, kind: str | None = None,
+    data: str | None = None, classifier: Classifier | None = None,
 ) -> CleanedModel:  # fmt: skip
     """Fit a correction of the audited model for the artifact of a class, choose it under the bounds, and save it.
 
@@ -82,21 +82,30 @@ def clean(
         found_by: a name of audited_run.FINDERS; by default detectors where they called the class artifactual.
         members: a text file of images that carry the artifact, one path or key a line, in place of those found.
         mask: a picture, white where the artifact lies, in place of relevance.
+        kind: a kind or family of `audit plant`: a known artifact, put on the images, in place of a found one.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
 
     Raises:
-        UsageError: unknown class, method, direction or layer, or too few members.
+        UsageError: unknown class, method, direction, layer or kind, too few members, or a kind and members.
         InputError: members share no feature, or a list or mask cannot be used.
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
     check_names(settings)
+    if kind is not None and (found_by or members or mask):
+        raise UsageError(
+            "a known artifact and a found one", got=f"{kind} and {found_by or members or mask}",
+            rule="a known artifact has no members and no mask", remedy="Leave out --kind, or the others.",
+        )  # fmt: skip
     audited_run = AuditedRun.of(run, data, classifier)
     with audited_run.store.lock():
-        artifact, audited = audited_run.build_artifact(
-            name, found_by=found_by, members=members, mask=mask, seed=settings.seed
-        )
+        if kind is None:
+            artifact, audited = audited_run.build_artifact(
+                name, found_by=found_by, members=members, mask=mask, seed=settings.seed
+            )
+        else:
+            artifact, audited = audited_run.known_artifact(name, kind, seed=settings.seed)
         folder = Path(out) if out else audited_run.store.path / "corrections" / f"{artifact.target}-{settings.method}"
         case = artifact.case(audited)
         fitting_data, test = prepare_data(case, artifact, settings)
@@ -104,7 +113,7 @@ def clean(
         rng = generator(settings.seed, "shown by clean", artifact.target)
         trial = replace(test, sample=case.sample(splits.TEST, settings.images, rng))
         judgement, shown = judge(trial, case, chosen.correction, make_bounds(settings)), len(trial.sample)
-        use = describe_missing_use(audited_run, name)
+        use = "" if kind else describe_missing_use(audited_run, name)
         artifact.save(folder, audited.corpus)
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
         skipped = tuple(one for sample in (fitting_data.fit, test.sample, trial.sample) for one in sample.skipped)
@@ -267,10 +276,10 @@ def make_record(
 
 
 def require_members(artifact: Artifact) -> None:
-    """Check that the part `show` has members.
+    """Check that the part `show` has members, unless the artifact is a known one, which has none.
 
     Raises:
         UsageError: it has none.
     """
-    if not (artifact.part[artifact.members] == splits.TEST).any():
+    if artifact.planted is None and not (artifact.part[artifact.members] == splits.TEST).any():
         raise UsageError("no members to show a correction on", got=f"{len(artifact.members)} members")

@@ -317,4 +317,5 @@ def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     labels = np.array([known[label] for label in corpus.labels])
     n = len(corpus)
     part = np.full(n, splits.TEST, np.int8)
-    return Case(corpus, audit.classifier, artifact.target, labels, part, np.zeros(n, bool), np.ones(n, bool))
+    nothing, everything = np.zeros(n, bool), np.ones(n, bool)
+    return Case(corpus, audit.classifier, artifact.target, labels, part, nothing, everything, artifact.planted)

@@ -185,8 +185,11 @@ class FittingData:
     def compared_rows(self) -> NDArray[np.bool_]:
         """Members, and the images they are compared with: bool (n,).
 
-        These are clean images of the class; where there are none, all clean images.
+        These are clean images of the class; where there are none, all clean images. Copies with the artifact are
+        compared with the images that they are copies of.
         """
+        if self.fit.paired:
+            return np.isin(self.fit.sources, self.fit.sources[self.fit.member])
         own = ~self.fit.member & (self.fit.labels == self.target)
         return np.asarray(self.fit.member | (own if own.any() else ~self.fit.member))
 

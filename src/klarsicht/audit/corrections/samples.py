@@ -12,6 +12,7 @@ from torch import Tensor
 
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.errors import ImageError
@@ -37,6 +38,7 @@ class Sample:
             images.
         skipped: (path, reason) of images that could not be read.
         weight: float (n,), sampling weights in a training; empty: all the same.
+        paired: whether the images with the artifact are copies of others of the sample, which have their sources.
     """
 
     images: Images
@@ -47,6 +49,7 @@ class Sample:
     fair: Bools = field(default_factory=lambda: np.empty(0, bool))
     skipped: tuple[tuple[str, str], ...] = ()
     weight: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    paired: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,6 +66,20 @@ class Sample:
         arrays = {k: v[at] if len(v) else v for k, v in kept.items() if isinstance(v, np.ndarray)}
         return Sample(**kept | arrays | {"images": [self.images[int(i)] for i in at]})
 
+    def with_copies(self, insertion: Insertion, target: int, rng: np.random.Generator) -> Sample:
+        """Return the sample and, as members, copies with an artifact of its representative draw of other classes than
+        `target`."""
+        copied = self.fair_draw & (self.labels != target) & [insertion.fits(image) for image in self.images]
+        at = np.concatenate([np.arange(len(self)), np.flatnonzero(copied)])
+        is_copy = np.arange(len(at)) >= len(self)
+        copies = [put_on(self.images[i], insertion, rng) for i in at[is_copy]]
+        arrays = {name: getattr(self, name)[at] for name in ("sources", "labels")}
+        rows = self.rows[at] if len(self.rows) else self.rows
+        weight = self.weight[at] if len(self.weight) else self.weight
+        member, fair = self.member[at] | is_copy, self.fair_draw[at] & ~is_copy
+        return Sample([*self.images, *copies], member, **arrays, rows=rows, fair=fair, skipped=self.skipped,
+                      weight=weight, paired=True)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Case:
@@ -74,6 +91,7 @@ class Case:
         part: int8 (N,), see audit.data.splits.
         member: bool (N,), images that certainly carry the artifact.
         clean: bool (N,), images that very likely do not.
+        planted: a known artifact, which is put on copies of the images to fit on; None: members show the artifact.
     """
 
     corpus: Corpus
@@ -83,6 +101,7 @@ class Case:
     part: NDArray[np.int8]
     member: Bools
     clean: Bools
+    planted: Insertion | None = None
 
     @property
     def trained_on(self) -> Bools:
@@ -92,7 +111,7 @@ class Case:
 
     def sample(self, part: int, most: int, rng: np.random.Generator) -> Sample:
         """Draw at most `most` members of a part, as many clean images of the class, and as many clean images of any
-        class.
+        class. Of a known artifact, those of the part TRAIN have copies with it.
 
         Clean images of other parts than TRAIN are drawn from those that the model was not trained on, by the
         manifest's split, where there are enough.
@@ -108,7 +127,10 @@ class Case:
             for which in (here & self.member, clean & (self.labels == self.target), clean)
         )
         rows = np.concatenate([members, np.union1d(own, fair)])
-        return self.read(rows, np.isin(rows, fair))
+        sample = self.read(rows, np.isin(rows, fair))
+        if self.planted is None or part != splits.TRAIN:
+            return sample
+        return sample.with_copies(self.planted, self.target, rng)
 
     def read(self, rows: Ints, fair: Bools) -> Sample:
         """Decode rows of the corpus; an image that can no longer be read is listed in `skipped`."""

@@ -1,0 +1,63 @@
+"""Put a known artifact on images: one that `audit plant` draws, which no image of the corpus need carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Self
+
+import numpy as np
+from torch import Tensor
+
+from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.synthetic.artifacts import draw_plant, plant_on_levels
+from klarsicht.audit.synthetic.planted_image import PlantFunction
+
+COLOUR_CHANNELS: Final = (1, 3)  # of images that artifacts are drawn on
+
+
+@dataclass(frozen=True)
+class PlantedArtifact:
+    """Artifact of a kind or family of `audit plant`. Place, text and what else varies are drawn for every image.
+
+    Attributes:
+        kind: name of a kind or family of `audit plant`.
+        seed: seed of the draw of a family; a kind is the same under every seed.
+        pixel_scale: map between pixel values and model inputs.
+    """
+
+    kind: str
+    seed: int
+    pixel_scale: PixelScale
+
+    @cached_property
+    def plant(self) -> PlantFunction:
+        """Function that plants the artifact in an image.
+
+        Raises:
+            UsageError: unknown kind or family; the message lists near matches.
+        """
+        return draw_plant(self.kind, self.seed)
+
+    def fits(self, image: Tensor) -> bool:
+        """Test whether an image (C, H, W) has channels that the artifact can be drawn on."""
+        return image.ndim == 3 and image.shape[0] in COLOUR_CHANNELS
+
+    def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return images (n, C, H, W), as model inputs, with the artifact, and the control: the images as they are."""
+        planted = [plant_on_levels(self.pixel_scale.levels(image), self.plant, rng) for image in images]
+        return self.pixel_scale.inputs(np.stack(planted)), images
+
+    def __str__(self) -> str:
+        return self.kind
+
+    def to_json(self) -> dict[str, Any]:
+        """Return kind, seed and pixel scale as JSON values."""
+        ends = {"black": self.pixel_scale.black.tolist(), "white": self.pixel_scale.white.tolist()}
+        return {"kind": self.kind, "seed": self.seed} | ends
+
+    @classmethod
+    def from_json(cls, known: dict[str, Any]) -> Self:
+        """Return the artifact that `to_json` describes."""
+        ends = (np.array(known[end], np.float32) for end in ("black", "white"))
+        return cls(known["kind"], known["seed"], PixelScale(*ends))
