@@ -42,8 +42,16 @@ def test_classes_have_their_verdicts_figures_and_first_images(app):
     assert (tagged["shift"], tagged["low"], tagged["high"]) == (2.0, 1.5, 2.5)
     assert tagged["resembles"] == ["logo"] and found["plain"]["resembles"] == []
     assert tagged["prevalence"] == CARRIERS / EACH and tagged["first"] == [0, 1, 2]
-    assert (found["observed"]["kind"], found["observed"]["shift"]) == ("raises", None)
-    assert found["plain"]["kind"] == "nothing" and found["plain"]["decided"] is None
+    assert (found["observed"]["kind"], found["observed"]["shift"]) == ("nothing", None)
+    assert found["observed"]["verdict"] == found["plain"]["verdict"] == "nothing found"
+    assert found["plain"]["decided"] is None and found["observed"]["z"] > found["plain"]["z"]
+
+
+def test_classes_of_a_run_that_is_not_quantified_have_the_words_of_the_ranking(tmp_path):
+    app = make_app(ExploredRun(write_run(tmp_path, images=False, quantified=False)))
+    found = {line["name"]: (line["kind"], line["verdict"]) for line in ask(app, "/api/classes").json["classes"]}
+    assert found["observed"] == ("raises", "raises the target (observational)")
+    assert found["plain"] == ("nothing", "no cluster clearly raises the target")
 
 
 def parse(content):

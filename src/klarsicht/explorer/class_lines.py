@@ -131,7 +131,7 @@ def _with_followed(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
 
 
 def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
-    """Add the verdict of the quantification; words of the ranking stay where it found nothing."""
+    """Add the verdict of the quantification, which replaces what the ranking says of the cluster; z and tau stay."""
     kind, by_detector = _kind(record)
     detected = tuple(map(int, record["rows"])) if by_detector else ()
     tried = bool(record.get("tried"))
@@ -139,8 +139,8 @@ def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
         line = replace(line, cluster=tuple(map(int, record["rows"])))
     return replace(
         line,
-        kind=line.kind if kind == NOTHING else kind,
-        verdict=line.verdict if kind == NOTHING and line.verdict else str(record["verdict"]),
+        kind=kind,
+        verdict=str(record["verdict"]),
         p=_number(record.get("p_decisive", max(record["extended"], record.get("p_own", 0.0)))),
         shift=_number(record["shift"]) if tried else line.shift,
         low=_number(record["low"]) if tried else line.low,

@@ -29,6 +29,9 @@ export function parse(buffer) {
   return { n, d, ...columns, flags: take(Uint32Array, n), plane: take(Float32Array, d ? 2 * n : 0), vectors: take(Float32Array, n * d) }
 }
 
+/** What the members of a class are: decided by a person, found by a detector, or only a cluster. */
+const memberName = ({ line, told }) => (typeof line.decided?.members === 'number' ? 'carry it' : told.by_detector ? 'detected' : 'suspect cluster')
+
 /** What the points are coloured by: for each a function from the number of a point to a category, and their names. */
 function colourings(page) {
   const { cloud, run } = page
@@ -43,7 +46,7 @@ function colourings(page) {
   const rest = (names, all) => (all > names.length ? [...names, ...Array(COLOURS.length - 1 - names.length).fill(null), 'others'] : names)
   const kinds = (column) => new Set(column).size
   return {
-    member: ['artifact', (i) => (page.members.has(cloud.rows[i]) ? 1 : 0), ['other images', 'carry it'], [QUIET, HOT]],
+    member: ['artifact', (i) => (page.members.has(cloud.rows[i]) ? 1 : 0), ['other images', memberName(page)], [QUIET, HOT]],
     cluster: ['cluster', (i) => (cloud.flags[i] & CLUSTER ? 1 : 0), ['other images', 'suspect cluster'], [QUIET, HOT]],
     detector: ['detector', (i) => (cloud.flags[i] & DETECTED ? 1 : 0), ['not detected', 'detected'], [QUIET, COLOURS[1]]],
     decision: ['decision', (i) => (page.removed(i) ? 2 : cloud.flags[i] & DECIDED ? 1 : 0), ['as found', 'decided', 'taken out'], [QUIET, HOT, COLOURS[0]]],
@@ -163,7 +166,7 @@ export async function showClassPage(place, target, run) {
   // Groups of images
   const all = () => Array.from({ length: page.cloud.n }, (_, i) => i)
   const SETS = {
-    members: ['carry it', () => all().filter((i) => page.members.has(page.cloud.rows[i]))],
+    members: [() => memberName(page), () => all().filter((i) => page.members.has(page.cloud.rows[i]))],
     others: ['other images', () => all().filter((i) => !page.members.has(page.cloud.rows[i]))],
     selection: ['selection', () => page.selection],
     removed: ['taken out', () => all().filter(page.removed)],
@@ -194,7 +197,7 @@ export async function showClassPage(place, target, run) {
       group.items = items ?? SETS[shows][1]()
       grid.set(group.items)
       count.textContent = `${group.items.length} images`
-      pick.replaceChildren(menu(`${name}:`, Object.entries(SETS).map(([key, [text]]) => [key, text]), shows, (value) => group.show(value)))
+      pick.replaceChildren(menu(`${name}:`, Object.entries(SETS).map(([key, [text]]) => [key, typeof text === 'function' ? text() : text]), shows, (value) => group.show(value)))
       colourPoints()
       askMean()
     }
@@ -276,7 +279,7 @@ export async function showClassPage(place, target, run) {
     element('dl', { class: 'facts' }, ...facts.flatMap(([title, value]) => [element('dt', {}, title), element('dd', {}, value)])),
   )
   const kinds = element('div', { class: 'bar' })
-  kinds.append(kindMenu(page, (value) => { page.kind = value; for (const group of page.groups) group.grid.set(group.items) }), element('span', { class: 'soft' }, 'A red frame: carries the artifact. Click to enlarge.'))
+  kinds.append(kindMenu(page, (value) => { page.kind = value; for (const group of page.groups) group.grid.set(group.items) }), element('span', { class: 'soft' }, 'A red frame: a member. Click to enlarge.'))
   place.replaceChildren(element('div', { class: 'class-page' }, side, element('div', { class: 'content' }, kinds, element('div', { class: 'groups' }, ...page.groups.map((group) => group.root)))))
   chart.replaceChildren(...[eigenvalueChart(told)].filter(Boolean))
   drawControls()

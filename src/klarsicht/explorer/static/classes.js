@@ -131,7 +131,7 @@ export function showClasses(place) {
   )
   const list = new VirtualList({
     label: 'Classes', head, key: (line) => line.target, make: (line, index) => makeLine(line, index, page),
-    height: () => (matchMedia('(max-width: 760px)').matches ? 112 : 76),
+    height: () => (matchMedia('(max-width: 940px)').matches ? 112 : 76),
   })
   const draw = () => {
     const current = state.shown[state.current]?.target

@@ -23,12 +23,12 @@ export function makeGallery(label, page) {
     label, side: 132,
     make(index) {
       const row = page.cloud.rows[index]
-      const shown = picture(row, { kind: page.kind, side: 128, target: page.target, alt: `image ${row}` })
+      const shown = page.kind === 'mask' && !page.hasWindow(row) ? element('span', { class: 'broken' }, 'no mask') : picture(row, { kind: page.kind, side: 128, target: page.target, alt: `image ${row}` })
       const states = [page.members.has(row) ? 'member' : '', page.removed(index) ? 'removed' : '']
       return element(
         'figure', { class: `cell ${states.join(' ')}`, onpointerenter: () => page.point(index) },
         element('button', {
-          type: 'button', aria: { label: `Enlarge image ${row}${page.members.has(row) ? ', carries the artifact' : ''}` }, onclick: () => page.enlarge(index, label),
+          type: 'button', aria: { label: `Enlarge image ${row}${page.members.has(row) ? ', a member' : ''}` }, onclick: () => page.enlarge(index, label),
         }, shown),
       )
     },
@@ -71,6 +71,6 @@ export async function enlarge(page, index, step) {
 }
 
 export function kindMenu(page, changed) {
-  const kinds = [['image', 'images'], ...(page.run.overlay ? [['overlay', 'overlay']] : []), ...(page.run.maps ? [['relevance', 'relevance']] : []), ...(page.windows ? [['window', "detector's window"]] : [])]
+  const kinds = [['image', 'images'], ...(page.run.overlay ? [['overlay', 'overlay']] : []), ...(page.run.maps ? [['relevance', 'relevance']] : []), ...(page.windows ? [['window', "detector's window"], ['mask', 'mask']] : [])]
   return menu('show', kinds, page.kind, changed)
 }
