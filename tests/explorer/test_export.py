@@ -13,7 +13,7 @@ from pyarrow import parquet
 from tests.explorer.made_run import EIGENVALUES, SIDE, TAG, WINDOW, D, G, write_run
 
 from klarsicht.explorer.export import EXPORTS, export_run
-from klarsicht.explorer.export_tables import nearest
+from klarsicht.explorer.export_tables import nearest, pad_neighbours
 from klarsicht.ground.decisions import Change, DecisionLog
 from klarsicht.ground.errors import InputError, UsageError
 
@@ -71,6 +71,22 @@ def test_atlas_has_coordinates_neighbours_and_images(run, tmp_path):
     file = tmp_path / "a.jpg"
     file.write_bytes(lines[0]["image"]["bytes"])
     assert Image.open(file).size == (96, 96)
+
+
+def test_every_line_of_an_atlas_has_as_many_neighbours(tmp_path):
+    """Embedding Atlas stacks the lists into one array, and ends where their lengths differ."""
+    small = write_run(tmp_path, each=4, carriers=2, images=False, embedded=[0, 2]).path
+    lines = parquet.read_table(export_run(small, "atlas", tmp_path / "a.parquet")).to_pylist()
+    assert [line["target"] for line in lines] == [0] * 4 + [2] * 4
+    assert all(len(line["neighbors"][name]) == 10 for line in lines for name in ("ids", "distances"))
+    assert [set(line["neighbors"]["ids"]) for line in lines[4:]] == [{4, 5, 6, 7} - {i} for i in range(4, 8)]
+    with pytest.raises(UsageError, match="no class has a stored embedding"):
+        export_run(small, "atlas", tmp_path / "b.parquet", classes=["observed"])
+
+
+def test_a_line_without_others_is_its_own_neighbour():
+    ids, distances = pad_neighbours(*nearest(np.ones((1, 3)), 10), 10)
+    assert ids.tolist() == [[0] * 10] and distances.tolist() == [[0.0] * 10]
 
 
 def test_neighbours_are_those_of_all_pairs():
@@ -133,48 +149,6 @@ def test_unknown_formats_and_classes_are_told(run, tmp_path):
     with pytest.raises(UsageError, match="this run has none"):
         export_run(without.path, "virelay", tmp_path / "v")
     assert not [file for file in (tmp_path / "v").glob("*") if not file.name.startswith(".")]
-
-
-VISIT = """
-import sys
-from virelay.application import run_wsgi_app
-client = run_wsgi_app([sys.argv[1]]).test_client()
-asked = 0
-def get(path, **query):
-    global asked
-    asked += 1
-    answer = client.get(path, query_string=query)
-    assert answer.status_code == 200, (path, query, answer.status_code, answer.data[:300])
-    return answer
-project = get("/api/projects/0").json
-for method in project["analysisMethods"]:
-    for category in method["categories"]:
-        for clustering in method["clusterings"]:
-            for embedding in method["embeddings"]:
-                name = embedding["name"] if isinstance(embedding, dict) else embedding
-                query = {"category": category["name"], "clustering": clustering, "embedding": name}
-                get(f"/api/projects/0/analyses/{method['name']}", **query)
-for i in range(int(sys.argv[2])):
-    for path in ("dataset/{}", "dataset/{}/image", "attributions/{}"):
-        get("/api/projects/0/" + path.format(i))
-    for mode in ("overlay", "input", "attribution"):
-        get(f"/api/projects/0/attributions/{i}/heatmap", imageMode=mode, colorMap="gray-red")
-print(asked)
-"""
-
-
-@pytest.mark.nightly
-def test_a_real_virelay_answers_for_every_category_and_image(run, tmp_path):
-    """ViRelAy in an environment of its own, named by VIRELAY_PYTHON: it wants other versions than klarsicht does."""
-    python = os.environ.get("VIRELAY_PYTHON")
-    if not python:
-        pytest.skip("VIRELAY_PYTHON names no interpreter with virelay")
-    out = export_run(run, "virelay", tmp_path / "v")
-    ran = subprocess.run(
-        [python, "-c", VISIT, str(out / "project.yaml"), str(3 * EACH)], capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert int(ran.stdout.split()[-1]) == 1 + 3 * 2 * 2 + 6 * 3 * EACH
 
 
 def test_exporting_needs_no_torch(run, tmp_path):

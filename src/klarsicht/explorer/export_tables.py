@@ -11,9 +11,9 @@ import numpy as np
 
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_BIT, PointCloud, membership_flags
-from klarsicht.ground.arrays import Floats
+from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.disk import replace_atomically
-from klarsicht.ground.errors import ImageError
+from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.progress import track
 
 if TYPE_CHECKING:
@@ -100,18 +100,25 @@ def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
     """Write one parquet file for Embedding Atlas: x, y, neighbors, image, and the other columns.
 
     `embedding-atlas FILE --x x --y y --neighbors neighbors --image image` opens it. `neighbors` are lines of the file,
-    of the same class, nearest in the embedding; `image` is a small JPEG, null where the file cannot be shown.
+    of the same class, nearest in the embedding; `image` is a small JPEG, null where the file cannot be shown. Classes
+    without a stored embedding are left out: Embedding Atlas wants as many neighbours of every line.
+
+    Raises:
+        UsageError: none of the classes has a stored embedding.
     """
     import pyarrow as pa
 
     neighbours = pa.struct([("ids", pa.list_(pa.int64())), ("distances", pa.list_(pa.float64()))])
     pictures = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    embedded = [target for target in targets if run.points(target).vectors.shape[1]]
+    if not embedded:
+        raise UsageError("no class has a stored embedding", got=f"{len(targets)} classes", remedy="Audit it again.")
 
     def tables() -> Iterator[pa.Table]:
         start = 0
-        for target in track(targets, len(targets), "export"):
+        for target in track(embedded, len(embedded), "export"):
             table, cloud = class_table(run, target)
-            ids, distances = nearest(cloud.vectors, ATLAS_NEIGHBOURS)
+            ids, distances = pad_neighbours(*nearest(cloud.vectors, ATLAS_NEIGHBOURS), ATLAS_NEIGHBOURS)
             told = [{"ids": (start + a).tolist(), "distances": b.tolist()} for a, b in zip(ids, distances, strict=True)]
             shown = [
                 {"bytes": thumbnail_bytes(run, int(row)), "path": run.images().key(int(row))} for row in cloud.rows
@@ -122,6 +129,15 @@ def write_atlas(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             start += len(cloud.rows)
 
     _write_tables(tables(), out)
+
+
+def pad_neighbours(ids: Ints, distances: Floats, count: int) -> tuple[Ints, Floats]:
+    """Pad neighbours (n, k) and their distances to `count` columns with the farthest of each line again; a line
+    without neighbours is its own, at distance 0."""
+    if not ids.shape[1]:
+        ids, distances = np.arange(len(ids))[:, None], np.zeros((len(ids), 1))
+    missing = ((0, 0), (0, count - ids.shape[1]))
+    return np.pad(ids, missing, mode="edge"), np.pad(distances, missing, mode="edge")
 
 
 def _write_tables(tables: Iterator[pa.Table], out: Path) -> None:
