@@ -136,6 +136,7 @@ def write_run(
     for unit in units:
         rows = np.arange(unit * UNIT, min(n, (unit + 1) * UNIT))
         part = {"row": rows.tolist(), "skipped": [""] * len(rows), "predicted": predicted[rows].tolist()}
+        part |= {"absorbed": [0.02] * len(rows), "residual": [0.0] * len(rows)}
         written = store.write_part("images", unit, part)
         if maps:
             values = np.zeros((len(rows), G, G), np.float16)

@@ -108,7 +108,7 @@ print(json.dumps({
         for sample in masks if sample.detections
     },
     "segmented": {
-        sample.filepath: [list(map(int, one.mask.shape)) + [int(one.mask.sum())] for one in sample.segmentations.detections]
+        sample.filepath: [[*one.mask.shape, int(one.mask.sum())] for one in sample.segmentations.detections]
         for sample in masks if sample.has_field("segmentations") and sample.segmentations
     },
 }))
@@ -177,7 +177,7 @@ def test_embedding_atlas_serves_points_neighbours_and_images(run, tmp_path):
 
         (counts,) = ask("select count(*) n, count(x) placed, count(image.bytes) pictures from dataset")
         assert counts == {"n": 2 * EACH, "placed": 2 * EACH, "pictures": 2 * EACH}
-        (one,) = ask('select file, len(neighbors.ids) k, neighbors.ids[1] "first" from dataset where row = 0 and carries = false')
+        (one,) = ask('select file, len(neighbors.ids) k, neighbors.ids[1] "first" from dataset where row = 0')
         assert (one["file"], one["k"]) == ("tagged/00000.png", 10) and one["first"] in range(1, EACH)
         ranks = ask("select min(pagerank) low, sum(pagerank) total from dataset")[0]
         assert ranks["low"] > 0 and ranks["total"] == pytest.approx(1)

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.quantification.units import DetectionUnits
-from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg
+from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg, encode_small
+from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.images import overlay
+from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 
 CLASSES_DRAWN = 12  # classes drawn
@@ -27,17 +29,19 @@ Record = dict[str, Any]  # row of the table `evidence`
 
 
 def write_figures(work: DetectionUnits, found: Quantification) -> None:
-    """Write pictures of the classes in which an artifact was found, the table `evidence` that lists them, and the
-    marker with their checksums."""
+    """Write pictures of the classes in which an artifact was found, small ones of those beyond the first, the table
+    `evidence` that lists them, and the marker with their checksums."""
     work.store.discard_step(EVIDENCE)
     written = Written()
     rows: list[SignRow] = work.store.table("signs", work.step).to_pylist()
     signs = {(row["target"], row["sign"]): row for row in rows}
-    shown = [verdict for verdict in found if verdict.needs_review][:CLASSES_DRAWN]
+    noted = [verdict for verdict in found if verdict.needs_review]
     records = [
         record
-        for verdict in shown
-        for record in _write_class_figures(work, verdict, signs[verdict.target, verdict.detection.sign], written)
+        for i, verdict in enumerate(track(noted, len(noted), "pictures"))
+        for record in _write_class_figures(
+            work, verdict, signs[verdict.target, verdict.detection.sign], written, small=i >= CLASSES_DRAWN
+        )
     ]
     columns = ("target", "row", "member", "path", "picture")
     work.store.write_table(EVIDENCE, {name: [record[name] for record in records] for name in columns})
@@ -45,12 +49,17 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     work.store.finish_step(EVIDENCE, 1)
 
 
-def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow, written: Written) -> list[Record]:
-    """Write the pictures of one class; return their records, and add their checksums to `written`."""
+def _write_class_figures(
+    work: DetectionUnits, verdict: Verdict, sign: SignRow, written: Written, small: bool
+) -> list[Record]:
+    """Write the pictures of one class, or small ones of a few carriers; return their records, and add their checksums
+    to `written`."""
     (group,) = (group for group in work.groups if group.target == verdict.target)
     rng = generator(work.settings.seed, "evidence", verdict.target)
     carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS_DRAWN])]
     others = np.sort(rng.permutation(np.setdiff1d(group.rows, verdict.rows))[:OTHERS_DRAWN])
+    if small:
+        carriers, others = carriers[:SMALL_DRAWN], others[:0]
     places = [] if verdict.followed else sign["places"]  # a followed group is none of a detector
     corners = dict(zip(sign["rows"], np.array(places).reshape(-1, 2), strict=False))
     records = []
@@ -59,8 +68,8 @@ def _write_class_figures(work: DetectionUnits, verdict: Verdict, sign: SignRow, 
         place = corners.get(int(row))
         if place is not None:
             pixels = draw_frame(pixels, place, (sign["height"], sign["width"]))
-        name = f"pictures/sign-{verdict.target}-{row}.jpg"
-        written |= work.store.write_unit_file(name, encode_jpeg(pixels))
+        name = f"pictures/sign-{verdict.target}-{row}{SMALL if small else ''}.jpg"
+        written |= work.store.write_unit_file(name, encode_small(pixels) if small else encode_jpeg(pixels))
         path = work.corpus.paths[int(row)]
         record = {
             "target": verdict.target,

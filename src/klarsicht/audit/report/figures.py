@@ -20,6 +20,7 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance.attribution import IMAGES, STEP
 from klarsicht.audit.relevance.explainer import Explainer
+from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN, is_noted
 from klarsicht.audit.report.page import VIEWS, fit_to_square
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
@@ -34,6 +35,7 @@ from klarsicht.ground.store import RunStore
 CLASSES_ILLUSTRATED = 6  # number of classes to illustrate
 PICTURES = 10  # members of each cluster, and as many other images
 GREEN, LINE = (0, 190, 90), 100  # outline of parts: colour, and side of the picture over the line width
+SMALL_SIDE = 64  # pixels of the longer side of a small picture
 MAX_POINTS = 600  # largest number of points of a scatter plot, since t-SNE of more is slow
 
 
@@ -53,10 +55,16 @@ class Illustrator:
     analyses: Sequence[Analysis]
 
     def draw(self, entries: Sequence[Entry]) -> None:
-        """Write the pictures and the table `views` of the first suspects, and the marker that lists the pictures."""
+        """Write the pictures and the table `views` of the first suspects, small pictures of the other noted classes,
+        and the marker that lists the pictures."""
         self.store.discard_step(VIEWS)
-        shown = [entry for entry in entries if entry.rows][:CLASSES_ILLUSTRATED]
-        drawings = [self._drawing(entry) for entry in track(shown, len(shown), "pictures")]
+        suspects = [entry for entry in entries if entry.rows]
+        shown = suspects[:CLASSES_ILLUSTRATED]
+        noted = [entry for entry in suspects[CLASSES_ILLUSTRATED:] if is_noted(entry)]
+        drawings = [
+            self._drawing(entry) if i < len(shown) else self._small_drawing(entry)
+            for i, entry in enumerate(track([*shown, *noted], len(shown) + len(noted), "pictures"))
+        ]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
         if absorbed:
             self.store.update_manifest(absorbed=float(np.median(absorbed)))
@@ -87,6 +95,14 @@ class Illustrator:
             written=written,
         )
 
+    def _small_drawing(self, entry: Entry) -> Drawing:
+        """Draw small pictures of a few members, without an embedding."""
+        rng = generator(self.settings.seed, "pictures", entry.target)
+        rows = np.sort(pick_at_random(np.array(entry.rows), SMALL_DRAWN, rng))
+        absorbed, written = self._pictures(entry, rows, small=True)
+        nowhere = np.full((len(rows), 2), np.nan)
+        return Drawing(entry.target, rows, np.ones(len(rows), bool), nowhere, absorbed, written, small=True)
+
     def _analysis(self, entry: Entry) -> Analysis:
         """Find the analysis that proposed the cluster."""
         by_parts = bool(entry.masks)
@@ -105,9 +121,9 @@ class Illustrator:
             TSNE(perplexity=perplexity, init="pca", random_state=self.settings.seed).fit_transform(vectors)
         )
 
-    def _pictures(self, entry: Entry, rows: NDArray[Any]) -> tuple[dict[int, float], Written]:
-        """Write each image with and without relevance; return the absorbed share of each illustrated row, and the
-        checksums of the pictures."""
+    def _pictures(self, entry: Entry, rows: NDArray[Any], small: bool = False) -> tuple[dict[int, float], Written]:
+        """Write each image with and without relevance, or a small picture of it with relevance; return the absorbed
+        share of each illustrated row, and the checksums of the pictures."""
         absorbed, written = {}, Written()
         with self._maps(entry.target) as map_of:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
@@ -119,6 +135,9 @@ class Illustrator:
                     if row in entry.masks:
                         drawn = outline_mask(drawn, np.isin(self.store.array("parts")[row], entry.masks[row]))
                     name = picture_name(entry.target, row)
+                    if small:
+                        written |= self.store.write_unit_file(f"{name}{SMALL}.jpg", encode_small(drawn))
+                        continue
                     written |= self.store.write_unit_file(f"{name}.jpg", encode_jpeg(seen))
                     written |= self.store.write_unit_file(f"{name}-relevance.jpg", encode_jpeg(drawn))
         return absorbed, written
@@ -160,6 +179,7 @@ class Drawing:
         layout: (n, 2), positions of the points in units of the plot.
         absorbed: absorbed share of relevance of each row with a picture.
         written: checksums of the pictures.
+        small: whether there is one small picture of each row.
     """
 
     target: int
@@ -168,9 +188,11 @@ class Drawing:
     layout: NDArray[Any]
     absorbed: dict[int, float]
     written: Written
+    small: bool = False
 
     def records(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Convert to rows of the table `views`."""
+        end = SMALL if self.small else ""
         return [
             {
                 "target": self.target,
@@ -179,7 +201,7 @@ class Drawing:
                 "member": bool(member),
                 "x": float(x),
                 "y": float(y),
-                "picture": picture_name(self.target, row) if row in self.absorbed else "",
+                "picture": picture_name(self.target, row) + end if row in self.absorbed else "",
             }
             for row, member, (x, y) in zip(self.rows.tolist(), self.member, self.layout, strict=True)
         ]
@@ -220,4 +242,11 @@ def encode_jpeg(pixels: NDArray[np.uint8], least: int = 96) -> bytes:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     buffer = BytesIO()
     thumbnail(picture, 224).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def encode_small(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode a picture as JPEG of at most SMALL_SIDE pixels, as few bytes as it can still be recognised with."""
+    buffer = BytesIO()
+    thumbnail(Image.fromarray(pixels), SMALL_SIDE).save(buffer, "JPEG", quality=70, optimize=True)
     return buffer.getvalue()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.relevance.conservation import ABSORBED_BOUND
+from klarsicht.audit.report.noted_classes import is_small, list_noted_classes
 from klarsicht.audit.results import ranking, sufficiency, verdicts
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.specificity import Specificity
@@ -97,6 +98,10 @@ def template_values(store: RunStore) -> dict[str, Any]:
     script = (files("klarsicht.audit") / "templates" / SCRIPT).read_text("utf-8")
     settings = manifest["settings"]
     images = store.table("images", "attribution")
+    quantified = verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None
+    findings, views = artifact_views(store), cluster_views(store, found)
+    shown = {one.verdict.target for one in findings} | {view.entry.target for view in views}
+    noted = list_noted_classes(store, found, quantified, shown)
     return {
         "title": settings["model"],
         "script": Markup(script),
@@ -108,9 +113,11 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
         "notes": notes(store, images),
-        "quantified": verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None,
+        "quantified": quantified,
         "describe_sign": describe_sign,
-        "findings": artifact_views(store),
+        "findings": findings,
+        "noted": noted,
+        "listed": {one.target for one in noted},
         "profiles": profile_views(store),
         "sufficiency": sufficiency.read_sufficiency(store) if sufficiency.is_measured(store) else None,
         "power": power_lines(store),
@@ -120,7 +127,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "beside": found.beside,
         "shown": RANKED,
         "ranking": list(found),
-        "views": cluster_views(store, found),
+        "views": views,
+        "decided": found.decided,
         "conserving": not exceeds_absorbed_bound(absorbed_share(manifest, images)),
         "overlay": manifest.get("overlay", "relevance overlaid"),
         "skipped": list_skipped(store, images),
@@ -149,7 +157,7 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
         return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
 
     found: Quantification = verdicts.read_verdicts(store)
-    drawn = {r["target"] for r in records}
+    drawn = {r["target"] for r in records if not is_small(r["picture"])}
     return [
         ArtifactView(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.needs_review
     ]
@@ -332,7 +340,7 @@ def cluster_views(store: RunStore, found: Ranking) -> list[ClusterView]:
     """Collect the illustrated suspects, in the order of the ranking."""
     if not (store.has_table(VIEWS) and store.is_finished(VIEWS)):
         return []
-    records = store.table(VIEWS).to_pylist()
+    records = [record for record in store.table(VIEWS).to_pylist() if not is_small(record["picture"])]
     shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
     return [_cluster_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
 

@@ -1,4 +1,4 @@
-// The report's page: sorted tables, classes beyond the first, enlarged pictures, and lists of members saved as files.
+// The report's page: sorted tables, classes beyond the first, a search, enlarged pictures, and lists of members saved as files.
 const FEW = 20 // classes of a table that are shown at first
 
 /** A cell's number, or its text: "< .001", "+1.20 (...)" and "12 of 60" sort by their first number. */
@@ -15,8 +15,17 @@ function compare(a, b) {
 for (const table of document.querySelectorAll('table.classes')) {
   const body = table.tBodies[0]
   const rows = [...body.rows]
-  const showFew = (few) => rows.forEach((row) => { row.hidden = few && [...body.rows].indexOf(row) >= FEW })
   let few = rows.length > FEW
+  let words = []
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]))
+  const draw = () => {
+    let shown = 0
+    for (const row of body.rows) {
+      const sought = words.every((word) => texts.get(row).includes(word))
+      row.hidden = !sought || (few && !words.length && shown >= FEW)
+      shown += sought
+    }
+  }
   for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
     const button = document.createElement('button')
     button.className = 'sort'
@@ -29,22 +38,29 @@ for (const table of document.querySelectorAll('table.classes')) {
       const keys = new Map(rows.map((row) => [row, sortKey(row.cells[column])]))
       rows.sort((a, b) => (falls ? -1 : 1) * compare(keys.get(a), keys.get(b)))
       body.append(...rows)
-      showFew(few)
+      draw()
     })
   }
   if (few) {
     const all = document.createElement('button')
     all.textContent = `Show all ${rows.length} classes`
-    all.addEventListener('click', () => { few = false; showFew(false); all.remove() })
+    all.addEventListener('click', () => { few = false; draw(); all.remove() })
+    const seek = document.createElement('input')
+    Object.assign(seek, { type: 'search', className: 'seek', placeholder: 'Search classes' })
+    seek.setAttribute('aria-label', 'Search classes')
+    seek.addEventListener('input', () => { words = seek.value.toLowerCase().split(/\s+/).filter(Boolean); draw() })
+    table.before(seek)
     table.after(all)
-    showFew(true)
+    draw()
   }
 }
 
 for (const button of document.querySelectorAll('button.save')) {
   button.hidden = false
   button.addEventListener('click', () => {
-    const text = document.getElementById(button.dataset.list).textContent.trim() + '\n'
+    const list = document.getElementById(button.dataset.list)
+    const lines = list.textContent.split('\n').filter(Boolean)
+    const text = lines.map((line) => `${list.dataset.prefix ?? ''}${line}\n`).join('')
     const link = document.createElement('a')
     link.href = URL.createObjectURL(new Blob([text], { type: 'text/plain' }))
     link.download = button.dataset.name
@@ -52,6 +68,14 @@ for (const button of document.querySelectorAll('button.save')) {
     URL.revokeObjectURL(link.href)
   })
 }
+
+/** Open the list that the address leads to. */
+function openListed() {
+  const listed = document.getElementById(location.hash.slice(1))
+  if (listed?.tagName === 'DETAILS') { listed.open = true; listed.scrollIntoView() }
+}
+addEventListener('hashchange', openListed)
+openListed()
 
 const dialog = document.getElementById('enlarged')
 for (const plate of document.querySelectorAll('.plate')) {
