@@ -91,8 +91,9 @@ ARROWS = {
         "audit.results", "audit.artifacts", "audit.pipeline",
     ),
     "audit.sensitivity": (
-        "ground", "numerics.statistics", "audit.executor", "audit.models", "audit.synthetic", "audit.detectors",
-        "audit.interventions", "audit.results", "audit.report", "audit.pipeline", "audit.quantification",
+        "ground", "numerics.statistics", "audit.executor", "audit.settings", "audit.models", "audit.synthetic",
+        "audit.detectors", "audit.interventions", "audit.results", "audit.report", "audit.pipeline",
+        "audit.quantification",
     ),
     "audit.demo": (
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.synthetic",

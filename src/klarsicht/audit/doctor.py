@@ -19,8 +19,8 @@ from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.models.hooks import late_layer, middle_layer
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.pipeline import Audit, check_logits
-from klarsicht.audit.relevance.attribution import prepare
 from klarsicht.audit.relevance.explainer import METHODS, explain
+from klarsicht.audit.relevance.image_batches import prepare
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import head_weight

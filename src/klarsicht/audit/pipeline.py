@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,13 +23,14 @@ from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.executor import partition, run_units
-from klarsicht.audit.models.classifier import Classifier, best_device, label_indices
+from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.audit.models.crop_geometry import measure_seen_share
 from klarsicht.audit.models.forward import Observation
 from klarsicht.audit.models.outputs import is_distribution
 from klarsicht.audit.relevance import attribution
-from klarsicht.audit.relevance.attribution import Attribution
+from klarsicht.audit.relevance.attribution import Attribution, TimedUnit
 from klarsicht.audit.relevance.explainer import METHODS, Relevance
+from klarsicht.audit.relevance.image_batches import WaitingTime
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking
@@ -37,8 +38,9 @@ from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, Analysis, head_weight, require_head_weight
 from klarsicht.ground.checksums import Written
+from klarsicht.ground.devices import select_device
 from klarsicht.ground.errors import CorpusError, ModelError, RunLocked, RunMismatch, UsageError, unknown_name
-from klarsicht.ground.progress import note
+from klarsicht.ground.progress import MIN_SECONDS, note
 from klarsicht.ground.run_files import MANIFEST
 from klarsicht.ground.shards import LOOK, Shard, Sharing, Waiting
 from klarsicht.ground.store import RunStore
@@ -81,7 +83,7 @@ class Audit:
         """
         check_names(settings)
         chosen = select_data(settings, corpus)
-        model = classifier or corrected_model.load_corrected(settings.model, device=best_device())
+        model = classifier or corrected_model.load_corrected(settings.model, device=select_device(settings.device))
         audit = cls(
             settings,
             chosen,
@@ -261,7 +263,7 @@ def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
 
 
 def _create_run(audit: Audit, out: str | Path) -> RunStore:
-    settings = audit.settings.model_dump(mode="json", exclude={"data"})
+    settings = audit.settings.recorded()
     if (begun := RunStore(Path(out))).exists:  # a setting that its version did not have was at its default
         known, fields = begun.manifest["settings"], AuditSettings.model_fields
         with begun.parsing(MANIFEST):
@@ -282,7 +284,20 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
     )
     units = partition(len(audit.corpus), audit.settings.unit)
     audit.sharing.once("corpus", lambda: begin_attribution(audit, store, work))
-    run_step(audit, store, work, attribution.STEP, units, workers, "relevance")
+    times: list[WaitingTime] = []
+
+    def note_time(done: TimedUnit) -> Written:
+        times.append(done.time)
+        return done.written
+
+    run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_time)
+    tell_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
+
+
+def tell_waiting(time: WaitingTime, device: str) -> None:
+    """Print which share of the time the device waited for images; not of what took less than two seconds."""
+    if time.seconds >= MIN_SECONDS:
+        note(f"relevance: the {device} waited for images {time.share:.0%} of {time.seconds:.0f} s")
 
 
 def locate(data: str) -> str:
@@ -301,13 +316,13 @@ def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
 
 
 @lru_cache(maxsize=1)
-def load_worker_model(spec: str, identity: str) -> Classifier:
+def load_worker_model(spec: str, identity: str, device: str) -> Classifier:
     """Load the model in a worker process, once.
 
     Raises:
         ModelError: its weights differ from those of the run.
     """
-    classifier = corrected_model.load_corrected(spec, device=best_device())
+    classifier = corrected_model.load_corrected(spec, device=select_device(device))
     if classifier.identity != identity:
         raise ModelError(
             "a worker loaded another model than this run is of",
@@ -412,10 +427,14 @@ class SharedWork(Protocol):
 
 
 def run_step(
-    audit: SharedWork, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str
-) -> None:
+    audit: SharedWork, store: RunStore, work: Any, step: str, units: list[range], workers: int, label: str,
+    checksums: Callable[[Any], Written] = lambda written: written,
+) -> None:  # fmt: skip
     """Run the units of a step that are not done yet; each is marked when its results are on disk. Work units return the
     checksums of what they wrote.
+
+    Args:
+        checksums: function that takes them out of what a unit returns, where that is more.
 
     Of a shared run, units are taken one by one, those of this shard first, then those that no living process holds; the
     step ends when all units are done, whoever did them.
@@ -436,7 +455,8 @@ def run_step(
             return False
         return True
 
-    def mark(unit: range, written: Written) -> None:
+    def mark(unit: range, result: Any) -> None:
+        written = checksums(result)
         if sharing.holds(claim(unit)):  # else this process was taken for dead, and another one marks the unit
             store.mark_done(step, number[unit.start], written)
         sharing.release(claim(unit))

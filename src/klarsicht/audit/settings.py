@@ -10,6 +10,8 @@ from pydantic import Field
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import StoreError, UsageError
 
+ANY_DEVICE = "auto"  # the device that select_device of ground.devices takes by default
+OF_THE_PLACE = ("data", "device", "readers")  # settings of one machine, on which the result does not depend
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
     "auto", "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention", "GradientTimesInput",
@@ -63,6 +65,13 @@ INDEPENDENT_HELP = (
 )
 PARTS_HELP = "Compare connected parts of relevance maps, by shape and by what a middle layer sees there."
 LAYER_HELP = "The layer that sees parts, and whose channels are compared; by default one halfway."
+DEVICE_HELP = (
+    "Where the model runs: auto (the GPU where torch sees one, else the CPU), cpu, mps, cuda or cuda:N. Results differ "
+    "by rounding between kinds of devices."
+)
+READERS_HELP = (
+    "Threads that read, decode and transform images while the network computes; 0: none. Results do not depend on it."
+)
 WHITE_LEVEL_HELP = (
     "Code of white in 16-bit files, 4095 for 12-bit data, for instance; by default 65535, or the manifest's."
 )
@@ -101,13 +110,16 @@ class AuditSettings(Settings):
     white_level: Annotated[int | None, Field(ge=1, le=65535, description=WHITE_LEVEL_HELP)] = None
     megapixels: Annotated[float, Field(gt=0, le=10_000, description="Largest image that is read, in megapixels.")] = 220
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Root of all randomness.")] = 0
+    device: Annotated[str, Field(description=DEVICE_HELP)] = ANY_DEVICE
+    readers: Annotated[int, Field(ge=0, le=64, description=READERS_HELP)] = 1
 
     @classmethod
-    def of_run(cls, manifest: Mapping[str, Any], data: str | None = None) -> AuditSettings:
+    def of_run(cls, manifest: Mapping[str, Any], data: str | None = None, device: str = ANY_DEVICE) -> AuditSettings:
         """Read the settings of a run from its manifest.
 
         Args:
             data: where the corpus is now, if it moved.
+            device: where the model runs now.
 
         Raises:
             StoreError: the run stopped before its data were read, or its settings are not of this version.
@@ -115,9 +127,13 @@ class AuditSettings(Settings):
         if not (data or manifest.get("data")):
             raise StoreError("the run is not finished", got="no data yet", remedy="Give its `audit run` again.")
         try:
-            return cls.from_mapping(manifest["settings"] | {"data": data or manifest["data"]})
+            return cls.from_mapping(manifest["settings"] | {"data": data or manifest["data"], "device": device})
         except (UsageError, TypeError) as error:
             raise StoreError("the settings in manifest.json cannot be used", got=error) from error
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings that the manifest keeps, as plain values: all but those of the place, OF_THE_PLACE."""
+        return self.model_dump(mode="json", exclude=set(OF_THE_PLACE))
 
     @property
     def several_labels(self) -> bool:

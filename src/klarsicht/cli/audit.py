@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
@@ -43,6 +43,7 @@ PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load 
     "logo, flare, vignette, scratches, scan-lines, moire, hue, white-balance, gamma, grain, defocus, motion-blur, "
     "jpeg, resampling, ringing, background, hair, flash, zoom, mirror."
 )
+Device = Annotated[str, option(AuditSettings, "device")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
@@ -75,6 +76,8 @@ def run(
     megapixels: Annotated[float | None, option(AuditSettings, "megapixels")] = None,
     seed: Annotated[int | None, option(AuditSettings, "seed")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    device: Annotated[str | None, option(AuditSettings, "device")] = None,
+    readers: Annotated[int | None, option(AuditSettings, "readers")] = None,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
@@ -109,6 +112,8 @@ def run(
         "white_level": white_level,
         "megapixels": megapixels,
         "seed": seed,
+        "device": device,
+        "readers": readers,
     }
     chosen = AuditSettings.read(settings, given)
     store = pipeline.run(chosen, out, workers=workers, shard=shard)
@@ -140,6 +145,7 @@ def doctor(
     decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
     independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
     split: Annotated[str | None, option(AuditSettings, "split")] = None,
+    device: Annotated[str | None, option(AuditSettings, "device")] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -158,6 +164,7 @@ def doctor(
         "decode": decode,
         "independent": independent,
         "split": split,
+        "device": device,
     }
     found = diagnose(AuditSettings.read(settings, given))
     if as_json:
@@ -194,6 +201,7 @@ def quantify(
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
@@ -204,7 +212,7 @@ def quantify(
     from klarsicht.audit.quantification import quantification, screening
 
     found = (screening.screen if screening.is_screening(run) else quantification.quantify)(
-        run, level=level, workers=workers, data=data, shard=shard
+        run, level=level, workers=workers, data=data, shard=shard, device=device
     )
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
@@ -241,13 +249,14 @@ def shortcuts(
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
     shard: Annotated[str | None, typer.Option(help=SHARD_HELP)] = None,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
     top: Annotated[int, number(LINES, "Classes to print.")] = 20,
 ) -> None:
     """Say which part of an image suffices to tell each class: border, corner, background, colours, spectrum."""
     from klarsicht.audit.quantification.sufficiency import measure_sufficiency
 
-    found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data, shard=shard)
+    found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data, shard=shard, device=device)
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
     else:
@@ -269,6 +278,7 @@ def power(
     rate: Annotated[float, number(LEARNING_RATE, "Of that training (Adam).")] = 3e-4,
     data: Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")] = None,
     workers: Annotated[int, number(WORKERS, "Processes; results do not depend on it.")] = 1,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
@@ -276,7 +286,7 @@ def power(
 
     found = measure_power(
         run, kinds=kind, prevalences=prevalence, classes=classes, level=level, workers=workers, data=data,
-        train=train, rate=rate,
+        train=train, rate=rate, device=device,
     )  # fmt: skip
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
@@ -290,12 +300,13 @@ def check(
     run: Annotated[Path, typer.Option(help="A run folder that `audit quantify` has been through.")],
     level: Annotated[float, number(P_LEVEL, "Of p: below it a picture carries an artifact, and rests on it.")] = 0.05,
     data: Annotated[str | None, typer.Option(help="Where the corpus of the run is now, if it moved.")] = None,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Say of single pictures whether their prediction rests on an artifact that a run knows, and what it is without."""
     from klarsicht.audit.quantification.check_pictures import check_pictures
 
-    found = check_pictures(run, pictures, level=level, data=data)
+    found = check_pictures(run, pictures, level=level, data=data, device=device)
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
     else:

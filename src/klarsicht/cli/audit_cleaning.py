@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
@@ -18,6 +19,7 @@ from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 RunFolder = Annotated[Path, typer.Argument(help="A run folder written by `audit run`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Data = Annotated[str | None, typer.Option(help="Where the corpus is now, if it moved.")]
+Device = Annotated[str, option(AuditSettings, "device")]
 Members = Annotated[Path | None, typer.Option(help="A text file of images that carry the artifact. [what was found]")]
 FoundBy = Annotated[
     str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
@@ -57,6 +59,7 @@ def clean(
     seed: Annotated[int | None, option(CleanSettings, "seed")] = None,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     data: Data = None,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Correct the model for the artifact of a class: fitted, chosen under a bound on harm, and saved; exits 7 where it
@@ -91,14 +94,25 @@ def clean(
                 "members, a mask or a kind without one class", got=members or mask or kind,
                 rule="they are of one class's artifact", remedy="Name the class: --class.",
             )  # fmt: skip
-        together = clean_classes.clean_classes(run, name or (), asked, out=out, found_by=found_by, data=data)
+        together = clean_classes.clean_classes(
+            run, name or (), asked, out=out, found_by=found_by, data=data, device=device
+        )
         if as_json:
             echo_block(json.dumps(together.record, indent=2))
         else:
             cleaning_tables.cleaned_together(together)
         return together.check()
     found = clean_model.clean(
-        run, name[0], asked, out=out, found_by=found_by, members=members, mask=mask, kind=kind, data=data
+        run,
+        name[0],
+        asked,
+        out=out,
+        found_by=found_by,
+        members=members,
+        mask=mask,
+        kind=kind,
+        data=data,
+        device=device,
     )
     if as_json:
         echo_block(json.dumps(found.record, indent=2))
@@ -120,6 +134,7 @@ def evaluate(
     affected: Affected = None,
     seed: Annotated[int, number(SEED, "Of samples, probes and controls.")] = 0,
     data: Data = None,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
@@ -127,7 +142,7 @@ def evaluate(
 
     found = certify.certify(
         run, correction, also=also or (), out=out, test=test, images=images, overall=overall, affected=affected,
-        data=data, seed=seed,
+        data=data, seed=seed, device=device,
     )  # fmt: skip
     alone = len(found.certificate.evaluations) == 1
     if as_json:
@@ -163,6 +178,7 @@ def clean_data(
     tables: Annotated[str, typer.Option(help="Manifest and record as csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,
     data: Data = None,
+    device: Device = ANY_DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old
@@ -172,6 +188,7 @@ def clean_data(
     found = cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,
         found_by=found_by, members=members, mask=mask, seed=seed, tables=tables, dry_run=dry_run, data=data,
+        device=device,
     )  # fmt: skip
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.operating_system import processor_flags
+
+AUTO = "auto"
+NARROW = ("mps",)  # devices without float64
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,33 @@ def world() -> Iterator[World]:
         yield World(dist.get_rank(), size, here)
     finally:
         dist.destroy_process_group()
+
+
+def select_device(name: str = AUTO) -> torch.device:
+    """Return the device of a name: cpu, mps, cuda, cuda:N, or auto for the GPU of this process where there is one.
+
+    Raises:
+        UsageError: another name, or a device that this machine does not have.
+    """
+    if name == AUTO:
+        return device()
+    found = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
+    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else []), *_cuda_names()]
+    if found is None or (name != "cuda" and name not in here) or (name == "cuda" and len(here) == 1):
+        raise UsageError(
+            "--device names no device of this machine", got=repr(name), rule=f"auto, {', '.join(here)}",
+            remedy="Give --device auto: the GPU where torch sees one, else the CPU.",
+        )  # fmt: skip
+    return device() if name == "cuda" else torch.device(name)
+
+
+def _cuda_names() -> list[str]:
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return the widest floating type of a device: float64, on Apple's GPUs float32."""
+    return torch.float32 if device.type in NARROW else torch.float64
 
 
 def device() -> torch.device:

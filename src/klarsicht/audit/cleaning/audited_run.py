@@ -24,7 +24,7 @@ from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Verdict
-from klarsicht.audit.settings import AuditSettings, counts_own_logits
+from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import UsageError, unknown_name
@@ -62,20 +62,23 @@ class AuditedRun:
     audit: Audit
 
     @classmethod
-    def of(cls, run: str | Path, data: Any = None, classifier: Classifier | None = None) -> AuditedRun:
+    def of(
+        cls, run: str | Path, data: Any = None, classifier: Classifier | None = None, device: str = ANY_DEVICE
+    ) -> AuditedRun:
         """Open a run.
 
         Args:
             run: its folder.
             data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
             classifier: a model built in Python, in place of the one that the run names.
+            device: where the model runs, see ground.devices.select_device.
 
         Raises:
             UsageError: a run with several labels an image, or of independent outputs.
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
-        settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
+        settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
         require_exclusive_classes(store.manifest, settings)
         audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
         pipeline.check_unchanged(audit, store)

@@ -15,6 +15,7 @@ from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.certificate import Certificate
 from klarsicht.audit.cleaning.evaluation import Evaluation
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.manifest import to_json
 
@@ -42,6 +43,7 @@ def certify(
     run: str | Path, folders: Sequence[str | Path], *, also: Sequence[str | Path] = (), out: str | Path | None = None,
     test: str | None = None, images: int = 400, overall: float | None = None, affected: float | None = None,
     data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
+    device: str = ANY_DEVICE,
 ) -> CertificationResult:  # fmt: skip
     """Evaluate corrections of a run, and write the certificate.
 
@@ -52,13 +54,14 @@ def certify(
         out: the folder of the certificate; by default RUN/certificate.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.devices.select_device.
         test, images, overall, affected, seed: see evaluation.evaluate.
 
     Raises:
         UsageError: corrections of more than one class, or with different bounds.
         InputError, RunMismatch: see evaluation.evaluate.
     """
-    audited_run = AuditedRun.of(run, data, classifier)
+    audited_run = AuditedRun.of(run, data, classifier, device)
     made = tuple(
         evaluation.evaluate_run(
             audited_run, folder, test=test, images=images, overall=overall, affected=affected, seed=seed

@@ -33,6 +33,7 @@ from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.data import groups, splits
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.decisions import DecisionLog
 from klarsicht.ground.disk import translate_write_errors, write_atomically
@@ -72,7 +73,7 @@ class CleanedClasses:
 def clean_classes(
     run: str | Path, names: Sequence[str] = (), settings: CleanSettings | None = None, *,
     out: str | Path | None = None, found_by: str | None = None, data: str | None = None,
-    classifier: Classifier | None = None,
+    classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedClasses:  # fmt: skip
     """Fit a correction for the artifact of each class, compose them into one corrected model, and save it with a
     certificate; resumes where it was stopped.
@@ -86,6 +87,7 @@ def clean_classes(
         found_by: see clean_model.clean.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.devices.select_device.
 
     Raises:
         UsageError: no class is poisoned, an unknown class, or a method whose corrections cannot be composed.
@@ -95,7 +97,7 @@ def clean_classes(
     settings = settings or CleanSettings()
     clean_model.check_names(settings)
     check_composable(settings)
-    audited_run = AuditedRun.of(run, data, classifier)
+    audited_run = AuditedRun.of(run, data, classifier, device)
     folder = Path(out) if out else audited_run.store.path / "corrections" / "all"
     with audited_run.store.lock():
         names = names or find_classes_to_clean(audited_run)

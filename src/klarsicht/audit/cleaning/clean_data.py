@@ -40,6 +40,7 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.data.pictures import FileReader
 from klarsicht.audit.models.classifier import Classifier
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
@@ -114,6 +115,7 @@ def clean_data(
     correction: str | Path | None = None, above: float = CARRIES, weight: float | None = None, label: str | None = None,
     found_by: str | None = None, members: Path | None = None, mask: Path | None = None, seed: int = 0,
     tables: str = "csv", dry_run: bool = False, data: str | None = None, classifier: Classifier | None = None,
+    device: str = ANY_DEVICE,
 ) -> CleanedCorpus:  # fmt: skip
     """Clean the corpus of a run of the artifact of a class, or of several classes at once.
 
@@ -131,6 +133,7 @@ def clean_data(
         dry_run: only return the planned actions; write nothing.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.devices.select_device.
 
     Raises:
         UsageError: both a class and a correction, members or a mask without one class, no class is poisoned; or as
@@ -151,7 +154,7 @@ def clean_data(
         )  # fmt: skip
     SHARE.require("probability", above)
     SEED.require("seed", seed)
-    audited_run = AuditedRun.of(run, data, classifier)
+    audited_run = AuditedRun.of(run, data, classifier, device)
     if correction is not None:
         found = read_artifacts(audited_run, Path(correction), above)
     else:

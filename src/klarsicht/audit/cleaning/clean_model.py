@@ -28,6 +28,7 @@ from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.residual_sums import ResidualSum
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.seeding import generator
 
@@ -70,7 +71,7 @@ class CleanedModel:
 def clean(
     run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
     found_by: str | None = None, members: Path | None = None, mask: Path | None = None, kind: str | None = None,
-    data: str | None = None, classifier: Classifier | None = None,
+    data: str | None = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CleanedModel:  # fmt: skip
     """Fit a correction of the audited model for the artifact of a class, choose it under the bounds, and save it.
 
@@ -85,6 +86,7 @@ def clean(
         kind: a kind or family of `audit plant`: a known artifact, put on the images, in place of a found one.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.devices.select_device.
 
     Raises:
         UsageError: unknown class, method, direction, layer or kind, too few members, or a kind and members.
@@ -98,7 +100,7 @@ def clean(
             "a known artifact and a found one", got=f"{kind} and {found_by or members or mask}",
             rule="a known artifact has no members and no mask", remedy="Leave out --kind, or the others.",
         )  # fmt: skip
-    audited_run = AuditedRun.of(run, data, classifier)
+    audited_run = AuditedRun.of(run, data, classifier, device)
     with audited_run.store.lock():
         if kind is None:
             artifact, audited = audited_run.build_artifact(

@@ -31,6 +31,7 @@ from klarsicht.audit.data import splits
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.audit.pipeline import open_data
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.manifest import to_json
@@ -152,6 +153,7 @@ class Evaluation:
 def evaluate(
     run: str | Path, folder: str | Path, *, test: str | None = None, images: int = 400, overall: float | None = None,
     affected: float | None = None, data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
+    device: str = ANY_DEVICE,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction; write FOLDER/evaluation.json.
 
@@ -163,6 +165,7 @@ def evaluate(
         overall, affected: bounds, see audit.corrections.outcomes.Bounds; by default those that it was chosen under.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
+        device: where the model runs, see ground.devices.select_device.
         seed: seed of samples, insertions and probes.
 
     Raises:
@@ -170,7 +173,7 @@ def evaluate(
         InputError: the folder holds no correction.
         RunMismatch: the correction belongs to another model or corpus, or these differ from those of the run.
     """
-    audited_run = AuditedRun.of(run, data, classifier)
+    audited_run = AuditedRun.of(run, data, classifier, device)
     return evaluate_run(audited_run, folder, test=test, images=images, overall=overall, affected=affected, seed=seed)
 
 

@@ -199,11 +199,6 @@ def _test_pictures(size: tuple[int, int]) -> tuple[Image.Image, ...]:
     return Image.new("RGB", size, "grey"), ramp, ramp.rotate(180), colours
 
 
-def best_device() -> torch.device:
-    """Select the first CUDA device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def load_model(
     spec: str | nn.Module | tuple[nn.Module, Transform | None],
     *,

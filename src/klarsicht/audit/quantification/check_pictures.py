@@ -28,6 +28,7 @@ from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError
 from klarsicht.ground.images import decode
@@ -274,12 +275,12 @@ def check_one(checking: PictureCheck, path: str, predict: Predict) -> CheckedPic
 
 def check_pictures(
     run: str | Path, pictures: Sequence[str | Path], *, level: float = LEVEL, data: str | None = None,
-    classifier: Classifier | None = None,
+    classifier: Classifier | None = None, device: str = ANY_DEVICE,
 ) -> CheckedPictures:  # fmt: skip
     """Check pictures against the artifacts that a quantified run knows.
 
     Args:
-        run, data, classifier: see quantification.quantify.
+        run, data, classifier, device: see quantification.quantify.
         pictures: files, or folders whose files are checked.
         level: of p, below which a picture carries an artifact, and its prediction rests on it.
 
@@ -289,7 +290,7 @@ def check_pictures(
         UsageError, RunMismatch: as quantify.
     """
     files = list(list_files(pictures))
-    with open_run(run, level=level, workers=1, data=data, classifier=classifier) as (audit, work):
+    with open_run(run, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
         found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
         checking = PictureCheck(work, audit.names, found, level)
         with predictor(work) as predict:

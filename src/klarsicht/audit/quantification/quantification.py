@@ -35,7 +35,7 @@ from klarsicht.audit.results.followed_groups import mark_followed_groups
 from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow, read_effect
 from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
-from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
@@ -45,7 +45,7 @@ from klarsicht.ground.store import RunStore
 
 def quantify(
     run: str | Path, *, level: float = LEVEL, workers: int = 1, data: Any = None,
-    classifier: Classifier | None = None, shard: str | None = None,
+    classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
 ) -> Quantification:  # fmt: skip
     """Compute verdicts on all classes of a finished run, and write them as JSON, as a table and into its report.
 
@@ -56,13 +56,17 @@ def quantify(
         data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
+        device: where the model runs, see ground.devices.select_device; of a model built in Python, where it is.
 
     Raises:
         UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of
             range.
         RunMismatch: model or data differ from those of the run.
     """
-    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard) as (audit, work):
+    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device) as (
+        audit,
+        work,
+    ):
         announce(work)
         found, store, once = run_quantification(audit, work, level, workers), work.store, audit.sharing.once
         once(f"verdicts.{level}", lambda: store.write_json(verdicts.VERDICTS_FILE, found.to_json()))
@@ -117,12 +121,13 @@ def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 def open_run(
     run: str | Path, *, level: float, workers: int, data: Any, classifier: Classifier | None,
     grouped: Callable[[Audit, RunStore], tuple[Group, ...]] = class_groups, shard: str | None = None,
+    device: str = ANY_DEVICE,
 ) -> Iterator[tuple[Audit, DetectionUnits]]:  # fmt: skip
     """Open a finished run with its model, data and groups, and lock it.
 
     Args:
         grouped: function that returns the groups.
-        run, level, workers, data, classifier, shard: see `quantify`.
+        run, level, workers, data, classifier, shard, device: see `quantify`.
 
     Raises:
         UsageError: the level is out of range, or the run cannot be grouped.
@@ -131,7 +136,7 @@ def open_run(
     P_LEVEL.require("level", level)
     WORKERS.require("workers", workers)
     store = RunStore.open(run)
-    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
+    settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
     audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
     pipeline.check_unchanged(audit, store)
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:

@@ -23,6 +23,7 @@ from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
 
@@ -86,7 +87,7 @@ def is_screening(run: str | Path) -> bool:
 
 def screen(
     run: str | Path, *, level: float = LEVEL, workers: int = 1, data: Any = None,
-    classifier: Classifier | None = None, shard: str | None = None,
+    classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
 ) -> Screening:  # fmt: skip
     """Find the cluster of a screened corpus that the model follows; write it as JSON, and into ranking and report.
 
@@ -97,6 +98,7 @@ def screen(
         data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
+        device: see quantification.quantify.
 
     Raises:
         UsageError: a run for every class at once, or without maps, or a level out of range.
@@ -104,7 +106,14 @@ def screen(
         RunMismatch: model or data differ from those of the run.
     """
     with quantification.open_run(
-        run, level=level, workers=workers, data=data, classifier=classifier, grouped=whole_corpus_group, shard=shard
+        run,
+        level=level,
+        workers=workers,
+        data=data,
+        classifier=classifier,
+        grouped=whole_corpus_group,
+        shard=shard,
+        device=device,
     ) as (audit, work):
         store = work.store
         quantification.announce(work)

@@ -30,6 +30,7 @@ from klarsicht.audit.results.sufficiency import (
     order_profiles,
 )
 from klarsicht.audit.results.verdicts import LEVEL
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Doubles, Ints, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
@@ -41,14 +42,14 @@ PROFILE_IMAGES = 64  # of a class, by default
 
 def measure_sufficiency(
     run: str | Path, *, images: int = PROFILE_IMAGES, level: float = LEVEL, workers: int = 1, data: str | None = None,
-    classifier: Classifier | None = None, shard: str | None = None,
+    classifier: Classifier | None = None, shard: str | None = None, device: str = ANY_DEVICE,
 ) -> Sufficiency:  # fmt: skip
     """Measure the profile of every class of a finished run, and write it as JSON, as a table and into its report.
 
     Args:
         images: most images of a class to show, each once whole and once for every part; half as many images of other
             classes get its parts, each twice.
-        run, level, workers, data, classifier, shard: see quantification.quantify.
+        run, level, workers, data, classifier, shard, device: see quantification.quantify.
 
     Raises:
         UsageError: the number of images is out of range, fewer than two classes have two images of two sources, and as
@@ -56,7 +57,10 @@ def measure_sufficiency(
         RunMismatch: model or data differ from those of the run.
     """
     SHOWN_IMAGES.require("images", images)
-    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard) as (audit, work):
+    with open_run(run, level=level, workers=workers, data=data, classifier=classifier, shard=shard, device=device) as (
+        audit,
+        work,
+    ):
         reader = PartReader(work, images)
         run_units(audit, reader, workers)
         found = make_sufficiency(reader, level)

@@ -128,7 +128,7 @@ class DetectionUnits:
     @cached_property
     def input_images(self) -> InputImages:
         """Images of the corpus as model inputs; workers load the model once."""
-        model = self.classifier or load_worker_model(self.settings.model, self.identity)
+        model = self.classifier or load_worker_model(self.settings.model, self.identity, self.settings.device)
         return InputImages.of(self.corpus, model.with_outputs(counts_own_logits(self.store.manifest)))
 
     @property

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.models import hooks
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.relevance.explainer import Explainer, Relevance
+from klarsicht.audit.relevance.image_batches import BatchReader, WaitingTime
 from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.ground.checksums import Written
-from klarsicht.ground.errors import ImageError, InputError, InputRefused, OutOfMemory, UsageError
-from klarsicht.ground.images import notes_of
+from klarsicht.ground.errors import InputError, InputRefused, OutOfMemory, UsageError
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.store import RunStore
 
@@ -32,6 +31,14 @@ STEP = "attribution"
 IMAGES = "images"
 MAX_PROBED = 64  # images that the probe tries before it rejects the corpus or the model
 Explain = Callable[[Tensor, Tensor], Relevance | Observation]
+
+
+@dataclass(frozen=True)
+class TimedUnit:
+    """Checksums of what a unit wrote, and how long its images were waited for."""
+
+    written: Written
+    time: WaitingTime
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Attribution:
     Attributes:
         targets: int64 (N,), the output to explain for each row; -1 for the predicted one.
         identity: hash of the run's model; a worker that loads another model stops.
-        load: function that loads the model in a worker process, from its spec and identity.
+        load: function that loads the model in a worker process, from its spec, identity and device.
         classifier: None in worker processes, which load it again.
     """
 
@@ -52,16 +59,17 @@ class Attribution:
     settings: AuditSettings
     targets: NDArray[np.int64]
     identity: str
-    load: Callable[[str, str], Classifier]
+    load: Callable[[str, str, str], Classifier]
     classifier: Classifier | None = None
 
-    def __call__(self, unit: range) -> Written:
+    def __call__(self, unit: range) -> TimedUnit:
         """Explain the rows of a unit; for rows that fail, the reason is recorded and the arrays are zero. Returns the
-        checksums of what was written."""
+        checksums of what was written, and how long images were waited for."""
         facts: dict[int, dict[str, Any]] = {}
         blocks: dict[str, Any] = {}
+        reader = self._reader(self.settings.readers)
         with open_explainer(self._classifier(), self.settings, self.side, self.middle) as explain:
-            for rows, batch in self._batches(unit, facts):
+            for rows, batch in reader.batches(unit, facts):
                 for some, found in self._explain_batch(explain, rows, batch, facts):
                     _copy_rows(blocks, arrays_to_store(found, self.settings.parts), some, unit)
                     for row, fact in zip(some, facts_of(found), strict=True):
@@ -70,7 +78,7 @@ class Attribution:
         for name, values in blocks.items():
             if self.store.has_array(name):  # a run of an older version keeps its set of arrays
                 written |= self.store.write_rows(name, unit.start, values)
-        return written
+        return TimedUnit(written, reader.time)
 
     @property
     def side(self) -> int:
@@ -84,21 +92,16 @@ class Attribution:
         return name
 
     def _classifier(self) -> Classifier:
-        model = self.classifier or self.load(self.settings.model, self.identity)
+        model = self.classifier or self.load(self.settings.model, self.identity, self.settings.device)
         return model.with_outputs(counts_own_logits(self.store.manifest))
 
-    def _batches(self, unit: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (rows, images) of one image shape, at most `batch` each; unreadable rows are added to `facts`."""
-        classifier, pending = self._classifier(), PendingBatch(self.settings.batch)
-        for row, picture in decode_rows(self.corpus, unit):
-            prepared = picture if isinstance(picture, ImageError) else prepare(classifier, picture)
-            if isinstance(picture, Image.Image) and (notes := notes_of(picture)):
-                facts[row] = {"noted": "; ".join(notes)}
-            if isinstance(prepared, Exception):
-                facts[row] = {"skipped": str(prepared)}
-            elif ready := pending.add(row, prepared):
-                yield ready
-        yield from pending.flush()
+    def _reader(self, readers: int = 0) -> BatchReader:
+        settings = self.settings
+        return BatchReader(self.corpus, self._classifier(), settings.batch, readers, settings.threads)
+
+    def first_batches(self, rows: range, facts: dict[int, dict[str, Any]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (rows, images) of the first rows, read when asked for; unreadable rows are added to `facts`."""
+        return self._reader().batches(rows[:MAX_PROBED], facts)
 
     def _explain_batch(
         self, explain: Explain, rows: list[int], batch: Tensor, facts: dict[int, dict[str, Any]]
@@ -139,37 +142,6 @@ class Attribution:
                 yield from self._explain_batch(explain, [row], image[None], facts)
         else:
             yield rows, found
-
-
-class PendingBatch:
-    """Buffer that collects images into batches by shape; without a resizing transform image shapes differ."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.by_shape: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-
-    def add(self, row: int, image: Tensor) -> tuple[list[int], Tensor] | None:
-        """Add an image; return (rows, images) when the batch of its shape is full."""
-        shape = tuple(image.shape)
-        self.by_shape.setdefault(shape, []).append((row, image))
-        return self._batch(shape) if len(self.by_shape[shape]) == self.size else None
-
-    def flush(self) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield the incomplete batches."""
-        for shape in list(self.by_shape):
-            yield self._batch(shape)
-
-    def _batch(self, shape: tuple[int, ...]) -> tuple[list[int], Tensor]:
-        rows, images = zip(*self.by_shape.pop(shape), strict=True)
-        return list(rows), torch.stack(images)
-
-
-def prepare(classifier: Classifier, picture: Any) -> Tensor | ImageError:
-    """Preprocess a picture; return an ImageError where the transform fails."""
-    try:
-        return classifier.image(picture)
-    except ImageError as error:
-        return error
 
 
 @contextmanager
@@ -276,7 +248,7 @@ def middle_layer(attribution: Attribution, rows: range) -> str:
     if attribution.settings.parts_layer is not None:
         return attribution.settings.parts_layer
     classifier = attribution._classifier()
-    for _, batch in attribution._batches(rows[:MAX_PROBED], {}):
+    for _, batch in attribution.first_batches(rows, {}):
         with suppress(InputRefused), evaluation_mode(classifier.module) as module, torch.no_grad():
             found = hooks.middle_layer(module, partial(classifier.logits, batch[:1]))
             if not found and (attribution.settings.parts or "channels" in attribution.settings.metric):
@@ -300,7 +272,7 @@ def probe(attribution: Attribution, rows: range) -> Relevance | Observation:
     settings = attribution.settings
     with open_explainer(attribution._classifier(), settings, settings.map_side, attribution.middle) as explain:
         facts: dict[int, dict[str, Any]] = {}
-        for some, batch in attribution._batches(rows[:MAX_PROBED], facts):
+        for some, batch in attribution.first_batches(rows, facts):
             for row, image in zip(some, batch, strict=True):
                 for _, found in attribution._explain_batch(explain, [row], image[None], facts):
                     return found

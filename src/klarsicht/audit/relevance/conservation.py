@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from klarsicht.ground.devices import widest_float
 from klarsicht.ground.errors import NotConserving
 
 RESIDUAL_BOUND: Final = 1e-3
@@ -53,18 +54,18 @@ def sum_per_image(R: Tensor, images: int | None = None) -> Tensor:
     Args:
         images: B, where the first axis is a multiple of it, as of windows (B . n, ...); default the length of R.
     """
-    return _per_image(R, images).sum(1).double()
+    return _per_image(R, images).sum(1).to(widest_float(R.device))
 
 
 def absolute_sum(R: Tensor, images: int | None = None) -> Tensor:
     """Sum absolute values over all axes but that of images: (B, ...) -> (B,) float64."""
-    return _per_image(R, images).abs().sum(1).double()
+    return _per_image(R, images).abs().sum(1).to(widest_float(R.device))
 
 
 def inner_product(a: Tensor, b: Tensor, images: int | None = None) -> Tensor:
     """Compute inner products over all axes but that of images: (B, ...), (B, ...) -> (B,) float64."""
     product: Tensor = torch.linalg.vecdot(_per_image(a, images), _per_image(b, images))
-    return product.double()
+    return product.to(widest_float(a.device))
 
 
 def _per_image(R: Tensor, images: int | None) -> Tensor:

@@ -30,6 +30,7 @@ from klarsicht.audit.relevance.pooling import pool_relevance
 from klarsicht.audit.relevance.propagation import Recorder
 from klarsicht.audit.relevance.rule_mode import RuleMode, computes_attention, find_norms_to_merge
 from klarsicht.ground import notebook
+from klarsicht.ground.devices import widest_float
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
 from klarsicht.ground.images import diverging_colours, png_bytes, resize_bilinear
 from klarsicht.ground.memory import is_out_of_memory
@@ -298,7 +299,11 @@ class Explainer:
     def _incompleteness(self, R: Tensor, forward: _ForwardPass) -> Tensor:
         """Compute (f(x) - f(0) - sum R) / |f(x) - f(0)|, float64 (B,), which is zero for exact integrated gradients."""
         with torch.no_grad():
-            rise = ((forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed).sum(1).double()
+            rise = (
+                ((forward.logits - self.classifier.logits(torch.zeros_like(R))) * forward.seed)
+                .sum(1)
+                .to(widest_float(R.device))
+            )
         return (rise - sum_per_image(R)) / rise.abs()
 
     def _rules(self, x: Tensor) -> RulePlan:

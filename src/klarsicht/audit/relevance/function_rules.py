@@ -163,7 +163,7 @@ def _subtract_from(call: FunctionCall, b: Any, a: Any) -> Tensor:
 
 def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     held = a if isinstance(a, Tensor) else b
-    return tuple(v if isinstance(v, Tensor) else held.new_tensor(v) for v in (a, b))  # type: ignore[return-value]
+    return tuple(v if isinstance(v, Tensor) else torch.tensor(v, dtype=held.dtype).to(held.device) for v in (a, b))  # type: ignore[return-value]
 
 
 def _scale(x: Tensor, factor: float) -> Tensor:

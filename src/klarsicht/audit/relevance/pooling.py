@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from klarsicht.ground.devices import widest_float
+
 
 def pooling_matrix(n: int, g: int) -> Tensor:
     """Compute the pooling matrix A, float64 (g, n): A_ij is the share of pixel j in cell i of g equal cells.
@@ -18,7 +20,7 @@ def pooling_matrix(n: int, g: int) -> Tensor:
 
 def pool_relevance(R: Tensor, side: int) -> Tensor:
     """Sum R (B, C, H, W) over channels and pool it to float32 (B, G, G) with G = min(side, H, W)."""
-    flat = R.sum(1, dtype=torch.float64)
+    flat = R.sum(1, dtype=widest_float(R.device))
     g = min(side, *flat.shape[1:])
-    A, B = (pooling_matrix(n, g).to(flat.device) for n in flat.shape[1:])
+    A, B = (pooling_matrix(n, g).to(flat.dtype).to(flat.device) for n in flat.shape[1:])
     return (A @ flat @ B.T).float()

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
 from klarsicht.audit.relevance.rules import Layer, away_from_zero, relevance_of_zeros
+from klarsicht.ground.devices import widest_float
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Recorder:
         dead: Tensor | None = None,
     ) -> LayerBalance:
         """Record the balance of a function that received relevance R; the other terms are float64 (B,)."""
-        zero = torch.zeros(self.images, dtype=torch.float64, device=R.device)
+        zero = torch.zeros(self.images, dtype=widest_float(R.device), device=R.device)
         entry = LayerBalance(
             name,
             incoming=sum_per_image(R, self.images),

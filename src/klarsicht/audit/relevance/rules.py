@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
+from klarsicht.ground.devices import widest_float
 
 EPSILON: Final = 1e-6
 
@@ -63,7 +64,8 @@ def constant_input(channels: tuple[float, ...]) -> InputPart:
     """Make an input part that is constant in each channel of x (B, C, ...)."""
 
     def part(x: Tensor) -> Tensor:
-        return x.new_tensor(channels).reshape(1, -1, *[1] * (x.ndim - 2)).expand_as(x)
+        values = torch.tensor(channels, dtype=x.dtype).to(x.device)
+        return values.reshape(1, -1, *[1] * (x.ndim - 2)).expand_as(x)
 
     return part
 
@@ -219,7 +221,7 @@ class Layer:
         """
         images = len(x) if images is None else images
         shares = self.shares_of_nonnegative if x.numel() and x.min() >= 0 else self.shares
-        bias, stabiliser, dead = torch.zeros(3, images, dtype=torch.float64, device=x.device)
+        bias, stabiliser, dead = torch.zeros(3, images, dtype=widest_float(x.device), device=x.device)
         graphs: dict[tuple[InputPart, int], Graph] = {}
         flows: dict[tuple[InputPart, int], Tensor] = {}
         for share in shares:
@@ -263,9 +265,10 @@ class Layer:
     def _absorbed(self, bias: Tensor | None, s: Tensor, images: int) -> Tensor:
         """Compute the relevance absorbed by a bias, sum_j s_j b_j, float64 (B,)."""
         if bias is None:
-            return torch.zeros(images, dtype=torch.float64, device=s.device)
+            return torch.zeros(images, dtype=widest_float(s.device), device=s.device)
         elsewhere = [axis for axis in range(1, s.ndim) if axis != self.channel % s.ndim]
-        absorbed = (s.sum(elsewhere) if elsewhere else s).double() @ bias.double()
+        wide = widest_float(s.device)
+        absorbed = (s.sum(elsewhere) if elsewhere else s).to(wide) @ bias.to(wide)
         return absorbed.reshape(images, -1).sum(1)
 
 
@@ -275,7 +278,7 @@ Graph = tuple[Tensor, Tensor]
 
 def away_from_zero(y: Tensor) -> Tensor:
     """Add EPSILON with the sign of y to y."""
-    return torch.copysign(y.new_tensor(EPSILON), y).add_(y)
+    return torch.copysign(torch.full((), EPSILON, dtype=y.dtype, device=y.device), y).add_(y)
 
 
 def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) -> Tensor:
@@ -299,7 +302,7 @@ def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tenso
         sign: sign of D, with 0 where D is, and s is 0 there; None where it is not known.
     """
     if sign is None:
-        added = torch.copysign(D.new_tensor(EPSILON), D)
+        added = torch.copysign(torch.full((), EPSILON, dtype=D.dtype, device=D.device), D)
         s = R / (D + added)
         dead = relevance_of_zeros(R, D, images)
         return s, s, inner_product(s, added, images) - dead, dead
@@ -313,7 +316,7 @@ def _over(R: Tensor, D: Tensor, sign: Tensor | None, images: int) -> tuple[Tenso
 def relevance_of_zeros(R: Tensor, D: Tensor, images: int, nonnegative: bool = False) -> Tensor:
     """Sum relevance R where D is zero: float64 (B,)."""
     if D.numel() and (D if nonnegative else D.abs()).amin() > 0:
-        return torch.zeros(images, dtype=torch.float64, device=R.device)
+        return torch.zeros(images, dtype=widest_float(R.device), device=R.device)
     return inner_product(R, (D == 0).to(R), images)
 
 

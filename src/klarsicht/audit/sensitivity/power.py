@@ -32,6 +32,7 @@ from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
 from klarsicht.audit.sensitivity.planted_data import MIN_CARRIERS, plan_courses
+from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.audit.synthetic.artifacts import PLANTS, draw_plant, plant_on_levels
 from klarsicht.audit.synthetic.planted_image import PlantFunction
 from klarsicht.ground.arrays import Pixels
@@ -201,6 +202,7 @@ def power(
     run: str | Path, *, kinds: Sequence[str] | None = None, prevalences: Sequence[float] | None = None,
     classes: int = 5, level: float = LEVEL, workers: int = 1, data: str | None = None,
     classifier: Classifier | None = None, train: int | None = None, rate: float = RATE,
+    device: str = ANY_DEVICE,
 ) -> Power:  # fmt: skip
     """Plant each kind at each prevalence in some classes of a run and count which are found; quantify the run first.
 
@@ -210,7 +212,7 @@ def power(
         kinds: names of synthetic.artifacts.PLANTS, all of them by default, or of synthetic.families.FAMILIES:
             of a family, every class gets an artifact of random place, size and colour.
         classes: number of classes that each is planted in, one at a time, drawn from those where nothing was found.
-        level, workers, data, classifier: see quantification.quantify.
+        level, workers, data, classifier, device: see quantification.quantify.
         train: epochs for which copies of the model are fine-tuned on planted corpora, to measure which artifacts would
             be called poisoned; several kinds are then planted at once. None leaves this unknown.
         rate: learning rate of the fine-tuning.
@@ -223,7 +225,9 @@ def power(
     asked, shares = tuple(dict.fromkeys(kinds or PLANTS)), tuple(dict.fromkeys(prevalences or PREVALENCES))
     check_arguments(asked, shares, classes)
     training = None if train is None else Training(train, rate)
-    with quantification.open_run(run, level=level, workers=workers, data=data, classifier=classifier) as (audit, work):
+    with quantification.open_run(
+        run, level=level, workers=workers, data=data, classifier=classifier, device=device
+    ) as (audit, work):
         if training:
             finetuned.require_trainable(audit)
         found = quantification.run_quantification(audit, work, level, workers)
