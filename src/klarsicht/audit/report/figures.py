@@ -60,7 +60,8 @@ class Illustrator:
         self.store.discard_step(VIEWS)
         suspects = [entry for entry in entries if entry.rows]
         shown = suspects[:CLASSES_ILLUSTRATED]
-        noted = [entry for entry in suspects[CLASSES_ILLUSTRATED:] if is_noted(entry)]
+        beyond = suspects[CLASSES_ILLUSTRATED:] if self.store.has_array("maps") else []  # else each would be explained
+        noted = [entry for entry in beyond if is_noted(entry)]
         drawings = [
             self._drawing(entry) if i < len(shown) else self._small_drawing(entry)
             for i, entry in enumerate(track([*shown, *noted], len(shown) + len(noted), "pictures"))
