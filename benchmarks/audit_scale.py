@@ -1,4 +1,4 @@
-"""What a whole audit takes by its number of images: CPU seconds, memory and disk of each step.
+"""Cost of a whole audit by its number of images: CPU seconds, memory and disk of each step.
 
     python benchmarks/audit_scale.py make DIR/5000 --images 5000 --classes 50
     python benchmarks/audit_scale.py run DIR/5000 RUNS/5000 --json FILE
