@@ -97,6 +97,8 @@ def screening(found: Screening, top: int) -> None:
     for line in found.standing.describe(found.outputs) if found.standing else ():
         echo(line)
     echo(f"p {found.p:.3f}; the claim at {found.level:g}")
+    if found.limits:
+        echo(found.limits)
     if entry.beside:
         echo(f"plain features, without relevance, name {entry.beside}")
     echo("their labels: " + ", ".join(f"{label} {count}" for label, count in found.labels[:top]))

@@ -11,8 +11,9 @@ from scipy.ndimage import gaussian_filter
 from tests.audit.quantification.test_quantification import NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
 from klarsicht.audit.detectors.bank import DETECTORS
-from klarsicht.audit.quantification.check_pictures import KnownMeasure, check_pictures
-from klarsicht.audit.results.checked_picture import CarriedArtifact, CheckedPicture
+from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures
+from klarsicht.audit.quantification.quantification import open_run
+from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture
 from klarsicht.ground.errors import InputError
 
 PICTURES = 12
@@ -121,6 +122,20 @@ def test_a_broken_file_is_named_and_the_rest_is_checked(checked):
     assert len(found) == 4 * PICTURES + 1 and NAMES[USED] in found.limits
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert {line["class"] for line in told["pictures"][-1]["artifacts"]} == set(found.known)
+
+
+def test_a_border_is_compared_with_as_many_images_as_reach_the_level(quantified):
+    """Own clean images first, which the artifact's carriers are not among, then those of other classes."""
+    run, classifier, found = quantified
+    with open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
+        noted = tuple(verdict for verdict in found if verdict.artifactual)
+        checking = PictureCheck(work, audit.names, noted, 0.05)
+        (group,) = (group for group in work.groups if group.target == USED)
+        own = work.input_images(np.setdiff1d(group.rows, found.of(NAMES[USED]).rows))
+        images = checking.clean_of(USED)
+    assert len(images) == ELSEWHERE >= 1 / 0.05 - 1
+    mine = [any((image == one).all() for one in own) for image in images]
+    assert sum(mine) == len(own) < ELSEWHERE and mine == sorted(mine, reverse=True)
 
 
 def test_what_is_not_there_is_an_error(quantified, tmp_path):

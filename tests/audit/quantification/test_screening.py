@@ -11,6 +11,7 @@ from klarsicht import audit
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import screening
+from klarsicht.audit.report.page import SCREENING_FILE
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import UsageError
@@ -54,6 +55,7 @@ def test_put_on_other_images_they_raise_the_class_most(done):
     assert found.p == pytest.approx(1 / 3) and found.verdict == screening.FOLLOWS
     strict = screening.Screening(found.entry, found.labels, found.outputs, 0.05)
     assert strict.verdict == screening.NO_USE  # one of three outputs is no evidence at .05
+    assert f"no smaller than {1 / 3:.3f}" in strict.limits and found.limits == "" == found.to_json()["limits"]
 
 
 def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
@@ -70,7 +72,7 @@ def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
 
 def test_it_is_written_beside_the_run_and_asked_again_without_new_work(done, monkeypatch):
     folder, classifier, found = done
-    assert json.loads((folder / screening.SCREENING_FILE).read_text()) == json.loads(json.dumps(found.to_json()))
+    assert json.loads((folder / SCREENING_FILE).read_text()) == json.loads(json.dumps(found.to_json()))
     assert audit.rank(folder)[0] == found.entry
     page = (folder / "report.html").read_text()
     assert f"{found.effect.shift:+.2f}" in page

@@ -25,7 +25,7 @@ from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.quantification import open_run
 from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.results import verdicts
-from klarsicht.audit.results.checked_picture import CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
 from klarsicht.audit.settings import ANY_DEVICE
@@ -38,7 +38,6 @@ from klarsicht.ground.seeding import generator
 CLEAN_IMAGES = 500  # of the run, that a picture is compared with
 DRAWN_PLACES = 400  # places of which those that overlap the window least are taken
 LEAST_LIKE = 0.5  # likeness of a picture that carries it
-ELSEWHERE = 39  # places, or clean images, where as much is taken out
 
 
 class KnownArtifact(Protocol):
@@ -176,10 +175,14 @@ class PictureCheck:
         return tuple(verdict.name for verdict in self.found if verdict.target not in known)
 
     @cached_property
+    def carrying(self) -> Rows:
+        """Rows of images that carry a known artifact, and -1."""
+        return np.concatenate([[-1], *(verdict.rows for verdict in self.found)]).astype(np.intp)
+
+    @cached_property
     def clean_rows(self) -> Rows:
         """Rows of images that carry no known artifact, CLEAN_IMAGES at most."""
-        carrying = np.concatenate([[-1], *(verdict.rows for verdict in self.found)]).astype(np.intp)
-        rows = np.setdiff1d(np.concatenate([group.rows for group in self.work.groups]), carrying)
+        rows = np.setdiff1d(np.concatenate([group.rows for group in self.work.groups]), self.carrying)
         return np.sort(generator(self.work.settings.seed, "clean images").permutation(rows)[:CLEAN_IMAGES])
 
     def make_comparison(self, verdict: Verdict, clean: Pixels) -> Comparison | None:
@@ -244,10 +247,12 @@ class PictureCheck:
         return replace(told, drop=drop, p_drop=p_drop, without=self.names[int(after[0].argmax())], rests=rests)
 
     def clean_of(self, target: int) -> Pixels:
-        """Read clean images of a class, ELSEWHERE at most; of other classes where it has none."""
+        """Read clean images of a class, ELSEWHERE at most, and of other classes where it has fewer."""
         (group,) = (group for group in self.work.groups if group.target == target)
-        own = np.intersect1d(self.clean_rows, group.rows)
-        return self.work.input_images((own if len(own) else self.clean_rows)[:ELSEWHERE])
+        own = np.setdiff1d(group.rows, self.carrying)
+        own = generator(self.work.settings.seed, "clean images", target).permutation(own)[:ELSEWHERE]
+        more = np.setdiff1d(self.clean_rows, group.rows)[: ELSEWHERE - len(own)]
+        return self.work.input_images(np.concatenate([own, more]))
 
 
 def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
@@ -295,4 +300,5 @@ def check_pictures(
         checking = PictureCheck(work, audit.names, found, level)
         with predictor(work) as predict:
             told = tuple(check_one(checking, path, predict) for path in track(files, len(files), "pictures"))
-        return CheckedPictures(told, tuple(one.verdict.name for one in checking.known), checking.unknown, level)
+        known = tuple(one.verdict.name for one in checking.known)
+        return CheckedPictures(told, known, checking.unknown, level, len(checking.clean_rows))

@@ -27,7 +27,7 @@ from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.significance import TRIED
-from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS
+from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS, OTHER_WINDOWS
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Floats, Pixels, Rows
 from klarsicht.ground.checksums import Written
@@ -36,7 +36,6 @@ from klarsicht.numerics.statistics.logits import LogitScale
 
 CHOICE_IMAGES = 32  # further ones on which detection and way of insertion are chosen
 MAX_CONTROLS = 200  # images of a class without its artifact: controls
-OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 COMPARED = 64  # carriers, and as many others, by which coverage is measured
 SAME_MEMBERS = 0.5  # Jaccard index from which two detections share the same content
 LESS_COVERED = 0.75  # of the best way's coverage; ways that put on less than this are not tried

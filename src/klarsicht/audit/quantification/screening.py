@@ -21,13 +21,13 @@ from klarsicht.audit.quantification import quantification
 from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
+from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
 
-SCREENING_FILE = "screening.json"
 FOLLOWS = "followed: put on other images, it raises this class more than what is found for other outputs raises them"
 NO_USE = "no use shown"
 
@@ -74,9 +74,20 @@ class Screening:
     def verdict(self) -> str:
         return FOLLOWS if self.follows else NO_USE
 
+    @property
+    def limits(self) -> str:
+        """Say that so few outputs have no rank at the level; empty where they have."""
+        return describe_least_p(
+            1 / self.outputs,
+            self.level,
+            "no cluster is called followed",
+            f"It is the rank among the model's {self.outputs} outputs: raise --level to that, or look at the effect.",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of screening.json."""
         told = asdict(self) | {"entry": self.entry.to_json(), "p": self.p, "verdict": self.verdict}
+        told |= {"limits": self.limits}
         return told | {"labels": [list(pair) for pair in self.labels]}
 
 
@@ -125,7 +136,7 @@ def screen(
 
 def write_screening(store: RunStore, found: Screening) -> None:
     """Write a screening as JSON, and into ranking and report."""
-    store.write_json(SCREENING_FILE, found.to_json())
+    store.write_json(page.SCREENING_FILE, found.to_json())
     store.write_table("ranking", ranking.read_ranking(store).to_table())
     page.write_report(store)
 

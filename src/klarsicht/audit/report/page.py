@@ -38,6 +38,7 @@ OWN_LOGITS = (
     "Outputs are independent: a class counts by its own logit, not by its lead over the mean of all, and an image is "
     "predicted as every class whose logit is positive."
 )
+SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with one class as its target
 COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
 RANKED = 20  # rows of the table of shortcuts; its file contains all
@@ -228,7 +229,9 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
         return ()
     stands = [Specificity.from_line(line) for line in store.table(ranking.FOLLOWED).to_pylist()]
     outputs = store.array("logits").shape[1]
-    return tuple(sentence for one in stands if one is not None for sentence in one.describe(outputs))
+    told = [sentence for one in stands if one is not None for sentence in one.describe(outputs)]
+    limits = store.read_json(SCREENING_FILE).get("limits", "") if store.has_file(SCREENING_FILE) else ""
+    return (*told, limits) if limits else tuple(told)
 
 
 def _describe_target(settings: dict[str, Any]) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.results.words import describe_sign
 
 NO_WAY_OUT = "cannot be taken out of one picture"
+ELSEWHERE = 39  # places, or clean images, where as much is taken out
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,14 @@ class CheckedPictures:
         known: classes with an artifact that pictures were compared with.
         unknown: classes whose artifact is what a group shares; one picture cannot be compared with it.
         level: of p.
+        clean: images of the run that a picture is compared with.
     """
 
     pictures: tuple[CheckedPicture, ...]
     known: tuple[str, ...]
     unknown: tuple[str, ...]
     level: float
+    clean: int
 
     def __iter__(self) -> Iterator[CheckedPicture]:
         return iter(self.pictures)
@@ -124,11 +128,34 @@ class CheckedPictures:
         more = (
             f"; not with those of {', '.join(self.unknown)}, known only by what a group shares" if self.unknown else ""
         )
-        return f"{told}{more}; either claim at {self.level:g}"
+        return " ".join([f"{told}{more}; either claim at {self.level:g}.", *filter(None, self._unreachable)])
+
+    @property
+    def _unreachable(self) -> tuple[str, str]:
+        """Say which claims the level leaves impossible; empty strings where none is."""
+        if not self.known:
+            return "", ""
+        beside = f"{self.clean} clean images and {len(self.known)} known artifact{'s'[: len(self.known) > 1]}"
+        return (
+            describe_least_p(
+                len(self.known) / (self.clean + 1),
+                self.level,
+                "no picture is said to carry one",
+                f"It is compared with {beside}: raise --level to that, or audit more images.",
+            ),
+            describe_least_p(
+                1 / (ELSEWHERE + 1),
+                self.level,
+                "no prediction is said to rest on one",
+                f"It is compared with {ELSEWHERE} other places: raise --level to that.",
+            ),
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
             "level": self.level,
+            "clean": self.clean,
+            "limits": self.limits,
             "known": list(self.known),
             "unknown": list(self.unknown),
             "pictures": [picture.to_json() for picture in self.pictures],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.results.resolution import describe_rank_limit
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.ground.errors import unknown_name
@@ -150,13 +151,20 @@ class Sufficiency:
         raise unknown_name("class in these profiles", name, [one.name for one in self.profiles])
 
     @property
+    def floor(self) -> float:
+        """Smallest p-value of a rank among so many classes; 1 where they were too few to be compared."""
+        return 1 / len(self) if self.compared else 1.0
+
+    @property
     def limits(self) -> str:
-        """What is noted, in words."""
+        """What is noted, in words, and whether so many classes can have anything noted."""
         if self.compared:
-            return (
+            noted = (
                 f"Noted: p at most {self.level:g} among the strongest parts of other classes, an area above chance, "
                 f"and a rise of {FLOOR:g} at least. A class may have such a part by nature: look."
             )
+            limit = describe_rank_limit(self.floor, self.level, "noted")
+            return f"{noted} {limit} Until then compare areas, rises and their intervals." if limit else noted
         return (
             f"Noted: an area above chance and a rise of {FLOOR:g} at least, either by its interval. Fewer than "
             f"{MIN_CLASSES} classes cannot tell what a class has by nature from an artifact: look."
@@ -175,6 +183,8 @@ class Sufficiency:
             "level": self.level,
             "compared": self.compared,
             "images": self.images,
+            "floor": self.floor,
+            "limits": self.limits,
             "classes": [profile.to_json() for profile in self.profiles],
         }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from klarsicht.audit.results.resolution import describe_least_p, describe_rank_limit
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.words import describe_insertion
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MIN_OUTPUTS = 5  # outputs: with fewer, a rank among them says too little
+OTHER_WINDOWS = 39  # other windows or random artifacts that one is compared with, where outputs are too few
 NOTEBOOK_CLASSES = 20  # classes in a notebook
 VERDICTS_FILE = "quantification.json"
 LEVEL = 0.05  # of p, for either claim
@@ -257,16 +259,25 @@ class Quantification:
 
     @property
     def limits(self) -> str:
-        """Resolution of p with so many classes, in words."""
+        """Resolution of p with so many classes, in words, and whether it can reach the level."""
         if self.floor < 1:
-            return (
+            told = (
                 f"p can be no smaller than {self.floor:.3f} with so many clean classes; below, a power law through "
                 "their largest scores decides."
             )
-        return (
+            limit = describe_rank_limit(self.floor, self.level, "called")
+            return f"{told} {limit} `klarsicht audit power` says what could have been called." if limit else told
+        told = (
             f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature: only what the "
             "learned embedding sets apart is called; p is of that and of the windows that a class shares, by itself."
         )
+        limit = describe_least_p(
+            1 / (OTHER_WINDOWS + 1),
+            self.level,
+            f"no use is shown of fewer than {MIN_OUTPUTS} outputs",
+            "Raise --level to that.",
+        )
+        return f"{told} {limit}".strip()
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)
@@ -316,6 +327,7 @@ class Quantification:
         return {
             "floor": self.floor,
             "level": self.level,
+            "limits": self.limits,
             "skipped": [list(pair) for pair in self.skipped],
             "classes": [verdict.to_json() for verdict in self.verdicts],
         }
