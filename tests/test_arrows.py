@@ -125,7 +125,7 @@ ARROWS = {
     "burst": ("numerics.imaging", "burst.data", "burst.network", "burst.denoising", "burst.training"),
     # what needs both wings; the pages that only look; the command line
     "bridge": ("audit", "burst"),
-    "explorer": ("ground",),
+    "explorer": ("ground", "numerics.imaging"),
     "cli": (
         "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
         "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.duplicates", "audit.quantification",
@@ -237,7 +237,7 @@ def _breach(arrow: Arrow) -> str:
     if {here.split(".")[0], there.split(".")[0]} == {"audit", "burst"}:
         return "the wings never meet"
     if here == "explorer":
-        return "only ground may be seen from there"
+        return "only ground and numerics.imaging may be seen from there"
     order = list(ARROWS)
     return "arrows point down" if order.index(there) > order.index(here) else f"{here} may not import {there}"
 

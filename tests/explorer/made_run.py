@@ -140,7 +140,8 @@ def write_run(
         written = store.write_part("images", unit, part)
         if maps:
             values = np.zeros((len(rows), G, G), np.float16)
-            values[:, 2, 4] = 1 + rows % 2
+            values[rows < carriers, 2, 4] = 1 + rows[rows < carriers] % 2  # on the white square
+            values[rows >= carriers, 5, 1] = 1
             written |= store.write_rows("maps", unit * UNIT, values)
         store.mark_done("attribution", unit, written)
     store.finish_step("attribution", len(units))

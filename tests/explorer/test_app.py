@@ -41,7 +41,7 @@ def test_classes_have_their_verdicts_figures_and_first_images(app):
     assert (tagged["kind"], tagged["p"], tagged["size"], tagged["n"]) == ("poisoned", 0.001, CARRIERS, EACH)
     assert (tagged["shift"], tagged["low"], tagged["high"]) == (2.0, 1.5, 2.5)
     assert tagged["resembles"] == ["logo"] and found["plain"]["resembles"] == []
-    assert tagged["prevalence"] == CARRIERS / EACH and tagged["first"] == [0, 1, 2]
+    assert tagged["prevalence"] == CARRIERS / EACH and tagged["first"] == list(range(CARRIERS))
     assert (found["observed"]["kind"], found["observed"]["shift"]) == ("nothing", None)
     assert found["observed"]["verdict"] == found["plain"]["verdict"] == "nothing found"
     assert found["plain"]["decided"] is None and found["observed"]["z"] > found["plain"]["z"]
@@ -198,6 +198,7 @@ def test_members_are_saved_as_masks_and_in_the_coco_format(app):
     assert found["images"][0] == {"id": 0, "file_name": "tagged/00000.png", "width": SIDE, "height": SIDE}
     assert ask(app, "/api/classes/1/masks.zip").status == 400
     whole = ask(app, "/api/classes/1/coco.json").json["annotations"]
+    assert {one["carries"] for one in whole} == {"undecided"} and found["annotations"][0]["carries"] == "yes"
     assert len(whole) == CARRIERS and all(one["whole"] and one["bbox"] == [0, 0, SIDE, SIDE] for one in whole)
 
 

@@ -34,7 +34,7 @@ def test_csv_and_parquet_have_a_line_for_each_image_of_each_class(run, tmp_path)
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * EACH and {line["class"] for line in lines} == set(NAMES)
-    carriers = [int(line["row"]) for line in lines if line["class"] == "tagged" and line["carries"] == "True"]
+    carriers = [int(line["row"]) for line in lines if line["class"] == "tagged" and line["carries"] == "yes"]
     assert carriers == [1, 2, 9]
     assert [line["removed"] for line in lines[:2]] == ["True", "False"] and lines[0]["artifact"] == "tag"
     assert lines[0]["image"] == "tagged/00000.png" and lines[5]["predicted"] == NAMES[1]
@@ -45,6 +45,41 @@ def test_csv_and_parquet_have_a_line_for_each_image_of_each_class(run, tmp_path)
             assert line[name] == ("" if other[name] is None else str(other[name])), name
     stored = parquet.read_table(run / "tables" / "embedding-concept" / "00000.parquet")
     np.testing.assert_allclose([line["vector"] for line in read[:EACH]], stored["vector"].to_pylist())
+
+
+def exported_statuses(run, tmp_path, name):
+    """What the column `carries` says of the members and of the other images of a class."""
+    lines = parquet.read_table(export_run(run, "parquet", tmp_path / "p.parquet", classes=[name])).to_pylist()
+    (tmp_path / "p.parquet").unlink()
+    told = [line["carries"] for line in lines]
+    return set(told[:CARRIERS]), set(told[CARRIERS:])
+
+
+@pytest.mark.parametrize(
+    ("decision", "found_by_detector", "observed"),
+    [
+        ("", "yes", "undecided"),
+        ("unsure", "undecided", "undecided"),
+        ("legitimate", "no", "no"),
+        ("artifact", "yes", "yes"),
+    ],
+)
+def test_a_suspect_cluster_is_undecided_until_a_person_decides(tmp_path, decision, found_by_detector, observed):
+    store = write_run(tmp_path, each=EACH, carriers=CARRIERS, images=False)
+    for target, name, status in ((0, "tagged", found_by_detector), (1, "observed", observed)):
+        if decision:
+            DecisionLog(store.path).append(Change(target, name, decision), "ada")
+        assert exported_statuses(store.path, tmp_path, name) == ({status}, {"no"})
+    DecisionLog(store.path).append(Change(2, "plain", members=tuple(range(2 * EACH, 2 * EACH + CARRIERS))), "ada")
+    assert exported_statuses(store.path, tmp_path, "plain") == ({"yes"}, {"no"})  # a person chose them
+
+
+def test_windows_that_may_be_the_nature_of_a_class_are_undecided(tmp_path):
+    store = write_run(tmp_path, each=EACH, carriers=CARRIERS, images=False)
+    content = store.read_json("quantification.json")
+    content["classes"][0] |= {"shared": True, "artifactual": False, "poisoned": False}
+    store.write_json("quantification.json", content)
+    assert exported_statuses(store.path, tmp_path, "tagged") == ({"undecided"}, {"no"})
 
 
 def test_coco_holds_the_decided_artifacts_and_of_undecided_runs_those_of_detectors(run, tmp_path):
@@ -106,7 +141,7 @@ def test_fiftyone_names_files_that_exist(run, tmp_path):
     assert labels["labels"].keys() == files.keys() and len(files) == 3 * EACH
     assert all(os.path.isfile(path) for path in files.values())  # noqa: PTH113
     first = labels["labels"]["00000-00000001"]
-    assert labels["classes"][first["label"]] == "tagged" and first["attributes"]["carries"]
+    assert labels["classes"][first["label"]] == "tagged" and first["attributes"]["carries"] == "yes"
 
 
 def test_a_virelay_project_has_the_stored_maps_and_embeddings(run, tmp_path):
@@ -117,7 +152,8 @@ def test_a_virelay_project_has_the_stored_maps_and_embeddings(run, tmp_path):
         assert file["00002/index"][:].tolist() == list(range(EACH, 2 * EACH))
         assert file["00000/embedding/spectral"].shape == (EACH, D)
         np.testing.assert_allclose(file["00000/embedding/spectral"].attrs["eigenvalue"], EIGENVALUES, rtol=1e-6)
-        assert np.flatnonzero(file["00000/cluster/carries"][:]).tolist() == [1, 2, 9]
+        assert np.flatnonzero(file["00000/cluster/carries"][:] == 1).tolist() == [1, 2, 9]
+        assert np.flatnonzero(file["00002/cluster/carries"][:] == 2).tolist() == list(range(CARRIERS))
     with h5py.File(out / "attribution.h5") as file:
         maps = file["attribution"][:]
         assert maps.shape == (2 * EACH, 3, 128, 128) and (maps[:, 0] == maps[:, 2]).all()

@@ -92,7 +92,7 @@ whole = fo.Dataset.from_dir(
     dataset_type=fo.types.FiftyOneImageClassificationDataset, data_path=folder + "/data.json",
     labels_path=folder + "/labels.json",
 )
-carriers = whole.match((F("ground_truth.carries") == True) & (F("ground_truth.label") == "tagged"))
+carriers = whole.match((F("ground_truth.carries") == "yes") & (F("ground_truth.label") == "tagged"))
 masks = fo.Dataset.from_dir(
     dataset_type=fo.types.COCODetectionDataset, data_path=data, labels_path=coco,
     label_types=["detections", "segmentations"],

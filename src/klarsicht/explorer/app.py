@@ -114,6 +114,7 @@ def make_app(run: ExploredRun) -> FastAPI:
                 "folder": str(run.store.path.resolve()),
                 "maps": run.has_maps,
                 "overlay": run.has_maps and run.seen_share is not None,
+                "hints": run.maps_are_hints,
                 "names": run.names,
             }
         )
@@ -140,6 +141,7 @@ def make_app(run: ExploredRun) -> FastAPI:
                 "eigengap": cloud.eigengap,
                 "points": len(cloud.rows),
                 "windows": len(run.windows(target)),
+                "masks": list(run.masks(target)),
             }
         )
 
@@ -150,8 +152,10 @@ def make_app(run: ExploredRun) -> FastAPI:
         numbers = [int(text) for text in rows.split(",") if text.isascii() and text.isdecimal()][:MAX_ROWS_NAMED]
         return answer_json(run.images().describe(numbers, run.names))
 
-    def show_picture(row: Row, kind: str = "image", side: Side = 96, target: Target | None = None) -> Response:
-        content = run.draw(row, kind, side, target)
+    def show_picture(
+        row: Row, kind: str = "image", side: Side = 96, target: Target | None = None, source: str = ""
+    ) -> Response:
+        content = run.draw(row, kind, side, target, source)
         media = "image/png" if content[:4] == b"\x89PNG" else "image/jpeg"
         return Response(content, media_type=media, headers={"cache-control": "private, max-age=600"})
 
@@ -187,13 +191,13 @@ def make_app(run: ExploredRun) -> FastAPI:
             headers=_NOT_KEPT | {"content-disposition": f'attachment; filename="members-{target}.txt"'},
         )
 
-    def save_masks(target: Target) -> Response:
+    def save_masks(target: Target, source: str = "") -> Response:
         headers = _NOT_KEPT | {"content-disposition": f'attachment; filename="masks-{target}.zip"'}
-        return Response(coco.zip_masks(run, target), media_type="application/zip", headers=headers)
+        return Response(coco.zip_masks(run, target, source), media_type="application/zip", headers=headers)
 
-    def save_coco(target: Target) -> Response:
+    def save_coco(target: Target, source: str = "") -> Response:
         headers = _NOT_KEPT | {"content-disposition": f'attachment; filename="coco-{target}.json"'}
-        content = json.dumps(coco.describe_classes(run, [target])).encode()
+        content = json.dumps(coco.describe_classes(run, [target], source)).encode()
         return Response(content, media_type="application/json", headers=headers)
 
     def show_findings() -> Response:

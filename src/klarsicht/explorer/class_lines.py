@@ -16,7 +16,8 @@ POISONED, PRESENT, UNTESTED, SHARED, FOLLOWED, RAISES, NOTHING, SKIPPED, OBSERVE
     "poisoned", "present", "untested", "shared", "followed", "raises", "nothing", "skipped", "observed",
 )  # fmt: skip
 """Kinds of lines, the most urgent first; OBSERVED: of a run that has not been ranked yet."""
-DRAWN_FIRST = 3  # members of a class whose thumbnails stand in its line
+DETECTED_KINDS = (POISONED, PRESENT, UNTESTED)  # in which a detector found an artifact that other classes do not share
+DRAWN_FIRST = 8  # members of a class whose thumbnails stand in its line, where the window is wide; three elsewhere
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.explorer.thumbnails import draw_mask, window_in_file
+from klarsicht.explorer.pixel_masks import WINDOW
+from klarsicht.explorer.thumbnails import draw_mask
+from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.images import EXIF_ORIENTATION, open_image
 
 LYING = (5, 6, 7, 8)  # EXIF orientations in which width and height change places
 
 
-def describe_classes(run: ExploredRun, targets: Iterable[int]) -> dict[str, Any]:
+def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "") -> dict[str, Any]:
     """Describe the members of some classes' artifacts as a COCO data set: one category an artifact.
 
-    An annotation has the box of the detected window; without one, the box is the whole image, and `whole` is true.
-    Images whose size cannot be read are left out.
+    An annotation has the mask of the artifact as an uncompressed run-length code, that of a detector's window as a
+    polygon, and `mask` names its source; without a mask, the box is the whole image, and `mask` is empty. `carries` is
+    one of CARRIER_STATUSES. Images whose size cannot be read are left out.
+
+    Args:
+        source: of the masks, see ExploredRun.mask_of.
+
+    Raises:
+        UsageError: a class has no masks of the given source.
     """
     images: dict[int, dict[str, Any]] = {}
     annotations: list[dict[str, Any]] = []
@@ -29,18 +40,14 @@ def describe_classes(run: ExploredRun, targets: Iterable[int]) -> dict[str, Any]
         decision = run.decisions().get(target)
         name = (decision.artifact if decision else "") or run.line(target).name
         category = categories.setdefault(name, len(categories) + 1)
-        for row, size, box in _boxes(run, target):
-            width, height = size
-            images[row] = {"id": row, "file_name": run.images().key(row), "width": width, "height": height}
-            left, top, right, bottom = box or (0, 0, width, height)
+        for row, size, known in _masks_in_files(run, target, source):
+            by, mask = known or ("", None)
+            images[row] = {"id": row, "file_name": run.images().key(row), "width": size[0], "height": size[1]}
             annotations.append(
-                {
-                    "id": len(annotations) + 1, "image_id": row, "category_id": category, "iscrowd": 0,
-                    "bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top),
-                    "segmentation": [[left, top, right, top, right, bottom, left, bottom]], "whole": box is None,
-                    "class": run.line(target).name,
-                }
-            )  # fmt: skip
+                {"id": len(annotations) + 1, "image_id": row, "category_id": category, "iscrowd": 0}
+                | describe_mask(mask, size, by)
+                | {"class": run.line(target).name, "carries": run.carrier_status(target)}
+            )
     return {
         "info": {"description": f"artifacts found by klarsicht in {run.manifest['settings']['model']}"},
         "images": list(images.values()),
@@ -49,37 +56,69 @@ def describe_classes(run: ExploredRun, targets: Iterable[int]) -> dict[str, Any]
     }
 
 
-def zip_masks(run: ExploredRun, target: int) -> bytes:
-    """Make a ZIP file of the masks of a class's members, PNG of the size of each file, white in the detected window.
+def describe_mask(mask: Bools | None, size: tuple[int, int], source: str) -> dict[str, Any]:
+    """Return segmentation, bbox, area and source of an annotation, from the mask (h, w) of a file of `size` (w, h)."""
+    if mask is None:
+        left, top, right, bottom = 0, 0, *size
+        area = size[0] * size[1]
+    else:
+        (top, bottom), (left, right) = (_extent(np.asarray(mask.any(axis))) for axis in (1, 0))
+        area = int(mask.sum())
+    outline = [[left, top, right, top, right, bottom, left, bottom]]
+    return {
+        "bbox": [left, top, right - left, bottom - top],
+        "area": area,
+        "segmentation": outline if mask is None or source == WINDOW else run_length_code(mask),
+        "whole": mask is None,
+        "mask": "" if mask is None else source,
+    }
+
+
+def _extent(some: Bools) -> tuple[int, int]:
+    """Return the first true of some values (n,), and the position after the last."""
+    found = np.flatnonzero(some)
+    return int(found[0]), int(found[-1]) + 1
+
+
+def run_length_code(mask: Bools) -> dict[str, Any]:
+    """Encode a mask (h, w) as COCO does: lengths of runs of 0 and 1 in turn, down the columns, beginning with 0."""
+    flat = mask.T.ravel()
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    lengths = np.diff([0, *ends, len(flat)])
+    return {"counts": [0] * bool(flat[0]) + lengths.tolist(), "size": list(mask.shape)}
+
+
+def zip_masks(run: ExploredRun, target: int, source: str = "") -> bytes:
+    """Make a ZIP file of the masks of a class's members, PNG of the size of each file.
+
+    Args:
+        source: of the masks, see ExploredRun.mask_of.
 
     Raises:
-        UsageError: no member has a window, or where it lies on the file is not known.
+        UsageError: no member has a mask, or where it lies on the file is not known.
     """
-    content = BytesIO()
-    written = 0
+    content, written = BytesIO(), 0
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for row, size, box in _boxes(run, target):
-            if box is not None:
-                archive.writestr(f"{row:07d}-{Path(run.images().key(row)).stem}.png", draw_mask(size, box))
+        for row, _, known in _masks_in_files(run, target, source):
+            if known is not None:
+                archive.writestr(f"{row:07d}-{Path(run.images().key(row)).stem}.png", draw_mask(known[1]))
                 written += 1
     if not written:
-        raise UsageError(
-            "no masks of this class", got=f"{len(run.members(target))} members without a detected window",
-            rule="masks are the windows of the detector, of a model that sees a resize and crop around the centre",
-        )  # fmt: skip
+        rule = "a window, relevance maps or a saved correction, of a model that sees a resize and central crop"
+        raise UsageError("no masks of this class", got=f"{len(run.members(target))} members without one", rule=rule)
     return content.getvalue()
 
 
-def _boxes(run: ExploredRun, target: int) -> Iterable[tuple[int, tuple[int, int], tuple[int, int, int, int] | None]]:
-    """Yield (row, (width, height), box or None) of the members whose files can be opened."""
-    windows, share = run.windows(target), run.seen_share
+def _masks_in_files(
+    run: ExploredRun, target: int, source: str
+) -> Iterator[tuple[int, tuple[int, int], tuple[str, Bools] | None]]:
+    """Yield (row, (width, height), source and mask (h, w) or None) of the members whose files can be opened."""
     for row in run.members(target):
         try:
             size = image_size(run.images().file(row))
         except ImageError:
             continue
-        known = row in windows and share is not None
-        yield row, size, window_in_file(size, share or 0.0, windows[row]) if known else None
+        yield row, size, run.mask_of(target, row, size, source)
 
 
 def image_size(file: Path) -> tuple[int, int]:

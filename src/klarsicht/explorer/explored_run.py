@@ -12,19 +12,38 @@ from typing import Any, TypeVar
 import numpy as np
 
 from klarsicht.explorer import thumbnails
-from klarsicht.explorer.class_lines import RANKING_FILE, VERDICTS_FILE, ClassLine, read_class_lines
+from klarsicht.explorer.class_lines import (
+    DETECTED_KINDS,
+    RANKING_FILE,
+    VERDICTS_FILE,
+    ClassLine,
+    read_class_lines,
+)
+from klarsicht.explorer.pixel_masks import (
+    MASK_SOURCES,
+    RELEVANCE,
+    ExcessMasks,
+    SeenMasks,
+    WindowMasks,
+    mask_in_file,
+    read_saved_masks,
+    saved_artifacts,
+)
 from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_point_cloud
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.explorer.thumbnails import PictureCache, Window
-from klarsicht.ground.arrays import Floats, Ints
-from klarsicht.ground.decisions import DECISIONS_FILE, Change, ClassDecision, DecisionLog
+from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Change, ClassDecision, DecisionLog
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_files import MANIFEST
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.stored_array import StoredArray
 
-PICTURES = ("image", "relevance", "overlay", "window", "mask")
+CARRIES, OPEN, NOT_CARRYING = CARRIER_STATUSES = ("yes", "undecided", "no")
+PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask")
+OF_A_CLASS = ("window", "masked", "mask")  # pictures that depend on the class whose artifact is shown
 PLAIN_METRIC = "features"  # the baseline, whose embedding is stored in every run
+ABSORBED_SHARE = 0.9  # median share of absorbed relevance above which maps are hints, as in the report
 MEAN_MAPS = 2000  # relevance maps of which a mean is taken at most
 T = TypeVar("T")
 
@@ -154,6 +173,16 @@ class ExploredRun:
         decision = self.decisions().get(target)
         return self.line(target).found if decision is None or decision.members is None else decision.members
 
+    def carrier_status(self, target: int) -> str:
+        """Return what is known of the members of a class, one of CARRIER_STATUSES: CARRIES where a person decided or a
+        detector found that they carry an artifact, NOT_CARRYING where a person decided that what they share belongs to
+        the class, else OPEN, as of a suspect cluster that nobody decided."""
+        decision = self.decisions().get(target, ClassDecision(target, ""))
+        if decision.decision:
+            return {ARTIFACT: CARRIES, LEGITIMATE: NOT_CARRYING}.get(decision.decision, OPEN)
+        by_person = decision.members is not None
+        return CARRIES if by_person or self.line(target).kind in DETECTED_KINDS else OPEN
+
     def windows(self, target: int) -> dict[int, Window]:
         """Return the detected window of each row of the class's detection that has one."""
         return self._keep("windows", (target, self._stamp(VERDICTS_FILE)), lambda: self._read_windows(target))
@@ -171,6 +200,47 @@ class ExploredRun:
                     for row, (top, left) in zip(sign["rows"], places, strict=True)
                 }
         return {}
+
+    def masks(self, target: int) -> dict[str, SeenMasks]:
+        """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where what the
+        model sees of a file is not known."""
+        if self.seen_share is None:
+            return {}
+        saved = tuple(str(folder) for folder in saved_artifacts(self.store.path))
+        stamp = (target, self._stamp(VERDICTS_FILE), self._stamp(RANKING_FILE), self._decided, saved)
+        return self._keep("masks", stamp, lambda: self._read_masks(target))
+
+    def _read_masks(self, target: int) -> dict[str, SeenMasks]:
+        members = np.array(self.members(target), np.int64)
+        maps = self.relevance_maps if self.has_maps else None
+        found = [read_saved_masks(self.store.path, target, maps)]
+        if maps is not None and not (found[0] and found[0].source == RELEVANCE):
+            others = np.setdiff1d(self.images().rows_of(target), members)
+            found.append(ExcessMasks.of(maps, members, choose_evenly(others, MEAN_MAPS)))
+        if windows := self.windows(target):
+            found.append(WindowMasks(windows))
+        by_source = {one.source: one for one in found if one is not None}
+        return {source: by_source[source] for source in MASK_SOURCES if source in by_source}
+
+    def mask_of(self, target: int, row: int, size: tuple[int, int], source: str = "") -> tuple[str, Bools] | None:
+        """Make the mask (h, w) of a class's artifact on a file of `size` (w, h), and name its source: the given one, by
+        default the first that has a place in this image, without relevance where a detector found the artifact. None
+        without one.
+
+        Raises:
+            UsageError: the class has no masks of the given source.
+        """
+        known = self.masks(target)
+        if source and source not in known:
+            none = "a window, relevance maps or a saved correction, of a model that sees a resize and central crop"
+            raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(known) or none)
+        usual = [name for name in known if name != RELEVANCE or not self.line(target).by_detector]
+        for name, masks in known.items():
+            if name in ([source] if source else usual):
+                mask = mask_in_file(masks, row, size, self.seen_share or 0.0)
+                if mask is not None:
+                    return name, mask
+        return None
 
     # Decisions
 
@@ -210,25 +280,27 @@ class ExploredRun:
 
     # Pictures
 
-    def draw(self, row: int, kind: str = "image", side: int = 96, target: int | None = None) -> bytes:
+    def draw(self, row: int, kind: str = "image", side: int = 96, target: int | None = None, source: str = "") -> bytes:
         """Draw a picture of an image: one of PICTURES.
 
         Args:
             row: the image.
             side: pixels of its longer side; a mask has the size of the file.
-            target: the class whose detector's window is drawn.
+            target: the class whose artifact is shown.
+            source: of the mask, see `mask_of`.
 
         Raises:
-            UsageError: no such image or picture, or the run has no relevance map or window of it.
+            UsageError: no such image or picture, or the run has no relevance map, window or mask of it.
             ImageError: the image cannot be decoded, or is too large to be shown.
         """
         if kind not in PICTURES:
             raise UsageError("no such picture", got=repr(kind), rule=", ".join(PICTURES))
         self.images().require(row)
-        name = (row, kind, side, target, self._stamp(VERDICTS_FILE) if kind in ("window", "mask") else 0)
-        return self.pictures.get_or_draw(name, lambda: self._draw(row, kind, side, target))
+        stamps = (self._stamp(VERDICTS_FILE), self._decided) if kind in OF_A_CLASS else ()
+        name = (row, kind, side, target, source, stamps)
+        return self.pictures.get_or_draw(name, lambda: self._draw(row, kind, side, target, source))
 
-    def _draw(self, row: int, kind: str, side: int, target: int | None) -> bytes:
+    def _draw(self, row: int, kind: str, side: int, target: int | None, source: str) -> bytes:
         if kind == "relevance":
             return thumbnails.draw_relevance(self.relevance_map(row), side)
         settings, share = self.manifest["settings"], self.seen_share
@@ -245,12 +317,17 @@ class ExploredRun:
             )  # fmt: skip
         if relevance is not None:
             return thumbnails.draw_overlay(picture, share, relevance, side)
-        window = None if target is None else self.windows(target).get(row)
         if kind == "window":
+            window = None if target is None else self.windows(target).get(row)
             return thumbnails.draw_window(picture, share, window, side)
-        if window is None:
-            raise UsageError("no window was detected in this image", got=row)
-        return thumbnails.draw_mask(picture.size, thumbnails.window_in_file(picture.size, share, window))
+        if target is None:
+            raise UsageError("a mask is that of a class", rule="target: the number of an output")
+        mask = self.mask_of(target, row, picture.size, source)
+        if kind == "masked":
+            return thumbnails.draw_masked(picture, share, mask[1] if mask else None, side)
+        if mask is None:
+            raise UsageError("the artifact has no mask on this image", got=row)
+        return thumbnails.draw_mask(mask[1])
 
     @property
     def seen_share(self) -> float | None:
@@ -262,6 +339,16 @@ class ExploredRun:
     def has_maps(self) -> bool:
         """Whether the run stores relevance maps."""
         return self.store.has_array("maps")
+
+    @property
+    def maps_are_hints(self) -> bool:
+        """Whether so much relevance is absorbed on its way to the pixels that maps are hints only."""
+        try:
+            share = self.images().absorbed
+        except StoreError:  # not computed yet
+            return False
+        share = self.manifest.get("absorbed") if share is None else share
+        return share is not None and abs(share) > ABSORBED_SHARE
 
     def _maps(self) -> StoredArray:
         if not self.has_maps:
@@ -295,9 +382,7 @@ class ExploredRun:
         """
         if not rows:
             raise UsageError("no images are selected")
-        chosen = np.unique(np.array([self.images().require(row) for row in rows]))
-        if len(chosen) > MEAN_MAPS:
-            chosen = chosen[np.linspace(0, len(chosen) - 1, MEAN_MAPS).astype(int)]
+        chosen = choose_evenly(np.unique(np.array([self.images().require(row) for row in rows])), MEAN_MAPS)
         maps = self._maps()
         total = np.zeros(maps.shape[1:], np.float64)
         for start in range(0, len(chosen), 256):
@@ -322,6 +407,11 @@ class ExploredRun:
             self.images()
         except StoreError:
             return
+
+
+def choose_evenly(rows: Ints, most: int) -> Ints:
+    """Choose at most so many of some rows (n,), at equal steps."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(int)]
 
 
 def open_explored_run(run: str | Path, author: str, data: str | None = None) -> ExploredRun:

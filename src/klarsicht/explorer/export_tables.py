@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.explored_run import NOT_CARRYING, ExploredRun
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_BIT, PointCloud, membership_flags
 from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.ground.disk import replace_atomically
@@ -26,8 +26,9 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
     """Make the table of a class, and return its points in the order of the lines.
 
     Columns: class, target, verdict, p, row, image, label, predicted, cluster, detected, carries, removed, decision,
-    artifact, x, y. `carries` is what a person decided, else what was found; x and y are the principal axes of the
-    embedding, empty where none is stored.
+    artifact, x, y. `carries` is "yes" or "no" where a person decided or a detector found an artifact, and "undecided"
+    for members of a suspect cluster that nobody decided; x and y are the principal axes of the embedding, empty where
+    none is stored.
     """
     import pyarrow as pa
 
@@ -50,7 +51,7 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
         "predicted": names[images.predicted[cloud.rows]].tolist(),
         "cluster": (flags & CLUSTER_BIT) > 0,
         "detected": (flags & DETECTED_BIT) > 0,
-        "carries": np.isin(cloud.rows, np.array(run.members(target), np.int64)),
+        "carries": carrier_statuses(run, target, cloud.rows),
         "removed": (flags & REMOVED_BIT) > 0,
         "decision": [decision.decision if decision else ""] * n,
         "artifact": [decision.artifact if decision else ""] * n,
@@ -58,6 +59,12 @@ def class_table(run: ExploredRun, target: int) -> tuple[pa.Table, PointCloud]:
         "y": pa.array([None] * n, pa.float32()) if plane is None else plane[:, 1],
     }
     return pa.table(columns), cloud
+
+
+def carrier_statuses(run: ExploredRun, target: int, rows: Ints) -> list[str]:
+    """Return for each row (n,) of a class one of CARRIER_STATUSES; images that are no members do not carry."""
+    member, status = np.isin(rows, np.array(run.members(target), np.int64)), run.carrier_status(target)
+    return [status if one else NOT_CARRYING for one in member]
 
 
 def write_csv(run: ExploredRun, targets: Sequence[int], out: Path) -> None:

@@ -6,7 +6,7 @@
     OUT/attribution.h5     attribution float32 (n, 3, S, S), label uint32 (n,), prediction float32 (n, K)
     OUT/analysis.h5        CLASS/index uint32 (m,); CLASS/embedding/spectral float32 (m, d) with the attribute
                            `eigenvalue`; CLASS/embedding/plane float32 (m, 2); CLASS/cluster/suspect and
-                           CLASS/cluster/carries uint32 (m,)
+                           CLASS/cluster/carries uint32 (m,): 0 no, 1 yes, 2 undecided
 
 A category of ViRelAy is named by the `word_net_id` of its label, here the number of the output. Pictures show what the
 model sees. Grey images and relevance maps have three equal channels: ViRelAy draws no others.
@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from klarsicht.explorer.explored_run import ExploredRun
+from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, OPEN, ExploredRun
+from klarsicht.explorer.export_tables import carrier_statuses
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags
 from klarsicht.explorer.thumbnails import read_picture, seen_box
 from klarsicht.ground.disk import write_atomically
@@ -32,6 +33,7 @@ from klarsicht.ground.images import resize_bilinear
 from klarsicht.ground.optional import load
 from klarsicht.ground.progress import progress
 
+CARRIER_NUMBERS = {NOT_CARRYING: 0, CARRIES: 1, OPEN: 2}
 VIRELAY_SIDE, BLOCK_ROWS = 128, 64  # S, and images that are written at once
 PROJECT = """project:
   name: {name}
@@ -109,8 +111,8 @@ def write_virelay(run: ExploredRun, targets: Sequence[int], out: Path) -> None:
             group["embedding/plane"] = cloud.plane
             flags = membership_flags(cloud.rows, run.line(target), None)
             group["cluster/suspect"] = ((flags & CLUSTER_BIT) > 0).astype(np.uint32)
-            members = np.array(run.members(target), np.int64)
-            group["cluster/carries"] = np.isin(cloud.rows, members).astype(np.uint32)
+            known = carrier_statuses(run, target, cloud.rows)
+            group["cluster/carries"] = np.array([CARRIER_NUMBERS[status] for status in known], np.uint32)
     labels = [{"index": i, "word_net_id": category_name(i), "name": name} for i, name in enumerate(run.names)]
     write_atomically(out / "label-map.json", json.dumps(labels, indent=1).encode())
     settings = run.manifest["settings"]

@@ -29,6 +29,7 @@ class RunImages:
         predicted: int32 (N,), the predicted output; UNKNOWN where the image was skipped.
         usable: bool (N,), whether the image was explained.
         by: "label", "predicted", or "all" where every class is compared on all images.
+        absorbed: median share of relevance that is absorbed on its way to the pixels; None where it is not known.
         data: folder that keys are relative to; None: paths are as the run has them.
     """
 
@@ -40,6 +41,7 @@ class RunImages:
     usable: Bools
     by: str
     data: Path | None
+    absorbed: float | None = None
 
     @classmethod
     def of(cls, store: RunStore, data: str | Path | None = None) -> RunImages:
@@ -52,7 +54,7 @@ class RunImages:
         from pyarrow import compute
 
         corpus = store.table("corpus", columns=("key", "path", "label"))
-        images = store.table(IMAGES_TABLE, IMAGES_STEP, columns=("row", "skipped", "predicted"))
+        images = store.table(IMAGES_TABLE, IMAGES_STEP, columns=("row", "skipped", "predicted", "absorbed"))
         with store.parsing("tables"):
             labels = compute.dictionary_encode(corpus["label"]).combine_chunks()
             index = store.manifest.get("index") or {}
@@ -61,12 +63,14 @@ class RunImages:
             predicted = np.where(usable, images["predicted"].to_numpy(), UNKNOWN).astype(np.int32)
             if len(predicted) != len(corpus):
                 raise ValueError(f"{len(predicted)} of {len(corpus)} images")
+            shares = np.asarray(images["absorbed"].to_numpy() if "absorbed" in images.column_names else [], float)
+            absorbed = float(np.nanmedian(shares)) if np.isfinite(shares).any() else None
             label_of = outputs[labels.indices.to_numpy(zero_copy_only=False)]
         target = store.manifest["settings"]["target"]
         by = target if target in ("label", "predicted") else "all"
         place = data or store.manifest.get("data")
         root = None if place is None else Path(place) if Path(place).is_dir() else Path(place).parent
-        return cls(corpus["key"], corpus["path"], labels, label_of, predicted, usable, by, root)
+        return cls(corpus["key"], corpus["path"], labels, label_of, predicted, usable, by, root, absorbed)
 
     def __len__(self) -> int:
         return len(self.predicted)

@@ -12,16 +12,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from klarsicht.ground.arrays import Floats
+from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.images import decode, diverging_colours, overlay, thumbnail
 
 CACHE_BYTES = 48 << 20  # of encoded pictures
 DECODERS = 2  # images that are decoded at once
 SHOWN_MEGAPIXELS = 40.0  # largest image that is decoded: two at once take 240 MB
-WINDOW_COLOUR = (0, 190, 90)
+WINDOW_COLOUR, DARKENED = (0, 190, 90), 0.35  # and what remains of the light of pixels beyond a mask
 Window = tuple[float, float, float, float]
 """Top, left, height and width of a detected window, in shares of what the model sees."""
 
@@ -101,21 +100,24 @@ def draw_relevance(relevance: Floats, side: int) -> bytes:
     return encode_picture(small.resize((side, side), Image.Resampling.NEAREST), "PNG")
 
 
-def window_in_file(size: tuple[int, int], share: float, window: Window) -> tuple[int, int, int, int]:
-    """Return the box (left, top, right, bottom) in pixels of a file of `size` (w, h) that a detected window covers."""
-    left, top, right, bottom = seen_box(size, share)
-    y, x, height, width = window
-    wide, high = right - left, bottom - top
-    ends = (left + x * wide, top + y * high, left + (x + width) * wide, top + (y + height) * high)
-    x0, y0, x1, y1 = (round(end) for end in ends)
-    return max(x0, 0), max(y0, 0), min(max(x1, x0 + 1), size[0]), min(max(y1, y0 + 1), size[1])
+def draw_mask(mask: Bools) -> bytes:
+    """Draw a mask (H, W), white where it is true, as PNG."""
+    return encode_picture(Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))), "PNG")
 
 
-def draw_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> bytes:
-    """Draw a mask of `size` (w, h), white in a box (left, top, right, bottom), as PNG."""
-    mask: NDArray[np.uint8] = np.zeros((size[1], size[0]), np.uint8)
-    mask[box[1] : box[3], box[0] : box[2]] = 255
-    return encode_picture(Image.fromarray(mask), "PNG")
+def draw_masked(picture: Image.Image, share: float, mask: Bools | None, side: int) -> bytes:
+    """Draw what the model sees of an image, darkened beyond a mask of the file (H, W), whose edge is drawn."""
+    box = seen_box(picture.size, share)
+    seen = np.asarray(fit_side(picture.convert("RGB").crop(box), side))
+    if mask is None:
+        return encode_picture(Image.fromarray(seen))
+    small = Image.fromarray(mask).crop(box).resize((seen.shape[1], seen.shape[0]), Image.Resampling.NEAREST)
+    inside = np.asarray(small, bool)
+    drawn = np.where(inside[..., None], seen, (seen * DARKENED).astype(np.uint8))
+    around = np.pad(inside, 1, mode="edge")
+    inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    drawn[inside & ~inner] = WINDOW_COLOUR
+    return encode_picture(Image.fromarray(drawn))
 
 
 def fit_side(picture: Image.Image, side: int) -> Image.Image:

@@ -8,7 +8,6 @@ from klarsicht.audit.interventions.overlay import (
     Overlay,
     estimate_blend,
     estimate_overlay,
-    relevance_excess,
     select_touching,
 )
 from klarsicht.ground.errors import InputError
@@ -97,15 +96,6 @@ def test_a_region_drawn_by_a_person_takes_the_place_of_relevance():
         estimate_overlay(members, others, maps(60, 1), maps(60, 2), region[:4])
     with pytest.raises(InputError, match="no images"):
         estimate_overlay(members[:0], others, maps(0), maps(60, 2))
-
-
-def test_excess_is_the_difference_of_shares():
-    """Every map counts as much as every other, whatever its sum, and smoothing keeps sums within the map's edges."""
-    a, b = maps(5, 1), maps(7, 2)
-    each, mean = relevance_excess(1000 * a, b)
-    np.testing.assert_allclose(mean, relevance_excess(a, 5 * b)[1], atol=1e-12)
-    np.testing.assert_allclose(each.mean(0), mean)
-    assert abs(mean.sum()) < 1e-2
 
 
 def test_only_pieces_that_touch_the_region_are_kept():

@@ -19,10 +19,13 @@ from torch import Tensor
 
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.images import resize_bilinear
+from klarsicht.numerics.imaging.relevance_masks import (
+    PEAK_SHARE,
+    relevance_excess,
+    smooth_shares,
+    threshold_map,
+)
 
-SMOOTH: Final = 1.0  # cells, standard deviation by which maps are smoothed before thresholding
-PEAK_SHARE: Final = 0.5  # share of the largest excess of relevance above which a pixel is inside the mask
 AGREED: Final = 0.5  # opacity from which a pixel belongs to a fixed artifact
 DOUBT_SIGMAS, ERROR = 3.0, 1.17  # factor of the error; the median absolute deviation of n has error 1.17 / sqrt(n)
 MIN_PIXELS: Final = 4  # pixels of a fixed artifact, at least; and a twentieth of the region
@@ -65,7 +68,7 @@ class Overlay:
         Only for an overlay whose place varies.
         """
         assert self.background is not None
-        return threshold_map(_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
+        return threshold_map(smooth_shares(relevance[None])[0] - self.background, self.opacity.shape[1:])
 
     def fits(self, image: Tensor) -> bool:
         """Say whether an image (C, H, W) has the shape of the overlay."""
@@ -93,29 +96,6 @@ class Overlay:
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Blend random examples into images (n, C, H, W); the control are the images themselves."""
         return torch.stack([self.blend(image, self.draw_number(rng)) for image in images]), images
-
-
-def relevance_excess(members: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """Compute by how much the relevance of members exceeds the mean of the others, from maps (n, G, G).
-
-    Maps are shares of their positive relevance, smoothed. The result is the excess of each member (n, G, G), and its
-    mean (G, G).
-    """
-    apart = _shares(members) - _shares(others).mean(0)
-    return apart, np.asarray(apart.mean(0))
-
-
-def _shares(maps: Floats) -> Floats:
-    """Normalise the positive relevance of maps (n, G, G) to shares, smoothed by a Gaussian."""
-    positive = np.maximum(maps.astype(np.float64), 0)
-    total = positive.sum((1, 2), keepdims=True)
-    return np.asarray(ndimage.gaussian_filter(positive / np.where(total > 0, total, 1), (0, SMOOTH, SMOOTH)))
-
-
-def threshold_map(excess: Floats, shape: tuple[int, ...]) -> Bools:
-    """Threshold a map (G, G) at half of its peak: mask (H, W), empty where the map has no peak."""
-    wide = resize_bilinear(excess, shape)
-    return np.asarray(wide > PEAK_SHARE * max(float(wide.max()), 1e-12))
 
 
 def estimate_blend(members: Floats, others: Floats, span: float) -> tuple[Floats, Floats, Floats]:
@@ -174,7 +154,7 @@ def estimate_overlay(
     own = np.stack([threshold_map(e, shape) if region is None else region for e in each[:DONORS]])
     if (own.mean((1, 2)) > PEAK_SHARE).mean() > PEAK_SHARE:
         return None
-    background = _shares(maps_of_others).mean(0) if region is None else None
+    background = smooth_shares(maps_of_others).mean(0) if region is None else None
     return Overlay(own.astype(np.float32), members[: len(own)].astype(np.float32), background)
 
 
@@ -204,7 +184,7 @@ def overlay_at_windows(
         mask = select_touching(least >= AGREED, own.mean(0) > PEAK_SHARE)
         if mask.sum() >= MIN_PIXELS:
             return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
-    background = _shares(maps_of_others).mean(0)
+    background = smooth_shares(maps_of_others).mean(0)
     return Overlay(own[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)
 
 

@@ -2,7 +2,7 @@
 
 import { decisionButtons, refresh, state, undo, decide, DECISIONS } from './classes.js'
 import { drawing, element, effectInterval, menu, percent, probability, signed } from './elements.js'
-import { enlarge, kindMenu, makeGallery } from './gallery.js'
+import { enlarge, kindMenus, makeGallery } from './gallery.js'
 import { attempt, read, readBytes, write, writeForPicture } from './requests.js'
 import { Scatter } from './scatter.js'
 
@@ -82,7 +82,7 @@ export async function showClassPage(place, target, run) {
   const line = state.classes.find((one) => one.target === target) ?? told
   const page = {
     target, run, told, line, cloud: parse(buffer), kind: run.overlay ? 'overlay' : 'image', colour: 'member', axes: 'plane', metric: told.metrics[0] ?? '',
-    members: new Set(told.members), windows: told.windows, chosen: new Set(), groups: [], selection: [],
+    members: new Set(told.members), windows: told.windows, masks: told.masks, source: '', chosen: new Set(), groups: [], selection: [],
     removed: (index) => Boolean(page.cloud.flags[index] & REMOVED),
     hasWindow: (row) => page.windows > 0 && Boolean(page.cloud.flags[page.indexOf(row)] & DETECTED),
     indexOf: (row) => page.at.get(row),
@@ -229,6 +229,11 @@ export async function showClassPage(place, target, run) {
     const [now, points] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points?metric=${page.metric}`)])
     page.members = new Set(now.members)
     page.cloud = parse(points)
+    if (String(page.masks) !== String(now.masks)) {
+      page.masks = now.masks
+      if (!page.masks.includes(page.source)) page.source = ''
+      drawKinds()
+    }
     line.decided = now.decided
     for (const group of page.groups) group.show(group.shows, group.shows === 'selection' ? group.items : undefined)
     drawDecision()
@@ -259,7 +264,9 @@ export async function showClassPage(place, target, run) {
     const when = decided ? `${decided.author}, ${decided.time.slice(0, 16).replace('T', ' ')}${decided.members === null ? '' : `; ${decided.members} images`}${decided.removed ? `, ${decided.removed} taken out` : ''}` : 'nobody decided yet'
     decision.replaceChildren(decisionButtons(line, reread), element('p', { class: 'soft' }, when))
   }
-  const link = (file, text) => element('a', { href: `/api/classes/${target}/${file}`, download: '' }, text)
+  const link = (file, text) => element('a', { href: `/api/classes/${target}/${file}${page.source && file !== 'members.txt' ? `?source=${page.source}` : ''}`, download: '' }, text)
+  const downloads = element('p')
+  const drawDownloads = () => downloads.replaceChildren('Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.masks.length ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO'))
   const facts = [
     ['p', probability(line.p)], ['prevalence', `${percent(line.prevalence)} (${line.size} of ${line.n})`], ['detector', line.sign], ['like', line.resembles.join(' or ')], ['metric', line.metric],
     ['z', line.z === null ? '' : line.z.toFixed(2)], ['tau', line.tau === null ? '' : line.tau.toFixed(2)],
@@ -273,13 +280,18 @@ export async function showClassPage(place, target, run) {
     scatter ? scatter.root : element('p', { class: 'soft' }, 'This run stores no embedding of this class: it was screened, or made by an older version.'),
     ...(scatter ? [controls, legend] : []),
     element('label', { class: 'field' }, 'Name of the artifact', name), names, element('label', { class: 'field' }, 'Note', note),
-    element('p', {}, 'Save: ', link('members.txt', 'members.txt'), ' · ', ...(page.windows ? [link('masks.zip', 'masks'), ' · '] : []), link('coco.json', 'COCO')),
+    downloads,
     chart,
     element('h2', {}, 'Figures'), line.shift === null ? null : effectInterval(line, state.most),
     element('dl', { class: 'facts' }, ...facts.flatMap(([title, value]) => [element('dt', {}, title), element('dd', {}, value)])),
   )
   const kinds = element('div', { class: 'bar' })
-  kinds.append(kindMenu(page, (value) => { page.kind = value; for (const group of page.groups) group.grid.set(group.items) }), element('span', { class: 'soft' }, 'A red frame: a member. Click to enlarge.'))
+  const told_of_maps = run.hints && run.maps ? ' Relevance maps are hints only: this network absorbs nearly all relevance on its way to the pixels.' : ''
+  const drawKinds = () => {
+    kinds.replaceChildren(...kindMenus(page, () => { for (const group of page.groups) group.grid.set(group.items); drawDownloads() }), element('span', { class: 'soft' }, `A red frame: a member. Click to enlarge.${told_of_maps}`))
+    drawDownloads()
+  }
+  drawKinds()
   place.replaceChildren(element('div', { class: 'class-page' }, side, element('div', { class: 'content' }, kinds, element('div', { class: 'groups' }, ...page.groups.map((group) => group.root)))))
   chart.replaceChildren(...[eigenvalueChart(told)].filter(Boolean))
   drawControls()

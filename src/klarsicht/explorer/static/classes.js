@@ -21,14 +21,17 @@ const ORDERS = {
 export const DECISIONS = [['artifact', 'artifact', 'y'], ['legitimate', 'legitimate', 'n'], ['unsure', 'unsure', 'u']]
 
 export const state = {
-  classes: [], revision: '', search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1,
+  classes: [], revision: '', search: '', kind: '', decided: '', order: 'verdict', current: 0, written: [], shown: [], most: 1, reads: 0,
 }
+const WIDE = matchMedia('(min-width: 1800px)') // where lines show more images
+const FEW_IMAGES = 3
 
 /** Read the lines again where the run changed; returns whether it did. */
 export async function refresh(revision) {
   if (revision !== undefined && revision === state.revision) return false
   const found = await read('/api/classes')
   state.revision = found.revision
+  state.reads++
   state.classes = found.classes.map((line, place) => ({ ...line, place, sought: line.name.toLowerCase() }))
   const ends = state.classes.flatMap((line) => (line.shift === null ? [] : [Math.abs(line.low), Math.abs(line.high)]))
   state.most = Math.max(0.5, ...ends)
@@ -89,22 +92,27 @@ export function decisionButtons(line, changed) {
   return element('div', { class: 'decide', role: 'group', aria: { label: `Decision on ${line.name}` } }, ...buttons)
 }
 
+/** Whether `audit quantify` was run: before, p and effects are not known, and z stands in their place. */
+const isQuantified = () => state.classes.some((line) => line.p !== null || line.shift !== null)
+
 function makeLine(line, index, page) {
   const decided = line.decided
   const cell = (name, ...content) => element('div', { class: name, role: 'gridcell' }, ...content)
   const text = line.shift === null ? '' : `${line.shift.toFixed(2)} (${line.low.toFixed(2)} to ${line.high.toFixed(2)})`
   const made = element(
-    'div', { class: 'line', role: 'row', onclick: () => page.choose(index) },
+    'div', { class: 'line', role: 'row', onclick: () => page.choose(state.shown.findIndex((one) => one.target === line.target)) },
     cell(
       'name', element('a', { href: `#/class/${line.target}`, title: line.name }, line.name),
       element('div', { class: 'soft' }, decided?.artifact ? element('span', { class: 'tag' }, decided.artifact) : `${line.size} of ${line.n}`),
     ),
-    cell('verdict', element('span', { class: `kind ${line.kind}` }, line.verdict)),
-    cell('number p', probability(line.p)),
-    cell('effect-cell', line.shift === null ? '' : effectInterval(line, state.most), element('div', { class: 'effect-text' }, text)),
+    cell('verdict', element('span', { class: `kind ${line.kind}`, title: line.verdict }, line.verdict)),
+    ...(page.quantified ? [
+      cell('number p', probability(line.p)),
+      cell('effect-cell', line.shift === null ? '' : effectInterval(line, state.most), element('div', { class: 'effect-text' }, text)),
+    ] : [cell('number z', line.z === null ? '' : line.z.toFixed(2))]),
     cell('number prevalence', percent(line.prevalence)),
-    cell('first', ...line.first.map((row) => picture(row, { side: 96, alt: '' }))),
-    cell('', decisionButtons(line, () => page.decided(line))),
+    cell('first', ...line.first.slice(0, WIDE.matches ? undefined : FEW_IMAGES).map((row) => picture(row, { side: 96, alt: '' }))),
+    cell('decide-cell', decisionButtons(line, () => page.decided(line))),
   )
   if (page.index === index) made.classList.add('current')
   return made
@@ -113,30 +121,32 @@ function makeLine(line, index, page) {
 /** Show the page; returns what keys do and what ends it. */
 export function showClasses(place) {
   const page = {
+    quantified: isQuantified(),
     get index() { return state.current },
     choose(index) {
-      const before = state.shown[state.current]
       state.current = Math.max(0, Math.min(state.shown.length - 1, index))
-      if (before) list.refresh(before)
-      if (state.shown[state.current]) list.refresh(state.shown[state.current])
       list.reveal(state.current)
     },
-    decided(line) { list.refresh(line) },
+    decided() { list.draw() },
   }
   const count = element('span', { class: 'soft', role: 'status', aria: { live: 'polite' } })
-  const headings = ['class', 'verdict', 'p', 'effect (95 %)', 'prevalence', 'first images', 'decision']
-  const head = element(
-    'div', { class: 'line head', role: 'row', aria: { rowindex: 1 } },
-    ...headings.map((text, i) => element('div', { role: 'columnheader', class: [2, 4].includes(i) ? `number ${['', '', 'p', '', 'prevalence'][i]}` : '' }, text)),
-  )
+  const head = element('div', { class: 'line head', role: 'row', aria: { rowindex: 1 } })
+  const drawHead = () => {
+    page.quantified = isQuantified()
+    const headings = ['class', 'verdict', ...(page.quantified ? ['p', 'effect (95 %)'] : ['z']), 'prevalence', 'first images', 'decision']
+    head.replaceChildren(...headings.map((text) => element('div', { role: 'columnheader', class: ['p', 'z', 'prevalence'].includes(text) ? `number ${text}` : '' }, text)))
+    list.root.classList.toggle('ranked', !page.quantified)
+  }
   const list = new VirtualList({
     label: 'Classes', head, key: (line) => line.target, make: (line, index) => makeLine(line, index, page),
-    height: () => (matchMedia('(max-width: 940px)').matches ? 112 : 76),
+    stamp: (line, index) => [state.reads, index === state.current, WIDE.matches, JSON.stringify(line.decided)].join(),
+    height: () => (matchMedia('(max-width: 940px)').matches ? 116 : 76),
   })
   const draw = () => {
     const current = state.shown[state.current]?.target
     state.shown = chosen(state)
     state.current = Math.max(0, state.shown.findIndex((line) => line.target === current))
+    drawHead()
     list.set(state.shown)
     const done = state.classes.filter(decisionOf).length
     count.textContent = `${state.shown.length} of ${state.classes.length} classes, ${done} decided`
@@ -179,7 +189,7 @@ export function showClasses(place) {
       else {
         const found = DECISIONS.find(([, , key]) => key === event.key)
         if (!found || !line) return false
-        if (await decide(line, found[0])) list.refresh(line)
+        if (await decide(line, found[0])) list.draw()
       }
       return true
     },

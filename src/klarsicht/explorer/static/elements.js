@@ -29,15 +29,15 @@ function fill(made, properties) {
 }
 
 /** An image of the run by its row; where it cannot be shown, its place says so. */
-export function picture(row, { kind = 'image', side = 96, target, alt = '' } = {}) {
-  const made = element('img', { alt, loading: 'lazy', decoding: 'async', src: pictureAddress(row, kind, side, target) })
+export function picture(row, { kind = 'image', side = 96, target, source, alt = '' } = {}) {
+  const made = element('img', { alt, loading: 'lazy', decoding: 'async', src: pictureAddress(row, kind, side, target, source) })
   made.addEventListener('error', () => made.replaceWith(element('span', { class: 'broken' }, 'cannot be shown')))
   return made
 }
 
-export function pictureAddress(row, kind, side, target) {
+export function pictureAddress(row, kind, side, target, source) {
   const of = target === undefined ? '' : `&target=${target}`
-  return `/api/images/${row}/picture?kind=${kind}&side=${side}${of}`
+  return `/api/images/${row}/picture?kind=${kind}&side=${side}${of}${kind === 'masked' && source ? `&source=${source}` : ''}`
 }
 
 /** A menu of [value, text] choices with a label before it. */

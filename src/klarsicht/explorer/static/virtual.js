@@ -5,10 +5,10 @@ import { element } from './elements.js'
 const AROUND = 6 // rows beyond both ends of what can be seen
 
 /** A list of rows of one height below a head that stays. `make(item, index)` makes the element of a row, `key(item)`
- *  tells rows apart. */
+ *  tells rows apart, and a row whose `stamp(item, index)` changed is made again. */
 export class VirtualList {
-  constructor({ label, height, make, key, head }) {
-    Object.assign(this, { height, make, key, head, items: [], shown: new Map() })
+  constructor({ label, height, make, key, stamp, head }) {
+    Object.assign(this, { height, make, key, stamp, head, items: [], shown: new Map(), stamps: new Map() })
     this.space = element('div', { class: 'space', role: 'rowgroup' })
     this.root = element('div', { class: 'virtual', tabIndex: 0, role: 'grid', aria: { label } }, head, this.space)
     this.root.addEventListener('scroll', () => this.draw(), { passive: true })
@@ -19,22 +19,10 @@ export class VirtualList {
     return typeof this.height === 'function' ? this.height() : this.height
   }
 
-  /** Show other items; elements of those that stay are made again. */
+  /** Show other items; elements of those that stay, and whose `stamp` did not change, are kept. */
   set(items) {
     this.items = items
-    for (const made of this.shown.values()) made.remove()
-    this.shown.clear()
     this.root.setAttribute('aria-rowcount', items.length + 1)
-    this.draw()
-  }
-
-  /** Make the element of one item again. */
-  refresh(item) {
-    const key = this.key(item)
-    const old = this.shown.get(key)
-    if (!old) return
-    this.shown.delete(key)
-    old.remove()
     this.draw()
   }
 
@@ -43,24 +31,25 @@ export class VirtualList {
     this.space.style.height = `${high * this.items.length}px`
     const first = Math.max(0, Math.floor(this.root.scrollTop / high) - AROUND)
     const last = Math.min(this.items.length, Math.ceil((this.root.scrollTop + this.root.clientHeight) / high) + AROUND)
-    const wanted = new Set()
-    for (let i = first; i < last; i++) {
-      const key = this.key(this.items[i])
-      wanted.add(key)
+    const wanted = new Map()
+    for (let i = first; i < last; i++) wanted.set(this.key(this.items[i]), i)
+    for (const [key, made] of this.shown) {
+      if (wanted.has(key) && this.stamps.get(key) === this.stamp(this.items[wanted.get(key)], wanted.get(key))) continue
+      made.remove()
+      this.shown.delete(key)
+    }
+    let next = this.space.firstChild // rows stand in the page in the order in which they are seen
+    for (const [key, i] of wanted) {
       let made = this.shown.get(key)
       if (!made) {
         made = this.make(this.items[i], i)
         this.shown.set(key, made)
-        this.space.append(made)
+        this.stamps.set(key, this.stamp(this.items[i], i))
       }
+      if (made === next) next = next.nextSibling
+      else this.space.insertBefore(made, next)
       made.style.top = `${i * high}px`
       made.setAttribute('aria-rowindex', i + 2)
-    }
-    for (const [key, made] of this.shown) {
-      if (!wanted.has(key)) {
-        made.remove()
-        this.shown.delete(key)
-      }
     }
   }
 
