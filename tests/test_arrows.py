@@ -76,6 +76,10 @@ ARROWS = {
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance",
         "audit.spectral", "audit.corrections", "audit.results", "audit.pipeline",
     ),
+    "audit.forecast": (
+        "ground", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
+        "audit.results", "audit.report", "audit.pipeline",
+    ),
     "audit.duplicates": (
         "ground", "numerics.imaging", "audit.executor", "audit.settings", "audit.data", "audit.report",
         "audit.pipeline",
@@ -128,9 +132,9 @@ ARROWS = {
     "explorer": ("ground", "numerics.imaging"),
     "cli": (
         "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
-        "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.duplicates", "audit.quantification",
-        "audit.cleaning", "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network",
-        "burst.denoising", "burst.evaluation", "burst.training", "explorer",
+        "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.forecast", "audit.duplicates",
+        "audit.quantification", "audit.cleaning", "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise",
+        "burst.network", "burst.denoising", "burst.evaluation", "burst.training", "explorer",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

@@ -20,6 +20,7 @@ from klarsicht.ground.ranges import (
     P_LEVEL,
     PLANTED_CLASSES,
     PREVALENCE,
+    SAMPLE_SECONDS,
     SEED,
     SHARE,
     SHOWN_IMAGES,
@@ -43,6 +44,7 @@ PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load 
     "logo, flare, vignette, scratches, scan-lines, moire, hue, white-balance, gamma, grain, defocus, motion-blur, "
     "jpeg, resampling, ringing, background, hair, flash, zoom, mirror."
 )
+COST_HELP = "Foretell hours, disk and memory of `audit run` by step, from a sample that is computed on this machine."
 Device = Annotated[str, option(AuditSettings, "device")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
@@ -136,6 +138,9 @@ def note_unverified(run: Path) -> None:
 def doctor(
     model: Annotated[str | None, option(AuditSettings, "model")] = None,
     data: Annotated[str | None, option(AuditSettings, "data")] = None,
+    target: Annotated[str | None, option(AuditSettings, "target")] = None,
+    metric: Annotated[list[str] | None, option(AuditSettings, "metric")] = None,
+    method: Annotated[str | None, option(AuditSettings, "method")] = None,
     class_map: Annotated[Path | None, option(AuditSettings, "class_map")] = None,
     path_column: Annotated[str | None, option(AuditSettings, "path_column")] = None,
     label_column: Annotated[str | None, option(AuditSettings, "label_column")] = None,
@@ -145,16 +150,24 @@ def doctor(
     decode: Annotated[str | None, option(AuditSettings, "decode")] = None,
     independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
     split: Annotated[str | None, option(AuditSettings, "split")] = None,
+    batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
     device: Annotated[str | None, option(AuditSettings, "device")] = None,
+    cost: Annotated[bool, typer.Option("--cost", help=COST_HELP)] = False,
+    seconds: Annotated[float, number(SAMPLE_SECONDS, "That the sample of --cost takes, about.")] = 60,
+    workers: Annotated[int, number(WORKERS, "Processes over which --cost divides the hours.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing."""
     from klarsicht.audit.doctor import diagnose
+    from klarsicht.audit.forecast.forecast import forecast
 
     given = {
         "model": model,
         "data": data,
+        "target": target,
+        "metric": tuple(metric) if metric else None,
+        "method": method,
         "class_map": None if class_map is None else str(class_map),
         "path_column": path_column,
         "label_column": label_column,
@@ -164,13 +177,19 @@ def doctor(
         "decode": decode,
         "independent": independent,
         "split": split,
+        "batch": batch,
         "device": device,
     }
-    found = diagnose(AuditSettings.read(settings, given))
+    chosen = AuditSettings.read(settings, given)
+    # first, since it also measures what is paid once in a process
+    foretold = forecast(chosen, seconds=seconds, workers=workers) if cost else None
+    found = diagnose(chosen)
     if as_json:
-        echo_block(json.dumps(found.to_json(), indent=2))
-    else:
-        tables.diagnosis(found)
+        echo_block(json.dumps(found.to_json() | ({"cost": foretold.to_json()} if foretold else {}), indent=2))
+        return
+    tables.diagnosis(found)
+    if foretold:
+        tables.cost(foretold)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from klarsicht.ground.names import printable
 if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
     from klarsicht.audit.duplicates import Duplicates
+    from klarsicht.audit.forecast.cost import Forecast
     from klarsicht.audit.quantification.screening import Screening
     from klarsicht.audit.results.checked_picture import CheckedPictures
     from klarsicht.audit.results.ranking import Ranking
@@ -184,6 +185,36 @@ def diagnosis(found: Diagnosis) -> None:
     )
     for one in found.missing:
         echo(f"missing: {one}")
+
+
+def cost(found: Forecast) -> None:
+    """Print what an audit will cost, by step."""
+    lines = [
+        (
+            step.step,
+            duration(step.cpu_seconds),
+            duration(step.wall_seconds),
+            f"{step.disk_bytes / 1e9:.3f}",
+            "" if step.peak_bytes is None else f"{step.peak_bytes / 1e9:.2f}",
+            step.sample,
+            step.law,
+        )
+        for step in (*found.steps, found.total)
+    ]
+    header = ("step", "processor", "elapsed", "disk, GB", "memory, GB", "measured on", "grows with")
+    echo()
+    echo_block(table(header, lines, left=("step", "measured on", "grows with")))
+    processes = "1 process" if found.workers == 1 else f"{found.workers} processes, memory in each"
+    echo(
+        f"foretold for {found.images:,} images, {found.classes:,} labels, {processes}; elapsed at the load of just now"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def steps(found: Sequence[Step]) -> None:

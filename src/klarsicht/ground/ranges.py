@@ -75,6 +75,7 @@ TRAINING_MINUTES = Range(0, 525_600, above=True)  # a year
 NETWORK_WIDTH = Range(0, 4, above=True)
 BURSTS_IN_STEP = Range(1, 4096)
 STRENGTH = Range(0, 1)
+SAMPLE_SECONDS = Range(1, 86_400)  # of a forecast
 MEMORY_GB = Range(0, 65_536, above=True)
 GAIN = Range(1, 8)  # of synthetic bursts; of these 1, 2, 4 and 8
 ISO = Range(1, 100_000_000)

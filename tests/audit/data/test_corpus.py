@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -318,3 +319,42 @@ def test_a_name_that_no_system_can_hold_is_a_file_that_is_not_there(tmp_path, na
     (tmp_path / "m.csv").write_text(f"path,label\n{name},x\n")
     with pytest.raises(CorpusError):
         open_corpus(tmp_path / "m.csv")
+
+
+def named_corpus(sources):
+    keys = [f"{i}.png" for i in range(3, 3 + len(sources))]
+    return Corpus(tuple(keys), tuple(keys), ("a",) * len(keys), tuple(sources))
+
+
+@pytest.mark.parametrize("sources", [[], ["", ""] * 60, ["p", "", "q", "p", "ä", "Z"] * 20])
+def test_sources_are_numbered_in_the_order_of_their_texts(sources):
+    """Oracle: np.unique of the texts "row 12" and "source p"; the table gives the same as the corpus."""
+    corpus = named_corpus(sources or [""] * 120)
+    texts = [f"source {name}" if name else f"row {i}" for i, name in enumerate(sources or [""] * 120)]
+    expected = np.unique(texts, return_inverse=True)[1]
+    np.testing.assert_array_equal(corpus.source_numbers, expected)
+    np.testing.assert_array_equal(Corpus.source_numbers_of(corpus.to_table()), expected)
+
+
+def test_rows_of_one_image_have_one_source():
+    corpus = Corpus(("x", "x", "y"), ("x", "x", "y"), ("a", "b", "a"))
+    assert corpus.source_numbers.tolist() == [0, 0, 1]
+    assert Corpus.source_numbers_of(corpus.to_table()).tolist() == [0, 0, 1]
+
+
+def test_equal_labels_are_kept_once():
+    corpus = Corpus(("x", "y"), ("x", "y"), ("".join(["ab", "c"]), "".join(["a", "bc"])))
+    assert corpus.labels == ("abc", "abc") and corpus.labels[0] is corpus.labels[1]
+
+
+def test_sources_of_a_table_take_little_memory():
+    """Bound: 8 bytes of a number, and what sorting numbers of five digits takes; texts would take 200 and more."""
+    n = 20_000
+    table = named_corpus([""] * n).to_table()
+    Corpus.source_numbers_of(table)
+    tracemalloc.start()
+    try:
+        Corpus.source_numbers_of(table)
+        assert tracemalloc.get_traced_memory()[1] < 100 * n
+    finally:
+        tracemalloc.stop()

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
+REPEATED = ("labels", "sources", "splits")  # fields in which many rows have the same text
 OF_ROWS = (*COLUMNS.values(), "weights", "white_levels")  # fields with one entry for each row
 
 
@@ -73,7 +74,10 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.keys:
             raise CorpusError("no images", rule="a folder with one sub-folder a class, or a manifest with lines")
-        _require_distinct(self.keys if self.separator else tuple(zip(self.keys, self.labels, strict=True)))
+        for field in REPEATED:
+            object.__setattr__(self, field, _share_equal(getattr(self, field)))
+        if len(set(self.keys)) < len(self.keys):
+            _require_distinct(self.keys if self.separator else tuple(zip(self.keys, self.labels, strict=True)))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -111,6 +115,8 @@ class Corpus:
     @cached_property
     def image_numbers(self) -> NDArray[np.int64]:
         """Number of the image of each row, int64 (N,), by first appearance; 0 to N - 1 where each row is an image."""
+        if len(set(self.keys)) == len(self.keys):
+            return np.arange(len(self), dtype=np.int64)
         number: dict[str, int] = {}
         return np.array([number.setdefault(key, len(number)) for key in self.keys], np.int64)
 
@@ -174,9 +180,7 @@ class Corpus:
     @cached_property
     def source_numbers(self) -> NDArray[np.int64]:
         """Source index of each row, int64 (N,): equal for equal names; an image of unknown source is one of its own."""
-        given = self.sources or ("",) * len(self)
-        names = [f"source {name}" if name else f"row {i}" for i, name in zip(self.image_numbers, given, strict=True)]
-        return np.unique(names, return_inverse=True)[1]
+        return _number_sources(self.image_numbers, self.sources)
 
     def to_table(self) -> pa.Table:
         """Convert to a table with one row per image and columns key, path, label, source, split."""
@@ -184,6 +188,15 @@ class Corpus:
 
         blank = ("",) * len(self)
         return pa.table({name: list(getattr(self, field) or blank) for name, field in COLUMNS.items()})
+
+    @staticmethod
+    def source_numbers_of(table: pa.Table) -> NDArray[np.int64]:
+        """Compute the source index of each row of the table made by `to_table`, as `source_numbers`, without its
+        texts as Python objects."""
+        keys = table["key"].combine_chunks().dictionary_encode()  # numbered by first appearance
+        named = table["source"].unique().to_pylist() not in ([""], [])
+        images = keys.indices.to_numpy().astype(np.int64)
+        return _number_sources(images, table["source"].to_pylist() if named else ())
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Corpus:
@@ -300,6 +313,30 @@ def _require_distinct(rows: Sequence[Hashable]) -> None:
         key = row[0] if isinstance(row, tuple) else row
         remedy = "List every path once; of several labels see --label-separator."
         raise CorpusError("an image is listed twice", got=f"{times} x {key}", remedy=remedy)
+
+
+def _share_equal(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the same texts, equal ones as one object."""
+    known: dict[str, str] = {}
+    return tuple(known.setdefault(text, text) for text in texts)
+
+
+def _number_sources(images: NDArray[np.int64], sources: Sequence[str]) -> NDArray[np.int64]:
+    """Number the sources of N rows: first images without a source, in the order of their numbers as texts, then names.
+
+    Args:
+        images: int (N,), number of the image of each row.
+        sources: N names, "" where there is none, or empty.
+    """
+    texts = images.astype(f"S{len(str(int(images.max(initial=0))))}")
+    if not sources:
+        return np.unique(texts, return_inverse=True)[1]
+    blank = np.fromiter((not name for name in sources), bool, len(images))
+    numbers = np.empty(len(images), np.int64)
+    alone, numbers[blank] = np.unique(texts[blank], return_inverse=True)
+    names = [name for name in sources if name]
+    numbers[~blank] = len(alone) + np.unique(names, return_inverse=True)[1]
+    return numbers
 
 
 def _take_rows(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:

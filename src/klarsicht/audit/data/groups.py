@@ -39,7 +39,8 @@ def first_of_each(images: Ints, targets: Ints) -> NDArray[np.bool_]:
         targets: int (N,), its output index.
     """
     first = np.zeros(len(images), bool)
-    first[np.unique(np.stack([images, targets]), axis=1, return_index=True)[1]] = True
+    pairs = images.astype(np.int64) * (int(targets.max(initial=0)) + 2) + targets + 1  # a target is -1 or more
+    first[np.unique(pairs, return_index=True)[1]] = True
     return first
 
 

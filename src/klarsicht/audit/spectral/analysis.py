@@ -330,7 +330,7 @@ class Analysis:
     @cached_property
     def sources(self) -> NDArray[np.int64]:
         """Source index of each row of the run; see Corpus.source_numbers."""
-        return Corpus.from_table(self.store.table("corpus")).source_numbers
+        return Corpus.source_numbers_of(self.store.table("corpus", columns=["key", "source"]))
 
     def _rows(self, name: str, group: Group) -> Floats:
         read: Floats = self._cache.get_or_make(name, group.rows, lambda: self.store.array(name)[group.rows])

@@ -1,0 +1,92 @@
+"""Forecast of an audit's cost (`audit doctor --cost`) beside what the audit then costs, step by step.
+
+    python benchmarks/foretold.py RUNS --model networks:squeezenet --data DIR --target carton --json FILE
+    python benchmarks/foretold.py RUNS --model audit_scale.py:build --data DIR/10000/data --seconds 60
+
+The forecast and the audit are processes of their own with one thread, one after the other, on the whole corpus. Both
+count processor seconds, which other work on the machine changes less than elapsed time. RUNS/run gets the audit's run
+folder, which must not exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from audit_scale import disk, reporter, timed
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+SIDES = ("forecast", "audit")
+MIB = 2**20
+
+
+def foretold(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
+    """Processor seconds, MB and MiB of each step, as the forecast has them."""
+    from klarsicht.audit.forecast.forecast import forecast
+
+    found = forecast(settings, seconds=seconds)
+    lines = {
+        step.step: {"cpu": step.cpu_seconds, "disk": step.disk_bytes / 1e6, "peak": (step.peak_bytes or 0) / MIB}
+        for step in (*found.steps, found.total)
+    }
+    return lines | {"images": found.images}
+
+
+def audited(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
+    """The same of the audit itself."""
+    from klarsicht.audit import pipeline
+
+    told: dict[str, Any] = {}
+    metrics = [f"clusters ({name})" for name in dict.fromkeys((*settings.metric, "features"))]
+
+    def report(step: str, cpu: float, peak: float, **more: float) -> None:
+        told[metrics.pop(0) if step == "clusters" else step] = {"cpu": cpu, "peak": peak}
+
+    names = {"open_run": "hash", "attribute": "relevance", "report": "ranking and report", "open_data": "opening",
+             "analyse": "clusters"}  # fmt: skip
+    timed(pipeline, names, report)
+    pipeline.run(settings, out / "run")
+    steps = list(told.values())
+    total = {"cpu": sum(one["cpu"] for one in steps), "peak": max(one["peak"] for one in steps)}
+    size = sum(value for name, value in disk(out / "run").items() if name != "files")
+    return told | {"all": total | {"disk": size}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--target", default="label")
+    parser.add_argument("--metric", nargs="+", default=["concept"])
+    parser.add_argument("--method", default="auto")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.side:
+        from klarsicht.audit.settings import AuditSettings
+
+        settings = AuditSettings(
+            model=asked.model, data=asked.data, target=asked.target, metric=tuple(asked.metric), method=asked.method
+        )
+        side = {"forecast": foretold, "audit": audited}[asked.side]
+        print(json.dumps(side(settings, asked.seconds, asked.out)))
+        return
+    report = reporter(asked.json, model=asked.model, data=Path(asked.data).name, target=asked.target)
+    for side in SIDES:
+        command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
+        done = subprocess.run(
+            command, env=os.environ | dict.fromkeys(THREADS, "1"), stdout=subprocess.PIPE, text=True, check=True
+        )
+        report(side=side, **json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    main()
