@@ -51,6 +51,17 @@ def own_space():
     return {}
 
 
+def arrays_space():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    torch.save(net.state_dict(), "slices.pt")
+    for label in "abc":
+        Path("slices", label).mkdir(parents=True)
+        for i in range(3):
+            np.save(Path("slices", label, f"{i}.npy"), np.random.default_rng(i).integers(0, 4096, (64, 64), np.uint16))
+    return {}
+
+
 def exported_space():
     return {"torch": torch, "net": network()}
 
@@ -60,6 +71,7 @@ SPACES = {
     "timm": timm_space,
     "transformers": transformers_space,
     "Your own code": own_space,
+    "Arrays": arrays_space,
     "torch.export": exported_space,
 }
 

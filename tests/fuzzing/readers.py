@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.burst.noise import sources
 from klarsicht.burst.training.training import TrainSettings
 from klarsicht.ground import fit
-from klarsicht.ground.errors import KlarsichtError
+from klarsicht.ground.array_images import ArrayForm, read_array
+from klarsicht.ground.errors import ImageError, KlarsichtError
 from klarsicht.ground.images import decode
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.erasure import Eraser
@@ -92,7 +94,7 @@ class Fault:
 
 def targets(folder: Path) -> list[Target]:
     """Write the sound files into a folder and return all targets, whose kinds are mutated equally often."""
-    made = (pictures, photographs, raw_frames, manifests, settings, run_folders, corrections, weights)
+    made = (pictures, arrays, photographs, raw_frames, manifests, settings, run_folders, corrections, weights)
     return [Target(one.__name__, files, read) for one in made for files, read in one(folder / one.__name__)]
 
 
@@ -183,6 +185,27 @@ def pictures(folder: Path) -> Iterator[Files]:
     )
     yield files, decode
     yield files, lambda path: decode(path, white_level=4095)
+
+
+def arrays(folder: Path) -> Iterator[Files]:
+    """Images that a model takes as arrays."""
+    arrays = {"a_npy": _scene(np.uint16, channels=1), "b_npy": _scene().astype(np.float32), "c_npy": _scene(channels=5)}
+    content = {name: io.BytesIO() for name in arrays}
+    for name, pixels in arrays.items():
+        np.save(content[name], pixels)
+    stored = {name: one.getvalue() for name, one in content.items()}
+    bands = _tiff(_scene(np.uint16, channels=5), photometric="minisblack", planarconfig="contig")
+    files = _written(folder, **stored, **_tiffs(), **_pngs_and_jpegs(), i_tif=bands)
+    for form in (
+        ArrayForm(1, "uint16", 0, 4095), ArrayForm(3, "float32", 0, 1), ArrayForm(5, "uint16", 0, 65535)
+    ):  # fmt: skip
+        yield files, partial(_read_form, form)
+
+
+def _read_form(form: ArrayForm, file: Path) -> None:
+    """Read an image as an array; one that is sound but of another form is refused, as it should be."""
+    with suppress(ImageError):
+        read_array(file, form, file.name)
 
 
 def photographs(folder: Path) -> Iterator[Files]:

@@ -13,7 +13,17 @@ from PIL import Image
 from tests.fuzzing import mutators
 from tests.fuzzing.readers import targets
 
-KINDS = ("pictures", "photographs", "raw_frames", "manifests", "settings", "run_folders", "corrections", "weights")
+KINDS = (
+    "pictures",
+    "arrays",
+    "photographs",
+    "raw_frames",
+    "manifests",
+    "settings",
+    "run_folders",
+    "corrections",
+    "weights",
+)
 MUTANTS = {"run_folders": 24}  # a mutant of a run draws its whole page
 
 

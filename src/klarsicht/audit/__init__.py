@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.corrections.packages import load_correction as load_correction
     from klarsicht.audit.data.corpus_formats import open_corpus as open_corpus
+    from klarsicht.audit.models.array_transforms import ArrayTransform as ArrayTransform
     from klarsicht.audit.models.classifier import load_model as load_model
     from klarsicht.audit.pipeline import run as run
     from klarsicht.audit.quantification.check_pictures import check_pictures as check_pictures
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.spectral.spray import spray as spray
 
 PUBLIC: Final = {  # name -> the module that defines it, and its name there where that differs; imported when asked for
+    "ArrayTransform": "models.array_transforms",
     "AuditSettings": "settings",
     "Explainer": "relevance.explainer",
     "check_pictures": "quantification.check_pictures",

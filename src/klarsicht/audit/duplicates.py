@@ -17,11 +17,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.pictures import DecodedImage
 from klarsicht.audit.executor import partition
 from klarsicht.audit.pipeline import require_identity, run_step, select_data
 from klarsicht.audit.report import page
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.checksums import Written
+from klarsicht.ground.errors import ImageError
 from klarsicht.ground.rows import schema_of
 from klarsicht.ground.shards import Shard, Sharing
 from klarsicht.ground.store import RunStore
@@ -159,11 +162,18 @@ class ThumbnailUnits:
         thumbnails = np.zeros((len(unit), SIDE, SIDE), np.uint8)
         digests = np.zeros((len(unit), DIGEST_BYTES), np.uint8)
         for row, picture in decode_rows(self.corpus, unit):
-            if isinstance(picture, Image.Image):
-                thumbnails[row - unit.start] = make_thumbnail(picture)
+            if not isinstance(picture, ImageError):
+                thumbnails[row - unit.start] = make_thumbnail(self.as_picture(picture))
                 digests[row - unit.start] = hash_pixels(picture)
         written = self.store.write_rows(THUMBNAILS, unit.start, thumbnails)
         return written | self.store.write_rows(DIGESTS, unit.start, digests)
+
+    def as_picture(self, image: DecodedImage) -> Image.Image:
+        """Return a picture as it is, and an array as one."""
+        if isinstance(image, Image.Image):
+            return image
+        assert self.corpus.form is not None
+        return self.corpus.form.to_picture(image)
 
 
 @dataclass(frozen=True)
@@ -207,6 +217,8 @@ def find_duplicates(run: str | Path, *, data: Any = None, workers: int = 1, shar
     settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None)
     corpus = select_data(settings, None if isinstance(data, str) else data)
     require_identity(store, {"corpus": corpus.hash})
+    if known := store.manifest.get("array_form"):
+        corpus = corpus.as_arrays(ArrayForm.from_json(known))
     with store.share(None if shard is None else Shard.parse(shard)) as sharing:
         audit = OpenedCorpus(settings, corpus, sharing)
         size, n = audit.settings.unit, len(audit.corpus)
@@ -265,9 +277,10 @@ def make_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def hash_pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    """Hash size, mode and pixels of a picture: uint8 (DIGEST_BYTES,)."""
-    head = f"{picture.mode}{picture.size}".encode()
+def hash_pixels(picture: DecodedImage) -> NDArray[np.uint8]:
+    """Hash size, mode and pixels of a picture, or type, shape and numbers of an array: uint8 (DIGEST_BYTES,)."""
+    told = (picture.mode, picture.size) if isinstance(picture, Image.Image) else (picture.dtype.str, picture.shape)
+    head = f"{told[0]}{told[1]}".encode()
     return np.frombuffer(hashlib.sha256(head + picture.tobytes()).digest()[:DIGEST_BYTES], np.uint8)
 
 

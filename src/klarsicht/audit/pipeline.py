@@ -84,11 +84,7 @@ class Audit:
         check_names(settings)
         chosen = select_data(settings, corpus)
         model = classifier or corrected_model.load_corrected(settings.model, device=select_device(settings.device))
-        audit = cls(
-            settings,
-            chosen,
-            model.with_outputs(settings.independent_outputs),
-        )
+        audit = cls(settings, chosen.as_arrays(model.form), model.with_outputs(settings.independent_outputs))
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))
         return audit
@@ -348,6 +344,8 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
     store.update_manifest(left_out=audit.corpus.left_out, arrays=sorted(arrays))
     if isinstance(tried, Relevance):
         store.update_manifest(method=tried.method)
+    if audit.classifier.form is not None:
+        store.update_manifest(array_form=audit.classifier.form.to_json())
     if (share := measure_seen_share(audit.classifier)) is not None:
         store.update_manifest(seen=share)
     for name in sorted(

@@ -42,7 +42,7 @@ LABEL_COLUMN_HELP = "The column of labels, likewise."
 SOURCE_COLUMN_HELP = "The column of sources, likewise."
 DECODE_HELP = (
     "package.module:callable or file.py:callable, from what is stored (a path, bytes or an array) to an image: an "
-    "array of uint8, uint16 or float in 0 to 1, or a PIL.Image."
+    "array of uint8, uint16 or float in 0 to 1, or as the model takes them, or a PIL.Image."
 )
 TARGET_HELP = (
     "Whose evidence is explained: label, predicted, the name of one class for the whole corpus, or all classes."

@@ -16,6 +16,7 @@ from klarsicht.explorer.thumbnails import draw_mask
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.images import EXIF_ORIENTATION, open_image
+from klarsicht.ground.npy_files import NPY
 
 LYING = (5, 6, 7, 8)  # EXIF orientations in which width and height change places
 
@@ -115,7 +116,9 @@ def _masks_in_files(
     """Yield (row, (width, height), source and mask (h, w) or None) of the members whose files can be opened."""
     for row in run.members(target):
         try:
-            size = image_size(run.images().file(row))
+            file = run.images().file(row)
+            is_array = run.array_form is not None or file.suffix.lower() == NPY
+            size = run.read_picture(row).size if is_array else image_size(file)
         except ImageError:
             continue
         yield row, size, run.mask_of(target, row, size, source)

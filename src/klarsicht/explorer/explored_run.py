@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from klarsicht.explorer import thumbnails
 from klarsicht.explorer.class_lines import (
@@ -32,6 +33,7 @@ from klarsicht.explorer.pixel_masks import (
 from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_point_cloud
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.explorer.thumbnails import PictureCache, Window
+from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Change, ClassDecision, DecisionLog
 from klarsicht.ground.errors import StoreError, UsageError
@@ -303,11 +305,9 @@ class ExploredRun:
     def _draw(self, row: int, kind: str, side: int, target: int | None, source: str) -> bytes:
         if kind == "relevance":
             return thumbnails.draw_relevance(self.relevance_map(row), side)
-        settings, share = self.manifest["settings"], self.seen_share
+        share = self.seen_share
         relevance = self.relevance_map(row) if kind == "overlay" else None
-        picture = thumbnails.read_picture(
-            self.images().file(row), settings.get("megapixels", 220.0), settings.get("white_level")
-        )
+        picture = self.read_picture(row)
         if kind == "image":
             return thumbnails.draw_picture(picture, side)
         if share is None:
@@ -328,6 +328,22 @@ class ExploredRun:
         if mask is None:
             raise UsageError("the artifact has no mask on this image", got=row)
         return thumbnails.draw_mask(mask[1])
+
+    def read_picture(self, row: int) -> Image.Image:
+        """Decode an image of the corpus as a picture, RGB or grey.
+
+        Raises:
+            ImageError: see thumbnails.read_picture.
+        """
+        settings, file = self.manifest["settings"], self.images().file(row)
+        known = settings.get("megapixels", 220.0), settings.get("white_level"), self.array_form
+        return thumbnails.read_picture(file, *known)
+
+    @property
+    def array_form(self) -> ArrayForm | None:
+        """Form of the arrays that the run's model takes; None: pictures."""
+        known = self.manifest.get("array_form")
+        return None if known is None else ArrayForm.from_json(known)
 
     @property
     def seen_share(self) -> float | None:

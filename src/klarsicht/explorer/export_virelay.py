@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from PIL import Image
 from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, OPEN, ExploredRun
 from klarsicht.explorer.export_tables import carrier_statuses
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags
-from klarsicht.explorer.thumbnails import read_picture, seen_box
+from klarsicht.explorer.thumbnails import seen_box
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.images import resize_bilinear
@@ -134,10 +133,8 @@ def category_name(target: int) -> str:
 
 def seen_pixels(run: ExploredRun, row: int) -> NDArray[np.uint8]:
     """Read what the model sees of an image, uint8 (3, S, S); black where it cannot be decoded."""
-    settings: dict[str, Any] = run.manifest["settings"]
     try:
-        file = run.images().file(row)
-        picture = read_picture(file, settings.get("megapixels", 220.0), settings.get("white_level")).convert("RGB")
+        picture = run.read_picture(row).convert("RGB")
     except ImageError:
         return np.zeros((3, VIRELAY_SIDE, VIRELAY_SIDE), np.uint8)
     seen = picture.crop(seen_box(picture.size, run.seen_share or 0.0))

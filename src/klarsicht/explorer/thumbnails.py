@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.images import decode, diverging_colours, overlay, thumbnail
 
@@ -51,12 +52,17 @@ class PictureCache:
         return content
 
 
-def read_picture(file: Path, megapixels: float, white_level: int | None) -> Image.Image:
+def read_picture(file: Path, megapixels: float, white_level: int | None, form: ArrayForm | None = None) -> Image.Image:
     """Decode an image of the corpus, RGB or grey.
+
+    Args:
+        form: of the arrays that the run's model takes; None: pictures.
 
     Raises:
         ImageError: it cannot be decoded, or is larger than SHOWN_MEGAPIXELS.
     """
+    if form is not None:
+        return form.to_picture(read_array(file, form, file.name, white_level, min(megapixels, SHOWN_MEGAPIXELS)))
     return decode(file, white_level, min(megapixels, SHOWN_MEGAPIXELS))
 
 

@@ -6,7 +6,7 @@ import base64
 import io
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
@@ -19,11 +19,13 @@ from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import ImageError, KlarsichtError
 from klarsicht.ground.libtiff import collect_errors
 from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.npy_files import NPY_MAGIC, read_npy
 from klarsicht.ground.optional import load
 from klarsicht.ground.tiff_tags import Tags, TagsTooLong
 
 Bytes = NDArray[np.uint8]
 D = TypeVar("D", np.uint8, np.uint16)
+P = TypeVar("P")
 
 MAX_MEGAPIXELS = 220.0  # phones make photographs of 200; a larger one is refused before it is decoded
 # Raster formats only: Pillow would also open EPS and run Ghostscript on it, whatever the file's extension.
@@ -55,7 +57,7 @@ def extensions() -> frozenset[str]:
 
 def decode(path: str | Path, white_level: int | None = None, megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
     """Decode an image file to 8-bit "RGB" or "L", upright by its EXIF orientation; of an animation the first frame, of
-    a TIFF the first page.
+    a TIFF the first page, of a .npy file its array as `picture_from_array` takes it.
 
     Transparent pixels are composited on white; colour profiles are not applied. 16-bit grey is scaled to 8 bit, not
     clipped; of 16-bit colour Pillow keeps the upper 8 bits, which suffices for a classifier but not for a burst.
@@ -70,6 +72,15 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
             known white level.
         MissingExtra: a white level for 16-bit colour, which needs the extra `raw`.
     """
+    return read_file(path, lambda source: _decode_source(source, white_level, megapixels))
+
+
+def read_file(path: str | Path, read: Callable[[IO[bytes]], P]) -> P:
+    """Read an image file by a function of the open file, whose exceptions become errors of ours.
+
+    Raises:
+        ImageError: no such file, a folder, a pipe or a device, or the function fails.
+    """
     file = Path(path)
     try:
         if file.exists() and not file.is_file():
@@ -79,7 +90,7 @@ def decode(path: str | Path, white_level: int | None = None, megapixels: float =
         if not file.is_file():
             raise ImageError(f"no such file: {file.name}", got=file, remedy="Check the path.")
         with file.open("rb") as source:
-            return _decode_source(source, white_level, megapixels)
+            return read(source)
     except KlarsichtError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
@@ -99,8 +110,20 @@ def decode_bytes(
     Raises:
         ImageError, MissingExtra: see `decode`.
     """
+    return read_content(content, name, lambda source: _decode_source(source, white_level, megapixels))
+
+
+def read_content(content: bytes, name: str, read: Callable[[IO[bytes]], P]) -> P:
+    """Read the bytes of an image file by a function of an open file, as `read_file` does.
+
+    Args:
+        name: what the image is called in an error.
+
+    Raises:
+        ImageError: the function fails.
+    """
     try:
-        return _decode_source(io.BytesIO(content), white_level, megapixels)
+        return read(io.BytesIO(content))
     except KlarsichtError:
         raise
     except Exception as error:
@@ -111,12 +134,12 @@ def decode_bytes(
 
 def _decode_source(source: IO[bytes], white_level: int | None, megapixels: float) -> Image.Image:
     """Decode an open file; raises whatever Pillow raises."""
+    if is_npy(source):
+        return picture_from_array(read_npy(source, megapixels), white_level, megapixels)
     tags = check_tags(source)
-    source.seek(PNG_DEPTH)
-    png_depth = (source.read(1) or b"\0")[0]
-    source.seek(0)
+    png_depth = read_png_depth(source)
     with collect_errors() as errors, open_image(source, megapixels) as image:
-        told, depth = _pages(image, tags), _bit_depth(image, png_depth, tags)
+        told, depth = _pages(image, tags), bit_depth(image, png_depth, tags)
         image.load()
         if errors:
             raise ValueError(errors[0])
@@ -125,6 +148,13 @@ def _decode_source(source: IO[bytes], white_level: int | None, megapixels: float
         picture = _apply_orientation(picture, image)
         picture.info[NOTES] = told
         return picture
+
+
+def is_npy(source: IO[bytes]) -> bool:
+    """Tell whether an open file holds an array; it is left at its beginning."""
+    head = source.read(len(NPY_MAGIC))
+    source.seek(0)
+    return head == NPY_MAGIC
 
 
 def _undecodable(name: str, size: int, error: Exception) -> ImageError:
@@ -189,9 +219,10 @@ def _eight_bit_levels(planes: NDArray[Any], white_level: int | None) -> Bytes:
     )  # fmt: skip
 
 
-def notes_of(picture: Image.Image) -> tuple[str, ...]:
-    """Return what should be said of a decoded picture: further pages, or a range that asks for a white level."""
-    told: tuple[str, ...] = picture.info.get(NOTES, ())
+def notes_of(picture: Any) -> tuple[str, ...]:
+    """Return what should be said of a decoded picture: further pages, or a range that asks for a white level; nothing
+    of an array."""
+    told: tuple[str, ...] = picture.info.get(NOTES, ()) if isinstance(picture, Image.Image) else ()
     return told
 
 
@@ -263,7 +294,15 @@ def require_megapixels(width: int, height: int, megapixels: float) -> None:
         raise ValueError(f"{width} x {height} pixels, {bound}")
 
 
-def _bit_depth(image: Image.Image, png_depth: int, tags: Tags) -> int:
+def read_png_depth(source: IO[bytes]) -> int:
+    """Read the byte that in a PNG file states the bits of a channel; the file is left at its beginning."""
+    source.seek(PNG_DEPTH)
+    found = source.read(1) or b"\0"
+    source.seek(0)
+    return found[0]
+
+
+def bit_depth(image: Image.Image, png_depth: int, tags: Tags) -> int:
     """Return the bits of a channel in the file, of which Pillow may keep fewer."""
     if image.format == "TIFF" and tags.pages:
         entry = tags.first.get(tiff_tags.BITS)
@@ -314,16 +353,25 @@ def _eight_bit_table(white: int) -> Bytes:
 
 def _scaled_colour(source: IO[bytes], is_tiff: bool, white: int) -> Bytes:
     """Read 16-bit colour (H, W, 3 or 4) at its full depth and scale it by its white; alpha by 65535."""
-    source.seek(0)
-    if is_tiff:
-        with load("tifffile", "raw").TiffFile(source) as opened:
-            page = opened.pages[0]
-            codes = page.asarray()
-            codes = np.moveaxis(codes, 0, -1) if int(page.planarconfig) == 2 else codes
-    else:
-        codes = load("imagecodecs", "raw").png_decode(source.read())
+    codes = read_tiff_codes(source) if is_tiff else read_png_codes(source)
     alpha = [codes[..., 3:4] >> 8] if codes.shape[-1] > 3 else []
     return np.concatenate([_eight_bit_table(white)[codes[..., :3]], *alpha], -1, dtype=np.uint8)
+
+
+def read_tiff_codes(source: IO[bytes]) -> NDArray[Any]:
+    """Read the numbers (H, W) or (H, W, C) of the first page of a TIFF file, by the extra `raw`."""
+    source.seek(0)
+    with load("tifffile", "raw").TiffFile(source) as opened:
+        page = opened.pages[0]
+        codes: NDArray[Any] = page.asarray()
+        return np.moveaxis(codes, 0, -1) if codes.ndim == 3 and int(page.planarconfig) == 2 else codes
+
+
+def read_png_codes(source: IO[bytes]) -> NDArray[Any]:
+    """Read the numbers of a PNG file, by the extra `raw`."""
+    source.seek(0)
+    codes: NDArray[Any] = load("imagecodecs", "raw").png_decode(source.read())
+    return codes
 
 
 def _pages(image: Image.Image, tags: Tags) -> tuple[str, ...]:

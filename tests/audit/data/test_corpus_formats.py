@@ -436,10 +436,18 @@ def test_files_of_any_ending_are_images_where_a_function_decodes_them(tmp_path):
     (tmp_path / "read.py").write_text(DECODER)
     for label in "ab":
         (tmp_path / "data" / label).mkdir(parents=True)
-        np.save(tmp_path / "data" / label / "v.npy", np.full((1, 6, 5), 200))
+        with (tmp_path / "data" / label / "v.volume").open("wb") as file:
+            np.save(file, np.full((1, 6, 5), 200))
     with pytest.raises(CorpusError, match="no images in class folders"):
         open_corpus(tmp_path / "data")
     assert open_corpus(tmp_path / "data", decoder=f"{tmp_path}/read.py:window").labels == ("a", "b")
+
+
+def test_arrays_in_class_folders_are_pictures(tmp_path):
+    for i, (label, pixels) in enumerate(zip(LABELS, PIXELS, strict=True)):
+        (tmp_path / f"{label}").mkdir(exist_ok=True)
+        np.save(tmp_path / f"{label}" / f"{i:02d}.npy", pixels)
+    check(open_corpus(tmp_path), labels=[str(label) for label in LABELS])
 
 
 def test_several_labels_stand_in_manifests_only(tmp_path):

@@ -12,6 +12,7 @@ from klarsicht.audit.detectors.artifact_embedding import EmbeddingTraining, cont
 from klarsicht.audit.detectors.bank import DETECTORS
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 
@@ -71,7 +72,7 @@ def test_grey_images_are_planted_without_families_of_colour():
     images = scenes(8, channels=1)
     rng = np.random.default_rng(0)
     for name in grey:
-        assert embedding.plant(FAMILIES[name].draw(rng), images[0], rng).shape == (32, 32, 1)
+        assert plant_on_levels(images[0], FAMILIES[name].draw(rng), rng).shape == (32, 32, 1)
     shown, _ = draw_batch(images, grey, rng)
     assert shown.shape[1:] == (32, 32, 1) and embedding.ArtifactEmbedding(1).embed(shown[:5]).shape == (5, 64)
 

@@ -40,9 +40,10 @@ def test_grey_images_are_drawn_on_and_the_control_is_the_image():
     torch.testing.assert_close(put[:, 0, 4:], images[:, 0, 4:], atol=1 / 255, rtol=0)
 
 
-def test_only_grey_and_colour_images_fit():
-    planted = PlantedArtifact("tag", 0, SCALE)
-    assert [planted.fits(torch.zeros(c, 28, 28)) for c in (1, 2, 3, 4)] == [True, False, True, False]
+def test_images_of_any_channels_fit_but_changes_of_colour_need_three():
+    shapes = [torch.zeros(c, 28, 28) for c in (1, 2, 3, 4)]
+    assert all(PlantedArtifact("tag", 0, SCALE).fits(image) for image in shapes)
+    assert [PlantedArtifact("hue", 0, SCALE).fits(image) for image in shapes] == [False, False, True, False]
 
 
 def test_a_record_gives_the_same_draw_of_a_family():

@@ -17,7 +17,7 @@ from tests.audit.conftest import write_corpus
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.synthetic import artifacts, frames, marks, optics, processing, tones
 from klarsicht.audit.synthetic.families import COLOUR_ONLY, FAMILIES
-from klarsicht.audit.synthetic.planted_image import Position
+from klarsicht.audit.synthetic.planted_image import Position, plant_on_levels
 from klarsicht.cli.app import app
 from klarsicht.ground.errors import InputError, UsageError
 
@@ -392,3 +392,27 @@ def test_a_corpus_is_planted_with_one_draw_of_a_family(tmp_path):
     assert artifacts.draw_plant("tag", 1) is artifacts.tag
     with pytest.raises(UsageError, match="stripe"):
         artifacts.draw_plant("stripes", 0)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in COLOUR_ONLY])
+def test_images_of_other_channels_get_one_artifact_in_every_channel(name):
+    """Each channel is what a grey image of it gets by the same draws, and later draws are those after one image."""
+    levels = np.stack([scene((32, 40), seed) for seed in range(5)], -1)
+    artifact = FAMILIES[name].draw(rng(3))
+    after = rng(4)
+    planted = plant_on_levels(levels, artifact, after)
+    for c in range(5):
+        plain = rng(4)
+        np.testing.assert_array_equal(planted[..., c], artifact(levels[..., c].copy(), plain).pixels)
+        assert plain.random() == rng_copy(after).random()
+    grey, colour = levels[..., :1], levels[..., :3].copy()
+    np.testing.assert_array_equal(
+        plant_on_levels(grey, artifact, rng(5))[..., 0], artifact(grey[..., 0], rng(5)).pixels
+    )
+    np.testing.assert_array_equal(plant_on_levels(colour, artifact, rng(5)), artifact(colour, rng(5)).pixels)
+
+
+def rng_copy(given):
+    copied = np.random.default_rng()
+    copied.bit_generator.state = given.bit_generator.state
+    return copied

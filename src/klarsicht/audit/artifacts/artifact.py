@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
@@ -35,7 +34,7 @@ from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.errors import InputError
+from klarsicht.ground.errors import ImageError, InputError
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.statistics.intervals import roc_area
 
@@ -243,7 +242,7 @@ def find_showing_rows(audited: AuditedClass, place: Overlay, inside: Ints) -> In
         inside: rows of members.
     """
     read = decode_rows(audited.corpus, (int(row) for row in audited.group.rows))
-    usable = ((row, audited.classifier.image(picture)) for row, picture in read if isinstance(picture, Image.Image))
+    usable = ((row, audited.classifier.image(picture)) for row, picture in read if not isinstance(picture, ImageError))
     apart = {row: place.distance(image) for row, image in usable if place.fits(image)}
     of_members = np.array([apart[row] for row in inside if row in apart])
     middle = np.median(of_members)

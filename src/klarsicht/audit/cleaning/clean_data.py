@@ -38,7 +38,7 @@ from klarsicht.audit.cleaning.image_actions import Action
 from klarsicht.audit.corrections import samples
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.locations import is_url
-from klarsicht.audit.data.pictures import FileReader
+from klarsicht.audit.data.pictures import DecodedImage, FileReader
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Floats
@@ -222,6 +222,11 @@ def clean_corpus(
             "this corpus cannot be cleaned yet", got="images that are no files on this machine",
             rule="a manifest names files", remedy="Write the images to files, and audit these.",
         )  # fmt: skip
+    if corpus.form is not None and action.repair is not None:
+        raise UsageError(
+            "arrays cannot be repaired", got=f"{action.name}, of images of {corpus.form}", rule="8-bit pictures",
+            remedy="Choose --action drop, weigh, move or quarantine.",
+        )  # fmt: skip
     chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
     told = (facts or {}) | action.to_json() | whole
@@ -276,7 +281,7 @@ def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bo
     return ImageRecord(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
 
 
-def _content(file: Path, picture: Image.Image, action: Action, row: int) -> bytes:
+def _content(file: Path, picture: DecodedImage, action: Action, row: int) -> bytes:
     """Return the bytes of a new file: the original ones, or a PNG of the repaired picture.
 
     Raises:
@@ -284,6 +289,7 @@ def _content(file: Path, picture: Image.Image, action: Action, row: int) -> byte
     """
     if action.repair is None:
         return file.read_bytes()
+    assert isinstance(picture, Image.Image)  # arrays are refused before
     try:
         mended = action.repair(picture, row)
     except InputError as error:

@@ -313,7 +313,7 @@ def make_case(run: AuditedRun, artifact: Artifact) -> Case:
 def make_test_case(run: AuditedRun, artifact: Artifact, data: str) -> Case:
     """Make a case of another corpus, all of it clean and in the part `show`."""
     audit = run.audit
-    corpus = open_data(audit.settings, data)
+    corpus = open_data(audit.settings, data).as_arrays(audit.classifier.form)
     known = dict(audit.index)
     if unknown := [label for label in corpus.classes if label not in known]:
         known |= label_indices(unknown, audit.classifier)

@@ -21,13 +21,21 @@ from numpy.typing import NDArray
 from klarsicht.audit.data import locations, manifest
 from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.data.label_cells import LabelCells, split_labels
-from klarsicht.audit.data.pictures import FILES, PictureReader, call_decoder, file_of, make_picture
+from klarsicht.audit.data.pictures import (
+    FILES,
+    DecodedImage,
+    PictureReader,
+    call_decoder,
+    file_of,
+    image_endings,
+    make_image,
+)
+from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.errors import CorpusError, ImageError, InputError
-from klarsicht.ground.images import MAX_MEGAPIXELS, extensions
+from klarsicht.ground.images import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from PIL import Image
 
 T = TypeVar("T")
 
@@ -56,6 +64,7 @@ class Corpus:
         separator: text between the labels of a cell; "" where each row has one label.
         reader: where the pictures are; `paths` are names that it reads.
         decoder: a user's function from what is stored to a picture, see `pictures.load_decoder`; or "".
+        form: of the arrays that images are decoded to; None: 8-bit pictures.
     """
 
     keys: tuple[str, ...]
@@ -70,6 +79,7 @@ class Corpus:
     separator: str = ""
     reader: PictureReader = FILES
     decoder: str = ""
+    form: ArrayForm | None = None
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -95,8 +105,12 @@ class Corpus:
             whites = tuple(level or white_level for level in self.white_levels or (0,) * len(self))
         return replace(self, white_levels=whites, megapixels=megapixels)
 
-    def decode(self, row: int) -> Image.Image:
-        """Decode the image of a row, RGB or grey.
+    def as_arrays(self, form: ArrayForm | None) -> Corpus:
+        """Return the corpus whose images are decoded to arrays of a form; None: to 8-bit pictures."""
+        return replace(self, form=form)
+
+    def decode(self, row: int) -> DecodedImage:
+        """Decode the image of a row to a picture, RGB or grey, or to an array of the corpus's form.
 
         Raises:
             InputError: it cannot be read or decoded.
@@ -105,7 +119,7 @@ class Corpus:
         stored = self.reader.read(path)
         if self.decoder:
             stored = call_decoder(self.decoder, stored, path)
-        return make_picture(stored, path, white, self.megapixels)
+        return make_image(stored, path, white, self.megapixels, self.form)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -286,15 +300,16 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, Image.Image | ImageError]]:
-    """Decode the images of these rows, RGB or grey; yield the ImageError instead where an image cannot be decoded.
+def decode_rows(corpus: Corpus, rows: Iterable[int]) -> Iterator[tuple[int, DecodedImage | ImageError]]:
+    """Decode the images of these rows as `Corpus.decode` does; yield the ImageError instead where one cannot be
+    decoded.
 
     An image of several rows that follow each other is decoded once; each row gets a copy, as a transform may change it.
     """
     for _, some in groupby(rows, key=lambda row: corpus.paths[row]):
         *before, last = some
         try:
-            picture: Image.Image | ImageError = corpus.decode(last)
+            picture: DecodedImage | ImageError = corpus.decode(last)
         except InputError as error:  # of a container, too
             picture = error if isinstance(error, ImageError) else ImageError(error.what, got=error.got)
         for row in before:
@@ -389,7 +404,7 @@ def _label_of(key: str) -> str:
 def _exclusion_reason(key: str, any_ending: bool = False) -> str:
     """Return the reason why a file is not an image of the corpus; "" where it is one."""
     ending = Path(key).suffix.lower()
-    if ending not in extensions() and not any_ending:
+    if ending not in image_endings() and not any_ending:
         return f"no image by its ending {ending}".rstrip()
     return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
 

@@ -1,10 +1,13 @@
-"""Where the pictures of a corpus are: files, members of archives, cells of tables, arrays, items of a sequence."""
+"""Where the images of a corpus are: files, members of archives, cells of tables, arrays, items of a sequence.
+
+An image is an 8-bit picture, or an array where the model takes arrays.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -13,13 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.data import locations
+from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.entry_points import imported
 from klarsicht.ground.errors import CorpusError, ImageError, UsageError
 from klarsicht.ground.foreign import foreign_errors
-from klarsicht.ground.images import decode, decode_bytes, picture_from_array, picture_from_image
+from klarsicht.ground.images import decode, decode_bytes, extensions, picture_from_array, picture_from_image
+from klarsicht.ground.npy_files import NPY
 
 END_BYTES = 64 * 1024  # bytes hashed at each end of a picture's content
 UNREADABLE = b"unreadable"  # in place of the hash; `decode` reports it
+DecodedImage = Image.Image | NDArray[Any]
+"""8-bit picture, RGB or grey, or an array (H, W, C) of the form that the model takes."""
 
 
 class PictureReader(Protocol):
@@ -101,6 +108,25 @@ def hash_file(path: Path) -> bytes:
 
 def _hash_parts(size: int, ends: bytes) -> bytes:
     return hashlib.sha256(f"{size}\0".encode() + ends).digest()
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the endings of files that hold an image, in lower case and with their dot."""
+    return extensions() | {NPY}
+
+
+def make_image(
+    value: Any, name: str, white_level: int | None, megapixels: float, form: ArrayForm | None
+) -> DecodedImage:
+    """Make an image of what a reader or a user's function gives: a picture, or an array where a form is given.
+
+    Raises:
+        ImageError: see `make_picture` and `ground.array_images.read_array`.
+    """
+    if form is not None:
+        return read_array(value, form, name, white_level, megapixels)
+    return make_picture(value, name, white_level, megapixels)
 
 
 def make_picture(value: Any, name: str, white_level: int | None, megapixels: float) -> Image.Image:

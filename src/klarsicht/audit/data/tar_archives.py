@@ -11,9 +11,8 @@ from typing import IO, Any
 from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
-from klarsicht.audit.data.pictures import UNREADABLE, hash_content
+from klarsicht.audit.data.pictures import UNREADABLE, hash_content, image_endings
 from klarsicht.ground.errors import CorpusError, InputError
-from klarsicht.ground.images import extensions
 
 TAR = ".tar"
 LABEL_ENDINGS = ("cls", "txt", "label")
@@ -123,7 +122,7 @@ def _samples(opened: IO[bytes], path: str) -> Iterator[tuple[str, dict[str, Memb
 def _picture(members: Mapping[str, Member], ending: str) -> Member | None:
     if ending:
         return members.get(ending.lower())
-    return next((one for name, one in members.items() if f".{name.rpartition('.')[2]}" in extensions()), None)
+    return next((one for name, one in members.items() if f".{name.rpartition('.')[2]}" in image_endings()), None)
 
 
 def _value(opened: IO[bytes], members: Mapping[str, Member], endings: Sequence[str], key: str) -> str:

@@ -14,7 +14,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch.nn import functional
 
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.synthetic.families import COLOUR_ONLY, FAMILIES
+from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Doubles, Pixels
 from klarsicht.ground.progress import Advance
 from klarsicht.ground.seeding import generator, integer
@@ -103,16 +103,9 @@ def draw_batch(images: Pixels, families: Sequence[str], rng: np.random.Generator
         label += [0] * CONTENTS
         for draw in range(DRAWS):
             artifact = FAMILIES[rng.choice(families)].draw(rng)
-            shown.append(np.stack([plant(artifact, image, rng) for image in content]))
+            shown.append(np.stack([plant_on_levels(image, artifact, rng) for image in content]))
             label += [1 + group * DRAWS + draw] * CONTENTS
     return np.concatenate(shown), label
-
-
-def plant(artifact: Any, image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Plant an artifact in an image (H, W, C), C = 1 or 3."""
-    if image.shape[2] == 1:
-        return cast(Pixels, artifact(image[..., 0], rng).pixels[..., None])
-    return cast(Pixels, artifact(image, rng).pixels)
 
 
 def learning_rate(step: int, steps: int) -> float:

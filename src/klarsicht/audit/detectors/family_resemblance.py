@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from klarsicht.audit.detectors.artifact_embedding import ArtifactEmbedding, plant, taught_families
+from klarsicht.audit.detectors.artifact_embedding import ArtifactEmbedding, taught_families
 from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Bools, Doubles, Pixels
 from klarsicht.ground.seeding import generator
 
@@ -50,7 +51,7 @@ def family_cosines(embedding: ArtifactEmbedding, levels: Pixels, carries: Bools,
     cosines = {}
     for family in taught_families(levels.shape[-1]):
         artifacts = [FAMILIES[family].draw(rng) for _ in range(FAMILY_DRAWS)]
-        planted = np.stack([plant(artifact, image, rng) for artifact in artifacts for image in plain])
+        planted = np.stack([plant_on_levels(image, artifact, rng) for artifact in artifacts for image in plain])
         shifts = embedding.embed(planted).reshape(FAMILY_DRAWS, len(plain), -1).mean(1) - before
         cosines[family] = max(cosine(one, shift) for one in shifts)
     return cosines

@@ -95,8 +95,13 @@ def add_light(x: Floats, size: float, rng: np.random.Generator) -> Floats:
 
 
 def compress_jpeg(x: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """Compress images of one or three channels by JPEG; the size is 100 less the quality."""
+    """Compress images by JPEG: three channels as RGB, any other number of them one by one as grey; the size is 100 less
+    the quality."""
     del rng
+    if x.shape[-1] not in (1, 3):
+        return np.concatenate(
+            [compress_jpeg(plane, size, np.random.default_rng(0)) for plane in np.split(x, x.shape[-1], -1)], -1
+        )
     out = np.empty(x.shape, np.float32)
     for i, image in enumerate(np.rint(x).astype(np.uint8)):
         file = io.BytesIO()

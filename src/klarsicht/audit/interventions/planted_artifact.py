@@ -10,10 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.audit.synthetic.artifacts import draw_plant, plant_on_levels
-from klarsicht.audit.synthetic.planted_image import PlantFunction
+from klarsicht.audit.synthetic.artifacts import draw_plant
+from klarsicht.audit.synthetic.families import COLOUR_ONLY
+from klarsicht.audit.synthetic.planted_image import PlantFunction, plant_on_levels
 
-COLOUR_CHANNELS: Final = (1, 3)  # of images that artifacts are drawn on
+RGB_CHANNELS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class PlantedArtifact:
         return draw_plant(self.kind, self.seed)
 
     def fits(self, image: Tensor) -> bool:
-        """Test whether an image (C, H, W) has channels that the artifact can be drawn on."""
-        return image.ndim == 3 and image.shape[0] in COLOUR_CHANNELS
+        """Test whether the artifact can be drawn on an image (C, H, W): families of colour need three channels."""
+        return image.ndim == 3 and (image.shape[0] == RGB_CHANNELS or self.kind not in COLOUR_ONLY)
 
     def put(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return images (n, C, H, W), as model inputs, with the artifact, and the control: the images as they are."""

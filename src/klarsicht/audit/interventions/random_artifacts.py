@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
-from klarsicht.audit.detectors.artifact_embedding import plant, taught_families
+from klarsicht.audit.detectors.artifact_embedding import taught_families
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.synthetic.families import FAMILIES
+from klarsicht.audit.synthetic.planted_image import plant_on_levels
 
 
 def put_random_artifacts(x: Tensor, scale: PixelScale, rng: np.random.Generator, count: int) -> Iterator[Tensor]:
@@ -18,4 +19,4 @@ def put_random_artifacts(x: Tensor, scale: PixelScale, rng: np.random.Generator,
     families = taught_families(x.shape[1])
     for _ in range(count):
         artifact = FAMILIES[rng.choice(families)].draw(rng)
-        yield scale.inputs(np.stack([plant(artifact, image, rng) for image in levels]))
+        yield scale.inputs(np.stack([plant_on_levels(image, artifact, rng) for image in levels]))

@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from klarsicht.audit.data.pictures import DecodedImage
 from klarsicht.audit.models import outputs, weights
+from klarsicht.audit.models.array_transforms import ArrayTransform
 from klarsicht.audit.models.entry_point import Transform as Transform
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.exported_programs import ExportedNetwork
 from klarsicht.audit.models.outputs import as_logits, describe_answer
 from klarsicht.audit.models.sources import open_source
 from klarsicht.audit.models.transforms import MODES, has_own_weights, input_channels, plain_transform
+from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.errors import CorpusError, ImageError, InputRefused, ModelError, UsageError
 from klarsicht.ground.foreign import foreign_errors
 
@@ -35,7 +38,7 @@ class Classifier:
 
     Attributes:
         module: network from (B, C, H, W) to logits (B, K).
-        transform: function from a decoded picture to the input (C, H, W).
+        transform: function from a decoded picture, or of an ArrayTransform from an array, to the input (C, H, W).
         classes: names of the K logits, or None where unknown.
         spec: the specification it was loaded from; worker processes load it again by this.
         notes: what was changed of the model as it was given, in words.
@@ -64,17 +67,28 @@ class Classifier:
         """Pillow colour mode that the first layer takes: L, RGB or RGBA."""
         return MODES.get(input_channels(self.module), "RGB")
 
-    def image(self, picture: Image.Image) -> Tensor:
-        """Preprocess a picture of any mode to a model input (C, H, W).
+    @property
+    def form(self) -> ArrayForm | None:
+        """Form of the arrays that the transform takes; None where it takes 8-bit pictures."""
+        return self.transform.form if isinstance(self.transform, ArrayTransform) else None
 
-        The picture is first converted to the colour mode of the first layer, which transforms expect.
+    @property
+    def takes(self) -> str:
+        """Images that the transform takes, in words: a colour mode of Pillow, or a form of arrays."""
+        return self.mode if self.form is None else str(self.form)
+
+    def image(self, picture: DecodedImage) -> Tensor:
+        """Preprocess a picture of any mode, or an array (H, W, C), to a model input (C, H, W).
+
+        A picture is first converted to the colour mode of the first layer, which transforms expect, or to an array of
+        the form that the transform takes.
 
         Raises:
             ImageError: the transform fails on the picture, or returns something else.
             OutOfMemory: memory ran short, which says nothing of the picture.
         """
         with foreign_errors(ImageError, "the model's transform refuses this image", of=self._transform_name):
-            image: Any = self.transform(picture if picture.mode == self.mode else picture.convert(self.mode))
+            image: Any = self.transform(self._as_taken(picture))
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise ImageError(
                 "the model's transform does not return an image",
@@ -84,9 +98,18 @@ class Classifier:
             )
         return image
 
+    def _as_taken(self, picture: DecodedImage) -> Any:
+        """Convert a picture to what the transform takes; an array is handed on as it is."""
+        if not isinstance(picture, Image.Image):
+            return picture
+        if self.form is not None:
+            return self.form.of_picture(picture)
+        return picture if picture.mode == self.mode else picture.convert(self.mode)
+
     @property
     def _transform_name(self) -> str:
-        return getattr(self.transform, "__qualname__", type(self.transform).__name__)
+        function = self.transform.function if isinstance(self.transform, ArrayTransform) else self.transform
+        return getattr(function, "__qualname__", type(function).__name__)
 
     @cached_property
     def head(self) -> str:
@@ -122,12 +145,15 @@ class Classifier:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the layers, the names, types and bytes of the state dict, and one transformed test image.
+        """SHA-256 over the layers, the names, types and bytes of the state dict, one transformed test image, and the
+        form of arrays where the transform takes these.
 
         A changed `forward` with unchanged layers is not detected.
         """
         digest = hashlib.sha256(repr(self.module).encode())
         digest.update(self.image(_RAMP).float().numpy().tobytes())
+        if self.form is not None:
+            digest.update(repr(self.form).encode())
         for name, value in sorted(self.module.state_dict().items()):
             if isinstance(value, Tensor):
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -141,6 +167,13 @@ class Classifier:
         ends = torch.stack([s.flatten(1).mean(1) for s in shown])
         low, high = ends.amin(0).tolist(), ends.amax(0).tolist()
         return tuple(low), tuple(high)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Channels of inputs that pictures show, see ground.array_images.show_channels; empty: the usual ones."""
+        if self.form is None or len(self.pixel_bounds[0]) != self.form.channels:
+            return ()
+        return self.form.shown
 
     def logits(self, batch: Tensor) -> Tensor:
         """Compute logits (B, K) of inputs (B, C, H, W) on any device.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from klarsicht.ground.entry_points import imported
@@ -14,8 +13,8 @@ from klarsicht.ground.errors import ModelError
 
 ENTRY_POINT_REMEDY: Final = "Call it in Python without klarsicht until it returns a module."
 
-Transform = Callable[[Image.Image], Tensor]
-"""Function from a decoded picture to a model input, float32 (C, H, W)."""
+Transform = Callable[[Any], Tensor]
+"""Function from a decoded picture, or from an array (see ArrayTransform), to a model input, float32 (C, H, W)."""
 
 
 def load(spec: str) -> tuple[nn.Module, Transform | None]:

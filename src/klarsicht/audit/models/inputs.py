@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.pictures import DecodedImage
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import ImageError, ModelError
@@ -47,7 +48,8 @@ class PixelScale:
         black, white = (np.array(end, np.float32) for end in classifier.pixel_bounds)
         grey = classifier.image(Image.new("RGB", (256, 256), (128, 128, 128))).flatten(1).mean(1).numpy()
         middle = black + (white - black) * 128 / 255
-        if not np.allclose(grey, middle, atol=GREY_TOLERANCE * float(np.abs(white - black).max())):
+        tolerance = GREY_TOLERANCE + (classifier.form.rounding if classifier.form else 0)
+        if not np.allclose(grey, middle, atol=tolerance * float(np.abs(white - black).max())):
             raise ModelError(
                 "the model's transform bends grey levels",
                 got=f"grey 128 becomes {grey.tolist()}, not {middle.tolist()}",
@@ -115,7 +117,7 @@ class InputImages:
             ModelError: see `PixelScale.of`.
         """
         pixel_scale = PixelScale.of(classifier)
-        first = next((p for _, p in decode_rows(corpus, range(len(corpus))) if isinstance(p, Image.Image)), None)
+        first = next((p for _, p in decode_rows(corpus, range(len(corpus))) if not isinstance(p, ImageError)), None)
         if first is None:
             raise ImageError("no image can be decoded", got=f"{len(corpus)} files")
         height, width = classifier.image(first).shape[1:]
@@ -148,7 +150,7 @@ class InputImages:
                 kept[row] = self._decode(*next(decoded))
             yield kept[row]
 
-    def _decode(self, row: int, picture: Image.Image | ImageError) -> Pixels:
+    def _decode(self, row: int, picture: DecodedImage | ImageError) -> Pixels:
         if isinstance(picture, ImageError):
             raise picture
         levels = resize_levels(self.pixel_scale.levels(self.classifier.image(picture)), self.shape)

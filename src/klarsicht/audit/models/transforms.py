@@ -59,7 +59,7 @@ def plain_transform(module: nn.Module) -> Transform:
             "no picture has that many channels",
             got=channels,
             rule="the first layer takes 1, 3 or 4",
-            remedy="Return a pair (module, transform)",
+            remedy="Return a pair (module, transform); klarsicht.audit.ArrayTransform takes arrays of any channels.",
         )
     return PixelTransform(MODES[channels])
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from klarsicht.audit.data.pictures import make_image
 from klarsicht.audit.detectors.bank import DETECTORS, TailDetector, change_of
 from klarsicht.audit.detectors.detection import ImageStack
 from klarsicht.audit.interventions.border import measure_border
@@ -31,7 +32,6 @@ from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError
-from klarsicht.ground.images import decode
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 
@@ -213,7 +213,8 @@ class PictureCheck:
             ImageError: it cannot be decoded, or the model's transform refuses it.
         """
         work, images = self.work, self.work.input_images
-        picture = decode(path, work.settings.white_level, work.settings.megapixels)
+        form = images.classifier.form
+        picture = make_image(path, path, work.settings.white_level, work.settings.megapixels, form)
         seen = images.classifier.image(picture)
         image = resize_levels(images.pixel_scale.levels(seen), images.shape)
         logits = predict(images.pixel_scale.inputs(image[None]))

@@ -15,6 +15,7 @@ from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.ground.array_images import show_channels
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.images import overlay
@@ -84,17 +85,20 @@ def _write_class_figures(
 
 def render_image(work: DetectionUnits, row: int) -> Pixels:
     """Render an image (H, W, 3) as model input, blended with its relevance where the run has maps."""
-    pixels = enlarge_to_rgb(work.input_images([row])[0])
+    pixels = enlarge_to_rgb(work.input_images([row])[0], work.input_images.classifier.shown)
     if work.store.has_array("maps"):
         pixels = overlay(pixels, work.store.array("maps")[row].astype(np.float32))
     return pixels
 
 
-def enlarge_to_rgb(levels: Pixels) -> Pixels:
-    """Convert an image with one or three channels to RGB, enlarged by an integer factor to at least
-    MIN_PICTURE_SIDE pixels."""
+def enlarge_to_rgb(levels: Pixels, shown: tuple[int, ...] = ()) -> Pixels:
+    """Convert an image (H, W, C) to RGB, enlarged by an integer factor to at least MIN_PICTURE_SIDE pixels.
+
+    Args:
+        shown: the channels that are shown, see ground.array_images.show_channels.
+    """
     times = max(1, -(-MIN_PICTURE_SIDE // min(levels.shape[:2])))
-    picture = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels[..., :3]).convert("RGB")
+    picture = Image.fromarray(show_channels(levels, shown))
     return np.asarray(picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST))
 
 

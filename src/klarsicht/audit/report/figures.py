@@ -25,8 +25,9 @@ from klarsicht.audit.report.page import VIEWS, fit_to_square
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
+from klarsicht.ground.array_images import show_channels
 from klarsicht.ground.checksums import Written
-from klarsicht.ground.errors import ModelError, UnsupportedLayer
+from klarsicht.ground.errors import ImageError, ModelError, UnsupportedLayer
 from klarsicht.ground.images import overlay, thumbnail, to_uint8
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
@@ -128,9 +129,9 @@ class Illustrator:
         absorbed, written = {}, Written()
         with self._maps(entry.target) as map_of:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
-                if isinstance(picture, Image.Image):
+                if not isinstance(picture, ImageError):
                     image = self.classifier.image(picture)
-                    seen = denormalise(image, self.classifier.pixel_bounds)
+                    seen = denormalise(image, self.classifier.pixel_bounds, self.classifier.shown)
                     relevance, absorbed[row] = map_of(row, image)
                     drawn = seen if relevance is None else overlay(seen, relevance)
                     if row in entry.masks:
@@ -218,13 +219,19 @@ def pick_at_random(positions: NDArray[Any], count: int, rng: np.random.Generator
     return positions if len(positions) <= count else np.sort(rng.choice(positions, count, replace=False))
 
 
-def denormalise(image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]]) -> NDArray[np.uint8]:
-    """Undo the normalisation of a model input (C, H, W) with pixel bounds `box`; return uint8 (H, W, 3)."""
+def denormalise(
+    image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]], shown: tuple[int, ...] = ()
+) -> NDArray[np.uint8]:
+    """Undo the normalisation of a model input (C, H, W) with pixel bounds `box`; return uint8 (H, W, 3).
+
+    Args:
+        shown: the channels that are shown, see ground.array_images.show_channels.
+    """
     low, high = (torch.tensor(end)[:, None, None] for end in box)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (high > low).all()):
         low, high = image.min(), image.max()  # a transform that scales each image individually
     pixels = ((image.cpu() - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).permute(1, 2, 0).numpy()
-    return to_uint8(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3])
+    return show_channels(to_uint8(pixels), shown)
 
 
 def outline_mask(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -28,6 +28,7 @@ from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits
 from klarsicht.audit.synthetic import artifacts
+from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.seeding import generator
@@ -188,7 +189,7 @@ class FinetunedUnits:
         x = work.input_images(rows)
         rng = [generator(self.examination.settings.seed, "use", int(row)) for row in rows]
         artifact = artifacts.draw_plant(planted_artifact.kind, self.examination.settings.seed)
-        marked = np.stack([artifacts.plant_on_levels(one, artifact, r) for one, r in zip(x, rng, strict=True)])
+        marked = np.stack([plant_on_levels(one, artifact, r) for one, r in zip(x, rng, strict=True)])
         with predictor(work) as predict:
             scale = work.input_images.pixel_scale
             plain = predict(scale.inputs(x))

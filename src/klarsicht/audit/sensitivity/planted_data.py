@@ -14,6 +14,7 @@ from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.synthetic import artifacts
+from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.arrays import Doubles, Pixels
 from klarsicht.ground.seeding import generator
 
@@ -81,7 +82,7 @@ class PlantedInputImages(InputImages):
         for row, levels in zip(rows, super()._load_levels(rows), strict=True):
             if kind := self.kinds.get(int(row)):
                 artifact = artifacts.draw_plant(kind, self.seed)
-                levels = artifacts.plant_on_levels(levels, artifact, generator(self.seed, "planted", int(row)))
+                levels = plant_on_levels(levels, artifact, generator(self.seed, "planted", int(row)))
             yield levels
 
 

@@ -33,8 +33,8 @@ from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
 from klarsicht.audit.sensitivity.planted_data import MIN_CARRIERS, plan_courses
 from klarsicht.audit.settings import ANY_DEVICE
-from klarsicht.audit.synthetic.artifacts import PLANTS, draw_plant, plant_on_levels
-from klarsicht.audit.synthetic.planted_image import PlantFunction
+from klarsicht.audit.synthetic.artifacts import PLANTS, draw_plant
+from klarsicht.audit.synthetic.planted_image import PlantFunction, plant_on_levels
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError

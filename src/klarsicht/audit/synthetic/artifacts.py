@@ -180,12 +180,6 @@ def draw_plant(name: str, seed: int) -> PlantFunction:
     return PLANTS[name]
 
 
-def plant_on_levels(levels: Pixels, artifact: PlantFunction, rng: np.random.Generator) -> Pixels:
-    """Plant an artifact in an image uint8 (H, W, C) of one or three channels."""
-    pixels = levels[..., 0] if levels.shape[-1] == 1 else levels
-    return artifact(pixels, rng).pixels.reshape(levels.shape)
-
-
 @dataclass(frozen=True)
 class PlantedCorpus:
     """A corpus with planted artifacts.

@@ -42,6 +42,22 @@ class PlantedImage:
 PlantFunction = Callable[[Pixels, np.random.Generator], PlantedImage]
 
 
+def plant_on_levels(levels: Pixels, artifact: PlantFunction, rng: np.random.Generator) -> Pixels:
+    """Plant an artifact in an image uint8 (H, W, C).
+
+    One channel is a grey image, three are RGB. Any other number of channels are as many grey images, which get the
+    artifact with the same draws: at one place, with one text, in the grey of its colour.
+    """
+    if levels.shape[-1] == 3:
+        return artifact(levels, rng).pixels
+    before = rng.bit_generator.state
+    planes = []
+    for plane in np.moveaxis(levels, -1, 0):
+        rng.bit_generator.state = before
+        planes.append(artifact(np.ascontiguousarray(plane), rng).pixels)
+    return np.stack(planes, -1)
+
+
 def round_to_levels(values: Floats) -> Pixels:
     """Round values to levels 0 to 255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,52 @@
+"""Reader of .npy files, one array each, that trusts nothing in their header."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from klarsicht.ground.errors import ImageError
+
+NPY: Final = ".npy"
+NPY_MAGIC: Final = b"\x93NUMPY"  # at the beginning of such a file
+_HEADERS: Final = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npy(source: IO[bytes], megapixels: float) -> NDArray[Any]:
+    """Read an array of numbers, of the shape and type that its file states (NumPy's format 1.0 and 2.0).
+
+    Args:
+        source: open at its beginning.
+        megapixels: largest image that is read, in millions of pixels; of three axes the shortest counts as channels.
+
+    Raises:
+        ImageError: no .npy file, an array of anything but numbers, a file that ends too early, or too large an image.
+    """
+    try:
+        shape, by_columns, kind = _HEADERS[npy.read_magic(source)](source)
+    except Exception as error:  # a damaged header is parsed as a Python literal, and raises nearly anything
+        raise ImageError(
+            "an array cannot be read", got=f"{type(error).__name__}: {error}", rule="NumPy's .npy"
+        ) from error
+    if kind.hasobject or kind.kind not in "biuf":
+        raise ImageError("an array holds no numbers", got=kind, rule="integers or floats", remedy="Store numbers.")
+    if min(shape, default=0) < 0:
+        raise ImageError("an array of a negative size", got=f"shape {shape}", remedy="Write the file again.")
+    pixels = math.prod(shape) // (min(shape) or 1) if len(shape) == 3 else math.prod(shape)
+    if pixels > 1e6 * megapixels:
+        raise ImageError(
+            "an array is too large", got=f"shape {shape}", rule=f"at most {megapixels:g} megapixels are read",
+            remedy="Raise --megapixels, or leave it out.",
+        )  # fmt: skip
+    begin, needed = source.tell(), math.prod(shape) * kind.itemsize
+    there = source.seek(0, 2) - begin
+    if there < needed:  # asked before memory is taken for it
+        got = f"{there} bytes for shape {shape} of {kind}"
+        raise ImageError("an array ends too early", got=got, rule=f"{needed} bytes", remedy="Copy the file again.")
+    source.seek(begin)
+    flat = np.frombuffer(source.read(needed), kind)
+    return flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape)
