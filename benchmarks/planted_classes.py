@@ -146,11 +146,11 @@ def trained(images: np.ndarray, seed: int, epochs: int) -> Net:
     )
 
 
-def fitted(levels: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> Net:
+def fitted(levels: np.ndarray, labels: np.ndarray, seed: int, epochs: int, width: int = 32) -> Net:
     """On images (n, 32, 32, 3) and labels (n,): SGD with a one-cycle rate, shifts of two pixels, in bfloat16."""
     torch.manual_seed(seed)
     x, y = prepared(levels), torch.from_numpy(labels)
-    net = Net(int(labels.max()) + 1).to(memory_format=torch.channels_last)
+    net = Net(int(labels.max()) + 1, width).to(memory_format=torch.channels_last)
     steps = epochs * (len(x) // 128)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.15, total_steps=steps)

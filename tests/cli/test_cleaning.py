@@ -190,3 +190,14 @@ def test_an_error_is_one_line_and_its_exit_code(finished, capsys, arguments, cod
     printed = capsys.readouterr().err.strip()
     assert told in printed
     assert len(printed.splitlines()) == 1
+
+
+def test_a_part_is_named_or_taken_from_what_was_noted(finished, tmp_path, capsys):
+    ask = ["audit", "clean", finished, "--class", "b", "--method", "oblique", "--layer", "last", "--images", "60"]
+    assert run([*ask, "--part", "top left", "--out", str(tmp_path / "c"), "--json"]) in (0, 8)
+    found = json.loads(capsys.readouterr().out)
+    assert found["artifact"]["planted"]["parts"] == ["top left"] and found["artifact"]["members"] == 0
+    assert run([*ask, "--part", "noted"]) != 0
+    assert "audit shortcuts" in capsys.readouterr().err
+    assert run(["audit", "clean", finished, "--part", "border"]) == 2
+    assert "--class" in capsys.readouterr().err

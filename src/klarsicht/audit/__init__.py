@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.clean_data import clean_data as clean_data
     from klarsicht.audit.cleaning.clean_model import clean as clean
     from klarsicht.audit.cleaning.evaluation import evaluate as evaluate
+    from klarsicht.audit.cleaning.exchanged_parts import ExchangedParts as ExchangedParts
+    from klarsicht.audit.cleaning.exchanged_parts import exchange_parts as exchange_parts
     from klarsicht.audit.cleaning.training_weights import training_weights as training_weights
     from klarsicht.audit.cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.corrections.packages import load_correction as load_correction
@@ -47,12 +49,14 @@ if TYPE_CHECKING:
 PUBLIC: Final = {  # name -> the module that defines it, and its name there where that differs; imported when asked for
     "ArrayTransform": "models.array_transforms",
     "AuditSettings": "settings",
+    "ExchangedParts": "cleaning.exchanged_parts",
     "Explainer": "relevance.explainer",
     "check_pictures": "quantification.check_pictures",
     "clean": "cleaning.clean_model",
     "clean_classes": "cleaning.clean_classes",
     "clean_data": "cleaning.clean_data",
     "evaluate": "cleaning.evaluation",
+    "exchange_parts": "cleaning.exchanged_parts",
     "explain": "relevance.explainer",
     "load_correction": "corrections.packages",
     "load_model": "models.classifier",

@@ -26,6 +26,11 @@ FoundBy = Annotated[
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
 KIND_HELP = "A known artifact in place of a found one: a kind or family of `audit plant`, put on the images."
+NOTED = "noted"  # the strongest part that `audit shortcuts` noted
+PART_HELP = (
+    "A part of every image of the class, in place of an artifact of some: border, colours, spectrum, resolution, "
+    "'top left' and other corners; may be repeated. noted: the one of largest rise that `audit shortcuts` noted."
+)
 Overall = Annotated[float | None, option(CleanSettings, "overall")]
 Affected = Annotated[float | None, option(CleanSettings, "affected")]
 
@@ -44,6 +49,7 @@ def clean(
     members: Members = None,
     mask: Mask = None,
     kind: Annotated[str | None, typer.Option(help=KIND_HELP)] = None,
+    part: Annotated[list[str] | None, typer.Option(help=PART_HELP)] = None,
     direction: Annotated[str | None, option(CleanSettings, "direction")] = None,
     layer: Annotated[str | None, option(CleanSettings, "layer", default="swept")] = None,
     directions: Annotated[int | None, option(CleanSettings, "directions", default="swept")] = None,
@@ -89,9 +95,9 @@ def clean(
     }
     asked = CleanSettings.read(settings, given)
     if name is None or len(name) > 1:
-        if members is not None or mask is not None or kind is not None:
+        if members is not None or mask is not None or kind is not None or part:
             raise UsageError(
-                "members, a mask or a kind without one class", got=members or mask or kind,
+                "members, a mask, a kind or a part without one class", got=members or mask or kind or part,
                 rule="they are of one class's artifact", remedy="Name the class: --class.",
             )  # fmt: skip
         together = clean_classes.clean_classes(
@@ -111,6 +117,7 @@ def clean(
         members=members,
         mask=mask,
         kind=kind,
+        part=None if not part else [] if part == [NOTED] else part,
         data=data,
         device=device,
     )

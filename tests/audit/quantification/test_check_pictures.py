@@ -2,6 +2,7 @@
 the tag was put on it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from scipy.ndimage import gaussian_filter
 from tests.audit.quantification.test_quantification import NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
 from klarsicht.audit.detectors.bank import DETECTORS
-from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures
+from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures, choose_sign
 from klarsicht.audit.quantification.quantification import open_run
-from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture
+from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.ground.errors import InputError
 
 PICTURES = 12
@@ -84,13 +85,16 @@ def test_an_unused_tag_is_carried_and_nothing_rests_on_it(checked):
 
 def test_noise_is_unlike_clean_images_and_carries_no_tag(checked):
     mine = [checked[0][f"noisy-{i:02d}"] for i in range(PICTURES)]
-    assert sum(bool(one.carried) for one in mine) <= 2 and not any(one.rests for one in mine)
+    assert sum(of(one, k).carried for one in mine for k in (USED, UNUSED)) <= 2 and not any(one.rests for one in mine)
+    noise = [of(one, NOISY) for one in mine]  # of which the strongest detection is what a group shares
+    assert all(one.carried and one.drop is None for one in noise) and "cannot be taken out" in mine[0].describe()
 
 
 def test_a_class_known_by_what_a_group_shares_is_named(checked):
     found = checked[2]
     assert set(found.known) | set(found.unknown) == {NAMES[USED], NAMES[UNUSED], NAMES[NOISY]}
-    assert all(name in found.limits for name in found.unknown)
+    some = CheckedPictures((), found.known[:2], found.known[2:], 0.05, 500)
+    assert all(name in some.limits for name in found.known) and "group shares" in some.limits
 
 
 def test_a_border_is_measured_and_taken_out_and_noise_cannot_be():
@@ -136,6 +140,25 @@ def test_a_border_is_compared_with_as_many_images_as_reach_the_level(quantified)
     assert len(images) == ELSEWHERE >= 1 / 0.05 - 1
     mine = [any((image == one).all() for one in own) for image in images]
     assert sum(mine) == len(own) < ELSEWHERE and mine == sorted(mine, reverse=True)
+
+
+def sign(name, rows, score, places=()):
+    return {"target": 0, "sign": name, "score": score, "rows": list(rows), "places": list(places), "height": 5.0,
+            "width": 5.0}  # fmt: skip
+
+
+def test_a_group_is_compared_by_a_window_or_a_measure_of_its_own_images(quantified):
+    """The window that shares half of its images with the group, and whose score is beyond chance, of two halves."""
+    _, _, found = quantified
+    verdict = replace(found[0], rows=tuple(range(10)), detection=replace(found[0].detection, sign="embedding 0.002"))
+    group = sign("embedding 0.002", range(10), 40.0)
+    half, other = sign("fine .1", range(5, 15), 20.0, [0.0] * 20), sign("fine .2", range(6, 16), 50.0, [0.0] * 20)
+    noise, faint = sign("noise 0.002", range(8), 15.0), sign("texture .1", range(10), 0.5, [0.0] * 20)
+    assert choose_sign(verdict, [group, half, other, noise, faint], 0.05) == half
+    assert choose_sign(verdict, [group, noise, faint, other], 0.05) == noise
+    assert choose_sign(verdict, [group, faint, other], 0.05) is None
+    own = replace(verdict, detection=replace(verdict.detection, sign="texture .1"))
+    assert choose_sign(own, [group, half, faint], 0.05) == faint
 
 
 def test_what_is_not_there_is_an_error(quantified, tmp_path):

@@ -28,6 +28,7 @@ from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.interventions import overlay
+from klarsicht.audit.interventions.class_parts import ClassParts
 from klarsicht.audit.interventions.corruption import Corruption
 from klarsicht.audit.interventions.insertion import Insertion
 from klarsicht.audit.interventions.overlay import Overlay
@@ -58,7 +59,8 @@ class Artifact:
         membership: probability that each image carries it.
         place: its overlay, or None: it has no place, or images differ in size.
         imitation: noise, blur, brightness or JPEG corruption of an artifact without a place, or None.
-        planted: the known artifact, if it is one of `audit plant`: it has no members, and all images count as clean.
+        planted: the known artifact, if it is one of `audit plant`, or parts of the class's images, which all of them
+            carry: it has no members, and all images count as clean.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Artifact:
     membership: CarrierProbabilities
     place: Overlay | None
     imitation: Corruption | None = None
-    planted: PlantedArtifact | None = None
+    planted: PlantedArtifact | ClassParts | None = None
 
     @property
     def insertion(self) -> Insertion | None:
@@ -79,6 +81,8 @@ class Artifact:
     @property
     def insertion_text(self) -> str:
         """How the artifact is put on other images, in words."""
+        if isinstance(self.planted, ClassParts):
+            return "parts of images of the class, put on those of other classes"
         if self.planted is not None:
             return "planted in images of other classes"
         if self.imitation is not None:
@@ -125,6 +129,8 @@ class Artifact:
         arrays = {"members": self.members, "part": self.part, "probability": m.probability}
         if self.place is not None:
             arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
+        if isinstance(self.planted, ClassParts):
+            arrays |= self.planted.arrays()
         content, lines = BytesIO(), BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         parts = [splits.NAMES[part] for part in self.part]
@@ -151,7 +157,9 @@ def load_artifact(folder: Path) -> Artifact:
         known = facts.get("imitation")  # records of earlier versions lack it
         imitation = Corruption.from_json(known) if known else None
         drawn = facts.get("planted")
-        planted = PlantedArtifact.from_json(drawn) if drawn else None
+        planted: PlantedArtifact | ClassParts | None = None
+        if drawn:
+            planted = ClassParts.from_json(drawn, kept) if "parts" in drawn else PlantedArtifact.from_json(drawn)
         who = facts["class"], facts["target"], facts["origin"]
         return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted)
     except InputError:
@@ -198,23 +206,31 @@ def build_artifact(
     return Artifact(group.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation)
 
 
-def make_known_artifact(name: str, target: int, planted: PlantedArtifact, sources: Ints, seed: int = 0) -> Artifact:
+def make_known_artifact(
+    name: str, target: int, planted: PlantedArtifact | ClassParts, part: NDArray[np.int8], origin: str
+) -> Artifact:
     """Make the record of a known artifact, of which no image of the corpus is taken for a carrier.
 
     Args:
         name, target: the class that it raises, and the output of that.
+        part: int8 (N,), see `deal_images`.
+        origin: where it comes from, in words.
+    """
+    membership = CarrierProbabilities(np.zeros(len(part), np.float32), "nothing", 0.5, 0.0, 0.0)
+    return Artifact(name, target, origin, np.empty(0, np.intp), part, membership, None, None, planted)
+
+
+def deal_images(sources: Ints, target: int, seed: int) -> NDArray[np.int8]:
+    """Deal the sources of a corpus into parts, for an artifact of a class without members: int8 (N,).
+
+    Args:
         sources: int (N,), source of each image of the corpus.
-        seed: seed of the parts.
+        target: output of the class.
 
     Raises:
         UsageError: images of fewer than three sources.
     """
-    n = len(sources)
-    part = splits.split_by_source(sources, np.ones(n, bool), generator(seed, "parts", target))
-    membership = CarrierProbabilities(np.zeros(n, np.float32), "nothing", 0.5, 0.0, 0.0)
-    return Artifact(
-        name, target, f"audit plant: {planted}", np.empty(0, np.intp), part, membership, None, None, planted
-    )
+    return splits.split_by_source(sources, np.ones(len(sources), bool), generator(seed, "parts", target))
 
 
 def check_shared(probability: NDArray[np.float32], inside: Ints, outside: Ints) -> None:

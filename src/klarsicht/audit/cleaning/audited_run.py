@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,18 @@ import numpy as np
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts.annotations import read_mask, read_member_list
-from klarsicht.audit.artifacts.artifact import Artifact, build_artifact, make_known_artifact
+from klarsicht.audit.artifacts.artifact import Artifact, build_artifact, deal_images, make_known_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.cleaning.exchanged_parts import check_parts, noted_parts
 from klarsicht.audit.data import groups
 from klarsicht.audit.data.groups import Group
+from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.detectors.bank import change_of
+from klarsicht.audit.interventions.class_parts import ClassParts
 from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.models.inputs import InputImages, PixelScale
 from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.rows import SignRow
@@ -28,8 +31,10 @@ from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logit
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
 
+PART_DONORS = 128  # images of the class, and of others, whose parts are put on other images
 CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
 
 
@@ -213,7 +218,42 @@ class AuditedRun:
         audited = AuditedClass(
             self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), self.labels
         )
-        return make_known_artifact(name, target, planted, corpus.source_numbers, seed), audited
+        part = deal_images(corpus.source_numbers, target, seed)
+        return make_known_artifact(name, target, planted, part, f"audit plant: {planted}"), audited
+
+    def part_artifact(self, name: str, parts: Sequence[str] = (), *, seed: int = 0) -> tuple[Artifact, AuditedClass]:
+        """Make the record of an artifact that every image of a class carries: parts that tell the class.
+
+        Args:
+            name: the class.
+            parts: names of image_parts.IMAGE_PARTS; by default the strongest that `audit shortcuts` noted.
+            seed: seed of the parts of the corpus and of the images whose parts are put on others.
+
+        Raises:
+            UsageError: unknown class or part, none that was noted, the background, or images of fewer than three
+                sources or of one class.
+            ModelError: the model's transform bends grey levels.
+        """
+        target = groups.find_output(name, self.audit.names, self.audit.index)
+        chosen = tuple(parts) or noted_parts(self.store, name)
+        check_parts(chosen, background=False)
+        corpus, labels = self.audit.corpus, self.labels
+        split = deal_images(corpus.source_numbers, target, seed)
+        rng, read = generator(seed, "donors", target), InputImages.of(corpus, self.audit.classifier)
+        own, other = (
+            np.sort(rng.permutation(np.flatnonzero(which & (split == TRAIN)))[:PART_DONORS])
+            for which in (labels == target, labels != target)
+        )
+        if not len(own) or not len(other):
+            raise UsageError(
+                "no images to exchange a part with", got=f"{len(own)} of the class, {len(other)} of others to fit on",
+                rule="images of the class and of another one", remedy="Name a class with images in the run.",
+            )  # fmt: skip
+        known = ClassParts(chosen, read(own), read(other), read.pixel_scale)
+        audited = AuditedClass(
+            self.store, corpus, self.audit.classifier, Group(name, target, np.empty(0, np.intp)), labels
+        )
+        return make_known_artifact(name, target, known, split, f"part of every image: {known}"), audited
 
     def build_artifact(
         self, name: str, *, found_by: str | None = None, members: Path | None = None, mask: Path | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ class CleanedModel:
 def clean(
     run: str | Path, name: str, settings: CleanSettings | None = None, *, out: str | Path | None = None,
     found_by: str | None = None, members: Path | None = None, mask: Path | None = None, kind: str | None = None,
-    data: str | None = None, classifier: Classifier | None = None, device: str = ANY_DEVICE,
+    part: Sequence[str] | None = None, data: str | None = None, classifier: Classifier | None = None,
+    device: str = ANY_DEVICE,
 ) -> CleanedModel:  # fmt: skip
     """Fit a correction of the audited model for the artifact of a class, choose it under the bounds, and save it.
 
@@ -84,12 +86,14 @@ def clean(
         members: a text file of images that carry the artifact, one path or key a line, in place of those found.
         mask: a picture, white where the artifact lies, in place of relevance.
         kind: a kind or family of `audit plant`: a known artifact, put on the images, in place of a found one.
+        part: names of image_parts.IMAGE_PARTS: parts that every image of the class has and that tell it, in place of
+            an artifact of some of them; empty: the strongest that `audit shortcuts` noted.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
         device: where the model runs, see ground.devices.select_device.
 
     Raises:
-        UsageError: unknown class, method, direction, layer or kind, too few members, or a kind and members.
+        UsageError: unknown class, method, direction, layer, kind or part, too few members, or two kinds of artifacts.
         InputError: members share no feature, or a list or mask cannot be used.
         RunMismatch: model or data differ from those of the run.
     """
@@ -100,9 +104,17 @@ def clean(
             "a known artifact and a found one", got=f"{kind} and {found_by or members or mask}",
             rule="a known artifact has no members and no mask", remedy="Leave out --kind, or the others.",
         )  # fmt: skip
+    if part is not None and (kind or found_by or members or mask):
+        raise UsageError(
+            "a part of every image and another artifact",
+            got=f"{' and '.join(part) or 'noted parts'} and {kind or found_by or members or mask}",
+            rule="all images of the class carry the part, none is a member", remedy="Leave out --part, or the others.",
+        )  # fmt: skip
     audited_run = AuditedRun.of(run, data, classifier, device)
     with audited_run.store.lock():
-        if kind is None:
+        if part is not None:
+            artifact, audited = audited_run.part_artifact(name, part, seed=settings.seed)
+        elif kind is None:
             artifact, audited = audited_run.build_artifact(
                 name, found_by=found_by, members=members, mask=mask, seed=settings.seed
             )
@@ -115,7 +127,7 @@ def clean(
         rng = generator(settings.seed, "shown by clean", artifact.target)
         trial = replace(test, sample=case.sample(splits.TEST, settings.images, rng))
         judgement, shown = judge(trial, case, chosen.correction, make_bounds(settings)), len(trial.sample)
-        use = "" if kind else describe_missing_use(audited_run, name)
+        use = "" if artifact.planted else describe_missing_use(audited_run, name)
         artifact.save(folder, audited.corpus)
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
         skipped = tuple(one for sample in (fitting_data.fit, test.sample, trial.sample) for one in sample.skipped)

@@ -99,7 +99,8 @@ class CorrectionTask:
     def batch(self, step: int, rank: int) -> Batch:
         """Draw images, right outputs, and groups: twice the output, plus one with the artifact."""
         sample, rng = self.data.training_sample, generator(self.data.seed, "lesson", self.data.target, step, rank)
-        able = np.flatnonzero(sample.fair_draw | sample.member)
+        copied = sample.paired and self.pasted_share > 0  # what gets the artifact here needs no copies with it
+        able = np.flatnonzero(sample.fair_draw if copied else sample.fair_draw | sample.member)
         p = sample.weight[able] / sample.weight[able].sum() if len(sample.weight) else None
         chosen = rng.choice(able, self.data.batch, p=p)
         shape = sample.images[chosen[0]].shape

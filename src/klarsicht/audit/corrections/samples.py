@@ -12,6 +12,7 @@ from torch import Tensor
 
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.interventions.class_parts import ClassParts
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Ints
@@ -91,7 +92,8 @@ class Case:
         part: int8 (N,), see audit.data.splits.
         member: bool (N,), images that certainly carry the artifact.
         clean: bool (N,), images that very likely do not.
-        planted: a known artifact, which is put on copies of the images to fit on; None: members show the artifact.
+        planted: a known artifact, or parts of the class's images, which are put on copies of the images to fit on;
+            None: members show the artifact.
     """
 
     corpus: Corpus
@@ -133,9 +135,17 @@ class Case:
         return sample.with_copies(self.planted, self.target, rng)
 
     def read(self, rows: Ints, fair: Bools) -> Sample:
-        """Decode rows of the corpus; an image that can no longer be read is listed in `skipped`."""
+        """Decode rows of the corpus; an image that can no longer be read is listed in `skipped`. Where the artifact is
+        a part that every image of the class has, they get that of images of other classes: those are the clean ones."""
         images, kept, skipped = read_images(self.corpus, self.classifier, rows)
         rows, fair = rows[kept], fair[kept]
+        if isinstance(self.planted, ClassParts):
+            images = [
+                self.planted.take_away(image, np.random.default_rng(row))
+                if self.labels[row] == self.target and self.planted.fits(image)
+                else image
+                for image, row in zip(images, rows.tolist(), strict=True)
+            ]
         sources = self.corpus.source_numbers[rows]
         weight = np.array([self.corpus.weights[row] for row in rows] if self.corpus.weights else [])
         return Sample(images, self.member[rows], sources, self.labels[rows], rows, fair, skipped, weight)

@@ -34,9 +34,11 @@ from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.split_half import combined_p
 
 CLEAN_IMAGES = 500  # of the run, that a picture is compared with
 DRAWN_PLACES = 400  # places of which those that overlap the window least are taken
+OWN_SHARE = 0.5  # of the images of another detection, that must be the verdict's
 LEAST_LIKE = 0.5  # likeness of a picture that carries it
 
 
@@ -127,10 +129,12 @@ class Comparison:
     """Known artifact of a verdict, with scores of images that do not carry it and of its carriers.
 
     Attributes:
+        sign: the detection that it is compared by, see `choose_sign`.
         clean, carriers: float (n,) and (m,).
     """
 
     verdict: Verdict
+    sign: str
     artifact: KnownArtifact
     clean: Doubles
     carriers: Doubles
@@ -188,9 +192,11 @@ class PictureCheck:
     def make_comparison(self, verdict: Verdict, clean: Pixels) -> Comparison | None:
         """Compare clean images (n, H, W, C) with the artifact of a verdict; None where a group shares it without a
         window or a measure."""
-        name = verdict.detection.sign.split()[0]
         rows: list[SignRow] = self.work.store.table("signs", self.work.step).to_pylist()
-        sign = next(r for r in rows if (r["target"], r["sign"]) == (verdict.target, verdict.detection.sign))
+        sign = choose_sign(verdict, [row for row in rows if row["target"] == verdict.target], self.level)
+        if sign is None:
+            return None
+        name = sign["sign"].split()[0]
         (number,) = (i for i, group in enumerate(self.work.groups) if group.target == verdict.target)
         rng = generator(self.work.settings.seed, "known", number)
         found, _ = InterventionUnits(self.work, ()).make_examples(number, sign, rng)
@@ -200,11 +206,9 @@ class PictureCheck:
             border = change_of(sign["sign"]) == "border"
             top, bottom, left, right = (int(width) for width in measure_border(found.carriers))
             known = KnownMeasure(detector, (top, bottom, left, right) if border else None)
-        elif len(found.places):
-            known = KnownWindow(CarrierTemplate.of(found))
         else:
-            return None
-        return Comparison(verdict, known, known.scores(clean), known.scores(found.carriers))
+            known = KnownWindow(CarrierTemplate.of(found))
+        return Comparison(verdict, sign["sign"], known, known.scores(clean), known.scores(found.carriers))
 
     def check(self, path: str, predict: Predict) -> CheckedPicture:
         """Compare a picture with every known artifact, and take out those that it carries.
@@ -231,7 +235,7 @@ class PictureCheck:
         p = min(1.0, with_known.p_clean(score) * len(self.known))
         like = with_known.likeness(score)
         carried = p <= self.level and like >= LEAST_LIKE
-        told = CarriedArtifact(verdict.name, target, verdict.detection.sign, p, like, carried)
+        told = CarriedArtifact(verdict.name, target, with_known.sign, p, like, carried)
         if not told.carried:
             return told
         told = replace(told, place=known.place(image))
@@ -254,6 +258,28 @@ class PictureCheck:
         own = generator(self.work.settings.seed, "clean images", target).permutation(own)[:ELSEWHERE]
         more = np.setdiff1d(self.clean_rows, group.rows)[: ELSEWHERE - len(own)]
         return self.work.input_images(np.concatenate([own, more]))
+
+
+def choose_sign(verdict: Verdict, rows: Sequence[SignRow], level: float) -> SignRow | None:
+    """Choose the detection by which single pictures are compared with the artifact of a verdict.
+
+    It is the verdict's own where that has windows or is a measure of whole images; else, of the detections that have
+    or are, that share OWN_SHARE of their images with the verdict's and reach the level by themselves, the one of the
+    largest score. None without any.
+
+    Args:
+        rows: of the table `signs`, all of the class.
+    """
+    able = [
+        row for row in rows if len(row["places"]) or isinstance(DETECTORS.get(row["sign"].split()[0]), TailDetector)
+    ]
+    own = next((row for row in able if row["sign"] == verdict.detection.sign), None)
+    if own is not None:
+        return own
+    p_own = combined_p([row["score"] for row in able], len(rows)) if able else ()
+    shared = [len(set(row["rows"]) & set(verdict.rows)) >= OWN_SHARE * max(len(row["rows"]), 1) for row in able]
+    alike = [row for row, p, share in zip(able, p_own, shared, strict=True) if p <= level and share and row["rows"]]
+    return max(alike, key=lambda row: row["score"], default=None)
 
 
 def list_files(pictures: Sequence[str | Path]) -> Iterator[str]:
