@@ -2,13 +2,17 @@
 shares of their range to the last bit; and marks that the test put into images of four channels.
 """
 
+import io
 import json
+import tarfile
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from tests.audit.conftest import SIDE, in_brief, network, write_corpus
 from torch import nn
 
@@ -121,6 +125,7 @@ def test_sixteen_bits_are_audited_as_eight_bits_are(of_files, of_arrays):
     assert told[0] == told[1]
     assert of_arrays[1].of("b").used
     assert of_arrays[0].manifest["array_form"]["white"] == 65535
+    assert "Images are arrays: 3 channels of uint16, 0 to 65535." in (of_arrays[0].path / "report.html").read_text()
 
 
 def test_pictures_of_report_and_explorer_are_those_of_the_files(of_files, of_arrays):
@@ -246,3 +251,32 @@ def test_arrays_are_dropped_but_not_repaired(place, tmp_path):
     assert (tmp_path / "out" / "quarantine" / "0000060.npy").read_bytes() == (place / "arrays/b/000.npy").read_bytes()
     assert [line.action for line in cleaned.lines].count("quarantine") == 1
     assert json.loads((tmp_path / "out" / "cleaning.json").read_text())["images"] == 180
+
+
+def test_every_container_gives_the_same_arrays(tmp_path):
+    """Oracle: the arrays that were written."""
+    form = tile_model().form
+    images = [x for x, _ in tiles(2)]
+    files = {f"{i}.npy": io.BytesIO() for i in range(6)}
+    for (name, content), x in zip(files.items(), images, strict=True):
+        np.save(content, x)
+        (tmp_path / name).write_bytes(content.getvalue())
+    lines = [f"{name},{label}" for name, label in zip(files, "aabbcc", strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(["path,label", *lines]))
+    np.savez(tmp_path / "a.npz", images=np.stack(images), labels=list("aabbcc"))
+    first = np.stack(images).transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "b.npz", images=first, labels=list("aabbcc"))
+    table = {"image": [content.getvalue() for content in files.values()], "label": list("aabbcc")}
+    parquet.write_table(pa.table(table), tmp_path / "t.parquet")
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for (name, content), label in zip(files.items(), "aabbcc", strict=True):
+            for ending, member in (("npy", content.getvalue()), ("cls", label.encode())):
+                info = tarfile.TarInfo(f"{name[0]}.{ending}")
+                info.size = len(member)
+                archive.addfile(info, io.BytesIO(member))
+    sequence = [(torch.from_numpy(x), label) for x, label in zip(images, "aabbcc", strict=True)]
+    for data in (*(tmp_path / name for name in ("a.csv", "a.npz", "b.npz", "t.parquet", "s.tar")), sequence):
+        corpus = open_corpus(data).as_arrays(form)
+        assert corpus.labels == tuple("aabbcc")
+        for row, x in enumerate(images):
+            np.testing.assert_array_equal(corpus.decode(row), x)

@@ -66,15 +66,17 @@ def test_every_artifact_of_a_group_is_on_the_same_content():
         assert 0 < changed.mean() < 0.6
 
 
-def test_grey_images_are_planted_without_families_of_colour():
-    grey = embedding.taught_families(1)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels_are_planted_without_families_of_colour(channels):
+    grey = embedding.taught_families(channels)
     assert set(embedding.taught_families(3)) - set(grey) == {"hue", "white-balance"}
-    images = scenes(8, channels=1)
+    images = scenes(8, channels=channels)
     rng = np.random.default_rng(0)
     for name in grey:
-        assert plant_on_levels(images[0], FAMILIES[name].draw(rng), rng).shape == (32, 32, 1)
+        assert plant_on_levels(images[0], FAMILIES[name].draw(rng), rng).shape == (32, 32, channels)
     shown, _ = draw_batch(images, grey, rng)
-    assert shown.shape[1:] == (32, 32, 1) and embedding.ArtifactEmbedding(1).embed(shown[:5]).shape == (5, 64)
+    assert shown.shape[1:] == (32, 32, channels)
+    assert embedding.ArtifactEmbedding(channels).embed(shown[:5]).shape == (5, 64)
 
 
 def test_rate_rises_to_its_peak_and_falls_to_nothing():

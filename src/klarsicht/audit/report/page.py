@@ -25,6 +25,7 @@ from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import describe_sign
 from klarsicht.audit.settings import counts_own_logits
+from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.images import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.store import RunStore
@@ -248,6 +249,11 @@ def notes(store: RunStore, images: Any) -> list[str]:
     """Collect the caveats that a reader must know to interpret the numbers."""
     told = [] if store.keeps_checksums else [UNVERIFIED]
     told += [f"The model: {note}." for note in store.manifest.get("model_notes", ())]
+    if known := store.manifest.get("array_form"):
+        told.append(
+            f"Images are arrays: {ArrayForm.from_json(known)}. Relevance and predictions are of these numbers; "
+            "detectors, interventions and pictures have 256 levels between."
+        )
     if "order" in store.manifest and (order := Order.from_json(store.manifest["order"])).doubtful:
         told.append(order.describe(store.manifest["names"]))
     if counts_own_logits(store.manifest):
