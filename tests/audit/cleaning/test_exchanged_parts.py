@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import chisquare
 from tests.audit.conftest import SIDE, network, write_corpus
 
 from klarsicht import audit
@@ -114,9 +115,9 @@ def test_what_cannot_be_exchanged_is_refused(marked, tmp_path):
 
 
 def coloured():
-    """Pictures of one colour a class, of two sizes, as (picture, label, number)."""
+    """Pictures of two colours, of the class and of its own, and of two sizes, as (picture, label, number)."""
     return [
-        (Image.new("RGB", (WIDE + 4 * (i % 2), WIDE), (50 * k + 20, 10, 0)), k, CLASSES * i + k)
+        (Image.new("RGB", (WIDE + 4 * (i % 2), WIDE), (50 * k + 20, 10 * i, 0)), k, CLASSES * i + k)
         for i in range(EACH)
         for k in range(CLASSES)
     ]
@@ -126,17 +127,20 @@ def labels_of(pictures):
     return [label for _, label, _ in pictures]
 
 
-def test_the_border_of_a_picture_is_that_of_another_class():
-    pictures = coloured()
-    found = ExchangedParts(pictures, labels_of(pictures), ["border"], share=1.0)
+def test_the_border_of_a_picture_is_that_of_another_one_and_says_nothing_of_the_class():
+    """Colours of borders against labels: of another picture than its own, each class as often as it has others."""
+    pictures, drawn = coloured(), np.zeros((CLASSES, CLASSES))
+    found = ExchangedParts(pictures, labels_of(pictures), ["border"])
     torch.manual_seed(0)
-    for i, (picture, label, number) in enumerate(pictures):
+    for i, (picture, label, number) in list(enumerate(pictures)) * 60:
         changed, *rest = found[i]
         levels, rim = np.asarray(changed), border_mask(picture.height, picture.width)
         assert changed.size == picture.size and rest == [label, number]
         assert (levels[~rim] == np.asarray(picture)[~rim]).all()
         (colour,) = np.unique(levels[rim][:, 0])
-        assert colour != 50 * label + 20 and (colour - 20) % 50 == 0
+        drawn[label, (int(colour) - 20) // 50] += 1
+    expected = 60 * EACH * (EACH - np.eye(CLASSES)) / (CLASSES * EACH - 1)
+    assert chisquare(drawn.ravel(), expected.ravel()).pvalue > 0.001
 
 
 def test_so_many_pictures_are_changed_as_were_asked_for_and_the_seed_says_which():
@@ -176,10 +180,12 @@ def test_the_background_is_exchanged_where_it_is_that_of_both():
 def test_the_parts_that_a_run_noted_are_exchanged(marked):
     paths = AuditedRun.of(marked.path, classifier=of(network())).audit.corpus.paths
     pictures = [(Image.open(path), k // 60) for k, path in enumerate(paths)]
-    found = audit.exchange_parts(marked.path, pictures, [label for _, label in pictures], share=1.0)
+    found = audit.exchange_parts(marked.path, pictures, [label for _, label in pictures])
     assert found.parts == (CORNER,)
     corner = corner_mask(False, False)(SIDE, SIDE)
-    assert np.asarray(found[70][0])[corner].min() < 255 and np.asarray(pictures[70][0])[corner].min() == 255
+    torch.manual_seed(0)
+    white = [np.asarray(found[k][0])[corner].min() == 255 for k in range(60, 120)]  # of `b`, all white before
+    assert 0.1 < np.mean(white) < 0.6
     named = audit.exchange_parts(marked.path, pictures, found.labels, paths, parts=["background"], share=1.0)
     assert named.maps.shape[0] == len(paths) and named[3][0].size == (SIDE, SIDE)
     with pytest.raises(InputError, match="does not know"):

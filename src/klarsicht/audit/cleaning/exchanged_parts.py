@@ -1,4 +1,4 @@
-"""Train a network on pictures that have a part, such as the border or the background, of pictures of other classes."""
+"""Train a network on pictures that have a part, such as the border or the background, of pictures of any class."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from klarsicht.ground.errors import InputError, StoreError, UsageError, unknown_
 from klarsicht.ground.ranges import SHARE
 from klarsicht.ground.store import RunStore
 
-CHANGED_SHARE: Final = 0.5  # share of the pictures that get a part of another class
+CHANGED_SHARE: Final = 1.0  # share of the pictures that get a part of a random one
 
 
 class ExchangedParts(Dataset[tuple[Any, ...]]):
-    """Data set of torch whose pictures get, now and then, a part of a picture of another class.
+    """Data set of torch whose pictures get a part of a random other picture, whatever its class.
 
     Which pictures, which part and whose is drawn by torch's generator each time that a picture is asked for, as other
-    augmentations are.
+    augmentations are. Where all are changed, the part says nothing of the class.
 
     Args:
         pictures: data set with a length of (picture, label, ...); a picture is of PIL, or uint8 (H, W) or (H, W, C).
@@ -62,8 +62,8 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         picture = to_picture(picture)
         if float(torch.rand(())) < self.share:
             part = self.parts[int(torch.randint(len(self.parts), ()))]
-            others = np.flatnonzero(self.labels != self.labels[i])
-            picture = self.exchange(i, picture, part, int(others[int(torch.randint(len(others), ()))]))
+            donor = int(torch.randint(len(self) - 1, ()))
+            picture = self.exchange(i, picture, part, donor + (donor >= i))
         return (picture if self.transform is None else self.transform(picture), *rest)
 
     def exchange(self, i: int, picture: Image.Image, part: str, donor: int) -> Image.Image:
