@@ -76,7 +76,7 @@ def test_parts_share_no_source_and_nothing_is_fitted_on_what_is_shown(audited, t
 
     monkeypatch.setattr(clean_model.Case, "sample", sample)
     found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=of(network()))
-    assert [part for part, _ in asked] == [splits.TRAIN, splits.VALIDATION, splits.TEST]
+    assert sorted(part for part, _ in asked) == [splits.TRAIN, splits.VALIDATION, splits.TEST]
     assert all((found.artifact.part[s.rows] == part).all() for part, s in asked)
     sources = [set(s.sources) for _, s in asked]
     assert len(sources[0] | sources[1] | sources[2]) == sum(map(len, sources))
@@ -190,21 +190,91 @@ def test_methods_that_train_join_when_asked_for(audited, tmp_path):
         clean_model.clean(store.path, "b", asked.merged(method="oblique"), classifier=of(network()))
 
 
-def test_an_artifact_that_is_not_used_is_said_to_be_so(audited, tmp_path):
-    """Unmarked images of the class, drawn at random but a little alike: the network does nothing with them."""
-    store, _ = audited
+def unused_network():
+    """The mark is seen, and speaks for nothing."""
     unused = Marked().eval()
     with torch.no_grad():
-        unused.head.weight[1, 3] = 0.0  # the mark is seen, and speaks for nothing
-    run = pipeline.run(
-        AuditSettings(model="object", data=store.manifest["data"]), tmp_path / "run", classifier=of(unused)
+        unused.head.weight[1, 3] = 0.0
+    return unused
+
+
+@pytest.fixture(scope="module")
+def unused(audited, tmp_path_factory):
+    """A finished run of a network that does nothing with the mark, and a list of the marked images."""
+    folder = tmp_path_factory.mktemp("unused")
+    settings = AuditSettings(model="object", data=audited[0].manifest["data"])
+    (folder / "list.txt").write_text("\n".join(sorted(audited[1])))
+    return pipeline.run(settings, folder / "run", classifier=of(unused_network())), folder / "list.txt"
+
+
+def test_an_artifact_that_is_not_used_is_said_to_be_so(unused, tmp_path):
+    run, members = unused
+    found = clean_model.clean(
+        run.path, "b", ASKED, members=members, classifier=of(unused_network()), out=tmp_path / "c"
     )
-    (tmp_path / "list.txt").write_text("\n".join(sorted(audited[1])))
-    found = clean_model.clean(run.path, "b", ASKED, members=tmp_path / "list.txt", classifier=of(unused))
     assert not found.judgement.is_used
     assert "not shown to be used" in found.judgement.verdict
     with pytest.raises(EffectRemains, match="nothing is shown that a correction could take away"):
         found.check()
+
+
+def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_the_answer_is_the_same(
+    unused, tmp_path
+):
+    """The answer is that of a correction that is fitted all the same, and of one whose search is not cut short."""
+    (run, members), seen = unused, {}
+
+    def cleaned(name, **more):
+        model, images = of(unused_network()), []
+        handle = model.module.register_forward_pre_hook(lambda _, given: images.append(len(given[0])))
+        found = clean_model.clean(
+            run.path, "b", CleanSettings(images=60, **more), members=members, classifier=model, out=tmp_path / name
+        )
+        handle.remove()
+        seen[name] = sum(images)
+        return found
+
+    found, fitted = cleaned("auto"), cleaned("named", method="oblique", layer="last")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clean_model, "is_raised", lambda before: True)
+        searched = cleaned("searched")
+    for other in (fitted, searched):
+        assert not other.judgement.is_used
+        assert found.judgement.verdict == other.judgement.verdict
+        assert found.judgement.before == other.judgement.before
+        with pytest.raises(EffectRemains) as errors:
+            found.check()
+        with pytest.raises(EffectRemains) as expected:
+            other.check()
+        assert str(errors.value) == str(expected.value)
+    assert seen["auto"] < seen["searched"] / 3
+    assert [one.method for one in found.choice.tried] == ["nothing"]
+    assert found.choice.reason == "the artifact is not shown to be used, so no correction was tried"
+    correction, record = packages.load_correction(found.folder)
+    assert record["choice"]["chosen"]["method"] == "nothing"
+    x = list(torch.rand(5, 3, SIDE, SIDE))
+    model = of(unused_network())
+    np.testing.assert_array_equal(compute_logits(model, x, correction), compute_logits(model, x))
+    assert evaluation.evaluate(run.path, found.folder, classifier=model).verdict.startswith("no help")
+    with pytest.raises(UsageError, match="last"):
+        cleaned("unknown", layer="lasd")
+
+
+def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_path):
+    """Of sixty images of b 57 are marked: one or two of the others are among those to fit on."""
+    marked = write_corpus(tmp_path / "data", share=0.95)
+    (tmp_path / "list.txt").write_text("\n".join(sorted(marked)))
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"))
+    run = pipeline.run(settings, tmp_path / "run", classifier=of(network()))
+
+    def cleaned(**more):
+        return clean_model.clean(
+            run.path, "b", ASKED.merged(**more), members=tmp_path / "list.txt", classifier=of(network())
+        )
+
+    with pytest.raises(InputError, match=r"too few clean images .* at least 5.* --fewest-clean"):
+        cleaned()
+    assert cleaned(fewest_clean=1).choice.chosen.method == "oblique"
 
 
 def test_what_is_given_is_not_swept():

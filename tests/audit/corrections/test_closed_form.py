@@ -5,9 +5,11 @@ import pytest
 import torch
 from tests.audit.shortcut import TARGET, classifier, place, sample
 
+from klarsicht.audit.corrections import closed_form
 from klarsicht.audit.corrections.activations import compute_activations
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.outcomes import CorrectionTest
+from klarsicht.ground.errors import InputError
 
 
 def bench(**more):
@@ -88,3 +90,54 @@ def test_without_a_place_members_say_what_the_artifact_adds():
         CLOSED["oblique"].make(b, CorrectionParameters("last"))
     )
     assert found.flips.value < 0.05
+
+
+def facts(known):
+    return [known.positions.first, known.positions.effects, known.positions.covariance, known.members, known.clean]
+
+
+@pytest.mark.parametrize("bytes_of_a_pass", [1, closed_form.PASS_BYTES])
+def test_layers_that_are_fitted_together_are_to_the_bit_those_fitted_alone(monkeypatch, bytes_of_a_pass):
+    """However many passes: the artifact is put on the same images, and the same rows are drawn."""
+    monkeypatch.setattr(closed_form, "PASS_BYTES", bytes_of_a_pass)
+    together, layers = bench(), ("body", "last", "head")
+    together.fit_layers(layers)
+    for layer in layers:
+        for a, b in zip(*(facts(one.layer_statistics(layer)) for one in (together, bench())), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_all_layers_cost_as_many_images_as_one(monkeypatch):
+    def images_seen(layers):
+        data, seen = bench(), []
+        data.classifier.module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        data.fit_layers(layers)
+        data.layer_statistics(layers[0])
+        return sum(seen)
+
+    clean = int((~sample(300).member).sum())
+    assert images_seen(("last",)) == images_seen(("body", "last", "head")) == 1 + 300 + 2 * clean
+    monkeypatch.setattr(closed_form, "PASS_BYTES", 1)
+    assert images_seen(("body", "last", "head")) == 1 + 3 * (300 + 2 * clean)
+
+
+def test_a_layer_where_members_do_not_differ_is_refused_each_time_and_looked_at_once():
+    data, seen = FittingData(classifier(), TARGET, sample(300), None), []
+    with torch.no_grad():
+        data.classifier.module.body.weight.zero_()  # behind it all images are alike
+    data.classifier.module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    data.fit_layers(("body", "last"))
+    looked = sum(seen)
+    for _ in range(2):
+        with pytest.raises(InputError, match="members do not differ"):
+            data.layer_statistics("last")
+    assert data.layer_statistics("body").positions.first.any()
+    assert sum(seen) == looked
+
+
+def test_members_are_compared_with_their_class_or_where_it_has_too_few_clean_images_with_all():
+    some = sample(300)
+    own = ~some.member & (some.labels == TARGET)
+    for fewest, others in ((own.sum(), own), (own.sum() + 1, ~some.member)):
+        data = FittingData(classifier(), TARGET, some, place(), fewest_clean=int(fewest))
+        np.testing.assert_array_equal(data.compared_rows, some.member | others)

@@ -13,7 +13,7 @@ from klarsicht import __version__
 from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
-from klarsicht.audit.cleaning.judgement import Judgement
+from klarsicht.audit.cleaning.judgement import Judgement, is_raised
 from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
 from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.activations import Correction
@@ -23,7 +23,7 @@ from klarsicht.audit.corrections.directions import DIRECTIONS
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest
 from klarsicht.audit.corrections.retraining import RETRAINED
-from klarsicht.audit.corrections.samples import Case
+from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.audit.corrections.selection import Choice, Grid
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
@@ -122,19 +122,36 @@ def clean(
             artifact, audited = audited_run.known_artifact(name, kind, seed=settings.seed)
         folder = Path(out) if out else audited_run.store.path / "corrections" / f"{artifact.target}-{settings.method}"
         case = artifact.case(audited)
-        fitting_data, test = prepare_data(case, artifact, settings)
-        chosen = choose_correction(fitting_data, test, settings)
+        check_clean_images(case)
         rng = generator(settings.seed, "shown by clean", artifact.target)
-        trial = replace(test, sample=case.sample(splits.TEST, settings.images, rng))
+        trial = make_test(case, artifact, case.sample(splits.TEST, settings.images, rng), settings)
+        chosen, skipped = fit_and_choose(case, artifact, trial, settings)
         judgement, shown = judge(trial, case, chosen.correction, make_bounds(settings)), len(trial.sample)
         use = "" if artifact.planted else describe_missing_use(audited_run, name)
         artifact.save(folder, audited.corpus)
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
-        skipped = tuple(one for sample in (fitting_data.fit, test.sample, trial.sample) for one in sample.skipped)
-        record = make_record(audited_run, artifact, settings, chosen, skipped)
+        record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
         record |= {"shown": judgement_json(judgement, shown), "use": use}
         told = packages.save_correction(folder, chosen.correction, record, case.classifier, *example)
     return CleanedModel(folder, artifact, chosen, judgement, shown, use, told)
+
+
+def fit_and_choose(
+    case: Case, artifact: Artifact, trial: CorrectionTest, settings: CleanSettings
+) -> tuple[Choice, tuple[tuple[str, str], ...]]:
+    """Fit corrections and choose one; by the automatic method, none where the artifact is not shown to be used.
+
+    Args:
+        trial: images that the correction will be shown on, of which only the rise before it is looked at.
+
+    Returns:
+        the choice, and (path, reason) of images that could not be read.
+    """
+    check_layer(case.classifier, settings)
+    if settings.method == AUTOMATIC and not is_raised(trial.evaluate(None)):
+        return selection.leave_unchanged(trial, make_bounds(settings)), ()
+    data, test = prepare_data(case, artifact, settings)
+    return choose_correction(data, test, settings), (*data.fit.skipped, *test.sample.skipped)
 
 
 def judge(test: CorrectionTest, case: Case, correction: Correction, bounds: Bounds) -> Judgement:
@@ -201,31 +218,87 @@ def check_names(settings: CleanSettings) -> None:
         raise unknown_name("direction", settings.direction, DIRECTIONS)
 
 
+def check_layer(classifier: Classifier, settings: CleanSettings) -> None:
+    """Check that the layer of the settings is one, and can be corrected by their method.
+
+    Raises:
+        UsageError: unknown layer, or a sum for a method that trains.
+    """
+    if settings.layer is not None:
+        find_layer(classifier.module, settings.layer)
+        if ResidualSum.parse(settings.layer) and (settings.train or settings.method in RETRAINED):
+            raise UsageError(
+                "training at a sum", got=settings.layer, rule="methods that train look at the input of a module",
+                remedy="Name a module by --layer.",
+            )  # fmt: skip
+
+
 def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tuple[FittingData, CorrectionTest]:
     """Draw the samples on which corrections of a case are fitted and chosen.
 
     Raises:
+        InputError: see check_clean_images and check_compared.
+    """
+    check_clean_images(case)
+    rng = generator(settings.seed, "samples", case.target)
+    fit, choose = case.sample(splits.TRAIN, settings.images, rng), case.sample(splits.VALIDATION, settings.images, rng)
+    if is_told_by_class(case):
+        check_compared(fit, case.target, settings.fewest_clean)
+    trains = settings.train or settings.method in RETRAINED
+    more = case.sample(splits.TRAIN, settings.lessons, rng) if trains else None
+    data = FittingData(
+        case.classifier, case.target, fit, artifact.insertion, settings.direction, settings.pooled, settings.seed, more,
+        settings.steps, settings.batch, settings.rate, settings.fewest_clean,
+    )  # fmt: skip
+    return data, make_test(case, artifact, choose, settings)
+
+
+def make_test(case: Case, artifact: Artifact, sample: Sample, settings: CleanSettings) -> CorrectionTest:
+    """Make the test of corrections on a sample of a case."""
+    return CorrectionTest(case.classifier, sample, case.target, artifact.insertion, settings.seed)
+
+
+def is_told_by_class(case: Case) -> bool:
+    """Test whether members are told from clean images of their own class: unless the class has hardly any image, and
+    members of other classes distinguish the artifact from it."""
+    own = case.labels == case.target
+    return bool(own.any() and (own.sum() >= GROUP or not (case.member & ~own).any()))
+
+
+def check_clean_images(case: Case) -> None:
+    """Check that the class has images without the artifact.
+
+    Raises:
         InputError: every image of the class carries the feature that the members share: it may then be the class
-            itself. Members of other classes distinguish the two where the class has few images.
+            itself.
     """
     own = case.labels == case.target
-    telling = own.sum() >= GROUP or not (case.member & ~own).any()
-    if own.any() and telling and not (own & case.clean).any():
+    if is_told_by_class(case) and not (own & case.clean).any():
         raise InputError(
             "no image of the class without the artifact",
             got=f"{own.sum()} images, all of them members or taken for such by the detector",
             rule="without clean images of the class its harm cannot be measured",
             remedy="List fewer --members, or add images of the class without the artifact.",
         )
-    rng = generator(settings.seed, "samples", case.target)
-    fit, choose = case.sample(splits.TRAIN, settings.images, rng), case.sample(splits.VALIDATION, settings.images, rng)
-    trains = settings.train or settings.method in RETRAINED
-    more = case.sample(splits.TRAIN, settings.lessons, rng) if trains else None
-    data = FittingData(
-        case.classifier, case.target, fit, artifact.insertion, settings.direction, settings.pooled, settings.seed, more,
-        settings.steps, settings.batch, settings.rate,
-    )  # fmt: skip
-    return data, CorrectionTest(case.classifier, choose, case.target, artifact.insertion, settings.seed)
+
+
+def check_compared(fit: Sample, target: int, fewest: int) -> None:
+    """Check that members are compared with enough clean images of their class: with one alone, what that photograph
+    shows would be taken for the lack of the artifact. Copies with the artifact are compared with what they are copies
+    of.
+
+    Raises:
+        InputError: they are fewer.
+    """
+    compared = int((~fit.member & (fit.labels == target)).sum())
+    if not fit.paired and compared < fewest:
+        raise InputError(
+            "too few clean images of the class to compare members with",
+            got=f"{compared} among those to fit on",
+            rule=f"at least {fewest}",
+            remedy="Add images of the class without the artifact, list fewer --members, or ask for fewer: "
+            "--fewest-clean.",
+        )
 
 
 def choose_correction(
@@ -244,13 +317,7 @@ def choose_correction(
     Raises:
         UsageError: unknown layer, or a sum for a method that trains.
     """
-    if settings.layer is not None:
-        find_layer(data.classifier.module, settings.layer)
-        if ResidualSum.parse(settings.layer) and (settings.train or settings.method in RETRAINED):
-            raise UsageError(
-                "training at a sum", got=settings.layer, rule="methods that train look at the input of a module",
-                remedy="Name a module by --layer.",
-            )  # fmt: skip
+    check_layer(data.classifier, settings)
     bounds, grid = make_bounds(settings), make_grid(settings)
     if settings.method == AUTOMATIC:
         found = selection.try_settings(candidates, data, test, bounds, grid)

@@ -20,6 +20,7 @@ CORRECTION_HELP = (
     f"by training: {', '.join(RETRAINED_NAMES)}."
 )
 IMAGES_HELP = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
+FEWEST_HELP = "Clean images of the class, among those to fit on, that members are compared with, at least."
 LESSONS_HELP = "Images of each of these kinds to train on, at most."
 
 
@@ -39,6 +40,7 @@ class CleanSettings(Settings):
     )
     affected: Annotated[float, Field(ge=0, le=1, description="The same, of clean images of the class.")] = 0.02
     images: Annotated[int, Field(ge=8, le=1_000_000, description=IMAGES_HELP)] = 400
+    fewest_clean: Annotated[int, Field(ge=1, le=1_000_000, description=FEWEST_HELP)] = 5
     lessons: Annotated[int, Field(ge=8, le=1_000_000, description=LESSONS_HELP)] = 2000
     steps: Annotated[int, Field(ge=1, le=1_000_000, description="Steps of a training.")] = 300
     batch: Annotated[int, Field(ge=2, le=4096, description="Images in a step of a training.")] = 64

@@ -42,7 +42,7 @@ class Judgement:
     @property
     def is_used(self) -> bool:
         """Whether the artifact is shown to raise the class before the correction: by the whole 95 % interval."""
-        return bool(self.before.rise.low > 0)
+        return is_raised(self.before)
 
     @cached_property
     def harm(self) -> Harm:
@@ -107,6 +107,11 @@ class Judgement:
             "harm answer": self.harm.to_json(),
             "images": self.origin.to_json(),
         }
+
+
+def is_raised(before: Outcome) -> bool:
+    """Test whether the artifact is shown to raise the class of an unchanged model: by the whole 95 % interval."""
+    return bool(before.rise.low > 0)
 
 
 def describe_verdict(harm: Harm, no_help: str) -> str:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from klarsicht.audit.corrections.clarc import Erasure, change_activations
+from klarsicht.audit.corrections.clarc import Erasure, change_activations, find_layer
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
-from klarsicht.audit.models.hooks import Tap, leading_tokens
-from klarsicht.audit.models.residual_sums import ResidualSum, SumTap
+from klarsicht.audit.models.hooks import channel_axis, first_tensor, leading_tokens
+from klarsicht.audit.models.residual_sums import ResidualSum, change_sum
 from klarsicht.ground.arrays import Floats
-from klarsicht.ground.errors import InputRefused
+from klarsicht.ground.errors import InputRefused, ModelError
 
 FORWARD_BATCH = 64
 JOINT_BATCH = 192  # images times corrections in one batch through the rest of a network
@@ -109,6 +109,55 @@ def compute_logits_jointly(classifier: Classifier, images: Images, erasures: Seq
     return list(torch.cat(found, 1).numpy())
 
 
+class InputReader:
+    """Reader of the input of one layer, or of a sum: it keeps means, spread and drawn positions of each batch, and no
+    whole input. Of several computations in a batch the last one counts.
+
+    Args:
+        name: name of the layer or sum, for errors.
+        seed: seed of the positions that are drawn.
+        draws: whether positions are drawn.
+    """
+
+    def __init__(self, name: str, seed: int, draws: bool) -> None:
+        self._name, self._draws = name, draws
+        self._noise = torch.Generator().manual_seed(seed)
+        self._parts: list[tuple[Tensor, ...]] = []
+        self._shape: tuple[bool, int] = (False, 1)
+
+    def begin(self, aspect: float) -> None:
+        """Begin a batch of images of that height over width."""
+        self._aspect, self._state = aspect, self._noise.get_state()
+        self._last: tuple[Tensor, ...] | None = None
+
+    def read(self, a: Tensor, channels: int) -> Tensor:
+        """Read an input, whose channels lie on that axis; return it unchanged."""
+        self._noise.set_state(self._state)
+        before = leading_tokens(a.shape, self._aspect)
+        rows = channels_last(a, channels).float().cpu()
+        leading, rows = rows[:, :before], rows[:, before:]
+        pooled = rows.mean(1)
+        drawn = _drawn(rows, self._noise) if self._draws else rows[:, :0].flatten(0, 1)
+        # copies: a view would keep the whole input
+        self._last = pooled, rows.amax(1) - pooled, drawn.clone(), leading.clone()
+        self._shape = a.ndim > 2, channels
+        return a
+
+    def end(self) -> None:
+        """End the batch. Raises ModelError if nothing was read."""
+        if self._last is None:
+            raise ModelError(
+                "the layer takes no part in the computation", got=repr(self._name), remedy="Name another by layer"
+            )
+        self._parts.append(self._last)
+
+    def activations(self) -> Activations:
+        """Return the activations of all batches."""
+        pooled, spread, positions, leading = (torch.cat(part).numpy() for part in zip(*self._parts, strict=True))
+        has_positions, channels = self._shape
+        return Activations(pooled, spread, positions, has_positions, leading, channels)
+
+
 def compute_activations(
     classifier: Classifier, images: Images, layer: str, correction: Correction | None = None, seed: int = 0
 ) -> Activations:
@@ -117,38 +166,66 @@ def compute_activations(
     Args:
         seed: seed of the positions that are drawn.
     """
-    noise = torch.Generator().manual_seed(seed)
-    pooled, spread, positions, leading = [], [], [], []
-    with (
-        evaluation_mode(classifier.module) as module,
-        apply_correction(module, correction),
-        torch.no_grad(),
-        tap_activations(module, layer) as tap,
-    ):
+    return compute_activations_at(classifier, images, (layer,), correction, seed)[layer]
+
+
+def compute_activations_at(
+    classifier: Classifier,
+    images: Images,
+    layers: Sequence[str],
+    correction: Correction | None = None,
+    seed: int = 0,
+    draws: bool = True,
+) -> dict[str, Activations]:
+    """Compute the activations at the input of several layers, or at sums, in one pass of the images; each as by
+    itself.
+
+    Args:
+        seed: seed of the positions that are drawn.
+        draws: whether positions are drawn; else `positions` is empty.
+
+    Raises:
+        UsageError: unknown layer; the message lists near matches.
+        ModelError: a layer takes no part in the computation.
+    """
+    readers = {layer: InputReader(layer, seed, draws) for layer in layers}
+    with ExitStack() as stack:
+        module = stack.enter_context(evaluation_mode(classifier.module))
+        stack.enter_context(apply_correction(module, correction))
+        stack.enter_context(torch.no_grad())
+        for layer, reader in readers.items():
+            stack.enter_context(read_input(module, layer, reader))
         for batch in split_batches(images):
+            for reader in readers.values():
+                reader.begin(batch[0].shape[-2] / batch[0].shape[-1])
             classifier.logits(torch.stack(list(batch)))
-            has_positions, axis = tap.input.ndim > 2, tap.channels
-            before = leading_tokens(tap.input.shape, batch[0].shape[-2] / batch[0].shape[-1])
-            a = channels_last(tap.input, axis).float().cpu()
-            leading.append(a[:, :before])
-            a = a[:, before:]
-            pooled.append(a.mean(1))
-            spread.append(a.amax(1) - pooled[-1])
-            positions.append(_drawn(a, noise))
-    return Activations(
-        torch.cat(pooled).numpy(),
-        torch.cat(spread).numpy(),
-        torch.cat(positions).numpy(),
-        has_positions,
-        torch.cat(leading).numpy(),
-        axis,
-    )
+            for reader in readers.values():
+                reader.end()
+    return {layer: reader.activations() for layer, reader in readers.items()}
 
 
-def tap_activations(module: nn.Module, layer: str) -> Tap | SumTap:
-    """Return the context that stores the input of a layer, or a sum, at its last computation."""
-    total = ResidualSum.parse(layer)
-    return Tap(module, layer) if total is None else SumTap(module, total)
+@contextmanager
+def read_input(module: nn.Module, layer: str, reader: InputReader) -> Iterator[None]:
+    """Read the input of a layer, or a sum, whenever it is computed inside the context.
+
+    Raises:
+        UsageError: unknown layer; the message lists near matches.
+    """
+    inside, total = find_layer(module, layer), ResidualSum.parse(layer)
+    if total is not None:
+        with change_sum(module, total, lambda a: reader.read(a, channel_axis(inside, a.shape))):
+            yield
+        return
+
+    def read(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if (a := first_tensor(inputs, named)) is not None:
+            reader.read(a, channel_axis(inside, a.shape))
+
+    handle = inside.register_forward_pre_hook(read, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _drawn(a: Tensor, noise: torch.Generator) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -13,18 +14,20 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from klarsicht.audit.corrections.activations import Activations, Correction, compute_activations, compute_logits
+from klarsicht.audit.corrections.activations import Activations, Correction, compute_activations_at, compute_logits
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_tensors
 from klarsicht.audit.corrections.directions import fit_direction, random_direction
-from klarsicht.audit.corrections.samples import Sample
+from klarsicht.audit.corrections.samples import Images, Sample
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Floats
+from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
 from klarsicht.numerics.erasure import Eraser
 
 ROWS: Final = 20_000  # of activations, from which a covariance is estimated
+PASS_BYTES: Final = 512 * 2**20  # of positions that are kept of all layers of one pass
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class FittingData:
         seed: seed of all draws and of a training.
         larger: a larger sample of that part for a training; `fit` where it is None.
         steps, batch, rate: number of steps, images in a batch and highest learning rate of a training.
+        fewest_clean: clean images of the class that members are compared with, at least; else with all clean images.
     """
 
     classifier: Classifier
@@ -143,6 +147,7 @@ class FittingData:
     steps: int = 300
     batch: int = 64
     rate: float = 3e-4
+    fewest_clean: int = 1
 
     @property
     def training_sample(self) -> Sample:
@@ -168,7 +173,7 @@ class FittingData:
         return {}
 
     @cached_property
-    def _by_layer(self) -> dict[str, LayerStatistics]:
+    def _by_layer(self) -> dict[str, LayerStatistics | InputError | UsageError]:
         return {}
 
     def layer_statistics(self, layer: str) -> LayerStatistics:
@@ -177,29 +182,68 @@ class FittingData:
         Raises:
             InputError: members do not differ from the others at this layer.
         """
-        if layer not in self._by_layer:
-            self._by_layer[layer] = self._fit_layer(layer)
-        return self._by_layer[layer]
+        self.fit_layers((layer,))
+        found = self._by_layer[layer]
+        if isinstance(found, LayerStatistics):
+            return found
+        raise found
+
+    def fit_layers(self, layers: Sequence[str]) -> None:
+        """Compute the statistics of several layers, in one pass of the images, or in as many as keep the activations
+        below PASS_BYTES; what `layer_statistics` raises of one of them is kept for it."""
+        missing = [layer for layer in layers if layer not in self._by_layer]
+        if not missing:
+            return
+        clean, drawn = self.fit.select(~self.fit.member), generator(self.seed, "paste", self.target)
+        pasted = self._pasted_images(clean, drawn)
+        for some in self._passes(missing, len(clean) * (1 if pasted is None else 2)):
+            seen = compute_activations_at(self.classifier, self.fit.images, some, draws=False)
+            plain = compute_activations_at(self.classifier, clean.images, some)
+            # the same positions as without
+            under = {} if pasted is None else compute_activations_at(self.classifier, pasted, some)
+            for layer in some:
+                known = seen.pop(layer), plain.pop(layer), under.pop(layer, None)
+                try:
+                    self._by_layer[layer] = self._fit_layer(clean, *known, deepcopy(drawn))
+                except (InputError, UsageError) as error:
+                    self._by_layer[layer] = error.with_traceback(None)  # whose frames would keep the activations
+
+    def _passes(self, layers: Sequence[str], n: int) -> Iterator[list[str]]:
+        """Divide layers, in their order, into passes whose positions of n images take PASS_BYTES at most."""
+        some: list[str] = []
+        taken = 0
+        for layer, one in compute_activations_at(self.classifier, self.fit.images[:1], layers).items():
+            size = n * one.positions.nbytes
+            if some and taken + size > PASS_BYTES:
+                yield some
+                some, taken = [], 0
+            some.append(layer)
+            taken += size
+        yield some
 
     @cached_property
     def compared_rows(self) -> NDArray[np.bool_]:
         """Members, and the images they are compared with: bool (n,).
 
-        These are clean images of the class; where there are none, all clean images. Copies with the artifact are
-        compared with the images that they are copies of.
+        These are clean images of the class; where there are fewer than `fewest_clean`, all clean images. Copies with
+        the artifact are compared with the images that they are copies of.
         """
         if self.fit.paired:
             return np.isin(self.fit.sources, self.fit.sources[self.fit.member])
         own = ~self.fit.member & (self.fit.labels == self.target)
-        return np.asarray(self.fit.member | (own if own.any() else ~self.fit.member))
+        return np.asarray(self.fit.member | (own if own.sum() >= self.fewest_clean else ~self.fit.member))
 
-    def _fit_layer(self, layer: str) -> LayerStatistics:
+    def _fit_layer(
+        self,
+        clean: Sample,
+        seen: Activations,
+        plain: Activations,
+        under: Activations | None,
+        drawn: np.random.Generator,
+    ) -> LayerStatistics:
+        """Compute the statistics of a layer from activations of the sample, and of its clean images without and with
+        the artifact put on."""
         member, rng = self.fit.member, generator(self.seed, "rows", self.target)
-        seen = compute_activations(self.classifier, self.fit.images, layer)
-        clean = self.fit.select(~member)
-        plain = compute_activations(self.classifier, clean.images, layer)
-        drawn = generator(self.seed, "paste", self.target)
-        under = self._pasted(layer, clean, drawn)
 
         def statistics(own: Floats, clean: Floats, rows: Floats, pasted: Floats | None) -> TokenStatistics:
             z, carried = clean.mean(0), own[member].mean(0)
@@ -228,14 +272,12 @@ class FittingData:
         inside = self.compared_rows
         return fit_direction(self.kind, a[inside], self.fit.member[inside], self.fit.sources[inside])
 
-    def _pasted(self, layer: str, clean: Sample, rng: np.random.Generator) -> Activations | None:
-        """Compute activations of clean images with the artifact put on; None where it cannot be, or no image is of
-        another class."""
+    def _pasted_images(self, clean: Sample, rng: np.random.Generator) -> Images | None:
+        """Put the artifact on clean images; None where it cannot be, or no image is of another class."""
         others = bool((clean.labels != self.target).any())
         if self.insertion is None or not others or not all(map(self.insertion.fits, clean.images)):
             return None
-        images = [put_on(image, self.insertion, rng) for image in clean.images]
-        return compute_activations(self.classifier, images, layer)  # the same positions as without
+        return [put_on(image, self.insertion, rng) for image in clean.images]
 
 
 @dataclass(frozen=True)

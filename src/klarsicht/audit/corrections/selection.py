@@ -21,7 +21,12 @@ from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.closed_form import CorrectionMethod, CorrectionParameters, FittingData
+from klarsicht.audit.corrections.closed_form import (
+    CorrectionMethod,
+    CorrectionParameters,
+    FittingData,
+    NoCorrection,
+)
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, Outcome
@@ -32,6 +37,7 @@ from klarsicht.numerics.statistics.intervals import Z95, Interval
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
 MOST_LAYERS: Final = 3  # that are corrected together for one artifact
+UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
 Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
 
 
@@ -131,11 +137,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen correction, its outcome, and the outcomes of all tried settings."""
+    """Chosen correction, its outcome, and the outcomes of all tried settings.
+
+    Attributes:
+        correction, chosen, tried: these.
+        unused: whether nothing was tried, as the artifact is not shown to be used.
+    """
 
     correction: Correction
     chosen: SettingOutcome
     tried: tuple[SettingOutcome, ...]
+    unused: bool = False
 
     @property
     def best_settings(self) -> tuple[SettingOutcome, ...]:
@@ -157,6 +169,8 @@ class Choice:
     @property
     def reason(self) -> str:
         """Why the setting was chosen, in words."""
+        if self.unused:
+            return "the artifact is not shown to be used, so no correction was tried"
         within = [one for one in self.tried if one.within_bounds]
         told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
         if not within:
@@ -194,6 +208,12 @@ def choose(
     return choose_candidate(try_settings(methods, data, test, bounds, grid))
 
 
+def leave_unchanged(test: CorrectionTest, bounds: Bounds) -> Choice:
+    """Choose no correction, as the artifact is not shown to be used: the test says what the unchanged model does."""
+    outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
+    return Choice(NoCorrection(), outcome, (outcome,), unused=True)
+
+
 def try_settings(
     methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
 ) -> list[Candidate]:
@@ -208,6 +228,7 @@ def try_settings(
     places += [("", {name: method}) for name, method in methods.items() if name not in layered]
     found: list[Candidate] = []
     refusals: list[InputError | UsageError] = []
+    data.fit_layers([layer for layer, _ in places if layer])
     with progress("corrections", sum(len(some) for _, some in places)) as advance:
         for layer, some in places:
             made: list[tuple[str, CorrectionParameters, Correction]] = []
