@@ -16,7 +16,7 @@ from PIL import Image
 
 from klarsicht.ground.store import RunStore
 
-SIDE, TAG, D, G = 24, 6, 4, 8
+SIDE, TAG, D, G, FEATURES = 24, 6, 4, 8, 12
 UNIT = 256
 EIGENVALUES = [0.0, 0.01, 0.4, 0.5]
 WINDOW = (0.25, 0.5, 0.25, 0.25)  # top, left, height, width in shares
@@ -105,12 +105,14 @@ def write_run(
     images: bool = True,
     maps: bool = True,
     embedded: Sequence[int] | None = None,
+    feature_axes: Sequence[int] = (0, 0),
 ) -> RunStore:
     """Write a run and its corpus into folder/run and folder/data.
 
     Args:
         images: whether the corpus has files.
         embedded: classes whose embedding is stored; None: all.
+        feature_axes: for the first classes, the feature that their carriers have more of; none stores no features.
     """
     rng = np.random.default_rng(0)
     data = folder / "data"
@@ -133,6 +135,8 @@ def write_run(
     units = range(-(-n // UNIT))
     if maps:
         store.create_array("maps", (n, G, G), np.float16, UNIT, "attribution")
+    if feature_axes:
+        store.create_array("features", (n, FEATURES), np.float32, UNIT, "attribution")
     for unit in units:
         rows = np.arange(unit * UNIT, min(n, (unit + 1) * UNIT))
         part = {"row": rows.tolist(), "skipped": [""] * len(rows), "predicted": predicted[rows].tolist()}
@@ -143,6 +147,11 @@ def write_run(
             values[rows < carriers, 2, 4] = 1 + rows[rows < carriers] % 2  # on the white square
             values[rows >= carriers, 5, 1] = 1
             written |= store.write_rows("maps", unit * UNIT, values)
+        if feature_axes:
+            values = rng.normal(0, 0.1, (len(rows), FEATURES)).astype(np.float32)
+            for k, axis in enumerate(feature_axes):
+                values[(rows >= k * each) & (rows < k * each + carriers), axis] += 3
+            written |= store.write_rows("features", unit * UNIT, values)
         store.mark_done("attribution", unit, written)
     store.finish_step("attribution", len(units))
     ranking = []

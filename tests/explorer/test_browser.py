@@ -180,6 +180,59 @@ def test_a_lasso_selects_what_it_surrounds_and_the_selection_is_taken_out(page, 
     assert page.locator(".card h2").inner_text() == "white square"
 
 
+def test_alike_classes_are_proposed_and_decided_together(browser, tmp_path):
+    made = write_run(tmp_path, each=EACH, carriers=CARRIERS, quantified=False).path
+    page = browser.new_page()
+    with served(made) as (found, _):
+        page.goto(found + "#/findings")
+        page.wait_for_selector(".card.proposed")
+        assert page.locator(".card h2").inner_text() == "Probably one artifact in 2 classes"
+        page.get_by_label("Name of the artifact of proposal 1").fill("white square")
+        page.get_by_role("button", name="All of them carry it: proposal 1").click()
+        page.wait_for_selector(".card:not(.proposed) h2:has-text('white square')")
+        assert page.locator(".card.proposed").count() == 0
+        decisions = DecisionLog(made).decisions()
+        assert [one.artifact for one in decisions.values()] == ["white square"] * 2
+        page.keyboard.press("z")
+        page.wait_for_selector("p:has-text('seems to carry the same: observed')")
+        assert [target for target, one in DecisionLog(made).decisions().items() if one.is_artifact] == [0]
+    page.close()
+
+
+def hold_back(run, held):
+    """Move files of a run aside, as if they were not written yet; returns a function that writes one."""
+    aside = run.parent / "aside"
+    for name in held:
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).rename(aside / name)
+    return lambda name: (aside / name).rename(run / name)
+
+
+def test_the_progress_of_a_running_audit_appears_without_a_reload(page, tmp_path):
+    store = write_run(tmp_path, each=EACH, carriers=CARRIERS, quantified=False)
+    ranking = ["ranking.json", "checksums/ranking.json.json"]
+    units = [[f"tables/suspects-concept/{k:05d}.parquet", f"done/spray-concept/{k:05d}.json"] for k in (1, 2)]
+    write = hold_back(store.path, [name for names in (ranking, *units) for name in names])
+    store.update_manifest(finished=["attribution"])
+    with served(store.path) as (found, _):
+        page.goto(found)
+        page.wait_for_selector("#progress:has-text('clusters: concept, 1 of 3')")
+        assert names(page) == ["tagged"]
+        page.evaluate("window.loaded = 'once'")
+        page.locator("input[type=search]").fill("e")  # and what a person does is left alone
+        for name in units[0]:
+            write(name)
+        page.wait_for_selector("#progress:has-text('clusters: concept, 2 of 3')", timeout=20000)
+        page.wait_for_selector(".line:has-text('observed')", timeout=20000)
+        assert names(page) == ["tagged", "observed"] and page.locator("input[type=search]").input_value() == "e"
+        for name in [*units[1], *ranking]:
+            write(name)
+        page.wait_for_selector(".line:has-text('raises the target')", timeout=20000)
+        page.wait_for_selector("#progress", state="hidden", timeout=20000)
+        assert page.evaluate("window.loaded") == "once"
+        page.goto("about:blank")
+
+
 def test_two_browsers_see_the_decisions_of_each_other(page, browser, address):
     other = browser.new_page()
     for one in (page, other):
@@ -203,18 +256,32 @@ def test_what_was_decided_is_there_after_the_server_was_killed(page, made):
         page.wait_for_selector(".line.current button[data-decision=artifact][aria-pressed=true]")
 
 
-def test_axe_finds_nothing_on_any_page(page, address):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+def require_no_violation(axe, page, address, path):
+    """Look at a page in both colour schemes with axe-core."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for path in ("", "#/class/0", "#/findings", "#/corrections"):
-            page.goto(address + path)
-            page.reload()
-            page.wait_for_selector("h1")
-            page.wait_for_timeout(800)
-            found = axe.run(page).response["violations"]
-            told = [(one["id"], [node["html"][:120] for node in one["nodes"][:2]]) for one in found]
-            assert told == [], (scheme, path)
+        page.goto(address + path)
+        page.reload()
+        page.wait_for_selector("h1")
+        page.wait_for_timeout(800)
+        found = axe.run(page).response["violations"]
+        told = [(one["id"], [node["html"][:120] for node in one["nodes"][:2]]) for one in found]
+        assert told == [], (scheme, path)
+
+
+def test_axe_finds_nothing_on_any_page(page, address, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for path in ("", "#/class/0", "#/findings", "#/corrections"):
+        require_no_violation(axe, page, address, path)
+    page.goto(address + "#/class/0")
+    page.get_by_label("show", exact=True).select_option("masked")
+    until(page, "document.querySelectorAll('.cell img').length > 0")
+    assert axe.run(page).response["violations"] == []
+    with served(write_run(tmp_path, each=EACH, carriers=CARRIERS, quantified=False).path) as (found, _):
+        for path in ("", "#/findings"):
+            require_no_violation(axe, page, found, path)
+        assert page.locator(".card.proposed").count() == 1
+        page.goto("about:blank")
 
 
 @pytest.mark.parametrize("width", [390, 1280, 2560])

@@ -201,7 +201,7 @@ def make_app(run: ExploredRun) -> FastAPI:
         return Response(content, media_type="application/json", headers=headers)
 
     def show_findings() -> Response:
-        return answer_json([finding.to_json() for finding in list_findings(run)])
+        return answer_json(list_findings(run).to_json())
 
     def show_corrections() -> Response:
         return answer_json(corrections.list_corrections(run))

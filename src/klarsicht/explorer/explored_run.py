@@ -34,7 +34,7 @@ from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_p
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.explorer.thumbnails import PictureCache, Window
 from klarsicht.ground.array_images import ArrayForm
-from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints
 from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Change, ClassDecision, DecisionLog
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_files import MANIFEST
@@ -243,6 +243,11 @@ class ExploredRun:
                 if mask is not None:
                     return name, mask
         return None
+
+    def keep_findings(self, compared: tuple[int, ...], compute: Callable[[], Doubles]) -> Doubles:
+        """Return the likeness of the compared classes, computed again where results or decisions changed."""
+        stamp = (compared, self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decided)
+        return self._keep("likeness", stamp, compute)
 
     # Decisions
 

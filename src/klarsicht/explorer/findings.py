@@ -1,46 +1,158 @@
-"""Findings: artifacts that a person named, each with all classes that carry it."""
+"""Findings: artifacts that a person named, each with all classes that carry it, and classes that seem to share one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from klarsicht.explorer.explored_run import ExploredRun
+import numpy as np
+
+from klarsicht.explorer.class_lines import DETECTED_KINDS, FOLLOWED, RAISES, SHARED, ClassLine
+from klarsicht.explorer.explored_run import ExploredRun, choose_evenly
+from klarsicht.explorer.likeness import LEAST_LIKENESS, cosines, feature_shift, group_alike
+from klarsicht.ground.arrays import Doubles
+from klarsicht.ground.decisions import UNDECIDED, UNSURE
+
+FEATURES = "features"  # the array of a run in which classes are compared
+NOTED_KINDS = (*DETECTED_KINDS, SHARED, FOLLOWED)  # of classes that are compared; before `audit quantify`, RAISES
+MOST_COMPARED = 200  # classes, the most urgent first
+SHIFT_IMAGES = 128  # members, and other images, of which a shift is taken, at most
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An artifact by name.
+    """An artifact by name, or classes that seem to share one.
 
     Attributes:
         artifact: its name; empty for classes whose artifact nobody named, of which each is a finding.
         classes: (output, class, number of members) of those that carry it.
         first: rows of some members, of every class in turn.
+        likeness: mean cosine between the classes' shifts; None of what a person decided.
+        alike: of what a person decided, (output, class, number of members, likeness) of undecided classes.
     """
 
     artifact: str
     classes: tuple[tuple[int, str, int], ...]
     first: tuple[int, ...]
+    likeness: float | None = None
+    alike: tuple[tuple[int, str, int, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"images": sum(count for _, _, count in self.classes)}
 
 
-def list_findings(run: ExploredRun, shown: int = 12) -> list[Finding]:
-    """List the artifacts that were decided; those in most images first.
+@dataclass(frozen=True)
+class Findings:
+    """Findings of a run.
+
+    Attributes:
+        decided: by a person, those in most images first.
+        proposed: groups of two or more undecided classes, the largest first.
+        alone: number of undecided classes that were compared, and are like no other.
+        why: why classes were not compared; empty where they were.
+    """
+
+    decided: tuple[Finding, ...]
+    proposed: tuple[Finding, ...]
+    alone: int
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "decided": [one.to_json() for one in self.decided],
+            "proposed": [one.to_json() for one in self.proposed],
+            "alone": self.alone,
+            "why": self.why,
+        }
+
+
+def list_findings(run: ExploredRun, shown: int = 12) -> Findings:
+    """List the artifacts that were decided, and propose groups of undecided classes whose members differ from other
+    images of their class alike.
 
     Args:
         shown: members to show of each.
     """
-    decided = {target: one for target, one in run.decisions().items() if one.is_artifact and target in run.lines()}
+    lines, decisions = run.lines(), run.decisions()
     named: dict[str, list[int]] = {}
-    for target, decision in decided.items():
-        named.setdefault(decision.artifact or f"class {target}", []).append(target)
-    found = []
+    for target, decision in decisions.items():
+        if decision.is_artifact and target in lines:
+            named.setdefault(decision.artifact or f"class {target}", []).append(target)
+    open_ = [line.target for line in noted_lines(run) if is_open(run, line.target)]
+    if not run.store.has_array(FEATURES):
+        found = [make_finding(run, targets, decisions[targets[0]].artifact, shown) for targets in named.values()]
+        return Findings(sort_by_images(found), (), 0, "the run stores no features" if open_ else "")
+    compared = [*open_, *(target for targets in named.values() for target in targets)][: 2 * MOST_COMPARED]
+    likeness = run.keep_findings(tuple(compared), lambda: cosines(class_shifts(run, compared)))
+    at = {target: i for i, target in enumerate(compared)}
+    decided, taken = [], set[int]()
     for targets in named.values():
-        members = {target: run.members(target) for target in targets}
-        each = max(1, shown // len(targets))
-        first = [row for rows in members.values() for row in rows[:each]][:shown]
-        classes = tuple((target, run.line(target).name, len(rows)) for target, rows in members.items())
-        found.append(Finding(decided[targets[0]].artifact, classes, tuple(first)))
-    return sorted(found, key=lambda one: -sum(count for _, _, count in one.classes))
+        own = [at[target] for target in targets if target in at]
+        mean = {one: float(likeness[at[one], own].mean()) for one in open_} if own else {}
+        alike = sorted((one for one in open_ if mean.get(one, 0) >= LEAST_LIKENESS), key=lambda one: -mean[one])
+        told = tuple((*class_entry(run, one), mean[one]) for one in alike)
+        taken |= set(alike)
+        decided.append(make_finding(run, targets, decisions[targets[0]].artifact, shown, alike=told))
+    rest = [target for target in open_ if target not in taken]
+    within = likeness[np.ix_([at[one] for one in rest], [at[one] for one in rest])]
+    groups = group_alike(within)
+    proposed = [
+        make_finding(run, [rest[i] for i in group], "", shown, likeness=mean_likeness(within, group))
+        for group in groups if len(group) > 1
+    ]  # fmt: skip
+    alone = sum(len(group) == 1 for group in groups)
+    proposed.sort(key=lambda one: -len(one.classes))
+    return Findings(sort_by_images(decided), tuple(proposed), alone, "")
+
+
+def noted_lines(run: ExploredRun) -> list[ClassLine]:
+    """Return the lines of classes in which something was found, the most urgent first, MOST_COMPARED at most; where the
+    run is not quantified, of those whose cluster raises them."""
+    lines = list(run.lines().values())
+    noted = [line for line in lines if line.kind in NOTED_KINDS]
+    if not noted and all(line.p is None for line in lines):
+        noted = [line for line in lines if line.kind == RAISES]
+    return noted[:MOST_COMPARED]
+
+
+def is_open(run: ExploredRun, target: int) -> bool:
+    """Whether nobody decided what the members of a class share."""
+    decision = run.decisions().get(target)
+    return decision is None or decision.decision in (UNDECIDED, UNSURE)
+
+
+def class_shifts(run: ExploredRun, targets: Sequence[int]) -> Doubles:
+    """Compute the shifts (k, D) of k classes in the model's features; see `likeness.feature_shift`."""
+    features, shifts = run.store.array(FEATURES), []
+    for target in targets:
+        members = np.array(run.members(target), np.int64)
+        others = np.setdiff1d(run.images().rows_of(target), members)
+        some = [choose_evenly(rows, SHIFT_IMAGES) for rows in (members, others)]
+        shifts.append(feature_shift(*(np.asarray(features[rows], np.float32) for rows in some)))
+    return np.array(shifts).reshape(len(shifts), features.shape[1])
+
+
+def mean_likeness(likeness: Doubles, group: Sequence[int]) -> float:
+    """Return the mean likeness between different items of a group."""
+    within = likeness[np.ix_(group, group)]
+    return float(within[~np.eye(len(group), dtype=bool)].mean())
+
+
+def class_entry(run: ExploredRun, target: int) -> tuple[int, str, int]:
+    """Return output, name and number of members of a class."""
+    return target, run.line(target).name, len(run.members(target))
+
+
+def make_finding(
+    run: ExploredRun, targets: Sequence[int], artifact: str, shown: int, *, likeness: float | None = None,
+    alike: tuple[tuple[int, str, int, float], ...] = (),
+) -> Finding:  # fmt: skip
+    """Make the finding of some classes, with `shown` of their members in turn."""
+    each = max(1, shown // len(targets))
+    first = [row for target in targets for row in run.members(target)[:each]][:shown]
+    return Finding(artifact, tuple(class_entry(run, one) for one in targets), tuple(first), likeness, alike)
+
+
+def sort_by_images(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(found, key=lambda one: -sum(count for _, _, count in one.classes)))

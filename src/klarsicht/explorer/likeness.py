@@ -1,0 +1,58 @@
+"""Likeness of what was found in classes: how their members differ from their other images, in the model's features.
+
+An artifact moves the features of its carriers alike, whatever the class. The shift of a class is the difference of the
+means of members and others in each feature, over the standard error of that difference; two classes are as alike as the
+cosine between their shifts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from klarsicht.ground.arrays import Doubles, Floats
+
+LEAST_LIKENESS = 0.65  # mean cosine from which classes are proposed as one finding
+LEAST_ERRORS = 2.0  # standard errors; differences in a feature below this are taken for chance
+
+
+def feature_shift(members: Floats, others: Floats) -> Doubles:
+    """Compute the shift (D,) between features of members (m, D) and others (n, D) in standard errors, with those below
+    LEAST_ERRORS shrunk to 0 and the rest by as much; 0 where either are fewer than two."""
+    m, n = len(members), len(others)
+    if min(m, n) < 2:
+        return np.zeros(members.shape[1])
+    a, b = members.astype(np.float64), others.astype(np.float64)
+    error = np.sqrt(a.var(0, ddof=1) / m + b.var(0, ddof=1) / n)
+    known = error > 1e-12
+    t = np.where(known, (a.mean(0) - b.mean(0)) / np.where(known, error, 1), 0.0)
+    return np.asarray(np.sign(t) * np.maximum(np.abs(t) - LEAST_ERRORS, 0))
+
+
+def cosines(shifts: Doubles) -> Doubles:
+    """Compute the cosines (k, k) between shifts (k, D); 0 where one has no length."""
+    length = np.linalg.norm(shifts, axis=1, keepdims=True)
+    unit = shifts / np.where(length > 0, length, 1)
+    return np.asarray(unit @ unit.T)
+
+
+def group_alike(likeness: Doubles, least: float = LEAST_LIKENESS) -> list[list[int]]:
+    """Group k items by their likeness (k, k), symmetric: the two groups of largest mean likeness are merged until it is
+    below `least` (average linkage). Groups are sorted by their first item."""
+    groups = [[i] for i in range(len(likeness))]
+    between = np.array(likeness, np.float64)
+    np.fill_diagonal(between, -np.inf)
+    sizes = np.ones(len(groups))
+    while len(groups) > 1:
+        i, j = sorted(np.unravel_index(int(between.argmax()), between.shape))
+        if between[i, j] < least:
+            break
+        merged = (sizes[i] * between[i] + sizes[j] * between[j]) / (sizes[i] + sizes[j])
+        between[i], between[:, i] = merged, merged
+        between[i, i] = -np.inf
+        groups[i] = sorted(groups[i] + groups[j])
+        sizes[i] += sizes[j]
+        between[j], between[:, j] = -np.inf, -np.inf
+        groups[j] = []
+        if not np.isfinite(between).any():
+            break
+    return sorted(group for group in groups if group)

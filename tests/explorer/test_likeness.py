@@ -1,0 +1,54 @@
+"""Likeness of classes by the shift of their features, against scipy's tests and linkage."""
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import average, fcluster
+from scipy.spatial.distance import cosine, squareform
+from scipy.stats import ttest_ind
+
+from klarsicht.explorer.likeness import LEAST_ERRORS, cosines, feature_shift, group_alike
+
+
+def test_a_shift_is_welch_s_statistic_shrunk_by_its_least():
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(size=(9, 20)) * 2, rng.normal(size=(30, 20))
+    members[:, :5] += 4
+    t = ttest_ind(members, others, equal_var=False).statistic
+    wanted = [0.0 if abs(one) <= LEAST_ERRORS else one - np.copysign(LEAST_ERRORS, one) for one in t]
+    np.testing.assert_allclose(feature_shift(members, others), wanted, rtol=1e-9)
+    assert (feature_shift(members, others)[:5] > 0).all()
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 9), (9, 1), (0, 9), (9, 0)])
+def test_of_a_single_image_nothing_is_known(m, n):
+    assert not feature_shift(np.ones((m, 3), np.float32), np.zeros((n, 3), np.float32)).any()
+
+
+def test_features_that_never_vary_do_not_count():
+    assert not feature_shift(np.ones((4, 3)), np.zeros((4, 3))).any()
+
+
+def test_cosines_are_those_of_scipy():
+    shifts = np.random.default_rng(1).normal(size=(5, 7))
+    shifts[3] = 0
+    found = cosines(shifts)
+    for i in range(5):
+        for j in range(5):
+            wanted = 0.0 if 3 in (i, j) else 1 - cosine(shifts[i], shifts[j])
+            assert found[i, j] == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_are_those_of_average_linkage(seed):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(4, 6))
+    likeness = cosines(centres[rng.integers(4, size=15)] + 0.5 * rng.normal(size=(15, 6)))
+    labels = fcluster(average(squareform(1 - likeness, checks=False)), 1 - 0.5, "distance")
+    wanted = sorted(np.flatnonzero(labels == label).tolist() for label in set(labels))
+    assert group_alike(likeness, 0.5) == wanted
+
+
+def test_few_items_are_grouped():
+    assert group_alike(np.zeros((0, 0))) == [] and group_alike(np.ones((1, 1))) == [[0]]
+    assert group_alike(np.array([[1, 0.9], [0.9, 1]])) == [[0, 1]]
+    assert group_alike(np.array([[1, 0.1], [0.1, 1]])) == [[0], [1]]
