@@ -186,7 +186,7 @@ def test_alike_classes_are_proposed_and_decided_together(browser, tmp_path):
     with served(made) as (found, _):
         page.goto(found + "#/findings")
         page.wait_for_selector(".card.proposed")
-        assert page.locator(".card h2").inner_text() == "Probably one artifact in 2 classes"
+        assert page.locator(".card h2").inner_text() == "Seems to be one artifact in 2 classes"
         page.get_by_label("Name of the artifact of proposal 1").fill("white square")
         page.get_by_role("button", name="All of them carry it: proposal 1").click()
         page.wait_for_selector(".card:not(.proposed) h2:has-text('white square')")

@@ -18,6 +18,7 @@ FEATURES = "features"  # the array of a run in which classes are compared
 NOTED_KINDS = (*DETECTED_KINDS, SHARED, FOLLOWED)  # of classes that are compared; before `audit quantify`, RAISES
 MOST_COMPARED = 200  # classes, the most urgent first
 SHIFT_IMAGES = 128  # members, and other images, of which a shift is taken, at most
+READ_CLASSES = 16  # whose features are read at once
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Finding:
     Attributes:
         artifact: its name; empty for classes whose artifact nobody named, of which each is a finding.
         classes: (output, class, number of members) of those that carry it.
-        first: rows of some members, of every class in turn.
+        first: rows of some members, each once, of every class in turn.
+        images: number of different members.
         likeness: mean cosine between the classes' shifts; None of what a person decided.
         alike: of what a person decided, (output, class, number of members, likeness) of undecided classes.
     """
@@ -35,11 +37,12 @@ class Finding:
     artifact: str
     classes: tuple[tuple[int, str, int], ...]
     first: tuple[int, ...]
+    images: int
     likeness: float | None = None
     alike: tuple[tuple[int, str, int, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"images": sum(count for _, _, count in self.classes)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,15 @@ def is_open(run: ExploredRun, target: int) -> bool:
 def class_shifts(run: ExploredRun, targets: Sequence[int]) -> Doubles:
     """Compute the shifts (k, D) of k classes in the model's features; see `likeness.feature_shift`."""
     features, shifts = run.store.array(FEATURES), []
-    for target in targets:
-        members = np.array(run.members(target), np.int64)
-        others = np.setdiff1d(run.images().rows_of(target), members)
-        some = [choose_evenly(rows, SHIFT_IMAGES) for rows in (members, others)]
-        shifts.append(feature_shift(*(np.asarray(features[rows], np.float32) for rows in some)))
+    for start in range(0, len(targets), READ_CLASSES):
+        groups = []
+        for target in targets[start : start + READ_CLASSES]:
+            members = np.array(run.members(target), np.int64)
+            others = np.setdiff1d(run.images().rows_of(target), members)
+            groups.append([choose_evenly(rows, SHIFT_IMAGES) for rows in (members, others)])
+        rows = np.unique(np.concatenate([some for group in groups for some in group]))
+        values = np.asarray(features[rows], np.float32)
+        shifts += [feature_shift(*(values[np.searchsorted(rows, some)] for some in group)) for group in groups]
     return np.array(shifts).reshape(len(shifts), features.shape[1])
 
 
@@ -149,10 +156,12 @@ def make_finding(
     alike: tuple[tuple[int, str, int, float], ...] = (),
 ) -> Finding:  # fmt: skip
     """Make the finding of some classes, with `shown` of their members in turn."""
-    each = max(1, shown // len(targets))
-    first = [row for target in targets for row in run.members(target)[:each]][:shown]
-    return Finding(artifact, tuple(class_entry(run, one) for one in targets), tuple(first), likeness, alike)
+    members = [run.members(target) for target in targets]
+    in_turn = dict.fromkeys(rows[i] for i in range(shown) for rows in members if i < len(rows))
+    images = len(set().union(*members))
+    entries = tuple(class_entry(run, one) for one in targets)
+    return Finding(artifact, entries, tuple(in_turn)[:shown], images, likeness, alike)
 
 
 def sort_by_images(found: Sequence[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(found, key=lambda one: -sum(count for _, _, count in one.classes)))
+    return tuple(sorted(found, key=lambda one: -one.images))

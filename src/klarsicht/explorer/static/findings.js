@@ -7,7 +7,12 @@ import { attempt, read, write } from './requests.js'
 const plural = (count, one, many) => `${count} ${count === 1 ? one : many}`
 const cosine = (value) => value.toFixed(2).replace(/^0/, '')
 
+const MOST_NAMED = 12 // classes of a finding that are named before the rest is folded
 const classLinks = (classes) => classes.flatMap(([target, name, count], i) => [i ? ', ' : '', element('a', { href: `#/class/${target}` }, name), ` (${count})`])
+const classList = (classes) => [
+  element('p', {}, ...classLinks(classes.slice(0, MOST_NAMED))),
+  classes.length > MOST_NAMED ? element('details', {}, element('summary', {}, `${classes.length - MOST_NAMED} more`), element('p', {}, ...classLinks(classes.slice(MOST_NAMED)))) : null,
+]
 const strip = (finding) => element('div', { class: 'strip' }, ...finding.first.map((row) => picture(row, { side: 96, alt: `image ${row}` })))
 const size = (finding) => `${plural(finding.images, 'image', 'images')} of ${plural(finding.classes.length, 'class', 'classes')}`
 
@@ -16,7 +21,7 @@ function decidedCard(finding) {
   return element(
     'section', { class: 'card' },
     element('h2', {}, finding.artifact || `without a name, in ${finding.classes[0][1]}`),
-    element('p', { class: 'soft' }, size(finding)), strip(finding), element('p', {}, ...classLinks(finding.classes)), alike,
+    element('p', { class: 'soft' }, size(finding)), strip(finding), ...classList(finding.classes), alike,
   )
 }
 
@@ -34,9 +39,9 @@ function proposedCard(finding, number, redraw) {
   const button = (decision, text) => element('button', { type: 'button', aria: { label: `${text}: proposal ${number}` }, onclick: () => decide(decision) }, text)
   return element(
     'section', { class: 'card proposed' },
-    element('h2', {}, `Probably one artifact in ${finding.classes.length} classes`),
+    element('h2', {}, `Seems to be one artifact in ${finding.classes.length} classes`),
     element('p', { class: 'soft' }, `Undecided; ${size(finding)}, likeness ${cosine(finding.likeness)}`),
-    strip(finding), element('p', {}, ...classLinks(finding.classes)),
+    strip(finding), ...classList(finding.classes),
     element('div', { class: 'controls' }, name, button('artifact', 'All of them carry it'), button('legitimate', 'It belongs to all of them')),
   )
 }
