@@ -112,7 +112,8 @@ def write_run(
     Args:
         images: whether the corpus has files.
         embedded: classes whose embedding is stored; None: all.
-        feature_axes: for the first classes, the feature that their carriers have more of; none stores no features.
+        feature_axes: 0 or 1 for each of the first classes: its carriers have more of the even or of the odd features;
+            without any, no features are stored.
     """
     rng = np.random.default_rng(0)
     data = folder / "data"
@@ -150,7 +151,7 @@ def write_run(
         if feature_axes:
             values = rng.normal(0, 0.1, (len(rows), FEATURES)).astype(np.float32)
             for k, axis in enumerate(feature_axes):
-                values[(rows >= k * each) & (rows < k * each + carriers), axis] += 3
+                values[(rows >= k * each) & (rows < k * each + carriers), axis::2] += 3
             written |= store.write_rows("features", unit * UNIT, values)
         store.mark_done("attribution", unit, written)
     store.finish_step("attribution", len(units))

@@ -6,7 +6,15 @@ from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import cosine, squareform
 from scipy.stats import ttest_ind
 
-from klarsicht.explorer.likeness import LEAST_ERRORS, cosines, feature_shift, group_alike
+from klarsicht.explorer.likeness import (
+    LEAST_ERRORS,
+    LEAST_SPREAD,
+    cosines,
+    effective_features,
+    feature_shift,
+    group_alike,
+    shift_likeness,
+)
 
 
 def test_a_shift_is_welch_s_statistic_shrunk_by_its_least():
@@ -24,8 +32,22 @@ def test_of_a_single_image_nothing_is_known(m, n):
     assert not feature_shift(np.ones((m, 3), np.float32), np.zeros((n, 3), np.float32)).any()
 
 
-def test_features_that_never_vary_do_not_count():
-    assert not feature_shift(np.ones((4, 3)), np.zeros((4, 3))).any()
+def test_a_feature_that_separates_without_spread_counts_by_the_least_spread():
+    found = feature_shift(np.array([[1.0, 5.0]] * 4), np.array([[0.0, 5.0]] * 4))
+    least = LEAST_SPREAD * 0.5  # of four ones and four zeros the standard deviation is a half
+    np.testing.assert_allclose(found, [1 / (least * np.sqrt(1 / 4 + 1 / 4)) - LEAST_ERRORS, 0])
+
+
+@pytest.mark.parametrize(("shift", "wanted"), [([2, -2, 2, 0, 0], 3), ([7, 0, 0, 0, 0], 1), ([0] * 5, 0)])
+def test_effective_features_of_equal_shifts_are_their_number(shift, wanted):
+    assert effective_features(np.array([shift], float)).tolist() == [wanted]
+
+
+def test_shifts_of_one_feature_are_like_nothing():
+    """Any two artifacts that move the only feature that a model has would be the same."""
+    one, many = [9.0] + [0.0] * 7, [3.0] * 8
+    likeness = shift_likeness(np.array([one, one, many, many]))
+    np.testing.assert_allclose(likeness, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
 
 
 def test_cosines_are_those_of_scipy():

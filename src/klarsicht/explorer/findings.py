@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from klarsicht.explorer.class_lines import DETECTED_KINDS, FOLLOWED, RAISES, SHARED, ClassLine
 from klarsicht.explorer.explored_run import ExploredRun, choose_evenly
-from klarsicht.explorer.likeness import LEAST_LIKENESS, cosines, feature_shift, group_alike
+from klarsicht.explorer.likeness import LEAST_LIKENESS, feature_shift, group_alike, shift_likeness
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.decisions import UNDECIDED, UNSURE
 
@@ -28,7 +29,7 @@ class Finding:
     Attributes:
         artifact: its name; empty for classes whose artifact nobody named, of which each is a finding.
         classes: (output, class, number of members) of those that carry it.
-        first: rows of some members, each once, of every class in turn.
+        first: rows of some members, each once; see make_finding.
         images: number of different members.
         likeness: mean cosine between the classes' shifts; None of what a person decided.
         alike: of what a person decided, (output, class, number of members, likeness) of undecided classes.
@@ -87,7 +88,7 @@ def list_findings(run: ExploredRun, shown: int = 12) -> Findings:
         found = [make_finding(run, targets, decisions[targets[0]].artifact, shown) for targets in named.values()]
         return Findings(sort_by_images(found), (), 0, "the run stores no features" if open_ else "")
     compared = [*open_, *(target for targets in named.values() for target in targets)][: 2 * MOST_COMPARED]
-    likeness = run.keep_findings(tuple(compared), lambda: cosines(class_shifts(run, compared)))
+    likeness = run.keep_findings(tuple(compared), lambda: shift_likeness(class_shifts(run, compared)))
     at = {target: i for i, target in enumerate(compared)}
     decided, taken = [], set[int]()
     for targets in named.values():
@@ -155,10 +156,13 @@ def make_finding(
     run: ExploredRun, targets: Sequence[int], artifact: str, shown: int, *, likeness: float | None = None,
     alike: tuple[tuple[int, str, int, float], ...] = (),
 ) -> Finding:  # fmt: skip
-    """Make the finding of some classes, with `shown` of their members in turn."""
+    """Make the finding of some classes, with `shown` of their members: those of most classes first (in a screening all
+    classes have the same images), and of every class in turn."""
     members = [run.members(target) for target in targets]
-    in_turn = dict.fromkeys(rows[i] for i in range(shown) for rows in members if i < len(rows))
-    images = len(set().union(*members))
+    common = Counter(row for rows in members for row in rows)
+    most = sorted(common, key=lambda row: -common[row])[:shown] if common and max(common.values()) > 1 else ()
+    in_turn = dict.fromkeys([*most, *(rows[i] for i in range(shown) for rows in members if i < len(rows))])
+    images = len(common)
     entries = tuple(class_entry(run, one) for one in targets)
     return Finding(artifact, entries, tuple(in_turn)[:shown], images, likeness, alike)
 

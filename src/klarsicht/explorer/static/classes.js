@@ -1,6 +1,6 @@
 // The list of classes: sorted, filtered, searched, decided.
 
-import { effectInterval, element, menu, percent, picture, probability } from './elements.js'
+import { effectInterval, element, menu, percent, picture, probability, signed } from './elements.js'
 import { attempt, read, write } from './requests.js'
 import { VirtualList } from './virtual.js'
 
@@ -98,7 +98,7 @@ const isQuantified = () => state.classes.some((line) => line.p !== null || line.
 function makeLine(line, index, page) {
   const decided = line.decided
   const cell = (name, ...content) => element('div', { class: name, role: 'gridcell' }, ...content)
-  const text = line.shift === null ? '' : `${line.shift.toFixed(2)} (${line.low.toFixed(2)} to ${line.high.toFixed(2)})`
+  const text = line.shift === null ? '' : `${signed(line.shift)} (${signed(line.low)} to ${signed(line.high)})`
   const made = element(
     'div', { class: 'line', role: 'row', onclick: () => page.choose(state.shown.findIndex((one) => one.target === line.target)) },
     cell(
