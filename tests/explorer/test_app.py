@@ -231,6 +231,16 @@ def test_members_are_saved_as_masks_and_in_the_coco_format(app):
     assert len(whole) == CARRIERS and all(one["whole"] and one["bbox"] == [0, 0, SIDE, SIDE] for one in whole)
 
 
+def test_the_list_opens_before_the_images_are_read(made):
+    """Of a million images that takes seconds: neither the run nor its classes wait for it."""
+    run = ExploredRun(made, "ada")
+    app = make_app(run)
+    for path in ("/", "/api/run", "/api/classes", "/api/progress"):
+        assert ask(app, path).status == 200
+    assert "images" not in run._kept
+    assert ask(app, "/api/classes/0").status == 200 and "images" in run._kept
+
+
 def test_a_run_that_is_not_ranked_yet_shows_what_is_analysed(tmp_path):
     store = write_run(tmp_path, quantified=False, images=False)
     (store.path / "ranking.json").unlink()

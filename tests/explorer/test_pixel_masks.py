@@ -215,9 +215,19 @@ def test_a_masked_picture_is_dark_beyond_the_mask(made):
     assert plain.status == 200  # an image without a mask is shown as it is
 
 
+@pytest.mark.parametrize(("n", "count"), [(1, 1), (511, 511), (512, 512), (513, None), (700, None), (100_000, 512)])
+def test_runs_of_rows_are_chosen_at_equal_steps(n, count):
+    """From the first to the last; of few rows runs overlap, and are fewer than asked for."""
+    rows = 3 * np.arange(n)
+    chosen = explored_run.choose_runs(rows, 512)
+    assert set(chosen) <= set(rows) and (np.diff(chosen) > 0).all()
+    assert {rows[0], rows[-1]} <= set(chosen)
+    assert len(chosen) == count if count else 448 <= len(chosen) <= 512
+
+
 def test_maps_that_hardly_conserve_are_hints(made):
     assert explored_run.ABSORBED_SHARE == ABSORBED_BOUND
-    assert not ask(make_app(made), "/api/run").json["hints"]  # .02 absorbed
+    assert not ask(make_app(made), "/api/classes/0").json["hints"]  # .02 absorbed
     images = made.images()
     for share, hints in ((0.91, True), (-0.95, True), (0.89, False), (None, False)):
         object.__setattr__(images, "absorbed", share)

@@ -114,7 +114,6 @@ def make_app(run: ExploredRun) -> FastAPI:
                 "folder": str(run.store.path.resolve()),
                 "maps": run.has_maps,
                 "overlay": run.has_maps and run.seen_share is not None,
-                "hints": run.maps_are_hints,
                 "names": run.names,
             }
         )
@@ -142,6 +141,7 @@ def make_app(run: ExploredRun) -> FastAPI:
                 "points": len(cloud.rows),
                 "windows": len(run.windows(target)),
                 "masks": list(run.masks(target)),
+                "hints": run.maps_are_hints,
             }
         )
 

@@ -47,6 +47,7 @@ OF_A_CLASS = ("window", "masked", "mask")  # pictures that depend on the class w
 PLAIN_METRIC = "features"  # the baseline, whose embedding is stored in every run
 ABSORBED_SHARE = 0.9  # median share of absorbed relevance above which maps are hints, as in the report
 MEAN_MAPS = 2000  # relevance maps of which a mean is taken at most
+BACKGROUND_MAPS, RUN_ROWS = 512, 64  # maps whose mean masks by relevance exceed, and those that are read together
 T = TypeVar("T")
 
 
@@ -218,7 +219,7 @@ class ExploredRun:
         found = [read_saved_masks(self.store.path, target, maps)]
         if maps is not None and not (found[0] and found[0].source == RELEVANCE):
             others = np.setdiff1d(self.images().rows_of(target), members)
-            found.append(ExcessMasks.of(maps, members, choose_evenly(others, MEAN_MAPS)))
+            found.append(ExcessMasks.of(maps, members, choose_runs(others, BACKGROUND_MAPS)))
         if windows := self.windows(target):
             found.append(WindowMasks(windows))
         by_source = {one.source: one for one in found if one is not None}
@@ -364,10 +365,7 @@ class ExploredRun:
     @property
     def maps_are_hints(self) -> bool:
         """Whether so much relevance is absorbed on its way to the pixels that maps are hints only."""
-        try:
-            share = self.images().absorbed
-        except StoreError:  # not computed yet
-            return False
+        share = self.images().absorbed
         share = self.manifest.get("absorbed") if share is None else share
         return share is not None and abs(share) > ABSORBED_SHARE
 
@@ -433,6 +431,15 @@ class ExploredRun:
 def choose_evenly(rows: Ints, most: int) -> Ints:
     """Choose at most so many of some rows (n,), at equal steps."""
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+
+
+def choose_runs(rows: Ints, most: int) -> Ints:
+    """Choose at most so many of some ascending rows (n,), in runs of RUN_ROWS at equal steps: rows that lie together in
+    the run's arrays are read at once."""
+    if len(rows) <= most:
+        return rows
+    starts = np.linspace(0, len(rows) - RUN_ROWS, most // RUN_ROWS).astype(int)
+    return rows[np.unique(starts[:, None] + np.arange(RUN_ROWS))]
 
 
 def open_explored_run(run: str | Path, author: str, data: str | None = None) -> ExploredRun:

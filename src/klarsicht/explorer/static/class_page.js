@@ -286,7 +286,7 @@ export async function showClassPage(place, target, run) {
     element('dl', { class: 'facts' }, ...facts.flatMap(([title, value]) => [element('dt', {}, title), element('dd', {}, value)])),
   )
   const kinds = element('div', { class: 'bar' })
-  const told_of_maps = run.hints && run.maps ? ' Relevance maps are hints only: this network absorbs nearly all relevance on its way to the pixels.' : ''
+  const told_of_maps = told.hints && run.maps ? ' Relevance maps are hints only: this network absorbs nearly all relevance on its way to the pixels.' : ''
   const drawKinds = () => {
     kinds.replaceChildren(...kindMenus(page, () => { for (const group of page.groups) group.grid.set(group.items); drawDownloads() }), element('span', { class: 'soft' }, `A red frame: a member. Click to enlarge.${told_of_maps}`))
     drawDownloads()
