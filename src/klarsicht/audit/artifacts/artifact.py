@@ -82,7 +82,7 @@ class Artifact:
     def insertion_text(self) -> str:
         """How the artifact is put on other images, in words."""
         if isinstance(self.planted, ClassParts):
-            return "parts of images of the class, put on those of other classes"
+            return "put on images of other classes as those of the class have it; the verdict speaks of it alone"
         if self.planted is not None:
             return "planted in images of other classes"
         if self.imitation is not None:
