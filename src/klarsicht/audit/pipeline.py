@@ -29,6 +29,7 @@ from klarsicht.audit.models.forward import Observation
 from klarsicht.audit.models.outputs import is_distribution
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.attribution import Attribution, TimedUnit
+from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
 from klarsicht.audit.relevance.explainer import METHODS, Relevance
 from klarsicht.audit.relevance.image_batches import WaitingTime
 from klarsicht.audit.report import page
@@ -88,6 +89,16 @@ class Audit:
         if "concept" in settings.metric and not settings.maps:
             require_head_weight(head_weight(audit.classifier))
         return audit
+
+    def with_batch(self) -> Audit:
+        """Return the audit with a batch size, chosen within the memory of the settings where they have none."""
+        if self.settings.batch:
+            return self
+        image = first_image(self.corpus, self.classifier, attribution.MAX_PROBED)
+        if image is None:  # the probe of the first images raises the error
+            return replace(self, settings=self.settings.merged(batch=1))
+        size = choose_batch_size(self.classifier, image, self.settings.batch_memory)
+        return replace(self, settings=self.settings.merged(batch=size))
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -210,7 +221,7 @@ def run(
     Raises:
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
-    audit = Audit.of(settings, classifier, corpus)
+    audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
     own_shard = None if shard is None else Shard.parse(shard)
@@ -224,6 +235,13 @@ def run(
         analyse(audit, store, workers, (ranking.PLAIN_METRIC,))  # the baseline of the ranking
         sharing.once("report", lambda: report(audit, store))
     return store
+
+
+def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings:
+    """Return the settings with the batch size of a run begun before, where they leave the choice."""
+    if settings.batch or not (store := RunStore(Path(out))).exists:
+        return settings
+    return settings.merged(batch=store.manifest["settings"].get("batch"))
 
 
 def note_damaged(store: RunStore) -> None:

@@ -11,7 +11,12 @@ from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import StoreError, UsageError
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.devices takes by default
-OF_THE_PLACE = ("data", "device", "readers")  # settings of one machine, on which the result does not depend
+OF_THE_PLACE = (
+    "data",
+    "device",
+    "readers",
+    "batch_memory",
+)  # settings of one machine, on which the result does not depend
 HEAD_RELEVANCE = "HeadRelevance"  # method without propagation, for any network with a linear head; it makes no maps
 METHOD_NAMES = (
     "auto", "EpsilonPlusFlat", "EpsilonGammaBox", "EpsilonAlpha2Beta1", "GammaAttention", "GradientTimesInput",
@@ -69,6 +74,11 @@ DEVICE_HELP = (
     "Where the model runs: auto (the GPU where torch sees one, else the CPU), cpu, mps, cuda or cuda:N. Results differ "
     "by rounding between kinds of devices."
 )
+BATCH_HELP = (
+    "Images in a forward pass; 0: as many as fit into --batch-memory, chosen when the run begins and kept with it. "
+    "Last bits of results depend on it."
+)
+BATCH_MEMORY_HELP = "Memory in GB that a batch may take where --batch is 0."
 READERS_HELP = (
     "Threads that read, decode and transform images while the network computes; 0: none. Results do not depend on it."
 )
@@ -104,7 +114,8 @@ class AuditSettings(Settings):
     map_side: Annotated[int, Field(ge=4, le=224, description="Side of stored relevance maps.")] = 32
     neighbours: Annotated[int, Field(ge=2, le=200, description="Neighbours in the graph.")] = 10
     dimensions: Annotated[int, Field(ge=2, le=64, description="Dimensions of the spectral embedding.")] = 8
-    batch: Annotated[int, Field(ge=1, le=4096, description="Images in a forward pass.")] = 16
+    batch: Annotated[int, Field(ge=0, le=4096, description=BATCH_HELP)] = 16
+    batch_memory: Annotated[float, Field(gt=0, le=65_536, description=BATCH_MEMORY_HELP)] = 1.0
     unit: Annotated[int, Field(ge=1, le=65536, description="Images in a work unit.")] = 256
     threads: Annotated[int, Field(ge=1, le=1024, description="Threads of one worker.")] = 1
     white_level: Annotated[int | None, Field(ge=1, le=65535, description=WHITE_LEVEL_HELP)] = None

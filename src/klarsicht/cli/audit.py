@@ -72,6 +72,7 @@ def run(
     neighbours: Annotated[int | None, option(AuditSettings, "neighbours")] = None,
     dimensions: Annotated[int | None, option(AuditSettings, "dimensions")] = None,
     batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
+    batch_memory: Annotated[float | None, option(AuditSettings, "batch_memory")] = None,
     unit: Annotated[int | None, option(AuditSettings, "unit")] = None,
     threads: Annotated[int | None, option(AuditSettings, "threads")] = None,
     white_level: Annotated[int | None, option(AuditSettings, "white_level")] = None,
@@ -109,6 +110,7 @@ def run(
         "neighbours": neighbours,
         "dimensions": dimensions,
         "batch": batch,
+        "batch_memory": batch_memory,
         "unit": unit,
         "threads": threads,
         "white_level": white_level,
@@ -151,6 +153,7 @@ def doctor(
     independent: Annotated[bool | None, option(AuditSettings, "independent", "--independent/--exclusive")] = None,
     split: Annotated[str | None, option(AuditSettings, "split")] = None,
     batch: Annotated[int | None, option(AuditSettings, "batch")] = None,
+    batch_memory: Annotated[float | None, option(AuditSettings, "batch_memory")] = None,
     device: Annotated[str | None, option(AuditSettings, "device")] = None,
     cost: Annotated[bool, typer.Option("--cost", help=COST_HELP)] = False,
     seconds: Annotated[float, number(SAMPLE_SECONDS, "That the sample of --cost takes, about.")] = 60,
@@ -178,6 +181,7 @@ def doctor(
         "independent": independent,
         "split": split,
         "batch": batch,
+        "batch_memory": batch_memory,
         "device": device,
     }
     chosen = AuditSettings.read(settings, given)

@@ -58,7 +58,7 @@ def forecast(
     SAMPLE_SECONDS.require("seconds", seconds)
     WORKERS.require("workers", workers)
     with measure_cost() as opening:
-        audit = Audit.of(settings, classifier, corpus)
+        audit = Audit.of(settings, classifier, corpus).with_batch()
     with limited_threads(settings.threads), tempfile.TemporaryDirectory() as folder:
         planned = PlannedAudit(audit, Path(folder), seconds, workers)
         relevance, sample = planned.explain()

@@ -24,6 +24,7 @@ from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
+from klarsicht.audit.models.memory_format import as_channels_last, channels_last
 from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
@@ -202,13 +203,16 @@ def sign_row(target: int, rows: NDArray[np.intp], sign: Detection) -> SignRow:
 
 @contextmanager
 def predictor(work: DetectionUnits) -> Iterator[Predict]:
-    """Yield the function from model inputs to logits, in batches; the model's mode is restored afterwards."""
+    """Yield the function from model inputs to logits, in batches; the model's mode and weights are restored afterwards.
+
+    Channels come last in memory, which makes forward passes cheaper and changes logits by rounding.
+    """
     classifier = work.input_images.classifier
-    with evaluation_mode(classifier.module), torch.no_grad():
+    with evaluation_mode(classifier.module), channels_last(classifier.module), torch.no_grad():
 
         def predict(inputs: Tensor) -> NDArray[Any]:
             parts = torch.split(inputs, work.settings.batch)
-            answers = [classifier.logits(part).float().cpu().numpy() for part in parts]
+            answers = [classifier.logits(as_channels_last(part)).float().cpu().numpy() for part in parts]
             return np.concatenate(answers).astype(np.float64)
 
         yield predict
