@@ -43,7 +43,7 @@ def audited(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     from klarsicht.audit import pipeline
 
     told: dict[str, Any] = {}
-    metrics = [f"clusters ({name})" for name in dict.fromkeys((*settings.metric, "features"))]
+    metrics = [f"clusters ({', '.join(settings.metric)})", "clusters (features)"]
 
     def report(step: str, cpu: float, peak: float, **more: float) -> None:
         told[metrics.pop(0) if step == "clusters" else step] = {"cpu": cpu, "peak": peak}

@@ -114,13 +114,15 @@ class SizeLaw:
 
     @classmethod
     def of(cls, costs: Sequence[tuple[int, Cost]]) -> SizeLaw:
-        """Fit the law to the costs of groups of n images by least squares of relative errors, a and b at least 0."""
+        """Fit the law to the costs of groups of n images by least squares of errors over n, a and b at least 0.
+
+        Errors are not divided by the costs themselves: where classes of one size differ, their mean is wanted.
+        """
         sizes = np.array([n for n, _ in costs], float)
         columns = np.stack([np.ones_like(sizes), n_log_n(sizes)], 1)
 
         def fit(values: list[float]) -> tuple[float, float]:
-            scale = np.maximum(np.array(values), 1e-6)
-            a, b = nnls(columns / scale[:, None], np.array(values) / scale)[0]
+            a, b = nnls(columns / sizes[:, None], np.array(values) / sizes)[0]
             return float(a), float(b)
 
         return cls(

@@ -36,6 +36,7 @@ from klarsicht.ground.seeding import generator
 HASHED_IMAGES: Final = 1000  # whose hash is timed
 MOST_CLASSES: Final = 12  # of the sample
 LEAST_IMAGES: Final = 48  # of the sample, where the corpus has so many
+FIRST_CLASSES: Final = 5  # clustered whatever time it takes, where the sample has so many; the first is slower
 PARTS: Final = (0.25, 0.5)  # of the largest class of the sample, clustered for the law
 TIMED_TARGETS: Final = 3  # of a screening, after the first one
 RELEVANCE_SHARE: Final = 0.6  # of the sample's time
@@ -175,16 +176,18 @@ class PlannedAudit:
             return self.divided(name, rule, "n log n of each class", reading, sample)
         largest = max(classes, key=len)
         parts = [replace(largest, rows=largest.rows[: int(len(largest) * part)]) for part in PARTS]
-        cold = sample.cluster(metric, [largest])
+        parts = [part for part in parts if len(part) >= MIN_IMAGES]
+        cold = sample.cluster(metric, classes[:1])
         costs, began = list[tuple[int, Cost]](), time.perf_counter()
         share = self.seconds * (1 - RELEVANCE_SHARE) / len(self.metrics)
-        for group in [largest, *(part for part in parts if len(part) >= MIN_IMAGES), *classes]:
+        for group in [*classes[1:FIRST_CLASSES], *parts, *classes[FIRST_CLASSES:], classes[0]]:
             costs.append((len(group), sample.cluster(metric, [group])))
-            if time.perf_counter() - began > share and len(costs) > len(PARTS):
+            if time.perf_counter() - began > share and len(costs) >= FIRST_CLASSES + len(parts):
                 break
-        total = SizeLaw.of(costs).total(self.sizes[self.sizes >= MIN_IMAGES])
+        law = SizeLaw.of(costs)
+        total = law.total(self.sizes[self.sizes >= MIN_IMAGES])
         grown = max(0.0, total.added - max(cost.added for _, cost in costs))
-        total += cold.beyond(costs[0][1]) + reading
+        total += cold.beyond(law.total(np.array([len(classes[0])]))) + reading
         if few := int((self.sizes < MIN_IMAGES).sum()):
             total += sample.cluster(metric, [replace(largest, rows=largest.rows[:1])]).times(few)
         counts = [n for n, _ in costs]
