@@ -57,7 +57,7 @@ def write(folder: Path, burst: Burst) -> None:
 
 def commanded(folder: Path) -> Light:
     """The planes of what the command writes."""
-    list(denoise([folder], folder.parent / "out.dng", DenoiseSettings(reference="0.dng", threads=1)))
+    list(denoise([folder], folder.parent / "out.dng", DenoiseSettings(reference="0.dng", threads=1, bayer="planes")))
     return reading.read(folder.parent / "out.dng").light
 
 

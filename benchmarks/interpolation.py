@@ -19,7 +19,7 @@ import numpy.typing as npt
 from klarsicht.burst.data.bayer import sample_mosaic, to_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
-from klarsicht.burst.files.cokriging import interpolate_x_trans
+from klarsicht.burst.files.cokriging import interpolate_mosaic
 from klarsicht.burst.files.demosaic import interpolate_colours
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.quality import psnr, tone_mapped
@@ -66,7 +66,7 @@ def measured(light: Light) -> list[float]:
         interpolate_colours(to_mosaic(planes), "RGGB") * BALANCE,
         interpolate_colours(to_mosaic(sample_mosaic(light)), "RGGB"),
         rendered(planes) * BALANCE,
-        interpolate_x_trans(sampled(camera), X_TRANS, gains) * BALANCE,
+        interpolate_mosaic(sampled(camera), X_TRANS, gains) * BALANCE,
     ]
     return [psnr(tone_mapped(picture, 1.0), tone_mapped(light, 1.0)) for picture in found]
 

@@ -62,7 +62,13 @@ def made(frames: Light, level: NoiseLevel, checkpoint: str | None, side: int, ra
     """The planes (C, h, w) of the picture, in tiles of that side, and how many they were."""
     tiles.choose_grid = lambda size, halo, close, *_: tiles.Grid(size, (side, side), halo, close)
     settings = DenoiseSettings(
-        checkpoint=checkpoint, noise=f"{level.read},{level.shot}", reference="1", linear=True, threads=1, exact=EXACT
+        checkpoint=checkpoint,
+        noise=f"{level.read},{level.shot}",
+        reference="1",
+        linear=True,
+        threads=1,
+        exact=EXACT,
+        bayer="planes",
     )
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.{'dng' if raw else 'tif'}" for i in range(len(frames))]

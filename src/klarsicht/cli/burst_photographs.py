@@ -22,6 +22,7 @@ Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG, JPEG
 
 WhiteLevel = Annotated[int | None, number(WHITE_LEVEL, "Code of white in 16-bit TIFF and PNG files. [65535]")]
 Exact = Annotated[bool, typer.Option("--exact", help="The network in float32, also where bfloat16 is faster.")]
+Bayer = Annotated[str | None, typer.Option(help="How Bayer frames are filtered: rgb or planes. [by their noise]")]
 Megapixels = Annotated[float | None, number(MEGAPIXELS, "Largest frame that is read, in megapixels. [220]")]
 
 
@@ -42,13 +43,14 @@ def denoise(
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
     exact: Exact = False,
+    bayer: Bayer = None,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
 
     settings = _settings(
         checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear,
-        white_level=white_level, megapixels=megapixels, exact=exact,
+        white_level=white_level, megapixels=megapixels, exact=exact, bayer=bayer,
     )  # fmt: skip
     for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
         echo(line)
@@ -84,13 +86,14 @@ def explain(
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
     exact: Exact = False,
+    bayer: Bayer = None,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
     from klarsicht.burst.denoising.explain import explain as explain_burst
 
     settings = _settings(
         checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear,
-        white_level=white_level, megapixels=megapixels, exact=exact,
+        white_level=white_level, megapixels=megapixels, exact=exact, bayer=bayer,
     )  # fmt: skip
     for line in explain_burst(frames, out, settings):
         echo(line)
@@ -108,6 +111,7 @@ def check(
     white_level: WhiteLevel = None,
     megapixels: Megapixels = None,
     exact: Exact = False,
+    bayer: Bayer = None,
 ) -> None:
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
     from klarsicht.burst.denoising import held_out
@@ -115,7 +119,7 @@ def check(
 
     settings = _settings(
         checkpoint, noise, calibration, reference, threads=threads, linear=linear, white_level=white_level,
-        megapixels=megapixels, exact=exact,
+        megapixels=megapixels, exact=exact, bayer=bayer,
     )  # fmt: skip
     with temporary_folder() as folder:
         lines, verdict = held_out.check_held_out(frames, settings, folder, hold_out)

@@ -143,3 +143,39 @@ def test_only_tiles_that_agree_and_lie_on_whole_pixels_coincide():
     placement.agrees[1, :3] = False
     there = placement.coincidence(Window(0, 320, 0, 320), (320, 320))[1]
     assert there[100:, :150].min() == 1 and there[:60].max() == 0 and there[:, 200:].max() == 0
+
+
+@pytest.mark.parametrize("size", [(300, 340), (299, 321)])
+def test_at_twice_the_resolution_a_placement_tells_the_same_field(size):
+    """A field that is affine in the place: of each tile at its centre, in pixels twice as small."""
+    half = tuple(-(-side // 2) for side in size)
+    turn, shift = np.array([[0.01, -0.02], [0.015, 0.005]]), np.array([3.3, -7.1])
+
+    def field(shape, scale):
+        """Centres of tiles, half a pixel before multiples of STEP, in pixels of the smaller frames."""
+        y, x = ((np.arange(n) * STEP - 0.5 + 0.5) * scale - 0.5 for n in shape)
+        places = np.stack(np.broadcast_arrays(y[:, None], x), -1)
+        return (shift + places @ turn.T)[None].repeat(2, 0).astype(np.float32)
+
+    small, large = (Mesh(*one, 64).shape for one in (half, size))
+    turns = np.broadcast_to(turn, (2, *small, 2, 2)).astype(np.float32)
+    fine, agrees = field(small, 1), np.ones((2, *small), bool)
+    agrees[1, 2, 3] = False
+    rest = np.array([[0.0, 0.0], [0.3, -0.4]])
+    found = Placement(fine, np.rint(fine).astype(np.int64), agrees, rest, turns).doubled(size)
+    np.testing.assert_allclose(found.fine, 2 * field(large, 0.5), atol=1e-4)
+    np.testing.assert_array_equal(found.shifts, np.rint(found.fine))
+    np.testing.assert_allclose(found.rest[1], [-0.4, 0.2])
+    np.testing.assert_allclose(found.turns, np.broadcast_to(turn, found.turns.shape), rtol=1e-6)
+    expected = np.ones((2, *large), bool)
+    expected[1, 3:6, 5:8] = False
+    np.testing.assert_array_equal(found.agrees, expected)
+
+
+def test_a_tile_between_two_that_moved_apart_follows_one_of_them():
+    fine = np.zeros((1, *Mesh(64, 64, 64).shape, 2), np.float32)
+    fine[0, :, 1:] = 4.25
+    found = Placement(
+        fine, np.rint(fine).astype(np.int64), np.ones(fine.shape[:3], bool), np.zeros((1, 2)), unturned(fine)
+    ).doubled((128, 128))
+    np.testing.assert_array_equal(found.fine[0, :, :, 0], [[0, 0, 8.5, 8.5, 8.5]] * 5)

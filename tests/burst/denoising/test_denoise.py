@@ -97,21 +97,22 @@ def test_a_burst_becomes_as_clean_as_a_mean_of_its_frames(burst, scene, tmp_path
 
 def test_the_network_that_comes_along_is_cleaner_than_the_mean_of_the_frames(burst, scene, tmp_path, monkeypatch):
     truth = to_planes(cut(scene)[None])[0]
-    by_network, found = made(burst, tmp_path / "a.dng", threads=None, reference="0.dng")
+    by_network, found = made(burst, tmp_path / "a.dng", threads=None, reference="0.dng", bayer="planes")
     assert "swift-raw" in found.filter.name
     monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
     by_mean, _ = made(burst, tmp_path / "b.dng", reference="0.dng")
     assert error_of(by_network, truth) < 0.8 * error_of(by_mean, truth)
 
 
-def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tmp_path):
+@pytest.mark.parametrize("bayer", ["planes", "rgb"])
+def test_what_is_left_of_noise_is_what_two_takes_differ_by(burst, dng, scene, tmp_path, bayer):
     """Of one scene with fresh noise: half the mean square of the difference, the network's own changes included."""
-    first, found = made(burst, tmp_path / "a.dng", reference="0.dng")
+    first, found = made(burst, tmp_path / "a.dng", reference="0.dng", bayer=bayer)
     for i, (dy, dx) in enumerate([(0, 0), (2, -4), (-6, 8), (4, 4), (-2, 0)]):
         dng(burst / f"{i}.dng", counts(cut(scene, dy, dx), 50 + i), profile=(LEVEL.shot, LEVEL.read**2))
-    second, _ = made(burst, tmp_path / "b.dng", reference="0.dng")
-    left = np.square(first[:4] - second[:4])[:, 16:-16, 16:-16].mean() / 2
-    told = np.mean([level.variance(x).mean() for level, x in zip(found.remaining, first[:4], strict=True)])
+    second, _ = made(burst, tmp_path / "b.dng", reference="0.dng", bayer=bayer)
+    left = np.square(first[:-1] - second[:-1])[:, 16:-16, 16:-16].mean() / 2
+    told = np.mean([level.variance(x).mean() for level, x in zip(found.remaining, first[:-1], strict=True)])
     assert 0.7 < told / left < 1.3
     assert all(level.shot > 0 for level in found.remaining)
 
@@ -121,16 +122,16 @@ def test_tiles_are_the_whole(tiled, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "SAMPLED", 0)
     monkeypatch.setattr(motion_check, "FALSE_ALARMS", 3e-2)
     monkeypatch.setattr(motion_check, "LEAVE", 1.0)
-    whole, found = made(tiled, tmp_path / "a.dng", reference="1")
+    whole, found = made(tiled, tmp_path / "a.dng", reference="1", bayer="planes")
     few = tiles.Grid(*TILES, 162 + 43, 50)
     monkeypatch.setattr(tiles, "choose_grid", lambda *_: few)
-    in_tiles, _ = made(tiled, tmp_path / "b.dng", reference="1")
+    in_tiles, _ = made(tiled, tmp_path / "b.dng", reference="1", bayer="planes")
     np.testing.assert_allclose(in_tiles, whole, atol=2e-6)
     assert found.shares["burst"] < 0.97 and found.shares["alone"] > 0
 
 
 def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
-    few = tiles.Grid((160, 224), (96, 128), 50, 50)
+    few = tiles.Grid((320, 448), (192, 256), 50, 50)
     monkeypatch.setattr(tiles, "choose_grid", lambda *_: few)
     whole, _ = made(burst, tmp_path / "a.dng")
     calls, real = [], pipeline.merge_tile.TileMerger.__call__
@@ -144,7 +145,7 @@ def test_a_stop_loses_nothing_and_changes_nothing(burst, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.merge_tile.TileMerger, "__call__", stopping)
     with pytest.raises(KeyboardInterrupt):
         made(burst, tmp_path / "b.dng")
-    more = tiles.Grid((160, 224), (128, 160), 50, 50)  # as more memory is free this time
+    more = tiles.Grid((320, 448), (256, 320), 50, 50)  # as more memory is free this time
     monkeypatch.setattr(tiles, "choose_grid", lambda *_: more)
     resumed, _ = made(burst, tmp_path / "b.dng")
     assert sorted(calls) == [*range(2), 2, *range(2, len(few))]
@@ -198,7 +199,7 @@ def test_a_frame_of_another_scene_is_dropped_by_name(burst, dng, scene, tmp_path
 
 def test_drift_of_exposure_is_evened_out(burst, dng, scene, tmp_path):
     dng(burst / "4.dng", counts(0.85 * cut(scene, -2, 0), 4), profile=(LEVEL.shot, LEVEL.read**2))
-    got, found = made(burst, tmp_path / "out.dng", reference="0.dng")
+    got, found = made(burst, tmp_path / "out.dng", reference="0.dng", bayer="planes")
     assert found.burst.frames[4].gain == pytest.approx(1 / 0.85, rel=0.01)
     assert found.shares["burst"] > 0.95
     truth = to_planes(cut(scene)[None])[0]

@@ -127,11 +127,28 @@ def test_what_cannot_be_checked_is_refused(scene, tmp_path):
     assert verdict.held_out == "2.tif"
 
 
-def test_interpolated_colours_cannot_be_checked(scene, dng, tmp_path):
-    for i in range(3):
-        dng(tmp_path / f"{i}.dng", np.full((48, 60), 4000), X_TRANS)
-    with pytest.raises(InputError, match="X-Trans frames cannot be checked"):
-        check_held_out(sorted(tmp_path.glob("*.dng")), RIGHT, tmp_path / "work")
+def behind_mosaic(dng, folder, cell):
+    """Raw frames of a smooth photograph, whose colours interpolation keeps, of a shaken camera."""
+    side = {36: 6, 4: 2}[len(cell)]
+    letters = np.array(["RGB".index(letter) for letter in cell]).reshape(side, side)
+    light = gaussian_filter((data.astronaut() / 255.0) ** 2.2 * 0.8, (2, 2, 0)).astype(np.float32)
+    y, x = np.mgrid[:192, :208]
+    for i, (dy, dx) in enumerate([(0, 0), (2, -3), (-5, 4), (1, 1)]):
+        mosaic = light[y + 60 + dy, x + 130 + dx, letters[y % side, x % side]]
+        noisy = LEVEL.sample(mosaic, np.random.default_rng(i))
+        dng(folder / f"{i}.dng", np.clip(np.rint(noisy * 15783 + 600), 0, 16383), cell, profile=None)
+    return sorted(folder.glob("*.dng"))
+
+
+@pytest.mark.parametrize("cell", [X_TRANS, "GRBG"])
+def test_interpolated_colours_are_checked_at_the_samples(dng, tmp_path, cell):
+    """Their noise is known: the difference has its variance where it was measured, and is white there, while
+    interpolated noise is not."""
+    files = behind_mosaic(dng, tmp_path, cell)
+    told, verdict = check_held_out(files, RIGHT.model_copy(update={"bayer": "rgb"}), tmp_path / "work")
+    assert "variance times" in told[0]
+    assert verdict.passes and verdict.variance == pytest.approx(1, abs=0.05) and verdict.coverage > 0.8
+    assert all(abs(value) < 0.04 for value in verdict.correlation.values())
 
 
 def test_a_frame_that_shows_something_else_is_not_held_out(scene, tmp_path):

@@ -1,4 +1,5 @@
-"""Interpolation behind an X-Trans mosaic: laws, the variance that the weights minimise written out, and scipy."""
+"""Interpolation behind X-Trans and Bayer mosaics: laws, the variance that the weights minimise written out, and
+scipy."""
 
 import numpy as np
 import pytest
@@ -8,14 +9,17 @@ from skimage import data
 from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.files import cokriging
-from klarsicht.burst.files.cokriging import cokriging_weights, interpolate_x_trans, is_x_trans
+from klarsicht.burst.files.cokriging import cokriging_weights, interpolate_mosaic, is_x_trans
 
 LETTERS = np.array(["RGB".index(letter) for letter in X_TRANS]).reshape(6, 6)
+CELLS = [X_TRANS, "RGGB", "GBRG"]
 
 
-def sampled(rgb):
+def sampled(rgb, cell=X_TRANS):
     H, W = rgb.shape[1:]
-    colours = np.tile(LETTERS, (H // 6 + 1, W // 6 + 1))[:H, :W]
+    side = {36: 6, 4: 2}[len(cell)]
+    letters = np.array(["RGB".index(letter) for letter in cell]).reshape(side, side)
+    colours = np.tile(letters, (H // side + 1, W // side + 1))[:H, :W]
     return np.take_along_axis(rgb, colours[None], 0)[0], colours
 
 
@@ -24,25 +28,52 @@ def test_a_cell_has_eight_red_twenty_green_and_eight_blue():
     assert not is_x_trans("RGGB") and not is_x_trans("RGGB" * 9) and not is_x_trans(X_TRANS.replace("R", "W"))
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("gains", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.5)])
-def test_uniform_colours_and_samples_come_back(gains):
+def test_uniform_colours_and_samples_come_back(gains, cell):
     colour = np.array([0.2, 0.5, 0.9], np.float32)[:, None, None]
-    mosaic, _ = sampled(np.broadcast_to(colour, (3, 40, 51)))
-    np.testing.assert_allclose(interpolate_x_trans(mosaic, X_TRANS, gains), np.broadcast_to(colour, (3, 40, 51)), 1e-5)
+    mosaic, _ = sampled(np.broadcast_to(colour, (3, 40, 51)), cell)
+    np.testing.assert_allclose(interpolate_mosaic(mosaic, cell, gains), np.broadcast_to(colour, (3, 40, 51)), 1e-5)
     noise = np.random.default_rng(0).random((3, 40, 51)).astype(np.float32)
-    mosaic, colours = sampled(noise)
-    found = interpolate_x_trans(mosaic, X_TRANS, gains)
+    mosaic, colours = sampled(noise, cell)
+    found = interpolate_mosaic(mosaic, cell, gains)
     np.testing.assert_allclose(np.take_along_axis(found, colours[None], 0)[0], mosaic, atol=1e-6)
 
 
-def test_only_the_cell_counts_and_not_the_strip(monkeypatch):
+@pytest.mark.parametrize("cell", CELLS)
+def test_only_the_cell_counts_and_not_the_strip(monkeypatch, cell):
     """Cut off by whole cells, the mosaic gives the same inside; so it does in other strips."""
     mosaic = np.random.default_rng(1).random((60, 66)).astype(np.float32)
-    whole = interpolate_x_trans(mosaic, X_TRANS)
-    part = interpolate_x_trans(mosaic[12:48, 6:60], X_TRANS)
+    whole = interpolate_mosaic(mosaic, cell, white=0.7)
+    part = interpolate_mosaic(mosaic[12:48, 6:60], cell, white=0.7)
     np.testing.assert_allclose(part[:, 3:-3, 3:-3], whole[:, 15:45, 9:57], atol=1e-6)
     monkeypatch.setattr(cokriging, "STRIP_CELLS", 2)
-    np.testing.assert_allclose(interpolate_x_trans(mosaic, X_TRANS), whole, atol=1e-6)
+    np.testing.assert_allclose(interpolate_mosaic(mosaic, cell, white=0.7), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_beyond_a_border_the_mosaic_is_repeated_from_whole_cells_inside(cell):
+    """The same as of the mosaic with four cells more on each side, copied from those at the border."""
+    side = {36: 6, 4: 2}[len(cell)]
+    mosaic = np.random.default_rng(4).random((24, 30)).astype(np.float32)
+    cells = mosaic.reshape(24 // side, side, 30 // side, side)
+    wide = np.pad(cells, ((4, 4), (0, 0), (4, 4), (0, 0)), mode="edge").reshape(24 + 8 * side, 30 + 8 * side)
+    inside = (slice(None), slice(4 * side, -4 * side), slice(4 * side, -4 * side))
+    np.testing.assert_allclose(interpolate_mosaic(mosaic, cell), interpolate_mosaic(wide, cell)[inside], atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_light_above_white_is_white_in_its_colour_whatever_the_others_are(cell):
+    """Green far above white, in a disc; red and blue are below it, and noisy, from which green would be told lower."""
+    y, x = np.mgrid[:48, :60]
+    disc = np.hypot(y - 24, x - 30) < 14
+    light = np.where(disc, [[[0.4]], [[3.0]], [[0.5]]], 0.2) + np.random.default_rng(5).normal(0, 0.1, (3, 48, 60))
+    mosaic, colours = sampled(light.astype(np.float32), cell)
+    found = interpolate_mosaic(mosaic, cell, (2.0, 1.0, 1.5), white=1.0)
+    assert found.max() == 1
+    assert (found[1][np.hypot(y - 24, x - 30) < 12] == 1).all()
+    assert (found[1][np.hypot(y - 24, x - 30) > 16] < 1).all() and found[0].mean() < 0.4
+    np.testing.assert_allclose(np.take_along_axis(found, colours[None], 0)[0], np.minimum(mosaic, 1), atol=2e-4)
 
 
 def error_variance(weights, places, colours, colour):
@@ -85,12 +116,17 @@ def test_it_is_nearer_to_the_photograph_than_linear_interpolation_of_each_colour
     inside = (slice(None), slice(8, -8), slice(8, -8))
     ours, theirs = (
         np.mean(np.square(np.asarray(x).reshape(light.shape) - light)[inside])
-        for x in (interpolate_x_trans(mosaic, X_TRANS), linear)
+        for x in (interpolate_mosaic(mosaic, X_TRANS), linear)
     )
     assert ours < 0.6 * theirs
 
 
-def test_noise_has_the_stated_variance_at_low_frequencies():
+@pytest.mark.parametrize("cell", CELLS)
+def test_noise_has_the_stated_variances_at_low_frequencies_and_of_a_pixel(cell):
     noise = np.random.default_rng(3).standard_normal((1440, 1440), np.float32)
-    blocks = interpolate_x_trans(noise, X_TRANS)[1].reshape(60, 24, 60, 24).mean((1, 3))
-    assert blocks.var() * 24**2 == pytest.approx(cokriging.WHITE_VARIANCE, rel=0.08)
+    found = interpolate_mosaic(noise, cell)
+    blocks = found[1].reshape(60, 24, 60, 24).mean((1, 3))
+    assert blocks.var() * 24**2 == pytest.approx(cokriging.white_variance(cell), rel=0.08)
+    grey = found.mean(0).reshape(60, 24, 60, 24).mean((1, 3))
+    assert 3 * grey.var() * 24**2 == pytest.approx(cokriging.grey_variance(cell), rel=0.08)
+    assert found.var() == pytest.approx(cokriging.pixel_variance(cell), rel=0.01)

@@ -151,6 +151,10 @@ class FrameStore:
         for window in self.strip_windows(multiple):
             yield window.y0, self.read_window(frame, window)
 
+    def mean(self, frame: int) -> float:
+        """Compute the mean of a frame over all channels and pixels."""
+        return float(sum(light.sum(dtype=np.float64) for _, light in self.read_strips(frame)) / np.prod(self.shape[1:]))
+
     def strip_windows(self, multiple: int = 1) -> list[Window]:
         """Return the windows of the strips that `read_strips` reads."""
         C, H, W = self.shape[1:]

@@ -1,4 +1,5 @@
-"""Choice of the filter of a burst: a network, or the mean of its frames."""
+"""Choice of the filter of a burst: a network, or the mean of its frames; and of the colours in which Bayer frames are
+filtered."""
 
 from __future__ import annotations
 
@@ -8,7 +9,27 @@ from klarsicht.burst.denoising.exposure_weights import EXPOSURE_MARGIN
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, NetworkFilter, check_colour
 from klarsicht.burst.network import checkpoints, pretrained
 from klarsicht.ground import devices
-from klarsicht.ground.errors import UsageError
+from klarsicht.ground.errors import UsageError, unknown_name
+
+BAYER_COLOURS = {"planes": "mosaic", "rgb": "rgb"}
+"""Ways to filter Bayer frames, by name: as four planes of half the resolution, or interpolated to RGB."""
+MOST_NOISE_RGB = 2.5  # deviation of the noise over the mean light, up to which Bayer frames are interpolated
+
+
+def choose_bayer_colour(name: str | None, checkpoint: str | None, noise_over_light: float) -> str:
+    """Choose the colour in which Bayer frames are filtered, mosaic (their planes) or rgb. name: of BAYER_COLOURS, or
+    None: that of the checkpoint's network; without one rgb, where both networks come along and the noise is
+    MOST_NOISE_RGB at most. noise_over_light: its deviation at the mean light of the reference, over that light.
+
+    Raises UsageError for an unknown name, ModelError."""
+    if name is not None:
+        if name not in BAYER_COLOURS:
+            raise unknown_name("way to filter Bayer frames", name, BAYER_COLOURS)
+        return BAYER_COLOURS[name]
+    if checkpoint is not None:
+        return "rgb" if checkpoints.read_card(Path(checkpoint)).settings.colour == "rgb" else "mosaic"
+    known = all(pretrained.find_weights(colour) for colour in BAYER_COLOURS.values())
+    return "rgb" if known and noise_over_light <= MOST_NOISE_RGB else "mosaic"
 
 
 def select_filter(checkpoint: str | None, colour: str, exact: bool = False) -> Filter:

@@ -5,6 +5,9 @@ Y is filtered from the other frames, X_j is the one held out. If Y is right and 
 with the variance of X_j's noise plus that of the noise left in Y. Y is shifted to the position of X_j, not X_j to Y,
 since interpolation would colour the noise; blur by a fractional shift counts against Y. Only pixels are used where X_j
 agrees with the reference, by these two frames alone, and where Y would be trusted.
+
+Where the colours of a mosaic were interpolated, X_j's noise is white only in what was measured: at each pixel, X_j and
+Y are compared in the colour of the sample that X_j has there, which interpolation keeps as it was.
 """
 
 from __future__ import annotations
@@ -17,17 +20,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import shift
 
-from klarsicht.burst.align import tiled
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.denoising import hot_pixels, motion_check
 from klarsicht.burst.denoising.filter_choice import select_filter
 from klarsicht.burst.denoising.filters import Filter
-from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits
+from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits, is_filtered_as_rgb
 from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.files import loading, reading
+from klarsicht.burst.files.cokriging import (
+    cell_side,
+    colour_numbers,
+    interpolate_mosaic,
+    pixel_variance,
+    white_variance,
+)
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.noise import sources
 from klarsicht.ground import devices
@@ -50,12 +60,47 @@ CLEAR_OF_CLIPPING = 4  # deviations from the clipping limit
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the brightness at each pixel.
-    untrusted: (H, W), where the frames agree, but the burst is not trusted."""
+    """Residuals of one window: normalised (C, H, W), nan where a pixel is not used, and the brightness at each pixel;
+    of interpolated colours (1, H, W), in the colour of the sample at each pixel. untrusted: (H, W), where the frames
+    agree, but the burst is not trusted."""
 
     normalised: Planes
     light: Planes
     untrusted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A sensor's mosaic whose colours were interpolated. cell: its letters. gains: the camera's white balance."""
+
+    cell: str
+    gains: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, header: Header) -> Mosaic | None:
+        """Return the mosaic of interpolated frames; None of others."""
+        return cls(header.sensor.pattern, header.rendering.gains) if header.sensor and header.is_interpolated else None
+
+    @property
+    def finer(self) -> float:
+        """Variance of a pixel's noise over that of the level that stands for it."""
+        return pixel_variance(self.cell) / white_variance(self.cell)
+
+    def noise_of_samples(self, noise: Sequence[NoiseLevel]) -> list[NoiseLevel]:
+        """Convert the levels of interpolated R, G and B to those of samples."""
+        return [level.scale_variance(1 / white_variance(self.cell)) for level in noise]
+
+    def samples(self, light: Planes, there: Window) -> Planes:
+        """Take from each pixel (C, H, W) the colour that the sensor has at that pixel of a window, (1, H, W)."""
+        colours, side = colour_numbers(self.cell), cell_side(self.cell)
+        rows, columns = np.arange(there.y0, there.y1) % side, np.arange(there.x0, there.x1) % side
+        return np.take_along_axis(light, colours[rows[:, None], columns][None], 0)
+
+    def simulate_noise(self, light: Planes, count: int, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.float32]:
+        """Draw the noise of samples of frames that show a picture, interpolated, (count, C, H, W)."""
+        drawn = simulate_noise(light, count, self.noise_of_samples(noise))
+        everywhere = Window(0, light.shape[1], 0, light.shape[2])
+        return np.stack([interpolate_mosaic(self.samples(one, everywhere)[0], self.cell, self.gains) for one in drawn])
 
 
 @dataclass(frozen=True)
@@ -121,15 +166,15 @@ def check_held_out(
         if burst.is_bracket:
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
-        if burst.header.is_interpolated:
-            rule = "the difference is compared with white noise, and interpolated colours have coarser noise"
-            raise InputError("X-Trans frames cannot be checked", rule=rule, remedy="Compare the pictures by --page.")
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
         named = None if hold_out is None else find_named(burst, hold_out)
         order = burst.order if named is None or named in burst.order else [*burst.order, named]
-        of_frames = [noise.mean.scale_by_gain(frame.gain) for frame in burst.frames]
-        placement = tiled.align_frames(burst.spool, of_frames, order)
+        placement = align_loaded_frames(burst, noise.mean, [frame.gain for frame in burst.frames], order)
+        if is_filtered_as_rgb(burst, noise, settings):
+            burst = interpolate_burst(burst, work)
+            noise = sources.for_interpolated(noise, burst.header)
+            placement = placement.doubled(burst.spool.size)
         held = choose_frame(placement) if named is None else order.index(named)
         kept = [*(k for k in range(len(order)) if k != held), held]
         order, placement = [order[k] for k in kept], placement.select(kept)
@@ -188,18 +233,26 @@ def compute_residuals(
     given, theirs = ([level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in (order[0], order[-1]))
     weighing = denoiser.compute_weights(frames, given, agreement[:-1])
     filtered = weighing()
-    noise_there = [
-        placed.interpolate_noise(alone, k, window)
-        for k, alone in enumerate(simulate_noise(filtered, len(frames), given))
-    ]
+    mosaic = Mosaic.of(burst.header)
+    drawn = (
+        simulate_noise(filtered, len(frames), given)
+        if mosaic is None
+        else mosaic.simulate_noise(filtered, len(frames), given)
+    )
+    noise_there = [placed.interpolate_noise(alone, k, window) for k, alone in enumerate(drawn)]
     left = fit_noise_levels([accumulate_moments(weighing(np.stack(noise_there)), filtered)], given)
     merged = shift_image(filtered, placed.rest[-1])
     there = (agreement[-1] >= SURE) & find_uniform_shift(placed.shifts[-1], window)
-    variance = np.stack([a.variance(Y) + b.variance(Y) for a, b, Y in zip(theirs, left, merged, strict=True)])
+    measured = theirs if mosaic is None else mosaic.noise_of_samples(theirs)
+    variance = np.stack([a.variance(Y) + b.variance(Y) for a, b, Y in zip(measured, left, merged, strict=True)])
     clear = merged + CLEAR_OF_CLIPPING * np.sqrt(variance) < clipping_limits(burst).high
-    same, trusted = find_comparable_pixels(frames[0], held, filtered, (given, theirs), clipping_limits(burst))
+    finer = 1.0 if mosaic is None else mosaic.finer
+    same, trusted = find_comparable_pixels(frames[0], held, filtered, (given, theirs), clipping_limits(burst), finer)
     there &= same
     normalised = np.where(there & trusted & clear, (held - merged) / np.sqrt(variance), np.nan)
+    if mosaic is not None:
+        shift = np.median(placed.shifts[-1], (0, 1)).astype(np.int64)
+        normalised, merged = (mosaic.samples(x, window.translate(*shift.tolist())) for x in (normalised, merged))
     inside = (slice(None), *own.slices_in(window))
     return Residuals(normalised[inside].astype(np.float32), merged[inside], (there & ~trusted)[inside[1:]])
 
@@ -210,11 +263,13 @@ def find_comparable_pixels(
     filtered: Planes,
     noise: tuple[Sequence[NoiseLevel], Sequence[NoiseLevel]],
     limits: motion_check.ClippingLimits,
+    finer: float = 1.0,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Find the pixels (H, W) where two frames agree, and those where the filtered picture would be trusted. The amount
-    of noise is estimated from the frames themselves, since the level under test must not decide where it is tested."""
+    of noise is estimated from the frames themselves, since the level under test must not decide where it is tested.
+    finer: variance of a pixel's noise over that of the level, which is not 1 where colours are interpolated."""
     pair = [NoiseLevel(float(np.hypot(a.read, b.read)), a.shot + b.shot) for a, b in zip(*noise, strict=True)]
-    loudness = _noise_ratio(held - reference, filtered, pair)
+    loudness = _noise_ratio(held - reference, filtered, pair) / finer
     differs = motion_check.find_failing_pixels(reference, held, scale_noise(pair, loudness), limits)
     return ~differs, ~motion_check.find_failing_pixels(reference, filtered, scale_noise(noise[0], loudness), limits)
 

@@ -1,4 +1,4 @@
-"""Denoising pipeline: read -> noise -> hot pixels -> alignment -> tiles (weights, filtering, tests).
+"""Denoising pipeline: read -> noise -> hot pixels -> alignment (-> RGB) -> tiles (weights, filtering, tests).
 
 Memory is bounded; intermediate results are kept in a work folder, from which a stopped run resumes.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from klarsicht import __version__
-from klarsicht.burst.align import tiled
 from klarsicht.burst.align.placement import Placement
+from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.denoising import (
@@ -28,8 +28,9 @@ from klarsicht.burst.denoising import (
     tiles,
     work_folder,
 )
-from klarsicht.burst.denoising.filter_choice import select_bracket_filter, select_filter
+from klarsicht.burst.denoising.filter_choice import choose_bayer_colour, select_bracket_filter, select_filter
 from klarsicht.burst.denoising.filters import Filter, NetworkFilter, split_groups
+from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
 from klarsicht.burst.network.unet import COLOURS
 from klarsicht.burst.noise import sources
@@ -37,6 +38,7 @@ from klarsicht.burst.noise.sources import KnownNoise
 from klarsicht.ground import devices
 from klarsicht.ground.config import Settings
 from klarsicht.ground.disk import replace_atomically, translate_read_errors
+from klarsicht.ground.errors import UsageError
 from klarsicht.ground.images import MAX_MEGAPIXELS
 from klarsicht.ground.memory import resident_bytes
 from klarsicht.ground.operating_system import available_cores
@@ -46,6 +48,7 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 TOO_LOUD = 1.3  # residual over the noise from which the user is warned
 MOST_SAID = 10  # times the noise: beyond it the number means nothing
 SAMPLED = 6  # tiles in which residual noise is measured
+DARKEST_MEAN = 1e-6  # light, that noise may have moved below 0
 LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another scene
 
 
@@ -54,7 +57,8 @@ class DenoiseSettings(Settings):
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
     linear: whether codes of TIFF, PNG, JPEG and HEIC are linear light. strength: 0 keeps the reference, 1 takes the
     full result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read.
-    exact: the network computes in float32, also where bfloat16 is faster."""
+    exact: the network computes in float32, also where bfloat16 is faster. bayer: how Bayer frames are filtered, planes
+    or rgb (filter_choice.BAYER_COLOURS); None: as the network needs it, or by their noise."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -67,6 +71,7 @@ class DenoiseSettings(Settings):
     white_level: int | None = WHITE_LEVEL.field(None)
     megapixels: float = MEGAPIXELS.field(MAX_MEGAPIXELS)
     exact: bool = False
+    bayer: str | None = None
 
     @property
     def reading(self) -> ReadSettings:
@@ -116,6 +121,7 @@ class DenoiseResult:
             self.noise.summary,
             *self._bracket_lines,
             *([f"hot pixels: {self.hot} of the sensor were replaced by their neighbours"] if self.hot else []),
+            *self._bayer_lines,
             f"filter: {self.filter.name}",
             f"made of: {parts}",
         ]
@@ -131,6 +137,14 @@ class DenoiseResult:
         gains = [self.burst.frames[i].gain for i in self.used]
         stops = ", ".join(f"{np.log2(gains[0] / gain):+.1f}" for gain in gains)
         return (f"bracket: exposures {stops} EV, merged by their exposure, without a network",)
+
+    @property
+    def _bayer_lines(self) -> tuple[str, ...]:
+        """How Bayer frames are merged; nothing of others."""
+        header = self.burst.header
+        if header.sensor is None or header.sensor.pattern not in PATTERNS:
+            return ()
+        return (f"Bayer frames: merged as {'RGB, which they became first' if header.is_interpolated else 'planes'}",)
 
     @property
     def _too_loud(self) -> str:
@@ -168,13 +182,17 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
+    corrected_burst, hot = hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
+    placement, order = _place_frames(corrected_burst, noise, folder)
+    if is_filtered_as_rgb(burst, noise, settings):
+        burst = corrected_burst = interpolate_burst(corrected_burst, folder)
+        noise = sources.for_interpolated(noise, burst.header)
+        placement = placement.doubled(burst.spool.size)
     denoiser = (
         select_bracket_filter(settings.checkpoint, len(burst.order))
         if burst.is_bracket
         else select_filter(settings.checkpoint, burst.header.colour, settings.exact)
     )
-    corrected_burst, hot = hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
-    placement, order = _place_frames(corrected_burst, noise, folder)
     used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
     dropped = [f.rejection for f in burst.frames if f.rejection]
     dropped += [f"{burst.frames[i].name} shows something else" for k, i in enumerate(order) if k not in used]
@@ -224,6 +242,20 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,
     )
+
+
+def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseSettings) -> bool:
+    """Whether a Bayer burst is interpolated before it is filtered. Raises UsageError for a bracket that shall be."""
+    if burst.header.colour != "mosaic":
+        return False
+    if burst.is_bracket:
+        if settings.bayer not in (None, "planes"):
+            rule = "frames of different exposures are merged as planes"
+            raise UsageError("Bayer frames", got=settings.bayer, rule=rule, remedy="Leave --bayer out.")
+        return False
+    level = noise.mean.scale_by_gain(burst.frames[burst.reference].gain)
+    light = max(burst.spool.mean(burst.reference), DARKEST_MEAN)
+    return choose_bayer_colour(settings.bayer, settings.checkpoint, level.deviation(light) / light) == "rgb"
 
 
 def allocate_maps(folder: Path, denoiser: Filter, used: int, size: tuple[int, int]) -> FrameStore:
@@ -278,8 +310,7 @@ def _place_frames(burst: LoadedBurst, noise: KnownNoise, folder: Path) -> tuple[
     gains = [frame.gain for frame in burst.frames]
     if burst.is_bracket:  # one scale for all, so that the same light is the same: that of the noisiest frame
         gains = [max(gains)] * len(gains)
-    levels = [noise.mean.scale_by_gain(gain) for gain in gains]
-    placement = tiled.align_frames(burst.spool, levels, order)
+    placement = align_loaded_frames(burst, noise.mean, gains, order)
     with replace_atomically(cache_file) as file:
         np.savez(file, **vars(placement))
     return placement, order

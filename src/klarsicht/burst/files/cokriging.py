@@ -1,6 +1,6 @@
-"""Demosaicking of an X-Trans mosaic by ordinary cokriging: for each place of the 6 x 6 cell the linear filter of least
-mean square error for light whose grey differs by |d|^EXPONENT between pixels d apart, and each colour's difference from
-the grey by CHROMA times that.
+"""Demosaicking of an X-Trans or a Bayer mosaic by ordinary cokriging: for each place of the cell, of 6 x 6 or of 2 x 2
+pixels, the linear filter of least mean square error for light whose grey differs by |d|^EXPONENT between pixels d
+apart, and each colour's difference from the grey by CHROMA times that.
 
 Weights w of the samples z_i, of colour c_i at p_i, for colour c at p minimise the variance of sum_i w_i z_i - x_c(p)
 under the variogram g(d, same) = |d|^EXPONENT (1 + CHROMA same), with sum w = 1 over samples of colour c and 0 over
@@ -8,32 +8,32 @@ those of each other colour, so that a uniform colour comes back as it is (Cressi
 
     sum_j w_j g(p_i - p_j, c_i = c_j) + m_(c_i) = g(p_i - p, c_i = c).
 
-A sample comes back as it was measured, too. Both constants and the radius were chosen on 20 photographs for teaching,
-without noise.
+A sample comes back as it was measured, too. Both constants and the radius were chosen behind X-Trans, on 20 photographs
+for teaching, without noise.
 
 Axes: H W pixels of the mosaic, S samples of a window.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 Light = npt.NDArray[np.float32]
-Weights = npt.NDArray[np.float64]  # 6 6 S 3
+Weights = npt.NDArray[np.float64]  # side side S 3
 
-CELL = 6  # pixels: side of the cell of colours
+CELL = 6  # pixels: side of the cell of colours of X-Trans
 COLOURS_OF_CELL = (8, 20, 8)  # pixels of R, G and B in it
 SAMPLES_RADIUS = 3  # pixels: of the window of samples
 EXPONENT, CHROMA = 1.25, 0.1
+NEAREST = SAMPLES_RADIUS - 1  # pixels of a window of samples that lie outside the nearest 3 x 3
+AT_WHITE = 1e-4  # of white: interpolated light that is so near is white, whatever rounding made of it
 STRIP_CELLS = 32  # rows of cells that are interpolated at once
-
-WHITE_VARIANCE = CELL**2 / COLOURS_OF_CELL[1]
-"""Variance of the white noise that is as strong at low frequencies as the noise of interpolated green, over that of a
-sample's noise: interpolation leaves the noise of the samples at low frequencies, which is spread over fewer of them."""
 
 
 def is_x_trans(cell: str) -> bool:
@@ -41,48 +41,106 @@ def is_x_trans(cell: str) -> bool:
     return len(cell) == CELL**2 and tuple(cell.count(c) for c in "RGB") == COLOURS_OF_CELL
 
 
-def interpolate_x_trans(mosaic: Light, cell: str, gains: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Light:
-    """Demosaic (H, W) to RGB (3, H, W). gains: of R, G and B, with which a grey surface has equal samples, because the
-    filters take the colours to be alike in strength; the result is that of the mosaic without them. Beyond a border the
-    mosaic is repeated from CELL pixels inside, which keeps its colours."""
-    (H, W), letters = mosaic.shape, np.array(["RGB".index(letter) for letter in cell]).reshape(CELL, CELL)
+def white_variance(cell: str) -> float:
+    """Compute the variance of the white noise that is as strong at low frequencies as the noise of interpolated green,
+    over that of a sample's noise: interpolation leaves the noise of the samples at low frequencies, which is spread
+    over fewer of them. 2 for Bayer, 1.8 for X-Trans."""
+    return len(cell) / cell.count("G")
+
+
+def grey_variance(cell: str) -> float:
+    """Compute the variance of the white noise of each colour, independent of the others', whose mean over the colours
+    is as strong at low frequencies as that of interpolated light, over that of a sample's noise: interpolated colours
+    share noise. 3.3 for Bayer, 3.5 for X-Trans."""
+    side, weights = cell_side(cell), cokriging_weights(cell).mean(-1)
+    reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
+    given = np.zeros((side, side))  # by the sample at each place, to all pixels together
+    for y, x in np.ndindex(side, side):
+        np.add.at(given, ((y + reach[:, None]) % side, (x + reach) % side), weights[y, x].reshape(len(reach), -1))
+    return 3 * float(np.square(given).mean())
+
+
+def pixel_variance(cell: str) -> float:
+    """Compute the variance of a pixel of interpolated light over that of a sample's noise, in the mean over the cell
+    and the colours: interpolation averages, and leaves less of it than a sample has."""
+    return float(np.square(cokriging_weights(cell)).sum(2).mean())
+
+
+def interpolate_mosaic(
+    mosaic: Light, cell: str, gains: tuple[float, float, float] = (1.0, 1.0, 1.0), white: float = math.inf
+) -> Light:
+    """Demosaic (H, W) to RGB (3, H, W). cell: its letters R, G, B, row by row, 4 or 36. gains: of R, G and B, with
+    which a grey surface has equal samples, because the filters take the colours to be alike in strength; the result is
+    that of the mosaic without them. white: where samples are cut off; so is the result, and it is white where all
+    samples of its colour among the nearest 3 x 3 are, since other colours would tell light below white there. Beyond a
+    border the mosaic is repeated from whole cells inside, which keeps its colours."""
+    (H, W), side = mosaic.shape, cell_side(cell)
     weights, factors = cokriging_weights(cell).astype(np.float32), np.array(gains, np.float32)
-    balanced = factors[letters]  # of the cell
-    rows, columns = _repeat_cells(H), _repeat_cells(W)
+    colours = colour_numbers(cell)
+    rows, columns = _repeat_cells(H, side), _repeat_cells(W, side)
     out = np.empty((3, H, W), np.float32)
-    side, step = 2 * SAMPLES_RADIUS + 1, STRIP_CELLS * CELL
+    width, step = 2 * SAMPLES_RADIUS + 1, STRIP_CELLS * side
     for first in range(0, H, step):
         here = rows[first : min(first + step, H) + 2 * SAMPLES_RADIUS]
-        strip = mosaic[here[:, None], columns] * balanced[here[:, None] % CELL, columns % CELL]
-        windows = sliding_window_view(strip, (side, side))
-        for y, x in np.ndindex(CELL, CELL):
-            some = windows[y::CELL, x::CELL]
-            found = some.reshape(-1, side * side) @ weights[y, x]
-            out[:, first : first + len(windows)][:, y::CELL, x::CELL] = found.T.reshape(3, *some.shape[:2])
-    out /= factors[:, None, None]
+        strip = np.minimum(mosaic[here[:, None], columns], np.float32(white))
+        clipped = (strip >= white)[NEAREST:-NEAREST, NEAREST:-NEAREST]
+        strip *= factors[colours[here[:, None] % side, columns % side]]
+        windows = sliding_window_view(strip, (width, width))
+        part = out[:, first : first + len(windows)]
+        for y, x in np.ndindex(side, side):
+            some = windows[y::side, x::side]
+            found = some.reshape(-1, width * width) @ weights[y, x]
+            part[:, y::side, x::side] = (found / factors).T.reshape(3, *some.shape[:2])
+        part[part > white * (1 - AT_WHITE)] = white
+        if clipped.any():
+            _whiten(part, clipped, colours, white)
     return out
 
 
-def _repeat_cells(length: int) -> npt.NDArray[np.int64]:
+def _whiten(light: Light, clipped: npt.NDArray[np.bool_], colours: npt.NDArray[np.int64], white: float) -> None:
+    """Make white what has clipped samples only, (3, h, w), of its colour among the nearest 3 x 3; clipped: (h + 2,
+    w + 2)."""
+    side, around = len(colours), np.arange(-1, 2)
+    windows = sliding_window_view(clipped, (3, 3))
+    for (y, x), c in product(np.ndindex(side, side), range(3)):
+        member = colours[(y + around[:, None]) % side, (x + around) % side] == c
+        if member.any():
+            light[c, y::side, x::side][windows[y::side, x::side][..., member].all(-1)] = white
+
+
+def cell_side(cell: str) -> int:
+    """Compute the side of a cell from the number of its letters."""
+    return math.isqrt(len(cell))
+
+
+def colour_numbers(cell: str) -> npt.NDArray[np.int64]:
+    """Return the colour of each place of a cell, 0 red, 1 green, 2 blue, (side, side)."""
+    side = cell_side(cell)
+    return np.array(["RGB".index(letter) for letter in cell], np.int64).reshape(side, side)
+
+
+def _repeat_cells(length: int, side: int) -> npt.NDArray[np.int64]:
     """List the row (or column) that stands for each of -SAMPLES_RADIUS to length + SAMPLES_RADIUS."""
     places = np.arange(-SAMPLES_RADIUS, length + SAMPLES_RADIUS)
-    beyond = (places >= length).astype(np.int64) - (places < 0)
-    inside: npt.NDArray[np.int64] = places - CELL * beyond
+    beyond = -(np.minimum(places, 0) // side) - -(-np.maximum(places - (length - 1), 0) // side)
+    inside: npt.NDArray[np.int64] = places + side * beyond
     return inside
 
 
 @cache
 def cokriging_weights(cell: str) -> Weights:
-    """Compute the weights (6, 6, S, 3) of the samples of the window around each place of a cell, for R, G and B."""
-    letters = np.array(list(cell)).reshape(CELL, CELL)
+    """Compute the weights (side, side, S, 3) of the samples of the window around each place of a cell, for R, G and
+    B."""
+    side = cell_side(cell)
+    letters = np.array(list(cell)).reshape(side, side)
     reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
     around = np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)
     apart = np.linalg.norm(around[:, None] - around, axis=-1) ** EXPONENT
     away = np.linalg.norm(around, axis=-1) ** EXPONENT
     S = len(around)
-    weights = np.empty((CELL, CELL, S, 3))
-    for place in np.ndindex(CELL, CELL):
-        colours = letters[*((place + around) % CELL).T]
+    weights = np.empty((side, side, S, 3))
+    for place in np.ndindex(side, side):
+        colours = letters[*((place + around) % side).T]
         member = colours[:, None] == np.array(list("RGB"))  # S 3
         system = np.zeros((S + 3, S + 3))
         system[:S, :S] = apart * (1 + CHROMA * (colours[:, None] == colours))

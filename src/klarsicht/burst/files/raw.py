@@ -23,7 +23,7 @@ from klarsicht.burst.data.photograph import (
     check_counts,
     from_counts,
 )
-from klarsicht.burst.files.cokriging import CELL, interpolate_x_trans, is_x_trans
+from klarsicht.burst.files.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
 from klarsicht.burst.files.developed import parse_exif
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
@@ -55,7 +55,6 @@ JPEG_WITH_EXIF = b"\xff\xd8\xff\xe1"  # start of image, and the application segm
 MOST_PREVIEW_HEAD = 1 << 17  # bytes: more than a segment can hold
 BYTES_A_PIXEL = 12  # while counts become light: counts twice, and light twice
 BYTES_A_PIXEL_RGB = 24  # the same of light that is interpolated
-AT_WHITE = 1e-4  # of white: interpolated light that is so near is white, whatever rounding made of it
 
 
 def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
@@ -139,14 +138,13 @@ def _interpolated(counts: Codes, header: Header) -> Photograph:
     sensor = header.sensor
     assert sensor is not None
     check_counts(counts, header)
-    letters = np.array(["RGB".index(letter) for letter in sensor.pattern]).reshape(CELL, CELL)
-    black, mosaic = np.array(sensor.black, np.float32)[letters], counts.astype(np.float32)
+    black = np.array(sensor.black, np.float32)[colour_numbers(sensor.pattern)]
+    mosaic = counts.astype(np.float32)
     for y, x in np.ndindex(CELL, CELL):
         samples = mosaic[y::CELL, x::CELL]
         samples -= black[y, x]
         samples /= np.float32(sensor.white) - black[y, x]
-    light = interpolate_x_trans(np.minimum(mosaic, 1, out=mosaic), sensor.pattern, header.rendering.gains)
-    light[light > 1 - AT_WHITE] = 1
+    light = interpolate_mosaic(mosaic, sensor.pattern, header.rendering.gains, white=1.0)
     return Photograph(light, replace(header, notes=(*header.notes, *black_level_warnings(light))))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header
-from klarsicht.burst.files.cokriging import WHITE_VARIANCE, interpolate_x_trans
+from klarsicht.burst.files.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.files.loading import MOST_DRIFT, LoadedBurst
 from klarsicht.burst.noise import estimation
 from klarsicht.ground.disk import require_regular_file, write_atomically
@@ -56,16 +56,25 @@ class KnownNoise:
 def find_noise(burst: LoadedBurst, typed: str | None = None, calibration: Path | None = None) -> KnownNoise:
     """Find the noise of a burst. typed: READ,SHOT. calibration: a file instead of the user's own.
 
-    All sources tell the noise of a sensor's samples. Where colours are interpolated, the level is that of white noise
-    which is as strong at low frequencies (cokriging.WHITE_VARIANCE): filter and tests take noise to be white.
+    All sources tell the noise of a sensor's samples, which is scaled where their colours are interpolated
+    (`for_interpolated`).
 
     Raises UsageError for an invalid typed level, InputError where no source has a level or the calibration is missing.
     """
     known = _find_noise_of_samples(burst, typed, calibration)
-    if not burst.header.is_interpolated:
-        return known
-    levels = tuple(level.scale_variance(WHITE_VARIANCE) for level in known.levels)
-    more = f"variance times {WHITE_VARIANCE:g}, because interpolated colours have coarser noise"
+    return for_interpolated(known, burst.header) if burst.header.is_interpolated else known
+
+
+def for_interpolated(known: KnownNoise, header: Header) -> KnownNoise:
+    """Convert the noise of the samples behind a mosaic, one level a plane, to that of R, G and B after interpolation:
+    the level of white noise which is as strong at low frequencies (cokriging.white_variance), because filter and tests
+    take noise to be white."""
+    assert header.sensor is not None
+    R, *G, B = known.levels
+    green = NoiseLevel(float(np.sqrt(np.mean([g.read**2 for g in G]))), float(np.mean([g.shot for g in G])))
+    factor = white_variance(header.sensor.pattern)
+    levels = tuple(level.scale_variance(factor) for level in (R, green, B))
+    more = f"variance times {factor:g}, because interpolated colours have coarser noise"
     return replace(known, levels=levels, source=f"{known.source}, {more}")
 
 
@@ -130,8 +139,9 @@ def estimate_from_frames(burst: LoadedBurst) -> estimation.NoiseEstimate:
     if header.sensor is None or not header.is_interpolated:
         return estimation.estimate(windows)
     white = generator(0, "noise of an interpolated mosaic").standard_normal((SPECTRUM_SIDE,) * 2, np.float32)
-    noise = interpolate_x_trans(white, header.sensor.pattern, header.rendering.gains)
-    return estimation.estimate(windows, estimation.NoiseSpectrum.measure(noise, WHITE_VARIANCE))
+    cell = header.sensor.pattern
+    noise = interpolate_mosaic(white, cell, header.rendering.gains)
+    return estimation.estimate(windows, estimation.NoiseSpectrum.measure(noise, grey_variance(cell)))
 
 
 def sample_windows(burst: LoadedBurst) -> list[Frames]:

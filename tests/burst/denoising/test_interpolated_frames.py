@@ -1,0 +1,205 @@
+"""Bayer bursts filtered as RGB: the interpolation of stored frames against that of a whole mosaic, what is chosen, and
+the linear DNG that comes out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from skimage import data
+
+from klarsicht.burst.data import frame_store
+from klarsicht.burst.data.bayer import PATTERNS, to_planes
+from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.photograph import Header, Rendering, Sensor
+from klarsicht.burst.denoising import filter_choice, interpolated_frames
+from klarsicht.burst.denoising.denoise import denoise
+from klarsicht.burst.denoising.filter_choice import MOST_NOISE_RGB, choose_bayer_colour
+from klarsicht.burst.denoising.interpolated_frames import HalvedFrames, interpolate_burst
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.files.cokriging import interpolate_mosaic
+from klarsicht.burst.files.loading import Frame, LoadedBurst
+from klarsicht.burst.network.checkpoints import save_network
+from klarsicht.burst.network.unet import NetworkSettings, build_network
+from klarsicht.ground.errors import UsageError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
+
+LEVEL = NoiseLevel(0.02, 2e-3)
+BLACK, WHITE = 600, 16383
+GAINS = (2.0, 1.0, 1.5)
+SHAKE = [(0, 0), (2, -4), (-6, 8), (4, 4), (-2, 0)]
+
+
+def stored(mosaics, gains, pattern, folder):
+    planes = to_planes(mosaics, pattern)
+    spool = FrameStore(folder / "frames.f32", planes.shape)
+    spool.allocate()
+    for i, one in enumerate(planes):
+        spool.write_frame(i, one)
+    header = Header(
+        Path("a"),
+        "mosaic",
+        mosaics.shape[1:],
+        WHITE,
+        sensor=Sensor(pattern, (0.0,) * 4, 1.0),
+        rendering=Rendering(GAINS),
+    )
+    frames = tuple(Frame(str(i), gain, 1.0) for i, gain in enumerate(gains))
+    return LoadedBurst((header,) * len(gains), spool, frames, 0)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_strips_of_planes_give_the_interpolation_of_the_whole_mosaic(tmp_path, monkeypatch, pattern):
+    """Also where frames are clipped: each at white times its own gain."""
+    monkeypatch.setattr(frame_store, "STRIP", 4 * 20 * 3)  # rows of cells in a strip: 3
+    mosaics = np.random.default_rng(0).random((2, 36, 40)).astype(np.float32) * 1.2
+    mosaics[1] *= 0.8
+    found = interpolate_burst(stored(mosaics, (1.0, 0.8), pattern, tmp_path), tmp_path)
+    assert found.header.is_interpolated and found.spool.shape == (2, 3, 36, 40)
+    for i, gain in enumerate((1.0, 0.8)):
+        whole = interpolate_mosaic(mosaics[i], pattern, GAINS, gain)
+        np.testing.assert_allclose(found.spool.read_window(i, Window(0, 36, 0, 40)), whole, atol=1e-6)
+        assert whole.max() == np.float32(gain)
+
+
+def test_after_a_stop_only_what_is_missing_is_interpolated(tmp_path, monkeypatch):
+    burst = stored(np.random.default_rng(0).random((3, 32, 32)).astype(np.float32), (1.0,) * 3, "RGGB", tmp_path)
+    whole = interpolate_burst(burst, tmp_path).spool.path.read_bytes()
+    (tmp_path / "rgb.json").write_text(json.dumps({"frames": 2}))
+    made, work = [], interpolated_frames.interpolate_window
+    monkeypatch.setattr(
+        interpolated_frames, "interpolate_window", lambda spool, i, *more: made.append(i) or work(spool, i, *more)
+    )
+    assert interpolate_burst(burst, tmp_path).spool.path.read_bytes() == whole and set(made) == {2}
+
+
+def test_the_way_is_the_one_asked_for_or_the_networks_or_that_of_the_noise(tmp_path, monkeypatch):
+    files = {colour: tmp_path / f"{colour}.safetensors" for colour in ("grey", "rgb", "mosaic")}
+    for colour, file in files.items():
+        save_network(build_network(NetworkSettings(colour=colour, width=0.25), seed=0), file, {})
+    for noise in (0.001, 1.0):
+        assert choose_bayer_colour("planes", None, noise) == "mosaic"
+        assert choose_bayer_colour("rgb", None, noise) == "rgb"
+        of_files = {colour: choose_bayer_colour(None, str(file), noise) for colour, file in files.items()}
+        assert of_files == {"grey": "mosaic", "rgb": "rgb", "mosaic": "mosaic"}
+    assert choose_bayer_colour(None, None, MOST_NOISE_RGB) == "rgb"
+    assert choose_bayer_colour(None, None, MOST_NOISE_RGB * 1.01) == "mosaic"
+    monkeypatch.setattr(filter_choice.pretrained, "find_weights", lambda colour: None)
+    assert choose_bayer_colour(None, None, 0.001) == "mosaic"
+    with pytest.raises(UsageError, match=r"unknown way to filter Bayer frames.*'plane'.*Did you mean planes"):
+        choose_bayer_colour("plane", None, 0.1)
+
+
+@pytest.mark.parametrize("size", [(40, 52), (39, 51)])
+def test_halved_frames_are_means_of_four_pixels(tmp_path, size):
+    light = np.random.default_rng(0).random((2, 3, *size)).astype(np.float32)
+    spool = FrameStore(tmp_path / "s", light.shape)
+    spool.allocate()
+    for i in range(2):
+        spool.write_frame(i, light[i])
+    halved = HalvedFrames.of(spool)
+    wide = np.pad(light[1], ((0, 0), (0, size[0] % 2), (0, size[1] % 2)), mode="edge")
+    means = (wide[:, ::2, ::2] + wide[:, 1::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, 1::2]) / 4
+    assert halved.size == (20, 26)
+    np.testing.assert_allclose(halved.read_window(1, Window(0, 20, 0, 26)), means, atol=1e-6)
+    np.testing.assert_allclose(
+        halved.read_window(1, Window(-2, 6, 20, 26)), means[:, [0, 0, *range(6)], 20:], atol=1e-6
+    )
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """A photograph as light in the colours of a camera whose red is half and whose blue two thirds of green."""
+    light = (data.astronaut()[60:300, 100:360] / 255.0) ** 2.2 * 0.8
+    return (np.moveaxis(light, -1, 0) / np.reshape(GAINS, (3, 1, 1))).astype(np.float32)
+
+
+def shaken(dng, colours, folder, change=lambda seen: seen):
+    """Raw frames of 192 x 208 pixels of a shaken camera, behind GRBG."""
+    folder.mkdir()
+    letters = np.array([[1, 0], [2, 1]])
+    for i, (dy, dx) in enumerate(SHAKE):
+        seen = colours[:, 16 + dy : 208 + dy, 16 + dx : 224 + dx]
+        there = letters[np.arange(192)[:, None] % 2, np.arange(208) % 2]
+        mosaic = change(np.take_along_axis(seen, there[None], 0)[0])
+        noisy = LEVEL.sample(mosaic, np.random.default_rng(i)) * (WHITE - BLACK) + BLACK
+        neutral = (50728, 5, 3, (1, 2, 1, 1, 2, 3), True)
+        dng(
+            folder / f"{i}.dng", np.clip(np.rint(noisy), 0, WHITE), "GRBG", extra=(neutral,), profile=(LEVEL.shot, 4e-4)
+        )
+    return folder
+
+
+def test_a_bayer_burst_as_rgb_becomes_a_cleaner_linear_dng(dng, colours, tmp_path, monkeypatch):
+    """Red, green and blue are known; the mean of five frames has a fifth of the noise, and what is told to be left
+    is as strong at low frequencies. Planes make a mosaic again."""
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+    burst = shaken(dng, colours, tmp_path / "burst")
+    settings = {"reference": "0.dng", "threads": 1}
+    lines = list(denoise([burst], tmp_path / "out", DenoiseSettings(bayer="rgb", **settings)))
+    assert any("NoiseProfile of 0.dng, variance times 2" in line for line in lines)
+    assert "Bayer frames: merged as RGB, which they became first" in lines
+    file = tifffile.TiffFile(tmp_path / "out" / "photograph.dng").pages[0]
+    assert file.tags[262].value == 34892 and 33422 not in file.tags  # linear raw, without a mosaic
+    assert file.tags[50721].value == tifffile.TiffFile(burst / "0.dng").pages[0].tags[50721].value
+    got, truth = np.moveaxis(file.asarray() / 65535, -1, 0), colours[:, 16:208, 16:224]
+    first = interpolate_mosaic(
+        np.asarray((tifffile.imread(burst / "0.dng") - 600.0) / (WHITE - BLACK), np.float32), "GRBG", GAINS
+    )
+    error, before = (np.square(x - truth)[:, 8:-8, 8:-8].mean() for x in (got, first))
+    assert error < 0.5 * before
+    smooth = (slice(None), slice(8, 40), slice(144, 192))
+    noise = (got - truth)[smooth].reshape(3, 4, 8, 6, 8).mean((2, 4))
+    told = np.reshape(file.tags[51041].value, (3, 2))
+    assert 1 / 3 < noise[1].var() * 64 / (told[1] @ [truth[smooth][1].mean(), 1]) < 3
+    lines = list(denoise([burst], tmp_path / "planes.dng", DenoiseSettings(bayer="planes", **settings)))
+    assert "Bayer frames: merged as planes" in lines
+    assert tifffile.TiffFile(tmp_path / "planes.dng").pages[0].tags[262].value == 32803  # a mosaic
+
+
+def test_hot_pixels_are_replaced_before_colours_are_interpolated(dng, colours, tmp_path, monkeypatch):
+    """Where they are, the result is as near to the light as elsewhere."""
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+    rng = np.random.default_rng(7)
+    places = np.stack([rng.integers(16, 176, 12), rng.integers(16, 192, 12)])
+
+    def heated(mosaic):
+        hot = mosaic.copy()
+        hot[*places] = 0.9
+        return hot
+
+    burst = shaken(dng, np.full_like(colours, 0.2), tmp_path / "burst", heated)
+    with denoise_frames(sorted(burst.iterdir()), tmp_path / "o.dng", DenoiseSettings(bayer="rgb", threads=1)) as found:
+        got = found.spool.read_window(0, Window(0, 192, 0, 208))[:3]
+    assert found.hot == 12
+    assert np.abs(got[:, *places] - 0.2).max() < 0.1
+
+
+def test_saturated_light_stays_white_and_is_not_doubted(dng, colours, tmp_path, monkeypatch):
+    """A square of green far above white, red and blue below it: its corners have samples that are clipped and others
+    that are not."""
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+    light = np.full_like(colours, 0.2)
+    light[:, 80:160, 90:150] = np.reshape([0.4, 2.0, 0.5], (3, 1, 1))
+    burst = shaken(dng, light, tmp_path / "burst")
+    settings = DenoiseSettings(bayer="rgb", reference="0.dng", threads=1)
+    with denoise_frames(sorted(burst.iterdir()), tmp_path / "o.dng", settings) as found:
+        got = found.spool.read_window(0, Window(0, 192, 0, 208))
+    assert (got[1, 66:142, 76:132] == 1).all()
+    outside = np.ones((192, 208), bool)
+    outside[56:152, 66:142] = False
+    assert np.abs(got[:3, outside] - 0.2).max() < 0.1 and got[3, outside].mean() > 0.95
+    inner = got[[0, 2], 70:138, 80:128].mean((1, 2))
+    np.testing.assert_allclose(inner, [0.4, 0.5], atol=0.01)
+
+
+def test_brackets_are_merged_as_planes(dng, colours, tmp_path):
+    folder = tmp_path / "burst"
+    folder.mkdir()
+    mosaic = np.random.default_rng(0).random((64, 64)).astype(np.float32) * 0.15 + 0.05
+    for i, (seconds, factor) in enumerate([((1, 100), 1.0), ((1, 50), 2.0), ((1, 25), 4.0)]):
+        exposure = (33434, 5, 1, seconds, True)
+        dng(folder / f"{i}.dng", np.rint(mosaic * factor * 15783 + 600), extra=(exposure,))
+    with pytest.raises(UsageError, match=r"Bayer frames; got rgb.*merged as planes.*--bayer"):
+        list(denoise([folder], tmp_path / "out.dng", DenoiseSettings(bayer="rgb", threads=1)))
