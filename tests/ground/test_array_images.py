@@ -116,6 +116,20 @@ def test_what_is_no_image_of_the_form_is_refused(value, form, words):
         read_array(value, form, "a")
 
 
+def test_a_tiff_of_other_channels_is_refused_before_it_is_decoded():
+    content = io.BytesIO()
+    tifffile.imwrite(content, np.zeros((60, 80, 7), np.uint16), photometric="minisblack", planarconfig="contig")
+    cut = content.getvalue()[:400] + bytes(len(content.getvalue()) - 400)
+    for form in (ArrayForm(4, "uint16", 0, 9), DEEP):
+        with pytest.raises(ImageError, match=r"shape \(60, 80, 7\)"):
+            read_array(cut, form, "a")
+    content = io.BytesIO()
+    tifffile.imwrite(content, np.zeros((3, 16, 16, 2), np.uint16), volumetric=True, photometric="minisblack",
+                     planarconfig="contig", tile=(1, 16, 16))  # fmt: skip
+    with pytest.raises(ImageError, match="a volume"):
+        read_array(content.getvalue(), ArrayForm(2, "uint16", 0, 9), "a")
+
+
 def test_ends_of_a_range_that_the_type_rounds_are_inside():
     form = ArrayForm(1, "float32", 0.1, 0.7)
     ends = np.array([[0.1, 0.7]], np.float32)  # not 0.1 and 0.7 to the last bit

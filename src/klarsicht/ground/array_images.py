@@ -44,6 +44,7 @@ from klarsicht.ground.tiff_tags import Ifd
 ARRAY_TYPES: Final = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 """Number types that an image may have."""
 SHOWN: Final = 3  # channels of a picture in colour
+PICTURE_CHANNELS: Final = (1, SHOWN)  # to which 8-bit pictures are converted
 BYTE_BITS: Final = 8
 BYTE_FULL: Final = 255  # the largest code of 8 bits
 UNSIGNED, FLOATING = 1, 3  # sample formats of TIFF
@@ -131,11 +132,8 @@ class ArrayForm:
         if planes.ndim == 3 and not channels_last and planes.shape[2] != self.channels == planes.shape[0]:
             planes = np.moveaxis(planes, 0, 2)
         if planes.ndim != 3 or planes.shape[2] != self.channels or not planes.size:
-            raise ImageError(
-                f"{name} has another shape than the model's images", got=f"shape {pixels.shape}",
-                rule=f"(H, W, {self.channels}){'' if channels_last else f' or ({self.channels}, H, W)'}",
-                remedy="Make it one by --decode.",
-            )  # fmt: skip
+            first = "" if channels_last else f" or ({self.channels}, H, W)"
+            raise _another_shape(name, pixels.shape, f"(H, W, {self.channels}){first}")
         kind = planes.dtype
         if (kind.newbyteorder("=") != np.dtype(self.dtype)) if self.has_integers else (kind.kind != "f"):
             raise ImageError(
@@ -187,6 +185,12 @@ class ArrayForm:
         return Image.fromarray(shown[..., 0] if len(self.shown) == 1 or self.channels < SHOWN else shown)
 
 
+def _another_shape(name: str, shape: tuple[int, ...], rule: str) -> ImageError:
+    """Make the error of an image whose channels are not those of the model's images."""
+    what, remedy = f"{name} has another shape than the model's images", "Make it one by --decode."
+    return ImageError(what, got=f"shape {shape}", rule=rule, remedy=remedy)
+
+
 def show_channels(levels: Bytes, shown: tuple[int, ...] = ()) -> Bytes:
     """Reduce the channels of images uint8 (..., C) to three that can be shown: uint8 (..., 3).
 
@@ -222,16 +226,15 @@ def read_array(
         ImageError: anything else, no readable file, or an array of another form.
         MissingExtra: a file of several channels of 16 bits, which needs the extra `raw`.
     """
-    as_picture = form.channels in (1, SHOWN)
     if isinstance(value, str | Path):
         name = Path(value).name
-        found = read_file(value, lambda source: _read_numbers(source, megapixels, as_picture))
+        found = read_file(value, lambda source: _read_numbers(source, megapixels, form.channels, name))
         picture = None if found else decode(value, white_level, megapixels)
     elif isinstance(value, bytes | bytearray | memoryview):
-        found = read_content(bytes(value), name, lambda source: _read_numbers(source, megapixels, as_picture))
+        found = read_content(bytes(value), name, lambda source: _read_numbers(source, megapixels, form.channels, name))
         picture = None if found else decode_bytes(bytes(value), name, white_level, megapixels)
     elif isinstance(value, Image.Image):
-        found = _numbers_of(value, as_picture)
+        found = _numbers_of(value, form.channels in PICTURE_CHANNELS)
         picture = None if found else picture_from_image(value, megapixels)
     elif isinstance(value, np.ndarray) or hasattr(value, "__array__"):
         found, picture = Numbers(np.asarray(value), channels_last=False), None
@@ -263,22 +266,27 @@ class Numbers:
     channels_last: bool = True
 
 
-def _read_numbers(source: IO[bytes], megapixels: float, as_picture: bool) -> Numbers | None:
+def _read_numbers(source: IO[bytes], megapixels: float, channels: int, name: str) -> Numbers | None:
     """Read an array, or the numbers of an image file as they are stored, upright by its orientation.
 
     Args:
-        as_picture: return None for an 8-bit picture, which `decode` reads.
+        channels: of the images that a model takes; of one or three, None is returned for an 8-bit picture, which
+            `decode` reads.
+        name: what the image is called in an error.
 
     Raises:
+        ImageError: a TIFF of another number of channels, before it is decoded.
         MissingExtra: numbers that Pillow does not keep, which need the extra `raw`.
         Exception: whatever Pillow or tifffile raises on a damaged file.
     """
     if is_npy(source):
         return Numbers(read_npy(source, megapixels), channels_last=False)
-    tags = check_tags(source)
+    tags, as_picture = check_tags(source), channels in PICTURE_CHANNELS
     if tags.pages and not (as_picture and _is_kept_by_pillow(tags.first)):
         width, length = _number(tags.first, tiff_tags.WIDTH, 0), _number(tags.first, tiff_tags.LENGTH, 0)
         require_megapixels(width, length, megapixels)
+        if (samples := _number(tags.first, tiff_tags.SAMPLES, 1)) != channels:
+            raise _another_shape(name, (length, width, samples), f"(H, W, {channels})")
         codes, bits = read_tiff_codes(source), _number(tags.first, tiff_tags.BITS, 1)
         full = 2**bits - 1 if codes.dtype in (np.uint8, np.uint16) and bits >= BYTE_BITS else 0
         return Numbers(_upright(codes, _number(tags.first, EXIF_ORIENTATION, 1)), full)

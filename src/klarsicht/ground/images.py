@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -361,8 +362,12 @@ def _scaled_colour(source: IO[bytes], is_tiff: bool, white: int) -> Bytes:
 def read_tiff_codes(source: IO[bytes]) -> NDArray[Any]:
     """Read the numbers (H, W) or (H, W, C) of the first page of a TIFF file, by the extra `raw`."""
     source.seek(0)
-    with load("tifffile", "raw").TiffFile(source) as opened:
+    tifffile = load("tifffile", "raw")
+    tifffile.logger().setLevel(logging.CRITICAL)  # a damaged tag is an error here, or passed over, and no file is named
+    with tifffile.TiffFile(source) as opened:
         page = opened.pages[0]
+        if page.imagedepth != 1:
+            raise ValueError("a volume")
         codes: NDArray[Any] = page.asarray()
         return np.moveaxis(codes, 0, -1) if codes.ndim == 3 and int(page.planarconfig) == 2 else codes
 
