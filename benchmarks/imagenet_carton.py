@@ -25,7 +25,8 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ LOOKS = {
 }
 """Marks that are measured: white characters of other components; black ones, three tenths transparent."""
 RESAMPLED = 300
+
+
+@dataclass(frozen=True)
+class KnownArtifact:
+    """A kind or family of `audit plant` that raises a class, and the marks, by name, that are measured."""
+
+    target: str
+    kind: str
+    looks: Mapping[str, marks.Mark]
+
+
+CHARACTERS = KnownArtifact(CARTON, KIND, LOOKS)
 HEAD, ANY = "head", "any"  # layers by these names: the network's last one, and that which the command chooses
 
 
@@ -112,9 +125,11 @@ def figures(plain: np.ndarray, under: np.ndarray, truth: np.ndarray, was: np.nda
     }  # fmt: skip
 
 
-def measured(classifier: Classifier, files: Sequence[Path], corrections: dict[str, Correction | None]) -> dict:
+def measured(
+    classifier: Classifier, files: Sequence[Path], corrections: dict[str, Correction | None], known: KnownArtifact
+) -> dict:
     """Figures of each correction for each look of the mark."""
-    scale, target = PixelScale.of(classifier), (classifier.classes or ()).index(CARTON)
+    scale, target = PixelScale.of(classifier), (classifier.classes or ()).index(known.target)
     names = list(classifier.classes or ())
     truth = np.array([names.index(label(path)) for path in files])
     kept = truth != target
@@ -122,7 +137,7 @@ def measured(classifier: Classifier, files: Sequence[Path], corrections: dict[st
     levels = [scale.levels(image) for image in plain]
     under = {
         look: [scale.inputs(mark(x, generator(0, look, i))[None])[0] for i, x in enumerate(levels)]
-        for look, mark in LOOKS.items()
+        for look, mark in known.looks.items()
     }
     found: dict = {}
     was = None
@@ -135,13 +150,13 @@ def measured(classifier: Classifier, files: Sequence[Path], corrections: dict[st
     return found
 
 
-def one(network: str, folder: Path, out: Path, asked: argparse.Namespace) -> dict:
+def one(network: str, folder: Path, out: Path, asked: argparse.Namespace, known: KnownArtifact = CHARACTERS) -> dict:
     began = time.process_time()
     classifier = named(network)
     first, second = halves(folder)
     run = out / network / "run"
     settings = AuditSettings(
-        model=network, data=str(write_manifest(first, out / "photographs.csv")), target=CARTON,
+        model=network, data=str(write_manifest(first, out / "photographs.csv")), target=known.target,
         method="GradientTimesInput", metric=("euclidean",),
     )  # fmt: skip
     if not (run / "ranking.json").exists():
@@ -150,7 +165,7 @@ def one(network: str, folder: Path, out: Path, asked: argparse.Namespace) -> dic
     layer = {HEAD: classifier.head, ANY: None}.get(asked.layer, asked.layer)
     clean = CleanSettings(method=asked.method, layer=layer, images=asked.images, overall=asked.overall)
     place = out / network / (asked.name or "correction")
-    cleaned = clean_model.clean(run, CARTON, clean, out=place, kind=KIND, classifier=classifier)
+    cleaned = clean_model.clean(run, known.target, clean, out=place, kind=known.kind, classifier=classifier)
     try:
         cleaned.check()
         said = cleaned.judgement.verdict
@@ -158,7 +173,7 @@ def one(network: str, folder: Path, out: Path, asked: argparse.Namespace) -> dic
         said = f"{cleaned.judgement.verdict} (exit {error.exit_code})"
     cost = time.process_time() - began - audited
     shown = [first[i] for i in np.flatnonzero(cleaned.artifact.part == splits.TEST)] if asked.develop else second
-    found = measured(classifier, shown, {"nothing": None, "corrected": cleaned.choice.correction})
+    found = measured(classifier, shown, {"nothing": None, "corrected": cleaned.choice.correction}, known)
     told = {
         "network": network,
         "chosen": str(cleaned.choice.chosen),
