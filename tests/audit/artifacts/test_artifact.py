@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.audit.conftest import rewrite_rows, write_corpus
+from tests.audit.conftest import picture, rewrite_rows, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.artifacts import artifact
+from klarsicht.audit.artifacts import artifact, localisation
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.found_artifact import FoundArtifact
 from klarsicht.audit.corrections import packages
@@ -78,13 +78,21 @@ def test_an_image_that_shows_the_artifact_at_its_place_carries_it(audited):
 
 
 def test_a_place_that_does_not_do_what_the_artifact_does_is_no_place(audited):
-    """Relevance of members, overwritten, points at the corner opposite the mark: what lies there raises nothing."""
+    """Relevance of members, overwritten, points at the corner opposite the mark: what lies there raises nothing. The
+    window that members share is then the mark."""
     maps = np.asarray(audited.store.array("maps")[:])
     rows = members(audited)
     maps[rows] = 0
     maps[rows, -4:, -4:] = 1
     rewrite_rows(audited.store, "maps", 0, maps)
-    assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster")).place is None
+    truth = np.zeros((12, 12), bool)
+    truth[:4, :4] = True
+    np.testing.assert_array_equal(
+        artifact.build_artifact(FoundArtifact(audited, rows, "cluster")).place.masks[0], truth
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(localisation, "find_shared_windows", lambda *_: None)
+        assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster")).place is None
     region = np.zeros((12, 12), bool)
     region[-4:, -4:] = True  # a person may say so, though
     assert artifact.build_artifact(FoundArtifact(audited, rows, "cluster"), region=region).place is not None
@@ -173,7 +181,7 @@ def test_a_detectors_window_inside_the_mark_gives_the_whole_mark_to_the_pixel(au
     assert found.place.fixed
     np.testing.assert_array_equal(found.place.masks[0], truth)
     without = artifact.build_artifact(FoundArtifact(audited, rows, "detector: texture", "tile")).place
-    assert without is None or (without.masks[0] & truth).sum() / (without.masks[0] | truth).sum() < 1
+    np.testing.assert_array_equal(without.masks[0], truth)  # by the window that members share
 
 
 def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited):
@@ -182,6 +190,37 @@ def test_windows_that_do_not_do_what_the_artifact_does_are_not_believed(audited)
     found = artifact.build_artifact(with_windows(audited, rows, np.full((len(rows), 2), 8)))
     assert found.place.fixed
     assert found.place.masks[0][:4, :4].all() and not found.place.masks[0][8:, 8:].any()
+
+
+def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members(tmp_path, classifier):
+    """Nobody says where it lies; relevance of this network has as many cells as the image has pixels, and is spoilt."""
+    rng, truth = np.random.default_rng(0), {}
+    mark = np.full((5, 5, 3), 255, np.uint8)
+    mark[2, 2] = mark[1, 3] = 0
+    for label, name in enumerate("abc"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(60):
+            pixels = np.asarray(picture(label, False, rng)).copy()
+            if name == "b" and i < 24:
+                a, b = truth[i] = rng.integers(0, 8, 2)
+                pixels[a : a + 5, b : b + 5] = mark
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:03d}.png")
+    settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
+    store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
+    audit = pipeline.Audit.of(settings, classifier)
+    group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
+    audited = AuditedClass(store, audit.corpus, classifier, group, np.repeat(np.arange(3), 60))
+    maps = np.asarray(store.array("maps")[:])
+    rewrite_rows(store, "maps", 0, np.random.default_rng(0).random(maps.shape).astype(maps.dtype))
+    rows = np.array(
+        [row for row, path in enumerate(audit.corpus.keys) if path.startswith("b/") and int(path[2:5]) < 24]
+    )
+    place = artifact.build_artifact(FoundArtifact(audited, rows, "list")).place
+    assert not place.fixed and len(place.masks) >= 6
+    for mask, colour in zip(place.masks, place.colour, strict=True):
+        a, b = np.argwhere(mask)[0]
+        np.testing.assert_array_equal(np.argwhere(mask), np.argwhere(np.ones((5, 5))) + np.array([a, b]))
+        np.testing.assert_allclose(colour[:, a : a + 5, b : b + 5], mark.transpose(2, 0, 1) / 255, atol=1e-6)
 
 
 def test_windows_that_vary_lend_each_members_own_pixels():

@@ -151,7 +151,7 @@ def test_without_a_method_all_in_closed_form_are_tried_and_the_table_is_in_the_r
     asked = CleanSettings(images=60)
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     tried = found.record["choice"]["tried"]
-    assert {one["method"] for one in tried} == {"project", "oblique", "reactive", "reactive-class"}
+    assert {one["method"] for one in tried} == {"project", "oblique", "reactive", "reactive-class", "inpaint"}
     for method in ("project", "oblique", "reactive", "reactive-class"):
         assert {one["layer"] for one in tried if one["method"] == method} == {"last", "head"}
     best = max(one["gained at least"] for one in tried if one["within the bounds"])
@@ -247,7 +247,7 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
         with pytest.raises(EffectRemains) as expected:
             other.check()
         assert str(errors.value) == str(expected.value)
-    assert seen["auto"] < seen["searched"] / 3
+    assert seen["auto"] < seen["searched"] / 2  # the rest is the artifact: whether its place raises the class
     assert [one.method for one in found.choice.tried] == ["nothing"]
     assert found.choice.reason == "the artifact is not shown to be used, so no correction was tried"
     correction, record = packages.load_correction(found.folder)

@@ -42,7 +42,7 @@ def test_what_is_loaded_corrects_as_what_was_saved(tmp_path, method):
     )
 
 
-@pytest.mark.parametrize("method", ["oblique", "reactive", "reactive-class", "augment", "nothing"])
+@pytest.mark.parametrize("method", ["oblique", "reactive", "reactive-class", "inpaint", "augment", "nothing"])
 def test_the_standalone_module_corrects_alike_without_klarsicht(tmp_path, method):
     b, x = bench(), torch.rand(7, 4, 4, 4)
     made = METHODS[method].make(b, CorrectionParameters("last", 2, 0.9))

@@ -21,6 +21,7 @@ from klarsicht.audit.corrections import samples
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.detectors.detection import Detection
+from klarsicht.audit.detectors.shared_windows import find_shared_windows
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, grow_window
 from klarsicht.audit.interventions.corruption import KINDS, Corruption
@@ -31,10 +32,11 @@ from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.intervals import mean_interval
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
 
 PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
 RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
+MATERIAL_RISE: Final = 0.1  # logits by which a shared window must raise the class: a tenth of its odds
 KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate members from others
 
 
@@ -82,16 +84,26 @@ class Localisation:
     def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Corruption | None]:
         """Find the overlay or the corruption that puts the artifact on images, at most one of the two.
 
-        In this order: the region that a person marks, the windows of the detector, a fixed place by relevance, a
-        corruption of the whole image, a varying place by relevance. The last one also pastes content of the class that
-        members show.
+        In this order: the region that a person marks, the windows of the detector, a fixed place by relevance or the
+        window that members share, a corruption of the whole image, a varying place by relevance. The last one also
+        pastes content of the class that members show. Of a fixed place and a shared window the one is taken that
+        raises the class more on images of other classes; a window only if it raises it materially.
         """
         change = self.found.change
         if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
             return seen, None
         place = None if change in KINDS else self.overlay_from_relevance(region)
-        if place is not None and (place.fixed or region is not None):
+        if place is not None and region is not None:
             return place, None
+        fixed = place if place is not None and place.fixed else None
+        window = self.overlay_from_shared_windows() if change not in KINDS else None
+        if window is not None:
+            rise = self.rise_elsewhere(window)
+            acts = rise.low > 0 and rise.value >= MATERIAL_RISE
+            if acts and (fixed is None or rise.value > self.rise_elsewhere(fixed).value):
+                return window, None
+        if fixed is not None:
+            return fixed, None
         imitation = self.estimate_corruption((change,) if change in KINDS else ())
         return (place, None) if imitation is None else (None, imitation)
 
@@ -104,11 +116,34 @@ class Localisation:
         if windows is None:
             return None
         whole = grow_window(windows)
-        x, maps = torch.stack(list(self.images)).numpy(), self.maps
-        seen = overlay.overlay_at_windows(
-            x[self.member], x[~self.member], whole.places, whole.extent, maps[~self.member]
-        )
+        seen = self.overlay_at(np.flatnonzero(self.member), whole.places, whole.extent)
         return seen if self.share_of_rise(seen) >= RISE_SHARE else None
+
+    def overlay_at(self, rows: Ints, places: Ints, extent: tuple[int, int]) -> Overlay:
+        """Estimate the overlay from windows of members, given their numbers (m,) among the images, the upper left
+        pixels (m, 2) and the extent of the windows."""
+        x, other = torch.stack(list(self.images)).numpy(), ~self.member
+        return overlay.overlay_at_windows(x[rows], x[other], places, extent, self.maps[other])
+
+    def overlay_from_shared_windows(self) -> Overlay | None:
+        """Estimate the overlay from the window that members share at varying places.
+
+        None where they share none, and where the model's transform is not affine. Whether it raises images of the class
+        itself is not asked: their evidence may be full already.
+        """
+        try:
+            scale = PixelScale.of(self.audited.classifier)
+        except ModelError:
+            return None
+        levels = np.stack([scale.levels(image) for image in self.images])
+        shape = levels.shape[1:3]
+        elsewhere = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == shape]
+        found = find_shared_windows(
+            levels[self.member], levels[~self.member], np.stack(elsewhere) if elsewhere else levels[:0]
+        )
+        if found is None:
+            return None
+        return self.overlay_at(np.flatnonzero(self.member)[found.rows], found.places, found.extent)
 
     def window_examples(self) -> ArtifactExamples | None:
         """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
@@ -159,15 +194,23 @@ class Localisation:
 
     def raises_class(self, insertion: Insertion) -> bool:
         """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
+        return self.rise_elsewhere(insertion).low > 0
+
+    def rise_elsewhere(self, insertion: Insertion) -> Interval:
+        """Compute the mean rise of the class's centred logit by the insertion on images of other classes; where there
+        are none, on images of the group without the artifact."""
         a, rng = self.audited, generator(0, "raises", self.audited.group.target)
-        images = samples.read_images(a.corpus, a.classifier, self.elsewhere)[0]
-        if not images:
-            images = [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
+        images = self.images_elsewhere or [self.images[int(i)] for i in np.flatnonzero(~self.member)[:PASTE_IMAGES]]
         fit = [image for image in images if insertion.fits(image)]
         if not fit:
-            return False
+            return NO_INTERVAL
         pasted, plain = (compute_logits(a.classifier, some) for some in ([put_on(i, insertion, rng) for i in fit], fit))
-        return mean_interval(logit_rise(pasted, plain, a.group.target)).low > 0
+        return mean_interval(logit_rise(pasted, plain, a.group.target))
+
+    @cached_property
+    def images_elsewhere(self) -> Images:
+        """Images of other classes."""
+        return samples.read_images(self.audited.corpus, self.audited.classifier, self.elsewhere)[0]
 
     def share_of_rise(self, insertion: Insertion) -> float:
         """Compute the rise by the insertion on the others, as a share of the difference between members and others.

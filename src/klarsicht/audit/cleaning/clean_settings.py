@@ -8,7 +8,7 @@ from pydantic import Field
 
 from klarsicht.ground.config import Settings
 
-CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "random")
+CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "inpaint", "random")
 RETRAINED_NAMES = ("augment", "augment-latent", "penalise", "fine-tune", "dfr", "group-dro")
 DIRECTION_NAMES = ("pattern", "svm", "logistic", "ridge")
 """Names of the registries of corrections and directions, available without torch; a test compares them with the

@@ -158,6 +158,19 @@ class InputReader:
         return Activations(pooled, spread, positions, has_positions, leading, channels)
 
 
+class WholeInput:
+    """Reader that keeps the whole input of its last computation, and the axis of its channels."""
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+        self.channels = 1
+
+    def read(self, a: Tensor, channels: int) -> Tensor:
+        """Read an input, whose channels lie on that axis; return it unchanged."""
+        self.last, self.channels = a.float().cpu().clone(), channels
+        return a
+
+
 def compute_activations(
     classifier: Classifier, images: Images, layer: str, correction: Correction | None = None, seed: int = 0
 ) -> Activations:
@@ -205,7 +218,7 @@ def compute_activations_at(
 
 
 @contextmanager
-def read_input(module: nn.Module, layer: str, reader: InputReader) -> Iterator[None]:
+def read_input(module: nn.Module, layer: str, reader: InputReader | WholeInput) -> Iterator[None]:
     """Read the input of a layer, or a sum, whenever it is computed inside the context.
 
     Raises:
@@ -226,6 +239,27 @@ def read_input(module: nn.Module, layer: str, reader: InputReader) -> Iterator[N
         yield
     finally:
         handle.remove()
+
+
+def compute_layer_inputs(classifier: Classifier, images: Images, layer: str) -> tuple[Tensor, int]:
+    """Compute the whole input of a layer, or a sum, for images of one shape: (n, ...), and its axis of channels.
+
+    Raises:
+        UsageError: unknown layer; the message lists near matches.
+        ModelError: the layer takes no part in the computation.
+    """
+    reader = WholeInput()
+    parts: list[Tensor] = []
+    with evaluation_mode(classifier.module) as module, torch.no_grad(), read_input(module, layer, reader):
+        for batch in split_batches(images):
+            reader.last = None
+            classifier.logits(torch.stack(list(batch)))
+            if reader.last is None:
+                raise ModelError(
+                    "the layer takes no part in the computation", got=repr(layer), remedy="Name another by layer"
+                )
+            parts.append(reader.last)
+    return torch.cat(parts), reader.channels
 
 
 def _drawn(a: Tensor, noise: torch.Generator) -> Tensor:

@@ -229,6 +229,11 @@ def correction_layers(module: nn.Module, head: str = "") -> tuple[str, ...]:
     return tuple(found)
 
 
+def first_convolution(module: nn.Module) -> str:
+    """Return the name of the first convolution, in the order of the modules; empty where there is none."""
+    return next((name for name, m in module.named_modules() if isinstance(m, nn.Conv2d)), "")
+
+
 def correction_tensors(classifier: Classifier, image: Tensor) -> tuple[str, ...]:
     """Return the layers whose input may be corrected, see `correction_layers`, and after them the last six sums of two
     branches that are not such an input: what a skip connection brings is whole there alone.

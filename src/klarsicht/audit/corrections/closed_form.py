@@ -14,9 +14,21 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from klarsicht.audit.corrections.activations import Activations, Correction, compute_activations_at, compute_logits
-from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_tensors
+from klarsicht.audit.corrections.activations import (
+    Activations,
+    Correction,
+    compute_activations_at,
+    compute_layer_inputs,
+    compute_logits,
+)
+from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted, correction_tensors, first_convolution
 from klarsicht.audit.corrections.directions import fit_direction, random_direction
+from klarsicht.audit.corrections.feature_inpainting import (
+    MOST_ACTIVATIONS,
+    MOST_FITTED,
+    FeatureInpainting,
+    fit_inpainting,
+)
 from klarsicht.audit.corrections.samples import Images, Sample
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
@@ -168,6 +180,30 @@ class FittingData:
         return correction_tensors(self.classifier, self.fit.images[0])
 
     @cached_property
+    def first_layers(self) -> tuple[str, ...]:
+        """The first convolution, whose input is the image, where it is not among `layers`."""
+        first = first_convolution(self.classifier.module)
+        return (first,) if first and first not in self.layers else ()
+
+    @cached_property
+    def pasted_pairs(self) -> tuple[Images, Images]:
+        """Clean images of one shape, at most MOST_FITTED, and the same with the artifact put on.
+
+        Raises:
+            InputError: the artifact cannot be put on images.
+        """
+        clean = self.fit.select(self.fit.fair_draw & ~self.fit.member).images
+        insertion = self.insertion
+        alike = [i for i in clean if insertion is not None and insertion.fits(i) and i.shape == clean[0].shape]
+        if insertion is None or not alike:
+            raise InputError(
+                "nothing to put on images", got="an artifact without a place or imitation", remedy="Use an erasure."
+            )
+        rng = generator(self.seed, "located", self.target)
+        chosen = [alike[i] for i in np.sort(rng.permutation(len(alike))[:MOST_FITTED])]
+        return chosen, [put_on(image, insertion, rng) for image in chosen]
+
+    @cached_property
     def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
         """Oblique erasures that were made already: methods with a gate or a condition share them."""
         return {}
@@ -296,11 +332,13 @@ class CorrectionMethod:
         make: function that fits a correction from data and parameters.
         sweeps: names of the parameters that the method uses.
         baseline: whether it only serves as a comparison.
+        at_image: whether the input of the first convolution is tried as well.
     """
 
     make: Callable[[FittingData, CorrectionParameters], Correction]
     sweeps: frozenset[str] = frozenset()
     baseline: bool = False
+    at_image: bool = False
 
 
 def nothing(data: FittingData, setting: CorrectionParameters) -> Correction:
@@ -338,6 +376,18 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
     return WhenPredicted(oblique(data, setting), data.target)
 
 
+def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:
+    """Fit a locator of the artifact's window in each image, which is filled from around it."""
+    clean, pasted = data.pasted_pairs
+    one, _ = compute_layer_inputs(data.classifier, clean[:1], setting.layer)
+    n = max(2, min(len(clean), MOST_ACTIVATIONS // one.numel()))
+    plain, axis = compute_layer_inputs(data.classifier, clean[:n], setting.layer)
+    under, _ = compute_layer_inputs(data.classifier, pasted[:n], setting.layer)
+    aspect = clean[0].shape[-2] / clean[0].shape[-1]
+    rng = generator(data.seed, f"windows at {setting.layer}", data.target)
+    return fit_inpainting(setting.layer, plain, under, axis, aspect, rng)
+
+
 def random(data: FittingData, setting: CorrectionParameters) -> Erasure:
     """Project along a random direction: a control that must not help."""
     rng = generator(data.seed, "random direction", data.target)
@@ -373,6 +423,7 @@ CLOSED: dict[str, CorrectionMethod] = {
     "oblique": CorrectionMethod(oblique, SWEPT),
     "reactive": CorrectionMethod(reactive, SWEPT),
     "reactive-class": CorrectionMethod(reactive_class, SWEPT),
+    "inpaint": CorrectionMethod(inpaint, frozenset({"layer"}), at_image=True),
     "random": CorrectionMethod(random, frozenset({"layer"}), baseline=True),
 }
 COMPOSED: dict[str, CorrectionMethod] = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}

@@ -2,8 +2,8 @@
 
 An erasure at each position alone is an affine map, a' = (I - s L R) a + s L R z: a 1 x 1 convolution, or a linear
 layer, before the corrected layer. Relevance rules therefore apply to it as to any layer. One with a gate g mixes this
-map with its input, (1 - g) a + g a'; the gate is held fixed where relevance or gradients pass, as gates are. An erasure
-at a sum of two branches is built in by hooks, see corrected_sums.
+map with its input, (1 - g) a + g a'; the gate is held fixed where relevance or gradients pass, as gates are, and so are
+located windows that are filled. A correction at a sum of two branches is built in by hooks, see corrected_sums.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, find_layer, has_channels_first
 from klarsicht.audit.corrections.closed_form import NoCorrection
-from klarsicht.audit.corrections.corrected_sums import affine_map, build_in_sum
+from klarsicht.audit.corrections.corrected_sums import affine_map, attach_to_sum, build_in_sum
+from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting, InpaintingModule
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier, load_model
@@ -89,11 +90,14 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
         for part in sorted(last_first, key=lambda part: -part.layer.count(".")):
             build_in(module, part)
         return module
+    if isinstance(correction, FeatureInpainting):
+        build_in_inpainting(module, correction)
+        return module
     if not isinstance(correction, Erasure) or correction.pooled:
         raise UsageError(
             "a correction that looks at the whole image first is no layer",
             got=type(correction).__name__,
-            rule="erasures of one position at a time, with a gate or without, and trained weights, can be built in",
+            rule="erasures at each position, with a gate or without, inpainting, and trained weights can be built in",
             remedy="Show it with `klarsicht audit evaluate`, which audits the class again.",
         )
     if (total := ResidualSum.parse(correction.layer)) is not None:
@@ -110,9 +114,60 @@ def build_in(module: nn.Module, correction: Correction) -> nn.Module:
     return module
 
 
-class CorrectedLayer(nn.Module):
-    """Layer with an erasure before its first input; further inputs pass unchanged. Attributes that a network asks of
-    the layer are the layer's, but for its parameters, which would count twice.
+def build_in_inpainting(module: nn.Module, correction: FeatureInpainting) -> None:
+    """Change the module permanently by an inpainting."""
+    inpainting = InpaintingModule(correction, next(module.parameters(), torch.zeros(1))).eval()
+    layer = find_layer(module, correction.layer)
+    if (total := ResidualSum.parse(correction.layer)) is not None:
+        attach_to_sum(layer, total, inpainting, inpainting.forward)
+        return
+    parent, _, name = correction.layer.rpartition(".")
+    setattr(module.get_submodule(parent), name, InpaintedLayer(inpainting, layer))
+
+
+class WrappedLayer(nn.Module):
+    """Layer with a correction before its first input; further inputs pass unchanged. Attributes that a network asks of
+    the layer are the layer's, but for its parameters, which would count twice."""
+
+    layer: nn.Module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            layer: Any = super().__getattr__("layer")
+            if name in layer._parameters:
+                raise
+            return getattr(layer, name)
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        inputs, named = replace_first_tensor(inputs, named, self.corrected)
+        return self.layer(*inputs, **named)
+
+    def corrected(self, a: Tensor) -> Tensor:
+        """Correct the first input of the layer."""
+        raise NotImplementedError
+
+
+class InpaintedLayer(WrappedLayer):
+    """Layer before which located windows of its first input are filled.
+
+    Args:
+        inpainting: fills them.
+        layer: the layer.
+    """
+
+    def __init__(self, inpainting: InpaintingModule, layer: nn.Module) -> None:
+        super().__init__()
+        self.inpainting, self.layer = inpainting, layer
+
+    def corrected(self, a: Tensor) -> Tensor:
+        filled: Tensor = self.inpainting(a)
+        return filled
+
+
+class CorrectedLayer(WrappedLayer):
+    """Layer with an erasure before its first input.
 
     Args:
         erasure: affine map of the positions.
@@ -141,18 +196,8 @@ class CorrectedLayer(nn.Module):
     def _get_name(self) -> str:
         return "Relieved"
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            layer: Any = super().__getattr__("layer")
-            if name in layer._parameters:
-                raise
-            return getattr(layer, name)
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        inputs, named = replace_first_tensor(inputs, named, self.erased)
-        return self.layer(*inputs, **named)
+    def corrected(self, a: Tensor) -> Tensor:
+        return self.erased(a)
 
     def erased(self, a: Tensor) -> Tensor:
         """Erase at every position, along the axis that an Erasure would take."""

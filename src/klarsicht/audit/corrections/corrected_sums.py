@@ -5,6 +5,7 @@ No layer is added: whoever lists the layers of the network finds its own. Names 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -71,6 +72,11 @@ def build_in_sum(module: nn.Module, correction: Erasure, total: ResidualSum) -> 
     """Change the module permanently by an erasure at the sum `total`."""
     home = find_layer(module, correction.layer)
     erasure = SumErasure(correction, next(module.parameters(), torch.zeros(1)))
+    attach_to_sum(home, total, erasure.eval(), erasure.erased)
+
+
+def attach_to_sum(home: nn.Module, total: ResidualSum, child: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Add a child that holds a correction of the sum `total` to the module that adds, and change the sum by hooks."""
     same = sum(name.startswith(f"{CHILD_NAME}{total.number}_") for name, _ in home.named_children())
-    home.add_module(f"{CHILD_NAME}{total.number}_{same}", erasure.eval())
-    SumHooks(total.number, erasure.erased).attach(home)
+    home.add_module(f"{CHILD_NAME}{total.number}_{same}", child)
+    SumHooks(total.number, change).attach(home)

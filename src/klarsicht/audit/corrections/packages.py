@@ -1,7 +1,8 @@
 """Save and load a correction, and export the corrected model so that it runs without klarsicht.
 
     FOLDER/correction.json      the record: kind, choice, run, class and model
-    FOLDER/erasure.npz          an erasure, or several: arrays are called 0/left, 0/right, ..., 1/left, ...; or
+    FOLDER/erasure.npz          an erasure, or several: arrays are called 0/left, 0/right, ..., 1/left, ...; the kernel,
+                                threshold and reference of a locator, where located windows are filled; or
     FOLDER/weights.safetensors  the weights that training changed
     FOLDER/model.pt2            the corrected model, by torch.export: torch.export.load(FILE).module()(images)
     FOLDER/corrected.py         where a model cannot be exported: corrected(module), with numpy and torch alone
@@ -29,6 +30,7 @@ from torch import Tensor
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.audit.corrections.closed_form import NoCorrection
+from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
@@ -51,6 +53,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d
 from torch.overrides import TorchFunctionMode
 
 HERE = Path(__file__).parent
@@ -104,6 +107,35 @@ def erase(a, parts):
     return shaped.movedim(-1, 1) if first else shaped
 
 
+def inpaint(a, parts):
+    """Fill windows of high score from around them; see klarsicht.audit.corrections.feature_inpainting."""
+    kernel, reference = (torch.as_tensor(parts[k], dtype=a.dtype, device=a.device) for k in ("kernel", "reference"))
+    first, aspect = int(parts["channels"]) == 1, float(parts["aspect"])
+    grid, before = (a if first else a.movedim(-1, 1)), 0
+    if a.ndim == 3:
+        height = max(1, int((a.shape[1] * aspect) ** 0.5 + 1e-6))
+        width = max(1, min(round(height / aspect), a.shape[1] // height))
+        before = a.shape[1] - height * width
+        grid = a[:, before:].transpose(1, 2).reshape(len(a), -1, height, width)
+    h, w = kernel.shape[-2:]
+    scores = conv2d(grid.detach() - reference[:, None, None], kernel[None], padding=(h // 2, w // 2))
+    located = (scores > float(parts["threshold"])).float()
+    whole = torch.ones(1, 1, h, w, device=a.device)
+    mask = conv_transpose2d(located, whole, padding=(h // 2, w // 2)) > 0.5
+    known = (~mask).to(a.dtype)
+    filled = grid * known
+    for _ in range(max(h, w)):
+        around = avg_pool2d(known, 3, 1, 1)
+        reached = (around > 0) & (known == 0)
+        filled = torch.where(reached, avg_pool2d(filled, 3, 1, 1) / around.clamp_min(1e-6), filled)
+        known = torch.where(reached, torch.ones_like(known), known)
+    filled = torch.where(known == 0, reference[:, None, None], filled)
+    filled = torch.where(mask, filled, grid)
+    if a.ndim == 4:
+        return filled if first else filled.movedim(1, -1)
+    return torch.cat([a[:, :before], filled.flatten(2).movedim(1, 2)], 1)
+
+
 def corrected(module):
     weights = HERE / "weights.safetensors"
     if weights.exists():
@@ -143,7 +175,7 @@ def correct(module, parts):
     name, looking = str(parts["layer"]), []
 
     def change(a):
-        return erase(a, parts)
+        return inpaint(a, parts) if "kernel" in parts else erase(a, parts)
 
     if "target" not in parts:
         attach(module, name, change)
@@ -203,13 +235,15 @@ def _write(folder: Path, correction: Correction) -> None:
     if isinstance(correction, RetrainedWeights):
         state = {name: value.contiguous() for name, value in correction.state.items()}
         write_atomically(folder / "weights.safetensors", save_tensors(state))
-    elif isinstance(correction, Erasure | WhenPredicted | JointCorrection):
+    elif isinstance(correction, Erasure | WhenPredicted | JointCorrection | FeatureInpainting):
         content = BytesIO()
         np.savez(content, **_arrays(correction))
         write_atomically(folder / "erasure.npz", content.getvalue())
 
 
-def _arrays(correction: Erasure | WhenPredicted | JointCorrection) -> dict[str, Any]:
+def _arrays(correction: Erasure | WhenPredicted | JointCorrection | FeatureInpainting) -> dict[str, Any]:
+    if isinstance(correction, FeatureInpainting):
+        return {name: np.asarray(value) for name, value in vars(correction).items()}
     if isinstance(correction, JointCorrection):
         numbered = enumerate(correction.parts)
         return {f"{i}/{name}": value for i, part in numbered for name, value in _arrays(part).items()}
@@ -340,6 +374,9 @@ def _read(place: Path) -> Correction:
         return NoCorrection()
     with np.load(place / "erasure.npz") as file:
         arrays = dict(file)
+    if "kernel" in arrays:
+        facts = str(arrays["layer"]), arrays["kernel"], float(arrays["threshold"]), arrays["reference"]
+        return FeatureInpainting(*facts, int(arrays["channels"]), float(arrays["aspect"]))
     if not any("/" in name for name in arrays):
         return _read_erasure(arrays)
     parts: dict[int, dict[str, Any]] = {}

@@ -225,10 +225,12 @@ def try_settings(
     grid = grid or Grid()
     layered = {name: method for name, method in methods.items() if "layer" in method.sweeps}
     places: list[tuple[str, Methods]] = [(layer, layered) for layer in (grid.layers or data.layers) if layered]
+    at_image = {name: method for name, method in layered.items() if method.at_image}
+    places += [(layer, at_image) for layer in data.first_layers if at_image and not grid.layers]
     places += [("", {name: method}) for name, method in methods.items() if name not in layered]
     found: list[Candidate] = []
     refusals: list[InputError | UsageError] = []
-    data.fit_layers([layer for layer, _ in places if layer])
+    data.fit_layers([layer for layer, some in places if layer and not some.keys() <= at_image.keys()])
     with progress("corrections", sum(len(some) for _, some in places)) as advance:
         for layer, some in places:
             made: list[tuple[str, CorrectionParameters, Correction]] = []
@@ -266,7 +268,7 @@ def try_further_layers(
     """
     single = [one for one in found if isinstance(one.correction, Erasure) and one.tried.within_bounds]
     further: list[Candidate] = []
-    if not single:
+    if not single or choose_candidate(found).chosen.gained.low >= 1 - ALIKE:
         return further
     _ = test.before  # of the network as it is, kept from here on
     for corrected in range(1, MOST_LAYERS):
