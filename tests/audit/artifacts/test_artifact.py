@@ -221,6 +221,12 @@ def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members
         a, b = np.argwhere(mask)[0]
         np.testing.assert_array_equal(np.argwhere(mask), np.argwhere(np.ones((5, 5))) + np.array([a, b]))
         np.testing.assert_allclose(colour[:, a : a + 5, b : b + 5], mark.transpose(2, 0, 1) / 255, atol=1e-6)
+    dark = overlay.Overlay(
+        np.pad(np.ones((1, 4, 4), np.float32), ((0, 0), (0, 8), (0, 8))), np.zeros((1, 3, 12, 12), "f")
+    )
+    with pytest.MonkeyPatch.context() as patch:  # a fixed place that raises nothing, whatever was asked of it
+        patch.setattr(localisation.Localisation, "overlay_from_relevance", lambda *_: dark)
+        assert not artifact.build_artifact(FoundArtifact(audited, rows, "list")).place.fixed
 
 
 def test_windows_that_vary_lend_each_members_own_pixels():
