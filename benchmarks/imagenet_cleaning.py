@@ -5,9 +5,9 @@
 
 PHOTOGRAPHS and NETWORKS as in `imagenet_carton.py`. --choose puts a draw of every family of `audit plant` on
 photographs of one half, and names the class whose ratio (its median uplift to that of the middle class) is largest by
-the second largest of the three networks; written to OUT/chosen.json, strongest families first. Then, per chosen pair and
-network, the correction is fitted and chosen on that half by the command, and measured once on the other half: with the
-draw that was fitted, and with another draw of the same family.
+the second largest of the three networks; written to OUT/chosen.json, strongest families first. Then, per chosen pair
+and network, the correction is fitted and chosen on that half by the command, and measured once on the other half: with
+the draw that was fitted, and with another draw of the same family.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def ratios_of_families(network: str, files: list[Path]) -> tuple[list[str], np.n
     ratios = []
     for family in track(FAMILIES, len(FAMILIES), f"families on {network}"):
         change = drawn(family, FITTED)
-        changed = [
-            scale.inputs(change(scale.levels(x), generator(0, family, i))[None])[0] for i, x in enumerate(plain)
-        ]
+        changed = [scale.inputs(change(scale.levels(x), generator(0, family, i))[None])[0] for i, x in enumerate(plain)]
         after = special.log_softmax(compute_logits(classifier, changed, None), 1)
         rises = np.median(after - before, 0)[-1000:]
         ratios.append(rises - np.median(rises))
