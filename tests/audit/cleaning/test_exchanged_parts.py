@@ -143,6 +143,16 @@ def test_the_border_of_a_picture_is_that_of_another_one_and_says_nothing_of_the_
     assert chisquare(drawn.ravel(), expected.ravel()).pvalue > 0.001
 
 
+def test_all_parts_are_those_of_one_picture():
+    pictures = coloured()
+    found = ExchangedParts(pictures, labels_of(pictures), ["top left", "bottom right"])
+    torch.manual_seed(0)
+    for i, (picture, _, _) in enumerate(pictures):
+        levels, plain = np.asarray(found[i][0]), np.asarray(picture)
+        assert (levels[0, 0] == levels[-1, -1]).all() and (levels[0, 0] != plain[0, 0]).any()
+        assert (levels[0, -1] == plain[0, -1]).all() and (levels[-1, 0] == plain[-1, 0]).all()
+
+
 def test_so_many_pictures_are_changed_as_were_asked_for_and_the_seed_says_which():
     pictures = coloured()
     found = ExchangedParts(pictures, labels_of(pictures), ["border"], share=0.3)

@@ -22,15 +22,15 @@ CHANGED_SHARE: Final = 1.0  # share of the pictures that get a part of a random 
 
 
 class ExchangedParts(Dataset[tuple[Any, ...]]):
-    """Data set of torch whose pictures get a part of a random other picture, whatever its class.
+    """Data set of torch whose pictures get parts of a random other picture, whatever its class.
 
-    Which pictures, which part and whose is drawn by torch's generator each time that a picture is asked for, as other
+    Which pictures and whose parts is drawn by torch's generator each time that a picture is asked for, as other
     augmentations are. Where all are changed, the part says nothing of the class.
 
     Args:
         pictures: data set with a length of (picture, label, ...); a picture is of PIL, or uint8 (H, W) or (H, W, C).
         labels: int (n,), the label of each picture.
-        parts: names of image_parts.IMAGE_PARTS, one of which is exchanged.
+        parts: names of image_parts.IMAGE_PARTS, all taken from the same picture.
         share: share of the pictures that are changed, above 0 to 1.
         transform: function of a picture of PIL, applied last.
         maps: float (n, G, G), relevance of each picture, which says what its background is; needed for that alone.
@@ -61,19 +61,21 @@ class ExchangedParts(Dataset[tuple[Any, ...]]):
         picture, *rest = self.pictures[i]
         picture = to_picture(picture)
         if float(torch.rand(())) < self.share:
-            part = self.parts[int(torch.randint(len(self.parts), ()))]
             donor = int(torch.randint(len(self) - 1, ()))
-            picture = self.exchange(i, picture, part, donor + (donor >= i))
+            picture = self.exchange(i, picture, donor + (donor >= i))
         return (picture if self.transform is None else self.transform(picture), *rest)
 
-    def exchange(self, i: int, picture: Image.Image, part: str, donor: int) -> Image.Image:
-        """Replace a part of picture i by that of the picture `donor`, resized to it where it differs."""
+    def exchange(self, i: int, picture: Image.Image, donor: int) -> Image.Image:
+        """Replace the parts of picture i by those of the picture `donor`, resized to it where it differs."""
         given = to_picture(self.pictures[donor][0]).convert(picture.mode)
         if given.size != picture.size:
             given = given.resize(picture.size, Image.Resampling.BILINEAR)
-        pair = [PartImages(to_levels(one)[None], self.background(j, one)) for j, one in ((i, picture), (donor, given))]
-        changed = IMAGE_PARTS[part].exchange(*pair)[0]
-        return Image.fromarray(changed[..., 0] if picture.mode == "L" else changed)
+        changed, other = (
+            PartImages(to_levels(x)[None], self.background(j, x)) for j, x in ((i, picture), (donor, given))
+        )
+        for part in self.parts:
+            changed = PartImages(IMAGE_PARTS[part].exchange(changed, other), changed.background)
+        return Image.fromarray(changed.levels[0, ..., 0] if picture.mode == "L" else changed.levels[0])
 
     def background(self, i: int, picture: Image.Image) -> Bools | None:
         """Mark the background of a picture (1, H, W) by its relevance; None without maps."""
