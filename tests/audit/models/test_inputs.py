@@ -5,11 +5,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tests.audit.conftest import write_corpus
+import torch
+from PIL import Image
+from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit.data import pictures
 from klarsicht.audit.data.corpus_formats import open_corpus
-from klarsicht.audit.models.inputs import InputImages, PixelCache
+from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.models.inputs import InputImages, PixelCache, PixelScale
+from klarsicht.audit.report.figures import denormalise
 
 
 @pytest.fixture
@@ -55,3 +59,32 @@ def test_the_cache_is_bounded_and_pickled_empty(tmp_path, classifier, decoded):
     assert len(decoded) == 2
     again = pickle.loads(pickle.dumps(images.cache))
     assert again.bytes == 0 and again.get(29) is None and again.most == 5 * one
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("negative", [False, True])
+def test_pixel_values_are_those_of_the_file_whatever_the_order_of_channels(order, negative):
+    drawn = np.random.default_rng(0).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    mean, sd = torch.tensor([0.1, 0.4, 0.7])[:, None, None], torch.tensor([0.2, 0.5, 0.9])[:, None, None]
+
+    def transform(picture):
+        x = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[list(order)] / 255
+        return ((1 - x if negative else x) - mean) / sd
+
+    taken = load_model((network(), transform), classes=["a", "b", "c"])
+    scale, x = PixelScale.of(taken), taken.image(Image.fromarray(drawn))
+    np.testing.assert_array_equal(scale.levels(x), drawn)
+    torch.testing.assert_close(scale.inputs(drawn[None])[0], x)
+    torch.testing.assert_close(PixelScale.from_json(scale.to_json()).inputs(drawn[None])[0], x)
+    seen = denormalise(x, taken.black_and_white, taken.shown, taken.channel_order)
+    assert np.abs(seen.astype(int) - drawn).max() <= 1
+    low, high = (torch.tensor(end)[:, None, None] for end in taken.pixel_bounds)
+    assert (low <= x + 1e-6).all() and (x <= high + 1e-6).all()
+
+
+def test_a_transform_that_mixes_colours_has_no_order_of_channels():
+    def transform(picture):
+        grey = torch.from_numpy(np.array(picture.convert("L"))) / 255
+        return grey.expand(3, -1, -1)
+
+    assert PixelScale.of(load_model((network(), transform), classes=["a", "b", "c"])).order == ()

@@ -62,11 +62,9 @@ class ClassParts:
 
     def to_json(self) -> dict[str, Any]:
         """Return parts and pixel scale as JSON values."""
-        ends = {"black": self.pixel_scale.black.tolist(), "white": self.pixel_scale.white.tolist()}
-        return {"parts": list(self.parts)} | ends
+        return {"parts": list(self.parts)} | self.pixel_scale.to_json()
 
     @classmethod
     def from_json(cls, known: Mapping[str, Any], arrays: Mapping[str, Pixels]) -> Self:
         """Return the artifact that `to_json` and `arrays` describe."""
-        ends = (np.array(known[end], np.float32) for end in ("black", "white"))
-        return cls(tuple(known["parts"]), arrays["donors"], arrays["others"], PixelScale(*ends))
+        return cls(tuple(known["parts"]), arrays["donors"], arrays["others"], PixelScale.from_json(known))

@@ -165,8 +165,7 @@ class Corruption:
 
     def to_json(self) -> dict[str, Any]:
         """Return kind, size and pixel scale as JSON values."""
-        black, white = self.pixel_scale.black.tolist(), self.pixel_scale.white.tolist()
-        return {"kind": self.kind, "size": self.size, "black": black, "white": white}
+        return {"kind": self.kind, "size": self.size} | self.pixel_scale.to_json()
 
     @classmethod
     def from_json(cls, known: dict[str, Any]) -> Corruption:
@@ -175,5 +174,4 @@ class Corruption:
         Raises:
             KeyError: the record lacks a key.
         """
-        ends = (np.array(known[end], np.float32) for end in ("black", "white"))
-        return cls(known["kind"], known["size"], PixelScale(*ends))
+        return cls(known["kind"], known["size"], PixelScale.from_json(known))

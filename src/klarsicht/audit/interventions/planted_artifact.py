@@ -54,11 +54,9 @@ class PlantedArtifact:
 
     def to_json(self) -> dict[str, Any]:
         """Return kind, seed and pixel scale as JSON values."""
-        ends = {"black": self.pixel_scale.black.tolist(), "white": self.pixel_scale.white.tolist()}
-        return {"kind": self.kind, "seed": self.seed} | ends
+        return {"kind": self.kind, "seed": self.seed} | self.pixel_scale.to_json()
 
     @classmethod
     def from_json(cls, known: dict[str, Any]) -> Self:
         """Return the artifact that `to_json` describes."""
-        ends = (np.array(known[end], np.float32) for end in ("black", "white"))
-        return cls(known["kind"], known["seed"], PixelScale(*ends))
+        return cls(known["kind"], known["seed"], PixelScale.from_json(known))

@@ -31,6 +31,9 @@ from klarsicht.ground.foreign import foreign_errors
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
 """Test image, 256 x 256, a ramp from black to white; its transformed pixels identify a transform."""
 
+PURE_COLOURS: Final = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+HOLDS_A_COLOUR: Final = 0.5  # of the range black to white that a pure colour spans, above which a channel holds it
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -160,13 +163,34 @@ class Classifier:
                 digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    def transform_colour(self, colour: tuple[int, int, int]) -> Tensor:
+        """Return the mean of each channel (C,) of the input that a picture of one colour becomes."""
+        return self.image(Image.new("RGB", (256, 256), colour)).flatten(1).mean(1)
+
     @cached_property
+    def black_and_white(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Input values of each channel, C numbers each, of the transformed black and white images."""
+        black, white = (self.transform_colour((level,) * 3).tolist() for level in (0, 255))
+        return tuple(black), tuple(white)
+
+    @cached_property
+    def channel_order(self) -> tuple[int, ...]:
+        """Channels of the input that hold red, green and blue, such as 2, 1, 0 of a network that takes blue first;
+        empty: 0, 1, 2, or no one channel holds one colour."""
+        black, white = (torch.tensor(end) for end in self.black_and_white)
+        if len(black) != 3:
+            return ()
+        pure = torch.stack([self.transform_colour(colour) for colour in PURE_COLOURS])
+        held = ((pure - black) / (white - black)).abs() > HOLDS_A_COLOUR
+        order = tuple(held.int().argmax(1).tolist())
+        is_order = bool((held.sum(0) == 1).all() and (held.sum(1) == 1).all())
+        return order if is_order and order != (0, 1, 2) else ()
+
+    @property
     def pixel_bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Lowest and highest input value of each channel, C numbers each: the transformed black and white images."""
-        shown = [self.image(Image.new("RGB", (256, 256), colour)) for colour in ("black", "white")]
-        ends = torch.stack([s.flatten(1).mean(1) for s in shown])
-        low, high = ends.amin(0).tolist(), ends.amax(0).tolist()
-        return tuple(low), tuple(high)
+        """Lowest and highest input value of each channel, C numbers each, of the transformed black and white images."""
+        ends = torch.tensor(self.black_and_white)
+        return tuple(ends.amin(0).tolist()), tuple(ends.amax(0).tolist())
 
     @property
     def shown(self) -> tuple[int, ...]:

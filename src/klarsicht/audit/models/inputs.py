@@ -7,7 +7,7 @@ model.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,21 +32,24 @@ class PixelScale:
     """Affine map between 8-bit pixel values and normalised model inputs, per channel.
 
     Attributes:
-        black, white: float32 (C,), model inputs of pixel values 0 and 255.
+        black, white: float32 (C,), model inputs of pixel values 0 and 255; black is the larger one of a negative.
+        order: for each channel of the pixel values, the channel of the model inputs that holds it, such as 2, 1, 0 of
+            a network that takes blue first; empty: the same.
     """
 
     black: NDArray[np.float32]
     white: NDArray[np.float32]
+    order: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, classifier: Classifier) -> PixelScale:
-        """Measure the map by transforming a black, a white and a grey image.
+        """Measure the map by transforming a black, a white and a grey image, and a red, a green and a blue one.
 
         Raises:
             ModelError: the transform is not affine in pixel values, so that no artifact can be inserted.
         """
-        black, white = (np.array(end, np.float32) for end in classifier.pixel_bounds)
-        grey = classifier.image(Image.new("RGB", (256, 256), (128, 128, 128))).flatten(1).mean(1).numpy()
+        black, white = (np.array(end, np.float32) for end in classifier.black_and_white)
+        grey = classifier.transform_colour((128, 128, 128)).numpy()
         middle = black + (white - black) * 128 / 255
         tolerance = GREY_TOLERANCE + (classifier.form.rounding if classifier.form else 0)
         if not np.allclose(grey, middle, atol=tolerance * float(np.abs(white - black).max())):
@@ -55,17 +58,34 @@ class PixelScale:
                 got=f"grey 128 becomes {grey.tolist()}, not {middle.tolist()}",
                 rule="an artifact can be put on images only where numbers are grey levels, shifted and scaled",
             )
-        return cls(black, white)
+        return cls(black, white, classifier.channel_order)
 
     def levels(self, image: Tensor) -> Pixels:
         """Convert a model input (C, H, W) to pixel values uint8 (H, W, C)."""
         x = (image.float().numpy() - self.black[:, None, None]) / (self.white - self.black)[:, None, None]
+        x = x[list(self.order)] if self.order else x
         return np.asarray(np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
     def inputs(self, levels: NDArray[Any]) -> Tensor:
         """Convert pixel values (B, H, W, C), integer or float, to model inputs float32 (B, C, H, W)."""
-        x = levels.astype(np.float32) / 255 * (self.white - self.black) + self.black
+        x = levels[..., np.argsort(self.order)] if self.order else levels
+        x = x.astype(np.float32) / 255 * (self.white - self.black) + self.black
         return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the map as JSON values; the order where it is not the same."""
+        ends = {"black": self.black.tolist(), "white": self.white.tolist()}
+        return ends | ({"order": list(self.order)} if self.order else {})
+
+    @classmethod
+    def from_json(cls, known: Mapping[str, Any]) -> PixelScale:
+        """Read a record of `to_json`, among other keys.
+
+        Raises:
+            KeyError: the record lacks a key.
+        """
+        black, white = (np.array(known[end], np.float32) for end in ("black", "white"))
+        return cls(black, white, tuple(known.get("order", ())))
 
 
 class PixelCache:

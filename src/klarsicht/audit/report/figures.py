@@ -131,7 +131,7 @@ class Illustrator:
             for row, picture in decode_rows(self.corpus, rows.tolist()):
                 if not isinstance(picture, ImageError):
                     image = self.classifier.image(picture)
-                    seen = denormalise(image, self.classifier.pixel_bounds, self.classifier.shown)
+                    seen = self._denormalise(image)
                     relevance, absorbed[row] = map_of(row, image)
                     drawn = seen if relevance is None else overlay(seen, relevance)
                     if row in entry.masks:
@@ -143,6 +143,11 @@ class Illustrator:
                     written |= self.store.write_unit_file(f"{name}.jpg", encode_jpeg(seen))
                     written |= self.store.write_unit_file(f"{name}-relevance.jpg", encode_jpeg(drawn))
         return absorbed, written
+
+    def _denormalise(self, image: Tensor) -> NDArray[np.uint8]:
+        """Return the picture (H, W, 3) of a model input (C, H, W)."""
+        known = self.classifier
+        return denormalise(image, known.black_and_white, known.shown, known.channel_order)
 
     @contextmanager
     def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
@@ -220,17 +225,22 @@ def pick_at_random(positions: NDArray[Any], count: int, rng: np.random.Generator
 
 
 def denormalise(
-    image: Tensor, box: tuple[tuple[float, ...], tuple[float, ...]], shown: tuple[int, ...] = ()
-) -> NDArray[np.uint8]:
-    """Undo the normalisation of a model input (C, H, W) with pixel bounds `box`; return uint8 (H, W, 3).
+    image: Tensor, ends: tuple[tuple[float, ...], tuple[float, ...]], shown: tuple[int, ...] = (),
+    order: tuple[int, ...] = (),
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Undo the normalisation of a model input (C, H, W); return uint8 (H, W, 3).
 
     Args:
+        ends: model inputs of black and white, C numbers each.
         shown: the channels that are shown, see ground.array_images.show_channels.
+        order: the channels that hold red, green and blue, see Classifier.channel_order.
     """
-    low, high = (torch.tensor(end)[:, None, None] for end in box)
-    if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (high > low).all()):
-        low, high = image.min(), image.max()  # a transform that scales each image individually
-    pixels = ((image.cpu() - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).permute(1, 2, 0).numpy()
+    black, white = (torch.tensor(end)[:, None, None] for end in ends)
+    if not (torch.isfinite(black).all() and torch.isfinite(white).all() and (white != black).all()):
+        black, white = image.min(), image.max()  # a transform that scales each image individually
+    span = white - black
+    x = (image.cpu() - black) / torch.where(span.abs() < 1e-6, 1e-6, span)
+    pixels = (x[list(order)] if order else x).clamp(0, 1).permute(1, 2, 0).numpy()
     return show_channels(to_uint8(pixels), shown)
 
 
