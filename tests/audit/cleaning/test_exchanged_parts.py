@@ -176,6 +176,19 @@ def test_grey_pictures_and_arrays_stay_what_they_are_and_the_transform_comes_las
     assert found[0] == (("L", (WIDE, WIDE)), 0)
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.full((8, 8), 300, np.uint16), np.full((8, 8, 3), 0.5), np.zeros((8, 8, 4), np.uint8),
+        Image.fromarray(np.full((8, 8), 300, np.uint16)),
+    ],
+)  # fmt: skip
+def test_more_than_eight_bits_are_refused_and_not_cut_down(picture):
+    pairs = [(picture, 0), (picture, 1)]
+    with pytest.raises(InputError, match="cannot be exchanged"):
+        ExchangedParts(pairs, [0, 1], ["border"])[0]
+
+
 def test_the_background_is_exchanged_where_it_is_that_of_both():
     """Relevance lies in the left half of one picture, and in the upper half of the other."""
     pictures = [(Image.new("RGB", (WIDE, WIDE), colour), k) for k, colour in enumerate([(9, 9, 9), (200, 0, 0)])]

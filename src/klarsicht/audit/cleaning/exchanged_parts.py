@@ -179,9 +179,28 @@ def check_parts(parts: Sequence[str], *, background: bool) -> None:
 
 
 def to_picture(picture: Any) -> Image.Image:
-    """Return a picture of PIL in grey or colour, from one or from uint8 (H, W) or (H, W, C)."""
-    found = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture, np.uint8).squeeze())
+    """Return a picture of PIL in grey or colour, from one or from uint8 (H, W) or (H, W, C).
+
+    Raises:
+        InputError: more than 8 bits, floats, or other channels than grey and colour.
+    """
+    if isinstance(picture, Image.Image):
+        found = picture
+    else:
+        levels = np.asarray(picture)
+        if levels.dtype != np.uint8 or levels.ndim not in (2, 3) or levels.shape[2:] not in ((), (1,), (3,)):
+            raise _not_eight_bits(f"{levels.dtype} {levels.shape}")
+        found = Image.fromarray(levels[..., 0] if levels.shape[2:] == (1,) else levels)
+    if found.mode[:1] in ("I", "F"):
+        raise _not_eight_bits(f"a picture of mode {found.mode}")
     return found if found.mode in ("L", "RGB") else found.convert("RGB")
+
+
+def _not_eight_bits(got: str) -> InputError:
+    return InputError(
+        "parts of these images cannot be exchanged", got=got,
+        rule="pictures of PIL, or uint8 (H, W) or (H, W, 1 or 3)", remedy="Convert the data set's images to 8 bits.",
+    )  # fmt: skip
 
 
 def to_levels(picture: Image.Image) -> Pixels:
