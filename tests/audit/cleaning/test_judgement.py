@@ -74,3 +74,43 @@ def test_real_harm_is_called_so_on_images_trained_on_too(by_heart):
     there, elsewhere = (judged(by_heart, rows, broken) for rows in (OWN, OTHER))
     assert there.origin.trained_on
     assert there.harm.answer == elsewhere.harm.answer == HARMFUL
+
+
+class Lit:
+    """Insertion that lights the first pixel."""
+
+    def fits(self, image):
+        return True
+
+    def put(self, images, rng):
+        lit = images.clone()
+        lit[:, 0, 0, 0] = 1
+        return lit, images
+
+    def __str__(self):
+        return "a lit pixel"
+
+
+@pytest.mark.parametrize("insertion", [None, Lit()])
+def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_carriers_alone(insertion):
+    """The first pixel alone says class 0, and is erased: nothing of the effect is left, whoever is asked."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.uniform(0, 0.2, (1200, 1, 2, 2))).float()
+    labels, member = np.arange(1200) % 3, np.zeros(1200, bool)
+    member[labels == 0] = np.arange(400) < 200
+    for pixel in (1, 2):
+        images[:, 0].flatten(1)[:, pixel] += torch.from_numpy(labels == pixel)
+    images[member, 0, 0, 0] = 1
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    net[1].weight.data = torch.tensor([[4.0, -1, -1, 0], [0, 4, 0, 0], [0, 0, 4, 0]])
+    v = np.eye(4)[:, :1]
+    test = CorrectionTest(load_model((net.eval(), lambda image: image)),
+                          Sample(list(images), member, np.arange(1200), labels), 0, insertion)  # fmt: skip
+    found = Judgement(
+        test.evaluate(None), test.evaluate(Erasure("1", Eraser(v, v.T, np.zeros(4)), 1.0)), Bounds(10, 10)
+    )
+    assert found.remaining < 0.1
+    assert found.clean
+    assert found.on_members_alone == (insertion is None)
+    assert ("shown on its carriers alone" in found.verdict) == (insertion is None)
+    assert found.to_json()["members alone"] == (insertion is None)

@@ -2,7 +2,7 @@
 
 *Harmful*, where a loss on clean images is beyond its bound for sure; *no help*, where the artifact is not shown to be
 used, or more than half of its effect remains; else *clean*, with a note where the losses are not proven to be within
-their bounds. See audit.corrections.harm for the three answers to harm.
+their bounds, and one where the artifact could be put on no other images than its carriers. See audit.corrections.harm for the three answers to harm.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class Judgement:
         return self.is_used and self.remaining <= LEAVES
 
     @property
+    def on_members_alone(self) -> bool:
+        """Whether the artifact was put on no other images: what is left of its effect there is not known."""
+        return self.before.flips.n == 0
+
+    @property
     def clean(self) -> bool:
         """Whether the corrected model may be called clean: it is helped, and not harmed for sure."""
         return self.helps and self.harm.answer != HARMFUL
@@ -70,7 +75,8 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """The verdict in words, see the module."""
-        return describe_verdict(self.harm, f"no help ({self.no_help})" if self.no_help else "")
+        words = describe_verdict(self.harm, f"no help ({self.no_help})" if self.no_help else "")
+        return f"{words}; shown on its carriers alone" if self.clean and self.on_members_alone else words
 
     def check(self) -> None:
         """Check that the corrected model may be called clean.
@@ -104,6 +110,7 @@ class Judgement:
             "clean": self.clean,
             "remaining": self.remaining,
             "artifact used": self.is_used,
+            "members alone": self.on_members_alone,
             "harm answer": self.harm.to_json(),
             "images": self.origin.to_json(),
         }
