@@ -2,7 +2,8 @@
 
 *Harmful*, where a loss on clean images is beyond its bound for sure; *no help*, where the artifact is not shown to be
 used, or more than half of its effect remains; else *clean*, with a note where the losses are not proven to be within
-their bounds, and one where the artifact could be put on no other images than its carriers. See audit.corrections.harm for the three answers to harm.
+their bounds, and one where the artifact could be put on no other images than its carriers. See audit.corrections.harm
+for the three answers to harm.
 """
 
 from __future__ import annotations
