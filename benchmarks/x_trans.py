@@ -51,15 +51,17 @@ def sampled(light: Light) -> Light:
     return seen
 
 
-def write(folder: Path, frames: Light, level: NoiseLevel, rng: np.random.Generator) -> list[Path]:
-    """Write DNGs of noisy samples, without a NoiseProfile."""
+def write(
+    folder: Path, frames: Light, level: NoiseLevel, rng: np.random.Generator, hot: Light | float = 0.0
+) -> list[Path]:
+    """Write DNGs of noisy samples, without a NoiseProfile. hot: what each sample of the sensor (H, W) has too much."""
     own = {33421: (6, 6), 33422: bytes("RGB".index(letter) for letter in X_TRANS), 50713: (1, 1), 50714: BLACK}
     own[50717] = WHITE
     counts = {33422: 36, 50714: 1}
     tags = [(t, k, counts.get(t, n), own.get(t, v), w) for t, k, n, v, w in raw.tags() if t != 51041]  # type: ignore[misc, call-overload]
     files = [folder / f"{i}.dng" for i in range(len(frames))]
     for file, frame in zip(files, frames, strict=True):
-        noisy = level.sample(sampled(frame), rng)
+        noisy = level.sample(sampled(frame), rng) + hot
         codes = np.clip(np.rint(noisy * (WHITE - BLACK) + BLACK), 0, WHITE).astype(np.uint16)
         tifffile.imwrite(file, codes, photometric=32803, extratags=tags, metadata=None)
     return files

@@ -32,10 +32,9 @@ from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits,
 from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.files.cokriging import (
-    cell_side,
-    colour_numbers,
     interpolate_mosaic,
     pixel_variance,
+    take_samples,
     white_variance,
 )
 from klarsicht.burst.files.loading import LoadedBurst
@@ -92,9 +91,7 @@ class Mosaic:
 
     def samples(self, light: Planes, there: Window) -> Planes:
         """Take from each pixel (C, H, W) the colour that the sensor has at that pixel of a window, (1, H, W)."""
-        colours, side = colour_numbers(self.cell), cell_side(self.cell)
-        rows, columns = np.arange(there.y0, there.y1) % side, np.arange(there.x0, there.x1) % side
-        return np.take_along_axis(light, colours[rows[:, None], columns][None], 0)
+        return take_samples(light, self.cell, there.y0, there.x0)[None]
 
     def simulate_noise(self, light: Planes, count: int, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.float32]:
         """Draw the noise of samples of frames that show a picture, interpolated, (count, C, H, W)."""

@@ -7,8 +7,9 @@ pixel is detected as hot if, at its position on the sensor,
   the reference and nearly every other frame show about the same difference, up to noise;
   and the frames that moved, aligned with the reference, do not show it.
 Where no frame moved, no pixel is detected: a star and a hot pixel look alike then. Nor is one in a single frame.
+Of X-Trans frames the samples are tested (`mosaic_samples`), and colours are interpolated once more.
 
-n counts places (channel, row, column); channels are the planes of a mosaic.
+n counts places (channel, row, column); channels are the planes of a mosaic, or the colours of an interpolated one.
 """
 
 from __future__ import annotations
@@ -25,18 +26,24 @@ from klarsicht.burst.align import tiled
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising.filters import mean_noise
+from klarsicht.burst.denoising.interpolated_frames import HalvedFrames
+from klarsicht.burst.denoising.mosaic_samples import (
+    ALIKE,
+    AROUND,
+    COMPANY,
+    FAR,
+    SPREAD,
+    WITH_MEDIAN,
+    SampleFrames,
+    interpolate_replaced,
+)
+from klarsicht.burst.files.cokriging import grey_variance, white_variance
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.ground.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
-FAR = 6.0  # deviations: of the noise, and of the excess of pixels around
-WITH_MEDIAN = 1.2  # variance of a pixel less the median of eight others, over that of a pixel
 OF_MEDIANS = 1.25  # deviation of the median of frames, over that of their mean
-SPREAD = 1.4826  # deviation of a normal variable over the median of its magnitude
-AROUND = 3  # pixels to each side that are compared
-ALIKE = 0.5  # of the excess of a pixel: neighbours with as much are similar
-COMPANY = 1  # similar neighbours at most
 MOST_FRAMES = 0.75  # share of frames that must show it: one may be black
 SWAY, GIVE = 0.25, 3.0  # tolerance of a single frame: share of the height, and deviations of noise
 MOVED = 2  # pixels: by less a star still overlaps itself
@@ -99,17 +106,46 @@ def replace_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel], folder: 
         places = find_hot_pixels(burst, noise)
         with replace_atomically(cache_file) as file:
             np.savez(file, places=places)
-    return (replace(burst, spool=CorrectedFrames.of(burst.spool, places)) if len(places) else burst), len(places)
+    return (replace(burst, spool=correct_frames(burst, places)) if len(places) else burst), len(places)
+
+
+def correct_frames(burst: LoadedBurst, places: Places) -> FrameStore:
+    """Replace each place by the median of its neighbours; behind X-Trans the frames are interpolated again, into a
+    file beside that of the burst."""
+    spool = burst.spool
+    if not burst.header.is_interpolated:
+        return CorrectedFrames.of(spool, places)
+    samples = SampleFrames.of(burst)
+    known = samples.mark_listed_neighbours(places)
+    values = [neighbour_median(samples.read_neighbourhoods(i, places), known) for i in range(spool.shape[0])]
+    return interpolate_replaced(burst, places, np.stack(values))
+
+
+def measure_shifts(burst: LoadedBurst, corrected: FrameStore, noise: Sequence[NoiseLevel]) -> npt.NDArray[np.int64]:
+    """Measure the shifts (N, 2) of whole corrected frames in the burst's order. noise: of samples."""
+    sensor, scale = burst.header.sensor, 1
+    if burst.header.is_interpolated:
+        assert sensor is not None
+        corrected, scale = HalvedFrames.of(corrected), 2
+        noise = [level.scale_variance(grey_variance(sensor.pattern) / 4) for level in noise]
+    means = [mean_noise([level.scale_by_gain(frame.gain) for level in noise]) for frame in burst.frames]
+    shifts = tiled.whole_shifts(corrected, means, burst.order).shifts[0].round().long().numpy()
+    return np.asarray(scale * shifts, np.int64)
 
 
 def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
-    """Find the hot pixels of a burst, (n, 3); none where colours are interpolated, which spreads each over its
-    neighbours."""
+    """Find the hot pixels of a burst, (n, 3). noise: of each plane, or of each interpolated colour."""
     order, spool = burst.order, burst.spool
-    if len(order) < 2 or burst.header.is_interpolated:
+    if len(order) < 2:
         return np.zeros((0, 3), np.int64)
+    if behind := burst.header.sensor if burst.header.is_interpolated else None:
+        spool = SampleFrames.of(burst)
+        noise = [level.scale_variance(1 / white_variance(behind.pattern)) for level in noise]
     levels = [[level.scale_by_gain(burst.frames[i].gain) for level in noise] for i in order]
-    places: Places = detect_outliers(spool, order, [mean_noise(plane) for plane in zip(*levels, strict=True)])
+    means = [mean_noise(plane) for plane in zip(*levels, strict=True)]
+    places: Places = (
+        spool.detect_outliers(order, means) if isinstance(spool, SampleFrames) else detect_outliers(spool, order, means)
+    )
     frames = [
         PixelExcess.measure(spool.read_neighbourhoods(i, places), places, own)
         for i, own in zip(order, levels, strict=True)
@@ -120,9 +156,9 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     shows &= np.mean([frame.matches(height) for frame in frames], 0) >= MOST_FRAMES
     places, height, light = places[shows], height[shows], frames[0].light[shows]
     if len(places):
-        means = [mean_noise([level.scale_by_gain(frame.gain) for level in noise]) for frame in burst.frames]
-        shifts = tiled.whole_shifts(CorrectedFrames.of(spool, places), means, order).shifts[0].round().long().numpy()
-        places = places[find_sensor_fixed(spool, places, light, height, order, shifts)]
+        shifts = measure_shifts(burst, correct_frames(burst, places), noise)
+        least = 2 * MOVED if behind else MOVED
+        places = places[find_sensor_fixed(burst.spool, places, light, height, order, shifts, least)]
     return places
 
 
@@ -156,12 +192,13 @@ def find_sensor_fixed(
     height: Values,
     order: Sequence[int],
     shifts: npt.NDArray[np.int64],
+    least: int = MOVED,
 ) -> npt.NDArray[np.bool_]:
     """Find outliers of the reference that are fixed to the sensor, (n,): those absent, within a pixel, from the mean of
-    the aligned frames that moved."""
+    the aligned frames that moved by at least so many pixels."""
     total, count = np.zeros((len(places), 3, 3), np.float32), np.zeros(len(places), np.float32)
     for frame, shift in zip(order, shifts, strict=True):
-        if np.abs(shift).max() >= MOVED:
+        if np.abs(shift).max() >= least:
             there = places + np.array([0, *shift])
             inside = ((there[:, 1:] >= 1) & (there[:, 1:] < np.array(spool.size) - 1)).all(1)
             total[inside] += spool.read_neighbourhoods(frame, there[inside])

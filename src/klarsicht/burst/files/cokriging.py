@@ -77,7 +77,7 @@ def interpolate_mosaic(
     (H, W), side = mosaic.shape, cell_side(cell)
     weights, factors = cokriging_weights(cell).astype(np.float32), np.array(gains, np.float32)
     colours = colour_numbers(cell)
-    rows, columns = _repeat_cells(H, side), _repeat_cells(W, side)
+    rows, columns = (repeat_cells(np.arange(-SAMPLES_RADIUS, n + SAMPLES_RADIUS), n, side) for n in (H, W))
     out = np.empty((3, H, W), np.float32)
     width, step = 2 * SAMPLES_RADIUS + 1, STRIP_CELLS * side
     for first in range(0, H, step):
@@ -119,12 +119,20 @@ def colour_numbers(cell: str) -> npt.NDArray[np.int64]:
     return np.array(["RGB".index(letter) for letter in cell], np.int64).reshape(side, side)
 
 
-def _repeat_cells(length: int, side: int) -> npt.NDArray[np.int64]:
-    """List the row (or column) that stands for each of -SAMPLES_RADIUS to length + SAMPLES_RADIUS."""
-    places = np.arange(-SAMPLES_RADIUS, length + SAMPLES_RADIUS)
+def repeat_cells(places: npt.NDArray[np.int64], length: int, side: int) -> npt.NDArray[np.int64]:
+    """Return the row (or column) inside that stands for each place, which may lie beyond the border: that of a whole
+    number of cells further in."""
     beyond = -(np.minimum(places, 0) // side) - -(-np.maximum(places - (length - 1), 0) // side)
     inside: npt.NDArray[np.int64] = places + side * beyond
     return inside
+
+
+def take_samples(light: Light, cell: str, y0: int = 0, x0: int = 0) -> Light:
+    """Take from each pixel (3, H, W) the colour that the sensor has there, (H, W); the first pixel is (y0, x0)."""
+    colours, side = colour_numbers(cell), cell_side(cell)
+    rows, columns = (first + np.arange(n) for first, n in zip((y0, x0), light.shape[1:], strict=True))
+    samples: Light = np.take_along_axis(light, colours[rows[:, None] % side, columns % side][None], 0)[0]
+    return samples
 
 
 @cache
