@@ -29,6 +29,7 @@ def settings(corpus, **more):
     return AuditSettings(model=MODEL, data=str(corpus), map_side=8, unit=32, batch=8, **more)
 
 
+@pytest.mark.nightly
 def test_disk_is_that_of_the_audit(corpus, tmp_path, monkeypatch):
     """Oracle: `audit run` itself; without pictures, which take seconds."""
     monkeypatch.setattr(pipeline, "illustrate", lambda *given: None)
