@@ -87,7 +87,7 @@ def residual() -> nn.Module:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is built and trained: its highest rate, and epochs."""
+    """Network to build, with the highest rate and the epochs of its training."""
 
     build: Callable[[], nn.Module]
     rate: float

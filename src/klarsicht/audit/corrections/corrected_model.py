@@ -146,7 +146,7 @@ class WrappedLayer(nn.Module):
 
     def corrected(self, a: Tensor) -> Tensor:
         """Correct the first input of the layer."""
-        raise NotImplementedError
+        raise NotImplementedError  # no layer is wrapped by this class itself: each correction has a subclass
 
 
 class InpaintedLayer(WrappedLayer):

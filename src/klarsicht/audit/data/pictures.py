@@ -1,4 +1,4 @@
-"""Where the images of a corpus are: files, members of archives, cells of tables, arrays, items of a sequence.
+"""Locations of the images of a corpus: files, members of archives, cells of tables, arrays, items of a sequence.
 
 An image is an 8-bit picture, or an array where the model takes arrays.
 """

@@ -157,7 +157,7 @@ class Sufficiency:
 
     @property
     def limits(self) -> str:
-        """What is noted, in words, and whether so many classes can have anything noted."""
+        """Noted parts in words, and whether so many classes can have anything noted."""
         if self.compared:
             noted = (
                 f"Noted: p at most {self.level:g} among the strongest parts of other classes, an area above chance, "
