@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import sample_mosaic, to_mosaic
+from klarsicht.burst.data.cokriging import interpolate_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
-from klarsicht.burst.files.cokriging import interpolate_mosaic
 from klarsicht.burst.files.demosaic import interpolate_colours
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.quality import psnr, tone_mapped

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from klarsicht.burst.network.unet import COMPATIBLE_COLOURS
+from klarsicht.burst.network.pretrained import SERVED
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def lines(one: PretrainedNetwork) -> Iterator[str]:
     """Format the card of a network and its tables of results."""
     card = one.card
-    colours = " and ".join(COMPATIBLE_COLOURS[one.colour])
+    colours = " and ".join(SERVED[one.colour])
     yield f"{one.name}: for {colours} frames, 1 to {card['network']['frames']} of them"
     yield f"kernels of sizes {', '.join(map(str, card['sizes']))}, fused to one"
     yield f"{card['parameters']:,} weights in {card['bytes'] / 1e6:.1f} MB, sha256 {card['sha256']}"

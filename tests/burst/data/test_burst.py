@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klarsicht.burst.data.burst import Burst, crop_to_size
+from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
@@ -69,9 +70,13 @@ def test_impossible_validity_and_filters_are_refused():
         Burst(frames(n=2), NOISE, valid=np.array([False, True]))
     with pytest.raises(InputError, match="one flag a frame"):
         Burst(frames(n=2), NOISE, valid=np.array([True]))
-    with pytest.raises(InputError, match="four planes"):
-        Burst(frames(c=3), NOISE, colour_filter="RGGB")
+    with pytest.raises(InputError, match="1 channels"):
+        Burst(frames(c=1), NOISE, colour_filter="RGGB")
+    with pytest.raises(InputError, match="4 channels"):
+        Burst(frames(c=4), NOISE, colour_filter=MOSAICS["x-trans"])
     with pytest.raises(UsageError, match="RGGB"):
         Burst(frames(c=4), NOISE, colour_filter="XTRANS")
     with pytest.raises(UsageError, match="not a mosaic"):
         _ = Burst(frames(c=4), NOISE).mosaic
+    with pytest.raises(UsageError, match="not a mosaic"):
+        _ = Burst(frames(c=3), NOISE, colour_filter="RGGB").mosaic

@@ -11,6 +11,7 @@ from skimage import data
 
 from klarsicht.burst.data import frame_store
 from klarsicht.burst.data.bayer import PATTERNS, to_planes
+from klarsicht.burst.data.cokriging import interpolate_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
 from klarsicht.burst.denoising import filter_choice, interpolated_frames
@@ -18,7 +19,6 @@ from klarsicht.burst.denoising.denoise import denoise
 from klarsicht.burst.denoising.filter_choice import MOST_NOISE_RGB, choose_bayer_colour
 from klarsicht.burst.denoising.interpolated_frames import HalvedFrames, interpolate_burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
-from klarsicht.burst.files.cokriging import interpolate_mosaic
 from klarsicht.burst.files.loading import Frame, LoadedBurst
 from klarsicht.burst.network.checkpoints import save_network
 from klarsicht.burst.network.unet import NetworkSettings, build_network

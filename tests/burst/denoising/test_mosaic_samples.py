@@ -8,6 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.burst.data import frame_store
+from klarsicht.burst.data.cokriging import interpolate_mosaic, white_variance
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import hot_pixels
 from klarsicht.burst.denoising.mosaic_samples import (
@@ -17,7 +18,6 @@ from klarsicht.burst.denoising.mosaic_samples import (
 )
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import loading
-from klarsicht.burst.files.cokriging import interpolate_mosaic, white_variance
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 CELL = "GGRGGBGGBGGRBRGRBGGGBGGRGGRGGBRBGBRG"

@@ -32,6 +32,11 @@ def test_weights_are_found_by_name_and_by_the_frames_they_serve(weights, tmp_pat
         == tmp_path / "swift.safetensors"
     )
     assert pretrained.find_weights("mosaic") is None
+    assert pretrained.find_weights("interpolated") == tmp_path / "swift.safetensors"
+    for name in ("swift-interpolated.safetensors", "swift-interpolated.json"):
+        (tmp_path / name).write_text("{}")
+    assert pretrained.find_weights("interpolated") == tmp_path / "swift-interpolated.safetensors"
+    assert pretrained.find_weights("rgb") == tmp_path / "swift.safetensors"
     assert pretrained.resolve_checkpoint("elsewhere.safetensors") == Path("elsewhere.safetensors")
     with pytest.raises(UsageError, match="swift"):
         pretrained.resolve_checkpoint("swft")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from skimage import data
 
+from klarsicht.burst.data.cokriging import MOSAICS, interpolate_mosaic, take_samples, white_variance
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import KPN, Geometry, rgb_light, scenes
 from klarsicht.burst.synthesis.synthesis import (
+    CAMERA_COLOURS,
     KINDS,
     NOISES,
     Recipe,
@@ -20,6 +22,7 @@ from klarsicht.burst.synthesis.synthesis import (
 )
 from klarsicht.burst.synthesis.unprocessing import SimulatedSensor
 from klarsicht.ground.errors import ImageError, UsageError
+from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 SMALL = Geometry(scale=2, height=32, width=32, reach=4)
 
@@ -91,7 +94,7 @@ def test_the_map_is_made_from_the_noisy_reference(grey):
 def test_same_seed_same_bytes(grey, motion):
     recipe = Recipe(motion=MOTIONS[motion], geometry=SMALL, min_frames=1, orientations=8, noise=NOISES["wide"])
     one, two, other = (draw_batch(grey, recipe, rng(seed), 3) for seed in (5, 5, 6))
-    for name in vars(one):
+    for name in vars(one).keys() - {"colour_filter"}:
         assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
     assert one.frames.tobytes() != other.frames.tobytes()
 
@@ -171,3 +174,31 @@ def test_small_scenes_are_used_at_a_smaller_scale(astronaut):
     assert made.truth.shape == (1, 32, 32)
     with pytest.raises(ImageError, match="too small"):
         draw_burst(small, Recipe(geometry=geometry, smallest_scale=3), rng())
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_frames_behind_a_mosaic_keep_the_noisy_samples_and_are_otherwise_interpolated(astronaut, cell):
+    """With the same generator as frames of which each pixel has all colours: samples come back to rounding, other
+    pixels do not, and the noise is told as many times as strong as white noise of that strength at low frequencies."""
+    library = scenes([astronaut], CAMERA_COLOURS.light)
+    recipe = Recipe(kind=CAMERA_COLOURS, geometry=SMALL, noise=NOISES["camera"], frames=3, min_frames=3)
+    whole, sampled = (draw_burst(library, replace(recipe, mosaic=one), rng(6)) for one in (None, cell))
+    for a, b in zip(whole.burst.frames, sampled.burst.frames, strict=True):
+        np.testing.assert_allclose(take_samples(b, cell), take_samples(a, cell), atol=1e-6)
+        assert np.abs(a - b).max() > 0.02
+    np.testing.assert_array_equal(whole.truth, sampled.truth)
+    assert sampled.burst.noise.shot == pytest.approx(white_variance(cell) * whole.burst.noise.shot)
+    assert sampled.burst.noise.read**2 == pytest.approx(white_variance(cell) * whole.burst.noise.read**2)
+    assert sampled.burst.colour_filter == cell and whole.burst.colour_filter is None
+
+
+def test_samples_are_balanced_by_the_gains_of_the_drawn_camera():
+    """A grey scene of fine detail has fewer false colours than where the samples are taken to be balanced."""
+    detail = np.random.default_rng(1).uniform(0.1, 0.6, (1, 120, 120)).astype(np.float32)
+    recipe = Recipe(kind=CAMERA_COLOURS, geometry=SMALL, frames=1, min_frames=1, noise=lambda rng: NoiseLevel(0.0, 0.0))
+    made = draw_burst((np.repeat(detail, 3, 0),), replace(recipe, mosaic=MOSAICS["bayer"]), rng(2))
+    gains = np.array(made.clean.balance, np.float32)[:, None, None]
+    unbalanced = interpolate_mosaic(take_samples(made.truth, "RGGB"), "RGGB")
+    assert np.ptp(made.truth * gains, 0).max() < 1e-5
+    false_colours = [np.ptp(gains * light[:, 4:-4, 4:-4], 0).mean() for light in (made.burst.frames[0], unbalanced)]
+    assert false_colours[0] < 0.85 * false_colours[1]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import cell_offsets, to_mosaic, to_planes
+from klarsicht.burst.data.cokriging import is_x_trans
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import Values
@@ -16,7 +17,7 @@ Frames = npt.NDArray[np.float32]  # N C H W, linear: 0 the black level, 1 the wh
 Flags = npt.NDArray[np.bool_]
 
 REFERENCE = 0
-PLANES = 4
+RGB_CHANNELS, PLANES = 3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,9 @@ class Burst:
 
     C is 1 for grey frames, 3 for RGB, 4 for the half-resolution planes R, G, G, B of a mosaic. noise: the noise level
     of every frame, in the same units. valid: (N,) bool, which frames exist (empty, the default: all); the others are
-    zero. black_level, white_level: the sensor's own values, needed to write photographs back; colour_filter: the
-    pattern of the mosaic that the planes came from, or None. Raises InputError.
+    zero. black_level, white_level: the sensor's own values, needed to write photographs back; colour_filter: the cell
+    of the mosaic that the planes came from, or from which the colours of RGB frames were interpolated (their noise is
+    then told as that of white noise, cokriging.white_variance), or None. Raises InputError.
     """
 
     frames: Frames
@@ -44,10 +46,13 @@ class Burst:
             rule = f"one flag a frame ({len(self.frames)}), the reference among the valid ones"
             raise InputError("validity of frames", got=valid.tolist(), rule=rule)
         if self.colour_filter is not None:
-            cell_offsets(self.colour_filter)
-            if self.frames.shape[1] != PLANES:
+            if not is_x_trans(self.colour_filter):
+                cell_offsets(self.colour_filter)
+            allowed = (RGB_CHANNELS,) if is_x_trans(self.colour_filter) else (RGB_CHANNELS, PLANES)
+            if self.frames.shape[1] not in allowed:
                 got = f"{self.frames.shape[1]} channels"
-                raise InputError("burst behind a colour filter", got=got, rule="needs four planes, R G G B")
+                rule = "needs the planes R G G B of a Bayer mosaic, or three interpolated colours"
+                raise InputError("burst behind a colour filter", got=got, rule=rule)
 
     @classmethod
     def from_mosaic(cls, mosaic: npt.NDArray[np.float32], noise: NoiseLevel, pattern: str = "RGGB") -> Burst:
@@ -80,8 +85,8 @@ class Burst:
 
     @property
     def mosaic(self) -> Frames:
-        """The mosaics (N, 2 H, 2 W), interleaved from the planes. Raises UsageError where there is no colour filter."""
-        if self.colour_filter is None:
+        """The mosaics (N, 2 H, 2 W), interleaved from the planes. Raises UsageError where there are none."""
+        if self.colour_filter is None or self.frames.shape[1] != PLANES:
             raise UsageError("this burst is not a mosaic", got=f"frames {self.frames.shape}")
         full: Frames = to_mosaic(self.frames, self.colour_filter)
         return full

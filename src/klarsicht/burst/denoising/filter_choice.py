@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.denoising.exposure_weights import EXPOSURE_MARGIN
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, NetworkFilter, check_colour
 from klarsicht.burst.network import checkpoints, pretrained
@@ -32,15 +33,16 @@ def choose_bayer_colour(name: str | None, checkpoint: str | None, noise_over_lig
     return "rgb" if known and noise_over_light <= MOST_NOISE_RGB else "mosaic"
 
 
-def select_filter(checkpoint: str | None, colour: str, exact: bool = False) -> Filter:
-    """Select the filter: the network of a file, a shipped one for such frames, or the mean. exact: a network in
-    float32. Raises ModelError, UsageError."""
-    file = Path(checkpoint) if checkpoint else pretrained.find_weights(colour)
+def select_filter(checkpoint: str | None, header: Header, exact: bool = False) -> Filter:
+    """Select the filter: the network of a file, a shipped one for frames of such a header, or the mean. exact: a
+    network in float32. Raises ModelError, UsageError."""
+    served = "interpolated" if header.is_interpolated else header.colour
+    file = Path(checkpoint) if checkpoint else pretrained.find_weights(served)
     if file is None:
         return MeanFilter()
     network = checkpoints.load_network(file)
     if checkpoint:
-        check_colour(network, colour)
+        check_colour(network, header.colour)
     halved = not exact and devices.bf16_is_faster(devices.device())
     name = f"network {file.name} ({network.settings.preset}{', bfloat16' if halved else ''})"
     return NetworkFilter(network.to(devices.device()), name, exact)

@@ -22,6 +22,12 @@ from scipy.ndimage import shift
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
+from klarsicht.burst.data.cokriging import (
+    interpolate_mosaic,
+    pixel_variance,
+    take_samples,
+    white_variance,
+)
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.denoising import hot_pixels, motion_check
@@ -31,12 +37,6 @@ from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, i
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits, is_filtered_as_rgb
 from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.files import loading, reading
-from klarsicht.burst.files.cokriging import (
-    interpolate_mosaic,
-    pixel_variance,
-    take_samples,
-    white_variance,
-)
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.noise import sources
 from klarsicht.ground import devices
@@ -176,7 +176,7 @@ def check_held_out(
         kept = [*(k for k in range(len(order)) if k != held), held]
         order, placement = [order[k] for k in kept], placement.select(kept)
         held = order[-1]
-        denoiser = select_filter(settings.checkpoint, burst.header.colour, settings.exact)
+        denoiser = select_filter(settings.checkpoint, burst.header, settings.exact)
         parts = [
             compute_residuals(burst, placement, order, noise.levels, denoiser, window)
             for window in choose_windows(burst.spool.size)

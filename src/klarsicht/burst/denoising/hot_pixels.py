@@ -23,6 +23,7 @@ import numpy.typing as npt
 from numba import njit
 
 from klarsicht.burst.align import tiled
+from klarsicht.burst.data.cokriging import grey_variance, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising.filters import mean_noise
@@ -37,7 +38,6 @@ from klarsicht.burst.denoising.mosaic_samples import (
     SampleFrames,
     interpolate_replaced,
 )
-from klarsicht.burst.files.cokriging import grey_variance, white_variance
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.ground.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.progress import track

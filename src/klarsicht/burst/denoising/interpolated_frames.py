@@ -16,9 +16,9 @@ from pathlib import Path
 from klarsicht.burst.align import tiled
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.data.bayer import to_mosaic
+from klarsicht.burst.data.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
-from klarsicht.burst.files.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.progress import track

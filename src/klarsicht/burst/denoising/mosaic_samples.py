@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from klarsicht.burst.data.frame_store import FrameStore, Window
-from klarsicht.burst.files.cokriging import (
+from klarsicht.burst.data.cokriging import (
     SAMPLES_RADIUS,
     cell_side,
     colour_numbers,
@@ -28,6 +27,7 @@ from klarsicht.burst.files.cokriging import (
     repeat_cells,
     take_samples,
 )
+from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel

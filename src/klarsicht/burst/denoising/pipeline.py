@@ -191,7 +191,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     denoiser = (
         select_bracket_filter(settings.checkpoint, len(burst.order))
         if burst.is_bracket
-        else select_filter(settings.checkpoint, burst.header.colour, settings.exact)
+        else select_filter(settings.checkpoint, burst.header, settings.exact)
     )
     used = [k for k in range(len(order)) if k == 0 or placement.agreement_share(k) >= LEAST_AGREEMENT]
     dropped = [f.rejection for f in burst.frames if f.rejection]

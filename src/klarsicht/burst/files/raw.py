@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from klarsicht.burst.data.bayer import PATTERNS
+from klarsicht.burst.data.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
 from klarsicht.burst.data.colour import RGB_TO_XYZ
 from klarsicht.burst.data.photograph import (
     AS_WRITTEN,
@@ -23,7 +24,6 @@ from klarsicht.burst.data.photograph import (
     check_counts,
     from_counts,
 )
-from klarsicht.burst.files.cokriging import CELL, colour_numbers, interpolate_mosaic, is_x_trans
 from klarsicht.burst.files.developed import parse_exif
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from klarsicht.burst.align.alignment import align
+from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst, Frames
 from klarsicht.burst.network.unet import Network
 from klarsicht.ground.devices import bf16_is_faster
@@ -21,7 +21,7 @@ def denoise_burst(network: Network, burst: Burst, exact: bool = False) -> Frames
     device = next(network.parameters()).device
     frames, valid = (torch.from_numpy(x).to(device)[None] for x in (burst.frames, burst.valid))
     read, shot = (torch.tensor([level], device=device) for level in (burst.noise.read, burst.noise.shot))
-    alignment = align(frames, read, shot, valid)
+    alignment = align_by_colour_filter(frames, read, shot, valid, burst.colour_filter)
     with torch.autocast(device.type, torch.bfloat16, enabled=not exact and bf16_is_faster(device)):
         merged = network(alignment.apply(frames), read, shot, valid, alignment.agreement()).merged
     picture: Frames = merged[0].float().cpu().numpy()

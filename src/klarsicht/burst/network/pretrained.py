@@ -13,13 +13,16 @@ from klarsicht.burst.network.unet import COMPATIBLE_COLOURS
 from klarsicht.ground.errors import unknown_name
 
 FOLDER = Path(__file__).parents[1] / "weights"
-NAMES = {"rgb": "swift", "mosaic": "swift-raw"}
-"""Name of the shipped network by the colour of the frames that it was trained for."""
+NAMES = {"rgb": "swift", "mosaic": "swift-raw", "interpolated": "swift-interpolated"}
+"""Name of the shipped network by the colour of the frames that it was trained for: of unet.COLOURS, or interpolated:
+RGB frames interpolated from a mosaic, whose noise is not white."""
+SERVED = {**COMPATIBLE_COLOURS, "interpolated": ("interpolated",)}
+"""Colours of the frames for which a shipped network is selected, by its own."""
 
 
 @dataclass(frozen=True)
 class PretrainedNetwork:
-    """A shipped network. colour: of the frames that it was trained for."""
+    """A shipped network. colour: of the frames that it was trained for (NAMES)."""
 
     name: str
     colour: str
@@ -47,8 +50,10 @@ def list_networks() -> dict[str, PretrainedNetwork]:
 
 
 def find_weights(colour: str) -> Path | None:
-    """Return the weights of the shipped network for frames of a colour; None if there is none."""
-    return next((one.file for one in list_networks().values() if colour in COMPATIBLE_COLOURS[one.colour]), None)
+    """Return the weights of the shipped network for frames of a colour; None if there is none. Interpolated frames are
+    served by that for rgb, where none was trained for them."""
+    found = next((one.file for one in list_networks().values() if colour in SERVED[one.colour]), None)
+    return find_weights("rgb") if found is None and colour == "interpolated" else found
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:

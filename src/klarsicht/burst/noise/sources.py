@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.data.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header
-from klarsicht.burst.files.cokriging import grey_variance, interpolate_mosaic, white_variance
 from klarsicht.burst.files.loading import MOST_DRIFT, LoadedBurst
 from klarsicht.burst.noise import estimation
 from klarsicht.ground.disk import require_regular_file, write_atomically

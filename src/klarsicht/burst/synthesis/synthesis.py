@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.data.cokriging import interpolate_mosaic, take_samples, white_variance
 from klarsicht.burst.synthesis.motion import (
     MOTIONS,
     Flags,
@@ -47,18 +49,37 @@ View = Callable[[Light], Light]
 DrawNoise = Callable[[np.random.Generator], NoiseLevel]
 
 
+class CameraView(NamedTuple):
+    """What a camera makes of a burst. expose: converts linear frames (N, C, H, W) to the sensor's channels. balance:
+    the gains of R, G and B with which a grey surface has equal samples."""
+
+    expose: View
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of frames. light: decodes a photograph to its scene, once. camera: drawn once a burst, converts linear
-    frames (N, C, H, W) to the sensor's channels."""
+    """A kind of frames. light: decodes a photograph to its scene, once. camera: drawn once a burst."""
 
     light: Callable[[Photograph], Light]
-    camera: Callable[[np.random.Generator], View]
+    camera: Callable[[np.random.Generator], CameraView]
 
 
-def identity_camera(rng: np.random.Generator) -> View:
+def identity_camera(rng: np.random.Generator) -> CameraView:
     """Return a camera that leaves the light unchanged."""
-    return lambda frames: frames
+    return CameraView(lambda frames: frames)
+
+
+def planes_camera(rng: np.random.Generator) -> CameraView:
+    """Draw a camera that records the planes R, G, G, B."""
+    camera = draw_camera(rng)
+    return CameraView(camera.expose, camera.balance)
+
+
+def colours_camera(rng: np.random.Generator) -> CameraView:
+    """Draw a camera, and record its colours at every pixel: those of a mosaic are taken later, with their noise."""
+    camera = draw_camera(rng)
+    return CameraView(camera.record, camera.balance)
 
 
 def average_channels(frames: Light) -> Light:
@@ -70,10 +91,12 @@ def average_channels(frames: Light) -> Light:
 KINDS = {
     "grey": Kind(grey_light, identity_camera),
     "rgb": Kind(rgb_light, identity_camera),
-    "mosaic": Kind(untoned_light, lambda rng: draw_camera(rng).expose),
+    "mosaic": Kind(untoned_light, planes_camera),
 }
-GREY_FROM_RGB = Kind(rgb_light, lambda rng: average_channels)
+GREY_FROM_RGB = Kind(rgb_light, lambda rng: CameraView(average_channels))
 """Grey frames rendered from scenes that are kept in colour."""
+CAMERA_COLOURS = Kind(untoned_light, colours_camera)
+"""RGB frames in the colours of a camera, without white balance."""
 
 
 def kpn_noise(rng: np.random.Generator) -> NoiseLevel:
@@ -102,7 +125,8 @@ class Recipe:
     ones). orientations: 8 turns and mirrors the crop at random, 1 leaves it. sensor: the simulated read-out of the
     noisy frames, or None. smallest_scale: scenes too small for the geometry are used at the largest scale from this one
     on at which they fit; None: at no other. textured: share of the bursts whose crop is the most textured of
-    CANDIDATES.
+    CANDIDATES. mosaic: the cell of the colour filter behind which the noisy RGB frames are sampled, and from which they
+    are interpolated as the command does it; None: each pixel has all colours.
     """
 
     kind: Kind = KINDS["grey"]
@@ -116,6 +140,7 @@ class Recipe:
     sensor: SimulatedSensor | None = None
     smallest_scale: int | None = None
     textured: float = 0.0
+    mosaic: str | None = None
 
     def __post_init__(self) -> None:
         if not (1 <= self.min_frames <= self.frames and 1 <= self.orientations <= 8):
@@ -129,13 +154,14 @@ class CleanBurst:
 
     frames: (N, C, H, W), frame 0 the truth. displacements: (N, 2), the shift (y, x) in frame i of the content at the
     reference's centre, in pixels of the frame before any mosaic. angles: (N,), radians. path: (H, W), the pixels that a
-    moving object covered, in the same pixels.
+    moving object covered, in the same pixels. balance: of the camera (CameraView).
     """
 
     frames: Light
     displacements: Vectors
     angles: npt.NDArray[np.float64]
     path: Flags
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +177,7 @@ class SyntheticBurst:
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Bursts for training: frames (B, N, C, H, W), truth (B, C, H, W), exposure, read and shot (B,), valid (B, N),
-    displacements (B, N, 2), path (B, H, W)."""
+    displacements (B, N, 2), path (B, H, W). colour_filter: of all frames (Burst)."""
 
     frames: Light
     truth: Light
@@ -161,6 +187,7 @@ class Batch:
     valid: Flags
     displacements: Vectors
     path: Flags
+    colour_filter: str | None = None
 
     @property
     def deviation_map(self) -> Light:
@@ -180,7 +207,7 @@ def clean_burst(crop: Light, other: Light, recipe: Recipe, rng: np.random.Genera
     seen = (composite_movers(crop, movers, i) if movers else crop for i in range(recipe.frames))
     frames = np.stack([render_frame(scene, path, i, geometry) for i, scene in enumerate(seen)])
     mask = path_mask(movers, geometry)
-    return CleanBurst(view(frames), path.displacements(geometry.scale), path.angles, mask)
+    return CleanBurst(view.expose(frames), path.displacements(geometry.scale), path.angles, mask, view.balance)
 
 
 def random_crop(scene: Light, recipe: Recipe, rng: np.random.Generator) -> Light:
@@ -226,9 +253,17 @@ def draw_burst(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Genera
     frames = level.sample(light, rng)
     if recipe.sensor is not None:
         frames = recipe.sensor.read_out(frames, rng)
+    if recipe.mosaic is not None:
+        frames = interpolate_frames(frames, recipe.mosaic, clean.balance)
+        level = level.scale_variance(white_variance(recipe.mosaic))
     valid = np.arange(recipe.frames) < rng.integers(recipe.min_frames, recipe.frames, endpoint=True)
     frames[~valid] = 0
-    return SyntheticBurst(Burst(frames, level, valid), light[0], exposure, clean)
+    return SyntheticBurst(Burst(frames, level, valid, colour_filter=recipe.mosaic), light[0], exposure, clean)
+
+
+def interpolate_frames(frames: Light, cell: str, balance: tuple[float, float, float]) -> Light:
+    """Sample frames (N, 3, H, W) behind the colour filter of that cell, and interpolate their colours again."""
+    return np.stack([interpolate_mosaic(take_samples(frame, cell), cell, balance) for frame in frames])
 
 
 def draw_batch(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Generator, size: int) -> Batch:
@@ -243,4 +278,5 @@ def draw_batch(library: tuple[Light, ...], recipe: Recipe, rng: np.random.Genera
         valid=np.stack([b.burst.valid for b in bursts]),
         displacements=np.stack([b.clean.displacements for b in bursts]),
         path=np.stack([b.clean.path for b in bursts]),
+        colour_filter=recipe.mosaic,
     )

@@ -46,14 +46,23 @@ class Camera:
 
     def expose(self, rgb: Light) -> Light:
         """Compute the planes R, G, G, B (..., 4, H/2, W/2) that the sensor records of linear sRGB (..., 3, H, W)."""
-        planes: Light = sample_mosaic(remove_gains(apply_colour_matrix(rgb, self.matrix), self.gains))
+        planes: Light = sample_mosaic(self.record(rgb))
         return planes
+
+    def record(self, rgb: Light) -> Light:
+        """Compute the colours (..., 3, H, W) of the camera, before any colour filter, of linear sRGB."""
+        return remove_gains(apply_colour_matrix(rgb, self.matrix), self.gains)
 
     @property
     def gains(self) -> Light:
         """The inverse gains (3,) of R, G and B."""
         gains = (1 / self.red, 1.0, 1 / self.blue)
         return np.array([gain / self.brightness for gain in gains], np.float32)
+
+    @property
+    def balance(self) -> tuple[float, float, float]:
+        """The gains of R, G and B with which a grey surface has equal samples."""
+        return self.red, 1.0, self.blue
 
 
 def draw_camera(rng: np.random.Generator) -> Camera:

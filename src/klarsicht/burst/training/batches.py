@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from klarsicht.burst.align.alignment import align
+from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.burst.synthesis.synthesis import Recipe, draw_batch
@@ -94,7 +94,7 @@ def draw_aligned_batch(library: Library, recipe: Recipe, rng: np.random.Generato
     """Draw a batch of synthetic bursts, and align it."""
     bursts = draw_batch(library, recipe, rng, size)
     frames, read, shot, valid = (torch.from_numpy(x) for x in (bursts.frames, bursts.read, bursts.shot, bursts.valid))
-    alignment = align(frames, read, shot, valid)
+    alignment = align_by_colour_filter(frames, read, shot, valid, bursts.colour_filter)
     truth, exposure = torch.from_numpy(bursts.truth), torch.from_numpy(bursts.exposure)
     return TrainingBatch(alignment.apply(frames), alignment.agreement(), truth, exposure, read, shot, valid)
 

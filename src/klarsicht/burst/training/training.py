@@ -20,12 +20,13 @@ from typing import Self, cast
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.network import checkpoints, pretrained, warm_start
 from klarsicht.burst.network.unet import Network, NetworkSettings, build_network, check_known_name
 from klarsicht.burst.synthesis.motion import MOTIONS, TRAINING_MOTIONS
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
-from klarsicht.burst.synthesis.synthesis import GREY_FROM_RGB, KINDS, NOISES, Recipe, SyntheticBurst
+from klarsicht.burst.synthesis.synthesis import CAMERA_COLOURS, GREY_FROM_RGB, KINDS, NOISES, Recipe, SyntheticBurst
 from klarsicht.burst.training.batches import TURNS, BatchStream, TrainingBatch, typical_steps, vary_recipe
 from klarsicht.burst.training.losses import LOSSES, Annealing, ImageLoss, total_loss
 from klarsicht.burst.training.previews import draw_examples, make_preview, preview_sheet
@@ -55,7 +56,9 @@ class TrainSettings(NetworkSettings):
     instead of steps, whose number is then determined by timing at the start. every: steps between checkpoints. start: a
     network's file with the initial weights. loss: of losses.LOSSES. grey_too: of a network for rgb, every other batch
     is grey. smallest_scale: photographs too small for `scale` are used at the largest scale from this one on. textured:
-    share of the bursts whose crop is the most textured of several.
+    share of the bursts whose crop is the most textured of several. mosaics: of a network for rgb, the names
+    (cokriging.MOSAICS) of the colour filters behind which frames are sampled, in the colours of a camera, and from
+    which they are interpolated; one is drawn for each batch; empty: each pixel has all colours.
     """
 
     noise: str = "kpn"
@@ -74,6 +77,7 @@ class TrainSettings(NetworkSettings):
     grey_too: bool = False
     smallest_scale: int | None = Field(default=None, ge=1, le=64)
     textured: float = Field(default=0.0, ge=0, le=1)
+    mosaics: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -81,6 +85,9 @@ class TrainSettings(NetworkSettings):
             raise UsageError("length of the training", got="steps and minutes", rule="give one of them")
         if self.grey_too and self.colour != "rgb":
             raise UsageError("grey_too", got=f"colour {self.colour}", rule="it is for networks that see rgb")
+        if self.mosaics and (self.colour != "rgb" or self.grey_too):
+            got = "grey_too" if self.grey_too else f"colour {self.colour}"
+            raise UsageError("mosaics", got=got, rule="they are for networks that see rgb, and nothing else")
         return self
 
     @field_validator("noise")
@@ -98,6 +105,11 @@ class TrainSettings(NetworkSettings):
     def _known_motion(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_known_name("motion", name, TRAINING_MOTIONS) for name in names)
 
+    @field_validator("mosaics")
+    @classmethod
+    def _known_mosaics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_known_name("mosaic", name, MOSAICS) for name in names)
+
     @property
     def network(self) -> NetworkSettings:
         return NetworkSettings(preset=self.preset, width=self.width, colour=self.colour, frames=self.frames)
@@ -107,7 +119,8 @@ class TrainSettings(NetworkSettings):
         """Recipe of the bursts; a mosaic's planes are `size` wide, too."""
         side = self.size * (2 if self.colour == "mosaic" else 1)
         return Recipe(
-            kind=KINDS[self.colour],
+            kind=CAMERA_COLOURS if self.mosaics else KINDS[self.colour],
+            mosaic=MOSAICS[self.mosaics[0]] if self.mosaics else None,
             noise=NOISES[self.noise],
             geometry=Geometry(self.scale, side, side),
             frames=self.frames,
@@ -120,8 +133,12 @@ class TrainSettings(NetworkSettings):
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         """Recipes, of which one is drawn for each batch."""
-        kinds = (KINDS[self.colour], GREY_FROM_RGB) if self.grey_too else (KINDS[self.colour],)
-        return tuple(r for kind in kinds for r in vary_recipe(replace(self.recipe, kind=kind), self.motion))
+        first = self.recipe
+        if self.mosaics:
+            varied = [replace(first, mosaic=MOSAICS[name]) for name in self.mosaics]
+        else:
+            varied = [first, replace(first, kind=GREY_FROM_RGB)] if self.grey_too else [first]
+        return tuple(recipe for one in varied for recipe in vary_recipe(one, self.motion))
 
     @property
     def plan(self) -> fit.Plan:

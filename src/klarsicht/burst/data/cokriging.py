@@ -27,6 +27,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 Light = npt.NDArray[np.float32]
 Weights = npt.NDArray[np.float64]  # side side S 3
 
+MOSAICS = {"bayer": "RGGB", "x-trans": "GBGGRGRGRBGBGBGGRGGRGGBGBGBRGRGRGGBG"}
+"""Cells of the two kinds of mosaic, by name, at one of their places."""
 CELL = 6  # pixels: side of the cell of colours of X-Trans
 COLOURS_OF_CELL = (8, 20, 8)  # pixels of R, G and B in it
 SAMPLES_RADIUS = 3  # pixels: of the window of samples

@@ -8,8 +8,8 @@ from scipy.linalg import null_space
 from skimage import data
 from tests.burst.conftest import X_TRANS
 
-from klarsicht.burst.files import cokriging
-from klarsicht.burst.files.cokriging import cokriging_weights, interpolate_mosaic, is_x_trans
+from klarsicht.burst.data import cokriging
+from klarsicht.burst.data.cokriging import cokriging_weights, interpolate_mosaic, is_x_trans
 
 LETTERS = np.array(["RGB".index(letter) for letter in X_TRANS]).reshape(6, 6)
 CELLS = [X_TRANS, "RGGB", "GBRG"]
