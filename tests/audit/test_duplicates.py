@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from skimage import data
 from tests.audit.conftest import network
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.duplicates import find_duplicates
+from klarsicht.audit.duplicates import Duplicates, find_duplicates, group_copies
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import RunMismatch
 from klarsicht.ground.store import RunStore
+from klarsicht.numerics.imaging.copies import Copies
 
 TILE = 64
 
@@ -75,13 +77,47 @@ def test_copies_are_grouped_and_what_crosses_splits_or_labels_comes_first(place,
     assert page.count("across labels</span>") == 1
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a corpus of one label, without splits."""
+
+    count: int
+    splits = None
+
+    def __len__(self):
+        return self.count
+
+    @property
+    def paths(self):
+        return [f"{i}.png" for i in range(self.count)]
+
+    @property
+    def labels(self):
+        return ["a"] * self.count
+
+
+def test_a_group_says_which_share_of_its_pairs_are_copies_of_each_other():
+    """Pairs counted by hand: a chain of five, two exact copies with a near one, two exact copies without detail."""
+    pairs = np.array([(0, 1), (1, 2), (2, 3), (3, 4), (5, 6), (5, 7), (6, 7)])
+    digests = np.arange(10, dtype=np.uint8)[:, None].repeat(2, 1) + 1
+    digests[6], digests[9] = digests[5], digests[8]
+    groups = group_copies(Rows(10), Copies.of(pairs, np.full(7, 0.9)), np.arange(10), digests)
+    assert [group.rows for group in groups] == [(0, 1, 2, 3, 4), (5, 6, 7), (8, 9)]
+    assert [group.mutual for group in groups] == [pytest.approx(4 / 10), 1, 1]
+    assert [group.chained for group in groups] == [True, False, False]
+    told = Duplicates(groups, 10, 0)
+    assert "1 of these is a chain" in told.describe()
+    assert "chain" not in Duplicates(groups[1:], 10, 0).describe()
+    assert told.to_json()["groups"][0]["mutual"] == pytest.approx(0.4)
+
+
 def test_the_command_resumes_and_says_the_same_in_json(place, tmp_path, capsys):
     """Units that a killed process left without a marker are made again."""
     shutil.copytree(place / "run", tmp_path / "run")
     run = str(tmp_path / "run")
     assert klarsicht(["audit", "duplicates", run]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[:4] == ["#", "images", "kind", "correlation"]
+    assert printed[0].split()[:5] == ["#", "images", "kind", "correlation", "mutual"]
     assert printed[1].split()[:3] == ["1", "2", "near"]
     store = RunStore.open(run)
     store.clear_markers("thumbnails")

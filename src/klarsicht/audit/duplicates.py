@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ DIGEST_BYTES = 16  # of the hash of an image's pixels; zeros where it could not 
 ROWS_IN_UNIT = 4096  # of images whose copies are looked for at once
 EXACT_COPY = "exact"
 NEAR_COPY = "near"
+MUTUAL = 0.5  # share of a group's pairs that are copies of each other, below which it is a chain
 
 
 class CopyRow(TypedDict):
@@ -58,6 +60,7 @@ class CopyGroup:
         paths, labels, splits: of these rows.
         kind: EXACT_COPY where all have the same pixels, else NEAR_COPY.
         correlation: least correlation of details among the pairs that were found; 1 of exact copies.
+        mutual: share of its pairs that are copies of each other, above 0 to 1; the others are joined by images between.
     """
 
     rows: tuple[int, ...]
@@ -66,6 +69,12 @@ class CopyGroup:
     splits: tuple[str, ...]
     kind: str
     correlation: float
+    mutual: float = 1.0
+
+    @property
+    def chained(self) -> bool:
+        """Whether most of its pairs are joined only by images between them, as of pictures that are aligned."""
+        return self.mutual < MUTUAL
 
     @property
     def crosses_labels(self) -> bool:
@@ -115,7 +124,14 @@ class Duplicates:
             ", ".join(f"{count} {what}" for what, count in crossing.items() if count) or "none across labels or splits"
         )
         groups = f"{len(self.groups)} group{'s' * (len(self.groups) > 1)}"
-        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {told}."
+        chains = sum(group.chained for group in self.groups)
+        doubt = (
+            f" {chains} of these {'is a chain' if chains == 1 else 'are chains'}, in which most pairs are no copies of "
+            "each other and are joined by images between: look before any is dropped, as aligned pictures are alike."
+            if chains
+            else ""
+        )
+        return f"{self.superfluous} of {self.images} images are copies of others, in {groups}: {told}.{doubt}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of duplicates.json."""
@@ -253,7 +269,7 @@ def write_duplicates(store: RunStore, found: Duplicates) -> None:
     lines = [
         {
             "group": number, "row": row, "path": path, "label": label, "split": split, "kind": group.kind,
-            "correlation": group.correlation, "crosses_labels": group.crosses_labels,
+            "correlation": group.correlation, "mutual": group.mutual, "crosses_labels": group.crosses_labels,
             "crosses_splits": group.crosses_splits,
         }
         for number, group in enumerate(found.groups)
@@ -304,16 +320,23 @@ def group_copies(
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(len(corpus), len(corpus)))
     component = connected_components(graph, directed=False)[1]
     least: dict[int, float] = {}
-    for (one, _), value in zip(copies.pairs, copies.correlation, strict=True):
+    joined: Counter[int] = Counter()
+    for (one, other), value in zip(copies.pairs, copies.correlation, strict=True):
         least[component[one]] = min(value, least.get(component[one], 1.0))
+        joined[component[one]] += int((digests[one] != digests[other]).any())
+    for row, count in zip(*np.unique(first[same], return_counts=True), strict=True):
+        joined[component[row]] += int(count) * (int(count) - 1) // 2  # exact copies, found by their details or not
     members: dict[int, list[int]] = {}
     for row in np.unique(links):
         members.setdefault(component[row], []).append(int(row))
-    groups = [_group(corpus, some, digests, least.get(number, 1.0)) for number, some in members.items()]
+    groups = [
+        _group(corpus, some, digests, least.get(number, 1.0), joined[number] / math.comb(len(some), 2))
+        for number, some in members.items()
+    ]
     return tuple(sorted(groups, key=lambda g: (-g.crosses_splits, -g.crosses_labels, -len(g.rows), g.rows)))
 
 
-def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float) -> CopyGroup:
+def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], least: float, mutual: float) -> CopyGroup:
     exact = len(np.unique(digests[rows], axis=0)) == 1
     return CopyGroup(
         rows=tuple(rows),
@@ -322,4 +345,5 @@ def _group(corpus: Corpus, rows: Sequence[int], digests: NDArray[np.uint8], leas
         splits=tuple(corpus.splits[row] if corpus.splits else "" for row in rows),
         kind=EXACT_COPY if exact else NEAR_COPY,
         correlation=1.0 if exact else float(least),
+        mutual=mutual,
     )

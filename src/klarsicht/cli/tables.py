@@ -79,9 +79,10 @@ def duplicates(found: Duplicates, top: int) -> None:
         ]
         first = ", ".join(group.paths[:3]) + (", ..." if len(group.paths) > 3 else "")
         size, labels = str(len(group.rows)), ", ".join(dict.fromkeys(group.labels))
-        lines.append((str(i), size, group.kind, f"{group.correlation:.2f}", " and ".join(crossing), labels, first))
+        figures = (f"{group.correlation:.2f}", f"{group.mutual:.0%}")
+        lines.append((str(i), size, group.kind, *figures, " and ".join(crossing), labels, first))
     if lines:
-        header = ("#", "images", "kind", "correlation", "across", "labels", "paths")
+        header = ("#", "images", "kind", "correlation", "mutual", "across", "labels", "paths")
         echo_block(table(header, lines, left=("kind", "across", "labels", "paths")))
     echo(found.describe())
 

@@ -76,6 +76,18 @@ def test_artifactual_classes_do_not_hide_each_other():
     assert (np.concatenate(clean_p) <= 0.05).mean() < 0.08
 
 
+def test_the_floor_is_reached_by_the_largest_class_inside_the_reference_and_outside():
+    """A class inside the reference has one class fewer to be compared with; counted by hand."""
+    scores = np.linspace(0, 1, 19)[:, None]
+    inside = conformal.maximum_over_detectors(scores)
+    assert inside.null.all()
+    assert inside.p.min() == inside.floor == pytest.approx(1 / 19)  # above 18 others
+    outside = conformal.maximum_over_detectors(np.r_[scores, [[500.0]]])
+    assert outside.null.sum() == 19
+    assert outside.p.min() == outside.floor == pytest.approx(1 / 20)  # above all 19
+    assert (outside.extended[:-1] >= 1 / 19).all()  # no power law below the floor goes on inside
+
+
 def test_the_tail_goes_on_below_the_floor_and_errs_upwards():
     rng = np.random.default_rng(1)
     scores, null = np.r_[rng.exponential(size=200), 20.0], np.r_[np.ones(200, bool), False]

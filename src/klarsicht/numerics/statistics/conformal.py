@@ -1,8 +1,9 @@
 """Conformal p-values of the largest of several scores, with other units of the same kind as the null.
 
 A class is compared with the other classes: its p-value is its rank among them. This is valid whatever the distribution
-of the scores, as long as clean classes are exchangeable, and the smallest possible value is 1 / (reference classes +
-1), the floor. Some reference classes may hold artifacts themselves; outliers are excluded from the reference. Scores
+of the scores, as long as clean classes are exchangeable. The smallest possible value, the floor, is 1 / (reference
+classes + 1) for a class outside the reference, and 1 / reference classes for one inside, as it is not compared with
+itself. Some reference classes may hold artifacts themselves; outliers are excluded from the reference. Scores
 are in nats, or in units of a tail; differences well below one are negligible.
 """
 
@@ -130,8 +131,9 @@ class Verdicts:
 
     @property
     def floor(self) -> float:
-        """Smallest p-value that this number of reference classes allows."""
-        return 1 / (int(self.null.sum()) + 1)
+        """Smallest p-value that a rank among the reference can give one of these classes: 1 / (reference classes + 1)
+        where a class is outside the reference, else 1 / reference classes."""
+        return 1 / (int(self.null.sum()) + int(not self.null.all()))
 
     def p_of(self, level: Floats) -> NDArray[np.float64]:
         """Compute extended p-values of further scores (k,), each as the maximum of an additional class."""
