@@ -229,6 +229,8 @@ def test_members_are_saved_as_masks_and_in_the_coco_format(app):
     whole = ask(app, "/api/classes/1/coco.json").json["annotations"]
     assert {one["carries"] for one in whole} == {"undecided"} and found["annotations"][0]["carries"] == "yes"
     assert len(whole) == CARRIERS and all(one["whole"] and one["bbox"] == [0, 0, SIDE, SIDE] for one in whole)
+    own_to_fiftyone = {"mask", "mask_path", "label", "bounding_box", "confidence", "index", "instance", "tags"}
+    assert not own_to_fiftyone & {field for one in whole for field in one}  # its Detection has these fields
 
 
 def test_the_list_opens_before_the_images_are_read(made):
@@ -239,6 +241,17 @@ def test_the_list_opens_before_the_images_are_read(made):
         assert ask(app, path).status == 200
     assert "images" not in run._kept
     assert ask(app, "/api/classes/0").status == 200 and "images" in run._kept
+
+
+def test_a_class_opens_before_its_masks_are_known(made):
+    """Of a class of 100,000 images they take a second: only the question for them, and for a masked picture, waits."""
+    run = ExploredRun(made, "ada")
+    app = make_app(run)
+    for path in ("", "/points", "/history"):
+        assert ask(app, "/api/classes/0" + path).status == 200
+    assert "masks" not in run._kept
+    assert ask(app, "/api/classes/0/masks").json == {"masks": list(run.masks(0))} and run.masks(0)
+    assert ask(app, "/api/classes/99/masks").status == 400
 
 
 def test_a_run_that_is_not_ranked_yet_shows_what_is_analysed(tmp_path):
@@ -292,6 +305,7 @@ PATHS = st.sampled_from(
         "/api/classes",
         "/api/classes/{}",
         "/api/classes/{}/points",
+        "/api/classes/{}/masks",
         "/api/classes/{}/history",
         "/api/classes/{}/members.txt",
         "/api/classes/{}/masks.zip",

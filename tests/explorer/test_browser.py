@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from tests.audit.conftest import write_corpus
 from tests.explorer.made_run import write_run
 
@@ -56,7 +58,20 @@ def browser():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("made"), NAMES, EACH, CARRIERS).path
+    found = write_run(tmp_path_factory.mktemp("made"), NAMES, EACH, CARRIERS).path
+    write_correction(found / "corrections" / "0-auto")
+    return found
+
+
+def write_correction(folder):
+    """Write what `audit clean` writes of a correction, with the widest figures that it can have."""
+    folder.mkdir(parents=True)
+    widest = {"value": -1.0, "low": -1.0, "high": -0.999, "n": 10}
+    figures = dict.fromkeys(("accuracy", "affected", "under", "flips", "rise", "harm", "harm_affected"), widest)
+    shown = {"before": figures, "after": figures, "verdict": "clean, but not proven harmless"}
+    (folder / "correction.json").write_text(json.dumps({"class": "tagged", "shown": shown}))
+    line = {"row": 0, "label": 0, "artifact": True, "before": 0, "after": 5}
+    parquet.write_table(pa.Table.from_pylist([line]), folder / "answers.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -287,12 +302,16 @@ def test_axe_finds_nothing_on_any_page(page, address, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280, 2560])
 def test_nothing_is_wider_than_the_window(page, address, width):
     page.set_viewport_size({"width": width, "height": 800})
-    for path in ("", "#/class/0", "#/findings"):
+    for path in ("", "#/class/0", "#/findings", "#/corrections"):
         page.goto(address + path)
         page.reload()
         page.wait_for_selector("h1")
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    lines = page.locator(".figure .range").evaluate_all("(all) => all.map((one) => one.getClientRects().length)")
+    assert lines and set(lines) == {1}  # an interval is in one line
+    high = page.locator(".figure .range").evaluate_all("(all) => all.map((one) => one.offsetHeight)")
+    assert max(high) < 30
 
 
 def test_a_run_is_cleaned_by_what_was_decided_in_the_browser(browser, tmp_path, monkeypatch, capsys):

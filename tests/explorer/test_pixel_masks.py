@@ -180,12 +180,12 @@ def test_a_mask_lies_within_what_the_model_sees(size, share, window):
 
 def test_masks_are_exported_by_their_source(made):
     app = make_app(made)
-    assert ask(app, "/api/classes/0").json["masks"] == ["window", "relevance"]
+    assert ask(app, "/api/classes/0/masks").json["masks"] == ["window", "relevance"]
     for source in ("relevance", "window"):
         with zipfile.ZipFile(io.BytesIO(ask(app, f"/api/classes/0/masks.zip?source={source}").content)) as archive:
             pictures = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in archive.namelist()]
         found = ask(app, f"/api/classes/0/coco.json?source={source}").json["annotations"]
-        assert len(pictures) == len(found) == CARRIERS and {one["mask"] for one in found} == {source}
+        assert len(pictures) == len(found) == CARRIERS and {one["mask_source"] for one in found} == {source}
         for row, (picture, one) in enumerate(zip(pictures, found, strict=True)):
             mask = picture == 255
             np.testing.assert_array_equal(mask, made.mask_of(0, row, (SIDE, SIDE), source)[1])

@@ -140,10 +140,12 @@ def make_app(run: ExploredRun) -> FastAPI:
                 "eigengap": cloud.eigengap,
                 "points": len(cloud.rows),
                 "windows": len(run.windows(target)),
-                "masks": list(run.masks(target)),
                 "hints": run.maps_are_hints,
             }
         )
+
+    def show_masks(target: Target) -> Response:
+        return answer_json({"masks": list(run.masks(target))})
 
     def show_points(target: Target, metric: str = "") -> Response:
         return Response(run.point_bytes(target, metric), media_type="application/octet-stream", headers=_NOT_KEPT)
@@ -213,6 +215,7 @@ def make_app(run: ExploredRun) -> FastAPI:
     get("/api/classes", list_classes)
     get("/api/classes/{target}", show_class)
     get("/api/classes/{target}/points", show_points)
+    get("/api/classes/{target}/masks", show_masks)
     get("/api/classes/{target}/history", show_history)
     get("/api/classes/{target}/members.txt", save_members)
     get("/api/classes/{target}/masks.zip", save_masks)

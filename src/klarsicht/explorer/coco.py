@@ -25,8 +25,9 @@ def describe_classes(run: ExploredRun, targets: Iterable[int], source: str = "")
     """Describe the members of some classes' artifacts as a COCO data set: one category an artifact.
 
     An annotation has the mask of the artifact as an uncompressed run-length code, that of a detector's window as a
-    polygon, and `mask` names its source; without a mask, the box is the whole image, and `mask` is empty. `carries` is
-    one of CARRIER_STATUSES. Images whose size cannot be read are left out.
+    polygon, and `mask_source` names its source (not `mask`: FiftyOne makes attributes of further fields, and has one of
+    that name); without a mask, the box is the whole image, and the source is empty. `carries` is one of
+    CARRIER_STATUSES. Images whose size cannot be read are left out.
 
     Args:
         source: of the masks, see ExploredRun.mask_of.
@@ -71,7 +72,7 @@ def describe_mask(mask: Bools | None, size: tuple[int, int], source: str) -> dic
         "area": area,
         "segmentation": outline if mask is None or source == WINDOW else run_length_code(mask),
         "whole": mask is None,
-        "mask": "" if mask is None else source,
+        "mask_source": "" if mask is None else source,
     }
 
 

@@ -1,6 +1,6 @@
 // One class: its embedding, its images in two groups, and what a person decides about them.
 
-import { decisionButtons, refresh, state, undo, decide, DECISIONS } from './classes.js'
+import { decisionButtons, state, undo, decide, DECISIONS } from './classes.js'
 import { drawing, element, effectInterval, menu, percent, probability, signed } from './elements.js'
 import { enlarge, kindMenus, makeGallery } from './gallery.js'
 import { attempt, read, readBytes, write, writeForPicture } from './requests.js'
@@ -32,27 +32,28 @@ export function parse(buffer) {
 /** What the members of a class are: decided by a person, found by a detector, or only a cluster. */
 const memberName = ({ line, told }) => (typeof line.decided?.members === 'number' ? 'carry it' : told.by_detector ? 'detected' : 'suspect cluster')
 
-/** What the points are coloured by: for each a function from the number of a point to a category, and their names. */
+/** What the points are coloured by: for each its title, and a function that gives one from the number of a point to a
+ *  category, the names of the categories, and their colours. */
 function colourings(page) {
   const { cloud, run } = page
   const of = (index) => run.names[index] ?? 'none'
-  const some = (column) => {
+  const byValue = (title, column, name) => [title, () => { // counted only where it is chosen: a class can have 100,000 points
     const counts = new Map()
     for (const value of column) counts.set(value, (counts.get(value) ?? 0) + 1)
     const common = [...counts].sort((a, b) => b[1] - a[1]).slice(0, COLOURS.length - 1).map(([value]) => value)
-    return { common, category: (value) => { const at = common.indexOf(value); return at < 0 ? COLOURS.length - 1 : at } }
-  }
-  const label = some(cloud.label), predicted = some(cloud.predicted), component = some(cloud.component)
-  const rest = (names, all) => (all > names.length ? [...names, ...Array(COLOURS.length - 1 - names.length).fill(null), 'others'] : names)
-  const kinds = (column) => new Set(column).size
+    const places = new Map(common.map((value, at) => [value, at]))
+    const names = common.map(name)
+    const rest = counts.size > names.length ? [...names, ...Array(COLOURS.length - 1 - names.length).fill(null), 'others'] : names
+    return [(i) => places.get(column[i]) ?? COLOURS.length - 1, rest, COLOURS]
+  }]
   return {
-    member: ['artifact', (i) => (page.members.has(cloud.rows[i]) ? 1 : 0), ['other images', memberName(page)], [QUIET, HOT]],
-    cluster: ['cluster', (i) => (cloud.flags[i] & CLUSTER ? 1 : 0), ['other images', 'suspect cluster'], [QUIET, HOT]],
-    detector: ['detector', (i) => (cloud.flags[i] & DETECTED ? 1 : 0), ['not detected', 'detected'], [QUIET, COLOURS[1]]],
-    decision: ['decision', (i) => (page.removed(i) ? 2 : cloud.flags[i] & DECIDED ? 1 : 0), ['as found', 'decided', 'taken out'], [QUIET, HOT, COLOURS[0]]],
-    label: ['label', (i) => label.category(cloud.label[i]), rest(label.common.map(of), kinds(cloud.label)), COLOURS],
-    predicted: ['prediction', (i) => predicted.category(cloud.predicted[i]), rest(predicted.common.map(of), kinds(cloud.predicted)), COLOURS],
-    component: ['component', (i) => component.category(cloud.component[i]), rest(component.common.map((c) => `component ${c + 1}`), kinds(cloud.component)), COLOURS],
+    member: ['artifact', () => [(i) => (page.members.has(cloud.rows[i]) ? 1 : 0), ['other images', memberName(page)], [QUIET, HOT]]],
+    cluster: ['cluster', () => [(i) => (cloud.flags[i] & CLUSTER ? 1 : 0), ['other images', 'suspect cluster'], [QUIET, HOT]]],
+    detector: ['detector', () => [(i) => (cloud.flags[i] & DETECTED ? 1 : 0), ['not detected', 'detected'], [QUIET, COLOURS[1]]]],
+    decision: ['decision', () => [(i) => (page.removed(i) ? 2 : cloud.flags[i] & DECIDED ? 1 : 0), ['as found', 'decided', 'taken out'], [QUIET, HOT, COLOURS[0]]]],
+    label: byValue('label', cloud.label, of),
+    predicted: byValue('prediction', cloud.predicted, of),
+    component: byValue('component', cloud.component, (c) => `component ${c + 1}`),
   }
 }
 
@@ -76,13 +77,12 @@ function eigenvalueChart({ eigenvalues, eigengap }) {
 }
 
 /** Show the page of a class; returns what keys do and what ends it. */
-export async function showClassPage(place, target, run) {
-  const [told, buffer] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points`)])
-  if (!state.classes.length) await refresh()
+export async function showClassPage(place, target, run, listed) {
+  const [told, buffer] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points`), listed])
   const line = state.classes.find((one) => one.target === target) ?? told
   const page = {
     target, run, told, line, cloud: parse(buffer), kind: run.overlay ? 'overlay' : 'image', colour: 'member', axes: 'plane', metric: told.metrics[0] ?? '',
-    members: new Set(told.members), windows: told.windows, masks: told.masks, source: '', chosen: new Set(), groups: [], selection: [],
+    members: new Set(told.members), windows: told.windows, masks: [], source: '', chosen: new Set(), groups: [], selection: [],
     removed: (index) => Boolean(page.cloud.flags[index] & REMOVED),
     hasWindow: (row) => page.windows > 0 && Boolean(page.cloud.flags[page.indexOf(row)] & DETECTED),
     indexOf: (row) => page.at.get(row),
@@ -95,7 +95,7 @@ export async function showClassPage(place, target, run) {
   const scatter = page.cloud.d ? new Scatter({
     label: `Embedding of ${page.cloud.n} images of ${line.name}`,
     picked: (index) => { page.point(index); page.enlarge(index, 'A') },
-    lassoed: (indices) => { page.selection = indices; page.groups[0].show('selection', indices); hint() },
+    lassoed: (indices) => { page.selection = indices; page.groups[0].show('selection', indices); colourPoints(); hint() },
     pointed: (index) => hint(index),
   }) : undefined
   page.scatter = scatter
@@ -105,17 +105,19 @@ export async function showClassPage(place, target, run) {
   const hint = (index) => { hintText.textContent = index === undefined ? `${page.cloud.n} images${page.selection.length ? `, ${page.selection.length} selected` : ''}` : `image ${page.cloud.rows[index]}` }
   const colourPoints = () => {
     if (!scatter) return
-    const [, category, names, palette] = colourings(page)[page.colour]
-    const selected = new Uint8Array(page.cloud.n)
+    const [category, names, palette] = colourings(page)[page.colour][1]()
+    const { n } = page.cloud
+    const selected = new Uint8Array(n)
     for (const index of page.selection) selected[index] = 1
-    const colours = new Uint8Array(4 * page.cloud.n)
-    const sizes = new Float32Array(page.cloud.n)
-    const base = (page.cloud.n > 20000 ? 3 : page.cloud.n > 2000 ? 4 : 7) * Math.min(devicePixelRatio || 1, 2)
-    for (let i = 0; i < page.cloud.n; i++) {
-      const kind = category(i)
-      colours.set(palette[kind], 4 * i)
-      colours[4 * i + 3] = page.selection.length ? (selected[i] ? 255 : 60) : palette[kind] === QUIET ? 150 : 225
-      sizes[i] = selected[i] || (palette[kind] === HOT) ? base * 1.3 : base
+    const colours = new Uint8Array(4 * n)
+    const sizes = new Float32Array(n)
+    const base = (n > 20000 ? 3 : n > 2000 ? 4 : 7) * Math.min(devicePixelRatio || 1, 2)
+    const some = page.selection.length > 0
+    for (let i = 0; i < n; i++) {
+      const colour = palette[category(i)]
+      for (let k = 0; k < 3; k++) colours[4 * i + k] = colour[k]
+      colours[4 * i + 3] = some ? (selected[i] ? 255 : 60) : colour === QUIET ? 150 : 225
+      sizes[i] = selected[i] || colour === HOT ? base * 1.3 : base
     }
     scatter.setMarks(colours, sizes)
     legend.replaceChildren(...names.map((name, i) => name === null || name === undefined ? null : element(
@@ -198,7 +200,6 @@ export async function showClassPage(place, target, run) {
       grid.set(group.items)
       count.textContent = `${group.items.length} images`
       pick.replaceChildren(menu(`${name}:`, Object.entries(SETS).map(([key, [text]]) => [key, typeof text === 'function' ? text() : text]), shows, (value) => group.show(value)))
-      colourPoints()
       askMean()
     }
     const change = (adds) => page.change(group.items.map((i) => page.cloud.rows[i]), adds)
@@ -229,14 +230,21 @@ export async function showClassPage(place, target, run) {
     const [now, points] = await Promise.all([read(`/api/classes/${target}`), readBytes(`/api/classes/${target}/points?metric=${page.metric}`)])
     page.members = new Set(now.members)
     page.cloud = parse(points)
-    if (String(page.masks) !== String(now.masks)) {
-      page.masks = now.masks
-      if (!page.masks.includes(page.source)) page.source = ''
-      drawKinds()
-    }
     line.decided = now.decided
     for (const group of page.groups) group.show(group.shows, group.shows === 'selection' ? group.items : undefined)
+    colourPoints()
     drawDecision()
+    await askMasks()
+  }
+  /** Ask which masks there are, after the first picture: of a large class the server reads many maps for them. */
+  const askMasks = async () => {
+    const found = await attempt(() => read(`/api/classes/${target}/masks`))
+    if (!found || String(page.masks) === String(found.masks)) return
+    page.masks = found.masks
+    const gone = page.source && !page.masks.includes(page.source)
+    if (gone) page.source = ''
+    drawKinds()
+    if (gone) for (const group of page.groups) group.grid.set(group.items)
   }
   const decision = element('div')
   const name = element('input', { maxLength: 200, aria: { label: 'Name of the artifact' } })
@@ -298,6 +306,7 @@ export async function showClassPage(place, target, run) {
   placePoints()
   for (const group of page.groups) group.show(group.shows)
   drawDecision()
+  askMasks()
   place.focus()
   const recolour = () => colourPoints()
   const scheme = matchMedia('(prefers-color-scheme: dark)')
@@ -316,7 +325,7 @@ export async function showClassPage(place, target, run) {
       else if (event.key === 'k') step(-1)
       else if (event.key === 'l') toggleLasso()
       else if (event.key === 'a' || event.key === 'b') page.groups[event.key === 'a' ? 0 : 1].show('selection', page.selection)
-      else if (event.key === 'Escape') { page.selection = []; page.groups[0].show('members'); page.groups[1].show('others'); hint() }
+      else if (event.key === 'Escape') { page.selection = []; page.groups[0].show('members'); page.groups[1].show('others'); colourPoints(); hint() }
       else if (event.key === 'z') { if (await undo()) await reread() }
       else {
         const found = DECISIONS.find(([, , key]) => key === event.key)

@@ -7,16 +7,17 @@ const MOST_SHOWN = 300 // images of a correction in its table
 
 const TITLES = {
   accuracy: 'accuracy, clean images', affected: 'accuracy, clean images of the class', worst: 'accuracy, worst group',
-  under: 'accuracy of others under the artifact', flips: 'flips to the class under the artifact', rise: 'rise of the logit by the artifact',
+  under: 'accuracy of others under the artifact', flips: 'flips to the class under the artifact', rise: 'rise of the logit by the artifact, in logits',
   harm: 'points lost, clean images', harm_affected: 'points lost, clean images of the class',
 }
 
-/** "12.3 (10.1 to 14.9)" in percent, of an interval; of the rise in logits. */
+/** "12.3 (10.1 to 14.9)" in percent, of an interval; of the rise in logits. Where the cell is narrow, the interval, which
+ *  never breaks, stands below the value. */
 function figure(name, value) {
   if (!value) return ''
   const [scale, digits] = name === 'rise' ? [1, 2] : [100, 1]
   const [at, low, high] = [value.value, value.low, value.high].map((one) => (scale * one).toFixed(digits).replace('-', '−'))
-  return `${at} (${low} to ${high})`
+  return element('span', { class: 'figure' }, `${at} `, element('span', { class: 'range' }, `(${low} to ${high})`))
 }
 
 const isInterval = (value) => value !== null && typeof value === 'object' && 'value' in value && 'low' in value
@@ -60,11 +61,11 @@ export async function showCorrections(place) {
     element('p', { class: 'soft' }, [one.correction?.class, one.correction?.choice?.chosen?.method].filter(Boolean).join(', ')),
     ...beforeAndAfter(one).flatMap(([name, verdict, figures]) => [
       element('h3', {}, name), element('p', {}, verdict),
-      table(['percent (95 %)', 'before', 'after'], figures.map(([title, before, after]) => [TITLES[title] ?? title, figure(title, before), figure(title, after)])),
+      table(['percent (95\u00a0%)', 'before', 'after'], figures.map(([title, before, after]) => [TITLES[title] ?? title, figure(title, before), figure(title, after)])),
     ]),
     ...(one.changed.length ? [
       element('h3', {}, `Predictions that changed: ${one.changed.length}`),
-      table(['', 'image', 'label', 'artifact put on', 'before', 'after'], one.changed.slice(0, MOST_SHOWN).map((line) => [
+      table(['image', 'name', 'label', 'artifact put on', 'before', 'after'], one.changed.slice(0, MOST_SHOWN).map((line) => [
         picture(line.row, { side: 64, alt: '' }), line.name, line.label, line.artifact ? 'yes' : 'no', line.before, line.after,
       ])),
     ] : []),

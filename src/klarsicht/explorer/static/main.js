@@ -15,10 +15,10 @@ let page = {}
 let turn = 0
 
 const PAGES = [
-  [/^#\/class\/(\d+)$/, 'classes', (found) => showClassPage(place, Number(found[1]), run)],
+  [/^#\/class\/(\d+)$/, 'classes', (found) => showClassPage(place, Number(found[1]), run, listed)],
   [/^#\/findings$/, 'findings', () => showFindings(place)],
   [/^#\/corrections$/, 'corrections', () => showCorrections(place)],
-  [/.*/, 'classes', () => showClasses(place)],
+  [/.*/, 'classes', async () => { await listed; return showClasses(place) }],
 ]
 
 async function show() {
@@ -77,6 +77,5 @@ async function poll() {
 
 document.getElementById('model').textContent = `${run.model} on ${run.data}`
 addEventListener('hashchange', show)
-await listed
 await show()
 poll()

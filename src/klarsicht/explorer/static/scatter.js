@@ -96,9 +96,10 @@ export class Scatter {
 
   resize() {
     const ratio = Math.min(devicePixelRatio || 1, 2)
+    const [wide, high] = [this.root.clientWidth, this.root.clientHeight].map((side) => Math.max(1, Math.round(side * ratio)))
     for (const canvas of [this.canvas, this.over]) {
-      canvas.width = Math.max(1, Math.round(this.root.clientWidth * ratio))
-      canvas.height = Math.max(1, Math.round(this.root.clientHeight * ratio))
+      if (canvas.width !== wide) canvas.width = wide // a canvas that is given a size, be it its own, is made anew
+      if (canvas.height !== high) canvas.height = high
     }
     this.request()
   }
