@@ -189,6 +189,25 @@ def test_rows_come_back(store, rows, rest, dtype):
     assert len([p for p in (store.path / "arrays.zarr" / "a").iterdir() if p.name != "zarr.json"]) <= -(-rows // 4)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [[9, 0, 5, 5, -1], np.array([], int), np.arange(10) % 3 == 1, 6, slice(2, 9, 3), slice(None)],
+    ids=["numbers", "none", "mask", "one", "steps", "all"],
+)
+@pytest.mark.parametrize("axes", [(), (slice(1, 3),), (1,), (slice(None), np.array([4, 0]))], ids=len)
+def test_rows_in_any_order_are_those_of_numpy(store, rows, axes):
+    """Oracle: NumPy's indexing of the same array, axis by axis."""
+    values = np.random.default_rng(0).normal(size=(10, 3, 5)).astype(np.float32)
+    store.create_array("a", values.shape, "float32", 4)
+    for start in range(0, 10, 4):
+        store.write_rows("a", start, values[start : start + 4])
+    wanted = values[rows if isinstance(rows, slice | int) else np.arange(10)[rows]]
+    for axis, chosen in enumerate(axes):
+        at = axis + wanted.ndim - values.ndim + 1
+        wanted = wanted[(slice(None),) * at + (chosen,)]
+    np.testing.assert_array_equal(store.array("a")[(rows, *axes)], wanted)
+
+
 def test_missing_rows_read_as_zero(store):
     store.create_array("a", (8, 2), "float32", 4)
     store.write_rows("a", 4, np.ones((4, 2)))

@@ -53,7 +53,7 @@ class StoredArray:
         for unit in self._units(rows):
             self.check(unit, self._shard(unit))
         try:
-            return np.asarray(self.zarr.oindex[key])
+            return self._read(key)
         except (KlarsichtError, IndexError, MemoryError):
             raise
         except Exception as error:  # zarr's codecs raise nearly anything on damaged data
@@ -61,10 +61,33 @@ class StoredArray:
                 raise
             raise damaged(self.name, f"cannot be decoded: {type(error).__name__}: {error}") from error
 
+    def _read(self, key: Any) -> NDArray[Any]:
+        """Read rows; where they are many numbers, shard by shard.
+
+        zarr decodes the chunks of all shards at once, and makes an array of indices for each: 76 MiB for 8 MiB of rows,
+        and twice the time.
+        """
+        rows, *axes = key if isinstance(key, tuple) else (key,)
+        numbers = np.arange(len(self))[rows]
+        if isinstance(rows, slice) or numbers.ndim != 1 or not len(numbers):
+            return np.asarray(self.zarr.oindex[key])
+        units, read = numbers // self._shard_rows, np.empty(0, self.dtype)
+        for i, unit in enumerate(np.unique(units)):
+            own = numbers[units == unit]
+            block = np.asarray(self.zarr.oindex[(slice(own.min(), own.max() + 1), *axes)])
+            if i == 0:
+                read = np.empty((len(numbers), *block.shape[1:]), self.dtype)
+            read[units == unit] = block[own - own.min()]
+        return read
+
+    @property
+    def _shard_rows(self) -> int:
+        """Rows of a shard."""
+        return int((self.zarr.shards or self.zarr.chunks)[0])
+
     def _units(self, rows: Any) -> list[int]:
         """List the shards that hold some rows."""
-        each = (self.zarr.shards or self.zarr.chunks)[0]
-        return [int(unit) for unit in np.unique(np.arange(len(self))[rows] // each)]
+        return [int(unit) for unit in np.unique(np.arange(len(self))[rows] // self._shard_rows)]
 
     def _shard(self, unit: int) -> str:
         """Return the path of a shard inside the run."""

@@ -5,7 +5,7 @@ import pytest
 
 from klarsicht.audit.detectors.bank import FINE_GREY
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.detectors.patch_matches import W
+from klarsicht.audit.detectors.patch_matches import W, Windows, relevance_density
 from klarsicht.audit.detectors.templates import TemplateMatches, WindowField, one_per_source, select_distinct_seeds
 from klarsicht.numerics.imaging.patches import normalise_windows
 from klarsicht.numerics.statistics.split_half import draw_halves
@@ -39,6 +39,17 @@ def test_matching_is_a_loop_over_windows():
             }
             assert like[t, n] == pytest.approx(max(every.values()), abs=1e-5)
             assert tuple(places[t, n]) == max(every, key=every.get)
+
+
+@pytest.mark.parametrize("by_evidence", [False, True])
+def test_windows_of_many_images_are_those_of_all_at_once(monkeypatch, by_evidence):
+    monkeypatch.setattr("klarsicht.audit.detectors.patch_matches.WINDOW_BLOCK", 3)
+    x, maps = images(8).astype(np.float32), RNG.normal(size=(8, 10, 10))
+    density = relevance_density(maps, x.shape[1:3]) if by_evidence else FINE_GREY.density(x)
+    whole = Windows.of(x, density, FINE_GREY, 2)
+    found = Windows.of_many(x, FINE_GREY, 2, maps if by_evidence else None)
+    np.testing.assert_array_equal(found.places, whole.places)
+    np.testing.assert_array_equal(found.vectors, whole.vectors)
 
 
 def test_the_mean_is_closer_to_the_mark_than_any_carrier():

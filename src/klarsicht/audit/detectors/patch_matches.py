@@ -34,6 +34,7 @@ W = 5  # pixels a side of a window; the sides of the shrunk image decide which s
 SEEDS = 1500  # windows tried as seeds: beyond, a class is sampled, and time grows with it, not with its square
 WINDOW_POOL = 1400  # images of the pool that windows are compared with
 SEED_BLOCK = 512  # seeds in a product
+WINDOW_BLOCK = 256  # images whose windows are extracted at once: views and densities are several copies of them
 SHIFTS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -70,11 +71,10 @@ class PatchView:
         return box_mean((high_pass(self.tint(x)) ** 2).mean(-1), W)
 
 
-def relevance_density(own: ImageStack, side: int) -> Floats:
-    """Compute the mean positive relevance of every window."""
-    assert own.evidence is not None
-    h, w = own.shrunk_to(side).shape[1:3]
-    positive = np.maximum(own.evidence, 0).astype(np.float32)[..., None]
+def relevance_density(evidence: Floats, shape: tuple[int, ...]) -> Floats:
+    """Compute the mean positive relevance of every window of images of a shape (H, W), from maps (n, G, G)."""
+    h, w = shape
+    positive = np.maximum(evidence, 0).astype(np.float32)[..., None]
     rows, columns = (np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip((h, w), positive.shape[1:3], strict=True))
     return box_mean(positive[:, rows][:, :, columns, 0], W)
 
@@ -98,6 +98,23 @@ class Windows:
         wide = extract_windows(padded, places, W + 2).swapaxes(0, 1)
         shifted = [normalise_windows(wide[:, :, 1 + i : 1 + i + W, 1 + j : 1 + j + W], view.soft) for i, j in SHIFTS]
         return cls(places, np.stack(shifted))
+
+    @classmethod
+    def of_many(cls, x: Floats, view: PatchView, k: int, evidence: Floats | None = None) -> Windows:
+        """Extract the k windows of most texture, or of most relevance, of images (n, H, W, C), WINDOW_BLOCK at a time.
+
+        Args:
+            evidence: relevance maps (n, G, G).
+        """
+        places, vectors = np.empty((len(x), k, 2), np.intp), np.empty(0, np.float32)
+        for start in range(0, max(1, len(x)), WINDOW_BLOCK):
+            some = slice(start, start + WINDOW_BLOCK)
+            density = view.density(x[some]) if evidence is None else relevance_density(evidence[some], x.shape[1:3])
+            part = cls.of(x[some], density, view, k)
+            if start == 0:
+                vectors = np.empty((len(SHIFTS), k, len(x), part.vectors.shape[-1]), np.float32)
+            places[some], vectors[:, :, some] = part.places, part.vectors
+        return cls(places, vectors)
 
     def max_correlations(self, seeds: Vectors, chosen: Any = slice(None)) -> Vectors:
         """Compute the largest correlation (s, n) of seeds (s, D) with each image, over windows and shifts."""
@@ -140,9 +157,8 @@ class PatchMatches:
         """Extract the windows of a stack at one side, cached under the name."""
 
         def made() -> Windows:
-            x = shown.shrunk_to(side)
-            return Windows.of(
-                x, relevance_density(shown, side) if self.by_evidence else self.view.density(x), self.view, self.k
+            return Windows.of_many(
+                shown.shrunk_to(side), self.view, self.k, shown.evidence if self.by_evidence else None
             )
 
         return shown.compute_once(f"{name} {side}", made)

@@ -116,8 +116,7 @@ class TemplateMatches:
 
     def windows(self, shown: ImageStack, side: int) -> Windows:
         """Extract the k windows of most texture of each image."""
-        x = shown.shrunk_to(side)
-        return Windows.of(x, self.view.density(x), self.view, self.k)
+        return Windows.of_many(shown.shrunk_to(side), self.view, self.k)
 
     def average_matches(self, field: WindowField, templates: Vectors, rows: Rows) -> Vectors:
         """Replace each template (t, D) by the normalised mean of the windows that match it, one for each image.

@@ -59,5 +59,9 @@ def sample_rows(work: DetectionUnits) -> Rows:
 
 def read_images(work: DetectionUnits, rows: Rows) -> Pixels:
     """Read images, shrunk to EMBEDDED_SIDE pixels on the shorter side where they are larger: uint8 (n, H, W, C)."""
-    blocks = [rows[a : a + READ_BLOCK] for a in range(0, len(rows), READ_BLOCK)]
-    return np.concatenate([shrink_to_embed(ImageStack(work.input_images(block))) for block in blocks])
+    first = shrink_to_embed(ImageStack(work.input_images(rows[:1])))
+    images = np.empty((len(rows), *first.shape[1:]), np.uint8)
+    for a in range(0, len(rows), READ_BLOCK):
+        block = rows[a : a + READ_BLOCK]
+        images[a : a + len(block)] = shrink_to_embed(ImageStack(work.input_images(block)))
+    return images
