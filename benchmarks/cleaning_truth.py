@@ -21,6 +21,9 @@ fitted or chosen on, the true artifact put on those of the other classes:
     gap     (before - after) / (before - twin): 1 where as little is left as in the twin
     lost    points of accuracy on the clean images, with Tango's interval
 
+Where `clean` says that an artifact is used by less than matters it corrects nothing; it is then run again with
+`--least-effect 0`. Beside its choice stands the one that it would have made by the part `choose` alone (`former`).
+
 One line of FOLDER/rows.jsonl is a network, a family and a seed; what is there already is not measured again.
 """
 
@@ -33,7 +36,7 @@ import json
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from klarsicht.audit.corrections import packages
+from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.activations import Correction, apply_correction
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.synthetic.families import FAMILIES
@@ -290,6 +293,25 @@ def loss(net: nn.Module, case: Case, label: int, correction: Correction) -> dict
     return told | {"accuracy": float(was.mean())}
 
 
+@contextlib.contextmanager
+def former_choices() -> Iterator[tuple[list[selection.Choice], list[float]]]:
+    """Inside, the choices that would be made by the part `choose` alone, and the CPU seconds that more images cost."""
+    choose, found, seconds = selection.choose_least_loss, [], []
+
+    def both(*asked: Any) -> selection.Choice:
+        found.append(selection.choose_candidate(asked[0]))
+        began = time.process_time()
+        choice = choose(*asked)
+        seconds.append(time.process_time() - began)
+        return choice
+
+    selection.choose_least_loss = both
+    try:
+        yield found, seconds
+    finally:
+        selection.choose_least_loss = choose
+
+
 def one(case: Case, name: str, family: str, run: Path, folder: Path) -> dict[str, Any]:
     """The row of a network and a family."""
     plant, net, twin = case.plants[family], network(case, name, False, folder), network(case, name, True, folder)
@@ -307,20 +329,38 @@ def one(case: Case, name: str, family: str, run: Path, folder: Path) -> dict[str
         listed.write_text("\n".join(f"{label}/{i:03d}.png" for i in sorted(carriers)))
         members = ("--members", listed)
     out = run / "corrections" / family
+    asked = ("clean", run, "--class", label, "--seed", case.seed, *members)
     began, clock = time.process_time(), time.perf_counter()
-    code, told = command("audit", "clean", run, "--class", label, "--seed", case.seed, "--out", out, *members)
-    row |= {"listed": bool(members), "exit": code, "cpu": time.process_time() - began}
-    row["seconds"] = time.perf_counter() - clock
-    if code not in (0, 7, 8):
-        return row | {"refused": told.strip().splitlines()[-1].removeprefix("klarsicht: ")}
-    record = json.loads((out / "correction.json").read_text())
-    row["said"] = record["shown"] | {"how": record["artifact"]["how"], "origin": record["artifact"]["origin"]}
-    if "choice" in record:
-        row["chosen"] = record["choice"]["chosen"]
-        row["tried"] = len(record["choice"]["tried"])
-        correction, _ = packages.load_correction(out)
-        row |= {"after": effect(net, case, plant, correction)} | loss(net, case, plant.label, correction)
+    with former_choices() as (former, extra):
+        code, told = command("audit", *asked, "--out", out)
+        row |= {"listed": bool(members), "exit": code, "cpu": time.process_time() - began}
+        row["seconds"] = time.perf_counter() - clock
+        if code not in (0, 7, 8):
+            return row | {"refused": told.strip().splitlines()[-1].removeprefix("klarsicht: ")}
+        record = json.loads((out / "correction.json").read_text())
+        row["said"] = record["shown"] | {"how": record["artifact"]["how"], "origin": record["artifact"]["origin"]}
+        row |= truth(net, case, plant, out)
+        if row["said"]["below the least effect"] and row["chosen"]["method"] == "nothing":
+            forced = out.with_name(f"{family}-all")
+            row["forced"] = {"exit": command("audit", *asked, "--least-effect", 0, "--out", forced)[0]}
+            row["forced"] |= truth(net, case, plant, forced)
+    if former:
+        choice = former[-1].to_json()["chosen"]
+        row["former"] = {"chosen": choice} | truth_of(net, case, plant, former[-1].correction)
+        row["cpu of losses"] = sum(extra)
     return row
+
+
+def truth(net: nn.Module, case: Case, plant: Plant, out: Path) -> dict[str, Any]:
+    """What the correction in a folder does on held-out images."""
+    record = json.loads((out / "correction.json").read_text())
+    correction, _ = packages.load_correction(out)
+    choice = {"chosen": record["choice"]["chosen"], "tried": len(record["choice"]["tried"])}
+    return choice | {"reason": record["choice"]["reason"]} | truth_of(net, case, plant, correction)
+
+
+def truth_of(net: nn.Module, case: Case, plant: Plant, correction: Correction) -> dict[str, Any]:
+    return {"after": effect(net, case, plant, correction)} | loss(net, case, plant.label, correction)
 
 
 def measure(asked: argparse.Namespace) -> None:
@@ -350,9 +390,10 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
-def gap(row: dict[str, Any], what: str) -> float | None:
-    """Share of the gap to the twin that is closed; None where the network had not learned the artifact."""
-    before, after, twin = (row[who][what] for who in ("before", "after", "twin"))
+def gap(row: dict[str, Any], what: str, by: str = "") -> float | None:
+    """Share of the gap to the twin that is closed, by the correction or by the `former` one; None where the network had
+    not learned the artifact."""
+    before, after, twin = row["before"][what], (row[by] if by else row)["after"][what], row["twin"][what]
     learned = (before - twin) * (-1 if what == "under" else 1) > LEARNED[what]
     return (before - after) / (before - twin) if learned else None
 

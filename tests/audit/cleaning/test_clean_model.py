@@ -260,6 +260,67 @@ def test_without_a_method_nothing_is_tried_for_an_artifact_that_is_not_used_and_
         cleaned("unknown", layer="lasd")
 
 
+def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(audited, tmp_path):
+    """White, 3 in all, in place of 190 levels, on a ninth of the picture, at weight 1: too little to turn any. None of
+    some fifty images turned shows that it is less than 10 %, and not that it is less than 2."""
+
+    def faint():
+        model = Marked().eval()
+        with torch.no_grad():
+            model.head.weight[1, 3] = 1.0
+        return of(model)
+
+    settings = AuditSettings(model="object", data=audited[0].manifest["data"])
+    run = pipeline.run(settings, tmp_path / "run", classifier=faint())
+    (tmp_path / "list.txt").write_text("\n".join(sorted(audited[1])))
+
+    def cleaned(name, **more):
+        return clean_model.clean(
+            run.path, "b", CleanSettings(images=60, **more), members=tmp_path / "list.txt", classifier=faint(),
+            out=tmp_path / name,
+        )  # fmt: skip
+
+    found = cleaned("auto", least_effect=5.0)
+    assert found.judgement.before.rise.value == pytest.approx(2 / 3 * (3 - 190 / 255) / 9, rel=0.15)
+    assert found.judgement.before.turned.value == 0
+    assert found.judgement.is_used and found.judgement.is_below_least
+    assert [one.method for one in found.choice.tried] == ["nothing"]
+    assert found.choice.reason == "the artifact is used, but by less than matters, so no correction was tried"
+    assert found.judgement.verdict.startswith("no help (the artifact is used, but by less than matters: it raises the")
+    assert found.judgement.verdict.endswith("what matters is 2.5 logits, or 10 % of other images)")
+    with pytest.raises(EffectRemains, match=r"used, but by less than matters.*--least-effect"):
+        found.check()
+    evaluated = evaluation.evaluate(run.path, found.folder, classifier=faint())
+    assert "used, but by less than matters" in evaluated.verdict
+    for more in ({}, {"least_effect": 5.0, "method": "oblique"}):
+        other = cleaned("other", layer="last", **more)
+        assert not other.choice.untried and other.judgement.helps
+        other.check()
+
+
+def test_losses_are_measured_on_clean_images_that_nothing_was_fitted_on_or_is_shown_on(audited):
+    patient = AuditedRun.of(audited[0].path, classifier=of(network()))
+    found, audited_class = patient.build_artifact("b")
+    case, asked = found.case(audited_class), CleanSettings(images=20)
+    data, _ = clean_model.prepare_data(case, found, asked)
+    draw = clean_model.draw_clean(case, data, asked)
+    free = case.clean & (case.part != splits.TEST)
+    free[data.fit.rows] = False
+    assert set(draw.rows) == set(np.flatnonzero(free))  # sources are single images; 200 of them at most
+
+
+def test_a_correction_is_shown_on_more_images_than_it_is_chosen_on_as_far_as_they_fit_the_memory(audited, monkeypatch):
+    patient = AuditedRun.of(audited[0].path, classifier=of(network()))
+    found, audited_class = patient.build_artifact("b")
+    case = found.case(audited_class)
+    assert clean_model.count_shown(case, CleanSettings(images=60)) == 600
+    each = 4 * 3 * SIDE * SIDE
+    monkeypatch.setattr(clean_model, "MOST_MEMORY", 100 * each)
+    assert clean_model.count_shown(case, CleanSettings(images=60)) == 100
+    monkeypatch.setattr(clean_model, "MOST_MEMORY", 10 * each)
+    assert clean_model.count_shown(case, CleanSettings(images=60)) == 60
+
+
 def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_path):
     """Of sixty images of b 57 are marked: one or two of the others are among those to fit on."""
     marked = write_corpus(tmp_path / "data", share=0.95)

@@ -6,15 +6,18 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from klarsicht.audit.cleaning.judgement import Judgement
+from klarsicht.audit.cleaning.judgement import Judgement, LeastEffect
 from klarsicht.audit.cleaning.training_images import Answers, recognise_training_images
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.harm import HARMFUL, NOT_PROVEN, Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.results.verdicts import clears_floor
 from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.statistics.intervals import Interval
+from klarsicht.numerics.statistics.paired_loss import PairedLoss
 
 TRAINED = 400
 OWN, OTHER = np.arange(TRAINED), np.arange(TRAINED, 1797)
@@ -114,3 +117,41 @@ def test_a_correction_that_no_other_image_was_tried_on_is_called_clean_of_its_ca
     assert found.on_members_alone == (insertion is None)
     assert ("shown on its carriers alone" in found.verdict) == (insertion is None)
     assert found.to_json()["members alone"] == (insertion is None)
+
+
+@pytest.mark.parametrize(
+    ("rise", "turned", "factor", "exceeds"),
+    [
+        ((0.3, 0.2, 0.4), (0.01, 0.0, 0.019), 1.0, True),
+        ((0.3, 0.2, 0.51), (0.01, 0.0, 0.019), 1.0, False),
+        ((0.3, 0.2, 0.4), (0.01, 0.0, 0.021), 1.0, False),
+        ((0.3, 0.2, 0.4), (0.01, 0.0, 0.019), 0.5, False),
+        ((0.3, 0.2, 0.7), (0.01, 0.0, 0.025), 2.0, True),
+        ((0.1, 0.01, 0.2), (0.0, 0.0, 0.0), 0.0, False),
+    ],
+)
+def test_an_effect_is_less_than_matters_where_both_upper_ends_are_below_the_floor_of_poisoned(
+    rise, turned, factor, exceeds
+):
+    """Half a logit and two of a hundred images, times the factor."""
+    nothing = Interval(0.0, 0.0, 0.0, 100)
+    loss = PairedLoss(0.0, -0.001, 0.001, 100)
+    before = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss, Interval(*turned, 100))
+    assert LeastEffect(factor).exceeds(before) == exceeds
+    found = Judgement(before, before, Bounds(), least=LeastEffect(factor))
+    assert found.is_below_least == exceeds
+    assert ("used, but by less than matters" in found.verdict) == exceeds
+    on_members = Outcome(*[nothing] * 5, Interval(*rise, 100), loss, loss)
+    assert not LeastEffect(factor).exceeds(on_members)  # what it turns is not known
+
+
+def test_an_effect_that_is_not_less_than_matters_may_be_that_of_a_poisoned_class():
+    """The floor is that of `audit quantify`: what it calls poisoned by the lower ends is never left."""
+    rng, nothing, loss = np.random.default_rng(0), Interval(0.0, 0.0, 0.0, 9), PairedLoss(0.0, 0.0, 0.0, 9)
+    for low, high, flips_low, flips_high in np.sort(
+        rng.uniform(0, (1, 1, 0.04, 0.04), (200, 4)).reshape(-1, 2, 2)
+    ).reshape(-1, 4):
+        before = Outcome(
+            *[nothing] * 5, Interval(low, low, high, 9), loss, loss, Interval(flips_low, flips_low, flips_high, 9)
+        )
+        assert not (clears_floor(low, flips_low) and LeastEffect().exceeds(before))

@@ -72,8 +72,41 @@ def test_the_interval_of_a_gain_is_that_of_the_bootstrap():
     after, before = (trial._rises(answers, log_odds) for answers in (found, trial.before))
     drawn = [rng.integers(0, len(after), len(after)) for _ in range(2000)]
     shares = [1 - abs(after[i].mean()) / before[i].mean() for i in drawn]
-    gained = trial._gained(found, log_odds)
+    gained, left = trial._gained(found, log_odds)
+    assert left.mean() == pytest.approx(1 - gained.value)
     np.testing.assert_allclose((gained.low, gained.high), np.quantile(shares, (0.025, 0.975)), atol=0.01)
+
+
+def test_of_two_gains_that_is_less_whose_difference_on_the_same_images_is_sure():
+    """By resampling images: the smaller gain is called less where 97.5 % of the samples say so."""
+    trial, rng = CorrectionTest(classifier(), sample(90), TARGET, place()), np.random.default_rng(0)
+    gains = {s: trial.gain(trial.compute_logits(erase_mark(s))) for s in (0.6, 0.64, 0.9)}
+    for less in (0.6, 0.64):
+        for more in (0.6, 0.64, 0.9):
+            a, b = (gains[s].left[gains[less].level] for s in (less, more))
+            drawn = [rng.integers(0, len(a), len(a)) for _ in range(1000)]
+            share = np.mean([a[i].mean() > b[i].mean() for i in drawn])
+            assert gains[less].is_less(gains[more]) == (share > 0.975)
+    assert gains[0.6].is_less(gains[0.9]) and not gains[0.9].is_less(gains[0.6])
+    assert gains[0.6].share.value == pytest.approx(1 - gains[0.6].left[gains[0.6].level].mean())
+
+
+def test_images_that_are_turned_and_the_fall_of_the_right_label_are_counted_one_by_one():
+    trial, correction = CorrectionTest(classifier(), sample(), TARGET, place()), erase_mark(2.0)
+    turned, falls = [], []
+    for image, label, member in zip(trial.sample.images, trial.sample.labels, trial.sample.member, strict=True):
+        y, after = (compute_logits(trial.classifier, [image], one)[0] for one in (None, correction))
+        if not member:
+            falls.append(softmax(y)[label] - softmax(after)[label])
+        if not member and label != TARGET:
+            marked = put_on(image, place(), np.random.default_rng(0))
+            z = compute_logits(trial.classifier, [marked])[0]
+            turned.append(int(z.argmax() == TARGET) - int(y.argmax() == TARGET))
+    found = trial.evaluate(None).turned
+    assert (found.value, found.n) == (pytest.approx(np.mean(turned)), len(turned))
+    assert found.low < found.value <= found.high + 1e-9
+    assert trial.fall(trial.compute_logits(correction)).value == pytest.approx(np.mean(falls), abs=1e-6)
+    assert not CorrectionTest(classifier(), sample(), TARGET, None).evaluate(None).turned.n
 
 
 def test_what_is_left_of_an_overshoot_counts_as_what_is_left():

@@ -1,5 +1,7 @@
 """The sweep under a bound on harm, on corrections whose effect and harm are known."""
 
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,15 +10,18 @@ from torch import nn
 
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clean_losses import CleanLosses
 from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
 from klarsicht.audit.corrections.selection import (
     ALIKE,
+    Candidate,
     Grid,
     SettingOutcome,
     choose,
     choose_candidate,
+    choose_least_loss,
     find_best,
     try_further_layers,
     try_settings,
@@ -115,6 +120,74 @@ def test_methods_of_which_each_is_best_on_another_artifact_are_chosen_there():
         assert {one.method for one in found.best_of_methods} == {"a", "b"}
         assert f"at least {found.chosen.gained.low:.0%}" in found.reason
         assert {one["method"] for one in found.to_json()["tried"]} == {"a", "b"}
+
+
+@dataclass
+class KnownLosses:
+    """Clean images on which what each correction loses is known; it says which ones were asked for."""
+
+    falls: dict[int, float]  # by number of directions
+    asked: list = field(default_factory=list)
+
+    def __len__(self):
+        return 10_000
+
+    def compare(self, corrections):
+        self.asked.append([one.directions for one in corrections])
+        found = [self.falls[one.directions] for one in corrections]
+        return [
+            CleanLosses(
+                *(PairedLoss(x, x - 0.001, x + 0.001, 10_000),) * 2, *(Interval(x, x - 0.001, x + 0.001, 10_000),) * 2
+            )
+            for x in found
+        ]
+
+
+@dataclass(frozen=True)
+class Named:
+    directions: int
+
+
+def candidates(*gains, error=0.01):
+    return [Candidate(outcome("x", k, gain, error), Named(k)) for k, gain in gains]
+
+
+def test_of_gains_alike_the_one_that_loses_least_on_many_images_is_chosen():
+    found = candidates((1, 0.90), (2, 0.92), (3, 0.93), (4, 0.5))
+    draw = KnownLosses({1: 0.004, 2: 0.0, 3: 0.004, 4: 0.0})
+    choice = choose_least_loss(found, draw, Bounds())
+    assert choice.chosen.setting.directions == 2
+    assert [sorted(one) for one in draw.asked] == [[1, 2, 3]]  # .5 is shown to be less
+    assert choice.correction is found[1].correction
+    assert [one.losses is not None for one in choice.tried] == [True, True, True, False]
+    assert choice.chosen in choice.tried
+    assert choice.to_json()["tried"][1]["losses"]["fall"]["value"] == 0.0
+    assert "of 3 compared on up to 10,000 clean images" in choice.reason
+
+
+def test_what_is_shown_to_lose_too_much_gives_way_to_a_smaller_gain_and_only_where_there_is_one():
+    found = candidates((1, 0.92), (2, 0.91), (3, 0.7), (4, 0.3))
+    draw = KnownLosses({1: 0.02, 2: 0.01, 3: 0.004, 4: 0.0})
+    choice = choose_least_loss(found, draw, Bounds())
+    assert choice.chosen.setting.directions == 3
+    assert [sorted(one) for one in draw.asked] == [[1, 2], [3]]
+    assert choice.reason.endswith("and 2 lose more than a bound for sure")
+    everything = KnownLosses(dict.fromkeys((1, 2, 3, 4), 0.05) | {2: 0.03})
+    assert choose_least_loss(found, everything, Bounds()).chosen.setting.directions == 2
+    assert choose_least_loss(found, everything, Bounds(0.1, 0.1)).chosen.setting.directions == 2
+
+
+def test_settings_whose_fall_is_shown_on_the_part_to_choose_on_are_not_compared():
+    found = candidates((1, 0.92), (2, 0.9))
+    found[0] = replace(found[0], tried=replace(found[0].tried, fall=Interval(0.02, 0.01, 0.03, 400)))
+    draw = KnownLosses({1: 0.0, 2: 0.0})
+    assert choose_least_loss(found, draw, Bounds()).chosen.setting.directions == 2
+    assert draw.asked == [[2]]
+
+
+def test_without_more_images_the_part_to_choose_on_decides():
+    found = candidates((1, 0.90), (2, 0.92))
+    assert choose_least_loss(found, None, Bounds()) == choose_candidate(found)
 
 
 class TwoWays(nn.Module):

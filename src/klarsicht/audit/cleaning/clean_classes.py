@@ -280,7 +280,8 @@ def read_or_fit_correction(
         except InputError:  # cut short or altered: it is fitted again
             pass
     data, test = clean_model.prepare_data(case, artifact, settings)
-    chosen = clean_model.choose_correction(data, test, settings, COMPOSED, further=False)
+    draw = clean_model.draw_clean(case, data, settings)
+    chosen = clean_model.choose_correction(data, test, settings, COMPOSED, further=False, draw=draw)
     skipped = tuple(one for sample in (data.fit, test.sample) for one in sample.skipped)
     record = clean_model.make_record(run, artifact, settings, chosen, skipped)
     record |= {"setting": str(chosen.chosen), "use": clean_model.describe_missing_use(run, artifact.name)}

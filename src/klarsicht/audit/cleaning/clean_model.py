@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from klarsicht import __version__
 from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
-from klarsicht.audit.cleaning.judgement import Judgement, is_raised
+from klarsicht.audit.cleaning.judgement import BELOW, Judgement, LeastEffect, is_raised
 from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
 from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import correction_layers, find_layer
+from klarsicht.audit.corrections.clean_losses import CleanDraw
 from klarsicht.audit.corrections.closed_form import CLOSED, COMPOSED, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.directions import DIRECTIONS
 from klarsicht.audit.corrections.harm import Bounds
-from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest
+from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest, Outcome
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.audit.corrections.selection import Choice, Grid
@@ -35,6 +36,8 @@ from klarsicht.ground.seeding import generator
 
 CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
 CANDIDATES = {name: method for name, method in CLOSED.items() if not method.baseline}
+MORE: Final = 10  # times as many images as are chosen on: to compare losses on, and to show
+MOST_MEMORY: Final = 2**29  # bytes of images that are held at once to show a correction on
 TRAINED_CANDIDATES = {name: method for name, method in RETRAINED.items() if not method.baseline}
 
 
@@ -124,9 +127,9 @@ def clean(
         case = artifact.case(audited)
         check_clean_images(case)
         rng = generator(settings.seed, "shown by clean", artifact.target)
-        trial = make_test(case, artifact, case.sample(splits.TEST, settings.images, rng), settings)
+        trial = make_test(case, artifact, case.sample(splits.TEST, count_shown(case, settings), rng), settings)
         chosen, skipped = fit_and_choose(case, artifact, trial, settings)
-        judgement, shown = judge(trial, case, chosen.correction, make_bounds(settings)), len(trial.sample)
+        judgement, shown = judge(trial, case, chosen.correction, settings), len(trial.sample)
         use = "" if artifact.planted else describe_missing_use(audited_run, name)
         artifact.save(folder, audited.corpus)
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
@@ -139,7 +142,8 @@ def clean(
 def fit_and_choose(
     case: Case, artifact: Artifact, trial: CorrectionTest, settings: CleanSettings
 ) -> tuple[Choice, tuple[tuple[str, str], ...]]:
-    """Fit corrections and choose one; by the automatic method, none where the artifact is not shown to be used.
+    """Fit corrections and choose one; by the automatic method, none where the artifact is not shown to be used, or
+    shown to do less than is worth a correction.
 
     Args:
         trial: images that the correction will be shown on, of which only the rise before it is looked at.
@@ -148,15 +152,41 @@ def fit_and_choose(
         the choice, and (path, reason) of images that could not be read.
     """
     check_layer(case.classifier, settings)
-    if settings.method == AUTOMATIC and not is_raised(trial.evaluate(None)):
-        return selection.leave_unchanged(trial, make_bounds(settings)), ()
+    if settings.method == AUTOMATIC and (why := find_reason_to_leave(trial.evaluate(None), settings)):
+        return selection.leave_unchanged(trial, make_bounds(settings), why), ()
     data, test = prepare_data(case, artifact, settings)
-    return choose_correction(data, test, settings), (*data.fit.skipped, *test.sample.skipped)
+    draw = draw_clean(case, data, settings)
+    return choose_correction(data, test, settings, draw=draw), (*data.fit.skipped, *test.sample.skipped)
 
 
-def judge(test: CorrectionTest, case: Case, correction: Correction, bounds: Bounds) -> Judgement:
+def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
+    """Say in words why an artifact with that effect on an unchanged model is worth no correction; empty where it is."""
+    if not is_raised(before):
+        return "the artifact is not shown to be used"
+    return f"the artifact is {BELOW}" if LeastEffect(settings.least_effect).exceeds(before) else ""
+
+
+def judge(test: CorrectionTest, case: Case, correction: Correction, settings: CleanSettings) -> Judgement:
     """Judge a correction on the images of a test."""
-    return Judgement(test.evaluate(None), test.evaluate(correction), bounds, find_origin(test, case))
+    before, after, origin = test.evaluate(None), test.evaluate(correction), find_origin(test, case)
+    return Judgement(before, after, make_bounds(settings), origin, LeastEffect(settings.least_effect))
+
+
+def count_shown(case: Case, settings: CleanSettings) -> int:
+    """Return how many images of each kind a correction is shown on, at most: MORE times as many as it is chosen on, but
+    no more than fit MOST_MEMORY where these are enough to choose on."""
+    example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
+    each = max((4 * image.numel() for image in example), default=1)
+    return max(settings.images, min(MORE * settings.images, MOST_MEMORY // each))
+
+
+def draw_clean(case: Case, data: FittingData, settings: CleanSettings) -> CleanDraw:
+    """Draw the clean images on which the losses of the best corrections are compared: of the parts `choose` and `fit`,
+    without the sources of images that were fitted on; MORE times as many as are chosen on, at most."""
+    fitted = np.union1d(data.fit.sources, data.training_sample.sources)
+    allowed = (case.part != splits.TEST) & ~np.isin(case.corpus.source_numbers, fitted)
+    rng = generator(settings.seed, "losses", case.target)
+    return CleanDraw.of(case, allowed, MORE * settings.images, rng)
 
 
 def find_origin(test: CorrectionTest, case: Case, other: Answers | None = None) -> ImageOrigin:
@@ -307,12 +337,14 @@ def choose_correction(
     settings: CleanSettings,
     candidates: selection.Methods = CANDIDATES,
     further: bool = True,
+    draw: CleanDraw | None = None,
 ) -> Choice:
     """Fit corrections on the data, and choose one on the test.
 
     Args:
         candidates: methods in closed form that are tried where the settings name none.
         further: whether corrections at several layers together are tried then.
+        draw: clean images on which the losses of the best are compared, see selection.choose_least_loss.
 
     Raises:
         UsageError: unknown layer, or a sum for a method that trains.
@@ -326,7 +358,7 @@ def choose_correction(
             layered = [one for one in found if not one.tried.beside and not ResidualSum.parse(one.tried.setting.layer)]
             best = selection.choose_candidate(layered).chosen.setting.layer
             found += selection.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))
-        return selection.choose_candidate(found)
+        return selection.choose_least_loss(found, draw, bounds)
     method = CORRECTION_METHODS[settings.method]
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
@@ -334,7 +366,8 @@ def choose_correction(
         layers = correction_layers(data.classifier.module, data.classifier.head)
         best = selection.choose(oblique, data, test, bounds, Grid(layers, (1,), (1.0,))).chosen.setting.layer
         grid = replace(grid, layers=(best,))
-    return selection.choose({settings.method: method}, data, test, bounds, grid)
+    found = selection.try_settings({settings.method: method}, data, test, bounds, grid)
+    return selection.choose_least_loss(found, draw, bounds)
 
 
 def make_record(

@@ -19,8 +19,15 @@ CORRECTION_HELP = (
     f"{AUTOMATIC}: the best of those in closed form. In closed form: {', '.join(CLOSED_NAMES)}; "
     f"by training: {', '.join(RETRAINED_NAMES)}."
 )
-IMAGES_HELP = "Members, clean images of the class and clean images to fit on, at most; as many to choose on."
+IMAGES_HELP = (
+    "Members, clean images of the class and clean images to fit on, at most; as many to choose on, and ten times as "
+    "many to measure losses on."
+)
 FEWEST_HELP = "Clean images of the class, among those to fit on, that members are compared with, at least."
+LEAST_HELP = (
+    "With auto: least effect that is corrected, times half a logit or two of a hundred images taken for the class; "
+    "0: whatever is used."
+)
 LESSONS_HELP = "Images of each of these kinds to train on, at most."
 
 
@@ -39,6 +46,7 @@ class CleanSettings(Settings):
         0.005
     )
     affected: Annotated[float, Field(ge=0, le=1, description="The same, of clean images of the class.")] = 0.02
+    least_effect: Annotated[float, Field(ge=0, le=1000, description=LEAST_HELP)] = 1.0
     images: Annotated[int, Field(ge=8, le=1_000_000, description=IMAGES_HELP)] = 400
     fewest_clean: Annotated[int, Field(ge=1, le=1_000_000, description=FEWEST_HELP)] = 5
     lessons: Annotated[int, Field(ge=8, le=1_000_000, description=LESSONS_HELP)] = 2000

@@ -17,7 +17,7 @@ from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_model import find_origin, require_members
-from klarsicht.audit.cleaning.judgement import Judgement
+from klarsicht.audit.cleaning.judgement import FLOOR_OF_POISONED, Judgement, LeastEffect
 from klarsicht.audit.cleaning.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
 from klarsicht.audit.cleaning.training_images import UNKNOWN, Answers, ImageOrigin
 from klarsicht.audit.corrections import packages
@@ -88,6 +88,7 @@ class Evaluation:
         images: number of images.
         skipped: (path, reason) of images that could not be read.
         origin: whether the model was trained on the images.
+        least: least effect that is worth a correction.
     """
 
     record: dict[str, Any]
@@ -96,6 +97,7 @@ class Evaluation:
     images: int
     skipped: tuple[tuple[str, str], ...]
     origin: ImageOrigin = UNKNOWN
+    least: LeastEffect = FLOOR_OF_POISONED
 
     @property
     def before(self) -> ModelEvaluation:
@@ -108,7 +110,7 @@ class Evaluation:
     @cached_property
     def judgement(self) -> Judgement:
         """Verdict on the corrected model."""
-        return Judgement(self.before.outcome, self.after.outcome, self.bounds, self.origin)
+        return Judgement(self.before.outcome, self.after.outcome, self.bounds, self.origin, self.least)
 
     @property
     def verdict(self) -> str:
@@ -212,7 +214,8 @@ def evaluate_run(
     corrected = trial.compute_logits(correction)
     looks = evaluate_models(trial, artifact, correction, record, train, corrected)
     write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
-    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin)
+    least = LeastEffect(chosen_under.get("least_effect", 1.0))  # absent in records of earlier versions
+    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin, least)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
     return found
 

@@ -1,9 +1,9 @@
 """Judge a correction by figures of images on which it was neither fitted nor chosen.
 
 *Harmful*, where a loss on clean images is beyond its bound for sure; *no help*, where the artifact is not shown to be
-used, or more than half of its effect remains; else *clean*, with a note where the losses are not proven to be within
-their bounds, and one where the artifact could be put on no other images than its carriers. See audit.corrections.harm
-for the three answers to harm.
+used, or more than half of its effect remains, with a note where the effect was below what matters before; else *clean*,
+with a note where the losses are not proven to be within their bounds, and one where the artifact could be put on no
+other images than its carriers. See audit.corrections.harm for the three answers to harm.
 """
 
 from __future__ import annotations
@@ -15,9 +15,36 @@ from typing import Any, Final
 from klarsicht.audit.cleaning.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm
 from klarsicht.audit.corrections.outcomes import Outcome
+from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 
+BELOW: Final = "used, but by less than matters"
 LEAVES: Final = 0.5  # remaining share of the artifact's effect above which a correction is no help
+
+
+@dataclass(frozen=True)
+class LeastEffect:
+    """Least effect of an artifact that is worth a correction: the floor of a *poisoned* class, times a factor.
+
+    Attributes:
+        factor: 1: FLOOR of a logit, or FLIPPED of other images taken for the class; 0: whatever is used.
+    """
+
+    factor: float = 1.0
+
+    def exceeds(self, before: Outcome) -> bool:
+        """Say whether the effect on an unchanged model is shown to be less: by the upper ends of the intervals of the
+        rise and of the images turned into the class. Never where the artifact was put on no other images: what it
+        turns there is not known, and carriers may be full of evidence."""
+        if not before.turned.n:
+            return False
+        return bool(before.rise.high < self.factor * FLOOR and before.turned.high < self.factor * FLIPPED)
+
+    def __str__(self) -> str:
+        return f"{self.factor * FLOOR:g} logits, or {100 * self.factor * FLIPPED:g} % of other images"
+
+
+FLOOR_OF_POISONED: Final = LeastEffect()
 
 
 @dataclass(frozen=True)
@@ -28,12 +55,14 @@ class Judgement:
         before, after: outcomes of the unchanged and of the corrected model on the same images.
         bounds: largest permitted losses.
         origin: whether the model was trained on these images.
+        least: least effect that is worth a correction.
     """
 
     before: Outcome
     after: Outcome
     bounds: Bounds
     origin: ImageOrigin = UNKNOWN
+    least: LeastEffect = FLOOR_OF_POISONED
 
     @property
     def remaining(self) -> float:
@@ -44,6 +73,11 @@ class Judgement:
     def is_used(self) -> bool:
         """Whether the artifact is shown to raise the class before the correction: by the whole 95 % interval."""
         return is_raised(self.before)
+
+    @property
+    def is_below_least(self) -> bool:
+        """Whether the artifact is used, but shown to do less than is worth a correction."""
+        return self.is_used and self.least.exceeds(self.before)
 
     @cached_property
     def harm(self) -> Harm:
@@ -71,7 +105,11 @@ class Judgement:
         if not self.is_used:
             rise = f"it raises the class by {self.before.rise} logits" if self.before.rise.n else "nothing to see it on"
             return f"the artifact is not shown to be used: {rise}"
-        return "" if self.helps else f"{self.remaining:.0%} of the artifact's effect remains"
+        if self.helps:
+            return ""
+        if self.is_below_least:
+            return f"the artifact is {BELOW}: {describe_effect(self.before)}; what matters is {self.least}"
+        return f"{self.remaining:.0%} of the artifact's effect remains"
 
     @property
     def verdict(self) -> str:
@@ -98,6 +136,12 @@ class Judgement:
                 rule="a correction is judged by the effect that it takes away",
                 remedy="Run `klarsicht audit quantify`, or name other --members.",
             )  # fmt: skip
+        if not self.helps and self.is_below_least:
+            raise EffectRemains(
+                f"the artifact is {BELOW}", got=describe_effect(self.before),
+                rule=f"what is worth a correction is {self.least}, by the upper ends of the intervals",
+                remedy="Leave it; or give a smaller --least-effect: 0 corrects whatever is used.",
+            )  # fmt: skip
         if not self.helps:
             raise EffectRemains(
                 "the correction does not help", got=self.no_help, rule="such a model is not called clean",
@@ -111,6 +155,7 @@ class Judgement:
             "clean": self.clean,
             "remaining": self.remaining,
             "artifact used": self.is_used,
+            "below the least effect": self.is_below_least,
             "members alone": self.on_members_alone,
             "harm answer": self.harm.to_json(),
             "images": self.origin.to_json(),
@@ -120,6 +165,15 @@ class Judgement:
 def is_raised(before: Outcome) -> bool:
     """Test whether the artifact is shown to raise the class of an unchanged model: by the whole 95 % interval."""
     return bool(before.rise.low > 0)
+
+
+def describe_effect(before: Outcome) -> str:
+    """Say in words what an artifact does to an unchanged model, with 95 % intervals."""
+    told, turned = f"it raises the class by {before.rise} logits", before.turned
+    if not turned.n:
+        return told
+    ends = f"{100 * turned.value:z.1f} % ({100 * turned.low:z.1f} to {100 * turned.high:z.1f})"
+    return f"{told} and turns {ends} of other images into it"
 
 
 def describe_verdict(harm: Harm, no_help: str) -> str:

@@ -34,6 +34,7 @@ from klarsicht.numerics.statistics.intervals import (
 from klarsicht.numerics.statistics.logits import centred_logit
 from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
 
+LOG_ODDS, PROBABILITY = "log-odds", "probability"  # levels on which a gain counts
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
 
 
@@ -67,6 +68,27 @@ class Logits:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """Share of the artifact's effect that a correction takes away.
+
+    Attributes:
+        share: the share, on the level on which less of it is certain.
+        level: that level, LOG_ODDS or PROBABILITY.
+        left: share (n,) of the mean effect that each image keeps, on each level that counts; its mean is 1 - share.
+    """
+
+    share: Interval
+    level: str
+    left: dict[str, Floats]
+
+    def is_less(self, other: Gain) -> bool:
+        """Whether the gain is shown to be less than another on the same images: by the whole 95 % interval of the
+        difference, on the level on which this one gains less."""
+        difference = mean_interval(self.left[self.level] - other.left[self.level])
+        return bool(difference.n and difference.low > 0)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Accuracy, artifact effect and harm of a model under one correction.
 
@@ -77,6 +99,7 @@ class Outcome:
         under: accuracy of other classes with the artifact.
         flips, rise: see the module.
         harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
+        turned: share of other classes' images predicted as the class with the artifact, less that without it.
     """
 
     accuracy: Interval
@@ -87,6 +110,7 @@ class Outcome:
     rise: Interval
     harm: PairedLoss
     harm_affected: PairedLoss
+    turned: Interval = NO_INTERVAL
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms.
@@ -201,6 +225,7 @@ class CorrectionTest:
             rise=self.rise(found),
             harm=paired_loss(was[fair], right[fair]),
             harm_affected=paired_loss(was[own], right[own]),
+            turned=self.turned(found),
         )
 
     def flips(self, found: Logits) -> Interval:
@@ -209,27 +234,51 @@ class CorrectionTest:
             return NO_INTERVAL
         return share_interval(flips(found.plain[self.other_rows], found.pasted, self.target) > 0)
 
+    def fall(self, found: Logits) -> Interval:
+        """Compute the mean fall of the right label's probability on the representative draw of clean images."""
+        fair = np.flatnonzero(self.sample.fair_draw)
+        before, after = (
+            special.softmax(y[fair].astype(np.float64), 1)[np.arange(len(fair)), self.truth[fair]]
+            for y in (self.plain, found.plain)
+        )
+        return mean_interval(before - after)
+
+    def turned(self, found: Logits) -> Interval:
+        """Compute the share of `other_rows` predicted as the class with the artifact, less that without it, with
+        Tango's interval; no interval without pasted images."""
+        if not len(found.pasted):
+            return NO_INTERVAL
+        plain, pasted = (y.argmax(1) == self.target for y in (found.plain[self.other_rows], found.pasted))
+        return paired_loss(pasted, plain)
+
     def gained_share(self, found: Logits) -> Interval:
-        """Compute the share of the artifact's effect that a correction takes away: 1 - |rise| / rise before, of the
-        class's log-odds and of its probability; of the two that with the lower lower end.
+        """Compute the share of the artifact's effect that a correction takes away, see `gain`."""
+        return self.gain(found).share
+
+    def gain(self, found: Logits) -> Gain:
+        """Compute the gain of a correction: 1 - |rise| / rise before, of the class's log-odds and of its probability;
+        of the two that with the lower lower end.
 
         The interval is that of a ratio of means over the same images (delta method). Probability counts where the
         artifact raises it before the correction for sure; 0 with an interval of [-1, 1] where nothing is known.
         """
-        shares = [self._gained(found, log_odds)]
+        shares = {LOG_ODDS: self._gained(found, log_odds)}
         if len(found.pasted) and self.rise(self.before, probability).low > 0:
-            shares.append(self._gained(found, probability))
-        return min(shares, key=lambda one: one.low)
+            shares[PROBABILITY] = self._gained(found, probability)
+        least = min(shares, key=lambda name: shares[name][0].low)
+        return Gain(shares[least][0], least, {name: left for name, (_, left) in shares.items()})
 
-    def _gained(self, found: Logits, level: Level) -> Interval:
+    def _gained(self, found: Logits, level: Level) -> tuple[Interval, Floats]:
+        """Compute the share that is taken away, and the share (n,) that each image keeps."""
         after, before = (self._rises(answers, level).astype(np.float64) for answers in (found, self.before))
         n = len(after)
         if n < 2:
-            return Interval(0.0, -1.0, 1.0, n)
+            return Interval(0.0, -1.0, 1.0, n), np.zeros(n)
         whole = max(abs(float(before.mean())), 1e-9)
         signed = float(after.mean()) / whole
         half = Z95 * float(np.std(after - signed * np.sign(before.mean()) * before, ddof=1)) / np.sqrt(n) / whole
-        return Interval(1 - abs(signed), 1 - abs(signed) - half, 1 - abs(signed) + half, n)
+        share = Interval(1 - abs(signed), 1 - abs(signed) - half, 1 - abs(signed) + half, n)
+        return share, np.sign(signed) * after / whole
 
     def rise(self, found: Logits, level: Level = centred_logit) -> Interval:
         """Compute the mean rise of the class's level by the artifact."""

@@ -111,6 +111,13 @@ class Case:
         names = self.corpus.splits or ("",) * len(self.corpus)
         return np.array([splits.is_training_split(name) for name in names])
 
+    def prefer_held_out(self, clean: Bools) -> Bools:
+        """Return those of some images, bool (N,), that the model was not trained on, by the manifest's split; all of
+        them where there are too few such, of the class too."""
+        held_out = clean & ~self.trained_on
+        enough = min(held_out.sum(), (held_out & (self.labels == self.target)).sum()) >= FEWEST_NOT_TRAINED_ON
+        return held_out if enough else clean
+
     def sample(self, part: int, most: int, rng: np.random.Generator) -> Sample:
         """Draw at most `most` members of a part, as many clean images of the class, and as many clean images of any
         class. Of a known artifact, those of the part TRAIN have copies with it.
@@ -121,9 +128,7 @@ class Case:
         here = self.part == part
         clean = here & self.clean
         if part != splits.TRAIN:
-            held_out = clean & ~self.trained_on
-            if min(held_out.sum(), (held_out & (self.labels == self.target)).sum()) >= FEWEST_NOT_TRAINED_ON:
-                clean = held_out
+            clean = self.prefer_held_out(clean)
         members, own, fair = (
             _some(np.flatnonzero(which), most, rng)
             for which in (here & self.member, clean & (self.labels == self.target), clean)

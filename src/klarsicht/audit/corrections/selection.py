@@ -7,6 +7,14 @@ and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the sa
 is taken, by whole half points, then that with fewer directions, then that of the simpler method. Where no setting is
 within the bounds, the least harmful one is chosen: it is then not called clean.
 
+A part `choose` of some hundred images knows a loss to a point or two, and of hundreds of settings those look harmless
+that are so by chance. With many clean images (`choose_least_loss`) at most FINALISTS of the settings within the bounds,
+whose gain is not shown to be less than that of the best (paired 95 % interval on the same images), are compared on
+these, by the fall of the right label's probability: of single answers few change, and one way or the other by chance.
+A setting gives way whose loss of accuracy, or fall, is shown to be above a bound: those whose fall is so on the part
+`choose` are left out before, and where all finalists are, settings that gain less are compared likewise, in at most
+FINAL_ROUNDS rounds. Of falls alike by whole MIN_FALL_DIFFERENCE the order is as above.
+
 One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
 network that is corrected already, one layer at a time. Among settings that are as good, fewer layers come before fewer
 directions.
@@ -15,12 +23,13 @@ directions.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clean_losses import CleanDraw, CleanLosses
 from klarsicht.audit.corrections.closed_form import (
     CorrectionMethod,
     CorrectionParameters,
@@ -29,13 +38,16 @@ from klarsicht.audit.corrections.closed_form import (
 )
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.joint_correction import JointCorrection
-from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, Outcome
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
-from klarsicht.numerics.statistics.intervals import Z95, Interval
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
+MIN_FALL_DIFFERENCE: Final = 0.0025  # of the right label's probability: least difference on many images
+FINALISTS: Final = 8  # settings that are compared on many clean images
+FINAL_ROUNDS: Final = 3  # of finalists, where all of one are shown to lose more than a bound
 MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
 Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
@@ -77,7 +89,11 @@ class SettingOutcome:
         gained: share of the artifact's effect that is taken away, see CorrectionTest.gained_share.
         lost: loss beyond the bound, a share, the larger of overall and class; a gain of accuracy counts as no loss.
         outcome: all figures.
+        fall: mean fall of the right label's probability on clean images.
         beside: settings at other layers, on which this one was fitted and with which it is applied.
+        gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
+        losses: what is lost on many clean images, where that was measured.
+        beyond: whether that is shown to be above a bound.
     """
 
     method: str
@@ -86,6 +102,10 @@ class SettingOutcome:
     lost: float
     outcome: Outcome
     beside: tuple[SettingOutcome, ...] = ()
+    fall: Interval = NO_INTERVAL
+    gain: Gain | None = field(default=None, compare=False, repr=False)
+    losses: CleanLosses | None = None
+    beyond: bool = False
 
     @property
     def parts(self) -> tuple[SettingOutcome, ...]:
@@ -124,6 +144,7 @@ class SettingOutcome:
         figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
         known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
         told = {"method": self.method} | self.setting.to_json() | figures | known
+        told |= {"losses": self.losses.to_json()} if self.losses else {}
         return told | ({"beside": settings_json(self.beside)} if self.beside else {})
 
 
@@ -141,13 +162,13 @@ class Choice:
 
     Attributes:
         correction, chosen, tried: these.
-        unused: whether nothing was tried, as the artifact is not shown to be used.
+        untried: why nothing was tried, in words; empty where something was.
     """
 
     correction: Correction
     chosen: SettingOutcome
     tried: tuple[SettingOutcome, ...]
-    unused: bool = False
+    untried: str = ""
 
     @property
     def best_settings(self) -> tuple[SettingOutcome, ...]:
@@ -169,8 +190,8 @@ class Choice:
     @property
     def reason(self) -> str:
         """Why the setting was chosen, in words."""
-        if self.unused:
-            return "the artifact is not shown to be used, so no correction was tried"
+        if self.untried:
+            return f"{self.untried}, so no correction was tried"
         within = [one for one in self.tried if one.within_bounds]
         told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
         if not within:
@@ -179,6 +200,15 @@ class Choice:
         if top.gained.low <= 0:
             return f"{told}; none of them takes away any of the effect for sure"
         gain = f"{told}; this one takes away at least {self.chosen.gained.low:.0%} of the effect"
+        if self.chosen.losses:
+            compared = [one for one in self.tried if one.losses]
+            beyond = sum(one.beyond for one in compared if one is not self.chosen)
+            gain += "" if top is self.chosen else f", the most is {top.gained.low:.0%} by {top}"
+            gain += f"; of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images"
+            lost = self.chosen.losses.overall
+            gain += f" it loses least or is simpler ({100 * lost.value:z.2f} points, {100 * lost.low:z.2f} to"
+            gain += f" {100 * lost.high:z.2f})"
+            return gain + (f", and {beyond} lose more than a bound for sure" if beyond else "")
         if top is self.chosen:
             return f"{gain}, more than any other"
         most = f"the most is {top.gained.low:.0%} by {top}"
@@ -208,10 +238,10 @@ def choose(
     return choose_candidate(try_settings(methods, data, test, bounds, grid))
 
 
-def leave_unchanged(test: CorrectionTest, bounds: Bounds) -> Choice:
-    """Choose no correction, as the artifact is not shown to be used: the test says what the unchanged model does."""
+def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str) -> Choice:
+    """Choose no correction, for a reason in words: the test says what the unchanged model does."""
     outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
-    return Choice(NoCorrection(), outcome, (outcome,), unused=True)
+    return Choice(NoCorrection(), outcome, (outcome,), why)
 
 
 def try_settings(
@@ -315,6 +345,68 @@ def choose_candidate(found: Sequence[Candidate]) -> Choice:
     return Choice(correction, best, tuple(one.tried for one in found))
 
 
+def choose_least_loss(found: Sequence[Candidate], draw: CleanDraw | None, bounds: Bounds) -> Choice:
+    """Choose one of the tried settings by what it loses on many clean images, see the module; of equal ones the first.
+
+    Args:
+        draw: clean images that nothing was fitted on; None or empty: by the part `choose` alone.
+    """
+    if draw is None or not len(draw) or len(found) == 1:
+        return choose_candidate(found)
+    left = leave_out_harmful(found, bounds)
+    compared: dict[int, Candidate] = {}
+    last: list[Candidate] = []  # of each round, compared on all images
+    for _ in range(FINAL_ROUNDS):
+        finalists = find_finalists(left)
+        losses = draw.compare([one.correction for one in finalists])
+        now = [
+            replace(one, tried=replace(one.tried, losses=lost, beyond=lost.is_beyond(bounds)))
+            for one, lost in zip(finalists, losses, strict=True)
+        ]
+        most = max(lost.overall.n for lost in losses)
+        last += [one for one, lost in zip(now, losses, strict=True) if lost.overall.n == most]
+        compared |= {id(old): new for old, new in zip(finalists, now, strict=True)}
+        left = [one for one in left if id(one) not in compared]
+        if not left or not all(one.tried.beyond for one in last):
+            break
+    names = list(dict.fromkeys(one.tried.method for one in found))  # simpler ones first
+
+    def price(one: Candidate) -> tuple[float, ...]:
+        tried = one.tried
+        steps = round(tried.losses.price / MIN_FALL_DIFFERENCE) if tried.losses else 0
+        return steps, len(tried.parts), tried.directions, names.index(tried.method), -tried.gained.low
+
+    best = min([one for one in last if not one.tried.beyond] or last, key=price)
+    return Choice(best.correction, best.tried, tuple(compared.get(id(one), one).tried for one in found))
+
+
+def leave_out_harmful(found: Sequence[Candidate], bounds: Bounds) -> list[Candidate]:
+    """Leave out settings that are beyond a bound on the part `choose`, and those whose fall is shown to be above it;
+    where that leaves none, keep those that lose least."""
+    within = [one for one in found if one.tried.within_bounds]
+    if not within:
+        fewest = min(one.tried.lost for one in found)
+        within = [one for one in found if one.tried.lost < fewest + MIN_LOSS_DIFFERENCE]
+    return [one for one in within if not one.tried.fall.low > bounds.overall] or within
+
+
+def find_finalists(found: Sequence[Candidate]) -> list[Candidate]:
+    """Find the settings whose gain is not shown to be less than that of the best; of more than FINALISTS those by which
+    the right label's probability falls least on the part `choose`."""
+    top = max((one.tried for one in found), key=lambda tried: tried.gained.low)
+    return sorted((one for one in found if is_alike(one.tried, top)), key=lambda one: one.tried.fall.value)[:FINALISTS]
+
+
+def is_alike(one: SettingOutcome, top: SettingOutcome) -> bool:
+    """Test whether a gain is as high as the best one: its lower end within ALIKE of that of the best, or within the
+    standard error of the best where it is not shown to be less on the same images."""
+    if one.gained.low >= top.gained.low - ALIKE:
+        return True
+    if one.gained.low < top.gained.low - top.error:
+        return False
+    return one.gain is None or top.gain is None or not one.gain.is_less(top.gain)
+
+
 def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
     """Find the setting to choose, see the module."""
     within = [one for one in tried if one.within_bounds]
@@ -338,4 +430,5 @@ def evaluate_setting(
     effect = test.evaluate_logits(found)
     losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
     over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
-    return SettingOutcome(method, setting, test.gained_share(found), max(over, default=0.0), effect)
+    gain = test.gain(found)
+    return SettingOutcome(method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain)

@@ -1,0 +1,149 @@
+"""Measure what corrections lose on many clean images, and most exactly for those that lose least.
+
+Of some hundred images half a point is two: of many settings the one that loses least there does so by chance. Several
+corrections are therefore compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
+images, the better half on twice as many, and so on; the last two on all images. Images are read in batches and none is
+kept, so their number is bounded by time alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from klarsicht.audit.corrections.activations import Correction, compute_logits
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.samples import Case, Sample
+from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.progress import progress
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
+
+FIRST_IMAGES: Final = 500  # on which all corrections are compared, before the better half is
+CLASS_WEIGHT: Final = 0.25  # of a fall on the class beside one on all images: as one bound to the other
+LAST: Final = 2  # corrections that are compared on all images
+READ_BATCH: Final = 256  # images read at once
+
+
+@dataclass(frozen=True)
+class CleanLosses:
+    """Losses by one correction on clean images.
+
+    Attributes:
+        overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class.
+        fall, fall_affected: mean falls of the right label's probability on the same images.
+    """
+
+    overall: PairedLoss
+    affected: PairedLoss
+    fall: Interval
+    fall_affected: Interval
+
+    def is_beyond(self, bounds: Bounds) -> bool:
+        """Whether a loss or a fall is shown to be above the bound of the loss: by the lower end of its 95 %
+        interval."""
+        above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
+        above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
+        return any(above) or any(above_of_class)
+
+    @property
+    def price(self) -> float:
+        """Fall by which corrections are compared: the overall one, or a quarter of that of the class where this is
+        shown to be more; a rise counts as no fall."""
+        overall = self.fall.value if self.fall.n else 0.0
+        affected = self.fall_affected.low if self.fall_affected.n else 0.0
+        return max(overall, CLASS_WEIGHT * affected, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the losses as JSON values; None without images."""
+        return {name: value if value["n"] else None for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class CleanDraw:
+    """Clean images on which losses are measured, in random order.
+
+    Attributes:
+        case: the case that they are of.
+        rows: int (n,), rows of the corpus.
+        fair: bool (n,), true for a representative draw of all clean images; the others are of the class alone.
+    """
+
+    case: Case
+    rows: Ints
+    fair: Bools
+
+    @classmethod
+    def of(cls, case: Case, allowed: Bools, most: int, rng: np.random.Generator) -> CleanDraw:
+        """Draw at most `most` clean images of any class, and as many of the class.
+
+        Args:
+            allowed: bool (N,), images of the corpus that may be drawn.
+        """
+        clean = case.prefer_held_out(allowed & case.clean)
+        fair, own = (
+            rng.permutation(np.flatnonzero(which))[:most] for which in (clean, clean & (case.labels == case.target))
+        )
+        rows = rng.permutation(np.union1d(fair, own))
+        return cls(case, rows, np.isin(rows, fair))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def measure(self, correction: Correction) -> CleanLosses:
+        """Measure what one correction loses on all images."""
+        return self.compare([correction])[0]
+
+    def compare(self, corrections: Sequence[Correction]) -> list[CleanLosses]:
+        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images."""
+        found = [CleanAnswers() for _ in corrections]
+        racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
+        with progress("clean images", len(self)) as advance:
+            while seen < len(self):
+                end = len(self) if len(racing) <= LAST else min(first, len(self))
+                for start in range(seen, end, READ_BATCH):
+                    at = np.arange(start, min(start + READ_BATCH, end))
+                    sample = self.case.read(self.rows[at], self.fair[at])
+                    if len(sample):
+                        plain = compute_logits(self.case.classifier, sample.images)
+                        for i in racing:
+                            after = compute_logits(self.case.classifier, sample.images, corrections[i])
+                            found[i].add(sample, self.case.target, plain, after)
+                    advance(len(at))
+                seen, first = end, 2 * first
+                racing = sorted(racing, key=lambda i: found[i].losses.price)
+                racing = racing[: max(LAST, (len(racing) + 1) // 2)]
+        return [one.losses for one in found]
+
+
+class CleanAnswers:
+    """Answers to clean images before and after a correction, batch by batch."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, sample: Sample, target: int, plain: Floats, after: Floats) -> None:
+        """Add logits (n, K) of a sample before and after the correction. Where the label is unknown, the prediction
+        before counts as right."""
+        truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
+        before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
+        own = sample.labels == target
+        self._parts.append((plain.argmax(1) == truth, after.argmax(1) == truth, before - then, own, sample.fair_draw))
+
+    @property
+    def losses(self) -> CleanLosses:
+        """The losses on all images so far."""
+        if not self._parts:
+            return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)
+        was, right, fall, own, fair = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        return CleanLosses(
+            paired_loss(was[fair], right[fair]),
+            paired_loss(was[own], right[own]),
+            mean_interval(fall[fair]),
+            mean_interval(fall[own]),
+        )

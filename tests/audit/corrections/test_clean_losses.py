@@ -1,0 +1,121 @@
+"""Losses on many clean images: against answers counted one by one, and how many images each correction is seen on."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from tests.audit.shortcut import TARGET, classifier, sample
+
+from klarsicht.audit.corrections import clean_losses
+from klarsicht.audit.corrections.activations import compute_logits
+from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clean_losses import CleanDraw, CleanLosses
+from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+from klarsicht.numerics.statistics.paired_loss import paired_loss
+
+
+@dataclass
+class ReadCase:
+    """Images of the shortcut's network that are read by their rows, as of a corpus; it says what was read."""
+
+    n: int
+    target: int = TARGET
+    read_rows: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.whole, self.classifier = sample(self.n, members=0), classifier()
+        self.labels, self.clean = self.whole.labels, np.arange(self.n) % 7 > 0
+
+    def prefer_held_out(self, clean):
+        return clean
+
+    def read(self, rows, fair):
+        self.read_rows += rows.tolist()
+        found = self.whole.select(np.isin(np.arange(self.n), rows))
+        order = np.argsort(np.argsort(rows))
+        return type(found)(
+            [found.images[i] for i in order], found.member[order], found.sources[order], found.labels[order], rows, fair
+        )
+
+
+def erases(channel, strength):
+    e = np.eye(4)[:, [channel]]
+    return Erasure("last", Eraser(e, e.T, np.array([0.5, 0.5, 0.5, 0.1])), strength)
+
+
+def test_losses_are_those_of_answers_counted_one_by_one(monkeypatch):
+    monkeypatch.setattr(clean_losses, "READ_BATCH", 50)
+    case, correction = ReadCase(300), erases(1, 1.5)
+    draw = CleanDraw.of(case, np.arange(300) >= 40, 120, np.random.default_rng(0))
+    found = draw.measure(correction)
+    assert sorted(case.read_rows) == sorted(set(case.read_rows)) == sorted(draw.rows)
+    assert (draw.rows >= 40).all() and (draw.rows % 7 > 0).all()
+    assert draw.fair.sum() == 120
+    assert set(draw.rows[case.labels[draw.rows] == TARGET]) == {
+        row for row in range(40, 300) if row % 7 and row % 3 == TARGET
+    }
+    lost, own, falls = [], [], []
+    for row, fair in zip(draw.rows, draw.fair, strict=True):
+        y, z = (compute_logits(case.classifier, [case.whole.images[row]], one)[0] for one in (None, correction))
+        label = case.labels[row]
+        one = int(y.argmax() == label) - int(z.argmax() == label)
+        if fair:
+            lost.append(one)
+            falls.append(softmax(y)[label] - softmax(z)[label])
+        if label == TARGET:
+            own.append(one)
+    assert np.mean(lost) > 0.1
+    assert (found.overall.value, found.overall.n) == (pytest.approx(np.mean(lost)), 120)
+    assert (found.affected.value, found.affected.n) == (pytest.approx(np.mean(own)), len(own))
+    assert found.fall.value == pytest.approx(np.mean(falls), abs=1e-6)
+    error = np.std(falls, ddof=1) / np.sqrt(120)
+    assert found.fall.high - found.fall.value == pytest.approx(1.96 * error, rel=1e-3)
+
+
+def test_the_better_half_is_seen_on_twice_as_many_images_and_the_last_two_on_all(monkeypatch):
+    monkeypatch.setattr(clean_losses, "FIRST_IMAGES", 60)
+    case = ReadCase(700)
+    draw = CleanDraw.of(case, np.ones(700, bool), 700, np.random.default_rng(1))
+    strengths = (1.5, 0.25, 2.0, 0.0, 1.0, 0.75, 3.0)
+    found = draw.compare([erases(1, s) for s in strengths])
+    seen = {s: one.overall.n for s, one in zip(strengths, found, strict=True)}
+    assert len(draw) == 600
+    assert (seen[0.0], seen[0.25]) == (600, 600)
+    assert sorted(seen.values()) == [60, 60, 60, 120, 120, 600, 600]
+    assert min(seen, key=seen.get) > 1  # what loses most is left behind first
+    assert sorted(case.read_rows) == sorted(draw.rows)  # each image is read once
+    alone = draw.measure(erases(1, 0.25))
+    assert alone == found[1]
+
+
+def test_an_empty_draw_measures_nothing():
+    case = ReadCase(50)
+    draw = CleanDraw.of(case, np.zeros(50, bool), 10, np.random.default_rng(0))
+    assert not len(draw)
+    assert not draw.measure(erases(1, 1.0)).overall.n
+
+
+@pytest.mark.parametrize(
+    ("lost", "fall", "fall_affected", "beyond"),
+    [(0, 0.004, 0.0, False), (0, 0.02, 0.0, True), (60, 0.0, 0.0, True), (8, 0.0, 0.0, False), (0, 0.0, 0.04, True)],
+)
+def test_a_loss_is_beyond_a_bound_by_the_lower_end_of_its_interval(lost, fall, fall_affected, beyond):
+    """8 of 1,000 lost are .8 points, from .35 by Tango's interval; falls here are known to a point."""
+    before, after = np.ones(1000, bool), np.arange(1000) >= lost
+    none = paired_loss(before, before)
+    falls = (Interval(value, value - 0.01, value + 0.01, 1000) for value in (fall, fall_affected))
+    assert CleanLosses(paired_loss(before, after), none, *falls).is_beyond(Bounds(0.005, 0.02)) == beyond
+
+
+def test_the_price_is_the_fall_and_that_of_the_class_where_it_is_shown():
+    none = paired_loss(np.ones(9, bool), np.ones(9, bool))
+
+    def price(value, low):
+        return CleanLosses(none, none, Interval(0.003, 0, 0.006, 9), Interval(value, low, 2 * value - low, 9)).price
+
+    assert price(0.1, -0.02) == 0.003
+    assert price(0.1, 0.08) == pytest.approx(0.02)
+    assert CleanLosses(none, none, Interval(-0.01, -0.02, 0, 9), NO_INTERVAL).price == 0
