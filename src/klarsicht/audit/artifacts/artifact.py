@@ -29,7 +29,7 @@ from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.class_parts import ClassParts
-from klarsicht.audit.interventions.corruption import Corruption
+from klarsicht.audit.interventions.frame_changes import FrameChange, Imitation, read_imitation
 from klarsicht.audit.interventions.insertion import Insertion
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
@@ -58,7 +58,8 @@ class Artifact:
         part: int8 (N,), part of each image of the corpus; see audit.data.splits.
         membership: probability that each image carries it.
         place: its overlay, or None: it has no place, or images differ in size.
-        imitation: noise, blur, brightness or JPEG corruption of an artifact without a place, or None.
+        imitation: change of the whole image of an artifact without a place: noise, blur, brightness or JPEG
+            corruption, a map of colours or a fixed pattern; or None.
         planted: the known artifact, if it is one of `audit plant`, or parts of the class's images, which all of them
             carry: it has no members, and all images count as clean.
     """
@@ -70,12 +71,12 @@ class Artifact:
     part: NDArray[np.int8]
     membership: CarrierProbabilities
     place: Overlay | None
-    imitation: Corruption | None = None
+    imitation: Imitation | None = None
     planted: PlantedArtifact | ClassParts | None = None
 
     @property
     def insertion(self) -> Insertion | None:
-        """Known artifact, overlay or corruption that puts the artifact on other images, or None."""
+        """Known artifact, overlay or imitation that puts the artifact on other images, or None."""
         return self.planted or self.place or self.imitation
 
     @property
@@ -131,6 +132,8 @@ class Artifact:
             arrays |= {k: v for k, v in vars(self.place).items() if v is not None}
         if isinstance(self.planted, ClassParts):
             arrays |= self.planted.arrays()
+        if isinstance(self.imitation, FrameChange):
+            arrays |= self.imitation.arrays()
         content, lines = BytesIO(), BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         parts = [splits.NAMES[part] for part in self.part]
@@ -155,7 +158,7 @@ def load_artifact(folder: Path) -> Artifact:
         place = Overlay(kept["opacity"], kept["colour"], kept.get("background")) if "opacity" in kept else None
         found = CarrierProbabilities(kept["probability"], **facts["detector"])
         known = facts.get("imitation")  # records of earlier versions lack it
-        imitation = Corruption.from_json(known) if known else None
+        imitation = read_imitation(known, kept) if known else None
         drawn = facts.get("planted")
         planted: PlantedArtifact | ClassParts | None = None
         if drawn:

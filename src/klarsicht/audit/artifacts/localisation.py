@@ -26,6 +26,7 @@ from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, grow_window
 from klarsicht.audit.interventions.corruption import KINDS, Corruption
 from klarsicht.audit.interventions.effect import logit_excess, logit_rise
+from klarsicht.audit.interventions.frame_changes import FrameChange, Imitation, excess_left, fit_frame_change
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.inputs import PixelScale
@@ -81,13 +82,14 @@ class Localisation:
         a = self.audited
         return masks.relevance_maps(a.store, a.classifier, a.group.target, self.rows, self.images)
 
-    def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Corruption | None]:
-        """Find the overlay or the corruption that puts the artifact on images, at most one of the two.
+    def find_insertion(self, region: Bools | None = None) -> tuple[Overlay | None, Imitation | None]:
+        """Find the overlay or the imitation that puts the artifact on images, at most one of the two.
 
         In this order: the region that a person marks, the windows of the detector, a fixed place by relevance or the
-        window that members share, a corruption of the whole image, a varying place by relevance. The last one also
-        pastes content of the class that members show. Of a fixed place and a shared window the one is taken that
-        raises the class more on images of other classes; a window only if it raises it materially.
+        window that members share, a change of the whole image, a varying place by relevance. The last one also
+        pastes content of the class that members show. Of a fixed place, a shared window and a map of colours or fixed
+        pattern the one is taken that raises the class most on images of other classes; a window only if it raises it
+        materially.
         """
         change = self.found.change
         if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
@@ -95,16 +97,17 @@ class Localisation:
         place = None if change in KINDS else self.overlay_from_relevance(region)
         if place is not None and region is not None:
             return place, None
-        fixed = place if place is not None and place.fixed else None
-        window = self.overlay_from_shared_windows() if change not in KINDS else None
+        kinds = (change,) if change in KINDS else ()
+        found = list[Overlay | FrameChange]([place] if place is not None and place.fixed else [])
+        window = None if kinds else self.overlay_from_shared_windows()
         if window is not None:
             rise = self.rise_elsewhere(window)
-            acts = rise.low > 0 and rise.value >= MATERIAL_RISE
-            if acts and (fixed is None or rise.value > self.rise_elsewhere(fixed).value):
-                return window, None
-        if fixed is not None:
-            return fixed, None
-        imitation = self.estimate_corruption((change,) if change in KINDS else ())
+            found += [window] if rise.low > 0 and rise.value >= MATERIAL_RISE else []
+        imitation = self.estimate_imitation(kinds)
+        found += [imitation] if isinstance(imitation, FrameChange) else []
+        if found:
+            best = max(found, key=lambda one: self.rise_elsewhere(one).value) if len(found) > 1 else found[0]
+            return (best, None) if isinstance(best, Overlay) else (None, best)
         return (place, None) if imitation is None else (None, imitation)
 
     def overlay_from_windows(self) -> Overlay | None:
@@ -168,6 +171,39 @@ class Localisation:
         x, maps, member = torch.stack(list(self.images)).numpy(), self.maps, self.member
         found = overlay.estimate_overlay(x[member], x[~member], maps[member], maps[~member], region)
         return found if found is None or region is not None or self.share_of_rise(found) >= RISE_SHARE else None
+
+    def estimate_imitation(self, said: tuple[str, ...] = ()) -> Imitation | None:
+        """Estimate the change of the whole image that members show: a corruption, a map of colours or a fixed pattern.
+
+        Where a corruption and one of the others are found, the one counts after which other images are more like
+        members, in the description of the latter.
+
+        Args:
+            said: the kind of corruption that a detector gave; empty for none.
+        """
+        corruption = self.estimate_corruption(said)
+        frame = None if said else self.estimate_frame_change()
+        if corruption is None or frame is None:
+            return corruption or frame
+        levels = np.stack([frame.pixel_scale.levels(image) for image in self.images])
+        left = (
+            excess_left(frame.kind, one.alter, levels[self.member], levels[~self.member]) for one in (frame, corruption)
+        )
+        return frame if next(left) < next(left) else corruption
+
+    def estimate_frame_change(self) -> FrameChange | None:
+        """Estimate a map of colours or a fixed pattern as members show it.
+
+        None where other members do not show it, or where it does not raise the class elsewhere.
+        """
+        try:
+            pixel_scale = PixelScale.of(self.audited.classifier)
+        except ModelError:  # grey levels are bent: nothing can be put on images
+            return None
+        levels = np.stack([pixel_scale.levels(image) for image in self.images])
+        rng = generator(0, "frame", self.audited.group.target)
+        found = fit_frame_change(levels[self.member], levels[~self.member], pixel_scale, rng)
+        return found if found is not None and self.raises_class(found) else None
 
     def estimate_corruption(self, said: tuple[str, ...] = ()) -> Corruption | None:
         """Estimate noise, blur, brightness or JPEG corruption as members show it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,14 @@ class ColourMatrix:
         """Change pixel values (n, H, W, C)."""
         del rng
         return np.asarray(x @ self.matrix.T + self.offset)
+
+    def __str__(self) -> str:
+        rows = "; ".join(", ".join(f"{value:.2f}" for value in row) for row in self.matrix)
+        return f"matrix of colours {rows}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return matrix and offset as JSON values."""
+        return {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
 
 
 def match_colours(carriers: Pixels, others: Pixels) -> ColourMatrix:

@@ -163,6 +163,11 @@ class Corruption:
         levels = np.stack([self.pixel_scale.levels(image) for image in images]).astype(np.float32)
         return self.pixel_scale.inputs(KINDS[self.kind].apply(levels, self.size, rng)).to(images), images
 
+    def alter(self, levels: Pixels) -> Pixels:
+        """Corrupt pixel values (n, H, W, C), rounded."""
+        corrupted = KINDS[self.kind].apply(levels.astype(np.float32), self.size, np.random.default_rng(0))
+        return np.rint(corrupted).astype(np.uint8)
+
     def to_json(self) -> dict[str, Any]:
         """Return kind, size and pixel scale as JSON values."""
         return {"kind": self.kind, "size": self.size} | self.pixel_scale.to_json()
