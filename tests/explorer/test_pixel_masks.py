@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 from tests.explorer.made_run import SIDE, TAG, WINDOW, G, write_run
 from tests.explorer.requests import ask
@@ -21,7 +21,9 @@ from klarsicht.explorer import coco, explored_run
 from klarsicht.explorer.app import make_app
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.pixel_masks import ExcessMasks, PlaceMasks, WindowMasks, mask_in_file
+from klarsicht.explorer.thumbnails import crop_seen
 from klarsicht.ground.decisions import Change, DecisionLog
+from klarsicht.ground.seen_area import EXTENT_UNITS, SeenArea
 
 EACH, CARRIERS = 24, 6
 
@@ -161,21 +163,68 @@ def test_a_damaged_artifact_is_none(made, damage):
 
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    share=st.sampled_from([0.0, 0.5, 0.875, 1.0]),
+    area=st.builds(
+        SeenArea,
+        st.sampled_from(EXTENT_UNITS),
+        *[st.sampled_from([0.5, 0.875, 1.0, 13.0])] * 2,
+        *[st.sampled_from([0.0, 0.5, 1.0])] * 2,
+    ),
     window=st.tuples(*[st.floats(0, 1)] * 4),
 )
-def test_a_mask_lies_within_what_the_model_sees(size, share, window):
+def test_a_mask_lies_within_what_the_model_sees(size, area, window):
     """Against the window's corners in pixels of the file, one by one."""
-    mask = mask_in_file(WindowMasks({3: window}), 3, size, share)
-    side = max(1, round(share * min(size))) if share else None
-    wide, high = (side, side) if side else size
-    left, top = ((size[0] - side) // 2, (size[1] - side) // 2) if side else (0, 0)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    assert top <= rows[0] <= rows[-1] < top + high and left <= columns[0] <= columns[-1] < left + wide
-    assert abs(rows[0] - (top + window[0] * high)) <= 1 and abs(columns[0] - (left + window[1] * wide)) <= 1
-    assert mask.sum() == len(rows) * len(columns)
-    assert mask_in_file(WindowMasks({}), 3, size, share) is None
-    assert mask_in_file(PlaceMasks(np.zeros((4, 4), bool)), 3, size, share) is None
+    mask = mask_in_file(WindowMasks({3: window}), 3, size, area)
+    unit = {"side": size, "shorter": [min(size)] * 2, "longer": [max(size)] * 2, "pixels": [1, 1]}[area.unit]
+    wide, high = area.width * unit[0], area.height * unit[1]
+    left, top = area.left * (size[0] - wide), area.top * (size[1] - high)
+    y, x = top + window[0] * high, left + window[1] * wide
+    ends = y + min(window[2], 1 - window[0]) * high, x + min(window[3], 1 - window[1]) * wide
+    first, last = (max(y, 0), max(x, 0)), (min(ends[0], size[1]), min(ends[1], size[0]))
+    if mask is None:  # nothing of it lies on the file, or less than a pixel
+        assert min(b - a for a, b in zip(first, last, strict=True)) <= 1
+    else:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert [rows[0], columns[0]] == pytest.approx(first, abs=2)
+        assert [rows[-1] + 1, columns[-1] + 1] == pytest.approx(last, abs=2)
+        assert rows[0] >= top - 1 and rows[-1] <= top + high and columns[0] >= left - 1 and columns[-1] <= left + wide
+        assert mask.sum() == len(rows) * len(columns)
+    assert mask_in_file(WindowMasks({}), 3, size, area) is None
+    assert mask_in_file(PlaceMasks(np.zeros((4, 4), bool)), 3, size, area) is None
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_padded_is_drawn_and_masked_where_pillow_pads_it(made, turned):
+    """A file of 24 x 48 pixels, and the square that ImageOps.pad makes of it."""
+    made.store.update_manifest(seen=SeenArea("longer").to_json())
+    greys = np.random.default_rng(1).integers(0, 255, (2 * SIDE // 8, SIDE // 8)).astype(np.uint8)
+    pixels = np.kron(greys, np.ones((8, 8), np.uint8))  # in the blocks of JPEG
+    picture = Image.fromarray(pixels.T if turned else pixels).convert("RGB")
+    picture.save(made.images().file(0))
+    padded = ImageOps.pad(picture, (2 * SIDE, 2 * SIDE))
+    drawn = Image.open(io.BytesIO(made.draw(0, "window", 2 * SIDE, 1)))  # class 1 has no window: the outline is missing
+    assert drawn.size == padded.size
+    off = np.abs(np.asarray(drawn, float) - np.asarray(padded, float))
+    assert off.max() <= 4  # the file is drawn as JPEG
+    top, left, height, width = (round(2 * SIDE * share) for share in WINDOW)
+    square = np.zeros((2 * SIDE, 2 * SIDE), bool)
+    square[top : top + height, left : left + width] = True
+    inside = square[SIDE // 2 : -SIDE // 2] if turned else square[:, SIDE // 2 : -SIDE // 2]
+    np.testing.assert_array_equal(made.mask_of(0, 0, picture.size, "window")[1], inside)
+
+
+def test_a_long_strip_padded_to_a_square_takes_no_square_of_memory():
+    """40,000 x 12 pixels are 1.6 gigapixels as a square."""
+    strip = Image.new("L", (40_000, 12), 255)
+    seen = np.asarray(crop_seen(strip, SeenArea("longer")))
+    assert seen.size <= 2 << 20 and seen.shape[0] == seen.shape[1]
+    shapes = []
+
+    def masks(row, shape):
+        shapes.append(shape)
+        return np.ones(shape, bool)
+
+    mask = mask_in_file(masks, 0, strip.size, SeenArea("longer"))
+    assert mask.shape == (12, 40_000) and mask.all() and np.prod(shapes[0]) <= 2 << 20
 
 
 def test_masks_are_exported_by_their_source(made):

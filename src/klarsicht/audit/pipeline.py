@@ -24,7 +24,7 @@ from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.executor import partition, run_units
 from klarsicht.audit.models.classifier import Classifier, label_indices
-from klarsicht.audit.models.crop_geometry import measure_seen_share
+from klarsicht.audit.models.crop_geometry import measure_seen_area
 from klarsicht.audit.models.forward import Observation
 from klarsicht.audit.models.outputs import is_distribution
 from klarsicht.audit.relevance import attribution
@@ -364,8 +364,8 @@ def create_arrays(audit: Audit, store: RunStore, work: Attribution) -> None:
         store.update_manifest(method=tried.method)
     if audit.classifier.form is not None:
         store.update_manifest(array_form=audit.classifier.form.to_json())
-    if (share := measure_seen_share(audit.classifier)) is not None:
-        store.update_manifest(seen=share)
+    if (area := measure_seen_area(audit.classifier)) is not None:
+        store.update_manifest(seen=area.to_json())
     for name in sorted(
         arrays, key=lambda name: name == "logits"
     ):  # last: of a run without the list, they stand for all

@@ -113,7 +113,7 @@ def make_app(run: ExploredRun) -> FastAPI:
                 "author": run.author,
                 "folder": str(run.store.path.resolve()),
                 "maps": run.has_maps,
-                "overlay": run.has_maps and run.seen_share is not None,
+                "overlay": run.has_maps and run.seen_area is not None,
                 "names": run.names,
             }
         )

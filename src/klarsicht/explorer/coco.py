@@ -106,7 +106,7 @@ def zip_masks(run: ExploredRun, target: int, source: str = "") -> bytes:
                 archive.writestr(f"{row:07d}-{Path(run.images().key(row)).stem}.png", draw_mask(known[1]))
                 written += 1
     if not written:
-        rule = "a window, relevance maps or a saved correction, of a model that sees a resize and central crop"
+        rule = "a window, relevance maps or a saved correction, of a model whose seen area is known"
         raise UsageError("no masks of this class", got=f"{len(run.members(target))} members without one", rule=rule)
     return content.getvalue()
 

@@ -38,6 +38,7 @@ from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints
 from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Change, ClassDecision, DecisionLog
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_files import MANIFEST
+from klarsicht.ground.seen_area import SeenArea
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.stored_array import StoredArray
 
@@ -207,7 +208,7 @@ class ExploredRun:
     def masks(self, target: int) -> dict[str, SeenMasks]:
         """Return the masks of a class's artifact by their source, in the order of MASK_SOURCES; none where what the
         model sees of a file is not known."""
-        if self.seen_share is None:
+        if self.seen_area is None:
             return {}
         saved = tuple(str(folder) for folder in saved_artifacts(self.store.path))
         stamp = (target, self._stamp(VERDICTS_FILE), self._stamp(RANKING_FILE), self._decided, saved)
@@ -235,12 +236,12 @@ class ExploredRun:
         """
         known = self.masks(target)
         if source and source not in known:
-            none = "a window, relevance maps or a saved correction, of a model that sees a resize and central crop"
+            none = "a window, relevance maps or a saved correction, of a model whose seen area is known"
             raise UsageError("no such masks of this class", got=repr(source), rule=", ".join(known) or none)
         usual = [name for name in known if name != RELEVANCE or not self.line(target).by_detector]
         for name, masks in known.items():
             if name in ([source] if source else usual):
-                mask = mask_in_file(masks, row, size, self.seen_share or 0.0)
+                mask = mask_in_file(masks, row, size, self.seen_area or SeenArea())
                 if mask is not None:
                     return name, mask
         return None
@@ -311,26 +312,26 @@ class ExploredRun:
     def _draw(self, row: int, kind: str, side: int, target: int | None, source: str) -> bytes:
         if kind == "relevance":
             return thumbnails.draw_relevance(self.relevance_map(row), side)
-        share = self.seen_share
+        area = self.seen_area
         relevance = self.relevance_map(row) if kind == "overlay" else None
         picture = self.read_picture(row)
         if kind == "image":
             return thumbnails.draw_picture(picture, side)
-        if share is None:
+        if area is None:
             raise UsageError(
-                "where relevance lies on the file is not known", got="a transform that is no resize and crop around "
-                "the centre, or a run of an older version",
-            )  # fmt: skip
+                "where relevance lies on the file is not known",
+                got="a transform that is no resize, crop and pad, or a run of an older version",
+            )
         if relevance is not None:
-            return thumbnails.draw_overlay(picture, share, relevance, side)
+            return thumbnails.draw_overlay(picture, area, relevance, side)
         if kind == "window":
             window = None if target is None else self.windows(target).get(row)
-            return thumbnails.draw_window(picture, share, window, side)
+            return thumbnails.draw_window(picture, area, window, side)
         if target is None:
             raise UsageError("a mask is that of a class", rule="target: the number of an output")
         mask = self.mask_of(target, row, picture.size, source)
         if kind == "masked":
-            return thumbnails.draw_masked(picture, share, mask[1] if mask else None, side)
+            return thumbnails.draw_masked(picture, area, mask[1] if mask else None, side)
         if mask is None:
             raise UsageError("the artifact has no mask on this image", got=row)
         return thumbnails.draw_mask(mask[1])
@@ -352,10 +353,13 @@ class ExploredRun:
         return None if known is None else ArrayForm.from_json(known)
 
     @property
-    def seen_share(self) -> float | None:
-        """Share of the shorter side of a file that the model sees, 0 for the whole file; None where it is not known."""
-        share = self.manifest.get("seen")
-        return None if share is None else float(share)
+    def seen_area(self) -> SeenArea | None:
+        """Part of a file that the model sees; None where it is not known."""
+        known = self.manifest.get("seen")
+        try:
+            return None if known is None else SeenArea.from_json(known)
+        except ValueError:  # a form that a later version writes
+            return None
 
     @property
     def has_maps(self) -> bool:

@@ -25,12 +25,13 @@ from PIL import Image
 from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, OPEN, ExploredRun
 from klarsicht.explorer.export_tables import carrier_statuses
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags
-from klarsicht.explorer.thumbnails import seen_box
+from klarsicht.explorer.thumbnails import crop_seen
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ImageError, UsageError
 from klarsicht.ground.images import resize_bilinear
 from klarsicht.ground.optional import load
 from klarsicht.ground.progress import progress
+from klarsicht.ground.seen_area import SeenArea
 
 CARRIER_NUMBERS = {NOT_CARRYING: 0, CARRIES: 1, OPEN: 2}
 VIRELAY_SIDE, BLOCK_ROWS = 128, 64  # S, and images that are written at once
@@ -137,6 +138,6 @@ def seen_pixels(run: ExploredRun, row: int) -> NDArray[np.uint8]:
         picture = run.read_picture(row).convert("RGB")
     except ImageError:
         return np.zeros((3, VIRELAY_SIDE, VIRELAY_SIDE), np.uint8)
-    seen = picture.crop(seen_box(picture.size, run.seen_share or 0.0))
+    seen = crop_seen(picture, run.seen_area or SeenArea())
     small = seen.resize((VIRELAY_SIDE, VIRELAY_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small, np.uint8).transpose(2, 0, 1)

@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from klarsicht.explorer.thumbnails import Window, seen_box
+from klarsicht.explorer.thumbnails import Window, reduction
 from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.seen_area import SeenArea
 
 PLACE, WINDOW, RELEVANCE = MASK_SOURCES = ("place", "window", "relevance")
 """Sources of masks, in the order in which they are taken."""
@@ -110,19 +111,22 @@ def pixels_of(start: float, extent: float, side: int) -> tuple[int, int]:
     return first, min(max(last, first + 1), side)
 
 
-def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], share: float) -> Bools | None:
-    """Make the mask (h, w) of a file of `size` (w, h), False beyond what the model sees; None without one.
-
-    Args:
-        share: see `thumbnails.seen_box`.
-    """
-    left, top, right, bottom = seen_box(size, share)
-    seen = masks(row, (bottom - top, right - left))
+def mask_in_file(masks: SeenMasks, row: int, size: tuple[int, int], area: SeenArea) -> Bools | None:
+    """Make the mask (h, w) of a file of `size` (w, h), False beyond what the model sees; None without one, and where it
+    lies on padding alone."""
+    left, top, right, bottom = area.box(size)
+    factor = reduction((right - left, bottom - top), size)
+    seen = masks(row, (max(1, round((bottom - top) / factor)), max(1, round((right - left) / factor))))
     if seen is None:
         return None
+    ends = ((max(top, 0), min(bottom, size[1])), (max(left, 0), min(right, size[0])))
+    nearest = (
+        ((np.arange(*end) - start + 0.5) * n / extent).astype(int)
+        for end, start, n, extent in zip(ends, (top, left), seen.shape, (bottom - top, right - left), strict=True)
+    )
     whole = np.zeros((size[1], size[0]), bool)
-    whole[top:bottom, left:right] = seen
-    return whole
+    whole[slice(*ends[0]), slice(*ends[1])] = seen[np.ix_(*nearest)]
+    return whole if whole.any() else None
 
 
 def read_saved_masks(run: Path, target: int, maps: Maps | None) -> SeenMasks | None:

@@ -5,6 +5,7 @@ Only decoded images are handed on, encoded again: a file of the corpus that is n
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -17,10 +18,12 @@ from PIL import Image, ImageDraw
 from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.images import decode, diverging_colours, overlay, thumbnail
+from klarsicht.ground.seen_area import SeenArea
 
 CACHE_BYTES = 48 << 20  # of encoded pictures
 DECODERS = 2  # images that are decoded at once
 SHOWN_MEGAPIXELS = 40.0  # largest image that is decoded: two at once take 240 MB
+PADDED, LEAST_PIXELS = 2.0, 1 << 20  # pixels with padding, of those without, and pixels to which nothing is reduced
 WINDOW_COLOUR, DARKENED = (0, 190, 90), 0.35  # and what remains of the light of pixels beyond a mask
 Window = tuple[float, float, float, float]
 """Top, left, height and width of a detected window, in shares of what the model sees."""
@@ -66,17 +69,30 @@ def read_picture(file: Path, megapixels: float, white_level: int | None, form: A
     return decode(file, white_level, min(megapixels, SHOWN_MEGAPIXELS))
 
 
-def seen_box(size: tuple[int, int], share: float) -> tuple[int, int, int, int]:
-    """Return the box (left, top, right, bottom) of a file of `size` (w, h) that the model sees.
+def crop_seen(picture: Image.Image, area: SeenArea) -> Image.Image:
+    """Crop an image to what the model sees, black where that is padding; reduced where it would be much larger than the
+    image, as a long strip padded to a square is."""
+    left, top, right, bottom = area.box(picture.size)
+    factor = reduction((right - left, bottom - top), picture.size)
+    if factor == 1:
+        return picture.crop((left, top, right, bottom))
 
-    Args:
-        share: share of the shorter side that a square around the centre has; 0: the whole file.
-    """
-    if not share:
-        return (0, 0, *size)
-    side = max(1, round(share * min(size)))
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return (left, top, left + side, top + side)
+    def reduced(wide: int, high: int) -> tuple[int, int]:
+        return max(1, round(wide / factor)), max(1, round(high / factor))
+
+    found = Image.new(picture.mode, reduced(right - left, bottom - top))
+    inside = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
+    small = reduced(inside[2] - inside[0], inside[3] - inside[1])
+    part = picture.resize(small, Image.Resampling.NEAREST, box=inside)
+    found.paste(part, (round((inside[0] - left) / factor), round((inside[1] - top) / factor)))
+    return found
+
+
+def reduction(extent: tuple[int, int], size: tuple[int, int]) -> float:
+    """Return by how much a rectangle of `extent` (w, h) in an image of `size` (w, h) is reduced, so that it has at most
+    PADDED times as many pixels, or LEAST_PIXELS; 1 where it has."""
+    most = max(PADDED * size[0] * size[1], LEAST_PIXELS)
+    return max(1.0, math.sqrt(extent[0] * extent[1] / most))
 
 
 def draw_picture(picture: Image.Image, side: int) -> bytes:
@@ -84,15 +100,15 @@ def draw_picture(picture: Image.Image, side: int) -> bytes:
     return encode_picture(fit_side(picture.convert("RGB"), side))
 
 
-def draw_overlay(picture: Image.Image, share: float, relevance: Floats, side: int) -> bytes:
+def draw_overlay(picture: Image.Image, area: SeenArea, relevance: Floats, side: int) -> bytes:
     """Draw a relevance map (G, G) over what the model sees of an image."""
-    seen = fit_side(picture.convert("RGB").crop(seen_box(picture.size, share)), side)
+    seen = fit_side(crop_seen(picture.convert("RGB"), area), side)
     return encode_picture(Image.fromarray(overlay(np.asarray(seen), relevance)))
 
 
-def draw_window(picture: Image.Image, share: float, window: Window | None, side: int) -> bytes:
+def draw_window(picture: Image.Image, area: SeenArea, window: Window | None, side: int) -> bytes:
     """Draw what the model sees of an image, with the outline of a detected window."""
-    seen = fit_side(picture.convert("RGB").crop(seen_box(picture.size, share)), side)
+    seen = fit_side(crop_seen(picture.convert("RGB"), area), side)
     if window is not None:
         top, left, height, width = window
         box = (left * seen.width, top * seen.height, (left + width) * seen.width, (top + height) * seen.height)
@@ -111,13 +127,13 @@ def draw_mask(mask: Bools) -> bytes:
     return encode_picture(Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))), "PNG")
 
 
-def draw_masked(picture: Image.Image, share: float, mask: Bools | None, side: int) -> bytes:
+def draw_masked(picture: Image.Image, area: SeenArea, mask: Bools | None, side: int) -> bytes:
     """Draw what the model sees of an image, darkened beyond a mask of the file (H, W), whose edge is drawn."""
-    box = seen_box(picture.size, share)
-    seen = np.asarray(fit_side(picture.convert("RGB").crop(box), side))
+    seen = np.asarray(fit_side(crop_seen(picture.convert("RGB"), area), side))
     if mask is None:
         return encode_picture(Image.fromarray(seen))
-    small = Image.fromarray(mask).crop(box).resize((seen.shape[1], seen.shape[0]), Image.Resampling.NEAREST)
+    cropped = crop_seen(Image.fromarray(mask), area)
+    small = cropped.resize((seen.shape[1], seen.shape[0]), Image.Resampling.NEAREST)
     inside = np.asarray(small, bool)
     drawn = np.where(inside[..., None], seen, (seen * DARKENED).astype(np.uint8))
     around = np.pad(inside, 1, mode="edge")

@@ -19,6 +19,7 @@ from klarsicht.explorer.class_lines import read_class_lines
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.ground.decisions import DECISIONS_FILE, DecisionLog
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.seen_area import SeenArea
 
 ROWS = tuple(range(60, 72))  # marked images of class b
 
@@ -63,7 +64,7 @@ def test_the_stored_embedding_is_that_of_the_analysis(audited, explored):
         np.testing.assert_allclose(cloud.vectors, embedded.vectors, atol=1e-6)
         np.testing.assert_allclose(cloud.eigenvalues, embedded.values)
         assert cloud.components.tolist() == embedded.components.tolist()
-    assert explored.seen_share == 0.0
+    assert explored.seen_area == SeenArea()
 
 
 def test_decided_members_are_those_that_are_cleaned(audited, explored):

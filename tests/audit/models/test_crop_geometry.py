@@ -47,12 +47,20 @@ def test_a_mark_painted_on_the_file_lies_under_its_mask():
 
 
 @pytest.mark.parametrize(
-    "step", [transforms.RandomRotation((30, 30)), transforms.RandomVerticalFlip(1), transforms.Pad(8)]
+    "step",
+    [transforms.RandomRotation((30, 30)), transforms.RandomVerticalFlip(1), transforms.Pad(8, padding_mode="reflect")],
 )
-def test_a_transform_that_is_no_resize_and_crop_is_refused(step):
+def test_a_transform_that_is_no_resize_crop_and_pad_is_refused(step):
     size = (64, 64) if isinstance(step, transforms.Pad) else (48, 48)
-    with pytest.raises(InputError, match="no resize and crop"):
+    with pytest.raises(InputError, match="no resize, crop and pad"):
         on_file(of(step), np.ones(size, bool), (48, 48))
+
+
+@pytest.mark.parametrize("fill", [0, 90, 255])
+def test_padding_moves_a_mask_by_its_width(fill):
+    mask = np.random.default_rng(0).random((64, 70)) < 0.5
+    found = on_file(of(transforms.Pad((8, 5, 14, 11), fill=fill)), mask, (48, 48))
+    np.testing.assert_array_equal(found, mask[5:53, 8:56])
 
 
 def test_a_mask_of_another_size_is_refused():

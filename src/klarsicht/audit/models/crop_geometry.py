@@ -1,8 +1,9 @@
-"""Geometry of a resize and crop: the affine map from pixels of the model input to pixels of the image file.
+"""Geometry of a resize, crop and pad: the affine map from pixels of the model input to pixels of the image file.
 
 A transform may be any callable, so its geometry is measured: it is applied to a vertical and a horizontal ramp from
 black to white, whose output values give the source coordinate of each input pixel. For a resize and a crop this is a
-straight line y = a i + b per axis, which is fitted by least squares. Any other transform is rejected.
+straight line y = a i + b per axis, which is fitted by least squares. Input pixels that are the same for black and for
+white are padding, and have no source. Any other transform is rejected.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.ground.arrays import Bools, Floats
+from klarsicht.ground.arrays import Bools, Doubles, Floats
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.seen_area import CENTRE, EXTENT_UNITS, SeenArea
 
 AxisMap = tuple[float, float]
-PROBED_SHAPES = ((384, 512), (512, 384))  # (h, w) of the files on which a transform is measured
+PROBED_SHAPES = ((384, 512), (512, 384), (300, 200), (640, 900))  # (h, w) of the files on which a transform is measured
 SEEN_TOLERANCE = 0.02  # share of a side by which two lengths may differ
+WHOLE_TOLERANCE = 0.005  # share by which an extent may differ from a whole unit that it is taken for
+PLACES = (CENTRE, 0.0, 1.0)  # shares of a margin that may lie before the seen area
+BLENDED = 16  # part, one of so many, of the pixels that show the file, which may be blended with padding on each side
+PADDING = 0.5  # of the range black to white that the input spans, below which a pixel is padding
 
 
 @dataclass(frozen=True)
@@ -55,19 +61,18 @@ def fit_crop_geometry(classifier: Classifier, size: tuple[int, ...], shape: tupl
         shape: (h, w) of the files.
 
     Raises:
-        InputError: the transform is not a resize and crop, or its output differs in size from the mask.
+        InputError: the transform is not a resize, crop and pad, or its output differs in size from the mask.
     """
     return CropGeometry(shape, *(_fit_axis(classifier, size, shape, axis) for axis in (0, 1)))
 
 
-def measure_seen_share(classifier: Classifier) -> float | None:
-    """Measure which part of a file the model sees: the share of the shorter side that a square crop around the centre
-    has, or 0 for a transform that resizes the whole file, whatever its shape.
+def measure_seen_area(classifier: Classifier) -> SeenArea | None:
+    """Measure which part of a file the model sees, as a rectangle that follows from the file's size.
 
     Returns:
-        None where the transform is neither of these, or no resize and crop.
+        None where the transform is no resize, crop and pad, or no SeenArea describes it on files of all PROBED_SHAPES.
     """
-    found = []
+    starts, extents = [], []
     for shape in PROBED_SHAPES:
         try:
             size = _transform_grey(classifier, np.zeros(shape, np.uint8)).shape
@@ -75,15 +80,32 @@ def measure_seen_share(classifier: Classifier) -> float | None:
         except Exception:  # a transform of the user's own may raise anything on pictures of another shape
             return None
         lines = (geometry.rows, geometry.columns)
-        extents = [a * n for (a, _), n in zip(lines, size, strict=True)]
-        centres = [b + a * (n - 1) / 2 for (a, b), n in zip(lines, size, strict=True)]
-        if any(abs(c - (n - 1) / 2) > SEEN_TOLERANCE * n for c, n in zip(centres, shape, strict=True)):
-            return None
-        if all(abs(e - n) < SEEN_TOLERANCE * n for e, n in zip(extents, shape, strict=True)):
-            found.append(0.0)
-        elif abs(extents[0] - extents[1]) < SEEN_TOLERANCE * min(shape):
-            found.append(min(sum(extents) / 2 / min(shape), 1.0))
-    return found[0] if len(found) == len(PROBED_SHAPES) and np.ptp(found) < SEEN_TOLERANCE else None
+        starts.append([b + (1 - a) / 2 for a, b in lines])
+        extents.append([a * n for (a, _), n in zip(lines, size, strict=True)])
+    return describe_seen_area(np.array(PROBED_SHAPES), np.array(starts), np.array(extents))
+
+
+def describe_seen_area(shapes: NDArray[np.int64], starts: Doubles, extents: Doubles) -> SeenArea | None:
+    """Describe rectangles of n files by one SeenArea; None where none describes them all.
+
+    Args:
+        shapes: (n, 2), height and width of each file.
+        starts, extents: (n, 2), top and left, height and width of the rectangle in pixels of the file.
+    """
+    for unit in EXTENT_UNITS:
+        lengths = np.array([SeenArea(unit).extents((w, h)) for h, w in shapes.tolist()])
+        shares = extents / lengths
+        if (np.ptp(shares, axis=0) > SEEN_TOLERANCE * shares.mean(0)).any():
+            continue
+        height, width = (1.0 if abs(share - 1) < WHOLE_TOLERANCE else float(share) for share in np.median(shares, 0))
+        margins = shapes - np.array([height, width]) * lengths
+        off = np.abs(np.multiply.outer(PLACES, margins) - starts) / shapes
+        top, left = (
+            PLACES[k] for k in off.max(1).argmin(0)
+        )  # where no margin is left, all fit, and the first is taken
+        if off.max(1).min(0).max() < SEEN_TOLERANCE:
+            return SeenArea(unit, height, width, top, left)
+    return None
 
 
 def _nearest_input_pixel(line: AxisMap, n: int) -> NDArray[np.int64]:
@@ -106,18 +128,31 @@ def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, i
     )
     if seen.shape != size:
         raise InputError("a mask that does not fit", got=size, rule=f"{seen.shape}, as the model takes images")
-    came_from = (n - 1) * (seen - black) / np.where(white == black, np.nan, white - black)
-    i = np.broadcast_to(np.expand_dims(np.arange(size[axis]), 1 - axis), size)
-    a, b = np.polyfit(i.ravel(), came_from.ravel(), 1) if np.isfinite(came_from).all() else (0.0, 0.0)
-    error = np.abs(came_from - a * i - b).max()
+    span = np.abs(white - black)
+    shows = span > PADDING * span.max()
+    is_rectangle = bool((shows == shows.any(1)[:, None] & shows.any(0)).all())
+    inner = np.ix_(*(_without_blend(shows.any(1 - k)) for k in (0, 1)))
+    i = np.broadcast_to(np.expand_dims(np.arange(size[axis]), 1 - axis), size)[inner].ravel()
+    came_from = (n - 1) * ((seen - black)[inner] / (white - black)[inner]).ravel()
+    fits = is_rectangle and i.size and np.ptp(i) and np.isfinite(came_from).all()
+    a, b = np.polyfit(i, came_from, 1) if fits else (0.0, 0.0)
+    error = np.abs(came_from - a * i - b).max(initial=0)
     if not (a > 0 and error <= a + n / 255):  # tolerance: an input pixel, and one grey level of the ramp
         raise InputError(
             "the artifact's place cannot be found on the files",
-            got="a transform that is no resize and crop",
+            got="a transform that is no resize, crop and pad",
             rule="an image's rows and columns come from rows and columns of its file",
             remedy="Drop, weigh or move the images, or hand in a callable of your own.",
         )
     return float(a), float(b)
+
+
+def _without_blend(shows: Bools) -> NDArray[np.int64]:
+    """Return the positions of an axis (n,) that show the file, without those beside padding, which a resize after the
+    padding blends with it."""
+    found = np.flatnonzero(shows)
+    blended = -(-len(found) // BLENDED)
+    return found[0 if shows[0] else blended : len(found) if shows[-1] else len(found) - blended]
 
 
 def _transform_grey(classifier: Classifier, pixels: NDArray[np.uint8]) -> Floats:

@@ -1,0 +1,80 @@
+"""Part of an image file that a model sees after its preprocessing, as a rectangle that follows from the file's size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+SIDE, SHORTER, LONGER, PIXELS = EXTENT_UNITS = ("side", "shorter", "longer", "pixels")
+"""Units of an extent: the side of the file along the same axis, its shorter or its longer side, or one pixel."""
+CENTRE: Final = 0.5
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels of a file; it may reach beyond the file."""
+
+
+@dataclass(frozen=True)
+class SeenArea:
+    """Rectangle of an image file that a model sees; it reaches beyond the file where the preprocessing pads.
+
+        preprocessing                               unit       height, width   top, left
+        resize both sides                           side       1, 1            .5, .5
+        resize both sides, crop the centre          side       .875, .875      .5, .5
+        resize the shorter side, crop the centre    shorter    .875, .875      .5, .5
+        resize the longer side, pad to a square     longer     1, 1            .5, .5
+        crop the centre                             pixels     224, 224        .5, .5
+
+    Attributes:
+        unit: one of EXTENT_UNITS.
+        height, width: extents of the rectangle in this unit.
+        top, left: share of the margin, the file's side less the extent, that lies before the rectangle: 0.5 around the
+            centre, 0 where the rectangle begins with the file. A margin is negative where the file is padded.
+
+    Raises:
+        ValueError: an unknown unit, or no extent.
+    """
+
+    unit: str = SIDE
+    height: float = 1.0
+    width: float = 1.0
+    top: float = CENTRE
+    left: float = CENTRE
+
+    def __post_init__(self) -> None:
+        if self.unit not in EXTENT_UNITS or not (0 < self.height < 1e6 and 0 < self.width < 1e6):
+            raise ValueError(f"no seen area: {self}")
+
+    def extents(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the height and width of the rectangle in pixels of a file of `size` (w, h)."""
+        of = {SIDE: (size[1], size[0]), SHORTER: (min(size),) * 2, LONGER: (max(size),) * 2, PIXELS: (1, 1)}[self.unit]
+        return self.height * of[0], self.width * of[1]
+
+    def starts(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return where the rectangle begins, top and left, in pixels of a file of `size` (w, h)."""
+        height, width = self.extents(size)
+        return self.top * (size[1] - height), self.left * (size[0] - width)
+
+    def box(self, size: tuple[int, int]) -> Box:
+        """Return the rectangle in whole pixels of a file of `size` (w, h), one at least."""
+        height, width = (max(1, round(extent)) for extent in self.extents(size))
+        top, left = int(self.top * (size[1] - height) // 1), int(self.left * (size[0] - width) // 1)
+        return left, top, left + width, top + height
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes by their names."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> SeenArea:
+        """Read what `to_json` returned, or the number that older runs hold: the share of the shorter side that a square
+        around the centre has; 0: the whole file.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if isinstance(content, int | float):
+            return cls(SHORTER, float(content), float(content)) if content else cls()
+        try:
+            lengths = {name: float(content[name]) for name in ("height", "width", "top", "left")}
+            return cls(unit=content["unit"], **lengths)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no seen area: {content!r}") from error
