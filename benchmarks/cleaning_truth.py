@@ -282,12 +282,14 @@ def effect(net: nn.Module, case: Case, plant: Plant, correction: Correction | No
 
 
 def loss(net: nn.Module, case: Case, label: int, correction: Correction) -> dict[str, Any]:
-    """Loss of accuracy on all clean held-out images, and on those of the class, with Tango's intervals."""
+    """Loss of accuracy on all clean held-out images, on those of the class and of all audited classes, with Tango's
+    intervals."""
     x, truth = case.held_out.reshape(-1, 32, 32, 3), np.repeat(np.arange(CLASSES), HELD_OUT)
     was, right = (logits(net, x, one).argmax(1) == truth for one in (None, correction))
-    own = truth == label
-    told = {}
-    for what, rows in (("lost", np.ones(len(x), bool)), ("lost of the class", own)):
+    told, seen = {}, np.isin(truth, case.seen)
+    for what, rows in (
+        ("lost", np.ones(len(x), bool)), ("lost of the class", truth == label), ("lost of audited classes", seen),
+    ):  # fmt: skip
         found = paired_loss(was[rows], right[rows])
         told[what] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
     return told | {"accuracy": float(was.mean())}

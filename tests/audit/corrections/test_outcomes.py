@@ -11,7 +11,7 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest, log_odds
+from klarsicht.audit.corrections.outcomes import CorrectionTest, log_odds, probability
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
@@ -77,18 +77,19 @@ def test_the_interval_of_a_gain_is_that_of_the_bootstrap():
     np.testing.assert_allclose((gained.low, gained.high), np.quantile(shares, (0.025, 0.975)), atol=0.01)
 
 
-def test_of_two_gains_that_is_less_whose_difference_on_the_same_images_is_sure():
-    """By resampling images: the smaller gain is called less where 97.5 % of the samples say so."""
-    trial, rng = CorrectionTest(classifier(), sample(90), TARGET, place()), np.random.default_rng(0)
-    gains = {s: trial.gain(trial.compute_logits(erase_mark(s))) for s in (0.6, 0.64, 0.9)}
-    for less in (0.6, 0.64):
-        for more in (0.6, 0.64, 0.9):
-            a, b = (gains[s].left[gains[less].level] for s in (less, more))
-            drawn = [rng.integers(0, len(a), len(a)) for _ in range(1000)]
-            share = np.mean([a[i].mean() > b[i].mean() for i in drawn])
-            assert gains[less].is_less(gains[more]) == (share > 0.975)
-    assert gains[0.6].is_less(gains[0.9]) and not gains[0.9].is_less(gains[0.6])
-    assert gains[0.6].share.value == pytest.approx(1 - gains[0.6].left[gains[0.6].level].mean())
+def test_the_interval_between_two_gains_is_that_of_the_bootstrap_over_the_same_images():
+    trial, rng = CorrectionTest(classifier(), sample(300), TARGET, place()), np.random.default_rng(0)
+    less, more = (trial.compute_logits(erase_mark(s)) for s in (0.6, 0.64))
+    gain = trial.gain(less)
+    level = {"log-odds": log_odds, "probability": probability}[gain.level]
+    rises = [trial._rises(found, level).astype(np.float64) for found in (less, more, trial.before)]
+    drawn = [rng.integers(0, len(rises[0]), len(rises[0])) for _ in range(2000)]
+    behind = [(rises[0][i].mean() - rises[1][i].mean()) / rises[2].mean() for i in drawn]
+    found = gain.behind(trial.gain(more))
+    assert found.value == pytest.approx((rises[0].mean() - rises[1].mean()) / rises[2].mean()) and found.low > 0
+    np.testing.assert_allclose((found.low, found.high), np.quantile(behind, (0.025, 0.975)), atol=0.1 * found.value)
+    assert gain.behind(gain).value == 0
+    assert gain.share.value == pytest.approx(1 - gain.left[gain.level].mean())
 
 
 def test_images_that_are_turned_and_the_fall_of_the_right_label_are_counted_one_by_one():

@@ -13,7 +13,7 @@ from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.clean_losses import CleanLosses
 from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Outcome
 from klarsicht.audit.corrections.selection import (
     ALIKE,
     Candidate,
@@ -23,6 +23,7 @@ from klarsicht.audit.corrections.selection import (
     choose_candidate,
     choose_least_loss,
     find_best,
+    is_alike,
     try_further_layers,
     try_settings,
 )
@@ -163,6 +164,19 @@ def test_of_gains_alike_the_one_that_loses_least_on_many_images_is_chosen():
     assert choice.chosen in choice.tried
     assert choice.to_json()["tried"][1]["losses"]["fall"]["value"] == 0.0
     assert "of 3 compared on up to 10,000 clean images" in choice.reason
+
+
+@pytest.mark.parametrize(("images", "spread", "alike"), [(25, 0.5, True), (25, 0.2, False), (400, 0.5, False)])
+def test_a_gain_is_alike_by_the_standard_error_of_the_difference_on_the_same_images(images, spread, alike):
+    """.08 less, with intervals so wide that either gain by itself may be anything."""
+    noise = np.resize((-spread, spread), images)  # its standard error is spread / sqrt(images)
+    common = np.random.default_rng(0).normal(0, 5, images)
+    left = [{"log-odds": common + mean + more} for mean, more in ((0.2, 0), (0.28, noise))]
+    best, other = (
+        replace(outcome("x", k, 1 - mean, 0.2), gain=Gain(Interval(1 - mean, 0, 1, images), "log-odds", one))
+        for k, mean, one in zip((1, 2), (0.2, 0.28), left, strict=True)
+    )
+    assert is_alike(other, best) == alike
 
 
 def test_what_is_shown_to_lose_too_much_gives_way_to_a_smaller_gain_and_only_where_there_is_one():

@@ -81,11 +81,10 @@ class Gain:
     level: str
     left: dict[str, Floats]
 
-    def is_less(self, other: Gain) -> bool:
-        """Whether the gain is shown to be less than another on the same images: by the whole 95 % interval of the
-        difference, on the level on which this one gains less."""
-        difference = mean_interval(self.left[self.level] - other.left[self.level])
-        return bool(difference.n and difference.low > 0)
+    def behind(self, other: Gain) -> Interval:
+        """Compute by how much less the gain is than another on the same images, with the 95 % interval of that, on the
+        level on which this one gains less."""
+        return mean_interval(self.left[self.level] - other.left[self.level])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ within the bounds, the least harmful one is chosen: it is then not called clean.
 
 A part `choose` of some hundred images knows a loss to a point or two, and of hundreds of settings those look harmless
 that are so by chance. With many clean images (`choose_least_loss`) at most FINALISTS of the settings within the bounds,
-whose gain is not shown to be less than that of the best (paired 95 % interval on the same images), are compared on
+whose gain is as good as that of the best (the standard error of the difference on the same images), are compared on
 these, by the fall of the right label's probability: of single answers few change, and one way or the other by chance.
 A setting gives way whose loss of accuracy, or fall, is shown to be above a bound: those whose fall is so on the part
 `choose` are left out before, and where all finalists are, settings that gain less are compared likewise, in at most
@@ -391,20 +391,21 @@ def leave_out_harmful(found: Sequence[Candidate], bounds: Bounds) -> list[Candid
 
 
 def find_finalists(found: Sequence[Candidate]) -> list[Candidate]:
-    """Find the settings whose gain is not shown to be less than that of the best; of more than FINALISTS those by which
+    """Find the settings whose gain is as good as that of the best; of more than FINALISTS those by which
     the right label's probability falls least on the part `choose`."""
     top = max((one.tried for one in found), key=lambda tried: tried.gained.low)
     return sorted((one for one in found if is_alike(one.tried, top)), key=lambda one: one.tried.fall.value)[:FINALISTS]
 
 
 def is_alike(one: SettingOutcome, top: SettingOutcome) -> bool:
-    """Test whether a gain is as high as the best one: its lower end within ALIKE of that of the best, or within the
-    standard error of the best where it is not shown to be less on the same images."""
-    if one.gained.low >= top.gained.low - ALIKE:
-        return True
-    if one.gained.low < top.gained.low - top.error:
+    """Test whether a gain is as high as the best one but for chance: its lower end, and on the same images its value,
+    by at most the standard error less, or by at most ALIKE."""
+    if one.gained.low < top.gained.low - max(ALIKE, top.error):
         return False
-    return one.gain is None or top.gain is None or not one.gain.is_less(top.gain)
+    if one.gain is None or top.gain is None:
+        return True
+    behind = one.gain.behind(top.gain)
+    return not behind.n or behind.value <= max(ALIKE, (behind.high - behind.low) / (2 * Z95))
 
 
 def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
