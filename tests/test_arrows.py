@@ -76,10 +76,6 @@ ARROWS = {
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance",
         "audit.spectral", "audit.corrections", "audit.results", "audit.pipeline",
     ),
-    "audit.forecast": (
-        "ground", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
-        "audit.results", "audit.report", "audit.pipeline",
-    ),
     "audit.duplicates": (
         "ground", "numerics.imaging", "audit.executor", "audit.settings", "audit.data", "audit.report",
         "audit.pipeline",
@@ -88,6 +84,11 @@ ARROWS = {
         "ground", "numerics.statistics", "numerics.imaging", "numerics.clustering", "audit.executor", "audit.settings",
         "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions",
         "audit.results", "audit.report", "audit.pipeline",
+    ),
+    "audit.forecast": (
+        "ground", "numerics.neighbours", "audit.executor", "audit.settings", "audit.data", "audit.models",
+        "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions", "audit.results", "audit.report",
+        "audit.pipeline", "audit.quantification",
     ),
     "audit.cleaning": (
         "", "ground", "numerics.statistics", "numerics.erasure", "numerics.clustering", "audit.settings", "audit.data",

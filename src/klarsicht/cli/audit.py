@@ -44,7 +44,7 @@ PLANT_HELP = (  # the names stand in audit.synthetic, which the help would load 
     "logo, flare, vignette, scratches, scan-lines, moire, hue, white-balance, gamma, grain, defocus, motion-blur, "
     "jpeg, resampling, ringing, background, hair, flash, zoom, mirror."
 )
-COST_HELP = "Foretell hours, disk and memory of `audit run` by step, from a sample that is computed on this machine."
+COST_HELP = "Foretell hours, disk and memory of `audit run` and `audit quantify` by step, from a sample computed here."
 Device = Annotated[str, option(AuditSettings, "device")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
@@ -156,7 +156,7 @@ def doctor(
     batch_memory: Annotated[float | None, option(AuditSettings, "batch_memory")] = None,
     device: Annotated[str | None, option(AuditSettings, "device")] = None,
     cost: Annotated[bool, typer.Option("--cost", help=COST_HELP)] = False,
-    seconds: Annotated[float, number(SAMPLE_SECONDS, "That the sample of --cost takes, about.")] = 60,
+    seconds: Annotated[float, number(SAMPLE_SECONDS, "That the samples of --cost take, about, each.")] = 60,
     workers: Annotated[int, number(WORKERS, "Processes over which --cost divides the hours.")] = 1,
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     as_json: AsJson = False,

@@ -11,7 +11,7 @@ from klarsicht.ground.names import printable
 if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
     from klarsicht.audit.duplicates import Duplicates
-    from klarsicht.audit.forecast.cost import Forecast
+    from klarsicht.audit.forecast.cost import Forecast, StepCost
     from klarsicht.audit.quantification.screening import Screening
     from klarsicht.audit.results.checked_picture import CheckedPictures
     from klarsicht.audit.results.ranking import Ranking
@@ -189,7 +189,19 @@ def diagnosis(found: Diagnosis) -> None:
 
 
 def cost(found: Forecast) -> None:
-    """Print what an audit will cost, by step."""
+    """Print what an audit will cost, by step, and `audit quantify` after it."""
+    _steps_of_cost((*found.steps, found.total))
+    if found.quantification:
+        echo()
+        echo("audit quantify, after it:")
+        _steps_of_cost((*found.quantification, found.total_of_quantification))
+    processes = "1 process" if found.workers == 1 else f"{found.workers} processes, memory in each"
+    echo(
+        f"foretold for {found.images:,} images, {found.classes:,} labels, {processes}; elapsed at the load of just now"
+    )
+
+
+def _steps_of_cost(steps: Sequence[StepCost]) -> None:
     lines = [
         (
             step.step,
@@ -200,15 +212,11 @@ def cost(found: Forecast) -> None:
             step.sample,
             step.law,
         )
-        for step in (*found.steps, found.total)
+        for step in steps
     ]
     header = ("step", "processor", "elapsed", "disk, GB", "memory, GB", "measured on", "grows with")
     echo()
     echo_block(table(header, lines, left=("step", "measured on", "grows with")))
-    processes = "1 process" if found.workers == 1 else f"{found.workers} processes, memory in each"
-    echo(
-        f"foretold for {found.images:,} images, {found.classes:,} labels, {processes}; elapsed at the load of just now"
-    )
 
 
 def duration(seconds: float) -> str:

@@ -22,6 +22,15 @@ def test_law_of_a_size_is_recovered_and_summed():
     assert (total.added, total.peak) == (pytest.approx(130_000), 1e9)
 
 
+def test_pairs_are_taken_out_of_the_fit_and_counted_in_the_sum():
+    """Oracle: the closed form that the costs were made with."""
+    pair = Cost(cpu=3e-6, wall=5e-6)
+    costs = [(n, Cost(cpu=law(n, 0.1, 2e-4) + 3e-6 * n * n, wall=law(n, 0.3, 1e-3) + 5e-6 * n * n)) for n in (50, 400)]
+    total = SizeLaw.of(costs, pair).total(np.array([60_000, 10]))
+    assert total.cpu == pytest.approx(sum(law(n, 0.1, 2e-4) + 3e-6 * n * n for n in (60_000, 10)), rel=1e-6)
+    assert total.wall == pytest.approx(sum(law(n, 0.3, 1e-3) + 5e-6 * n * n for n in (60_000, 10)), rel=1e-6)
+
+
 def test_groups_of_one_size_cost_their_mean():
     """Some classes have no map that can be compared, and cost next to nothing."""
     costs = [(100, Cost(cpu=seconds, wall=seconds)) for seconds in (0.01, 1.99, 1.0)]

@@ -35,11 +35,11 @@ def test_disk_is_that_of_the_audit(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "illustrate", lambda *given: None)
     found = forecast(settings(corpus), seconds=1)
     store = pipeline.run(settings(corpus), tmp_path / "run")
-    assert found.disk_bytes == pytest.approx(disk_bytes(store.path), rel=0.15)
+    assert found.total.disk_bytes == pytest.approx(disk_bytes(store.path), rel=0.15)
     assert (found.images, found.classes, found.workers) == (90, 3, 1)
     names = ["opening", "hash", "relevance", "clusters (concept)", "clusters (features)", "ranking and report"]
     assert [step.step for step in found.steps] == names
-    assert found.cpu_seconds == pytest.approx(sum(step.cpu_seconds for step in found.steps))
+    assert found.total.cpu_seconds == pytest.approx(sum(step.cpu_seconds for step in found.steps))
     assert all(step.cpu_seconds > 0 for step in found.steps)
 
 
@@ -75,7 +75,7 @@ def test_screenings_are_foretold(corpus, tmp_path, target):
     """Oracle: `audit run` itself."""
     found = forecast(settings(corpus, target=target), seconds=1, workers=2)
     store = pipeline.run(settings(corpus, target=target), tmp_path / "run")
-    assert found.disk_bytes == pytest.approx(disk_bytes(store.path), rel=0.25)
+    assert found.total.disk_bytes == pytest.approx(disk_bytes(store.path), rel=0.25)
     assert found.workers == 2
 
 

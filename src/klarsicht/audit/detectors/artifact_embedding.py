@@ -117,6 +117,11 @@ def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (done - rising) / (1 - rising)))
 
 
+def training_steps(images: int) -> int:
+    """Count the steps of a training on so many images: fewer than STEPS where images are few."""
+    return min(STEPS, math.ceil(MOST_SHOWN * images / (CONTENT_GROUPS * CONTENTS)))
+
+
 @dataclass
 class EmbeddingTraining:
     """Training of an embedding on images, in stages that can be stored and gone on with.
@@ -140,22 +145,26 @@ class EmbeddingTraining:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training: fewer than STEPS where images are few."""
-        return min(STEPS, math.ceil(MOST_SHOWN * len(self.images) / (CONTENT_GROUPS * CONTENTS)))
+        """Steps of the whole training."""
+        return training_steps(len(self.images))
 
     def run_stage(self, stage: int, advance: Advance = lambda amount=1: None) -> None:
         """Train through one of the STAGES."""
         rng = generator(self.seed, "embedding", stage)
         self.network.train()
         for step in range(self.steps * stage // STAGES, self.steps * (stage + 1) // STAGES):
-            shown, label = draw_batch(self.images, self.families, rng)
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate(step, self.steps)
-            self._optimizer.zero_grad()
-            loss = contrastive_loss(self.network(_as_input(shown)), torch.tensor(label))
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-            self._optimizer.step()
+            self.run_step(step, rng)
             advance()
+
+    def run_step(self, step: int, rng: np.random.Generator) -> None:
+        """Train on one batch, in the mode that the network is in."""
+        shown, label = draw_batch(self.images, self.families, rng)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.steps)
+        self._optimizer.zero_grad()
+        loss = contrastive_loss(self.network(_as_input(shown)), torch.tensor(label))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        self._optimizer.step()
 
     def state(self) -> bytes:
         """Return weights and optimizer as bytes."""

@@ -98,12 +98,13 @@ def n_log_n(sizes: NDArray[Any]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class SizeLaw:
-    """Cost a + b n log n of a group of n images.
+    """Cost a + b n log n + c n^2 of a group of n images.
 
     Attributes:
         cpu, wall, disk: (a, b), seconds and bytes.
         added: bytes of memory for each image of a group, beyond those at the start.
         peak: bytes at the largest peak that was measured.
+        pair: c, of which seconds count; measured apart, since groups of a sample are too small to show it.
     """
 
     cpu: tuple[float, float]
@@ -111,13 +112,18 @@ class SizeLaw:
     disk: tuple[float, float]
     added: float
     peak: float
+    pair: Cost = Cost()
 
     @classmethod
-    def of(cls, costs: Sequence[tuple[int, Cost]]) -> SizeLaw:
+    def of(cls, costs: Sequence[tuple[int, Cost]], pair: Cost = Cost()) -> SizeLaw:
         """Fit the law to the costs of groups of n images by least squares of errors over n, a and b at least 0.
 
         Errors are not divided by the costs themselves: where classes of one size differ, their mean is wanted.
+
+        Args:
+            pair: c, which is not fitted.
         """
+        costs = [(n, cost.beyond(pair.times(n * n))) for n, cost in costs]
         sizes = np.array([n for n, _ in costs], float)
         columns = np.stack([np.ones_like(sizes), n_log_n(sizes)], 1)
 
@@ -131,13 +137,16 @@ class SizeLaw:
             fit([cost.disk for _, cost in costs]),
             max(cost.added / n for n, cost in costs if 2 * n >= sizes.max()),
             max(cost.peak for _, cost in costs),
+            pair,
         )
 
     def total(self, sizes: NDArray[np.int64]) -> Cost:
         """Add up the cost of groups of these sizes (m,); memory is that of the largest."""
         grown = float(n_log_n(sizes).sum())
         cpu, wall, disk = (a * len(sizes) + b * grown for a, b in (self.cpu, self.wall, self.disk))
-        return Cost(cpu, wall, disk, self.added * float(sizes.max(initial=0)), self.peak)
+        pairs = self.pair.times(float((sizes.astype(float) ** 2).sum()))
+        added = self.added * float(sizes.max(initial=0))
+        return Cost(cpu + pairs.cpu, wall + pairs.wall, disk, added, self.peak)
 
 
 @dataclass(frozen=True)
@@ -182,36 +191,42 @@ class Forecast:
         images, classes: of the corpus.
         workers: processes over which units are divided.
         steps: of the audit, in order.
+        quantification: steps of `audit quantify` after it; none where it compares no classes.
     """
 
     images: int
     classes: int
     workers: int
     steps: tuple[StepCost, ...]
-
-    @property
-    def cpu_seconds(self) -> float:
-        return sum(step.cpu_seconds for step in self.steps)
-
-    @property
-    def wall_seconds(self) -> float:
-        return sum(step.wall_seconds for step in self.steps)
-
-    @property
-    def disk_bytes(self) -> float:
-        return sum(step.disk_bytes for step in self.steps)
-
-    @property
-    def peak_bytes(self) -> float | None:
-        """Largest peak of any step, of one process."""
-        return max((step.peak_bytes for step in self.steps if step.peak_bytes is not None), default=None)
+    quantification: tuple[StepCost, ...] = ()
 
     @property
     def total(self) -> StepCost:
-        """All steps together."""
-        return StepCost("all", "", "", self.cpu_seconds, self.wall_seconds, self.disk_bytes, self.peak_bytes)
+        """All steps of the audit together."""
+        return add_steps(self.steps)
+
+    @property
+    def total_of_quantification(self) -> StepCost:
+        """All steps of the quantification together."""
+        return add_steps(self.quantification)
 
     def to_json(self) -> dict[str, Any]:
-        totals = {name: value for name, value in asdict(self.total).items() if name not in ("step", "sample", "law")}
         counts = {"images": self.images, "classes": self.classes, "workers": self.workers}
-        return {**counts, **totals, "steps": [asdict(step) for step in self.steps]}
+        told = counts | _with_total(self.steps)
+        return told | {"quantification": _with_total(self.quantification)} if self.quantification else told
+
+
+def add_steps(steps: Sequence[StepCost]) -> StepCost:
+    """Add up steps; the peak is the largest of any step, of one process."""
+    return StepCost(
+        "all", "", "",
+        sum(step.cpu_seconds for step in steps),
+        sum(step.wall_seconds for step in steps),
+        sum(step.disk_bytes for step in steps),
+        max((step.peak_bytes for step in steps if step.peak_bytes is not None), default=None),
+    )  # fmt: skip
+
+
+def _with_total(steps: Sequence[StepCost]) -> dict[str, Any]:
+    totals = {name: value for name, value in asdict(add_steps(steps)).items() if name not in ("step", "sample", "law")}
+    return totals | {"steps": [asdict(step) for step in steps]}

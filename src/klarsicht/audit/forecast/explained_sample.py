@@ -50,11 +50,13 @@ class ExplainedSample:
     Attributes:
         audit: of these rows.
         store: the run folder.
+        rows: of the whole corpus.
         done: rows that are explained, the first ones.
     """
 
     audit: SampledAudit
     store: RunStore
+    rows: tuple[int, ...]
     done: int = 0
 
     @classmethod
@@ -69,7 +71,7 @@ class ExplainedSample:
         settings = whole.settings.merged(unit=unit)
         audit = SampledAudit(settings, whole.corpus[rows], whole.classifier, whole.sharing, whole)
         store = pipeline.open_run(audit, folder)
-        found = cls(audit, store)
+        found = cls(audit, store, tuple(rows))
         pipeline.begin_attribution(audit, store, found.work)
         return found
 

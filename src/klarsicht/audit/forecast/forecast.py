@@ -1,10 +1,11 @@
 """Forecast of the time, disk and memory of an audit: units of a sample are computed, and each step is extrapolated by
 its own law.
 
-Hashing and relevance are linear in images. The clusters of a class of n images cost a + b n log n, fitted to the
-classes of the sample and to parts of the largest, and summed over the sizes of all classes. Ranking and report are
-constant and linear in classes. What is paid once in a process (compiled code, the first batch) is measured where it
-occurs.
+Hashing and relevance are linear in images. The clusters of a class of n images cost a + b n log n + c n^2, a and b
+fitted to the classes of the sample and to parts of the largest, c measured apart (`audit.forecast.pair_cost`), and
+summed over the sizes of all classes. Ranking and report are constant and linear in classes. What is paid once in a
+process (compiled code, the first batch) is measured where it occurs. For `audit quantify`, see
+`audit.forecast.quantification_cost`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.executor import limited_threads, partition
-from klarsicht.audit.forecast.cost import Cost, Forecast, SizeLaw, StepCost, measure_cost
+from klarsicht.audit.forecast.cost import Cost, Forecast, SizeLaw, StepCost, add_steps, measure_cost
 from klarsicht.audit.forecast.explained_sample import ExplainedSample
+from klarsicht.audit.forecast.pair_cost import measure_pair_cost
+from klarsicht.audit.forecast.quantification_cost import PlannedQuantification
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.pipeline import SCREENING_UNIT, Audit
+from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report.figures import CLASSES_ILLUSTRATED
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
@@ -50,7 +54,8 @@ def forecast(
 
     Args:
         settings, classifier, corpus: as for `pipeline.run`.
-        seconds: elapsed time that the sample takes, about; a larger sample is surer.
+        seconds: elapsed time that the sample takes, about, and that of `audit quantify` as much again, besides the pool
+            of images that classes are compared with; a larger sample is surer.
         workers: processes over which units are divided, as if each were as fast as this one alone.
 
     Raises:
@@ -70,7 +75,9 @@ def forecast(
             *(planned.cluster(sample, metric) for metric in planned.metrics),
             planned.report(sample),
         ]
-        return Forecast(len(audit.corpus), len(audit.corpus.classes), workers, tuple(steps))
+        quantification = planned.quantify(sample, add_steps(steps[:2]), steps[-1])
+        counts = len(audit.corpus), len(audit.corpus.classes), workers
+        return Forecast(*counts, tuple(steps), tuple(quantification))
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ class PlannedAudit:
             costs.append((len(group), sample.cluster(metric, [group])))
             if time.perf_counter() - began > share and len(costs) >= FIRST_CLASSES + len(parts):
                 break
-        law = SizeLaw.of(costs)
+        law = SizeLaw.of(costs, measure_pair_cost(sample.analysis(metric, [largest]), largest, int(self.sizes.max())))
         total = law.total(self.sizes[self.sizes >= MIN_IMAGES])
         grown = max(0.0, total.added - max(cost.added for _, cost in costs))
         total += cold.beyond(law.total(np.array([len(classes[0])]))) + reading
@@ -209,11 +216,37 @@ class PlannedAudit:
             first.append((len(some), alone.beyond(each)))
             others.append((len(some), each))
         units = -(-len(self.sizes) // SCREENING_UNIT)
-        total = SizeLaw.of(others).total(self.sizes) + SizeLaw.of(first).total(self.sizes[:1]).times(units)
+        group = Group("0", 0, rows)
+        pair = measure_pair_cost(sample.analysis(metric, [group]), group, self.images)
+        total = SizeLaw.of(others, pair).total(self.sizes) + SizeLaw.of(first).total(self.sizes[:1]).times(units)
         grown = max(0.0, total.added - max(cost.added for _, cost in others))
         total += cold.beyond(first[-1][1] + others[-1][1]) + reading
         measured = f"{1 + later} targets on {others[0][0]} to {others[-1][0]} images"
         return self.divided(name, measured, "n log n of the corpus, targets", total, sample, grown)
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the classes of the whole corpus, with all images; by prediction, those of a label count as one."""
+        audit, every = self.audit, np.ones(self.images, bool)
+        if audit.settings.target == "label":
+            return tuple(audit.groups(np.zeros(0), every))
+        names, numbers = np.unique(np.array(audit.corpus.labels), return_inverse=True)
+        return tuple(Group(str(name), i, np.flatnonzero(numbers == i)) for i, name in enumerate(names))
+
+    def quantify(self, sample: ExplainedSample, opening: StepCost, report: StepCost) -> list[StepCost]:
+        """Measure a sample of `audit quantify`; nothing where it compares no classes.
+
+        Args:
+            opening: of model, corpus and hash.
+            report: of pictures and page.
+        """
+        audit, groups = self.audit, self.groups() if self.by_class else ()
+        if len(groups) < 2:
+            return []
+        units = DetectionUnits(
+            sample.store, audit.corpus, audit.settings, groups, audit.classifier.identity, audit.classifier
+        )
+        planned = PlannedQuantification(units, sample, self.seconds, self.workers)
+        return list(planned.forecast(opening, report))
 
     def report(self, sample: ExplainedSample) -> StepCost:
         """Measure ranking, pictures and report of the sample."""
