@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,12 @@ from torch import nn
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning.clean_data import clean_corpus
-from klarsicht.audit.cleaning.image_actions import make_action, make_pass_action
+from klarsicht.audit.artifacts.masks import make_masks
+from klarsicht.audit.cleaning.clean_data import clean_corpus, clean_data
+from klarsicht.audit.cleaning.image_actions import make_action, make_inpaint_action, make_pass_action
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.duplicates import find_duplicates
+from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.array_transforms import ArrayTransform
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification.check_pictures import check_pictures
@@ -29,7 +32,8 @@ from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.explorer.explored_run import open_explored_run
-from klarsicht.ground.errors import CorpusError, UsageError
+from klarsicht.ground.array_images import ArrayForm
+from klarsicht.ground.errors import CorpusError, InputError
 from klarsicht.ground.store import RunStore
 
 CODES = 257  # 16-bit codes of an 8-bit level: level / 255 = 257 level / 65535
@@ -242,15 +246,78 @@ def test_a_function_of_ones_own_gives_arrays(place, tmp_path, monkeypatch):
         open_corpus(tmp_path / "codes")
 
 
-def test_arrays_are_dropped_but_not_repaired(place, tmp_path):
+def test_arrays_are_put_aside_as_they_are(place, tmp_path):
     corpus = open_corpus(place / "arrays").as_arrays(deep_model().form)
     carries = np.arange(len(corpus)) == 60
-    with pytest.raises(UsageError, match=r"arrays cannot be repaired.*drop, weigh, move"):
-        clean_corpus(corpus, carries, make_pass_action(lambda picture: picture, "none"), tmp_path / "no")
     cleaned = clean_corpus(corpus, carries, make_action("quarantine"), tmp_path / "out")
     assert (tmp_path / "out" / "quarantine" / "0000060.npy").read_bytes() == (place / "arrays/b/000.npy").read_bytes()
     assert [line.action for line in cleaned.lines].count("quarantine") == 1
     assert json.loads((tmp_path / "out" / "cleaning.json").read_text())["images"] == 180
+
+
+def test_arrays_are_repaired_in_their_own_range(place, tmp_path):
+    """Oracle: 8-bit files of the same images repaired: the same to the rounding of 8 bits, and finer within it."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[:4, :4] = True
+    under = make_masks(Overlay(mask[None].astype(np.float32), np.ones((1, 3, SIDE, SIDE), np.float32)))
+    read = []
+    for kind, model in (("files", load_model(network())), ("arrays", deep_model())):
+        corpus = open_corpus(place / kind).as_arrays(model.form)
+        carries = np.arange(len(corpus)) == 60
+        found = clean_corpus(corpus, carries, make_inpaint_action(under, model), tmp_path / kind)
+        cleaned = open_corpus(found.manifest).as_arrays(model.form)
+        row = next(i for i, path in enumerate(cleaned.paths) if "images/" in path)
+        read.append(np.asarray(cleaned.decode(row)))
+        before = np.asarray(corpus.decode(60))
+        np.testing.assert_array_equal((read[-1] != before).any(2), mask)
+    levels, codes = read
+    assert codes.dtype == np.uint16 and codes.shape == (SIDE, SIDE, 3)
+    np.testing.assert_allclose(codes / CODES, levels, atol=0.502)
+    assert (codes[mask] % CODES).any() and not (codes[~mask] % CODES).any()
+
+
+def test_a_run_of_arrays_is_cleaned_as_that_of_files(of_files, of_arrays, tmp_path):
+    """Oracle: the cleaning of the run of 8-bit files, whose artifact is the same."""
+    changed = []
+    for name, (store, _), model in (("files", of_files, load_model(network())), ("arrays", of_arrays, deep_model())):
+        found = clean_data(store.path, tmp_path / name, "inpaint", name="b", classifier=model)
+        lines = [line for line in found.lines if line.action == "inpaint"]
+        cleaned = open_corpus(found.manifest).as_arrays(model.form)
+        new = [np.asarray(cleaned.decode(i)) for i, path in enumerate(cleaned.paths) if "images/" in path]
+        changed.append(([Path(line.path).stem for line in lines], np.stack(new)))
+    assert changed[0][0] == changed[1][0] and len(changed[0][0]) >= 6
+    np.testing.assert_allclose(changed[1][1] / CODES, changed[0][1], atol=0.502)
+
+
+def test_a_callable_gets_arrays_and_keeps_their_form_and_white_level(place, tmp_path):
+    form = ArrayForm(3, "uint16", 0, 65535)
+    corpus = replace(open_corpus(place / "arrays"), white_levels=(40000,) * 180).as_arrays(form)
+    carries = np.arange(180) == 5
+    found = clean_corpus(corpus, carries, make_pass_action(lambda x: x // 2, "half as bright"), tmp_path / "out")
+    cleaned = open_corpus(found.manifest).as_arrays(form)
+    row = next(i for i, path in enumerate(cleaned.paths) if "images/" in path)
+    np.testing.assert_allclose(cleaned.decode(row), corpus.decode(5) // 2, atol=1.5)
+    for wrong in (lambda x: x.astype(float), lambda x: x[..., :2], lambda x: None):
+        with pytest.raises(InputError, match="another"):
+            clean_corpus(corpus, carries, make_pass_action(wrong, "wrong"), tmp_path / "no")
+
+
+@pytest.mark.parametrize("kind", ["tag", "noise", "stripe"])
+def test_artifacts_are_planted_in_arrays_as_in_files(place, tmp_path, kind, monkeypatch):
+    """Oracle: the same plants in 8-bit files of the same images, code for level."""
+    monkeypatch.chdir(place)
+    asked = ["--kind", kind, "--class", "b", "--share", "0.2"]
+    for name, more in (("files", []), ("arrays", ["--model", "nets.py:deep"])):
+        assert klarsicht(["audit", "plant", name, "--out", str(tmp_path / name), *asked, *more]) == 0
+    files, arrays = (open_corpus(tmp_path / name / "manifest.csv") for name in ("files", "arrays"))
+    assert (files.labels, len(arrays)) == (arrays.labels, 180)
+    changed = 0
+    for path, other, plain in zip(files.paths, arrays.paths, open_corpus("files").paths, strict=True):
+        levels, codes = np.asarray(Image.open(path)), np.load(other)
+        assert codes.dtype == np.uint16
+        np.testing.assert_array_equal(codes, levels.astype(np.uint16) * CODES)
+        changed += not np.array_equal(levels, np.asarray(Image.open(plain)))
+    assert changed == 12
 
 
 def test_every_container_gives_the_same_arrays(tmp_path):

@@ -158,6 +158,16 @@ def open_data(settings: AuditSettings, data: Any) -> Corpus:
     return opened.reading(settings.white_level, settings.megapixels)
 
 
+def open_for_model(data: str, model: str) -> Corpus:
+    """Open a corpus whose images are decoded to arrays where a model takes arrays.
+
+    Args:
+        data: path of the corpus.
+        model: specification of the model, see audit.models.classifier.load_model.
+    """
+    return open_corpus(data).as_arrays(corrected_model.load_corrected(model).form)
+
+
 def select_data(settings: AuditSettings, corpus: Any = None) -> Corpus:
     """Open the rows that an audit works on: those of its split, and pairs of image and label where labels are audited.
 

@@ -378,12 +378,17 @@ def plant(
     label: Annotated[str | None, typer.Option("--class", help="Plant in this class only. [every class]")] = None,
     share: Annotated[float, number(SHARE, "Share of the images that get the artifact.")] = 0.1,
     seed: Annotated[int, number(SEED, "Chooses the images, and draws the artifact of a family.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="A model that takes arrays: images are read and written as it takes them.")
+    ] = None,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
     from klarsicht.audit.data.corpus_formats import open_corpus
+    from klarsicht.audit.pipeline import open_for_model
     from klarsicht.audit.synthetic import artifacts
 
-    truth = artifacts.plant_corpus(open_corpus(data), out, kind=kind, label=label, share=share, seed=seed)
+    corpus = open_corpus(data) if model is None else open_for_model(data, model)
+    truth = artifacts.plant_corpus(corpus, out, kind=kind, label=label, share=share, seed=seed)
     echo(f"{truth.planted} of {truth.images} images carry the {kind}; manifest: {truth.manifest}")
 
 

@@ -159,7 +159,7 @@ class ArrayForm:
 
     def of_codes(self, codes: NDArray[Any], white_level: int) -> NDArray[Any]:
         """Scale codes of any shape, 0 to the white level, to black and white; higher ones are clipped."""
-        return self._of_share(np.minimum(codes.astype(np.float64) / white_level, 1))
+        return self.of_share(np.minimum(codes.astype(np.float64) / white_level, 1))
 
     def of_picture(self, picture: Image.Image) -> NDArray[Any]:
         """Convert an 8-bit picture to an array (H, W, C): level 0 becomes black, 255 white.
@@ -169,15 +169,20 @@ class ArrayForm:
         mode = "RGB" if self.channels == SHOWN else "L"
         levels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
         planes = levels if levels.ndim == 3 else np.repeat(levels[..., None], self.channels, 2)
-        return self._of_share(planes / 255)
+        return self.of_share(planes / 255)
 
-    def _of_share(self, share: NDArray[np.float64]) -> NDArray[Any]:
+    def to_share(self, numbers: NDArray[Any]) -> NDArray[np.float64]:
+        """Convert numbers of this form to shares of its range: 0 at black, 1 at white."""
+        return np.asarray((numbers.astype(np.float64) - self.black) / (self.white - self.black))
+
+    def of_share(self, share: NDArray[np.float64]) -> NDArray[Any]:
+        """Convert shares of the range, 0 at black and 1 at white, to numbers of this form, rounded where integers."""
         numbers = self.black + share * (self.white - self.black)
         return (np.rint(numbers) if self.has_integers else numbers).astype(self.dtype)
 
     def to_levels(self, numbers: NDArray[Any]) -> Bytes:
         """Convert an array (..., C) of this form to 8-bit levels of the same shape."""
-        return to_uint8((numbers.astype(np.float64) - self.black) / (self.white - self.black))
+        return to_uint8(self.to_share(numbers))
 
     def to_picture(self, numbers: NDArray[Any]) -> Image.Image:
         """Draw an array (H, W, C) of this form as an 8-bit picture, "RGB" or "L"."""

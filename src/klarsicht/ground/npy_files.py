@@ -1,7 +1,8 @@
-"""Reader of .npy files, one array each, that trusts nothing in their header."""
+"""Reader of .npy files, one array each, that trusts nothing in their header; and their writer."""
 
 from __future__ import annotations
 
+import io
 import math
 from typing import IO, Any, Final
 
@@ -14,6 +15,13 @@ from klarsicht.ground.errors import ImageError
 NPY: Final = ".npy"
 NPY_MAGIC: Final = b"\x93NUMPY"  # at the beginning of such a file
 _HEADERS: Final = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def npy_bytes(numbers: NDArray[Any]) -> bytes:
+    """Encode an array of numbers as a .npy file (NumPy's format 1.0)."""
+    content = io.BytesIO()
+    npy.write_array(content, np.ascontiguousarray(numbers), (1, 0), allow_pickle=False)
+    return content.getvalue()
 
 
 def read_npy(source: IO[bytes], megapixels: float) -> NDArray[Any]:

@@ -45,6 +45,7 @@ from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
 from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
 from klarsicht.ground.images import png_bytes
+from klarsicht.ground.npy_files import NPY, npy_bytes
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
 
@@ -222,11 +223,6 @@ def clean_corpus(
             "this corpus cannot be cleaned yet", got="images that are no files on this machine",
             rule="a manifest names files", remedy="Write the images to files, and audit these.",
         )  # fmt: skip
-    if corpus.form is not None and action.repair is not None:
-        raise UsageError(
-            "arrays cannot be repaired", got=f"{action.name}, of images of {corpus.form}", rule="8-bit pictures",
-            remedy="Choose --action drop, weigh, move or quarantine.",
-        )  # fmt: skip
     chosen = hashlib.sha256(np.packbits(carries).tobytes()).hexdigest()
     whole = {"corpus": corpus.hash, "images": len(corpus), "chosen": chosen, "tables": tables}
     told = (facts or {}) | action.to_json() | whole
@@ -273,27 +269,34 @@ def _act(corpus: Corpus, row: int, action: Action | None, out: Path, dry_run: bo
         return ImageRecord(path, label, source, split, sha256, KEEP, path, label, 1)
     new = path
     if action.folder:
-        new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else '.png'}"
+        new = f"{action.folder}/{row:07d}{file.suffix if action.repair is None else NPY if corpus.form else '.png'}"
         if not dry_run and not (out / new).is_file():
-            write_atomically(out / new, _content(file, picture, action, row))
+            write_atomically(out / new, _content(corpus, picture, action, row))
     elif not action.weight:
         new = ""
     return ImageRecord(path, label, source, split, sha256, action.name, new, action.label or label, action.weight)
 
 
-def _content(file: Path, picture: DecodedImage, action: Action, row: int) -> bytes:
-    """Return the bytes of a new file: the original ones, or a PNG of the repaired picture.
+def _content(corpus: Corpus, picture: DecodedImage, action: Action, row: int) -> bytes:
+    """Return the bytes of a new file: the original ones, a PNG of the repaired picture, or the repaired array.
+
+    Where a white level is stated, it holds for the new array of uint16, too, whose codes are of that level.
 
     Raises:
-        InputError: the picture cannot be repaired, or a callable returns none; the message names the file.
+        InputError: the picture cannot be repaired, or a callable returns none, or an array of another form; the message
+            names the file.
     """
+    file, form = Path(corpus.paths[row]), corpus.form
     if action.repair is None:
         return file.read_bytes()
-    assert isinstance(picture, Image.Image)  # arrays are refused before
     try:
         mended = action.repair(picture, row)
     except InputError as error:
         raise InputError(f"{file}: {error.what}", got=error.got, rule=error.rule, remedy=error.remedy) from error
+    if form is not None:
+        numbers = form.of_array(np.asarray(mended), f"what {action.name} makes of {file}", channels_last=True)
+        white = corpus.white_levels[row] if corpus.white_levels and form.dtype == "uint16" else 0
+        return npy_bytes(np.rint(form.to_share(numbers) * white).astype(np.uint16) if white else numbers)
     if not isinstance(mended, Image.Image):
         raise InputError(f"{file}: a callable gives no picture", got=type(mended).__name__, rule="a PIL.Image")
     return png_bytes(np.asarray(mended))

@@ -16,11 +16,11 @@ from klarsicht.audit.artifacts.masks import Maps, Masks
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models import crop_geometry
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.ground.arrays import Bools
+from klarsicht.ground.arrays import Bools, Doubles
 from klarsicht.ground.errors import InputError, MissingExtra, UsageError, unknown_name
 from klarsicht.ground.ranges import IMAGE_WEIGHT
 
-Repair = Callable[[Image.Image, int], Image.Image]
+Repair = Callable[[Any, int], Any]  # from a picture or an array (H, W, C), and its row, to one of the same kind
 
 ACTIONS: Final = ("drop", "weigh", "move", "quarantine", "inpaint")
 WEIGHT: Final = 0.1
@@ -36,8 +36,8 @@ class Action:
         weight: in the new corpus; 0 leaves the image out.
         label: the new one, or None.
         folder: folder of new files, or "": none is written.
-        repair: function from the original picture, RGB or grey, upright, and its row of the corpus to the new picture;
-            None copies the file.
+        repair: function from the original picture, RGB or grey, upright, or the array (H, W, C) of a model of arrays,
+            and its row of the corpus to the new one; None copies the file.
     """
 
     name: str
@@ -98,7 +98,7 @@ def combine_actions(actions: Sequence[Action], carries: Bools) -> Action:
         return actions[0]
     repairs = [action.repair for action in actions if action.repair is not None]
 
-    def repair(picture: Image.Image, row: int) -> Image.Image:
+    def repair(picture: Any, row: int) -> Any:
         for mend, on in zip(repairs, carries[:, row], strict=True):
             picture = mend(picture, row) if on else picture
         return picture
@@ -106,8 +106,12 @@ def combine_actions(actions: Sequence[Action], carries: Bools) -> Action:
     return replace(actions[0], method="; ".join(dict.fromkeys(one.method for one in actions)), repair=repair)
 
 
-def make_pass_action(repair: Callable[[Image.Image], Image.Image], method: str) -> Action:
-    """Make the action that passes images through a callable; `method` describes it in the record."""
+def make_pass_action(repair: Callable[[Any], Any], method: str) -> Action:
+    """Make the action that passes images through a callable; `method` describes it in the record.
+
+    The callable takes and returns a `PIL.Image`, or, of a corpus for a model of arrays, an array (H, W, C) of its type
+    and range.
+    """
     return Action("pass", method, folder="images", repair=lambda picture, _: repair(picture))
 
 
@@ -140,12 +144,23 @@ def make_inpaint_action(under: Masks, classifier: Classifier | None = None) -> A
             raise InputError("a mask that does not fit", got=shape, rule=f"{mask.shape}, the size of the mask")
         return mask
 
-    def repair(picture: Image.Image, row: int) -> Image.Image:
+    form = None if classifier is None else classifier.form
+
+    def fill(share: Any, mask: Bools) -> Doubles:
+        """Fill an image under a mask; black is 0, white 1."""
+        filled = inpaint_biharmonic(share, mask, channel_axis=2 if share.ndim == 3 else None)
+        return np.asarray(np.clip(filled, 0, 1), np.float64)
+
+    def repair(picture: Any, row: int) -> Any:
         pixels = np.asarray(picture)
-        mask = on_file(under(row), (picture.height, picture.width))
-        filled = inpaint_biharmonic(pixels, mask, channel_axis=2 if pixels.ndim == 3 else None)
-        new = np.rint(255 * np.clip(filled, 0, 1)).astype(np.uint8)
-        return Image.fromarray(np.where(mask[..., None] if pixels.ndim == 3 else mask, new, pixels))
+        mask = on_file(under(row), pixels.shape[:2])
+        over = mask[..., None] if pixels.ndim == 3 else mask
+        if isinstance(picture, Image.Image):
+            new = np.rint(255 * fill(pixels, mask)).astype(np.uint8)
+            return Image.fromarray(np.where(over, new, pixels))
+        if form is None:
+            raise InputError("an array without a range", got=pixels.dtype, rule="the model's, which takes arrays")
+        return np.where(over, form.of_share(fill(form.to_share(pixels), mask)), pixels)
 
     method = f"inpaint_biharmonic, scikit-image {version('scikit-image')}, {under}"
     return Action("inpaint", method, folder="images", repair=repair)

@@ -18,14 +18,26 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
+from klarsicht.audit.data.pictures import DecodedImage
 from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.audit.synthetic.glyphs import GLYPHS, Strokes
-from klarsicht.audit.synthetic.planted_image import PlantedImage, PlantFunction, draw_opacity, reencode_jpeg
+from klarsicht.audit.synthetic.planted_image import (
+    PlantedImage,
+    PlantFunction,
+    draw_opacity,
+    plant_on_levels,
+    reencode_jpeg,
+)
+from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.disk import fill_folder
-from klarsicht.ground.errors import unknown_name
+from klarsicht.ground.errors import ImageError, unknown_name
+from klarsicht.ground.images import png_bytes
+from klarsicht.ground.npy_files import NPY, npy_bytes
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator
+
+LEVELS = 255  # grey levels from black to white
 
 
 def _blend(pixels: Pixels, opacity: NDArray[np.float32], colour: tuple[int, int, int]) -> PlantedImage:
@@ -198,6 +210,9 @@ class PlantedCorpus:
 def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, share: float, seed: int) -> PlantedCorpus:
     """Copy a corpus as PNG files, with an artifact in a share of the images of one class or of all classes.
 
+    Images of a corpus that is decoded to arrays become .npy files of the same form: the artifact is drawn on their 256
+    levels, and what it changes there is added to their numbers, clipped to black and white.
+
     `kind` is a name of PLANTS, or of FAMILIES, of which the seed draws one artifact. The function writes OUT/images/
     and OUT/manifest.csv (path,label,source,split,planted). Images that cannot be read are left out.
 
@@ -216,16 +231,34 @@ def plant_corpus(corpus: Corpus, out: Path, *, kind: str, label: str | None, sha
 def _write_corpus(corpus: Corpus, out: Path, artifact: PlantFunction, chosen: set[int], seed: int) -> PlantedCorpus:
     lines: list[list[str]] = []
     for row, picture in decode_rows(corpus, range(len(corpus))):
-        if isinstance(picture, Image.Image):
-            pixels = np.asarray(picture)
-            planted = artifact(pixels, generator(seed, "artifact", row)).pixels if row in chosen else pixels
-            name = f"images/{row:07d}.png"
-            Image.fromarray(planted).save(out / name)
+        if not isinstance(picture, ImageError):
+            rng = generator(seed, "artifact", row) if row in chosen else None
+            name = f"images/{row:07d}{'.png' if isinstance(picture, Image.Image) else NPY}"
+            (out / name).write_bytes(_planted_file(picture, artifact, rng, corpus.form))
             extra = [(column[row] or "") if column else "" for column in (corpus.sources, corpus.splits)]
             lines.append([name, corpus.labels[row], *extra, str(int(row in chosen))])
     with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path", "label", "source", "split", "planted"], *lines])
     return PlantedCorpus(out / "manifest.csv", len(lines), sum(line[-1] == "1" for line in lines))
+
+
+def _planted_file(
+    picture: DecodedImage, artifact: PlantFunction, rng: np.random.Generator | None, form: ArrayForm | None
+) -> bytes:
+    """Plant an artifact in an image, none where there is no generator, and encode it.
+
+    Args:
+        form: of an array.
+    """
+    if isinstance(picture, Image.Image):
+        pixels = np.asarray(picture)
+        return png_bytes(pixels if rng is None else artifact(pixels, rng).pixels)
+    if rng is None or form is None:
+        return npy_bytes(picture)
+    levels = form.to_levels(picture)
+    change = plant_on_levels(levels, artifact, rng).astype(float) - levels
+    share = np.clip(form.to_share(picture) + change / LEVELS, 0, 1)
+    return npy_bytes(np.where(change != 0, form.of_share(share), picture))
 
 
 def _choose_rows(corpus: Corpus, label: str | None, share: float, rng: np.random.Generator) -> set[int]:
