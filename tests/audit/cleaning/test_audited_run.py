@@ -105,6 +105,26 @@ def test_a_pattern_over_the_frame_is_put_on_other_images(patient, tmp_path):
     np.testing.assert_array_equal(again.insertion.change.log_gain, found.change.log_gain)
 
 
+def test_a_mark_of_any_place_and_size_is_put_on_by_its_colours(patient):
+    group, corpus = patient.audited_class(1, "euclidean"), patient.audit.corpus
+    own = np.setdiff1d(group.group.rows, lighter(patient))
+    elsewhere = np.setdiff1d(np.arange(len(corpus)), group.group.rows)
+    seen = Localisation.of(FoundArtifact(group, own[::3], "list"), own[::3], np.delete(own, np.s_[::3]), elsewhere)
+    images, marks, rng = [image.clone() for image in seen.images], [], np.random.default_rng(0)
+    for image, carries in zip(images, seen.member, strict=True):
+        side = int(rng.integers(4, 8))
+        y, x = rng.integers(0, min(image.shape[1:]) - side, 2)
+        if carries:
+            image[:, y : y + side, x : x + side] = images[0].max()
+            marks.append((slice(y, y + side), slice(x, x + side)))
+    found = replace(seen, images=images).overlay_from_shared_colours()
+    assert found is not None and not found.fixed and len(found.masks) == len(marks)
+    for mask, mark in zip(found.masks, marks, strict=True):
+        true = np.zeros_like(mask)
+        true[mark] = True
+        assert (mask & true).sum() >= 0.7 * (mask | true).sum()
+
+
 def test_a_detector_says_how_it_is_imitated(patient, tmp_path):
     """Even where another change would do more; and the record is read again as it was written."""
     finding = patient.find_members("b", "cluster")

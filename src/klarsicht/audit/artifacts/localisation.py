@@ -21,6 +21,7 @@ from klarsicht.audit.corrections import samples
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.corrections.samples import Images
 from klarsicht.audit.detectors.detection import Detection
+from klarsicht.audit.detectors.shared_colours import find_shared_colours
 from klarsicht.audit.detectors.shared_windows import find_shared_windows
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples, grow_window
@@ -37,7 +38,7 @@ from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_
 
 PASTE_IMAGES: Final = 64  # images into which an overlay is pasted
 RISE_SHARE: Final = 0.5  # share of the members' rise that an overlay must cause
-MATERIAL_RISE: Final = 0.1  # logits by which a shared window must raise the class: a tenth of its odds
+MATERIAL_RISE: Final = 0.1  # logits by which a shared window or region must raise the class: a tenth of its odds
 KIND_AUC: Final = 0.9  # area under the curve by which a measure must separate members from others
 
 
@@ -86,10 +87,10 @@ class Localisation:
         """Find the overlay or the imitation that puts the artifact on images, at most one of the two.
 
         In this order: the region that a person marks, the windows of the detector, a fixed place by relevance or the
-        window that members share, a change of the whole image, a varying place by relevance. The last one also
-        pastes content of the class that members show. Of a fixed place, a shared window and a map of colours or fixed
-        pattern the one is taken that raises the class most on images of other classes; a window only if it raises it
-        materially.
+        window that members share, a change of the whole image, regions of colours that members share, a varying place
+        by relevance. The last one also pastes content of the class that members show. Of a fixed place and a shared
+        window the one is taken that raises the class more on images of other classes; a window only if it raises it
+        materially. A map of colours or a fixed pattern goes before them where it raises the class more for sure.
         """
         change = self.found.change
         if region is None and change not in KINDS and (seen := self.overlay_from_windows()) is not None:
@@ -98,17 +99,20 @@ class Localisation:
         if place is not None and region is not None:
             return place, None
         kinds = (change,) if change in KINDS else ()
-        found = list[Overlay | FrameChange]([place] if place is not None and place.fixed else [])
+        overlaid = place if place is not None and place.fixed else None
         window = None if kinds else self.overlay_from_shared_windows()
         if window is not None:
             rise = self.rise_elsewhere(window)
-            found += [window] if rise.low > 0 and rise.value >= MATERIAL_RISE else []
+            acts = rise.low > 0 and rise.value >= MATERIAL_RISE
+            if acts and (overlaid is None or rise.value > self.rise_elsewhere(overlaid).value):
+                overlaid = window
         imitation = self.estimate_imitation(kinds)
-        found += [imitation] if isinstance(imitation, FrameChange) else []
-        if found:
-            best = max(found, key=lambda one: self.rise_elsewhere(one).value) if len(found) > 1 else found[0]
-            return (best, None) if isinstance(best, Overlay) else (None, best)
-        return (place, None) if imitation is None else (None, imitation)
+        if overlaid is not None:
+            more = isinstance(imitation, FrameChange) and self.raises_more(imitation, overlaid)
+            return (None, imitation) if more else (overlaid, None)
+        if imitation is not None:
+            return None, imitation
+        return (None if kinds else self.overlay_from_shared_colours()) or place, None
 
     def overlay_from_windows(self) -> Overlay | None:
         """Estimate the overlay from the detector's windows, grown to the whole artifact.
@@ -147,6 +151,32 @@ class Localisation:
         if found is None:
             return None
         return self.overlay_at(np.flatnonzero(self.member)[found.rows], found.places, found.extent)
+
+    def overlay_from_shared_colours(self) -> Overlay | None:
+        """Estimate the overlay from the regions of colours that members share, at any place and size.
+
+        None where they share none or these do not raise the class materially on images of other classes, and where the
+        model's transform is not affine.
+        """
+        try:
+            scale = PixelScale.of(self.audited.classifier)
+        except ModelError:
+            return None
+        levels = np.stack([scale.levels(image) for image in self.images])
+        shape = levels.shape[1:3]
+        elsewhere = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == shape]
+        rng = generator(0, "colours", self.audited.group.target)
+        found = find_shared_colours(
+            levels[self.member], levels[~self.member], np.stack(elsewhere) if elsewhere else levels[:0], rng
+        )
+        if found is None:
+            return None
+        rows = np.flatnonzero(self.member)[found.rows]
+        pasted = overlay.overlay_of_masks(
+            torch.stack(list(self.images)).numpy()[rows], found.masks, self.maps[~self.member]
+        )
+        rise = self.rise_elsewhere(pasted)
+        return pasted if rise.low > 0 and rise.value >= MATERIAL_RISE else None
 
     def window_examples(self) -> ArtifactExamples | None:
         """Cut out the members' windows in 8-bit values; None without windows, or where the model's transform is not
@@ -231,6 +261,11 @@ class Localisation:
     def raises_class(self, insertion: Insertion) -> bool:
         """Say whether the insertion raises the class on images of other classes, by the 95 % interval."""
         return self.rise_elsewhere(insertion).low > 0
+
+    def raises_more(self, one: Insertion, other: Insertion) -> bool:
+        """Say whether an insertion raises the class more than another one on images of other classes: their 95 %
+        intervals do not meet."""
+        return self.rise_elsewhere(one).low > self.rise_elsewhere(other).high
 
     def rise_elsewhere(self, insertion: Insertion) -> Interval:
         """Compute the mean rise of the class's centred logit by the insertion on images of other classes; where there

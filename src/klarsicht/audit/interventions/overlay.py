@@ -184,8 +184,14 @@ def overlay_at_windows(
         mask = select_touching(least >= AGREED, own.mean(0) > PEAK_SHARE)
         if mask.sum() >= MIN_PIXELS:
             return Overlay(np.where(mask, o, 0)[None].astype(np.float32), colour[None])
+    return overlay_of_masks(members, own, maps_of_others)
+
+
+def overlay_of_masks(members: Floats, masks: Bools, maps_of_others: Floats) -> Overlay:
+    """Make the overlay to which each member (m, C, H, W) contributes the pixels under its own mask (m, H, W), given the
+    relevance maps (n, G, G) of images without the artifact."""
     background = smooth_shares(maps_of_others).mean(0)
-    return Overlay(own[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)
+    return Overlay(masks[:DONORS].astype(np.float32), members[:DONORS].astype(np.float32), background)
 
 
 def select_touching(strict: Bools, region: Bools) -> Bools:
