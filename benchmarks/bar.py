@@ -4,6 +4,7 @@
     PYTHONPATH=NETWORKS BAR_NETWORK=bar/network-0.pt klarsicht audit run --model benchmarks/bar.py:network \
         --data bar/train.csv --out run
     PYTHONPATH=NETWORKS python benchmarks/bar.py exchange DATA --folder bar --run run --seeds 0 1 2 3 4
+    PYTHONPATH=NETWORKS python benchmarks/bar.py defaults DATA --folder bar --run run --seeds 0 1
     PYTHONPATH=NETWORKS python benchmarks/bar.py weigh DATA --folder bar --cleaned new --seeds 0 1 2 3 4
     PYTHONPATH=NETWORKS python benchmarks/bar.py test DATA --folder bar --also run/corrections/NAME
 
@@ -12,7 +13,9 @@ Its blocks stay as they are; the last convolution and a new head are trained on 
 of `train`. `bar/train.csv` lists all of `train` and says which images were held out by seed 0.
 
 `exchange` trains again, on images of which half have border or background of another one: of another action
-(`others`), or of the same action for comparison (`own`). `weigh` trains again with the weights that `audit clean-data`
+(`others`), or of the same action for comparison (`own`). `defaults` does so as `audit.exchange_parts` does by default:
+all images have the part of a random image of any action, drawn VERSIONS times; the border (`border`), or border and
+background of one image (`both`). `weigh` trains again with the weights that `audit clean-data`
 wrote. `test` is read by the last command alone, which tells every network in the folder.
 """
 
@@ -31,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
+from klarsicht.audit.cleaning import exchanged_parts
 from klarsicht.audit.cleaning.training_weights import training_weights
 from klarsicht.audit.corrections.corrected_model import corrected_classifier
 from klarsicht.audit.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
@@ -42,6 +46,8 @@ from klarsicht.ground.store import RunStore
 SIDE, HELD_OUT = 128, 0.2
 EPOCHS, BATCH, RATE, DECAY = 20, 32, 1e-3, 1e-2
 EXCHANGED = ("border", "background")
+DEFAULTS = {"border": ("border",), "both": EXCHANGED}
+VERSIONS = 4  # draws of a part for each picture
 TRANSFORM = transforms.Compose(
     [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
 )
@@ -104,14 +110,16 @@ def last_stage(net: nn.Module, seen: Tensor) -> Tensor:
 
 
 def train_last_stage(
-    seen: Tensor, labels: np.ndarray, seed: int, *, weights: np.ndarray | None = None, changed: Tensor | None = None
-) -> nn.Module:
+    seen: Tensor, labels: np.ndarray, seed: int, *, weights: np.ndarray | None = None, changed: Tensor | None = None,
+    often: float = 0.5,
+) -> nn.Module:  # fmt: skip
     """Train last convolution and head.
 
     Args:
         seen: what the blocks answer, (n, 320, 4, 4).
         weights: images are drawn by these, (n,); without, each is shown once an epoch.
-        changed: the same of changed versions of the images, (v, n, 320, 4, 4), one of which is shown half of the time.
+        changed: the same of changed versions of the images, (v, n, 320, 4, 4), one of which is shown in their place.
+        often: share of the images in whose place one is.
     """
     torch.manual_seed(integer(seed, "bar network"))
     net, rng, truth = blank_network(int(labels.max()) + 1), generator(seed, "bar batches"), torch.from_numpy(labels)
@@ -126,7 +134,7 @@ def train_last_stage(
             rows = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH])
             shown = seen[rows]
             if changed is not None:
-                version, some = rng.integers(len(changed), size=BATCH), torch.from_numpy(rng.random(BATCH) < 0.5)
+                version, some = rng.integers(len(changed), size=BATCH), torch.from_numpy(rng.random(BATCH) < often)
                 shown = torch.where(some[:, None, None, None], changed[torch.from_numpy(version), rows], shown)
             loss = cross_entropy(last_stage(net, shown), truth[rows])
             optimizer.zero_grad()
@@ -186,11 +194,23 @@ def exchange_parts(run: Path, files: list[Path], labels: np.ndarray, own: bool) 
     return np.stack([IMAGE_PARTS[part].exchange(images, others) for part in EXCHANGED])
 
 
+def draw_parts(run: Path, files: list[Path], labels: np.ndarray, parts: tuple[str, ...]) -> np.ndarray:
+    """Exchange parts of each picture with those of a random one of any action.
+
+    Returns:
+        uint8 (VERSIONS, n, SIDE, SIDE, 3).
+    """
+    pictures = [(Image.fromarray(one), int(k)) for one, k in zip(shrink(files), labels, strict=True)]
+    found = exchanged_parts.exchange_parts(run, pictures, labels, files, parts=parts)
+    torch.manual_seed(integer(0, "bar defaults", "-".join(parts)))
+    return np.stack([[np.asarray(found[i][0]) for i in range(len(found))] for _ in range(VERSIONS)])
+
+
 def train(data: Path, folder: Path, seeds: list[int], row: str, given: argparse.Namespace) -> None:
     """Train a network a seed, and write the manifest and the share right of held-out images.
 
     Args:
-        row: `plain`, `others`, `own` or `weighed`.
+        row: `plain`, `others`, `own`, `weighed`, or a name of DEFAULTS.
     """
     folder.mkdir(parents=True, exist_ok=True)
     actions, labels, files = list_pictures(data, "train")
@@ -200,6 +220,11 @@ def train(data: Path, folder: Path, seeds: list[int], row: str, given: argparse.
     if row in ("others", "own"):
         pictures = exchange_parts(given.run, files, labels, row == "own").reshape(-1, SIDE, SIDE, 3)
         changed = cached(blank, pictures, folder / f"blocks-{row}.pt").unflatten(0, (len(EXCHANGED), -1))
+    if row in DEFAULTS:
+        drawn = draw_parts(given.run, files, labels, DEFAULTS[row])
+        changed = cached(blank, drawn.reshape(-1, SIDE, SIDE, 3), folder / f"blocks-{row}.pt").unflatten(
+            0, (VERSIONS, -1)
+        )
     if row == "weighed":
         weights = training_weights(given.cleaned, files)
     for seed in seeds:
@@ -214,7 +239,7 @@ def train(data: Path, folder: Path, seeds: list[int], row: str, given: argparse.
         some, of = ~held, torch.from_numpy(~held)
         net = train_last_stage(
             seen[of], labels[some], seed, weights=None if weights is None else weights[some],
-            changed=None if changed is None else changed[:, of],
+            changed=None if changed is None else changed[:, of], often=1.0 if row in DEFAULTS else 0.5,
         )  # fmt: skip
         save(net, file)
         write_rates(
@@ -250,7 +275,7 @@ def test(data: Path, folder: Path, also: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("train", "exchange", "weigh", "test"))
+    parser.add_argument("command", choices=("train", "exchange", "defaults", "weigh", "test"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("bar"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -259,7 +284,7 @@ def main() -> None:
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="folders of audit clean, for BAR_NETWORK")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = {"train": ("plain",), "exchange": ("others", "own"), "weigh": ("weighed",)}
+    rows = {"train": ("plain",), "exchange": ("others", "own"), "defaults": tuple(DEFAULTS), "weigh": ("weighed",)}
     if given.command == "test":
         test(given.data, given.folder, given.also)
     for row in rows.get(given.command, ()):

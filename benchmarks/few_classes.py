@@ -2,13 +2,15 @@
 
     python benchmarks/few_classes.py IMAGENET32 --folder few --seeds 100 101 102
     python benchmarks/few_classes.py IMAGENET32 --folder few --classes 2 --seeds 100 101 102
+    python benchmarks/few_classes.py IMAGENET32 --folder few --classes 2 --windows --seeds 121 122
 
 A run has real classes of 450 images at 32 px. In half of its classes artifacts of two families of one fold
 (`left_out_cases.FOLDS`) are planted, on a tenth and on a fifth of the images; a small network is trained on them. It is
 audited as `audit run` and `audit quantify` do; without --taught, the embedding is learned without the families of the
 fold. The real artifact is put on 50 held-out images of each other class. One line a class goes to
 FOLDER/few-CLASSES.jsonl,
-with --taught to few-CLASSES-taught.jsonl. Seeds below 100 are to develop on.
+with --taught to few-CLASSES-taught.jsonl. --windows trains no network and learns no embedding: what is called by
+windows alone, in few-CLASSES-windows.jsonl. Seeds below 100 are to develop on.
 """
 
 from __future__ import annotations
@@ -23,9 +25,15 @@ import numpy as np
 import torch
 
 from klarsicht.audit.detectors import artifact_embedding
+from klarsicht.audit.detectors.bank import DETECTORS, change_of, detect_windows
+from klarsicht.audit.detectors.detection import ClassImages, ImageStack
+from klarsicht.audit.detectors.natural_windows import SharedWindows
 from klarsicht.audit.quantification import embedding_units
-from klarsicht.audit.results.verdicts import NOTHING
+from klarsicht.audit.quantification.units import sign_row
+from klarsicht.audit.results.significance import select_detections
+from klarsicht.audit.results.verdicts import LEVEL, NOTHING
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.split_half import draw_halves
 
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
@@ -35,8 +43,8 @@ import planted_classes
 SHARES = (0.1, 0.2)
 
 
-def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
-    """Train the network of a run, and measure the true uses."""
+def plant(data: Path, seed: int, classes: int) -> tuple[list[str], np.ndarray, np.ndarray, list[cases.Plant]]:
+    """Names of the classes, images (classes, 450, 32, 32, 3) with artifacts, clean held-out images, and the plants."""
     names, pictures = planted_classes.classes(data, classes, seed)
     fold, rng = cases.FOLDS[seed % len(cases.FOLDS)], generator(seed, "few classes")
     images, held_out = pictures[:, : planted_classes.TRAINED].copy(), pictures[:, planted_classes.TRAINED :]
@@ -45,9 +53,15 @@ def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
     for label in range(classes // 2):
         share = SHARES[(seed // len(cases.FOLDS) + label) % 2]
         rows = np.sort(rng.choice(images.shape[1], round(share * images.shape[1]), replace=False))
-        plant = cases.Plant(label, label, str(drawn[label]), share, True, tuple(rows.tolist()), "")
-        images[label, rows] = cases.put(images[label, rows], plant, seed)
-        plants.append(plant)
+        planted = cases.Plant(label, label, str(drawn[label]), share, True, tuple(rows.tolist()), "")
+        images[label, rows] = cases.put(images[label, rows], planted, seed)
+        plants.append(planted)
+    return names, images, held_out, plants
+
+
+def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
+    """Train the network of a run, and measure the true uses."""
+    names, images, held_out, plants = plant(data, seed, classes)
     labels = np.repeat(np.arange(classes), images.shape[1])
     net = planted_classes.fitted(images.reshape(-1, *images.shape[2:]), labels, seed, epochs)
     told = planted_classes.logits(net, held_out.reshape(-1, *held_out.shape[2:])).argmax(1)
@@ -55,6 +69,48 @@ def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
     case = cases.Case(seed, tuple(names), images, held_out, {}, {}, net, accuracy)
     known = [replace(p, use=cases.measure_use(net, case.others(p.label), p, seed)) for p in plants]
     return replace(case, plants={p.label: p for p in known})
+
+
+def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line]:
+    """One line a class: what windows alone call, as in a run without an embedding."""
+    names, images, _, plants = plant(data, seed, classes)
+    pool, labels = ImageStack(images.reshape(-1, *images.shape[2:])), np.repeat(np.arange(classes), images.shape[1])
+    shared, signs = [], []
+    for k, stack in enumerate(images):
+        half = draw_halves(len(stack), generator(seed, "halves", k))
+        of_class = ClassImages(ImageStack(stack), pool, labels != k, half, np.arange(len(stack)), seed)
+        found = [*detect_windows(of_class), *DETECTORS["embedding"](of_class, "embedding")]
+        shared.append(SharedWindows.of(of_class, found))
+        signs.append([sign_row(k, np.arange(len(stack)), sign) for sign in found])
+    choice = select_detections(signs, change_of, not any(one.natural for one in shared))
+    called, noted, lines = choice.artifactual(LEVEL), choice.p_own <= LEVEL, []
+    for k, row in enumerate(choice.rows):
+        mine = next((p for p in plants if p.label == k), None)
+        line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else ""}
+        line |= {"share": mine.share if mine else 0.0, "artifactual": bool(called[k]), "noted": bool(noted[k])}
+        line |= {"sign": row["sign"], "p_own": float(choice.p_own[k]), "correlation": shared[k].correlation}
+        line |= {"left": shared[k].left, "f1": families.f1(row["rows"], mine.rows if mine else ())}
+        lines.append(line)
+    return lines
+
+
+def table_of_windows(lines: list[families.Line]) -> str:
+    plants, clean = [li for li in lines if li["family"]], [li for li in lines if not li["family"]]
+    told = [f"{len(families.seeds(lines))} corpora, {len(plants)} plants, {len(clean)} clean classes"]
+    for li in lines:
+        li["named"] = li["artifactual"] and li["f1"] >= families.NAMED
+    for share in SHARES:
+        mine = [li for li in plants if li["share"] == share]
+        told.append(f"{share:.0%}: artifactual {families.share(mine, 'artifactual')}")
+        told.append(f"  and named {families.share(mine, 'named')}; p at the level {families.share(mine, 'noted')}")
+    told.append(f"clean: artifactual {families.share(clean, 'artifactual')}; noted {families.share(clean, 'noted')}")
+    told.append(f"largest correlation {max(li['correlation'] for li in lines):.4f}")
+    told += [
+        f"  {li['seed']} {li['family']} {li['share']:.0%}: {'artifactual' if li['artifactual'] else 'not called'}, F1 "
+        f"{li['f1']:.2f}, {li['sign']}, p {li['p_own']:.1e}, left {li['left']:.2f}"
+        for li in plants
+    ]
+    return "\n".join(told)
 
 
 def audited(case: cases.Case, folder: Path, taught: bool) -> list[families.Line]:
@@ -101,10 +157,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--taught", action="store_true", help="teach the embedding all families")
+    parser.add_argument("--windows", action="store_true", help="by windows alone, without a network")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    row = f"{given.classes}{'-taught' * given.taught}"
+    row = f"{given.classes}{'-taught' * given.taught}{'-windows' * given.windows}"
     file = given.folder / f"few-{row}.jsonl"
+    if given.windows:
+        given.folder.mkdir(parents=True, exist_ok=True)
+        for seed in given.seeds:
+            if seed not in families.measured(file):
+                families.append(file, called_by_windows(given.data, seed, given.classes))
+        print(table_of_windows(families.read(file)))
+        return
     for seed in given.seeds:
         if seed not in families.measured(file):
             case = make(given.data, seed, given.classes, given.epochs)

@@ -16,6 +16,7 @@ from torch import nn
 
 from klarsicht import audit
 from klarsicht.audit import pipeline
+from klarsicht.audit.detectors import natural_windows
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import quantification
@@ -112,9 +113,20 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
     assert f"no smaller than {found.floor:.3f}" in found.limits
 
 
-@pytest.mark.parametrize(("tagged", "verdict"), [(USED, verdicts.SHARED_AND_USED), (UNUSED, verdicts.CLASS_SPECIFIC)])
-def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict):
-    """A tag in one of two classes, and a network of two outputs that reads it or does not."""
+@pytest.mark.parametrize(
+    ("tagged", "natural", "verdict"),
+    [
+        (USED, False, verdicts.POISONED),
+        (UNUSED, False, verdicts.PRESENT),
+        (USED, True, verdicts.SHARED_AND_USED),
+        (UNUSED, True, verdicts.CLASS_SPECIFIC),
+    ],
+)
+def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, monkeypatch, tagged, natural, verdict):
+    """A tag in one of two classes, and a network of two outputs that reads it or does not; where images count as
+    aligned, windows are no verdict."""
+    if natural:
+        monkeypatch.setattr(natural_windows, "ALIGNED", -1.0)
     run, _, _ = done
     pair = (tagged, 5)
     for k in pair:
@@ -129,8 +141,8 @@ def test_of_two_classes_each_is_judged_by_itself(done, tmp_path, tagged, verdict
     found = quantification.quantify(tmp_path / "run", classifier=classifier)
     assert found[0].name == NAMES[tagged] and found[0].verdict == verdict
     assert found.of(NAMES[5]).verdict == verdicts.NOTHING
-    assert found.floor == 1 and not any(v.artifactual or v.poisoned for v in found)
-    assert (found[0].use.p_tiles <= 0.025) == (verdict == verdicts.SHARED_AND_USED)
+    assert found.floor == 1 and [v.artifactual for v in found] == [not natural, False]
+    assert (found[0].use.p_tiles <= 0.025) == (tagged == USED)
 
 
 def test_too_few_classes_count_by_their_windows_alone():
@@ -157,6 +169,17 @@ def test_of_few_classes_those_are_artifactual_that_the_embedding_sets_apart():
     s = np.array([9, 5, 8, 1.0])  # the highest of the three that are tested
     np.testing.assert_allclose(found.p_own, np.minimum(3 * np.exp(-2 * s) * (1 + 2 * s), 1))
     assert [row["sign"] for row in found.rows][:3] == ["fine 50", "embedding 0.002", "fine 50"]
+    by_windows = significance.select_detections(signs, change_of, distinct=True)
+    assert by_windows.artifactual(0.05).tolist() == [True, True, True, False]
+    assert not by_windows.shared(0.05).any()
+
+
+def test_windows_are_distinct_where_every_examined_class_was_measured_and_none_is_natural():
+    clean, natural, skipped = ({"natural": n, "skipped": s} for n, s in ((False, ""), (True, ""), (True, "too few")))
+    assert significance.are_distinct([clean, clean, skipped])
+    assert not significance.are_distinct([clean, natural])
+    assert not significance.are_distinct([clean, {"skipped": ""}])  # of an earlier version
+    assert not significance.are_distinct([clean, {"natural": None, "skipped": ""}])
 
 
 def test_members_are_the_images_that_carry_it(done):

@@ -122,6 +122,12 @@ def run_detectors(images: ClassImages) -> list[Detection]:
     return [detection for name, detector in tried for detection in detector(images, name)]
 
 
+def detect_windows(images: ClassImages) -> list[Detection]:
+    """Run the detectors of windows on the images of a class."""
+    windows = [(name, detector) for name, detector in DETECTORS.items() if detector.change == "tile"]
+    return [detection for name, detector in windows for detection in detector(images, name)]
+
+
 def change_of(name: str) -> str:
     """Return the change by which the artifact of a detection is inserted into other images.
 

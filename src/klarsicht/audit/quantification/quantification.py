@@ -163,7 +163,8 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     signs = signs_by_target(work)
     if not signs:
         return Quantification((), 1.0, level, skipped_classes(described))
-    choice = significance.select_detections(list(signs.values()), change_of)
+    distinct = significance.are_distinct(described.values())
+    choice = significance.select_detections(list(signs.values()), change_of, distinct)
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
     pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     found = map(read_effect, store.table("effects", interventions.step).to_pylist())

@@ -19,6 +19,7 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.detectors.bank import run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.detectors.natural_windows import SharedWindows
 from klarsicht.audit.detectors.patch_matches import grey
 from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
@@ -27,6 +28,7 @@ from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.models.memory_format import as_channels_last, channels_last
 from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
+from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Doubles
@@ -87,10 +89,19 @@ class DetectionUnits:
             "n": len(rows),
             "repeats": repeats.tolist(),
             "skipped": why,
+            "natural": True,
+            "correlation": float("nan"),
+            "left": float("nan"),
         }
-        return described, [] if few else [
-            sign_row(group.target, rows, sign) for sign in run_detectors(self.class_images(number, rows))
-        ]
+        if few:
+            return described, []
+        images = self.class_images(number, rows)
+        found = run_detectors(images)
+        if len(self.groups) < MIN_CLASSES:  # others tell what is natural of more
+            shared = SharedWindows.of(images, found)
+            described["natural"] = shared.natural
+            described["correlation"], described["left"] = shared.correlation, shared.left
+        return described, [sign_row(group.target, rows, sign) for sign in found]
 
     def drop_repeats(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the rows without repeats of another image, and the repeats; a sample where the class exceeds

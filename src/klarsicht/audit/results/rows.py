@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
-ClassRow = TypedDict("ClassRow", {"class": str, "target": int, "n": int, "repeats": list[int], "skipped": str})
+ClassRow = TypedDict(
+    "ClassRow",
+    {
+        "class": str, "target": int, "n": int, "repeats": list[int], "skipped": str, "natural": bool,
+        "correlation": float, "left": float,
+    },
+)  # fmt: skip
 """Row of the table `classes`: images examined, rows of the run that repeat another image, and why a class was skipped;
-empty where it was not."""
+empty where it was not. `natural` says whether its windows may be shared by nature; it is true, and the two figures NaN,
+where that was not measured, see `detectors.natural_windows`."""
 
 
 class SignRow(TypedDict):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.rows import ClassRow, SignRow
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.split_half import combined_p
 
@@ -27,7 +27,8 @@ class WithinClassTest(conformal.Verdicts):
     Attributes:
         learned: bool (m,), detections by the learned embedding. In it, natural groups lie together, so what it sets
             apart is an artifact.
-        placed: bool (m,), detections of windows, which may be the nature of a class. Noise, borders, blur, brightness
+        placed: bool (m,), detections of windows, which may be the nature of a class; where images are not aligned, and
+            those that are left share none, they are not. Noise, borders, blur, brightness
             and other descriptions are not tested: they differ between classes by nature.
     """
 
@@ -53,9 +54,10 @@ class WithinClassTest(conformal.Verdicts):
         """Return the p-value of levels."""
         return combined_p(level, self.tests)
 
-    def set_apart(self, level: float) -> NDArray[np.bool_]:
-        """Select the classes (n,) of which the learned embedding sets a group apart."""
-        highest = np.where(self.learned, self.levels, 0.0).max(1)
+    def set_apart(self, level: float, by_windows: bool = False) -> NDArray[np.bool_]:
+        """Select the classes (n,) of which the learned embedding sets a group apart, or windows as well."""
+        counted = self.learned | self.placed if by_windows else self.learned
+        highest = np.where(counted, self.levels, 0.0).max(1)
         return np.asarray(self.p_of(highest) <= level)
 
 
@@ -86,18 +88,21 @@ class SelectedDetections:
         candidates: for each class the rows to insert, the strongest first; each with its level.
         found: test of the maximum over detections.
         p_own: float (n,), p-value of the score of each row by itself.
+        distinct: whether no class shares windows by nature, as far as can be seen; see `detectors.natural_windows`.
     """
 
     rows: tuple[SignRow, ...]
     candidates: tuple[tuple[tuple[SignRow, float], ...], ...]
     found: conformal.Verdicts
     p_own: NDArray[np.float64]
+    distinct: bool = False
 
     def artifactual(self, level: float) -> NDArray[np.bool_]:
         """Select the classes (n,) that exceed clean ones, and chance within the class; where classes are too few to be
-        compared, those of which the learned embedding sets a group apart."""
+        compared, those of which the learned embedding sets a group apart, or windows where no class shares any by
+        nature."""
         if isinstance(self.found, WithinClassTest):
-            return self.found.set_apart(level)
+            return self.found.set_apart(level, by_windows=self.distinct)
         return (self.found.extended <= level) & (self.p_own <= level) & self.found.null.any()
 
     def shared(self, level: float) -> NDArray[np.bool_]:
@@ -111,13 +116,25 @@ class SelectedDetections:
         return float(self.found.p_of(np.array([level]))[0])
 
 
-def select_detections(signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str]) -> SelectedDetections:
-    """Select detections from the rows of each class, in the same order of settings for all."""
+def select_detections(
+    signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str], distinct: bool = False
+) -> SelectedDetections:
+    """Select detections from the rows of each class, in the same order of settings for all.
+
+    Args:
+        distinct: see `SelectedDetections`.
+    """
     scores = np.array([[line["score"] for line in of_class] for of_class in signs], float)
     found = judge_detections(scores, [line["sign"] for line in signs[0]], change_of)
     rows = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(select_candidates(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
-    return SelectedDetections(rows, candidates, found, combined_p([row["score"] for row in rows], found.tests))
+    p_own = combined_p([row["score"] for row in rows], found.tests)
+    return SelectedDetections(rows, candidates, found, p_own, distinct)
+
+
+def are_distinct(described: Iterable[ClassRow]) -> bool:
+    """Say whether no examined class shares windows by nature; of runs of earlier versions that is not known."""
+    return not any(row.get("natural") is not False for row in described if not row["skipped"])
 
 
 def select_candidates(

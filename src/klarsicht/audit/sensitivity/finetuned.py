@@ -272,7 +272,8 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
         one, seen = work.examine(planted_artifact.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
-    choice = significance.select_detections(list(signs.values()), change_of)
+    distinct = significance.are_distinct(described.values())
+    choice = significance.select_detections(list(signs.values()), change_of, distinct)
     trial = InterventionUnits(work, quantification.signs_to_insert(signs, choice, work.groups))
     effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
     return quantification.make_quantification(work.store, choice, described, effects, level)
