@@ -238,7 +238,7 @@ def test_the_progress_of_a_running_audit_appears_without_a_reload(page, tmp_path
         for name in units[0]:
             write(name)
         page.wait_for_selector("#progress:has-text('clusters: concept, 2 of 3')", timeout=20000)
-        page.wait_for_selector(".line:has-text('observed')", timeout=20000)
+        page.wait_for_selector(".line .name a:has-text('observed')", timeout=20000)
         assert names(page) == ["tagged", "observed"] and page.locator("input[type=search]").input_value() == "e"
         for name in [*units[1], *ranking]:
             write(name)
