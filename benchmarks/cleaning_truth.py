@@ -38,6 +38,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ import planted_classes
 import residual_networks
 
 Pictures = NDArray[np.uint8]
+Answers = tuple[NDArray[np.float32], NDArray[np.float32]]  # logits of plain images, and of marked ones
 KINDS = {
     "stripe": "fixed", "random-tag": "fixed", "logo": "varying", "caption": "varying", "scan-lines": "full frame",
     "hue": "full frame", "defocus": "placeless", "grain": "placeless",
@@ -72,6 +74,7 @@ CLASSES, SEEN, SHARE = 40, 16, 0.3  # classes of the network, and of the audited
 TRAINED, AUDITED, HELD_OUT = 240, 210, 100  # images of a class
 LEARNED = {"flips": 0.02, "rise": 0.25, "under": 0.01}  # difference to the twin below which there is no gap
 WORSE = 0.005  # share of clean images: a loss that is counted
+TRUE = ("chosen", "after", "lost", "lost of the class", "lost of audited classes", "accuracy")  # of a correction
 FILE = """import sys
 sys.path.insert(0, {benchmarks!r})
 import cleaning_truth
@@ -269,30 +272,51 @@ def audit(case: Case, name: str, folder: Path, quantified: bool) -> Path:
     return run
 
 
-def effect(net: nn.Module, case: Case, plant: Plant, correction: Correction | None = None) -> dict[str, float]:
-    """Flips, rise and accuracy under the artifact, on held-out images of the other classes."""
-    x, marked, truth = case.others(plant)
-    plain, under = (logits(net, some, correction) for some in (x, marked))
-    free = plain.argmax(1) != plant.label
-    return {
-        "flips": float((under.argmax(1)[free] == plant.label).mean()),
-        "rise": float((centred_logit(under, plant.label) - centred_logit(plain, plant.label)).mean()),
-        "under": float((under.argmax(1) == truth).mean()),
-    }
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out images of a case with and without a plant, and what a network answers to them."""
 
+    case: Case
+    plant: Plant
 
-def loss(net: nn.Module, case: Case, label: int, correction: Correction) -> dict[str, Any]:
-    """Loss of accuracy on all clean held-out images, on those of the class and of all audited classes, with Tango's
-    intervals."""
-    x, truth = case.held_out.reshape(-1, 32, 32, 3), np.repeat(np.arange(CLASSES), HELD_OUT)
-    was, right = (logits(net, x, one).argmax(1) == truth for one in (None, correction))
-    told, seen = {}, np.isin(truth, case.seen)
-    for what, rows in (
-        ("lost", np.ones(len(x), bool)), ("lost of the class", truth == label), ("lost of audited classes", seen),
-    ):  # fmt: skip
-        found = paired_loss(was[rows], right[rows])
-        told[what] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
-    return told | {"accuracy": float(was.mean())}
+    @cached_property
+    def plain(self) -> tuple[Pictures, NDArray[np.int64]]:
+        return self.case.held_out.reshape(-1, 32, 32, 3), np.repeat(np.arange(CLASSES), HELD_OUT)
+
+    @cached_property
+    def marked(self) -> Pictures:
+        return self.case.others(self.plant)[1]
+
+    def answers(self, net: nn.Module, correction: Correction | None = None) -> Answers:
+        return logits(net, self.plain[0], correction), logits(net, self.marked, correction)
+
+    def effect(self, found: Answers) -> dict[str, float]:
+        """Flips, rise and accuracy under the artifact, on images of the other classes."""
+        label, truth = self.plant.label, self.plain[1]
+        others = truth != label
+        plain, under = found[0][others], found[1]
+        free = plain.argmax(1) != label
+        return {
+            "flips": float((under.argmax(1)[free] == label).mean()),
+            "rise": float((centred_logit(under, label) - centred_logit(plain, label)).mean()),
+            "under": float((under.argmax(1) == truth[others]).mean()),
+        }
+
+    def loss(self, before: Answers, after: Answers) -> dict[str, Any]:
+        """Loss of accuracy on all clean images, on those of the class and of all audited classes, with Tango's
+        intervals."""
+        truth = self.plain[1]
+        was, right = (answers[0].argmax(1) == truth for answers in (before, after))
+        kinds = {
+            "lost": np.ones(len(truth), bool),
+            "lost of the class": truth == self.plant.label,
+            "lost of audited classes": np.isin(truth, self.case.seen),
+        }
+        told = {}
+        for what, rows in kinds.items():
+            found = paired_loss(was[rows], right[rows])
+            told[what] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+        return told | {"accuracy": float(was.mean())}
 
 
 @contextlib.contextmanager
@@ -319,7 +343,21 @@ def one(case: Case, name: str, family: str, run: Path, folder: Path) -> dict[str
     plant, net, twin = case.plants[family], network(case, name, False, folder), network(case, name, True, folder)
     label = case.names[plant.label]
     row: dict[str, Any] = {"seed": case.seed, "network": name, "family": family, "drawn": repr(plant.artifact)}
-    row |= {"before": effect(net, case, plant), "twin": effect(twin, case, plant)}
+    held_out = HeldOut(case, plant)
+    before = held_out.answers(net)
+    row |= {"before": held_out.effect(before), "twin": held_out.effect(held_out.answers(twin))}
+
+    def truth(choice: dict[str, Any], correction: Correction) -> dict[str, Any]:
+        if row.get("chosen") == choice:  # the same correction
+            return {key: row[key] for key in TRUE}
+        after = held_out.answers(net, correction)
+        return {"chosen": choice, "after": held_out.effect(after)} | held_out.loss(before, after)
+
+    def read_truth(folder: Path) -> dict[str, Any]:
+        choice = json.loads((folder / "correction.json").read_text())["choice"]
+        correction, _ = packages.load_correction(folder)
+        return truth(choice["chosen"], correction) | {"tried": len(choice["tried"]), "reason": choice["reason"]}
+
     carriers, found = set(np.flatnonzero(plant.audited)), False
     if verdicts.is_quantified(store := RunStore.open(run)):
         verdict = verdicts.read_verdicts(store).of(label)
@@ -341,28 +379,15 @@ def one(case: Case, name: str, family: str, run: Path, folder: Path) -> dict[str
             return row | {"refused": told.strip().splitlines()[-1].removeprefix("klarsicht: ")}
         record = json.loads((out / "correction.json").read_text())
         row["said"] = record["shown"] | {"how": record["artifact"]["how"], "origin": record["artifact"]["origin"]}
-        row |= truth(net, case, plant, out)
+        row |= read_truth(out)
         if row["said"]["below the least effect"] and row["chosen"]["method"] == "nothing":
             forced = out.with_name(f"{family}-all")
             row["forced"] = {"exit": command("audit", *asked, "--least-effect", 0, "--out", forced)[0]}
-            row["forced"] |= truth(net, case, plant, forced)
+            row["forced"] |= read_truth(forced)
     if former:
-        choice = former[-1].to_json()["chosen"]
-        row["former"] = {"chosen": choice} | truth_of(net, case, plant, former[-1].correction)
+        row["former"] = truth(former[-1].to_json()["chosen"], former[-1].correction)
         row["cpu of losses"] = sum(extra)
     return row
-
-
-def truth(net: nn.Module, case: Case, plant: Plant, out: Path) -> dict[str, Any]:
-    """What the correction in a folder does on held-out images."""
-    record = json.loads((out / "correction.json").read_text())
-    correction, _ = packages.load_correction(out)
-    choice = {"chosen": record["choice"]["chosen"], "tried": len(record["choice"]["tried"])}
-    return choice | {"reason": record["choice"]["reason"]} | truth_of(net, case, plant, correction)
-
-
-def truth_of(net: nn.Module, case: Case, plant: Plant, correction: Correction) -> dict[str, Any]:
-    return {"after": effect(net, case, plant, correction)} | loss(net, case, plant.label, correction)
 
 
 def measure(asked: argparse.Namespace) -> None:
@@ -404,36 +429,53 @@ def percent(value: float | None) -> str:
     return "not learned" if value is None else f"{100 * value:.0f}"
 
 
+def points(lost: dict[str, float]) -> str:
+    return f"{100 * lost['value']:z.2f} ({100 * lost['low']:z.2f} to {100 * lost['high']:z.2f})"
+
+
 def table(rows: list[dict[str, Any]]) -> None:
     """One line for each network, family and seed."""
     header = (
         "network, artifact, seed", "flips before, after, twin", "gap closed: flips, rise, under", "lost (95 %)",
-        "left: said (true)", "lost: said", "verdict", "chosen; how the artifact is put on",
+        "of audited classes", "left: said (true)", "lost: said", "verdict", "chosen; how the artifact is put on",
+        "former: gap in flips, lost (95 %)",
     )  # fmt: skip
     print(f"\n| {' | '.join(header)} |\n{'|---' * len(header)}|")
     for row in sorted(rows, key=lambda row: (list(NETWORKS).index(row["network"]), list(KINDS).index(row["family"]))):
         name = f"{row['network']}, {row['family']} ({KINDS[row['family']]}), {row['seed']}"
         flips = [f"{100 * row[who]['flips']:.1f}" for who in ("before", "after", "twin") if who in row]
         if "after" not in row:
-            print(f"| {name} | {', '.join(flips)} | | | | | refused: {row['refused'].split(';')[0]} | |")
+            print(f"| {name} | {', '.join(flips)} | | | | | | refused: {row['refused'].split(';')[0]} | | |")
             continue
-        lost, said = row["lost"], row["said"]
-        ends = f"{100 * lost['value']:z.2f} ({100 * lost['low']:z.2f} to {100 * lost['high']:z.2f})"
+        said, former = row["said"], row.get("former")
         left = abs(row["after"]["rise"]) / max(abs(row["before"]["rise"]), 1e-9)
         one = row["chosen"]
         chosen = f"{one['method']} at {one['layer']}, {one['directions']}, {one['strength']:g}" if one["layer"] else "-"
         print(
-            f"| {name} | {', '.join(flips)} | {', '.join(percent(gap(row, what)) for what in LEARNED)} | {ends} "
+            f"| {name} | {', '.join(flips)} | {', '.join(percent(gap(row, what)) for what in LEARNED)} "
+            f"| {points(row['lost'])} | {points(row['lost of audited classes'])} "
             f"| {100 * said['remaining']:.0f} ({100 * left:.0f}) | {100 * said['after']['harm']['value']:z.2f} "
-            f"| {said['verdict'].split(' (')[0]} | {chosen}; {said['how']} |"
+            f"| {said['verdict'].split(' (')[0]} | {chosen}; {said['how']} "
+            f"| {percent(gap(row, 'flips', 'former')) + ', ' + points(former['lost']) if former else '-'} |"
         )
+
+
+def formerly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row["former"] for row in rows if "former" in row]
+
+
+def spread(lost: list[float]) -> str:
+    if not lost:
+        return ""
+    median, least, most = (100 * one for one in (np.median(lost), min(lost), max(lost)))
+    return f"{median:z.2f} ({least:z.2f} to {most:z.2f}); {sum(one > WORSE for one in lost)} of {len(lost)}"
 
 
 def summary(rows: list[dict[str, Any]]) -> None:
     """Median and range of the gap closed, and how often more than half a point is lost, for each kind."""
     header = (
         "kind", "rows", "learned, of these cleaned", "gap closed, median (range): flips", "rise", "under",
-        "lost, median (range); above .5", "refused", "not shown to be used",
+        "lost, median (range); above .5", "refused", "left as it is", "former: lost, median (range); above .5",
     )  # fmt: skip
     print(f"\n| {' | '.join(header)} |\n{'|---' * len(header)}|")
     for kind in (*dict.fromkeys(KINDS.values()), "all"):
@@ -447,14 +489,12 @@ def summary(rows: list[dict[str, Any]]) -> None:
             found = [one for row in tried if (one := gap(row, what)) is not None]
             ends = f"{100 * np.median(found):.0f} ({100 * min(found):.0f} to {100 * max(found):.0f})" if found else ""
             cells.append(f"{ends}, n {len(found)}")
-        lost = [100 * row["lost"]["value"] for row in tried]
-        ends = f"{np.median(lost):z.2f} ({min(lost):z.2f} to {max(lost):z.2f})" if lost else ""
-        worse = sum(row["lost"]["value"] > WORSE for row in tried)
+        lost, former = ([one["lost"]["value"] for one in some] for some in (tried, formerly(some)))
         refused = sum("after" not in row for row in some)
         cleaned = sum(row in tried for row in learned)
         print(
             f"| {kind} | {len(some)} | {len(learned)}, {cleaned} | {' | '.join(cells)} "
-            f"| {ends}; {worse} of {len(tried)} | {refused} | {len(some) - len(tried) - refused} |"
+            f"| {spread(lost)} | {refused} | {len(some) - len(tried) - refused} | {spread(former)} |"
         )
 
 

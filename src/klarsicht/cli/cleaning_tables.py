@@ -50,6 +50,8 @@ def cleaned(found: CleanedModel) -> None:
         echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")
     echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
     judged(found.judgement, found.shown)
+    if (seen := found.record["shown"]["classes"]) < (outputs := found.record["shown"]["outputs"]):
+        echo(f"clean images are of {seen:,} of the model's {outputs:,} classes: what is lost of others is not known")
 
 
 def cleaned_together(found: CleanedClasses) -> None:

@@ -1,6 +1,7 @@
 """The easy door of cleaning, on an audited network whose shortcut is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.planted_image import PlantedImage
+from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, InputError, RunMismatch, UsageError
 
 ASKED = CleanSettings(method="oblique", layer="last", images=60)
@@ -181,6 +183,19 @@ def test_what_is_announced_is_of_images_that_nothing_was_fitted_or_chosen_on(aud
     assert (told["value"], told["n"]) == (right[0].mean() - right[1].mean(), len(rows))
 
 
+def test_classes_of_the_model_of_which_there_is_no_clean_image_are_said_to_be_unknown(audited, tmp_path, capsys):
+    store, _ = audited
+    asked = ASKED.merged(directions=1, strength=1.0)
+    found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
+    assert (found.record["shown"]["classes"], found.record["shown"]["outputs"]) == (3, 3)
+    cleaning_tables.cleaned(found)
+    assert "of the model's" not in capsys.readouterr().out
+    case = found.artifact.case(AuditedRun.of(store.path, classifier=of(network())).audited_class(1, "concept"))
+    found.record["shown"]["classes"] = clean_model.count_classes(replace(case, clean=case.clean & (case.labels < 2)))
+    cleaning_tables.cleaned(found)
+    assert "clean images are of 2 of the model's 3 classes: what is lost of others" in capsys.readouterr().out
+
+
 def test_methods_that_train_join_when_asked_for(audited, tmp_path):
     store, _ = audited
     asked = CleanSettings(train=True, images=60, layer="last", directions=1, strength=1.0, steps=3, lessons=60)
@@ -290,12 +305,12 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     assert found.judgement.verdict.endswith("what matters is 2.5 logits, or 10 % of other images)")
     with pytest.raises(EffectRemains, match=r"used, but by less than matters.*--least-effect"):
         found.check()
-    evaluated = evaluation.evaluate(run.path, found.folder, classifier=faint())
-    assert "used, but by less than matters" in evaluated.verdict
-    for more in ({}, {"least_effect": 5.0, "method": "oblique"}):
-        other = cleaned("other", layer="last", **more)
-        assert not other.choice.untried and other.judgement.helps
-        other.check()
+    named = cleaned("named", least_effect=5.0, method="oblique", layer="last", directions=1, strength=1.0)
+    assert not named.choice.untried and named.judgement.helps
+    named.check()
+    before = found.judgement.before
+    assert not clean_model.find_reason_to_leave(before, CleanSettings())
+    assert clean_model.find_reason_to_leave(before, CleanSettings(least_effect=5.0)) == found.choice.untried
 
 
 def test_losses_are_measured_on_clean_images_that_nothing_was_fitted_on_or_is_shown_on(audited):

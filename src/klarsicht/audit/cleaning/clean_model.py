@@ -135,6 +135,7 @@ def clean(
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
         record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
         record |= {"shown": judgement_json(judgement, shown), "use": use}
+        record["shown"] |= {"classes": count_classes(case), "outputs": trial.plain.shape[1]}
         told = packages.save_correction(folder, chosen.correction, record, case.classifier, *example)
     return CleanedModel(folder, artifact, chosen, judgement, shown, use, told)
 
@@ -178,6 +179,12 @@ def count_shown(case: Case, settings: CleanSettings) -> int:
     example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
     each = max((4 * image.numel() for image in example), default=1)
     return max(settings.images, min(MORE * settings.images, MOST_MEMORY // each))
+
+
+def count_classes(case: Case) -> int:
+    """Count the classes of which there are clean images: of others no loss can be measured."""
+    known = case.labels[case.clean]
+    return len(np.unique(known[known >= 0]))
 
 
 def draw_clean(case: Case, data: FittingData, settings: CleanSettings) -> CleanDraw:
