@@ -86,9 +86,9 @@ ARROWS = {
         "audit.results", "audit.report", "audit.pipeline",
     ),
     "audit.forecast": (
-        "ground", "numerics.neighbours", "audit.executor", "audit.settings", "audit.data", "audit.models",
-        "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions", "audit.results", "audit.report",
-        "audit.pipeline", "audit.quantification",
+        "ground", "numerics.compiled", "numerics.neighbours", "audit.executor", "audit.settings", "audit.data",
+        "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions", "audit.results",
+        "audit.report", "audit.pipeline", "audit.quantification",
     ),
     "audit.cleaning": (
         "", "ground", "numerics.statistics", "numerics.erasure", "numerics.clustering", "audit.settings", "audit.data",

@@ -7,7 +7,6 @@ import pytest
 from tests.audit.conftest import in_brief, network, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.data.groups import Group
 from klarsicht.audit.executor import partition
 from klarsicht.audit.forecast import pair_cost
 from klarsicht.audit.forecast.cost import Cost, StepCost
@@ -107,22 +106,12 @@ def test_its_sum_is_that_of_its_steps_and_a_screening_has_none(tmp_path):
     assert "quantification" not in forecast(settings.merged(target="b"), seconds=1).to_json()
 
 
-def test_seconds_of_a_pair_follow_from_two_searches(planned, monkeypatch):
-    """Oracle: the closed form a n + c n^2 that a search of n rows is made to take."""
+def test_seconds_of_a_pair_are_those_of_blocks_over_their_pairs(planned, monkeypatch):
+    """Oracle: the closed form that blocks are made to take."""
     _, _, plan = planned
     (group,) = plan.sample.classes()
-    monkeypatch.setattr(pair_cost, "_time_search", lambda _, rows: Cost(2e-3 * len(rows) + 7e-9 * len(rows) ** 2))
-    measured = pair_cost.measure_pair_cost(plan.sample.analysis("features", [group]), group, 100_000)
-    assert measured.cpu == pytest.approx(7e-9)
-    assert pair_cost.measure_pair_cost(plan.sample.analysis("features", [group]), group, len(group) + 1) == Cost()
-
-
-def test_searches_of_two_sizes_take_time(planned):
-    """Of the network's features, drawn anew: more for twice as many rows."""
-    _, _, plan = planned
-    (group,) = plan.sample.classes()
-    assert isinstance(group, Group)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_cost, "TIMED_ROWS", 1000)
-        measured = pair_cost.measure_pair_cost(plan.sample.analysis("features", [group]), group, 100_000)
-    assert 0 <= measured.cpu < 1e-5
+    analysis = plan.sample.analysis("features", [group])
+    assert 0 < pair_cost.measure_pair_cost(analysis, group, 100_000).cpu < 1e-5
+    monkeypatch.setattr(pair_cost, "_time_blocks", lambda _, rows: Cost(7e-9 * 16 * 256 * len(rows)))
+    assert pair_cost.measure_pair_cost(analysis, group, 100_000).cpu == pytest.approx(7e-9)
+    assert pair_cost.measure_pair_cost(analysis, group, len(group) + 1) == Cost()

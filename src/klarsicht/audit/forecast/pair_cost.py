@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -11,17 +11,21 @@ from klarsicht.audit.forecast.cost import Cost, measure_cost
 from klarsicht.audit.spectral.analysis import METRICS, Analysis
 from klarsicht.audit.spectral.clustering import normalise_rows
 from klarsicht.ground.arrays import Floats
-from klarsicht.numerics.neighbours import neighbour_graph
+from klarsicht.numerics import neighbours
+from klarsicht.numerics.compiled.smallest import smallest_columns
 
-TIMED_ROWS = 3000  # of one search, and twice as many of another
-LEAST_PAIRS_SHARE = 2  # times the size of a measured group from which pairs are worth a measurement
-JITTER = 0.05  # of the deviation of a column, by which repeated rows differ
+TIMED_ROWS: Final = 8192  # with which a block of rows is compared
+BLOCK_ROWS, BLOCKS = 256, 16  # rows of a block, as in a search, and blocks that are timed
+LARGER: Final = 2  # times the size of a measured group from which pairs are worth a measurement
+JITTER: Final = 0.05  # of the deviation of a column, by which repeated rows differ
 
 
 def measure_pair_cost(analysis: Analysis, group: Group, largest: int) -> Cost:
-    """Measure seconds for each pair of a group under a metric of feature rows, from searches of two sizes.
+    """Measure the seconds of each pair of a group under a metric of feature rows: to be estimated, and to be searched
+    for the nearest.
 
-    Rows are drawn from those of the group, with some noise. T(2 m) - 2 T(m) = 2 c m^2 where all else is linear.
+    What each row costs besides, whose nearest are measured, is linear and not in it. Rows are drawn from those of the
+    group, with some noise.
 
     Args:
         largest: images of the largest group; where it is hardly larger than this one, nothing is measured.
@@ -29,13 +33,12 @@ def measure_pair_cost(analysis: Analysis, group: Group, largest: int) -> Cost:
     Returns:
         Seconds of a pair; 0 under metrics that compare measures, whose bounds decide how many pairs are compared.
     """
-    if largest < LEAST_PAIRS_SHARE * len(group) or largest < TIMED_ROWS or analysis.by_parts:
+    if largest < LARGER * len(group) or analysis.by_parts:
         return Cost()
     items = analysis.items(analysis.comparable(group))
     if not isinstance(items, np.ndarray) or len(items) < 2:
         return Cost()
-    half, whole = (_time_search(analysis, _draw_rows(items, n)) for n in (TIMED_ROWS, 2 * TIMED_ROWS))
-    return whole.beyond(half.times(2)).times(1 / (2 * TIMED_ROWS**2))
+    return _time_blocks(analysis, _draw_rows(items, TIMED_ROWS)).times(1 / (BLOCKS * BLOCK_ROWS * TIMED_ROWS))
 
 
 def _draw_rows(items: Floats, n: int) -> Floats:
@@ -46,8 +49,12 @@ def _draw_rows(items: Floats, n: int) -> Floats:
     return np.asarray(rows + spread * rng.standard_normal(rows.shape, np.float32))
 
 
-def _time_search(analysis: Analysis, rows: Floats) -> Cost:
-    given = normalise_rows(rows, None)
+def _time_blocks(analysis: Analysis, rows: Floats) -> Cost:
+    """Measure BLOCKS blocks of rows against all, after one that is not counted."""
+    metric = neighbours.METRICS[METRICS[analysis.metric].distance]
+    prepared, some = metric.prepare(normalise_rows(rows, None)), slice(0, BLOCK_ROWS)
+    smallest_columns(metric.estimates(prepared, some), analysis.settings.neighbours)
     with measure_cost() as watch:
-        neighbour_graph(given, METRICS[analysis.metric].distance, analysis.settings.neighbours)
-    return replace(watch.cost, disk=0.0, added=0.0, peak=0.0)
+        for _ in range(BLOCKS):
+            smallest_columns(metric.estimates(prepared, some), analysis.settings.neighbours)
+    return Cost(watch.cost.cpu, watch.cost.wall)

@@ -237,9 +237,10 @@ class PlannedQuantification:
         return self.divided("clusters on other images", costs, total)
 
     def write(self, known: QuantifiedSample, report: StepCost) -> StepCost:
-        """Foretell pictures and page as they were for the audit, and the families of classes that are noted."""
+        """Foretell pictures and page, which replace those of the audit and cost what they did, and the families of
+        classes that are noted."""
         noted, units = ceil(LEVEL * len(self.sizes)), known.units
-        total = Cost(report.cpu_seconds, report.wall_seconds, report.disk_bytes, peak=report.peak_bytes or 0.0)
+        total = Cost(report.cpu_seconds, report.wall_seconds, peak=report.peak_bytes or 0.0)
         if units.learned is not None:
             rows = units.groups[0].rows
             levels = shrink_to_embed(ImageStack(units.input_images(rows)))
