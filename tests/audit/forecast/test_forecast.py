@@ -106,7 +106,7 @@ def test_the_command_prints_it(corpus, tmp_path, capsys, monkeypatch):
     assert run(given) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith(("relevance ", "hash ", "all "))] == [
-        "hash", "relevance", "all",
+        "hash", "relevance", "all", "all",  # the last of `audit quantify`
     ]  # fmt: skip
     assert run([*given, "--json", "--workers", "3"]) == 0
     told = json.loads(capsys.readouterr().out)["cost"]
