@@ -15,8 +15,9 @@ of `train`. `bar/train.csv` lists all of `train` and says which images were held
 `exchange` trains again, on images of which half have border or background of another one: of another action
 (`others`), or of the same action for comparison (`own`). `defaults` does so as `audit.exchange_parts` does by default:
 all images have the part of a random image of any action, drawn VERSIONS times; the border (`border`), or border and
-background of one image (`both`). `weigh` trains again with the weights that `audit clean-data`
-wrote. `test` is read by the last command alone, which tells every network in the folder.
+background of one image (`both`); `half-border` and `half-both` change half of the images. `weigh` trains again with the
+weights that `audit clean-data` wrote. `test` is read by the last command alone, which tells every network in the
+folder.
 """
 
 from __future__ import annotations
@@ -46,8 +47,13 @@ from klarsicht.ground.store import RunStore
 SIDE, HELD_OUT = 128, 0.2
 EPOCHS, BATCH, RATE, DECAY = 20, 32, 1e-3, 1e-2
 EXCHANGED = ("border", "background")
-DEFAULTS = {"border": ("border",), "both": EXCHANGED}
-VERSIONS = 4  # draws of a part for each picture
+DEFAULTS = {
+    "border": (("border",), 1.0),
+    "both": (EXCHANGED, 1.0),
+    "half-border": (("border",), 0.5),
+    "half-both": (EXCHANGED, 0.5),
+}
+VERSIONS = 2  # draws of a part for each picture
 TRANSFORM = transforms.Compose(
     [transforms.Resize((SIDE, SIDE)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
 )
@@ -202,7 +208,7 @@ def draw_parts(run: Path, files: list[Path], labels: np.ndarray, parts: tuple[st
     """
     pictures = [(Image.fromarray(one), int(k)) for one, k in zip(shrink(files), labels, strict=True)]
     found = exchanged_parts.exchange_parts(run, pictures, labels, files, parts=parts)
-    torch.manual_seed(integer(0, "bar defaults", "-".join(parts)))
+    torch.manual_seed(integer(0, "bar defaults", len(parts)))
     return np.stack([[np.asarray(found[i][0]) for i in range(len(found))] for _ in range(VERSIONS)])
 
 
@@ -210,21 +216,20 @@ def train(data: Path, folder: Path, seeds: list[int], row: str, given: argparse.
     """Train a network a seed, and write the manifest and the share right of held-out images.
 
     Args:
-        row: `plain`, `others`, `own`, `weighed`, or a name of DEFAULTS.
+        row: `plain`, `others`, `own`, `weighed`, or a name of DEFAULTS, which has parts and share of the images.
     """
     folder.mkdir(parents=True, exist_ok=True)
     actions, labels, files = list_pictures(data, "train")
     blank = blank_network(len(actions))
     seen = cached(blank, shrink(files), folder / "blocks-train.pt")
-    changed = weights = None
+    changed, weights, often = None, None, 0.5
     if row in ("others", "own"):
         pictures = exchange_parts(given.run, files, labels, row == "own").reshape(-1, SIDE, SIDE, 3)
         changed = cached(blank, pictures, folder / f"blocks-{row}.pt").unflatten(0, (len(EXCHANGED), -1))
     if row in DEFAULTS:
-        drawn = draw_parts(given.run, files, labels, DEFAULTS[row])
-        changed = cached(blank, drawn.reshape(-1, SIDE, SIDE, 3), folder / f"blocks-{row}.pt").unflatten(
-            0, (VERSIONS, -1)
-        )
+        parts, often = DEFAULTS[row]
+        drawn = draw_parts(given.run, files, labels, parts).reshape(-1, SIDE, SIDE, 3)
+        changed = cached(blank, drawn, folder / f"blocks-all-{'-'.join(parts)}.pt").unflatten(0, (VERSIONS, -1))
     if row == "weighed":
         weights = training_weights(given.cleaned, files)
     for seed in seeds:
@@ -239,7 +244,7 @@ def train(data: Path, folder: Path, seeds: list[int], row: str, given: argparse.
         some, of = ~held, torch.from_numpy(~held)
         net = train_last_stage(
             seen[of], labels[some], seed, weights=None if weights is None else weights[some],
-            changed=None if changed is None else changed[:, of], often=1.0 if row in DEFAULTS else 0.5,
+            changed=None if changed is None else changed[:, of], often=often,
         )  # fmt: skip
         save(net, file)
         write_rates(
