@@ -7,6 +7,11 @@ before the mosaic. Rows: the reference interpolated, the mean of the frames wher
 command, and the command blind. Blocks of 32 x 32: how many are at most 1.02 times as wrong as the reference.
 
     python benchmarks/x_trans.py FOLDER [--count 12] [--gain 1 --gain 4] [--motion still --motion moving]
+        [--camera-colours] [--checkpoint NETWORK]
+
+--camera-colours: each photograph is seen by a random mixture of four measured cameras, whose filters mix the colours;
+the truth is what they see. Without it colours are those of sRGB, more saturated than a camera's. --checkpoint: instead
+of the network that comes along.
 """
 
 from __future__ import annotations
@@ -30,9 +35,10 @@ from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.burst.quality import psnr, tone_mapped
-from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
+from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry
+from klarsicht.burst.synthesis.unprocessing import apply_colour_matrix, draw_camera
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 X_TRANS = "GGRGGBGGBGGRBRGRBGGGBGGRGGRGGBRBGBRG"
@@ -41,6 +47,11 @@ BALANCE = np.array([2, 1, 1.5], np.float32)[:, None, None]
 ROWS = ("reference", "mean", "network", "command", "blind")
 BLOCK, LEAST = 32, 1.02
 Light = npt.NDArray[np.float32]
+
+
+def seen_by_camera(frames: Light, k: int) -> Light:
+    """Mix the colours of frames (N, 3, H, W) as the camera of the k-th photograph does; white stays white."""
+    return apply_colour_matrix(frames, draw_camera(np.random.default_rng([5, k])).matrix)
 
 
 def sampled(light: Light) -> Light:
@@ -67,10 +78,10 @@ def write(
     return files
 
 
-def result_of(files: list[Path], level: NoiseLevel | None, row: str) -> Light:
+def result_of(files: list[Path], level: NoiseLevel | None, row: str, checkpoint: str | None) -> Light:
     """The result (3, H, W) in the camera's colours."""
     noise = None if level is None else f"{level.read},{level.shot}"
-    settings = DenoiseSettings(noise=noise, reference="1", threads=1)
+    settings = DenoiseSettings(noise=noise, reference="1", threads=1, checkpoint=checkpoint)
     with ExitStack() as changes:
         if row in ("mean", "network"):
             changes.enter_context(untested())
@@ -81,13 +92,13 @@ def result_of(files: list[Path], level: NoiseLevel | None, row: str) -> Light:
         return Renderer(result.spool, result.burst.header).linear_window(Window(0, H, 0, W))
 
 
-def pictures(made: BenchmarkSet, k: int, level: NoiseLevel, rng: np.random.Generator) -> list[Light]:
-    """The pictures of ROWS."""
-    frames = made.frames[k] / BALANCE
+def pictures(light: Light, level: NoiseLevel, rng: np.random.Generator, checkpoint: str | None) -> list[Light]:
+    """The pictures of ROWS, of clean frames (N, 3, H, W)."""
+    frames = light / BALANCE
     with tempfile.TemporaryDirectory() as name:
         files = write(Path(name), frames, level, rng)
         found = [reading.read(files[0]).light]
-        found += [result_of(files, None if row == "blind" else level, row) for row in ROWS[1:]]
+        found += [result_of(files, None if row == "blind" else level, row, checkpoint) for row in ROWS[1:]]
     return [picture * BALANCE for picture in found]
 
 
@@ -103,6 +114,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--gain", type=int, action="append")
     parser.add_argument("--motion", action="append")
+    parser.add_argument("--camera-colours", action="store_true")
+    parser.add_argument("--checkpoint")
     asked = parser.parse_args()
     book = read_folder(asked.photographs, GEOMETRY).photographs[: asked.count]
     print(f"| motion, gain | {' | '.join(ROWS)} | command less the better of mean and network (least) | blocks kept |")
@@ -112,7 +125,9 @@ def main() -> None:
         for gain in asked.gain or (1, 4):
             reached, kept = [], []
             for k in range(len(book)):
-                found, truth = pictures(made, k, GAINS[gain], np.random.default_rng([3, k, gain])), made.frames[k, 0]
+                light = seen_by_camera(made.frames[k], k) if asked.camera_colours else made.frames[k]
+                rng, truth = np.random.default_rng([3, k, gain]), light[0]
+                found = pictures(light, GAINS[gain], rng, asked.checkpoint)
                 reached.append([psnr(tone_mapped(x, 1.0), tone_mapped(truth, 1.0)) for x in found])
                 errors = [blocks(np.square(x - truth)) for x in (found[0], found[3])]
                 kept.append(errors[1] <= LEAST * errors[0])

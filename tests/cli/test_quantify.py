@@ -12,8 +12,18 @@ MODEL = "tests.audit.conftest:network"
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
+    return audited(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def unmarked(tmp_path, monkeypatch):
+    """A run without any artifact, so that there is room for a planted one."""
+    return audited(tmp_path, monkeypatch, share=0.0)
+
+
+def audited(tmp_path, monkeypatch, share=0.2):
     monkeypatch.chdir(ROOT)
-    write_corpus(tmp_path / "data", per_class=30)
+    write_corpus(tmp_path / "data", per_class=30, share=share)
     out = tmp_path / "run"
     assert run(["audit", "run", "--model", MODEL, "--data", str(tmp_path / "data"), "--out", str(out)]) == 0
     return out
@@ -63,8 +73,8 @@ def test_check_needs_a_quantified_run_and_tells_every_picture(finished, capsys, 
     assert run(["audit", "check", str(tmp_path / "none.png"), "--run", str(finished)]) == 3
 
 
-def test_power_says_unknown_until_copies_are_trained(finished, capsys):
-    asked = ["audit", "power", str(finished), "--kind", "blocks", "--prevalence", "0.2", "--classes", "1"]
+def test_power_says_unknown_until_copies_are_trained(unmarked, capsys):
+    asked = ["audit", "power", str(unmarked), "--kind", "blocks", "--prevalence", "0.2", "--classes", "1"]
     capsys.readouterr()
     assert run(asked) == 0
     assert "unknown: --train" in capsys.readouterr().out

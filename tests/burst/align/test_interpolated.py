@@ -37,7 +37,7 @@ def test_known_motion_is_found_and_tiles_agree_behind_noise(cell):
     found = align_by_colour_filter(*of_batch(made), cell)
     off = np.abs(np.median(found.fine[0].numpy(), (1, 2)) - made.displacements[0]).max(-1)
     assert (off < 0.5).all()
-    assert found.agrees.float().mean() > 0.95
+    assert found.agrees.float().mean() > 0.9
     assert found.apply(torch.from_numpy(made.frames)).shape == made.frames.shape
     as_white = align(*of_batch(made))
     assert as_white.agrees.float().mean() < found.agrees.float().mean() - 0.1

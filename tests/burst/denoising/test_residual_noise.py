@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
+from klarsicht.burst.data.cokriging import MOSAICS, pixel_variance, white_variance
+from klarsicht.burst.denoising.residual_noise import InterpolatedNoise, accumulate_moments, fit_noise_levels
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.003, 2e-4)
@@ -34,3 +35,15 @@ def test_the_shot_coefficient_is_never_nothing(deviation):
     assert found.shot > 0
     if left.any() and np.ptp(deviation(light)) == 0:
         assert found.variance(np.float32(0.5)) == pytest.approx(1e-4, rel=0.02)
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_interpolated_noise_is_as_strong_as_told_at_low_frequencies_and_weaker_a_pixel(cell):
+    """White noise of deviation 1 is told: green has that at low frequencies, and a pixel what the weights' squares say,
+    (Var of a sum of independent samples)."""
+    white = np.random.default_rng(2).standard_normal((3, 240, 240)).astype(np.float32)
+    found = InterpolatedNoise(cell, (1.0, 1.0, 1.0))(white)
+    assert found.var() == pytest.approx(pixel_variance(cell) / white_variance(cell), rel=0.02)
+    means = found[1].reshape(10, 24, 10, 24).mean((1, 3))
+    assert 24**2 * means.var() == pytest.approx(1, rel=0.3)
+    assert np.corrcoef(found[1, :, :-1].ravel(), found[1, :, 1:].ravel())[0, 1] > 0.1

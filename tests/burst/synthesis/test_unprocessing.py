@@ -86,3 +86,15 @@ def test_hot_pixels_are_the_same_in_every_frame():
 def test_impossible_sensors_are_refused():
     with pytest.raises(UsageError, match="black level < white level"):
         SimulatedSensor(black_level=100, white_level=100)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_colours_are_separated_by_a_share_and_white_stays_white(share):
+    """Of a linear camera, what is recorded is linear in the share between the camera's matrix and none."""
+    camera = draw_camera(np.random.default_rng(4))
+    light = 0.5 * rgb()
+    mixed, apart = camera.record(light), Camera(np.eye(3), camera.red, camera.blue, camera.brightness).record(light)
+    found = camera.separate_colours(share).record(light)
+    np.testing.assert_allclose(found, share * apart + (1 - share) * mixed, rtol=1e-4, atol=1e-6)
+    white = np.ones((3, 1, 1), np.float32)
+    np.testing.assert_allclose(camera.separate_colours(share).record(white), 1, rtol=1e-5)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.network.checkpoints import load_network, read_card
 from klarsicht.burst.network.pretrained import list_networks
 from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
@@ -167,3 +168,15 @@ def test_small_photographs_tripods_and_texture_are_taught_when_asked_for(photogr
     assert [r.motion for r in settings.recipes[::2]] == [TRAINING_MOTIONS[name] for name in ("tripod", "whole")]
     out = train(settings, photographs, tmp_path / "net.safetensors")
     assert read_card(out).training["settings"]["textured"] == 0.5
+
+
+def test_frames_behind_a_mosaic_teach_a_network_for_rgb_alone(photographs, tmp_path):
+    settings = SMALL.merged(colour="rgb", mosaics=("bayer", "x-trans"), size=48, steps=2, every=2)
+    assert {recipe.mosaic for recipe in settings.recipes} == set(MOSAICS.values())
+    out = train(settings, photographs, tmp_path / "net.safetensors")
+    assert read_card(out).training["settings"]["mosaics"] == ["bayer", "x-trans"]
+    for other in ({"colour": "grey"}, {"colour": "mosaic"}, {"grey_too": True}):
+        with pytest.raises(UsageError, match="mosaics"):
+            settings.merged(**other)
+    with pytest.raises(UsageError, match="bayer, x-trans"):
+        settings.merged(mosaics=("foveon",))

@@ -19,7 +19,7 @@ from klarsicht.burst.denoising.coinciding_frames import mix_with_mean
 from klarsicht.burst.denoising.exposure_weights import weigh_by_exposure
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, PixelWeights, split_groups
 from klarsicht.burst.denoising.motion_check import Map
-from klarsicht.burst.denoising.residual_noise import accumulate_moments
+from klarsicht.burst.denoising.residual_noise import InterpolatedNoise, accumulate_moments
 from klarsicht.burst.denoising.sure import LightEstimate
 from klarsicht.burst.denoising.tiles import Tile, TileRecord
 from klarsicht.burst.network.unet import Part
@@ -47,7 +47,8 @@ class TileMerger:
     frames: numbers in the spool, the reference first. gains: the factor on each frame. noise: of a frame of gain 1, one
     level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sampled: the tiles
     in which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
-    bracket: whether the frames are weighed by their exposures, which the gains undo.
+    bracket: whether the frames are weighed by their exposures, which the gains undo. interpolated: the noise of frames
+    whose colours were interpolated; None: it is white.
     """
 
     spool: FrameStore
@@ -62,6 +63,7 @@ class TileMerger:
     sampled: Sequence[int]
     observe: Observer | None = None
     bracket: bool = False
+    interpolated: InterpolatedNoise | None = None
 
     def __call__(self, tile: Tile) -> TileRecord:
         reference = self.spool.read_window(self.frames[0], tile.context)
@@ -91,7 +93,8 @@ class TileMerger:
         """Draw the noise of one frame at a given brightness; the same at each call."""
         z = generator(0, "remaining noise", tile.number, frame).standard_normal(light.shape, np.float32)
         planes = zip(self.frame_noise(frame), light, z, strict=True)
-        return np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
+        white = np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
+        return white if self.interpolated is None else self.interpolated(white)
 
     def _mix(self, verdict: motion_check.MotionCheck, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
         trusted = verdict.mix(estimates, reference)

@@ -219,6 +219,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         sampled=tiles.evenly_spaced(len(grid), SAMPLED),
         observe=make_observer((H, W), map_store),
         bracket=burst.is_bracket,
+        interpolated=residual_noise.InterpolatedNoise.of(burst.header),
     )
     records = tiles.process_tiles(grid, folder, merge, "denoising")
     pixels = np.array([tile["pixels"] for tile in records], float)

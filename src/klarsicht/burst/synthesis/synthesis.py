@@ -44,6 +44,7 @@ from klarsicht.burst.synthesis.unprocessing import SimulatedSensor, camera_noise
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, deviation
 
+MOST_MIXED = 1.5  # of the mixing of colours by a measured camera; what is above 1 is 1
 CANDIDATES = 4  # crops of which a textured burst takes one
 View = Callable[[Light], Light]
 DrawNoise = Callable[[np.random.Generator], NoiseLevel]
@@ -77,8 +78,10 @@ def planes_camera(rng: np.random.Generator) -> CameraView:
 
 
 def colours_camera(rng: np.random.Generator) -> CameraView:
-    """Draw a camera, and record its colours at every pixel: those of a mosaic are taken later, with their noise."""
-    camera = draw_camera(rng)
+    """Draw a camera, and record its colours at every pixel: those of a mosaic are taken later, with their noise. A
+    third of the cameras mix colours as measured ones do, the others less, down to not at all, so that saturated scenes
+    are seen, too."""
+    camera = draw_camera(rng).separate_colours(max(0.0, 1 - rng.uniform(0, MOST_MIXED)))
     return CameraView(camera.record, camera.balance)
 
 

@@ -8,7 +8,7 @@ quantisation and hot pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,11 @@ class Camera:
     def record(self, rgb: Light) -> Light:
         """Compute the colours (..., 3, H, W) of the camera, before any colour filter, of linear sRGB."""
         return remove_gains(apply_colour_matrix(rgb, self.matrix), self.gains)
+
+    def separate_colours(self, share: float) -> Camera:
+        """Return the camera whose colours are by that share those of sRGB: 0 as they are, 1 without any mixing. White
+        stays white."""
+        return replace(self, matrix=share * np.eye(3) + (1 - share) * self.matrix)
 
     @property
     def gains(self) -> Light:
