@@ -224,7 +224,7 @@ def several(scenes):
 def test_the_used_tag_is_found_and_its_co_carried_classes_are_not_blamed(several):
     _, found, _, _ = several
     first = found.of(NAMES[USED])
-    assert first.verdict == verdicts.SHARED_AND_USED and first.use.rank == 0 and first.use.low > 1
+    assert first.verdict == verdicts.POISONED and first.use.rank == 0 and first.use.low > 1
     assert {path[-6:-4] for path in first.members} >= {f"{i:02d}" for i in range(1, 9)}
     assert not any(v.used for v in found if v.name != NAMES[USED])
 
