@@ -51,7 +51,7 @@ def quantify(run: Path, model: Any, last: bool) -> tuple[Any, float]:
 
 
 def compare(last: Any, usual: Any, **common: Any) -> list[dict[str, Any]]:
-    """What is equal of the verdicts on each class, and how far numbers are apart."""
+    """Compare the verdicts on each class: what is equal, and the largest differences of numbers."""
     lines = []
     for a, b in zip(sorted(last, key=lambda v: v.target), sorted(usual, key=lambda v: v.target), strict=True):
         lines.append(
@@ -66,7 +66,7 @@ def compare(last: Any, usual: Any, **common: Any) -> list[dict[str, Any]]:
 
 
 def logits_apart(net: torch.nn.Module, x: torch.Tensor) -> float:
-    """How far logits of images are apart in the two orders, over the largest: what the comparison rests on."""
+    """Compute the largest difference of logits in the two memory formats, over the largest logit."""
     with torch.no_grad():
         usual = net(x)
         with HELD_FUNCTIONS[0](net):

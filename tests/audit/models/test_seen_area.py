@@ -1,4 +1,4 @@
-"""What a model sees of a file, against the place of a mark that real transforms show."""
+"""The seen area of a file, against the place of a mark that real transforms show."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ from klarsicht.audit.interventions.frame_changes import FrameChange, Imitation, 
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.ground.arrays import Bools, Floats, Ints
+from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
@@ -132,22 +132,28 @@ class Localisation:
         x, other = torch.stack(list(self.images)).numpy(), ~self.member
         return overlay.overlay_at_windows(x[rows], x[other], places, extent, self.maps[other])
 
+    def read_levels(self) -> tuple[Pixels, Pixels] | None:
+        """Convert the images of the class, and those of other classes of their size, to levels of files, (n, H, W, C)
+        each. None where the model's transform is not affine."""
+        try:
+            scale = PixelScale.of(self.audited.classifier)
+        except ModelError:
+            return None
+        own = np.stack([scale.levels(image) for image in self.images])
+        size = own.shape[1:3]
+        others = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == size]
+        return own, np.stack(others) if others else own[:0]
+
     def overlay_from_shared_windows(self) -> Overlay | None:
         """Estimate the overlay from the window that members share at varying places.
 
         None where they share none, and where the model's transform is not affine. Whether it raises images of the class
         itself is not asked: their evidence may be full already.
         """
-        try:
-            scale = PixelScale.of(self.audited.classifier)
-        except ModelError:
+        if (levels := self.read_levels()) is None:
             return None
-        levels = np.stack([scale.levels(image) for image in self.images])
-        shape = levels.shape[1:3]
-        elsewhere = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == shape]
-        found = find_shared_windows(
-            levels[self.member], levels[~self.member], np.stack(elsewhere) if elsewhere else levels[:0]
-        )
+        own, elsewhere = levels
+        found = find_shared_windows(own[self.member], own[~self.member], elsewhere)
         if found is None:
             return None
         return self.overlay_at(np.flatnonzero(self.member)[found.rows], found.places, found.extent)
@@ -158,17 +164,11 @@ class Localisation:
         None where they share none or these do not raise the class materially on images of other classes, and where the
         model's transform is not affine.
         """
-        try:
-            scale = PixelScale.of(self.audited.classifier)
-        except ModelError:
+        if (levels := self.read_levels()) is None:
             return None
-        levels = np.stack([scale.levels(image) for image in self.images])
-        shape = levels.shape[1:3]
-        elsewhere = [scale.levels(image) for image in self.images_elsewhere if tuple(image.shape[1:]) == shape]
+        own, elsewhere = levels
         rng = generator(0, "colours", self.audited.group.target)
-        found = find_shared_colours(
-            levels[self.member], levels[~self.member], np.stack(elsewhere) if elsewhere else levels[:0], rng
-        )
+        found = find_shared_colours(own[self.member], own[~self.member], elsewhere, rng)
         if found is None:
             return None
         rows = np.flatnonzero(self.member)[found.rows]

@@ -24,7 +24,7 @@ SILENT = 1.0  # nats, most that windows of images without an artifact score wher
 
 @dataclass(frozen=True)
 class SharedWindows:
-    """How far images of a class share windows by nature.
+    """Measures of the windows that images of a class share by nature.
 
     Attributes:
         correlation: median correlation of the details of two images at the same places.

@@ -133,7 +133,8 @@ def _fit_axis(classifier: Classifier, size: tuple[int, ...], shape: tuple[int, i
     is_rectangle = bool((shows == shows.any(1)[:, None] & shows.any(0)).all())
     inner = np.ix_(*(_without_blend(shows.any(1 - k)) for k in (0, 1)))
     i = np.broadcast_to(np.expand_dims(np.arange(size[axis]), 1 - axis), size)[inner].ravel()
-    came_from = (n - 1) * ((seen - black)[inner] / (white - black)[inner]).ravel()
+    with np.errstate(divide="ignore", invalid="ignore"):  # padding inside the rectangle, which `fits` refuses
+        came_from = (n - 1) * ((seen - black)[inner] / (white - black)[inner]).ravel()
     fits = is_rectangle and i.size and np.ptp(i) and np.isfinite(came_from).all()
     a, b = np.polyfit(i, came_from, 1) if fits else (0.0, 0.0)
     error = np.abs(came_from - a * i - b).max(initial=0)

@@ -51,7 +51,7 @@ DrawNoise = Callable[[np.random.Generator], NoiseLevel]
 
 
 class CameraView(NamedTuple):
-    """What a camera makes of a burst. expose: converts linear frames (N, C, H, W) to the sensor's channels. balance:
+    """View of a scene by a camera. expose: converts linear frames (N, C, H, W) to the sensor's channels. balance:
     the gains of R, G and B with which a grey surface has equal samples."""
 
     expose: View
