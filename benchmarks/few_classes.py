@@ -27,7 +27,7 @@ import torch
 from klarsicht.audit.detectors import artifact_embedding
 from klarsicht.audit.detectors.bank import DETECTORS, change_of, detect_windows
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.detectors.natural_windows import SharedWindows
+from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
 from klarsicht.audit.quantification import embedding_units
 from klarsicht.audit.quantification.units import sign_row
 from klarsicht.audit.results.significance import select_detections
@@ -80,6 +80,7 @@ def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line
         half = draw_halves(len(stack), generator(seed, "halves", k))
         of_class = ClassImages(ImageStack(stack), pool, labels != k, half, np.arange(len(stack)), seed)
         found = [*detect_windows(of_class), *DETECTORS["embedding"](of_class, "embedding")]
+        found = complete_strongest(of_class, found)
         shared.append(SharedWindows.of(of_class, found))
         signs.append([sign_row(k, np.arange(len(stack)), sign) for sign in found])
     choice = select_detections(signs, change_of, not any(one.natural for one in shared))

@@ -8,11 +8,20 @@ from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.detectors.bank import detect_windows
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.detectors.natural_windows import ALIGNED, SILENT, SharedWindows
+from klarsicht.audit.detectors.natural_windows import (
+    ALIGNED,
+    SILENT,
+    SharedWindows,
+    complete_members,
+    complete_strongest,
+    select_images,
+    strongest_window,
+)
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 N, SIDE = 60, 32
 GLYPH = np.kron(np.random.default_rng(5).permutation(np.repeat([0.0, 255.0], 8)).reshape(4, 4), np.ones((2, 2)))
+OTHER = 255.0 * np.random.default_rng(6).integers(0, 2, (8, 8))
 
 
 def scenes(rng, count):
@@ -21,12 +30,12 @@ def scenes(rng, count):
     return np.clip(120 + sum(layers), 0, 255)
 
 
-def put_glyph(images, rng):
-    """Put the glyph at a place of its own in each image."""
+def put_glyph(images, rng, glyph=GLYPH):
+    """Put a glyph at a place of its own in each image."""
     out = images.copy()
     for one in out:
         a, b = rng.integers(0, SIDE - 8, 2)
-        one[a : a + 8, b : b + 8] = GLYPH[..., None]
+        one[a : a + 8, b : b + 8] = glyph[..., None]
     return out
 
 
@@ -59,16 +68,48 @@ def test_aligned_images_share_windows_by_nature():
     assert found.correlation > ALIGNED and found.natural
 
 
-def test_a_glyph_that_is_left_without_the_members_is_nature_and_so_is_one_of_most_images():
+def test_members_are_completed_by_all_images_with_the_glyph_at_its_place():
     rng = np.random.default_rng(0)
     own = scenes(rng, N)
-    own[:24] = put_glyph(own[:24], rng)
+    own[:12] = put_glyph(own[:12], rng)
     images, _ = measured(own, rng)
-    strongest = max(detect_windows(images), key=lambda one: one.score)
-    some = SharedWindows.of(images, [replace(strongest, members=strongest.members[:8])])
-    assert some.left > SILENT and some.natural
-    most = SharedWindows.of(images, [replace(strongest, members=np.arange(N // 2 + 1))])
+    strongest = strongest_window(detect_windows(images))
+    few = replace(strongest, members=strongest.members[:4], places=strongest.places[:4])
+    whole = complete_members(images, few)
+    assert set(strongest.members[4:]) & set(whole.members) and set(whole.members) <= set(range(12))
+    assert len(whole.members) >= 11 and (np.diff(whole.members) > 0).all()
+    height, width = np.rint(np.array(whole.extent) * SIDE).astype(int)
+    for member, place in zip(whole.members, whole.places, strict=True):  # some of the glyph's pixels lie in the window
+        a, b = np.rint(place * SIDE).astype(int)
+        seen = own[member, a : a + height, b : b + width]
+        assert np.isin(seen, (0.0, 255.0)).all(-1).mean() > 0.2
+    one = complete_strongest(images, detect_windows(images))
+    assert sum(len(x.members) for x in one) >= sum(len(x.members) for x in detect_windows(images))
+
+
+def test_two_glyphs_are_no_nature_and_one_of_most_images_is():
+    """Each on a tenth; the second is silent only when the first is taken away with all of its carriers."""
+    rng = np.random.default_rng(0)
+    own = scenes(rng, 2 * N)
+    own[:12] = put_glyph(own[:12], rng)
+    own[12:24] = put_glyph(own[12:24], rng, OTHER)
+    images, found = measured(own, rng)
+    strongest = strongest_window(detect_windows(images))
+    assert strongest.score > SILENT > found.left and not found.natural
+    kept = np.setdiff1d(np.arange(len(own)), complete_members(images, strongest).members)
+    assert strongest_window(detect_windows(select_images(images, kept))).score > SILENT  # so it was, after one
+    half = replace(strongest, members=np.arange(N + 1), places=np.zeros((N + 1, 2)))
+    most = SharedWindows.of(images, [half])
     assert most.left == strongest.score and most.natural
+
+
+def test_further_windows_are_not_taken_away_beyond_a_quarter_of_the_class():
+    rng = np.random.default_rng(0)
+    own = scenes(rng, 2 * N)
+    own[:24] = put_glyph(own[:24], rng)
+    own[24:48] = put_glyph(own[24:48], rng, OTHER)
+    found = measured(own, rng)[1]
+    assert found.left > SILENT and found.natural
 
 
 @pytest.mark.parametrize(

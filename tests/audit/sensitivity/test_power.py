@@ -9,7 +9,9 @@ from tests.audit.conftest import in_brief
 from tests.audit.quantification.test_quantification import NOISY, POOL, UNUSED, USED
 
 from klarsicht.audit.detectors.detection import Detection
+from klarsicht.audit.quantification import quantification
 from klarsicht.audit.report.page import PAGE, write_report
+from klarsicht.audit.results import significance
 from klarsicht.audit.sensitivity import power
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
@@ -77,6 +79,27 @@ def test_power_of_a_run(quantified, tmp_path):
     before = store.table("power").drop_columns(["learned", "notes"])  # as runs were before copies learned
     store.write_table("power", before)
     assert "would use them is unknown" in write_report(store).read_text()
+
+
+def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quantified, monkeypatch):
+    """As `audit quantify` does of two to four classes; every class of this run counts as one of few."""
+    run, classifier, _ = quantified
+    for module in (power, significance):
+        monkeypatch.setattr(module, "MIN_CLASSES", 99)
+    seen = []
+    detect = power.run_detectors
+    monkeypatch.setattr(
+        power, "run_detectors", lambda scene: seen.append(seen[0] if seen else detect(scene)) or seen[0]
+    )
+    with quantification.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
+        signs, clean = quantification.signs_by_target(work), 5
+        scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
+        for one_is_natural in (False, True):
+            natural = tuple(one_is_natural and target == clean + 1 for target in signs)
+            units = power.PlantingUnits(work, (("tag", 0.25, clean),), scores, tuple(signs), natural, 0.05, "few")
+            line = units.run_trial(0)
+            called = (line["found"], line["p"] <= 0.05, line["detectors"] != [])
+            assert called == (not one_is_natural,) * 3
 
 
 def test_detectors_that_call_it_for_other_images_do_not_count():

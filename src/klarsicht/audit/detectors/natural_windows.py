@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klarsicht.audit.detectors.bank import change_of, detect_windows
+from klarsicht.audit.detectors.bank import FINE, change_of, detect_windows
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.patch_matches import grey
+from klarsicht.audit.detectors.patch_matches import W, comparison_rows, grey
+from klarsicht.audit.detectors.templates import TEMPLATE_POOL, WindowField
 from klarsicht.ground.arrays import Rows
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.aligned_details import median_detail_correlation
@@ -20,6 +21,10 @@ ALIGNED_IMAGES, ALIGNED_SIDE = (
 )  # images of a class whose alignment is measured, and their shorter side in pixels
 ALIGNED = 0.015  # median correlation of details: of 100 classes of photographs at most .007, of aligned pictures .03 up
 SILENT = 1.0  # nats, most that windows of images without an artifact score where none is shared by nature
+MOST_WINDOWS = 4  # windows of a class that are taken away, one after another
+ONE_WINDOW, ALL_WINDOWS = 0.5, 0.25  # share of a class that its strongest window may hold, or several windows together
+SHOWN_SELDOM = 0.002  # share of other images that are more like the mean window of the members than a completed one
+SHOWS_WINDOW = 0.6  # least correlation of a completed member with the mean window
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class SharedWindows:
 
     Attributes:
         correlation: median correlation of the details of two images at the same places.
-        left: largest score in nats by windows among the images that are left without the members of the strongest one;
-            with them, where they are more than half of the class.
+        left: largest score in nats by windows among the images that are left without those that show the strongest
+            window, and further ones; with them, where they are too many, see `score_left`.
     """
 
     correlation: float
@@ -46,15 +51,64 @@ class SharedWindows:
 
         Windows are searched again where the strongest score is not silent itself.
         """
-        windows = [one for one in found if change_of(one.name) == "tile"]
-        strongest = max(windows, key=lambda one: one.score)
-        left = strongest.score
-        kept = np.setdiff1d(np.arange(len(images.own)), strongest.members)
-        if left >= SILENT and 2 * len(kept) >= len(images.own):
-            left = max((one.score for one in detect_windows(select_images(images, kept))), default=0.0)
         some = generator(images.seed, "aligned").permutation(len(images.own))[:ALIGNED_IMAGES]
         shrunk = ImageStack(images.own.levels[np.sort(some)]).shrunk_to(ALIGNED_SIDE)
-        return cls(median_detail_correlation(grey(shrunk)[..., 0]), float(left))
+        return cls(median_detail_correlation(grey(shrunk)[..., 0]), score_left(images, found))
+
+
+def score_left(images: ClassImages, found: Sequence[Detection]) -> float:
+    """Compute the largest score in nats by windows that is left of a class without the images that show its windows.
+
+    Images that show the strongest window are taken away and windows are searched again, until nothing is left, at most
+    MOST_WINDOWS times: the first time where they are at most ONE_WINDOW of the class, then where all that are taken
+    away are at most ALL_WINDOWS of it.
+    """
+    rest, strongest = images, strongest_window(found)
+    for number in range(MOST_WINDOWS):
+        if strongest.score < SILENT:
+            break
+        kept = np.setdiff1d(np.arange(len(rest.own)), complete_members(rest, strongest).members)
+        if len(images.own) - len(kept) > (ALL_WINDOWS if number else ONE_WINDOW) * len(images.own):
+            break
+        rest = select_images(rest, kept)
+        strongest = strongest_window(detect_windows(rest))
+    return float(strongest.score)
+
+
+def complete_strongest(images: ClassImages, found: Sequence[Detection]) -> list[Detection]:
+    """Complete the strongest detection of a window, of all detections of a class, unless it is silent."""
+    best = strongest_window(found)
+    return [complete_members(images, one) if one is best and one.score >= SILENT else one for one in found]
+
+
+def strongest_window(found: Sequence[Detection]) -> Detection:
+    """Return the detection of a window with the largest score."""
+    return max((one for one in found if change_of(one.name) == "tile"), key=lambda one: one.score)
+
+
+def complete_members(images: ClassImages, window: Detection) -> Detection:
+    """Add to a detected window the images that show it as well, each with the place at which it does.
+
+    Images count that are more like the mean window of the members, at any place, than SHOWS_WINDOW and than all but
+    SHOWN_SELDOM of other images.
+    """
+    side = round(min(W / np.array(window.extent)))
+    own, pool = (
+        WindowField.of(shown.shrunk_to(side), FINE)
+        for shown in (images.own, ImageStack(images.pool.levels[comparison_rows(images, TEMPLATE_POOL)]))
+    )
+    size = np.array(own.images.shape[1:3])
+    corners = np.minimum(np.rint(window.places * size).astype(int), size - W)
+    mean = own.extract(window.members, corners).mean(0, keepdims=True)
+    mean /= max(float(np.linalg.norm(mean)), 1e-6)
+    (like,), (where,) = own.match(mean, np.arange(len(own)))
+    (other,), _ = pool.match(mean, np.arange(len(pool)))
+    edge = max(SHOWS_WINDOW, float(np.quantile(other, 1 - SHOWN_SELDOM)))
+    further = np.setdiff1d(np.flatnonzero(like > edge), window.members)
+    members = np.concatenate([window.members, further])
+    places = np.concatenate([window.places, where[further] / size])
+    order = np.argsort(members)
+    return replace(window, members=members[order], places=places[order])
 
 
 def select_images(images: ClassImages, rows: Rows) -> ClassImages:

@@ -19,7 +19,7 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.detectors.bank import run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.natural_windows import SharedWindows
+from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
 from klarsicht.audit.detectors.patch_matches import grey
 from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
@@ -98,6 +98,7 @@ class DetectionUnits:
         images = self.class_images(number, rows)
         found = run_detectors(images)
         if len(self.groups) < MIN_CLASSES:  # others tell what is natural of more
+            found = complete_strongest(images, found)
             shared = SharedWindows.of(images, found)
             described["natural"] = shared.natural
             described["correlation"], described["left"] = shared.correlation, shared.left

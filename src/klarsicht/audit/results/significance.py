@@ -54,10 +54,13 @@ class WithinClassTest(conformal.Verdicts):
         """Return the p-value of levels."""
         return combined_p(level, self.tests)
 
+    def counted(self, by_windows: bool) -> NDArray[np.bool_]:
+        """Select the detections (m,) that are verdicts: those of the learned embedding, or of windows as well."""
+        return self.learned | self.placed if by_windows else self.learned
+
     def set_apart(self, level: float, by_windows: bool = False) -> NDArray[np.bool_]:
         """Select the classes (n,) of which the learned embedding sets a group apart, or windows as well."""
-        counted = self.learned | self.placed if by_windows else self.learned
-        highest = np.where(counted, self.levels, 0.0).max(1)
+        highest = np.where(self.counted(by_windows), self.levels, 0.0).max(1)
         return np.asarray(self.p_of(highest) <= level)
 
 

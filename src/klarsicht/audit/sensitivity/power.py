@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.bank import DETECTORS, change_of, run_detectors
 from klarsicht.audit.detectors.detection import Detection, ImageStack
+from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
@@ -27,7 +28,7 @@ from klarsicht.audit.pipeline import Audit, run_step
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report import page
-from klarsicht.audit.results.significance import judge_detections
+from klarsicht.audit.results.significance import MIN_CLASSES, WithinClassTest, judge_detections
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
@@ -131,6 +132,7 @@ class PlantingUnits:
         trials: (kind, prevalence, group number of the class).
         scores: float64 (n, m), scores of n classes and m detections in the unchanged corpus.
         numbers: group numbers of these n classes.
+        natural: bool (n,), whether their images may share windows by nature; only asked of few classes.
         level: significance level.
         step: name of the step and table in the run store.
     """
@@ -139,6 +141,7 @@ class PlantingUnits:
     trials: tuple[tuple[str, float, int], ...]
     scores: NDArray[np.float64]
     numbers: tuple[int, ...]
+    natural: tuple[bool, ...]
     level: float
     step: str
 
@@ -161,12 +164,21 @@ class PlantingUnits:
         scene = self.examination.class_images(number, rows)
         artifact = draw_plant(kind, integer(self.examination.settings.seed, "power", index))
         levels = plant_in_carriers(scene.own.levels, artifact, carriers, rng)
-        signs = run_detectors(replace(scene, own=ImageStack(levels, scene.own.evidence)))
-        scores, place = self.scores.copy(), self.numbers.index(number)
+        scene = replace(scene, own=ImageStack(levels, scene.own.evidence))
+        signs, place = run_detectors(scene), self.numbers.index(number)
+        if len(self.numbers) < MIN_CLASSES:
+            signs = complete_strongest(scene, signs)
+        scores = self.scores.copy()
         scores[place] = [sign.score for sign in signs]
         found = judge_detections(scores, [sign.name for sign in signs], change_of)
-        best = signs[found.best[place]]
-        p = max(float(found.extended[place]), float(combined_p(best.score, found.tests)))
+        counted, top = np.ones(len(signs), bool), int(found.best[place])
+        p = max(float(found.extended[place]), float(combined_p(signs[top].score, found.tests)))
+        if isinstance(found, WithinClassTest):
+            others_natural = any(np.delete(self.natural, place))
+            counted = found.counted(not (others_natural or SharedWindows.of(scene, signs).natural))
+            top = int(np.where(counted, found.levels[place], -np.inf).argmax())
+            p = float(found.p_of(found.levels[place])[top])
+        best = signs[top]
         both = len(np.intersect1d(best.members, carriers))
         return {
             "kind": kind,
@@ -177,7 +189,7 @@ class PlantingUnits:
             "sign": best.name,
             "found": bool(p <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
-            "detectors": calling_detectors(signs, self.called(found, place, signs), carriers),
+            "detectors": calling_detectors(signs, counted & self.called(found, place, signs), carriers),
         }
 
     def called(self, found: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
@@ -253,17 +265,20 @@ def clean_targets(found: Quantification) -> set[int]:
 
 
 def run_trials(
-    audit: Audit, work: DetectionUnits, asked: Sequence[tuple[str, float]], classes: int, clean: Sequence[int],
+    audit: Audit, work: DetectionUnits, pairs: Sequence[tuple[str, float]], classes: int, clean: Sequence[int],
     level: float, workers: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Plant each (kind, prevalence) in some clean classes, one class at a time; return the rows of all trials."""
     rng, signs = generator(work.settings.seed, "power"), quantification.signs_by_target(work)
     by_target = {group.target: number for number, group in enumerate(work.groups)}
-    drawn = [rng.permutation(clean)[:classes].tolist() for _ in asked]
-    trials = tuple((*pair, number) for pair, numbers in zip(asked, drawn, strict=True) for number in numbers)
+    drawn = [rng.permutation(clean)[:classes].tolist() for _ in pairs]
+    trials = tuple((*pair, number) for pair, numbers in zip(pairs, drawn, strict=True) for number in numbers)
     scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
-    name = "power-" + hashlib.sha256(repr((trials, level)).encode()).hexdigest()[:8]
-    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), level, name)
+    described = quantification.classes_by_target(work)
+    natural = tuple(described[target].get("natural") is not False for target in signs)
+    asked = (trials, level, natural) if len(natural) < MIN_CLASSES else (trials, level)
+    name = "power-" + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), natural, level, name)
     run_step(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
     return list(work.store.table(name, name).to_pylist())
 
