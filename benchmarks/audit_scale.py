@@ -140,16 +140,16 @@ def run(folder: Path, out: Path, batch: int | None, report: Callable[..., None])
 
 
 def quantify(folder: Path, out: Path, units: int | None, report: Callable[..., None]) -> None:
-    from klarsicht.audit import pipeline
     from klarsicht.audit.quantification import quantification
+    from klarsicht.audit.steps import step_units
 
-    run_step = pipeline.run_step
+    run_step = step_units.run_step
 
     def some(audit: Any, store: Any, work: Any, step: str, planned: Any, workers: int, label: str) -> None:
         with measured(label, report):
             run_step(audit, store, work, step, planned[:units], workers, label)
 
-    pipeline.run_step = some
+    step_units.run_step = some
     if units is not None:
         quantification.learn_embedding = lambda work: None
     timed(quantification, {"learn_embedding": "embedding", "write_quantification": "report"}, report)

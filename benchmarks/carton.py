@@ -34,6 +34,7 @@ from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
 from klarsicht.audit.quantification.units import predictor
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
+from klarsicht.audit.steps import audit_inputs
 from klarsicht.audit.synthetic import artifacts, glyphs
 from klarsicht.ground.seeding import generator
 
@@ -133,7 +134,8 @@ def one(folder: Path, seed: int, count: int, share: float, method: str, out: Pat
     told = {line.metric: line for line in analyses_of(store)}
     found = screening.screen(out / "run", classifier=classifier)
     ceiling = {
-        m: best(a, marked) for m, a in pipeline.make_analyses(pipeline.Audit.of(settings, classifier), store).items()
+        m: best(a, marked)
+        for m, a in pipeline.make_analyses(audit_inputs.Audit.of(settings, classifier), store).items()
     }
     entry, truth = found.entry, drawn(out / "run", classifier, seed)
     return {

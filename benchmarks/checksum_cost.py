@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from klarsicht.ground import checksums, markers, store, verification
+from klarsicht.ground import checksums, markers, run_arrays, run_markers, store, verification
 
 spent: Counter[str] = Counter()
 running: list[str] = []
@@ -46,7 +46,8 @@ def instrumented() -> Iterator[None]:
     """Time every function that exists only for checksums."""
     checksums.Checksum.of = timed("computing", checksums.Checksum.of)  # type: ignore[method-assign]
     checksums.Checksum.of_file = timed("computing", checksums.Checksum.of_file)  # type: ignore[method-assign]
-    store.find_damage = timed("comparing", store.find_damage)
+    for module in (run_arrays, run_markers):
+        module.find_damage = timed("comparing", module.find_damage)
     verification.find_damage = timed("comparing", verification.find_damage)
     markers.Marker.read = timed("reading markers", markers.Marker.read)  # type: ignore[method-assign]
     for name in ("_admit", "_admitted", "finish_step"):

@@ -47,6 +47,7 @@ from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.ground.errors import KlarsichtError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -167,10 +168,10 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
     settings = AuditSettings(
         model="object", data=str(folder / "corpus"), metric=(asked.metric,), batch=128, unit=1024, seed=seed
     )
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     store = pipeline.open_run(audit, folder / "run")
     with store.lock():
-        pipeline.attribute(audit, store, workers=1, own=classifier)
+        relevance_step.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
         entry = pipeline.write_ranking(audit, store).of("T-shirt")
     patient = AuditedRun(store, audit)

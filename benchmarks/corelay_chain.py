@@ -144,17 +144,18 @@ def by_klarsicht(folder: Path, images: int) -> Side:
         from klarsicht.audit.models.classifier import load_model
         from klarsicht.audit.report import page
         from klarsicht.audit.settings import AuditSettings
+        from klarsicht.audit.steps import audit_inputs, relevance_step
     with side.stage("open"):
         classifier = load_model(network(folder), classes=fashion.CLASSES)
         settings = AuditSettings(
             model="object", data=str(folder / str(images)), metric=("euclidean",), batch=BATCH, unit=1024,
             neighbours=NEIGHBOURS, dimensions=DIMENSIONS, seed=SEED,
         )  # fmt: skip
-        audit = pipeline.Audit.of(settings, classifier)
+        audit = audit_inputs.Audit.of(settings, classifier)
         store = pipeline.open_run(audit, folder / f"run-{images}")
     with store.lock():
         with side.stage("attribution"):
-            pipeline.attribute(audit, store, 1, classifier)
+            relevance_step.attribute(audit, store, 1, classifier)
         with side.stage("clusters"):
             pipeline.analyse(audit, store, 1)
         with side.stage("ranking"):

@@ -29,6 +29,7 @@ from klarsicht.audit.cleaning.clean_data import CleanedCorpus, clean_data
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.numerics.statistics.intervals import mean_interval, student_quantile
 from klarsicht.numerics.statistics.paired_loss import paired_loss
 
@@ -102,10 +103,12 @@ def cleaned(found: CleanedCorpus, classes: tuple[str, ...], mode: str) -> tuple[
 def audited(net: torch.nn.Module, data: Path, out: Path, classes: tuple[str, ...] = fashion.CLASSES, **more) -> Ranking:
     """The ranking of an audit, without its page."""
     classifier = load_model(net, classes=classes)
-    audit = pipeline.Audit.of(AuditSettings(model="object", data=str(data), batch=128, unit=1024, **more), classifier)
+    audit = audit_inputs.Audit.of(
+        AuditSettings(model="object", data=str(data), batch=128, unit=1024, **more), classifier
+    )
     store = pipeline.open_run(audit, out)
     with store.lock():
-        pipeline.attribute(audit, store, workers=1, own=classifier)
+        relevance_step.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
         return pipeline.write_ranking(audit, store)
 

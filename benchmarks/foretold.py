@@ -76,6 +76,7 @@ def audited(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
 def quantified(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """The same of the quantification of that audit; steps that read images have the reading in them."""
     from klarsicht.audit.quantification import quantification
+    from klarsicht.audit.steps import step_units
     from klarsicht.ground.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -85,13 +86,13 @@ def quantified(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     def report(step: str, cpu: float, peak: float, **more: float) -> None:
         told[step] = {"cpu": cpu, "peak": peak}
 
-    run_step = quantification.pipeline.run_step
+    run_step = step_units.run_step
 
     def measured_step(audit: Any, store: Any, work: Any, step: str, units: Any, workers: int, label: str) -> None:
         with measured(label, report):
             run_step(audit, store, work, step, units, workers, label)
 
-    quantification.pipeline.run_step = measured_step
+    step_units.run_step = measured_step
     names = {"learn_embedding": "learned embedding", "draw_followed_clusters": "pictures of clusters",
              "name_resemblances": "families", "write_quantification": "pictures and page"}  # fmt: skip
     timed(quantification, names, report)

@@ -33,6 +33,7 @@ from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
 from klarsicht.audit.spectral.clustering import divide_by_absolute_sum
+from klarsicht.audit.steps import audit_inputs, relevance_step
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -54,10 +55,10 @@ def by_klarsicht(lesson: Lesson, label: int, folder: Path, seed: int) -> tuple[d
     settings = AuditSettings(
         model="object", data=str(folder / "corpus"), metric=METRICS, batch=128, unit=1024, seed=seed
     )
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     store = pipeline.open_run(audit, folder / "run")
     with store.lock():
-        pipeline.attribute(audit, store, workers=1, own=classifier)
+        relevance_step.attribute(audit, store, workers=1, own=classifier)
     analyses, groups = pipeline.make_analyses(audit, store), class_groups(audit, store)
     tags = lesson.tags[rows][[int(Path(path).stem) for path in audit.corpus.paths]]
     number = next(n for n, group in enumerate(groups) if group.target == label)

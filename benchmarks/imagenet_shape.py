@@ -47,11 +47,11 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
     import numpy as np
     from torch import nn
 
-    from klarsicht.audit import pipeline
     from klarsicht.audit.data.corpus import Corpus
     from klarsicht.audit.models import classifier
     from klarsicht.audit.relevance import attribution
     from klarsicht.audit.settings import AuditSettings
+    from klarsicht.audit.steps import audit_inputs
     from klarsicht.ground.store import RunStore
 
     names = tuple(f"{c:04d}" for c in range(OUTPUTS))
@@ -59,7 +59,7 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
     corpus = Corpus(images, images, tuple(image[:4] for image in images))
     settings = AuditSettings(model="object", data="none", metric=metrics, seed=SEED)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, OUTPUTS))
-    audit = pipeline.Audit(settings, corpus, classifier.load_model(network, classes=names))
+    audit = audit_inputs.Audit(settings, corpus, classifier.load_model(network, classes=names))
     store = RunStore.create(folder, settings=settings.model_dump(mode="json"), identity={})
     rng, n = np.random.default_rng(SEED), len(corpus)
     store.create_array("maps", (n, SIDE, SIDE), np.float16, each, attribution.STEP)

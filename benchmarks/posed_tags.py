@@ -34,6 +34,7 @@ from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral import clustering
 from klarsicht.audit.spectral.analysis import METRICS, Analysis
+from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.numerics.neighbours import neighbour_graph
 from klarsicht.numerics.transport.measures import PointMeasures
@@ -265,10 +266,10 @@ def audited(case: Case, method: str, seed: int) -> dict[str, Any]:
                 model="object", data=str(Path(folder) / "corpus"), target=case.target, metric=chosen, batch=40,
                 map_side=min(len(case.pictures[0]), 32), seed=seed, parts=parts, method=method,
             )  # fmt: skip
-            audit = pipeline.Audit.of(settings, case.classifier)
+            audit = audit_inputs.Audit.of(settings, case.classifier)
             store = pipeline.open_run(audit, Path(folder) / f"run-{parts}")
             with store.lock():
-                pipeline.attribute(audit, store, workers=1, own=audit.classifier)
+                relevance_step.attribute(audit, store, workers=1, own=audit.classifier)
                 found["share of relevance"] = on_tags(np.asarray(store.array("maps")[:]), case)
                 for metric, work in pipeline.make_analyses(audit, store).items():
                     found[metric + (" parts" if parts else "")] = scores(work, case.tagged)

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from klarsicht.audit import pipeline
 from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.quantification import quantification
+from klarsicht.audit.steps import step_units
 from klarsicht.ground.store import RunStore
 
-RUN_STEP = pipeline.run_step
+RUN_STEP = step_units.run_step
 
 
 class Meter:
@@ -65,7 +65,7 @@ def measure(run: Path, images_only: bool) -> None:
     meter, classes = Meter(classifier), len(set(store.table("corpus")["label"].to_pylist()))
     if images_only:
         classifier.module.forward = stand_in(store.array("logits").shape[1])  # type: ignore[method-assign]
-    pipeline.run_step = meter.run_step
+    step_units.run_step = meter.run_step
     clock = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(run, Path(folder) / "run")

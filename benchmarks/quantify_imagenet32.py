@@ -41,6 +41,7 @@ from klarsicht.audit.quantification.units import POOL, THUMBNAIL, DetectionUnits
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
 from klarsicht.numerics.statistics.logits import centre_logits
@@ -63,10 +64,10 @@ def audited(images: np.ndarray, net: torch.nn.Module, folder: Path, seed: int):
         model="object", data=str(folder / "data"), method="HeadRelevance", batch=64, unit=4096, seed=seed
     )
     classifier = load_model(net, classes=names)
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     store = pipeline.open_run(audit, folder / "run")
     with store.lock():
-        pipeline.attribute(audit, store, workers=1, own=classifier)
+        relevance_step.attribute(audit, store, workers=1, own=classifier)
         groups = quantification.class_groups(audit, store)
         work = DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier)
         began = time.process_time()

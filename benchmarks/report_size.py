@@ -27,7 +27,7 @@ from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE, VIEWS, write_report
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
-from klarsicht.ground.images import overlay
+from klarsicht.ground.colour_maps import overlay
 from klarsicht.ground.store import RunStore
 
 CROP = 224  # pixels of a picture's side

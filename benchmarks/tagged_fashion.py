@@ -26,6 +26,7 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import audit_inputs, relevance_step
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fashion
@@ -83,10 +84,10 @@ def one(share: float, seed: int, asked: argparse.Namespace, folder: Path) -> dic
         model="object", data=str(folder / "corpus"), metric=tuple(asked.metric), batch=128, unit=1024, seed=seed
     )
     classifier = load_model(net, classes=fashion.CLASSES)
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     store = pipeline.open_run(audit, folder / "run")
     with store.lock():
-        pipeline.attribute(audit, store, workers=1, own=classifier)
+        relevance_step.attribute(audit, store, workers=1, own=classifier)
         pipeline.analyse(audit, store, workers=1)
     return {
         "share": share,

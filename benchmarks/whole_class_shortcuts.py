@@ -36,6 +36,7 @@ from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.numerics.statistics.logits import centre_logits
 
 TRAINED, EPOCHS = 400, 10
@@ -165,10 +166,10 @@ def audited(images: np.ndarray, net: planted.Net, seed: int, shown: int) -> tupl
                 Image.fromarray(image).save(folder / "data" / name / f"{i:03d}.png")
         settings = AuditSettings(model="object", data=str(folder / "data"), batch=64, unit=4096, seed=seed)
         classifier = load_model(net, classes=names)
-        audit = pipeline.Audit.of(settings, classifier)
+        audit = audit_inputs.Audit.of(settings, classifier)
         store = pipeline.open_run(audit, folder / "run")
         with store.lock():
-            pipeline.attribute(audit, store, workers=1, own=classifier)
+            relevance_step.attribute(audit, store, workers=1, own=classifier)
             groups = quantification.class_groups(audit, store)
             reader = PartReader(
                 DetectionUnits(store, audit.corpus, settings, groups, classifier.identity, classifier), shown

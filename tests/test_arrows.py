@@ -68,41 +68,45 @@ ARROWS = {
     "audit.report": (
         "ground", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.results",
     ),
-    "audit.pipeline": (
+    "audit.steps": (
         "ground", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
-        "audit.corrections", "audit.results", "audit.report",
+        "audit.corrections",
+    ),
+    "audit.pipeline": (
+        "ground", "audit.executor", "audit.settings", "audit.models", "audit.relevance", "audit.spectral",
+        "audit.results", "audit.report", "audit.steps",
     ),
     "audit.doctor": (
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance",
-        "audit.spectral", "audit.corrections", "audit.results", "audit.pipeline",
+        "audit.spectral", "audit.corrections", "audit.results", "audit.steps",
     ),
     "audit.duplicates": (
-        "ground", "numerics.imaging", "audit.executor", "audit.settings", "audit.data", "audit.report",
+        "ground", "numerics.imaging", "audit.executor", "audit.settings", "audit.data", "audit.report", "audit.steps",
         "audit.pipeline",
     ),
     "audit.quantification": (
         "ground", "numerics.statistics", "numerics.imaging", "numerics.clustering", "audit.executor", "audit.settings",
         "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions",
-        "audit.results", "audit.report", "audit.pipeline",
+        "audit.results", "audit.report", "audit.steps", "audit.pipeline",
     ),
     "audit.forecast": (
         "ground", "numerics.compiled", "numerics.neighbours", "audit.executor", "audit.settings", "audit.data",
         "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions", "audit.results",
-        "audit.report", "audit.pipeline", "audit.quantification",
+        "audit.report", "audit.steps", "audit.pipeline", "audit.quantification",
     ),
     "audit.cleaning": (
         "", "ground", "numerics.statistics", "numerics.erasure", "numerics.clustering", "audit.settings", "audit.data",
         "audit.models", "audit.spectral", "audit.detectors", "audit.interventions", "audit.corrections",
-        "audit.results", "audit.artifacts", "audit.pipeline",
+        "audit.results", "audit.artifacts", "audit.steps", "audit.pipeline",
     ),
     "audit.sensitivity": (
         "ground", "numerics.statistics", "audit.executor", "audit.settings", "audit.models", "audit.synthetic",
-        "audit.detectors", "audit.interventions", "audit.results", "audit.report", "audit.pipeline",
+        "audit.detectors", "audit.interventions", "audit.results", "audit.report", "audit.steps",
         "audit.quantification",
     ),
     "audit.demo": (
         "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.synthetic",
-        "audit.interventions", "audit.corrections", "audit.results", "audit.pipeline",
+        "audit.interventions", "audit.corrections", "audit.results", "audit.steps", "audit.pipeline",
     ),
     "audit": (  # its public names, imported when they are asked for
         "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.corrections",
@@ -133,9 +137,10 @@ ARROWS = {
     "explorer": ("ground", "numerics.imaging"),
     "cli": (
         "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
-        "audit.results", "audit.report", "audit.pipeline", "audit.doctor", "audit.forecast", "audit.duplicates",
-        "audit.quantification", "audit.cleaning", "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise",
-        "burst.network", "burst.denoising", "burst.evaluation", "burst.training", "explorer",
+        "audit.results", "audit.report", "audit.steps", "audit.pipeline", "audit.doctor", "audit.forecast",
+        "audit.duplicates", "audit.quantification", "audit.cleaning", "audit.sensitivity", "audit.demo",
+        "burst.synthesis", "burst.noise", "burst.network", "burst.denoising", "burst.evaluation", "burst.training",
+        "explorer",
     ),
     "__main__": ("cli",),
 }  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from klarsicht import audit
-from klarsicht.ground.images import overlay, resize_bilinear
+from klarsicht.ground.colour_maps import overlay, resize_bilinear
 from klarsicht.ground.store import RunStore
 
 SIDE, GAP, COUNT, LEFT, TOP = 72, 6, 6, 150, 34  # pixels

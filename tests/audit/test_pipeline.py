@@ -18,11 +18,13 @@ from tests.older_runs import before_checksums
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.pipeline import Audit
+from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report.page import write_report
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.status import read_progress
+from klarsicht.audit.steps import relevance_step
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, StoreError, UsageError
 from klarsicht.ground.store import RunStore
@@ -81,7 +83,7 @@ def test_maps_without_positive_relevance_are_set_aside_and_counted(corpus, class
     audit = Audit.of(settings(data, metric=("wasserstein-t",)), classifier)
     store = pipeline.open_run(audit, tmp_path / "run")
     with store.lock():
-        pipeline.attribute(audit, store, 1, own=classifier)
+        relevance_step.attribute(audit, store, 1, own=classifier)
         rows = [row for row, path in enumerate(audit.corpus.paths) if "/b/" in str(path)]
         blank = [row for row in rows if str(Path(audit.corpus.paths[row]).relative_to(data)) not in marked][:3]
         maps = np.asarray(store.array("maps")[:])
@@ -203,7 +205,7 @@ def test_results_do_not_depend_on_the_number_of_workers(audited, tmp_path, monke
 
 def test_a_second_run_computes_nothing_again(finished, classifier, tmp_path, monkeypatch):
     data, _ = finished
-    monkeypatch.setattr(pipeline.Attribution, "__call__", lambda *_: pytest.fail("attributed again"))
+    monkeypatch.setattr(attribution.Attribution, "__call__", lambda *_: pytest.fail("attributed again"))
     monkeypatch.setattr(pipeline.Analysis, "__call__", lambda *_: pytest.fail("analysed again"))
     pipeline.run(settings(data), tmp_path / "run", classifier=classifier)
     assert all(step.complete for step in read_progress(tmp_path / "run"))
@@ -420,10 +422,10 @@ def test_a_network_without_convolutions_has_maps_and_no_channels(corpus, tmp_pat
 def test_a_run_begun_before_channels_were_kept_goes_on_without_them(corpus, classifier, tmp_path):
     audit = Audit.of(settings(corpus[0]), classifier)
     store = pipeline.open_run(audit, tmp_path / "run")
-    work = pipeline.Attribution(
-        store, audit.corpus, audit.settings, audit.targets, "", pipeline.load_worker_model, classifier
+    work = attribution.Attribution(
+        store, audit.corpus, audit.settings, audit.targets, "", relevance_step.load_worker_model, classifier
     )
-    pipeline.create_arrays(audit, store, work)
+    relevance_step.create_arrays(audit, store, work)
     before_checksums(store.path)
     shutil.rmtree(tmp_path / "run" / "arrays.zarr" / "channels")
     pipeline.run(settings(corpus[0]), tmp_path / "run", classifier=classifier)

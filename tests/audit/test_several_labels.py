@@ -16,10 +16,10 @@ from torch import nn
 from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.store import RunStore
 

@@ -29,10 +29,10 @@ from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.data.corpus import decode_rows
 from klarsicht.audit.interventions.effect import uplift
 from klarsicht.audit.models.classifier import Classifier, load_model
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.disk import translate_write_errors, write_atomically
@@ -249,7 +249,7 @@ def run_demo(out: Path, *, seed: int = 0, images: int = 400, workers: int = 0) -
     data = write_corpus(out / f"corpus-{seed}-{images}", found, marked)
     settings = AuditSettings(model=MODEL_NAME, data=str(data), target="all", seed=seed, unit=64)
     store = pipeline.run(settings, out / "run", workers=workers or os.cpu_count() or 1)
-    audit, order = pipeline.Audit.of(settings, classifier), ranking.read_ranking(store)
+    audit, order = Audit.of(settings, classifier), ranking.read_ranking(store)
     plain = rank_by_features(audit, store)
     fit = sample_of(audit, member_of(order.of(CARTON), images))
     effects = evaluate_corrections(classifier, fit, held_out, seed)

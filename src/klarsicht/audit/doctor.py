@@ -18,13 +18,14 @@ from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import Observation, Observer
 from klarsicht.audit.models.hooks import late_layer, middle_layer
 from klarsicht.audit.models.inputs import PixelScale
-from klarsicht.audit.pipeline import Audit, check_logits
 from klarsicht.audit.relevance.explainer import METHODS, explain
 from klarsicht.audit.relevance.image_batches import prepare
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import head_weight
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.relevance_step import check_logits
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
 from klarsicht.ground.memory import resident_bytes
 from klarsicht.numerics.statistics.intervals import share_interval

@@ -20,9 +20,11 @@ from scipy.sparse.csgraph import connected_components
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.pictures import DecodedImage
 from klarsicht.audit.executor import partition
-from klarsicht.audit.pipeline import require_identity, run_step, select_data
+from klarsicht.audit.pipeline import require_identity
 from klarsicht.audit.report import page
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps.audit_inputs import select_data
+from klarsicht.audit.steps.step_units import run_step
 from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import ImageError

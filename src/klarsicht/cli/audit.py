@@ -384,7 +384,7 @@ def plant(
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
     from klarsicht.audit.data.corpus_formats import open_corpus
-    from klarsicht.audit.pipeline import open_for_model
+    from klarsicht.audit.steps.audit_inputs import open_for_model
     from klarsicht.audit.synthetic import artifacts
 
     corpus = open_corpus(data) if model is None else open_for_model(data, model)

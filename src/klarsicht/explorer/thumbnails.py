@@ -17,7 +17,9 @@ from PIL import Image, ImageDraw
 
 from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.ground.images import decode, diverging_colours, overlay, thumbnail
+from klarsicht.ground.colour_maps import diverging_colours, overlay
+from klarsicht.ground.encoded_pictures import thumbnail
+from klarsicht.ground.images import decode
 from klarsicht.ground.seen_area import SeenArea
 
 CACHE_BYTES = 48 << 20  # of encoded pictures

@@ -16,14 +16,11 @@ from PIL import Image
 
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import ImageError, UsageError
+from klarsicht.ground.image_tags import check_tags
 from klarsicht.ground.images import (
     CHANNELS,
     EXIF_ORIENTATION,
-    FULL,
     MAX_MEGAPIXELS,
-    Bytes,
-    bit_depth,
-    check_tags,
     decode,
     decode_bytes,
     is_npy,
@@ -31,14 +28,19 @@ from klarsicht.ground.images import (
     picture_from_image,
     read_content,
     read_file,
-    read_png_codes,
-    read_png_depth,
-    read_tiff_codes,
     require_megapixels,
-    to_uint8,
 )
 from klarsicht.ground.libtiff import collect_errors
 from klarsicht.ground.npy_files import read_npy
+from klarsicht.ground.pixel_depths import (
+    FULL,
+    Bytes,
+    bit_depth,
+    read_png_codes,
+    read_png_depth,
+    read_tiff_codes,
+    to_uint8,
+)
 from klarsicht.ground.tiff_tags import Ifd
 
 ARRAY_TYPES: Final = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from klarsicht.ground.encoded_pictures import data_uri, png_bytes, thumbnail
 from klarsicht.ground.errors import ImageError
-from klarsicht.ground.images import data_uri, decode, png_bytes, thumbnail
+from klarsicht.ground.images import decode
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -17,6 +17,7 @@ from klarsicht.audit.data import splits
 from klarsicht.audit.interventions import overlay
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import audit_inputs
 from klarsicht.ground.errors import InputError
 
 
@@ -25,7 +26,7 @@ def audited(tmp_path, classifier):
     write_corpus(tmp_path / "data")
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
     return AuditedClass(store, audit.corpus, audit.classifier, group, labels)
@@ -103,7 +104,7 @@ def test_members_that_share_nothing_are_no_artifact(tmp_path, classifier):
     write_corpus(tmp_path / "data", per_class=240, share=0)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     labels = np.array([audit.index[label] for label in audit.corpus.labels])
     audited = AuditedClass(store, audit.corpus, audit.classifier, group, labels)
@@ -207,7 +208,7 @@ def test_a_mark_at_varying_places_is_cut_out_to_the_pixel_from_a_list_of_members
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:03d}.png")
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), neighbours=6, metric=("euclidean",))
     store = pipeline.run(settings, tmp_path / "run", classifier=classifier)
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     group = pipeline.make_analyses(audit, store)["euclidean"].group(1)
     audited = AuditedClass(store, audit.corpus, classifier, group, np.repeat(np.arange(3), 60))
     maps = np.asarray(store.array("maps")[:])

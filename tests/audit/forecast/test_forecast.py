@@ -11,8 +11,9 @@ from klarsicht.audit.forecast.cost import disk_bytes
 from klarsicht.audit.forecast.explained_sample import ExplainedSample
 from klarsicht.audit.forecast.forecast import PlannedAudit, forecast
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import relevance_step
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import UsageError
 
@@ -51,7 +52,7 @@ def test_sample_holds_what_the_audit_computes(corpus, tmp_path):
     assert sample.done == 90
     rows = [sample.audit.corpus.keys.index(key) for key in audit.corpus.keys]
     store = pipeline.open_run(audit, tmp_path / "run")
-    pipeline.attribute(audit, store, 1)
+    relevance_step.attribute(audit, store, 1)
     for name in ("maps", "head", "logits"):
         np.testing.assert_allclose(
             np.asarray(sample.store.array(name)[np.arange(90)], float)[rows],

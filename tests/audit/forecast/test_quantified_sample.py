@@ -15,10 +15,10 @@ from klarsicht.audit.forecast.forecast import PlannedAudit, forecast
 from klarsicht.audit.forecast.quantification_cost import PlannedQuantification
 from klarsicht.audit.forecast.quantified_sample import QuantifiedSample
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps.audit_inputs import Audit
 
 MODEL = "tests.audit.conftest:network"
 

@@ -29,6 +29,7 @@ from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.cluster_units import candidate_analyses
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, Analysis
+from klarsicht.audit.steps import audit_inputs, relevance_step
 
 N, CARRIERS = 80, 20
 RNG = np.random.default_rng(5)
@@ -274,9 +275,9 @@ def test_candidates_come_from_all_that_is_stored_whatever_was_asked_for(tmp_path
 def test_whole_maps_stand_beside_parts(tmp_path):
     write_corpus(tmp_path / "data", per_class=20)
     settings = AuditSettings(model="object", data=str(tmp_path / "data"), metric=("euclidean",), parts=True)
-    asked = pipeline.Audit.of(settings, load_model(network(), classes=["a", "b", "c"]))
+    asked = audit_inputs.Audit.of(settings, load_model(network(), classes=["a", "b", "c"]))
     store = pipeline.open_run(asked, tmp_path / "run")
-    pipeline.attribute(asked, store, 1, own=asked.classifier)
+    relevance_step.attribute(asked, store, 1, own=asked.classifier)
     found = candidate_analyses(tuple(pipeline.make_analyses(asked, store).values()))
     assert [(one.metric, one.by_parts) for one in found] == [
         *[("euclidean", True), ("euclidean", False)],

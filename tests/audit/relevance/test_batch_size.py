@@ -9,7 +9,6 @@ from torch import nn
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.relevance.batch_size import (
     HELD_ACTIVATIONS,
     LARGEST_BATCH,
@@ -18,6 +17,7 @@ from klarsicht.audit.relevance.batch_size import (
     first_image,
 )
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import RunMismatch
 
 IMAGE = torch.rand(3, 8, 8)

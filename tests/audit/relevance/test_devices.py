@@ -65,18 +65,19 @@ def test_a_run_and_its_quantification_on_a_device_are_those_on_the_cpu(tmp_path)
     """Whole commands by the option --device; the name of the device is let through, as if it were a GPU."""
     run(f"""
 from pathlib import Path
+from klarsicht.audit.steps import audit_inputs
 from klarsicht.audit import pipeline
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.settings import AuditSettings
 folder = Path({str(tmp_path)!r})
 write_corpus(folder / "data", per_class=25)
-chosen = pipeline.select_device
-pipeline.select_device = lambda name: torch.device("fake") if name == "cuda:1" else chosen(name)
+chosen = audit_inputs.select_device
+audit_inputs.select_device = lambda name: torch.device("fake") if name == "cuda:1" else chosen(name)
 stores = []
 for device in ("cpu", "cuda:1"):
     settings = AuditSettings(model="tests.audit.conftest:network", data=str(folder / "data"), unit=40, neighbours=6,
                              device=device)
-    audit = pipeline.Audit.of(settings)
+    audit = audit_inputs.Audit.of(settings)
     assert audit.classifier.device.type == ("cpu" if device == "cpu" else "fake")
     stores.append(pipeline.run(settings, folder / device.replace(":", "-")))
     quantification.quantify(stores[-1].path, device=device)

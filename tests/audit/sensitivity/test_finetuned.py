@@ -15,6 +15,7 @@ from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.sensitivity import power
 from klarsicht.audit.sensitivity.finetuned import FinetunedUnits, max_planted_classes, raises_class, require_trainable
 from klarsicht.audit.settings import AuditSettings
+from klarsicht.audit.steps import audit_inputs
 from klarsicht.ground.errors import ModelError, UsageError
 
 CORNER = 6
@@ -129,7 +130,7 @@ def test_a_run_that_does_not_explain_labels_has_none_to_train_on(done):
     run, classifier, *_ = done
     settings = AuditSettings(model="object", data=str(run.parent / "data"), target="predicted", method="HeadRelevance")
     with pytest.raises(UsageError, match="no labels"):
-        require_trainable(pipeline.Audit.of(settings, classifier))
+        require_trainable(audit_inputs.Audit.of(settings, classifier))
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from torch import nn
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.models.classifier import load_model
+from klarsicht.audit.relevance import attribution
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import Clustering, TargetLogits
 from klarsicht.audit.spectral.parts import PartGroup, centre_by_mass
+from klarsicht.audit.steps import audit_inputs, relevance_step
 from klarsicht.ground.errors import UsageError
 from klarsicht.numerics.clustering.candidates import SWEEPS, Candidate
 from klarsicht.numerics.clustering.fisher import Separability
@@ -197,14 +199,14 @@ def test_a_moved_mark_is_found_with_its_mask_and_a_stopped_run_resumes_to_the_sa
     assert json.loads((run.path / "ranking.json").read_text())[0]["parts"] == [list(p) for p in entry.parts]
     assert set(entry.masks) <= set(entry.rows)
 
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     again = pipeline.open_run(audit, tmp_path / "again")
     with again.lock():  # stopped after the arrays were made, and begun anew
-        work = pipeline.Attribution(
-            again, audit.corpus, settings, audit.targets, "", pipeline.load_worker_model, classifier
+        work = attribution.Attribution(
+            again, audit.corpus, settings, audit.targets, "", relevance_step.load_worker_model, classifier
         )
-        pipeline.create_arrays(audit, again, work)
-        pipeline.attribute(audit, again, 1, own=classifier)
+        relevance_step.create_arrays(audit, again, work)
+        relevance_step.attribute(audit, again, 1, own=classifier)
     for name in ("parts", "appearance", "maps"):
         assert again.array(name)[:].tobytes() == run.array(name)[:].tobytes()
 
@@ -226,10 +228,10 @@ def test_parts_without_maps_or_positions_are_refused(moved, classifier, tmp_path
 
 def test_classes_with_too_few_parts_are_named(classifier, tmp_path, moved):
     settings = AuditSettings(model="object", data=str(moved[0]), parts=True, metric=("euclidean",), neighbours=6)
-    audit = pipeline.Audit.of(settings, classifier)
+    audit = audit_inputs.Audit.of(settings, classifier)
     store = pipeline.open_run(audit, tmp_path / "run")
     with store.lock():
-        pipeline.attribute(audit, store, 1, own=classifier)
+        relevance_step.attribute(audit, store, 1, own=classifier)
         work = pipeline.make_analyses(audit, store)["euclidean"]
         all_parts = work.parts(work.groups[0])
         few = np.arange(len(all_parts)) < 19

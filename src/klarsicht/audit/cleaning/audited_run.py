@@ -23,11 +23,11 @@ from klarsicht.audit.interventions.class_parts import ClassParts
 from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages, PixelScale
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import UsageError, unknown_name

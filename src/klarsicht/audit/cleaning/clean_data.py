@@ -43,8 +43,8 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Floats
 from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
+from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
-from klarsicht.ground.images import png_bytes
 from klarsicht.ground.npy_files import NPY, npy_bytes
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE

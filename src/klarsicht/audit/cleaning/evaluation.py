@@ -30,8 +30,8 @@ from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.audit.data import splits
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier, label_indices
-from klarsicht.audit.pipeline import open_data
 from klarsicht.audit.settings import ANY_DEVICE
+from klarsicht.audit.steps.audit_inputs import open_data
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
 from klarsicht.ground.manifest import to_json

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from klarsicht.audit import pipeline
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.forecast.cost import Cost, measure_cost
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.attribution import Attribution
 from klarsicht.audit.spectral.analysis import Analysis, head_weight
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.relevance_step import begin_attribution, load_worker_model
 from klarsicht.ground.store import RunStore
 
 
@@ -72,7 +73,7 @@ class ExplainedSample:
         audit = SampledAudit(settings, whole.corpus[rows], whole.classifier, whole.sharing, whole)
         store = pipeline.open_run(audit, folder)
         found = cls(audit, store, tuple(rows))
-        pipeline.begin_attribution(audit, store, found.work)
+        begin_attribution(audit, store, found.work)
         return found
 
     @cached_property
@@ -80,7 +81,13 @@ class ExplainedSample:
         """Work function of the relevance step, in this process."""
         audit, model = self.audit, self.audit.classifier
         return Attribution(
-            self.store, audit.corpus, audit.settings, audit.targets, model.identity, pipeline.load_worker_model, model
+            self.store,
+            audit.corpus,
+            audit.settings,
+            audit.targets,
+            model.identity,
+            load_worker_model,
+            model,
         )
 
     def explain(self, unit: range) -> Cost:

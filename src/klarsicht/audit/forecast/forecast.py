@@ -28,12 +28,13 @@ from klarsicht.audit.forecast.explained_sample import ExplainedSample
 from klarsicht.audit.forecast.pair_cost import measure_pair_cost
 from klarsicht.audit.forecast.quantification_cost import PlannedQuantification
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.pipeline import SCREENING_UNIT, Audit
+from klarsicht.audit.pipeline import SCREENING_UNIT
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report.figures import CLASSES_ILLUSTRATED
 from klarsicht.audit.results import ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.ranges import SAMPLE_SECONDS, WORKERS
 from klarsicht.ground.seeding import generator
 

@@ -18,7 +18,7 @@ from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.array_images import show_channels
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.checksums import Written
-from klarsicht.ground.images import overlay
+from klarsicht.ground.colour_maps import overlay
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 

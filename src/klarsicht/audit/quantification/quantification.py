@@ -19,7 +19,6 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification import figures
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.quantification.embedding_units import learn_embedding
@@ -36,6 +35,8 @@ from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
+from klarsicht.audit.steps import step_units
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
@@ -158,7 +159,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     """Run detection, selection, insertion and verdicts."""
     units, store = partition(len(work.groups), 1), work.store
     audit.sharing.once("embedding", lambda: learn_embedding(work))
-    pipeline.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
+    step_units.run_step(audit, store, work, work.step, units, workers, "signs of artifacts")
     described = classes_by_target(work)
     signs = signs_by_target(work)
     if not signs:
@@ -166,7 +167,7 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     distinct = significance.are_distinct(described.values())
     choice = significance.select_detections(list(signs.values()), change_of, distinct)
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
-    pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
+    step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     found = map(read_effect, store.table("effects", interventions.step).to_pylist())
     effects = {row["target"]: row for row in found}
     return make_quantification(store, choice, described, effects, level)
@@ -177,7 +178,7 @@ def find_followed_clusters(audit: Audit, work: DetectionUnits, workers: int) -> 
     store, units = work.store, partition(len(work.groups), 1)
     analyses = candidate_analyses(tuple(pipeline.make_analyses(audit, store).values()))
     interventions = ClusterInterventionUnits(work, analyses)
-    pipeline.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
+    step_units.run_step(audit, store, interventions, interventions.step, units, workers, "clusters on other images")
     audit.sharing.once("followed", lambda: draw_followed_clusters(audit, interventions))
 
 

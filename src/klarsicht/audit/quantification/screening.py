@@ -16,7 +16,6 @@ from typing import Any
 
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking
@@ -25,6 +24,7 @@ from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.settings import ANY_DEVICE
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.store import RunStore
 

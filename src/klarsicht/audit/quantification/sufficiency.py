@@ -11,11 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from klarsicht.audit import pipeline
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.audit.pipeline import Audit
 from klarsicht.audit.quantification.part_figures import write_part_figures
 from klarsicht.audit.quantification.quantification import open_run
 from klarsicht.audit.quantification.sufficiency_units import ExchangeUnits, KeptPartUnits, PartReader
@@ -31,6 +29,8 @@ from klarsicht.audit.results.sufficiency import (
 )
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.settings import ANY_DEVICE
+from klarsicht.audit.steps import step_units
+from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.arrays import Bools, Doubles, Ints, Rows
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
@@ -85,7 +85,7 @@ def run_units(audit: Audit, reader: PartReader, workers: int) -> None:
         if all(work.store.is_done(step.step, i) for i in range(len(units))):
             continue
         note(f"{label}: at most {most_images_shown(reader, step):,} images will be shown to the network")
-        pipeline.run_step(audit, work.store, step, step.step, units, workers, label)
+        step_units.run_step(audit, work.store, step, step.step, units, workers, label)
 
 
 def most_images_shown(reader: PartReader, step: KeptPartUnits | ExchangeUnits) -> int:

@@ -26,11 +26,11 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.models.memory_format import as_channels_last, channels_last
-from klarsicht.audit.pipeline import load_worker_model
 from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
+from klarsicht.audit.steps.relevance_step import load_worker_model
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.rows import schema_of

@@ -27,8 +27,10 @@ from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
 from klarsicht.ground.array_images import show_channels
 from klarsicht.ground.checksums import Written
+from klarsicht.ground.colour_maps import overlay
+from klarsicht.ground.encoded_pictures import thumbnail
 from klarsicht.ground.errors import ImageError, ModelError, UnsupportedLayer
-from klarsicht.ground.images import overlay, thumbnail, to_uint8
+from klarsicht.ground.pixel_depths import to_uint8
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore

@@ -8,7 +8,7 @@ from typing import Any
 
 from klarsicht.audit.results.ranking import RAISES, Entry, Ranking
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.ground.images import data_uri
+from klarsicht.ground.encoded_pictures import data_uri
 from klarsicht.ground.store import RunStore
 
 SMALL = "-small"  # end of the names of small pictures

@@ -26,7 +26,7 @@ from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import describe_sign
 from klarsicht.audit.settings import counts_own_logits
 from klarsicht.ground.array_images import ArrayForm
-from klarsicht.ground.images import data_uri, png_bytes
+from klarsicht.ground.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.verification import UNVERIFIED

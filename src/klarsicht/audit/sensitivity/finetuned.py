@@ -20,13 +20,14 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
 from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable_copy
-from klarsicht.audit.pipeline import Audit, run_step
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits
+from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.step_units import run_step
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.checksums import Written

@@ -24,7 +24,6 @@ from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_st
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
-from klarsicht.audit.pipeline import Audit, run_step
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report import page
@@ -34,6 +33,8 @@ from klarsicht.audit.sensitivity import detection_limits, finetuned
 from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
 from klarsicht.audit.sensitivity.planted_data import MIN_CARRIERS, plan_courses
 from klarsicht.audit.settings import ANY_DEVICE
+from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.step_units import run_step
 from klarsicht.audit.synthetic.artifacts import PLANTS, draw_plant
 from klarsicht.audit.synthetic.planted_image import PlantFunction, plant_on_levels
 from klarsicht.ground.arrays import Pixels

@@ -31,8 +31,8 @@ from klarsicht.audit.synthetic.planted_image import (
 from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.disk import fill_folder
+from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import ImageError, unknown_name
-from klarsicht.ground.images import png_bytes
 from klarsicht.ground.npy_files import NPY, npy_bytes
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator

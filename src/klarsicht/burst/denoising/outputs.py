@@ -11,9 +11,10 @@ from klarsicht.burst.denoising.pipeline import DenoiseResult
 from klarsicht.burst.files import dng, write_pictures
 from klarsicht.burst.files.rendering import Renderer
 from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import unknown_name
-from klarsicht.ground.images import png_bytes, to_uint8
 from klarsicht.ground.manifest import to_json
+from klarsicht.ground.pixel_depths import to_uint8
 
 OUTPUT_ENDINGS = (".dng", *write_pictures.WRITERS)
 GHOSTS = 2048  # side of the ghost map

@@ -9,7 +9,7 @@ from typing import Any
 
 from klarsicht.burst.evaluation.classical import CLASSICAL
 from klarsicht.burst.evaluation.protocol import Evaluation, Table
-from klarsicht.ground.images import data_uri, png_bytes
+from klarsicht.ground.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 300

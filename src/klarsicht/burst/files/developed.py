@@ -15,9 +15,11 @@ from klarsicht.burst.data.photograph import AS_WRITTEN, ORIENTATION, Codes, Head
 from klarsicht.burst.files import heif
 from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
-from klarsicht.ground.images import EXIF_HEAD, FULL, NARROW, check_tags, open_image
+from klarsicht.ground.image_tags import EXIF_HEAD, check_tags
+from klarsicht.ground.images import NARROW, open_image
 from klarsicht.ground.memory import is_out_of_memory
 from klarsicht.ground.optional import load
+from klarsicht.ground.pixel_depths import FULL
 from klarsicht.ground.tiff_tags import NO_TAGS, Tags
 
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")

@@ -32,8 +32,8 @@ from klarsicht.burst.training.losses import LOSSES, Annealing, ImageLoss, total_
 from klarsicht.burst.training.previews import draw_examples, make_preview, preview_sheet
 from klarsicht.ground import devices, fit
 from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import RunMismatch, UsageError
-from klarsicht.ground.images import png_bytes
 from klarsicht.ground.ranges import (
     BURSTS_IN_STEP,
     LEARNING_RATE,

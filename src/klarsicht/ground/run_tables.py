@@ -1,0 +1,119 @@
+"""Tables of a run folder as parquet: whole ones, and parts that work units wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klarsicht.ground.checksums import Written
+from klarsicht.ground.run_files import check_name
+from klarsicht.ground.run_markers import RunMarkers, files_by_unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunTables(RunMarkers):
+    """Tables of a run folder. A whole table takes precedence over parts of its name."""
+
+    def write_table(self, name: str, table: pa.Table | Columns) -> None:
+        """Write a whole table; it takes precedence over parts of the same name."""
+        self.write_bytes(_table(name), _to_parquet(table))
+
+    def write_part(self, name: str, unit: int, table: pa.Table | Columns) -> Written:
+        """Write one work unit's rows of a table; returns their checksum, for the marker."""
+        return self.write_unit_file(_part(name, unit), _to_parquet(table))
+
+    def table(self, name: str, step: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the whole table where one was written, else its parts in the order of their units.
+
+        Args:
+            step: read only the parts that are named in this step's markers. Without it every existing part is read,
+                unverified: each is complete, but the rest of its unit may still be missing.
+            columns: read only these, where the table has them; None: all.
+
+        Raises:
+            StoreError: no such table, or units of the step are not done.
+            RunDamaged: a file is missing or altered.
+        """
+        import pyarrow as pa
+
+        if self.has_file(_table(name)):
+            contents = {_table(name): self.read_bytes(_table(name))}
+        elif step is None:
+            contents = {_part(name, unit): self._read(_part(name, unit)) for unit in sorted(self._parts(name))}
+        else:
+            contents = self._read_parts(name, step)
+        if not contents:
+            raise self._absent("table", name)
+        tables = []
+        for file, content in contents.items():
+            with self.parsing(file):
+                tables.append(_from_parquet(content, columns))
+        return pa.concat_tables(tables, promote_options="default")
+
+    def has_table(self, name: str, step: str | None = None) -> bool:
+        """Whether the whole table or any part of it exists, or was written and is lost.
+
+        Args:
+            step: the step whose units write the parts.
+        """
+        begun = step is not None and (self._units(step) or step in self.manifest.get("finished", ()))
+        return self.has_file(_table(name)) or bool(self._parts(name) or begun)
+
+    def part(self, name: str, number: int, step: str) -> pa.Table | None:
+        """Read one part of a table, compared with the marker that names it; None where no unit of the step wrote it.
+
+        Raises:
+            RunDamaged: the part or a marker is missing or altered.
+        """
+        file = _part(name, number)
+        for unit in sorted(self._units(step), key=lambda unit: unit != number):
+            if file in (self.marker(step, unit).files or {}):
+                with self.parsing(file):
+                    return _from_parquet(self.read_unit_file(file, step, unit))
+        return None
+
+    def _read_parts(self, name: str, step: str) -> dict[str, bytes]:
+        """Read the parts of a table that a step's units wrote, each compared with its marker."""
+        known, contents = self._parts(name), {}
+        for unit, marker in self.markers(step).items():
+            part = _part(name, unit)
+            if part in marker.files if marker.files is not None else unit in known:
+                contents[part] = self.read_unit_file(part, step, unit)
+        return contents
+
+    def _parts(self, name: str) -> dict[int, Path]:
+        return files_by_unit(self.inside(f"tables/{name}"))
+
+
+def _table(name: str) -> str:
+    return f"tables/{check_name(name)}.parquet"
+
+
+def _part(table: str, unit: int) -> str:
+    return f"tables/{check_name(table)}/{unit:05d}.parquet"
+
+
+def _to_parquet(table: pa.Table | Columns) -> bytes:
+    """Encode a table as the bytes of a parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table if isinstance(table, pa.Table) else pa.table(dict(table)), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Decode the bytes of a parquet file, or those of its columns that are named."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(pa.BufferReader(content))
+    return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])
