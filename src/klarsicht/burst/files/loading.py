@@ -1,12 +1,12 @@
 """Loading a burst of files into a frame store, scaled to the exposure of the first, with a check of each frame's
-brightness and a measure of its sharpness."""
+brightness and scene and a measure of its sharpness."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, Planes, ReadSettings
-from klarsicht.burst.files import reading
+from klarsicht.burst.files import reading, scene_majority
 from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import track
@@ -70,13 +70,15 @@ def load_frames(
     """Read the files into folder/frames.f32, one at a time; frames stored before an interruption are not written again.
 
     reference: the name or number of the reference; by default the sharpest frame, in a bracket of those of the middle
-    exposure. Raises InputError for files that do not fit together, UsageError for a reference that is not among them.
+    exposure. Without one, frames of another scene than most are rejected, so that the sharpest is none of them. Raises
+    InputError for files that do not fit together, UsageError for a reference that is not among them.
     """
     names = reading.name_frames(paths)
     chosen = _reference_index(names, reference)
     known = _count_stored(folder)
     headers: list[Header] = []
     frames: list[Frame] = []
+    thumbnails: list[npt.NDArray[np.float64]] = []
     first_cells: npt.NDArray[np.float64] | None = None
     spool: FrameStore | None = None
 
@@ -89,6 +91,7 @@ def load_frames(
             spool = FrameStore(folder / FRAMES, (len(paths), *light.shape))
             spool.allocate()
         own_cells = cell_means(light)
+        thumbnails.append(scene_majority.thumbnail(light))
         first_cells = own_cells if first_cells is None else first_cells
         by_tags = exposure_ratio(headers[0], header)
         frame = _frame(names[i], photograph, by_tags, brightness_ratio(first_cells, own_cells))
@@ -103,6 +106,8 @@ def load_frames(
         add(i, reading.read(path, settings))  # no name holds a photograph while the next one is read
     assert spool is not None
     frames = _check_majority(frames)
+    if chosen is None and not _is_bracket(frames):
+        frames = _reject_other_scenes(frames, thumbnails)
     best = chosen if chosen is not None else _choose_reference(frames)
     return LoadedBurst(tuple(headers), spool, tuple(frames), best)
 
@@ -160,6 +165,16 @@ def _check_majority(frames: list[Frame]) -> list[Frame]:
         remedy = "Leave out what is of another scene, or exposed otherwise."
         raise InputError(rejected[0].rejection, rule="a third of a stop is the most that is evened out", remedy=remedy)
     return frames
+
+
+def _reject_other_scenes(frames: Sequence[Frame], thumbnails: Sequence[npt.NDArray[np.float64]]) -> list[Frame]:
+    """Reject the frames that show another scene than most of those whose brightness agrees with the first."""
+    out = list(frames)
+    alike = [i for i, frame in enumerate(frames) if not frame.rejection]
+    for k in scene_majority.outliers(scene_majority.scene_correlations([thumbnails[i] for i in alike])):
+        frame = frames[alike[k]]
+        out[alike[k]] = replace(frame, rejection=f"{frame.name} shows another scene than most frames")
+    return out
 
 
 def exposure_ratio(first: Header, other: Header) -> float:
