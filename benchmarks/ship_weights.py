@@ -8,7 +8,7 @@ tables are those of `klarsicht burst evaluate --exact` with seed 7, on the photo
 where given, on Kodak's.
 --earlier: the card of the network that the training started from; its history goes before this one's.
 --stage: a network of a training between that and this; may be repeated. --lines: what bayer_colours.py wrote of Kodak's
-photographs: the tables of `swift-interpolated`, for which `burst evaluate` has no frames.
+photographs: tables of `swift-interpolated` through the command, beside those of `burst evaluate`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ ROWS = ("single", "align+mean", "hdr+", "nlm", "swift")
 SETS = {
     "swift": ("grey-still", "grey-moving", "rgb-still"),
     "swift-raw": ("mosaic-still", "mosaic-moving"),
-    "swift-interpolated": (),
+    "swift-interpolated": ("bayer-still", "bayer-moving", "x-trans-still"),
 }
-ON_KODAK = {"swift": ("grey-still", "grey-moving"), "swift-raw": ("mosaic-still",), "swift-interpolated": ()}
+ON_KODAK = {
+    "swift": ("grey-still", "grey-moving"),
+    "swift-raw": ("mosaic-still",),
+    "swift-interpolated": ("bayer-still",),
+}
 OF_MOSAICS = "python benchmarks/bayer_colours.py kodak24 --small --camera-colours --count {count}"
 MADE_BY = "klarsicht burst evaluate --exact --checkpoint {name} --set {set} --seed 7"
 FREE = {"CC0-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-4.0", "public domain", "US government work"}

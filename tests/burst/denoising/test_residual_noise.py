@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from klarsicht.burst.data.cokriging import MOSAICS, pixel_variance, white_variance
-from klarsicht.burst.denoising.residual_noise import InterpolatedNoise, accumulate_moments, fit_noise_levels
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
+from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.003, 2e-4)

@@ -7,6 +7,7 @@ from skimage import data
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.evaluation import classical
 from klarsicht.burst.evaluation.classical import CLASSICAL, centre_reference, denoise_bm3d
+from klarsicht.burst.synthesis.synthesis import interpolate_frames
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.01, 0.002)
@@ -59,11 +60,43 @@ def test_block_matching_has_no_bias_in_the_dark():
 
 def test_block_matching_after_the_merge_is_told_what_is_left(monkeypatch):
     told = []
-    monkeypatch.setattr(classical, "denoise_bm3d", lambda image, noise: told.append(noise) or image)
+    monkeypatch.setattr(classical, "denoise_bm3d", lambda image, noise, interpolated: told.append(noise) or image)
     burst = Burst(np.stack([frame()] * 4), LEVEL)
     for row in ("bm3d", "align+mean+bm3d", "hdr++bm3d"):
         CLASSICAL[row].denoise(burst)
     np.testing.assert_allclose([n.read / LEVEL.read for n in told], [1, 0.5, 0.5])
+
+
+@pytest.fixture(scope="module")
+def flat_mosaic():
+    """Grey light of .3, red half and blue two thirds of it, behind RGGB, interpolated: one frame of 96 x 96 pixels."""
+    light = np.float32([0.15, 0.3, 0.2])[:, None, None] * np.ones((1, 96, 96), np.float32)
+    noisy, balance = LEVEL.sample(light, np.random.default_rng(0)), (2.0, 1.0, 1.5)
+    frames = interpolate_frames(noisy[None], "RGGB", balance)
+    return light, Burst(frames, LEVEL.scale_variance(2), colour_filter="RGGB", balance=balance)
+
+
+def test_block_matching_is_told_the_noise_of_interpolated_pixels_and_its_spectrum(flat_mosaic):
+    light, burst = flat_mosaic
+    noise = classical.interpolated_noise(burst)
+    for c, (level, spectrum) in enumerate(classical.correlated_channels(burst.reference, burst.noise, noise)):
+        seen = burst.reference[c] - light[c]
+        assert level.variance(light[c, 0, 0]) == pytest.approx(seen.var(), rel=0.06)
+        periodogram = np.abs(np.fft.fft2(seen)) ** 2 / seen.size / seen.var()
+        low = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.fftfreq(96)) < 0.15
+        low[0, 0] = False
+        assert spectrum[low].mean() == pytest.approx(periodogram[low].mean(), rel=0.2)
+        assert spectrum[low].mean() > 1.3
+    assert classical.interpolated_noise(Burst(burst.frames, LEVEL)) is None
+
+
+@pytest.mark.nightly
+def test_block_matching_takes_the_noise_of_interpolated_colours_off(flat_mosaic):
+    pytest.importorskip("bm3d")
+    light, burst = flat_mosaic
+    clean = CLASSICAL["bm3d"].denoise(burst)
+    assert np.square(clean - light).mean() < np.square(burst.reference - light).mean() / 20
+    np.testing.assert_allclose(clean.mean((1, 2)), light.mean((1, 2)), rtol=0.01)
 
 
 def test_absent_packages_are_named(monkeypatch):

@@ -71,6 +71,16 @@ def test_a_network_for_colours_takes_part_on_grey_frames(tmp_path):
     )
 
 
+def test_interpolated_frames_have_their_own_network(tmp_path):
+    """And take any for RGB, none for planes."""
+    assert [file.stem for file in comparison.find_pretrained("bayer-still", ())] == ["swift-interpolated"]
+    assert [file.stem for file in comparison.find_pretrained("rgb-still", ())] == ["swift"]
+    for name in ("x-trans-moving", "bayer-still"):
+        assert "mkpn" in comparison.load_networks([checkpoint(tmp_path / "rgb.safetensors", colour="rgb")], name)
+    with pytest.raises(ModelError, match="the set has interpolated frames"):
+        comparison.load_networks([checkpoint(tmp_path / "planes.safetensors", colour="mosaic")], "bayer-still")
+
+
 def test_what_is_no_network_is_refused(tmp_path):
     (tmp_path / "notes.safetensors").write_text("not a network")
     with pytest.raises(ModelError, match="notes"):

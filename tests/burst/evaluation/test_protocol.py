@@ -124,6 +124,23 @@ def test_a_plane_of_a_mosaic_is_touched_where_one_of_its_four_pixels_is():
     assert np.array_equal(path_mask(path, (1, 32, 48)), path)
 
 
+@pytest.mark.parametrize("name", ["bayer-still", "x-trans-still"])
+def test_interpolated_frames_are_compared_in_full_resolution_after_white_balance(name):
+    """By hand, with the balance taken from a grey patch of light."""
+    made = benchmark_set(name, photographs()[:1], 7, SMALL)
+    assert sensor_pixels(made) == 48 * 64
+
+    def shown(x):
+        x = (x * made.balances[0].reshape(3, 1, 1))[:, 8:-8, 8:-8]
+        curve = np.where(x < 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
+        return np.clip(curve, 0, 1)
+
+    found = run_trial(reference, made, 0, GAINS[2], drawn=False)
+    error = np.mean(np.square(shown(made.burst(0, GAINS[2], 1.0).frames[0]) - shown(made.frames[0, 0])))
+    assert found.quality.psnr == pytest.approx(-10 * np.log10(error), abs=0.02)
+    np.testing.assert_allclose(np.clip(found.picture, 0, 1), shown(made.burst(0, GAINS[2], 1.0).frames[0]), atol=2e-3)
+
+
 def test_what_moves_is_told_of_mosaics_too():
     made = benchmark_set("mosaic-moving", [data.astronaut()], 7, Geometry(scale=2, height=96, width=96, reach=16))
     quality = run_trial(lambda burst: burst.reference, made, 0, noise_level(4), drawn=False).quality

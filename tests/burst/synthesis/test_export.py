@@ -51,6 +51,19 @@ def test_a_file_holds_a_burst_with_the_noise_it_names(photographs, tmp_path):
     assert truth[0] == pytest.approx(box * burst["exposure"], abs=1e-5)
 
 
+def test_a_file_of_interpolated_frames_says_from_which_mosaic_and_with_which_balance(photographs, tmp_path):
+    """The samples alone, which interpolation keeps, have the noise that is told, over 2."""
+    write(photographs, tmp_path / "set", name="bayer-still")
+    with np.load(tmp_path / "set" / "001-gain8.npz") as file:
+        burst = dict(file)
+    assert burst["frames"].shape == (8, 3, 16, 24) and burst["truth"].shape == (3, 16, 24)
+    assert str(burst["colour_filter"]) == "RGGB" and burst["balance"][1] == 1
+    truth = burst["truth"].astype(float)
+    z = (burst["frames"][0] - truth) / np.sqrt((burst["read"] ** 2 + burst["shot"] * truth) / 2)
+    samples = np.concatenate([z[0, ::2, ::2], z[1, ::2, 1::2], z[1, 1::2, ::2], z[2, 1::2, 1::2]])
+    assert samples.std() == pytest.approx(1, abs=0.15)
+
+
 def test_the_list_names_photographs_and_hashes_every_file(photographs, tmp_path):
     made = write(photographs, tmp_path / "set")
     about = json.loads((tmp_path / "set" / "set.json").read_text())

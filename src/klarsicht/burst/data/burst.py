@@ -28,7 +28,8 @@ class Burst:
     of every frame, in the same units. valid: (N,) bool, which frames exist (empty, the default: all); the others are
     zero. black_level, white_level: the sensor's own values, needed to write photographs back; colour_filter: the cell
     of the mosaic that the planes came from, or from which the colours of RGB frames were interpolated (their noise is
-    then told as that of white noise, cokriging.white_variance), or None. Raises InputError.
+    then told as that of white noise, cokriging.white_variance), or None. balance: the gains of R, G and B with which
+    they were interpolated. Raises InputError.
     """
 
     frames: Frames
@@ -37,6 +38,7 @@ class Burst:
     black_level: float | tuple[float, ...] = 0.0
     white_level: float = 1.0
     colour_filter: str | None = None
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         _check_frames(self.frames)

@@ -26,6 +26,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 Light = npt.NDArray[np.float32]
 Weights = npt.NDArray[np.float64]  # side side S 3
+Covariance = npt.NDArray[np.float64]  # 3 3 L L
 
 MOSAICS = {"bayer": "RGGB", "x-trans": "GBGGRGRGRBGBGBGGRGGRGGBGBGBRGRGRGGBG"}
 """Cells of the two kinds of mosaic, by name, at one of their places."""
@@ -66,6 +67,28 @@ def pixel_variance(cell: str) -> float:
     """Compute the variance of a pixel of interpolated light over that of a sample's noise, in the mean over the cell
     and the colours: interpolation averages, and leaves less of it than a sample has."""
     return float(np.square(cokriging_weights(cell)).sum(2).mean())
+
+
+@cache
+def noise_covariance(cell: str) -> Covariance:
+    """Compute the covariances (3, 3, L, L) of interpolated noise, in the mean over the places of the cell: of colour c
+    at a pixel and at the one that lies (y, x) from it, from -2 SAMPLES_RADIUS to 2 SAMPLES_RADIUS, by samples of colour
+    k with white noise of variance 1."""
+    side, width = cell_side(cell), 2 * SAMPLES_RADIUS + 1
+    weights = cokriging_weights(cell).reshape(side, side, width, width, 3)
+    member = np.eye(3)[colour_numbers(cell)]
+    reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
+    lags = range(-2 * SAMPLES_RADIUS, 2 * SAMPLES_RADIUS + 1)
+    covariances = np.zeros((3, 3, len(lags), len(lags)))
+    for y, x in np.ndindex(side, side):
+        colours = member[(y + reach[:, None]) % side, (x + reach) % side]
+        for i, j in product(lags, lags):
+            here = (slice(max(0, i), width + min(0, i)), slice(max(0, j), width + min(0, j)))
+            there = (slice(max(0, -i), width - max(0, i)), slice(max(0, -j), width - max(0, j)))
+            other = weights[(y + i) % side, (x + j) % side]
+            shared = np.einsum("abc,abc,abk->ck", weights[y, x][here], other[there], colours[here])
+            covariances[..., i - lags[0], j - lags[0]] += shared / side**2
+    return covariances
 
 
 def interpolate_mosaic(

@@ -13,13 +13,14 @@ import numpy.typing as npt
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import FrameStore, Window
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising import motion_check, sure, tiles
 from klarsicht.burst.denoising.coinciding_frames import mix_with_mean
 from klarsicht.burst.denoising.exposure_weights import weigh_by_exposure
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, PixelWeights, split_groups
 from klarsicht.burst.denoising.motion_check import Map
-from klarsicht.burst.denoising.residual_noise import InterpolatedNoise, accumulate_moments
+from klarsicht.burst.denoising.residual_noise import accumulate_moments
 from klarsicht.burst.denoising.sure import LightEstimate
 from klarsicht.burst.denoising.tiles import Tile, TileRecord
 from klarsicht.burst.network.unet import Part

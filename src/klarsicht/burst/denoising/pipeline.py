@@ -18,6 +18,7 @@ from klarsicht import __version__
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.frame_store import FrameStore
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import ReadSettings
 from klarsicht.burst.denoising import (
     hot_pixels,
@@ -219,7 +220,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         sampled=tiles.evenly_spaced(len(grid), SAMPLED),
         observe=make_observer((H, W), map_store),
         bracket=burst.is_bracket,
-        interpolated=residual_noise.InterpolatedNoise.of(burst.header),
+        interpolated=InterpolatedNoise.of(burst.header),
     )
     records = tiles.process_tiles(grid, folder, merge, "denoising")
     pixels = np.array([tile["pixels"] for tile in records], float)

@@ -6,14 +6,12 @@ L counts brightness bins.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from klarsicht.burst.data.cokriging import interpolate_mosaic, take_samples, white_variance
-from klarsicht.burst.data.photograph import Header, Planes
+from klarsicht.burst.data.photograph import Planes
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 EDGES = np.geomspace(1e-4, 1, 25)  # between brightness bins
@@ -21,29 +19,6 @@ FEWEST = 256  # pixels of a bin that is used
 LEAST_SHOT = 1e-3  # of the variance: a NoiseProfile whose shot coefficient is 0 is refused by readers (DNG SDK)
 
 NoiseMoments = npt.NDArray[np.float64]  # C L 3: sums of squared residual noise, of brightness, of pixels
-
-
-@dataclass(frozen=True)
-class InterpolatedNoise:
-    """Noise of colours that are interpolated from a mosaic, made of white noise. cell: of the mosaic (cokriging).
-    gains: of R, G and B, with which a grey surface has equal samples."""
-
-    cell: str
-    gains: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, header: Header) -> InterpolatedNoise | None:
-        """Return the noise of frames with such a header, None where their noise is white."""
-        if not header.is_interpolated:
-            return None
-        assert header.sensor is not None
-        return cls(header.sensor.pattern, header.rendering.gains)
-
-    def __call__(self, noise: Planes) -> Planes:
-        """Convert white noise (3, H, W), as strong as noise of interpolated frames is told to be, to the noise of
-        samples behind the mosaic, interpolated."""
-        samples = take_samples(noise, self.cell) / np.float32(white_variance(self.cell) ** 0.5)
-        return interpolate_mosaic(samples, self.cell, self.gains)
 
 
 def accumulate_moments(left: Planes, light: Planes) -> NoiseMoments:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from klarsicht.burst.align.alignment import align_whole_frames, stabilised_grey
-from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.data.burst import RGB_CHANNELS, Burst
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise, Spectrum
 from klarsicht.burst.evaluation import hdrplus, phase_correlation
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -22,6 +23,7 @@ from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 Denoise = Callable[[Burst], Light]
 
 NLM_FRAMES = 7
+BM3D_WHITE = (3.0, 0.4)  # threshold and Wiener factor that the package bm3d takes where noise is white
 NLM_STRENGTH = 1.0  # h of non-local means over the deviation of the noise
 
 
@@ -57,22 +59,22 @@ def register_mean(burst: Burst) -> Light:
 
 def bm3d(burst: Burst) -> Light:
     """Denoise the reference alone by BM3D."""
-    return denoise_bm3d(burst.reference, burst.noise)
+    return denoise_bm3d(burst.reference, burst.noise, interpolated_noise(burst))
 
 
 def align_mean_bm3d(burst: Burst) -> Light:
     """Denoise the mean of `align_mean` by BM3D."""
-    return denoise_bm3d(align_mean(burst), burst.noise.average_frames(burst.count))
+    return denoise_bm3d(align_mean(burst), burst.noise.average_frames(burst.count), interpolated_noise(burst))
 
 
 def align_whole_mean_bm3d(burst: Burst) -> Light:
     """Denoise the mean of `align_whole_mean` by BM3D."""
-    return denoise_bm3d(align_whole_mean(burst), burst.noise.average_frames(burst.count))
+    return denoise_bm3d(align_whole_mean(burst), burst.noise.average_frames(burst.count), interpolated_noise(burst))
 
 
 def register_mean_bm3d(burst: Burst) -> Light:
     """Denoise the mean of `register_mean` by BM3D."""
-    return denoise_bm3d(register_mean(burst), burst.noise.average_frames(burst.count))
+    return denoise_bm3d(register_mean(burst), burst.noise.average_frames(burst.count), interpolated_noise(burst))
 
 
 def hdr_plus(burst: Burst) -> Light:
@@ -83,7 +85,7 @@ def hdr_plus(burst: Burst) -> Light:
 def hdr_plus_bm3d(burst: Burst) -> Light:
     """Denoise the merge of HDR+ by BM3D, given the noise that the merge has left."""
     merged = hdrplus.align_and_merge(burst)
-    return denoise_bm3d(merged.image, merged.noise)
+    return denoise_bm3d(merged.image, merged.noise, interpolated_noise(burst))
 
 
 def nlm(burst: Burst) -> Light:
@@ -105,20 +107,56 @@ def centre_reference(frames: list[Light]) -> list[Light]:
     return [*kept[1 : half + 1], kept[0], *kept[half + 1 :]]
 
 
-def denoise_bm3d(image: Light, noise: NoiseLevel) -> Light:
+def interpolated_noise(burst: Burst) -> InterpolatedNoise | None:
+    """Return the noise of interpolated colours; None where noise is white."""
+    if burst.colour_filter is None or burst.reference.shape[0] != RGB_CHANNELS:
+        return None
+    return InterpolatedNoise(burst.colour_filter, burst.balance)
+
+
+def denoise_bm3d(image: Light, noise: NoiseLevel, interpolated: InterpolatedNoise | None = None) -> Light:
     """Denoise by BM3D (Dabov et al. 2007) after variance stabilisation to deviation 1, with the unbiased inverse
-    (Makitalo and Foi 2013)."""
-    stable = noise.stabilise(image)
-    clean: Light = noise.unstabilise(np.stack([_bm3d_plane(plane) for plane in stable])).astype(np.float32)
-    return clean
+    (Makitalo and Foi 2013). interpolated: the noise of colours that were; BM3D is then told its power spectrum
+    (Makinen, Azzari and Foi 2020)."""
+    known = white_channels(image, noise) if interpolated is None else correlated_channels(image, noise, interpolated)
+    clean = [
+        level.unstabilise(_bm3d_plane(level.stabilise(plane), spectrum))
+        for plane, (level, spectrum) in zip(image, known, strict=True)
+    ]
+    return np.stack(clean).astype(np.float32)
 
 
-def _bm3d_plane(plane: Light) -> npt.NDArray[np.float64]:
-    """Denoise (H, W) with noise of deviation 1; the package requires values from 0 to 1."""
+ChannelNoise = tuple[NoiseLevel, Spectrum | None]
+"""Noise of a channel: the level of its pixels, and its power spectrum (H, W) of mean 1, or None where it is white."""
+
+
+def white_channels(image: Light, noise: NoiseLevel) -> list[ChannelNoise]:
+    """Return white noise of that level for each channel."""
+    return [(noise, None)] * len(image)
+
+
+def correlated_channels(image: Light, noise: NoiseLevel, interpolated: InterpolatedNoise) -> list[ChannelNoise]:
+    """Compute level and spectrum of each interpolated colour's noise from the level that is told, at the picture's mean
+    light."""
+    told = [float(noise.variance(np.maximum(plane.mean(), 0))) for plane in image]
+    spectra = interpolated.power_spectrum(told, (image.shape[1], image.shape[2]))
+    return [
+        (noise.scale_variance(spectrum.mean() / variance), spectrum / spectrum.mean())
+        for spectrum, variance in zip(spectra, told, strict=True)
+    ]
+
+
+def _bm3d_plane(plane: Light, spectrum: Spectrum | None) -> npt.NDArray[np.float64]:
+    """Denoise (H, W) with noise of that power spectrum, None: white, of deviation 1; the package requires values from 0
+    to 1."""
     import bm3d as package
 
     low, span = _range(plane)
-    return np.asarray(package.bm3d((plane - low).astype(np.float64) / span, 1 / span), np.float64) * span + low
+    profile = package.BM3DProfile()
+    if spectrum is not None:  # the package's estimates of these do not run with numpy 2.4
+        profile.lambda_thr3d, profile.mu2 = BM3D_WHITE
+    told = 1 / span if spectrum is None else spectrum * plane.size / span**2
+    return np.asarray(package.bm3d((plane - low).astype(np.float64) / span, told, profile), np.float64) * span + low
 
 
 def _nlm_plane(frames: Light) -> npt.NDArray[np.float64]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.evaluation import page
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.kernel_sizes import Sizes, analyse_sizes, predict_kernels
@@ -23,6 +24,7 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS
 SWIFT = "swift"
 NETWORKS = ("kpn", "mkpn", "bpn", SWIFT)
 COMPARED_ROWS = ("single", "mean", "align+mean", "bm3d", "align+mean+bm3d", "hdr+", "hdr++bm3d", "nlm", *NETWORKS)
+RGB, INTERPOLATED = "rgb", "interpolated"  # colours of frames (pretrained.NAMES)
 SEED = 7
 EVALUATION_PAGE, EVALUATION_RECORD = "evaluation.html", "evaluation.json"
 
@@ -56,7 +58,7 @@ def evaluate_all(
     benchmark = benchmark_set(name, shown.photographs, seed, shown.geometry)
     tables, exhibits = evaluate(methods, benchmark, chosen)
     exposures = tuple(map(float, benchmark.exposures))
-    protocol = Protocol(name, seed, shown.geometry, shown.names, exposures, chosen, benchmark.sha256)
+    protocol = Protocol(name, seed, shown.geometry, shown.names, exposures, chosen, benchmark.sha256, benchmark.cell)
     return Evaluation(protocol, tables, absent, exhibits, analyse_networks(trained, benchmark, chosen))
 
 
@@ -114,15 +116,17 @@ def load_networks(checkpoints: Sequence[Path], name: str) -> dict[str, Network]:
 
 
 def set_colour(name: str) -> str:
-    """Return the colour of the frames of a benchmark set. Raises UsageError for an unknown set."""
+    """Return the colour of the frames of a benchmark set, or interpolated, as in pretrained.NAMES. Raises UsageError
+    for an unknown set."""
     if name not in SETS:
         raise unknown_name("benchmark set", name, SETS)
-    return SETS[name][0]
+    kind, _ = SETS[name]
+    return INTERPOLATED if kind in MOSAICS else kind
 
 
 def _load_fitting_network(path: Path, colour: str) -> Network:
     network = load_network(path)
-    if colour not in network.compatible_colours:
+    if (RGB if colour == INTERPOLATED else colour) not in network.compatible_colours:
         got, rule = f"one for {network.settings.colour} frames", f"the set has {colour} frames"
         raise ModelError(f"the network {path.name}", got=got, rule=rule, remedy="Choose another --set.")
     return network

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from klarsicht.burst.align.alignment import align_burst
+from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst
 from klarsicht.burst.network.heads import Kernels
 from klarsicht.burst.network.kernel_field import KernelField
@@ -51,10 +51,10 @@ def analyse_sizes(kernels: Kernels, truth: Light, w: float) -> Sizes:
 @torch.no_grad()
 def predict_kernels(network: Network, burst: Burst) -> Kernels:
     """Align a burst and predict its kernels. Raises UsageError for a network without kernels."""
-    aligned, alignment = align_burst(burst)
-    frames, valid = (torch.from_numpy(x)[None] for x in (aligned.frames, aligned.valid))
+    frames, valid = (torch.from_numpy(x)[None] for x in (burst.frames, burst.valid))
     read, shot = (torch.tensor([level]) for level in (burst.noise.read, burst.noise.shot))
-    return network.kernels(frames, read, shot, valid, alignment.agreement())
+    alignment = align_by_colour_filter(frames, read, shot, valid, burst.colour_filter)
+    return network.kernels(alignment.apply(frames), read, shot, valid, alignment.agreement())
 
 
 # Energy

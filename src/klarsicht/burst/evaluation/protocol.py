@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.burst import PLANES, Burst
+from klarsicht.burst.data.cokriging import white_variance
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.cost import Cost, measure_cost
 from klarsicht.burst.evaluation.kernel_sizes import Sizes
@@ -40,7 +41,7 @@ Exhibits = dict[int, dict[str, Bytes]]  # gain, row: (H, W) or (H, W, 3)
 
 @dataclass(frozen=True)
 class Protocol:
-    """All that is needed to generate the same bursts again."""
+    """All that is needed to generate the same bursts again. cell: of the mosaic from which frames are interpolated."""
 
     name: str
     seed: int
@@ -49,6 +50,7 @@ class Protocol:
     exposures: tuple[float, ...]
     gains: tuple[int, ...]
     sha256: str
+    cell: str | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -58,10 +60,21 @@ class Protocol:
             f"frames {g.height} x {g.width} from the middle of each photograph, means of {g.scale} x {g.scale} pixels, "
             f"shifts up to {g.reach}",
             f"gains (sigma_read, sigma_shot^2) {'; '.join(levels)}",
+            *self._mosaic_lines,
             f"compared without {CUT_BORDER} pixels at each border, as clip(G(x/w), 0, 1), G the sRGB curve on linear "
             "light",
             "exposure w drawn: " + ", ".join(f"{w:.4f}" for w in self.exposures),
             f"{len(self.photographs)} photographs: {', '.join(self.photographs)}",
+        )
+
+    @property
+    def _mosaic_lines(self) -> tuple[str, ...]:
+        """How frames are interpolated from a mosaic; nothing of others."""
+        if self.cell is None:
+            return ()
+        return (
+            f"samples behind {self.cell} have that noise; RGB is interpolated from them by cokriging, its noise told "
+            f"as white noise of {white_variance(self.cell):g} times the variance; compared after white balance",
         )
 
 
@@ -161,7 +174,7 @@ def run_trial(denoise: Denoise, benchmark: BenchmarkSet, index: int, noise: Nois
     w = float(benchmark.exposure(index, drawn))
     burst = benchmark.burst(index, noise, w)
     image, cost = measure_cost(lambda: denoise(burst))
-    truth = benchmark.truth(index, w)
+    image, truth = benchmark.balance(index, image), benchmark.balance(index, benchmark.truth(index, w))
     return Trial(
         measure_quality(image, truth, w, path_mask(benchmark.paths[index], truth.shape)), cost, tone_mapped(image, w)
     )
@@ -204,7 +217,7 @@ def _crop_for_warm_up(burst: Burst) -> Burst:
 
 
 def _truth(benchmark: BenchmarkSet, index: int) -> Picture:
-    return tone_mapped(benchmark.truth(index, 1.0), 1.0)
+    return tone_mapped(benchmark.balance(index, benchmark.truth(index, 1.0)), 1.0)
 
 
 def _exhibit(benchmark: BenchmarkSet, picture: Picture) -> Bytes:

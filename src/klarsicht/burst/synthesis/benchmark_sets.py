@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.burst import Burst
+from klarsicht.burst.data.cokriging import MOSAICS, white_variance
 from klarsicht.burst.synthesis.motion import MOTIONS, Flags, Vectors
 from klarsicht.burst.synthesis.scenes import Geometry, Light, Photograph, check_size, scenes
-from klarsicht.burst.synthesis.synthesis import KINDS, Recipe, clean_burst
+from klarsicht.burst.synthesis.synthesis import CAMERA_COLOURS, KINDS, Recipe, clean_burst, interpolate_frames
 from klarsicht.ground.errors import InputError, unknown_name
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel, add_noise
 
@@ -32,8 +33,17 @@ SETS = {
     "mosaic-shaken": ("mosaic", "shaken"),
     "mosaic-moving": ("mosaic", "moving"),
     "mosaic-occluded": ("mosaic", "occluded"),
+    "bayer-still": ("bayer", "still"),
+    "bayer-shaken": ("bayer", "shaken"),
+    "bayer-moving": ("bayer", "moving"),
+    "bayer-occluded": ("bayer", "occluded"),
+    "x-trans-still": ("x-trans", "still"),
+    "x-trans-shaken": ("x-trans", "shaken"),
+    "x-trans-moving": ("x-trans", "moving"),
+    "x-trans-occluded": ("x-trans", "occluded"),
 }
-"""Kind of frame (synthesis.KINDS) and kind of motion (motion.MOTIONS)."""
+"""Kind of frame (synthesis.KINDS, or a mosaic of cokriging.MOSAICS from which RGB frames in the colours of a camera are
+interpolated) and kind of motion (motion.MOTIONS)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +52,9 @@ class BenchmarkSet:
     scales.
 
     frames: (B, N, C, H, W). noise: the same shape, standard normal. exposures: (B,). displacements: (B, N, 2) and
-    angles (B, N), as in CleanBurst. paths: (B, H, W).
+    angles (B, N), as in CleanBurst. paths: (B, H, W). balances: (B, 3), of the cameras (CameraView). cell: of the
+    mosaic behind which the noisy frames are sampled, and from which they are interpolated; None: each pixel has all
+    channels.
     """
 
     name: str
@@ -53,6 +65,8 @@ class BenchmarkSet:
     displacements: Vectors
     angles: npt.NDArray[np.float64]
     paths: Flags
+    balances: npt.NDArray[np.float64]
+    cell: str | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -62,21 +76,36 @@ class BenchmarkSet:
         return self.exposures[index] if drawn else np.float32(1)
 
     def burst(self, index: int, level: NoiseLevel, exposure: float) -> Burst:
-        """Return one burst with noise of that level, at that exposure."""
+        """Return one burst with noise of that level, at that exposure. Behind a mosaic the samples have that noise,
+        and that of the interpolated frames is told as the command tells it (cokriging.white_variance)."""
         light = self.frames[index] * np.float32(exposure)
         noisy = add_noise(light, self.noise[index], np.float32(level.read), np.float32(level.shot))
-        return Burst(noisy, level)
+        if self.cell is None:
+            return Burst(noisy, level)
+        red, green, blue = self.balances[index].tolist()
+        balance, told = (red, green, blue), level.scale_variance(white_variance(self.cell))
+        return Burst(interpolate_frames(noisy, self.cell, balance), told, colour_filter=self.cell, balance=balance)
 
     def truth(self, index: int, exposure: float) -> Light:
         """Return the clean reference (C, H, W) of that burst."""
         truth: Light = self.frames[index, 0] * np.float32(exposure)
         return truth
 
+    def balance(self, index: int, picture: Light) -> Light:
+        """Return a picture (C, H, W) of that burst in the colours in which it is compared: behind a mosaic, after white
+        balance; else as it is."""
+        if self.cell is None:
+            return picture
+        balanced: Light = picture * self.balances[index].astype(np.float32)[:, None, None]
+        return balanced
+
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of all arrays in their order, little-endian, with their shapes."""
+        """The SHA-256 of all arrays in their order, little-endian, with their shapes; behind a mosaic, of its cell and
+        the balances, too."""
         digest = hashlib.sha256()
-        for array in (self.frames, self.noise, self.exposures, self.displacements, self.angles, self.paths):
+        told = () if self.cell is None else (np.frombuffer(self.cell.encode(), np.uint8), self.balances)
+        for array in (self.frames, self.noise, self.exposures, self.displacements, self.angles, self.paths, *told):
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
@@ -97,10 +126,11 @@ def benchmark_set(
     if name not in SETS:
         raise unknown_name("benchmark set", name, SETS)
     kind, motion = SETS[name]
-    recipe = Recipe(kind=KINDS[kind], motion=MOTIONS[motion], geometry=geometry)
+    recipe = Recipe(kind=KINDS.get(kind, CAMERA_COLOURS), motion=MOTIONS[motion], geometry=geometry)
     middles = [_middle(scene, geometry, k) for k, scene in enumerate(scenes(photographs, recipe.kind.light))]
     drawn = [_draw(middles, k, recipe, seed) for k in range(len(middles))]
-    made = BenchmarkSet(name, seed, *(np.stack(column) for column in zip(*drawn, strict=True)))
+    columns = (np.stack(column) for column in zip(*drawn, strict=True))
+    made = BenchmarkSet(name, seed, *columns, cell=MOSAICS.get(kind))
     if sha256 is not None and sha256 != made.sha256:
         rule = f"its hash must be {sha256}"
         remedy = "Are these the same photographs, in the same order?"
@@ -109,12 +139,13 @@ def benchmark_set(
 
 
 def _draw(middles: list[Light], k: int, recipe: Recipe, seed: int) -> tuple[npt.NDArray[np.generic], ...]:
-    """Draw the k-th burst: clean frames, noise, exposure, displacements, angles and path."""
+    """Draw the k-th burst: clean frames, noise, exposure, displacements, angles, path and balance."""
     rng = np.random.default_rng([seed, k])
     clean = clean_burst(middles[k], middles[max(k - 1, 0)], recipe, rng)
     exposure = np.float32(10 ** rng.uniform(*recipe.exposures))
     noise = rng.standard_normal(clean.frames.shape, dtype=np.float32)
-    return clean.frames, noise, np.asarray(exposure), clean.displacements, clean.angles, clean.path
+    balance = np.array(clean.balance, np.float64)
+    return clean.frames, noise, np.asarray(exposure), clean.displacements, clean.angles, clean.path, balance
 
 
 def _middle(scene: Light, geometry: Geometry, index: int) -> Light:

@@ -2,7 +2,8 @@
 
 DIR/set.json             name, seed, geometry, photographs, levels, exposures, hash of the whole set
 DIR/007-gain4.npz        frames (N, C, H, W), truth (C, H, W), exposure, read, shot, displacements (N, 2), angles (N,),
-                         path (H, W); see benchmark_sets.BenchmarkSet
+                         path (H, W); see benchmark_sets.BenchmarkSet. Behind a mosaic also colour_filter, its
+                         cell, and balance (3,); frames are then interpolated, read and shot as told of them
 """
 
 from __future__ import annotations
@@ -59,17 +60,19 @@ def write_set(
 def burst_bytes(made: BenchmarkSet, index: int, level: NoiseLevel) -> bytes:
     """Return one burst in numpy's npz format without a time stamp: the same burst gives the same bytes."""
     exposure = float(made.exposure(index, drawn=True))
-    file = io.BytesIO()
+    burst, file = made.burst(index, level, exposure), io.BytesIO()
+    mosaic = {} if made.cell is None else {"colour_filter": made.cell, "balance": made.balances[index]}
     np.savez(
         file,
-        frames=made.burst(index, level, exposure).frames,
+        frames=burst.frames,
         truth=made.truth(index, exposure),
         exposure=np.float32(exposure),
-        read=level.read,
-        shot=level.shot,
+        read=burst.noise.read,
+        shot=burst.noise.shot,
         displacements=made.displacements[index],
         angles=made.angles[index],
         path=made.paths[index],
+        **mosaic,
     )
     return file.getvalue()
 
