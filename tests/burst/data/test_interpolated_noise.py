@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from klarsicht.burst.data.cokriging import MOSAICS, cokriging_weights, noise_covariance
-from klarsicht.burst.data.interpolated_noise import LAGS, InterpolatedNoise
+from klarsicht.burst.data.interpolated_noise import NOISE_LAGS, InterpolatedNoise
 
 GAINS = (2.0, 1.0, 1.5)
 TOLD = (1.0, 4.0, 0.25)
@@ -23,8 +23,8 @@ def test_variances_and_covariances_are_those_of_noise_that_is_drawn(drawn):
     covariance = np.einsum("ckij,k->cij", model.covariance, TOLD)
     for c, y, x in ((0, 0, 0), (1, 0, 0), (2, 0, 0), (1, 1, 0), (0, 0, 2), (2, -1, 1), (0, -1, 3)):
         here, there = noise[c, 8:-8, 8:-8], noise[c, 8 + y : 472 + y, 8 + x : 472 + x]
-        expected = covariance[c, LAGS + y, LAGS + x]
-        assert (here * there).mean() == pytest.approx(expected, abs=0.03 * covariance[c, LAGS, LAGS])
+        expected = covariance[c, NOISE_LAGS + y, NOISE_LAGS + x]
+        assert (here * there).mean() == pytest.approx(expected, abs=0.03 * covariance[c, NOISE_LAGS, NOISE_LAGS])
 
 
 def test_the_power_spectrum_is_that_of_noise_that_is_drawn(drawn):
@@ -49,4 +49,4 @@ def test_covariances_are_those_of_the_filters_written_out():
             for i in range(7):
                 for j in range(1, 7):
                     total += weights[y, x, i, j, 0] * weights[y, (x + 1) % 2, i, j - 1, 0]
-    assert noise_covariance("RGGB")[0].sum(0)[LAGS, LAGS + 1] == pytest.approx(total / 4)
+    assert noise_covariance("RGGB")[0].sum(0)[NOISE_LAGS, NOISE_LAGS + 1] == pytest.approx(total / 4)

@@ -27,7 +27,7 @@ from klarsicht.burst.data.cokriging import (
 )
 from klarsicht.burst.data.photograph import Header, Planes
 
-LAGS = 2 * SAMPLES_RADIUS  # pixels up to which interpolated noise is correlated, along each side
+NOISE_LAGS = 2 * SAMPLES_RADIUS  # pixels up to which interpolated noise is correlated, along each side
 
 Spectrum = npt.NDArray[np.float64]  # ... H W
 
@@ -67,7 +67,7 @@ class InterpolatedNoise:
         """Compute the power spectrum (3, H, W) of noise whose told variances are uniform, in the layout of numpy.fft:
         its mean is the variance of a pixel."""
         H, W = size
-        rows, columns = (np.eye(side)[np.arange(-LAGS, LAGS + 1) % side] for side in (H, W))
+        rows, columns = (np.eye(side)[np.arange(-NOISE_LAGS, NOISE_LAGS + 1) % side] for side in (H, W))
         folded = np.einsum("ckij,k,iy,jx->cyx", self.covariance, np.array(told), rows, columns, optimize=True)
         power: Spectrum = np.maximum(np.fft.fft2(folded).real, 0)
         return power
