@@ -295,12 +295,16 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
             out=tmp_path / name,
         )  # fmt: skip
 
-    found = cleaned("auto", least_effect=5.0)
+    found = cleaned("auto", least_effect=5.0, layer="last", directions=1)
     assert found.judgement.before.rise.value == pytest.approx(2 / 3 * (3 - 190 / 255) / 9, rel=0.15)
     assert found.judgement.before.turned.value == 0
     assert found.judgement.is_used and found.judgement.is_below_least
-    assert [one.method for one in found.choice.tried] == ["nothing"]
-    assert found.choice.reason == "the artifact is used, but by less than matters, so no correction was tried"
+    assert found.choice.chosen.method == "nothing"  # of some fifty images none can show half a point
+    assert {one.method for one in found.choice.tried} == {"reactive", "reactive-class", "inpaint", "nothing"}
+    tried = f"and none of {len(found.choice.tried) - 1} settings tried takes away half of it for sure and costs nothing"
+    assert found.choice.reason == (
+        f"the artifact is used, but by less than matters, {tried}, so the model is left as it is"
+    )
     assert found.judgement.verdict.startswith("no help (the artifact is used, but by less than matters: it raises the")
     assert found.judgement.verdict.endswith("what matters is 2.5 logits, or 10 % of other images)")
     with pytest.raises(EffectRemains, match=r"used, but by less than matters.*--least-effect"):
@@ -310,7 +314,41 @@ def test_what_is_used_by_less_than_matters_is_not_corrected_unless_asked_for(aud
     named.check()
     before = found.judgement.before
     assert not clean_model.find_reason_to_leave(before, CleanSettings())
-    assert clean_model.find_reason_to_leave(before, CleanSettings(least_effect=5.0)) == found.choice.untried
+    why = clean_model.find_reason_to_leave(before, CleanSettings(least_effect=5.0))
+    assert why == "the artifact is used, but by less than matters"
+    free = cleaned("free", least_effect=5.0, layer="last", directions=1, overall=0.1, affected=0.1)
+    assert free.judgement.is_below_least and free.choice.free and free.choice.chosen.method in clean_model.SELECTIVE
+    assert free.judgement.remaining < 0.5
+    free.check()  # it takes the artifact away, and none of its images' answers changed
+    assert free.judgement.after.harm.changed == 0
+
+
+def test_a_correction_that_is_no_help_is_not_made_unless_it_is_named(audited, tmp_path, monkeypatch):
+    """One that leaves the effect as it is, here a quarter of an erasure, is fitted all the same when it is named."""
+    store, _ = audited
+
+    def cleaned(name, **more):
+        asked = CleanSettings(images=60, layer="last", directions=1, strength=0.25, **more)
+        return clean_model.clean(store.path, "b", asked, out=tmp_path / name, classifier=of(network()))
+
+    monkeypatch.setattr(clean_model, "CANDIDATES", {"oblique": clean_model.CANDIDATES["oblique"]})
+    monkeypatch.setattr(clean_model.choose_correction, "__defaults__", (clean_model.CANDIDATES, True, None))
+    named, found = cleaned("named", method="oblique"), cleaned("auto")
+    assert named.judgement.remaining == pytest.approx(0.75, abs=0.05)
+    assert found.judgement.refused.remaining == named.judgement.remaining
+    assert found.record["shown"]["refused"]["remaining"] == named.judgement.remaining
+    correction, record = packages.load_correction(found.folder)
+    assert record["choice"]["chosen"]["method"] == "nothing"
+    assert [one["method"] for one in record["choice"]["tried"]] == ["oblique", "nothing"]
+    x = list(torch.rand(5, 3, SIDE, SIDE))
+    np.testing.assert_array_equal(*(compute_logits(of(network()), x, one) for one in (None, correction)))
+    left = f"{named.judgement.remaining:.0%} of the artifact's effect"
+    assert found.judgement.verdict == f"no help (the best correction leaves {left}, and none is made)"
+    assert left in found.choice.reason and found.choice.reason.endswith("so the model is left as it is")
+    with pytest.raises(EffectRemains, match=r"no correction helps, so the model is left as it is.*--method"):
+        found.check()
+    with pytest.raises(EffectRemains, match="the correction does not help"):
+        named.check()
 
 
 def test_losses_are_measured_on_clean_images_that_nothing_was_fitted_on_or_is_shown_on(audited):

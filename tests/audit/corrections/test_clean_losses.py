@@ -119,3 +119,25 @@ def test_the_price_is_the_fall_and_that_of_the_class_where_it_is_shown():
     assert price(0.1, -0.02) == 0.003
     assert price(0.1, 0.08) == pytest.approx(0.02)
     assert CleanLosses(none, none, Interval(-0.01, -0.02, 0, 9), NO_INTERVAL).price == 0
+
+
+@pytest.mark.parametrize(
+    ("n", "changed", "fall", "own", "free"),
+    [
+        (765, 0, 0.001, 0.01, True),  # none of n changed: less than z^2 / (n + z^2), which is .005 of 765
+        (764, 0, 0.001, 0.01, False),
+        (2000, 3, 0.001, 0.01, True),  # at most .0044 by Wilson's interval
+        (2000, 4, 0.001, 0.01, False),  # .0051
+        (2000, 0, 0.0026, 0.01, False),
+        (2000, 0, 0.001, 0.021, False),  # of the class
+        (2000, 0, float("nan"), 0.01, False),
+    ],
+)
+def test_a_correction_is_free_by_the_upper_ends_of_what_changes_either_way(n, changed, fall, own, free):
+    """Lost and won ones count alike here: with as many won as lost nothing is lost."""
+    before, after = np.ones(n, bool), np.ones(n, bool)
+    before[: changed // 2] = after[changed // 2 : changed] = False
+    overall, none = paired_loss(before, after), paired_loss(before, before)
+    one = CleanLosses(overall, none, Interval(fall - 0.001, 0.0, fall, n), Interval(0.0, 0.0, own, 90))
+    assert one.is_free(Bounds(0.005, 0.02)) == free
+    assert not CleanLosses(overall, none, one.fall, NO_INTERVAL).is_free(Bounds(0.005, 0.02))  # none of the class

@@ -50,3 +50,24 @@ def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
     assert Harm((within, between)).settled_by == between.settled_by > 0
     assert Harm((between, beyond)).settled_by == 0
     assert Harm((between, beyond)).to_json()["losses"][1]["lost"]["changed"] == 8
+
+
+@pytest.mark.parametrize(
+    ("low", "without", "trained_on", "answer"),
+    [
+        (0.03, -0.01, False, NOT_PROVEN),  # one class bears it
+        (0.03, BOUND, False, NOT_PROVEN),
+        (0.03, BOUND + 1e-4, False, HARMFUL),  # others lose as well
+        (BOUND * MEMORISED + 0.01, -0.01, True, NOT_PROVEN),
+        (BOUND * MEMORISED + 0.01, BOUND + 1e-4, True, HARMFUL),
+    ],
+)
+def test_a_loss_that_one_other_class_bears_alone_is_not_harmful_and_the_class_is_named(
+    low, without, trained_on, answer
+):
+    elsewhere = PairedLoss(without + 0.01, without, without + 0.02, 300, 4)
+    found = Loss("x", PairedLoss(low + 0.01, low, low + 0.02, 400, 8), BOUND, trained_on, elsewhere, "bottle")
+    assert found.answer == answer
+    assert ("without bottle: see whether its images carry an artifact" in str(found)) == (answer == NOT_PROVEN)
+    assert "settled" not in str(found)  # by no number of images: they would say the same
+    assert Harm((found,)).to_json()["losses"][0]["most lost"] == "bottle"

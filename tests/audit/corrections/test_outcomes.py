@@ -11,10 +11,11 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest, log_odds, probability
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, log_odds, loss_elsewhere, probability
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS
 
 
 def erase_mark(strength=1.0):
@@ -213,3 +214,23 @@ def test_erasures_at_one_layer_run_what_comes_before_it_once():
     compute_logits_jointly(net, images, [erase_mark(), erase_mark(0.5)])
     handle.remove()
     assert sum(rows) == len(images)
+
+
+def test_the_class_that_loses_most_is_left_out_of_a_second_loss():
+    """Class 1, of 30 images, loses 5 and wins 1; class 2 loses 1; the target, class 0, loses 8 and is kept."""
+    truth = np.repeat([0, 1, 2], 30)
+    was, right = np.ones(90, bool), np.ones(90, bool)
+    right[[*range(8), *range(30, 35), 60]] = False
+    was[40] = False
+    found, most = loss_elsewhere(was, right, truth, 0)
+    assert most == 1
+    assert (found.value, found.changed, found.n) == (pytest.approx(9 / 60), 9, 60)
+    assert loss_elsewhere(was[:60], right[:60], truth[:60], 0) == (NO_LOSS, None)  # one other class
+    assert loss_elsewhere(was, was, truth, 0) == (NO_LOSS, None)
+    trial = CorrectionTest(classifier(), sample(300), TARGET, place(), names={1: "one", 2: "two"})
+    erased = trial.evaluate_logits(Logits(np.roll(trial.before.plain, 1, axis=1), trial.before.pasted))
+    lost = trial.before.plain.argmax(1) == trial.truth
+    kept = trial.sample.fair_draw & (trial.truth != {"one": 1, "two": 2}[erased.most_lost])
+    right = np.roll(trial.before.plain, 1, axis=1).argmax(1) == trial.truth
+    assert erased.harm_elsewhere.value == pytest.approx(lost[kept].mean() - right[kept].mean())
+    assert erased.to_json()["most_lost"] == erased.most_lost

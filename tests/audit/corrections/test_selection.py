@@ -21,6 +21,7 @@ from klarsicht.audit.corrections.selection import (
     SettingOutcome,
     choose,
     choose_candidate,
+    choose_free,
     choose_least_loss,
     find_best,
     is_alike,
@@ -133,7 +134,7 @@ class KnownLosses:
     def __len__(self):
         return 10_000
 
-    def compare(self, corrections):
+    def compare(self, corrections, last=2):
         self.asked.append([one.directions for one in corrections])
         found = [self.falls[one.directions] for one in corrections]
         return [
@@ -197,6 +198,26 @@ def test_settings_whose_fall_is_shown_on_the_part_to_choose_on_are_not_compared(
     draw = KnownLosses({1: 0.0, 2: 0.0})
     assert choose_least_loss(found, draw, Bounds()).chosen.setting.directions == 2
     assert draw.asked == [[2]]
+
+
+def test_of_what_costs_nothing_on_many_images_the_largest_gain_is_chosen_and_else_none():
+    """Falls by .1, .3 and 0 points, each known to .1: the second is above a quarter of a point."""
+    found = candidates((1, 0.8), (2, 0.95), (3, 0.6), (4, 0.45))
+    changing = replace(EFFECT, harm=PairedLoss(0.0, -0.01, 0.01, 400, 3))  # of 400 answers two are half a point
+    found.append(Candidate(replace(outcome("x", 5, 0.99, 0.01), outcome=changing), Named(5)))
+    falls = {1: 0.001, 2: 0.003, 3: 0.0}
+    draw = KnownLosses(falls)
+    choice, tried = choose_free(found, draw, Bounds())
+    assert choice.chosen.setting.directions == 1 and choice.correction is found[0].correction
+    assert draw.asked == [[2, 1, 3]]  # .45 is too little, and of the fifth too many answers change
+    assert [one.losses is not None for one in tried] == [True, True, True, False, False]
+    assert choice.tried == tuple(tried)
+    assert choice.reason.endswith(
+        "of 3 compared on up to 10,000 clean images it costs nothing (0 right answers change)"
+    )
+    costly = KnownLosses(dict.fromkeys(falls, 0.003))
+    none, tried = choose_free(found, costly, Bounds())
+    assert none is None and len(tried) == 5
 
 
 def test_without_more_images_the_part_to_choose_on_decides():

@@ -21,7 +21,7 @@ from klarsicht.audit.corrections.clarc import correction_layers, find_layer
 from klarsicht.audit.corrections.clean_losses import CleanDraw
 from klarsicht.audit.corrections.closed_form import CLOSED, COMPOSED, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.directions import DIRECTIONS
-from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.harm import HARMFUL, Bounds
 from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest, Outcome
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.corrections.samples import Case, Sample
@@ -36,6 +36,8 @@ from klarsicht.ground.seeding import generator
 
 CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
 CANDIDATES = {name: method for name, method in CLOSED.items() if not method.baseline}
+SELECTIVE = {name: CANDIDATES[name] for name in ("reactive", "reactive-class", "inpaint")}
+"""Methods that act where they find the artifact, and may therefore cost nothing."""
 MORE: Final = 10  # times as many images as are chosen on: to compare losses on, and to show
 MOST_MEMORY: Final = 2**29  # bytes of images that are held at once to show a correction on
 TRAINED_CANDIDATES = {name: method for name, method in RETRAINED.items() if not method.baseline}
@@ -64,7 +66,7 @@ class CleanedModel:
     record: dict[str, Any]
 
     def check(self) -> None:
-        """Check that the corrected model may be called clean; it is saved in any case.
+        """Check that the corrected model may be called clean; the folder is written in any case.
 
         Raises:
             HarmExceeded, EffectRemains: see Judgement.check.
@@ -130,6 +132,9 @@ def clean(
         trial = make_test(case, artifact, case.sample(splits.TEST, count_shown(case, settings), rng), settings)
         chosen, skipped = fit_and_choose(case, artifact, trial, settings)
         judgement, shown = judge(trial, case, chosen.correction, settings), len(trial.sample)
+        if settings.method == AUTOMATIC and (why := find_reason_to_refuse(judgement, chosen)):
+            chosen = selection.leave_unchanged(trial, make_bounds(settings), why, chosen.tried)
+            judgement = replace(judge(trial, case, chosen.correction, settings), refused=judgement)
         use = "" if artifact.planted else describe_missing_use(audited_run, name)
         artifact.save(folder, audited.corpus)
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
@@ -143,8 +148,8 @@ def clean(
 def fit_and_choose(
     case: Case, artifact: Artifact, trial: CorrectionTest, settings: CleanSettings
 ) -> tuple[Choice, tuple[tuple[str, str], ...]]:
-    """Fit corrections and choose one; by the automatic method, none where the artifact is not shown to be used, or
-    shown to do less than is worth a correction.
+    """Fit corrections and choose one; by the automatic method, none where the artifact is not shown to be used, and
+    only one that costs nothing where it is shown to do less than is worth a correction.
 
     Args:
         trial: images that the correction will be shown on, of which only the rise before it is looked at.
@@ -153,11 +158,20 @@ def fit_and_choose(
         the choice, and (path, reason) of images that could not be read.
     """
     check_layer(case.classifier, settings)
-    if settings.method == AUTOMATIC and (why := find_reason_to_leave(trial.evaluate(None), settings)):
+    before = trial.evaluate(None)
+    why = find_reason_to_leave(before, settings) if settings.method == AUTOMATIC else ""
+    if why and not is_raised(before):
         return selection.leave_unchanged(trial, make_bounds(settings), why), ()
     data, test = prepare_data(case, artifact, settings)
     draw = draw_clean(case, data, settings)
-    return choose_correction(data, test, settings, draw=draw), (*data.fit.skipped, *test.sample.skipped)
+    skipped = (*data.fit.skipped, *test.sample.skipped)
+    if not why:
+        return choose_correction(data, test, settings, draw=draw), skipped
+    bounds = make_bounds(settings)
+    found = selection.try_settings(SELECTIVE, data, test, bounds, make_grid(settings))
+    chosen, tried = selection.choose_free(found, draw, bounds)
+    none = f"{why}, and none of {len(tried)} settings tried takes away half of it for sure and costs nothing"
+    return chosen or selection.leave_unchanged(trial, bounds, none, tried), skipped
 
 
 def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
@@ -165,6 +179,20 @@ def find_reason_to_leave(before: Outcome, settings: CleanSettings) -> str:
     if not is_raised(before):
         return "the artifact is not shown to be used"
     return f"the artifact is {BELOW}" if LeastEffect(settings.least_effect).exceeds(before) else ""
+
+
+def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
+    """Say in words why a chosen correction is not made, as it was judged on images on which nothing was chosen: it is
+    no help, or was to cost nothing and harms; empty where it is made, or is none."""
+    if chosen.chosen.method == selection.UNCHANGED:
+        return ""
+    if not judgement.helps:
+        why = f"it leaves {judgement.remaining:.0%} of the artifact's effect"
+    elif chosen.free and judgement.harm.answer == HARMFUL:
+        why = f"it harms: {judgement.harm.reasons}"
+    else:
+        return ""
+    return f"{chosen.chosen} is the best of {len(chosen.tried)} settings tried; on other images {why}"
 
 
 def judge(test: CorrectionTest, case: Case, correction: Correction, settings: CleanSettings) -> Judgement:
@@ -292,7 +320,7 @@ def prepare_data(case: Case, artifact: Artifact, settings: CleanSettings) -> tup
 
 def make_test(case: Case, artifact: Artifact, sample: Sample, settings: CleanSettings) -> CorrectionTest:
     """Make the test of corrections on a sample of a case."""
-    return CorrectionTest(case.classifier, sample, case.target, artifact.insertion, settings.seed)
+    return CorrectionTest(case.classifier, sample, case.target, artifact.insertion, settings.seed, case.names)
 
 
 def is_told_by_class(case: Case) -> bool:

@@ -25,8 +25,8 @@ IMAGES_HELP = (
 )
 FEWEST_HELP = "Clean images of the class, among those to fit on, that members are compared with, at least."
 LEAST_HELP = (
-    "With auto: least effect that is corrected, times half a logit or two of a hundred images taken for the class; "
-    "0: whatever is used."
+    "With auto: least effect that is corrected where it is not free to, times half a logit or two of a hundred images "
+    "taken for the class; 0: whatever is used."
 )
 LESSONS_HELP = "Images of each of these kinds to train on, at most."
 

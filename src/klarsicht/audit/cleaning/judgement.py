@@ -56,6 +56,7 @@ class Judgement:
         bounds: largest permitted losses.
         origin: whether the model was trained on these images.
         least: least effect that is worth a correction.
+        refused: judgement of the best correction, where that was not made and `after` is the unchanged model.
     """
 
     before: Outcome
@@ -63,6 +64,7 @@ class Judgement:
     bounds: Bounds
     origin: ImageOrigin = UNKNOWN
     least: LeastEffect = FLOOR_OF_POISONED
+    refused: Judgement | None = None
 
     @property
     def remaining(self) -> float:
@@ -109,6 +111,8 @@ class Judgement:
             return ""
         if self.is_below_least:
             return f"the artifact is {BELOW}: {describe_effect(self.before)}; what matters is {self.least}"
+        if self.refused:
+            return f"the best correction leaves {self.refused.remaining:.0%} of the artifact's effect, and none is made"
         return f"{self.remaining:.0%} of the artifact's effect remains"
 
     @property
@@ -142,6 +146,12 @@ class Judgement:
                 rule=f"what is worth a correction is {self.least}, by the upper ends of the intervals",
                 remedy="Leave it; or give a smaller --least-effect: 0 corrects whatever is used.",
             )  # fmt: skip
+        if self.refused:
+            raise EffectRemains(
+                "no correction helps, so the model is left as it is", got=self.no_help,
+                rule=f"at most {LEAVES:.0%} of the effect may remain",
+                remedy="Name a --method, which is saved whatever it does, or try --train.",
+            )  # fmt: skip
         if not self.helps:
             raise EffectRemains(
                 "the correction does not help", got=self.no_help, rule="such a model is not called clean",
@@ -159,6 +169,7 @@ class Judgement:
             "members alone": self.on_members_alone,
             "harm answer": self.harm.to_json(),
             "images": self.origin.to_json(),
+            "refused": self.refused.to_json() | {"after": self.refused.after.to_json()} if self.refused else None,
         }
 
 

@@ -21,9 +21,10 @@ from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.samples import Case, Sample
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.progress import progress
-from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval, mean_interval, wilson_interval
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
 
+FREE_FALL: Final = 0.0025  # of the right label's probability: largest fall by a correction that costs nothing
 FIRST_IMAGES: Final = 500  # on which all corrections are compared, before the better half is
 CLASS_WEIGHT: Final = 0.25  # of a fall on the class beside one on all images: as one bound to the other
 LAST: Final = 2  # corrections that are compared on all images
@@ -50,6 +51,16 @@ class CleanLosses:
         above = (one.low > bounds.overall for one in (self.overall, self.fall) if one.n)
         above_of_class = (one.low > bounds.affected for one in (self.affected, self.fall_affected) if one.n)
         return any(above) or any(above_of_class)
+
+    def is_free(self, bounds: Bounds) -> bool:
+        """Whether the correction is shown to cost nothing: by the upper ends of 95 % intervals, of the share of images
+        that are right on one side alone, won ones too, within the bound; of the fall, within FREE_FALL; of the fall on
+        the class, within the bound of the class."""
+        if not (self.overall.n and self.fall_affected.n):
+            return False
+        _, changed = wilson_interval(self.overall.changed, self.overall.n)
+        small = changed <= bounds.overall and self.fall.high <= FREE_FALL
+        return bool(small and self.fall_affected.high <= bounds.affected)
 
     @property
     def price(self) -> float:
@@ -99,13 +110,17 @@ class CleanDraw:
         """Measure what one correction loses on all images."""
         return self.compare([correction])[0]
 
-    def compare(self, corrections: Sequence[Correction]) -> list[CleanLosses]:
-        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images."""
+    def compare(self, corrections: Sequence[Correction], last: int = LAST) -> list[CleanLosses]:
+        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images.
+
+        Args:
+            last: corrections that are compared on all images.
+        """
         found = [CleanAnswers() for _ in corrections]
         racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
         with progress("clean images", len(self)) as advance:
             while seen < len(self):
-                end = len(self) if len(racing) <= LAST else min(first, len(self))
+                end = len(self) if len(racing) <= last else min(first, len(self))
                 for start in range(seen, end, READ_BATCH):
                     at = np.arange(start, min(start + READ_BATCH, end))
                     sample = self.case.read(self.rows[at], self.fair[at])
@@ -117,7 +132,7 @@ class CleanDraw:
                     advance(len(at))
                 seen, first = end, 2 * first
                 racing = sorted(racing, key=lambda i: found[i].losses.price)
-                racing = racing[: max(LAST, (len(racing) + 1) // 2)]
+                racing = racing[: max(last, (len(racing) + 1) // 2)]
         return [one.losses for one in found]
 
 

@@ -3,6 +3,9 @@
 *Proven harmless*: the whole interval of every loss is within its bound. *Harmful*: that of a loss is wholly beyond it.
 *Not proven*: neither, and so many images would settle it.
 
+A loss that one class other than the artifact's own bears alone is not *harmful*: its images may carry an artifact of
+their own, which the correction takes away as well. *Harmful* must hold without that class, too.
+
 A network that was trained on the images knows their labels: a correction can only lose there what on other images it
 loses and wins alike, and it may lose nothing there that others lose. By such images no correction is proven harmless;
 and it is harmful only where the loss is beyond MEMORISED times the bound.
@@ -14,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from klarsicht.numerics.statistics.paired_loss import MOST, PairedLoss, items_to_settle
+from klarsicht.numerics.statistics.paired_loss import MOST, NO_LOSS, PairedLoss, items_to_settle
 
 HARMLESS: Final = "proven harmless"
 HARMFUL: Final = "harmful"
@@ -44,29 +47,42 @@ class Loss:
         measured: the loss.
         bound: largest permitted loss.
         trained_on: whether the network was trained on the images.
+        elsewhere: the loss without the other class that loses most; NO_LOSS: there is none, or it is not asked.
+        most_lost: that class, in words.
     """
 
     kind: str
     measured: PairedLoss
     bound: float
     trained_on: bool = False
+    elsewhere: PairedLoss = NO_LOSS
+    most_lost: str = ""
 
     @property
     def answer(self) -> str:
         """HARMLESS, HARMFUL or NOT_PROVEN."""
         if not self.measured.n:
             return NOT_PROVEN
-        if self.trained_on:
-            return HARMFUL if self.measured.low > MEMORISED * self.bound else NOT_PROVEN
-        if self.measured.low > self.bound:
-            return HARMFUL
-        return HARMLESS if self.measured.high <= self.bound else NOT_PROVEN
+        if self.is_beyond:
+            return NOT_PROVEN if self.is_of_one_class else HARMFUL
+        return HARMLESS if self.measured.high <= self.bound and not self.trained_on else NOT_PROVEN
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the whole interval is beyond the bound, of images trained on beyond MEMORISED times the bound."""
+        return self.measured.low > self.bound * (MEMORISED if self.trained_on else 1.0)
+
+    @property
+    def is_of_one_class(self) -> bool:
+        """Whether the loss is beyond the bound, and without the class that loses most not for sure."""
+        return self.is_beyond and self.elsewhere.n > 0 and not self.elsewhere.low > self.bound
 
     @property
     def settled_by(self) -> int:
         """Number of other images that would settle a loss that is not proven, with a chance of four in five; 0 without
         images to foresee it from."""
-        return items_to_settle(self.measured, self.bound) if self.measured.n else 0
+        settles = self.measured.n and not self.is_of_one_class
+        return items_to_settle(self.measured, self.bound) if settles else 0
 
     def __str__(self) -> str:
         if not self.measured.n:
@@ -75,6 +91,10 @@ class Loss:
         told = f"{self.kind}: {100 * self.measured.value:z.2f} points lost ({ends}), bound {100 * self.bound:.2f}"
         if self.answer != NOT_PROVEN:
             return told
+        if self.is_of_one_class:
+            without = f"{100 * self.elsewhere.value:z.2f} ({100 * self.elsewhere.low:z.2f} to "
+            without += f"{100 * self.elsewhere.high:z.2f}) without {self.most_lost}"
+            return f"{told}; {without}: see whether its images carry an artifact of their own"
         if self.settled_by >= MOST:
             return f"{told}, and on it: no number of images would settle it"
         others = "images that it was not trained on" if self.trained_on else "images"
@@ -115,6 +135,7 @@ class Harm:
         told = [
             {"images": one.kind, "answer": one.answer, "bound": one.bound, "trained on": one.trained_on}
             | {"lost": asdict(one.measured) if one.measured.n else None}
+            | {"elsewhere": asdict(one.elsewhere) if one.elsewhere.n else None, "most lost": one.most_lost}
             for one in self.losses
         ]
         return {"answer": self.answer, "reasons": self.reasons, "settled by": self.settled_by, "losses": told}

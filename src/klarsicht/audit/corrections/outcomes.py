@@ -7,8 +7,8 @@ where the artifact cannot be put on images, the difference of the logit between 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from klarsicht.numerics.statistics.intervals import (
     share_interval,
 )
 from klarsicht.numerics.statistics.logits import centred_logit
-from klarsicht.numerics.statistics.paired_loss import PairedLoss, paired_loss
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
 
 LOG_ODDS, PROBABILITY = "log-odds", "probability"  # levels on which a gain counts
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
@@ -52,6 +52,25 @@ def erasure_of(correction: Correction) -> Erasure | None:
     """Return the erasure of a correction by one, else None."""
     erased = correction.erasure if isinstance(correction, WhenPredicted) else correction
     return erased if isinstance(erased, Erasure) else None
+
+
+def loss_elsewhere(was: Bools, right: Bools, truth: Ints, target: int) -> tuple[PairedLoss, int | None]:
+    """Estimate the loss without that class, other than the target, that loses most.
+
+    Args:
+        was, right: bool (n,), whether the answer is right before and after.
+        truth: int (n,), labels.
+
+    Returns:
+        the loss and the class; NO_LOSS and None where no other class loses, or there are fewer than two.
+    """
+    others = np.unique(truth[truth != target])
+    lost = [int((was & ~right & (truth == one)).sum()) - int((~was & right & (truth == one)).sum()) for one in others]
+    if len(others) < 2 or max(lost) <= 0:
+        return NO_LOSS, None
+    most = int(others[int(np.argmax(lost))])
+    kept = truth != most
+    return paired_loss(was[kept], right[kept]), most
 
 
 @dataclass(frozen=True)
@@ -98,6 +117,9 @@ class Outcome:
         under: accuracy of other classes with the artifact.
         flips, rise: see the module.
         harm, harm_affected: paired losses of `accuracy` and `affected` against the unchanged model.
+        harm_elsewhere: `harm` without the other class that loses most; NO_LOSS where none loses, or two others are not
+            there.
+        most_lost: that class, in words.
         turned: share of other classes' images predicted as the class with the artifact, less that without it.
     """
 
@@ -110,6 +132,8 @@ class Outcome:
     harm: PairedLoss
     harm_affected: PairedLoss
     turned: Interval = NO_INTERVAL
+    harm_elsewhere: PairedLoss = NO_LOSS
+    most_lost: str = ""
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms.
@@ -118,15 +142,14 @@ class Outcome:
             bounds: largest permitted losses.
             trained_on: whether the network was trained on these images.
         """
-        kinds = (
-            ("clean images", self.harm, bounds.overall),
-            ("clean images of the class", self.harm_affected, bounds.affected),
-        )
-        return Harm(tuple(Loss(kind, loss, bound, trained_on) for kind, loss, bound in kinds))
+        overall = Loss("clean images", self.harm, bounds.overall, trained_on, self.harm_elsewhere, self.most_lost)
+        return Harm((overall, Loss("clean images of the class", self.harm_affected, bounds.affected, trained_on)))
 
     def to_json(self) -> dict[str, Any]:
         """Return the intervals as JSON values; None without images."""
-        return {name: value if value["n"] else None for name, value in asdict(self).items()}
+        told = asdict(self)
+        most_lost = told.pop("most_lost")
+        return {name: value if value["n"] else None for name, value in told.items()} | {"most_lost": most_lost}
 
 
 @dataclass(frozen=True)
@@ -139,6 +162,7 @@ class CorrectionTest:
         target: output of the class.
         insertion: puts the artifact on images, or None.
         seed: seed of the insertion.
+        names: names of outputs, by their number.
     """
 
     classifier: Classifier
@@ -146,6 +170,7 @@ class CorrectionTest:
     target: int
     insertion: Insertion | None
     seed: int = 0
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def other_rows(self) -> Ints:
@@ -215,6 +240,7 @@ class CorrectionTest:
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
         fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
         under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
+        elsewhere, most = loss_elsewhere(was[fair], right[fair], self.truth[fair], self.target)
         return Outcome(
             accuracy=share_interval(right[fair]),
             affected=share_interval(right[own]),
@@ -225,6 +251,8 @@ class CorrectionTest:
             harm=paired_loss(was[fair], right[fair]),
             harm_affected=paired_loss(was[own], right[own]),
             turned=self.turned(found),
+            harm_elsewhere=elsewhere,
+            most_lost="" if most is None else self.names.get(most, f"class {most}"),
         )
 
     def flips(self, found: Logits) -> Interval:

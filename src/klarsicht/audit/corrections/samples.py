@@ -106,6 +106,13 @@ class Case:
     planted: Insertion | None = None
 
     @property
+    def names(self) -> dict[int, str]:
+        """Labels of the corpus by their output."""
+        return {
+            int(output): label for output, label in zip(self.labels, self.corpus.labels, strict=True) if output >= 0
+        }
+
+    @property
     def trained_on(self) -> Bools:
         """Images of a split of training images, by the manifest: bool (N,)."""
         names = self.corpus.splits or ("",) * len(self.corpus)

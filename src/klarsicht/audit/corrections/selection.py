@@ -15,6 +15,11 @@ A setting gives way whose loss of accuracy, or fall, is shown to be above a boun
 `choose` are left out before, and where all finalists are, settings that gain less are compared likewise, in at most
 FINAL_ROUNDS rounds. Of falls alike by whole MIN_FALL_DIFFERENCE the order is as above.
 
+Where an artifact does less than matters, a correction is worth nothing but what is free (`choose_free`): of settings
+that take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain
+are measured on the many clean images, and of these that cost nothing there (CleanLosses.is_free) that of the largest
+gain is taken.
+
 One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
 network that is corrected already, one layer at a time. Among settings that are as good, fewer layers come before fewer
 directions.
@@ -29,7 +34,7 @@ from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.clean_losses import CleanDraw, CleanLosses
+from klarsicht.audit.corrections.clean_losses import FREE_FALL, CleanDraw, CleanLosses
 from klarsicht.audit.corrections.closed_form import (
     CorrectionMethod,
     CorrectionParameters,
@@ -47,6 +52,7 @@ ALIKE: Final = 0.05  # share of the effect before: least difference between sett
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
 MIN_FALL_DIFFERENCE: Final = 0.0025  # of the right label's probability: least difference on many images
 FINALISTS: Final = 8  # settings that are compared on many clean images
+FREE_GAIN: Final = 0.5  # of the effect, taken away for sure: least gain by a correction that is made because it is free
 FINAL_ROUNDS: Final = 3  # of finalists, where all of one are shown to lose more than a bound
 MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
@@ -163,12 +169,16 @@ class Choice:
     Attributes:
         correction, chosen, tried: these.
         untried: why nothing was tried, in words; empty where something was.
+        left: why the model is left as it is although corrections were tried, in words; else empty.
+        free: whether it was chosen because it costs nothing, of an artifact that does less than matters.
     """
 
     correction: Correction
     chosen: SettingOutcome
     tried: tuple[SettingOutcome, ...]
     untried: str = ""
+    left: str = ""
+    free: bool = False
 
     @property
     def best_settings(self) -> tuple[SettingOutcome, ...]:
@@ -192,6 +202,8 @@ class Choice:
         """Why the setting was chosen, in words."""
         if self.untried:
             return f"{self.untried}, so no correction was tried"
+        if self.left:
+            return f"{self.left}, so the model is left as it is"
         within = [one for one in self.tried if one.within_bounds]
         told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
         if not within:
@@ -202,6 +214,9 @@ class Choice:
         gain = f"{told}; this one takes away at least {self.chosen.gained.low:.0%} of the effect"
         if self.chosen.losses:
             compared = [one for one in self.tried if one.losses]
+            if self.free:
+                gain += f", and of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images it"
+                return f"{gain} costs nothing ({self.chosen.losses.overall.changed} right answers change)"
             beyond = sum(one.beyond for one in compared if one is not self.chosen)
             gain += "" if top is self.chosen else f", the most is {top.gained.low:.0%} by {top}"
             gain += f"; of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images"
@@ -238,10 +253,15 @@ def choose(
     return choose_candidate(try_settings(methods, data, test, bounds, grid))
 
 
-def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str) -> Choice:
-    """Choose no correction, for a reason in words: the test says what the unchanged model does."""
+def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str, tried: Sequence[SettingOutcome] = ()) -> Choice:
+    """Choose no correction, for a reason in words: the test says what the unchanged model does.
+
+    Args:
+        tried: settings that were tried all the same.
+    """
     outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
-    return Choice(NoCorrection(), outcome, (outcome,), why)
+    untried, left = ("", why) if tried else (why, "")
+    return Choice(NoCorrection(), outcome, (*tried, outcome), untried, left)
 
 
 def try_settings(
@@ -378,6 +398,39 @@ def choose_least_loss(found: Sequence[Candidate], draw: CleanDraw | None, bounds
 
     best = min([one for one in last if not one.tried.beyond] or last, key=price)
     return Choice(best.correction, best.tried, tuple(compared.get(id(one), one).tried for one in found))
+
+
+def choose_free(
+    found: Sequence[Candidate], draw: CleanDraw, bounds: Bounds
+) -> tuple[Choice | None, list[SettingOutcome]]:
+    """Choose the setting of the largest gain among those that cost nothing on many clean images, see the module.
+
+    Args:
+        draw: clean images that nothing was fitted on.
+
+    Returns:
+        the choice, None where no setting is free; and all tried settings, with what was measured.
+    """
+    gaining = [one for one in found if one.tried.gained.low >= FREE_GAIN and is_nearly_free(one.tried, bounds)]
+    finalists = sorted(gaining, key=lambda one: -one.tried.gained.low)[:FINALISTS]
+    losses = draw.compare([one.correction for one in finalists], last=FINALISTS)
+    compared = {
+        id(one): replace(one, tried=replace(one.tried, losses=lost, beyond=lost.is_beyond(bounds)))
+        for one, lost in zip(finalists, losses, strict=True)
+    }
+    tried = [compared.get(id(one), one).tried for one in found]
+    free = [one for one in compared.values() if one.tried.losses and one.tried.losses.is_free(bounds)]
+    if not free:
+        return None, tried
+    best = choose_candidate(free)
+    return replace(best, tried=tuple(tried), free=True), tried
+
+
+def is_nearly_free(one: SettingOutcome, bounds: Bounds) -> bool:
+    """Test whether a setting seems to cost nothing on the part `choose`: the share of right answers that change, either
+    way, is within the bound, and the mean fall within FREE_FALL."""
+    harm = one.outcome.harm
+    return one.within_bounds and harm.changed <= bounds.overall * harm.n and not one.fall.value > FREE_FALL
 
 
 def leave_out_harmful(found: Sequence[Candidate], bounds: Bounds) -> list[Candidate]:
