@@ -150,13 +150,19 @@ def measured(
     return found
 
 
-def one(network: str, folder: Path, out: Path, asked: argparse.Namespace, known: KnownArtifact = CHARACTERS) -> dict:
+def one(
+    network: str, folder: Path, out: Path, asked: argparse.Namespace, known: KnownArtifact = CHARACTERS,
+    audits: Path | None = None,
+) -> dict:  # fmt: skip
+    """Figures of a network. `audits`: where it was audited, for whatever class: of a known artifact the audit says
+    nothing."""
     began = time.process_time()
     classifier = named(network)
     first, second = halves(folder)
-    run = out / network / "run"
+    audits = audits or out
+    run = audits / network / "run"
     settings = AuditSettings(
-        model=network, data=str(write_manifest(first, out / "photographs.csv")), target=known.target,
+        model=network, data=str(write_manifest(first, audits / "photographs.csv")), target=known.target,
         method="GradientTimesInput", metric=("euclidean",),
     )  # fmt: skip
     if not (run / "ranking.json").exists():

@@ -7,7 +7,8 @@ PHOTOGRAPHS and NETWORKS as in `imagenet_carton.py`. --choose puts a draw of eve
 photographs of one half, and names the class whose ratio (its median uplift to that of the middle class) is largest by
 the second largest of the three networks; written to OUT/chosen.json, strongest families first. Then, per chosen pair
 and network, the correction is fitted and chosen on that half by the command, and measured once on the other half: with
-the draw that was fitted, and with another draw of the same family.
+the draw that was fitted, and with another draw of the same family. A network is audited once for all families; what
+OUT/measured.jsonl holds is printed and not measured again.
 """
 
 from __future__ import annotations
@@ -101,6 +102,9 @@ def main() -> None:
         layer=given.layer, method=CleanSettings().method, images=CleanSettings().images,
         overall=CleanSettings().overall, name=None, develop=False,
     )  # fmt: skip
+    measured = given.out / "measured.jsonl"
+    lines = measured.read_text().splitlines() if measured.exists() else []
+    known_rows = {(row["family"], row["network"]): row for row in map(json.loads, lines)}
     print("| network | mark | class | correction | ratio (95 %) | rank | points lost (95 %) | under | verdict |")
     print("|" + "---|" * 9)
     for pair in chosen:
@@ -108,9 +112,11 @@ def main() -> None:
         looks = {mark(family, draw): drawn(family, draw) for draw in (FITTED, OTHER)}
         known = KnownArtifact(target, family, looks)
         for network in NETWORKS:
-            row = imagenet_carton.one(network, given.photographs, given.out / family, asked, known)
-            with (given.out / "measured.jsonl").open("a") as lines:
-                lines.write(json.dumps({"family": family, "target": target} | row) + "\n")
+            row = known_rows.get((family, network))
+            if row is None:
+                row = imagenet_carton.one(network, given.photographs, given.out / family, asked, known, given.out)
+                with measured.open("a") as file:
+                    file.write(json.dumps({"family": family, "target": target} | row) + "\n")
             for what, r in row["figures"].items():
                 correction, _, look = what.partition(", ")
                 ratio = f"{r['ratio']:.2f} ({r['ratio low']:.2f} to {r['ratio high']:.2f})"

@@ -43,10 +43,12 @@ def test_clean_and_evaluate_print_tables_and_json(finished, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("*")] == ["*"]
     assert f"correction: {out}" in printed
+    said = printed[printed.index("\non ") :]
     assert run(["audit", "evaluate", finished, "--correction", out]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].split("  ")[-1].strip() == "random direction"
-    assert "Verdict: clean" in printed
+    assert "verdict: clean" in printed
+    assert printed[printed.index("\non ") :].startswith(said)  # the same images, in the same sentences
     assert run(["audit", "evaluate", finished, "--correction", out, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [look["correction"] for look in found["looks"]] == ["nothing", "project", "random direction"]
@@ -145,7 +147,7 @@ def test_harm_beyond_its_bound_exits_7_after_the_table(tmp_path, monkeypatch, ca
     assert "points lost" in told.err
     assert run(["audit", "evaluate", folder, "--correction", out]) == 7
     told = capsys.readouterr()
-    assert "Verdict: harmful" in told.out
+    assert "verdict: harmful" in told.out
     assert "points lost" in told.err
     assert [line.split(":")[0] for line in told.err.splitlines() if "bound" in line] == ["klarsicht"]
     assert run(["audit", "evaluate", folder, "--correction", out, "--overall", "1", "--affected", "1"]) == 0

@@ -25,6 +25,7 @@ FoundBy = Annotated[
     str | None, typer.Option(help="cluster, or detector. [detector, where it called the class artifactual]")
 ]
 Mask = Annotated[Path | None, typer.Option(help="A picture, white where the artifact lies. [where relevance lies]")]
+SHOWN_HELP = "Of each kind, to show it on, at most. [as `audit clean`: ten times as many as it was chosen on]"
 KIND_HELP = "A known artifact in place of a found one: a kind or family of `audit plant`, put on the images."
 NOTED = "noted"  # the strongest part that `audit shortcuts` noted
 PART_HELP = (
@@ -140,7 +141,7 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The certificate's folder. [RUN/certificate]")] = None,
     test: Annotated[str | None, typer.Option(help="Another corpus, without the artifact, to show it on.")] = None,
-    images: Annotated[int, number(SHOWN_IMAGES, "Of each kind, to show it on.")] = 400,
+    images: Annotated[int | None, number(SHOWN_IMAGES, SHOWN_HELP)] = None,
     overall: Overall = None,
     affected: Affected = None,
     seed: Annotated[int, number(SEED, "Of samples, probes and controls.")] = 0,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.cleaning.clean_model import CleanedModel
     from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation
     from klarsicht.audit.cleaning.judgement import Judgement
+    from klarsicht.audit.cleaning.shown_classes import ShownClasses
     from klarsicht.numerics.statistics.intervals import Interval
 
 
@@ -49,9 +50,7 @@ def cleaned(found: CleanedModel) -> None:
     if found.use:
         echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")
     echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
-    judged(found.judgement, found.shown)
-    if (seen := found.record["shown"]["classes"]) < (outputs := found.record["shown"]["outputs"]):
-        echo(f"clean images are of {seen:,} of the model's {outputs:,} classes: what is lost of others is not known")
+    judged(found.judgement, found.shown, found.classes)
 
 
 def cleaned_together(found: CleanedClasses) -> None:
@@ -83,10 +82,13 @@ def cleaned_together(found: CleanedClasses) -> None:
     if any(one.together.origin.trained_on for one in found.judgement.classes):
         echo("the model was trained on the images shown: they prove nothing harmless")
     echo(f"together: points lost {_percent(found.judgement.lost)}; verdict: {found.judgement.verdict}.")
+    if found.judgement.shown_classes.lacking:
+        echo(found.judgement.shown_classes.lacking)
 
 
-def judged(found: Judgement, shown: int) -> None:
-    """Print effect and cost of a correction on images on which nothing was fitted or chosen, and the verdict."""
+def judged(found: Judgement, shown: int, classes: ShownClasses) -> None:
+    """Print effect and cost of a correction on images on which nothing was fitted or chosen, the verdict, and of how
+    many classes nothing is known."""
     before, after = found.before, found.after
     told = [f"effect left {found.remaining:.0%}"] if found.is_used else []
     if before.flips.n:
@@ -98,6 +100,8 @@ def judged(found: Judgement, shown: int) -> None:
     if found.origin.trained_on:
         echo(f"the model was trained on these images ({found.origin.why}): show it on others by audit evaluate --test")
     echo(f"verdict: {found.verdict}.")
+    if classes.lacking:
+        echo(classes.lacking)
 
 
 def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
@@ -126,10 +130,10 @@ def evaluated(found: Evaluation) -> None:
         echo(f"not read: {path}: {why}")
     artifact = found.record["artifact"]
     how = f", the artifact {artifact['how']}" if "how" in artifact else ""  # absent in records of earlier versions
-    if found.origin.why:
-        trained = "the model was trained on these images" if found.origin.trained_on else "held-out images"
-        echo(f"{trained}: {found.origin.why}")
-    echo(f"{found.record['class']}: shown on {found.images} images{how}. Verdict: {found.verdict}.")
+    echo(f"{found.record['class']}{how}")
+    if found.origin.why and not found.origin.trained_on:
+        echo(f"held-out images: {found.origin.why}")
+    judged(found.judgement, found.images, found.classes)
 
 
 def certified(found: Certificate) -> None:

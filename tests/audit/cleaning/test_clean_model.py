@@ -366,12 +366,12 @@ def test_a_correction_is_shown_on_more_images_than_it_is_chosen_on_as_far_as_the
     patient = AuditedRun.of(audited[0].path, classifier=of(network()))
     found, audited_class = patient.build_artifact("b")
     case = found.case(audited_class)
-    assert clean_model.count_shown(case, CleanSettings(images=60)) == 600
+    assert clean_model.count_shown(case, 60) == 600
     each = 4 * 3 * SIDE * SIDE
     monkeypatch.setattr(clean_model, "MOST_MEMORY", 100 * each)
-    assert clean_model.count_shown(case, CleanSettings(images=60)) == 100
+    assert clean_model.count_shown(case, 60) == 100
     monkeypatch.setattr(clean_model, "MOST_MEMORY", 10 * each)
-    assert clean_model.count_shown(case, CleanSettings(images=60)) == 60
+    assert clean_model.count_shown(case, 60) == 60
 
 
 def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_path):

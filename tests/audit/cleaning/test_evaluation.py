@@ -11,6 +11,7 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_model, evaluation
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.evaluation import Evaluation, ModelEvaluation, probe_layers
+from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.cleaning.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import NoCorrection
@@ -123,6 +124,27 @@ def test_before_after_and_the_control_are_shown(cleaned):
     (shown,) = list_corrections(ExploredRun(store))
     assert shown["evaluation"]["verdict"] == found.verdict and not shown["unread"]
     assert len(shown["changed"]) == sum(line["before"] != line["after"] for line in answers)
+
+
+def test_evaluate_says_of_the_same_images_what_clean_said(cleaned, tmp_path, monkeypatch):
+    """Chosen on 8 of each kind, shown on 80 by both; probes and the second audit look at 8."""
+    store, _ = cleaned
+    classifier = load_model(network(), classes=["a", "b", "c"])
+    asked = CleanSettings(method="oblique", layer="last", directions=1, strength=0.75, images=8)
+    made = clean_model.clean(store.path, "b", asked, out=tmp_path, classifier=classifier)
+    probed = []
+    monkeypatch.setattr(
+        evaluation, "probe_layer", lambda c, t, layer, train, shown, seed: probed.append(len(shown.images))
+    )
+    monkeypatch.setattr(evaluation, "audit_again", lambda c, few, *_: probed.append(len(few)))
+    monkeypatch.setattr(ModelEvaluation, "to_json", lambda self: {})
+    seen = evaluation.evaluate(store.path, tmp_path, classifier=classifier)
+    assert seen.judgement.to_json() == made.judgement.to_json()
+    assert (seen.before.outcome, seen.after.outcome) == (made.judgement.before, made.judgement.after)
+    assert seen.images == made.shown > 3 * 8 and seen.classes == made.classes == ShownClasses(3, 3)
+    assert probed and max(probed) <= 3 * 8
+    few = evaluation.evaluate(store.path, tmp_path, classifier=classifier, images=9)
+    assert few.images <= 3 * 9 and few.before.outcome.accuracy.n == 9
 
 
 def test_a_corpus_without_the_artifact_can_be_shown_instead(cleaned, tmp_path):

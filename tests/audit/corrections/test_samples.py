@@ -75,3 +75,15 @@ def test_other_parts_have_no_copies(case):
     sample = known.sample(splits.TEST, 100, np.random.default_rng(0))
     assert not sample.paired
     assert not sample.member.any()
+
+
+def test_fewer_images_of_each_kind_are_drawn_from_a_sample(case):
+    whole = case.sample(splits.TEST, 100, np.random.default_rng(0))
+    few = whole.draw(5, 1, np.random.default_rng(0))
+    own = ~few.member & (few.labels == 1)
+    assert few.member.sum() == few.fair_draw.sum() == 5
+    assert 5 <= own.sum() <= 10 and len(few) <= 15  # of the class, some are in the representative draw as well
+    assert set(few.rows) <= set(whole.rows) and not (few.fair_draw & few.member).any()
+    every = whole.draw(1000, 1, np.random.default_rng(0))
+    np.testing.assert_array_equal(every.rows, whole.rows)
+    np.testing.assert_array_equal(every.fair_draw, whole.fair_draw)

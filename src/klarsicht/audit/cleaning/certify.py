@@ -41,7 +41,7 @@ class CertificationResult:
 
 def certify(
     run: str | Path, folders: Sequence[str | Path], *, also: Sequence[str | Path] = (), out: str | Path | None = None,
-    test: str | None = None, images: int = 400, overall: float | None = None, affected: float | None = None,
+    test: str | None = None, images: int | None = None, overall: float | None = None, affected: float | None = None,
     data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
     device: str = ANY_DEVICE,
 ) -> CertificationResult:  # fmt: skip

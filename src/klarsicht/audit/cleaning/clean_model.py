@@ -14,6 +14,7 @@ from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.judgement import BELOW, Judgement, LeastEffect, is_raised
+from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
 from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.activations import Correction
@@ -53,6 +54,7 @@ class CleanedModel:
         choice: the chosen correction and the tried settings.
         judgement: of the chosen correction, on images on which nothing was fitted or chosen.
         shown: number of these images.
+        classes: number of classes of which there are clean images, beside that of the model's outputs.
         use: what `audit quantify` says of the class, if it says that the artifact is not shown to be used; else empty.
         record: content of FOLDER/correction.json.
     """
@@ -62,6 +64,7 @@ class CleanedModel:
     choice: Choice
     judgement: Judgement
     shown: int
+    classes: ShownClasses
     use: str
     record: dict[str, Any]
 
@@ -128,8 +131,7 @@ def clean(
         folder = Path(out) if out else audited_run.store.path / "corrections" / f"{artifact.target}-{settings.method}"
         case = artifact.case(audited)
         check_clean_images(case)
-        rng = generator(settings.seed, "shown by clean", artifact.target)
-        trial = make_test(case, artifact, case.sample(splits.TEST, count_shown(case, settings), rng), settings)
+        trial = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)
         chosen, skipped = fit_and_choose(case, artifact, trial, settings)
         judgement, shown = judge(trial, case, chosen.correction, settings), len(trial.sample)
         if settings.method == AUTOMATIC and (why := find_reason_to_refuse(judgement, chosen)):
@@ -140,9 +142,9 @@ def clean(
         example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
         record = make_record(audited_run, artifact, settings, chosen, (*skipped, *trial.sample.skipped))
         record |= {"shown": judgement_json(judgement, shown), "use": use}
-        record["shown"] |= {"classes": count_classes(case), "outputs": trial.plain.shape[1]}
+        record["shown"] |= (classes := ShownClasses.of(trial, case)).to_json()
         told = packages.save_correction(folder, chosen.correction, record, case.classifier, *example)
-    return CleanedModel(folder, artifact, chosen, judgement, shown, use, told)
+    return CleanedModel(folder, artifact, chosen, judgement, shown, classes, use, told)
 
 
 def fit_and_choose(
@@ -201,18 +203,24 @@ def judge(test: CorrectionTest, case: Case, correction: Correction, settings: Cl
     return Judgement(before, after, make_bounds(settings), origin, LeastEffect(settings.least_effect))
 
 
-def count_shown(case: Case, settings: CleanSettings) -> int:
-    """Return how many images of each kind a correction is shown on, at most: MORE times as many as it is chosen on, but
-    no more than fit MOST_MEMORY where these are enough to choose on."""
+def draw_shown(case: Case, images: int, seed: int, most: int | None = None) -> Sample:
+    """Draw the images of the part `show` that a correction is shown on.
+
+    Args:
+        images: images of each kind that it is chosen on.
+        seed: seed of the draw.
+        most: images of each kind, at most; by default as many as `count_shown` says.
+    """
+    rng = generator(seed, "shown by clean", case.target)
+    return case.sample(splits.TEST, count_shown(case, images) if most is None else most, rng)
+
+
+def count_shown(case: Case, images: int) -> int:
+    """Return how many images of each kind a correction is shown on, at most: MORE times as many as the `images` that it
+    is chosen on, but no more than fit MOST_MEMORY where these are enough to choose on."""
     example = case.read(np.flatnonzero(case.clean)[:1], np.ones(1, bool)).images
     each = max((4 * image.numel() for image in example), default=1)
-    return max(settings.images, min(MORE * settings.images, MOST_MEMORY // each))
-
-
-def count_classes(case: Case) -> int:
-    """Count the classes of which there are clean images: of others no loss can be measured."""
-    known = case.labels[case.clean]
-    return len(np.unique(known[known >= 0]))
+    return max(images, min(MORE * images, MOST_MEMORY // each))
 
 
 def draw_clean(case: Case, data: FittingData, settings: CleanSettings) -> CleanDraw:

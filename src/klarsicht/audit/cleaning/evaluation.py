@@ -16,9 +16,11 @@ from pyarrow import parquet
 from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_model import find_origin, require_members
+from klarsicht.audit.cleaning.clean_model import draw_shown, find_origin, require_members
+from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.judgement import FLOOR_OF_POISONED, Judgement, LeastEffect
 from klarsicht.audit.cleaning.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
+from klarsicht.audit.cleaning.shown_classes import UNCOUNTED, ShownClasses
 from klarsicht.audit.cleaning.training_images import UNKNOWN, Answers, ImageOrigin
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
@@ -89,6 +91,7 @@ class Evaluation:
         skipped: (path, reason) of images that could not be read.
         origin: whether the model was trained on the images.
         least: least effect that is worth a correction.
+        classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
     record: dict[str, Any]
@@ -98,6 +101,7 @@ class Evaluation:
     skipped: tuple[tuple[str, str], ...]
     origin: ImageOrigin = UNKNOWN
     least: LeastEffect = FLOOR_OF_POISONED
+    classes: ShownClasses = UNCOUNTED
 
     @property
     def before(self) -> ModelEvaluation:
@@ -147,15 +151,16 @@ class Evaluation:
             "artifact": self.record["artifact"],
             "bounds": asdict(self.bounds),
             "shown on": self.images,
+            **self.classes.to_json(),
             "skipped": [list(one) for one in self.skipped],
             "looks": [look.to_json() for look in self.evaluations],
         }
 
 
 def evaluate(
-    run: str | Path, folder: str | Path, *, test: str | None = None, images: int = 400, overall: float | None = None,
-    affected: float | None = None, data: str | None = None, classifier: Classifier | None = None, seed: int = 0,
-    device: str = ANY_DEVICE,
+    run: str | Path, folder: str | Path, *, test: str | None = None, images: int | None = None,
+    overall: float | None = None, affected: float | None = None, data: str | None = None,
+    classifier: Classifier | None = None, seed: int = 0, device: str = ANY_DEVICE,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction; write FOLDER/evaluation.json.
 
@@ -163,7 +168,8 @@ def evaluate(
         run: the run folder.
         folder: the folder of the correction.
         test: another corpus to evaluate it on, taken as clean; by default the part `show` of the run's corpus.
-        images: members, clean images of the class and clean images to evaluate it on, at most.
+        images: members, clean images of the class and clean images to evaluate it on, at most; by default as many as
+            `clean` shows a correction on, see clean_model.draw_shown.
         overall, affected: bounds, see audit.corrections.outcomes.Bounds; by default those that it was chosen under.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
@@ -180,7 +186,7 @@ def evaluate(
 
 
 def evaluate_run(
-    run: AuditedRun, folder: str | Path, *, test: str | None = None, images: int = 400,
+    run: AuditedRun, folder: str | Path, *, test: str | None = None, images: int | None = None,
     overall: float | None = None, affected: float | None = None, seed: int = 0,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a saved correction as `evaluate`, of a run that is open already."""
@@ -197,14 +203,16 @@ def evaluate_run(
             "the correction belongs to another run", got=str(folder), rule="the same model and corpus",
             remedy="Name the run that it was made from.",
         )  # fmt: skip
+    chosen_under = record["settings"]
+    chosen_on = chosen_under.get("images", CleanSettings().images)
+    few = chosen_on if images is None else images  # of each kind, to train and test probes on
     case, rng = make_case(run, artifact), generator(seed, "show", artifact.target)
-    train = case.sample(splits.TRAIN, images, rng)
+    train = case.sample(splits.TRAIN, few, rng)
     shown_case = make_test_case(run, artifact, test) if test else case
-    shown = shown_case.sample(splits.TEST, images, rng)
+    shown = draw_shown(shown_case, chosen_on, seed, images)
     if not test:
         require_members(artifact)
         splits.check_disjoint_sources(case.corpus.source_numbers[case.part != splits.TEST], shown.sources)
-    chosen_under = record["settings"]
     bounds = Bounds(
         chosen_under["overall"] if overall is None else overall,
         chosen_under["affected"] if affected is None else affected,
@@ -212,10 +220,13 @@ def evaluate_run(
     trial = CorrectionTest(case.classifier, shown, artifact.target, artifact.insertion, seed)
     origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
     corrected = trial.compute_logits(correction)
-    looks = evaluate_models(trial, artifact, correction, record, train, corrected)
+    looks = evaluate_models(
+        trial, artifact, correction, record, train, shown.draw(few, artifact.target, rng), corrected
+    )
     write_answers(Path(folder) / ANSWERS, trial, corrected if not test else None)
     least = LeastEffect(chosen_under.get("least_effect", 1.0))  # absent in records of earlier versions
-    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin, least)
+    classes = ShownClasses.of(trial, shown_case)
+    found = Evaluation(record, looks, bounds, len(shown), shown.skipped, origin, least, classes)
     write_atomically(Path(folder) / "evaluation.json", to_json(found.to_json()))
     return found
 
@@ -244,7 +255,7 @@ def write_answers(file: Path, test: CorrectionTest, corrected: Logits | None) ->
 
 def evaluate_models(
     test: CorrectionTest, artifact: Artifact, correction: Correction, record: dict[str, Any], train: Sample,
-    corrected: Logits | None = None,
+    few: Sample, corrected: Logits | None = None,
 ) -> tuple[ModelEvaluation, ...]:  # fmt: skip
     """Evaluate the unchanged model, the corrected one, and a control: a random direction at the corrected layer, if
     any.
@@ -252,13 +263,16 @@ def evaluate_models(
     Args:
         test: the images shown.
         train: images that probes are trained on.
+        few: those of the shown images that probes are tested on, and that are audited again.
         corrected: logits under the correction, where they are known.
     """
     target, place, insertion = artifact.target, artifact.place, artifact.insertion
-    classifier, shown, seed = test.classifier, test.sample, test.seed
+    classifier, seed = test.classifier, test.seed
     layers = probe_layers(record, correction, classifier)
-    learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, shown)))
-    masked = [shown.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
+    learns, asked = (CarrierLabels.of(part, insertion, target, seed + i) for i, part in enumerate((train, few)))
+    masked = (
+        [test.sample.images[i] for i in test.other_rows[:MASKED]] if place is not None and test.pasted_images else []
+    )
 
     def look(name: str, tried: Correction | None, whole: bool) -> ModelEvaluation:
         return ModelEvaluation(
@@ -268,7 +282,7 @@ def evaluate_models(
             relevance_share(classifier, masked, place, target, tried, seed)
             if masked and place is not None
             else NO_INTERVAL,
-            audit_again(classifier, shown, target, tried, seed) if whole else None,
+            audit_again(classifier, few, target, tried, seed) if whole else None,
         )
 
     tried: list[tuple[str, Correction | None, bool]] = [

@@ -39,6 +39,7 @@ def render_joint_page(found: JointJudgement) -> str:
         answer={HARMLESS: "proven", HARMFUL: "broken"}.get(found.harm.answer, ""),
         trained=any(one.together.origin.trained_on for one in found.classes),
         lines=[describe_class(one) for one in found.classes],
+        lacking=found.shown_classes.lacking,
         left_out=found.left_out,
         orders=found.orders,
     )

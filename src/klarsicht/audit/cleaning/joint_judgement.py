@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from klarsicht.audit.cleaning.judgement import Judgement, describe_verdict
+from klarsicht.audit.cleaning.shown_classes import UNCOUNTED, ShownClasses
 from klarsicht.audit.corrections.harm import HARMFUL, Harm, Loss
 from klarsicht.audit.corrections.selection import SettingOutcome
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
@@ -87,12 +88,14 @@ class JointJudgement:
         lost: loss on clean images of all classes' draws together, each image once.
         left_out: (class, reason) of those for which no correction could be fitted.
         orders: outcomes of the orders that were tried; empty where the order does not matter.
+        shown_classes: number of classes of which there are clean images, beside that of the model's outputs.
     """
 
     classes: tuple[ClassJudgement, ...]
     lost: PairedLoss
     left_out: tuple[tuple[str, str], ...] = ()
     orders: tuple[OrderOutcome, ...] = ()
+    shown_classes: ShownClasses = UNCOUNTED
 
     @cached_property
     def harm(self) -> Harm:
@@ -148,6 +151,7 @@ class JointJudgement:
             "verdict": self.verdict,
             "clean": self.clean,
             "harm answer": self.harm.to_json(),
+            "clean images": self.shown_classes.to_json(),
             "left out": [list(one) for one in self.left_out],
             "classes": [one.to_json() for one in self.classes],
             "orders": [one.to_json() for one in self.orders],

@@ -13,6 +13,7 @@ from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.joint_judgement import ClassJudgement, JointJudgement, OrderOutcome
 from klarsicht.audit.cleaning.judgement import Judgement
+from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CorrectionParameters
 from klarsicht.audit.corrections.joint_correction import JointCorrection
@@ -80,8 +81,8 @@ def judge_together(
     right: dict[int, tuple[bool, bool]] = {}  # of each clean image drawn: before, and together
     with progress("classes shown", len(fitted)) as advance:
         for one in fitted:
-            rng = generator(settings.seed, "shown by clean", one.artifact.target)
-            test = make_test(one, splits.TEST, settings, rng)
+            shown = clean_model.draw_shown(one.case, settings.images, settings.seed)
+            test = clean_model.make_test(one.case, one.artifact, shown, settings)
             origin = clean_model.find_origin(test, one.case)
             before, alone, found = test.evaluate(None), test.evaluate(one.erasure), test.compute_logits(joint)
             both = test.evaluate_logits(found)
@@ -93,7 +94,8 @@ def judge_together(
             right |= {int(test.sample.rows[i]): (bool(was[i]), bool(is_now[i])) for i in fair}
             advance()
     answers = np.array(list(right.values()), bool).reshape(-1, 2)
-    return JointJudgement(tuple(judged), paired_loss(answers[:, 0], answers[:, 1]), tuple(left_out), orders)
+    lost, classes = paired_loss(answers[:, 0], answers[:, 1]), ShownClasses.of(test, fitted[-1].case)
+    return JointJudgement(tuple(judged), lost, tuple(left_out), orders, classes)
 
 
 def make_test(one: FittedClass, part: int, settings: CleanSettings, rng: np.random.Generator) -> CorrectionTest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -66,6 +66,16 @@ class Sample:
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {k: v[at] if len(v) else v for k, v in kept.items() if isinstance(v, np.ndarray)}
         return Sample(**kept | arrays | {"images": [self.images[int(i)] for i in at]})
+
+    def draw(self, most: int, target: int, rng: np.random.Generator) -> Sample:
+        """Draw at most `most` members, as many clean images of the class `target`, and as many of the representative
+        draw."""
+        own = ~self.member & (self.labels == target)
+        kinds = (self.member, own, self.fair_draw)
+        members, of_class, fair = (_some(np.flatnonzero(which), most, rng) for which in kinds)
+        at = np.arange(len(self))
+        chosen = replace(self, fair=np.isin(at, fair))
+        return chosen.select(np.isin(at, np.concatenate([members, of_class, fair])))
 
     def with_copies(self, insertion: Insertion, target: int, rng: np.random.Generator) -> Sample:
         """Return the sample and, as members, copies with an artifact of its representative draw of other classes than
