@@ -17,16 +17,24 @@ from torch import nn
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts.artifact import build_artifact, load_artifact
-from klarsicht.audit.cleaning import clean_classes, clean_model, evaluation
+from klarsicht.audit.cleaning import clean_classes, clean_model, evaluation, joint_certificate, joint_test
+from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections import corrected_model
+from klarsicht.audit.corrections import corrected_model, packages
 from klarsicht.audit.corrections.activations import compute_logits
+from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.clean_losses import CleanLosses
+from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
+from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import EffectRemains, InputError, UsageError
 from klarsicht.ground.store import RunStore
+from klarsicht.numerics.erasure import Eraser
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
 
 SIDE, K, EACH = 32, 24, 40
 NAMES = [f"c{k:02d}" for k in range(K)]
@@ -177,6 +185,68 @@ def test_two_classes_are_cleaned_by_one_model_that_resumes(marked, tmp_path, mon
     with pytest.raises(AssertionError, match="fitted again"):  # other settings
         other = ASKED.model_copy(update={"seed": 1})
         clean_classes.clean_classes(marked, "bc", other, out=tmp_path, classifier=classifier)
+
+
+def test_two_classes_are_cleaned_by_inpaintings_in_one_model(marked, tmp_path):
+    """At the image both marks are located and filled, by one network that is exported, too."""
+    classifier = of_two_marks()
+    asked = CleanSettings(method="inpaint", images=60)
+    found = clean_classes.clean_classes(marked, "bc", asked, out=tmp_path, classifier=classifier)
+    assert all(isinstance(part, FeatureInpainting) for part in found.correction.parts)
+    cleaned = corrected_model.corrected_classifier(classifier, tmp_path)
+    for i, mark in ((1, "b"), (2, "c")):
+        y = [
+            [compute_logits(model, list(fresh_pictures(one))) for one in ("", mark)] for model in (classifier, cleaned)
+        ]
+        rise = [float((under - plain)[:, i].mean() - (under - plain).mean()) for plain, under in y]
+        assert rise[0] > 1 and abs(rise[1]) < 0.25 * rise[0], (mark, rise)
+        alone = torch.export.load(tmp_path / "model.pt2").module()(fresh_pictures(mark)).detach()
+        np.testing.assert_allclose(alone, y[1][1], atol=1e-4)
+    told = json.loads((tmp_path / "certificate.json").read_text())
+    assert all("inpaint" in one["setting"] for one in told["classes"])
+    again, _ = packages.load_correction(tmp_path)
+    assert [vars(part).keys() for part in again.parts] == [vars(part).keys() for part in found.correction.parts]
+
+
+@pytest.fixture(scope="module")
+def fitted(marked):
+    """Two erasures at one layer that commute: of the channel of either mark."""
+    run, found = AuditedRun.of(marked, classifier=of_two_marks()), []
+    for name, channel in (("b", 3), ("c", 4)):
+        members = run.find_members(name)
+        artifact, v = build_artifact(members, seed=0), np.eye(5)[:, [channel]]
+        erasure = Erasure("last", Eraser(v, v.T, np.zeros(5)))
+        found.append(joint_test.FittedClass(artifact, artifact.case(members.audited), erasure, "by hand"))
+    return found
+
+
+@pytest.mark.parametrize(("falls", "first"), [((0.0, 0.004), "b"), ((0.004, 0.0), "c")])
+def test_of_orders_that_gain_alike_the_one_that_loses_less_on_many_images_is_taken(fitted, monkeypatch, falls, first):
+    class Draw:
+        def __len__(self):
+            return 4000
+
+        def compare(self, corrections):
+            known = [falls[one.parts[0] is fitted[1].correction] for one in corrections]
+            found = [Interval(x, x - 0.001, x + 0.001, 4000) for x in known]
+            return [CleanLosses(PairedLoss(0.01, 0.009, 0.011, 4000), NO_LOSS, fall, NO_INTERVAL) for fall in found]
+
+    monkeypatch.setattr(joint_test, "draw_clean", lambda *_: Draw())
+    asked = CleanSettings(images=60, overall=0.2, affected=0.2)
+    joint, orders = joint_test.choose_order(fitted, asked)
+    assert orders[0].gained == pytest.approx(orders[1].gained, abs=1e-6)
+    assert joint.parts[0] is next(one.correction for one in fitted if one.artifact.name == first)
+    assert [one.losses.fall.value for one in orders] == list(falls)
+    judgement = joint_test.judge_together(fitted, joint, orders, (), asked)
+    page = joint_certificate.render_joint_page(judgement)
+    assert page.count('<td>1.0<span class="ends">0.9 to 1.1</span></td><td>4000</td>') == 2
+    assert judgement.to_json()["clean images"] == {"classes": 3, "outputs": 3}
+
+
+def test_clean_images_for_orders_are_of_the_part_to_choose_on_and_of_every_class(fitted):
+    draw, case = joint_test.draw_clean(fitted, CleanSettings(images=60)), fitted[0].case
+    assert set(draw.rows) == set(np.flatnonzero(case.clean & (case.part == splits.VALIDATION)))
+    assert draw.targets == (1, 2)
 
 
 def test_a_class_without_a_correction_is_named_and_the_others_are_cleaned(marked, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from klarsicht.audit.artifacts import artifact
 from klarsicht.audit.cleaning import clean_model, evaluation
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
+from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.data import splits
@@ -191,8 +192,10 @@ def test_classes_of_the_model_of_which_there_is_no_clean_image_are_said_to_be_un
     cleaning_tables.cleaned(found)
     assert "of the model's" not in capsys.readouterr().out
     case = found.artifact.case(AuditedRun.of(store.path, classifier=of(network())).audited_class(1, "concept"))
-    found.record["shown"]["classes"] = clean_model.count_classes(replace(case, clean=case.clean & (case.labels < 2)))
-    cleaning_tables.cleaned(found)
+    sample = case.sample(splits.TEST, 8, np.random.default_rng(0))
+    test = clean_model.make_test(case, found.artifact, sample, asked)
+    fewer = ShownClasses.of(test, replace(case, clean=case.clean & (case.labels < 2)))
+    cleaning_tables.cleaned(replace(found, classes=fewer))
     assert "clean images are of 2 of the model's 3 classes: what is lost of others" in capsys.readouterr().out
 
 

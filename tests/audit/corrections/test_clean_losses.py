@@ -91,6 +91,39 @@ def test_the_better_half_is_seen_on_twice_as_many_images_and_the_last_two_on_all
     assert alone == found[1]
 
 
+def test_what_was_measured_is_not_measured_again_and_is_compared_on_the_same_images(monkeypatch):
+    monkeypatch.setattr(clean_losses, "FIRST_IMAGES", 60)
+    case = ReadCase(700)
+    draw = CleanDraw.of(case, np.ones(700, bool), 700, np.random.default_rng(1))
+    kept = [erases(1, s) for s in (0.0, 3.0, 1.0, 0.5)]
+    first = draw.compare(kept)
+    whole, part = [one.overall.n for one in first].count(600), first[1].overall.n
+    assert (whole, part) == (2, 60)
+    case.read_rows.clear()
+    assert draw.compare(kept) == first and not case.read_rows
+    fresh = erases(1, 0.25)
+    (*again, new) = draw.compare([*kept, fresh])
+    assert again == first and sorted(case.read_rows) == sorted(draw.rows)  # for the new one alone
+    assert new == CleanDraw(case, draw.rows, draw.fair, draw.targets).measure(fresh)
+    assert draw.measure(kept[1]).overall.n == 600
+
+
+def test_of_several_classes_the_loss_is_that_of_the_one_that_loses_most_for_sure():
+    case = ReadCase(600)
+    many = np.ones(600, bool)
+    found = [
+        CleanDraw.of(case, many, 50, np.random.default_rng(2), targets).measure(erases(1, 1.5))
+        for targets in ((0, 1, 2), (0,), (1,), (2,))
+    ]
+    together, *alone = (one.affected for one in found)
+    assert [round(one.value, 1) for one in alone] == [0.0, 1.0, 0.0]  # the evidence of class 1 is erased
+    assert min(together.n, alone[1].n) >= 50
+    assert together.value == pytest.approx(alone[1].value, abs=0.1)
+    own = {label: set(np.flatnonzero(case.clean & (case.labels == label))) for label in range(3)}
+    rows = set(CleanDraw.of(case, many, 50, np.random.default_rng(2), (0, 1, 2)).rows)
+    assert all(len(rows & some) >= 50 for some in own.values()) and len(rows) <= 200
+
+
 def test_an_empty_draw_measures_nothing():
     case = ReadCase(50)
     draw = CleanDraw.of(case, np.zeros(50, bool), 10, np.random.default_rng(0))

@@ -1,6 +1,7 @@
-"""Erasures together: in order, as their formulas one after another; built in, saved and without klarsicht alike."""
+"""Corrections together: in order, as their formulas one after another; built in, saved and without klarsicht alike."""
 
 import copy
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from klarsicht.audit.corrections import corrected_model, packages
 from klarsicht.audit.corrections.clarc import Erasure, Gate
+from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
 from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.numerics.erasure import oblique_eraser
 
@@ -35,6 +37,43 @@ def erasure(layer, seed, gated=False):
     return Erasure(layer, oblique_eraser(V, A.T @ A, z), 0.8, gate=gate)
 
 
+def inpainting(layer, channels, seed):
+    """Fills about a tenth of the windows of two by two."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((channels, 2, 2)).astype(np.float32)
+    return FeatureInpainting(layer, kernel, 1.0, rng.random(channels).astype(np.float32))
+
+
+def fill_by_hand(a, part):
+    """Located windows of (B, C, H, W), position by position: a filled one is the mean of its known neighbours."""
+    B, _, H, W = a.shape
+    K, z, out = torch.as_tensor(part.kernel), torch.as_tensor(part.reference), a.clone()
+    for n in range(B):
+        mask = torch.zeros(H, W, dtype=torch.bool)
+        for i, j in product(range(-1, H), range(-1, W)):  # windows cut by the edge, too
+            inside = [(i + p, j + q, p, q) for p, q in product((0, 1), (0, 1)) if 0 <= i + p < H and 0 <= j + q < W]
+            if sum(((a[n, :, y, x] - z) * K[:, p, q]).sum() for y, x, p, q in inside) > part.threshold:
+                for y, x, *_ in inside:
+                    mask[y, x] = True
+        known = ~mask
+        for _ in range(2):
+            values, reached = {}, known.clone()
+            for y, x in product(range(H), range(W)):
+                near = [
+                    (v, u) for v, u in product(range(max(y - 1, 0), min(y + 2, H)), range(max(x - 1, 0), min(x + 2, W)))
+                ]
+                if not known[y, x] and (near := [at for at in near if known[at]]):
+                    values[y, x] = torch.stack([out[n, :, v, u] for v, u in near]).mean(0)
+                    reached[y, x] = True
+            for (y, x), value in values.items():
+                out[n, :, y, x] = value
+            known = reached
+        for y, x in product(range(H), range(W)):
+            if not known[y, x]:
+                out[n, :, y, x] = z
+    return out
+
+
 JOINT = JointCorrection((erasure("1", 0), erasure("1.inner", 1), erasure("1", 2, gated=True), erasure("4", 3)))
 
 
@@ -43,6 +82,9 @@ def by_formula(net, x, parts):
 
     def take(a, layer):
         for part in (one for one in parts if one.layer == layer):
+            if isinstance(part, FeatureInpainting):
+                a = fill_by_hand(a, part)
+                continue
             e = part.eraser
             rows = a.movedim(1, -1).double() if a.ndim == 4 else a.double()
             amount = (rows - torch.as_tensor(e.reference)) @ torch.as_tensor(e.left @ e.right).T
@@ -53,7 +95,7 @@ def by_formula(net, x, parts):
             a = (rows.movedim(-1, 1) if a.ndim == 4 else rows).to(x.dtype)
         return a
 
-    a = take(net[0](x), "1")
+    a = take(net[0](take(x, "0")), "1")
     a = a + torch.relu(net[1].inner(take(a, "1.inner")))
     return net[4](take(a.mean((2, 3)), "4"))
 
@@ -75,7 +117,26 @@ def test_erasures_together_are_their_formulas_in_order_and_the_network_is_given_
     torch.testing.assert_close(net(x), plain, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("joint", [JOINT, JOINT.reversed], ids=["in order", "reversed"])
+FILLED = JointCorrection(
+    (inpainting("0", 3, 4), erasure("1", 0), inpainting("1", 5, 5), inpainting("1.inner", 5, 6), erasure("4", 3))
+)
+
+
+def test_inpaintings_together_with_erasures_are_their_formulas_in_order():
+    net, x = network(), torch.rand(4, 3, 4, 4)
+    for joint in (FILLED, FILLED.reversed):
+        with torch.no_grad():
+            expected = by_formula(net, x, joint.parts)
+        torch.testing.assert_close(logits(net, joint, x), expected, atol=1e-5, rtol=1e-5)
+    apart = (logits(net, FILLED, x) - logits(net, FILLED.reversed, x)).abs().max()
+    assert apart > 1e-3 and FILLED.is_ordered  # what is erased before is not located
+
+
+@pytest.mark.parametrize(
+    "joint",
+    [JOINT, JOINT.reversed, FILLED, FILLED.reversed],
+    ids=["in order", "reversed", "filled", "filled, reversed"],
+)
 def test_built_in_loaded_exported_and_standalone_give_the_same_logits(tmp_path, joint):
     net, x = network(), torch.rand(6, 3, 4, 4)
     expected = logits(net, joint, x)

@@ -13,6 +13,7 @@ from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.clean_losses import CleanLosses
 from klarsicht.audit.corrections.closed_form import CLOSED, SWEPT, CorrectionMethod, CorrectionParameters, FittingData
 from klarsicht.audit.corrections.harm import Bounds
+from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Outcome
 from klarsicht.audit.corrections.selection import (
     ALIKE,
@@ -128,15 +129,19 @@ def test_methods_of_which_each_is_best_on_another_artifact_are_chosen_there():
 class KnownLosses:
     """Clean images on which what each correction loses is known; it says which ones were asked for."""
 
-    falls: dict[int, float]  # by number of directions
+    falls: dict[object, float]  # by number of directions, or another key
     asked: list = field(default_factory=list)
+    key: object = staticmethod(lambda one: one.directions)
 
     def __len__(self):
         return 10_000
 
+    def measure(self, correction):
+        return self.compare([correction])[0]
+
     def compare(self, corrections, last=2):
-        self.asked.append([one.directions for one in corrections])
-        found = [self.falls[one.directions] for one in corrections]
+        self.asked.append([self.key(one) for one in corrections])
+        found = [self.falls[self.key(one)] for one in corrections]
         return [
             CleanLosses(
                 *(PairedLoss(x, x - 0.001, x + 0.001, 10_000),) * 2, *(Interval(x, x - 0.001, x + 0.001, 10_000),) * 2
@@ -275,6 +280,33 @@ def test_what_two_branches_carry_is_erased_in_their_sum_or_in_both():
     assert choose_candidate(whole).chosen.setting.layer == ":sum1"
     beyond = try_further_layers(whole, MARK, data, trial, WIDE, Grid(("a", "b"), (1,), (1.0,)))
     assert choose_candidate(whole + beyond).chosen.setting.layer == ":sum1"
+
+
+def layers_of(correction):
+    parts = correction.parts if isinstance(correction, JointCorrection) else (correction,)
+    return "".join(part.layer for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("falls", "start", "chosen"),
+    [
+        (
+            {"a": 0.0, "b": 0.01, "ab": 0.0},
+            "a",
+            "ab",
+        ),  # as much from either branch: the one that loses less comes first
+        ({"a": 0.01, "b": 0.0, "ba": 0.002}, "b", "ba"),
+        ({"a": 0.01, "b": 0.0, "ba": 0.004}, "b", "b"),  # within the bound, but a quarter point more than without it
+        ({"a": 0.004, "b": 0.01, "ab": 0.004}, "a", "ab"),
+    ],
+)
+def test_a_further_layer_loses_no_more_than_the_correction_beside_it_on_many_images(falls, start, chosen):
+    data, trial = two_ways()
+    grid, draw = Grid(("a", "b"), (1,), (1.0,)), KnownLosses(falls, key=layers_of)
+    branches = try_settings(MARK, data, trial, WIDE, grid)
+    further = try_further_layers(branches, MARK, data, trial, WIDE, grid, draw)
+    assert choose_least_loss(branches, draw, WIDE).chosen.setting.layer == start
+    assert layers_of(choose_least_loss(branches + further, draw, WIDE).correction) == chosen
 
 
 def test_a_further_layer_that_loses_more_is_not_offered():

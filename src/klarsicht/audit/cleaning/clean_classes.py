@@ -27,9 +27,8 @@ from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.joint_judgement import JointJudgement
 from klarsicht.audit.cleaning.joint_test import FittedClass, choose_order, judge_together
 from klarsicht.audit.corrections import packages
-from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import COMPOSED
-from klarsicht.audit.corrections.joint_correction import JointCorrection
+from klarsicht.audit.corrections.joint_correction import JointCorrection, LayerCorrection
 from klarsicht.audit.data import groups, splits
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.results import verdicts
@@ -275,7 +274,7 @@ def read_or_fit_correction(
     if (place / packages.RECORD).is_file():
         try:
             kept, record = packages.load_correction(place)
-            if isinstance(kept, Erasure):
+            if isinstance(kept, LayerCorrection):
                 return FittedClass(artifact, case, kept, record["setting"])
         except InputError:  # cut short or altered: it is fitted again
             pass
@@ -286,7 +285,7 @@ def read_or_fit_correction(
     record = clean_model.make_record(run, artifact, settings, chosen, skipped)
     record |= {"setting": str(chosen.chosen), "use": clean_model.describe_missing_use(run, artifact.name)}
     packages.save_correction(place, chosen.correction, record)
-    if not isinstance(chosen.correction, Erasure):
+    if not isinstance(chosen.correction, LayerCorrection):
         raise TypeError(f"{chosen.chosen.method} gave {type(chosen.correction).__name__}")
     return FittedClass(artifact, case, chosen.correction, str(chosen.chosen))
 
@@ -296,7 +295,7 @@ def make_joint_record(
     judgement: JointJudgement,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of the record of corrections together."""
-    ordered = [next(one for one in fitted if one.erasure is part) for part in joint.parts]
+    ordered = [next(one for one in fitted if one.correction is part) for part in joint.parts]
     return {
         "klarsicht": __version__,
         "classes": [one.artifact.name for one in ordered],

@@ -20,7 +20,7 @@ from klarsicht.audit.corrections import packages, selection
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import correction_layers, find_layer
 from klarsicht.audit.corrections.clean_losses import CleanDraw
-from klarsicht.audit.corrections.closed_form import CLOSED, COMPOSED, CorrectionMethod, FittingData
+from klarsicht.audit.corrections.closed_form import CLOSED, ERASING, CorrectionMethod, FittingData
 from klarsicht.audit.corrections.directions import DIRECTIONS
 from klarsicht.audit.corrections.harm import HARMFUL, Bounds
 from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest, Outcome
@@ -396,10 +396,10 @@ def choose_correction(
     bounds, grid = make_bounds(settings), make_grid(settings)
     if settings.method == AUTOMATIC:
         found = selection.try_settings(candidates, data, test, bounds, grid)
-        found += selection.try_further_layers(found, COMPOSED, data, test, bounds, grid) if further else []
+        found += selection.try_further_layers(found, ERASING, data, test, bounds, grid, draw) if further else []
         if settings.train:
             layered = [one for one in found if not one.tried.beside and not ResidualSum.parse(one.tried.setting.layer)]
-            best = selection.choose_candidate(layered).chosen.setting.layer
+            best = selection.choose_least_loss(layered, draw, bounds).chosen.setting.layer
             found += selection.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))
         return selection.choose_least_loss(found, draw, bounds)
     method = CORRECTION_METHODS[settings.method]

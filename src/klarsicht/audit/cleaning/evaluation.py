@@ -16,7 +16,7 @@ from pyarrow import parquet
 from klarsicht.audit.artifacts.artifact import Artifact, load_artifact
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_model import draw_shown, find_origin, require_members
+from klarsicht.audit.cleaning.clean_model import draw_shown, find_origin, make_test, require_members
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.judgement import FLOOR_OF_POISONED, Judgement, LeastEffect
 from klarsicht.audit.cleaning.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
@@ -217,7 +217,7 @@ def evaluate_run(
         chosen_under["overall"] if overall is None else overall,
         chosen_under["affected"] if affected is None else affected,
     )
-    trial = CorrectionTest(case.classifier, shown, artifact.target, artifact.insertion, seed)
+    trial = make_test(shown_case, artifact, shown, CleanSettings(seed=seed))
     origin = find_origin(trial, shown_case, answers_of_run(run, case) if test else None)
     corrected = trial.compute_logits(correction)
     looks = evaluate_models(

@@ -12,6 +12,7 @@ from typing import Any
 
 from klarsicht.audit.cleaning.judgement import Judgement, describe_verdict
 from klarsicht.audit.cleaning.shown_classes import UNCOUNTED, ShownClasses
+from klarsicht.audit.corrections.clean_losses import CleanLosses
 from klarsicht.audit.corrections.harm import HARMFUL, Harm, Loss
 from klarsicht.audit.corrections.selection import SettingOutcome
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
@@ -64,11 +65,13 @@ class OrderOutcome:
         names: the classes, in the order in which their corrections are applied.
         gained: of the class of which least is taken away for sure: lower end of the share of the effect.
         by_class: outcome for each class, in the order of `names`.
+        losses: what is lost on many clean images, where that was measured.
     """
 
     names: tuple[str, ...]
     gained: float
     by_class: tuple[SettingOutcome, ...]
+    losses: CleanLosses | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
@@ -76,7 +79,8 @@ class OrderOutcome:
             name: {"remaining": one.remaining, "gained at least": one.gained.low, "harm": one.outcome.harm.value}
             for name, one in zip(self.names, self.by_class, strict=True)
         }
-        return {"order": list(self.names), "gained at least": self.gained, "classes": told}
+        losses = {"losses": self.losses.to_json()} if self.losses else {}
+        return {"order": list(self.names), "gained at least": self.gained, "classes": told} | losses
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ beside the others."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,15 +14,16 @@ from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.joint_judgement import ClassJudgement, JointJudgement, OrderOutcome
 from klarsicht.audit.cleaning.judgement import Judgement
 from klarsicht.audit.cleaning.shown_classes import ShownClasses
-from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections import selection
+from klarsicht.audit.corrections.clean_losses import CleanDraw
 from klarsicht.audit.corrections.closed_form import CorrectionParameters
-from klarsicht.audit.corrections.joint_correction import JointCorrection
-from klarsicht.audit.corrections.outcomes import CorrectionTest
+from klarsicht.audit.corrections.joint_correction import JointCorrection, LayerCorrection
 from klarsicht.audit.corrections.samples import Case
-from klarsicht.audit.corrections.selection import ALIKE, evaluate_setting
+from klarsicht.audit.corrections.selection import Candidate, SettingOutcome, evaluate_setting
 from klarsicht.audit.data import splits
 from klarsicht.ground.progress import progress
 from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.intervals import NO_INTERVAL
 from klarsicht.numerics.statistics.paired_loss import paired_loss
 
 
@@ -33,42 +34,68 @@ class FittedClass:
     Attributes:
         artifact: its artifact.
         case: its images; clean ones carry the artifact of no class.
-        erasure: its correction.
+        correction: its correction.
         setting: the chosen setting, in words.
     """
 
     artifact: Artifact
     case: Case
-    erasure: Erasure
+    correction: LayerCorrection
     setting: str
 
 
 def choose_order(
     fitted: Sequence[FittedClass], settings: CleanSettings
 ) -> tuple[JointCorrection, tuple[OrderOutcome, ...]]:
-    """Choose the order of the corrections on the part `choose`: that of the verdicts, or the reverse where this takes
-    away more, for sure and by more than ALIKE, of the artifact of which least is taken away.
+    """Choose the order of the corrections on the part `choose`, that of the verdicts or the reverse, as settings are
+    chosen: by what is taken away for sure of the artifact of which least is, and of orders that are as good by what is
+    lost on many clean images.
 
     Returns:
         the corrections in that order, and the outcomes of both orders; none where no two are at one layer.
     """
-    joint = JointCorrection(tuple(one.erasure for one in fitted))
+    joint = JointCorrection(tuple(one.correction for one in fitted))
     if not joint.is_ordered:
         return joint, ()
     names = tuple(one.artifact.name for one in fitted)
     bounds = clean_model.make_bounds(settings)
     rng = [generator(settings.seed, "order", one.artifact.target) for one in fitted]
-    tests = [make_test(one, splits.VALIDATION, settings, r) for one, r in zip(fitted, rng, strict=True)]
-    outcomes = []
-    for correction, order in ((joint, names), (joint.reversed, names[::-1])):
+    samples = [one.case.sample(splits.VALIDATION, settings.images, r) for one, r in zip(fitted, rng, strict=True)]
+    tests = [
+        clean_model.make_test(one.case, one.artifact, some, settings) for one, some in zip(fitted, samples, strict=True)
+    ]
+    orders = ((joint, names), (joint.reversed, names[::-1]))
+    found: list[Candidate] = []
+    outcomes: list[OrderOutcome] = []
+    for correction, order in orders:
         seen = {
             name: evaluate_setting(test, "together", CorrectionParameters(), test.compute_logits(correction), bounds)
             for name, test in zip(names, tests, strict=True)
         }
         by_class = tuple(seen[name] for name in order)
         outcomes.append(OrderOutcome(order, min(one.gained.low for one in by_class), by_class))
-    first, second = outcomes
-    return (joint.reversed if second.gained > first.gained + ALIKE else joint), (first, second)
+        found.append(Candidate(worst_of_classes(by_class), correction))
+    chosen = selection.choose_least_loss(found, draw_clean(fitted, settings), bounds)
+    told = (replace(one, losses=tried.losses) for one, tried in zip(outcomes, chosen.tried, strict=True))
+    return next(correction for correction, _ in orders if correction is chosen.correction), tuple(told)
+
+
+def worst_of_classes(by_class: Sequence[SettingOutcome]) -> SettingOutcome:
+    """Return the outcome of the class of whose artifact least is taken away for sure, with the largest loss beyond a
+    bound and the largest fall of any class. Gains of classes are of different images: there is none image by image."""
+    least = min(by_class, key=lambda one: one.gained.low)
+    falls = [one.fall for one in by_class if one.fall.n]
+    fall = max(falls, key=lambda one: one.value, default=NO_INTERVAL)
+    return replace(least, lost=max(one.lost for one in by_class), fall=fall, gain=None)
+
+
+def draw_clean(fitted: Sequence[FittedClass], settings: CleanSettings) -> CleanDraw:
+    """Draw the clean images of the part `choose` on which losses of corrections together are compared: nothing was
+    fitted on them for any class."""
+    case = fitted[0].case
+    rng = generator(settings.seed, "losses together", case.target)
+    targets = [one.artifact.target for one in fitted]
+    return CleanDraw.of(case, case.part == splits.VALIDATION, clean_model.MORE * settings.images, rng, targets)
 
 
 def judge_together(
@@ -84,7 +111,7 @@ def judge_together(
             shown = clean_model.draw_shown(one.case, settings.images, settings.seed)
             test = clean_model.make_test(one.case, one.artifact, shown, settings)
             origin = clean_model.find_origin(test, one.case)
-            before, alone, found = test.evaluate(None), test.evaluate(one.erasure), test.compute_logits(joint)
+            before, alone, found = test.evaluate(None), test.evaluate(one.correction), test.compute_logits(joint)
             both = test.evaluate_logits(found)
             by_itself, together = (Judgement(before, after, bounds, origin) for after in (alone, both))
             name, n = one.artifact.name, len(test.sample)
@@ -96,10 +123,3 @@ def judge_together(
     answers = np.array(list(right.values()), bool).reshape(-1, 2)
     lost, classes = paired_loss(answers[:, 0], answers[:, 1]), ShownClasses.of(test, fitted[-1].case)
     return JointJudgement(tuple(judged), lost, tuple(left_out), orders, classes)
-
-
-def make_test(one: FittedClass, part: int, settings: CleanSettings, rng: np.random.Generator) -> CorrectionTest:
-    """Draw a sample of a part, on which corrections are compared for the artifact of a class."""
-    artifact, case = one.artifact, one.case
-    sample = case.sample(part, settings.images, rng)
-    return CorrectionTest(case.classifier, sample, artifact.target, artifact.insertion, settings.seed)

@@ -3,13 +3,14 @@
 Of some hundred images half a point is two: of many settings the one that loses least there does so by chance. Several
 corrections are therefore compared by successive halving (Karnin, Koren and Somekh 2013): all on a first part of the
 images, the better half on twice as many, and so on; the last two on all images. Images are read in batches and none is
-kept, so their number is bounded by time alone.
+kept, so their number is bounded by time alone. What is kept are the answers, so that a correction which is compared
+again, with others, is not measured twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +37,8 @@ class CleanLosses:
     """Losses by one correction on clean images.
 
     Attributes:
-        overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class.
+        overall, affected: losses of accuracy on a representative draw of clean images, and on those of the class; of
+            several classes, of that which loses most for sure.
         fall, fall_affected: mean falls of the right label's probability on the same images.
     """
 
@@ -82,26 +84,34 @@ class CleanDraw:
     Attributes:
         case: the case that they are of.
         rows: int (n,), rows of the corpus.
-        fair: bool (n,), true for a representative draw of all clean images; the others are of the class alone.
+        fair: bool (n,), true for a representative draw of all clean images; the others are of the classes alone.
+        targets: outputs of the classes whose images have losses of their own.
     """
 
     case: Case
     rows: Ints
     fair: Bools
+    targets: tuple[int, ...]
+    _answers: dict[int, CleanAnswers] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, case: Case, allowed: Bools, most: int, rng: np.random.Generator) -> CleanDraw:
-        """Draw at most `most` clean images of any class, and as many of the class.
+    def of(
+        cls, case: Case, allowed: Bools, most: int, rng: np.random.Generator, targets: Sequence[int] = ()
+    ) -> CleanDraw:
+        """Draw at most `most` clean images of any class, and as many of each class that is cleaned.
 
         Args:
             allowed: bool (N,), images of the corpus that may be drawn.
+            targets: outputs of these classes; by default that of the case.
         """
+        classes = tuple(targets) or (case.target,)
         clean = case.prefer_held_out(allowed & case.clean)
-        fair, own = (
-            rng.permutation(np.flatnonzero(which))[:most] for which in (clean, clean & (case.labels == case.target))
+        fair, *own = (
+            rng.permutation(np.flatnonzero(which))[:most]
+            for which in (clean, *(clean & (case.labels == target) for target in classes))
         )
-        rows = rng.permutation(np.union1d(fair, own))
-        return cls(case, rows, np.isin(rows, fair))
+        rows = rng.permutation(np.unique(np.concatenate([fair, *own])))
+        return cls(case, rows, np.isin(rows, fair), classes)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,54 +121,78 @@ class CleanDraw:
         return self.compare([correction])[0]
 
     def compare(self, corrections: Sequence[Correction], last: int = LAST) -> list[CleanLosses]:
-        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images.
+        """Measure what corrections lose, by successive halving: of those that are left behind, on fewer images, unless
+        they were measured on more before.
 
         Args:
             last: corrections that are compared on all images.
         """
-        found = [CleanAnswers() for _ in corrections]
+        found = [self._answers.setdefault(id(one), CleanAnswers(one)) for one in corrections]
         racing, seen, first = list(range(len(corrections))), 0, FIRST_IMAGES
         with progress("clean images", len(self)) as advance:
             while seen < len(self):
-                end = len(self) if len(racing) <= last else min(first, len(self))
+                end = min(first, len(self))
                 for start in range(seen, end, READ_BATCH):
                     at = np.arange(start, min(start + READ_BATCH, end))
-                    sample = self.case.read(self.rows[at], self.fair[at])
-                    if len(sample):
-                        plain = compute_logits(self.case.classifier, sample.images)
-                        for i in racing:
-                            after = compute_logits(self.case.classifier, sample.images, corrections[i])
-                            found[i].add(sample, self.case.target, plain, after)
+                    self._measure_batch(at, [found[i] for i in racing if start not in found[i].batches])
                     advance(len(at))
                 seen, first = end, 2 * first
-                racing = sorted(racing, key=lambda i: found[i].losses.price)
-                racing = racing[: max(last, (len(racing) + 1) // 2)]
-        return [one.losses for one in found]
+                if len(racing) > last:
+                    racing = sorted(racing, key=lambda i: found[i].losses(self.targets, seen).price)
+                    racing = racing[: max(last, (len(racing) + 1) // 2)]
+        return [one.losses(self.targets) for one in found]
+
+    def _measure_batch(self, at: Ints, missing: Sequence[CleanAnswers]) -> None:
+        """Add the answers to the images at these positions of the draw under corrections that have not seen them."""
+        if not missing:
+            return
+        sample = self.case.read(self.rows[at], self.fair[at])
+        plain = compute_logits(self.case.classifier, sample.images) if len(sample) else None
+        for one in missing:
+            after = None if plain is None else compute_logits(self.case.classifier, sample.images, one.correction)
+            one.add(int(at[0]), sample, plain, after)
 
 
 class CleanAnswers:
-    """Answers to clean images before and after a correction, batch by batch."""
+    """Answers to clean images before and after a correction, batch by batch.
 
-    def __init__(self) -> None:
-        self._parts: list[tuple[NDArray[Any], ...]] = []
+    Args:
+        correction: the correction.
 
-    def add(self, sample: Sample, target: int, plain: Floats, after: Floats) -> None:
-        """Add logits (n, K) of a sample before and after the correction. Where the label is unknown, the prediction
-        before counts as right."""
+    Attributes:
+        batches: for the position of the first image of each batch whether each answer was right before and after, the
+            fall of the right label's probability, the label, and whether the image is of the representative draw.
+    """
+
+    def __init__(self, correction: Correction) -> None:
+        self.correction = correction
+        self.batches: dict[int, tuple[NDArray[Any], ...]] = {}
+
+    def add(self, start: int, sample: Sample, plain: Floats | None, after: Floats | None) -> None:
+        """Add logits (n, K) of a sample before and after the correction; None for a sample without images. Where the
+        label is unknown, the prediction before counts as right."""
+        if plain is None or after is None:
+            self.batches[start] = ()
+            return
         truth = np.where(sample.labels >= 0, sample.labels, plain.argmax(1))
         before, then = (special.softmax(y.astype(np.float64), 1)[np.arange(len(y)), truth] for y in (plain, after))
-        own = sample.labels == target
-        self._parts.append((plain.argmax(1) == truth, after.argmax(1) == truth, before - then, own, sample.fair_draw))
+        right = plain.argmax(1) == truth, after.argmax(1) == truth
+        self.batches[start] = (*right, before - then, sample.labels, sample.fair_draw)
 
-    @property
-    def losses(self) -> CleanLosses:
-        """The losses on all images so far."""
-        if not self._parts:
+    def losses(self, targets: Sequence[int], end: int | None = None) -> CleanLosses:
+        """Compute the losses on the images before the position `end`, by default on all so far.
+
+        Args:
+            targets: outputs of the classes whose images have losses of their own.
+        """
+        parts = [part for start, part in sorted(self.batches.items()) if part and (end is None or start < end)]
+        if not parts:
             return CleanLosses(NO_LOSS, NO_LOSS, NO_INTERVAL, NO_INTERVAL)
-        was, right, fall, own, fair = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        was, right, fall, labels, fair = (np.concatenate(part) for part in zip(*parts, strict=True))
+        own = [labels == target for target in targets if (labels == target).any()]
         return CleanLosses(
             paired_loss(was[fair], right[fair]),
-            paired_loss(was[own], right[own]),
+            max((paired_loss(was[of], right[of]) for of in own), key=lambda one: one.low, default=NO_LOSS),
             mean_interval(fall[fair]),
-            mean_interval(fall[own]),
+            max((mean_interval(fall[of]) for of in own), key=lambda one: one.low, default=NO_INTERVAL),
         )

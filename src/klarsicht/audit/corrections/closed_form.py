@@ -426,5 +426,7 @@ CLOSED: dict[str, CorrectionMethod] = {
     "inpaint": CorrectionMethod(inpaint, frozenset({"layer"}), at_image=True),
     "random": CorrectionMethod(random, frozenset({"layer"}), baseline=True),
 }
-COMPOSED: dict[str, CorrectionMethod] = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}
+ERASING: dict[str, CorrectionMethod] = {name: CLOSED[name] for name in ("project", "oblique", "reactive")}
+"""Methods whose corrections are erasures at a layer: they are tried at further layers beside another."""
+COMPOSED: dict[str, CorrectionMethod] = ERASING | {"inpaint": CLOSED["inpaint"]}
 """Methods whose corrections are layers: several can be built into one model."""

@@ -1,4 +1,4 @@
-"""Several erasures of one network together, for artifacts of several classes or at several layers."""
+"""Several corrections of one network together, for artifacts of several classes or at several layers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from torch import nn
 
 from klarsicht.audit.corrections.clarc import Erasure
+from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
+
+LayerCorrection = Erasure | FeatureInpainting
+"""Correction of the input of one layer, or of a sum, which can be built in as a layer of its own."""
 
 
 @dataclass(frozen=True)
 class JointCorrection:
-    """Erasures that are applied together; at one layer the first comes first: a' = e_k(... e_1(a)).
+    """Erasures and inpaintings that are applied together; at one layer the first comes first: a' = e_k(... e_1(a)).
 
-    Oblique erasures of one layer do not commute in general: a later one may bring back what an earlier one took.
+    Corrections of one layer do not commute in general: a later oblique erasure may bring back what an earlier one took,
+    and an erasure changes what an inpainting locates.
 
     Attributes:
-        parts: the erasures.
+        parts: the corrections.
     """
 
-    parts: tuple[Erasure, ...]
+    parts: tuple[LayerCorrection, ...]
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -38,5 +43,5 @@ class JointCorrection:
 
     @property
     def reversed(self) -> JointCorrection:
-        """The same erasures in reversed order."""
+        """The same corrections in reversed order."""
         return JointCorrection(self.parts[::-1])

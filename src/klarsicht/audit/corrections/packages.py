@@ -31,7 +31,7 @@ from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, Gate, WhenPredicted
 from klarsicht.audit.corrections.closed_form import NoCorrection
 from klarsicht.audit.corrections.feature_inpainting import FeatureInpainting
-from klarsicht.audit.corrections.joint_correction import JointCorrection
+from klarsicht.audit.corrections.joint_correction import JointCorrection, LayerCorrection
 from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
@@ -374,17 +374,21 @@ def _read(place: Path) -> Correction:
         return NoCorrection()
     with np.load(place / "erasure.npz") as file:
         arrays = dict(file)
-    if "kernel" in arrays:
-        facts = str(arrays["layer"]), arrays["kernel"], float(arrays["threshold"]), arrays["reference"]
-        return FeatureInpainting(*facts, int(arrays["channels"]), float(arrays["aspect"]))
     if not any("/" in name for name in arrays):
-        return _read_erasure(arrays)
+        return _read_layer_correction(arrays)
     parts: dict[int, dict[str, Any]] = {}
     for name, value in arrays.items():
         number, _, key = name.partition("/")
         parts.setdefault(int(number), {})[key] = value
-    erasures = (_read_erasure(parts[number]) for number in sorted(parts))
-    return JointCorrection(tuple(one for one in erasures if isinstance(one, Erasure)))
+    read = (_read_layer_correction(parts[number]) for number in sorted(parts))
+    return JointCorrection(tuple(one for one in read if isinstance(one, LayerCorrection)))
+
+
+def _read_layer_correction(parts: dict[str, Any]) -> LayerCorrection | WhenPredicted:
+    if "kernel" not in parts:
+        return _read_erasure(parts)
+    facts = str(parts["layer"]), parts["kernel"], float(parts["threshold"]), parts["reference"]
+    return FeatureInpainting(*facts, int(parts["channels"]), float(parts["aspect"]))
 
 
 def _read_erasure(parts: dict[str, Any]) -> Erasure | WhenPredicted:

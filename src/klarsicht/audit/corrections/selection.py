@@ -21,8 +21,9 @@ are measured on the many clean images, and of these that cost nothing there (Cle
 gain is taken.
 
 One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
-network that is corrected already, one layer at a time. Among settings that are as good, fewer layers come before fewer
-directions.
+network that is corrected already, one layer at a time. Those are kept that lose no more than the correction that they
+are beside: on the part `choose`, and, of the best, on many clean images by whole MIN_FALL_DIFFERENCE. Among settings
+that are as good, fewer layers come before fewer directions.
 """
 
 from __future__ import annotations
@@ -302,8 +303,9 @@ def try_settings(
 
 
 def try_further_layers(
-    found: Sequence[Candidate], methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid
-) -> list[Candidate]:
+    found: Sequence[Candidate], methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid,
+    draw: CleanDraw | None = None,
+) -> list[Candidate]:  # fmt: skip
     """Try settings at a second layer beside the best erasure at one, then at a third; stop where hardly any effect is
     left for sure, or where a further layer made no better choice.
 
@@ -315,14 +317,15 @@ def try_further_layers(
         found: settings that were tried at one layer each.
         methods: methods that give erasures.
         grid: settings to try; layers that are corrected already are left out.
+        draw: clean images on which losses are compared, see `choose_least_loss`.
     """
     single = [one for one in found if isinstance(one.correction, Erasure) and one.tried.within_bounds]
     further: list[Candidate] = []
-    if not single or choose_candidate(found).chosen.gained.low >= 1 - ALIKE:
+    if not single or choose_least_loss(found, draw, bounds).chosen.gained.low >= 1 - ALIKE:
         return further
     _ = test.before  # of the network as it is, kept from here on
     for corrected in range(1, MOST_LAYERS):
-        start = choose_candidate(single + further)
+        start = choose_least_loss(single + further, draw, bounds)
         parts = start.chosen.parts
         others = tuple(
             layer for layer in grid.layers or data.layers if layer not in {one.setting.layer for one in parts}
@@ -335,8 +338,25 @@ def try_further_layers(
         except (InputError, UsageError):  # members do not differ any more, at any layer
             break
         kept = (one for one in more if isinstance(one.correction, Erasure) and loses_no_more(one.tried, start.chosen))
-        further += [_beside(start, one) for one in kept]
+        further += leave_out_costlier([_beside(start, one) for one in kept], start, draw)
     return further
+
+
+def leave_out_costlier(further: Sequence[Candidate], start: Choice, draw: CleanDraw | None) -> list[Candidate]:
+    """Keep those of the settings beside a correction that gain more than it for sure, are the best of these and lose no
+    more on many clean images; without such images, keep all."""
+    if draw is None or not len(draw):
+        return list(further)
+    better = [one for one in further if one.tried.gained.low > start.chosen.gained.low]
+    if not better:
+        return []
+    finalists, alone = find_finalists(better), draw.measure(start.correction)
+    losses = draw.compare([one.correction for one in finalists])
+    return [
+        replace(one, tried=replace(one.tried, losses=lost))
+        for one, lost in zip(finalists, losses, strict=True)
+        if lost.overall.n == alone.overall.n and lost.price <= alone.price + MIN_FALL_DIFFERENCE
+    ]
 
 
 def loses_no_more(one: SettingOutcome, other: SettingOutcome) -> bool:
