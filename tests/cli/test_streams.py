@@ -39,6 +39,16 @@ def test_output_that_nobody_reads_is_one_line_and_the_code_of_a_closed_pipe(verb
     assert done.returncode == 141
 
 
+def test_a_closed_pipe_in_a_locale_of_ascii_is_told_as_elsewhere():
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    ascii_alone = bare | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, "audit", "--help"], stdout=writer, stderr=subprocess.PIPE, env=ascii_alone)
+    os.close(writer)
+    assert done.returncode == 141 and len(lines(done)) == 1
+
+
 @linux
 def test_errors_that_cannot_be_printed_keep_their_code():
     verb = [*COMMAND, "audit", "status", "nowhere"]
@@ -51,3 +61,20 @@ def test_errors_that_cannot_be_printed_keep_their_code():
 def test_a_stream_that_is_not_open_is_no_error():
     done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *COMMAND, "--version"], stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["audit", "quantify"], "Missing argument"),
+        (["burst", "denoise", "x"], "Missing option"),
+        (["audit", "rank", "run", "--tip", "3"], "No such option"),
+        (["audit", "rnk"], "No such command"),
+    ],
+)
+def test_a_fault_in_the_arguments_names_the_help_that_lists_them(words, told):
+    done = subprocess.run([*COMMAND, *words], capture_output=True)
+    (line,) = lines(done)
+    assert told in line and done.returncode == 2
+    command = [word for word in words if word in ("audit", "burst", "rank", "quantify", "denoise")]
+    assert line.endswith(f". See python -m klarsicht {' '.join(command)} --help.")

@@ -115,8 +115,19 @@ def test_a_missing_setting_is_named():
     class Needs(Settings):
         model: str
 
-    with pytest.raises(UsageError, match=r"setting model is missing\. Give model in the settings"):
+    with pytest.raises(UsageError, match=r"setting model is missing\. Give --model, or the same name"):
         Needs.from_mapping({})
+
+
+def test_missing_settings_are_named_at_once():
+    class NeedsTwo(Settings):
+        model: str
+        read_from: str
+        share: float = 0.5
+
+    told = r"settings model, read_from are missing\. Give --model and --read-from, .* 1 more of the settings are wrong"
+    with pytest.raises(UsageError, match=told):
+        NeedsTwo.from_mapping({"share": "x"})
 
 
 def test_files_that_are_no_settings(tmp_path):

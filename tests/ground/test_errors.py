@@ -44,3 +44,9 @@ def test_survives_the_journey_between_processes(kind):
 def test_unknown_name_lists_near_matches_else_all():
     assert str(errors.unknown_name("metric", "sinkorn", ["sinkhorn", "sliced"])).endswith("Did you mean sinkhorn?")
     assert str(errors.unknown_name("metric", "xyz", ["b", "a"])).endswith("Known: a, b.")
+
+
+def test_a_name_that_is_known_twice_is_proposed_once():
+    assert str(errors.unknown_name("class", "redfox", ["red fox", "dam", "red fox"])) == (
+        "unknown class; got 'redfox'. Did you mean red fox?"
+    )

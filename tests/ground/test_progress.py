@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from klarsicht.ground.progress import progress, time, track
+from klarsicht.ground.progress import _open_logs, progress, time, track
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_steps_within_steps_write_no_lines_of_their_own(capsys, clock):
             clock[0] += 1
     assert capsys.readouterr().err.splitlines() == [
         "classes: 0 of 3 (images: 3 of 5)",
-        "classes: 1 of 3 (images: 5 of 5)",
+        "classes: 1 of 3 after 0:00:10 (images: 5 of 5)",
         "classes: 2 of 3, about 0:00:02 to go (images: 3 of 5)",
-        "classes: 3 of 3 in 0:00:15 (0.2/s)",
+        "classes: 3 of 3 in 0:00:15 (5.0 s each)",
     ]
 
 
@@ -108,7 +108,31 @@ def test_an_interrupted_step_says_how_far_it_came(capsys, clock):
         advance()
         clock[0] += 10
         raise KeyboardInterrupt
-    assert capsys.readouterr().err == "relevance: 1 of 4 in 0:00:10 (0.1/s)\n"
+    assert capsys.readouterr().err == "relevance: 1 of 4 in 0:00:10 (10.0 s each)\n"
+
+
+def test_a_step_whose_second_item_takes_long_writes_few_lines_that_say_since_when(capsys, clock):
+    """Two items of a second and of ten minutes: a line, one after three times as long, at last one each minute."""
+    with progress("corrections", 2) as advance:
+        clock[0] += 1
+        advance()
+        log = progress_log()
+        for _ in range(600):
+            clock[0] += 1
+            log.write_if_due()
+        advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "corrections: 1 of 2",
+        "corrections: 1 of 2 after 0:00:10",
+        "corrections: 1 of 2 after 0:00:31",
+    ]
+    assert len(lines) < 15 and len(set(lines)) == len(lines)
+    assert lines[-1] == "corrections: 2 of 2 in 0:10:01 (300.5 s each)"
+
+
+def progress_log():
+    return _open_logs.logs[0]
 
 
 class Terminal(io.StringIO):

@@ -62,7 +62,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
             return _helped(error.format_message())
-        return _told(error.format_message(), error.exit_code)
+        return _told(f"{error.format_message().rstrip('.?')}{_where_help_is(error)}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
@@ -73,6 +73,12 @@ def _exit_code(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:
         return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
     return int(code)
+
+
+def _where_help_is(error: Any) -> str:
+    """Name the command's help as a remedy of a fault in its arguments; empty of other faults."""
+    context = getattr(error, "ctx", None)
+    return f". See {context.command_path} --help." if context is not None else ""
 
 
 def _helped(text: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -60,10 +62,18 @@ def guarded_streams() -> Iterator[None]:
         DiskFull, StoreError: standard output cannot be written.
     """
     with Path(os.devnull).open("w") as nowhere:
-        output = GuardedStream(sys.stdout or nowhere, refuse_output)
-        errors = GuardedStream(sys.stderr or nowhere, lambda _: None)
+        output = GuardedStream(_as_unicode(sys.stdout or nowhere), refuse_output)
+        errors = GuardedStream(_as_unicode(sys.stderr or nowhere), lambda _: None)
         with redirect_stdout(cast(TextIO, output)), redirect_stderr(cast(TextIO, errors)):
             yield
+
+
+def _as_unicode(stream: TextIO) -> TextIO:
+    """Write UTF-8 to a stream that is said to take ASCII alone, as in the locale C: typer would write such a stream
+    past its guard, by a stream of its own, in UTF-8 as well."""
+    if isinstance(stream, TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
+        stream.reconfigure(encoding="utf-8", errors="replace")
+    return stream
 
 
 def refuse_output(error: OSError) -> None:

@@ -43,6 +43,11 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[
     return "\n".join(map(row, (header, *lines)))
 
 
+def show_p(p: float) -> str:
+    """Format a p with three decimals; one that they would show as 0 by its bound, since no p is 0."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def ranking(found: Ranking, top: int) -> None:
     """Print the first classes of a ranking."""
     lines = [
@@ -59,8 +64,8 @@ def ranking(found: Ranking, top: int) -> None:
 def verdicts(found: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
     lines = [
-        (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
-         f"{v.use.shift:+.2f}", f"{v.use.p_use:.3f}", v.verdict)
+        (v.name, show_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
+         f"{v.use.shift:+.2f}", show_p(v.use.p_use), v.verdict)
         for v in found.verdicts[:top]
     ]  # fmt: skip
     header = ("class", "p", "size", "sign", "put on other classes", "rise", "p of use", "verdict")
@@ -98,7 +103,7 @@ def screening(found: Screening, top: int) -> None:
     )
     for line in found.standing.describe(found.outputs) if found.standing else ():
         echo(line)
-    echo(f"p {found.p:.3f}; the claim at {found.level:g}")
+    echo(f"p {show_p(found.p)}; the claim at {found.level:g}")
     if found.limits:
         echo(found.limits)
     if entry.beside:
@@ -111,7 +116,7 @@ def sufficiency(found: Sufficiency, top: int) -> None:
     lines = [
         (one.name, str(one.n), f"{one.whole:.2f}", part.part, f"{part.area:.2f} ({part.low:.2f} to {part.high:.2f})",
          f"{part.others:.2f}", f"{part.shift:+.2f} ({part.shift_low:+.2f} to {part.shift_high:+.2f})",
-         "" if part.p is None else f"{part.p:.3f}", "noted" if part.noted else "")
+         "" if part.p is None else show_p(part.p), "noted" if part.noted else "")
         for one in found.profiles[:top]
         for part in one.noted or (one.strongest,)
     ]  # fmt: skip

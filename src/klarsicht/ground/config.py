@@ -90,7 +90,13 @@ def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
     if first["type"] == "extra_forbidden":
         return unknown_name("setting", name, _names_at(model, place[:-1]))
     if first["type"] == "missing":
-        return UsageError(f"setting {name} is missing", remedy=f"Give {name} in the settings or as an option.{more}")
+        names = [".".join(map(str, fault["loc"])) for fault in faults if fault["type"] == "missing"]
+        options = " and ".join("--" + name.replace("_", "-") for name in names)
+        wrong = len(faults) - len(names)
+        more = f" {wrong} more of the settings are wrong." if wrong else ""
+        same = "the same names" if len(names) > 1 else "the same name"
+        what = f"settings {', '.join(names)} are missing" if len(names) > 1 else f"setting {name} is missing"
+        return UsageError(what, remedy=f"Give {options}, or {same} in a file for --settings.{more}")
     rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     return UsageError(f"setting {name}", got=repr(first["input"]), rule=rule, remedy=f"Correct {name}.{more}")
 

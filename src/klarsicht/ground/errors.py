@@ -149,7 +149,7 @@ class OutputClosed(KlarsichtError):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Make the error of a failed look-up; it lists near matches of the name, or else all known names."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     remedy = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
     return UsageError(f"unknown {kind}", got=repr(name), remedy=remedy)

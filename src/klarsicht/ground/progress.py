@@ -117,6 +117,7 @@ class _Log:
         self.began, self.due = time.monotonic(), MIN_SECONDS
         self.first: tuple[int, float] | None = None  # items that were done at the first report, and its time
         self.latest = 0.0  # when an item was done last
+        self.told, self.foretold = 0.0, False  # when the last line was written, and whether one had a time to go
         self.inside: list[_Log] = []  # steps inside this one, the innermost last
         self.lock = threading.Lock()
 
@@ -129,6 +130,8 @@ class _Log:
         self.latest = time.monotonic() - self.began
         if self.first is None:
             self.first = self.done, self.latest
+        elif not self.foretold:
+            self.due = min(self.due, self.told + MIN_SECONDS)  # the second item tells the time to go
         if self.done < self.total:
             self.write_if_due()
 
@@ -143,8 +146,10 @@ class _Log:
                 each = (self.latest - self.first[1]) / (self.done - self.first[0])
                 left = max(each * (self.total - self.done) - (seconds - self.latest), 0)
                 line += f", about {timedelta(seconds=round(left))} to go"
-            elif self.first is not None:
-                self.due = seconds + MIN_SECONDS  # the next item tells the time to go
+                self.foretold = True
+            elif self.told:
+                line += f" after {timedelta(seconds=round(seconds))}"
+            self.told = seconds
             if self.inside:
                 line += f" ({self.inside[-1].label}: {self.inside[-1].done} of {self.inside[-1].total})"
             print(line, file=sys.stderr)
@@ -176,8 +181,15 @@ class _Log:
         finally:
             ended.set()
             if (seconds := time.monotonic() - self.began) > MIN_SECONDS:
-                rate, taken = (self.done - self.start) / seconds, timedelta(seconds=round(seconds))
-                print(f"{self.label}: {self.done} of {self.total} in {taken} ({rate:.1f}/s)", file=sys.stderr)
+                own, taken = self.done - self.start, timedelta(seconds=round(seconds))
+                rate = (
+                    f"{own / seconds:.1f}/s"
+                    if own >= seconds
+                    else f"{seconds / own:.1f} s each"
+                    if own
+                    else "none done"
+                )
+                print(f"{self.label}: {self.done} of {self.total} in {taken} ({rate})", file=sys.stderr)
 
 
 _open_logs = threading.local()

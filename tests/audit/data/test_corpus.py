@@ -145,7 +145,8 @@ def test_missing_files_are_counted_and_three_are_named(folder):
     ("content", "match"),
     [
         ("file,label\nb/2.png,x\n", "lacks the column path; got columns file, label"),
-        ("path;label\nb/2.png;x\n", "lacks the column path"),
+        ("path;label\nb/2.png;x\n", r"separated by ';': save it with commas"),
+        ("path\tlabel\nb/2.png\tx\n", "separated by tabs: save it with commas"),
         ("path,label\nb/2.png,\n", "has no label; got line 2"),
         ("path,label\nb/2.png,x\nb/2.png,y\n", "listed twice; got 2 x b/2.png"),
         ("path,label\n", "no images"),
@@ -154,7 +155,7 @@ def test_missing_files_are_counted_and_three_are_named(folder):
         ("path,label,weight\nb/2.png,x,heavy\n", "a weight is no number"),
         ("", "cannot be read"),
         ("path,label\nb/2.png,x,1,2\n", "cannot be read"),
-        ("path,label\n\xff,x\n", "cannot be read"),
+        ("path,label\n\xff,x\n", r"cannot be read.*Save it as UTF-8"),
     ],
 )
 def test_bad_manifests_say_why(folder, content, match):

@@ -79,7 +79,8 @@ def test_the_sentence_names_the_labels_the_shares_and_the_interval():
     order = Order.of(labels, predicted, 3)
     assert order.describe(["hen", "cock", "duck"]) == (
         "Labels look permuted; predicted are hen as cock, cock as hen: 90% of their 40 images (76% to 97%), as their "
-        "own label 2%. Name the right outputs with --class-map."
+        "own label 2%. Name the output of each label in a CSV file with the columns label,index, and give it as "
+        "--class-map."
     )
     assert Order.from_json(json.loads(json.dumps(order.to_json()))) == order
 

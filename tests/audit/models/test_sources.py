@@ -117,8 +117,13 @@ def test_a_folder_without_its_head_or_its_processor_is_refused(vit, tmp_path):
     transformers.ViTModel(net.config).save_pretrained(tmp_path / "headless")
     with pytest.raises(ModelError, match=r"lacks weights.*classifier\.bias"):
         load_model(f"hf:{tmp_path / 'headless'}")
-    with pytest.raises(ModelError, match="no folder of save_pretrained"):
+    with pytest.raises(ModelError, match="no model of transformers in this folder"):
         load_model(f"hf:{tmp_path / 'nowhere'}")
+
+
+def test_a_folder_without_the_form_of_its_model_is_refused_with_the_form(tmp_path):
+    with pytest.raises(UsageError, match=rf"got '{tmp_path}'.*hf:{tmp_path} "):
+        load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(("package", "spec"), [("timm", "timm:resnet18@x.pt"), ("transformers", "hf:{}")])

@@ -243,7 +243,8 @@ class Corpus:
         left_out += _count_reasons(_exclusion_reason(name) or "in no class folder" for name in loose)
         if not keys:
             rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
-            got = f"{root}, where {'; '.join(f'{what}: {why}' for what, why in left_out[:3]) or 'nothing is'}"
+            inside = "; ".join(f"{what}: {why}" for what, why in left_out[:3])
+            got = f"{root}, where {inside}" if inside else f"{root}, an empty folder"
             raise CorpusError("no images in class folders", got=got, rule=rule)
         paths = tuple(locations.join(root, key) for key in keys)
         return cls(tuple(keys), paths, tuple(map(_label_of, keys)), left_out=tuple(left_out))

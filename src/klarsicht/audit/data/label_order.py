@@ -111,7 +111,8 @@ class Order:
                 f"The labels may be numbered in another order than the model's outputs: {self.right:.0%} of images are "
                 f"predicted as their label, in the best order {self.best:.0%}"
             )
-        return f"{told}. Name the right outputs with --class-map."
+        remedy = "Name the output of each label in a CSV file with the columns label,index, and give it as --class-map."
+        return f"{told}. {remedy}"
 
 
 def _permuted_labels(counts: Ints) -> Iterator[PermutedLabels]:

@@ -17,6 +17,7 @@ from klarsicht.ground.pixel_depths import FULL
 
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_level")
 ONE_LABEL = LabelCells()
+OTHER_SEPARATORS = (";", "\t", "|")  # of columns, as spreadsheets and databases write them
 
 
 def read_columns(
@@ -53,7 +54,8 @@ def read_columns(
         told = ", ".join(table.column_names)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
         got = f"{manifest}: {error}"  # a column twice, a text that is not UTF-8, a date beyond Python's
-        raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet") from error
+        remedy = "Save it as UTF-8." if "UTF8" in str(error) else "Write one line an image, with columns path,label."
+        raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet", remedy=remedy) from error
     if chosen:
         columns["label"] = join_columns({name: columns[name] for name in chosen})
     needed = ("path",) if cells.several else REQUIRED
@@ -61,7 +63,10 @@ def read_columns(
         name = known[usual]
         if usual not in columns:
             rule = "path,label[,source,split,weight,white_level]"
-            remedy = f"Name it by --{usual}-column."
+            other = next((s for s in OTHER_SEPARATORS if table.num_columns == 1 and s in told), None)
+            by = {None: "", "\t": "tabs"}.get(other, f"'{other}'")
+            by_commas = f"Its columns are separated by {by}: save it with commas."
+            remedy = by_commas if by else f"Name it by --{usual}-column."
             raise CorpusError(f"the manifest lacks the column {name}", got=f"columns {told}", rule=rule, remedy=remedy)
         if usual in needed and "" in columns[usual]:
             line = columns[usual].index("") + 2

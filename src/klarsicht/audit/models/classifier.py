@@ -358,7 +358,7 @@ def label_indices(labels: Collection[str], classifier: Classifier) -> dict[str, 
         "labels the model does not know",
         got=", ".join(_with_suggestions(label, names) for label in unknown[:5]) + (", ..." if len(unknown) > 5 else ""),
         rule=f"a label is a class name, or a number below {classifier.n_classes}",
-        remedy="Name a file of lines label,index by class_map",
+        remedy="Give --class-map (class_map in Python), a CSV file with the columns label,index.",
     )
 
 

@@ -42,9 +42,9 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
     folder = Path(spec.removeprefix(HF_PREFIX))
     if not (folder / "config.json").is_file():
         raise ModelError(
-            "no folder of save_pretrained",
+            "no model of transformers in this folder",
             got=str(folder),
-            rule="it holds a config.json; nothing is ever downloaded",
+            rule="a folder that save_pretrained wrote holds a config.json, and nothing is ever downloaded",
             remedy="Save the model first: model.save_pretrained(FOLDER).",
         )
     transformers: Any = optional.load("transformers", HF_EXTRA)

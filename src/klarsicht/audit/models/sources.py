@@ -71,6 +71,9 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     if ":" in spec:
         module, transform = entry_point.load(spec)
         return Source(set_evaluation_mode(module), transform, None, spec)
+    if Path(spec).is_dir():
+        remedy = f"Write hf:{spec} for what save_pretrained wrote, or {' or '.join(ENTRY_POINTS)}."
+        raise UsageError("a folder does not say how its model is loaded", got=repr(spec), remedy=remedy)
     raise unknown_name("model", spec, known_forms())
 
 

@@ -34,7 +34,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         raise ModelError("the checkpoint is a folder", got=str(path), remedy="Name the file in it, or hf:FOLDER.")
     if not path.is_file():
-        raise ModelError("no such checkpoint", got=str(path))
+        raise ModelError("no such checkpoint", got=str(path), remedy="Check the path after @.")
     if not path.stat().st_size:
         raise ModelError("the checkpoint is empty", got=f"{path}: 0 bytes", remedy="Copy or save it again.")
     held = _read(path)

@@ -266,7 +266,7 @@ class Quantification:
                 "their largest scores decides."
             )
             limit = describe_rank_limit(self.floor, self.level, "called")
-            return f"{told} {limit} `klarsicht audit power` says what could have been called." if limit else told
+            return f"{limit} `klarsicht audit power` says what could have been called." if limit else told
         told = (
             f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature: only what the "
             "learned embedding sets apart is called, and windows where images are not aligned and those that are left "
