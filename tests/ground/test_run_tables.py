@@ -42,3 +42,11 @@ def test_folders_named_like_partitions_add_no_columns(tmp_path):
     store = RunStore.create(tmp_path / "lr=3", settings={}, identity={})
     store.write_table("t", {"a": [1]})
     assert store.table("t").column_names == ["a"]
+
+
+def test_a_table_of_blocks_is_that_of_their_rows(store):
+    rows = [{"a": i, "b": str(i)} for i in range(7)]
+    store.write_blocks("t", (pa.Table.from_pylist(rows[i : i + 3]) for i in range(0, 7, 3)))
+    assert store.table("t").to_pylist() == rows
+    assert parquet.ParquetFile(store.path / "tables/t.parquet").num_row_groups == 3
+    assert store.texts("t", "b") == [row["b"] for row in rows]

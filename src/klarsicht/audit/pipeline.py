@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance import attribution
@@ -138,9 +136,7 @@ def analyse(audit: Audit, store: RunStore, workers: int, metrics: Sequence[str] 
 
 def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) -> dict[str, Analysis]:
     """Return the analysis under each metric, by default those of the run."""
-    images = store.table(attribution.IMAGES, attribution.STEP)
-    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
-    found = tuple(audit.groups(images["predicted"].to_numpy(), usable))
+    found = tuple(audit.groups(*attribution.read_predictions(store)))
     head = head_weight(audit.classifier)
     size = SCREENING_UNIT if audit.settings.screens else 1
     return {
@@ -152,7 +148,7 @@ def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) ->
 def write_ranking(audit: Audit, store: RunStore) -> Ranking:
     """Rank all classes, most suspect first, and write the ranking as JSON and as a table."""
     tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
-    paths = store.table("corpus")["path"].to_pylist()
+    paths = store.texts("corpus", "path")
     entries = [Entry.from_record(line, paths) for table in tables for line in table if line["rows"]]
     ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
     store.write_json(ranking.FILE, ordered.to_json())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.run_files import check_name
 from klarsicht.ground.run_markers import RunMarkers, files_by_unit
+from klarsicht.ground.texts import Texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,19 @@ class RunTables(RunMarkers):
     def write_table(self, name: str, table: pa.Table | Columns) -> None:
         """Write a whole table; it takes precedence over parts of the same name."""
         self.write_bytes(_table(name), _to_parquet(table))
+
+    def write_blocks(self, name: str, blocks: Iterable[pa.Table]) -> None:
+        """Write a whole table from blocks of its rows, of one schema, one of which is held at a time."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        sink, rest = pa.BufferOutputStream(), iter(blocks)
+        first = next(rest)
+        with parquet.ParquetWriter(sink, first.schema) as writer:
+            writer.write_table(first)
+            for block in rest:
+                writer.write_table(block)
+        self.write_bytes(_table(name), bytes(sink.getvalue()))
 
     def write_part(self, name: str, unit: int, table: pa.Table | Columns) -> Written:
         """Write one work unit's rows of a table; returns their checksum, for the marker."""
@@ -43,19 +57,30 @@ class RunTables(RunMarkers):
         """
         import pyarrow as pa
 
-        if self.has_file(_table(name)):
-            contents = {_table(name): self.read_bytes(_table(name))}
-        elif step is None:
-            contents = {_part(name, unit): self._read(_part(name, unit)) for unit in sorted(self._parts(name))}
-        else:
-            contents = self._read_parts(name, step)
-        if not contents:
-            raise self._absent("table", name)
         tables = []
-        for file, content in contents.items():
+        for file, content in self._contents(name, step):
             with self.parsing(file):
                 tables.append(_from_parquet(content, columns))
+        if not tables:
+            raise self._absent("table", name)
         return pa.concat_tables(tables, promote_options="default")
+
+    def texts(self, name: str, column: str) -> Texts:
+        """Read a column of texts of a whole table without a Python object for each.
+
+        Raises:
+            StoreError, RunDamaged: as `table` does.
+        """
+        return Texts.of_column(self.table(name, columns=[column])[column])
+
+    def _contents(self, name: str, step: str | None) -> Iterator[tuple[str, bytes]]:
+        """Read the files of a table one after the other, each with its name inside the run."""
+        if self.has_file(_table(name)):
+            yield _table(name), self.read_bytes(_table(name))
+        elif step is None:
+            yield from ((_part(name, unit), self._read(_part(name, unit))) for unit in sorted(self._parts(name)))
+        else:
+            yield from self._read_parts(name, step)
 
     def has_table(self, name: str, step: str | None = None) -> bool:
         """Whether the whole table or any part of it exists, or was written and is lost.
@@ -79,14 +104,13 @@ class RunTables(RunMarkers):
                     return _from_parquet(self.read_unit_file(file, step, unit))
         return None
 
-    def _read_parts(self, name: str, step: str) -> dict[str, bytes]:
+    def _read_parts(self, name: str, step: str) -> Iterator[tuple[str, bytes]]:
         """Read the parts of a table that a step's units wrote, each compared with its marker."""
-        known, contents = self._parts(name), {}
+        known = self._parts(name)
         for unit, marker in self.markers(step).items():
             part = _part(name, unit)
             if part in marker.files if marker.files is not None else unit in known:
-                contents[part] = self.read_unit_file(part, step, unit)
-        return contents
+                yield part, self.read_unit_file(part, step, unit)
 
     def _parts(self, name: str) -> dict[int, Path]:
         return files_by_unit(self.inside(f"tables/{name}"))
@@ -107,7 +131,7 @@ def _to_parquet(table: pa.Table | Columns) -> bytes:
 
     sink = pa.BufferOutputStream()
     parquet.write_table(table if isinstance(table, pa.Table) else pa.table(dict(table)), sink)
-    return bytes(sink.getvalue().to_pybytes())
+    return bytes(sink.getvalue())
 
 
 def _from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:

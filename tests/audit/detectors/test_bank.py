@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from klarsicht.audit.detectors import patch_matches
-from klarsicht.audit.detectors.bank import DETECTORS, run_detectors
+from klarsicht.audit.detectors.bank import DETECTORS, bytes_of_image, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.models.inputs import shrink_levels
 from klarsicht.numerics.statistics.split_half import draw_halves
@@ -119,6 +119,33 @@ def test_windows_by_evidence_find_what_lies_under_it_only():
     elsewhere = ImageStack(planted.own.levels, evidence=maps[:, ::-1, ::-1])
     blind = list(DETECTORS["evidence"](replace(planted, own=elsewhere, pool=pool), "evidence"))
     assert max(sign.score for sign in blind) < 8
+
+
+def test_the_rest_of_the_pool_changes_no_windows():
+    """Oracle: the same detections, to the bit, with windows of the whole pool."""
+    rng = np.random.default_rng(0)
+    maps = [rng.random((n, 8, 8)).astype(np.float32) for n in (N, M)]
+    planted = scene(PLANTS["tag"][0])
+    stacks = [ImageStack(one.levels, some) for one, some in zip((planted.own, planted.pool), maps, strict=True)]
+    images = replace(planted, own=stacks[0], pool=stacks[1], others=(np.arange(M) < 130) & (np.arange(M) % 7 > 0))
+    for name in ("texture", "evidence", "fine-grey", "template"):
+        whole = list(DETECTORS[name](images, name))
+        some = list(
+            DETECTORS[name](
+                replace(images, pool=ImageStack(*map(np.copy, (stacks[1].levels, maps[1]))), compared=130), name
+            )
+        )
+        assert [(one.name, one.score, one.members.tolist(), one.places.tolist()) for one in some] == [
+            (one.name, one.score, one.members.tolist(), one.places.tolist()) for one in whole
+        ]
+    assert max(one.score for one in whole) > 2
+
+
+def test_bytes_of_an_image_are_its_levels_floats_and_windows():
+    windows = 9 * 3 * 5 * 5 * 3  # nine neighbours of three windows of 5 x 5 colours
+    assert bytes_of_image((32, 32, 3)) == 32 * 32 * 3 + 4 * (32 * 32 * 3 + windows + 2 * 32 * 32)
+    sides = 32 * 32 + 40 * 40 + 50 * 50 + 90 * 90
+    assert bytes_of_image((224, 224, 3)) == 224 * 224 * 3 + 4 * (3 * sides + windows + 2 * 90 * 90)
 
 
 def test_images_of_one_source_are_no_duplicates():

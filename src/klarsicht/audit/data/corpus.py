@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,12 @@ from klarsicht.audit.data.pictures import (
 from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.errors import CorpusError, ImageError, InputError
 from klarsicht.ground.images import MAX_MEGAPIXELS
+from klarsicht.ground.texts import Texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-T = TypeVar("T")
-
+TABLE_BLOCK = 1 << 16  # rows of the table of a corpus that are made at once
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
 REPEATED = ("labels", "sources", "splits")  # fields in which many rows have the same text
@@ -51,7 +51,7 @@ class Corpus:
 
     Attributes:
         keys: N names of images: the path from the root of the corpus, so that a moved corpus keeps them. Rows of one
-            key are one image, each with another label.
+            key are one image, each with another label. Held as `Texts`, as are paths.
         paths: N file paths.
         labels: N class labels; cells of several labels where there is a separator.
         sources: N names of an origin that images may share (a patient, a video, a photograph); "" where unknown, or
@@ -67,8 +67,8 @@ class Corpus:
         form: of the arrays that images are decoded to; None: 8-bit pictures.
     """
 
-    keys: tuple[str, ...]
-    paths: tuple[str, ...]
+    keys: Sequence[str]
+    paths: Sequence[str]
     labels: tuple[str, ...]
     sources: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
@@ -84,10 +84,15 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.keys:
             raise CorpusError("no images", rule="a folder with one sub-folder a class, or a manifest with lines")
+        keys, paths = (_hold(names) for names in (self.keys, self.paths))
+        if keys.array.equals(paths.array):
+            paths = replace(paths, array=keys.array)
+        object.__setattr__(self, "keys", keys)
+        object.__setattr__(self, "paths", paths)
         for field in REPEATED:
             object.__setattr__(self, field, _share_equal(getattr(self, field)))
-        if len(set(self.keys)) < len(self.keys):
-            _require_distinct(self.keys if self.separator else tuple(zip(self.keys, self.labels, strict=True)))
+        if not keys.are_distinct:
+            _require_distinct(keys if self.separator else tuple(zip(keys, self.labels, strict=True)))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -129,7 +134,7 @@ class Corpus:
     @cached_property
     def image_numbers(self) -> NDArray[np.int64]:
         """Number of the image of each row, int64 (N,), by first appearance; 0 to N - 1 where each row is an image."""
-        if len(set(self.keys)) == len(self.keys):
+        if Texts.of(self.keys).are_distinct:
             return np.arange(len(self), dtype=np.int64)
         number: dict[str, int] = {}
         return np.array([number.setdefault(key, len(number)) for key in self.keys], np.int64)
@@ -201,23 +206,30 @@ class Corpus:
         import pyarrow as pa
 
         blank = ("",) * len(self)
-        return pa.table({name: list(getattr(self, field) or blank) for name, field in COLUMNS.items()})
+        columns = {name: getattr(self, field) or blank for name, field in COLUMNS.items()}
+        return pa.table({name: c.to_column() if isinstance(c, Texts) else list(c) for name, c in columns.items()})
+
+    def to_blocks(self) -> Iterator[pa.Table]:
+        """Convert to tables as `to_table`, of TABLE_BLOCK rows each."""
+        return (self[start : start + TABLE_BLOCK].to_table() for start in range(0, len(self), TABLE_BLOCK))
 
     @staticmethod
     def source_numbers_of(table: pa.Table) -> NDArray[np.int64]:
         """Compute the source index of each row of the table made by `to_table`, as `source_numbers`, without its
         texts as Python objects."""
-        keys = table["key"].combine_chunks().dictionary_encode()  # numbered by first appearance
         named = table["source"].unique().to_pylist() not in ([""], [])
-        images = keys.indices.to_numpy().astype(np.int64)
+        if Texts.of_column(table["key"]).are_distinct:
+            images = np.arange(len(table), dtype=np.int64)
+        else:  # numbered by first appearance
+            images = table["key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         return _number_sources(images, table["source"].to_pylist() if named else ())
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Corpus:
         """Restore a corpus from the table made by `to_table`; the files need not exist."""
-        columns = {field: tuple(table[name].to_pylist()) for name, field in COLUMNS.items()}
-        known: dict[str, Any] = {field: values if any(values) else () for field, values in columns.items()}
-        return cls(**known)
+        columns = {field: Texts.of_column(table[name]) for name, field in COLUMNS.items()}
+        known: dict[str, Any] = {field: tuple(columns[field]) if any(columns[field]) else () for field in REPEATED}
+        return cls(columns["keys"], columns["paths"], **known)
 
     @classmethod
     def from_folder(cls, folder: str | Path, decoder: str = "") -> Corpus:
@@ -235,19 +247,30 @@ class Corpus:
         """
         root = str(folder)
         loose, labels, listed = _list_url(root) if locations.is_url(root) else _list_tree(Path(root))
-        reasons = {key: _exclusion_reason(key, any_ending=bool(decoder)) for key in listed}
-        keys = [key for key, reason in reasons.items() if not reason]
-        empty = sorted({*labels} - {*map(_label_of, keys)})
-        left_out = [(f"class {label}", "no image in its folder") for label in empty]
-        left_out += _count_reasons(reasons.values())
-        left_out += _count_reasons(_exclusion_reason(name) or "in no class folder" for name in loose)
+        reasons, sizes = Counter[str](), Counter[str]()
+
+        def images() -> Iterator[list[str]]:
+            for some in listed:
+                told = [_exclusion_reason(key, any_ending=bool(decoder)) for key in some]
+                reasons.update(told)
+                kept = [key for key, reason in zip(some, told, strict=True) if not reason]
+                sizes.update(map(_label_of, kept))
+                yield kept
+
+        keys = Texts.of_blocks("", images())
+        left_out = [(f"class {label}", "no image in its folder") for label in sorted({*labels} - {*sizes})]
+        left_out += _count_reasons(reasons)
+        left_out += _count_reasons(Counter(_exclusion_reason(name) or "in no class folder" for name in loose))
         if not keys:
             rule = "one sub-folder a class, with images in it, or a manifest (CSV or parquet: path,label)"
             inside = "; ".join(f"{what}: {why}" for what, why in left_out[:3])
             got = f"{root}, where {inside}" if inside else f"{root}, an empty folder"
             raise CorpusError("no images in class folders", got=got, rule=rule)
-        paths = tuple(locations.join(root, key) for key in keys)
-        return cls(tuple(keys), paths, tuple(map(_label_of, keys)), left_out=tuple(left_out))
+        paths: Sequence[str] = replace(keys, prefix=locations.join(root, "-")[:-1])
+        if paths[0] != locations.join(root, keys[0]):  # another separator than the slash
+            paths = tuple(locations.join(root, key) for key in keys)
+        of_rows = tuple(label for label, size in sizes.items() for _ in range(size))
+        return cls(keys, paths, of_rows, left_out=tuple(left_out))
 
     @classmethod
     def from_manifest(
@@ -355,24 +378,38 @@ def _number_sources(images: NDArray[np.int64], sources: Sequence[str]) -> NDArra
     return numbers
 
 
-def _take_rows(values: Sequence[T], rows: Sequence[int]) -> tuple[T, ...]:
+def _take_rows(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
+    if isinstance(values, Texts):
+        return values.take(rows)
     return tuple(values[i] for i in rows) if values else ()
+
+
+def _hold(names: Sequence[str]) -> Texts:
+    """Hold names of images in little memory.
+
+    Raises:
+        CorpusError: one is not UTF-8.
+    """
+    try:
+        return Texts.of(names)
+    except UnicodeEncodeError as error:
+        raise CorpusError("the name of an image is not UTF-8", got=ascii(error.object), remedy="Rename it.") from error
 
 
 # Folder listing. Paths stay strings: with a million files, path objects would take minutes.
 
 
-def _list_tree(root: Path) -> tuple[list[str], list[str], list[str]]:
-    """List loose files, class folders, and the keys of all files below these."""
+def _list_tree(root: Path) -> tuple[list[str], list[str], Iterable[list[str]]]:
+    """List loose files, class folders, and the keys of all files below each of these."""
     loose, labels = _list_folder(root)
-    return loose, labels, [key for label in labels for key in _list_keys(root, label)]
+    return loose, labels, (_list_keys(root, label) for label in labels)
 
 
-def _list_url(url: str) -> tuple[list[str], list[str], list[str]]:
-    """List loose files, class folders, and the keys of all files below these, at a URL."""
+def _list_url(url: str) -> tuple[list[str], list[str], Iterable[list[str]]]:
+    """List loose files, class folders, and the keys of all files below each of these, at a URL."""
     names = locations.list_files(url)
-    inside = [name for name in names if "/" in name]
-    return [name for name in names if "/" not in name], sorted(set(map(_label_of, inside))), inside
+    inside = {label: list(keys) for label, keys in groupby((name for name in names if "/" in name), key=_label_of)}
+    return [name for name in names if "/" not in name], sorted(inside), inside.values()
 
 
 def _list_folder(root: Path) -> tuple[list[str], list[str]]:
@@ -410,7 +447,5 @@ def _exclusion_reason(key: str, any_ending: bool = False) -> str:
     return "" if key.encode(errors="replace").decode() == key else "its name is not UTF-8"
 
 
-def _count_reasons(reasons: Iterable[str]) -> list[tuple[str, str]]:
-    return [
-        (f"{count} file{'s' * (count > 1)}", reason) for reason, count in sorted(Counter(reasons).items()) if reason
-    ]
+def _count_reasons(reasons: Counter[str]) -> list[tuple[str, str]]:
+    return [(f"{count} file{'s' * (count > 1)}", reason) for reason, count in sorted(reasons.items()) if reason]

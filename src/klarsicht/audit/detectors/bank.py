@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from klarsicht.audit.detectors.artifact_embedding import EMBEDDED_SIDE
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.outlying_groups import EmbeddedGroups, OutlyingGroups
-from klarsicht.audit.detectors.patch_matches import PatchMatches, PatchView, colour, grey
+from klarsicht.audit.detectors.outlying_groups import SHRUNK, EmbeddedGroups, OutlyingGroups
+from klarsicht.audit.detectors.patch_matches import SHIFTS, PatchMatches, PatchView, W, colour, grey
 from klarsicht.audit.detectors.templates import TemplateMatches
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.progress import track
@@ -120,6 +121,19 @@ def run_detectors(images: ClassImages) -> list[Detection]:
     """Run every detector on the images of a class."""
     tried = track(DETECTORS.items(), len(DETECTORS), "detectors")
     return [detection for name, detector in tried for detection in detector(images, name)]
+
+
+def bytes_of_image(shape: tuple[int, int, int]) -> int:
+    """Compute the bytes that detectors hold at once of one image (H, W, C) of a class: its levels, floats at each side
+    to which images are shrunk, and the windows of the detector that holds most.
+    """
+    height, width, channels = shape
+    short, long = sorted((height, width))
+    compared = [one for one in DETECTORS.values() if isinstance(one, PatchMatches | TemplateMatches)]
+    sides = {side for one in compared for side in one.sides} | {SHRUNK, EMBEDDED_SIDE}
+    areas = {side: side * round(long * side / short) for side in sides if side < short} or {short: height * width}
+    windows = max(len(SHIFTS) * one.k * W * W for one in compared) * channels
+    return height * width * channels + 4 * (channels * sum(areas.values()) + windows + 2 * max(areas.values()))
 
 
 def detect_windows(images: ClassImages) -> list[Detection]:

@@ -58,6 +58,8 @@ class ClassImages:
         sources: int (n,); images of one source are not compared with each other.
         seed: seed of the sample of seed images in classes with very many images.
         embedding: network learned on the audited images; None where there is none.
+        compared: images at the beginning of the pool among which all are whose windows are compared with those of a
+            class, of any class; None: the whole pool.
     """
 
     own: ImageStack
@@ -67,6 +69,16 @@ class ClassImages:
     sources: NDArray[np.integer[Any]]
     seed: int = 0
     embedding: ArtifactEmbedding | None = None
+    compared: int | None = None
+
+    @property
+    def compared_pool(self) -> ImageStack:
+        """The beginning of the pool whose windows are compared; windows of the rest need not be computed."""
+        whole, count = self.pool, self.compared
+        if count is None or count >= len(whole):
+            return whole
+        maps = None if whole.evidence is None else whole.evidence[:count]
+        return whole.compute_once(f"first {count}", lambda: ImageStack(whole.levels[:count], maps))
 
     @cached_property
     def sizes(self) -> tuple[int, int]:

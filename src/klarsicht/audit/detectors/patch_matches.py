@@ -153,18 +153,13 @@ class PatchMatches:
         for side in usable_sides(images, self.sides):
             yield from self._at(images, name, side)
 
-    def windows(self, shown: ImageStack, side: int, name: str) -> Windows:
-        """Extract the windows of a stack at one side, cached under the name."""
-
-        def made() -> Windows:
-            return Windows.of_many(
-                shown.shrunk_to(side), self.view, self.k, shown.evidence if self.by_evidence else None
-            )
-
-        return shown.compute_once(f"{name} {side}", made)
+    def windows(self, shown: ImageStack, side: int) -> Windows:
+        """Extract the windows of a stack at one side."""
+        return Windows.of_many(shown.shrunk_to(side), self.view, self.k, shown.evidence if self.by_evidence else None)
 
     def _at(self, images: ClassImages, name: str, side: int) -> Iterator[Detection]:
-        own, pool = self.windows(images.own, side, name), self.windows(images.pool, side, name)
+        own, compared = self.windows(images.own, side), images.compared_pool
+        pool = compared.compute_once(f"{name} {side}", lambda: self.windows(compared, side))  # for the next class, too
         owner = select_seed_owners(images, self.k)
         window = np.tile(np.arange(self.k), len(owner) // self.k)
         seeds = own.vectors[4, window, owner]

@@ -58,15 +58,14 @@ class TemplateMatches:
 
     def _at(self, images: ClassImages, name: str, side: int) -> Detection:
         once = one_per_source(images)
-        own, pool, others = (
-            self.field(images.own, side),
-            self.field(images.pool, side),
-            comparison_rows(images, TEMPLATE_POOL),
-        )
+        compared, others = images.compared_pool, comparison_rows(images, TEMPLATE_POOL)
+        own, windows = self.field(images.own, side), self.windows(images.own, side)
+        pool = compared.compute_once(f"{name} field {side}", lambda: self.field(compared, side))
         learned = [
-            self.learn_templates(images, name, side, np.flatnonzero(part & once))
+            self.learn_templates(images, name, side, np.flatnonzero(part & once), windows, own)
             for part in (images.half, ~images.half)
         ]
+        del windows
         templates = np.concatenate(learned)
         if not len(templates):
             return make_detection(
@@ -89,18 +88,24 @@ class TemplateMatches:
         )
 
     def field(self, shown: ImageStack, side: int) -> WindowField:
-        """Return all windows of a stack, cached for all detectors with the same view."""
-        return shown.compute_once(f"field {self.view} {side}", lambda: WindowField.of(shown.shrunk_to(side), self.view))
+        """Return all windows of a stack."""
+        return WindowField.of(shown.shrunk_to(side), self.view)
 
     def expected_rates(self, own: Floats, pool: Floats, rung: float) -> Floats:
         """Compute the expected match rates (t,) of templates; COMMON where more than RARE of the pool match."""
         held = (pool > rung).mean(1)
         return np.where(held > RARE, COMMON, np.minimum(null_match_rate(own, pool, rung, EXPECTED_RATIO), COMMON))
 
-    def learn_templates(self, images: ClassImages, name: str, side: int, rows: Rows) -> Vectors:
-        """Compute templates (t, D) from some images: means of the matches of the most surprising windows."""
-        windows = images.own.compute_once(f"{name} {side}", lambda: self.windows(images.own, side))
-        pool = images.pool.compute_once(f"{name} {side}", lambda: self.windows(images.pool, side))
+    def learn_templates(
+        self, images: ClassImages, name: str, side: int, rows: Rows, windows: Windows, field: WindowField
+    ) -> Vectors:
+        """Compute templates (t, D) from some images: means of the matches of the most surprising windows.
+
+        Args:
+            windows, field: of the class's images.
+        """
+        compared = images.compared_pool
+        pool = compared.compute_once(f"{name} {side}", lambda: self.windows(compared, side))
         seeds = windows.vectors[4][:, rows].reshape(-1, windows.vectors.shape[-1])
         like = windows.max_correlations(seeds, rows) > self.threshold
         others = comparison_rows(images, TEMPLATE_POOL)
@@ -109,7 +114,6 @@ class TemplateMatches:
         found = seeds[
             select_distinct_seeds(worth, like, np.tile(np.arange(len(rows)), self.k), self.templates_per_half)
         ]
-        field = self.field(images.own, side)
         for _ in range(self.rounds if len(found) else 0):
             found = self.average_matches(field, found, rows)
         return np.asarray(found, np.float32)

@@ -105,14 +105,13 @@ class ExplainedSample:
 
     @property
     def image_bytes(self) -> float:
-        """Bytes of memory of one row of the table of images."""
-        table = self.store.table(attribution.IMAGES, attribution.STEP)
+        """Bytes of memory of one row of the table of images, as far as it is read before classes are clustered."""
+        table = self.store.table(attribution.IMAGES, attribution.STEP, attribution.PREDICTIONS)
         return float(table.nbytes) / len(table)
 
     def classes(self) -> list[Group]:
         """Return the classes with enough explained images; by prediction, those of a label count as a class."""
-        images = self.store.table(attribution.IMAGES, attribution.STEP)
-        usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+        _, usable = attribution.read_predictions(self.store)
         labels = np.array(self.audit.corpus.labels[: self.done])
         outputs = self.audit.index if self.audit.settings.target == "label" else {}
         found = [
@@ -128,7 +127,7 @@ class ExplainedSample:
             units, rows: of the whole corpus, over those of the sample.
         """
         with measure_cost() as images:
-            self.store.table(attribution.IMAGES, attribution.STEP)
+            attribution.read_predictions(self.store)
         with measure_cost() as sources:
             _ = self.analysis("features", []).sources
         return images.cost.times(units) + sources.cost.times(rows)

@@ -35,7 +35,7 @@ from klarsicht.audit.models.inputs import CACHE_BYTES
 from klarsicht.audit.quantification.cluster_units import CLASS_IMAGES, candidate_analyses
 from klarsicht.audit.quantification.embedding_units import MIN_LEARNED, MIN_SIDE, read_images, sample_rows
 from klarsicht.audit.quantification.intervention_units import MAX_CONTROLS
-from klarsicht.audit.quantification.units import CLASS_BYTES, DetectionUnits
+from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Rows
@@ -71,7 +71,7 @@ class PlannedQuantification:
     @cached_property
     def sizes(self) -> Rows:
         """Images of each class that is examined, ascending; of larger ones a sample is."""
-        most = CLASS_BYTES // self.units.image_bytes
+        most = self.units.most_images
         return np.array(sorted(min(len(group), most) for group in self.units.groups if len(group) >= MIN_IMAGES))
 
     def forecast(self, opening: StepCost, report: StepCost) -> Iterator[StepCost]:

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from klarsicht.audit import pipeline
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.bank import change_of
@@ -74,7 +72,7 @@ def quantify(
         marked = found
         if store.has_array("maps"):
             find_followed_clusters(audit, work, workers)
-            clusters, paths = store.table(ranking.FOLLOWED).to_pylist(), store.table("corpus")["path"].to_pylist()
+            clusters, paths = store.table(ranking.FOLLOWED).to_pylist(), store.texts("corpus", "path")
             marked = mark_followed_groups(found, clusters, paths)
         marked = name_resemblances(work, marked)
         once(f"quantified.{level}", lambda: write_quantification(work, marked))
@@ -113,9 +111,7 @@ def class_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
 
 def usable_groups(audit: Audit, store: RunStore) -> tuple[Group, ...]:
     """Return the non-empty groups of usable images that the run analysed."""
-    images = store.table(attribution.IMAGES, attribution.STEP)
-    usable = np.array([reason == "" for reason in images["skipped"].to_pylist()])
-    return tuple(group for group in audit.groups(images["predicted"].to_numpy(), usable) if len(group))
+    return tuple(group for group in audit.groups(*attribution.read_predictions(store)) if len(group))
 
 
 @contextmanager
@@ -232,7 +228,7 @@ def make_quantification(
     Args:
         described, effects: rows of the tables `classes` and `effects` by target.
     """
-    paths = store.table("corpus")["path"].to_pylist()
+    paths = store.texts("corpus", "path")
     found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
     return Quantification(found, choice.found.floor, level, skipped_classes(described))
 
@@ -241,7 +237,7 @@ def _verdicts(
     choice: SelectedDetections,
     described: dict[int, ClassRow],
     effects: dict[int, EffectRow],
-    paths: list[str],
+    paths: Sequence[str],
     level: float,
     outputs: int,
 ) -> tuple[Verdict, ...]:

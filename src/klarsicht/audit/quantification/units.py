@@ -17,10 +17,10 @@ from torch import Tensor
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
-from klarsicht.audit.detectors.bank import run_detectors
+from klarsicht.audit.detectors.bank import bytes_of_image, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
-from klarsicht.audit.detectors.patch_matches import grey
+from klarsicht.audit.detectors.patch_matches import WINDOW_POOL, grey
 from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
@@ -41,7 +41,8 @@ from klarsicht.numerics.statistics.logits import LogitScale, logit_scale
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 POOL = 4000  # images of all classes that one class is compared with
-POOL_BYTES, CLASS_BYTES = 300 * 2**20, 2**30  # largest size of a pool and of a class as 8-bit pixel values
+POOL_BYTES = 300 * 2**20  # largest size of a pool as 8-bit pixel values
+CLASS_BYTES = 2**31  # of the images of a class, with what detectors hold of them
 EFFECT_BACKGROUNDS = 64  # images of other classes into which an artifact is inserted
 EMBEDDING_STEP = "embedding"
 THUMBNAIL = 24  # pixels a side at which repeats are recognised, in grey: re-encoding preserves it best
@@ -107,7 +108,7 @@ class DetectionUnits:
     def drop_repeats(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the rows without repeats of another image, and the repeats; a sample where the class exceeds
         CLASS_BYTES."""
-        most = CLASS_BYTES // self.image_bytes
+        most = self.most_images
         if len(rows) > most:
             rows = np.sort(generator(self.settings.seed, "class", int(rows[0])).choice(rows, most, replace=False))
         first = first_duplicates(grey(self.image_stack(rows).shrunk_to(THUMBNAIL))) == np.arange(len(rows))
@@ -124,6 +125,7 @@ class DetectionUnits:
             sources=self.corpus.source_numbers[rows],
             seed=self.settings.seed,
             embedding=self.embedding,
+            compared=self.compared,
         )
 
     @cached_property
@@ -155,10 +157,22 @@ class DetectionUnits:
         height, width = self.input_images.shape
         return int(height * width * len(self.input_images.pixel_scale.black))
 
+    @property
+    def most_images(self) -> int:
+        """Images of a class that are examined, at most; of a larger one, a sample is."""
+        height, width = self.input_images.shape
+        return CLASS_BYTES // bytes_of_image((height, width, len(self.input_images.pixel_scale.black)))
+
     def others(self, number: int) -> NDArray[np.bool_]:
         """Mark the images of the pool that do not carry a class, bool (m,); an image carries each of its labels."""
         images = self.corpus.image_numbers
         return ~np.isin(images[self.pool_rows], images[self.groups[number].rows])
+
+    @cached_property
+    def compared(self) -> int:
+        """Images at the beginning of the pool among which are, for each class, WINDOW_POOL images of other classes."""
+        first = (np.flatnonzero(self.others(number))[:WINDOW_POOL] for number in range(len(self.groups)))
+        return max(int(some[-1]) + 1 if len(some) else 0 for some in first)
 
     def other_rows(self, number: int) -> NDArray[np.intp]:
         """Return the rows of the pool whose images do not carry a class."""

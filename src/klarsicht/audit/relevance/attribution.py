@@ -29,6 +29,7 @@ from klarsicht.ground.store import RunStore
 
 STEP = "attribution"
 IMAGES = "images"
+PREDICTIONS = ("predicted", "skipped")  # columns of that table by which rows are grouped
 MAX_PROBED = 64  # images that the probe tries before it rejects the corpus or the model
 Explain = Callable[[Tensor, Tensor], Relevance | Observation]
 
@@ -221,6 +222,14 @@ FACTS: dict[str, Any] = {
     "skipped": "",
     "noted": "",
 }
+
+
+def read_predictions(store: RunStore) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Read the predicted output of every row of a run, int64 (N,), and whether the row is usable, bool (N,)."""
+    from pyarrow import compute
+
+    images = store.table(IMAGES, STEP, PREDICTIONS)
+    return images["predicted"].to_numpy(), compute.equal(images["skipped"], "").to_numpy()
 
 
 def _fact_columns(unit: range, facts: dict[int, dict[str, Any]]) -> dict[str, list[Any]]:

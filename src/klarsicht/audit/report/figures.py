@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -151,6 +152,11 @@ class Illustrator:
         known = self.classifier
         return denormalise(image, known.black_and_white, known.shown, known.channel_order)
 
+    @cached_property
+    def _absorbed(self) -> NDArray[np.float64]:
+        """Absorbed share of every row of the run (N,); all of its parts of the table are read for it."""
+        return np.asarray(self.store.table(IMAGES, STEP, ["absorbed"])["absorbed"].to_numpy())
+
     @contextmanager
     def _maps(self, target: int) -> Iterator[Callable[[int, Tensor], tuple[NDArray[Any] | None, float]]]:
         """Open a function (row, image) -> (map, absorbed share), from stored maps or, without them, by explaining now.
@@ -158,7 +164,10 @@ class Illustrator:
         The map is None for a network without relevance rules: it can be screened, and its pictures have no overlay.
         """
         if self.store.has_array("maps"):
-            maps, absorbed = self.store.array("maps"), self.store.table(IMAGES, STEP)["absorbed"].to_numpy()
+            maps, absorbed = (
+                self.store.array("maps"),
+                self.store.table(IMAGES, STEP, ["absorbed"])["absorbed"].to_numpy(),
+            )
             yield lambda row, _: (np.asarray(maps[row], np.float32), float(absorbed[row]))
             return
         with ExitStack() as stack:

@@ -55,7 +55,7 @@ def list_noted_classes(
 
     Members are those that a person decided, else those of the detection, else those of the cluster.
     """
-    keys = store.table("corpus")["key"].to_pylist()
+    keys = store.texts("corpus", "key")
     entries = {entry.target: entry for entry in ranking}
     found: dict[int, NotedClass] = {}
     for verdict in quantified or ():

@@ -29,6 +29,7 @@ from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.store import RunStore
+from klarsicht.ground.texts import Texts
 from klarsicht.ground.verification import UNVERIFIED
 
 PAGE = "report.html"
@@ -42,6 +43,7 @@ OWN_LOGITS = (
 SCREENING_FILE = "screening.json"  # written by `audit quantify` of a run with one class as its target
 COPIES_FILE = "duplicates.json"  # written by `audit duplicates`
 COPIES_SHOWN, COPIES_IN_ROW = 20, 8  # groups of copies on the page, and images of each
+TOLD_COLUMNS = ("row", "skipped", "noted", "absorbed", "noise", "residual")  # of the table of images
 RANKED = 20  # rows of the table of shortcuts; its file contains all
 SCRIPT = "report.js"  # its hash stands in the page's content security policy: no other script runs
 
@@ -99,7 +101,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
     manifest, found = store.manifest, ranking.read_ranking(store)
     script = (files("klarsicht.audit") / "templates" / SCRIPT).read_text("utf-8")
     settings = manifest["settings"]
-    images = store.table("images", "attribution")
+    images = store.table("images", "attribution", TOLD_COLUMNS)
     quantified = verdicts.read_verdicts(store) if verdicts.is_quantified(store) else None
     findings, views = artifact_views(store), cluster_views(store, found)
     shown = {one.verdict.target for one in findings} | {view.entry.target for view in views}
@@ -110,7 +112,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "model": settings["model"],
         "data": manifest["data"],
-        "images": len(set(store.table("corpus")["key"].to_pylist())),
+        "images": count_images(store.texts("corpus", "key")),
         "asked": _describe_target(settings),
         "version": manifest["klarsicht"],
         "created": manifest["created"][:16].replace("T", " "),
@@ -258,15 +260,16 @@ def notes(store: RunStore, images: Any) -> list[str]:
         told.append(order.describe(store.manifest["names"]))
     if counts_own_logits(store.manifest):
         told.append(OWN_LOGITS)
-    corpus = store.table("corpus")
-    keys = corpus["key"].to_pylist()
-    source_of = dict(zip(keys, corpus["source"].to_pylist(), strict=True))
-    if len(source_of) < len(keys):
+    keys = store.texts("corpus", "key")
+    count = count_images(keys)
+    if count < len(keys):
         told.append(
-            f"{len(source_of)} images have {len(keys)} labels: each class is audited on the images that carry it, and "
+            f"{count} images have {len(keys)} labels: each class is audited on the images that carry it, and "
             "compared with images that do not."
         )
-    sources = [source for source in source_of.values() if source]
+    named = store.texts("corpus", "source")
+    of_images = dict(zip(keys, named, strict=True)).values() if any(named) else ()
+    sources = [source for source in of_images if source]
     if len(set(sources)) < len(sources):
         told.append(
             f"{len(sources)} images come from {len(set(sources))} sources: each is compared with the median of its "
@@ -279,18 +282,29 @@ def notes(store: RunStore, images: Any) -> list[str]:
             "reaches the pixels. Trust the ranking by head relevance (metric concept); pixel maps are hints only."
         )
     told += image_notes(store, images)
-    left = {key for key, why in zip(keys, images["skipped"].to_pylist(), strict=True) if why}
-    if left:
-        told.append(f"{len(left)} of {len(source_of)} images could not be used.")
+    if left := {keys[row] for row, _ in rows_with_text(images, "skipped")}:
+        told.append(f"{len(left)} of {count} images could not be used.")
     return told
+
+
+def count_images(keys: Texts) -> int:
+    """Count the images of rows whose keys are given: rows of one key are one image."""
+    return len(keys) if keys.are_distinct else len(set(keys))
+
+
+def rows_with_text(images: Any, column: str) -> list[tuple[int, str]]:
+    """List (row, text) of the lines of the table of images whose text in a column is not empty."""
+    from pyarrow import compute
+
+    some = images.filter(compute.not_equal(images[column], ""))
+    return list(zip(some["row"].to_pylist(), some[column].to_pylist(), strict=True))
 
 
 def image_notes(store: RunStore, images: Any) -> list[str]:
     """Say of how many images only a part is read, or the range is narrow, and name the first of each."""
     if "noted" not in images.column_names:  # a run of an older version
         return []
-    paths, first = store.table("corpus")["path"].to_pylist(), dict[str, str]()
-    noted = [(r, why) for r, why in zip(images["row"].to_pylist(), images["noted"].to_pylist(), strict=True) if why]
+    paths, first, noted = store.texts("corpus", "path"), dict[str, str](), rows_with_text(images, "noted")
     for row, why in noted:
         first.setdefault(why, Path(paths[row]).name)
     counts = Counter(why for _, why in noted)
@@ -299,9 +313,16 @@ def image_notes(store: RunStore, images: Any) -> list[str]:
 
 def absorbed_share(manifest: dict[str, Any], images: Any) -> float | None:
     """Compute the median absorbed share of relevance; None for methods that promise no conservation."""
-    values = np.array(images["absorbed"].to_pylist(), float)
+    values = _numbers(images, "absorbed")
     share = float(np.nanmedian(values)) if np.isfinite(values).any() else manifest.get("absorbed")
     return share if share is not None and np.isfinite(share) else None
+
+
+def _numbers(images: Any, column: str) -> NDArray[np.float64]:
+    """Read a column of numbers of the table of images, NaN where there is none; empty in a run of an older version."""
+    if column not in images.column_names:
+        return np.empty(0)
+    return np.asarray(images[column].to_numpy(zero_copy_only=False), float)
 
 
 def exceeds_absorbed_bound(share: float | None) -> bool:
@@ -311,10 +332,8 @@ def exceeds_absorbed_bound(share: float | None) -> bool:
 
 def list_skipped(store: RunStore, images: Any) -> list[tuple[str, str]]:
     """List (item, reason) of every image and class that was left out."""
-    paths = store.table("corpus")["path"].to_pylist()
-    lost = [
-        (paths[r], why) for r, why in zip(images["row"].to_pylist(), images["skipped"].to_pylist(), strict=True) if why
-    ]
+    paths = store.texts("corpus", "path")
+    lost = [(paths[row], why) for row, why in rows_with_text(images, "skipped")]
     lost = list(dict.fromkeys(lost))  # an image of several labels is named once
     for metric in store.manifest["settings"]["metric"]:
         records = store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist()
@@ -331,7 +350,7 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
     lines += [("relevance by", manifest["method"])] if "method" in manifest else []
     lines += [("middle layer", manifest["middle"])] if "middle" in manifest else []
     lines += [] if share is None else [("relevance absorbed before the pixels, median", f"{share:.4f}")]
-    noise = np.array(images["noise"].to_pylist() if "noise" in images.column_names else [], float)
+    noise = _numbers(images, "noise")
     if np.isfinite(noise).any():
         lines.append(
             (
@@ -339,7 +358,7 @@ def list_facts(manifest: dict[str, Any], images: Any) -> list[tuple[str, str]]:
                 f"{np.nanmedian(noise):.1f}",
             )
         )
-    residual = np.array(images["residual"].to_pylist(), float)
+    residual = _numbers(images, "residual")
     if np.isfinite(residual).any():
         lines.append(("largest unaccounted residual", f"{np.nanmax(np.abs(residual)):.1e}"))
     return lines + [(f"version of {name}", value) for name, value in manifest["libraries"].items()]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.store import RunStore
+from klarsicht.ground.texts import Texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,7 +148,7 @@ class Entry:
         size: images in the cluster.
         n: images looked at.
         rows: rows of the run that are members.
-        members: their paths.
+        members: their paths, held as `Texts`.
         proposal: the method that proposed the cluster.
         parts: under `--parts`, for each member the parts of its map that are in the cluster, by number; else empty.
         floor: the least rise that is material: `rounding`, or MATERIAL of the usual deviation of this run's classes
@@ -169,7 +170,7 @@ class Entry:
     size: int
     n: int
     rows: tuple[int, ...]
-    members: tuple[str, ...]
+    members: Sequence[str]
     proposal: str
     parts: tuple[tuple[int, ...], ...] = ()
     deviation: float = 0.0
@@ -188,7 +189,7 @@ class Entry:
         numbers = {name: record[name] for name in names}
         numbers |= {name: record.get(name) or 0.0 for name in ("deviation", "rounding", "floor")}
         parts = tuple(tuple(of_one) for of_one in record.get("parts", ()))
-        members = tuple(paths[r] for r in rows)
+        members = Texts.of(paths).take(rows)
         return cls(name=record["class"], size=len(rows), rows=rows, members=members, parts=parts, **numbers)
 
     @property
@@ -257,7 +258,8 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         """Write all figures under one flat set of keys; those of a record that is not there are None."""
         nested = ("judged", "effect", "baseline", "decided")
-        flat = {key: value for key, value in asdict(self).items() if key not in (*nested, *LATER)}
+        names = (field.name for field in fields(self) if field.name not in (*nested, *LATER))
+        flat = {name: getattr(self, name) for name in names} | {"members": list(self.members)}
         for record, keys in zip((self.judged, self.effect, self.baseline), (JUDGED, EFFECT, BASELINE), strict=True):
             flat |= {key: None if record is None else getattr(record, name) for key, name in keys.items()}
         flat |= {name: getattr(self, name) for name in (*LATER, "prevalence", "verdict")}
@@ -416,7 +418,7 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
         RunDamaged: a file of it is missing or altered.
     """
     store = RunStore.open(run)
-    paths = store.table("corpus")["path"].to_pylist()
+    paths = store.texts("corpus", "path")
     records = store.read_json(FILE)
     with store.parsing(FILE):
         if not isinstance(records, list):

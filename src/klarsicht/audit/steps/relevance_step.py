@@ -69,7 +69,7 @@ def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
     store.update_manifest(data=locate(audit.settings.data), names=list(audit.names))
     if audit.classifier.notes:
         store.update_manifest(model_notes=list(audit.classifier.notes))
-    store.write_table("corpus", audit.corpus.to_table())
+    store.write_blocks("corpus", audit.corpus.to_blocks())
 
 
 @lru_cache(maxsize=1)
@@ -145,8 +145,7 @@ def check_logits(classifier: Classifier, tried: Relevance | Observation) -> None
 def record_label_order(audit: Audit, store: RunStore) -> None:
     """Record how many images are predicted as their label, where labels are audited; images of several are left out."""
     if audit.settings.target == "label":
-        images = store.table(attribution.IMAGES, attribution.STEP)
-        used = np.array([reason == "" for reason in images["skipped"].to_pylist()])
+        outputs, used = attribution.read_predictions(store)
         used &= np.bincount(audit.corpus.image_numbers)[audit.corpus.image_numbers] == 1
-        labels, predicted = np.asarray(audit.targets)[used], images["predicted"].to_numpy()[used]
+        labels, predicted = np.asarray(audit.targets)[used], outputs[used]
         store.update_manifest(order=Order.of(labels, predicted, audit.classifier.n_classes).to_json())

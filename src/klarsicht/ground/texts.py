@@ -1,0 +1,124 @@
+"""Columns of texts that are held without a Python object for each: names and paths of a million images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 4096  # texts that are Python objects at once
+SHORT_COLUMN = 2**31 - 1  # bytes of text that a column of Arrow's type `string` can hold
+
+
+@dataclass(frozen=True, eq=False)
+class Texts(Sequence[str]):
+    """Sequence of N texts: a common beginning, and the rest of each in one Arrow array, 8 bytes and its UTF-8 each.
+
+    A Python text takes 49 bytes and its characters, and 8 bytes of the tuple that holds it. Equal to any sequence of
+    the same texts.
+
+    Attributes:
+        prefix: beginning of all texts, up to a slash.
+        array: N ends of them, Arrow's `large_string`.
+    """
+
+    prefix: str
+    array: pa.Array
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        """Convert a sequence of texts; one that is converted stays as it is.
+
+        Raises:
+            UnicodeEncodeError: a text has no UTF-8, such as the name of a file in another encoding.
+        """
+        if isinstance(texts, Texts):
+            return texts
+        low, high = (min(texts), max(texts)) if texts else ("", "")
+        same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+        prefix = low[: low.rfind("/", 0, same) + 1]
+        blocks = ([text[len(prefix) :] for text in texts[i : i + BLOCK]] for i in range(0, len(texts), BLOCK))
+        return cls.of_blocks(prefix, blocks)
+
+    @classmethod
+    def of_blocks(cls, prefix: str, blocks: Iterable[Sequence[str]]) -> Texts:
+        """Join blocks of ends to the texts of a common beginning.
+
+        Raises:
+            UnicodeEncodeError: see `of`.
+        """
+        import pyarrow as pa
+
+        arrays = [pa.array(block, pa.large_string()) for block in blocks]
+        return cls(prefix, pa.concat_arrays([pa.array([], pa.large_string()), *arrays]))
+
+    @classmethod
+    def of_column(cls, column: pa.ChunkedArray) -> Texts:
+        """Take over a column of texts of a table; None becomes ""."""
+        import pyarrow as pa
+
+        whole = column.cast(pa.large_string()).fill_null("").combine_chunks()
+        return cls("", whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks))
+
+    def to_column(self) -> pa.Array:
+        """Convert to a column of a table, of type `string` where that can hold so much."""
+        import pyarrow as pa
+        from pyarrow import compute
+
+        prefix, nothing = (pa.scalar(text, pa.large_string()) for text in (self.prefix, ""))
+        whole = compute.binary_join_element_wise(prefix, self.array, nothing)
+        return whole.cast(pa.string()) if whole.nbytes < SHORT_COLUMN else whole
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Texts: ...
+
+    def __getitem__(self, at: int | slice) -> str | Texts:
+        if isinstance(at, slice):
+            return self.take(range(len(self))[at])
+        return self.prefix + str(self.array[int(at)].as_py())
+
+    def take(self, rows: Iterable[int]) -> Texts:
+        """Return the texts of these rows, in this order."""
+        import pyarrow as pa
+
+        return replace(self, array=self.array.take(pa.array(np.fromiter(rows, np.int64))))
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), BLOCK):
+            for end in self.array.slice(start, BLOCK).to_pylist():
+                yield self.prefix + end
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str) or len(self) != len(other):
+            return False
+        if isinstance(other, Texts) and other.prefix == self.prefix:
+            return bool(self.array.equals(other.array))
+        return all(mine == its for mine, its in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        return hash((len(self), self[0] if len(self) else ""))
+
+    def __repr__(self) -> str:
+        return f"Texts({self.prefix!r}, {len(self)})"
+
+    @cached_property
+    def are_distinct(self) -> bool:
+        """Whether no two texts are equal. 64 bits of each are sorted; the texts are compared only where two agree."""
+        hashes = np.fromiter(map(hash, self), np.int64, len(self))
+        hashes.sort()
+        return not (hashes[1:] == hashes[:-1]).any() or len(set(self)) == len(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"prefix": self.prefix, "array": self.array}
