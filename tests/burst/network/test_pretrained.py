@@ -71,7 +71,10 @@ def test_what_comes_along_is_what_its_card_says(one):
     assert "/" not in json.dumps([t["settings"] for t in one.card["trainings"]])
 
 
-@pytest.mark.parametrize(("name", "chosen", "gain"), [("swift", "grey-still", 2), ("swift-raw", "mosaic-still", 4)])
+@pytest.mark.parametrize(
+    ("name", "chosen", "gain"),
+    [("swift", "grey-still", 2), ("swift-raw", "mosaic-still", 4), ("swift-interpolated", "bayer-still", 4)],
+)
 def test_a_cell_of_the_card_is_measured_again(name, chosen, gain):
     pytest.importorskip("skimage")
     tables = pretrained.list_networks()[name].card["tables"]
