@@ -218,7 +218,7 @@ def test_of_what_costs_nothing_on_many_images_the_largest_gain_is_chosen_and_els
     assert [one.losses is not None for one in tried] == [True, True, True, False, False]
     assert choice.tried == tuple(tried)
     assert choice.reason.endswith(
-        "of 3 compared on up to 10,000 clean images it costs nothing (0 right answers change)"
+        "less than matters, and of 3 compared on up to 10,000 clean images it costs nothing (right answers changed: 0)"
     )
     costly = KnownLosses(dict.fromkeys(falls, 0.003))
     none, tried = choose_free(found, costly, Bounds())

@@ -216,8 +216,11 @@ class Choice:
         if self.chosen.losses:
             compared = [one for one in self.tried if one.losses]
             if self.free:
-                gain += f", and of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images it"
-                return f"{gain} costs nothing ({self.chosen.losses.overall.changed} right answers change)"
+                lost = self.chosen.losses.overall
+                gain += (
+                    f", which is less than matters, and of {len(compared)} compared on up to {lost.n:,} clean images"
+                )
+                return f"{gain} it costs nothing (right answers changed: {lost.changed})"
             beyond = sum(one.beyond for one in compared if one is not self.chosen)
             gain += "" if top is self.chosen else f", the most is {top.gained.low:.0%} by {top}"
             gain += f"; of {len(compared)} compared on up to {self.chosen.losses.overall.n:,} clean images"
