@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.ground.names import printable
+from klarsicht.ground.step_words import describe_step
 
 if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
@@ -233,8 +234,11 @@ def duration(seconds: float) -> str:
 
 def steps(found: Sequence[Step]) -> None:
     """Print the progress of a run by step."""
-    lines = [(step.name, str(step.done), str(step.units), "complete" if step.complete else "") for step in found]
-    echo_block(table(("step", "done", "of", "state"), lines, left=("step", "state")))
+    lines = [
+        (step.name, describe_step(step.name), str(step.done), str(step.units), "complete" if step.complete else "")
+        for step in found
+    ]
+    echo_block(table(("step", "what", "done", "of", "state"), lines, left=("step", "what", "state")))
 
 
 def verification(found: Verification) -> None:

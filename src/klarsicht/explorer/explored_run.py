@@ -39,6 +39,7 @@ from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Cha
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_files import MANIFEST
 from klarsicht.ground.seen_area import SeenArea
+from klarsicht.ground.step_words import describe_step
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.stored_array import StoredArray
 
@@ -422,7 +423,8 @@ class ExploredRun:
             {"name": name, "done": units if name in finished else self.store.count_units(name), "units": units}
             for name, units in manifest.get("steps", {}).items()
         ]
-        return [*steps, {"name": "ranking", "done": int(bool(self._stamp(RANKING_FILE))), "units": 1}]
+        steps.append({"name": "ranking", "done": int(bool(self._stamp(RANKING_FILE))), "units": 1})
+        return [step | {"words": describe_step(step["name"])} for step in steps]
 
     def require_ready(self) -> None:
         """Read the images of the run, where they can be read already; called early, so that no page waits for it."""

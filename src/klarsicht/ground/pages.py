@@ -8,11 +8,20 @@ from klarsicht.ground.names import printable_lines
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 
 def _printable(value: object) -> object:
     """Escape a text; what is markup already, as a template's own parts are, stays."""
     return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def mark_commands(text: str) -> Markup:
+    """Mark what stands between backticks in a sentence as code; the sentence is escaped."""
+    from markupsafe import Markup, escape
+
+    parts = (escape(printable_lines(part)) for part in text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 
 def load_template(package: str, name: str) -> Template:
@@ -26,4 +35,5 @@ def load_template(package: str, name: str) -> Template:
         trim_blocks=True,
         finalize=_printable,
     )
+    pages.filters["commands"] = mark_commands
     return pages.get_template(name)

@@ -59,7 +59,7 @@ function showProgress(steps) {
   line.hidden = open.length === 0
   if (!open.length) return
   const [step] = open
-  const name = { attribution: 'relevance', ranking: 'ranking' }[step.name] ?? step.name.replace('spray-', 'clusters: ')
+  const name = step.words
   line.replaceChildren(
     `This run is not complete: ${name}, ${step.done} of ${step.units} `,
     element('progress', { max: step.units, value: step.done, aria: { label: name } }),

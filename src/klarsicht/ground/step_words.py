@@ -1,0 +1,30 @@
+"""Words for the steps of a run, whose names in its folder are those of its parts."""
+
+from __future__ import annotations
+
+STEP_WORDS = {
+    "attribution": "relevance",
+    "views": "pictures of clusters",
+    "embedding": "learned embedding",
+    "signs": "signs of artifacts",
+    "effects": "artifacts on other images",
+    "transplants": "clusters on other images",
+    "evidence": "pictures of artifacts",
+    "thumbnails": "thumbnails, to find copies",
+    "copies": "copies among thumbnails",
+    "ranking": "ranking",
+    "ranking.json": "ranking",
+    "report.html": "report",
+}
+KINDS_OF_STEPS = {"spray-": "clusters", "power-": "plants in this corpus"}  # by the beginning of their names
+
+
+def describe_step(name: str) -> str:
+    """Describe a step by its name in the run folder; a name that is not known stands for itself."""
+    if name in STEP_WORDS:
+        return STEP_WORDS[name]
+    for beginning, words in KINDS_OF_STEPS.items():
+        if name.startswith(beginning):
+            rest = name.removeprefix(beginning)
+            return f"{words} ({rest})" if beginning == "spray-" else words
+    return name
