@@ -121,6 +121,11 @@ def test_a_folder_without_its_head_or_its_processor_is_refused(vit, tmp_path):
         load_model(f"hf:{tmp_path / 'nowhere'}")
 
 
+def test_an_unknown_form_says_how_a_model_of_python_is_given():
+    with pytest.raises(UsageError, match=r"unknown model; got 'mine'\. Known: .*FOLDER.*classifier="):
+        load_model("mine")
+
+
 def test_a_folder_without_the_form_of_its_model_is_refused_with_the_form(tmp_path):
     with pytest.raises(UsageError, match=rf"got '{tmp_path}'.*hf:{tmp_path} "):
         load_model(str(tmp_path))

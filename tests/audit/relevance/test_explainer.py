@@ -315,3 +315,18 @@ def test_faults_of_the_caller_are_named(x):
 def test_an_answer_that_is_no_logits_is_refused(x):
     with pytest.raises(ModelError, match="logits"):
         explain(load_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())), x, TARGET)
+
+
+def test_arrays_and_lists_are_explained_as_the_tensors_that_hold_the_same_numbers(x):
+    classifier = load_model((network(), None))
+    by_tensors = explain(classifier, x, TARGET, method="EpsilonPlusFlat")
+    by_arrays = explain(classifier, x.detach().numpy(), TARGET.tolist(), method="EpsilonPlusFlat")
+    assert np.array_equal(by_arrays.maps, by_tensors.maps)
+
+
+def test_one_image_without_its_batch_and_another_number_of_targets_are_refused_with_a_remedy(x):
+    classifier = load_model((network(), None))
+    with pytest.raises(UsageError, match=r"\(B, C, H, W\)\. Stack"):
+        explain(classifier, x[0].detach().numpy(), [0])
+    with pytest.raises(UsageError, match=r"one for each of 2 images"):
+        explain(classifier, x, 3)

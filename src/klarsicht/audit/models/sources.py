@@ -74,7 +74,9 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     if Path(spec).is_dir():
         remedy = f"Write hf:{spec} for what save_pretrained wrote, or {' or '.join(ENTRY_POINTS)}."
         raise UsageError("a folder does not say how its model is loaded", got=repr(spec), remedy=remedy)
-    raise unknown_name("model", spec, known_forms())
+    error = unknown_name("model", spec, known_forms())
+    remedy = f"{error.remedy} In Python, a model that was built there is given as classifier=."
+    raise UsageError(error.what, got=error.got, remedy=remedy)
 
 
 def known_forms() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -432,8 +433,8 @@ def _to_numpy(a: Tensor) -> Array:
 
 def explain(
     classifier: Classifier,
-    batch: Tensor,
-    targets: Tensor,
+    batch: Tensor | Array,
+    targets: Tensor | Array | Sequence[int],
     *,
     method: str = AUTO,
     map_side: int = 32,
@@ -444,12 +445,20 @@ def explain(
     """Compute the relevance of one batch for target classes.
 
     Args:
-        batch: float (B, C, H, W), as the model takes images.
+        batch: float (B, C, H, W), a tensor or an array, as the model takes images: transformed.
         targets: int (B,), the class explained in each.
         method, map_side, layer, seed, middle: see `Explainer`.
 
     Raises:
-        UsageError, UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
+        UsageError: a batch without these four axes, or another number of targets.
+        UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
     """
+    batch, targets = torch.as_tensor(batch), torch.as_tensor(targets)
+    if batch.ndim != len("BCHW"):
+        remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
+        raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
+    if targets.shape != batch.shape[:1]:
+        rule, remedy = f"one for each of {len(batch)} images", "Give a class for each image: [3] * len(batch)."
+        raise UsageError("targets", got=tuple(targets.shape), rule=rule, remedy=remedy)
     with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
         return explainer(batch, targets)
