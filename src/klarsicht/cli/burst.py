@@ -117,7 +117,7 @@ def evaluate(
 def weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards, {name: card}.")] = False,
 ) -> None:
-    """The networks that come along: what they were made of, and what they reach."""
+    """List the networks that come along, what they were made of, and what they reach."""
     from klarsicht.burst.network import pretrained
     from klarsicht.cli import burst_cards
 
