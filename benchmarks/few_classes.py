@@ -10,7 +10,8 @@ audited as `audit run` and `audit quantify` do; without --taught, the embedding 
 fold. The real artifact is put on 50 held-out images of each other class. One line a class goes to
 FOLDER/few-CLASSES.jsonl,
 with --taught to few-CLASSES-taught.jsonl. --windows trains no network and learns no embedding: what is called by
-windows alone, in few-CLASSES-windows.jsonl. Seeds below 100 are to develop on.
+windows, and beside the reference classes that come along without those of the run, in few-CLASSES-windows.jsonl. Seeds
+below 100 are to develop on.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from klarsicht.audit.detectors import artifact_embedding
-from klarsicht.audit.detectors.bank import DETECTORS, change_of, detect_windows
+from klarsicht.audit.detectors import artifact_embedding, reference_classes
+from klarsicht.audit.detectors.bank import change_of, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
+from klarsicht.audit.detectors.reference_classes import shipped_reference
 from klarsicht.audit.quantification import embedding_units
-from klarsicht.audit.quantification.units import sign_row
+from klarsicht.audit.quantification.units import measure_few, sign_row, standing_apart
 from klarsicht.audit.results.significance import select_detections
 from klarsicht.audit.results.verdicts import LEVEL, NOTHING
 from klarsicht.ground.seeding import generator
@@ -72,25 +73,26 @@ def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
 
 
 def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line]:
-    """One line a class: what windows alone call, as in a run without an embedding."""
+    """One line a class: what is called of a run without an embedding, by windows and beside reference classes."""
     names, images, _, plants = plant(data, seed, classes)
     pool, labels = ImageStack(images.reshape(-1, *images.shape[2:])), np.repeat(np.arange(classes), images.shape[1])
-    shared, signs = [], []
+    known, described, signs = shipped_reference().without(names), [], []
     for k, stack in enumerate(images):
         half = draw_halves(len(stack), generator(seed, "halves", k))
         of_class = ClassImages(ImageStack(stack), pool, labels != k, half, np.arange(len(stack)), seed)
-        found = [*detect_windows(of_class), *DETECTORS["embedding"](of_class, "embedding")]
-        found = complete_strongest(of_class, found)
-        shared.append(SharedWindows.of(of_class, found))
+        found, measures = measure_few(of_class, run_detectors(of_class), known)
+        described.append(measures)
         signs.append([sign_row(k, np.arange(len(stack)), sign) for sign in found])
-    choice = select_detections(signs, change_of, not any(one.natural for one in shared))
+    natural = any(one["natural"] for one in described)
+    choice = select_detections(signs, change_of, not natural, standing_apart(described))
+    windows = select_detections(signs, change_of, not natural).artifactual(LEVEL)
     called, noted, lines = choice.artifactual(LEVEL), choice.p_own <= LEVEL, []
     for k, row in enumerate(choice.rows):
         mine = next((p for p in plants if p.label == k), None)
         line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else ""}
         line |= {"share": mine.share if mine else 0.0, "artifactual": bool(called[k]), "noted": bool(noted[k])}
-        line |= {"sign": row["sign"], "p_own": float(choice.p_own[k]), "correlation": shared[k].correlation}
-        line |= {"left": shared[k].left, "f1": families.f1(row["rows"], mine.rows if mine else ())}
+        line |= {"sign": row["sign"], "p_own": float(choice.p_own[k]), "windows": bool(windows[k]), **described[k]}
+        line["f1"] = families.f1(row["rows"], mine.rows if mine else ())
         lines.append(line)
     return lines
 
@@ -103,13 +105,14 @@ def table_of_windows(lines: list[families.Line]) -> str:
     for share in SHARES:
         mine = [li for li in plants if li["share"] == share]
         told.append(f"{share:.0%}: artifactual {families.share(mine, 'artifactual')}")
-        told.append(f"  and named {families.share(mine, 'named')}; p at the level {families.share(mine, 'noted')}")
+        told.append(f"  and named {families.share(mine, 'named')}; by windows alone {families.share(mine, 'windows')}")
     told.append(f"clean: artifactual {families.share(clean, 'artifactual')}; noted {families.share(clean, 'noted')}")
     told.append(f"largest correlation {max(li['correlation'] for li in lines):.4f}")
     told += [
         f"  {li['seed']} {li['family']} {li['share']:.0%}: {'artifactual' if li['artifactual'] else 'not called'}, F1 "
-        f"{li['f1']:.2f}, {li['sign']}, p {li['p_own']:.1e}, left {li['left']:.2f}"
-        for li in plants
+        f"{li['f1']:.2f}, {li['sign']}, p {li['p_own']:.1e}, left {li['left']:.2f}; "
+        f"{li['apart']} {li['apart_p']:.3f}, {li['apart_left']:.2f}"
+        for li in lines
     ]
     return "\n".join(told)
 
@@ -117,6 +120,8 @@ def table_of_windows(lines: list[families.Line]) -> str:
 def audited(case: cases.Case, folder: Path, taught: bool) -> list[families.Line]:
     """One line a class, of an audit whose embedding was learned without the families of the seed's fold, or was taught
     all."""
+    others = shipped_reference().without(case.names)
+    reference_classes.shipped_reference = lambda: others
     if taught:
         return families.audited(case, folder)
     fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.taught_families

@@ -234,7 +234,8 @@ def _missing(audit: Audit, observed: Observation, methods: tuple[MethodTrial, ..
     if audit.classifier.n_classes < MIN_CLASSES:
         told.append(
             f"fewer than {MIN_CLASSES} classes: `audit quantify` shows the windows it finds, and calls only what the "
-            "embedding sets apart that it learns on 1,000 images and more, or windows where images are not aligned"
+            "embedding sets apart that it learns on 1,000 images and more, or, where images are not aligned, windows "
+            "and what stands out among classes of photographs that come along"
         )
     if not audit.corpus.sources:
         told.append("no column source: images of one origin (patient, video) would count as independent")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from klarsicht.audit.detectors.bank import DETECTORS
+from klarsicht.audit.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS
 from klarsicht.audit.interventions.shared_content import ESTIMATES
 from klarsicht.audit.results import verdicts, words
 from klarsicht.audit.results.ranking import ClassVerdict
@@ -67,4 +67,4 @@ def test_words_say_what_was_put_on_and_how_much():
     assert told == "what carriers share at each pixel (the same fine window): 99% of what separates the carriers"
     assert {f"shared {name}" for name in ESTIMATES} <= words.PUT_ON.keys()
     assert words.describe_sign("a detector of another version .5") == "a detector of another version .5"
-    assert words.SEEN.keys() <= DETECTORS.keys()
+    assert words.SEEN.keys() <= DETECTORS.keys() | FEW_CLASS_DETECTORS.keys()

@@ -95,8 +95,8 @@ def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quanti
         signs, clean = quantification.signs_by_target(work), 5
         scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
         for one_is_natural in (False, True):
-            natural = tuple(one_is_natural and target == clean + 1 for target in signs)
-            units = power.PlantingUnits(work, (("tag", 0.25, clean),), scores, tuple(signs), natural, 0.05, "few")
+            described = tuple({"natural": one_is_natural and target == clean + 1} for target in signs)
+            units = power.PlantingUnits(work, (("tag", 0.25, clean),), scores, tuple(signs), described, 0.05, "few")
             line = units.run_trial(0)
             called = (line["found"], line["p"] <= 0.05, line["detectors"] != [])
             assert called == (not one_is_natural,) * 3

@@ -98,3 +98,12 @@ def test_two_halves_together_are_fishers_method():
         split_half.combined_p(np.array([10.0]), 20), 20 * split_half.combined_p(np.array([10.0]), 1)
     )
     assert split_half.combined_p(0.0, 20) == 1
+
+
+def test_score_of_p_inverts_the_combined_p_of_two_halves():
+    scores = np.array([0.0, 0.5, 3.0, 20.0, 100.0])
+    p = split_half.combined_p(scores, 1)
+    np.testing.assert_allclose(split_half.score_of_p(p, 1), scores, atol=1e-6)
+    np.testing.assert_allclose(
+        split_half.combined_p(split_half.score_of_p(np.array([0.04, 1e-6]), 25), 25), [0.04, 1e-6], rtol=1e-8
+    )

@@ -14,9 +14,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,6 +40,7 @@ CONTENT_GROUPS, CONTENTS, DRAWS = 8, 4, 5  # in a batch: groups of so many image
 TEMPERATURE = 0.1  # of the softmax over similarities
 LEARNING_RATE, WARM_UP = 3e-3, 0.3  # of Adam; share of the steps in which the rate rises
 GREY_MIDDLE, GREY_SPREAD = 128.0, 64.0  # grey levels, subtracted from the images and divided by
+SHIPPED_FILE = Path(__file__).parent / "artifact_embedding.safetensors"
 NOT_TAUGHT = ("mirror",)  # families that no image shows by itself
 
 
@@ -65,7 +69,7 @@ class ArtifactEmbedding(nn.Module):
     def embed(self, levels: Pixels, block: int = 256) -> Doubles:
         """Embed images (n, H, W, C), levels 0 to 255: (n, DIMENSION)."""
         with evaluation_mode(self), torch.no_grad():
-            parts = [self(_as_input(levels[a : a + block])) for a in range(0, len(levels), block)]
+            parts = [self(as_input(levels[a : a + block])) for a in range(0, len(levels), block)]
         return np.asarray(torch.cat(parts).double().numpy() if parts else np.zeros((0, DIMENSION)))
 
 
@@ -90,13 +94,15 @@ def taught_families(channels: int) -> tuple[str, ...]:
     return tuple(name for name in FAMILIES if name not in left_out)
 
 
-def draw_batch(images: Pixels, families: Sequence[str], rng: np.random.Generator) -> tuple[Pixels, list[int]]:
+def draw_batch(
+    images: Pixels, families: Sequence[str], rng: np.random.Generator, groups: int = CONTENT_GROUPS
+) -> tuple[Pixels, list[int]]:
     """Draw images, plain and with random artifacts, and number what they carry; 0 is nothing.
 
     Every group of CONTENTS images comes plain and under DRAWS artifacts, so that content says nothing of the label.
     """
     shown, label = [], []
-    for group in range(CONTENT_GROUPS):
+    for group in range(groups):
         content = images[rng.choice(len(images), CONTENTS, replace=len(images) < CONTENTS)]
         content = content[:, :, ::-1] if rng.random() < 0.5 else content
         shown.append(content)
@@ -162,7 +168,7 @@ class EmbeddingTraining:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps)
         self._optimizer.zero_grad()
-        loss = contrastive_loss(self.network(_as_input(shown)), torch.tensor(label))
+        loss = contrastive_loss(self.network(as_input(shown)), torch.tensor(label))
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         self._optimizer.step()
 
@@ -187,6 +193,16 @@ def load_embedding(state: bytes) -> ArtifactEmbedding:
     return network.eval()
 
 
-def _as_input(levels: Pixels) -> Tensor:
+@cache
+def load_shipped_embedding() -> ArtifactEmbedding:
+    """Load the network that comes along, for images of three channels; see benchmarks/ship_embedding.py."""
+    network = ArtifactEmbedding()
+    network.load_state_dict(
+        {name: x.float() if x.is_floating_point() else x for name, x in load_file(SHIPPED_FILE).items()}
+    )
+    return network.eval()
+
+
+def as_input(levels: Pixels) -> Tensor:
     """Convert images (n, H, W, C) to float32 (n, C, H, W), channels last in memory."""
     return torch.from_numpy(np.ascontiguousarray(levels, np.float32)).permute(0, 3, 1, 2)

@@ -113,6 +113,9 @@ nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of 
 saw. Histograms of levels and hues, and noise measured over the whole image, called six of 141 clean classes and named
 nothing that the learned embedding does not."""
 
+FEW_CLASS_DETECTORS: dict[str, Detector] = {"shipped-embedding": EmbeddedGroups()}
+"""Detectors of runs with too few classes to be compared; of these their images carry the embedding that comes along."""
+
 FORMER_CHANGES = {"roughness": "noise", "tones": "shared"}
 """Changes of detectors of earlier versions that compared no windows."""
 
@@ -148,5 +151,5 @@ def change_of(name: str) -> str:
     Detections of an earlier run may be of a detector that no longer exists; all of those but FORMER_CHANGES compared
     windows, so the change is "tile".
     """
-    detector = DETECTORS.get(name.split()[0])
+    detector = (DETECTORS | FEW_CLASS_DETECTORS).get(name.split()[0])
     return detector.change if detector else FORMER_CHANGES.get(name.split()[0], "tile")

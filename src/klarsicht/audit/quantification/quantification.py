@@ -23,7 +23,7 @@ from klarsicht.audit.quantification.embedding_units import learn_embedding
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.resemblances import name_resemblances
 from klarsicht.audit.quantification.shown_images import ShownImages
-from klarsicht.audit.quantification.units import DetectionUnits
+from klarsicht.audit.quantification.units import DetectionUnits, standing_apart
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
@@ -161,7 +161,8 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
     if not signs:
         return Quantification((), 1.0, level, skipped_classes(described))
     distinct = significance.are_distinct(described.values())
-    choice = significance.select_detections(list(signs.values()), change_of, distinct)
+    apart = standing_apart([described[target] for target in signs])
+    choice = significance.select_detections(list(signs.values()), change_of, distinct, apart)
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
     step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     found = map(read_effect, store.table("effects", interventions.step).to_pylist())

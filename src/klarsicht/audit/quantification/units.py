@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +19,15 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.detectors.bank import bytes_of_image, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
+from klarsicht.audit.detectors.natural_windows import ALIGNED, SharedWindows, complete_strongest
 from klarsicht.audit.detectors.patch_matches import WINDOW_POOL, grey
+from klarsicht.audit.detectors.reference_classes import APART_P, ReferenceClasses, ReferenceTest, detect_shipped
 from klarsicht.audit.interventions.effect import Predict
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.models.memory_format import as_channels_last, channels_last
-from klarsicht.audit.results.rows import ClassRow, EffectRow, SignRow
+from klarsicht.audit.results.rows import ClassRow, EffectRow, FewClassMeasures, SignRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
@@ -93,16 +94,17 @@ class DetectionUnits:
             "natural": True,
             "correlation": float("nan"),
             "left": float("nan"),
+            "apart": "",
+            "apart_p": float("nan"),
+            "apart_left": float("nan"),
         }
         if few:
             return described, []
         images = self.class_images(number, rows)
         found = run_detectors(images)
         if len(self.groups) < MIN_CLASSES:  # others tell what is natural of more
-            found = complete_strongest(images, found)
-            shared = SharedWindows.of(images, found)
-            described["natural"] = shared.natural
-            described["correlation"], described["left"] = shared.correlation, shared.left
+            found, measures = measure_few(images, found)
+            described.update(measures)  # type: ignore[typeddict-item]
         return described, [sign_row(group.target, rows, sign) for sign in found]
 
     def drop_repeats(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -242,3 +244,38 @@ def predictor(work: DetectionUnits) -> Iterator[Predict]:
             return np.concatenate(answers).astype(np.float64)
 
         yield predict
+
+
+def measure_few(
+    images: ClassImages, found: Sequence[Detection], reference: ReferenceClasses | None = None
+) -> tuple[list[Detection], FewClassMeasures]:
+    """Measure a class of a run with too few classes to be compared.
+
+    Args:
+        found: its detections.
+        reference: classes that it is compared with, by default those that come along.
+
+    Returns:
+        The detections, the strongest window with all its members, and those by the embedding that comes along; and
+        columns of the table `classes`.
+    """
+    found = [*complete_strongest(images, found), *detect_shipped(images)]
+    shared, beside = SharedWindows.of(images, found), ReferenceTest.of(images, found, reference)
+    return found, {
+        "natural": shared.natural, "correlation": shared.correlation, "left": shared.left,
+        "apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left,
+    }  # fmt: skip
+
+
+def standing_apart(described: Sequence[FewClassMeasures]) -> list[tuple[str, float]]:
+    """Return of each class the detection by which it stands apart from reference classes, with its p.
+
+    The name is empty where it does not, where something is left without the members, and where pictures of any class of
+    the run are aligned: the reference classes are not. Of runs of earlier versions none of that is known.
+    """
+    known = [(row.get("correlation"), row.get("apart_left")) for row in described]
+    aligned = any(correlation is None or not correlation < ALIGNED for correlation, _ in known)
+    return [
+        ("", 1.0) if aligned or left is None or not left > APART_P else (row["apart"], row["apart_p"])
+        for row, (_, left) in zip(described, known, strict=True)
+    ]

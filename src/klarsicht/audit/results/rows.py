@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
-ClassRow = TypedDict(
-    "ClassRow",
-    {
-        "class": str, "target": int, "n": int, "repeats": list[int], "skipped": str, "natural": bool,
-        "correlation": float, "left": float,
-    },
-)  # fmt: skip
-"""Row of the table `classes`: images examined, rows of the run that repeat another image, and why a class was skipped;
-empty where it was not. `natural` says whether its windows may be shared by nature; it is true, and the two figures NaN,
-where that was not measured, see `detectors.natural_windows`."""
+
+class FewClassMeasures(TypedDict):
+    """Columns of the table `classes` that are measured where a run has too few classes to be compared.
+
+    `natural` says whether windows may be shared by nature, with its two figures, see `detectors.natural_windows`.
+    `apart` is the detection by which the class stands out most among reference classes, with its p and that of what is
+    left, see `detectors.reference_classes`. Elsewhere true, NaN and empty.
+    """
+
+    natural: bool
+    correlation: float
+    left: float
+    apart: str
+    apart_p: float
+    apart_left: float
+
+
+_ClassColumns = TypedDict(
+    "_ClassColumns", {"class": str, "target": int, "n": int, "repeats": list[int], "skipped": str}
+)
+
+
+class ClassRow(_ClassColumns, FewClassMeasures):
+    """Row of the table `classes`: images examined, rows of the run that repeat another image, and why a class was
+    skipped; empty where it was not."""
 
 
 class SignRow(TypedDict):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.results.rows import ClassRow, SignRow
 from klarsicht.numerics.statistics import conformal
-from klarsicht.numerics.statistics.split_half import combined_p
+from klarsicht.numerics.statistics.split_half import combined_p, score_of_p
 
 MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a class is tested by itself
 PLACED = "tile"  # change of an artifact with a place
@@ -30,20 +30,36 @@ class WithinClassTest(conformal.Verdicts):
         placed: bool (m,), detections of windows, which may be the nature of a class; where images are not aligned, and
             those that are left share none, they are not. Noise, borders, blur, brightness
             and other descriptions are not tested: they differ between classes by nature.
+        apart: bool (n, m), detections by which a class stands apart from reference classes; their levels are the scores
+            that a window of the same p has.
     """
 
     learned: NDArray[np.bool_]
     placed: NDArray[np.bool_]
+    apart: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], placed: NDArray[np.bool_], learned: NDArray[np.bool_]) -> WithinClassTest:
-        """Test scores (n, m) in nats."""
+    def of(
+        cls, scores: NDArray[np.float64], placed: NDArray[np.bool_], learned: NDArray[np.bool_],
+        apart_p: NDArray[np.float64] | None = None,
+    ) -> WithinClassTest:  # fmt: skip
+        """Test scores (n, m) in nats.
+
+        Args:
+            apart_p: (n, m), p-values of the detections by which classes stand apart from reference classes; NaN of all
+                others.
+        """
         tested = placed | learned
+        tests = int(tested.sum())
+        apart = np.zeros(scores.shape, bool) if apart_p is None else np.isfinite(apart_p)
         levels = np.where(tested, scores, 0.0)
+        if apart_p is not None:
+            levels = np.where(apart, score_of_p(np.where(apart, apart_p, 1.0), tests), levels)
         top = levels.max(1)
-        p = combined_p(top, int(tested.sum()))
+        p = combined_p(top, tests)
         nobody = np.zeros(len(scores), bool)
-        return cls(levels, levels.argmax(1), top, nobody, p, p, conformal.benjamini_hochberg(p), learned, placed)
+        q = conformal.benjamini_hochberg(p)
+        return cls(levels, levels.argmax(1), top, nobody, p, p, q, learned, placed, apart)
 
     @property
     def tests(self) -> int:
@@ -55,31 +71,42 @@ class WithinClassTest(conformal.Verdicts):
         return combined_p(level, self.tests)
 
     def counted(self, by_windows: bool) -> NDArray[np.bool_]:
-        """Select the detections (m,) that are verdicts: those of the learned embedding, or of windows as well."""
-        return self.learned | self.placed if by_windows else self.learned
+        """Select the detections (n, m) that are verdicts: by the learned embedding and beside reference classes, or by
+        windows as well."""
+        return np.asarray(self.apart | (self.learned | self.placed if by_windows else self.learned))
 
     def set_apart(self, level: float, by_windows: bool = False) -> NDArray[np.bool_]:
-        """Select the classes (n,) of which the learned embedding sets a group apart, or windows as well."""
+        """Select the classes (n,) with a detection that counts, by windows as well or without them."""
         highest = np.where(self.counted(by_windows), self.levels, 0.0).max(1)
         return np.asarray(self.p_of(highest) <= level)
 
 
 def compare_classes(
-    scores: NDArray[np.float64], placed: NDArray[np.bool_], learned: NDArray[np.bool_]
-) -> conformal.Verdicts:
+    scores: NDArray[np.float64], placed: NDArray[np.bool_], learned: NDArray[np.bool_],
+    apart_p: NDArray[np.float64] | None = None,
+) -> conformal.Verdicts:  # fmt: skip
     """Test the maximum over detections, of scores (n, m) in nats: among clean classes, or each class by itself."""
     if len(scores) >= MIN_CLASSES:
         return conformal.maximum_over_detectors(scores)
-    return WithinClassTest.of(scores, placed, learned)
+    return WithinClassTest.of(scores, placed, learned, apart_p)
 
 
 def judge_detections(
-    scores: NDArray[np.float64], signs: Sequence[str], change_of: Callable[[str], str]
-) -> conformal.Verdicts:
-    """Test scores (n, m) of n classes under m detections of those names."""
+    scores: NDArray[np.float64], signs: Sequence[str], change_of: Callable[[str], str],
+    apart: Sequence[tuple[str, float]] = (),
+) -> conformal.Verdicts:  # fmt: skip
+    """Test scores (n, m) of n classes under m detections of those names.
+
+    Args:
+        apart: see `select_detections`, or of no class.
+    """
+    apart_p = np.full(scores.shape, np.nan)
+    for i, (sign, p) in enumerate(apart):
+        if sign in signs:
+            apart_p[i, list(signs).index(sign)] = p
     placed = np.array([change_of(sign) == PLACED for sign in signs])
     learned = np.array([sign.split()[0] == LEARNED for sign in signs])
-    return compare_classes(scores, placed, learned)
+    return compare_classes(scores, placed, learned, apart_p)
 
 
 @dataclass(frozen=True)
@@ -120,18 +147,22 @@ class SelectedDetections:
 
 
 def select_detections(
-    signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str], distinct: bool = False
-) -> SelectedDetections:
+    signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str], distinct: bool = False,
+    apart: Sequence[tuple[str, float]] = (),
+) -> SelectedDetections:  # fmt: skip
     """Select detections from the rows of each class, in the same order of settings for all.
 
     Args:
         distinct: see `SelectedDetections`.
+        apart: of each class the detection by which it stands apart from reference classes, with its p; an empty name
+            where it does not. Only asked where classes are too few to be compared.
     """
     scores = np.array([[line["score"] for line in of_class] for of_class in signs], float)
-    found = judge_detections(scores, [line["sign"] for line in signs[0]], change_of)
+    found = judge_detections(scores, [line["sign"] for line in signs[0]], change_of, apart)
     rows = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(select_candidates(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
-    p_own = combined_p([row["score"] for row in rows], found.tests)
+    within = isinstance(found, WithinClassTest)
+    p_own = combined_p(found.score if within else [row["score"] for row in rows], found.tests)
     return SelectedDetections(rows, candidates, found, p_own, distinct)
 
 

@@ -269,8 +269,8 @@ class Quantification:
             return f"{limit} `klarsicht audit power` says what could have been called." if limit else told
         told = (
             f"fewer than {MIN_CLASSES} classes cannot tell an artifact from what a class is by nature: only what the "
-            "learned embedding sets apart is called, and windows where images are not aligned and those that are left "
-            "share none; p is of both, by itself."
+            "learned embedding sets apart is called, and, where images are not aligned, windows where those that are "
+            "left share none, and what stands out among classes of photographs that come along."
         )
         limit = describe_least_p(
             1 / (OTHER_WINDOWS + 1),

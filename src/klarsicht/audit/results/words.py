@@ -25,6 +25,7 @@ SEEN: Final = {
     "borders": "lines of their own along a side",
     "binary-patterns": "patterns of neighbouring pixels of their own",
     "embedding": "what the learned embedding sets apart",
+    "shipped-embedding": "what the embedding that comes along sets apart",
 }
 """For each detector, what its members show."""
 

@@ -22,7 +22,7 @@ from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
 from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable_copy
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.quantification.units import DetectionUnits, predictor
+from klarsicht.audit.quantification.units import DetectionUnits, predictor, standing_apart
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits
@@ -274,7 +274,8 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
     distinct = significance.are_distinct(described.values())
-    choice = significance.select_detections(list(signs.values()), change_of, distinct)
+    apart = standing_apart([described[target] for target in signs])
+    choice = significance.select_detections(list(signs.values()), change_of, distinct, apart)
     trial = InterventionUnits(work, quantification.signs_to_insert(signs, choice, work.groups))
     effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
     return quantification.make_quantification(work.store, choice, described, effects, level)

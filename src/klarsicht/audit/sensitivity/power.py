@@ -18,15 +18,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from klarsicht.audit.detectors.bank import DETECTORS, change_of, run_detectors
+from klarsicht.audit.detectors.bank import DETECTORS, FEW_CLASS_DETECTORS, change_of, run_detectors
 from klarsicht.audit.detectors.detection import Detection, ImageStack
-from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
 from klarsicht.audit.quantification import quantification
-from klarsicht.audit.quantification.units import DetectionUnits
+from klarsicht.audit.quantification.units import DetectionUnits, measure_few, standing_apart
 from klarsicht.audit.report import page
+from klarsicht.audit.results.rows import FewClassMeasures
 from klarsicht.audit.results.significance import MIN_CLASSES, WithinClassTest, judge_detections
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.sensitivity import detection_limits, finetuned
@@ -89,7 +89,7 @@ class Power:
 
     def detectors(self, kind: str) -> dict[str, float]:
         """Compute the detection limit of every detector that has one."""
-        return {by: limit for by in DETECTORS if (limit := self.limit(kind, by)) is not None}
+        return {by: limit for by in DETECTORS | FEW_CLASS_DETECTORS if (limit := self.limit(kind, by)) is not None}
 
     def format_limit(self, kind: str) -> str:
         """Format the detection limit of a kind."""
@@ -133,7 +133,7 @@ class PlantingUnits:
         trials: (kind, prevalence, group number of the class).
         scores: float64 (n, m), scores of n classes and m detections in the unchanged corpus.
         numbers: group numbers of these n classes.
-        natural: bool (n,), whether their images may share windows by nature; only asked of few classes.
+        described: what was measured of these n classes; only asked where they are few.
         level: significance level.
         step: name of the step and table in the run store.
     """
@@ -142,7 +142,7 @@ class PlantingUnits:
     trials: tuple[tuple[str, float, int], ...]
     scores: NDArray[np.float64]
     numbers: tuple[int, ...]
-    natural: tuple[bool, ...]
+    described: tuple[FewClassMeasures, ...]
     level: float
     step: str
 
@@ -167,18 +167,18 @@ class PlantingUnits:
         levels = plant_in_carriers(scene.own.levels, artifact, carriers, rng)
         scene = replace(scene, own=ImageStack(levels, scene.own.evidence))
         signs, place = run_detectors(scene), self.numbers.index(number)
+        scores, described = self.scores.copy(), list(self.described)
         if len(self.numbers) < MIN_CLASSES:
-            signs = complete_strongest(scene, signs)
-        scores = self.scores.copy()
+            signs, measures = measure_few(scene, signs)
+            signs, described[place] = signs[: scores.shape[1]], measures
         scores[place] = [sign.score for sign in signs]
-        found = judge_detections(scores, [sign.name for sign in signs], change_of)
+        found = judge_detections(scores, [sign.name for sign in signs], change_of, standing_apart(described))
         counted, top = np.ones(len(signs), bool), int(found.best[place])
         p = max(float(found.extended[place]), float(combined_p(signs[top].score, found.tests)))
         if isinstance(found, WithinClassTest):
-            others_natural = any(np.delete(self.natural, place))
-            counted = found.counted(not (others_natural or SharedWindows.of(scene, signs).natural))
+            counted = found.counted(by_windows=not any(row.get("natural") is not False for row in described))[place]
             top = int(np.where(counted, found.levels[place], -np.inf).argmax())
-            p = float(found.p_of(found.levels[place])[top])
+            p = float(found.p_of(found.levels[place])[top]) if counted.any() else 1.0
         best = signs[top]
         both = len(np.intersect1d(best.members, carriers))
         return {
@@ -195,6 +195,8 @@ class PlantingUnits:
 
     def called(self, found: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
         """Find the detections of a class that are significant by themselves, bool (m,)."""
+        if isinstance(found, WithinClassTest):
+            return np.asarray(found.p_of(found.levels[place]) <= self.level)
         own = combined_p([sign.score for sign in signs], found.tests)
         return np.asarray(np.maximum(found.p_of(found.levels[place]), own) <= self.level)
 
@@ -275,11 +277,11 @@ def run_trials(
     drawn = [rng.permutation(clean)[:classes].tolist() for _ in pairs]
     trials = tuple((*pair, number) for pair, numbers in zip(pairs, drawn, strict=True) for number in numbers)
     scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
-    described = quantification.classes_by_target(work)
-    natural = tuple(described[target].get("natural") is not False for target in signs)
-    asked = (trials, level, natural) if len(natural) < MIN_CLASSES else (trials, level)
+    by_class = quantification.classes_by_target(work)
+    described = tuple(by_class[target] for target in signs)
+    asked = (trials, level, standing_apart(described)) if len(described) < MIN_CLASSES else (trials, level)
     name = "power-" + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
-    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), natural, level, name)
+    trial = PlantingUnits(work, trials, scores, tuple(by_target[target] for target in signs), described, level, name)
     run_step(audit, work.store, trial, name, partition(len(trials), 1), workers, "plants in this corpus")
     return list(work.store.table(name, name).to_pylist())
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
-from scipy.stats import binom
+from scipy.stats import binom, chi2
 
 from klarsicht.ground.arrays import Bools, Floats, Ints
 
@@ -105,3 +105,11 @@ def combined_p(score: Any, tests: int) -> NDArray[np.float64]:
     """
     twice = 2 * np.maximum(np.asarray(score, np.float64), 0)
     return np.asarray(np.minimum(tests * np.exp(-twice) * (1 + twice), 1.0))
+
+
+def score_of_p(p: Any, tests: int) -> NDArray[np.float64]:
+    """Compute the mean surprisal of two halves whose `combined_p` is p: the inverse, 0 where p is 1.
+
+    Four times the mean surprisal has chi squared's distribution with four degrees of freedom.
+    """
+    return np.asarray(chi2.isf(np.minimum(np.asarray(p, np.float64) / tests, 1.0), 4) / 4, np.float64)
