@@ -10,6 +10,7 @@ from tests.explorer.made_run import verdict_of, write_run
 
 from klarsicht.audit.report.noted_classes import NotedClass, add_small_pictures, common_prefix
 from klarsicht.audit.report.page import EVIDENCE, write_report
+from klarsicht.audit.results import ranking
 from klarsicht.ground.checksums import Written
 from klarsicht.ground.decisions import Change, DecisionLog
 
@@ -136,3 +137,26 @@ def test_a_browser_finds_opens_and_saves_a_class_without_a_server(store, tmp_pat
         browser.close()
     assert (tmp_path / "members.txt").read_text().splitlines() == members(2)
     assert wrong == []
+
+
+@pytest.mark.nightly
+def test_all_columns_of_the_ranking_fit_a_window_of_1300_pixels(store):
+    """Names as long as ImageNet's, a followed cluster, a decision: the layout is the browser's."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    long = "black-footed ferret, ferret, Mustela nigripes"
+    effect = {"low": -10.25, "high": -10.01, "runner_up": 0.5, "rank": 1, "effect_z": 9.0, "follows": 0.5, "stability": 0.88}
+    lines = [line | {"class": long, "effect": -10.13, **effect} for line in store.read_json("ranking.json")]
+    store.write_table(ranking.FOLLOWED, {name: [line[name] for line in lines] for name in lines[0]})
+    DecisionLog(store.path).append(Change(3, NAMES[3], "artifact", "black and white tag"), "ada")
+    page_file = write_report(store)
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 800})
+        page.goto(page_file.as_uri())
+        assert page.get_by_text(long).count() and page.get_by_text("black and white tag").count()
+        hidden = page.evaluate("[...document.querySelectorAll('.wide')].map(box => box.scrollWidth - box.clientWidth)")
+        browser.close()
+    assert len(hidden) >= 2 and not any(hidden)
