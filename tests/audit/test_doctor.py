@@ -47,6 +47,7 @@ def test_a_model_that_conserves_gets_every_method(corpus):
     assert facts["predicted as their label"].startswith(f"{right / 8:.0%} of 8")
     absorbed = explain(classifier, batch[:1], predicted[:1]).absorbed
     assert f"absorb {np.median(absorbed):.0%}" in found.methods[1].told
+    assert "maps can be read" in found.methods[1].told and "conserv" not in found.methods[1].told
     assert [one for one in found.missing if "fewer than 5 classes" in one]
     assert [one for one in found.missing if "no column source" in one]
 

@@ -279,14 +279,14 @@ def test_without_an_embedding_or_maps_or_files_a_class_still_answers(tmp_path):
     assert ask(app, "/api/classes/0/coco.json").json["images"] == []
 
 
-NAMES = ["<script>alert(1)</script>", "\u202egnp.exe", 'a"b&c', "x" * 300]
+NAMES = ["<script>alert(1)</script>", "\u202egnp.exe", 'a"b&c', "x" * 300, "line\nverdict: clean"]
 
 
 def test_names_that_mislead_are_shown_as_they_are_written(tmp_path):
     app = make_app(ExploredRun(write_run(tmp_path, NAMES, images=False)))
     content = ask(app, "/api/classes").content
     names = {line["name"] for line in json.loads(content)["classes"]}
-    assert names == {NAMES[0], "\\u202egnp.exe", NAMES[2], NAMES[3]}
+    assert names == {NAMES[0], "\\u202egnp.exe", NAMES[2], NAMES[3], "line\\x0averdict: clean"}
     assert "\u202e" not in content.decode() and ask(app, "/api/images?rows=0,24").json[1]["label"] == "\\u202egnp.exe"
 
 

@@ -19,6 +19,6 @@ class Read(HTMLParser):
 
 def test_commands_become_code_and_nothing_else_becomes_markup():
     page = Read()
-    page.feed(str(mark_commands("`klarsicht audit power` says <b>what</b> & `x<i>` \u202e")))
+    page.feed(str(mark_commands("`klarsicht audit power` says <b>what</b> & `x<i>` \u202e\n")))
     assert page.tags == ["code", "code"]
-    assert page.text == "klarsicht audit power says <b>what</b> & x<i> \\u202e"
+    assert page.text == "klarsicht audit power says <b>what</b> & x<i> \\u202e\\x0a"

@@ -198,13 +198,19 @@ def _try_method(audit: Audit, method: str, batch: Tensor, targets: Tensor) -> Me
         return MethodTrial(method, False, str(error))
     speed = len(batch) / (time.perf_counter() - began)
     if found.balance is not None:
-        share = float(np.median(found.absorbed))
-        told = f"conserves: biases and stabilisers absorb {share:.0%}"
-        told = told if found.conserving else f"not conserving: {share:.0%} absorbed"
+        told = describe_absorption(float(np.median(found.absorbed)), bool(found.conserving))
         return MethodTrial(method, True, told if method == found.method else f"{found.method}, {told}", speed)
     left = float(np.median(np.abs(found.residual)))
     told = "promises no conservation" if np.isnan(left) else f"leaves {left:.1%} of the logit unexplained"
     return MethodTrial(method, True, told, speed)
+
+
+def describe_absorption(share: float, conserving: bool) -> str:
+    """Describe how much relevance reaches the pixels, by the share that biases and stabilisers absorb; a negative share
+    is what biases add."""
+    use = "maps can be read" if conserving else "maps are hints only"
+    kept = f"biases and stabilisers {'absorb' if share >= 0 else 'add'} {abs(share):.0%}"
+    return f"{use}: {1 - share:.0%} of the relevance reaches the pixels, {kept}"
 
 
 def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str, str]]:

@@ -96,7 +96,8 @@ def judged(found: Judgement, shown: int, classes: ShownClasses) -> None:
     told.append(f"points lost {_percent(after.harm)}")
     if after.harm_affected.n:
         told.append(f"of the class {_percent(after.harm_affected)}")
-    echo(f"on {shown} images that nothing was fitted or chosen on: {'; '.join(told)}")
+    clean = f", {after.harm.n} of them drawn from all clean ones," if after.harm.n < shown else ""
+    echo(f"on {shown} images{clean} that nothing was fitted or chosen on: {'; '.join(told)}")
     if found.origin.trained_on:
         echo(f"the model was trained on these images ({found.origin.why}): show it on others by audit evaluate --test")
     echo(f"verdict: {found.verdict}.")

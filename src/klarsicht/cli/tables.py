@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.ground.names import printable
-from klarsicht.ground.step_words import describe_step
+from klarsicht.ground.step_words import describe_step, is_measured_beside
 
 if TYPE_CHECKING:
     from klarsicht.audit.doctor import Diagnosis
@@ -234,11 +234,18 @@ def duration(seconds: float) -> str:
 
 def steps(found: Sequence[Step]) -> None:
     """Print the progress of a run by step."""
-    lines = [
-        (step.name, describe_step(step.name), str(step.done), str(step.units), "complete" if step.complete else "")
-        for step in found
-    ]
+    lines = [(step.name, describe_step(step.name), str(step.done), str(step.units), _state_of(step)) for step in found]
     echo_block(table(("step", "what", "done", "of", "state"), lines, left=("step", "what", "state")))
+
+
+def _state_of(step: Step) -> str:
+    if step.complete:
+        return "complete"
+    return (
+        "not complete: the same `audit power` goes on; the audit is complete without it"
+        if is_measured_beside(step.name)
+        else ""
+    )
 
 
 def verification(found: Verification) -> None:

@@ -249,16 +249,22 @@ def answer_json(content: Any, status: int = 200) -> Response:
 
 
 def as_json(content: Any) -> Any:
-    """Make content that JSON can hold, with texts as `names.printable` shows them."""
+    """Make content that JSON can hold, with texts as `names.printable` shows them; notes of a person keep their
+    lines."""
     if isinstance(content, dict):
-        return {str(name): as_json(value) for name, value in content.items()}
+        return {str(name): as_text_area(value) if name == "note" else as_json(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [as_json(value) for value in content]
     if isinstance(content, str):
-        return printable_lines(content) if "\n" in content else printable(content)
+        return printable(content)
     if isinstance(content, float) and not abs(content) < float("inf"):
         return None
     return content
+
+
+def as_text_area(note: str | None) -> str | None:
+    """Return a person's note as a text area shows it: of several lines."""
+    return None if note is None else printable_lines(note)
 
 
 def status_of(error: KlarsichtError) -> int:

@@ -39,7 +39,7 @@ from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Cha
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.run_files import MANIFEST
 from klarsicht.ground.seen_area import SeenArea
-from klarsicht.ground.step_words import describe_step
+from klarsicht.ground.step_words import describe_step, is_measured_beside
 from klarsicht.ground.store import RunStore
 from klarsicht.ground.stored_array import StoredArray
 
@@ -424,7 +424,9 @@ class ExploredRun:
             for name, units in manifest.get("steps", {}).items()
         ]
         steps.append({"name": "ranking", "done": int(bool(self._stamp(RANKING_FILE))), "units": 1})
-        return [step | {"words": describe_step(step["name"])} for step in steps]
+        return [
+            step | {"words": describe_step(step["name"]), "beside": is_measured_beside(step["name"])} for step in steps
+        ]
 
     def require_ready(self) -> None:
         """Read the images of the run, where they can be read already; called early, so that no page waits for it."""

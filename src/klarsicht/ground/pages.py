@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klarsicht.ground.names import printable_lines
+from klarsicht.ground.names import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def _printable(value: object) -> object:
-    """Escape a text; what is markup already, as a template's own parts are, stays."""
-    return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    """Escape a text, its line breaks too; what is markup already, as a template's own parts are, stays."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def mark_commands(text: str) -> Markup:
     """Mark what stands between backticks in a sentence as code; the sentence is escaped."""
     from markupsafe import Markup, escape
 
-    parts = (escape(printable_lines(part)) for part in text.split("`"))
+    parts = (escape(printable(part)) for part in text.split("`"))
     return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 

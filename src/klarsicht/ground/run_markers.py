@@ -84,6 +84,15 @@ class RunMarkers(RunFiles):
         finished = sorted({*manifest.get("finished", ()), step})
         self.update_manifest(steps=manifest.get("steps", {}) | {step: units}, finished=finished)
 
+    def forget_unfinished(self, beginnings: tuple[str, ...]) -> None:
+        """Drop steps that are not finished from the list of the run, by the beginnings of their names; what their units
+        wrote stays, for a later call that takes them up again."""
+        manifest = self.manifest
+        steps, finished = manifest.get("steps", {}), manifest.get("finished", ())
+        kept = {name: n for name, n in steps.items() if name in finished or not name.startswith(beginnings)}
+        if kept != steps:
+            self.update_manifest(steps=kept)
+
     def is_finished(self, step: str) -> bool:
         """Whether all units of a step are done, as far as is known: older versions kept no record of it."""
         manifest = self.manifest

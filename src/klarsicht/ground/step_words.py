@@ -16,7 +16,12 @@ STEP_WORDS = {
     "ranking.json": "ranking",
     "report.html": "report",
 }
-KINDS_OF_STEPS = {"spray-": "clusters", "power-": "plants in this corpus"}  # by the beginning of their names
+KINDS_OF_STEPS = {
+    "spray-": "clusters",
+    "power-": "plants in this corpus",
+    "poisoning-": "trainings on planted corpora",
+}  # by the beginning of their names
+MEASURED_BESIDE = ("power-", "poisoning-")  # steps of `audit power`, without which a run is complete
 
 
 def describe_step(name: str) -> str:
@@ -28,3 +33,8 @@ def describe_step(name: str) -> str:
             rest = name.removeprefix(beginning)
             return f"{words} ({rest})" if beginning == "spray-" else words
     return name
+
+
+def is_measured_beside(name: str) -> bool:
+    """Say whether a step belongs to `audit power`, which plants in a run that is complete without it."""
+    return name.startswith(MEASURED_BESIDE)

@@ -47,6 +47,8 @@ def test_cleaning_takes_the_shortcut_away_and_leaves_the_model_alone(audited, tm
     store, _ = audited
     classifier = of(network())
     found = clean_model.clean(store.path, "b", ASKED, out=tmp_path / "c", classifier=classifier)
+    told = (str(found.folder), "'b'", found.judgement.verdict)
+    assert len(repr(found)) < 100 + sum(map(len, told)) and all(word in repr(found) for word in told)
     for name, value in network().state_dict().items():
         assert torch.equal(classifier.module.state_dict()[name], value)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in classifier.module.modules())

@@ -139,6 +139,13 @@ def test_a_browser_finds_opens_and_saves_a_class_without_a_server(store, tmp_pat
     assert wrong == []
 
 
+def test_a_line_break_in_a_name_is_shown_escaped(tmp_path):
+    """A name of two lines would else be read as two images."""
+    names = ("first", "line\nbreak")
+    page = write_report(write_run(tmp_path, names, EACH, CARRIERS, images=False, maps=False, embedded=[])).read_text()
+    assert "line\\x0abreak" in page and "line\nbreak" not in page
+
+
 @pytest.mark.nightly
 def test_all_columns_of_the_ranking_fit_a_window_of_1300_pixels(store):
     """Names as long as ImageNet's, a followed cluster, a decision: the layout is the browser's."""
@@ -147,7 +154,15 @@ def test_all_columns_of_the_ranking_fit_a_window_of_1300_pixels(store):
     if chromium is None:
         pytest.skip("no Chromium is installed")
     long = "black-footed ferret, ferret, Mustela nigripes"
-    effect = {"low": -10.25, "high": -10.01, "runner_up": 0.5, "rank": 1, "effect_z": 9.0, "follows": 0.5, "stability": 0.88}
+    effect = {
+        "low": -10.25,
+        "high": -10.01,
+        "runner_up": 0.5,
+        "rank": 1,
+        "effect_z": 9.0,
+        "follows": 0.5,
+        "stability": 0.88,
+    }
     lines = [line | {"class": long, "effect": -10.13, **effect} for line in store.read_json("ranking.json")]
     store.write_table(ranking.FOLLOWED, {name: [line[name] for line in lines] for name in lines[0]})
     DecisionLog(store.path).append(Change(3, NAMES[3], "artifact", "black and white tag"), "ada")

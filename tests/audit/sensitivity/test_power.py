@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from tests.audit.conftest import in_brief
 from tests.audit.quantification.test_quantification import NOISY, POOL, UNUSED, USED
+from tests.explorer.made_run import write_run
 
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.report.page import PAGE, write_report
 from klarsicht.audit.results import significance
 from klarsicht.audit.sensitivity import power
+from klarsicht.audit.status import read_progress
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.store import RunStore
@@ -79,6 +81,16 @@ def test_power_of_a_run(quantified, tmp_path):
     before = store.table("power").drop_columns(["learned", "notes"])  # as runs were before copies learned
     store.write_table("power", before)
     assert "would use them is unknown" in write_report(store).read_text()
+
+
+def test_a_power_that_was_stopped_is_open_until_another_one_ends(tmp_path):
+    store = write_run(tmp_path, images=False)
+    write_report(store)
+    of_other_calls = {"power-stopped": 20, "poisoning-stopped": 2}
+    store.update_manifest(steps=store.manifest["steps"] | of_other_calls)
+    assert {step.name for step in read_progress(store.path) if not step.complete} == set(of_other_calls)
+    power.write_results(store, power.Power((trial("tag", 0.2, True),), ("tag",), (0.2,), 0.05))
+    assert all(step.complete for step in read_progress(store.path))
 
 
 def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quantified, monkeypatch):

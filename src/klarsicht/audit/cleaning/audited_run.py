@@ -27,7 +27,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
-from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.audit_inputs import Audit, require_given
 from klarsicht.ground.arrays import Ints
 from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import UsageError, unknown_name
@@ -83,6 +83,7 @@ class AuditedRun:
             RunMismatch: model or data differ from those of the run.
         """
         store = RunStore.open(run)
+        require_given(store.manifest, data)
         settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
         require_exclusive_classes(store.manifest, settings)
         audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)

@@ -68,6 +68,9 @@ class CleanedModel:
     use: str
     record: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"CleanedModel({str(self.folder)!r}, class {self.artifact.name!r}, verdict {self.judgement.verdict!r})"
+
     def check(self) -> None:
         """Check that the corrected model may be called clean; the folder is written in any case.
 

@@ -89,7 +89,7 @@ def recognise_training_images(shown: Answers, splits: Sequence[str] = (), other:
         trained = [is_training_split(name) for name in named]
         names = ", ".join(sorted(set(named)))
         return ImageOrigin(
-            any(trained), f"{sum(trained) or len(named)} of {len(named)} by the manifest's split: {names}"
+            any(trained), f"{sum(trained) or len(named)} of {len(named)} clean ones by the manifest's split: {names}"
         )
     if other is not None:
         if shown.exceeds(other):

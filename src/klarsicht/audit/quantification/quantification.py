@@ -34,7 +34,7 @@ from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.audit.steps import step_units
-from klarsicht.audit.steps.audit_inputs import Audit
+from klarsicht.audit.steps.audit_inputs import Audit, require_given
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
@@ -133,6 +133,7 @@ def open_run(
     P_LEVEL.require("level", level)
     WORKERS.require("workers", workers)
     store = RunStore.open(run)
+    require_given(store.manifest, data)
     settings = AuditSettings.of_run(store.manifest, data if isinstance(data, str) else None, device)
     audit = Audit.of(settings, classifier, None if isinstance(data, str) else data)
     pipeline.check_unchanged(audit, store)

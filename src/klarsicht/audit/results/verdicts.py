@@ -315,6 +315,12 @@ class Quantification:
         load("pandas", "pandas")
         return self.to_table().to_pandas()
 
+    def __repr__(self) -> str:
+        poisoned, artifactual = sum(v.poisoned for v in self), sum(v.artifactual for v in self)
+        return (
+            f"Quantification({len(self)} classes, {artifactual} artifactual, {poisoned} poisoned, level {self.level:g})"
+        )
+
     def _repr_html_(self) -> str:
         header = ("class", "p", "size", "sign", "put on other classes", "logit shift (95 %)", "p of use", "verdict")
         rows = (

@@ -42,6 +42,7 @@ from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import PLANTED_CLASSES, PREVALENCE
 from klarsicht.ground.seeding import generator, integer
+from klarsicht.ground.step_words import MEASURED_BESIDE
 from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.conformal import Verdicts
 from klarsicht.numerics.statistics.split_half import combined_p
@@ -288,6 +289,7 @@ def run_trials(
 
 def write_results(store: RunStore, result: Power) -> None:
     """Write the results as JSON, as a table and to the report."""
+    store.forget_unfinished(MEASURED_BESIDE)  # of calls with other arguments that were stopped
     store.write_json(POWER_FILE, result.to_json())
     store.write_table("power", pa.Table.from_pylist(result.lines()))
     page.write_report(store)

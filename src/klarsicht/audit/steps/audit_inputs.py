@@ -25,6 +25,7 @@ from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, head_weight, require_head_weight
 from klarsicht.ground.devices import select_device
 from klarsicht.ground.errors import CorpusError, UsageError, unknown_name
+from klarsicht.ground.manifest import Manifest
 from klarsicht.ground.shards import Sharing
 
 
@@ -141,6 +142,21 @@ def open_for_model(data: str, model: str) -> Corpus:
         model: specification of the model, see audit.models.classifier.load_model.
     """
     return open_corpus(data).as_arrays(corrected_model.load_corrected(model).form)
+
+
+def require_given(manifest: Manifest, data: Any) -> None:
+    """Check that the corpus of a run is given again, where it was a sequence in Python and no path.
+
+    Raises:
+        CorpusError: otherwise.
+    """
+    if data is None and manifest.get("sequence"):
+        raise CorpusError(
+            "the corpus of this run is not given",
+            got="no data",
+            rule="it was a sequence in Python, which a run does not store",
+            remedy="Call the function in Python with data= this sequence.",
+        )
 
 
 def select_data(settings: AuditSettings, corpus: Any = None) -> Corpus:

@@ -58,10 +58,12 @@ function showProgress(steps) {
   const open = steps.filter((step) => step.done < step.units)
   line.hidden = open.length === 0
   if (!open.length) return
-  const [step] = open
+  const step = open.find((one) => !one.beside) ?? open[0]
   const name = step.words
   line.replaceChildren(
-    `This run is not complete: ${name}, ${step.done} of ${step.units} `,
+    step.beside
+      ? `The audit is complete. audit power works or was stopped: ${name}, ${step.done} of ${step.units} `
+      : `This run is not complete: ${name}, ${step.done} of ${step.units} `,
     element('progress', { max: step.units, value: step.done, aria: { label: name } }),
   )
 }
