@@ -9,7 +9,16 @@ from skimage import data
 from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.data import cokriging
-from klarsicht.burst.data.cokriging import cokriging_weights, interpolate_mosaic, is_x_trans
+from klarsicht.burst.data.cokriging import (
+    MOSAICS,
+    cokriging_weights,
+    interpolate_mosaic,
+    is_x_trans,
+    measured_mask,
+    predict_samples,
+    sample_weights,
+    take_samples,
+)
 
 LETTERS = np.array(["RGB".index(letter) for letter in X_TRANS]).reshape(6, 6)
 CELLS = [X_TRANS, "RGGB", "GBRG"]
@@ -130,3 +139,43 @@ def test_noise_has_the_stated_variances_at_low_frequencies_and_of_a_pixel(cell):
     grey = found.mean(0).reshape(60, 24, 60, 24).mean((1, 3))
     assert 3 * grey.var() * 24**2 == pytest.approx(cokriging.grey_variance(cell), rel=0.08)
     assert found.var() == pytest.approx(cokriging.pixel_variance(cell), rel=0.01)
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_weights_of_samples_are_what_impulses_leave_in_their_own_colour(cell):
+    """In the mean over all places of the cell, of impulses in an empty mosaic."""
+    side, total = int(len(cell) ** 0.5), np.zeros((7, 7))
+    for k, letter in enumerate(cell):
+        mosaic, (y, x) = np.zeros((36, 36), np.float32), (12 + k // side, 12 + k % side)
+        mosaic[y, x] = 1
+        total += interpolate_mosaic(mosaic, cell)["RGB".index(letter), y - 3 : y + 4, x - 3 : x + 4]
+    np.testing.assert_allclose(sample_weights(cell), total / len(cell), atol=1e-6)
+    assert sample_weights(cell)[3, 3] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_what_is_measured_is_what_is_sampled(cell):
+    light = np.random.default_rng(3).random((3, 30, 24)).astype(np.float32)
+    mask = measured_mask(cell, (17, 11), 5, 8)
+    there = light[:, 5:22, 8:19]
+    np.testing.assert_array_equal(np.where(mask, there, 0).sum(0), take_samples(light, cell)[5:22, 8:19])
+    assert (mask.sum(0) == 1).all()
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_samples_are_predicted_as_dubrule_says(cell):
+    """The error of predicting a value from the others is that of the whole system's solution over its diagonal entry
+    (Dubrule 1983); the system as the module's docstring has it."""
+    samples, side = np.random.default_rng(4).random((24, 24)).astype(np.float32), int(len(cell) ** 0.5)
+    found = predict_samples(samples, cell)
+    letters = np.array(list(cell)).reshape(side, side)
+    places = np.array([(y, x) for y in range(-3, 4) for x in range(-3, 4)])
+    for y, x in ((6, 6), (7, 12), (13, 9), (10, 11)):
+        colours = letters[(y + places[:, 0]) % side, (x + places[:, 1]) % side]
+        g = np.linalg.norm(places[:, None] - places, axis=-1) ** 1.25 * (1 + 0.1 * (colours[:, None] == colours))
+        member = (colours[:, None] == np.array(list("RGB"))).astype(float)
+        system = np.block([[g, member], [member.T, np.zeros((3, 3))]])
+        inverse = np.linalg.inv(system)
+        z = samples[y - 3 : y + 4, x - 3 : x + 4].ravel()
+        error = (inverse[24, :49] @ z) / inverse[24, 24]
+        assert found[y, x] == pytest.approx(samples[y, x] - error, abs=1e-4)

@@ -18,7 +18,7 @@ class Smoother:
     def __init__(self, frames, centre, rest):
         self.frames, self.centre, self.rest = frames, centre, rest
 
-    def centre_weights(self, frames):
+    def centre_weights(self, frames, pattern=None):
         return np.full((len(frames), *SIZE), self.centre, np.float32)
 
     def __call__(self, frames=None):

@@ -14,11 +14,11 @@ from klarsicht.burst.data.bayer import PATTERNS, to_planes
 from klarsicht.burst.data.cokriging import interpolate_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
-from klarsicht.burst.denoising import filter_choice, interpolated_frames
+from klarsicht.burst.denoising import filter_choice, interpolated_frames, merge_tile
 from klarsicht.burst.denoising.denoise import denoise
 from klarsicht.burst.denoising.filter_choice import MOST_NOISE_RGB, choose_bayer_colour
 from klarsicht.burst.denoising.interpolated_frames import HalvedFrames, interpolate_burst
-from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.denoising.pipeline import MOST_NOISE_MEASURED, DenoiseSettings, denoise_frames
 from klarsicht.burst.files.loading import Frame, LoadedBurst
 from klarsicht.burst.network.checkpoints import save_network
 from klarsicht.burst.network.unet import NetworkSettings, build_network
@@ -174,6 +174,20 @@ def test_hot_pixels_are_replaced_before_colours_are_interpolated(dng, colours, t
         got = found.spool.read_window(0, Window(0, 192, 0, 208))[:3]
     assert found.hot == 12
     assert np.abs(got[:, *places] - 0.2).max() < 0.1
+
+
+@pytest.mark.parametrize(("light", "measured"), [(1.0, True), (0.05, False)])
+def test_weak_noise_is_tested_where_it_was_measured(dng, colours, tmp_path, monkeypatch, light, measured):
+    """By the noise that was drawn, whose variance interpolation doubles, over the mean light."""
+    monkeypatch.setattr("klarsicht.burst.network.pretrained.find_weights", lambda colour: None)
+    seen, made = [], merge_tile.TileMerger
+    monkeypatch.setattr(merge_tile, "TileMerger", lambda **known: seen.append(known["only_measured"]) or made(**known))
+    mean = light * colours.mean()
+    assert ((2 * LEVEL.variance(mean)) ** 0.5 / mean <= MOST_NOISE_MEASURED) == measured
+    burst = shaken(dng, np.float32(light) * colours, tmp_path / "burst")
+    settings = DenoiseSettings(bayer="rgb", reference="0.dng", threads=1)
+    with denoise_frames(sorted(burst.iterdir()), tmp_path / "o.dng", settings):
+        assert seen == [measured]
 
 
 def test_saturated_light_stays_white_and_is_not_doubted(dng, colours, tmp_path, monkeypatch):

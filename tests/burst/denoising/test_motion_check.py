@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import binom, chi2
 
+from klarsicht.burst.data.cokriging import MOSAICS, interpolate_mosaic, measured_mask, take_samples
 from klarsicht.burst.denoising import motion_check
 from klarsicht.burst.denoising.motion_check import ClippingLimits
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -38,6 +39,21 @@ def test_the_truth_is_doubted_as_seldom_as_said(truth, rate, monkeypatch):
     failed = windows = 0
     for seed in range(20):
         r = motion_check.compute_residual(noisy(truth, seed), truth, [LEVEL] * 3, ClippingLimits())
+        fails = motion_check.find_failing_windows(*r, 16)
+        failed, windows = failed + int(fails.sum()), windows + fails.numel()
+    assert 0.3 * rate < failed / windows < 3.5 * rate
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_what_was_measured_behind_a_mosaic_is_doubted_as_seldom_as_said(truth, cell, monkeypatch):
+    """The noise of samples is white, whatever interpolation makes of them elsewhere."""
+    rate, measured = 1e-2, measured_mask(cell, SIZE)
+    monkeypatch.setattr(motion_check, "FALSE_ALARMS", rate)
+    monkeypatch.setattr(motion_check, "LEAVE", 1.0)
+    failed = windows = 0
+    for seed in range(20):
+        X = interpolate_mosaic(take_samples(noisy(truth, seed), cell), cell)
+        r = motion_check.compute_residual(X, truth, [LEVEL] * 3, ClippingLimits(), measured)
         fails = motion_check.find_failing_windows(*r, 16)
         failed, windows = failed + int(fails.sum()), windows + fails.numel()
     assert 0.3 * rate < failed / windows < 3.5 * rate

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import convolve
 
+from klarsicht.burst.data.cokriging import MOSAICS, measured_mask, sample_weights
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.denoising import motion_check, sure
 from klarsicht.burst.denoising.filters import MeanFilter, NetworkFilter
 from klarsicht.burst.denoising.motion_check import NO_LIMITS, ClippingLimits
@@ -170,19 +173,91 @@ def test_where_all_is_white_the_reference_stays():
     assert shares.max() == 0
 
 
+def interpolated_burst(cell, texture=0.0):
+    """Light x of a camera with texture in its colours, its samples with noise, interpolated, the level of the samples,
+    the interpolation, and what was measured."""
+    noise, level = InterpolatedNoise(cell, (2.0, 1.0, 1.5)), NoiseLevel(0.03, 0.01)
+    rng = np.random.default_rng(8)
+    x = np.float32([0.2, 0.4, 0.3])[:, None, None] * (1 + texture * rng.choice([-1, 1], (3, *SIZE))).astype(np.float32)
+    X = noise.interpolate_samples(level.sample(x, rng))
+    return x, X, level, noise, measured_mask(cell, SIZE)
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+@pytest.mark.parametrize(
+    ("weights", "bias"), [((0.0, 0.0), 0.03), ((0.2, 0.0), 0.03), ((0.2, 0.1), 0.03), ((0.1, 0.05), 0.05)]
+)
+def test_of_interpolated_colours_as_much_is_taken_as_makes_the_error_of_samples_least(cell, weights, bias):
+    """Beside the share that least squares find from the truth, of x + b + w * n with w on a pixel and its four
+    neighbours, n the interpolated noise."""
+    x, X, level, _, measured = interpolated_burst(cell)
+    kernel = np.zeros((3, 3), np.float32)
+    kernel[[0, 1, 1, 2], [1, 0, 2, 1]], kernel[1, 1] = weights[1], weights[0]
+    left = np.stack([convolve(plane, kernel, mode="mirror") for plane in X - x])
+    c = float((kernel * sample_weights(cell)[2:5, 2:5]).sum())
+    estimate = LightEstimate(x + np.float32(bias) + left, own(c))
+    step = (estimate.light - X)[measured]
+    best = ((x - X)[measured] * step).sum() / np.square(step).sum()
+    (a,) = Risk(X, [level] * 3, NO_LIMITS, measured).mixture_shares([estimate])
+    assert a.mean() == pytest.approx(best, abs=0.03)
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_the_excess_of_an_error_is_that_beside_the_truth(cell):
+    """Of an estimate that is wrong everywhere and keeps a part of the noise, and of one that keeps another part: the
+    mean squares of both errors are computed from the truth."""
+    x, X, level, _, measured = interpolated_burst(cell)
+    first, second = x + np.float32(0.05) + np.float32(0.3) * (X - x), x + np.float32(0.6) * (X - x)
+    risk = Risk(X, [level] * 3, NO_LIMITS, measured)
+    found = risk.excess_error(LightEstimate(first, own(0.3)), LightEstimate(second, own(0.6)))
+    beside = (np.square(first - x) - np.square(second - x))[measured].mean() / level.variance(x)[measured].mean()
+    assert found.mean() == pytest.approx(beside, abs=0.15)
+
+
+@pytest.mark.parametrize("cell", MOSAICS.values(), ids=MOSAICS)
+def test_errors_of_interpolation_do_not_count_against_what_is_right(cell):
+    """The truth, where interpolation is wrong by twice the noise and more; taken for noise, they make it doubtful."""
+    x, X, level, _, measured = interpolated_burst(cell, texture=0.5)
+    right = LightEstimate(x, own(0))
+    assert np.square(X - x)[~measured].mean() > 4 * level.variance(x).mean()
+    assert Risk(X, [level] * 3, NO_LIMITS, measured).estimate_share(right).mean() > 0.98
+    assert Risk(X, [level] * 3, NO_LIMITS).estimate_share(right).mean() < 0.5
+    assert not motion_check.find_failing_pixels(X, x, [level] * 3, NO_LIMITS, measured).any()
+    assert motion_check.find_failing_pixels(X, x, [level] * 3).all()
+
+
+@pytest.mark.parametrize("preset", ["swift", "kpn", "mean"])
+def test_the_weight_on_a_sample_is_what_its_interpolation_leaves(preset):
+    """Weights are linear: applied to what a sample gives to the pixels around it, they give its weight."""
+    rng = np.random.default_rng(6)
+    frames = rng.random((3, 1, 32, 48), np.float32)
+    agreement = np.stack([np.ones((32, 48)), *rng.random((2, 32, 48))]).astype(np.float32)
+    weighing = weights_of(preset, frames, agreement, rng)
+    pattern = sample_weights(MOSAICS["x-trans"])
+    (found,) = weighing.centre_weights([0], pattern)
+    for y, x in ((7, 30), (16, 21), (20, 20)):
+        seen = np.zeros_like(frames)
+        seen[0, 0, y - 3 : y + 4, x - 3 : x + 4] = pattern
+        assert found[y, x] == pytest.approx(weighing(seen)[0, y, x], abs=0.02 * float(np.abs(found).max()))
+
+
+def weights_of(preset, frames, agreement, rng):
+    """Weights of the mean, or of a network whose parameters are drawn."""
+    if preset == "mean":
+        return MeanFilter().compute_weights(frames, [LEVEL], agreement)
+    network = build_network(NetworkSettings(preset=preset, width=0.125, frames=4), seed=1).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.from_numpy(rng.standard_normal(parameter.shape, np.float32))
+    return NetworkFilter(network).compute_weights(frames, [LEVEL], agreement)
+
+
 @pytest.mark.parametrize("preset", ["swift", "mkpn", "kpn", "mean"])
 def test_the_centre_is_what_an_impulse_leaves(preset):
     """Weights are linear in the frames they are laid over, so that an impulse in the reference shows them."""
     rng = np.random.default_rng(6)
     frames = rng.random((3, 1, 32, 48), np.float32)
     agreement = np.stack([np.ones((32, 48)), *rng.random((2, 32, 48))]).astype(np.float32)
-    if preset == "mean":
-        weighing = MeanFilter().compute_weights(frames, [LEVEL], agreement)
-    else:
-        network = build_network(NetworkSettings(preset=preset, width=0.125, frames=4), seed=1).eval()
-        for parameter in network.parameters():
-            parameter.data += 0.05 * torch.from_numpy(rng.standard_normal(parameter.shape, np.float32))
-        weighing = NetworkFilter(network).compute_weights(frames, [LEVEL], agreement)
+    weighing = weights_of(preset, frames, agreement, rng)
     (centre,) = weighing.centre_weights([0])
     for y, x in ((0, 0), (7, 30), (16, 21), (31, 47)):
         impulse = np.zeros_like(frames)

@@ -24,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+Mask = npt.NDArray[np.bool_]
 Light = npt.NDArray[np.float32]
 Weights = npt.NDArray[np.float64]  # side side S 3
+Pattern = npt.NDArray[np.float64]  # L L
 Covariance = npt.NDArray[np.float64]  # 3 3 L L
 
 MOSAICS = {"bayer": "RGGB", "x-trans": "GBGGRGRGRBGBGBGGRGGRGGBGBGBRGRGRGGBG"}
@@ -34,6 +36,7 @@ CELL = 6  # pixels: side of the cell of colours of X-Trans
 COLOURS_OF_CELL = (8, 20, 8)  # pixels of R, G and B in it
 SAMPLES_RADIUS = 3  # pixels: of the window of samples
 EXPONENT, CHROMA = 1.25, 0.1
+WINDOW = 2 * SAMPLES_RADIUS + 1  # pixels: its side
 NEAREST = SAMPLES_RADIUS - 1  # pixels of a window of samples that lie outside the nearest 3 x 3
 AT_WHITE = 1e-4  # of white: interpolated light that is so near is white, whatever rounding made of it
 STRIP_CELLS = 32  # rows of cells that are interpolated at once
@@ -67,6 +70,20 @@ def pixel_variance(cell: str) -> float:
     """Compute the variance of a pixel of interpolated light over that of a sample's noise, in the mean over the cell
     and the colours: interpolation averages, and leaves less of it than a sample has."""
     return float(np.square(cokriging_weights(cell)).sum(2).mean())
+
+
+@cache
+def sample_weights(cell: str) -> Pattern:
+    """Compute the weight (L, L) that a sample has in the interpolated light of its own colour at the pixels around it,
+    from -SAMPLES_RADIUS to SAMPLES_RADIUS, in the mean over the places of the cell; 1 at its own."""
+    side, width = cell_side(cell), 2 * SAMPLES_RADIUS + 1
+    weights, colours = cokriging_weights(cell).reshape(side, side, width, width, 3), colour_numbers(cell)
+    reach = range(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
+    given = np.zeros((width, width))
+    for (y, x), i, j in product(np.ndindex(side, side), reach, reach):
+        around = weights[(y + i) % side, (x + j) % side]
+        given[i + SAMPLES_RADIUS, j + SAMPLES_RADIUS] += around[SAMPLES_RADIUS - i, SAMPLES_RADIUS - j, colours[y, x]]
+    return given / side**2
 
 
 @cache
@@ -160,14 +177,48 @@ def take_samples(light: Light, cell: str, y0: int = 0, x0: int = 0) -> Light:
     return samples
 
 
+def measured_mask(cell: str, size: tuple[int, int], y0: int = 0, x0: int = 0) -> Mask:
+    """Return which colours (3, H, W) the sensor measures at each pixel; the first pixel is (y0, x0)."""
+    colours, side = colour_numbers(cell), cell_side(cell)
+    rows, columns = (first + np.arange(n) for first, n in zip((y0, x0), size, strict=True))
+    mask: Mask = colours[rows[:, None] % side, columns % side] == np.arange(3)[:, None, None]
+    return mask
+
+
 @cache
 def cokriging_weights(cell: str) -> Weights:
     """Compute the weights (side, side, S, 3) of the samples of the window around each place of a cell, for R, G and
     B."""
+    return _solve_weights(cell, np.arange(WINDOW**2))
+
+
+@cache
+def prediction_weights(cell: str) -> Weights:
+    """Compute the same weights where the sample in the middle of the window is left out: its own weight is 0."""
+    others = np.delete(np.arange(WINDOW**2), WINDOW**2 // 2)
+    weights = np.zeros((cell_side(cell), cell_side(cell), WINDOW**2, 3))
+    weights[:, :, others] = _solve_weights(cell, others)
+    return weights
+
+
+def predict_samples(samples: Light, cell: str) -> Light:
+    """Predict each sample (H, W) of a mosaic from the others around it, by prediction_weights; beyond a border the
+    mosaic is mirrored."""
+    weights, colours, side = prediction_weights(cell), colour_numbers(cell), cell_side(cell)
+    windows = sliding_window_view(np.pad(samples, SAMPLES_RADIUS, "reflect"), (WINDOW, WINDOW))
+    predicted = np.empty_like(samples)
+    for y, x in np.ndindex(side, side):
+        kernel = weights[y, x, :, colours[y, x]].reshape(WINDOW, WINDOW).astype(np.float32)
+        predicted[y::side, x::side] = np.einsum("yxij,ij->yx", windows[y::side, x::side], kernel)
+    return predicted
+
+
+def _solve_weights(cell: str, chosen: npt.NDArray[np.int64]) -> Weights:
+    """Compute the weights of some samples of the window."""
     side = cell_side(cell)
     letters = np.array(list(cell)).reshape(side, side)
     reach = np.arange(-SAMPLES_RADIUS, SAMPLES_RADIUS + 1)
-    around = np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)
+    around = np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2)[chosen]
     apart = np.linalg.norm(around[:, None] - around, axis=-1) ** EXPONENT
     away = np.linalg.norm(around, axis=-1) ** EXPONENT
     S = len(around)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from klarsicht.burst.data.cokriging import (
     SAMPLES_RADIUS,
     Covariance,
+    cell_side,
     interpolate_mosaic,
     noise_covariance,
     take_samples,
@@ -51,8 +52,18 @@ class InterpolatedNoise:
     def __call__(self, noise: Planes) -> Planes:
         """Convert white noise (3, H, W), as strong as noise of interpolated frames is told to be, to the noise of
         samples behind the mosaic, interpolated."""
-        samples = take_samples(noise, self.cell) / np.float32(white_variance(self.cell) ** 0.5)
-        return interpolate_mosaic(samples, self.cell, self.gains)
+        return self.interpolate_samples(noise / np.float32(white_variance(self.cell) ** 0.5))
+
+    def interpolate_samples(self, light: Planes, y0: int = 0, x0: int = 0) -> Planes:
+        """Take the samples of colours (3, H, W), and interpolate colours from them again; the first pixel is (y0,
+        x0)."""
+        cell = self.cell_at(y0, x0)
+        return interpolate_mosaic(take_samples(light, cell), cell, self.gains)
+
+    def cell_at(self, y0: int, x0: int) -> str:
+        """Return the cell of the mosaic from pixel (y0, x0) on."""
+        colours = np.array(list(self.cell)).reshape((cell_side(self.cell),) * 2)
+        return "".join(np.roll(colours, (-y0, -x0), (0, 1)).ravel())
 
     @cached_property
     def covariance(self) -> Covariance:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising.filters import Agreement, MeanWeights, PixelWeights
 from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, fade_mask, find_failing_pixels
@@ -38,8 +39,8 @@ class MixedWeights:
     mean: MeanWeights
     share: Map
 
-    def centre_weights(self, frames: Sequence[int]) -> npt.NDArray[np.float32]:
-        own, others = self.filtered.centre_weights(frames), self.mean.centre_weights(frames)
+    def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
+        own, others = (weights.centre_weights(frames, pattern) for weights in (self.filtered, self.mean))
         centres: npt.NDArray[np.float32] = others + self.share * (own - others)
         return centres
 

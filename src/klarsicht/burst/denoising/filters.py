@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from klarsicht.burst.data.burst import Frames
+from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.network.heads import InputFrames, Kernels
 from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part
@@ -28,12 +29,15 @@ from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 Agreement = npt.NDArray[np.float32]  # N H W
 Centre = npt.NDArray[np.float32]  # H W
 
+LEAST_PART = 0.02  # of the largest, singular values of a pattern that count
+
 
 class PixelWeights(Protocol):
     """Weights on the pixels of frames, or of a part of them."""
 
-    def centre_weights(self, frames: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Compute the factor on each pixel itself of some of the frames, (n, h, w); frame 0 is the reference."""
+    def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> npt.NDArray[np.float32]:
+        """Compute the factor on each pixel itself of some of the frames, (n, h, w); frame 0 is the reference.
+        pattern: (L, L); factors on the pixels around are then added, each times the pattern there, 1 in the middle."""
         ...
 
     def __call__(self, frames: Frames | None = None) -> Planes:
@@ -69,7 +73,7 @@ class MeanWeights:
     share: Agreement
     frames: Frames
 
-    def centre_weights(self, frames: Sequence[int]) -> Agreement:
+    def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         chosen: Agreement = self.share[list(frames)]
         return chosen
 
@@ -104,12 +108,12 @@ class NetworkWeights:
     kernels: Kernels
     agreement: Agreement
 
-    def centre_weights(self, frames: Sequence[int]) -> Agreement:
+    def centre_weights(self, frames: Sequence[int], pattern: Pattern | None = None) -> Agreement:
         """Centres of the frames' kernels, plus, where there is a mean frame, the centre of that one's kernel times the
         share of each frame in the mean."""
         if not self.network.preset.mean_frame:
-            return np.stack(kernel_centres(self.kernels, frames))
-        *own, mean = kernel_centres(self.kernels, [*frames, -1])
+            return np.stack(kernel_centres(self.kernels, frames, pattern))
+        *own, mean = kernel_centres(self.kernels, [*frames, -1], pattern)
         shares = self.agreement[list(frames)] / np.maximum(self.agreement.sum(0), np.float32(1e-6))
         centres: Agreement = np.stack(own) + mean * shares
         return centres
@@ -193,19 +197,52 @@ def filter_frames(kernels: Kernels) -> Planes:
 
 
 @torch.no_grad()
-def kernel_centres(kernels: Kernels, frames: Sequence[int]) -> list[Centre]:
+def kernel_centres(kernels: Kernels, frames: Sequence[int], pattern: Pattern | None = None) -> list[Centre]:
     """Compute the centre of the kernels of some frames in the mean over all, (H, W) each: the centre entries of all
-    sizes applied to a picture that is 1 everywhere."""
+    sizes applied to a picture that is 1 everywhere. pattern: (L, L), with which all entries around the centre are
+    multiplied before they are added; None: 1 at the centre, 0 elsewhere."""
     spec, (_, N, _, H, W) = kernels.spec, kernels.frames.shape
-    S = len(spec.sizes)
-    entry = [start + n // 2 for start, n in zip(spec.starts, spec.lengths, strict=True)]
-    runs = [(entry[s], entry[S + s]) if spec.separable else (entry[s],) for s in range(S)]
-    channels = [(i % N) * spec.taps + c for i in frames for run in runs for c in run]
-    one = kernels.frames.new_ones(1, len(frames) * S, 1, H, W)
+    patterns = entry_patterns(spec, pattern)
+    taps = kernels.taps[0].reshape(N, spec.taps, *kernels.taps.shape[-2:])
+    weights = torch.from_numpy(patterns).to(taps)
+    reduced = torch.cat([torch.tensordot(weights, taps[i % N], 1) for i in frames])[None].contiguous()
+    count = len(patterns) // (2 if spec.separable else 1)
+    one = kernels.frames.new_ones(1, len(frames) * count, 1, H, W)
     middle = KernelSpec((1,), spec.separable, spec.upscale)
-    each = apply_kernels(kernels.taps[:, channels].contiguous(), one, middle).per_frame
-    by_frame = each.reshape(len(frames), S, H, W).sum(1) * spec.gain / kernels.valid.sum()
+    each = apply_kernels(reduced, one, middle).per_frame
+    by_frame = each.reshape(len(frames), count, H, W).sum(1) * spec.gain / kernels.valid.sum()
     return list(by_frame.float().cpu().numpy())
+
+
+def entry_patterns(spec: KernelSpec, pattern: Pattern | None) -> npt.NDArray[np.float32]:
+    """Compute factors (p, T) on the taps of a frame that sum all entries of its kernels, each times the pattern (L, L)
+    at its place. Those of separable kernels follow one another as column and row, whose sums are to be multiplied: a
+    pattern is a sum of outer products, of which those count whose singular value is LEAST_PART of the largest at
+    least."""
+    pattern = np.ones((1, 1)) if pattern is None else pattern
+    S, rows = len(spec.sizes), []
+    if not spec.separable:
+        for s, K in enumerate(spec.sizes):
+            row = np.zeros(spec.taps, np.float32)
+            row[spec.starts[s] : spec.starts[s] + K * K] = centre_entries(centre_entries(pattern, K, 0), K, 1).ravel()
+            rows.append(row)
+        return np.stack(rows)
+    u, size, v = np.linalg.svd(pattern)
+    for s, K in enumerate(spec.sizes):
+        for k in np.flatnonzero(size >= LEAST_PART * size[0]):
+            for run, factors in ((s, size[k] * u[:, k]), (S + s, v[k])):
+                row = np.zeros(spec.taps, np.float32)
+                row[spec.starts[run] : spec.starts[run] + K] = centre_entries(factors, K, 0)
+                rows.append(row)
+    return np.stack(rows)
+
+
+def centre_entries(values: npt.NDArray[np.float64], K: int, axis: int) -> npt.NDArray[np.float64]:
+    """Return K values around the middle of an axis of odd length, 0 where there are none."""
+    missing = max(0, (K - values.shape[axis] + 1) // 2)
+    wide = np.pad(values, [(missing, missing) if k == axis else (0, 0) for k in range(values.ndim)])
+    first = (wide.shape[axis] - K) // 2
+    return wide.take(range(first, first + K), axis)
 
 
 def check_colour(network: Network, colour: str) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.align.warp_tiles import STEP
+from klarsicht.burst.data.cokriging import Mask, Pattern, measured_mask, sample_weights, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Planes
@@ -23,6 +25,7 @@ from klarsicht.burst.denoising.motion_check import Map
 from klarsicht.burst.denoising.residual_noise import accumulate_moments
 from klarsicht.burst.denoising.sure import LightEstimate
 from klarsicht.burst.denoising.tiles import Tile, TileRecord
+from klarsicht.burst.denoising.unmeasured_colours import UnmeasuredColours
 from klarsicht.burst.network.unet import Part
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.ground.seeding import generator
@@ -49,7 +52,8 @@ class TileMerger:
     level for each channel. result: (1, C + 1, H, W), the picture and, last, the trust in the burst. sampled: the tiles
     in which residual noise is measured. observe: receives the weights of each tile (of the first group of frames).
     bracket: whether the frames are weighed by their exposures, which the gains undo. interpolated: the noise of frames
-    whose colours were interpolated; None: it is white.
+    whose colours were interpolated; None: it is white. only_measured: whether they are tested, and mixed by Stein's
+    estimate, where a colour was measured; False: everywhere, as if their noise were white.
     """
 
     spool: FrameStore
@@ -65,26 +69,59 @@ class TileMerger:
     observe: Observer | None = None
     bracket: bool = False
     interpolated: InterpolatedNoise | None = None
+    only_measured: bool = False
 
     def __call__(self, tile: Tile) -> TileRecord:
         reference = self.spool.read_window(self.frames[0], tile.context)
         estimates = Estimates(self, tile, reference)
-        verdict = motion_check.check_estimates(reference, estimates.makers, self.frame_noise(0), self.limits)
-        verdict = sure.apply_risk_shares(verdict, reference, estimates.estimates, self.frame_noise(0), self.limits)
-        picture = self._mix(verdict, estimates.light, reference)
+        known = (self.measured_noise, self.limits, self.measured_mask(tile))
+        verdict = motion_check.check_estimates(reference, estimates.makers, *known)
+        verdict = sure.apply_risk_shares(verdict, reference, estimates.estimates, *known)
+        unmeasured = None
+        if self.tested is not None:
+            risk = sure.Risk(reference, *known)
+            unmeasured = UnmeasuredColours.fit(self.tested, tile.context, risk, estimates.estimates)
+        picture = self._mix(verdict, estimates.light, reference, unmeasured)
         inside = (slice(None), *tile.core.slices_in(tile.context))
         trusted = verdict.shares[:2].sum(0, keepdims=True)
         self.result.write_window(0, tile.core, np.concatenate([picture / np.float32(self.gains[0]), trusted])[inside])
-        record = self._statistics(verdict, estimates.light[0], reference, inside) | estimates.observations
+        residual = motion_check.compute_residual(reference, estimates.burst_light, *known)
+        record = self._statistics(verdict, residual, inside) | estimates.observations
         if tile.number not in self.sampled:
             return record
-        noise_after = self._mix(verdict, estimates.noise, self.simulate_noise(tile, 0, picture))
+        noise_after = self._mix(verdict, estimates.noise, self.simulate_noise(tile, 0, picture), unmeasured)
         here = picture[inside] / np.float32(self.gains[0])
         return record | {"noise": accumulate_moments(noise_after[inside] / np.float32(self.gains[0]), here).tolist()}
 
     def frame_noise(self, frame: int) -> list[NoiseLevel]:
         """Compute the noise of a frame, one level for each channel."""
         return [level.scale_by_gain(self.gains[frame]) for level in self.noise]
+
+    @property
+    def tested(self) -> InterpolatedNoise | None:
+        """The interpolation of frames that are tested where a colour was measured; None of frames that are tested
+        everywhere."""
+        return self.interpolated if self.only_measured else None
+
+    @property
+    def measured_noise(self) -> list[NoiseLevel]:
+        """The noise of the reference where it is tested: of measured colours that of samples, else as told."""
+        if self.tested is None:
+            return self.frame_noise(0)
+        factor = 1 / white_variance(self.tested.cell)
+        return [level.scale_variance(factor) for level in self.frame_noise(0)]
+
+    def measured_mask(self, tile: Tile) -> Mask | None:
+        """Mark the colours (3, h, w) of a tile's context that the sensor measured; None where all count."""
+        if self.tested is None:
+            return None
+        near = tile.context
+        return measured_mask(self.tested.cell, near.size, near.y0, near.x0)
+
+    @property
+    def sample_weights(self) -> Pattern | None:
+        """Weights of a sample in the interpolated light around it; None where it counts as a pixel."""
+        return None if self.tested is None else sample_weights(self.tested.cell)
 
     def white(self, frame: int) -> float:
         """Compute the value at which a frame is clipped."""
@@ -97,16 +134,24 @@ class TileMerger:
         white = np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
         return white if self.interpolated is None else self.interpolated(white)
 
-    def _mix(self, verdict: motion_check.MotionCheck, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
-        trusted = verdict.mix(estimates, reference)
+    def _mix(
+        self,
+        verdict: motion_check.MotionCheck,
+        estimates: Sequence[Planes | None],
+        reference: Planes,
+        unmeasured: UnmeasuredColours | None,
+    ) -> Planes:
+        if unmeasured is None:
+            trusted = verdict.mix(estimates, reference)
+        else:
+            trusted = unmeasured.mix(verdict, estimates, reference)
         picture: Planes = reference + np.float32(self.strength) * (trusted - reference)
         return picture
 
     def _statistics(
-        self, verdict: motion_check.MotionCheck, merged: Planes | None, reference: Planes, inside: Any
+        self, verdict: motion_check.MotionCheck, residual: tuple[Tensor, Tensor, Tensor], inside: Any
     ) -> dict[str, Any]:
-        assert merged is not None
-        r, variance, counted = motion_check.compute_residual(reference, merged, self.frame_noise(0), self.limits)
+        r, variance, counted = residual
         ratio = (r.square() / variance)[counted]
         shares = [float(share[inside[1:]].mean()) for share in verdict.shares]
         pixels = int(verdict.shares[0][inside[1:]].size)
@@ -133,6 +178,13 @@ class Estimates:
     def light(self) -> list[Planes | None]:
         """Pictures of the estimates; None where one was not computed."""
         return [None if estimate is None else estimate.light for estimate in self.estimates]
+
+    @property
+    def burst_light(self) -> Planes:
+        """Picture of the filtered burst, which is always computed."""
+        light = self.light[0]
+        assert light is not None
+        return light
 
     @property
     def makers(self) -> tuple[Callable[[Map], Planes], ...]:
@@ -166,7 +218,9 @@ class Estimates:
         everywhere, inside = np.ones((1, *window.size), np.float32), here.slices_in(near)
         weighing = merge.filter.compute_weights(frames, merge.frame_noise(0), everywhere, here.slices_in(window))
         light, centre = self.reference.copy(), np.ones_like(self.reference[0])
-        light[:, *inside], centre[inside] = self._before_clipping(weighing(), weighing.centre_weights([0])[0])
+        light[:, *inside], centre[inside] = self._before_clipping(
+            weighing(), weighing.centre_weights([0], merge.sample_weights)[0]
+        )
         if self.tile.number not in merge.sampled:
             return LightEstimate(light, centre, uses_other_frames=False), None
         left = merge.simulate_noise(self.tile, 0, light)
@@ -216,7 +270,8 @@ class Estimates:
             weighing = mix_with_mean(weighing, frames[:, :, *part], whole, merge.frame_noise(0), merge.limits)
         del frames
         light = weighing()
-        return light, weighing.centre_weights([0])[0], self._residual_noise(weighing, placed, group, light)
+        centre = weighing.centre_weights([0], merge.sample_weights)[0]
+        return light, centre, self._residual_noise(weighing, placed, group, light)
 
     def _input_window(self, denoiser: Filter) -> tuple[Window, Part]:
         """Return the window that a filter reads, and the part of it for which weights are computed."""

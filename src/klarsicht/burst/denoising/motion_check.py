@@ -7,6 +7,9 @@ truncated, by the number of clipped pixels; where a window fails, the next best 
 fail, the reference is kept. Tests of single pixels would reject good results. `sure` decides how much is taken of the
 estimates that were tried.
 
+Of colours that were interpolated from a mosaic, only those count that were measured at a pixel: there the noise is that
+of samples, white, and no error of interpolation counts against an estimate that knows better.
+
 The tests depend on the position of a window only in that windows begin at multiples of their step: a tile with its
 margin gives the same result as the whole picture.
 """
@@ -24,6 +27,7 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from klarsicht.burst.data.cokriging import Mask
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
@@ -55,24 +59,32 @@ NO_LIMITS = ClippingLimits()
 
 
 def find_failing_pixels(
-    reference: Planes, estimate: Planes, noise: Sequence[NoiseLevel], limits: ClippingLimits = NO_LIMITS
+    reference: Planes,
+    estimate: Planes,
+    noise: Sequence[NoiseLevel],
+    limits: ClippingLimits = NO_LIMITS,
+    measured: Mask | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Find the pixels (H, W) for which any window around them fails."""
-    r, variance, counted = compute_residual(reference, estimate, noise, limits)
+    """Find the pixels (H, W) for which any window around them fails. measured: (C, H, W), the values that count; None:
+    all."""
+    r, variance, counted = compute_residual(reference, estimate, noise, limits, measured)
     H, W = reference.shape[1:]
     fails = torch.zeros(H, W, dtype=torch.bool)
     for side in WINDOW_SIDES:
         windows = find_failing_windows(r, variance, counted, side)
         if np.isfinite(limits.high):
-            windows |= find_clipping_mismatch(
-                torch.from_numpy(reference), torch.from_numpy(estimate), variance, limits.high, side
-            )
+            seen, said = torch.from_numpy(reference), torch.from_numpy(estimate)
+            windows |= find_clipping_mismatch(seen, said, variance, limits.high, side, measured)
         fails |= expand_windows(windows, side, (H, W))
     return fails.numpy()
 
 
 def compute_residual(
-    reference: Planes, estimate: Planes, noise: Sequence[NoiseLevel], limits: ClippingLimits
+    reference: Planes,
+    estimate: Planes,
+    noise: Sequence[NoiseLevel],
+    limits: ClippingLimits,
+    measured: Mask | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the residual, the modelled variance of its noise, and a mask of the pixels that are used, each (C, H, W).
     Where both pictures are near a clipping limit, the noise is truncated, and the residual does not follow the
@@ -82,7 +94,7 @@ def compute_residual(
     variance = (read**2 + shot * E.clamp(min=0)).clamp(min=1e-12)
     near, far = NEAR * variance.sqrt(), 2 * NEAR * variance.sqrt()
     beyond = (limits.high - near <= E) & (limits.high - far <= X) | (limits.low + near >= E) & (limits.low + far >= X)
-    return X - E, variance, ~beyond
+    return X - E, variance, ~beyond if measured is None else ~beyond & torch.from_numpy(measured)
 
 
 def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int) -> Tensor:
@@ -100,12 +112,15 @@ def find_failing_windows(r: Tensor, variance: Tensor, counted: Tensor, side: int
     return fails
 
 
-def find_clipping_mismatch(X: Tensor, E: Tensor, variance: Tensor, high: float, side: int) -> Tensor:
+def find_clipping_mismatch(
+    X: Tensor, E: Tensor, variance: Tensor, high: float, side: int, measured: Mask | None = None
+) -> Tensor:
     """Find the windows (Y, X), a half side apart, in which the number of clipped pixels differs from the expected
     number given the estimate, with a tolerance of CLIPPED_MEAN_TOLERANCE deviations: no light below the limit is
     consistent with a window that is all white."""
     below = (high - E) / variance.sqrt()
     countable, clipped = below > AT_LIMIT, (high <= X).float()
+    countable = countable if measured is None else countable & torch.from_numpy(measured)
     if float(below.min()) > FAR_FROM_WHITE and not clipped.any():
         return torch.zeros(1, dtype=torch.bool)
     fails = torch.zeros(1, dtype=torch.bool)
@@ -193,16 +208,17 @@ def check_estimates(
     estimates: Sequence[Callable[[Map], Planes]],
     noise: Sequence[NoiseLevel],
     limits: ClippingLimits = NO_LIMITS,
+    measured: Mask | None = None,
 ) -> MotionCheck:
     """Test estimates, given as functions, the best first. The others are computed where the first is in doubt, which
     they receive as (H, W) in [0, 1]; all of them or none: an estimate that is computed anywhere contributes wherever
-    there is doubt (`sure`)."""
+    there is doubt (`sure`). measured: (C, H, W), the values that count; None: all."""
     left = doubt = np.ones(reference.shape[1:], np.float32)
     shares, computed = np.zeros((len(estimates), *left.shape), np.float32), []
     for k, estimate in enumerate(estimates):
         if doubt.max() <= 0:
             break
         computed.append(k)
-        shares[k] = left * fade_mask(find_failing_pixels(reference, estimate(doubt), noise, limits))
+        shares[k] = left * fade_mask(find_failing_pixels(reference, estimate(doubt), noise, limits, measured))
         left, doubt = left - shares[k], 1 - shares[0]
     return MotionCheck(shares, saturation_mask(reference, limits), tuple(computed))

@@ -50,6 +50,8 @@ TOO_LOUD = 1.3  # residual over the noise from which the user is warned
 MOST_SAID = 10  # times the noise: beyond it the number means nothing
 SAMPLED = 6  # tiles in which residual noise is measured
 DARKEST_MEAN = 1e-6  # light, that noise may have moved below 0
+# deviation of the noise over the mean light, up to which interpolated frames are tested where a colour was measured
+MOST_NOISE_MEASURED = 0.3
 LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another scene
 
 
@@ -221,6 +223,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         observe=make_observer((H, W), map_store),
         bracket=burst.is_bracket,
         interpolated=InterpolatedNoise.of(burst.header),
+        only_measured=burst.header.is_interpolated and noise_over_light(burst, noise) <= MOST_NOISE_MEASURED,
     )
     records = tiles.process_tiles(grid, folder, merge, "denoising")
     pixels = np.array([tile["pixels"] for tile in records], float)
@@ -255,9 +258,14 @@ def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseS
             rule = "frames of different exposures are merged as planes"
             raise UsageError("Bayer frames", got=settings.bayer, rule=rule, remedy="Leave --bayer out.")
         return False
+    return choose_bayer_colour(settings.bayer, settings.checkpoint, noise_over_light(burst, noise)) == "rgb"
+
+
+def noise_over_light(burst: LoadedBurst, noise: KnownNoise) -> float:
+    """Compute the deviation of the noise at the mean light of the reference, over that light."""
     level = noise.mean.scale_by_gain(burst.frames[burst.reference].gain)
     light = max(burst.spool.mean(burst.reference), DARKEST_MEAN)
-    return choose_bayer_colour(settings.bayer, settings.checkpoint, level.deviation(light) / light) == "rgb"
+    return float(level.deviation(light)) / light
 
 
 def allocate_maps(folder: Path, denoiser: Filter, used: int, size: tuple[int, int]) -> FrameStore:

@@ -20,6 +20,11 @@ little. At white the same holds, mirrored, but for two things. The sum of v leav
 many times that of the dark pixels beside them, where at black it is v of about the same light. And light may lie beyond
 the limit, where nothing is known of it: the larger the share of clipped pixels in a window, the more of X is taken.
 
+Of colours that were interpolated from a mosaic, the sums run over what was measured: X is biased elsewhere, and would
+hold its own errors against an estimate that knows better. A sample is part of the interpolated light around it, too, so
+that c is the sum of E's weights on these pixels, each times the weight that interpolation gave the sample there
+(cokriging.sample_weights). The share holds for all colours of a pixel.
+
 n counts estimates.
 """
 
@@ -35,6 +40,7 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 from scipy.special import log_ndtr
 
+from klarsicht.burst.data.cokriging import Mask
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, MotionCheck
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -47,7 +53,7 @@ FAR_FROM_LIMIT = np.float32(7)  # deviations: no pixel is clipped so far from it
 
 class LightEstimate(NamedTuple):
     """An estimate of the picture. light: (C, H, W). own_weight: (H, W), the weight of each pixel on the same pixel of
-    X. uses_other_frames: whether other frames contribute, too."""
+    X, or on its sample. uses_other_frames: whether other frames contribute, too."""
 
     light: Planes
     own_weight: Map
@@ -56,20 +62,28 @@ class LightEstimate(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Risk:
-    """Risk of estimates, given a reference X (C, H, W). noise: one level for each channel."""
+    """Risk of estimates, given a reference X (C, H, W). noise: one level for each channel. measured: (C, H, W), the
+    values that count; None: all."""
 
     reference: Planes
     noise: Sequence[NoiseLevel]
     limits: ClippingLimits
+    measured: Mask | None = None
+
+    @property
+    def box(self) -> int:
+        """Side of a window in pixels: where one colour a pixel counts, about twice that of a mosaic's planes."""
+        return BOX if self.measured is None else 2 * BOX - 1
 
     def estimate_share(self, estimate: LightEstimate) -> Map:
         """Compute how much of an estimate that passed the tests is taken, the rest being X, (H, W) in [0, 1]; all of it
         where it is as near to X as expected. An estimate from X alone has no slack."""
         Y, step = self.unclip_reference(estimate.light), estimate.light - self.reference
         v = self._variance(Y)
-        better = self._sum_unclipped((1 - estimate.own_weight) * v) + window_sums((Y - self.reference) * step)
-        square, total = window_sums(np.square(step)), self._sum_unclipped(np.abs(v))
-        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / (len(v) * BOX**2)) * total
+        better = self._sum_unclipped((1 - estimate.own_weight) * v) + self._sum((Y - self.reference) * step)
+        square, total = self._sum(np.square(step)), self._sum_unclipped(np.abs(v))
+        values = self.box**2 * (len(v) if self.measured is None else 1)
+        slack = estimate.uses_other_frames * SLACK * np.sqrt(2 / values) * total
         taken: Map = np.clip(divide_or(better, np.maximum(better, square - slack), np.float32(1)), 0, 1)
         return taken
 
@@ -80,8 +94,8 @@ class Risk:
         shares = np.zeros((len(estimates), *c.shape), np.float32)
         for k, estimate in enumerate(estimates):
             Y, step = self.unclip_reference(estimate.light), estimate.light - B
-            better = self._sum_unclipped((c - estimate.own_weight) * self._variance(Y)) - window_sums((B - Y) * step)
-            a = np.clip(divide_or(better, window_sums(np.square(step)), np.float32(0)), 0, 1)
+            better = self._sum_unclipped((c - estimate.own_weight) * self._variance(Y)) - self._sum((B - Y) * step)
+            a = np.clip(divide_or(better, self._sum(np.square(step)), np.float32(0)), 0, 1)
             B, c, shares = B + a * step, c + a * (estimate.own_weight - c), shares * (1 - a)
             shares[k] = a
         return shares
@@ -92,6 +106,15 @@ class Risk:
         clipped = window_sums((self.reference >= self.limits.high).astype(np.float32)) / (BOX**2 * len(self.reference))
         share: Map = np.clip(1 - clipped, 0, 1)
         return share
+
+    def excess_error(self, estimate: LightEstimate, other: LightEstimate) -> Map:
+        """Estimate by how much the mean square error of an estimate exceeds that of another, (H, W), in variances of
+        the noise."""
+        Y = self.unclip_reference(other.light)
+        v = self._variance(Y)
+        square = self._sum(np.square(estimate.light - Y) - np.square(other.light - Y))
+        excess = square + 2 * self._sum_unclipped((estimate.own_weight - other.own_weight) * v)
+        return divide_or(excess, self._sum_unclipped(np.abs(v)), np.float32(0))
 
     def unclip_reference(self, estimate: Planes) -> Planes:
         """Compute Y (C, H, W): the reference, where it is clipped the expected value before clipping, given the
@@ -111,11 +134,16 @@ class Risk:
         """Sum values (C, H, W) over the pixels of each window that are not clipped: at white without those that are, at
         black of all times the share of those that are not."""
         below, above = self.reference < self.limits.high, self.reference > self.limits.low
-        total = window_sums(values if below.all() else np.where(below, values, np.float32(0)))
+        total = self._sum(values if below.all() else np.where(below, values, np.float32(0)))
         if above.all():
             return total
-        counted, open_ = (window_sums(mask.astype(np.float32)) for mask in (below, below & above))
+        counted, open_ = (self._sum(mask.astype(np.float32)) for mask in (below, below & above))
         return total * divide_or(open_, counted, np.float32(0))
+
+    def _sum(self, values: Planes) -> Map:
+        """Sum values (C, H, W) over the channels and windows, of a mosaic over what was measured."""
+        counted = values if self.measured is None else np.where(self.measured, values, np.float32(0))
+        return window_sums(counted, self.box)
 
     def _variance(self, light: Planes) -> Planes:
         planes = zip(self.noise, light, strict=True)
@@ -128,10 +156,11 @@ def apply_risk_shares(
     estimates: Sequence[LightEstimate | None],
     noise: Sequence[NoiseLevel],
     limits: ClippingLimits,
+    measured: Mask | None = None,
 ) -> MotionCheck:
     """Replace the shares of a check by those of least risk: where the best estimate is trusted, its share; where it is
     in doubt, a mixture of all estimates that were computed."""
-    risk = Risk(reference, noise, limits)
+    risk = Risk(reference, noise, limits, measured)
     computed = [estimate for k in reversed(verdict.computed) if (estimate := estimates[k]) is not None]
     trusted, shares = verdict.shares[0], np.zeros_like(verdict.shares)
     shares[0] = trusted * risk.estimate_share(computed[-1])
@@ -147,9 +176,9 @@ def truncation_mean(t: Planes) -> Planes:
     return below
 
 
-def window_sums(values: npt.NDArray[np.float32]) -> Map:
+def window_sums(values: npt.NDArray[np.float32], box: int = BOX) -> Map:
     """Sum (C, H, W) over channels and windows, (H, W), the border repeated."""
-    total: Map = uniform_filter(values.sum(0), BOX, mode="nearest") * np.float32(BOX**2)
+    total: Map = uniform_filter(values.sum(0), box, mode="nearest") * np.float32(box**2)
     return total
 
 

@@ -1,0 +1,93 @@
+"""Mixture of estimates with a reference whose colours were interpolated from a mosaic.
+
+Where a colour was measured, the reference X has the noise of a sample, and the shares of `sure` are taken. Elsewhere X
+has the error of its interpolation, too, so that less of it should be taken than Stein's estimate says of samples. There
+the filtered burst E is corrected by the interpolated difference of the samples, I(X - E) = X - I(E), times
+
+    b = (sum r_p L_p - SLACK (sum v_p L_p^2)^(1/2)) / sum L_p^2,
+
+r = X - E at a sample p, L_p the same predicted from the samples around p, v the variance of their noise; over the
+samples of a window, clipped to [0, 1]. Without the second term, b is the share that predicts samples best which are
+left out of their prediction (cross-validation, Stone 1974), so that their noise does not count: what E lost over many
+pixels, or shows of another scene, is predicted. The second term is SLACK deviations of the first where r is noise
+alone: without it, what is taken of noise by chance costs more than all gains where noise is strong.
+
+Where something moved, what E lost is not all in the samples' difference. So the filtered reference A is taken in place
+of this, wholly where Stein's estimate has it that E's mean square error on samples exceeds A's by the noise's variance,
+in part from FROM_EXCESS of that on. That A is nearer to samples is not enough, since it holds more of the errors of
+interpolation between them.
+
+Axes: H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import uniform_filter
+
+from klarsicht.burst.data.cokriging import Mask, measured_mask, predict_samples, take_samples
+from klarsicht.burst.data.frame_store import Window
+from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
+from klarsicht.burst.data.photograph import Planes
+from klarsicht.burst.denoising.motion_check import Map, MotionCheck
+from klarsicht.burst.denoising.sure import SLACK, LightEstimate, Risk, divide_or
+
+CROSS_BOX = 15  # side of a window in pixels
+FROM_EXCESS = 0.5  # variances of the noise: excess of the burst's error from which the filtered reference is taken
+
+
+@dataclass(frozen=True, eq=False)
+class UnmeasuredColours:
+    """Mixture for one window of a picture. measured: (3, H, W). correction: (H, W) in [0, 1], the share b. alone:
+    (H, W) in [0, 1], the share of the filtered reference. unclipped: (H, W) in [0, 1], the share of the surrounding
+    pixels that are not clipped at white: the rest is the reference. white: (3, H, W), where the reference is clipped,
+    and a difference from it says nothing."""
+
+    noise: InterpolatedNoise
+    there: Window
+    measured: Mask
+    correction: Map
+    alone: Map
+    unclipped: Map
+    white: Mask
+
+    @classmethod
+    def fit(
+        cls, noise: InterpolatedNoise, there: Window, risk: Risk, estimates: Sequence[LightEstimate | None]
+    ) -> UnmeasuredColours:
+        """Fit the mixture of estimates, the filtered burst first and the filtered reference last, in a window of the
+        picture. risk: that of samples, their noise one level for each colour."""
+        cell, gains = noise.cell_at(there.y0, there.x0), np.array(noise.gains, np.float32)[:, None, None]
+        burst, alone, reference = estimates[0], estimates[-1], risk.reference
+        assert burst is not None
+        r = take_samples(gains * (reference - burst.light), cell)
+        predicted = predict_samples(r, cell)
+        light = np.maximum(burst.light, 0)
+        variances = np.stack([level.variance(x) for level, x in zip(risk.noise, light, strict=True)])
+        v = take_samples(np.square(gains) * variances.astype(np.float32), cell)
+        sums = (r * predicted, np.square(predicted), v * np.square(predicted))
+        agreeing, square, chance = (uniform_filter(x, CROSS_BOX, mode="nearest") for x in sums)
+        sure = agreeing - np.float32(SLACK / CROSS_BOX) * np.sqrt(np.maximum(chance, 0))
+        correction: Map = np.clip(divide_or(sure, square, np.float32(0)), 0, 1)
+        excess = np.zeros_like(correction) if alone is None else risk.excess_error(burst, alone)
+        replaced: Map = np.clip((excess - FROM_EXCESS) / (1 - FROM_EXCESS), 0, 1)
+        white = reference >= risk.limits.high
+        return cls(noise, there, measured_mask(cell, there.size), correction, replaced, risk.unclipped_share, white)
+
+    def mix(self, verdict: MotionCheck, estimates: Sequence[Planes | None], reference: Planes) -> Planes:
+        """Mix estimates, in the order of fit, with the reference; linear in both."""
+        burst = estimates[0]
+        assert burst is not None
+        lost = reference - self.noise.interpolate_samples(burst, self.there.y0, self.there.x0)
+        lost[self.white] = 0
+        kept = (1 - verdict.saturation) * self.unclipped
+        best = burst + self.correction * lost
+        if estimates[-1] is not None:
+            best += self.alone * (estimates[-1] - best)
+        elsewhere = reference + kept * (best - reference)
+        picture: npt.NDArray[np.float32] = np.where(self.measured, verdict.mix(estimates, reference), elsewhere)
+        return picture
