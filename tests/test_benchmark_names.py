@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDERS = [Path(__file__).parents[1] / "benchmarks" / wing for wing in ("audit", "burst")]
+SCRIPTS = sorted(file for folder in FOLDERS for file in folder.glob("*.py"))
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
 def test_no_benchmark_hides_an_installed_module(file):
     assert file.stem not in sys.stdlib_module_names | packages_distributions().keys()
 
 
 def test_numba_is_imported_beside_the_benchmarks():
-    code = f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import numba"
+    code = f"import sys; sys.path[:0] = {[str(folder) for folder in FOLDERS]!r}; import numba"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
+SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").rglob("*.py"))
 MODULE = "klarsicht"
 
 

@@ -1,4 +1,4 @@
-"""Draws docs/figures/growth.png from what `benchmarks/transport.py --json FILE` measured: time against N and P.
+"""Draws docs/figures/growth.png from what `benchmarks/audit/transport.py --json FILE` measured: time against N and P.
 
 python docs/figures/growth.py FILE
 """

@@ -195,7 +195,7 @@ def load_embedding(state: bytes) -> ArtifactEmbedding:
 
 @cache
 def load_shipped_embedding() -> ArtifactEmbedding:
-    """Load the network that comes along, for images of three channels; see benchmarks/ship_embedding.py."""
+    """Load the network that comes along, for images of three channels; see benchmarks/audit/ship_embedding.py."""
     network = ArtifactEmbedding()
     network.load_state_dict(
         {name: x.float() if x.is_floating_point() else x for name, x in load_file(SHIPPED_FILE).items()}

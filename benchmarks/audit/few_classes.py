@@ -1,0 +1,187 @@
+"""Verdicts on runs of two and four classes, which no tail over classes judges: what is called, used, and named.
+
+    python benchmarks/audit/few_classes.py IMAGENET32 --folder few --seeds 100 101 102
+    python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --seeds 100 101 102
+    python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --windows --seeds 121 122
+
+A run has real classes of 450 images at 32 px. In half of its classes artifacts of two families of one fold
+(`left_out_cases.FOLDS`) are planted, on a tenth and on a fifth of the images; a small network is trained on them. It is
+audited as `audit run` and `audit quantify` do; without --taught, the embedding is learned without the families of the
+fold. The real artifact is put on 50 held-out images of each other class. One line a class goes to
+FOLDER/few-CLASSES.jsonl,
+with --taught to few-CLASSES-taught.jsonl. --windows trains no network and learns no embedding: what is called by
+windows, and beside the reference classes that come along without those of the run, in few-CLASSES-windows.jsonl. Seeds
+below 100 are to develop on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from klarsicht.audit.detectors import artifact_embedding, reference_classes
+from klarsicht.audit.detectors.bank import change_of, run_detectors
+from klarsicht.audit.detectors.detection import ClassImages, ImageStack
+from klarsicht.audit.detectors.reference_classes import shipped_reference
+from klarsicht.audit.quantification import embedding_units
+from klarsicht.audit.quantification.units import measure_few, sign_row, standing_apart
+from klarsicht.audit.results.significance import select_detections
+from klarsicht.audit.results.verdicts import LEVEL, NOTHING
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.split_half import draw_halves
+
+sys.path.insert(0, str(Path(__file__).parent))
+import left_out_cases as cases
+import left_out_families as families
+import planted_classes
+
+SHARES = (0.1, 0.2)
+
+
+def plant(data: Path, seed: int, classes: int) -> tuple[list[str], np.ndarray, np.ndarray, list[cases.Plant]]:
+    """Names of the classes, images (classes, 450, 32, 32, 3) with artifacts, clean held-out images, and the plants."""
+    names, pictures = planted_classes.classes(data, classes, seed)
+    fold, rng = cases.FOLDS[seed % len(cases.FOLDS)], generator(seed, "few classes")
+    images, held_out = pictures[:, : planted_classes.TRAINED].copy(), pictures[:, planted_classes.TRAINED :]
+    drawn = rng.permutation([name for name in fold if name not in artifact_embedding.NOT_TAUGHT])
+    plants = []
+    for label in range(classes // 2):
+        share = SHARES[(seed // len(cases.FOLDS) + label) % 2]
+        rows = np.sort(rng.choice(images.shape[1], round(share * images.shape[1]), replace=False))
+        planted = cases.Plant(label, label, str(drawn[label]), share, True, tuple(rows.tolist()), "")
+        images[label, rows] = cases.put(images[label, rows], planted, seed)
+        plants.append(planted)
+    return names, images, held_out, plants
+
+
+def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
+    """Train the network of a run, and measure the true uses."""
+    names, images, held_out, plants = plant(data, seed, classes)
+    labels = np.repeat(np.arange(classes), images.shape[1])
+    net = planted_classes.fitted(images.reshape(-1, *images.shape[2:]), labels, seed, epochs)
+    told = planted_classes.logits(net, held_out.reshape(-1, *held_out.shape[2:])).argmax(1)
+    accuracy = float((told == np.repeat(np.arange(classes), held_out.shape[1])).mean())
+    case = cases.Case(seed, tuple(names), images, held_out, {}, {}, net, accuracy)
+    known = [replace(p, use=cases.measure_use(net, case.others(p.label), p, seed)) for p in plants]
+    return replace(case, plants={p.label: p for p in known})
+
+
+def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line]:
+    """One line a class: what is called of a run without an embedding, by windows and beside reference classes."""
+    names, images, _, plants = plant(data, seed, classes)
+    pool, labels = ImageStack(images.reshape(-1, *images.shape[2:])), np.repeat(np.arange(classes), images.shape[1])
+    known, described, signs = shipped_reference().without(names), [], []
+    for k, stack in enumerate(images):
+        half = draw_halves(len(stack), generator(seed, "halves", k))
+        of_class = ClassImages(ImageStack(stack), pool, labels != k, half, np.arange(len(stack)), seed)
+        found, measures = measure_few(of_class, run_detectors(of_class), known)
+        described.append(measures)
+        signs.append([sign_row(k, np.arange(len(stack)), sign) for sign in found])
+    natural = any(one["natural"] for one in described)
+    choice = select_detections(signs, change_of, not natural, standing_apart(described))
+    windows = select_detections(signs, change_of, not natural).artifactual(LEVEL)
+    called, noted, lines = choice.artifactual(LEVEL), choice.p_own <= LEVEL, []
+    for k, row in enumerate(choice.rows):
+        mine = next((p for p in plants if p.label == k), None)
+        line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else ""}
+        line |= {"share": mine.share if mine else 0.0, "artifactual": bool(called[k]), "noted": bool(noted[k])}
+        line |= {"sign": row["sign"], "p_own": float(choice.p_own[k]), "windows": bool(windows[k]), **described[k]}
+        line["f1"] = families.f1(row["rows"], mine.rows if mine else ())
+        lines.append(line)
+    return lines
+
+
+def table_of_windows(lines: list[families.Line]) -> str:
+    plants, clean = [li for li in lines if li["family"]], [li for li in lines if not li["family"]]
+    told = [f"{len(families.seeds(lines))} corpora, {len(plants)} plants, {len(clean)} clean classes"]
+    for li in lines:
+        li["named"] = li["artifactual"] and li["f1"] >= families.NAMED
+    for share in SHARES:
+        mine = [li for li in plants if li["share"] == share]
+        told.append(f"{share:.0%}: artifactual {families.share(mine, 'artifactual')}")
+        told.append(f"  and named {families.share(mine, 'named')}; by windows alone {families.share(mine, 'windows')}")
+    told.append(f"clean: artifactual {families.share(clean, 'artifactual')}; noted {families.share(clean, 'noted')}")
+    told.append(f"largest correlation {max(li['correlation'] for li in lines):.4f}")
+    told += [
+        f"  {li['seed']} {li['family']} {li['share']:.0%}: {'artifactual' if li['artifactual'] else 'not called'}, F1 "
+        f"{li['f1']:.2f}, {li['sign']}, p {li['p_own']:.1e}, left {li['left']:.2f}; "
+        f"{li['apart']} {li['apart_p']:.3f}, {li['apart_left']:.2f}"
+        for li in lines
+    ]
+    return "\n".join(told)
+
+
+def audited(case: cases.Case, folder: Path, taught: bool) -> list[families.Line]:
+    """One line a class, of an audit whose embedding was learned without the families of the seed's fold, or was taught
+    all."""
+    others = shipped_reference().without(case.names)
+    reference_classes.shipped_reference = lambda: others
+    if taught:
+        return families.audited(case, folder)
+    fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.taught_families
+    embedding_units.taught_families = lambda channels: tuple(f for f in known(channels) if f not in fold)
+    try:
+        return families.audited(case, folder)
+    finally:
+        embedding_units.taught_families = known
+
+
+def table(lines: list[families.Line]) -> str:
+    plants, clean = [li for li in lines if li["family"]], [li for li in lines if not li["family"]]
+    told = [f"{len(families.seeds(lines))} networks, {len(plants)} plants, {len(clean)} clean classes"]
+    for li in lines:
+        li["noted"], li["named"] = li["verdict"] != NOTHING, li["artifactual"] and li["f1"] >= families.NAMED
+    for share in SHARES:
+        mine = [li for li in plants if li["share"] == share]
+        told.append(f"{share:.0%}: artifactual {families.share(mine, 'artifactual')}; F1 {families.mean_f1(mine)}")
+        told.append(
+            f"  and named {families.share(mine, 'named')}; or windows of its own {families.share(mine, 'noted')}"
+        )
+    told.append(f"clean: artifactual {families.share(clean, 'artifactual')}; noted {families.share(clean, 'noted')}")
+    used = [li for li in plants if li["used"]]
+    told.append(f"poisoned, of those used {families.share(used, 'poisoned')}")
+    told.append(f"poisoned, of the others {families.share([li for li in plants if not li['used']], 'poisoned')}")
+    told += [
+        f"  {li['seed']} {li['family']} {li['share']:.0%}: {li['verdict']}, F1 {li['f1']:.2f}, {li['sign']}, p "
+        f"{max(li['extended'], li['p_own']):.1e}; rise {li['true_rise']:+.2f}, {li['rise']:+.2f}, p {li['p_use']:.2f}"
+        for li in plants
+    ]
+    return "\n".join(told)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "few_classes")
+    parser.add_argument("--classes", type=int, default=4, choices=(2, 4))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--taught", action="store_true", help="teach the embedding all families")
+    parser.add_argument("--windows", action="store_true", help="by windows alone, without a network")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    row = f"{given.classes}{'-taught' * given.taught}{'-windows' * given.windows}"
+    file = given.folder / f"few-{row}.jsonl"
+    if given.windows:
+        given.folder.mkdir(parents=True, exist_ok=True)
+        for seed in given.seeds:
+            if seed not in families.measured(file):
+                families.append(file, called_by_windows(given.data, seed, given.classes))
+        print(table_of_windows(families.read(file)))
+        return
+    for seed in given.seeds:
+        if seed not in families.measured(file):
+            case = make(given.data, seed, given.classes, given.epochs)
+            print(f"run {seed}: accuracy {case.accuracy:.2f}", file=sys.stderr, flush=True)
+            families.append(file, audited(case, given.folder / "runs" / f"{row}-{seed}", given.taught))
+    print(table(families.read(file)))
+
+
+if __name__ == "__main__":
+    main()
