@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from klarsicht.burst.data import photograph
 from klarsicht.burst.denoising import pipeline
 from klarsicht.ground.memory import resident_bytes
 
@@ -42,7 +43,8 @@ def write_dng(path, counts, pattern="RGGB", black=600, white=16383, profile=(1e-
 @pytest.fixture(autouse=True)
 def memory_of_a_fresh_process(monkeypatch):
     """What earlier tests left in this process counts no more than what the command holds in its own."""
-    monkeypatch.setattr(pipeline, "resident_bytes", lambda: min(resident_bytes(), FRESH))
+    for module in (pipeline, photograph):
+        monkeypatch.setattr(module, "resident_bytes", lambda: min(resident_bytes(), FRESH))
 
 
 @pytest.fixture
