@@ -49,7 +49,7 @@ def served(run):
 @pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
+        pytest.skip("no Chromium is installed")  # a page is drawn by a real browser, nightly, or not at all
     with playwright.sync_playwright() as play:
         opened = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield opened

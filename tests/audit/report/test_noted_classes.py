@@ -119,7 +119,7 @@ def test_a_browser_finds_opens_and_saves_a_class_without_a_server(store, tmp_pat
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        pytest.skip("no Chromium is installed")
+        pytest.skip("no Chromium is installed")  # a page is drawn by a real browser, nightly, or not at all
     page_file = write_report(store)
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -152,7 +152,7 @@ def test_all_columns_of_the_ranking_fit_a_window_of_1300_pixels(store):
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        pytest.skip("no Chromium is installed")
+        pytest.skip("no Chromium is installed")  # a page is drawn by a real browser, nightly, or not at all
     long = "black-footed ferret, ferret, Mustela nigripes"
     effect = {
         "low": -10.25,

@@ -31,7 +31,7 @@ class ShownClasses:
 
     @property
     def lacking(self) -> str:
-        """What is not known, in words; empty where there are images of all classes."""
+        """State in words of which classes losses are not known; empty where there are images of all classes."""
         if self.classes >= self.outputs:
             return ""
         of = f"clean images are of {self.classes:,} of the model's {self.outputs:,} classes"
