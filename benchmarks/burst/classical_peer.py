@@ -1,13 +1,13 @@
 """Is a network better than the best classical method? Photograph by photograph, with intervals.
 
     python benchmarks/burst/classical_peer.py --photos KODAK --out peer.jsonl [--set grey-still] [--checkpoint swift]
-        [--row align+mean ...] [--gain 1 ...] [--kinds]
+        [--row align+mean ...] [--gain 1 ...] [--kinds second]
 
 The protocol of `klarsicht burst evaluate`, exposure drawn, networks in float32. A cell that is in the file is not
 measured again, so rows that take hours (bm3d: 73 CPU seconds a megapixel) can be added. The peer at a gain is the
 classical row with the highest mean; the interval is of the mean difference over photographs (Student's t, 95 %).
---kinds: of a folder of files named by what they show, those of never_worse.KINDS, six of a kind, frames of 144 x 192
-pixels; then the network less the peer by kind, too.
+--kinds: of DATA/imagenet-sample, a group of photographs_by_kind.GROUPS, frames of 144 x 192 pixels; then the network less
+the peer by kind, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.statistics.intervals import mean_interval
-from never_worse import KINDS, book_of_kinds
+from photographs_by_kind import GROUPS, read_group
 
 ROWS = ("single", "align+mean", "hdr+", "nlm", "bm3d", "align+mean+bm3d", "hdr++bm3d")
 Cells = dict[tuple[str, str, int, int], dict]  # set, row, gain, photograph
@@ -61,13 +61,13 @@ def report(cells: Cells, network: str) -> None:
                     )
 
 
-def report_kinds(cells: Cells, network: str) -> None:
+def report_kinds(cells: Cells, network: str, kinds: list[str]) -> None:
     """Print the network less the peer of all photographs at a gain, for each kind of photograph."""
     for name, gain in sorted({(key[0], key[2]) for key in cells}):
         rows = of_gain(cells, name, gain, "psnr")
         peer = max((row for row in rows if row != network), key=lambda row: rows[row].mean())
         apart = rows[network] - rows[peer]
-        for kind, part in zip(KINDS, np.split(apart, len(KINDS)), strict=True):
+        for kind, part in zip(kinds, np.split(apart, len(kinds)), strict=True):
             over = mean_interval(part)
             figures = f"{over.value:+.2f} ({over.low:+.2f}, {over.high:+.2f}), least {part.min():+.2f}"
             print(f"{name}, gain {gain}, {kind}: over {peer} {figures}")
@@ -103,12 +103,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("swift"))
     parser.add_argument("--row", action="append", choices=CLASSICAL)
     parser.add_argument("--gain", action="append", type=int, choices=list(GAINS))
-    parser.add_argument("--kinds", action="store_true")
+    parser.add_argument("--kinds", choices=list(GROUPS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     cells: Cells = {(x["set"], x["row"], x["gain"], x["photograph"]): x for x in lines}
-    shown = book_of_kinds(given.photos) if given.kinds else read_folder(given.photos)
+    shown = read_group(given.photos, given.kinds) if given.kinds else read_folder(given.photos)
     made = benchmark_set(given.set, shown.photographs, SEED, shown.geometry)
     network = partial(denoise_burst, checkpoints.load_network(given.checkpoint), exact=True)
     methods = {given.checkpoint.stem: network} | {row: CLASSICAL[row].denoise for row in given.row or ROWS}
@@ -119,7 +119,7 @@ def main() -> None:
             file.flush()
     report(cells, given.checkpoint.stem)
     if given.kinds:
-        report_kinds(cells, given.checkpoint.stem)
+        report_kinds(cells, given.checkpoint.stem, list(GROUPS[given.kinds]))
 
 
 if __name__ == "__main__":

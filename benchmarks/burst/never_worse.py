@@ -8,10 +8,10 @@ photographs, exposure 1, noise of the gains of the protocol, through the code of
 
     python benchmarks/burst/never_worse.py [--photographs FOLDER] [--checkpoint NETWORK] [--gain 1 --gain 4]
         [--count 12] [--only CASE] [--best]
-    python benchmarks/burst/never_worse.py --photographs DATA/imagenet-sample --kinds --checkpoint swift --best
+    python benchmarks/burst/never_worse.py --photographs DATA/imagenet-sample --kinds second --checkpoint swift --best
 
---kinds: of a folder of files named by what they show, those of KINDS, six of a kind, frames of 144 x 192 pixels; they
-were chosen by their names alone. The last rows of a gain are all cases by kind.
+--kinds: of DATA/imagenet-sample, a group of photographs_by_kind.GROUPS, frames of 144 x 192 pixels. The last rows of a
+gain are all cases by kind.
 """
 
 from __future__ import annotations
@@ -36,18 +36,12 @@ from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import PhotographSet, packaged_photographs, read_folder
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
+from photographs_by_kind import GROUPS, read_group
 
 BLOCK, LEAST, PROMISE = 32, 1.02, 0.999
 AS_GOOD = 1.1  # times the error of the best
 DARK = 0.2  # of the light
 CODE = 1 / 65535  # of the files: a smaller error is none
-SMALL = Geometry(scale=2, height=144, width=192, reach=8)
-KINDS = {
-    "fine structure": ("bookshop", "library", "mosque", "palace", "tile_roof", "window_screen"),
-    "foliage, fur": ("cauliflower", "custard_apple", "echidna", "greenhouse", "porcupine", "rapeseed"),
-    "lights in the dark": ("candle", "cinema", "home_theater", "lighter", "matchstick", "torch"),
-    "people": ("academic_gown", "barbershop", "groom", "horizontal_bar", "kimono", "sombrero"),
-}
 Light = npt.NDArray[np.float32]
 
 
@@ -211,18 +205,8 @@ def part(ratio: Light) -> str:
     return f"{kept} of {ratio.size} ({kept / ratio.size:.2%}) | {ratio.max():.2f}"
 
 
-def book_of_kinds(folder: Path) -> PhotographSet:
-    """Read the photographs of KINDS, in its order, from files NUMBER_NAME.ending."""
-    names = [name for kind in KINDS.values() for name in kind]
-    with tempfile.TemporaryDirectory() as chosen:
-        for k, name in enumerate(names):
-            (file,) = [f for f in folder.iterdir() if f.stem.split("_", 1)[-1] == name]
-            (Path(chosen) / f"{k:02}{file.suffix}").symlink_to(file.resolve())
-        return read_folder(Path(chosen), SMALL)
-
-
 def rows(
-    book: PhotographSet, gain: int, checkpoint: str | None, only: list[str] | None, best: bool, kinds: bool
+    book: PhotographSet, gain: int, checkpoint: str | None, only: list[str] | None, best: bool, kinds: tuple[str, ...]
 ) -> Iterator[str]:
     pictures = book.photographs
     sets = {
@@ -233,9 +217,9 @@ def rows(
         made = [cases(sets, k)[name]() for k in range(len(pictures))]
         everything.append([measured(case, GAINS[gain], checkpoint, k, best) for k, case in enumerate(made)])
         yield row(name, everything[-1])
-    for k, kind in enumerate(KINDS if kinds else ()):
-        six = slice(6 * k, 6 * k + 6)
-        yield row(f"all of these: {kind}", [error for case in everything for error in case[six]])
+    for k, kind in enumerate(kinds):
+        own = slice(len(pictures) * k // len(kinds), len(pictures) * (k + 1) // len(kinds))
+        yield row(f"all of these: {kind}", [error for case in everything for error in case[own]])
 
 
 def main() -> None:
@@ -246,10 +230,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--only", action="append", help="what happened, as the table says")
     parser.add_argument("--best", action="store_true", help="beside the best of reference, network and mean")
-    parser.add_argument("--kinds", action="store_true", help="the photographs of KINDS")
+    parser.add_argument("--kinds", choices=list(GROUPS), help="the photographs of photographs_by_kind.GROUPS")
     asked = parser.parse_args()
     if asked.kinds:
-        book = book_of_kinds(asked.photographs)
+        book = read_group(asked.photographs, asked.kinds)
     else:
         book = read_folder(asked.photographs) if asked.photographs else packaged_photographs()
         book = replace(book, photographs=book.photographs[: asked.count])
@@ -259,7 +243,7 @@ def main() -> None:
         counted = "blocks kept, elsewhere | worst | blocks kept, there | worst"
         print(f"| what happened | {counted} | gained, dB | trusted |{more if asked.best else ''}")
         print("|---" * (11 if asked.best else 7) + "|")
-        for line in rows(book, gain, asked.checkpoint, asked.only, asked.best, asked.kinds):
+        for line in rows(book, gain, asked.checkpoint, asked.only, asked.best, tuple(GROUPS.get(asked.kinds, ()))):
             print(line, flush=True)
 
 
