@@ -6,8 +6,8 @@
 The protocol of `klarsicht burst evaluate`, exposure drawn, networks in float32. A cell that is in the file is not
 measured again, so rows that take hours (bm3d: 73 CPU seconds a megapixel) can be added. The peer at a gain is the
 classical row with the highest mean; the interval is of the mean difference over photographs (Student's t, 95 %).
---kinds: of DATA/imagenet-sample, a group of photographs_by_kind.GROUPS, frames of 144 x 192 pixels; then the network less
-the peer by kind, too.
+--kinds: of DATA/imagenet-sample, a group of photographs_by_kind.GROUPS, frames of 144 x 192 pixels; then the network
+less the peer by kind, too.
 """
 
 from __future__ import annotations

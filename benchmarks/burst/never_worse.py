@@ -34,7 +34,6 @@ from klarsicht.burst.denoising.filters import MeanFilter
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import PhotographSet, packaged_photographs, read_folder
-from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 from photographs_by_kind import GROUPS, read_group
 

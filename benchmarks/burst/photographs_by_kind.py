@@ -1,7 +1,7 @@
 """Photographs by kind, chosen by their files' names alone: two groups that share no photograph.
 
 Of DATA/imagenet-sample, a photograph of each of 500 classes; frames of 144 x 192 pixels. `first` (six of a kind) was
-measured with several states of the networks, `second` (eight of a kind) was chosen later, before anything was seen of it.
+measured with several states of the networks, `second` (eight of a kind) was chosen later, before it was looked at.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "second": {
         "fine structure": (
-            "altar", "bell_cote", "cliff_dwelling", "dome", "grocery_store", "maze", "picket_fence", "typewriter_keyboard",
+            "altar", "bell_cote", "cliff_dwelling", "dome", "grocery_store", "maze",
+            "picket_fence", "typewriter_keyboard",
         ),
         "foliage, fur": ("artichoke", "badger", "briard", "cardoon", "hay", "head_cabbage", "otter", "wild_boar"),
         "lights in the dark": (
-            "cab", "carousel", "digital_clock", "entertainment_center", "monitor", "restaurant", "space_shuttle", "volcano",
+            "cab", "carousel", "digital_clock", "entertainment_center", "monitor", "restaurant",
+            "space_shuttle", "volcano",
         ),
         "people": (
             "balance_beam", "barbell", "bonnet", "brass", "fur_coat", "jersey", "military_uniform", "rugby_ball",
