@@ -206,6 +206,7 @@ def test_the_head_is_the_layer_that_runs_last(tmp_path):
 
 
 def test_a_dropout_that_never_rests_is_named(tmp_path):
+    torch.manual_seed(0)  # by chance two passes may agree
     write_corpus(tmp_path / "data", per_class=3)
 
     class Restless(Marked):
