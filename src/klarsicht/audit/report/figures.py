@@ -154,7 +154,7 @@ class Illustrator:
 
     @cached_property
     def _absorbed(self) -> NDArray[np.float64]:
-        """Absorbed share of every row of the run (N,); all of its parts of the table are read for it."""
+        """Absorbed share of every row of the run (N,), read once: it stands in as many files as the run has units."""
         return np.asarray(self.store.table(IMAGES, STEP, ["absorbed"])["absorbed"].to_numpy())
 
     @contextmanager
@@ -164,11 +164,8 @@ class Illustrator:
         The map is None for a network without relevance rules: it can be screened, and its pictures have no overlay.
         """
         if self.store.has_array("maps"):
-            maps, absorbed = (
-                self.store.array("maps"),
-                self.store.table(IMAGES, STEP, ["absorbed"])["absorbed"].to_numpy(),
-            )
-            yield lambda row, _: (np.asarray(maps[row], np.float32), float(absorbed[row]))
+            maps = self.store.array("maps")
+            yield lambda row, _: (np.asarray(maps[row], np.float32), float(self._absorbed[row]))
             return
         with ExitStack() as stack:
             explain: Explainer | None = None
