@@ -136,9 +136,10 @@ ARROWS = {
     "bridge": ("audit", "burst"),
     "explorer": ("ground", "numerics.imaging"),
     "cli": (
-        "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.status", "audit.synthetic",
-        "audit.results", "audit.report", "audit.steps", "audit.pipeline", "audit.doctor", "audit.forecast",
-        "audit.duplicates", "audit.quantification", "audit.cleaning", "audit.sensitivity", "audit.demo",
+        "", "ground", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.status",
+        "audit.synthetic", "audit.results", "audit.report", "audit.steps", "audit.pipeline", "audit.doctor",
+        "audit.forecast", "audit.duplicates", "audit.quantification", "audit.cleaning", "audit.sensitivity",
+        "audit.demo",
         "burst.synthesis", "burst.noise", "burst.network", "burst.denoising", "burst.evaluation", "burst.training",
         "explorer",
     ),

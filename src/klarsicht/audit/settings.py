@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from klarsicht.ground.config import Settings
-from klarsicht.ground.errors import StoreError, UsageError
+from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.devices takes by default
 OF_THE_PLACE = (
@@ -141,6 +141,18 @@ class AuditSettings(Settings):
             return cls.from_mapping(manifest["settings"] | {"data": data or manifest["data"], "device": device})
         except (UsageError, TypeError) as error:
             raise StoreError("the settings in manifest.json cannot be used", got=error) from error
+
+    def require_known_names(self) -> None:
+        """Check that metrics and method are known; torch is not needed for it.
+
+        Raises:
+            UsageError: one is not; the message lists near matches.
+        """
+        for metric in self.metric:
+            if metric not in METRIC_NAMES:
+                raise unknown_name("metric", metric, METRIC_NAMES)
+        if self.method not in METHOD_NAMES:
+            raise unknown_name("relevance method", self.method, METHOD_NAMES)
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings that the manifest keeps, as plain values: all but those of the place, OF_THE_PLACE."""

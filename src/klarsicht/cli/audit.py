@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from klarsicht.audit.data.locations import require_place
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
+from klarsicht.cli.places import require_audit, require_model, require_run
 from klarsicht.ground import memory
 from klarsicht.ground.ranges import (
     EPOCHS,
@@ -85,10 +87,6 @@ def run(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
 ) -> None:
     """Audit a model: attributions, clusters, ranking and report; resumes where it was stopped."""
-    from klarsicht.audit import pipeline
-    from klarsicht.audit.report.page import notes
-    from klarsicht.audit.results import ranking
-
     given: dict[str, Any] = {
         "model": model,
         "data": data,
@@ -120,6 +118,11 @@ def run(
         "readers": readers,
     }
     chosen = AuditSettings.read(settings, given)
+    require_audit(chosen, out)
+    from klarsicht.audit import pipeline
+    from klarsicht.audit.report.page import notes
+    from klarsicht.audit.results import ranking
+
     store = pipeline.run(chosen, out, workers=workers, shard=shard)
     for note in notes(store, store.table("images", "attribution")):
         echo(f"note: {note}", err=True)
@@ -162,9 +165,6 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing."""
-    from klarsicht.audit.doctor import diagnose
-    from klarsicht.audit.forecast.forecast import forecast
-
     given = {
         "model": model,
         "data": data,
@@ -185,6 +185,10 @@ def doctor(
         "device": device,
     }
     chosen = AuditSettings.read(settings, given)
+    require_audit(chosen)
+    from klarsicht.audit.doctor import diagnose
+    from klarsicht.audit.forecast.forecast import forecast
+
     # first, since it also measures what is paid once in a process
     foretold = forecast(chosen, seconds=seconds, workers=workers) if cost else None
     found = diagnose(chosen)
@@ -206,9 +210,9 @@ def rank(
     ] = False,
 ) -> None:
     """Print the classes of a run, most suspect first; the last line says in which order."""
+    note_unverified(run)
     from klarsicht.audit.results import ranking
 
-    note_unverified(run)
     found = ranking.read_ranking(run, observed=by_z)
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
@@ -232,6 +236,7 @@ def quantify(
 
     Of a run with one class as its target: which images of any class make the model think of it.
     """
+    require_run(run, data)
     from klarsicht.audit.quantification import quantification, screening
 
     found = (screening.screen if screening.is_screening(run) else quantification.quantify)(
@@ -255,6 +260,7 @@ def duplicates(
     top: Annotated[int, number(LINES, "Lines to print.")] = 20,
 ) -> None:
     """Find exact and near copies among a run's images, across labels and splits too; resumes where it was stopped."""
+    require_run(run, data)
     from klarsicht.audit.duplicates import find_duplicates
 
     found = find_duplicates(run, data=data, workers=workers, shard=shard)
@@ -277,6 +283,7 @@ def shortcuts(
     top: Annotated[int, number(LINES, "Classes to print.")] = 20,
 ) -> None:
     """Say which part of an image suffices to tell each class: border, corner, background, colours, spectrum."""
+    require_run(run, data)
     from klarsicht.audit.quantification.sufficiency import measure_sufficiency
 
     found = measure_sufficiency(run, images=images, level=level, workers=workers, data=data, shard=shard, device=device)
@@ -305,6 +312,7 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Say what `audit quantify` could have found: plants known artifacts in this corpus, and looks for them."""
+    require_run(run, data)
     from klarsicht.audit.sensitivity.power import power as measure_power
 
     found = measure_power(
@@ -327,6 +335,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say of single pictures whether their prediction rests on an artifact that a run knows, and what it is without."""
+    require_run(run, data)
     from klarsicht.audit.quantification.check_pictures import check_pictures
 
     found = check_pictures(run, pictures, level=level, data=data, device=device)
@@ -339,6 +348,7 @@ def check(
 @app.command()
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run again, and print where it is."""
+    require_run(run)
     from klarsicht.audit.report import page
 
     echo(str(page.write_report(run)))
@@ -383,6 +393,9 @@ def plant(
     ] = None,
 ) -> None:
     """Copy a corpus and plant a known artifact in some of its images: ground truth to test an audit with."""
+    require_place(data)
+    if model is not None:
+        require_model(model)
     from klarsicht.audit.data.corpus_formats import open_corpus
     from klarsicht.audit.steps.audit_inputs import open_for_model
     from klarsicht.audit.synthetic import artifacts

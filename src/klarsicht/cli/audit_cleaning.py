@@ -13,6 +13,7 @@ from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.cli import cleaning_tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
+from klarsicht.cli.places import require_run
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import IMAGE_WEIGHT, SEED, SHARE, SHOWN_IMAGES
 
@@ -77,8 +78,6 @@ def clean(
     Without --class, or with several: one corrected model for all these classes, with one certificate; resumes where it
     was stopped.
     """
-    from klarsicht.audit.cleaning import clean_classes, clean_model
-
     given: dict[str, Any] = {
         "method": method,
         "train": train,
@@ -99,6 +98,10 @@ def clean(
         "seed": seed,
     }
     asked = CleanSettings.read(settings, given)
+    asked.require_known_names()
+    require_run(run, data)
+    from klarsicht.audit.cleaning import clean_classes, clean_model
+
     if name is None or len(name) > 1:
         if members is not None or mask is not None or kind is not None or part:
             raise UsageError(
@@ -150,6 +153,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Show corrections before and after on held-out images; exits 7 where one harms too much, 8 where none helps."""
+    require_run(run, data)
     from klarsicht.audit.cleaning import certify
 
     found = certify.certify(
@@ -195,6 +199,7 @@ def clean_data(
 ) -> None:
     """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old
     ones stay. Exits 8 where none is found in a class."""
+    require_run(run, data)
     from klarsicht.audit.cleaning import clean_data as cleaning
 
     found = cleaning.clean_data(

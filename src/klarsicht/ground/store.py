@@ -20,7 +20,9 @@ count as never written.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +101,23 @@ class RunStore(RunArrays, RunTables):
         """Create the folder and its manifest; raises StoreError where it holds other files."""
         with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+        self.require_own()
+        with self.lock():
+            if not self.exists:  # another process may have created it meanwhile
+                self.write_json(MANIFEST, new_manifest(wanted))
+
+    def require_own(self) -> None:
+        """Check that the folder is new, empty or a run, as far as can be seen without writing.
+
+        Raises:
+            StoreError: it holds other files, or is one, or cannot be written.
+        """
+        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        with translate_write_errors(self.path):
+            if not place.is_dir():
+                raise OSError(errno.ENOTDIR, f"{place} is a file")
+            if not os.access(place, os.W_OK):
+                raise OSError(errno.EACCES, f"{place} cannot be written")
             foreign = self._foreign_files()
         if foreign and not self.exists:
             raise StoreError(
@@ -106,9 +125,6 @@ class RunStore(RunArrays, RunTables):
                 got=f"{foreign[0]} in {self.path}",
                 remedy="Choose another --out, or empty the folder.",
             )
-        with self.lock():
-            if not self.exists:  # another process may have created it meanwhile
-                self.write_json(MANIFEST, new_manifest(wanted))
 
     def _foreign_files(self) -> list[str]:
         """List what no creation of a run puts into its folder; one that was killed may leave a checksum and no run."""

@@ -94,7 +94,7 @@ def clean_classes(
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
-    clean_model.check_names(settings)
+    settings.require_known_names()
     check_composable(settings)
     audited_run = AuditedRun.of(run, data, classifier, device)
     folder = Path(out) if out else audited_run.store.path / "corrections" / "all"

@@ -21,7 +21,6 @@ from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import correction_layers, find_layer
 from klarsicht.audit.corrections.clean_losses import CleanDraw
 from klarsicht.audit.corrections.closed_form import CLOSED, ERASING, CorrectionMethod, FittingData
-from klarsicht.audit.corrections.directions import DIRECTIONS
 from klarsicht.audit.corrections.harm import HARMFUL, Bounds
 from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest, Outcome
 from klarsicht.audit.corrections.retraining import RETRAINED
@@ -32,7 +31,7 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.residual_sums import ResidualSum
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import ANY_DEVICE
-from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.seeding import generator
 
 CORRECTION_METHODS: dict[str, CorrectionMethod] = CLOSED | RETRAINED
@@ -109,7 +108,7 @@ def clean(
         RunMismatch: model or data differ from those of the run.
     """
     settings = settings or CleanSettings()
-    check_names(settings)
+    settings.require_known_names()
     if kind is not None and (found_by or members or mask):
         raise UsageError(
             "a known artifact and a found one", got=f"{kind} and {found_by or members or mask}",
@@ -278,20 +277,6 @@ def make_grid(settings: CleanSettings) -> Grid:
         free.directions if settings.directions is None else (settings.directions,),
         free.strengths if settings.strength is None else (settings.strength,),
     )
-
-
-def check_names(settings: CleanSettings) -> None:
-    """Check that method and direction are known.
-
-    Raises:
-        UsageError: one is not; the message lists near matches.
-    """
-    if settings.method not in (AUTOMATIC, *CORRECTION_METHODS):
-        raise unknown_name("correction", settings.method, (AUTOMATIC, *CORRECTION_METHODS))
-    if settings.train and settings.method != AUTOMATIC:
-        raise UsageError("--train with a method", got=settings.method, rule="it adds methods that train to auto")
-    if settings.direction not in DIRECTIONS:
-        raise unknown_name("direction", settings.direction, DIRECTIONS)
 
 
 def check_layer(classifier: Classifier, settings: CleanSettings) -> None:

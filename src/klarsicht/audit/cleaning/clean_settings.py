@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from klarsicht.ground.config import Settings
+from klarsicht.ground.errors import UsageError, unknown_name
 
 CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "inpaint", "random")
 RETRAINED_NAMES = ("augment", "augment-latent", "penalise", "fine-tune", "dfr", "group-dro")
@@ -54,3 +55,17 @@ class CleanSettings(Settings):
     batch: Annotated[int, Field(ge=2, le=4096, description="Images in a step of a training.")] = 64
     rate: Annotated[float, Field(gt=0, le=1, description="Highest learning rate of a training.")] = 3e-4
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Of parts, samples and training.")] = 0
+
+    def require_known_names(self) -> None:
+        """Check that method and direction are known; torch is not needed for it.
+
+        Raises:
+            UsageError: one is not; the message lists near matches.
+        """
+        known = (AUTOMATIC, *CLOSED_NAMES, *RETRAINED_NAMES)
+        if self.method not in known:
+            raise unknown_name("correction", self.method, known)
+        if self.train and self.method != AUTOMATIC:
+            raise UsageError("--train with a method", got=self.method, rule="it adds methods that train to auto")
+        if self.direction not in DIRECTION_NAMES:
+            raise unknown_name("direction", self.direction, DIRECTION_NAMES)

@@ -106,8 +106,7 @@ def _open_folder(place: str, names: ColumnNames, decoder: str) -> Corpus:
 
 def _open_file(place: str, cells: LabelCells, names: ColumnNames, decoder: str) -> Corpus:
     folder, name = locations.parent(place), place.replace("\\", "/").rpartition("/")[2]
-    if not locations.is_url(place) and not Path(place).is_file():
-        raise CorpusError("no such folder or manifest", got=place, remedy="Check the path of --data.")
+    locations.require_place(place)
     if name.endswith(TAR):
         return open_archives(folder, [name], names)
     if is_arrays(name):

@@ -19,6 +19,16 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def require_place(data: str | Path) -> None:
+    """Check that a local corpus is there; a URL is not looked at.
+
+    Raises:
+        CorpusError: neither a file nor a folder is at this path.
+    """
+    if not is_url(data) and not (Path(data).is_dir() or Path(data).is_file()):
+        raise CorpusError("no such folder or manifest", got=data, remedy="Check the path of --data.")
+
+
 def open_binary(path: str) -> IO[bytes]:
     """Open a local file or a URL for reading.
 

@@ -17,7 +17,6 @@ from torch import Tensor, fx, nn
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import foreign_errors
 
-ENDING: Final = ".pt2"
 _ATEN: Final = torch.ops.aten
 _LINKS: Final[dict[Any, nn.Module]] = {
     _ATEN.softmax.int: nn.Softmax(1),

@@ -11,11 +11,11 @@ from typing import Any, Final
 from PIL import Image
 from torch import Tensor, nn
 
+from klarsicht.audit.models.specifications import HF_PREFIX, require_saved_model
 from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import foreign_errors
 
-HF_PREFIX: Final = "hf:"
 HF_EXTRA: Final = "hf"
 
 
@@ -40,13 +40,7 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
         ModelError: the folder holds no image classifier, no image processor, or only some of the weights.
     """
     folder = Path(spec.removeprefix(HF_PREFIX))
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            "no model of transformers in this folder",
-            got=str(folder),
-            rule="a folder that save_pretrained wrote holds a config.json, and nothing is ever downloaded",
-            remedy="Save the model first: model.save_pretrained(FOLDER).",
-        )
+    require_saved_model(folder)
     transformers: Any = optional.load("transformers", HF_EXTRA)
     local = {"local_files_only": True, "trust_remote_code": False}
     with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec):

@@ -20,12 +20,15 @@ from klarsicht.audit.models import (
 )
 from klarsicht.audit.models.entry_point import Transform
 from klarsicht.audit.models.eval_mode import set_evaluation_mode
+from klarsicht.audit.models.specifications import (
+    HF_PREFIX,
+    PROGRAM_ENDING,
+    TIMM_PREFIX,
+    TORCHVISION_PREFIX,
+    check_specification,
+)
 from klarsicht.audit.models.torchvision_models import imagenet_classes
 from klarsicht.audit.models.transforms import PhotographTransform
-from klarsicht.ground.errors import UsageError, unknown_name
-
-ENTRY_POINTS: Final = ("package.module:callable", "file.py:callable")
-WEIGHTS: Final = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -60,35 +63,11 @@ def open_source(spec: str | nn.Module | tuple[nn.Module, Transform | None], chec
     for known, open_one in MODEL_SOURCES.items():
         if spec == known or (known.endswith(":") and spec.startswith(known)):
             return open_one(spec, checkpoint)
-    if spec.endswith(exported_programs.ENDING):
+    check_specification(spec)
+    if spec.endswith(PROGRAM_ENDING):
         return Source(exported_programs.load(Path(spec)), None, None, spec)
-    if spec.endswith(WEIGHTS) and ":" not in spec:
-        raise UsageError(
-            "a file of weights does not say of which network",
-            got=repr(spec),
-            remedy=f"Write torchvision:NAME@{spec}, timm:NAME@{spec}, or {' or '.join(ENTRY_POINTS)}.",
-        )
-    if ":" in spec:
-        module, transform = entry_point.load(spec)
-        return Source(set_evaluation_mode(module), transform, None, spec)
-    if Path(spec).is_dir():
-        remedy = f"Write hf:{spec} for what save_pretrained wrote, or {' or '.join(ENTRY_POINTS)}."
-        raise UsageError("a folder does not say how its model is loaded", got=repr(spec), remedy=remedy)
-    error = unknown_name("model", spec, known_forms())
-    remedy = f"{error.remedy} In Python, a model that was built there is given as classifier=."
-    raise UsageError(error.what, got=error.got, remedy=remedy)
-
-
-def known_forms() -> tuple[str, ...]:
-    """List the forms of a specification."""
-    return (
-        efficientnet_lite0.SPEC,
-        f"{torchvision_models.PREFIX}NAME@FILE",
-        f"{timm_models.TIMM_PREFIX}NAME@FILE",
-        f"{huggingface_models.HF_PREFIX}FOLDER",
-        f"FILE{exported_programs.ENDING}",
-        *ENTRY_POINTS,
-    )
+    module, transform = entry_point.load(spec)
+    return Source(set_evaluation_mode(module), transform, None, spec)
 
 
 def _open_lite0(spec: str, checkpoint: str | Path | None) -> Source:
@@ -113,9 +92,9 @@ def _open_huggingface(spec: str, checkpoint: str | Path | None) -> Source:
 
 MODEL_SOURCES: Final[dict[str, Callable[[str, str | Path | None], Source]]] = {
     efficientnet_lite0.SPEC: _open_lite0,
-    torchvision_models.PREFIX: _open_torchvision,
-    timm_models.TIMM_PREFIX: _open_timm,
-    huggingface_models.HF_PREFIX: _open_huggingface,
+    TORCHVISION_PREFIX: _open_torchvision,
+    TIMM_PREFIX: _open_timm,
+    HF_PREFIX: _open_huggingface,
 }
 """Functions that open the sources with a name, or a prefix, of their own."""
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from klarsicht.audit.models import weights
+from klarsicht.audit.models.specifications import TIMM_PREFIX
 from klarsicht.ground import optional
 from klarsicht.ground.errors import ModelError, UsageError, unknown_name
 from klarsicht.ground.foreign import foreign_errors
 
-TIMM_PREFIX: Final = "timm:"
 TIMM_EXTRA: Final = "timm"
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from klarsicht.audit.models import weights
+from klarsicht.audit.models.specifications import TORCHVISION_PREFIX
 from klarsicht.ground.errors import UsageError, unknown_name
-
-PREFIX: Final = "torchvision:"
 
 
 def imagenet_classes() -> tuple[str, ...] | None:
@@ -32,7 +30,7 @@ def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Ca
         UsageError: unknown architecture, or no checkpoint.
         ModelError: the file does not fit the architecture.
     """
-    name, _, file = spec.removeprefix(PREFIX).partition("@")
+    name, _, file = spec.removeprefix(TORCHVISION_PREFIX).partition("@")
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise unknown_name("torchvision architecture", name, known)
@@ -42,7 +40,7 @@ def load(spec: str, checkpoint: str | Path | None = None) -> tuple[nn.Module, Ca
             "no checkpoint for the architecture",
             got=repr(spec),
             rule="nothing is ever downloaded",
-            remedy=f"Write {PREFIX}{name}@FILE.pt",
+            remedy=f"Write {TORCHVISION_PREFIX}{name}@FILE.pt",
         )
     state = weights.read_state_dict(Path(path))
     classes = weights.rows_of(state, _head(name), name, path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from klarsicht.audit.models.specifications import require_checkpoint
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import describe_error
 from klarsicht.ground.memory import is_out_of_memory
@@ -31,12 +32,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file does not exist, cannot be read safely, or holds no state dict.
     """
-    if path.is_dir():
-        raise ModelError("the checkpoint is a folder", got=str(path), remedy="Name the file in it, or hf:FOLDER.")
-    if not path.is_file():
-        raise ModelError("no such checkpoint", got=str(path), remedy="Check the path after @.")
-    if not path.stat().st_size:
-        raise ModelError("the checkpoint is empty", got=f"{path}: 0 bytes", remedy="Copy or save it again.")
+    require_checkpoint(path)
     held = _read(path)
     inner = next((held[k] for k in _ENTRIES if isinstance(held, dict) and isinstance(held.get(k), dict)), held)
     if not isinstance(inner, dict) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):

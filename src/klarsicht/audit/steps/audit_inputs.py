@@ -20,11 +20,10 @@ from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
-from klarsicht.audit.relevance.explainer import METHODS
-from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
+from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, head_weight, require_head_weight
 from klarsicht.ground.devices import select_device
-from klarsicht.ground.errors import CorpusError, UsageError, unknown_name
+from klarsicht.ground.errors import CorpusError, UsageError
 from klarsicht.ground.manifest import Manifest
 from klarsicht.ground.shards import Sharing
 
@@ -176,11 +175,7 @@ def check_names(settings: AuditSettings) -> None:
     Raises:
         UsageError: otherwise.
     """
-    for metric in settings.metric:
-        if metric not in METRICS:
-            raise unknown_name("metric", metric, METRICS)
-    if settings.method not in (*METHODS, HEAD_RELEVANCE):
-        raise unknown_name("relevance method", settings.method, (*METHODS, HEAD_RELEVANCE))
+    settings.require_known_names()
     propagated = [metric for metric in settings.metric if METRICS[metric].needs_propagation]
     if propagated and not settings.maps:
         raise UsageError(
