@@ -49,10 +49,10 @@ class InterpolatedNoise:
         assert header.sensor is not None
         return cls(header.sensor.pattern, header.rendering.gains)
 
-    def __call__(self, noise: Planes) -> Planes:
+    def __call__(self, noise: Planes, y0: int = 0, x0: int = 0) -> Planes:
         """Convert white noise (3, H, W), as strong as noise of interpolated frames is told to be, to the noise of
-        samples behind the mosaic, interpolated."""
-        return self.interpolate_samples(noise / np.float32(white_variance(self.cell) ** 0.5))
+        samples behind the mosaic, interpolated; the first pixel is (y0, x0)."""
+        return self.interpolate_samples(noise / np.float32(white_variance(self.cell) ** 0.5), y0, x0)
 
     def interpolate_samples(self, light: Planes, y0: int = 0, x0: int = 0) -> Planes:
         """Take the samples of colours (3, H, W), and interpolate colours from them again; the first pixel is (y0,

@@ -128,11 +128,14 @@ class TileMerger:
         return self.limits.high * self.gains[frame] / self.gains[0]
 
     def simulate_noise(self, tile: Tile, frame: int, light: Planes) -> Planes:
-        """Draw the noise of one frame at a given brightness; the same at each call."""
+        """Draw the noise of one frame at a given brightness in a tile's context; the same at each call. Of interpolated
+        frames it is that of samples where a colour was measured: tiles do not begin where a cell of X-Trans does."""
         z = generator(0, "remaining noise", tile.number, frame).standard_normal(light.shape, np.float32)
         planes = zip(self.frame_noise(frame), light, z, strict=True)
         white = np.stack([level.deviation(x) * n for level, x, n in planes]).astype(np.float32)
-        return white if self.interpolated is None else self.interpolated(white)
+        if self.interpolated is None:
+            return white
+        return self.interpolated(white, tile.context.y0, tile.context.x0)
 
     def _mix(
         self,
