@@ -174,6 +174,21 @@ def test_of_few_classes_those_are_artifactual_that_the_embedding_sets_apart():
     assert not by_windows.shared(0.05).any()
 
 
+def test_classes_that_two_versions_examined_are_compared_by_what_both_found():
+    """Oracle: the classes without what the other version has no score for."""
+
+    def row(target, name, score):
+        return {"sign": name, "score": score, "rows": [0], "target": target}
+
+    former = [row(0, "fine 50", 9.0), row(0, "roughness 1", 70.0), row(0, "embedding 0.002", 1.0)]
+    latter = [row(1, "fine 50", 1.0), row(1, "embedding 0.002", 5.0), row(1, "shipped-embedding 0.002", 80.0)]
+    both = significance.common_detections({3: former, 8: latter})
+    assert both == {3: [former[0], former[2]], 8: latter[:2]}
+    found = significance.select_detections(list(both.values()), change_of)
+    assert [one["sign"] for one in found.rows] == ["fine 50", "embedding 0.002"]
+    assert significance.common_detections({}) == {}
+
+
 def test_windows_are_distinct_where_every_examined_class_was_measured_and_none_is_natural():
     clean, natural, skipped = ({"natural": n, "skipped": s} for n, s in ((False, ""), (True, ""), (True, "too few")))
     assert significance.are_distinct([clean, clean, skipped])

@@ -200,12 +200,12 @@ def classes_by_target(work: DetectionUnits) -> dict[int, ClassRow]:
 
 
 def signs_by_target(work: DetectionUnits) -> dict[int, list[SignRow]]:
-    """Return the rows of the table `signs` for each class that was examined."""
+    """Return the rows of the table `signs` for each class that was examined, of the detections that all have."""
     found: list[SignRow] = work.store.table("signs", work.step).to_pylist()
     signs: dict[int, list[SignRow]] = {}
     for row in found:
         signs.setdefault(row["target"], []).append(row)
-    return signs
+    return significance.common_detections(signs)
 
 
 def signs_to_insert(

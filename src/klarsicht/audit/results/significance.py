@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,19 @@ class SelectedDetections:
         """Return the p-value of one of the inserted detections of a class."""
         level = next((level for row, level in self.candidates[number] if row["sign"] == sign), -np.inf)
         return float(self.found.p_of(np.array([level]))[0])
+
+
+def common_detections(signs: Mapping[int, Sequence[SignRow]]) -> dict[int, list[SignRow]]:
+    """Select the detections that every class has, in one order: of classes that two versions of klarsicht examined
+    those of one version alone are left out, since scores are compared between classes.
+
+    Args:
+        signs: rows of the table `signs` for each class that was examined.
+    """
+    by_name = {target: {row["sign"]: row for row in rows} for target, rows in signs.items()}
+    first: Mapping[str, SignRow] = next(iter(by_name.values()), {})
+    names = [name for name in first if all(name in known for known in by_name.values())]
+    return {target: [known[name] for name in names] for target, known in by_name.items()}
 
 
 def select_detections(

@@ -273,6 +273,7 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
         one, seen = work.examine(planted_artifact.number)
         if seen:
             signs[one["target"]], described[one["target"]] = seen, one
+    signs = significance.common_detections(signs)
     distinct = significance.are_distinct(described.values())
     apart = standing_apart([described[target] for target in signs])
     choice = significance.select_detections(list(signs.values()), change_of, distinct, apart)
