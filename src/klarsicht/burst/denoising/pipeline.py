@@ -114,10 +114,9 @@ class DenoiseResult:
         frames = self.burst.frames
         rest = max(0.0, 1 - sum(self.shares.values()))
         parts = ", ".join(f"{name} {share:.1%}" for name, share in {**self.shares, "reference as it is": rest}.items())
-        chosen = "the sharpest of the middle exposure" if self.burst.is_bracket else "the sharpest"
         lines = [
             *self.burst.header.notes,
-            f"reference: {frames[self.burst.reference].name}, {chosen} of {len(frames)}"
+            f"reference: {frames[self.burst.reference].name}, {self.burst.why_reference}"
             if len(frames) > 1
             else f"one frame: {frames[0].name}",
             *(f"dropped: {why}" for why in self.dropped),

@@ -58,6 +58,13 @@ class LoadedBurst:
         return _is_bracket(self.frames)
 
     @property
+    def why_reference(self) -> str:
+        """Reason for the reference in words: one that is not the frame that `load_frames` chooses was asked for."""
+        if self.reference != _choose_reference(self.frames):
+            return f"as asked for, of {len(self.frames)}"
+        return f"the sharpest{' of the middle exposure' if self.is_bracket else ''} of {len(self.frames)}"
+
+    @property
     def order(self) -> list[int]:
         """The indices of the reference and then of the other usable frames, the sharpest first."""
         others = [i for i, f in enumerate(self.frames) if i != self.reference and not f.rejection]
