@@ -13,7 +13,7 @@ from PIL import Image
 from tests.explorer.made_run import EIGENVALUES, SIDE, TAG, WINDOW, D, write_run
 from tests.explorer.requests import ask
 
-from klarsicht.explorer.app import make_app
+from klarsicht.explorer.app import as_json, make_app
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.explorer.point_clouds import principal_plane
 from klarsicht.ground.decisions import DECISIONS_FILE, DecisionLog
@@ -45,6 +45,11 @@ def test_classes_have_their_verdicts_figures_and_first_images(app):
     assert (found["observed"]["kind"], found["observed"]["shift"]) == ("nothing", None)
     assert found["observed"]["verdict"] == found["plain"]["verdict"] == "nothing found"
     assert found["plain"]["decided"] is None and found["observed"]["z"] > found["plain"]["z"]
+
+
+def test_a_note_keeps_its_lines_and_a_class_of_that_name_its_figures():
+    told = {"note": {"harm": 0.5, "path": "a\nb"}, "decided": {"note": "one\ntwo"}}
+    assert as_json(told) == {"note": {"harm": 0.5, "path": "a\\x0ab"}, "decided": {"note": "one\ntwo"}}
 
 
 def test_classes_of_a_run_that_is_not_quantified_have_the_words_of_the_ranking(tmp_path):

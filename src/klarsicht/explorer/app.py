@@ -252,7 +252,10 @@ def as_json(content: Any) -> Any:
     """Make content that JSON can hold, with texts as `names.printable` shows them; notes of a person keep their
     lines."""
     if isinstance(content, dict):
-        return {str(name): as_text_area(value) if name == "note" else as_json(value) for name, value in content.items()}
+        return {
+            str(name): printable_lines(value) if name == "note" and isinstance(value, str) else as_json(value)
+            for name, value in content.items()
+        }
     if isinstance(content, list | tuple):
         return [as_json(value) for value in content]
     if isinstance(content, str):
@@ -260,11 +263,6 @@ def as_json(content: Any) -> Any:
     if isinstance(content, float) and not abs(content) < float("inf"):
         return None
     return content
-
-
-def as_text_area(note: str | None) -> str | None:
-    """Return a person's note as a text area shows it: of several lines."""
-    return None if note is None else printable_lines(note)
 
 
 def status_of(error: KlarsichtError) -> int:

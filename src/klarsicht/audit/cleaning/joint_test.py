@@ -12,7 +12,7 @@ from klarsicht.audit.artifacts.artifact import Artifact
 from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.joint_judgement import ClassJudgement, JointJudgement, OrderOutcome
-from klarsicht.audit.cleaning.judgement import Judgement
+from klarsicht.audit.cleaning.judgement import Judgement, LeastEffect
 from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.corrections import selection
 from klarsicht.audit.corrections.clean_losses import CleanDraw
@@ -103,7 +103,7 @@ def judge_together(
     left_out: Sequence[tuple[str, str]], settings: CleanSettings,
 ) -> JointJudgement:  # fmt: skip
     """Judge each correction alone and all together on the part `show`."""
-    bounds = clean_model.make_bounds(settings)
+    bounds, least = clean_model.make_bounds(settings), LeastEffect(settings.least_effect)
     judged: list[ClassJudgement] = []
     right: dict[int, tuple[bool, bool]] = {}  # of each clean image drawn: before, and together
     with progress("classes shown", len(fitted)) as advance:
@@ -113,7 +113,7 @@ def judge_together(
             origin = clean_model.find_origin(test, one.case)
             before, alone, found = test.evaluate(None), test.evaluate(one.correction), test.compute_logits(joint)
             both = test.evaluate_logits(found)
-            by_itself, together = (Judgement(before, after, bounds, origin) for after in (alone, both))
+            by_itself, together = (Judgement(before, after, bounds, origin, least) for after in (alone, both))
             name, n = one.artifact.name, len(test.sample)
             judged.append(ClassJudgement(name, one.artifact.target, one.setting, by_itself, together, n))
             was, is_now = (y.argmax(1) == test.truth for y in (test.plain, found.plain))

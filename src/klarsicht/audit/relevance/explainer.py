@@ -450,13 +450,16 @@ def explain(
         method, map_side, layer, seed, middle: see `Explainer`.
 
     Raises:
-        UsageError: a batch without these four axes, or another number of targets.
+        UsageError: a batch without these four axes, without images or of integers, or another number of targets.
         UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
     """
     batch, targets = torch.as_tensor(batch), torch.as_tensor(targets)
     if batch.ndim != len("BCHW"):
         remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
         raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
+    if not (len(batch) and batch.is_floating_point()):
+        got, remedy = f"{len(batch)} of {batch.dtype}", "Give images as the model's transform returns them."
+        raise UsageError("a batch of images", got=got, rule="at least one image, of floats", remedy=remedy)
     if targets.shape != batch.shape[:1]:
         rule, remedy = f"one for each of {len(batch)} images", "Give a class for each image: [3] * len(batch)."
         raise UsageError("targets", got=tuple(targets.shape), rule=rule, remedy=remedy)
