@@ -83,8 +83,11 @@ def test_members_are_completed_by_all_images_with_the_glyph_at_its_place():
         a, b = np.rint(place * SIDE).astype(int)
         seen = own[member, a : a + height, b : b + width]
         assert np.isin(seen, (0.0, 255.0)).all(-1).mean() > 0.2
-    one = complete_strongest(images, detect_windows(images))
-    assert sum(len(x.members) for x in one) >= sum(len(x.members) for x in detect_windows(images))
+    found = [few, *(replace(one, score=0.0) for one in detect_windows(images))]
+    (changed,) = (new for old, new in zip(found, complete_strongest(images, found), strict=True) if new is not old)
+    assert changed.name == few.name and changed.members.tolist() == whole.members.tolist()
+    silent = [replace(one, score=SILENT / 2) for one in found]
+    assert complete_strongest(images, silent) == silent
 
 
 def test_two_glyphs_are_no_nature_and_one_of_most_images_is():
