@@ -82,6 +82,13 @@ def test_names_that_are_not_utf8_are_left_out(folder):
     assert corpus.left_out == (("1 file", "its name is not UTF-8"),)
 
 
+def test_a_corpus_in_a_folder_that_is_not_utf8_is_refused_before_a_table_is_written(folder, tmp_path):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    shutil.copytree(folder / "b", os.path.join(place, "b"))  # noqa: PTH118 - a name that is no text
+    with pytest.raises(CorpusError, match=r"path of an image is not UTF-8.*udcff.*Rename it"):
+        open_corpus(place)
+
+
 @pytest.mark.parametrize("make", [lambda root: None, lambda root: picture(root / "loose.png")], ids=["empty", "loose"])
 def test_a_folder_without_classes_is_refused(tmp_path, make):
     make(tmp_path)

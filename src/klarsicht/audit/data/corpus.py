@@ -388,12 +388,14 @@ def _hold(names: Sequence[str]) -> Texts:
     """Hold names of images in little memory.
 
     Raises:
-        CorpusError: one is not UTF-8.
+        CorpusError: one, or the folder of all, is not UTF-8.
     """
     try:
-        return Texts.of(names)
+        held = Texts.of(names)
+        held.prefix.encode()  # else the first table that is written ends in an error of its own
+        return held
     except UnicodeEncodeError as error:
-        raise CorpusError("the name of an image is not UTF-8", got=ascii(error.object), remedy="Rename it.") from error
+        raise CorpusError("the path of an image is not UTF-8", got=ascii(error.object), remedy="Rename it.") from error
 
 
 # Folder listing. Paths stay strings: with a million files, path objects would take minutes.
