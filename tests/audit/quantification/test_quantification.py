@@ -160,16 +160,22 @@ def test_of_few_classes_those_are_artifactual_that_the_embedding_sets_apart():
     names = ("fine 50", "noise 0.02", "embedding 0.002", "embedding 0.01")
     scores = [[9.0, 50, 0, 0], [2, 50, 5, 0], [8, 0, 1, 6], [1, 50, 1, 1]]
     signs = [
-        [{"sign": n, "score": s, "rows": [0], "target": k} for n, s in zip(names, row, strict=True)]
+        [{"sign": n, "score": s, "rows": [i], "target": k} for i, (n, s) in enumerate(zip(names, row, strict=True))]
         for k, row in enumerate(scores)
     ]
-    found = significance.select_detections(signs, change_of)
+    found = significance.select_detections(signs, change_of, 0.05)
     assert found.artifactual(0.05).tolist() == [False, True, True, False]
     assert found.shared(0.05).tolist() == [True, False, False, False]
-    s = np.array([9, 5, 8, 1.0])  # the highest of the three that are tested
+    s = np.array([9, 5, 6, 1.0])  # the highest of the three that are tested; of a called class, of the embedding
     np.testing.assert_allclose(found.p_own, np.minimum(3 * np.exp(-2 * s) * (1 + 2 * s), 1))
-    assert [row["sign"] for row in found.rows][:3] == ["fine 50", "embedding 0.002", "fine 50"]
-    by_windows = significance.select_detections(signs, change_of, distinct=True)
+    assert [row["sign"] for row in found.rows][:3] == ["fine 50", "embedding 0.002", "embedding 0.01"]
+    assert [row["sign"] for row, _ in found.candidates[2]] == ["embedding 0.01"]  # its windows are put on no image
+    strict = significance.select_detections(signs, change_of, 1e-9)
+    assert [row["sign"] for row in strict.rows] == ["fine 50", "embedding 0.002", "fine 50", "fine 50"]
+    signs[2][0]["rows"] = signs[2][3]["rows"]  # the window of the same images names the class, and does not call it
+    same = significance.select_detections(signs, change_of, 0.05)
+    assert same.rows[2]["sign"] == "fine 50" and same.p_own[2] == found.p_own[2]
+    by_windows = significance.select_detections(signs, change_of, 0.05, distinct=True)
     assert by_windows.artifactual(0.05).tolist() == [True, True, True, False]
     assert not by_windows.shared(0.05).any()
 
@@ -184,7 +190,7 @@ def test_classes_that_two_versions_examined_are_compared_by_what_both_found():
     latter = [row(1, "fine 50", 1.0), row(1, "embedding 0.002", 5.0), row(1, "shipped-embedding 0.002", 80.0)]
     both = significance.common_detections({3: former, 8: latter})
     assert both == {3: [former[0], former[2]], 8: latter[:2]}
-    found = significance.select_detections(list(both.values()), change_of)
+    found = significance.select_detections(list(both.values()), change_of, 0.05)
     assert [one["sign"] for one in found.rows] == ["fine 50", "embedding 0.002"]
     assert significance.common_detections({}) == {}
 

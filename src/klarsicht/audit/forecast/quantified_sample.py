@@ -23,6 +23,7 @@ from klarsicht.audit.quantification.quantification import signs_to_insert
 from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.results import significance
 from klarsicht.audit.results.rows import ClassRow, SignRow
+from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.ground.arrays import Doubles, Rows
 
 
@@ -152,7 +153,7 @@ class QuantifiedSample:
 
     def insert(self, number: int) -> Cost:
         """Put the artifacts of a class that was examined on images of others, and write what the step writes."""
-        choice = significance.select_detections(list(self.units.found.values()), change_of)
+        choice = significance.select_detections(list(self.units.found.values()), change_of, LEVEL)
         signs = signs_to_insert(self.units.found, choice, self.units.groups)
         return self._without_aside(InterventionUnits(self.units, signs), number)
 

@@ -163,8 +163,10 @@ def run_quantification(audit: Audit, work: DetectionUnits, level: float, workers
         return Quantification((), 1.0, level, skipped_classes(described))
     distinct = significance.are_distinct(described.values())
     apart = standing_apart([described[target] for target in signs])
-    choice = significance.select_detections(list(signs.values()), change_of, distinct, apart)
+    choice = significance.select_detections(list(signs.values()), change_of, level, distinct, apart)
     interventions = InterventionUnits(work, signs_to_insert(signs, choice, work.groups))
+    if audit.sharing.claims is None:  # else another process may be at it
+        discard_other_insertions(store, interventions)
     step_units.run_step(audit, store, interventions, interventions.step, units, workers, "artifacts on other images")
     found = map(read_effect, store.table("effects", interventions.step).to_pylist())
     effects = {row["target"]: row for row in found}
@@ -214,6 +216,17 @@ def signs_to_insert(
     """Return for each class the rows of the table `signs` that are inserted into other images."""
     by_target = dict(zip(signs, choice.candidates, strict=True))
     return tuple(tuple(row for row, _ in by_target.get(group.target, ())) for group in groups)
+
+
+def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
+    """Discard the effects of a run where one is of a detection that is not inserted now: another level of few classes
+    or an earlier version inserted others."""
+    if not store.has_table("effects", interventions.step):
+        return
+    inserted = {(row["target"], row["sign"]) for rows in interventions.signs for row in rows}
+    measured = store.table("effects", columns=("target", "sign")).to_pylist()
+    if any((row["target"], row["sign"]) not in inserted for row in measured):
+        store.discard_step(interventions.step)
 
 
 def skipped_classes(described: dict[int, ClassRow]) -> tuple[tuple[str, str], ...]:

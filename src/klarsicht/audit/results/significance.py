@@ -17,6 +17,7 @@ MIN_CLASSES = 5  # classes: with fewer there is no null distribution, and a clas
 PLACED = "tile"  # change of an artifact with a place
 LEARNED = "embedding"  # detector by the learned embedding
 TRIED = 3  # detections of a class that are inserted, at most one for each kind of change
+SAME = 0.5  # Jaccard index from which on two detections have the same members
 NEAR = 0.25  # share of the largest level; detections below it are not inserted
 
 
@@ -55,9 +56,16 @@ class WithinClassTest(conformal.Verdicts):
         levels = np.where(tested, scores, 0.0)
         if apart_p is not None:
             levels = np.where(apart, score_of_p(np.where(apart, apart_p, 1.0), tests), levels)
-        top = levels.max(1)
-        p = combined_p(top, tests)
-        nobody = np.zeros(len(scores), bool)
+        return cls._of_levels(levels, levels.max(1), learned, placed, apart)
+
+    @classmethod
+    def _of_levels(
+        cls, levels: NDArray[np.float64], top: NDArray[np.float64], learned: NDArray[np.bool_],
+        placed: NDArray[np.bool_], apart: NDArray[np.bool_],
+    ) -> WithinClassTest:  # fmt: skip
+        """Make the test of levels (n, m) of which `top` (n,) decides."""
+        p = combined_p(top, int((placed | learned).sum()))
+        nobody = np.zeros(len(levels), bool)
         q = conformal.benjamini_hochberg(p)
         return cls(levels, levels.argmax(1), top, nobody, p, p, q, learned, placed, apart)
 
@@ -79,6 +87,12 @@ class WithinClassTest(conformal.Verdicts):
         """Select the classes (n,) with a detection that counts, by windows as well or without them."""
         highest = np.where(self.counted(by_windows), self.levels, 0.0).max(1)
         return np.asarray(self.p_of(highest) <= level)
+
+    def named_by(self, counted: NDArray[np.bool_], named: NDArray[np.bool_]) -> WithinClassTest:
+        """Return the test in which classes have the levels of the detections `named` (n, m) alone, and those of
+        `counted` (n, m) decide."""
+        levels, deciding = (np.where(some, self.levels, 0.0) for some in (named, counted))
+        return self._of_levels(levels, deciding.max(1), self.learned, self.placed, self.apart)
 
 
 def compare_classes(
@@ -160,23 +174,43 @@ def common_detections(signs: Mapping[int, Sequence[SignRow]]) -> dict[int, list[
 
 
 def select_detections(
-    signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str], distinct: bool = False,
+    signs: Sequence[Sequence[SignRow]], change_of: Callable[[str], str], level: float, distinct: bool = False,
     apart: Sequence[tuple[str, float]] = (),
 ) -> SelectedDetections:  # fmt: skip
     """Select detections from the rows of each class, in the same order of settings for all.
 
+    Where classes are too few to be compared, a class that is called is named by the detection that counts, or by a
+    stronger one of the same members; no other is inserted, whatever the windows of the class score.
+
     Args:
+        level: p-value from which down a class is called.
         distinct: see `SelectedDetections`.
         apart: of each class the detection by which it stands apart from reference classes, with its p; an empty name
             where it does not. Only asked where classes are too few to be compared.
     """
     scores = np.array([[line["score"] for line in of_class] for of_class in signs], float)
     found = judge_detections(scores, [line["sign"] for line in signs[0]], change_of, apart)
+    if isinstance(found, WithinClassTest):
+        found = name_called_classes(found, signs, level, distinct)
     rows = tuple(of_class[i] for of_class, i in zip(signs, found.best, strict=True))
     candidates = tuple(select_candidates(*pair, change_of) for pair in zip(signs, found.levels, strict=True))
     within = isinstance(found, WithinClassTest)
     p_own = combined_p(found.score if within else [row["score"] for row in rows], found.tests)
     return SelectedDetections(rows, candidates, found, p_own, distinct)
+
+
+def name_called_classes(
+    found: WithinClassTest, signs: Sequence[Sequence[SignRow]], level: float, distinct: bool
+) -> WithinClassTest:
+    """Name each class that is called by the strongest detection that counts, and by those of the same members: others
+    may be the nature of the class."""
+    counted, called = found.counted(distinct), found.set_apart(level, distinct)
+    deciding, named = (np.ones(counted.shape, bool) for _ in range(2))
+    for i in np.flatnonzero(called).tolist():
+        members = set(signs[i][int(np.where(counted[i], found.levels[i], 0.0).argmax())]["rows"])
+        alike = [len(members & set(row["rows"])) >= SAME * len(members | set(row["rows"])) for row in signs[i]]
+        deciding[i], named[i] = counted[i], counted[i] | alike
+    return found.named_by(deciding, named)
 
 
 def are_distinct(described: Iterable[ClassRow]) -> bool:

@@ -276,7 +276,7 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
     signs = significance.common_detections(signs)
     distinct = significance.are_distinct(described.values())
     apart = standing_apart([described[target] for target in signs])
-    choice = significance.select_detections(list(signs.values()), change_of, distinct, apart)
+    choice = significance.select_detections(list(signs.values()), change_of, level, distinct, apart)
     trial = InterventionUnits(work, quantification.signs_to_insert(signs, choice, work.groups))
     effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
     return quantification.make_quantification(work.store, choice, described, effects, level)
