@@ -18,44 +18,40 @@ A seed whose heads were all tried at its end is not run again.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from klarsicht.burst.align.alignment import align
+from kernel_comparison import (
+    CONDITIONS,
+    Lessons,
+    Line,
+    Results,
+    TestedBurst,
+    make_parser,
+    make_plan,
+    make_test,
+    read_lines,
+    teach,
+    teach_seeds,
+)
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.heads import Features, HeadShape, InputFrames, UnitHead
 from klarsicht.burst.network.unet import Network, upsample_twice
-from klarsicht.burst.quality import psnr, tone_mapped
-from klarsicht.burst.synthesis import photographs
-from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
-from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
-from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
-from klarsicht.burst.synthesis.synthesis import KINDS, NOISES, Recipe, draw_batch
-from klarsicht.burst.training.batches import TrainingBatch, batch_number
 from klarsicht.burst.training.losses import psnr_loss
 from klarsicht.ground import devices
-from klarsicht.ground.fit import Learner, Plan
-from klarsicht.ground.seeding import generator, integer
+from klarsicht.ground.fit import Learner
+from klarsicht.ground.seeding import integer
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 COUNTS = 0.2  # dB
 WIDTH = 96  # channels of a head's own layer
-BURSTS, SIDE, USES, RATE = 2, 96, 4, 1e-3
-FRAME = Geometry(scale=2, height=96, width=144, reach=16)  # the middle of a photograph
-CONDITIONS = {"still, aligned": ("still", True), "still, not aligned": ("still", False), "moving": ("moving", True)}
-TRIALS = (0.5, 1.0)  # shares of the steps after which the heads are tried
 PAIRS = (
     ("15", "5"),
     ("1, 5, 15", "5"),
@@ -66,7 +62,6 @@ PAIRS = (
     ("1, 5, 15", "15, 15, 15"),
     ("full 5", "5, 5, 5"),
 )
-Values = npt.NDArray[np.float64]
 
 
 class SummedKernels(KernelSpec):
@@ -136,77 +131,38 @@ class HeadTask:
         return psnr_loss(model(features, InputFrames(frames, valid, trust)).float(), truth, exposure)
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """Bursts to teach with: the same for each head, by seed and number."""
-
-    library: tuple[Light, ...]
-    seed: int
-
-    def draw(self, index: int) -> TrainingBatch:
-        """Draw bursts of one motion, two of three aligned."""
-        rng = generator(self.seed, "kernel heads", index)
-        motion = TRAINING_MOTIONS[("still", "shaken", "moving", "occluded")[rng.integers(4)]]
-        geometry = Geometry(2, SIDE, SIDE, 16)
-        recipe = Recipe(KINDS["grey"], motion, NOISES["wide"], geometry, orientations=8)
-        drawn = draw_batch(self.library, recipe, rng, BURSTS)
-        parts = (drawn.frames, drawn.truth, drawn.exposure, drawn.read, drawn.shot, drawn.valid)
-        frames, truth, exposure, read, shot, valid = (torch.from_numpy(x) for x in parts)
-        agreement = torch.ones(*frames.shape[:2], SIDE, SIDE)
-        if rng.random() < 2 / 3:
-            alignment = align(frames, read, shot, valid)
-            frames, agreement = alignment.apply(frames), alignment.agreement()
-        return TrainingBatch(frames, agreement, truth, exposure, read, shot, valid)
-
-
 @dataclass(frozen=True, eq=False)
-class Question:
+class TestedFeatures:
     """A burst of a test, its features computed once for all heads and seeds."""
 
     features: Tensor
     burst: InputFrames
-    truth: Light
-    exposure: float
+    made: TestedBurst
 
-    @torch.no_grad()
-    def answered(self, head: nn.Module) -> float:
-        """PSNR in dB."""
-        picture = head(self.features.float(), self.burst)[0].float().numpy()
-        return psnr(tone_mapped(picture, self.exposure), tone_mapped(self.truth, self.exposure))
+    @classmethod
+    def of(cls, body: FrozenBody, made: TestedBurst) -> TestedFeatures:
+        features, burst = body.features(*made.given)
+        return cls(features.bfloat16(), burst, made)
 
 
-def question(body: FrozenBody, made: BenchmarkSet, k: int, gain: int, aligned: bool) -> Question:
-    w, level = float(made.exposure(k, True)), GAINS[gain]
-    frames = torch.from_numpy(made.burst(k, level, w).frames)[None]
-    read, shot = torch.tensor([level.read]), torch.tensor([level.shot])
-    agreement = torch.ones(*frames.shape[:2], *frames.shape[-2:])
-    if aligned:
-        alignment = align(frames, read, shot, torch.ones(frames.shape[:2], dtype=torch.bool))
-        frames, agreement = alignment.apply(frames), alignment.agreement()
-    features, burst = body.features(frames, agreement, read, shot)
-    return Question(features.bfloat16(), burst, made.truth(k, w), w)
+@torch.no_grad()
+def measure(head: nn.Module, one: TestedFeatures) -> float:
+    """PSNR in dB."""
+    return one.made.psnr(head(one.features.float(), one.burst))
 
 
-Questions = dict[str, dict[int, list[Question]]]
+def taught(
+    body: FrozenBody, steps: int, test: dict[str, dict[int, list[TestedFeatures]]], lessons: Lessons
+) -> Iterator[tuple[str, Line]]:
+    """Teach the heads of a seed."""
 
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        for given in lessons.each_step(steps):
+            features, burst = body.features(given.frames, given.agreement, given.read, given.shot)
+            yield features.float(), *burst, given.truth, given.exposure
 
-def questions(body: FrozenBody, folder: Path) -> Questions:
-    """By condition and gain, for each photograph."""
-    book = photographs.read_folder(folder, FRAME).photographs
-    sets = {motion: benchmark_set(f"grey-{motion}", book, 7, FRAME) for motion, _ in CONDITIONS.values()}
-    return {
-        name: {gain: [question(body, sets[motion], k, gain, aligned) for k in range(len(book))] for gain in GAINS}
-        for name, (motion, aligned) in CONDITIONS.items()
-    }
-
-
-def taught(body: FrozenBody, lessons: Lessons, steps: int, asked: Questions) -> Iterator[dict[str, object]]:
-    """Teach the heads of a seed; a line for each head each time that it is tried."""
-    bf16 = devices.bf16_is_faster(torch.device("cpu"))
-    plan = Plan(steps, RATE, warmup=100, hold=0.25, memory=0.99, bf16=bf16)
-    frames = body.network.settings.frames + 1
+    plan, frames = make_plan(steps, 100), body.network.settings.frames + 1
     torch.manual_seed(integer(lessons.seed, "heads"))
-    kept: dict[int, TrainingBatch] = {}
     with devices.world() as world:
         learners = {
             name: Learner(
@@ -214,106 +170,37 @@ def taught(body: FrozenBody, lessons: Lessons, steps: int, asked: Questions) -> 
             )
             for name, spec in HEADS.items()
         }
-        spent = dict.fromkeys(learners, 0.0)
-        for step in range(steps):
-            number = batch_number(step, USES)
-            if number not in kept:
-                kept = {n: batch for n, batch in kept.items() if n > number - 16}
-                kept[number] = lessons.draw(number)
-            given = kept[number].transform(int(generator(lessons.seed, "turns", step).integers(8)))
-            features, burst = body.features(given.frames, given.agreement, given.read, given.shot)
-            batch = (features.float(), *burst, given.truth, given.exposure)
-            for name, learner in learners.items():
-                began = time.thread_time()
-                learner.train_step(batch)
-                spent[name] += time.thread_time() - began
-            if step + 1 in [int(share * steps) for share in TRIALS]:
-                for name, learner in learners.items():
-                    told = {
-                        condition: {
-                            str(gain): [round(one.answered(learner.average), 3) for one in some]
-                            for gain, some in by_gain.items()
-                        }
-                        for condition, by_gain in asked.items()
-                    }
-                    line = {"seed": lessons.seed, "steps": steps, "step": step + 1, "head": name}
-                    yield {**line, "cpu_s": round(spent[name], 1), "psnr": told}
+        yield from teach(learners, batches(), steps, test, measure)
 
 
-def crossed_interval(values: Values) -> tuple[float, float, float]:
-    """Estimate the mean of values (seeds, photographs) with its 95 % interval, both random: the variance of the mean is
-    (M_seeds + M_photographs - M_rest) / (S P), M the mean squares of a two-way table with one value a cell, at least
-    that of either alone; Student's t with the degrees of freedom of Satterthwaite."""
-    S, P = values.shape
-    mean = values.mean()
-    rows, columns = values.mean(1) - mean, values.mean(0) - mean
-    rest = values - mean - rows[:, None] - columns
-    squares = np.array([P * (rows**2).sum() / (S - 1), S * (columns**2).sum() / (P - 1), (rest**2).sum()])
-    squares[2] /= (S - 1) * (P - 1)
-    signed = squares * [1, 1, -1]
-    total = max(signed.sum(), squares[:2].max())
-    freedom = total**2 / (squares**2 / [S - 1, P - 1, (S - 1) * (P - 1)]).sum()
-    half = float(stdtrit(max(1.0, freedom), 0.975) * np.sqrt(total / (S * P)))
-    return float(mean), float(mean) - half, float(mean) + half
-
-
-def table(lines: list[dict[str, object]]) -> None:
+def table(lines: list[Line]) -> None:
     """Print the differences of PAIRS, over all gains and by gain, and the PSNR of each head."""
-    last = {(line["seed"], line["head"]): line for line in lines if line["step"] == line["steps"]}
-    seeds = sorted({seed for seed in {seed for seed, _ in last} if all((seed, head) in last for head in HEADS)})
-    print(f"seeds {seeds}, {sorted({line['steps'] for line in last.values()})} steps")
-
-    def found(head: str, condition: str) -> Values:
-        """PSNR by seed, gain and photograph."""
-        by_gain = [last[seed, head]["psnr"][condition] for seed in seeds]  # type: ignore[index]
-        return np.array([[one[str(gain)] for gain in GAINS] for one in by_gain])
-
+    results = Results.of(lines, "head", list(HEADS))
+    print(f"seeds {list(results.seeds)}, {results.steps} steps")
     for condition in CONDITIONS:
         print(f"\n{condition}: PSNR at gains {', '.join(map(str, GAINS))}")
         for head in HEADS:
-            print(f"  {head:12}{' / '.join(f'{x:.2f}' for x in found(head, condition).mean((0, 2)))}")
+            print(f"  {head:12}{results.format_psnr(head, condition)}")
         print(f"| {condition} | all gains | {' | '.join(f'gain {gain}' for gain in GAINS)} | by seed |")
         for one, other in PAIRS:
-            apart = found(one, condition) - found(other, condition)
-            cells = [crossed_interval(x) for x in (apart.mean(1), *apart.swapaxes(0, 1))]
-            told = " | ".join(f"{m:+.2f} ({low:+.2f}, {high:+.2f})" for m, low, high in cells)
-            by_seed = ", ".join(f"{x:+.2f}" for x in apart.mean((1, 2)))
-            print(f"| {{{one}}} less {{{other}}} | {told} | {by_seed} |")
+            print(f"| {{{one}}} less {{{other}}} | {results.format_difference(one, other, condition)} |")
     for head, condition in itertools.product(HEADS, CONDITIONS):
         halves = [line for line in lines if line["head"] == head and line["step"] != line["steps"]]
-        ends = found(head, condition).mean()
+        ends = results.psnr(head, condition).mean()
         first = np.mean([list(line["psnr"][condition].values()) for line in halves])  # type: ignore[index]
         print(f"{head:12} {condition:20} from half of the steps to the end {ends - first:+.2f} dB")
     for head in HEADS:
-        print(f"{head:12} {np.mean([last[seed, head]['cpu_s'] for seed in seeds]):.0f} CPU s")
+        print(f"{head:12} {results.cpu_seconds(head):.0f} CPU s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path)
-    parser.add_argument("--test", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", action="append", type=int)
-    parser.add_argument("--steps", type=int, default=1600)
-    parser.add_argument("--table", action="store_true")
-    given = parser.parse_args()
+    given = make_parser(__doc__, steps=1600).parse_args()
     torch.set_num_threads(1)
-    lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     if not given.table:
         body = FrozenBody(checkpoints.load_network("swift"))
-        asked = questions(body, given.test)
-        library = scenes(photographs.read_folder(given.photographs, FRAME).photographs, KINDS["grey"].light)
-        for seed in given.seed or range(5):
-            done = {line["head"] for line in lines if line["seed"] == seed and line["step"] == line["steps"]}
-            if done == set(HEADS):
-                continue
-            lines = [line for line in lines if line["seed"] != seed]
-            given.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            for line in taught(body, Lessons(library, seed), given.steps, asked):
-                lines.append(line)
-                with given.out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-    table(lines)
+        test = make_test(given.test, partial(TestedFeatures.of, body))
+        teach_seeds(given, "head", list(HEADS), partial(taught, body, given.steps, test))
+    table(read_lines(given.out))
 
 
 if __name__ == "__main__":
