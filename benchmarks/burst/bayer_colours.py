@@ -48,13 +48,15 @@ from x_trans import BALANCE, GEOMETRY, LEAST, blocks, seen_by_camera
 Light = npt.NDArray[np.float32]
 
 
-def write(folder: Path, frames: Light, level: NoiseLevel, rng: np.random.Generator) -> list[Path]:
-    """Write DNGs of noisy samples, with their NoiseProfile."""
+def write(
+    folder: Path, frames: Light, level: NoiseLevel, rng: np.random.Generator, hot: Light | float = 0.0
+) -> list[Path]:
+    """Write DNGs of noisy samples, with their NoiseProfile. hot: what each sample of the sensor (H, W) has too much."""
     files = [folder / f"{i}.dng" for i in range(len(frames))]
     own = {**LEVELS, 50728: (1, 2, 1, 1, 2, 3), 51041: (level.shot, level.read**2)}
     tags = [(*tag[:3], own.get(tag[0], tag[3]), tag[4]) for tag in raw.tags()]  # type: ignore[call-overload]
     for file, frame in zip(files, frames, strict=True):
-        noisy = to_mosaic(level.sample(sample_mosaic(frame), rng))
+        noisy = to_mosaic(level.sample(sample_mosaic(frame), rng)) + hot
         codes = np.clip(np.rint(noisy * (WHITE - BLACK) + BLACK), 0, WHITE).astype(np.uint16)
         tifffile.imwrite(file, codes, photometric=32803, extratags=tags, metadata=None)
     return files

@@ -8,7 +8,7 @@ Said before the first run: a difference counts from .2 dB on, where its 95 % int
 random, excludes 0; it is small where the interval lies within .2 dB of 0.
 
     python benchmarks/burst/kernel_bodies.py --photographs FOLDER --test FOLDER --out FILE.jsonl [--seed 0 --seed 1]
-        [--steps 4000] [--width .5]
+        [--steps 4000] [--width .5] [--count 24]
     python benchmarks/burst/kernel_bodies.py --out FILE.jsonl --table
 
 A seed whose networks were both tried at its end is not run again.
@@ -45,6 +45,7 @@ from klarsicht.ground.fit import Learner
 from klarsicht.ground.seeding import integer
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
+USES = 8  # steps that a batch serves
 SIZES = {"15": (15,), "1, 5, 15": (1, 5, 15)}
 
 
@@ -76,7 +77,7 @@ def taught(
             torch.manual_seed(integer(lessons.seed, "bodies"))  # bodies begin with the same weights
             network = Network(settings, replace(PRESETS["swift"], spec=KernelSpec(sizes)))
             learners[name] = Learner(network.to(memory_format=torch.channels_last), BodyTask(), plan, world)
-        for name, found in teach(learners, (tuple(x) for x in lessons.each_step(steps)), steps, test, measure):
+        for name, found in teach(learners, (tuple(x) for x in lessons.each_step(steps, USES)), steps, test, measure):
             yield name, {"width": width, **found}
 
 
@@ -96,10 +97,11 @@ def table(lines: list[Line]) -> None:
 def main() -> None:
     parser = make_parser(__doc__, steps=4000)
     parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument("--count", type=int, help="photographs of the test, the first ones")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if not given.table:
-        test = make_test(given.test, lambda made: made)
+        test = make_test(given.test, lambda made: made, given.count)
         teach_seeds(given, "sizes", list(SIZES), partial(taught, given.width, given.steps, test))
     table(read_lines(given.out))
 

@@ -30,7 +30,7 @@ from klarsicht.ground.fit import Learner, Plan
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
-BURSTS, SIDE, USES, RATE = 2, 96, 4, 1e-3
+BURSTS, SIDE, RATE = 2, 96, 1e-3
 FRAME = Geometry(scale=2, height=96, width=144, reach=16)  # the middle of a photograph
 CONDITIONS = {"still, aligned": ("still", True), "still, not aligned": ("still", False), "moving": ("moving", True)}
 TRIALS = (0.5, 1.0)  # shares of the steps after which all are tried
@@ -71,11 +71,11 @@ class Lessons:
             frames, agreement = align_frames(frames, read, shot, valid)
         return TrainingBatch(frames, agreement, truth, exposure, read, shot, valid)
 
-    def each_step(self, steps: int) -> Iterator[TrainingBatch]:
-        """Draw the bursts of each step, turned: each batch serves USES of them."""
+    def each_step(self, steps: int, uses: int) -> Iterator[TrainingBatch]:
+        """Draw the bursts of each step, turned: each batch serves so many of them."""
         kept: dict[int, TrainingBatch] = {}
         for step in range(steps):
-            number = batch_number(step, USES)
+            number = batch_number(step, uses)
             if number not in kept:
                 kept = {n: batch for n, batch in kept.items() if n > number - 16}
                 kept[number] = self.draw(number)
@@ -112,9 +112,11 @@ def make_burst(made: BenchmarkSet, k: int, gain: int, aligned: bool) -> TestedBu
     return TestedBurst((frames, agreement, read, shot), made.truth(k, w), w)
 
 
-def make_test(folder: Path, prepare: Callable[[TestedBurst], T]) -> dict[str, dict[int, list[T]]]:
-    """Make the bursts of a test from the photographs of a folder, by condition and gain."""
-    book = photographs.read_folder(folder, FRAME).photographs
+def make_test(
+    folder: Path, prepare: Callable[[TestedBurst], T], count: int | None = None
+) -> dict[str, dict[int, list[T]]]:
+    """Make the bursts of a test from the photographs of a folder, or its first ones, by condition and gain."""
+    book = photographs.read_folder(folder, FRAME).photographs[:count]
     sets = {motion: benchmark_set(f"grey-{motion}", book, 7, FRAME) for motion, _ in CONDITIONS.values()}
     return {
         name: {gain: [prepare(make_burst(sets[motion], k, gain, aligned)) for k in range(len(book))] for gain in GAINS}

@@ -51,7 +51,7 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 COUNTS = 0.2  # dB
-WIDTH = 96  # channels of a head's own layer
+WIDTH, USES = 96, 4  # channels of a head's own layer; steps that a batch serves
 PAIRS = (
     ("15", "5"),
     ("1, 5, 15", "5"),
@@ -157,7 +157,7 @@ def taught(
     """Teach the heads of a seed."""
 
     def batches() -> Iterator[tuple[Tensor, ...]]:
-        for given in lessons.each_step(steps):
+        for given in lessons.each_step(steps, USES):
             features, burst = body.features(given.frames, given.agreement, given.read, given.shot)
             yield features.float(), *burst, given.truth, given.exposure
 

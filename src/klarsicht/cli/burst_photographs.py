@@ -23,6 +23,7 @@ Linear = Annotated[bool, typer.Option("--linear", help="Codes of TIFF, PNG, JPEG
 WhiteLevel = Annotated[int | None, number(WHITE_LEVEL, "Code of white in 16-bit TIFF and PNG files. [65535]")]
 Exact = Annotated[bool, typer.Option("--exact", help="The network in float32, also where bfloat16 is faster.")]
 Bayer = Annotated[str | None, typer.Option(help="How Bayer frames are filtered: rgb or planes. [by their noise]")]
+KeepHotPixels = Annotated[bool, typer.Option("--keep-hot-pixels", help="Hot and dead pixels stay as they are.")]
 Megapixels = Annotated[float | None, number(MEGAPIXELS, "Largest frame that is read, in megapixels. [220]")]
 
 
@@ -44,6 +45,7 @@ def denoise(
     megapixels: Megapixels = None,
     exact: Exact = False,
     bayer: Bayer = None,
+    keep_hot_pixels: KeepHotPixels = False,
 ) -> None:
     """Make one clean photograph of a burst; run again to resume."""
     from klarsicht.burst.denoising.denoise import denoise as denoise_files
@@ -51,6 +53,7 @@ def denoise(
     settings = _settings(
         checkpoint, noise, calibration, reference, strength=strength, memory=memory, threads=threads, linear=linear,
         white_level=white_level, megapixels=megapixels, exact=exact, bayer=bayer,
+        keep_hot_pixels=keep_hot_pixels,
     )  # fmt: skip
     for line in denoise_files(frames, out, settings, preview=preview, ghost_map=ghost_map, page=page):
         echo(line)
@@ -87,6 +90,7 @@ def explain(
     megapixels: Megapixels = None,
     exact: Exact = False,
     bayer: Bayer = None,
+    keep_hot_pixels: KeepHotPixels = False,
 ) -> None:
     """Show what each frame gave, what kernel sizes did, and where one frame alone was trusted."""
     from klarsicht.burst.denoising.explain import explain as explain_burst
@@ -94,6 +98,7 @@ def explain(
     settings = _settings(
         checkpoint, noise, calibration, reference, memory=memory, threads=threads, linear=linear,
         white_level=white_level, megapixels=megapixels, exact=exact, bayer=bayer,
+        keep_hot_pixels=keep_hot_pixels,
     )  # fmt: skip
     for line in explain_burst(frames, out, settings):
         echo(line)
@@ -112,6 +117,7 @@ def check(
     megapixels: Megapixels = None,
     exact: Exact = False,
     bayer: Bayer = None,
+    keep_hot_pixels: KeepHotPixels = False,
 ) -> None:
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
     from klarsicht.burst.denoising import held_out
@@ -120,6 +126,7 @@ def check(
     settings = _settings(
         checkpoint, noise, calibration, reference, threads=threads, linear=linear, white_level=white_level,
         megapixels=megapixels, exact=exact, bayer=bayer,
+        keep_hot_pixels=keep_hot_pixels,
     )  # fmt: skip
     with temporary_folder() as folder:
         lines, verdict = held_out.check_held_out(frames, settings, folder, hold_out)

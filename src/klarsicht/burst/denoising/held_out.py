@@ -164,7 +164,8 @@ def check_held_out(
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
-        burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
+        if not settings.keep_hot_pixels:
+            burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
         named = None if hold_out is None else find_named(burst, hold_out)
         order = burst.order if named is None or named in burst.order else [*burst.order, named]
         placement = align_loaded_frames(burst, noise.mean, [frame.gain for frame in burst.frames], order)

@@ -5,8 +5,10 @@ pixel is detected as hot if, at its position on the sensor,
   the mean and the median of the frames differ from its neighbours of the same colour by far more than their noise and
   than pixels around it do, and it is isolated (a line or a star reaches other pixels and colours, too);
   the reference and nearly every other frame show about the same difference, up to noise;
-  and the frames that moved, aligned with the reference, do not show it.
-Where no frame moved, no pixel is detected: a star and a hot pixel look alike then. Nor is one in a single frame.
+  and the frames that moved, aligned with the reference, do not show it, nor do its neighbours in a mosaic show the
+  image of a point (the shifts of frames of hardly any texture can be wrong).
+Where no frame moved, pixels are detected only in mosaics, and only those whose neighbours of other colours show that
+they cannot be the image of a star (`point_images`). None is detected in a single frame.
 Of X-Trans frames the samples are tested (`mosaic_samples`), and colours are interpolated once more.
 
 n counts places (channel, row, column); channels are the planes of a mosaic, or the colours of an interpolated one.
@@ -38,6 +40,7 @@ from klarsicht.burst.denoising.mosaic_samples import (
     SampleFrames,
     interpolate_replaced,
 )
+from klarsicht.burst.denoising.point_images import EdgeNeighbours
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.ground.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.progress import track
@@ -158,7 +161,13 @@ def find_hot_pixels(burst: LoadedBurst, noise: Sequence[NoiseLevel]) -> Places:
     if len(places):
         shifts = measure_shifts(burst, correct_frames(burst, places), noise)
         least = 2 * MOVED if behind else MOVED
-        places = places[find_sensor_fixed(burst.spool, places, light, height, order, shifts, least)]
+        moved = np.abs(shifts).max() >= least
+        fixed = find_sensor_fixed(burst.spool, places, light, height, order, shifts, least)
+        if sensor := burst.header.sensor:
+            white = min(burst.frames[i].gain for i in order)
+            beside = EdgeNeighbours.measure(spool, order, sensor.pattern, places, means, white)
+            fixed = fixed & ~beside.show_points(height) if moved else beside.exclude_points(height)
+        places = places[fixed]
     return places
 
 

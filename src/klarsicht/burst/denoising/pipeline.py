@@ -61,7 +61,8 @@ class DenoiseSettings(Settings):
     linear: whether codes of TIFF, PNG, JPEG and HEIC are linear light. strength: 0 keeps the reference, 1 takes the
     full result. white_level: code of white in 16-bit TIFF and PNG files. megapixels: the largest frame that is read.
     exact: the network computes in float32, also where bfloat16 is faster. bayer: how Bayer frames are filtered, planes
-    or rgb (filter_choice.BAYER_COLOURS); None: as the network needs it, or by their noise."""
+    or rgb (filter_choice.BAYER_COLOURS); None: as the network needs it, or by their noise. keep_hot_pixels: pixels of
+    the sensor that are hot or dead stay as they are."""
 
     checkpoint: str | None = None
     noise: str | None = None
@@ -75,6 +76,7 @@ class DenoiseSettings(Settings):
     megapixels: float = MEGAPIXELS.field(MAX_MEGAPIXELS)
     exact: bool = False
     bayer: str | None = None
+    keep_hot_pixels: bool = False
 
     @property
     def reading(self) -> ReadSettings:
@@ -184,7 +186,9 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
-    corrected_burst, hot = hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
+    corrected_burst, hot = (
+        (burst, 0) if settings.keep_hot_pixels else hot_pixels.replace_hot_pixels(burst, noise.levels, folder)
+    )
     placement, order = _place_frames(corrected_burst, noise, folder)
     if is_filtered_as_rgb(burst, noise, settings):
         burst = corrected_burst = interpolate_burst(corrected_burst, folder)
