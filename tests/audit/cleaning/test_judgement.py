@@ -6,7 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from klarsicht.audit.cleaning.joint_judgement import ClassJudgement, JointJudgement
 from klarsicht.audit.cleaning.judgement import Judgement, LeastEffect
+from klarsicht.audit.cleaning.shown_classes import UNCOUNTED
 from klarsicht.audit.cleaning.training_images import Answers, recognise_training_images
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.harm import HARMFUL, NOT_PROVEN, Bounds
@@ -155,3 +157,17 @@ def test_an_effect_that_is_not_less_than_matters_may_be_that_of_a_poisoned_class
             *[nothing] * 5, Interval(low, low, high, 9), loss, loss, Interval(flips_low, flips_low, flips_high, 9)
         )
         assert not (clears_floor(low, flips_low) and LeastEffect().exceeds(before))
+
+
+@pytest.mark.parametrize(("without", "answer"), [(0.0, NOT_PROVEN), (0.03, HARMFUL)])
+def test_several_classes_are_judged_as_one_where_another_class_bears_the_loss_alone(without, answer):
+    """Oracle: the judgement on one class with the same losses."""
+    nothing, rise = Interval(0.0, 0.0, 0.0, 100), Interval(3.0, 2.5, 3.5, 100)
+    none, lost = PairedLoss(0.0, -0.001, 0.001, 100), PairedLoss(0.04, 0.03, 0.05, 100)
+    elsewhere = PairedLoss(without, without - 0.01, without + 0.01, 90)
+    before = Outcome(*[nothing] * 5, rise, none, none, nothing)
+    after = Outcome(*[nothing] * 6, lost, none, nothing, elsewhere, "hay")
+    one = Judgement(before, after, Bounds())
+    joint = JointJudgement((ClassJudgement("a", 0, "", one, one, 100),), lost, (), (), UNCOUNTED, elsewhere, "hay")
+    assert joint.harm.answer == one.harm.answer == answer
+    assert ("without hay" in joint.harm.reasons) == (answer == NOT_PROVEN)

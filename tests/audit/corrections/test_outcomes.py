@@ -222,11 +222,16 @@ def test_the_class_that_loses_most_is_left_out_of_a_second_loss():
     was, right = np.ones(90, bool), np.ones(90, bool)
     right[[*range(8), *range(30, 35), 60]] = False
     was[40] = False
-    found, most = loss_elsewhere(was, right, truth, 0)
+    found, most = loss_elsewhere(was, right, truth, [0])
     assert most == 1
     assert (found.value, found.changed, found.n) == (pytest.approx(9 / 60), 9, 60)
-    assert loss_elsewhere(was[:60], right[:60], truth[:60], 0) == (NO_LOSS, None)  # one other class
-    assert loss_elsewhere(was, was, truth, 0) == (NO_LOSS, None)
+    assert loss_elsewhere(was[:60], right[:60], truth[:60], [0]) == (NO_LOSS, None)  # one other class
+    assert loss_elsewhere(was, was, truth, [0]) == (NO_LOSS, None)
+    assert loss_elsewhere(was, right, truth, [0, 1]) == (NO_LOSS, None)  # one class that is not corrected
+    four = np.append(truth, np.full(30, 3))
+    longer, fell = np.append(was, np.ones(30, bool)), np.append(right, np.ones(30, bool))
+    found, most = loss_elsewhere(longer, fell, four, [0, 1])
+    assert (most, found.changed, found.n) == (2, 14, 90)
     trial = CorrectionTest(classifier(), sample(300), TARGET, place(), names={1: "one", 2: "two"})
     erased = trial.evaluate_logits(Logits(np.roll(trial.before.plain, 1, axis=1), trial.before.pasted))
     lost = trial.before.plain.argmax(1) == trial.truth

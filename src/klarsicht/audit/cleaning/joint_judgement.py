@@ -16,7 +16,7 @@ from klarsicht.audit.corrections.clean_losses import CleanLosses
 from klarsicht.audit.corrections.harm import HARMFUL, Harm, Loss
 from klarsicht.audit.corrections.selection import SettingOutcome
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
-from klarsicht.numerics.statistics.paired_loss import PairedLoss
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ class JointJudgement:
         left_out: (class, reason) of those for which no correction could be fitted.
         orders: outcomes of the orders that were tried; empty where the order does not matter.
         shown_classes: number of classes of which there are clean images, beside that of the model's outputs.
+        lost_elsewhere: `lost` without that class, other than the corrected ones, that loses most; NO_LOSS where none
+            loses, or two others are not shown.
+        most_lost: that class, in words.
     """
 
     classes: tuple[ClassJudgement, ...]
@@ -100,13 +103,16 @@ class JointJudgement:
     left_out: tuple[tuple[str, str], ...] = ()
     orders: tuple[OrderOutcome, ...] = ()
     shown_classes: ShownClasses = UNCOUNTED
+    lost_elsewhere: PairedLoss = NO_LOSS
+    most_lost: str = ""
 
     @cached_property
     def harm(self) -> Harm:
         """The answer to harm: on clean images, and on those of each class."""
         first = self.classes[0].together
         trained = any(one.together.origin.trained_on for one in self.classes)
-        overall = Loss("clean images", self.lost, first.bounds.overall, trained)
+        bound = first.bounds.overall
+        overall = Loss("clean images", self.lost, bound, trained, self.lost_elsewhere, self.most_lost)
         own = (
             Loss(f"clean images of {one.name}", one.together.after.harm_affected, first.bounds.affected, trained)
             for one in self.classes

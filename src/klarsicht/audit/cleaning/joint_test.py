@@ -18,6 +18,7 @@ from klarsicht.audit.corrections import selection
 from klarsicht.audit.corrections.clean_losses import CleanDraw
 from klarsicht.audit.corrections.closed_form import CorrectionParameters
 from klarsicht.audit.corrections.joint_correction import JointCorrection, LayerCorrection
+from klarsicht.audit.corrections.outcomes import loss_elsewhere
 from klarsicht.audit.corrections.samples import Case
 from klarsicht.audit.corrections.selection import Candidate, SettingOutcome, evaluate_setting
 from klarsicht.audit.data import splits
@@ -105,7 +106,7 @@ def judge_together(
     """Judge each correction alone and all together on the part `show`."""
     bounds, least = clean_model.make_bounds(settings), LeastEffect(settings.least_effect)
     judged: list[ClassJudgement] = []
-    right: dict[int, tuple[bool, bool]] = {}  # of each clean image drawn: before, and together
+    drawn: dict[int, tuple[bool, bool, int]] = {}  # clean images: right before, right together, label
     with progress("classes shown", len(fitted)) as advance:
         for one in fitted:
             shown = clean_model.draw_shown(one.case, settings.images, settings.seed)
@@ -118,8 +119,12 @@ def judge_together(
             judged.append(ClassJudgement(name, one.artifact.target, one.setting, by_itself, together, n))
             was, is_now = (y.argmax(1) == test.truth for y in (test.plain, found.plain))
             fair = np.flatnonzero(test.sample.fair_draw)
-            right |= {int(test.sample.rows[i]): (bool(was[i]), bool(is_now[i])) for i in fair}
+            drawn |= {int(test.sample.rows[i]): (bool(was[i]), bool(is_now[i]), int(test.truth[i])) for i in fair}
             advance()
-    answers = np.array(list(right.values()), bool).reshape(-1, 2)
-    lost, classes = paired_loss(answers[:, 0], answers[:, 1]), ShownClasses.of(test, fitted[-1].case)
-    return JointJudgement(tuple(judged), lost, tuple(left_out), orders, classes)
+    before_it, after_it, truth = np.array(list(drawn.values()), int).reshape(-1, 3).T
+    was, is_now = before_it == 1, after_it == 1
+    elsewhere, most = loss_elsewhere(was, is_now, truth, [one.artifact.target for one in fitted])
+    return JointJudgement(
+        tuple(judged), paired_loss(was, is_now), tuple(left_out), orders, ShownClasses.of(test, fitted[-1].case),
+        elsewhere, "" if most is None else test.names.get(most, f"class {most}"),
+    )  # fmt: skip

@@ -54,17 +54,18 @@ def erasure_of(correction: Correction) -> Erasure | None:
     return erased if isinstance(erased, Erasure) else None
 
 
-def loss_elsewhere(was: Bools, right: Bools, truth: Ints, target: int) -> tuple[PairedLoss, int | None]:
-    """Estimate the loss without that class, other than the target, that loses most.
+def loss_elsewhere(was: Bools, right: Bools, truth: Ints, targets: Sequence[int]) -> tuple[PairedLoss, int | None]:
+    """Estimate the loss without that class, other than the targets, that loses most.
 
     Args:
         was, right: bool (n,), whether the answer is right before and after.
         truth: int (n,), labels.
+        targets: the classes whose artifacts are corrected.
 
     Returns:
         the loss and the class; NO_LOSS and None where no other class loses, or there are fewer than two.
     """
-    others = np.unique(truth[truth != target])
+    others = np.setdiff1d(truth, targets)
     lost = [int((was & ~right & (truth == one)).sum()) - int((~was & right & (truth == one)).sum()) for one in others]
     if len(others) < 2 or max(lost) <= 0:
         return NO_LOSS, None
@@ -240,7 +241,7 @@ class CorrectionTest:
         right, was = (answers.plain.argmax(1) == self.truth for answers in (found, self.before))
         fair, own = self.sample.fair_draw, ~self.sample.member & (self.sample.labels == self.target)
         under = found.pasted.argmax(1) == self.truth[self.other_rows] if len(found.pasted) else np.zeros(0, bool)
-        elsewhere, most = loss_elsewhere(was[fair], right[fair], self.truth[fair], self.target)
+        elsewhere, most = loss_elsewhere(was[fair], right[fair], self.truth[fair], [self.target])
         return Outcome(
             accuracy=share_interval(right[fair]),
             affected=share_interval(right[own]),
