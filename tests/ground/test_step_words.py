@@ -26,6 +26,12 @@ def test_a_step_has_the_words_of_its_progress(name, file):
     assert describe_step(name) in calls
 
 
+@pytest.mark.parametrize("name", ["kept-64", "exchanged-16"])
+def test_steps_of_shortcuts_have_the_words_of_their_progress(name):
+    source = (AUDIT / "quantification/sufficiency.py").read_text("utf-8")
+    assert f'"{describe_step(name)}"' in source
+
+
 def test_a_step_by_a_metric_names_it_and_an_unknown_one_stands_for_itself():
     assert describe_step("spray-wasserstein-t") == "clusters (wasserstein-t)"
     assert describe_step("of a later version") == "of a later version"

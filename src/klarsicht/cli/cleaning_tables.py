@@ -92,7 +92,7 @@ def judged(found: Judgement, shown: int, classes: ShownClasses) -> None:
     before, after = found.before, found.after
     told = [f"effect left {found.remaining:.0%}"] if found.is_used else []
     if before.flips.n:
-        told.append(f"flips to the class {_percent(before.flips)} before, {_percent(after.flips)} after")
+        told.append(f"flips to the class, in percent, {_percent(before.flips)} before, {_percent(after.flips)} after")
     told.append(f"points lost {_percent(after.harm)}")
     if after.harm_affected.n:
         told.append(f"of the class {_percent(after.harm_affected)}")

@@ -12,12 +12,15 @@ STEP_WORDS = {
     "evidence": "pictures of artifacts",
     "thumbnails": "thumbnails, to find copies",
     "copies": "copies among thumbnails",
+    "profiles": "parts that suffice",
     "ranking": "ranking",
     "ranking.json": "ranking",
     "report.html": "report",
 }
 KINDS_OF_STEPS = {
     "spray-": "clusters",
+    "kept-": "images with one part left",
+    "exchanged-": "parts on other images",
     "power-": "plants in this corpus",
     "poisoning-": "trainings on planted corpora",
 }  # by the beginning of their names

@@ -296,3 +296,17 @@ def test_a_run_is_cleaned_of_the_artifact_it_found(tmp_path):
     with pytest.raises(UsageError, match="which class"):
         clean_data(run.path, tmp_path / "none", "drop", classifier=classifier)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "given", "message"),
+    [
+        ("inpiant", {}, "Did you mean inpaint"),
+        ("move", {}, "Give --label NAME"),
+        ("drop", {"label": "fig"}, "Leave --label out"),
+        ("drop", {"weight": 0.5}, "Leave --weight out"),
+    ],
+)
+def test_an_action_that_cannot_be_is_refused_before_the_run_is_opened(tmp_path, action, given, message):
+    with pytest.raises(UsageError, match=message):
+        clean_data(tmp_path / "no run", tmp_path / "new", action, **given)

@@ -96,6 +96,18 @@ def test_a_folder_without_classes_is_refused(tmp_path, make):
         open_corpus(tmp_path)
 
 
+def test_of_a_folder_that_holds_its_manifest_the_manifest_is_asked_for(tmp_path):
+    """As `audit plant` and `audit clean-data` write it; a class folder of another name, or without one, is a corpus."""
+    picture(tmp_path / "images" / "0.png")
+    assert set(open_corpus(tmp_path).labels) == {"images"}
+    (tmp_path / "manifest.csv").write_text("path,label\nimages/0.png,carton\n")
+    with pytest.raises(CorpusError, match=r"classes stand in a manifest.*Give the manifest: .*manifest\.csv"):
+        open_corpus(tmp_path)
+    assert set(open_corpus(tmp_path / "manifest.csv").labels) == {"carton"}
+    picture(tmp_path / "carton" / "0.png")
+    assert set(open_corpus(tmp_path).labels) == {"carton", "images"}
+
+
 def test_a_missing_place_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="no such folder or manifest"):
         open_corpus(tmp_path / "nothing")

@@ -121,6 +121,17 @@ def test_a_folder_without_its_head_or_its_processor_is_refused(vit, tmp_path):
         load_model(f"hf:{tmp_path / 'nowhere'}")
 
 
+def test_a_folder_of_a_config_alone_says_how_a_model_is_saved(vit, tmp_path):
+    (tmp_path / "config.json").write_bytes((vit[1] / "config.json").read_bytes())
+    with pytest.raises(ModelError, match=r"cannot load the model.*model\.save_pretrained\(FOLDER\)"):
+        load_model(f"hf:{tmp_path}")
+
+
+def test_a_file_of_code_is_asked_for_its_function():
+    with pytest.raises(UsageError, match=r"got 'mine\.py'.*Write mine\.py:NAME"):
+        load_model("mine.py")
+
+
 def test_an_unknown_form_says_how_a_model_of_python_is_given():
     with pytest.raises(UsageError, match=r"unknown model; got 'mine'\. Known: .*FOLDER.*classifier="):
         load_model("mine")

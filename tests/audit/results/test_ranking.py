@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sklearn.metrics import jaccard_score
 
-from klarsicht.audit.results.ranking import ClassVerdict, Entry, Ranking, rank_by_z, with_baseline
+from klarsicht.audit.results.ranking import ClassVerdict, ClusterEffect, Entry, Ranking, rank_by_z, with_baseline
 from klarsicht.ground.errors import UsageError
 
 
@@ -105,3 +105,13 @@ def test_evidence_that_does_not_vary_is_said():
 def test_entries_of_runs_that_did_not_store_deviations_stay_as_they_were():
     order = ranking(line("a", 0, 3.0), line("b", 1, 1.0))
     assert [(e.z, e.floor, e.varies) for e in order] == [(3.0, 0.0, True), (1.0, 0.0, True)]
+
+
+def test_the_order_says_whose_z_decides_where_other_clusters_are_shown():
+    """A followed cluster has a z of its own, by which nothing is ordered: classes stay as `audit run` ranked them."""
+    judged = ClassVerdict(artifactual=False, poisoned=False, q=1.0, low=0.0, flips_low=0.0, matters=False)
+    own = [replace(entry, judged=judged) for entry in ranking(line("a", 0, 2.0), line("b", 1, 1.0))]
+    assert Ranking(tuple(own)).order == "verdict of `audit quantify`, then z of `audit run`"
+    effect = ClusterEffect(shift=1.0, low=0.5, high=1.5, runner_up=0.0, z=3.0, rank=0, follows=0.5, stability=0.5)
+    shown = Ranking((replace(own[0], z=0.1, effect=effect), own[1]))
+    assert shown.order.endswith("; where a cluster is followed, its metric and z are shown")

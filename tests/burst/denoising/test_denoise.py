@@ -295,6 +295,33 @@ def test_an_output_that_is_a_folder_is_refused_before_anything_is_done(burst, tm
     assert "page.html is a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (["--checkpoint", "swfit"], "unknown network; got 'swfit'. Did you mean swift"),
+        (["--bayer", "plane"], "unknown way to filter Bayer frames; got 'plane'. Did you mean planes?"),
+        (["--page", "p.txt"], "unknown ending of --page; got '.txt'"),
+        (["--preview", "p.png"], "unknown ending of --preview; got '.png'"),
+        (["--ghost-map", "p.jpg"], "unknown ending of --ghost-map; got '.jpg'"),
+    ],
+)
+def test_a_mistyped_name_is_refused_before_a_frame_is_read(burst, tmp_path, monkeypatch, capsys, told, message):
+    monkeypatch.setattr(pipeline, "load_frames", None)
+    assert run(["burst", "denoise", str(burst), "-o", str(tmp_path / "a.dng"), *told]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["burst"]
+
+
+def test_a_network_for_other_colours_is_refused_before_frames_are_aligned(scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline.hot_pixels, "replace_hot_pixels", None)
+    for i in range(2):
+        levels = np.uint8(255 * cut(scene, i, i, (64, 64)) ** (1 / 2.2))
+        Image.fromarray(np.stack([levels] * 3, -1)).save(tmp_path / f"{i}.png")
+    told = ["burst", "denoise", str(tmp_path), "-o", str(tmp_path.parent / "a.png"), "--checkpoint", "swift-raw"]
+    assert run(told) == 2
+    assert "a network for mosaic frames cannot filter rgb ones" in capsys.readouterr().err
+
+
 def test_temporary_files_of_a_killed_command_are_removed_at_the_next_start(burst, tmp_path, no_weights):
     (tmp_path / ".clean.dng.99999999.tmp").touch()
     list(denoise(sorted(burst.iterdir())[:2], tmp_path / "clean.dng", DenoiseSettings(threads=1)))

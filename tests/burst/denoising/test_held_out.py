@@ -54,6 +54,12 @@ def test_a_burst_that_is_right_differs_by_noise_alone(scene, tmp_path):
     assert "as typed" in told[0] and "noise as modelled" in "\n".join(verdict.lines)
 
 
+def test_a_frame_to_hold_out_that_is_not_there_is_refused_before_frames_are_aligned(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(held_out.hot_pixels, "replace_hot_pixels", None)
+    with pytest.raises(InputError, match="frame to hold out; got nine"):
+        check_held_out(still(scene, tmp_path), RIGHT, tmp_path / "work", "nine")
+
+
 def test_the_network_that_comes_along_is_checked_and_a_wrong_level_is_told(scene, tmp_path):
     """Detail that it loses adds to the difference, hardly correlated, and not in every light; half the noise, typed,
     makes four times of it everywhere."""

@@ -155,6 +155,8 @@ def clean_data(
         )  # fmt: skip
     SHARE.require("probability", above)
     SEED.require("seed", seed)
+    if isinstance(action, str):
+        image_actions.check_action(action, weight=weight, label=label)
     audited_run = AuditedRun.of(run, data, classifier, device)
     if correction is not None:
         found = read_artifacts(audited_run, Path(correction), above)

@@ -52,6 +52,22 @@ class Action:
         return {"action": self.name, "method": self.method, "weight": self.weight, "label": self.label}
 
 
+def check_action(name: str, *, weight: float | None = None, label: str | None = None) -> None:
+    """Check the name of an action and what goes with it, before a model is loaded. Raises UsageError as `make_action`
+    does."""
+    if name not in ACTIONS:
+        raise unknown_name("action", name, ACTIONS)
+    if label is None and name == "move":
+        raise UsageError("the action move lacks the new label", remedy="Give --label NAME.")
+    if label is not None and name != "move":
+        raise UsageError("a label goes with the action move", got=f"{name}, label {label}", remedy="Leave --label out.")
+    if weight is not None:
+        IMAGE_WEIGHT.require("weight", weight)
+        if name != "weigh":
+            rule, remedy = "a weight goes with the action weigh", "Leave --weight out."
+            raise UsageError("an action without a weight", got=f"{name}, weight {weight:g}", rule=rule, remedy=remedy)
+
+
 def make_action(
     name: str, *, weight: float | None = None, label: str | None = None, place: Overlay | None = None,
     maps: Maps | None = None, classifier: Classifier | None = None,
@@ -69,14 +85,7 @@ def make_action(
         InputError: no mask to inpaint under.
         MissingExtra: scikit-image is not installed.
     """
-    if name not in ACTIONS:
-        raise unknown_name("action", name, ACTIONS)
-    if (label is not None) != (name == "move"):
-        raise UsageError("a label goes with the action move", got=f"{name}, label {label}", rule="--label NAME")
-    if weight is not None:
-        IMAGE_WEIGHT.require("weight", weight)
-        if name != "weigh":
-            raise UsageError("a weight goes with the action weigh", got=f"{name}, {weight:g}")
+    check_action(name, weight=weight, label=label)
     if name == "inpaint":
         return make_inpaint_action(masks.make_masks(place, maps), classifier)
     return {

@@ -38,6 +38,8 @@ from klarsicht.ground.texts import Texts
 if TYPE_CHECKING:
     import pyarrow as pa
 
+WRITTEN_FOLDER = "images"  # folder of new files beside a manifest, as `audit plant` and `audit clean-data` write them
+WRITTEN_MANIFESTS = ("manifest.csv", "manifest.parquet")
 TABLE_BLOCK = 1 << 16  # rows of the table of a corpus that are made at once
 # Columns of a corpus's table and the fields they hold.
 COLUMNS = {"key": "keys", "path": "paths", "label": "labels", "source": "sources", "split": "splits"}
@@ -266,6 +268,13 @@ class Corpus:
             inside = "; ".join(f"{what}: {why}" for what, why in left_out[:3])
             got = f"{root}, where {inside}" if inside else f"{root}, an empty folder"
             raise CorpusError("no images in class folders", got=got, rule=rule)
+        if {*sizes} == {WRITTEN_FOLDER} and (beside := sorted({*loose} & {*WRITTEN_MANIFESTS})):
+            raise CorpusError(
+                "a folder whose classes stand in a manifest",
+                got=f"{root}, with {beside[0]} beside the folder {WRITTEN_FOLDER}",
+                rule="of a folder, sub-folders are classes",
+                remedy=f"Give the manifest: {locations.join(root, beside[0])}.",
+            )
         paths: Sequence[str] = replace(keys, prefix=locations.join(root, "-")[:-1])
         if paths[0] != locations.join(root, keys[0]):  # another separator than the slash
             paths = tuple(locations.join(root, key) for key in keys)

@@ -43,7 +43,8 @@ def load(spec: str) -> tuple[nn.Module, ProcessorTransform, tuple[str, ...] | No
     require_saved_model(folder)
     transformers: Any = optional.load("transformers", HF_EXTRA)
     local = {"local_files_only": True, "trust_remote_code": False}
-    with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec):
+    remedy = "Save the model again: model.save_pretrained(FOLDER)."
+    with _quiet(transformers), foreign_errors(ModelError, "transformers cannot load the model", of=spec, remedy=remedy):
         network = transformers.AutoModelForImageClassification
         module, found = network.from_pretrained(folder, **local, output_loading_info=True)
     if lacking := sorted(found["missing_keys"]):

@@ -55,6 +55,10 @@ def check_specification(spec: str) -> None:
             got=repr(spec),
             remedy=f"Write torchvision:NAME@{spec}, timm:NAME@{spec}, or {' or '.join(ENTRY_POINTS)}.",
         )
+    elif spec.endswith(".py"):
+        rule = "a function or a class in it returns a module, or a module and its transform"
+        remedy = f"Write {spec}:NAME, with the function's name."
+        raise UsageError("a file of code does not say which function", got=repr(spec), rule=rule, remedy=remedy)
     elif Path(spec).is_dir():
         remedy = f"Write hf:{spec} for what save_pretrained wrote, or {' or '.join(ENTRY_POINTS)}."
         raise UsageError("a folder does not say how its model is loaded", got=repr(spec), remedy=remedy)

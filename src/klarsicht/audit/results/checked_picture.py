@@ -166,5 +166,5 @@ def _describe(one: CarriedArtifact) -> str:
     told = f"{describe_sign(one.sign)} of {one.name} (p {one.p:.3f})"
     if one.drop is None:
         return f"{told}, {NO_WAY_OUT}"
-    effect = f"without it {one.drop:+.2f} less for {one.name}, {one.without}"
+    effect = f"without it the logit of {one.name} changes by {-one.drop:+.2f}, and {one.without} is predicted"
     return f"{told}: {effect}{'' if one.rests else f', no more than elsewhere, or below {FLOOR:g}'}"

@@ -303,6 +303,11 @@ class Ranking:
         return any(entry.decision for entry in self.entries)
 
     @property
+    def effects(self) -> bool:
+        """Whether any class is shown by the cluster that the model follows, in place of that of `audit run`."""
+        return any(entry.effect is not None for entry in self.entries)
+
+    @property
     def beside(self) -> bool:
         """Whether any class has a cluster that plain features name."""
         return any(entry.baseline is not None for entry in self.entries)
@@ -323,7 +328,8 @@ class Ranking:
         """The order of the classes, in a few words."""
         judged = any(entry.judged is not None for entry in self.entries)
         last = "; classes decided legitimate last" if any(entry.is_legitimate for entry in self.entries) else ""
-        return ("verdict of `audit quantify`, then z" if judged else "z, an observation") + last
+        shown = "; where a cluster is followed, its metric and z are shown" if self.effects else ""
+        return (f"verdict of `audit quantify`, then z of `audit run`{shown}" if judged else "z, an observation") + last
 
     def by_z(self) -> Ranking:
         """Order the same classes by falling z alone, without regard to verdicts."""

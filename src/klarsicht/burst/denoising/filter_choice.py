@@ -17,15 +17,23 @@ BAYER_COLOURS = {"planes": "mosaic", "rgb": "rgb"}
 MOST_NOISE_RGB = 2.5  # deviation of the noise over the mean light, up to which Bayer frames are interpolated
 
 
+def check_names(checkpoint: str | None, bayer: str | None) -> None:
+    """Check the names of a network and of a way to filter Bayer frames before any frame is read: alignment takes
+    minutes. Raises UsageError for an unknown name, ModelError for a file that holds no network."""
+    if bayer is not None and bayer not in BAYER_COLOURS:
+        raise unknown_name("way to filter Bayer frames", bayer, BAYER_COLOURS)
+    if checkpoint is not None:
+        checkpoints.read_card(Path(checkpoint))
+
+
 def choose_bayer_colour(name: str | None, checkpoint: str | None, noise_over_light: float) -> str:
     """Choose the colour in which Bayer frames are filtered, mosaic (their planes) or rgb. name: of BAYER_COLOURS, or
     None: that of the checkpoint's network; without one rgb, where both networks come along and the noise is
     MOST_NOISE_RGB at most. noise_over_light: its deviation at the mean light of the reference, over that light.
 
     Raises UsageError for an unknown name, ModelError."""
+    check_names(None, name)
     if name is not None:
-        if name not in BAYER_COLOURS:
-            raise unknown_name("way to filter Bayer frames", name, BAYER_COLOURS)
         return BAYER_COLOURS[name]
     if checkpoint is not None:
         return "rgb" if checkpoints.read_card(Path(checkpoint)).settings.colour == "rgb" else "mosaic"

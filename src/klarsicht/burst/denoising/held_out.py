@@ -31,10 +31,10 @@ from klarsicht.burst.data.cokriging import (
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.denoising import hot_pixels, motion_check
-from klarsicht.burst.denoising.filter_choice import select_filter
+from klarsicht.burst.denoising.filter_choice import check_names, select_filter
 from klarsicht.burst.denoising.filters import Filter
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
-from klarsicht.burst.denoising.pipeline import DenoiseSettings, clipping_limits, is_filtered_as_rgb
+from klarsicht.burst.denoising.pipeline import DenoiseSettings, check_network, clipping_limits, is_filtered_as_rgb
 from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.files.loading import LoadedBurst
@@ -153,6 +153,7 @@ def check_held_out(
 
     Raises InputError for fewer than three frames, or where nothing agrees; UsageError; ModelError.
     """
+    check_names(settings.checkpoint, settings.bayer)
     files = reading.list_frames(frames)
     if len(files) < 3:
         rule = "a frame is held out, and two at least are filtered"
@@ -163,10 +164,11 @@ def check_held_out(
         if burst.is_bracket:
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
+        check_network(burst, settings)
+        named = None if hold_out is None else find_named(burst, hold_out)
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         if not settings.keep_hot_pixels:
             burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
-        named = None if hold_out is None else find_named(burst, hold_out)
         order = burst.order if named is None or named in burst.order else [*burst.order, named]
         placement = align_loaded_frames(burst, noise.mean, [frame.gain for frame in burst.frames], order)
         if is_filtered_as_rgb(burst, noise, settings):

@@ -17,6 +17,8 @@ from klarsicht.ground.manifest import to_json
 from klarsicht.ground.pixel_depths import to_uint8
 
 OUTPUT_ENDINGS = (".dng", *write_pictures.WRITERS)
+FURTHER_ENDINGS = {"--preview": (".jpg", ".jpeg"), "--ghost-map": (".png",), "--page": (".html", ".htm")}
+"""Endings of further files, by their options: each has one format."""
 GHOSTS = 2048  # side of the ghost map
 
 
@@ -33,7 +35,10 @@ class Outputs:
     @classmethod
     def from_paths(cls, out: Path, preview: Path | None, ghost_map: Path | None, page: Path | None) -> Outputs:
         """Build the outputs of a file with a known suffix, or of a folder with all outputs: one that exists, or a name
-        without a suffix. Raises UsageError for another suffix."""
+        without a suffix. Raises UsageError for another suffix, also of a further file."""
+        for option, path in zip(FURTHER_ENDINGS, (preview, ghost_map, page), strict=True):
+            if path is not None and path.suffix.lower() not in FURTHER_ENDINGS[option]:
+                raise unknown_name(f"ending of {option}", path.suffix, FURTHER_ENDINGS[option])
         if out.suffix.lower() in OUTPUT_ENDINGS and not out.is_dir():
             return cls(out, preview, ghost_map, page)
         if out.suffix and not out.is_dir():

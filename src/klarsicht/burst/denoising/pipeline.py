@@ -29,7 +29,12 @@ from klarsicht.burst.denoising import (
     tiles,
     work_folder,
 )
-from klarsicht.burst.denoising.filter_choice import choose_bayer_colour, select_bracket_filter, select_filter
+from klarsicht.burst.denoising.filter_choice import (
+    check_names,
+    choose_bayer_colour,
+    select_bracket_filter,
+    select_filter,
+)
 from klarsicht.burst.denoising.filters import Filter, NetworkFilter, split_groups
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
@@ -170,6 +175,7 @@ def denoise_frames(
 
     Raises InputError, UsageError, ModelError, StoreError, DiskFull, RunLocked, MissingExtra.
     """
+    check_names(settings.checkpoint, settings.bayer)
     wanted = {
         "version": __version__,
         "settings": settings.model_dump(mode="json", exclude={"memory", "threads"}),
@@ -184,6 +190,7 @@ def denoise_frames(
 
 def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> DenoiseResult:
     burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
+    check_network(burst, settings)
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
     corrected_burst, hot = (
@@ -250,6 +257,15 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
         kernels=tuple(point for tile in records for point in tile.get("kernels", ())),
         maps=map_store,
     )
+
+
+def check_network(burst: LoadedBurst, settings: DenoiseSettings) -> None:
+    """Check that the network of the settings can filter a burst, before it is aligned; that of Bayer frames is checked
+    when their colours are chosen. Raises UsageError, ModelError."""
+    if burst.is_bracket:
+        select_bracket_filter(settings.checkpoint, len(burst.order))
+    elif settings.checkpoint is not None and burst.header.colour != "mosaic":
+        select_filter(settings.checkpoint, burst.header, settings.exact)
 
 
 def is_filtered_as_rgb(burst: LoadedBurst, noise: KnownNoise, settings: DenoiseSettings) -> bool:

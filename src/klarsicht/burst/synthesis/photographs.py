@@ -62,7 +62,7 @@ def _read(file: Path, geometry: Geometry) -> Photograph:
     sides, need = sorted((picture.height, picture.width)), sorted(geometry.crop)
     if any(side < n for side, n in zip(sides, need, strict=True)):
         got, rule = f"{picture.height} x {picture.width}", f"bursts are cut from {' x '.join(map(str, geometry.crop))}"
-        raise ImageError(f"{file.name} is too small", got=got, rule=rule, remedy=_REMEDY)
+        raise ImageError(f"{file.name} is too small", got=got, rule=rule, remedy="Leave it out of the folder.")
     return np.asarray(picture)
 
 
