@@ -21,6 +21,13 @@ fitted or chosen on, the true artifact put on those of the other classes:
     gap     (before - after) / (before - twin): 1 where as little is left as in the twin
     lost    points of accuracy on the clean images, with Tango's interval
 
+What `clean` says is right or wrong by these figures:
+
+    clean           half of the rise is gone, and at most half a point lost
+    harmful         more than half a point is lost, or more than two of the class
+    none helps      the `former` correction (below) leaves half of the rise, or loses more than half a point
+    hardly used     the artifact turns at most two in a hundred more images than in the twin; the same of a refusal
+
 Where `clean` says that an artifact is used by less than matters it corrects nothing; it is then run again with
 `--least-effect 0`. Beside its choice stands the one that it would have made by the part `choose` alone (`former`).
 
@@ -57,6 +64,7 @@ from klarsicht.audit.synthetic.planted_image import PlantFunction
 from klarsicht.cli import app
 from klarsicht.ground.seeding import generator
 from klarsicht.ground.store import RunStore
+from klarsicht.numerics.statistics.intervals import wilson_interval
 from klarsicht.numerics.statistics.logits import centred_logit
 from klarsicht.numerics.statistics.paired_loss import paired_loss
 
@@ -73,7 +81,8 @@ KINDS = {
 CLASSES, SEEN, SHARE = 40, 16, 0.3  # classes of the network, and of the audited corpus
 TRAINED, AUDITED, HELD_OUT = 240, 210, 100  # images of a class
 LEARNED = {"flips": 0.02, "rise": 0.25, "under": 0.01}  # difference to the twin below which there is no gap
-WORSE = 0.005  # share of clean images: a loss that is counted
+WORSE, WORSE_OF_CLASS = 0.005, 0.02  # share of clean images, of all and of the class: a loss that is counted
+CLOSED = 0.9  # share of the gap in flips: the aim
 TRUE = ("chosen", "after", "lost", "lost of the class", "lost of audited classes", "accuracy")  # of a correction
 FILE = """import sys
 sys.path.insert(0, {benchmarks!r})
@@ -474,8 +483,9 @@ def spread(lost: list[float]) -> str:
 def summary(rows: list[dict[str, Any]]) -> None:
     """Median and range of the gap closed, and how often more than half a point is lost, for each kind."""
     header = (
-        "kind", "rows", "learned, of these cleaned", "gap closed, median (range): flips", "rise", "under",
-        "lost, median (range); above .5", "refused", "left as it is", "former: lost, median (range); above .5",
+        "kind", "rows", "learned, of these cleaned, closed by nine tenths", "gap closed, median (range): flips",
+        "rise", "under", "lost, median (range); above .5", "refused", "left as it is",
+        "former: lost, median (range); above .5",
     )  # fmt: skip
     print(f"\n| {' | '.join(header)} |\n{'|---' * len(header)}|")
     for kind in (*dict.fromkeys(KINDS.values()), "all"):
@@ -492,10 +502,48 @@ def summary(rows: list[dict[str, Any]]) -> None:
         lost, former = ([one["lost"]["value"] for one in some] for some in (tried, formerly(some)))
         refused = sum("after" not in row for row in some)
         cleaned = sum(row in tried for row in learned)
+        closed = sum("after" in row and (gap(row, "flips") or 0) >= CLOSED for row in learned)
         print(
-            f"| {kind} | {len(some)} | {len(learned)}, {cleaned} | {' | '.join(cells)} "
+            f"| {kind} | {len(some)} | {len(learned)}, {cleaned}, {closed} | {' | '.join(cells)} "
             f"| {spread(lost)} | {refused} | {len(some) - len(tried) - refused} | {spread(former)} |"
         )
+
+
+def is_unlearned(row: dict[str, Any]) -> bool:
+    return bool(row["before"]["flips"] - row["twin"]["flips"] <= LEARNED["flips"])
+
+
+def leaves_half(row: dict[str, Any], by: dict[str, Any]) -> bool:
+    return bool(abs(by["after"]["rise"]) > 0.5 * abs(row["before"]["rise"]))
+
+
+def is_right(row: dict[str, Any]) -> tuple[str, bool | None]:
+    """What was said of a row, and whether it is right, see the module; None where there is nothing to compare with."""
+    if "after" not in row:
+        return "refused: members are like other images", is_unlearned(row)
+    verdict, lost = row["said"]["verdict"], row["lost"]["value"]
+    if verdict.startswith("harmful"):
+        return "harmful", lost > WORSE or row["lost of the class"]["value"] > WORSE_OF_CLASS
+    if verdict.startswith("clean"):
+        words = "clean" if "not proven" not in verdict else "clean, but not proven harmless"
+        return words, not leaves_half(row, row) and lost <= WORSE
+    if row["said"]["refused"]:
+        former = row.get("former")
+        return "none helps", None if former is None else leaves_half(row, former) or former["lost"]["value"] > WORSE
+    return ("used by too little" if "less than matters" in verdict else "not shown to be used"), is_unlearned(row)
+
+
+def table_of_verdicts(rows: list[dict[str, Any]]) -> None:
+    """How often each verdict was right, with Wilson's interval."""
+    found: dict[str, list[bool]] = {}
+    for row in rows:
+        words, right = is_right(row)
+        found.setdefault(words, []).extend([] if right is None else [right])
+    print("\n| said | times | right | share (95 %) |\n|---|---|---|---|")
+    for words, answers in sorted(found.items()):
+        n, hits = len(answers), sum(answers)
+        ends = " to ".join(f"{100 * end:.0f}" for end in wilson_interval(hits, n)) if n else ""
+        print(f"| {words} | {n} | {hits} | {f'{100 * hits / n:.0f} ({ends})' if n else ''} |")
 
 
 def main() -> None:
@@ -515,6 +563,7 @@ def main() -> None:
     rows = [row for row in read(asked.folder / "rows.jsonl") if row["seed"] in asked.seeds]
     table(rows)
     summary(rows)
+    table_of_verdicts(rows)
 
 
 if __name__ == "__main__":

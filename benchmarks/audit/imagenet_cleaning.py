@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("imagenet-cleaning"))
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--families", nargs="+", help="of those chosen")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--most", type=int, default=6, help="families, the strongest first")
     parser.add_argument("--layer", default=imagenet_carton.HEAD)
     given = parser.parse_args()
@@ -111,7 +112,7 @@ def main() -> None:
         family, target = pair["family"], pair["target"]
         looks = {mark(family, draw): drawn(family, draw) for draw in (FITTED, OTHER)}
         known = KnownArtifact(target, family, looks)
-        for network in NETWORKS:
+        for network in given.networks:
             row = known_rows.get((family, network))
             if row is None:
                 row = imagenet_carton.one(network, given.photographs, given.out / family, asked, known, given.out)
