@@ -164,6 +164,27 @@ def test_an_artifact_of_the_whole_image_or_of_none_is_refused():
         fitted("head")
 
 
+@pytest.mark.parametrize(("share", "kept"), [(1.0, True), (0.6, True), (0.4, False), (0.0, False)])
+def test_members_that_do_not_show_what_is_put_on_refuse_it(share, kept):
+    """By construction: members carry the mark, which is located in every image that shows it, or nothing at all."""
+    fit, rng, overlay = marked(), np.random.default_rng(4), anywhere(10)
+    plain = sample(200, 0, SIDE, members=0)
+    members = np.flatnonzero(fit.member)
+    carry = members[: round(share * len(members))]
+    images = [put_on(image, overlay, rng) if i in carry else image for i, image in enumerate(plain.images)]
+    found = fitted()
+    located = found.locate(torch.stack(images))
+    assert located[carry].all() and located.sum() <= len(carry) + 2
+    data = FittingData(classifier(), TARGET, replace(fit, images=images), anywhere())
+    if kept:
+        assert CLOSED["inpaint"].make(data, CorrectionParameters("last")).layer == "last"
+        return
+    with pytest.raises(InputError, match=f"{len(carry)} of {len(members)}"):
+        CLOSED["inpaint"].make(data, CorrectionParameters("last"))
+    paired = replace(data, fit=replace(data.fit, paired=True))  # copies: what is put on is the artifact
+    assert CLOSED["inpaint"].make(paired, CorrectionParameters("last")).layer == "last"
+
+
 def test_the_image_itself_is_tried_where_the_first_convolution_is_not_among_the_layers():
     data = FittingData(classifier(), TARGET, marked(), anywhere())
     assert data.layers == ("last", "head") and data.first_layers == ("body",)

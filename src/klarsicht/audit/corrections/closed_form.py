@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from klarsicht.audit.corrections.activations import (
     Activations,
@@ -27,6 +27,7 @@ from klarsicht.audit.corrections.feature_inpainting import (
     MOST_ACTIVATIONS,
     MOST_FITTED,
     FeatureInpainting,
+    check_located,
     fit_inpainting,
 )
 from klarsicht.audit.corrections.samples import Images, Sample
@@ -203,6 +204,13 @@ class FittingData:
         chosen = [alike[i] for i in np.sort(rng.permutation(len(alike))[:MOST_FITTED])]
         return chosen, [put_on(image, insertion, rng) for image in chosen]
 
+    def members_like(self, image: Tensor) -> list[Tensor]:
+        """Return the members to fit on of an image's shape; none where they are copies, of an artifact that no image
+        carries."""
+        if self.fit.paired:
+            return []
+        return [one for one in self.fit.select(self.fit.member).images if one.shape == image.shape]
+
     @cached_property
     def oblique_erasures(self) -> dict[CorrectionParameters, Erasure]:
         """Oblique erasures that were made already: methods with a gate or a condition share them."""
@@ -377,7 +385,11 @@ def reactive_class(data: FittingData, setting: CorrectionParameters) -> WhenPred
 
 
 def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainting:
-    """Fit a locator of the artifact's window in each image, which is filled from around it."""
+    """Fit a locator of the artifact's window in each image, which is filled from around it.
+
+    Raises:
+        InputError: see fit_inpainting, or it is not located in members, see check_located.
+    """
     clean, pasted = data.pasted_pairs
     one, _ = compute_layer_inputs(data.classifier, clean[:1], setting.layer)
     n = max(2, min(len(clean), MOST_ACTIVATIONS // one.numel()))
@@ -385,7 +397,10 @@ def inpaint(data: FittingData, setting: CorrectionParameters) -> FeatureInpainti
     under, _ = compute_layer_inputs(data.classifier, pasted[:n], setting.layer)
     aspect = clean[0].shape[-2] / clean[0].shape[-1]
     rng = generator(data.seed, f"windows at {setting.layer}", data.target)
-    return fit_inpainting(setting.layer, plain, under, axis, aspect, rng)
+    found = fit_inpainting(setting.layer, plain, under, axis, aspect, rng)
+    if members := data.members_like(clean[0])[:n]:
+        check_located(found, compute_layer_inputs(data.classifier, members, setting.layer)[0])
+    return found
 
 
 def random(data: FittingData, setting: CorrectionParameters) -> Erasure:

@@ -40,6 +40,7 @@ COVERED: Final = 0.25  # share of the artifact's positions that must be located
 RIDGE_SHARE: Final = 1e-3  # of the mean variance added to every variance
 MOST_ACTIVATIONS: Final = 40_000_000  # held at once, clean and with the artifact each
 MOST_FITTED: Final = 400  # images to fit on
+FEWEST_LOCATED: Final = 0.5  # of the members: where it is located in fewer, most of the effect stays
 FEWEST_FITTED: Final = 8
 
 
@@ -71,6 +72,12 @@ class FeatureInpainting:
         """
         K, z = (torch.as_tensor(v, dtype=a.dtype, device=a.device) for v in (self.kernel, self.reference))
         return inpaint_windows(a, K, self.threshold, z, self.channels, self.aspect)
+
+    def locate(self, a: Tensor) -> Bools:
+        """Find the images in which any window is located, bool (B,), from activations as they are filled."""
+        K, z = (torch.as_tensor(v, dtype=a.dtype, device=a.device) for v in (self.kernel, self.reference))
+        scores = window_scores(arrange_in_grid(a, self.channels, self.aspect), K, z)
+        return np.asarray((scores.flatten(1).amax(1) > self.threshold).cpu().numpy())
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -221,6 +228,25 @@ def fit_inpainting(
             remedy="Choose another --layer, or another --method.",
         )  # fmt: skip
     return found
+
+
+def check_located(correction: FeatureInpainting, members: Tensor) -> None:
+    """Check that a locator, which was fitted on images that the artifact was put on, finds it in images that carry it
+    by themselves: what is put on may be another thing.
+
+    Args:
+        members: activations of n > 0 members.
+
+    Raises:
+        InputError: it is located in fewer than FEWEST_LOCATED of them.
+    """
+    located = correction.locate(members)
+    if located.mean() < FEWEST_LOCATED:
+        raise InputError(
+            "the artifact is not located in its members at this layer", got=f"{located.sum()} of {len(located)}",
+            rule=f"located in {FEWEST_LOCATED:.0%} of them: the others would keep it",
+            remedy="Choose another --layer, or another --method; or mark its place by --mask.",
+        )  # fmt: skip
 
 
 def changed_positions(plain: Tensor, under: Tensor) -> Bools:
