@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -27,8 +27,9 @@ TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followe
 
 
 @contextmanager
-def translate_write_errors(path: Path) -> Iterator[None]:
-    """Convert the operating system's write errors to errors that name the remedy.
+def translate_write_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Convert the operating system's write errors to errors that name the remedy. size: bytes that the file takes, to
+    be named where they do not fit.
 
     Raises:
         DiskFull: no space, quota or file size left.
@@ -41,7 +42,7 @@ def translate_write_errors(path: Path) -> Iterator[None]:
             raise DiskFull(
                 f"no space left to write {path}",
                 got=error.strerror,
-                rule="what is complete is kept",
+                rule=f"{'' if size is None else f'it takes {size / 1e6:,.1f} MB; '}what is complete is kept",
                 remedy="Free space and run the same command again to resume.",
             ) from error
         raise StoreError(
@@ -49,6 +50,22 @@ def translate_write_errors(path: Path) -> Iterator[None]:
             got=error.strerror or error,
             remedy="Check the folder's rights, or its name.",
         ) from error
+
+
+def require_writable(paths: Iterable[Path]) -> None:
+    """Check, before long computing, that files can be made at some paths, as far as the system tells: in the folder of
+    each, or the nearest above it that exists.
+
+    Raises:
+        StoreError: the system says that one cannot.
+    """
+    for path in paths:
+        with translate_write_errors(path):
+            folder = next(above for above in path.absolute().parents if above.exists())
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, f"{folder} is read-only")
 
 
 def require_regular_file(path: Path) -> None:

@@ -58,5 +58,9 @@ def test_a_full_disk_says_so_before_anything_is_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DiskFull, match="no space left"):
+    with pytest.raises(DiskFull, match=r"no space left.*it takes 1\.4 MB"):
         FrameStore(tmp_path / "t", (2, 3, 200, 300)).allocate()
+    assert (tmp_path / "t").stat().st_size == 0  # what it could reserve is free again
+    with pytest.raises(DiskFull):
+        spool.allocate()
+    assert spool.path.stat().st_size == spool.bytes  # what an interrupted run has written stays

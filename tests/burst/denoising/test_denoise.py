@@ -322,6 +322,17 @@ def test_a_network_for_other_colours_is_refused_before_frames_are_aligned(scene,
     assert "a network for mosaic frames cannot filter rgb ones" in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_done(burst, tmp_path, monkeypatch, capsys):
+    """It used to be said after the whole burst was denoised."""
+    closed, access = tmp_path / "closed", os.access
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    told = ["burst", "denoise", str(burst), "-o", str(tmp_path / "a.dng"), "--page", str(closed / "new" / "page.html")]
+    assert run(told) == 5
+    assert "cannot write" in (said := capsys.readouterr().err) and "closed is read-only" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["burst", "closed"]
+
+
 def test_temporary_files_of_a_killed_command_are_removed_at_the_next_start(burst, tmp_path, no_weights):
     (tmp_path / ".clean.dng.99999999.tmp").touch()
     list(denoise(sorted(burst.iterdir())[:2], tmp_path / "clean.dng", DenoiseSettings(threads=1)))

@@ -220,6 +220,15 @@ def test_frames_of_a_burst_are_alike(dng, tmp_path):
             loading.load_frames([a, b], tmp_path)
 
 
+def test_sizes_are_told_as_width_and_height(dng, tmp_path):
+    a, b = dng(tmp_path / "a.dng", counts()), dng(tmp_path / "b.dng", counts(size=(48, 66)))
+    height, width = counts().shape
+    with pytest.raises(
+        InputError, match=rf"got 66 x 48 pixels.* a\.dng has {width} x {height} pixels.*Leave out the one"
+    ):
+        loading.load_frames([a, b], tmp_path)
+
+
 def test_levels_are_those_of_the_planes(dng, tmp_path):
     header = reading.read(dng(tmp_path / "a.dng", counts(), black=(1, 2, 3, 4), pattern="BGGR")).header
     assert header.sensor.black == (4.0, 2.0, 3.0, 1.0)

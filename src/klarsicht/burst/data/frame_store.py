@@ -88,14 +88,19 @@ class FrameStore:
 
     def allocate(self) -> None:
         """Create the file at full size, with its disk blocks reserved where the system can: a full disk is reported
-        now, and not while the file is mapped.
+        now, and not while the file is mapped. Then the file is as long as before, so that it takes no space.
 
         Raises DiskFull, StoreError.
         """
-        with translate_write_errors(self.path), self.path.open("ab") as file:
-            file.truncate(self.bytes)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, self.bytes)
+        with translate_write_errors(self.path, self.bytes), self.path.open("ab") as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                file.truncate(self.bytes)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, self.bytes)
+            except OSError:
+                file.truncate(before)
+                raise
 
     def write_frame(self, frame: int, light: Planes) -> None:
         """Write one frame (C, H, W) durably (with fsync)."""

@@ -157,7 +157,7 @@ def check_held_out(
     files = reading.list_frames(frames)
     if len(files) < 3:
         rule = "a frame is held out, and two at least are filtered"
-        raise InputError("too few frames", got=len(files), rule=rule)
+        raise InputError("too few frames", got=len(files), rule=rule, remedy="Give three frames or more.")
     with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
         burst = loading.load_frames(files, work, settings.reference, settings.reading)
@@ -184,7 +184,8 @@ def check_held_out(
             compute_residuals(burst, placement, order, noise.levels, denoiser, window)
             for window in choose_windows(burst.spool.size)
         ]
-    return [noise.summary, f"filter: {denoiser.name}"], summarise_residuals(burst.frames[held].name, parts)
+    notes = [noise.summary, f"filter: {denoiser.name}", *burst.header.notes]
+    return notes, summarise_residuals(burst.frames[held].name, parts)
 
 
 def choose_frame(placement: Placement) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from klarsicht.ground.disk import hold_lock, translate_write_errors, write_atomically
+from klarsicht.ground.disk import hold_lock, require_writable, translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 from klarsicht.ground.operating_system import REMOVES_OPEN_FILES
 
@@ -61,7 +61,8 @@ def fingerprint(path: Path) -> list[Any]:
 
 def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) -> None:
     """Check that no output is a folder, overwrites an input, lies in a folder of inputs (where the next run would
-    read it), or is given twice. folders: those whose photographs are the inputs. Raises UsageError."""
+    read it), is given twice, or cannot be written. folders: those whose photographs are the inputs. Raises UsageError,
+    StoreError."""
     taken, among = {path.resolve() for path in inputs}, {folder.resolve() for folder in folders}
     for number, out in enumerate(outputs):
         if out.is_dir():
@@ -73,3 +74,4 @@ def check_outputs(outputs: list[Path], inputs: list[Path], folders: list[Path]) 
             raise UsageError(f"{out} would lie among the frames", rule=rule, remedy="Choose another folder for -o.")
         if out.resolve() in {other.resolve() for other in outputs[:number]}:
             raise UsageError(f"{out} is wanted twice", rule="each output needs a name of its own")
+    require_writable(outputs)

@@ -85,7 +85,10 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
 def check_alike(first: Header, other: Header) -> None:
     """Raise InputError unless both have the same kind of colour, size, levels, camera and mosaic pattern. A file that
     does not name its camera fits to any."""
-    for what in ("colour", "size", "levels", "camera"):
+    if first.size != other.size:
+        (h, w), (height, width) = first.size, other.size
+        raise _differs("size", first, other, f"{w} x {h} pixels", f"{width} x {height} pixels")
+    for what in ("colour", "levels", "camera"):
         here, there = getattr(first, what), getattr(other, what)
         unnamed = what == "camera" and not (here and there)
         if here != there and not unnamed:
@@ -96,4 +99,5 @@ def check_alike(first: Header, other: Header) -> None:
 
 def _differs(what: str, first: Header, other: Header, here: object, there: object) -> InputError:
     rule = f"frames of a burst are alike, and {first.path.name} has {here}"
-    return InputError(f"{other.path.name} has another {what}", got=there, rule=rule, remedy="Leave it out.")
+    remedy = "Leave out the one that is not of this burst."
+    return InputError(f"{other.path.name} has another {what}", got=there, rule=rule, remedy=remedy)
