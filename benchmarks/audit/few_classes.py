@@ -3,6 +3,8 @@
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --seeds 100 101 102
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --seeds 100 101 102
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --windows --seeds 121 122
+    python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --left-out E --seeds 142 143
+    python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --left-out E --others --seeds 160
 
 A run has real classes of 450 images at 32 px. In half of its classes artifacts of two families of one fold
 (`left_out_cases.FOLDS`) are planted, on a tenth and on a fifth of the images; a small network is trained on them. It is
@@ -12,6 +14,12 @@ FOLDER/few-CLASSES.jsonl,
 with --taught to few-CLASSES-taught.jsonl. --windows trains no network and learns no embedding: what is called by
 windows, and beside the reference classes that come along without those of the run, in few-CLASSES-windows.jsonl. Seeds
 below 100 are to develop on.
+
+--left-out is the same for families that no embedding was taught: the families lie in three parts (LEFT_OUT), and
+the folder E holds for each part k the network that ship_embedding.py taught without it, without-k.safetensors, and its
+reference, without-k.json of reference_scores.py. The first class carries an opaque or a frame kind, or with --others
+another one, each kind in its turn; the second of four carries one of the others of the same part. Beside it stand the
+embedding that comes along, which was taught all families, and none at all (few-CLASSES-left-out.jsonl).
 """
 
 from __future__ import annotations
@@ -26,9 +34,17 @@ import numpy as np
 import torch
 
 from klarsicht.audit.detectors import artifact_embedding, reference_classes
+from klarsicht.audit.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding
 from klarsicht.audit.detectors.bank import change_of, run_detectors
-from klarsicht.audit.detectors.detection import ClassImages, ImageStack
-from klarsicht.audit.detectors.reference_classes import shipped_reference
+from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
+from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
+from klarsicht.audit.detectors.reference_classes import (
+    ReferenceClasses,
+    ReferenceTest,
+    detect_shipped,
+    read_reference,
+    shipped_reference,
+)
 from klarsicht.audit.quantification import embedding_units
 from klarsicht.audit.quantification.units import measure_few, sign_row, standing_apart
 from klarsicht.audit.results.significance import select_detections
@@ -42,17 +58,43 @@ import left_out_families as families
 import planted_classes
 
 SHARES = (0.1, 0.2)
+LEFT_OUT = ((0,), (1,), (2, 3))  # folds of the families in a part that is left out
+OPAQUE = (
+    "random-tag", "caption", "logo", "date-stamp", "stripe", "two-stripes", "frame", "rounded-frame", "ruler",
+)  # kinds that lie on the picture as a thing of their own  # fmt: skip
+OTHERS = tuple(
+    name for fold in cases.FOLDS for name in fold if name not in OPAQUE and name not in artifact_embedding.NOT_TAUGHT
+)
+VARIANTS = ("left-out", "taught", "no-embedding")
 
 
-def plant(data: Path, seed: int, classes: int) -> tuple[list[str], np.ndarray, np.ndarray, list[cases.Plant]]:
-    """Names of the classes, images (classes, 450, 32, 32, 3) with artifacts, clean held-out images, and the plants."""
+def part_of(family: str) -> int:
+    """Return the number of the part of LEFT_OUT that a family lies in."""
+    return next(k for k, folds in enumerate(LEFT_OUT) if cases.fold_of(family) in folds)
+
+
+def draw_left_out(seed: int, classes: int, others: bool) -> tuple[list[str], list[float]]:
+    """Draw the families and shares of a run: the first kind and its share in their turn, the second of the same part at
+    the other share."""
+    kinds = OTHERS if others else OPAQUE
+    first, share = kinds[seed % len(kinds)], seed // len(kinds)
+    rest = [name for name in OTHERS if part_of(name) == part_of(first) and name != first]
+    drawn = [first, str(generator(seed, "left-out families").choice(rest))]
+    return drawn[: classes // 2], [SHARES[(share + label) % 2] for label in range(classes // 2)]
+
+
+def plant(
+    data: Path, seed: int, classes: int, drawn: list[str] | None = None, shares: list[float] | None = None
+) -> tuple[list[str], np.ndarray, np.ndarray, list[cases.Plant]]:
+    """Names of the classes, images (classes, 450, 32, 32, 3) with artifacts, clean held-out images, and the plants; of
+    the seed's fold, if no families are given."""
     names, pictures = planted_classes.classes(data, classes, seed)
     fold, rng = cases.FOLDS[seed % len(cases.FOLDS)], generator(seed, "few classes")
     images, held_out = pictures[:, : planted_classes.TRAINED].copy(), pictures[:, planted_classes.TRAINED :]
-    drawn = rng.permutation([name for name in fold if name not in artifact_embedding.NOT_TAUGHT])
+    drawn = drawn or list(rng.permutation([name for name in fold if name not in artifact_embedding.NOT_TAUGHT]))
     plants = []
     for label in range(classes // 2):
-        share = SHARES[(seed // len(cases.FOLDS) + label) % 2]
+        share = shares[label] if shares else SHARES[(seed // len(cases.FOLDS) + label) % 2]
         rows = np.sort(rng.choice(images.shape[1], round(share * images.shape[1]), replace=False))
         planted = cases.Plant(label, label, str(drawn[label]), share, True, tuple(rows.tolist()), "")
         images[label, rows] = cases.put(images[label, rows], planted, seed)
@@ -72,17 +114,24 @@ def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
     return replace(case, plants={p.label: p for p in known})
 
 
+def classes_of(images: np.ndarray, seed: int) -> list[ClassImages]:
+    """Collect the classes of a run (k, n, H, W, 3), each beside the others."""
+    pool, labels = ImageStack(images.reshape(-1, *images.shape[2:])), np.repeat(np.arange(len(images)), images.shape[1])
+    rows, halves = np.arange(images.shape[1]), [generator(seed, "halves", k) for k in range(len(images))]
+    return [
+        ClassImages(ImageStack(stack), pool, labels != k, draw_halves(len(rows), halves[k]), rows, seed)
+        for k, stack in enumerate(images)
+    ]
+
+
 def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line]:
     """One line a class: what is called of a run without an embedding, by windows and beside reference classes."""
     names, images, _, plants = plant(data, seed, classes)
-    pool, labels = ImageStack(images.reshape(-1, *images.shape[2:])), np.repeat(np.arange(classes), images.shape[1])
     known, described, signs = shipped_reference().without(names), [], []
-    for k, stack in enumerate(images):
-        half = draw_halves(len(stack), generator(seed, "halves", k))
-        of_class = ClassImages(ImageStack(stack), pool, labels != k, half, np.arange(len(stack)), seed)
+    for k, of_class in enumerate(classes_of(images, seed)):
         found, measures = measure_few(of_class, run_detectors(of_class), known)
         described.append(measures)
-        signs.append([sign_row(k, np.arange(len(stack)), sign) for sign in found])
+        signs.append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in found])
     natural = any(one["natural"] for one in described)
     choice = select_detections(signs, change_of, not natural, standing_apart(described))
     windows = select_detections(signs, change_of, not natural).artifactual(LEVEL)
@@ -95,6 +144,85 @@ def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line
         line["f1"] = families.f1(row["rows"], mine.rows if mine else ())
         lines.append(line)
     return lines
+
+
+def compared_by(
+    images: ClassImages, found: list[Detection], network: ArtifactEmbedding | None, known: ReferenceClasses
+) -> tuple[list[Detection], ReferenceTest]:
+    """Compare a class with reference classes by some embedding, or by none."""
+    for stack in (images.own, images.pool):  # what they hold by name is of another embedding
+        for name in [name for name in stack.computed if name.endswith("shipped-embedding")]:
+            del stack.computed[name]
+    reference_classes.load_shipped_embedding = lambda: network
+    if network is None:
+        learned = np.array([name.startswith("shipped-embedding") for name in known.signs])
+        known = replace(known, scores=np.where(learned, 0.0, known.scores))
+    every = [*found, *detect_shipped(images)]
+    return every, ReferenceTest.of(images, every, known)
+
+
+def called_left_out(data: Path, seed: int, classes: int, folder: Path, others: bool) -> list[families.Line]:
+    """One line a class: what is called by windows and beside reference classes, by an embedding without the families of
+    the part, by the one that comes along, and by none."""
+    names, images, _, plants = plant(data, seed, classes, *draw_left_out(seed, classes, others))
+    part = part_of(plants[0].family)
+    without = load_shipped_embedding(folder / f"without-{part}.safetensors")
+    references = {"left-out": read_reference(folder / f"without-{part}.json")}
+    networks = {"left-out": without, "taught": load_shipped_embedding(), "no-embedding": None}
+    described, signs = ({name: [] for name in VARIANTS} for _ in range(2))
+    for k, of_class in enumerate(classes_of(images, seed)):
+        found = complete_strongest(of_class, run_detectors(of_class))
+        shared = SharedWindows.of(of_class, found)
+        for name in VARIANTS:
+            known = references.get(name, shipped_reference()).without(names)
+            every, beside = compared_by(of_class, found, networks[name], known)
+            described[name].append(
+                {"natural": shared.natural, "correlation": shared.correlation, "left": shared.left}
+                | {"apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left}
+            )
+            signs[name].append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in every])
+    natural = any(one["natural"] for one in described["taught"])
+    windows = select_detections(signs["taught"], change_of, not natural).artifactual(LEVEL)
+    lines: list[families.Line] = []
+    for k in range(classes):
+        mine = next((p for p in plants if p.label == k), None)
+        line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else "", "part": part}
+        lines.append(line | {"share": mine.share if mine else 0.0, "windows": bool(windows[k])})
+    for name in VARIANTS:
+        choice = select_detections(signs[name], change_of, not natural, standing_apart(described[name]))
+        for k, row in enumerate(choice.rows):
+            rows = next((p.rows for p in plants if p.label == k), ())
+            lines[k][name] = {
+                "artifactual": bool(choice.artifactual(LEVEL)[k]), "sign": row["sign"], "p_own": float(choice.p_own[k]),
+                "f1": families.f1(row["rows"], rows), **described[name][k],
+            }  # fmt: skip
+    return lines
+
+
+def table_left_out(lines: list[families.Line]) -> str:
+    told = [f"{len(families.seeds(lines))} corpora, {len(lines)} classes"]
+    for name in VARIANTS:
+        mine = [li | li[name] for li in lines]
+        for li in mine:
+            li["named"] = li["artifactual"] and li["f1"] >= families.NAMED
+        told.append(f"{name}: clean {families.share([li for li in mine if not li['family']], 'artifactual')}")
+        for share in SHARES:
+            for kinds, of in (("opaque and frame", OPAQUE), ("other", OTHERS)):
+                some = [li for li in mine if li["family"] in of and li["share"] == share]
+                told.append(f"  {share:.0%}, {kinds} kinds: {families.share(some, 'artifactual')}")
+                told.append(f"    and named {families.share(some, 'named')}; F1 {families.mean_f1(some)}")
+                if name == "no-embedding":
+                    told.append(f"    by windows alone {families.share(some, 'windows')}")
+    return "\n".join([*told, *(f"  {li['seed']} {li['family']} {li['share']:.0%}: {words_of(li)}" for li in lines)])
+
+
+def words_of(line: families.Line) -> str:
+    """Tell what each embedding says of a class."""
+    return "; ".join(
+        f"{'called' if of['artifactual'] else 'not'}, F1 {of['f1']:.2f}, {of['sign']}, p {of['p_own']:.1e}, apart "
+        f"{of['apart']} {of['apart_p']:.3f}, {of['apart_left']:.2f}"
+        for of in (line[name] for name in VARIANTS)
+    )
 
 
 def table_of_windows(lines: list[families.Line]) -> str:
@@ -164,10 +292,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--taught", action="store_true", help="teach the embedding all families")
     parser.add_argument("--windows", action="store_true", help="by windows alone, without a network")
+    parser.add_argument("--left-out", type=Path, metavar="E", help="families that no embedding was taught")
+    parser.add_argument("--others", action="store_true", help="with --left-out: neither opaque nor frame kinds first")
     given = parser.parse_args()
     torch.set_num_threads(1)
     row = f"{given.classes}{'-taught' * given.taught}{'-windows' * given.windows}"
     file = given.folder / f"few-{row}.jsonl"
+    if given.left_out:
+        file = given.folder / f"few-{given.classes}-left-out.jsonl"
+        given.folder.mkdir(parents=True, exist_ok=True)
+        for seed in given.seeds:
+            if seed not in families.measured(file):
+                lines = called_left_out(given.data, seed, given.classes, given.left_out, given.others)
+                families.append(file, lines)
+        print(table_left_out(families.read(file)))
+        return
     if given.windows:
         given.folder.mkdir(parents=True, exist_ok=True)
         for seed in given.seeds:

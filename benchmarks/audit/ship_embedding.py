@@ -39,6 +39,7 @@ from klarsicht.audit.detectors.artifact_embedding import (
 )
 from klarsicht.ground.seeding import generator, integer
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "burst"))
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
 from ship_weights import licences

@@ -194,12 +194,11 @@ def load_embedding(state: bytes) -> ArtifactEmbedding:
 
 
 @cache
-def load_shipped_embedding() -> ArtifactEmbedding:
-    """Load the network that comes along, for images of three channels; see benchmarks/audit/ship_embedding.py."""
+def load_shipped_embedding(file: Path = SHIPPED_FILE) -> ArtifactEmbedding:
+    """Load the network that comes along, for images of three channels, or another one that
+    benchmarks/audit/ship_embedding.py made."""
     network = ArtifactEmbedding()
-    network.load_state_dict(
-        {name: x.float() if x.is_floating_point() else x for name, x in load_file(SHIPPED_FILE).items()}
-    )
+    network.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in load_file(file).items()})
     return network.eval()
 
 

@@ -1,0 +1,85 @@
+"""Reference classes that come along: scores of clean classes of photographs, each beside one other class.
+
+    python benchmarks/audit/reference_scores.py IMAGENET32 reference_scores.json
+    python benchmarks/audit/reference_scores.py IMAGENET32 without-0.json --embedding without-0.safetensors \\
+        --known reference_scores.json
+
+Makes `audit/detectors/reference_scores.json`: the 100 classes of IMAGENET32 are put in random pairs, of which the first
+40 are taken; every detection that is no window is scored on the first 450 images of either class, beside the other one.
+Scores are rounded to a hundredth of a nat. --embedding takes another network of ship_embedding.py for the one that
+comes along; with --known only the scores by the embedding are measured, and the others are read from there. Pairs that
+are measured stand in OUT.jsonl, and one that was stopped goes on after them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from klarsicht.audit.detectors import reference_classes
+from klarsicht.audit.detectors.artifact_embedding import SHIPPED_FILE, load_shipped_embedding
+from klarsicht.audit.detectors.bank import FEW_CLASS_DETECTORS
+from klarsicht.audit.detectors.detection import ClassImages, ImageStack
+from klarsicht.ground.seeding import generator
+from klarsicht.numerics.statistics.split_half import draw_halves
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_classes
+
+CLASSES, PAIRS = 100, 40
+SEED = (73, 0)  # of the order of the classes
+
+
+def class_images(pair: np.ndarray, seed: int) -> list[ClassImages]:
+    """Collect two classes (2, n, H, W, 3), each beside the other one."""
+    pool, labels = ImageStack(pair.reshape(-1, *pair.shape[2:])), np.repeat(np.arange(2), pair.shape[1])
+    rows = np.arange(pair.shape[1])
+    halves = [draw_halves(len(rows), generator(seed, "halves", k)) for k in range(2)]
+    return [ClassImages(ImageStack(pair[k]), pool, labels != k, halves[k], rows, seed) for k in range(2)]
+
+
+def measure_pair(pair: np.ndarray, seed: int, embedding_alone: bool) -> list[dict[str, float]]:
+    """Score the detections of two classes, in nats."""
+    detect = reference_classes.detect_shipped if embedding_alone else reference_classes.detect_described
+    return [{one.name: round(round(one.score, 4), 2) for one in detect(images)} for images in class_images(pair, seed)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--embedding", type=Path, default=SHIPPED_FILE)
+    parser.add_argument("--known", type=Path, help="reference whose other scores are taken as they are")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    network = load_shipped_embedding(given.embedding)
+    reference_classes.load_shipped_embedding = lambda: network
+    names, images = planted_classes.classes(given.data, CLASSES, 0)
+    order, file = np.random.default_rng(SEED).permutation(CLASSES), given.out.with_suffix(".jsonl")
+    done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    for k in range(len(done), given.pairs):
+        pair = order[2 * k : 2 * k + 2]
+        scores = measure_pair(images[pair][:, : planted_classes.TRAINED], 2 * k, given.known is not None)
+        done.append({"names": [str(names[i]) for i in pair], "scores": scores})
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(done[-1]) + "\n")
+    found = {name: row for one in done for name, row in zip(one["names"], one["scores"], strict=True)}
+    if given.known:
+        known = json.loads(given.known.read_text(encoding="utf-8"))
+        rows = zip(known["names"], known["scores"], strict=True)
+        found = {n: dict(zip(known["signs"], row, strict=True)) | found[n] for n, row in rows if n in found}
+    signs = list(next(iter(found.values())))
+    assert {name.split()[0] for name in signs} >= FEW_CLASS_DETECTORS.keys()
+    lines = ",\n  ".join(json.dumps([row[name] for name in signs]) for row in found.values())
+    head = f' "images": {planted_classes.TRAINED},\n "names": {json.dumps(list(found))},\n "signs": {json.dumps(signs)}'
+    given.out.write_text(f'{{\n{head},\n "scores": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
