@@ -3,6 +3,7 @@
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --seeds 100 101 102
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --seeds 100 101 102
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --windows --seeds 121 122
+    python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --taught --use --seeds 200 201
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --left-out E --seeds 142 143
     python benchmarks/audit/few_classes.py IMAGENET32 --folder few --classes 2 --left-out E --others --seeds 160
 
@@ -14,6 +15,9 @@ FOLDER/few-CLASSES.jsonl,
 with --taught to few-CLASSES-taught.jsonl. --windows trains no network and learns no embedding: what is called by
 windows, and beside the reference classes that come along without those of the run, in few-CLASSES-windows.jsonl. Seeds
 below 100 are to develop on.
+
+With --use the kinds are opaque or frames, and are planted after the training in pairs of odd seeds and in the second
+class of fours, so that the network cannot use them (few-CLASSES-taught-use.jsonl with --taught).
 
 --left-out is the same for families that no embedding was taught: the families lie in three parts (LEFT_OUT), and
 the folder E holds for each part k the network that ship_embedding.py taught without it, without-k.safetensors, and its
@@ -39,6 +43,7 @@ from klarsicht.audit.detectors.bank import change_of, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
 from klarsicht.audit.detectors.reference_classes import (
+    APART_P,
     ReferenceClasses,
     ReferenceTest,
     detect_shipped,
@@ -50,7 +55,8 @@ from klarsicht.audit.quantification.units import measure_few, sign_row, standing
 from klarsicht.audit.results.significance import select_detections
 from klarsicht.audit.results.verdicts import LEVEL, NOTHING
 from klarsicht.ground.seeding import generator
-from klarsicht.numerics.statistics.split_half import draw_halves
+from klarsicht.ground.store import RunStore
+from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
 
 sys.path.insert(0, str(Path(__file__).parent))
 import left_out_cases as cases
@@ -65,6 +71,7 @@ OPAQUE = (
 OTHERS = tuple(
     name for fold in cases.FOLDS for name in fold if name not in OPAQUE and name not in artifact_embedding.NOT_TAUGHT
 )
+APART = ("natural", "left", "apart", "apart_p", "apart_left")  # columns of the table `classes`
 VARIANTS = ("left-out", "taught", "no-embedding")
 
 
@@ -102,11 +109,27 @@ def plant(
     return names, images, held_out, plants
 
 
-def make(data: Path, seed: int, classes: int, epochs: int) -> cases.Case:
-    """Train the network of a run, and measure the true uses."""
-    names, images, held_out, plants = plant(data, seed, classes)
-    labels = np.repeat(np.arange(classes), images.shape[1])
-    net = planted_classes.fitted(images.reshape(-1, *images.shape[2:]), labels, seed, epochs)
+def draw_for_use(seed: int, classes: int) -> tuple[list[str], list[float]]:
+    """Draw opaque and frame kinds in their turn, at alternating shares."""
+    labels = range(classes // 2)
+    return [OPAQUE[(seed + 4 * k) % len(OPAQUE)] for k in labels], [SHARES[(seed // 2 + k) % 2] for k in labels]
+
+
+def make(data: Path, seed: int, classes: int, epochs: int, use: bool = False) -> cases.Case:
+    """Train the network of a run, and measure the true uses.
+
+    Args:
+        use: whether opaque and frame kinds are planted, the one of odd seeds' pairs and the second one of fours after
+            the training.
+    """
+    names, images, held_out, plants = plant(data, seed, classes, *(draw_for_use(seed, classes) if use else ()))
+    labels, taught = np.repeat(np.arange(classes), images.shape[1]), images
+    if use:
+        after = {0} if classes == 2 and seed % 2 else set(range(1, classes // 2))
+        clean = planted_classes.classes(data, classes, seed)[1][:, : images.shape[1]]
+        taught = np.stack([clean[k] if k in after else images[k] for k in range(classes)])
+        plants = [replace(p, trained=p.label not in after) for p in plants]
+    net = planted_classes.fitted(taught.reshape(-1, *images.shape[2:]), labels, seed, epochs)
     told = planted_classes.logits(net, held_out.reshape(-1, *held_out.shape[2:])).argmax(1)
     accuracy = float((told == np.repeat(np.arange(classes), held_out.shape[1])).mean())
     case = cases.Case(seed, tuple(names), images, held_out, {}, {}, net, accuracy)
@@ -251,7 +274,9 @@ def audited(case: cases.Case, folder: Path, taught: bool) -> list[families.Line]
     others = shipped_reference().without(case.names)
     reference_classes.shipped_reference = lambda: others
     if taught:
-        return families.audited(case, folder)
+        described = families.audited(case, folder)
+        found = {row["target"]: row for row in RunStore.open(folder / "run").table("classes", "signs").to_pylist()}
+        return [li | {name: found[li["label"]][name] for name in APART} for li in described]
     fold, known = cases.FOLDS[case.seed % len(cases.FOLDS)], artifact_embedding.taught_families
     embedding_units.taught_families = lambda channels: tuple(f for f in known(channels) if f not in fold)
     try:
@@ -272,6 +297,15 @@ def table(lines: list[families.Line]) -> str:
             f"  and named {families.share(mine, 'named')}; or windows of its own {families.share(mine, 'noted')}"
         )
     told.append(f"clean: artifactual {families.share(clean, 'artifactual')}; noted {families.share(clean, 'noted')}")
+    for names, learned in (("learned on the run", True), ("that comes along, and descriptions", False)):
+        some = [li for li in lines if "apart" in li]
+        for li in some:
+            of_run = max(score for name, score, _ in li["signs"] if name.startswith("embedding"))
+            tests = len([name for name, *_ in li["signs"] if change_of(name) == "tile" or name.startswith("embedding")])
+            beside = (li["apart_left"] or 0) > APART_P and li["apart_p"] <= LEVEL
+            li["alone"] = bool(combined_p(of_run, tests) <= LEVEL) if learned else beside
+        told.append(f"embedding {names}, alone: plants {families.share([li for li in some if li['family']], 'alone')}")
+        told.append(f"  clean {families.share([li for li in some if not li['family']], 'alone')}")
     used = [li for li in plants if li["used"]]
     told.append(f"poisoned, of those used {families.share(used, 'poisoned')}")
     told.append(f"poisoned, of the others {families.share([li for li in plants if not li['used']], 'poisoned')}")
@@ -293,10 +327,11 @@ def main() -> None:
     parser.add_argument("--taught", action="store_true", help="teach the embedding all families")
     parser.add_argument("--windows", action="store_true", help="by windows alone, without a network")
     parser.add_argument("--left-out", type=Path, metavar="E", help="families that no embedding was taught")
+    parser.add_argument("--use", action="store_true", help="opaque and frame kinds, some planted after the training")
     parser.add_argument("--others", action="store_true", help="with --left-out: neither opaque nor frame kinds first")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    row = f"{given.classes}{'-taught' * given.taught}{'-windows' * given.windows}"
+    row = f"{given.classes}{'-taught' * given.taught}{'-windows' * given.windows}{'-use' * given.use}"
     file = given.folder / f"few-{row}.jsonl"
     if given.left_out:
         file = given.folder / f"few-{given.classes}-left-out.jsonl"
@@ -316,7 +351,7 @@ def main() -> None:
         return
     for seed in given.seeds:
         if seed not in families.measured(file):
-            case = make(given.data, seed, given.classes, given.epochs)
+            case = make(given.data, seed, given.classes, given.epochs, given.use)
             print(f"run {seed}: accuracy {case.accuracy:.2f}", file=sys.stderr, flush=True)
             families.append(file, audited(case, given.folder / "runs" / f"{row}-{seed}", given.taught))
     print(table(families.read(file)))
