@@ -156,8 +156,8 @@ def called_by_windows(data: Path, seed: int, classes: int) -> list[families.Line
         described.append(measures)
         signs.append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in found])
     natural = any(one["natural"] for one in described)
-    choice = select_detections(signs, change_of, not natural, standing_apart(described))
-    windows = select_detections(signs, change_of, not natural).artifactual(LEVEL)
+    choice = select_detections(signs, change_of, LEVEL, not natural, standing_apart(described))
+    windows = select_detections(signs, change_of, LEVEL, not natural).artifactual(LEVEL)
     called, noted, lines = choice.artifactual(LEVEL), choice.p_own <= LEVEL, []
     for k, row in enumerate(choice.rows):
         mine = next((p for p in plants if p.label == k), None)
@@ -205,14 +205,14 @@ def called_left_out(data: Path, seed: int, classes: int, folder: Path, others: b
             )
             signs[name].append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in every])
     natural = any(one["natural"] for one in described["taught"])
-    windows = select_detections(signs["taught"], change_of, not natural).artifactual(LEVEL)
+    windows = select_detections(signs["taught"], change_of, LEVEL, not natural).artifactual(LEVEL)
     lines: list[families.Line] = []
     for k in range(classes):
         mine = next((p for p in plants if p.label == k), None)
         line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else "", "part": part}
         lines.append(line | {"share": mine.share if mine else 0.0, "windows": bool(windows[k])})
     for name in VARIANTS:
-        choice = select_detections(signs[name], change_of, not natural, standing_apart(described[name]))
+        choice = select_detections(signs[name], change_of, LEVEL, not natural, standing_apart(described[name]))
         for k, row in enumerate(choice.rows):
             rows = next((p.rows for p in plants if p.label == k), ())
             lines[k][name] = {

@@ -147,8 +147,8 @@ def audited_without(case: cases.Case, folder: Path, fold: int) -> list[Line]:
             found = DETECTORS["embedding"](work.class_images(number, rows), "embedding")
             anew = {sign.name: sign_row(group.target, rows, sign) for sign in found}
             signs[group.target] = [anew.get(row["sign"], row) for row in signs[group.target]]
-        before = select_detections(list(signs_by_target(work).values()), change_of)
-        choice = select_detections(list(signs.values()), change_of)
+        before = select_detections(list(signs_by_target(work).values()), change_of, LEVEL)
+        choice = select_detections(list(signs.values()), change_of, LEVEL)
         inserted = signs_to_insert(signs, choice, work.groups)
         known = signs_to_insert(signs_by_target(work), before, work.groups)
         effects = {row["target"]: row for row in map(read_effect, work.store.table("effects", "effects").to_pylist())}
@@ -188,7 +188,7 @@ def naming_detectors(lines: list[Line], fold: int) -> set[str]:
     names: set[str] = set()
     for seed in seeds(lines):
         mine = [li for li in lines if li["seed"] == seed]
-        found = select_detections(sign_rows(mine), change_of).found
+        found = select_detections(sign_rows(mine), change_of, LEVEL).found
         called = found.p_of(found.levels.ravel()).reshape(found.levels.shape) <= LEVEL
         for k, li in enumerate(mine):
             if li["family"] and cases.fold_of(li["family"]) != fold:
@@ -219,7 +219,7 @@ def left_out(lines: list[Line], fold: int) -> list[Line]:
             signs = sign_rows(mine, kept)
             if not signs[0]:
                 raise SystemExit(f"fold {fold}: no detector found an artifact of the other folds")
-            found = select_detections(signs, change_of)
+            found = select_detections(signs, change_of, LEVEL)
             called = found.artifactual(LEVEL)
             mine = [
                 li

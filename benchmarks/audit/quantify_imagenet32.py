@@ -88,7 +88,7 @@ def looked(images: np.ndarray, seed: int) -> list[dict]:
         half = draw_halves(len(rows), generator(seed, "halves", k))
         scene = ClassImages(ImageStack(stack[rows]), pool, owner != k, half, np.arange(len(rows)))
         signs.append([{"sign": s.name, "score": s.score, "rows": rows[s.members]} for s in run_detectors(scene)])
-    found = significance.select_detections(signs, change_of)
+    found = significance.select_detections(signs, change_of, LEVEL)
     called = found.artifactual(LEVEL) | found.shared(LEVEL)
     return [
         {"p": float(found.found.p[k]), "extended": float(found.found.extended[k]), "p_own": float(found.p_own[k])}
