@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tests.audit.conftest import write_corpus
 
-from klarsicht.audit.doctor import diagnose
+from klarsicht.audit.doctor import describe_absorption, diagnose
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.explainer import METHODS, explain
 from klarsicht.audit.settings import AuditSettings
@@ -123,3 +123,11 @@ def test_several_labels_are_counted_and_each_is_a_prediction_of_its_own(tmp_path
         for label in line.split(",")[1].split(";")
     ]
     assert facts["predicted as their label"].startswith(f"{sum(right) / 8:.0%} of 8")
+
+
+@pytest.mark.parametrize(
+    ("absorbed", "told"),
+    [(0.2, "80% of the relevance reaches the pixels"), (-0.1, "add 10%"), (1.23, "more than the relevance (123%")],
+)
+def test_the_share_of_relevance_that_reaches_the_pixels_is_never_negative(absorbed, told):
+    assert told in describe_absorption(absorbed, conserving=False)

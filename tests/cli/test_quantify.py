@@ -71,6 +71,13 @@ def test_check_needs_a_quantified_run_and_tells_every_picture(finished, capsys, 
     assert run(["audit", "check", *pictures, "--run", str(finished), "--json"]) == 0
     assert [line["path"] for line in json.loads(capsys.readouterr().out)["pictures"]] == pictures
     assert run(["audit", "check", str(tmp_path / "none.png"), "--run", str(finished)]) == 3
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert run(["audit", "check", str(tmp_path / "notes.txt"), pictures[0], "--run", str(finished)]) == 0
+    capsys.readouterr()
+    assert run(["audit", "check", str(tmp_path / "notes.txt"), "--run", str(finished)]) == 3
+    printed = capsys.readouterr()
+    assert "not checked" in printed.out and "none of the pictures could be checked" in printed.err
+    assert "BufferedReader" not in printed.out
 
 
 def test_power_says_unknown_until_copies_are_trained(unmarked, capsys):

@@ -209,6 +209,8 @@ def describe_absorption(share: float, conserving: bool) -> str:
     """Describe how much relevance reaches the pixels, by the share that biases and stabilisers absorb; a negative share
     is what biases add."""
     use = "maps can be read" if conserving else "maps are hints only"
+    if share > 1:
+        return f"{use}: biases and stabilisers absorb more than the relevance ({share:.0%} of it), and turn its sign"
     kept = f"biases and stabilisers {'absorb' if share >= 0 else 'add'} {abs(share):.0%}"
     return f"{use}: {1 - share:.0%} of the relevance reaches the pixels, {kept}"
 

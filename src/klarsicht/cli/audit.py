@@ -15,6 +15,7 @@ from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
 from klarsicht.cli.places import require_audit, require_model, require_run
 from klarsicht.ground import memory
+from klarsicht.ground.errors import InputError
 from klarsicht.ground.ranges import (
     EPOCHS,
     LEARNING_RATE,
@@ -343,6 +344,8 @@ def check(
         echo_block(json.dumps(found.to_json(), indent=2))
     else:
         tables.pictures(found)
+    if all(one.why for one in found):
+        raise InputError("none of the pictures could be checked", got=len(found), remedy="Give photographs or a folder")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from klarsicht.ground.errors import ImageError, KlarsichtError
 from klarsicht.ground.image_tags import check_exif, check_tags
@@ -155,7 +155,12 @@ def is_npy(source: IO[bytes]) -> bool:
 
 def _undecodable(name: str, size: int, error: Exception) -> ImageError:
     """Make the error of an image that cannot be decoded."""
-    reason = "the file is empty" if size == 0 else f"{type(error).__name__}: {error}"
+    if size == 0:
+        reason = "the file is empty"
+    elif isinstance(error, UnidentifiedImageError):  # names the Python object that it was given
+        reason = "no picture that Pillow or libraries beside it know"
+    else:
+        reason = f"{type(error).__name__}: {error}"
     return ImageError(f"cannot decode {name}", got=reason, rule=f"readable are {', '.join(FORMATS)}")
 
 
