@@ -17,8 +17,8 @@ FINAL_ROUNDS rounds. Of falls alike by whole MIN_FALL_DIFFERENCE the order is as
 
 Where an artifact does less than matters, a correction is worth nothing but what is free (`choose_free`): of settings
 that take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain
-are measured on the many clean images, and of these that cost nothing there (CleanLosses.is_free) that of the largest
-gain is taken.
+are measured on the many clean images, and of these that cost nothing there (CleanLosses.is_free) one is taken as above:
+of gains as large as the largest but for chance, that of fewest directions.
 
 One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
 network that is corrected already, one layer at a time. Those are kept that lose no more than the correction that they
@@ -426,7 +426,7 @@ def choose_least_loss(found: Sequence[Candidate], draw: CleanDraw | None, bounds
 def choose_free(
     found: Sequence[Candidate], draw: CleanDraw, bounds: Bounds
 ) -> tuple[Choice | None, list[SettingOutcome]]:
-    """Choose the setting of the largest gain among those that cost nothing on many clean images, see the module.
+    """Choose among the settings that cost nothing on many clean images, see the module.
 
     Args:
         draw: clean images that nothing was fitted on.
