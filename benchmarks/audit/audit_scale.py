@@ -10,7 +10,7 @@
 The network has three convolutions and is not trained: neither time nor memory depends on what it learned. `run` is
 `audit run` in this process, one thread, its steps timed apart; `quantify` is `audit quantify`, of the first `--units`
 classes alone where that is given, beside a pool of all and without the learned embedding, which never sees more than
-20,000 images. `drawn` is `run` with relevance and clusters that are drawn and not computed, for memory and tables of
+20,000 images, or with one that is trained for `--steps`. `drawn` is `run` with relevance and clusters that are drawn and not computed, for memory and tables of
 more images than can be explained here: listing, hash, reading and writing, ranking, pictures and report are those of a
 run. With `--links` all classes have hard links to the pictures of the first ten. Peaks of memory are counted anew for
 each step (Linux), and that of a step is at least those of the steps inside. Each line of results is written at once.
@@ -197,7 +197,8 @@ def draw_results() -> None:
     Analysis.__call__ = analyse  # type: ignore[method-assign]
 
 
-def quantify(folder: Path, out: Path, units: int | None, report: Callable[..., None]) -> None:
+def quantify(folder: Path, out: Path, units: int | None, steps: int | None, report: Callable[..., None]) -> None:
+    from klarsicht.audit.detectors import artifact_embedding
     from klarsicht.audit.quantification import quantification
     from klarsicht.audit.steps import step_units
 
@@ -208,7 +209,9 @@ def quantify(folder: Path, out: Path, units: int | None, report: Callable[..., N
             run_step(audit, store, work, step, planned[:units], workers, label)
 
     step_units.run_step = some
-    if units is not None:
+    if steps is not None:
+        artifact_embedding.training_steps = lambda images: steps
+    elif units is not None:
         quantification.learn_embedding = lambda work: None
     timed(quantification, {"learn_embedding": "embedding", "write_quantification": "report"}, report)
     with measured("quantify", report):
@@ -226,6 +229,7 @@ def main() -> None:
     parser.add_argument("--links", action="store_true")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--units", type=int)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if asked.action == "make":
@@ -237,7 +241,7 @@ def main() -> None:
     if asked.action in ("run", "drawn"):
         run(asked.folder, asked.out, asked.batch, report)
     else:
-        quantify(asked.folder, asked.out, asked.units, report)
+        quantify(asked.folder, asked.out, asked.units, asked.steps, report)
 
 
 if __name__ == "__main__":
