@@ -10,10 +10,11 @@
 The network has three convolutions and is not trained: neither time nor memory depends on what it learned. `run` is
 `audit run` in this process, one thread, its steps timed apart; `quantify` is `audit quantify`, of the first `--units`
 classes alone where that is given, beside a pool of all and without the learned embedding, which never sees more than
-20,000 images, or with one that is trained for `--steps`. `drawn` is `run` with relevance and clusters that are drawn and not computed, for memory and tables of
-more images than can be explained here: listing, hash, reading and writing, ranking, pictures and report are those of a
-run. With `--links` all classes have hard links to the pictures of the first ten. Peaks of memory are counted anew for
-each step (Linux), and that of a step is at least those of the steps inside. Each line of results is written at once.
+20,000 images, or with one that is trained for `--steps`. `drawn` is `run` with relevance and clusters that are drawn
+and not computed, for memory and tables of more images than can be explained here: listing, hash, reading and writing,
+ranking, pictures and report are those of a run. With `--links` all classes have hard links to the pictures of the first
+ten. Peaks of memory are counted anew for each step (Linux), and that of a step is at least those of the steps inside.
+Each line of results is written at once.
 """
 
 from __future__ import annotations

@@ -37,6 +37,11 @@ class Cost:
     added: float = 0.0
     peak: float = 0.0
 
+    @property
+    def undisturbed(self) -> float:
+        """Seconds that it would take where nothing else runs, about: elapsed ones, or the processor's where fewer."""
+        return min(self.wall, self.cpu)
+
     def __add__(self, other: Cost) -> Cost:
         """Cost of both, one after the other."""
         return Cost(

@@ -39,7 +39,7 @@ from klarsicht.ground.ranges import SAMPLE_SECONDS, WORKERS
 from klarsicht.ground.seeding import generator
 
 HASHED_IMAGES: Final = 1000  # whose hash is timed
-MOST_CLASSES: Final = 12  # of the sample
+MOST_CLASSES: Final = 16  # of the sample
 LEAST_IMAGES: Final = 48  # of the sample, where the corpus has so many
 FIRST_CLASSES: Final = 5  # clustered whatever time it takes, where the sample has so many; the first is slower
 PARTS: Final = (0.25, 0.5)  # of the largest class of the sample, clustered for the law
@@ -55,8 +55,9 @@ def forecast(
 
     Args:
         settings, classifier, corpus: as for `pipeline.run`.
-        seconds: elapsed time that the sample takes, about, and that of `audit quantify` as much again, besides the pool
-            of images that classes are compared with; a larger sample is surer.
+        seconds: that the sample takes, about, and that of `audit quantify` as much again, besides the pool of images
+            that classes are compared with; a larger sample is surer. Of `audit quantify` they are those of a machine
+            on which nothing else runs, since a few classes alone would be tried on a busy one.
         workers: processes over which units are divided, as if each were as fast as this one alone.
 
     Raises:

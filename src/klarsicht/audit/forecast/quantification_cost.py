@@ -43,7 +43,7 @@ from klarsicht.ground.errors import ImageError
 from klarsicht.ground.seeding import generator
 
 EXAMINED_IMAGES: Final = 2000  # most images of a class that is examined for the law; beyond, samples are compared
-EXAMINED_CLASSES: Final = 8  # at most
+EXAMINED_CLASSES: Final = 16  # at most; what is put on others costs .6 of its mean more or less from class to class
 LEAST_EXAMINED: Final = 3  # whatever time it takes
 READ_SHARE: Final = 0.25  # of the sample's time, for images of classes
 CLASS_PARTS: Final = (0.3, 0.6)  # of the largest class that is examined
@@ -59,7 +59,7 @@ class PlannedQuantification:
     Attributes:
         units: detection units of the whole corpus, whose groups are its classes.
         sample: explained images of some of them.
-        seconds: elapsed time that the sample takes, about, beyond that of the pool.
+        seconds: that the sample takes, about, beyond those of the pool, where nothing else runs.
         workers: processes over which units are divided.
     """
 
@@ -90,7 +90,7 @@ class PlannedQuantification:
             step, network = self.train(readable, learned)
             yield step
         yield self.decode(each, len(pool), learned if network is not None else 0)
-        groups = self.choose_classes(each.wall)
+        groups = self.choose_classes(each.undisturbed)
         if not groups:
             return
         known = QuantifiedSample.begin(self.sample, self.units, readable, groups, network)
@@ -180,7 +180,7 @@ class PlannedQuantification:
                 break
             cost = known.examine(number)
             costs.append((len(groups[number]), cost))
-            spent += cost.wall
+            spent += cost.undisturbed
         law = SizeLaw.of(costs)
         once = cold.beyond(costs[0][1])
         total = law.total(self.sizes)
@@ -204,7 +204,7 @@ class PlannedQuantification:
                 break
             cost = known.insert(number)
             tried.append((len(known.units.groups[number]), cost))
-            spent += cost.wall
+            spent += cost.undisturbed
         if not tried:
             return StepCost.of("artifacts on other images", "no class of the sample", "classes", Cost())
         total = Cost()
@@ -227,7 +227,7 @@ class PlannedQuantification:
                 break
             cost = known.search(group)
             costs.append((len(group), cost))
-            spent += cost.wall
+            spent += cost.undisturbed
         pair = Cost()
         for analysis in candidate_analyses([self.sample.analysis(m, [largest]) for m in self.units.settings.metric]):
             one = measure_pair_cost(analysis, largest, int(self.sizes.max()))
