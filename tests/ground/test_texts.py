@@ -41,6 +41,20 @@ def test_a_common_folder_is_held_once_and_blocks_are_joined():
     assert Texts.of_blocks("/somewhere/data/", [[name[16:] for name in names[:5]], []]) == names[:5]
 
 
+@given(st.lists(st.lists(st.sampled_from(["a/b/c", "a/b/d", "a/b/", "a/é/c", "", None, "x"]), max_size=4), max_size=5))
+def test_parts_of_a_column_are_joined_whatever_folder_they_have_in_common(parts):
+    names = [name or "" for part in parts for name in part]
+    texts = Texts.of_chunks(pa.array(part, pa.string()) for part in parts)
+    assert list(texts) == names
+    assert texts.to_column().to_pylist() == names
+
+
+def test_a_folder_common_to_all_parts_is_held_once():
+    parts = [[f"/some/where/{i:03d}" for i in range(a, a + 10)] for a in (0, 10)]
+    assert Texts.of_chunks(map(pa.array, parts)).prefix == "/some/where/"
+    assert Texts.of_chunks(map(pa.array, [*parts, ["/some/other"]])).prefix == ""
+
+
 def test_another_sequence_is_not_equal():
     assert Texts.of(["a", "b"]) != ["a"] and Texts.of(["a"]) != "a" and Texts.of(["a"]) != 1
     assert Texts.of(["a", "b"]) != ("a", "c")

@@ -148,8 +148,7 @@ def make_analyses(audit: Audit, store: RunStore, metrics: Sequence[str] = ()) ->
 def write_ranking(audit: Audit, store: RunStore) -> Ranking:
     """Rank all classes, most suspect first, and write the ranking as JSON and as a table."""
     tables = [store.table(f"suspects-{metric}", f"spray-{metric}").to_pylist() for metric in audit.settings.metric]
-    paths = store.texts("corpus", "path")
-    entries = [Entry.from_record(line, paths) for table in tables for line in table if line["rows"]]
+    entries = [Entry.from_record(line, audit.corpus.paths) for table in tables for line in table if line["rows"]]
     ordered = ranking.rank_by_z(ranking.with_baseline(entries, ranking.plain_suspects(store)))
     store.write_json(ranking.FILE, ordered.to_json())
     store.write_table("ranking", ordered.to_table())

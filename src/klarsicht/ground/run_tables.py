@@ -66,12 +66,24 @@ class RunTables(RunMarkers):
         return pa.concat_tables(tables, promote_options="default")
 
     def texts(self, name: str, column: str) -> Texts:
-        """Read a column of texts of a whole table without a Python object for each.
+        """Read a column of texts of a table without a Python object for each, and by blocks of rows: a whole column is
+        never there in two forms.
 
         Raises:
             StoreError, RunDamaged: as `table` does.
         """
-        return Texts.of_column(self.table(name, columns=[column])[column])
+        if not self.has_table(name):
+            raise self._absent("table", name)
+        return Texts.of_chunks(self._blocks(name, column))
+
+    def _blocks(self, name: str, column: str) -> Iterator[pa.Array]:
+        """Read blocks of rows of a column, one after the other."""
+        from pyarrow import parquet
+
+        for file, content in self._contents(name, None):
+            with self.parsing(file):
+                for batch in parquet.ParquetFile(_reader(content)).iter_batches(columns=[column]):
+                    yield batch.column(column)
 
     def _contents(self, name: str, step: str | None) -> Iterator[tuple[str, bytes]]:
         """Read the files of a table one after the other, each with its name inside the run."""
@@ -134,10 +146,15 @@ def _to_parquet(table: pa.Table | Columns) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _reader(content: bytes) -> pa.BufferReader:
+    import pyarrow as pa
+
+    return pa.BufferReader(content)
+
+
 def _from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Decode the bytes of a parquet file, or those of its columns that are named."""
-    import pyarrow as pa
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(pa.BufferReader(content))
+    file = parquet.ParquetFile(_reader(content))
     return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])

@@ -40,9 +40,7 @@ class Texts(Sequence[str]):
         """
         if isinstance(texts, Texts):
             return texts
-        low, high = (min(texts), max(texts)) if texts else ("", "")
-        same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-        prefix = low[: low.rfind("/", 0, same) + 1]
+        prefix = _common_folder(min(texts), max(texts)) if texts else ""
         blocks = ([text[len(prefix) :] for text in texts[i : i + BLOCK]] for i in range(0, len(texts), BLOCK))
         return cls.of_blocks(prefix, blocks)
 
@@ -61,10 +59,26 @@ class Texts(Sequence[str]):
     @classmethod
     def of_column(cls, column: pa.ChunkedArray) -> Texts:
         """Take over a column of texts of a table; None becomes ""."""
-        import pyarrow as pa
+        return cls.of_chunks(column.iterchunks())
 
-        whole = column.cast(pa.large_string()).fill_null("").combine_chunks()
-        return cls("", whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks))
+    @classmethod
+    def of_chunks(cls, chunks: Iterable[pa.Array]) -> Texts:
+        """Join parts of a column of texts, one of which is held in its own form; None becomes "". The folder that the
+        first part has in common is held once, as long as the others begin with it."""
+        import pyarrow as pa
+        from pyarrow import compute
+
+        prefix, ends = None, list[pa.Array]()
+        for chunk in chunks:
+            texts = chunk.cast(pa.large_string()).fill_null("")
+            if prefix is None:
+                low, high = (one.as_py() or "" for one in compute.min_max(texts).values())
+                prefix = _common_folder(low, high)
+            if prefix and not compute.all(compute.starts_with(texts, prefix)).as_py():
+                ends = [cls(prefix, end).to_column().cast(pa.large_string()) for end in ends]
+                prefix = ""
+            ends.append(compute.utf8_slice_codeunits(texts, len(prefix)) if prefix else texts)
+        return cls(prefix or "", pa.concat_arrays([pa.array([], pa.large_string()), *ends]))
 
     def to_column(self) -> pa.Array:
         """Convert to a column of a table, of type `string` where that can hold so much."""
@@ -122,3 +136,9 @@ class Texts(Sequence[str]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {"prefix": self.prefix, "array": self.array}
+
+
+def _common_folder(low: str, high: str) -> str:
+    """Return the folder that all texts between two begin with, up to its slash; empty where they share none."""
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[: low.rfind("/", 0, same) + 1]
