@@ -258,7 +258,7 @@ def test_an_image_that_cannot_be_mended_is_named_and_the_others_are_kept(corpus,
     ("asked", "told"),
     [
         ({"name": "erase"}, "unknown action"),
-        ({"name": "move"}, "label goes with"),
+        ({"name": "move"}, "lacks the new label"),
         ({"name": "drop", "label": "a"}, "label goes with"),
         ({"name": "weigh", "weight": 0}, "weight is out of range"),
         ({"name": "drop", "weight": 1}, "weight goes with"),

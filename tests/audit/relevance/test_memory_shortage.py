@@ -71,8 +71,9 @@ def test_the_command_exits_with_a_code_of_its_own(tmp_path, monkeypatch, capsys)
     Short.calls, Short.short = 0, range(2 * Short.calls // 3, 10**9)
     monkeypatch.setattr("klarsicht.audit.steps.audit_inputs.corrected_model.load_corrected",
                         lambda *_, **__: load_model(network(), classes=["a", "b", "c"]))  # fmt: skip
-    out = str(tmp_path / "run")
-    assert command(["audit", "run", "--model", "short", "--data", str(tmp_path / "data"), "--out", out]) == 9
+    out, named = str(tmp_path / "run"), tmp_path / "short.py"
+    named.write_text("")  # names are looked at before a model is loaded
+    assert command(["audit", "run", "--model", f"{named}:build", "--data", str(tmp_path / "data"), "--out", out]) == 9
     assert capsys.readouterr().err.splitlines()[-1].startswith("klarsicht: memory ran short")
 
 
