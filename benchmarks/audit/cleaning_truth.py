@@ -43,7 +43,7 @@ import json
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -442,14 +442,19 @@ def points(lost: dict[str, float]) -> str:
     return f"{100 * lost['value']:z.2f} ({100 * lost['low']:z.2f} to {100 * lost['high']:z.2f})"
 
 
+def print_header(header: Sequence[str]) -> None:
+    """Print the first two lines of a table in Markdown."""
+    print(f"\n| {' | '.join(header)} |\n{'|---' * len(header)}|")
+
+
 def table(rows: list[dict[str, Any]]) -> None:
-    """One line for each network, family and seed."""
+    """Print one line for each network, family and seed."""
     header = (
         "network, artifact, seed", "flips before, after, twin", "gap closed: flips, rise, under", "lost (95 %)",
         "of audited classes", "left: said (true)", "lost: said", "verdict", "chosen; how the artifact is put on",
         "former: gap in flips, lost (95 %)",
     )  # fmt: skip
-    print(f"\n| {' | '.join(header)} |\n{'|---' * len(header)}|")
+    print_header(header)
     for row in sorted(rows, key=lambda row: (list(NETWORKS).index(row["network"]), list(KINDS).index(row["family"]))):
         name = f"{row['network']}, {row['family']} ({KINDS[row['family']]}), {row['seed']}"
         flips = [f"{100 * row[who]['flips']:.1f}" for who in ("before", "after", "twin") if who in row]
@@ -481,13 +486,13 @@ def spread(lost: list[float]) -> str:
 
 
 def summary(rows: list[dict[str, Any]]) -> None:
-    """Median and range of the gap closed, and how often more than half a point is lost, for each kind."""
+    """Print the median and range of the gap closed, and how often more than half a point is lost, for each kind."""
     header = (
         "kind", "rows", "learned, of these cleaned, closed by nine tenths", "gap closed, median (range): flips",
         "rise", "under", "lost, median (range); above .5", "refused", "left as it is",
         "former: lost, median (range); above .5",
     )  # fmt: skip
-    print(f"\n| {' | '.join(header)} |\n{'|---' * len(header)}|")
+    print_header(header)
     for kind in (*dict.fromkeys(KINDS.values()), "all"):
         some = [row for row in rows if kind in (KINDS[row["family"]], "all")]
         if not some:
@@ -518,7 +523,7 @@ def leaves_half(row: dict[str, Any], by: dict[str, Any]) -> bool:
 
 
 def is_right(row: dict[str, Any]) -> tuple[str, bool | None]:
-    """What was said of a row, and whether it is right, see the module; None where there is nothing to compare with."""
+    """Return the verdict of a row in words, and whether it is right, see the module; None: nothing to compare with."""
     if "after" not in row:
         return "refused: members are like other images", is_unlearned(row)
     verdict, lost = row["said"]["verdict"], row["lost"]["value"]
@@ -534,7 +539,7 @@ def is_right(row: dict[str, Any]) -> tuple[str, bool | None]:
 
 
 def table_of_verdicts(rows: list[dict[str, Any]]) -> None:
-    """How often each verdict was right, with Wilson's interval."""
+    """Print the share of each verdict that is right, with Wilson's interval."""
     found: dict[str, list[bool]] = {}
     for row in rows:
         words, right = is_right(row)

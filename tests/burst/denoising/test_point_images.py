@@ -167,7 +167,7 @@ class StopError(Exception):
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_option_keeps_them(scene, tmp_path, dng, monkeypatch, keep):
-    """What is aligned is what was read, or what was replaced."""
+    """Oracle: the samples that were read, or those that replaced them, are what is aligned."""
     heights = planted(5)
     read([scene + heights] * N, tmp_path / "burst", dng)
     (tmp_path / "burst" / loading.FRAMES).unlink()
