@@ -41,8 +41,8 @@ from klarsicht.audit.corrections.corrected_model import corrected_classifier
 from klarsicht.audit.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
-from klarsicht.ground.store import RunStore
 
 SIDE, HELD_OUT = 128, 0.2
 EPOCHS, BATCH, RATE, DECAY = 20, 32, 1e-3, 1e-2

@@ -29,7 +29,7 @@ from klarsicht import audit
 from klarsicht.audit.quantification import units
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 import array_corpora

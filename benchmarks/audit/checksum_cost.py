@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from klarsicht.ground import checksums, markers, run_arrays, run_markers, store, verification
+from klarsicht.ground.run_folder import checksums, markers, run_arrays, run_markers, store, verification
 
 spent: Counter[str] = Counter()
 running: list[str] = []

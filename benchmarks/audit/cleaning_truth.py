@@ -62,8 +62,8 @@ from klarsicht.audit.results import verdicts
 from klarsicht.audit.synthetic.families import FAMILIES
 from klarsicht.audit.synthetic.planted_image import PlantFunction
 from klarsicht.cli import app
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.intervals import wilson_interval
 from klarsicht.numerics.statistics.logits import centred_logit
 from klarsicht.numerics.statistics.paired_loss import paired_loss

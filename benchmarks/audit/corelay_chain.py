@@ -289,7 +289,7 @@ def compare(folder: Path, images: int) -> Side:
     import h5py
     import numpy as np
 
-    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.run_folder.store import RunStore
 
     ours = RunStore.open(folder / f"run-{images}").array("maps")[:].astype(np.float32)
     with h5py.File(folder / f"attributions-{images}.h5") as file:

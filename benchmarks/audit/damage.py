@@ -233,7 +233,7 @@ def examine(folder: Path, case: Case, intact: dict[str, str], verdicts: str) -> 
 
 def forget(run: Path, steps: tuple[str, ...]) -> None:
     """Make steps of a run count as never begun."""
-    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.run_folder.store import RunStore
 
     store = RunStore.open(run)
     for step in steps:

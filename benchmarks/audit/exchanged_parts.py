@@ -32,7 +32,7 @@ from klarsicht.audit.cleaning.exchanged_parts import noted_parts
 from klarsicht.audit.corrections.packages import load_correction
 from klarsicht.cli.app import run as run_command
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.intervals import student_quantile
 
 sys.path.insert(0, str(Path(__file__).parent))

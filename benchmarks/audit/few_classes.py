@@ -54,8 +54,8 @@ from klarsicht.audit.quantification import embedding_units
 from klarsicht.audit.quantification.units import measure_few, sign_row, standing_apart
 from klarsicht.audit.results.significance import select_detections
 from klarsicht.audit.results.verdicts import LEVEL, NOTHING
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.split_half import combined_p, draw_halves
 
 sys.path.insert(0, str(Path(__file__).parent))

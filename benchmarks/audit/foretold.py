@@ -33,7 +33,7 @@ MIB = 2**20
 def foretold(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """Processor seconds, MB and MiB of each step, as the forecast has them, and what it took itself."""
     from klarsicht.audit.forecast.forecast import forecast
-    from klarsicht.ground.memory import keep_freed_memory
+    from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
     cpu, wall = time.process_time(), time.perf_counter()
@@ -55,7 +55,7 @@ def audited(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """The same of the audit itself."""
     from klarsicht.audit import pipeline
     from klarsicht.audit.steps import audit_inputs
-    from klarsicht.ground.memory import keep_freed_memory
+    from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
     told: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def quantified(settings: Any, seconds: float, out: Path) -> dict[str, Any]:
     """The same of the quantification of that audit; steps that read images have the reading in them."""
     from klarsicht.audit.quantification import quantification
     from klarsicht.audit.steps import step_units
-    from klarsicht.ground.memory import keep_freed_memory
+    from klarsicht.ground.machine.memory import keep_freed_memory
 
     keep_freed_memory()
     told: dict[str, Any] = {}

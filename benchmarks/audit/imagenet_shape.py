@@ -52,7 +52,7 @@ def filled(folder: Path, classes: int, each: int, metrics: tuple[str, ...]) -> t
     from klarsicht.audit.relevance import attribution
     from klarsicht.audit.settings import AuditSettings
     from klarsicht.audit.steps import audit_inputs
-    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.run_folder.store import RunStore
 
     names = tuple(f"{c:04d}" for c in range(OUTPUTS))
     images = tuple(f"{name}/{i:04d}" for name in names[:classes] for i in range(each))

@@ -43,12 +43,12 @@ from typing import Any
 
 import numpy as np
 
-from klarsicht.ground.checksums import Checksum
-from klarsicht.ground.disk import UNFINISHED
 from klarsicht.ground.errors import RunDamaged
-from klarsicht.ground.run_files import MANIFEST
-from klarsicht.ground.store import RunStore
-from klarsicht.ground.verification import verify
+from klarsicht.ground.machine.disk import UNFINISHED
+from klarsicht.ground.run_folder.checksums import Checksum
+from klarsicht.ground.run_folder.run_files import MANIFEST
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import verify
 
 HERE = Path(__file__).resolve().parent
 DONE = (0, 7, 8)  # exit codes of a command that wrote all it had to; a correction that is no help is saved, too

@@ -56,7 +56,7 @@ from klarsicht.audit.results.significance import select_detections
 from klarsicht.audit.results.verdicts import LEVEL, NOTHING, Quantification
 from klarsicht.audit.settings import HEAD_RELEVANCE, METHOD_NAMES, AuditSettings
 from klarsicht.audit.synthetic.families import FAMILIES
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
 
 sys.path.insert(0, str(Path(__file__).parent))

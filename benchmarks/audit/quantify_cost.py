@@ -26,7 +26,7 @@ from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.steps import step_units
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 RUN_STEP = step_units.run_step
 

@@ -26,9 +26,9 @@ from klarsicht.audit.report.figures import CLASSES_ILLUSTRATED, MAX_POINTS, PICT
 from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE, VIEWS, write_report
 from klarsicht.ground.arrays import Pixels
-from klarsicht.ground.checksums import Written
-from klarsicht.ground.colour_maps import overlay
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures.colour_maps import overlay
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 
 CROP = 224  # pixels of a picture's side
 

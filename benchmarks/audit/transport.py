@@ -24,7 +24,7 @@ import ot
 from numpy.typing import NDArray
 
 from klarsicht.burst.evaluation.cost import measure_cost
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.metrics import RotationInvariant
 from klarsicht.numerics.neighbours import neighbour_graph, pairwise
 from klarsicht.numerics.transport import gromov, wasserstein

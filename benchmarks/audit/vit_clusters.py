@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht import audit
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 METRICS = ("euclidean", "channels", "concept", "features")
 PARTS = ("euclidean", "channels")

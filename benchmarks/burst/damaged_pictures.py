@@ -22,7 +22,7 @@ from pathlib import Path
 import imagecodecs, tifffile
 from klarsicht.burst.files import reading
 from klarsicht.ground.errors import KlarsichtError
-from klarsicht.ground.images import decode
+from klarsicht.ground.pictures.images import decode
 
 def high():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

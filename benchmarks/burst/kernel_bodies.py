@@ -40,8 +40,8 @@ from kernel_comparison import (
 from klarsicht.burst.network.unet import PRESETS, Network, NetworkSettings
 from klarsicht.burst.training.batches import TrainingBatch
 from klarsicht.burst.training.losses import psnr_loss
-from klarsicht.ground import devices
 from klarsicht.ground.fit import Learner
+from klarsicht.ground.machine import devices
 from klarsicht.ground.seeding import integer
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 

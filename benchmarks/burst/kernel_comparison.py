@@ -25,8 +25,8 @@ from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
 from klarsicht.burst.synthesis.scenes import Geometry, Light, scenes
 from klarsicht.burst.synthesis.synthesis import KINDS, NOISES, Recipe, draw_batch
 from klarsicht.burst.training.batches import TrainingBatch, batch_number
-from klarsicht.ground import devices
 from klarsicht.ground.fit import Learner, Plan
+from klarsicht.ground.machine import devices
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 

@@ -44,8 +44,8 @@ from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.heads import Features, HeadShape, InputFrames, UnitHead
 from klarsicht.burst.network.unet import Network, upsample_twice
 from klarsicht.burst.training.losses import psnr_loss
-from klarsicht.ground import devices
 from klarsicht.ground.fit import Learner
+from klarsicht.ground.machine import devices
 from klarsicht.ground.seeding import integer
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec

@@ -34,8 +34,8 @@ from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.burst.training.batches import TrainingBatch
 from klarsicht.burst.training.losses import Annealing, total_loss
 from klarsicht.burst.training.training import TrainingData, TrainSettings
-from klarsicht.ground import devices
 from klarsicht.ground.fit import Learner, Plan
+from klarsicht.ground.machine import devices
 from klarsicht.ground.seeding import integer
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec

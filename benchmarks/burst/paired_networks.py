@@ -27,7 +27,7 @@ from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import KPN, scenes
 from klarsicht.burst.synthesis.synthesis import KINDS, Recipe, SyntheticBurst, draw_burst
-from klarsicht.ground.devices import bf16_is_faster
+from klarsicht.ground.machine.devices import bf16_is_faster
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 
 SMALLEST_SCALE = 2

@@ -15,7 +15,7 @@ import torch
 
 from klarsicht.burst.network.unet import PRESETS, Network, NetworkSettings, build_network
 from klarsicht.burst.training.losses import total_loss
-from klarsicht.ground import devices
+from klarsicht.ground.machine import devices
 
 WIDTHS = dict.fromkeys(PRESETS, 0.25) | {"swift": 1.0}
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from klarsicht import audit
-from klarsicht.ground.colour_maps import overlay, resize_bilinear
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures.colour_maps import overlay, resize_bilinear
+from klarsicht.ground.run_folder.store import RunStore
 
 SIDE, GAP, COUNT, LEFT, TOP = 72, 6, 6, 150, 34  # pixels
 

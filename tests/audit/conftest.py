@@ -16,7 +16,7 @@ from torch import nn
 from klarsicht.audit.models.classifier import Classifier, load_model
 from klarsicht.audit.quantification import units
 from klarsicht.audit.spectral import analysis
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 SIDE = 12
 

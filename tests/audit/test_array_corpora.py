@@ -32,9 +32,9 @@ from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.explorer.explored_run import open_explored_run
-from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.errors import CorpusError, InputError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.run_folder.store import RunStore
 
 CODES = 257  # 16-bit codes of an 8-bit level: level / 255 = 257 level / 65535
 NETS = """

@@ -14,7 +14,7 @@ from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import RunMismatch, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 NET = """
 from tests.audit.conftest import network

@@ -17,7 +17,7 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import RunMismatch
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.imaging.copies import Copies
 
 TILE = 64

@@ -275,7 +275,7 @@ def test_workers_survive_the_thread_that_made_them():
 SLOW = """
     import signal, sys, time
     from klarsicht.audit.executor import partition, run_units
-    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.run_folder.store import RunStore
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have it ignored
 
@@ -295,7 +295,7 @@ SLOW = """
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_interrupt_is_prompt_keeps_finished_units_and_frees_the_lock(tmp_path, workers):
-    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.run_folder.store import RunStore
 
     command = [sys.executable, "-c", textwrap.dedent(SLOW), str(tmp_path / "run"), str(workers)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}

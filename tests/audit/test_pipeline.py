@@ -27,8 +27,8 @@ from klarsicht.audit.steps import relevance_step
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.cli.app import run as klarsicht
 from klarsicht.ground.errors import CorpusError, InputError, RunDamaged, RunMismatch, StoreError, UsageError
-from klarsicht.ground.store import RunStore
-from klarsicht.ground.verification import verify
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import verify
 
 
 def settings(data, **changes):

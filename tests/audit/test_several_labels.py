@@ -21,7 +21,7 @@ from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import RunMismatch, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 ARRAYS = ("maps", "features", "logits", "head", "concepts", "channels")
 

@@ -16,8 +16,8 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import RunLocked, UsageError
-from klarsicht.ground.store import RunStore
-from klarsicht.ground.verification import verify
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import verify
 
 ROOT = Path(__file__).parents[2]
 MODEL = """

@@ -6,7 +6,7 @@ import tifffile
 
 from klarsicht.burst.data import photograph
 from klarsicht.burst.denoising import pipeline
-from klarsicht.ground.memory import resident_bytes
+from klarsicht.ground.machine.memory import resident_bytes
 
 FRESH = 0.6e9  # bytes that a process of its own holds, torch and a network included
 X_TRANS = "GGRGGBGGBGGRBRGRBGGGBGGRGGRGGBRBGBRG"

@@ -158,7 +158,7 @@ def test_the_version_is_printed(capsys):
 
 
 def test_ctrl_c_says_that_the_run_can_be_resumed(monkeypatch, capsys):
-    from klarsicht.ground.store import RunStore
+    from klarsicht.ground.run_folder.store import RunStore
 
     def interrupted(_):
         raise KeyboardInterrupt

@@ -75,7 +75,7 @@ def test_a_thread_that_fails_otherwise_is_told_as_ever():
 WATCHED = """
 import ctypes, os, resource, sys, time
 from klarsicht.cli import limited_memory
-from klarsicht.ground.operating_system import address_space
+from klarsicht.ground.machine.operating_system import address_space
 
 def ask_in_a_loop():
     malloc = ctypes.CDLL(None).malloc

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 SIDE, TAG, D, G, FEATURES = 24, 6, 4, 8, 12
 UNIT = 256

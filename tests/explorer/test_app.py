@@ -16,8 +16,8 @@ from tests.explorer.requests import ask
 from klarsicht.explorer.app import as_json, make_app
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
 from klarsicht.explorer.point_clouds import principal_plane
-from klarsicht.ground.decisions import DECISIONS_FILE, DecisionLog
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DecisionLog
+from klarsicht.ground.run_folder.store import RunStore
 
 EACH, CARRIERS = 24, 6
 

@@ -21,8 +21,8 @@ from tests.explorer.made_run import write_run
 
 from klarsicht.cli.app import run as command
 from klarsicht.explorer.point_clouds import principal_plane
-from klarsicht.ground.decisions import DECISIONS_FILE, DecisionLog
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DecisionLog
+from klarsicht.ground.run_folder.store import RunStore
 
 pytestmark = pytest.mark.nightly
 playwright = pytest.importorskip("playwright.sync_api")

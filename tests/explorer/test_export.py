@@ -14,8 +14,8 @@ from tests.explorer.made_run import EIGENVALUES, SIDE, TAG, WINDOW, D, G, write_
 
 from klarsicht.explorer.export import EXPORTS, export_run
 from klarsicht.explorer.export_tables import nearest, pad_neighbours
-from klarsicht.ground.decisions import Change, DecisionLog
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 EACH, CARRIERS = 24, 6
 NAMES = ("tagged", 'a "name", with\ncommas', "plain")

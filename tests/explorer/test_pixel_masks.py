@@ -22,8 +22,8 @@ from klarsicht.explorer.app import make_app
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.pixel_masks import ExcessMasks, PlaceMasks, WindowMasks, mask_in_file
 from klarsicht.explorer.thumbnails import crop_seen
-from klarsicht.ground.decisions import Change, DecisionLog
-from klarsicht.ground.seen_area import EXTENT_UNITS, SeenArea
+from klarsicht.ground.pictures.seen_area import EXTENT_UNITS, SeenArea
+from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 EACH, CARRIERS = 24, 6
 

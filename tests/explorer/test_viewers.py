@@ -17,7 +17,7 @@ import pytest
 from tests.explorer.made_run import SIDE, TAG, WINDOW, write_run
 
 from klarsicht.explorer.export import export_run
-from klarsicht.ground.decisions import Change, DecisionLog
+from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 pytestmark = pytest.mark.nightly
 EACH, CARRIERS = 24, 6

@@ -47,10 +47,10 @@ from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.burst.noise import sources
 from klarsicht.burst.training.training import TrainSettings
 from klarsicht.ground import fit
-from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.errors import ImageError, KlarsichtError
-from klarsicht.ground.images import decode
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures.array_images import ArrayForm, read_array
+from klarsicht.ground.pictures.images import decode
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.erasure import Eraser
 
 

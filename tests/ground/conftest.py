@@ -2,7 +2,7 @@
 
 import pytest
 
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 SETTINGS = {"top": 3, "metric": {"name": "sliced", "scales": (1, 2)}}
 IDENTITY = {"corpus": "c0", "model": "m0"}

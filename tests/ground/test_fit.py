@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import nn
 
-from klarsicht.ground.devices import World
 from klarsicht.ground.errors import DiskFull, ModelError, RunLocked, RunMismatch, StoreError, UsageError
 from klarsicht.ground.fit import Curve, Learner, Plan, fit, measure_step_seconds, prefetch
+from klarsicht.ground.machine.devices import World
 
 ROOT = Path(__file__).parents[2]
 

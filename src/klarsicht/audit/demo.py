@@ -35,12 +35,12 @@ from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.arrays import Floats, Pixels
-from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import MissingExtra
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.intervals import wilson_interval
 
 SIDE = 224

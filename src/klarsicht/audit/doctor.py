@@ -27,7 +27,7 @@ from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.steps.relevance_step import check_logits
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError
-from klarsicht.ground.memory import resident_bytes
+from klarsicht.ground.machine.memory import resident_bytes
 from klarsicht.numerics.statistics.intervals import share_interval
 from klarsicht.numerics.statistics.logits import logit_scale
 

@@ -25,12 +25,12 @@ from klarsicht.audit.report import page
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.steps.audit_inputs import require_given, select_data
 from klarsicht.audit.steps.step_units import run_step
-from klarsicht.ground.array_images import ArrayForm
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import ImageError
+from klarsicht.ground.pictures.array_images import ArrayForm
 from klarsicht.ground.rows import schema_of
-from klarsicht.ground.shards import Shard, Sharing
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.shards import Shard, Sharing
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.imaging.copies import SIDE, Copies, find_copies
 
 THUMBNAILS, DIGESTS, COPIES = "thumbnails", "digests", "copies"

@@ -1,6 +1,6 @@
 """Execution of work units by joblib: in this process, or in local processes. Results do not depend on the place.
 
-Other machines take part by shards of a run, see `ground.shards`.
+Other machines take part by shards of a run, see `ground.run_folder.shards`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 import joblib
 
-from klarsicht.ground import memory
-from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import OutOfMemory, UsageError
-from klarsicht.ground.operating_system import end_with_parent
+from klarsicht.ground.machine import memory
+from klarsicht.ground.machine.disk import translate_write_errors
+from klarsicht.ground.machine.operating_system import end_with_parent
 from klarsicht.ground.progress import progress
 from klarsicht.ground.ranges import WORKERS
 

@@ -22,10 +22,10 @@ from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.steps.relevance_step import attribute, record_label_order
 from klarsicht.ground.errors import RunLocked, RunMismatch, UsageError
 from klarsicht.ground.progress import note
-from klarsicht.ground.run_files import MANIFEST
-from klarsicht.ground.shards import LOOK, Shard
-from klarsicht.ground.store import RunStore
-from klarsicht.ground.verification import forget_damaged
+from klarsicht.ground.run_folder.run_files import MANIFEST
+from klarsicht.ground.run_folder.shards import LOOK, Shard
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import forget_damaged
 
 CREATION_SECONDS = 60.0  # that a shard waits for another one to create the run
 SCREENING_UNIT = 25  # targets in a work unit of a screening
@@ -45,7 +45,7 @@ def run(
             torchvision, in place of the one that the settings name; workers get a copy.
         workers: processes; results do not depend on it.
         shard: "K/N" for the K-th of N calls that share the run's folder, each on any machine, or "auto"; results do not
-            depend on it. See ground.shards.
+            depend on it. See ground.run_folder.shards.
 
     Returns:
         The run, complete: `ranking.json`, `tables/ranking.parquet` and `report.html` are in it.

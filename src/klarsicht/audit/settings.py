@@ -10,7 +10,7 @@ from pydantic import Field
 from klarsicht.ground.config import Settings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
-ANY_DEVICE = "auto"  # the device that select_device of ground.devices takes by default
+ANY_DEVICE = "auto"  # the device that select_device of ground.machine.devices takes by default
 OF_THE_PLACE = (
     "data",
     "device",

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from klarsicht.ground.run_files import MANIFEST
-from klarsicht.ground.store import RunStore
-from klarsicht.ground.verification import Verification, verify
+from klarsicht.ground.run_folder.run_files import MANIFEST
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import Verification, verify
 
 
 @dataclass(frozen=True)

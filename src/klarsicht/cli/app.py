@@ -13,7 +13,7 @@ from klarsicht.cli import audit, burst, demo
 from klarsicht.cli.short_memory import describe_shortage, threads_end_the_command
 from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.names import printable
 
 INTERRUPTED = 130

@@ -14,8 +14,8 @@ from klarsicht.cli import audit_cleaning, audit_exploring, tables
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.cli.options import number, option
 from klarsicht.cli.places import require_audit, require_model, require_run
-from klarsicht.ground import memory
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.machine import memory
 from klarsicht.ground.ranges import (
     EPOCHS,
     LEARNING_RATE,
@@ -29,7 +29,7 @@ from klarsicht.ground.ranges import (
     SHOWN_IMAGES,
     WORKERS,
 )  # fmt: skip
-from klarsicht.ground.shards import SHARD_HELP
+from klarsicht.ground.run_folder.shards import SHARD_HELP
 
 app = typer.Typer(help="Find what a classifier should not have used, and clean it.", no_args_is_help=True)
 
@@ -133,8 +133,8 @@ def run(
 
 def note_unverified(run: Path) -> None:
     """Say on standard error where a run keeps no checksums."""
-    from klarsicht.ground.store import RunStore
-    from klarsicht.ground.verification import UNVERIFIED
+    from klarsicht.ground.run_folder.store import RunStore
+    from klarsicht.ground.run_folder.verification import UNVERIFIED
 
     if not RunStore.open(run).keeps_checksums:
         echo(f"note: {UNVERIFIED}", err=True)

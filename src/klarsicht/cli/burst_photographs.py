@@ -121,7 +121,7 @@ def check(
 ) -> None:
     """Hold a frame out, and see whether it differs from the others' result by noise alone."""
     from klarsicht.burst.denoising import held_out
-    from klarsicht.ground.disk import temporary_folder
+    from klarsicht.ground.machine.disk import temporary_folder
 
     settings = _settings(
         checkpoint, noise, calibration, reference, threads=threads, linear=linear, white_level=white_level,

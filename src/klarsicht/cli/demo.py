@@ -9,7 +9,7 @@ import typer
 
 from klarsicht.cli.echo import echo
 from klarsicht.cli.options import number
-from klarsicht.ground import memory
+from klarsicht.ground.machine import memory
 from klarsicht.ground.ranges import DEMO_IMAGES, DEMO_WORKERS, SEED
 
 

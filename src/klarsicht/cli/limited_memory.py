@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from klarsicht.ground.errors import OutOfMemory
-from klarsicht.ground.memory import is_out_of_memory
-from klarsicht.ground.operating_system import (
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.machine.operating_system import (
     address_space,
     address_space_limit,
     end_with_parent,

@@ -7,7 +7,7 @@ from pathlib import Path
 from klarsicht.audit.data.locations import require_place
 from klarsicht.audit.models.specifications import check_specification
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 
 def require_audit(settings: AuditSettings, out: Path | None = None) -> None:

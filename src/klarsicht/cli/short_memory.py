@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from klarsicht.ground.errors import OutOfMemory
 from klarsicht.ground.foreign import describe_error
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 
 LOGGERS = ("concurrent.futures", "asyncio")  # they log the error that ends a thread, or a callback that is waited for
 

@@ -11,8 +11,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import OutputClosed
+from klarsicht.ground.machine.disk import translate_write_errors
 
 
 class GuardedStream:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from klarsicht.audit.sensitivity.finetuned_results import FinetunedResults
     from klarsicht.audit.sensitivity.power import Power
     from klarsicht.audit.status import Step
-    from klarsicht.ground.verification import Verification
+    from klarsicht.ground.run_folder.verification import Verification
 
 SHOWN = 20  # files without a checksum that are named
 

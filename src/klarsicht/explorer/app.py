@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from klarsicht.explorer import coco, corrections
 from klarsicht.explorer.explored_run import ExploredRun
 from klarsicht.explorer.findings import list_findings
-from klarsicht.ground.decisions import MAX_NAME, MAX_NOTE
 from klarsicht.ground.errors import (
     ImageError,
     KlarsichtError,
@@ -27,6 +26,7 @@ from klarsicht.ground.errors import (
     UsageError,
 )
 from klarsicht.ground.names import printable, printable_lines
+from klarsicht.ground.run_folder.decisions import MAX_NAME, MAX_NOTE
 
 STATIC: Final = {
     "style.css": "text/css",

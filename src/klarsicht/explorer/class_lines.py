@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 RANKING_FILE, VERDICTS_FILE, FOLLOWED_TABLE = "ranking.json", "quantification.json", "followed"
 POISONED, PRESENT, UNTESTED, SHARED, FOLLOWED, RAISES, NOTHING, SKIPPED, OBSERVED = LINE_KINDS = (

@@ -15,8 +15,8 @@ from klarsicht.explorer.pixel_masks import WINDOW
 from klarsicht.explorer.thumbnails import draw_mask
 from klarsicht.ground.arrays import Bools
 from klarsicht.ground.errors import ImageError, UsageError
-from klarsicht.ground.images import EXIF_ORIENTATION, open_image
-from klarsicht.ground.npy_files import NPY
+from klarsicht.ground.pictures.images import EXIF_ORIENTATION, open_image
+from klarsicht.ground.pictures.npy_files import NPY
 
 LYING = (5, 6, 7, 8)  # EXIF orientations in which width and height change places
 

@@ -33,15 +33,22 @@ from klarsicht.explorer.pixel_masks import (
 from klarsicht.explorer.point_clouds import PointCloud, membership_flags, read_point_cloud
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.explorer.thumbnails import PictureCache, Window
-from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints
-from klarsicht.ground.decisions import ARTIFACT, DECISIONS_FILE, LEGITIMATE, Change, ClassDecision, DecisionLog
 from klarsicht.ground.errors import StoreError, UsageError
-from klarsicht.ground.run_files import MANIFEST
-from klarsicht.ground.seen_area import SeenArea
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.run_folder.decisions import (
+    ARTIFACT,
+    DECISIONS_FILE,
+    LEGITIMATE,
+    Change,
+    ClassDecision,
+    DecisionLog,
+)
+from klarsicht.ground.run_folder.run_files import MANIFEST
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.stored_array import StoredArray
 from klarsicht.ground.step_words import describe_step, is_measured_beside
-from klarsicht.ground.store import RunStore
-from klarsicht.ground.stored_array import StoredArray
 
 CARRIES, OPEN, NOT_CARRYING = CARRIER_STATUSES = ("yes", "undecided", "no")
 PICTURES = ("image", "relevance", "overlay", "window", "masked", "mask")

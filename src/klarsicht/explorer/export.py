@@ -10,8 +10,8 @@ from typing import Final
 
 from klarsicht.explorer import coco, export_tables, export_virelay
 from klarsicht.explorer.explored_run import ExploredRun, open_explored_run
-from klarsicht.ground.disk import fill_folder, write_atomically
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.machine.disk import fill_folder, write_atomically
 from klarsicht.ground.progress import track
 
 Write = Callable[[ExploredRun, Sequence[int], Path], None]

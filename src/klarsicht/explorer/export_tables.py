@@ -12,8 +12,8 @@ import numpy as np
 from klarsicht.explorer.explored_run import NOT_CARRYING, ExploredRun
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, DETECTED_BIT, REMOVED_BIT, PointCloud, membership_flags
 from klarsicht.ground.arrays import Floats, Ints
-from klarsicht.ground.disk import replace_atomically
 from klarsicht.ground.errors import ImageError, UsageError
+from klarsicht.ground.machine.disk import replace_atomically
 from klarsicht.ground.progress import track
 
 if TYPE_CHECKING:

@@ -26,12 +26,12 @@ from klarsicht.explorer.explored_run import CARRIES, NOT_CARRYING, OPEN, Explore
 from klarsicht.explorer.export_tables import carrier_statuses
 from klarsicht.explorer.point_clouds import CLUSTER_BIT, membership_flags
 from klarsicht.explorer.thumbnails import crop_seen
-from klarsicht.ground.colour_maps import resize_bilinear
-from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ImageError, UsageError
+from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.optional import load
+from klarsicht.ground.pictures.colour_maps import resize_bilinear
+from klarsicht.ground.pictures.seen_area import SeenArea
 from klarsicht.ground.progress import progress
-from klarsicht.ground.seen_area import SeenArea
 
 CARRIER_NUMBERS = {NOT_CARRYING: 0, CARRIES: 1, OPEN: 2}
 VIRELAY_SIDE, BLOCK_ROWS = 128, 64  # S, and images that are written at once

@@ -13,7 +13,7 @@ from klarsicht.explorer.class_lines import DETECTED_KINDS, FOLLOWED, RAISES, SHA
 from klarsicht.explorer.explored_run import ExploredRun, choose_evenly
 from klarsicht.explorer.likeness import LEAST_LIKENESS, feature_shift, group_alike, shift_likeness
 from klarsicht.ground.arrays import Doubles
-from klarsicht.ground.decisions import UNDECIDED, UNSURE
+from klarsicht.ground.run_folder.decisions import UNDECIDED, UNSURE
 
 FEATURES = "features"  # the array of a run in which classes are compared
 NOTED_KINDS = (*DETECTED_KINDS, SHARED, FOLLOWED)  # of classes that are compared; before `audit quantify`, RAISES

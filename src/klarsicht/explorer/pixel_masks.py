@@ -20,7 +20,7 @@ import numpy as np
 
 from klarsicht.explorer.thumbnails import Window, reduction
 from klarsicht.ground.arrays import Bools, Floats, Ints
-from klarsicht.ground.seen_area import SeenArea
+from klarsicht.ground.pictures.seen_area import SeenArea
 
 PLACE, WINDOW, RELEVANCE = MASK_SOURCES = ("place", "window", "relevance")
 """Sources of masks, in the order in which they are taken."""

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from klarsicht.explorer.class_lines import ClassLine
 from klarsicht.explorer.run_images import RunImages
 from klarsicht.ground.arrays import Floats, Ints
-from klarsicht.ground.decisions import ClassDecision
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.decisions import ClassDecision
+from klarsicht.ground.run_folder.store import RunStore
 
 MAGIC = b"KSP1"
 CLUSTER_BIT, DETECTED_BIT, DECIDED_BIT, REMOVED_BIT = 1, 2, 4, 8

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Bools, Ints
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 IMAGES_TABLE, IMAGES_STEP = "images", "attribution"
 UNKNOWN = -1  # the label or prediction of an image that has none

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.ground.colour_maps import diverging_colours, overlay
-from klarsicht.ground.encoded_pictures import thumbnail
-from klarsicht.ground.images import decode
-from klarsicht.ground.seen_area import SeenArea
+from klarsicht.ground.pictures.array_images import ArrayForm, read_array
+from klarsicht.ground.pictures.colour_maps import diverging_colours, overlay
+from klarsicht.ground.pictures.encoded_pictures import thumbnail
+from klarsicht.ground.pictures.images import decode
+from klarsicht.ground.pictures.seen_area import SeenArea
 
 CACHE_BYTES = 48 << 20  # of encoded pictures
 DECODERS = 2  # images that are decoded at once

@@ -13,8 +13,8 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.machine.disk import require_regular_file
 
 
 class Settings(BaseModel):

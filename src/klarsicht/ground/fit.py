@@ -28,16 +28,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from klarsicht.ground.devices import World, world
-from klarsicht.ground.disk import (
+from klarsicht.ground.errors import ModelError, RunMismatch, StoreError, UsageError
+from klarsicht.ground.machine.devices import World, world
+from klarsicht.ground.machine.disk import (
     hold_lock,
     remove_leftovers,
     translate_read_errors,
     translate_write_errors,
     write_atomically,
 )
-from klarsicht.ground.errors import ModelError, RunMismatch, StoreError, UsageError
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.progress import progress
 
 T = TypeVar("T")

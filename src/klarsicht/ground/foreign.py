@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from klarsicht.ground.errors import KlarsichtError, OutOfMemory
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 
 LONGEST: Final = 300  # characters of a foreign message that are kept
 

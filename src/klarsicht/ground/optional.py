@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from klarsicht.ground.errors import MissingExtra
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 
 
 def load(package: str, extra: str) -> Any:

@@ -31,7 +31,7 @@ from klarsicht.audit.quantification import quantification
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import EffectRemains, InputError, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.erasure import Eraser
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss

@@ -15,7 +15,7 @@ from klarsicht.audit.cleaning.clean_data import clean_data
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.results import verdicts
 from klarsicht.ground.errors import EffectRemains, InputError, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 
 def marks(path):

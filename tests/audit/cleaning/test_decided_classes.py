@@ -17,9 +17,9 @@ from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli import tables
 from klarsicht.explorer.class_lines import read_class_lines
 from klarsicht.explorer.explored_run import ExploredRun
-from klarsicht.ground.decisions import DECISIONS_FILE, DecisionLog
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.seen_area import SeenArea
+from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.run_folder.decisions import DECISIONS_FILE, DecisionLog
 
 ROWS = tuple(range(60, 72))  # marked images of class b
 

@@ -12,7 +12,7 @@ from torchvision.transforms._presets import ImageClassification
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.models.crop_geometry import PROBED_SHAPES, describe_seen_area, measure_seen_area
 from klarsicht.audit.models.huggingface_models import ProcessorTransform
-from klarsicht.ground.seen_area import EXTENT_UNITS, SeenArea
+from klarsicht.ground.pictures.seen_area import EXTENT_UNITS, SeenArea
 
 SIZES = ((520, 391), (333, 610), (250, 250), (1200, 800))  # (w, h) of files, of none of the probed shapes
 MARK = (0.34, 0.66)  # of the rows and columns of a file; every transform here shows it

@@ -17,7 +17,7 @@ from klarsicht.audit.quantification.quantification import open_run, quantify
 from klarsicht.audit.quantification.units import embedding_file
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 STAGES = artifact_embedding.STAGES
 CLASSIFIER = load_model(ReadsATag().eval(), classes=NAMES)

@@ -25,7 +25,7 @@ from klarsicht.audit.report.page import PAGE
 from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
 
 SIDE, K, EACH = 32, 24, 40

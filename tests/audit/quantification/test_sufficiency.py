@@ -24,7 +24,7 @@ from klarsicht.audit.results.sufficiency import compare_parts, read_sufficiency
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.errors import StoreError, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics.intervals import Interval
 
 SIDE, K, EACH, FRAMED, WEIGHT = 20, 7, 20, 3, 6.0

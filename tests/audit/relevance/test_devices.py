@@ -15,7 +15,7 @@ import numpy as np, torch
 from tests.audit.conftest import network, write_corpus
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.relevance.explainer import METHODS, explain
-from klarsicht.ground import devices
+from klarsicht.ground.machine import devices
 x, t = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
 """
 

@@ -11,8 +11,8 @@ from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.cli.app import run as command
 from klarsicht.ground.errors import InputRefused, OutOfMemory
-from klarsicht.ground.memory import is_out_of_memory
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.run_folder.store import RunStore
 
 TEXT = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 9"
 

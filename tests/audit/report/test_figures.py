@@ -16,7 +16,7 @@ from klarsicht.audit.report.page import fit_to_square
 from klarsicht.audit.results.ranking import read_ranking
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.steps.audit_inputs import Audit
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 
 def test_normalisation_is_undone():

@@ -11,8 +11,8 @@ from tests.explorer.made_run import verdict_of, write_run
 from klarsicht.audit.report.noted_classes import NotedClass, add_small_pictures, common_prefix
 from klarsicht.audit.report.page import EVIDENCE, write_report
 from klarsicht.audit.results import ranking
-from klarsicht.ground.checksums import Written
-from klarsicht.ground.decisions import Change, DecisionLog
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.decisions import Change, DecisionLog
 
 NAMES = ("first", "second", "third", "fourth")
 EACH, CARRIERS = 24, 6

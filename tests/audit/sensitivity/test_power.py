@@ -17,7 +17,7 @@ from klarsicht.audit.sensitivity import power
 from klarsicht.audit.status import read_progress
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 
 def trial(kind, prevalence, found):

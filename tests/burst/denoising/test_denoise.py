@@ -371,7 +371,7 @@ def test_one_jpeg_alone_says_no_factor_of_its_noise(scene, tmp_path):
 
 
 def test_exact_computes_in_float32_and_else_in_bfloat16_where_that_is_faster(burst, tmp_path, monkeypatch):
-    monkeypatch.setattr("klarsicht.ground.devices.bf16_is_faster", lambda device: True)
+    monkeypatch.setattr("klarsicht.ground.machine.devices.bf16_is_faster", lambda device: True)
     monkeypatch.setattr("klarsicht.burst.denoising.filters.bf16_is_faster", lambda device: True)
     halved, found = made(burst, tmp_path / "a.dng", reference="0.dng")
     exact, other = made(burst, tmp_path / "b.dng", reference="0.dng", exact=True)

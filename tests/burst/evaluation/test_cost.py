@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from klarsicht.burst.evaluation.cost import measure_cost
-from klarsicht.ground import operating_system
+from klarsicht.ground.machine import operating_system
 
 
 @pytest.mark.skipif(

@@ -17,7 +17,7 @@ from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.files.dng import write as write_dng
 from klarsicht.burst.files.reading import read
 from klarsicht.burst.files.rendering import Renderer
-from klarsicht.ground.tiff_tags import Tags, numbers, rationals, text
+from klarsicht.ground.pictures.tiff_tags import Tags, numbers, rationals, text
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 pytestmark = pytest.mark.nightly

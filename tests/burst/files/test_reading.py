@@ -16,8 +16,8 @@ from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.photograph import ReadSettings, from_counts
 from klarsicht.burst.files import loading, raw, reading
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.memory import resident_bytes
-from klarsicht.ground.operating_system import memory_status, reset_memory_peak
+from klarsicht.ground.machine.memory import resident_bytes
+from klarsicht.ground.machine.operating_system import memory_status, reset_memory_peak
 
 
 def counts(seed=0, size=(48, 64), low=600, high=16383):
@@ -101,7 +101,7 @@ def test_big_endian_tags_and_sub_directories_are_read(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=">") as file:
         file.write(np.zeros((16, 16), np.uint8), subifds=1, extratags=[(272, 2, 0, "Thumb", True)], metadata=None)
         file.write(np.zeros((64, 64), np.uint16), extratags=[(51041, 12, 2, (1e-3, 1e-5), True)], metadata=None)
-    from klarsicht.ground.tiff_tags import read
+    from klarsicht.ground.pictures.tiff_tags import read
 
     tags = read(tmp_path / "a.tif")
     assert tags.words(272) == "Thumb"

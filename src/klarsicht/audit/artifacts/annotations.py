@@ -10,9 +10,9 @@ from PIL import Image
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.ground.arrays import Ints
-from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.images import decode
+from klarsicht.ground.machine.disk import require_regular_file
+from klarsicht.ground.pictures.images import decode
 
 
 def read_member_list(file: Path, audited: AuditedClass) -> Ints:

@@ -34,8 +34,8 @@ from klarsicht.audit.interventions.insertion import Insertion
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.ground.arrays import Bools, Ints
-from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.statistics.intervals import roc_area
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 
 @dataclass(frozen=True)

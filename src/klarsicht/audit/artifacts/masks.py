@@ -20,7 +20,7 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.relevance.explainer import explain
 from klarsicht.ground.arrays import Bools, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 Maps = Callable[[int], Floats]
 

@@ -29,10 +29,10 @@ from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
 from klarsicht.audit.steps.audit_inputs import Audit, require_given
 from klarsicht.ground.arrays import Ints
-from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 
 PART_DONORS = 128  # images of the class, and of others, whose parts are put on other images
 CLUSTER, DETECTOR = FINDERS = ("cluster", "detector")
@@ -76,7 +76,7 @@ class AuditedRun:
             run: its folder.
             data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
             classifier: a model built in Python, in place of the one that the run names.
-            device: where the model runs, see ground.devices.select_device.
+            device: where the model runs, see ground.machine.devices.select_device.
 
         Raises:
             UsageError: a run with several labels an image, or of independent outputs.

@@ -16,8 +16,8 @@ from klarsicht.audit.cleaning.certificate import Certificate
 from klarsicht.audit.cleaning.evaluation import Evaluation
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import ANY_DEVICE
-from klarsicht.ground.disk import translate_write_errors, write_atomically
-from klarsicht.ground.manifest import to_json
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
+from klarsicht.ground.run_folder.manifest import to_json
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def certify(
         out: the folder of the certificate; by default RUN/certificate.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.devices.select_device.
+        device: where the model runs, see ground.machine.devices.select_device.
         test, images, overall, affected, seed: see evaluation.evaluate.
 
     Raises:

@@ -34,11 +34,11 @@ from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools
-from klarsicht.ground.decisions import DecisionLog
-from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.manifest import to_json
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.progress import note, progress
+from klarsicht.ground.run_folder.decisions import DecisionLog
+from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.seeding import generator
 
 PLAN: Final = "plan.json"
@@ -86,7 +86,7 @@ def clean_classes(
         found_by: see clean_model.clean.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.devices.select_device.
+        device: where the model runs, see ground.machine.devices.select_device.
 
     Raises:
         UsageError: no class is poisoned, an unknown class, or a method whose corrections cannot be composed.

@@ -42,10 +42,10 @@ from klarsicht.audit.data.pictures import DecodedImage, FileReader
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.ground.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
-from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import EffectRemains, ImageError, InputError, RunMismatch, UsageError, unknown_name
-from klarsicht.ground.npy_files import NPY, npy_bytes
+from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, translate_write_errors, write_atomically
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import SEED, SHARE
 
@@ -134,7 +134,7 @@ def clean_data(
         dry_run: only return the planned actions; write nothing.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.devices.select_device.
+        device: where the model runs, see ground.machine.devices.select_device.
 
     Raises:
         UsageError: both a class and a correction, members or a mask without one class, no class is poisoned; or as

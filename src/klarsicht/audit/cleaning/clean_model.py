@@ -100,7 +100,7 @@ def clean(
             an artifact of some of them; empty: the strongest that `audit shortcuts` noted.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.devices.select_device.
+        device: where the model runs, see ground.machine.devices.select_device.
 
     Raises:
         UsageError: unknown class, method, direction, layer, kind or part, too few members, or two kinds of artifacts.

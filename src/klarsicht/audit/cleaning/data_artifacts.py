@@ -14,9 +14,9 @@ from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.data import groups
 from klarsicht.ground.arrays import Bools
-from klarsicht.ground.decisions import DecisionLog
 from klarsicht.ground.errors import InputError, RunMismatch, UsageError
 from klarsicht.ground.progress import note, track
+from klarsicht.ground.run_folder.decisions import DecisionLog
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.machine.disk import write_atomically
 
 MANIFEST: Final = ("path", "label", "source", "split", "weight")
 Row = Sequence[str | float]

@@ -34,10 +34,10 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.models.classifier import Classifier, label_indices
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.audit.steps.audit_inputs import open_data
-from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import RunMismatch, UsageError
-from klarsicht.ground.manifest import to_json
+from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics import erasure
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Interval
@@ -173,7 +173,7 @@ def evaluate(
         overall, affected: bounds, see audit.corrections.outcomes.Bounds; by default those that it was chosen under.
         data: where the corpus is now, if it moved.
         classifier: a model built in Python, in place of the one that the run names.
-        device: where the model runs, see ground.devices.select_device.
+        device: where the model runs, see ground.machine.devices.select_device.
         seed: seed of samples, insertions and probes.
 
     Raises:

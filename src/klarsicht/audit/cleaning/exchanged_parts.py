@@ -16,7 +16,7 @@ from klarsicht.audit.results.sufficiency import is_measured, read_sufficiency
 from klarsicht.ground.arrays import Bools, Floats, Ints, Pixels
 from klarsicht.ground.errors import InputError, StoreError, UsageError, unknown_name
 from klarsicht.ground.ranges import SHARE
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 CHANGED_SHARE: Final = 1.0  # share of the pictures that get a part of a random one
 

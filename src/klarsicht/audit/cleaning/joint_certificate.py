@@ -12,9 +12,9 @@ from typing import Any
 from klarsicht import __version__
 from klarsicht.audit.cleaning.joint_judgement import ClassJudgement, JointJudgement
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS
-from klarsicht.ground.disk import translate_write_errors, write_atomically
-from klarsicht.ground.manifest import to_json
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.pages import load_template
+from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.numerics.statistics.intervals import Interval
 
 

@@ -36,10 +36,10 @@ from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.outputs import LogitsNetwork
-from klarsicht.ground.disk import translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.manifest import to_json
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.run_folder.manifest import to_json
 from klarsicht.numerics.erasure import Eraser
 
 PACKAGE_REMEDY: Final = "Copy the folder again, or make it again with `klarsicht audit clean`."

@@ -28,9 +28,9 @@ from klarsicht.audit.corrections.closed_form import CorrectionMethod, Correction
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.hooks import Tap, channel_axis, sum_over_positions
 from klarsicht.audit.models.outputs import LogitsNetwork
-from klarsicht.ground.devices import world
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.fit import Learner, Plan
+from klarsicht.ground.machine.devices import world
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.numerics.erasure import oblique_eraser

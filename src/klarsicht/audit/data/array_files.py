@@ -18,7 +18,7 @@ from klarsicht.audit.data.column_names import ColumnNames
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.pictures import UNREADABLE, hash_array, hash_content
 from klarsicht.ground.errors import CorpusError, ImageError, InputError, KlarsichtError
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 
 NPZ, HDF5 = (".npz",), (".h5", ".hdf5", ".hdf")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.machine.disk import require_regular_file
 
 
 def read(path: Path, labels: tuple[str, ...], n_classes: int) -> dict[str, int]:

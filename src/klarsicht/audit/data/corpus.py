@@ -30,9 +30,9 @@ from klarsicht.audit.data.pictures import (
     image_endings,
     make_image,
 )
-from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.errors import CorpusError, ImageError, InputError
-from klarsicht.ground.images import MAX_MEGAPIXELS
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.images import MAX_MEGAPIXELS
 from klarsicht.ground.texts import Texts
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError, MissingExtra
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
 
 CLOUD_EXTRA = "cloud"

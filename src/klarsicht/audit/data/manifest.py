@@ -13,7 +13,7 @@ from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.data.label_cells import LabelCells, join_columns
 from klarsicht.ground.errors import CorpusError
-from klarsicht.ground.pixel_depths import FULL
+from klarsicht.ground.pictures.pixel_depths import FULL
 
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_level")
 ONE_LABEL = LabelCells()

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.data import locations
-from klarsicht.ground.array_images import ArrayForm, read_array
 from klarsicht.ground.entry_points import imported
 from klarsicht.ground.errors import CorpusError, ImageError, UsageError
 from klarsicht.ground.foreign import foreign_errors
-from klarsicht.ground.images import decode, decode_bytes, extensions, picture_from_array, picture_from_image
-from klarsicht.ground.npy_files import NPY
+from klarsicht.ground.pictures.array_images import ArrayForm, read_array
+from klarsicht.ground.pictures.images import decode, decode_bytes, extensions, picture_from_array, picture_from_image
+from klarsicht.ground.pictures.npy_files import NPY
 
 END_BYTES = 64 * 1024  # bytes hashed at each end of a picture's content
 UNREADABLE = b"unreadable"  # in place of the hash; `decode` reports it
@@ -122,7 +122,7 @@ def make_image(
     """Make an image of what a reader or a user's function gives: a picture, or an array where a form is given.
 
     Raises:
-        ImageError: see `make_picture` and `ground.array_images.read_array`.
+        ImageError: see `make_picture` and `ground.pictures.array_images.read_array`.
     """
     if form is not None:
         return read_array(value, form, name, white_level, megapixels)

@@ -52,8 +52,8 @@ def open_sequence(items: Items, classes: Sequence[str] | None = None) -> Corpus:
 
     Args:
         items: a picture is a path, the bytes of an image file, a Pillow image, or an array as
-            `ground.images.picture_from_array` takes it. An item may be a mapping with the keys image, label, and
-            optionally source and weight.
+            `ground.pictures.images.picture_from_array` takes it. An item may be a mapping with the keys image, label,
+            and optionally source and weight.
         classes: names of labels that are numbers; by default those that the sequence itself has, as `classes` or in
             `features`, else the numbers.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from klarsicht.ground.operating_system import memory_status, reset_memory_peak, return_freed_memory
+from klarsicht.ground.machine.operating_system import memory_status, reset_memory_peak, return_freed_memory
 
 FILE_BLOCK = 512  # bytes, in which file systems count
 

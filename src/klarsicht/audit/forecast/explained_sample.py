@@ -19,7 +19,7 @@ from klarsicht.audit.spectral.analysis import Analysis, head_weight
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.steps.relevance_step import begin_attribution, load_worker_model
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 
 @dataclass(frozen=True)

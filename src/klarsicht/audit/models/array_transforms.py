@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.ground.array_images import ARRAY_TYPES, ArrayForm
+from klarsicht.ground.pictures.array_images import ARRAY_TYPES, ArrayForm
 
 UNIT: Final = 1.0  # white of floats, where it is not said
 

@@ -24,9 +24,9 @@ from klarsicht.audit.models.exported_programs import ExportedNetwork
 from klarsicht.audit.models.outputs import as_logits, describe_answer
 from klarsicht.audit.models.sources import open_source
 from klarsicht.audit.models.transforms import MODES, has_own_weights, input_channels, plain_transform
-from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.errors import CorpusError, ImageError, InputRefused, ModelError, UsageError
 from klarsicht.ground.foreign import foreign_errors
+from klarsicht.ground.pictures.array_images import ArrayForm
 
 _RAMP: Final = Image.linear_gradient("L").convert("RGB")
 """Test image, 256 x 256, a ramp from black to white; its transformed pixels identify a transform."""
@@ -194,7 +194,7 @@ class Classifier:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """Channels of inputs that pictures show, see ground.array_images.show_channels; empty: the usual ones."""
+        """Channels of inputs that pictures show (ground.pictures.array_images.show_channels); none: the usual ones."""
         if self.form is None or len(self.pixel_bounds[0]) != self.form.channels:
             return ()
         return self.form.shown

@@ -17,7 +17,7 @@ from PIL import Image
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Doubles, Floats
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.seen_area import CENTRE, EXTENT_UNITS, SeenArea
+from klarsicht.ground.pictures.seen_area import CENTRE, EXTENT_UNITS, SeenArea
 
 AxisMap = tuple[float, float]
 PROBED_SHAPES = ((384, 512), (512, 384), (300, 200), (640, 900))  # (h, w) of the files on which a transform is measured

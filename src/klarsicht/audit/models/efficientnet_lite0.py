@@ -11,7 +11,7 @@ from io import StringIO
 from typing import Any, Final
 
 from klarsicht.ground.errors import MissingExtra
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 
 SPEC: Final = "efficientnet-lite0"
 

@@ -20,9 +20,9 @@ from torch.nn.functional import cross_entropy
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages
 from klarsicht.audit.models.outputs import LogitsNetwork
-from klarsicht.ground.devices import world
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.fit import Batch, Learner, Plan, prefetch
+from klarsicht.ground.machine.devices import world
 from klarsicht.ground.progress import track
 from klarsicht.ground.ranges import EPOCHS, LEARNING_RATE
 from klarsicht.ground.seeding import generator, integer

@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from klarsicht.audit.models.specifications import require_checkpoint
 from klarsicht.ground.errors import ModelError
 from klarsicht.ground.foreign import describe_error
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 
 _WRAPPER_PREFIXES: Final = ("module.", "model.", "_orig_mod.")
 """Prefixes that data-parallel wrappers, trainers and torch.compile add to the keys of a state dict."""

@@ -23,7 +23,7 @@ from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.audit.spectral.analysis import SUSPECTS, Analysis
 from klarsicht.audit.spectral.clustering import Clustering
 from klarsicht.ground.arrays import Bools, Doubles, Rows
-from klarsicht.ground.checksums import Written
+from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.clustering.candidates import Candidate
 from klarsicht.numerics.clustering.fisher import fisher_many

@@ -15,11 +15,11 @@ from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.ground.array_images import show_channels
 from klarsicht.ground.arrays import Pixels
-from klarsicht.ground.checksums import Written
-from klarsicht.ground.colour_maps import overlay
+from klarsicht.ground.pictures.array_images import show_channels
+from klarsicht.ground.pictures.colour_maps import overlay
 from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
 CLASSES_DRAWN = 12  # classes drawn
@@ -95,7 +95,7 @@ def enlarge_to_rgb(levels: Pixels, shown: tuple[int, ...] = ()) -> Pixels:
     """Convert an image (H, W, C) to RGB, enlarged by an integer factor to at least MIN_PICTURE_SIDE pixels.
 
     Args:
-        shown: the channels that are shown, see ground.array_images.show_channels.
+        shown: the channels that are shown, see ground.pictures.array_images.show_channels.
     """
     times = max(1, -(-MIN_PICTURE_SIDE // min(levels.shape[:2])))
     picture = Image.fromarray(show_channels(levels, shown))

@@ -30,7 +30,7 @@ from klarsicht.audit.results.significance import TRIED
 from klarsicht.audit.results.verdicts import FLOOR, MIN_OUTPUTS, OTHER_WINDOWS
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.ground.arrays import Floats, Pixels, Rows
-from klarsicht.ground.checksums import Written
+from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.logits import LogitScale
 

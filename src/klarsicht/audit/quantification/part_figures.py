@@ -8,7 +8,7 @@ from klarsicht.audit.report.figures import encode_jpeg
 from klarsicht.audit.report.page import PROFILES
 from klarsicht.audit.results.rows import WHOLE_IMAGE
 from klarsicht.audit.results.sufficiency import Sufficiency
-from klarsicht.ground.checksums import Written
+from klarsicht.ground.run_folder.checksums import Written
 
 PROFILES_DRAWN = 12  # classes drawn
 

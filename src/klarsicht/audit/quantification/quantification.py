@@ -38,8 +38,8 @@ from klarsicht.audit.steps.audit_inputs import Audit, require_given
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.progress import note
 from klarsicht.ground.ranges import P_LEVEL, WORKERS
-from klarsicht.ground.shards import Shard
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.shards import Shard
+from klarsicht.ground.run_folder.store import RunStore
 
 
 def quantify(
@@ -55,7 +55,7 @@ def quantify(
         data: where the corpus is now, if it moved, or the corpus or sequence of a run of one in Python.
         classifier: a model built in Python, in place of the one that the run names; needs workers=1.
         shard: "K/N" for the K-th of N calls that share the run's folder, or "auto"; results do not depend on it.
-        device: where the model runs, see ground.devices.select_device; of a model built in Python, where it is.
+        device: where the model runs, see ground.machine.devices.select_device; of a model built in Python, where it is.
 
     Raises:
         UsageError: the run does not audit classes on their own images, there is only one class, or the level is out of

@@ -26,7 +26,7 @@ from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.ground.errors import StoreError, UsageError
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 
 FOLLOWS = "followed: put on other images, it raises this class more than what is found for other outputs raises them"
 NO_USE = "no use shown"

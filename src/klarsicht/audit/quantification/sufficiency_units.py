@@ -20,8 +20,8 @@ from klarsicht.audit.interventions.image_parts import (
 from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.results.rows import WHOLE_IMAGE, ExchangeRow, KeptRow
 from klarsicht.ground.arrays import Floats, Pixels, Rows
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.rows import schema_of
+from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
 NEGATIVES = 512  # images of all classes together that one class is told from

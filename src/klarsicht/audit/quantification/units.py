@@ -33,10 +33,10 @@ from klarsicht.audit.settings import AuditSettings, counts_own_logits
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
 from klarsicht.audit.steps.relevance_step import load_worker_model
 from klarsicht.ground.arrays import Doubles
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.rows import schema_of
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 from klarsicht.numerics.imaging.near_duplicates import first_duplicates
 from klarsicht.numerics.statistics.logits import LogitScale, logit_scale
 from klarsicht.numerics.statistics.split_half import draw_halves

@@ -22,10 +22,10 @@ from klarsicht.audit.relevance.explainer import Explainer, Relevance
 from klarsicht.audit.relevance.image_batches import BatchReader, WaitingTime
 from klarsicht.audit.relevance.part_features import parts_of
 from klarsicht.audit.settings import AuditSettings, counts_own_logits
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import InputError, InputRefused, OutOfMemory, UsageError
-from klarsicht.ground.memory import is_out_of_memory
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 
 STEP = "attribution"
 IMAGES = "images"

@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from klarsicht.ground.devices import widest_float
 from klarsicht.ground.errors import NotConserving
+from klarsicht.ground.machine.devices import widest_float
 
 RESIDUAL_BOUND: Final = 1e-3
 """Largest admissible residual over gross relevance. In float32 correct propagations stay below 1e-6 and wrong ones lie

@@ -30,12 +30,12 @@ from klarsicht.audit.relevance.gradients import GRADIENTS
 from klarsicht.audit.relevance.pooling import pool_relevance
 from klarsicht.audit.relevance.propagation import Recorder
 from klarsicht.audit.relevance.rule_mode import RuleMode, computes_attention, find_norms_to_merge
-from klarsicht.ground import notebook
-from klarsicht.ground.colour_maps import diverging_colours, resize_bilinear
-from klarsicht.ground.devices import widest_float
-from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import InputRefused, ModelError, NotConserving, UnsupportedLayer, UsageError, unknown_name
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.devices import widest_float
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.pictures import notebook
+from klarsicht.ground.pictures.colour_maps import diverging_colours, resize_bilinear
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
 
 AUTO: Final = "auto"  # the composite that fits the network, chosen at the first batch
 

@@ -20,7 +20,7 @@ from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.pictures import FILES
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.errors import ImageError
-from klarsicht.ground.images import notes_of
+from klarsicht.ground.pictures.images import notes_of
 
 T = TypeVar("T")
 Batch = tuple[list[int], Tensor]

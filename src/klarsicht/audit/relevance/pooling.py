@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from klarsicht.ground.devices import widest_float
+from klarsicht.ground.machine.devices import widest_float
 
 
 def pooling_matrix(n: int, g: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
 from klarsicht.audit.relevance.rules import Layer, away_from_zero, relevance_of_zeros
-from klarsicht.ground.devices import widest_float
+from klarsicht.ground.machine.devices import widest_float
 
 
 @dataclass

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from klarsicht.audit.relevance.conservation import LayerBalance, absolute_sum, inner_product, sum_per_image
-from klarsicht.ground.devices import widest_float
+from klarsicht.ground.machine.devices import widest_float
 
 EPSILON: Final = 1e-6
 

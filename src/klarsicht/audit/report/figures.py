@@ -26,15 +26,15 @@ from klarsicht.audit.report.page import VIEWS, fit_to_square
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
-from klarsicht.ground.array_images import show_channels
-from klarsicht.ground.checksums import Written
-from klarsicht.ground.colour_maps import overlay
-from klarsicht.ground.encoded_pictures import thumbnail
 from klarsicht.ground.errors import ImageError, ModelError, UnsupportedLayer
-from klarsicht.ground.pixel_depths import to_uint8
+from klarsicht.ground.pictures.array_images import show_channels
+from klarsicht.ground.pictures.colour_maps import overlay
+from klarsicht.ground.pictures.encoded_pictures import thumbnail
+from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.progress import track
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator
-from klarsicht.ground.store import RunStore
 
 CLASSES_ILLUSTRATED = 6  # number of classes to illustrate
 PICTURES = 10  # members of each cluster, and as many other images
@@ -240,7 +240,7 @@ def denormalise(
 
     Args:
         ends: model inputs of black and white, C numbers each.
-        shown: the channels that are shown, see ground.array_images.show_channels.
+        shown: the channels that are shown, see ground.pictures.array_images.show_channels.
         order: the channels that hold red, green and blue, see Classifier.channel_order.
     """
     black, white = (torch.tensor(end)[:, None, None] for end in ends)

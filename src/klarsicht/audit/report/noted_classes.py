@@ -8,8 +8,8 @@ from typing import Any
 
 from klarsicht.audit.results.ranking import RAISES, Entry, Ranking
 from klarsicht.audit.results.verdicts import Quantification
-from klarsicht.ground.encoded_pictures import data_uri
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures.encoded_pictures import data_uri
+from klarsicht.ground.run_folder.store import RunStore
 
 SMALL = "-small"  # end of the names of small pictures
 SMALL_DRAWN = 3  # small pictures of a class

@@ -25,12 +25,12 @@ from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.audit.results.words import describe_sign
 from klarsicht.audit.settings import counts_own_logits
-from klarsicht.ground.array_images import ArrayForm
-from klarsicht.ground.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
+from klarsicht.ground.run_folder.store import RunStore
+from klarsicht.ground.run_folder.verification import UNVERIFIED
 from klarsicht.ground.texts import Texts
-from klarsicht.ground.verification import UNVERIFIED
 
 PAGE = "report.html"
 VIEWS = "views"  # the table of pictures and points, and the step whose marker lists the pictures

@@ -20,11 +20,11 @@ import numpy as np
 
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.verdicts import FOLLOWED_GROUP, POISONED, PRESENT, UNTESTED, Quantification, Verdict
-from klarsicht.ground import notebook
-from klarsicht.ground.decisions import ClassDecision, DecisionLog
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures import notebook
+from klarsicht.ground.run_folder.decisions import ClassDecision, DecisionLog
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.texts import Texts
 
 if TYPE_CHECKING:

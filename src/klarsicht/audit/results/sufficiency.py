@@ -14,7 +14,7 @@ from klarsicht.audit.results.resolution import describe_rank_limit
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.verdicts import FLOOR
 from klarsicht.ground.errors import unknown_name
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.intervals import Interval
 

@@ -15,10 +15,10 @@ from klarsicht.audit.results.resolution import describe_least_p, describe_rank_l
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.words import describe_insertion
-from klarsicht.ground import notebook
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.pictures import notebook
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.statistics import conformal
 
 if TYPE_CHECKING:

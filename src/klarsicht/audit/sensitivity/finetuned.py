@@ -30,8 +30,8 @@ from klarsicht.audit.steps.audit_inputs import Audit
 from klarsicht.audit.steps.step_units import run_step
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.planted_image import plant_on_levels
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
 MAX_HELD_OUT, MIN_HELD_OUT = 256, 20  # bounds on the number of held-out images, a tenth of all

@@ -38,12 +38,12 @@ from klarsicht.audit.steps.step_units import run_step
 from klarsicht.audit.synthetic.artifacts import PLANTS, draw_plant
 from klarsicht.audit.synthetic.planted_image import PlantFunction, plant_on_levels
 from klarsicht.ground.arrays import Pixels
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import PLANTED_CLASSES, PREVALENCE
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
 from klarsicht.ground.step_words import MEASURED_BESIDE
-from klarsicht.ground.store import RunStore
 from klarsicht.numerics.statistics.conformal import Verdicts
 from klarsicht.numerics.statistics.split_half import combined_p
 

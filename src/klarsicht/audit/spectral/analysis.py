@@ -22,10 +22,10 @@ from klarsicht.audit.spectral.cache import RowCache
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.spectral.parts import PartGroup, centre_by_mass
 from klarsicht.ground.arrays import Floats
-from klarsicht.ground.checksums import Written
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.clustering.spectral import Embedding, affinity, embed
 from klarsicht.numerics.statistics.logits import LogitScale, logit_scale

@@ -22,10 +22,10 @@ from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.spectral.analysis import METRICS, head_weight, require_head_weight
-from klarsicht.ground.devices import select_device
 from klarsicht.ground.errors import CorpusError, UsageError
-from klarsicht.ground.manifest import Manifest
-from klarsicht.ground.shards import Sharing
+from klarsicht.ground.machine.devices import select_device
+from klarsicht.ground.run_folder.manifest import Manifest
+from klarsicht.ground.run_folder.shards import Sharing
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from klarsicht.audit.relevance.image_batches import WaitingTime
 from klarsicht.audit.spectral.analysis import head_weight
 from klarsicht.audit.steps import step_units
 from klarsicht.audit.steps.audit_inputs import Audit
-from klarsicht.ground.checksums import Written
-from klarsicht.ground.devices import select_device
 from klarsicht.ground.errors import ModelError
+from klarsicht.ground.machine.devices import select_device
 from klarsicht.ground.progress import MIN_SECONDS, note
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.store import RunStore
 
 WITH_TRANSFORM = "return (module, transform) with a transform that makes images of the right size"
 CERTAIN = 1e-5  # of a sum of probabilities in one answer

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from klarsicht.audit.executor import run_units
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.ground.checksums import Written
-from klarsicht.ground.shards import Sharing, Waiting
-from klarsicht.ground.store import RunStore
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.shards import Sharing, Waiting
+from klarsicht.ground.run_folder.store import RunStore
 
 
 class SharedWork(Protocol):

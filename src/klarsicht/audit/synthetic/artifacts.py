@@ -28,12 +28,12 @@ from klarsicht.audit.synthetic.planted_image import (
     plant_on_levels,
     reencode_jpeg,
 )
-from klarsicht.ground.array_images import ArrayForm
 from klarsicht.ground.arrays import Pixels
-from klarsicht.ground.disk import fill_folder
-from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import ImageError, unknown_name
-from klarsicht.ground.npy_files import NPY, npy_bytes
+from klarsicht.ground.machine.disk import fill_folder
+from klarsicht.ground.pictures.array_images import ArrayForm
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.pictures.npy_files import NPY, npy_bytes
 from klarsicht.ground.ranges import SEED, SHARE
 from klarsicht.ground.seeding import generator
 

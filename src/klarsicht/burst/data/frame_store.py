@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.ground.disk import translate_write_errors
-from klarsicht.ground.operating_system import sync
+from klarsicht.ground.machine.disk import translate_write_errors
+from klarsicht.ground.machine.operating_system import sync
 
 STRIP = 4 << 20  # values, over all channels, of one strip
 FLOAT = np.dtype("<f4")

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.images import MAX_MEGAPIXELS, require_megapixels
-from klarsicht.ground.memory import resident_bytes, short_budget
-from klarsicht.ground.tiff_tags import NO_TAGS, Tags
+from klarsicht.ground.machine.memory import resident_bytes, short_budget
+from klarsicht.ground.pictures.images import MAX_MEGAPIXELS, require_megapixels
+from klarsicht.ground.pictures.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.imaging.tone import inverse_tone_curve
 

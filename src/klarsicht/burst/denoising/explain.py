@@ -21,9 +21,9 @@ from klarsicht.burst.denoising.kernel_maps import MAP_STEP
 from klarsicht.burst.denoising.pipeline import DenoiseResult, DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
 from klarsicht.burst.files.rendering import Renderer, turn_upright
-from klarsicht.ground.colour_maps import sequential_colours
-from klarsicht.ground.disk import replace_atomically, write_atomically
-from klarsicht.ground.encoded_pictures import png_bytes
+from klarsicht.ground.machine.disk import replace_atomically, write_atomically
+from klarsicht.ground.pictures.colour_maps import sequential_colours
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
 
 ALONE = 0.9  # share of |weight| from which one frame dominates
 MIDDLE_QUANTILE, TOP_QUANTILE = 0.5, 0.995  # quantiles that are reported, and that end a map's colour scale

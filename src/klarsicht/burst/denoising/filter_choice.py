@@ -9,8 +9,8 @@ from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.denoising.exposure_weights import EXPOSURE_MARGIN
 from klarsicht.burst.denoising.filters import Filter, MeanFilter, NetworkFilter, check_colour
 from klarsicht.burst.network import checkpoints, pretrained
-from klarsicht.ground import devices
 from klarsicht.ground.errors import UsageError, unknown_name
+from klarsicht.ground.machine import devices
 
 BAYER_COLOURS = {"planes": "mosaic", "rgb": "rgb"}
 """Ways to filter Bayer frames, by name: as four planes of half the resolution, or interpolated to RGB."""

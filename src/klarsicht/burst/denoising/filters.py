@@ -20,8 +20,8 @@ from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
 from klarsicht.burst.network.heads import InputFrames, Kernels
 from klarsicht.burst.network.unet import COLOURS, WHOLE, Network, Part
-from klarsicht.ground.devices import bf16_is_faster
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.machine.devices import bf16_is_faster
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.pixel_kernels.apply import apply_kernels
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec

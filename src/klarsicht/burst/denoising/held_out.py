@@ -39,10 +39,10 @@ from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noi
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.files.loading import LoadedBurst
 from klarsicht.burst.noise import sources
-from klarsicht.ground import devices
-from klarsicht.ground.disk import translate_write_errors
 from klarsicht.ground.errors import InputError
-from klarsicht.ground.operating_system import available_cores
+from klarsicht.ground.machine import devices
+from klarsicht.ground.machine.disk import translate_write_errors
+from klarsicht.ground.machine.operating_system import available_cores
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

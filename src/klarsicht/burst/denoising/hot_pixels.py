@@ -42,7 +42,7 @@ from klarsicht.burst.denoising.mosaic_samples import (
 )
 from klarsicht.burst.denoising.point_images import EdgeNeighbours
 from klarsicht.burst.files.loading import LoadedBurst
-from klarsicht.ground.disk import replace_atomically, translate_read_errors
+from klarsicht.ground.machine.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

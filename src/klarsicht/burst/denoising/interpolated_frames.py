@@ -20,7 +20,7 @@ from klarsicht.burst.data.cokriging import grey_variance, interpolate_mosaic, wh
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.files.loading import LoadedBurst
-from klarsicht.ground.disk import write_atomically
+from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

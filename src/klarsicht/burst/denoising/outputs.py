@@ -10,11 +10,11 @@ from klarsicht.burst.denoising import comparison_page
 from klarsicht.burst.denoising.pipeline import DenoiseResult
 from klarsicht.burst.files import dng, write_pictures
 from klarsicht.burst.files.rendering import Renderer
-from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.encoded_pictures import png_bytes
 from klarsicht.ground.errors import unknown_name
-from klarsicht.ground.manifest import to_json
-from klarsicht.ground.pixel_depths import to_uint8
+from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
+from klarsicht.ground.pictures.pixel_depths import to_uint8
+from klarsicht.ground.run_folder.manifest import to_json
 
 OUTPUT_ENDINGS = (".dng", *write_pictures.WRITERS)
 FURTHER_ENDINGS = {"--preview": (".jpg", ".jpeg"), "--ghost-map": (".png",), "--page": (".html", ".htm")}

@@ -41,13 +41,13 @@ from klarsicht.burst.files.loading import LoadedBurst, load_frames
 from klarsicht.burst.network.unet import COLOURS
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise
-from klarsicht.ground import devices
 from klarsicht.ground.config import Settings
-from klarsicht.ground.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.errors import UsageError
-from klarsicht.ground.images import MAX_MEGAPIXELS
-from klarsicht.ground.memory import resident_bytes
-from klarsicht.ground.operating_system import available_cores
+from klarsicht.ground.machine import devices
+from klarsicht.ground.machine.disk import replace_atomically, translate_read_errors
+from klarsicht.ground.machine.memory import resident_bytes
+from klarsicht.ground.machine.operating_system import available_cores
+from klarsicht.ground.pictures.images import MAX_MEGAPIXELS
 from klarsicht.ground.ranges import MEGAPIXELS, MEMORY_GB, STRENGTH, THREADS, WHITE_LEVEL
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

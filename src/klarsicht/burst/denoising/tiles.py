@@ -17,8 +17,8 @@ from typing import Any
 
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.ground.disk import translate_read_errors, translate_write_errors, write_atomically
-from klarsicht.ground.memory import short_budget
+from klarsicht.ground.machine.disk import translate_read_errors, translate_write_errors, write_atomically
+from klarsicht.ground.machine.memory import short_budget
 from klarsicht.ground.progress import progress
 
 LEAST, MOST = 2 * STEP, 64 * STEP  # side of a tile's core

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from klarsicht.ground.disk import hold_lock, require_writable, translate_write_errors, write_atomically
 from klarsicht.ground.errors import InputError, ModelError, UsageError
-from klarsicht.ground.operating_system import REMOVES_OPEN_FILES
+from klarsicht.ground.machine.disk import hold_lock, require_writable, translate_write_errors, write_atomically
+from klarsicht.ground.machine.operating_system import REMOVES_OPEN_FILES
 
 ABOUT, LOCK = "work.json", "lock"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from klarsicht.ground.operating_system import memory_status, reset_memory_peak, return_freed_memory
+from klarsicht.ground.machine.operating_system import memory_status, reset_memory_peak, return_freed_memory
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from klarsicht.burst.evaluation.classical import CLASSICAL
 from klarsicht.burst.evaluation.protocol import Evaluation, Table
-from klarsicht.ground.encoded_pictures import data_uri, png_bytes
 from klarsicht.ground.pages import load_template
+from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes
 
 PLOT_WIDTH, PLOT_HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 48, 110, 16, 40  # margins of a plot

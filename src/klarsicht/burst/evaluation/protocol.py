@@ -25,7 +25,7 @@ from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet
 from klarsicht.burst.synthesis.motion import Flags
 from klarsicht.burst.synthesis.scenes import Geometry
 from klarsicht.ground.errors import unknown_name
-from klarsicht.ground.pixel_depths import to_uint8
+from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.progress import progress
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 

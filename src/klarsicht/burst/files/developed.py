@@ -13,14 +13,14 @@ from PIL import Image
 
 from klarsicht.burst.data.photograph import AS_WRITTEN, ORIENTATION, Codes, Header, Photograph, ReadSettings, from_codes
 from klarsicht.burst.files import heif
-from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
-from klarsicht.ground.image_tags import EXIF_HEAD, check_tags
-from klarsicht.ground.images import NARROW, open_image
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.optional import load
-from klarsicht.ground.pixel_depths import FULL
-from klarsicht.ground.tiff_tags import NO_TAGS, Tags
+from klarsicht.ground.pictures import tiff_tags
+from klarsicht.ground.pictures.image_tags import EXIF_HEAD, check_tags
+from klarsicht.ground.pictures.images import NARROW, open_image
+from klarsicht.ground.pictures.pixel_depths import FULL
+from klarsicht.ground.pictures.tiff_tags import NO_TAGS, Tags
 
 TIFFS, PNGS, JPEGS = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 PICTURE_ENDINGS = (*TIFFS, *PNGS, *JPEGS, *heif.HEIFS)

@@ -20,9 +20,9 @@ from klarsicht.burst.data.frame_store import FrameStore, strip_rows
 from klarsicht.burst.data.photograph import ORIENTATION, Header, Sensor
 from klarsicht.burst.files.raw import CFA_PLANE_COLOURS, NOISE_PROFILE
 from klarsicht.burst.files.write_pictures import ICC, SOFTWARE
-from klarsicht.ground import tiff_tags
-from klarsicht.ground.disk import replace_atomically
-from klarsicht.ground.tiff_tags import Ifd, Tags, numbers, rationals, text
+from klarsicht.ground.machine.disk import replace_atomically
+from klarsicht.ground.pictures import tiff_tags
+from klarsicht.ground.pictures.tiff_tags import Ifd, Tags, numbers, rationals, text
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 FULL = 65535

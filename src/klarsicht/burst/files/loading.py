@@ -15,8 +15,8 @@ import numpy.typing as npt
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, Planes, ReadSettings
 from klarsicht.burst.files import reading, scene_majority
-from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.progress import track
 
 CELLS = 24  # along the longer side, for the comparison of brightness

@@ -25,10 +25,10 @@ from klarsicht.burst.data.photograph import (
     from_counts,
 )
 from klarsicht.burst.files.developed import parse_exif
-from klarsicht.ground import tiff_tags
 from klarsicht.ground.errors import InputError, KlarsichtError
 from klarsicht.ground.optional import load
-from klarsicht.ground.tiff_tags import NO_TAGS, Tags
+from klarsicht.ground.pictures import tiff_tags
+from klarsicht.ground.pictures.tiff_tags import NO_TAGS, Tags
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 RAW_ENDINGS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from klarsicht.burst.data.photograph import AS_WRITTEN, Header, Photograph, ReadSettings
 from klarsicht.burst.files import developed, raw
-from klarsicht.ground.disk import require_regular_file
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.machine.disk import require_regular_file
 
 FRAME_ENDINGS = (*raw.RAW_ENDINGS, *developed.PICTURE_ENDINGS)
 NAMES_SHOWN = 3  # file names in a message

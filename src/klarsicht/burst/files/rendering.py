@@ -17,7 +17,7 @@ from klarsicht.burst.data.bayer import PLANE_CHANNELS, to_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Planes
 from klarsicht.burst.files import demosaic
-from klarsicht.ground.pixel_depths import to_uint16
+from klarsicht.ground.pictures.pixel_depths import to_uint16
 from klarsicht.numerics.imaging.tone import tone_curve
 
 Shown = npt.NDArray[np.float32]  # H W C in [0, 1]

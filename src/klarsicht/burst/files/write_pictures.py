@@ -20,10 +20,10 @@ from PIL import Image, ImageCms
 from klarsicht import __version__
 from klarsicht.burst.data.photograph import ORIENTATION
 from klarsicht.burst.files.rendering import ROWS, Renderer
-from klarsicht.ground import tiff_tags
-from klarsicht.ground.disk import replace_atomically, write_atomically
-from klarsicht.ground.pixel_depths import to_uint8
-from klarsicht.ground.tiff_tags import Entry, Ifd, Tags, numbers, text
+from klarsicht.ground.machine.disk import replace_atomically, write_atomically
+from klarsicht.ground.pictures import tiff_tags
+from klarsicht.ground.pictures.pixel_depths import to_uint8
+from klarsicht.ground.pictures.tiff_tags import Entry, Ifd, Tags, numbers, text
 
 Strips = Iterable[npt.NDArray[np.uint16]]  # (rows, W, C)
 

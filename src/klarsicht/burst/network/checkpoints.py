@@ -14,8 +14,8 @@ from safetensors.torch import save as to_bytes
 
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.unet import Network, NetworkSettings
-from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, ModelError, UsageError
+from klarsicht.ground.machine.disk import require_regular_file, write_atomically
 
 KEY, FORMAT_VERSION = "klarsicht burst network", 1
 RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"

@@ -8,7 +8,7 @@ import torch
 from klarsicht.burst.align.interpolated import align_by_colour_filter
 from klarsicht.burst.data.burst import Burst, Frames
 from klarsicht.burst.network.unet import Network
-from klarsicht.ground.devices import bf16_is_faster
+from klarsicht.ground.machine.devices import bf16_is_faster
 
 
 @torch.no_grad()

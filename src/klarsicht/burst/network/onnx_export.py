@@ -23,8 +23,8 @@ from torch.nn.functional import interpolate, pad
 
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.unet import COLOURS, Network
-from klarsicht.ground.disk import write_atomically
 from klarsicht.ground.errors import ModelError
+from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.optional import load
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec

@@ -8,8 +8,8 @@ from pathlib import Path
 from klarsicht.burst.data.photograph import AS_WRITTEN, ReadSettings
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.noise import sources
-from klarsicht.ground.disk import temporary_folder
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.machine.disk import temporary_folder
 from klarsicht.ground.ranges import ISO
 
 

@@ -20,8 +20,8 @@ from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header
 from klarsicht.burst.files.loading import MOST_DRIFT, LoadedBurst
 from klarsicht.burst.noise import estimation
-from klarsicht.ground.disk import require_regular_file, write_atomically
 from klarsicht.ground.errors import InputError, UsageError
+from klarsicht.ground.machine.disk import require_regular_file, write_atomically
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

@@ -21,8 +21,8 @@ import numpy as np
 from klarsicht.burst.synthesis.benchmark_sets import KODAK, BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder
 from klarsicht.burst.synthesis.scenes import Geometry
-from klarsicht.ground.disk import fill_folder, write_atomically
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.machine.disk import fill_folder, write_atomically
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 

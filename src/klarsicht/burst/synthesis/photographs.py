@@ -11,8 +11,8 @@ from PIL import Image
 from klarsicht.burst.synthesis.benchmark_sets import KODAK
 from klarsicht.burst.synthesis.scenes import Geometry, Photograph
 from klarsicht.ground.errors import CorpusError, ImageError, MissingExtra
-from klarsicht.ground.images import decode, extensions
-from klarsicht.ground.memory import is_out_of_memory
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.pictures.images import decode, extensions
 
 PACKAGED = ("astronaut", "chelsea", "coffee")  # stored losslessly
 PACKAGED_GEOMETRY = Geometry(scale=2, height=112, width=192, reach=16)

@@ -15,7 +15,7 @@ from klarsicht.burst.quality import Picture, psnr, tone_mapped
 from klarsicht.burst.synthesis.motion import MOTIONS
 from klarsicht.burst.synthesis.scenes import Light
 from klarsicht.burst.synthesis.synthesis import DrawNoise, Recipe, SyntheticBurst, draw_burst
-from klarsicht.ground.pixel_depths import to_uint8
+from klarsicht.ground.pictures.pixel_depths import to_uint8
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 

@@ -30,10 +30,11 @@ from klarsicht.burst.synthesis.synthesis import CAMERA_COLOURS, GREY_FROM_RGB, K
 from klarsicht.burst.training.batches import TURNS, BatchStream, TrainingBatch, typical_steps, vary_recipe
 from klarsicht.burst.training.losses import LOSSES, Annealing, ImageLoss, total_loss
 from klarsicht.burst.training.previews import draw_examples, make_preview, preview_sheet
-from klarsicht.ground import devices, fit
-from klarsicht.ground.disk import write_atomically
-from klarsicht.ground.encoded_pictures import png_bytes
+from klarsicht.ground import fit
 from klarsicht.ground.errors import RunMismatch, UsageError
+from klarsicht.ground.machine import devices
+from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.pictures.encoded_pictures import png_bytes
 from klarsicht.ground.ranges import (
     BURSTS_IN_STEP,
     LEARNING_RATE,

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from klarsicht.ground.arrays import Bools, Floats
-from klarsicht.ground.colour_maps import resize_bilinear
+from klarsicht.ground.pictures.colour_maps import resize_bilinear
 
 SMOOTH: Final = 1.0  # cells, standard deviation by which maps are smoothed before thresholding
 PEAK_SHARE: Final = 0.5  # share of the largest excess of relevance above which a pixel is inside the mask

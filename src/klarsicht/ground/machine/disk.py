@@ -1,0 +1,292 @@
+"""Atomic writes and file locks: an interruption at any moment leaves the old or the new content of a file, never a
+part.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from klarsicht.ground.errors import DiskFull, InputError, KlarsichtError, RunLocked, StoreError
+from klarsicht.ground.machine.operating_system import lock, process_exists, sync
+
+NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNFINISHED = ".unfinished"  # marks a folder that is being filled
+LEFTOVERS = (".*.tmp", "*.partial")  # temporary files of killed processes: klarsicht's and zarr's
+JOIN_SECONDS = 60.0  # that a lock is waited for which others share: one alone holds it while it tidies up
+LOCK_LOOK = 0.1  # seconds between two tries of a lock
+TEMPORARY = "klarsicht-"  # beginning of the names of temporary folders, followed by the process's number
+
+
+@contextmanager
+def translate_write_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Convert the operating system's write errors to errors that name the remedy. size: bytes that the file takes, to
+    be named where they do not fit.
+
+    Raises:
+        DiskFull: no space, quota or file size left.
+        StoreError: any other, for instance a read-only folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE_ERRORS:
+            raise DiskFull(
+                f"no space left to write {path}",
+                got=error.strerror,
+                rule=f"{'' if size is None else f'it takes {size / 1e6:,.1f} MB; '}what is complete is kept",
+                remedy="Free space and run the same command again to resume.",
+            ) from error
+        raise StoreError(
+            f"cannot write {path}",
+            got=error.strerror or error,
+            remedy="Check the folder's rights, or its name.",
+        ) from error
+
+
+def require_writable(paths: Iterable[Path]) -> None:
+    """Check, before long computing, that files can be made at some paths, as far as the system tells: in the folder of
+    each, or the nearest above it that exists.
+
+    Raises:
+        StoreError: the system says that one cannot.
+    """
+    for path in paths:
+        with translate_write_errors(path):
+            folder = next(above for above in path.absolute().parents if above.exists())
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, f"{folder} is read-only")
+
+
+def require_regular_file(path: Path) -> None:
+    """Check, before a file is opened, that it is no folder, pipe or device: those may never end, or never answer.
+
+    A file that does not exist passes: opening it says so.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"no regular file: {path.name}", got=f"a folder, a pipe or a device at {path}",
+                         remedy="Name a file, or leave it out.")  # fmt: skip
+
+
+@contextmanager
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Convert whatever is raised while an intermediate file of klarsicht is read to an error that names it.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    try:
+        yield
+    except (KlarsichtError, MemoryError):
+        raise
+    except Exception as error:  # numpy, zipfile and json raise nearly anything on damaged files
+        got = f"{type(error).__name__}: {error}"
+        remedy = "Remove it, and run the same command again: it is made anew."
+        raise StoreError(f"{path} is damaged", got=got, remedy=remedy) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file durably and make its folder. Raises as `translate_write_errors`; then the old content is kept."""
+    with replace_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file that durably replaces the old one when the context ends; the temporary files that killed
+    processes left of it are removed. Raises as `write_atomically`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with translate_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        try:
+            with temporary.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of a file that belong to processes which exist no more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if number.isdecimal() and not process_exists(int(number)):
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def fill_folder(folder: Path) -> Iterator[None]:
+    """Fill a new or empty folder; what a killed or failed process left of one is removed first, known by its marker.
+
+    Raises:
+        InputError: the folder holds something else, or is a file.
+        DiskFull, StoreError: as `translate_write_errors`.
+    """
+    marker = folder / UNFINISHED
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.is_file()):
+        raise InputError("the output folder is not empty", got=folder, remedy="Choose another --out.")
+    with translate_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in [path for path in folder.iterdir() if path != marker]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        marker.touch()
+        sync(folder)
+        yield
+        marker.unlink()
+        sync(folder)
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock file with the process id; the system frees it when the process ends, however it ends.
+
+    Raises:
+        RunLocked: another process holds it; the error names that process.
+        StoreError: the file system has no locks, or no more of them.
+    """
+    with translate_write_errors(path):
+        file = path.open("a+")
+    with file:
+        try:
+            lock(file)
+        except BlockingIOError:
+            file.seek(0)
+            raise _locked_by(file.read().strip(), path) from None
+        except OSError as error:
+            raise _without_locks(error, path) from error
+        with translate_write_errors(path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
+
+
+@contextmanager
+def share_lock(path: Path, when_alone: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file together with other processes that share it; `hold_lock` is refused meanwhile.
+
+    Args:
+        when_alone: called before the body, and after it, where no other process holds the lock at that moment.
+
+    Raises:
+        RunLocked: another process holds it alone.
+        StoreError: the file system has no such locks.
+    """
+    with translate_write_errors(path):
+        file = path.open("a+")
+    with file:
+        deadline = time.monotonic() + JOIN_SECONDS
+        while not _join(file, path, when_alone):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise _locked_by(file.read().strip(), path)
+            time.sleep(LOCK_LOOK)
+        try:
+            yield
+        finally:
+            with suppress(OSError, StoreError):
+                lock(file)
+                when_alone()
+
+
+def _join(file: IO[str], path: Path, when_alone: Callable[[], None]) -> bool:
+    """Try to share a lock; alone for a moment, where no other process holds it."""
+    try:
+        with suppress(BlockingIOError):
+            lock(file)
+            when_alone()
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        lock(file, shared=True)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise _without_locks(error, path) from error
+    return True
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file that other processes hold for a moment only; wait for it.
+
+    Raises:
+        StoreError: the file system has no locks.
+    """
+    with translate_write_errors(path):
+        file = path.open("a+")
+    with file:
+        while True:
+            try:
+                lock(file)
+                break
+            except BlockingIOError:
+                time.sleep(LOCK_LOOK)
+            except OSError as error:
+                raise _without_locks(error, path) from error
+        yield
+
+
+def _locked_by(process: str, path: Path) -> RunLocked:
+    """Make the error of a lock that another process holds."""
+    return RunLocked(
+        "another process writes to this run",
+        got=f"process {process or 'unknown'} in {path.parent}",
+        remedy="Wait for it, stop it, or choose another --out.",
+    )
+
+
+def _without_locks(error: OSError, path: Path) -> StoreError:
+    """Make the error of a file system without locks."""
+    return StoreError(
+        "the file system cannot lock files",
+        got=f"{error.strerror or error}, for {path}",
+        rule="a lock keeps two processes from writing to one run",
+        remedy="Choose an --out on a local disk.",
+    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of killed processes. Only the holder of the folder's lock may call it."""
+    with translate_write_errors(folder):
+        for pattern in LEFTOVERS:
+            for leftover in folder.rglob(pattern):
+                leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder in the system's place for temporary files, and remove it at the end; those of killed processes are
+    removed first.
+
+    Raises:
+        DiskFull, StoreError: it cannot be made.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        pid = old.name.removeprefix(TEMPORARY).partition("-")[0]
+        if pid.isdecimal() and not process_exists(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    with translate_write_errors(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

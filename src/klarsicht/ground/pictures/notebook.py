@@ -1,0 +1,45 @@
+"""HTML for notebooks: what `_repr_html_` of a result returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from klarsicht.ground.errors import ImageError
+from klarsicht.ground.pictures.encoded_pictures import data_uri, png_bytes, thumbnail
+from klarsicht.ground.pictures.images import decode
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write a table; every cell is escaped, unless it is markup made by `pictures`."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(one)}</td>' for one in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+
+def pictures(images: Iterable[bytes], side: int = 64) -> Markup:
+    """Show PNG or JPEG files of at most `side` pixels on the page."""
+    tags = (f'<img src="{data_uri(image)}" style="max-width:{side}px;max-height:{side}px">' for image in images)
+    return Markup("".join(tags))
+
+
+def thumbnails(files: Iterable[Path], side: int = 64) -> Markup:
+    """Show small copies of image files; files that cannot be decoded are left out."""
+    small = []
+    for file in files:
+        try:
+            small.append(png_bytes(np.asarray(thumbnail(decode(file), side))))
+        except (ImageError, OSError):
+            continue
+    return pictures(small, side)
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, Markup) else escape(str(value))

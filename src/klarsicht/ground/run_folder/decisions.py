@@ -1,0 +1,252 @@
+"""Decisions of a person on the classes of a run: append-only records in RUN/decisions.jsonl.
+
+    {"number": 0, "time": "2026-01-31T12:00:00+00:00", "author": "ada", "target": 478, "class": "carton",
+     "decision": "artifact", "artifact": "watermark", "members": [3, 17], "note": "lower left"}
+    {"number": 1, "time": ..., "author": ..., "undo": 0}
+
+One line a record. A record holds what it changes and nothing else; of each field the last record counts that no later
+one undoes. A record is on the disk when `append` returns. A process that is killed as it writes leaves a line without
+an end: no reader counts it, and the next record replaces it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from klarsicht.ground.errors import RunLocked, UsageError, unknown_name
+from klarsicht.ground.machine.disk import hold_lock, translate_write_errors
+from klarsicht.ground.machine.operating_system import sync
+from klarsicht.ground.run_folder.markers import damaged
+
+DECISIONS_FILE: Final = "decisions.jsonl"
+DECISIONS_LOCK: Final = "decisions.lock"
+ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED = "artifact", "legitimate", "unsure", ""
+KINDS: Final = (ARTIFACT, LEGITIMATE, UNSURE, UNDECIDED)
+MAX_NAME, MAX_NOTE = 200, 4000  # characters
+PATIENCE = 5.0  # seconds to wait for another process that writes a record
+_writing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ClassDecision:
+    """Decision on a class.
+
+    Attributes:
+        target: its output of the model.
+        name: the class.
+        decision: one of KINDS; UNDECIDED where only a name, members or a note were given.
+        artifact: name of the artifact, equal in all classes that carry the same one; empty without.
+        members: rows of the run that carry it, as the person left them; None where nobody looked at them.
+        removed: rows that the audit named and a person took out.
+        note: a text.
+        author, time: of the last record.
+    """
+
+    target: int
+    name: str
+    decision: str = UNDECIDED
+    artifact: str = ""
+    members: tuple[int, ...] | None = None
+    removed: tuple[int, ...] = ()
+    note: str = ""
+    author: str = ""
+    time: str = ""
+
+    @property
+    def is_artifact(self) -> bool:
+        return self.decision == ARTIFACT
+
+    @property
+    def is_legitimate(self) -> bool:
+        return self.decision == LEGITIMATE
+
+    def to_json(self) -> dict[str, Any]:
+        members = None if self.members is None else list(self.members)
+        return vars(self) | {"members": members, "removed": list(self.removed)}
+
+
+@dataclass(frozen=True)
+class Change:
+    """Change of the decision on a class; None leaves a field as it is.
+
+    Attributes:
+        target, name: the class.
+        decision, artifact, members, removed, note: see ClassDecision.
+    """
+
+    target: int
+    name: str
+    decision: str | None = None
+    artifact: str | None = None
+    members: tuple[int, ...] | None = None
+    removed: tuple[int, ...] | None = None
+    note: str | None = None
+
+    def check(self) -> None:
+        """Check that the change can be recorded.
+
+        Raises:
+            UsageError: an unknown decision, nothing that changes, or a text that is too long.
+        """
+        if self.decision is not None and self.decision not in KINDS:
+            raise unknown_name("decision", self.decision, [kind for kind in KINDS if kind])
+        for what, text, most in (("name", self.artifact, MAX_NAME), ("note", self.note, MAX_NOTE)):
+            if text is not None and len(text) > most:
+                raise UsageError(f"the {what} is too long", got=f"{len(text)} characters", rule=f"at most {most}")
+        if not self.fields():
+            raise UsageError("nothing is decided", rule="a decision, a name, members or a note")
+
+    def fields(self) -> dict[str, Any]:
+        """Return what changes."""
+        given = {name: getattr(self, name) for name in ("decision", "artifact", "members", "removed", "note")}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None}
+
+
+@dataclass(frozen=True)
+class DecisionLog:
+    """Records of decisions in a run folder. It holds only the folder's path."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / DECISIONS_FILE
+
+    def append(self, change: Change, author: str) -> int:
+        """Record a change durably; returns the number of its record.
+
+        Raises:
+            UsageError: see Change.check.
+            RunLocked: another process writes a record, and does not end.
+            RunDamaged: a record is damaged.
+            DiskFull, StoreError: see disk.translate_write_errors.
+        """
+        change.check()
+        return self._append({"target": change.target, "class": change.name, **change.fields()}, author)
+
+    def undo(self, number: int, author: str) -> int:
+        """Record that a record does not count; returns the number of the new record.
+
+        Raises:
+            UsageError: there is no such record, or it is undone already, or itself an undo.
+            RunLocked, RunDamaged, DiskFull, StoreError: as `append`.
+        """
+        records = self.records()
+        undone = {record["undo"] for record in records if "undo" in record}
+        if not 0 <= number < len(records) or "undo" in records[number] or number in undone:
+            raise UsageError("no record that can be undone", got=number, rule="a record that still counts")
+        return self._append({"undo": number}, author)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Read all records, in their order; a line that a killed process left without an end is none.
+
+        Raises:
+            RunDamaged: a line is no record.
+        """
+        return _parse(self._content())
+
+    def decisions(self) -> dict[int, ClassDecision]:
+        """Read the decision on each class that has one, by output of the model.
+
+        Raises:
+            RunDamaged: a line is no record.
+        """
+        return fold(self.records())
+
+    def _content(self) -> bytes:
+        try:
+            return self.file.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise damaged(DECISIONS_FILE, f"cannot be read: {error.strerror or error}") from error
+
+    def _append(self, content: dict[str, Any], author: str) -> int:
+        with _writing, self._locked(), translate_write_errors(self.file):
+            content_before = self._content()
+            kept = content_before[: content_before.rfind(b"\n") + 1]
+            number = len(_parse(kept))
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            record = {"number": number, "time": now, "author": author, **content}
+            new = not self.file.exists()
+            with self.file.open("r+b" if not new else "w+b") as file:
+                file.truncate(len(kept))
+                file.seek(len(kept))
+                file.write(json.dumps(record).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                sync(self.folder)
+            return number
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the records; wait for another process up to PATIENCE seconds."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            lock = hold_lock(self.folder / DECISIONS_LOCK)
+            try:
+                lock.__enter__()
+                break
+            except RunLocked:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+
+
+def fold(records: Sequence[Mapping[str, Any]]) -> dict[int, ClassDecision]:
+    """Apply records in their order, without those undone; returns the decision on each class, by output."""
+    undone = {record["undo"] for record in records if "undo" in record}
+    found: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if "undo" in record or record["number"] in undone:
+            continue
+        fields = found.setdefault(record["target"], {"target": record["target"], "name": record["class"]})
+        fields |= {name: record[name] for name in ("decision", "artifact", "note", "author", "time") if name in record}
+        fields |= {name: tuple(record[name]) for name in ("members", "removed") if name in record}
+    return {target: ClassDecision(**fields) for target, fields in found.items()}
+
+
+def _parse(content: bytes) -> list[dict[str, Any]]:
+    """Parse whole lines; raises RunDamaged for one that is no record."""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    records = []
+    for number, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+            _check_record(record, number)
+        except (ValueError, TypeError, KeyError) as error:
+            raise damaged(DECISIONS_FILE, f"line {number + 1} is no record: {error}") from error
+        records.append(record)
+    return records
+
+
+def _check_record(record: Any, number: int) -> None:
+    """Check types of a record that is read.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    if record["number"] != number:
+        raise ValueError(f"its number is {record['number']}")
+    integers = ["undo"] if "undo" in record else ["target"]
+    texts = ["time", "author", *(() if "undo" in record else ("class",))]
+    texts += [name for name in ("decision", "artifact", "note") if name in record]
+    rows = [row for name in ("members", "removed") for row in record.get(name, ())]
+    if not all(type(value) is int for value in [*(record[name] for name in integers), *rows]):
+        raise TypeError("a number is none")
+    if not all(isinstance(record[name], str) for name in texts):
+        raise TypeError("a text is none")

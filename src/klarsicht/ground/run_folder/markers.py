@@ -1,0 +1,80 @@
+"""Markers of finished work units: what each unit wrote, by size and checksum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from klarsicht.ground.errors import RunDamaged
+from klarsicht.ground.run_folder.checksums import Checksum, Written
+from klarsicht.ground.run_folder.manifest import to_json
+
+HEADER = ("step", "unit", "files")
+COMPUTE_AGAIN = "Give the same `audit run` again: it computes again what is damaged; then the commands after it."
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Marker of a finished unit.
+
+    Attributes:
+        files: what the unit wrote; None in a marker of a version that kept no checksums.
+        facts: other content.
+    """
+
+    step: str
+    unit: int
+    files: Written | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        files = {name: one and one.to_json() for name, one in (self.files or {}).items()}
+        return to_json({"step": self.step, "unit": self.unit, "files": files, **self.facts})
+
+    @classmethod
+    def read(cls, path: Path, step: str, unit: int) -> Marker:
+        """Read the marker of a unit.
+
+        Raises:
+            FileNotFoundError: there is none.
+            RunDamaged: it cannot be read, or is that of another unit.
+        """
+        try:
+            known = path.stat()
+            return _read_unchanged(path, step, unit, known.st_ino, known.st_mtime_ns)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise damaged(f"done/{step}/{path.name}", f"no marker of unit {unit}: {error}") from error
+
+
+@lru_cache(maxsize=1 << 16)
+def _read_unchanged(path: Path, step: str, unit: int, inode: int, date: int) -> Marker:
+    content = json.loads(path.read_bytes())
+    facts = {name: value for name, value in content.items() if name not in HEADER}
+    if not any(name in content for name in HEADER):
+        return Marker(step, unit, None, facts)
+    if (content["step"], content["unit"]) != (step, unit):
+        raise ValueError(f"it is of {content['step']}, unit {content['unit']}")
+    files = {name: None if one is None else Checksum.from_json(one) for name, one in content["files"].items()}
+    return Marker(step, unit, files, facts)
+
+
+def damaged(name: str, what: str) -> RunDamaged:
+    """Make the error of a file of a run that is not as it was written.
+
+    Args:
+        name: its path inside the run.
+        what: what is wrong with it, in a few words.
+    """
+    lost = name.removeprefix("checksums/").startswith("manifest.json")
+    return RunDamaged(
+        "the run is damaged",
+        got=f"{name}: {what}",
+        rule="every file as it was written",
+        remedy="Restore it from a copy, or audit again into another folder." if lost else COMPUTE_AGAIN,
+    )

@@ -1,0 +1,193 @@
+"""Files of a run folder that are written whole, each with its checksum in a file beside; among them the manifest.
+
+RUN/manifest.json            provenance of the run: settings, identity, versions
+RUN/checksums/<file>.json    size and CRC-32 that a file may have
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klarsicht.ground.errors import KlarsichtError, RunDamaged, StoreError
+from klarsicht.ground.machine.disk import write_atomically
+from klarsicht.ground.machine.memory import is_out_of_memory
+from klarsicht.ground.run_folder.checksums import Checksum, describe_difference
+from klarsicht.ground.run_folder.manifest import Manifest, migrate, to_json
+from klarsicht.ground.run_folder.markers import damaged
+
+MANIFEST = "manifest.json"
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Manifest and other whole files of a run folder; names are paths inside the run.
+
+    Every reading method raises StoreError for what does not exist, and RunDamaged for what is missing or altered since
+    it was written.
+    """
+
+    path: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a manifest, or held one."""
+        return self.has_file(MANIFEST)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Settings, identity, fixed facts, versions and date, migrated to this version's format."""
+        content = self._parse(MANIFEST, self._read_recorded(MANIFEST))
+        with self.parsing(MANIFEST):
+            manifest = migrate(content)
+            if missing := {"settings", "identity", "libraries", "created"} - manifest.keys():
+                raise ValueError(f"no {sorted(missing)[0]}")
+        if manifest["checksums"] and self._admitted(MANIFEST) is None:
+            raise damaged(MANIFEST, "its checksum is missing")
+        return manifest
+
+    def update_manifest(self, **facts: Any) -> None:
+        """Add or replace facts of the manifest besides those fixed at creation."""
+        known = self.manifest
+        if any(known.get(name, ABSENT) != json.loads(to_json(value)) for name, value in facts.items()):
+            self.write_json(MANIFEST, known | facts)
+        elif len(self._admitted(MANIFEST) or ()) > 1:  # killed as it was written: the old one is admitted, too
+            self._admit(MANIFEST, Checksum.of(self._read_recorded(MANIFEST)))
+
+    @property
+    def keeps_checksums(self) -> bool:
+        """Whether every file of the run was written with a checksum; a run of an older version cannot be verified."""
+        return bool(self.manifest["checksums"])
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file inside the run."""
+        self.write_bytes(name, to_json(content))
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file inside the run."""
+        return self._parse(name, self.read_bytes(name))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file inside the run. At any moment its checksum admits what the file holds: the old or the new."""
+        new = Checksum.of(content)
+        self._admit(name, *self._replaced(name), new)
+        write_atomically(self.inside(name), content)
+        self._admit(name, new)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a file inside the run."""
+        content = self._read_recorded(name)
+        if not self._is_recorded(name):
+            raise damaged(name, "its checksum is missing")
+        return content
+
+    def has_file(self, name: str) -> bool:
+        """Whether the file exists, or was written and is lost."""
+        try:
+            if self.inside(name).is_file():
+                return True
+        except OSError as error:
+            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
+        admitted = self._admitted(name)
+        return admitted is not None and None not in admitted
+
+    @contextmanager
+    def parsing(self, name: str) -> Iterator[None]:
+        """Convert whatever a parser raises on a damaged file to RunDamaged.
+
+        Args:
+            name: the file's path inside the run.
+        """
+        try:
+            yield
+        except (KlarsichtError, MemoryError):
+            raise
+        except Exception as error:  # zarr, pyarrow and look-ups raise nearly anything on damaged content
+            if is_out_of_memory(error):
+                raise
+            told = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise damaged(name, f"cannot be read: {told}") from error
+
+    def _parse(self, name: str, content: bytes) -> Any:
+        with self.parsing(name):
+            return json.loads(content)
+
+    def _read(self, name: str) -> bytes:
+        """Read a file without comparing it with its checksum."""
+        try:
+            return self.inside(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._absent("file", name) from None
+        except OSError as error:
+            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
+
+    def _read_recorded(self, name: str) -> bytes:
+        """Read a file, and compare it with its checksum where there is one."""
+        while True:
+            admitted = self._admitted(name)
+            if admitted is not None and None not in admitted and not self.inside(name).exists():
+                raise damaged(name, "missing")
+            content = self._read(name)
+            if admitted is None or Checksum.of(content) in admitted:
+                return content
+            if self._admitted(name) == admitted:  # else another process of a shared run is replacing the file
+                raise damaged(name, describe_difference(Checksum.of(content), admitted[-1]))
+
+    def _admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
+        """Read the checksums that a file may have, of which None is its absence; None where none were written.
+
+        Raises:
+            RunDamaged: their own file cannot be read.
+        """
+        record = record_path(name)
+        try:
+            content = self.inside(record).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise damaged(record, f"cannot be read: {error.strerror or error}") from error
+        with self.parsing(record):
+            return tuple(None if one is None else Checksum.from_json(one) for one in [*json.loads(content)])
+
+    def _is_recorded(self, name: str) -> bool:
+        """Whether a file has a checksum, or is of a run that keeps none."""
+        return self._admitted(name) is not None or not self.keeps_checksums
+
+    def _admit(self, name: str, *checksums: Checksum | None) -> None:
+        """Write the checksums that a file may have; None: it need not exist."""
+        write_atomically(self.inside(record_path(name)), to_json([one and one.to_json() for one in checksums]))
+
+    def _replaced(self, name: str) -> tuple[Checksum | None, ...]:
+        """Return what a file that is to be replaced may hold; nothing where that cannot be known."""
+        try:
+            return self._admitted(name) or ((None,) if not self.inside(name).exists() else ())
+        except RunDamaged:
+            return ()
+
+    def inside(self, name: str) -> Path:
+        """Return the path of a file inside the run; raises StoreError for names that lead out of it."""
+        return self.path.joinpath(*map(check_name, name.split("/")))
+
+    def _absent(self, kind: str, name: str) -> StoreError:
+        """Make the error of a missing array, table or file."""
+        remedy = "Run the command that makes it again."
+        return StoreError(f"the run has no {kind} {name!r}", got=self.path, remedy=remedy)
+
+
+def check_name(name: str) -> str:
+    """Return the name if it is allowed inside a run; raises StoreError otherwise."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        rule = "letters, digits, _ . + - only, and no path out of the run"
+        raise StoreError("not a name inside a run", got=repr(name), rule=rule)
+    return name
+
+
+def record_path(name: str) -> str:
+    """Return the path inside the run of the checksum of a file of that name."""
+    return f"checksums/{name}.json"

@@ -1,0 +1,180 @@
+"""Markers of the finished work units of a run, and the files that units wrote, compared with the markers' checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klarsicht.ground.errors import RunDamaged, StoreError
+from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
+from klarsicht.ground.machine.operating_system import sync
+from klarsicht.ground.run_folder.checksums import Checksum, Written, describe_difference, find_damage
+from klarsicht.ground.run_folder.markers import Marker, damaged
+from klarsicht.ground.run_folder.run_files import RunFiles, check_name
+
+
+@dataclass(frozen=True)
+class RunMarkers(RunFiles):
+    """Markers of a run folder, by step and unit, and files whose checksums stand in them.
+
+    The marker of a unit is written last, after all that the unit wrote has reached the disk.
+    """
+
+    def mark_done(self, step: str, unit: int, written: Written | None = None, **facts: Any) -> None:
+        """Write the marker of a unit: all of its data is on the disk. Call it last.
+
+        Args:
+            written: checksum of each file that the unit wrote, as the writing methods return them.
+        """
+        write_atomically(self._marker(step, unit), Marker(step, unit, written or {}, facts).to_json())
+
+    def is_done(self, step: str, unit: int) -> bool:
+        """Whether the unit has its marker."""
+        return self._marker(step, unit).is_file()
+
+    def done_units(self, step: str) -> set[int]:
+        """List the units that have their marker."""
+        return set(self._units(step))
+
+    def marker(self, step: str, unit: int) -> Marker:
+        """Read the marker of a unit.
+
+        Raises:
+            RunDamaged: it is damaged, or missing from a step that was finished.
+            StoreError: the unit is not done.
+        """
+        try:
+            marker = Marker.read(self._marker(step, unit), step, unit)
+        except FileNotFoundError:
+            raise self._undone(step, unit) from None
+        if marker.files is None and self.keeps_checksums:
+            raise damaged(_marker(step, unit), "its checksums are missing")
+        return marker
+
+    def markers(self, step: str) -> dict[int, Marker]:
+        """Read the markers of a step, in the order of the units.
+
+        Raises:
+            RunDamaged: one is damaged, or missing from a step that was finished.
+            StoreError: a unit of the step is not done.
+        """
+        units = range(self.manifest.get("steps", {}).get(step, 0))
+        return {unit: self.marker(step, unit) for unit in sorted(self._units(step).keys() | set(units))}
+
+    def finished_units(self, step: str) -> dict[int, dict[str, Any]]:
+        """Read the facts in the markers of a step's finished units, in the order of the units.
+
+        Raises:
+            RunDamaged: a marker is damaged, or missing from a step that was finished.
+        """
+        manifest = self.manifest
+        all_of_them = range(manifest["steps"][step]) if step in manifest.get("finished", ()) else ()
+        return {unit: dict(self.marker(step, unit).facts) for unit in sorted({*self._units(step), *all_of_them})}
+
+    def count_units(self, step: str) -> int:
+        """Count the units of a step that have their marker, without reading it."""
+        return len(self._units(step))
+
+    def finish_step(self, step: str, units: int) -> None:
+        """Record that all units of a step are done: a marker that is missing from now on is damage."""
+        manifest = self.manifest
+        finished = sorted({*manifest.get("finished", ()), step})
+        self.update_manifest(steps=manifest.get("steps", {}) | {step: units}, finished=finished)
+
+    def forget_unfinished(self, beginnings: tuple[str, ...]) -> None:
+        """Drop steps that are not finished from the list of the run, by the beginnings of their names; what their units
+        wrote stays, for a later call that takes them up again."""
+        manifest = self.manifest
+        steps, finished = manifest.get("steps", {}), manifest.get("finished", ())
+        kept = {name: n for name, n in steps.items() if name in finished or not name.startswith(beginnings)}
+        if kept != steps:
+            self.update_manifest(steps=kept)
+
+    def is_finished(self, step: str) -> bool:
+        """Whether all units of a step are done, as far as is known: older versions kept no record of it."""
+        manifest = self.manifest
+        return step in manifest.get("finished", ()) or not manifest["checksums"]
+
+    def discard_step(self, step: str) -> None:
+        """Remove the markers of a step, and then the files that they name."""
+        written: set[str] = set()
+        for unit in self._units(step):
+            with suppress(RunDamaged):
+                written |= (self.marker(step, unit).files or {}).keys()
+        self.clear_markers(step)
+        with translate_write_errors(self.path):
+            for name in written:
+                self.inside(name).unlink(missing_ok=True)
+
+    def clear_markers(self, step: str) -> None:
+        """Remove the markers of a step, so that its units are computed again."""
+        finished = self.manifest.get("finished", [])
+        if step in finished:
+            self.update_manifest(finished=[one for one in finished if one != step])
+        folder = self.path / "done" / check_name(step)
+        with translate_write_errors(folder):
+            for marker in self._units(step).values():
+                marker.unlink(missing_ok=True)
+            if folder.is_dir():
+                sync(folder)
+
+    def _units(self, step: str) -> dict[int, Path]:
+        """List the markers of a step by unit."""
+        return files_by_unit(self.path / "done" / check_name(step))
+
+    def _marker(self, step: str, unit: int) -> Path:
+        return self.inside(_marker(step, unit))
+
+    def _undone(self, step: str, unit: int) -> StoreError:
+        """Make the error of a unit without a marker."""
+        if step in self.manifest.get("finished", ()):
+            return damaged(_marker(step, unit), "missing")
+        return StoreError(
+            "the run is not finished",
+            got=f"no marker of unit {unit} of step {step} in {self.path}",
+            remedy="Give the command that began it again: it computes what is missing.",
+        )
+
+    # Files of units: their checksums stand in the unit's marker
+
+    def write_unit_file(self, name: str, content: bytes) -> Written:
+        """Write a file of a work unit; returns its checksum, for the marker."""
+        write_atomically(self.inside(name), content)
+        return {name: Checksum.of(content)}
+
+    def read_unit_file(self, name: str, step: str, unit: int = 0) -> bytes:
+        """Read a file that a unit wrote.
+
+        Raises:
+            RunDamaged: it is missing or altered, or the marker does not name it.
+            StoreError: the unit is not done.
+        """
+        if not self.keeps_checksums and not self.is_done(step, unit):
+            return self._read(name)  # older versions marked no pictures
+        marker = self.marker(step, unit)
+        if marker.files is not None and not self.inside(name).exists():
+            self._check_unit_file(marker, name, find_damage)
+        content = self._read(name)
+        self._check_unit_file(marker, name, lambda _, expected: describe_difference(Checksum.of(content), expected))
+        return content
+
+    def _check_unit_file(self, marker: Marker, name: str, difference: Callable[[Path, Checksum | None], str]) -> None:
+        """Compare a file with the marker of its unit; raises RunDamaged. A marker without checksums says nothing."""
+        if marker.files is None:
+            return
+        if name not in marker.files:
+            raise damaged(name, f"its checksum is missing from {_marker(marker.step, marker.unit)}")
+        if what := difference(self.inside(name), marker.files[name]):
+            raise damaged(name, what)
+
+
+def _marker(step: str, unit: int) -> str:
+    return f"done/{check_name(step)}/{unit:05d}.json"
+
+
+def files_by_unit(folder: Path) -> dict[int, Path]:
+    """List the files of a folder by unit number."""
+    return {int(p.stem): p for p in folder.glob("*") if p.stem.isdecimal()}

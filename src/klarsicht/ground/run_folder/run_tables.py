@@ -1,0 +1,160 @@
+"""Tables of a run folder as parquet: whole ones, and parts that work units wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klarsicht.ground.run_folder.checksums import Written
+from klarsicht.ground.run_folder.run_files import check_name
+from klarsicht.ground.run_folder.run_markers import RunMarkers, files_by_unit
+from klarsicht.ground.texts import Texts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunTables(RunMarkers):
+    """Tables of a run folder. A whole table takes precedence over parts of its name."""
+
+    def write_table(self, name: str, table: pa.Table | Columns) -> None:
+        """Write a whole table; it takes precedence over parts of the same name."""
+        self.write_bytes(_table(name), _to_parquet(table))
+
+    def write_blocks(self, name: str, blocks: Iterable[pa.Table]) -> None:
+        """Write a whole table from blocks of its rows, of one schema, one of which is held at a time."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        sink, rest = pa.BufferOutputStream(), iter(blocks)
+        first = next(rest)
+        with parquet.ParquetWriter(sink, first.schema) as writer:
+            writer.write_table(first)
+            for block in rest:
+                writer.write_table(block)
+        self.write_bytes(_table(name), bytes(sink.getvalue()))
+
+    def write_part(self, name: str, unit: int, table: pa.Table | Columns) -> Written:
+        """Write one work unit's rows of a table; returns their checksum, for the marker."""
+        return self.write_unit_file(_part(name, unit), _to_parquet(table))
+
+    def table(self, name: str, step: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the whole table where one was written, else its parts in the order of their units.
+
+        Args:
+            step: read only the parts that are named in this step's markers. Without it every existing part is read,
+                unverified: each is complete, but the rest of its unit may still be missing.
+            columns: read only these, where the table has them; None: all.
+
+        Raises:
+            StoreError: no such table, or units of the step are not done.
+            RunDamaged: a file is missing or altered.
+        """
+        import pyarrow as pa
+
+        tables = []
+        for file, content in self._contents(name, step):
+            with self.parsing(file):
+                tables.append(_from_parquet(content, columns))
+        if not tables:
+            raise self._absent("table", name)
+        return pa.concat_tables(tables, promote_options="default")
+
+    def texts(self, name: str, column: str) -> Texts:
+        """Read a column of texts of a table without a Python object for each, and by blocks of rows: a whole column is
+        never there in two forms.
+
+        Raises:
+            StoreError, RunDamaged: as `table` does.
+        """
+        if not self.has_table(name):
+            raise self._absent("table", name)
+        return Texts.of_chunks(self._blocks(name, column))
+
+    def _blocks(self, name: str, column: str) -> Iterator[pa.Array]:
+        """Read blocks of rows of a column, one after the other."""
+        from pyarrow import parquet
+
+        for file, content in self._contents(name, None):
+            with self.parsing(file):
+                for batch in parquet.ParquetFile(_reader(content)).iter_batches(columns=[column]):
+                    yield batch.column(column)
+
+    def _contents(self, name: str, step: str | None) -> Iterator[tuple[str, bytes]]:
+        """Read the files of a table one after the other, each with its name inside the run."""
+        if self.has_file(_table(name)):
+            yield _table(name), self.read_bytes(_table(name))
+        elif step is None:
+            yield from ((_part(name, unit), self._read(_part(name, unit))) for unit in sorted(self._parts(name)))
+        else:
+            yield from self._read_parts(name, step)
+
+    def has_table(self, name: str, step: str | None = None) -> bool:
+        """Whether the whole table or any part of it exists, or was written and is lost.
+
+        Args:
+            step: the step whose units write the parts.
+        """
+        begun = step is not None and (self._units(step) or step in self.manifest.get("finished", ()))
+        return self.has_file(_table(name)) or bool(self._parts(name) or begun)
+
+    def part(self, name: str, number: int, step: str) -> pa.Table | None:
+        """Read one part of a table, compared with the marker that names it; None where no unit of the step wrote it.
+
+        Raises:
+            RunDamaged: the part or a marker is missing or altered.
+        """
+        file = _part(name, number)
+        for unit in sorted(self._units(step), key=lambda unit: unit != number):
+            if file in (self.marker(step, unit).files or {}):
+                with self.parsing(file):
+                    return _from_parquet(self.read_unit_file(file, step, unit))
+        return None
+
+    def _read_parts(self, name: str, step: str) -> Iterator[tuple[str, bytes]]:
+        """Read the parts of a table that a step's units wrote, each compared with its marker."""
+        known = self._parts(name)
+        for unit, marker in self.markers(step).items():
+            part = _part(name, unit)
+            if part in marker.files if marker.files is not None else unit in known:
+                yield part, self.read_unit_file(part, step, unit)
+
+    def _parts(self, name: str) -> dict[int, Path]:
+        return files_by_unit(self.inside(f"tables/{name}"))
+
+
+def _table(name: str) -> str:
+    return f"tables/{check_name(name)}.parquet"
+
+
+def _part(table: str, unit: int) -> str:
+    return f"tables/{check_name(table)}/{unit:05d}.parquet"
+
+
+def _to_parquet(table: pa.Table | Columns) -> bytes:
+    """Encode a table as the bytes of a parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table if isinstance(table, pa.Table) else pa.table(dict(table)), sink)
+    return bytes(sink.getvalue())
+
+
+def _reader(content: bytes) -> pa.BufferReader:
+    import pyarrow as pa
+
+    return pa.BufferReader(content)
+
+
+def _from_parquet(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Decode the bytes of a parquet file, or those of its columns that are named."""
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(_reader(content))
+    return file.read(None if columns is None else [name for name in columns if name in file.schema_arrow.names])

@@ -1,0 +1,167 @@
+"""The run folder: arrays, tables and pictures, written so that they survive an interruption at any moment.
+
+    RUN/manifest.json                   provenance of the run: settings, identity, versions
+    RUN/lock                            held by the one process that writes; names its pid
+    RUN/arrays.zarr/<name>              zarr v3; one shard per work unit
+    RUN/tables/<name>.parquet           a whole table, or
+    RUN/tables/<name>/<unit>.parquet    its parts, one per work unit
+    RUN/done/<step>/<unit>.json         the markers, with size and checksum of each file that the unit wrote
+    RUN/checksums/<file>.json           size and checksum of each other file
+    RUN/pictures/
+    RUN/claims/                         what processes that share the run work on; empty when none does
+    RUN/embedding/                      states of the training of the learned embedding
+    RUN/decisions.jsonl                 decisions of a person, see `decisions`
+
+Missing zarr data reads as 0, so **the marker decides** whether a unit is complete: it is written last, after the unit's
+shards and parts have reached the disk. A unit without a marker is computed again, over whatever an interrupted process
+left. Whatever is read is compared with its checksum first; `verification` compares all files, and makes damaged ones
+count as never written.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klarsicht.ground.errors import InputError, StoreError
+from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
+from klarsicht.ground.run_folder.claims import Claims, remove_claims
+from klarsicht.ground.run_folder.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
+from klarsicht.ground.run_folder.run_arrays import RunArrays
+from klarsicht.ground.run_folder.run_files import MANIFEST, record_path
+from klarsicht.ground.run_folder.run_tables import RunTables
+from klarsicht.ground.run_folder.shards import Shard, Sharing
+
+CLAIMS = "claims"  # folder of the claims of processes that share a run
+
+
+@dataclass(frozen=True)
+class RunStore(RunArrays, RunTables):
+    """One run folder. It holds only its path, so it is cheap to make and can be sent to worker processes.
+
+    Names of arrays, tables and steps are plain words; names of other files are paths inside the run. Every writing
+    method raises DiskFull or StoreError as `disk.translate_write_errors` does; every reading method raises StoreError
+    for what does not exist, and RunDamaged for what is missing or altered since it was written.
+    """
+
+    @classmethod
+    def create(
+        cls, path: str | Path, *, settings: Mapping[str, Any], identity: Mapping[str, str], **fixed: Any
+    ) -> RunStore:
+        """Create a run folder, or open the existing one where everything that decides its content agrees.
+
+        Args:
+            settings: the run's settings, nested mappings of plain values.
+            identity: content hashes, for instance of the corpus and the model.
+            fixed: other facts that decide the content: partition, dtype, threads.
+
+        Raises:
+            RunMismatch: the folder holds a run with other settings, identity or fixed facts; names the first.
+            StoreError: the folder is not empty and holds no run, or cannot be written.
+            RunLocked: another process is creating this run just now.
+        """
+        store = cls(Path(path))
+        wanted = json.loads(to_json({"settings": settings, "identity": identity, **fixed}))
+        if not store.exists:
+            store._found(wanted)
+        require_agreement(wanted, store.manifest)
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path | RunStore) -> RunStore:
+        """Open the run in a folder for reading.
+
+        Raises:
+            InputError: no run in the folder.
+            RunDamaged: its manifest is not as it was written.
+            StoreError: a newer klarsicht wrote it.
+        """
+        if isinstance(path, RunStore):
+            return path
+        store = cls(Path(path))
+        if not store.exists:
+            rule = "a run folder holds manifest.json"
+            raise InputError("no run in this folder", got=path, rule=rule, remedy="Check the path.")
+        _ = store.manifest
+        return store
+
+    def changed_libraries(self) -> dict[str, tuple[str, str]]:
+        """Compare library versions with those at creation; returns those that differ: {name: (then, now)}."""
+        now = library_versions()
+        then: dict[str, str] = self.manifest["libraries"]
+        return {name: (old, now.get(name, "none")) for name, old in then.items() if old != now.get(name)}
+
+    def _found(self, wanted: Manifest) -> None:
+        """Create the folder and its manifest; raises StoreError where it holds other files."""
+        with translate_write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.require_own()
+        with self.lock():
+            if not self.exists:  # another process may have created it meanwhile
+                self.write_json(MANIFEST, new_manifest(wanted))
+
+    def require_own(self) -> None:
+        """Check that the folder is new, empty or a run, as far as can be seen without writing.
+
+        Raises:
+            StoreError: it holds other files, or is one, or cannot be written.
+        """
+        place = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        with translate_write_errors(self.path):
+            if not place.is_dir():
+                raise OSError(errno.ENOTDIR, f"{place} is a file")
+            if not os.access(place, os.W_OK):
+                raise OSError(errno.EACCES, f"{place} cannot be written")
+            foreign = self._foreign_files()
+        if foreign and not self.exists:
+            raise StoreError(
+                "the output folder is not empty and holds no run",
+                got=f"{foreign[0]} in {self.path}",
+                remedy="Choose another --out, or empty the folder.",
+            )
+
+    def _foreign_files(self) -> list[str]:
+        """List what no creation of a run puts into its folder; one that was killed may leave a checksum and no run."""
+        record = Path(record_path(MANIFEST))
+        ours = {Path("lock"), record.parent, record}
+        found = (p.relative_to(self.path) for folder in ("*", f"{record.parent}/*") for p in self.path.glob(folder))
+        return sorted(str(p) for p in found if p not in ours and not p.match(".*.tmp"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's write lock, and remove partial files of killed processes on entry.
+
+        Raises:
+            RunLocked: another process holds it.
+        """
+        with hold_lock(self.path / "lock"):
+            self._tidy()
+            yield
+
+    @contextmanager
+    def share(self, shard: Shard | None) -> Iterator[Sharing]:
+        """Work on the run with other processes that share it, or alone where there is no shard, as `lock`.
+
+        Raises:
+            RunLocked: another process works on it alone.
+            StoreError: the file system has no locks.
+        """
+        if shard is None:
+            with self.lock():
+                yield Sharing()
+            return
+        with share_lock(self.path / "lock", self._tidy):
+            claims = Claims(self.path / CLAIMS)
+            with claims.beating():
+                yield Sharing(shard, claims)
+
+    def _tidy(self) -> None:
+        """Remove what killed processes left: partial files, and claims. Only a process alone may call it."""
+        remove_leftovers(self.path)
+        remove_claims(self.path / CLAIMS)

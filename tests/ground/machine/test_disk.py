@@ -1,0 +1,182 @@
+"""Atomic files and locks. Oracles: the operating system's own refusals (file-size limits, flock, SIGKILL)."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from klarsicht.ground.errors import DiskFull, InputError, RunLocked, StoreError
+from klarsicht.ground.machine.disk import (
+    UNFINISHED,
+    fill_folder,
+    hold_lock,
+    remove_leftovers,
+    require_regular_file,
+    temporary_folder,
+    translate_write_errors,
+    write_atomically,
+)
+
+
+def raising(code):
+    def refuse(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_keeps_the_old_bytes_and_leaves_no_temporary_file(tmp_path, monkeypatch, call, code):
+    file = tmp_path / "a.json"
+    file.write_bytes(b"old")
+    monkeypatch.setattr(os, call, raising(code))
+    with pytest.raises(DiskFull, match=r"no space left.*resume"):
+        write_atomically(file, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_bytes() == b"old"
+
+
+def test_a_real_file_size_limit_is_disk_full(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DiskFull):
+            write_atomically(tmp_path / "a", bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_read_only_place_is_a_store_error(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(Path, "open", raising(code))
+    with pytest.raises(StoreError, match="cannot write") as caught:
+        write_atomically(tmp_path / "a", b"")
+    assert not isinstance(caught.value, DiskFull)
+
+
+def test_a_file_in_place_of_the_folder_is_a_store_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "a", b"")
+
+
+def test_other_errors_pass_unchanged(tmp_path):
+    with pytest.raises(ValueError, match="mine"), translate_write_errors(tmp_path):
+        raise ValueError("mine")
+
+
+HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); f.write('4711'); f.flush(); "
+
+
+def test_lock_of_a_second_process_is_refused_with_its_pid_and_freed_by_its_death(tmp_path):
+    lock = tmp_path / "lock"
+    code = HOLD + "print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunLocked, match="4711"), hold_lock(lock):
+            pass
+        other.kill()
+    with hold_lock(lock):
+        assert lock.read_text() == str(os.getpid())
+
+
+def test_lock_is_given_back_when_its_body_fails(tmp_path):
+    with pytest.raises(KeyError), hold_lock(tmp_path / "lock"):
+        raise KeyError
+    with hold_lock(tmp_path / "lock"), pytest.raises(RunLocked), hold_lock(tmp_path / "lock"):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINTR, errno.EIO])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(StoreError, match=f"cannot lock files; got {os.strerror(code)}") as caught,
+        hold_lock(tmp_path / "lock"),
+    ):
+        pass
+    assert not isinstance(caught.value, RunLocked)
+
+
+def test_sweep_takes_leftovers_and_nothing_else(tmp_path):
+    for name in ["a/.x.json.12.tmp", "a/c.0.abc.partial", "a/mine.tmp", "b/x.json"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"mine.tmp", "x.json"}
+
+
+def test_a_leftover_that_cannot_be_removed_is_a_store_error(tmp_path):
+    (tmp_path / ".x.json.12.tmp").mkdir()
+    with pytest.raises(StoreError, match="cannot write"):
+        remove_leftovers(tmp_path)
+
+
+def test_a_folder_that_was_left_unfinished_is_filled_anew_and_others_are_refused(tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(KeyError), fill_folder(folder):
+        (folder / "part").mkdir()
+        (folder / "part" / "old").touch()
+        raise KeyError
+    with fill_folder(folder):
+        assert [path.name for path in folder.iterdir()] == [UNFINISHED]
+        (folder / "new").touch()
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    for taken in (folder, folder / "new"):
+        with pytest.raises(InputError, match="not empty"), fill_folder(taken):
+            pass
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_when_it_is_written(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone, mine = tmp_path / f".a[1].{ended.pid}.tmp", tmp_path / f".a[1].{os.getppid()}.tmp"
+    others = [tmp_path / f".b.{ended.pid}.tmp", tmp_path / ".a[1].mine.tmp", tmp_path / f"a[1].{ended.pid}.tmp"]
+    for file in (gone, mine, *others):
+        file.touch()
+    write_atomically(tmp_path / "a[1]", b"new")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a[1]", mine, *others}
+
+
+def test_only_regular_files_pass(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    require_regular_file(tmp_path / "file")
+    require_regular_file(tmp_path / "absent")
+    for odd in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"no regular file: {odd.name}"):
+            require_regular_file(odd)
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch, dead):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"klarsicht-{dead}-abc").mkdir()
+    (tmp_path / f"klarsicht-{dead}-abc" / "frames.f32").touch()
+    others = [f"klarsicht-{os.getpid()}-abc", "klarsicht-abc", "mine"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with temporary_folder() as folder:
+        assert folder.is_dir()
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, folder.name])
+    assert not folder.exists()
