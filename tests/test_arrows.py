@@ -26,7 +26,7 @@ SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
 ARROWS = {
     "": (),
-    # infrastructure of both wings; errors, the machine, and what stands directly in `ground` serve every room, see COMMON
+    # infrastructure of both wings; errors, the machine and what stands directly in `ground` are COMMON to all rooms
     "ground.errors": (),
     "ground.machine": (),
     "ground": (),
@@ -52,17 +52,17 @@ ARROWS = {
     "audit.models": ("ground.pictures", "audit.data"),
     "audit.synthetic": ("ground.pictures", "audit.data"),
     "audit.relevance": (
-        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.settings", "audit.data",
-        "audit.models",
+        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.settings", "audit.data", "audit.models",
     ),
     "audit.spectral": (
-        "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.search",
-        "numerics.transport", "numerics.neighbours", "numerics.clustering", "audit.settings", "audit.data",
-        "audit.models",
+        "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.search", "numerics.transport",
+        "numerics.neighbours", "numerics.clustering", "audit.settings", "audit.data", "audit.models",
     ),
     "audit.detectors": ("numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic"),
+    "audit.pixel_changes": ("audit.models", "audit.synthetic"),
     "audit.interventions": (
         "numerics.statistics", "numerics.imaging", "audit.models", "audit.synthetic", "audit.detectors",
+        "audit.pixel_changes",
     ),
     "audit.corrections": (
         "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.neighbours", "audit.data",
@@ -74,56 +74,57 @@ ARROWS = {
         "audit.relevance", "audit.detectors", "audit.interventions", "audit.corrections",
     ),
     "audit.report": (
-        "ground.pictures", "ground.run_folder", "audit.settings", "audit.data", "audit.models",
-        "audit.relevance", "audit.spectral", "audit.results",
+        "ground.pictures", "ground.run_folder", "audit.settings", "audit.data", "audit.models", "audit.relevance",
+        "audit.spectral", "audit.results",
     ),
     "audit.steps": (
-        "ground.run_folder", "audit.executor", "audit.settings", "audit.data", "audit.models",
-        "audit.relevance", "audit.spectral", "audit.corrections",
+        "ground.run_folder", "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance",
+        "audit.spectral", "audit.corrections",
     ),
     "audit.pipeline": (
-        "ground.run_folder", "audit.executor", "audit.settings", "audit.models", "audit.relevance",
-        "audit.spectral", "audit.results", "audit.report", "audit.steps",
+        "ground.run_folder", "audit.executor", "audit.settings", "audit.models", "audit.relevance", "audit.spectral",
+        "audit.results", "audit.report", "audit.steps",
     ),
     "audit.doctor": (
-        "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance",
-        "audit.spectral", "audit.corrections", "audit.results", "audit.steps",
+        "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
+        "audit.corrections", "audit.results", "audit.steps",
     ),
     "audit.duplicates": (
-        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.executor", "audit.settings",
-        "audit.data", "audit.report", "audit.steps", "audit.pipeline",
+        "ground.pictures", "ground.run_folder", "numerics.imaging", "audit.executor", "audit.settings", "audit.data",
+        "audit.report", "audit.steps", "audit.pipeline",
     ),
     "audit.quantification": (
-        "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging",
-        "numerics.clustering", "audit.executor", "audit.settings", "audit.data", "audit.models",
-        "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions", "audit.results",
-        "audit.report", "audit.steps", "audit.pipeline",
+        "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.imaging", "numerics.clustering",
+        "audit.executor", "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
+        "audit.detectors", "audit.pixel_changes", "audit.interventions", "audit.results", "audit.report",
+        "audit.steps", "audit.pipeline",
     ),
     "audit.forecast": (
         "ground.run_folder", "numerics.compiled", "numerics.neighbours", "audit.executor", "audit.settings",
-        "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors",
-        "audit.interventions", "audit.results", "audit.report", "audit.steps", "audit.pipeline",
-        "audit.quantification",
+        "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.detectors", "audit.interventions",
+        "audit.results", "audit.report", "audit.steps", "audit.pipeline", "audit.quantification",
     ),
     "audit.cleaning": (
-        "", "ground.pictures", "ground.run_folder", "numerics.statistics", "numerics.erasure",
-        "numerics.clustering", "audit.settings", "audit.data", "audit.models", "audit.spectral",
-        "audit.detectors", "audit.interventions", "audit.corrections", "audit.results", "audit.artifacts",
-        "audit.steps", "audit.pipeline",
+        "", "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.clustering", "audit.settings",
+        "audit.data", "audit.models", "audit.spectral", "audit.detectors", "audit.interventions", "audit.corrections",
+        "audit.results", "audit.artifacts", "audit.steps", "audit.pipeline",
+    ),
+    "audit.data_cleaning": (
+        "ground.pictures", "ground.run_folder", "audit.settings", "audit.data", "audit.models", "audit.interventions",
+        "audit.corrections", "audit.artifacts", "audit.cleaning",
     ),
     "audit.sensitivity": (
         "ground.run_folder", "numerics.statistics", "audit.executor", "audit.settings", "audit.models",
-        "audit.synthetic", "audit.detectors", "audit.interventions", "audit.results", "audit.report",
-        "audit.steps", "audit.quantification",
+        "audit.synthetic", "audit.detectors", "audit.interventions", "audit.results", "audit.report", "audit.steps",
+        "audit.quantification",
     ),
     "audit.demo": (
-        "ground.run_folder", "numerics.statistics", "audit.settings", "audit.data", "audit.models",
-        "audit.synthetic", "audit.interventions", "audit.corrections", "audit.results", "audit.steps",
-        "audit.pipeline",
+        "ground.run_folder", "numerics.statistics", "audit.settings", "audit.data", "audit.models", "audit.synthetic",
+        "audit.interventions", "audit.corrections", "audit.results", "audit.steps", "audit.pipeline",
     ),
     "audit": (  # its public names, imported when they are asked for
-        "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral",
-        "audit.corrections", "audit.results", "audit.pipeline", "audit.quantification", "audit.cleaning",
+        "audit.settings", "audit.data", "audit.models", "audit.relevance", "audit.spectral", "audit.corrections",
+        "audit.results", "audit.pipeline", "audit.quantification", "audit.cleaning", "audit.data_cleaning",
         "audit.sensitivity",
     ),
     # the burst: from raw frames to one clean photograph
@@ -134,27 +135,30 @@ ARROWS = {
     "burst.quality": ("numerics.imaging", "burst.synthesis"),
     "burst.noise": ("numerics.imaging", "burst.data", "burst.align", "burst.files"),
     "burst.network": ("numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align"),
+    "burst.merging": (
+        "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align", "burst.noise", "burst.network",
+    ),
     "burst.denoising": (
-        "", "ground.pictures", "ground.run_folder", "numerics.imaging", "numerics.pixel_kernels",
-        "burst.data", "burst.align", "burst.files", "burst.noise", "burst.network",
+        "", "ground.pictures", "ground.run_folder", "numerics.imaging", "burst.data", "burst.align", "burst.files",
+        "burst.noise", "burst.network", "burst.merging",
     ),
     "burst.evaluation": (
         "ground.pictures", "numerics.imaging", "numerics.pixel_kernels", "burst.data", "burst.align",
         "burst.synthesis", "burst.quality", "burst.network",
     ),
     "burst.training": (
-        "ground.pictures", "numerics.imaging", "burst.data", "burst.align", "burst.synthesis",
-        "burst.quality", "burst.network",
+        "ground.pictures", "numerics.imaging", "burst.data", "burst.align", "burst.synthesis", "burst.quality",
+        "burst.network",
     ),
     "burst": ("numerics.imaging", "burst.data", "burst.network", "burst.denoising", "burst.training"),
     # what needs both wings; the pages that only look; the command line
     "bridge": ("audit", "burst"),
     "explorer": ("ground.pictures", "ground.run_folder", "numerics.imaging"),
     "cli": (
-        "", "ground.run_folder", "numerics.statistics", "audit.settings", "audit.data", "audit.models",
-        "audit.status", "audit.synthetic", "audit.results", "audit.report", "audit.steps", "audit.pipeline",
-        "audit.doctor", "audit.forecast", "audit.duplicates", "audit.quantification", "audit.cleaning",
-        "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network",
+        "", "ground.run_folder", "numerics.statistics", "audit.settings", "audit.status", "audit.data",
+        "audit.models", "audit.synthetic", "audit.results", "audit.report", "audit.steps", "audit.pipeline",
+        "audit.doctor", "audit.duplicates", "audit.quantification", "audit.forecast", "audit.cleaning",
+        "audit.data_cleaning", "audit.sensitivity", "audit.demo", "burst.synthesis", "burst.noise", "burst.network",
         "burst.denoising", "burst.evaluation", "burst.training", "explorer",
     ),
     "__main__": ("cli",),

@@ -36,8 +36,8 @@ from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
 from klarsicht.audit.cleaning import exchanged_parts
-from klarsicht.audit.cleaning.training_weights import training_weights
 from klarsicht.audit.corrections.corrected_model import corrected_classifier
+from klarsicht.audit.data_cleaning.training_weights import training_weights
 from klarsicht.audit.interventions.image_parts import IMAGE_PARTS, PartImages, background_masks
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.progress import track

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning.clean_data import CleanedCorpus, clean_data
+from klarsicht.audit.data_cleaning.clean_data import CleanedCorpus, clean_data
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.ranking import Ranking
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings

@@ -266,7 +266,7 @@ class Started:
             os.chdir(folder)
             from joblib.externals.loky.backend.context import set_start_method
 
-            from klarsicht.burst.denoising import tiles
+            from klarsicht.burst.merging import tiles
             from klarsicht.cli.app import run
             from klarsicht.cli.limited_memory import run_limited
             from klarsicht.ground.errors import OutOfMemory

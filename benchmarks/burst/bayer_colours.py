@@ -35,10 +35,10 @@ import denoise as raw
 from command_quality import BLACK, LEVELS, WHITE
 from klarsicht.burst.data.bayer import sample_mosaic, to_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
-from klarsicht.burst.denoising.filter_choice import choose_bayer_colour
 from klarsicht.burst.denoising.interpolated_frames import interpolate_window
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files.rendering import Renderer
+from klarsicht.burst.merging.filter_choice import choose_bayer_colour
 from klarsicht.burst.quality import psnr, tone_mapped
 from klarsicht.burst.synthesis.benchmark_sets import KODAK, BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder

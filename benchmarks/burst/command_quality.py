@@ -28,11 +28,11 @@ import torch
 import denoise as raw
 from klarsicht.burst.data.bayer import to_mosaic
 from klarsicht.burst.data.burst import Burst
-from klarsicht.burst.denoising import motion_check, sure
 from klarsicht.burst.denoising.denoise import denoise
 from klarsicht.burst.denoising.pipeline import DenoiseSettings
 from klarsicht.burst.evaluation.protocol import path_mask
 from klarsicht.burst.files import reading
+from klarsicht.burst.merging import motion_check, sure
 from klarsicht.burst.network import checkpoints
 from klarsicht.burst.network.inference import denoise_burst
 from klarsicht.burst.quality import measure_quality

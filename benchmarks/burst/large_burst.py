@@ -20,8 +20,9 @@ from typing import Any
 
 import denoise
 from klarsicht.burst.align import tiled
-from klarsicht.burst.denoising import hot_pixels, merge_tile, pipeline
+from klarsicht.burst.denoising import hot_pixels, pipeline
 from klarsicht.burst.files import loading, reading
+from klarsicht.burst.merging import merge_tile
 
 
 class EnoughError(Exception):

@@ -30,8 +30,8 @@ import tifffile
 from command_quality import untested
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import pipeline
-from klarsicht.burst.denoising.filters import MeanFilter
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.merging.filters import MeanFilter
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet, benchmark_set
 from klarsicht.burst.synthesis.photographs import PhotographSet, packaged_photographs, read_folder
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel

@@ -27,8 +27,8 @@ import denoise
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoising import tiles
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.merging import tiles
 from klarsicht.burst.synthesis.photographs import packaged_photographs, read_folder
 from klarsicht.burst.synthesis.scenes import grey_light
 from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel

@@ -27,9 +27,9 @@ from command_quality import untested
 from klarsicht.burst.align.placement import Placement
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import pipeline
-from klarsicht.burst.denoising.filters import MeanFilter
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.evaluation.protocol import path_mask
+from klarsicht.burst.merging.filters import MeanFilter
 from klarsicht.burst.quality import measure_quality
 from klarsicht.burst.synthesis.motion import TRAINING_MOTIONS, Motion, always_visible, tripod_camera
 from klarsicht.burst.synthesis.photographs import read_folder

@@ -30,10 +30,10 @@ import denoise as raw
 from command_quality import BLACK, WHITE, untested
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising import pipeline
-from klarsicht.burst.denoising.filters import MeanFilter
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
 from klarsicht.burst.files.rendering import Renderer
+from klarsicht.burst.merging.filters import MeanFilter
 from klarsicht.burst.quality import psnr, tone_mapped
 from klarsicht.burst.synthesis.benchmark_sets import benchmark_set
 from klarsicht.burst.synthesis.photographs import read_folder

@@ -20,9 +20,9 @@ from torch import nn
 from klarsicht import audit
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts.masks import make_masks
-from klarsicht.audit.cleaning.clean_data import clean_corpus, clean_data
-from klarsicht.audit.cleaning.image_actions import make_action, make_inpaint_action, make_pass_action
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning.clean_data import clean_corpus, clean_data
+from klarsicht.audit.data_cleaning.image_actions import make_action, make_inpaint_action, make_pass_action
 from klarsicht.audit.duplicates import find_duplicates
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.array_transforms import ArrayTransform

@@ -6,9 +6,9 @@ from PIL import Image
 from tests.audit.conftest import network, write_corpus
 
 from klarsicht.audit import pipeline
-from klarsicht.audit.cleaning.clean_data import clean_corpus
-from klarsicht.audit.cleaning.image_actions import make_action
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning.clean_data import clean_corpus
+from klarsicht.audit.data_cleaning.image_actions import make_action
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification.quantification import quantify
 from klarsicht.audit.settings import AuditSettings

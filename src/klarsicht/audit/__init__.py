@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from klarsicht.audit.cleaning.clean_classes import clean_classes as clean_classes
-    from klarsicht.audit.cleaning.clean_data import clean_data as clean_data
     from klarsicht.audit.cleaning.clean_model import clean as clean
     from klarsicht.audit.cleaning.evaluation import evaluate as evaluate
     from klarsicht.audit.cleaning.exchanged_parts import ExchangedParts as ExchangedParts
     from klarsicht.audit.cleaning.exchanged_parts import exchange_parts as exchange_parts
-    from klarsicht.audit.cleaning.training_weights import training_weights as training_weights
-    from klarsicht.audit.cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.corrections.packages import load_correction as load_correction
     from klarsicht.audit.data.corpus_formats import open_corpus as open_corpus
+    from klarsicht.audit.data_cleaning.clean_data import clean_data as clean_data
+    from klarsicht.audit.data_cleaning.training_weights import training_weights as training_weights
+    from klarsicht.audit.data_cleaning.training_weights import weighted_sampler as weighted_sampler
     from klarsicht.audit.models.array_transforms import ArrayTransform as ArrayTransform
     from klarsicht.audit.models.classifier import load_model as load_model
     from klarsicht.audit.pipeline import run as run
@@ -54,7 +54,7 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "check_pictures": "quantification.check_pictures",
     "clean": "cleaning.clean_model",
     "clean_classes": "cleaning.clean_classes",
-    "clean_data": "cleaning.clean_data",
+    "clean_data": "data_cleaning.clean_data",
     "evaluate": "cleaning.evaluation",
     "exchange_parts": "cleaning.exchanged_parts",
     "explain": "relevance.explainer",
@@ -68,8 +68,8 @@ PUBLIC: Final = {  # name -> the module that defines it, and its name there wher
     "run": "pipeline",
     "screen": "quantification.screening",
     "spray": "spectral.spray",
-    "training_weights": "cleaning.training_weights",
-    "weighted_sampler": "cleaning.training_weights",
+    "training_weights": "data_cleaning.training_weights",
+    "weighted_sampler": "data_cleaning.training_weights",
 }
 __all__ = list(PUBLIC)
 

@@ -200,7 +200,7 @@ def clean_data(
     """Write a new corpus without the artifact of a class, or of all poisoned ones: a manifest, a record, new files; old
     ones stay. Exits 8 where none is found in a class."""
     require_run(run, data)
-    from klarsicht.audit.cleaning import clean_data as cleaning
+    from klarsicht.audit.data_cleaning import clean_data as cleaning
 
     found = cleaning.clean_data(
         run, out, action, name=name, correction=correction, above=above, weight=weight, label=label,

@@ -9,8 +9,8 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.artifact import load_artifact
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_data import clean_data
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning.clean_data import clean_data
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings

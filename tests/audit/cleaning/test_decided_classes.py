@@ -9,7 +9,7 @@ from tests.audit.conftest import network, write_corpus
 from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_classes
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_data import clean_data
+from klarsicht.audit.data_cleaning.clean_data import clean_data
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results import ranking, verdicts
 from klarsicht.audit.results.verdicts import DetectionResult, Quantification, UseResult, Verdict

@@ -6,9 +6,7 @@ import torch
 from tests.audit.interventions.test_colour_maps import coloured, turned_by_pillow
 from tests.audit.interventions.test_fixed_patterns import multiplied, scenes
 
-from klarsicht.audit.interventions.colour_maps import HueTurn, grey_rotation
 from klarsicht.audit.interventions.corruption import Corruption
-from klarsicht.audit.interventions.fixed_patterns import FixedPattern
 from klarsicht.audit.interventions.frame_changes import (
     FORMS,
     FrameChange,
@@ -20,6 +18,8 @@ from klarsicht.audit.interventions.frame_changes import (
     whitening_of,
 )
 from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.pixel_changes.colour_maps import HueTurn, grey_rotation
+from klarsicht.audit.pixel_changes.fixed_patterns import FixedPattern
 
 GLASS = PixelScale(np.full(3, -1, np.float32), np.full(3, 1, np.float32))
 

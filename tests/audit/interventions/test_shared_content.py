@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.audit.interventions.alignment import align_images, match_aligned_moments
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.interventions.colours import match_colours, match_tones
-from klarsicht.audit.interventions.coverage import CarrierDifference, split_energy
-from klarsicht.audit.interventions.moments import MOMENTS, mean_and_deviation
 from klarsicht.audit.interventions.shared_content import ESTIMATES, SharedContent
-from klarsicht.audit.interventions.spectra import SPECTRA, ring_numbers
 from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.pixel_changes.alignment import align_images, match_aligned_moments
+from klarsicht.audit.pixel_changes.colours import match_colours, match_tones
+from klarsicht.audit.pixel_changes.coverage import CarrierDifference, split_energy
+from klarsicht.audit.pixel_changes.moments import MOMENTS, mean_and_deviation
+from klarsicht.audit.pixel_changes.spectra import SPECTRA, ring_numbers
 
 NO_PLACES = np.zeros((0, 2), np.intp)
 

@@ -17,10 +17,11 @@ from tests.burst.conftest import X_TRANS
 
 from klarsicht.burst.data.bayer import to_planes
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoising import motion_check, pipeline, tiles, work_folder
+from klarsicht.burst.denoising import pipeline, work_folder
 from klarsicht.burst.denoising.denoise import denoise
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
+from klarsicht.burst.merging import motion_check, tiles
 from klarsicht.cli.app import run
 from klarsicht.ground.errors import RunLocked, StoreError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
@@ -372,7 +373,7 @@ def test_one_jpeg_alone_says_no_factor_of_its_noise(scene, tmp_path):
 
 def test_exact_computes_in_float32_and_else_in_bfloat16_where_that_is_faster(burst, tmp_path, monkeypatch):
     monkeypatch.setattr("klarsicht.ground.machine.devices.bf16_is_faster", lambda device: True)
-    monkeypatch.setattr("klarsicht.burst.denoising.filters.bf16_is_faster", lambda device: True)
+    monkeypatch.setattr("klarsicht.burst.merging.filters.bf16_is_faster", lambda device: True)
     halved, found = made(burst, tmp_path / "a.dng", reference="0.dng")
     exact, other = made(burst, tmp_path / "b.dng", reference="0.dng", exact=True)
     assert "bfloat16" in found.filter.name and "bfloat16" not in other.filter.name

@@ -14,12 +14,13 @@ from klarsicht.burst.data.bayer import PATTERNS, to_planes
 from klarsicht.burst.data.cokriging import interpolate_mosaic
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Header, Rendering, Sensor
-from klarsicht.burst.denoising import filter_choice, interpolated_frames, merge_tile
+from klarsicht.burst.denoising import interpolated_frames
 from klarsicht.burst.denoising.denoise import denoise
-from klarsicht.burst.denoising.filter_choice import MOST_NOISE_RGB, choose_bayer_colour
 from klarsicht.burst.denoising.interpolated_frames import HalvedFrames, interpolate_burst
 from klarsicht.burst.denoising.pipeline import MOST_NOISE_MEASURED, DenoiseSettings, denoise_frames
 from klarsicht.burst.files.loading import Frame, LoadedBurst
+from klarsicht.burst.merging import filter_choice, merge_tile
+from klarsicht.burst.merging.filter_choice import MOST_NOISE_RGB, choose_bayer_colour
 from klarsicht.burst.network.checkpoints import save_network
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.ground.errors import UsageError

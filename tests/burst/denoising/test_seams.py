@@ -5,8 +5,8 @@ import pytest
 import tifffile
 
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoising import tiles
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
+from klarsicht.burst.merging import tiles
 from klarsicht.numerics.imaging.sensor_noise import GAINS
 
 SIDE = 128

@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from klarsicht.audit.interventions.colour_maps import (
+from klarsicht.audit.interventions.corruption import KINDS, Corruption
+from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.pixel_changes.colour_maps import (
     HueTurn,
     colour_moments,
     fit_channel_gains,
     fit_grey_rotation,
     fit_hue_turn,
 )
-from klarsicht.audit.interventions.colours import ColourMatrix
-from klarsicht.audit.interventions.corruption import KINDS, Corruption
-from klarsicht.audit.interventions.fixed_patterns import (
+from klarsicht.audit.pixel_changes.colours import ColourMatrix
+from klarsicht.audit.pixel_changes.fixed_patterns import (
     FixedPattern,
     fit_column_gains,
     fit_pixel_gains,
@@ -36,7 +37,6 @@ from klarsicht.audit.interventions.fixed_patterns import (
     log_profiles,
     log_waves,
 )
-from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Pixels
 
 FrameFit = HueTurn | ColourMatrix | FixedPattern

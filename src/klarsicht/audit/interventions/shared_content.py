@@ -15,12 +15,12 @@ from typing import Final, Protocol
 import numpy as np
 from torch import Tensor
 
-from klarsicht.audit.interventions.alignment import match_aligned_moments
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.interventions.colours import match_colours, match_tones
-from klarsicht.audit.interventions.moments import MOMENTS
-from klarsicht.audit.interventions.spectra import SPECTRA
 from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.pixel_changes.alignment import match_aligned_moments
+from klarsicht.audit.pixel_changes.colours import match_colours, match_tones
+from klarsicht.audit.pixel_changes.moments import MOMENTS
+from klarsicht.audit.pixel_changes.spectra import SPECTRA
 from klarsicht.ground.arrays import Floats, Pixels
 from klarsicht.ground.progress import track
 

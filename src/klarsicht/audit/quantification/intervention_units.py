@@ -11,7 +11,6 @@ from torch import Tensor
 from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.detectors.detection import Detection
 from klarsicht.audit.interventions.artifact_examples import ArtifactExamples
-from klarsicht.audit.interventions.coverage import CarrierDifference
 from klarsicht.audit.interventions.early_stopping import choose_way, measure_until_settled, most_images_compared
 from klarsicht.audit.interventions.effect import (
     WINDOW_IMAGES,
@@ -24,6 +23,7 @@ from klarsicht.audit.interventions.insertion import CHANGES, Insertion
 from klarsicht.audit.interventions.patch import Patch
 from klarsicht.audit.interventions.shared_content import SharedContent
 from klarsicht.audit.models.inputs import PixelScale
+from klarsicht.audit.pixel_changes.coverage import CarrierDifference
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS, EFFECTS, DetectionUnits, predictor
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow, SignRow
 from klarsicht.audit.results.significance import TRIED

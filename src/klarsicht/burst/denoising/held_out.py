@@ -30,14 +30,15 @@ from klarsicht.burst.data.cokriging import (
 )
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.photograph import Header, Planes
-from klarsicht.burst.denoising import hot_pixels, motion_check
-from klarsicht.burst.denoising.filter_choice import check_names, select_filter
-from klarsicht.burst.denoising.filters import Filter
+from klarsicht.burst.denoising import hot_pixels
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, check_network, clipping_limits, is_filtered_as_rgb
-from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.files import loading, reading
 from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.merging import motion_check
+from klarsicht.burst.merging.filter_choice import check_names, select_filter
+from klarsicht.burst.merging.filters import Filter
+from klarsicht.burst.merging.residual_noise import accumulate_moments, fit_noise_levels
 from klarsicht.burst.noise import sources
 from klarsicht.ground.errors import InputError
 from klarsicht.ground.machine import devices

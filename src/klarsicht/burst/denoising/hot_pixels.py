@@ -28,7 +28,6 @@ from klarsicht.burst.align import tiled
 from klarsicht.burst.data.cokriging import grey_variance, white_variance
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising.filters import mean_noise
 from klarsicht.burst.denoising.interpolated_frames import HalvedFrames
 from klarsicht.burst.denoising.mosaic_samples import (
     ALIKE,
@@ -42,6 +41,7 @@ from klarsicht.burst.denoising.mosaic_samples import (
 )
 from klarsicht.burst.denoising.point_images import EdgeNeighbours
 from klarsicht.burst.files.loading import LoadedBurst
+from klarsicht.burst.merging.filters import mean_noise
 from klarsicht.ground.machine.disk import replace_atomically, translate_read_errors
 from klarsicht.ground.progress import track
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel

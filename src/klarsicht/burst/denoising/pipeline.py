@@ -20,24 +20,12 @@ from klarsicht.burst.data.bayer import PATTERNS
 from klarsicht.burst.data.frame_store import FrameStore
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import ReadSettings
-from klarsicht.burst.denoising import (
-    hot_pixels,
-    kernel_maps,
-    merge_tile,
-    motion_check,
-    residual_noise,
-    tiles,
-    work_folder,
-)
-from klarsicht.burst.denoising.filter_choice import (
-    check_names,
-    choose_bayer_colour,
-    select_bracket_filter,
-    select_filter,
-)
-from klarsicht.burst.denoising.filters import Filter, NetworkFilter, split_groups
+from klarsicht.burst.denoising import hot_pixels, work_folder
 from klarsicht.burst.denoising.interpolated_frames import align_loaded_frames, interpolate_burst
 from klarsicht.burst.files.loading import LoadedBurst, load_frames
+from klarsicht.burst.merging import kernel_maps, merge_tile, motion_check, residual_noise, tiles
+from klarsicht.burst.merging.filter_choice import check_names, choose_bayer_colour, select_bracket_filter, select_filter
+from klarsicht.burst.merging.filters import Filter, NetworkFilter, split_groups
 from klarsicht.burst.network.unet import COLOURS
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise

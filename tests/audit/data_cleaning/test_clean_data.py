@@ -15,10 +15,11 @@ from tests.audit.conftest import SIDE, network, write_corpus
 
 from klarsicht.audit import pipeline
 from klarsicht.audit.artifacts import masks
-from klarsicht.audit.cleaning import clean_model, image_actions
-from klarsicht.audit.cleaning.clean_data import clean_corpus, clean_data
-from klarsicht.audit.cleaning.data_record import MANIFEST
+from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning import image_actions
+from klarsicht.audit.data_cleaning.clean_data import clean_corpus, clean_data
+from klarsicht.audit.data_cleaning.data_record import MANIFEST
 from klarsicht.audit.interventions.overlay import Overlay
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings

@@ -33,8 +33,8 @@ from klarsicht.burst.data.cokriging import Mask, measured_mask, predict_samples,
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising.motion_check import Map, MotionCheck
-from klarsicht.burst.denoising.sure import SLACK, LightEstimate, Risk, divide_or
+from klarsicht.burst.merging.motion_check import Map, MotionCheck
+from klarsicht.burst.merging.sure import SLACK, LightEstimate, Risk, divide_or
 
 CROSS_BOX = 15  # side of a window in pixels
 FROM_EXCESS = 0.5  # variances of the noise: excess of the burst's error from which the filtered reference is taken

@@ -11,9 +11,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import to_tensor
 
 from klarsicht import audit
-from klarsicht.audit.cleaning import image_actions
-from klarsicht.audit.cleaning.clean_data import clean_corpus
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning import image_actions
+from klarsicht.audit.data_cleaning.clean_data import clean_corpus
 from klarsicht.ground.errors import InputError, UsageError
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.audit.interventions.moments import SITES, AffineChange, match_moments
+from klarsicht.audit.pixel_changes.moments import SITES, AffineChange, match_moments
 from klarsicht.ground.arrays import Floats, Ints, Pixels, Rows
 
 T = TypeVar("T", bound=np.generic)

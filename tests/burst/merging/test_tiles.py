@@ -7,8 +7,8 @@ import pytest
 
 from klarsicht.burst.align.warp_tiles import STEP
 from klarsicht.burst.data.frame_store import Window
-from klarsicht.burst.denoising import tiles
-from klarsicht.burst.denoising.tiles import Grid
+from klarsicht.burst.merging import tiles
+from klarsicht.burst.merging.tiles import Grid
 from klarsicht.ground.errors import StoreError, UsageError
 
 

@@ -9,10 +9,10 @@ import pytest
 from klarsicht.burst.data.cokriging import MOSAICS, pixel_variance, white_variance
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
-from klarsicht.burst.denoising.merge_tile import TileMerger
-from klarsicht.burst.denoising.motion_check import NO_LIMITS
-from klarsicht.burst.denoising.residual_noise import accumulate_moments, fit_noise_levels
-from klarsicht.burst.denoising.tiles import Tile
+from klarsicht.burst.merging.merge_tile import TileMerger
+from klarsicht.burst.merging.motion_check import NO_LIMITS
+from klarsicht.burst.merging.residual_noise import accumulate_moments, fit_noise_levels
+from klarsicht.burst.merging.tiles import Tile
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.003, 2e-4)

@@ -42,7 +42,7 @@ from scipy.special import log_ndtr
 
 from klarsicht.burst.data.cokriging import Mask
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, MotionCheck
+from klarsicht.burst.merging.motion_check import ClippingLimits, Map, MotionCheck
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 BOX = 9  # side of a window, in pixels (of a mosaic's planes)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from klarsicht.burst.data.frame_store import FrameStore, Window
-from klarsicht.burst.denoising import kernel_maps
-from klarsicht.burst.denoising.filters import MeanFilter, NetworkFilter, prepare_frames
-from klarsicht.burst.denoising.kernel_maps import (
+from klarsicht.burst.merging import kernel_maps
+from klarsicht.burst.merging.filters import MeanFilter, NetworkFilter, prepare_frames
+from klarsicht.burst.merging.kernel_maps import (
     KernelGrid,
     KernelSamples,
     MapWriter,
@@ -16,7 +16,7 @@ from klarsicht.burst.denoising.kernel_maps import (
     interpolate_taps,
     sample_kernels,
 )
-from klarsicht.burst.denoising.tiles import Grid
+from klarsicht.burst.merging.tiles import Grid
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec

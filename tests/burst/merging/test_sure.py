@@ -7,10 +7,10 @@ from scipy.ndimage import convolve
 
 from klarsicht.burst.data.cokriging import MOSAICS, measured_mask, sample_weights
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
-from klarsicht.burst.denoising import motion_check, sure
-from klarsicht.burst.denoising.filters import MeanFilter, NetworkFilter
-from klarsicht.burst.denoising.motion_check import NO_LIMITS, ClippingLimits
-from klarsicht.burst.denoising.sure import LightEstimate, Risk
+from klarsicht.burst.merging import motion_check, sure
+from klarsicht.burst.merging.filters import MeanFilter, NetworkFilter
+from klarsicht.burst.merging.motion_check import NO_LIMITS, ClippingLimits
+from klarsicht.burst.merging.sure import LightEstimate, Risk
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from klarsicht.burst.data.frame_store import FrameStore, Window
-from klarsicht.burst.denoising.filters import MeanWeights, NetworkWeights, PixelWeights
-from klarsicht.burst.denoising.tiles import Tile, TileRecord
+from klarsicht.burst.merging.filters import MeanWeights, NetworkWeights, PixelWeights
+from klarsicht.burst.merging.tiles import Tile, TileRecord
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
 
 Numbers = npt.NDArray[np.float32]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from klarsicht.burst.denoising.coinciding_frames import mean_variance, mix_with_mean
-from klarsicht.burst.denoising.filters import MeanFilter
-from klarsicht.burst.denoising.motion_check import NO_LIMITS, ClippingLimits
+from klarsicht.burst.merging.coinciding_frames import mean_variance, mix_with_mean
+from klarsicht.burst.merging.filters import MeanFilter
+from klarsicht.burst.merging.motion_check import NO_LIMITS, ClippingLimits
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 N, SIZE = 8, (288, 288)

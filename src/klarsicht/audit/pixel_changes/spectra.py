@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from klarsicht.audit.interventions.moments import mean_and_deviation
+from klarsicht.audit.pixel_changes.moments import mean_and_deviation
 from klarsicht.ground.arrays import Floats, Ints, Pixels
 
 SURE_FREQUENCY: Final = 3.5  # standard errors by which carriers and others must differ

@@ -6,8 +6,8 @@ import torch
 from scipy.stats import binom, chi2
 
 from klarsicht.burst.data.cokriging import MOSAICS, interpolate_mosaic, measured_mask, take_samples
-from klarsicht.burst.denoising import motion_check
-from klarsicht.burst.denoising.motion_check import ClippingLimits
+from klarsicht.burst.merging import motion_check
+from klarsicht.burst.merging.motion_check import ClippingLimits
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 
 LEVEL = NoiseLevel(0.02, 1e-3)

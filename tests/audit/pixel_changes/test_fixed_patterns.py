@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from klarsicht.audit.interventions.fixed_patterns import (
+from klarsicht.audit.pixel_changes.fixed_patterns import (
     fit_column_gains,
     fit_pixel_gains,
     fit_row_gains,

@@ -17,15 +17,15 @@ from klarsicht.burst.data.cokriging import Mask, Pattern, measured_mask, sample_
 from klarsicht.burst.data.frame_store import FrameStore, Window
 from klarsicht.burst.data.interpolated_noise import InterpolatedNoise
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising import motion_check, sure, tiles
-from klarsicht.burst.denoising.coinciding_frames import mix_with_mean
-from klarsicht.burst.denoising.exposure_weights import weigh_by_exposure
-from klarsicht.burst.denoising.filters import Filter, MeanFilter, PixelWeights, split_groups
-from klarsicht.burst.denoising.motion_check import Map
-from klarsicht.burst.denoising.residual_noise import accumulate_moments
-from klarsicht.burst.denoising.sure import LightEstimate
-from klarsicht.burst.denoising.tiles import Tile, TileRecord
-from klarsicht.burst.denoising.unmeasured_colours import UnmeasuredColours
+from klarsicht.burst.merging import motion_check, sure, tiles
+from klarsicht.burst.merging.coinciding_frames import mix_with_mean
+from klarsicht.burst.merging.exposure_weights import weigh_by_exposure
+from klarsicht.burst.merging.filters import Filter, MeanFilter, PixelWeights, split_groups
+from klarsicht.burst.merging.motion_check import Map
+from klarsicht.burst.merging.residual_noise import accumulate_moments
+from klarsicht.burst.merging.sure import LightEstimate
+from klarsicht.burst.merging.tiles import Tile, TileRecord
+from klarsicht.burst.merging.unmeasured_colours import UnmeasuredColours
 from klarsicht.burst.network.unet import Part
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.ground.seeding import generator

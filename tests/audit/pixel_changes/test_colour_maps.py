@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klarsicht.audit.interventions.colour_maps import (
+from klarsicht.audit.pixel_changes.colour_maps import (
     HueTurn,
     colour_moments,
     fit_channel_gains,

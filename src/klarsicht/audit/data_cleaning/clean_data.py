@@ -29,16 +29,16 @@ from PIL import Image
 
 from klarsicht.audit.artifacts import masks
 from klarsicht.audit.artifacts.artifact import CARRIES
-from klarsicht.audit.cleaning import data_record, image_actions
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_classes import find_classes_to_clean
-from klarsicht.audit.cleaning.data_artifacts import DataArtifacts, build_artifacts, leave_removed, read_artifacts
-from klarsicht.audit.cleaning.data_record import TABLES, ImageRecord
-from klarsicht.audit.cleaning.image_actions import Action
 from klarsicht.audit.corrections import samples
 from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.data.pictures import DecodedImage, FileReader
+from klarsicht.audit.data_cleaning import data_record, image_actions
+from klarsicht.audit.data_cleaning.data_artifacts import DataArtifacts, build_artifacts, leave_removed, read_artifacts
+from klarsicht.audit.data_cleaning.data_record import TABLES, ImageRecord
+from klarsicht.audit.data_cleaning.image_actions import Action
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Bools, Floats

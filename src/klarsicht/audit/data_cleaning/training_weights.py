@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import WeightedRandomSampler
 
-from klarsicht.audit.cleaning.data_record import TABLES, read_record
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning.data_record import TABLES, read_record
 from klarsicht.ground.arrays import Doubles
 from klarsicht.ground.errors import InputError, UsageError
 

@@ -5,10 +5,10 @@ import pytest
 
 from klarsicht.burst.data.frame_store import Window
 from klarsicht.burst.denoising.denoise import denoise
-from klarsicht.burst.denoising.exposure_weights import EXPOSURE_MARGIN, weigh_by_exposure
 from klarsicht.burst.denoising.held_out import check_held_out
 from klarsicht.burst.denoising.pipeline import DenoiseSettings, denoise_frames
 from klarsicht.burst.files import reading
+from klarsicht.burst.merging.exposure_weights import EXPOSURE_MARGIN, weigh_by_exposure
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

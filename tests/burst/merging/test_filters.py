@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from klarsicht.burst.denoising.filters import MeanFilter, NetworkFilter, check_colour, mean_noise, split_groups
+from klarsicht.burst.merging.filters import MeanFilter, NetworkFilter, check_colour, mean_noise, split_groups
 from klarsicht.burst.network.checkpoints import load_network, save_network
 from klarsicht.burst.network.unet import NetworkSettings, build_network
 from klarsicht.ground.errors import UsageError

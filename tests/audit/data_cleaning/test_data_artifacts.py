@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from tests.audit.cleaning.test_clean_classes import ASKED, marked, of_two_marks  # noqa: F401 - a fixture
 
-from klarsicht.audit.cleaning import clean_classes, data_artifacts
-from klarsicht.audit.cleaning import clean_data as cleaning
+from klarsicht.audit.cleaning import clean_classes
 from klarsicht.audit.cleaning.audited_run import AuditedRun
-from klarsicht.audit.cleaning.clean_data import clean_data
 from klarsicht.audit.data.corpus_formats import open_corpus
+from klarsicht.audit.data_cleaning import clean_data as cleaning
+from klarsicht.audit.data_cleaning import data_artifacts
+from klarsicht.audit.data_cleaning.clean_data import clean_data
 from klarsicht.audit.results import verdicts
 from klarsicht.ground.errors import EffectRemains, InputError, UsageError
 from klarsicht.ground.run_folder.store import RunStore

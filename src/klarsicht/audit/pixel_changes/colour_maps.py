@@ -16,7 +16,7 @@ import numpy as np
 from scipy.fft import dct
 from scipy.optimize import least_squares
 
-from klarsicht.audit.interventions.colours import ColourMatrix
+from klarsicht.audit.pixel_changes.colours import ColourMatrix
 from klarsicht.audit.synthetic.tones import turn_hue
 from klarsicht.ground.arrays import Doubles, Floats, Pixels
 

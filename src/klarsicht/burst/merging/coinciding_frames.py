@@ -24,9 +24,9 @@ import numpy.typing as npt
 from klarsicht.burst.data.burst import Frames
 from klarsicht.burst.data.cokriging import Pattern
 from klarsicht.burst.data.photograph import Planes
-from klarsicht.burst.denoising.filters import Agreement, MeanWeights, PixelWeights
-from klarsicht.burst.denoising.motion_check import ClippingLimits, Map, fade_mask, find_failing_pixels
-from klarsicht.burst.denoising.sure import BOX, SLACK, divide_or, window_sums
+from klarsicht.burst.merging.filters import Agreement, MeanWeights, PixelWeights
+from klarsicht.burst.merging.motion_check import ClippingLimits, Map, fade_mask, find_failing_pixels
+from klarsicht.burst.merging.sure import BOX, SLACK, divide_or, window_sums
 from klarsicht.burst.noise import clipped_noise
 from klarsicht.numerics.imaging.sensor_noise import NoiseLevel
 

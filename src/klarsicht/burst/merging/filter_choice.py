@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from klarsicht.burst.data.photograph import Header
-from klarsicht.burst.denoising.exposure_weights import EXPOSURE_MARGIN
-from klarsicht.burst.denoising.filters import Filter, MeanFilter, NetworkFilter, check_colour
+from klarsicht.burst.merging.exposure_weights import EXPOSURE_MARGIN
+from klarsicht.burst.merging.filters import Filter, MeanFilter, NetworkFilter, check_colour
 from klarsicht.burst.network import checkpoints, pretrained
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.machine import devices
