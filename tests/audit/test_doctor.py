@@ -106,6 +106,23 @@ def test_the_command_prints_it(corpus, capsys):
     assert run(["audit", "doctor", "--model", "no.such:thing", "--data", str(corpus)]) == 4
 
 
+def test_what_a_run_refuses_is_refused_after_the_diagnosis(tmp_path, capsys):
+    """Oracle: `audit run`, with the same error and exit code."""
+    write_corpus(tmp_path / "data", per_class=5)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "data" / "a").rename(tmp_path / "one" / "all")
+    given = ["--model", MODEL, "--data", str(tmp_path / "one")]
+    assert run(["audit", "run", *given, "--out", str(tmp_path / "run")]) == 3
+    refused = capsys.readouterr().err.splitlines()[-1]
+    assert run(["audit", "doctor", *given]) == 3
+    told = capsys.readouterr()
+    assert "5 images, 1 label\n" in told.out and told.err.splitlines()[-1] == refused
+    assert refused.removeprefix("klarsicht: ") not in told.out
+    assert run(["audit", "doctor", *given, "--json"]) == 3
+    read = json.loads(capsys.readouterr().out)
+    assert f"klarsicht: {read['refused']}" == refused and read["refused"] in read["missing"]
+
+
 def test_several_labels_are_counted_and_each_is_a_prediction_of_its_own(tmp_path):
     """Oracle: the network's logits, and the manifest as it is written here."""
     write_corpus(tmp_path / "data", per_class=2)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.checkpoints import read_card
+from klarsicht.burst.synthesis.benchmark_sets import SETS
 from klarsicht.cli.app import run
 from klarsicht.numerics.pixel_kernels import load
 
@@ -77,3 +78,12 @@ def test_weights_are_listed_with_the_hash_of_their_file(capsys):
     assert all(hashlib.sha256(file.read_bytes()).hexdigest() in told for file in files)
     assert run(["burst", "weights", "--json"]) == 0
     assert sorted(json.loads(capsys.readouterr().out)) == sorted(file.stem for file in files)
+
+
+def test_the_help_of_a_set_names_all_sets(capsys):
+    """Oracle: the table of sets; every frame with every motion."""
+    assert run(["burst", "synth", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for name in SETS:
+        frames, _, motion = name.rpartition("-")
+        assert frames in told and f"-{motion}" in told.replace("- ", "-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.audit.relevance.explainer import METHODS, explain
 from klarsicht.audit.relevance.image_batches import prepare
 from klarsicht.audit.results.significance import MIN_CLASSES
+from klarsicht.audit.results.words import format_count
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import head_weight
 from klarsicht.audit.spectral.clustering import MIN_IMAGES
@@ -61,18 +63,21 @@ class Diagnosis:
         facts: (name, value) of model and corpus.
         methods: the relevance methods, tried.
         missing: what an audit would lack, and how to get it.
+        refused: the error with which `audit run` would end; None where it would not.
     """
 
     facts: tuple[tuple[str, str], ...]
     methods: tuple[MethodTrial, ...]
     missing: tuple[str, ...]
+    refused: KlarsichtError | None = None
 
     def to_json(self) -> dict[str, Any]:
         trials = [asdict(trial) for trial in self.methods]
         for trial in trials:
             if np.isnan(trial["images_per_second"]):
                 trial["images_per_second"] = None
-        return {"facts": dict(self.facts), "methods": trials, "missing": list(self.missing)}
+        refused = None if self.refused is None else str(self.refused)
+        return {"facts": dict(self.facts), "methods": trials, "missing": list(self.missing), "refused": refused}
 
 
 def diagnose(settings: AuditSettings) -> Diagnosis:
@@ -103,7 +108,17 @@ def diagnose(settings: AuditSettings) -> Diagnosis:
         *_duration(audit, methods),
         ("memory", f"{resident_bytes() / 1e9:.1f} GB in use after the trial"),
     )
-    return Diagnosis(facts, methods, (*_missing(audit, observed, methods), *reasons))
+    refused = _error_of(lambda: audit.index) or _error_of(lambda: check_logits(audit.classifier, observed))
+    return Diagnosis(facts, methods, (*_missing(audit, observed, methods), *reasons), refused)
+
+
+def _error_of(check: Callable[[], object]) -> KlarsichtError | None:
+    """Return the error of ours that a check raises; None without one."""
+    try:
+        check()
+    except KlarsichtError as error:
+        return error
+    return None
 
 
 def _sample(audit: Audit) -> tuple[list[int], Tensor, tuple[str, ...]]:
@@ -154,7 +169,7 @@ def _cleaning(classifier: Classifier, image: Tensor) -> str:
 def _corpus_facts(audit: Audit, rows: list[int], observed: Observation) -> list[tuple[str, str]]:
     corpus, images = audit.corpus, int(audit.corpus.image_numbers.max()) + 1
     pairs = f", {len(corpus)} pairs of an image and a label" if images < len(corpus) else ""
-    facts = [("corpus", f"{images} images, {len(corpus.classes)} labels{pairs}")]
+    facts = [("corpus", f"{format_count(images, 'image')}, {format_count(len(corpus.classes), 'label')}{pairs}")]
     try:
         index = audit.index
         labels = np.array([index.get(corpus.labels[row], -1) for row in rows])
@@ -225,16 +240,12 @@ def _duration(audit: Audit, methods: tuple[MethodTrial, ...]) -> list[tuple[str,
 
 def _missing(audit: Audit, observed: Observation, methods: tuple[MethodTrial, ...]) -> list[str]:
     """List what an audit would lack, each with its remedy."""
-    told = []
-    for check in (
+    checks = (
         lambda: audit.index,
         lambda: check_logits(audit.classifier, observed),
         lambda: PixelScale.of(audit.classifier),
-    ):
-        try:
-            check()
-        except KlarsichtError as error:
-            told.append(str(error))
+    )
+    told = [str(error) for check in checks if (error := _error_of(check))]
     sizes = Counter(audit.corpus.labels)
     if few := [label for label, size in sorted(sizes.items()) if size < MIN_IMAGES]:
         shown = ", ".join(few[:5]) + (", ..." if len(few) > 5 else "")

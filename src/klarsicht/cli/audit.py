@@ -165,7 +165,9 @@ def doctor(
     settings: Annotated[Path | None, typer.Option(help="A TOML file of settings; options override it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing."""
+    """Say what an audit of this model and corpus would give: methods, conservation, layers, speed, what is missing.
+
+    Ends as `audit run` would where that refuses them."""
     given = {
         "model": model,
         "data": data,
@@ -195,10 +197,12 @@ def doctor(
     found = diagnose(chosen)
     if as_json:
         echo_block(json.dumps(found.to_json() | ({"cost": foretold.to_json()} if foretold else {}), indent=2))
-        return
-    tables.diagnosis(found)
-    if foretold:
-        tables.cost(foretold)
+    else:
+        tables.diagnosis(found)
+        if foretold:
+            tables.cost(foretold)
+    if found.refused is not None:
+        raise found.refused
 
 
 @app.command()

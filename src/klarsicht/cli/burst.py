@@ -29,6 +29,10 @@ app.command()(burst_photographs.explain)
 app.command()(burst_photographs.check)
 app.command()(burst_photographs.export)
 
+SET_HELP = (
+    "Frames and motion, as in bayer-moving: grey, rgb, mosaic, bayer or x-trans, with -still, -shaken, -moving or "
+    "-occluded."
+)
 Seed = Annotated[int | None, number(SEED, "Root of all randomness. [0]")]
 
 
@@ -72,7 +76,7 @@ def train(
 def synth(
     photos: Annotated[Path, typer.Argument(help="A folder of clean photographs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the bursts and set.json.")],
-    name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, bayer-moving, ...")] = "grey-still",
+    name: Annotated[str, typer.Option("--set", help=SET_HELP)] = "grey-still",
     gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
     seed: Annotated[int, number(SEED, "The same seed, the same bytes.")] = 7,
 ) -> None:
@@ -91,7 +95,7 @@ def evaluate(
     ] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="single, hdr+, ...; may be repeated. [all]")] = None,
     gains: Annotated[list[int] | None, number(GAIN, "1, 2, 4 or 8; may be repeated. [all]", "--gain")] = None,
-    name: Annotated[str, typer.Option("--set", help="Colour and motion: grey-still, bayer-moving, ...")] = "grey-still",
+    name: Annotated[str, typer.Option("--set", help=SET_HELP)] = "grey-still",
     seed: Annotated[int, number(SEED, "The same seed, the same bursts.")] = 7,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A folder for evaluation.json and .html.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Networks in float32, as their cards have it.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from klarsicht.audit.results.words import format_count, format_p
 from klarsicht.cli.echo import echo, echo_block
 from klarsicht.ground.names import printable
 from klarsicht.ground.step_words import describe_step, is_measured_beside
@@ -44,11 +45,6 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], left: Sequence[
     return "\n".join(map(row, (header, *lines)))
 
 
-def show_p(p: float) -> str:
-    """Format a p with three decimals; one that they would show as 0 by its bound, since no p is 0."""
-    return "<0.001" if p < 0.0005 else f"{p:.3f}"
-
-
 def ranking(found: Ranking, top: int) -> None:
     """Print the first classes of a ranking."""
     lines = [
@@ -65,8 +61,8 @@ def ranking(found: Ranking, top: int) -> None:
 def verdicts(found: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
     lines = [
-        (v.name, show_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
-         f"{v.use.shift:+.2f}", show_p(v.use.p_use), v.verdict)
+        (v.name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
+         f"{v.use.shift:+.2f}", format_p(v.use.p_use), v.verdict)
         for v in found.verdicts[:top]
     ]  # fmt: skip
     header = ("class", "p", "size", "sign", "put on other classes", "rise", "p of use", "verdict")
@@ -104,7 +100,7 @@ def screening(found: Screening, top: int) -> None:
     )
     for line in found.standing.describe(found.outputs) if found.standing else ():
         echo(line)
-    echo(f"p {show_p(found.p)}; the claim at {found.level:g}")
+    echo(f"p {format_p(found.p)}; the claim at {found.level:g}")
     if found.limits:
         echo(found.limits)
     if entry.beside:
@@ -117,7 +113,7 @@ def sufficiency(found: Sufficiency, top: int) -> None:
     lines = [
         (one.name, str(one.n), f"{one.whole:.2f}", part.part, f"{part.area:.2f} ({part.low:.2f} to {part.high:.2f})",
          f"{part.others:.2f}", f"{part.shift:+.2f} ({part.shift_low:+.2f} to {part.shift_high:+.2f})",
-         "" if part.p is None else show_p(part.p), "noted" if part.noted else "")
+         "" if part.p is None else format_p(part.p), "noted" if part.noted else "")
         for one in found.profiles[:top]
         for part in one.noted or (one.strongest,)
     ]  # fmt: skip
@@ -192,7 +188,8 @@ def diagnosis(found: Diagnosis) -> None:
         )
     )
     for one in found.missing:
-        echo(f"missing: {one}")
+        if one != str(found.refused):  # an error, which the command ends with
+            echo(f"missing: {one}")
 
 
 def cost(found: Forecast) -> None:
@@ -204,7 +201,8 @@ def cost(found: Forecast) -> None:
         _steps_of_cost((*found.quantification, found.total_of_quantification))
     processes = "1 process" if found.workers == 1 else f"{found.workers} processes, memory in each"
     echo(
-        f"foretold for {found.images:,} images, {found.classes:,} labels, {processes}; elapsed at the load of just now"
+        f"foretold for {format_count(found.images, 'image')}, {format_count(found.classes, 'label')}, {processes}; "
+        "elapsed at the load of just now"
     )
 
 

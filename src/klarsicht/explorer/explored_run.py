@@ -36,7 +36,7 @@ from klarsicht.explorer.thumbnails import PictureCache, Window
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints
 from klarsicht.ground.errors import StoreError, UsageError
 from klarsicht.ground.pictures.array_images import ArrayForm
-from klarsicht.ground.pictures.seen_area import SeenArea
+from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.run_folder.decisions import (
     ARTIFACT,
     DECISIONS_FILE,
@@ -363,11 +363,7 @@ class ExploredRun:
     @property
     def seen_area(self) -> SeenArea | None:
         """Part of a file that the model sees; None where it is not known."""
-        known = self.manifest.get("seen")
-        try:
-            return None if known is None else SeenArea.from_json(known)
-        except ValueError:  # a form that a later version writes
-            return None
+        return read_seen_area(self.manifest)
 
     @property
     def has_maps(self) -> bool:

@@ -129,6 +129,11 @@ def test_a_folder_without_a_correction_is_refused(tmp_path, content):
         packages.load_correction(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_named_in_words(tmp_path):
+    with pytest.raises(InputError, match=r"^no such folder; got .*nowhere; a folder with correction.json\. Make one"):
+        packages.load_correction(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("method", ["oblique", "augment"])
 def test_a_correction_without_a_part_or_with_a_damaged_one_is_refused_by_its_name(tmp_path, method):
     b = bench()

@@ -183,6 +183,13 @@ def test_bad_manifests_say_why(folder, content, match):
         open_corpus(folder / "list.csv")
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_a_picture_is_no_manifest_and_is_not_printed(folder, kind):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)).save(folder / "x.y", kind)
+    with pytest.raises(CorpusError, match=r"^no manifest; got .*x\.y; .* Give the folder that the pictures lie in\.$"):
+        open_corpus(folder / "x.y")
+
+
 def test_a_damaged_parquet_manifest_is_read_or_refused_in_one_line(folder):
     """Each byte altered in turn: what is decoded is text, and what is not is a CorpusError."""
     columns = dict(zip(("path", "label", "source", "split"), map(list, zip(*LINES, strict=True)), strict=True))

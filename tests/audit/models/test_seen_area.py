@@ -133,6 +133,17 @@ def test_of_others_it_is_not_known(step):
     assert measure_seen_area(of(transforms.Compose([step, *FINAL]))) is None
 
 
+@pytest.mark.parametrize("unit", EXTENT_UNITS)
+def test_overlaps_are_counted_pixels(unit):
+    """Oracle: pixels of a file of 60 x 40 counted one by one, the rectangle in whole pixels."""
+    pixels = 40 if unit == "pixels" else 1
+    area, size = SeenArea(unit, 0.5 * pixels, 1.5 * pixels, 0.5, 0.0), (60, 40)
+    left, top, right, bottom = area.box(size)
+    inside = sum(left <= x < right and top <= y < bottom for x in range(size[0]) for y in range(size[1]))
+    shown, filled = area.overlap(size)
+    assert shown == pytest.approx(inside / 2400) and filled == pytest.approx(inside / ((right - left) * (bottom - top)))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     unit=st.sampled_from(EXTENT_UNITS),

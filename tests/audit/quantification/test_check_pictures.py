@@ -14,8 +14,10 @@ from tests.audit.quantification.test_quantification import NAMES, NOISY, SIDE, T
 from klarsicht.audit.detectors.bank import DETECTORS
 from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures, choose_sign
 from klarsicht.audit.quantification.quantification import open_run
+from klarsicht.audit.quantification.units import predictor
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
 from klarsicht.ground.errors import InputError
+from klarsicht.ground.pictures.seen_area import SeenArea
 
 PICTURES = 12
 
@@ -121,6 +123,29 @@ def test_clean_pictures_carry_nothing(checked):
     mine = [checked[0][f"clean-{i:02d}"] for i in range(PICTURES)]
     assert sum(bool(one.carried) for one in mine) <= 1 and not any(one.rests for one in mine)
     assert next(one for one in mine if not one.carried).describe() == "no known artifact"
+
+
+def test_what_is_hardly_shown_is_said():
+    """Oracle: 32 of 320 pixels each way are a hundredth; 40 of 400 columns, in a square of 400, a tenth."""
+    shown, _ = SeenArea("pixels", 32, 32).overlap((320, 320))
+    _, filled = SeenArea("longer").overlap((40, 400))
+    assert (shown, filled) == (pytest.approx(0.01), pytest.approx(0.1))
+    told = CheckedPicture("a.png", "fish", 3, 0.9, (), shown=shown, filled=filled).describe()
+    assert told == (
+        "no known artifact; only 1.0% of the picture is shown to the model; "
+        "the picture fills only 10.0% of what the model is shown"
+    )
+    assert CheckedPicture("a.png", "fish", 3, 0.9, (), shown=0.5).describe() == "no known artifact"
+
+
+def test_the_part_of_a_picture_that_is_shown_follows_from_the_run(quantified, tmp_path):
+    """Oracle: of a picture four times as large each way, a crop of the network's own side is a sixteenth."""
+    run, classifier, _ = quantified
+    Image.fromarray(np.repeat(np.repeat(fresh(5)[0].astype(np.uint8), 4, 0), 4, 1)).save(tmp_path / "large.png")
+    with open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (audit, work):
+        checking = PictureCheck(work, audit.names, (), 0.05, SeenArea("pixels", SIDE, SIDE))
+        with predictor(work) as predict:
+            assert checking.check(str(tmp_path / "large.png"), predict).shown == pytest.approx(1 / 16)
 
 
 def test_a_broken_file_is_named_and_the_rest_is_checked(checked):

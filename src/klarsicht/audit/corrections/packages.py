@@ -312,6 +312,10 @@ def load_correction(folder: str | Path) -> tuple[Correction, dict[str, Any]]:
         InputError: the folder holds no correction, or a damaged one.
     """
     place = Path(folder)
+    if not (place / RECORD).is_file():
+        what = "no correction in this folder" if place.is_dir() else "no such folder"
+        remedy = "Make one with `klarsicht audit clean`, which prints where it lies."
+        raise InputError(what, got=place, rule=f"a folder with {RECORD}", remedy=remedy)
     try:
         record = json.loads((place / RECORD).read_bytes())
         _check_parts(place, record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import IO
 
 from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
@@ -17,6 +18,7 @@ from klarsicht.ground.pictures.pixel_depths import FULL
 
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_level")
 ONE_LABEL = LabelCells()
+LOOKED_AT, UTF16_MARKS = 1024, (b"\xff\xfe", b"\xfe\xff")  # bytes that are looked at, and how a text in UTF-16 begins
 OTHER_SEPARATORS = (";", "\t", "|")  # of columns, as spreadsheets and databases write them
 
 
@@ -42,6 +44,7 @@ def read_columns(
             if str(manifest).lower().endswith(".parquet"):
                 table = parquet.ParquetFile(file).read()
             else:
+                _require_text(manifest, file)
                 text = {name: pa.string() for name in (*known.values(), *cells.columns)}
                 as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
                 table = csv.read_csv(file, convert_options=as_text)
@@ -74,6 +77,20 @@ def read_columns(
     if names.source and "source" not in columns:
         raise CorpusError(f"the manifest lacks the column {names.source}", got=f"columns {told}")
     return {name: columns[name] for name in (*REQUIRED, *OPTIONAL) if name in columns}
+
+
+def _require_text(manifest: str | Path, file: IO[bytes]) -> None:
+    """Check that a manifest is no picture or other file of bytes, by a byte 0 at its beginning; UTF-16 is left to the
+    reader, which asks for UTF-8.
+
+    Raises:
+        CorpusError: it is.
+    """
+    head = file.read(LOOKED_AT)
+    file.seek(0)
+    if b"\0" in head and not head.startswith(UTF16_MARKS):
+        rule = "a folder of pictures, or CSV or parquet with one line an image"
+        raise CorpusError("no manifest", got=manifest, rule=rule, remedy="Give the folder that the pictures lie in.")
 
 
 def parse_weights(texts: list[str]) -> tuple[float, ...]:

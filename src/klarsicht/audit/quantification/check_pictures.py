@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from klarsicht.audit.data.pictures import make_image
 from klarsicht.audit.detectors.bank import DETECTORS, TailDetector, change_of
@@ -32,6 +33,7 @@ from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
 from klarsicht.audit.settings import ANY_DEVICE
 from klarsicht.ground.arrays import Doubles, Floats, Pixels, Rows
 from klarsicht.ground.errors import ImageError, InputError
+from klarsicht.ground.pictures.seen_area import SeenArea, read_seen_area
 from klarsicht.ground.progress import track
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.statistics.split_half import combined_p
@@ -158,12 +160,14 @@ class PictureCheck:
         names: of the outputs.
         found: verdicts on classes with an artifact.
         level: of p.
+        seen: part of a file that the model sees; None where it is not known.
     """
 
     work: DetectionUnits
     names: tuple[str, ...]
     found: tuple[Verdict, ...]
     level: float
+    seen: SeenArea | None = None
 
     @cached_property
     def known(self) -> tuple[Comparison, ...]:
@@ -226,7 +230,10 @@ class PictureCheck:
         probability = float(np.exp(work.scale.log_probability(logits, target)[0]))
         artifacts = [self.compare(image, logits, one, predict) for one in self.known]
         order = sorted(artifacts, key=lambda one: (one.p, one.target))
-        return CheckedPicture(path, self.names[target], target, probability, tuple(order))
+        shown, filled = 1.0, 1.0
+        if self.seen is not None and isinstance(picture, Image.Image):  # of arrays the size is not told
+            shown, filled = self.seen.overlap(picture.size)
+        return CheckedPicture(path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled)
 
     def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:
         """Compare an image (H, W, C) with a known artifact; where it carries it, take it out."""
@@ -324,7 +331,7 @@ def check_pictures(
     files = list(list_files(pictures))
     with open_run(run, level=level, workers=1, data=data, classifier=classifier, device=device) as (audit, work):
         found = tuple(v for v in verdicts.read_verdicts(work.store) if (v.artifactual or v.shared) and v.rows)
-        checking = PictureCheck(work, audit.names, found, level)
+        checking = PictureCheck(work, audit.names, found, level, read_seen_area(work.store.manifest))
         with predictor(work) as predict:
             told = tuple(check_one(checking, path, predict) for path in track(files, len(files), "pictures"))
         known = tuple(one.verdict.name for one in checking.known)

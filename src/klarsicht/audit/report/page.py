@@ -23,7 +23,7 @@ from klarsicht.audit.results.ranking import Entry, Ranking
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.audit.results.words import describe_sign
+from klarsicht.audit.results.words import SETTING, describe_sign, format_p
 from klarsicht.audit.settings import counts_own_logits
 from klarsicht.ground.pages import load_template
 from klarsicht.ground.pictures.array_images import ArrayForm
@@ -119,6 +119,8 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "notes": notes(store, images),
         "quantified": quantified,
         "describe_sign": describe_sign,
+        "format_p": format_p,
+        "setting": SETTING,
         "findings": findings,
         "noted": noted,
         "listed": {one.target for one in noted},

@@ -8,9 +8,10 @@ from typing import Any
 
 from klarsicht.audit.results.resolution import describe_least_p
 from klarsicht.audit.results.verdicts import FLOOR
-from klarsicht.audit.results.words import describe_sign
+from klarsicht.audit.results.words import describe_sign, format_p
 
 NO_WAY_OUT = "cannot be taken out of one picture"
+LITTLE = 0.25  # share of a picture shown, or of the input filled, below which it is said
 ELSEWHERE = 39  # places, or clean images, where as much is taken out
 
 
@@ -56,6 +57,8 @@ class CheckedPicture:
         probability: of that class.
         artifacts: each compared with the picture, the most probable first.
         why: why it could not be checked; empty where it was.
+        shown: share of the picture that the model's transform leaves of it; 1 where it is not known.
+        filled: share of what the model is shown that the picture fills, the rest being padding; 1 likewise.
     """
 
     path: str
@@ -64,6 +67,8 @@ class CheckedPicture:
     probability: float
     artifacts: tuple[CarriedArtifact, ...]
     why: str = ""
+    shown: float = 1.0
+    filled: float = 1.0
 
     @property
     def carried(self) -> tuple[CarriedArtifact, ...]:
@@ -85,15 +90,21 @@ class CheckedPicture:
         """Say in words what was found."""
         if self.why:
             return f"not checked: {self.why}"
-        if not self.carried:
-            return "no known artifact"
-        return "; ".join(_describe(one) for one in self.carried)
+        told = [_describe(one) for one in self.carried] or ["no known artifact"]
+        if self.shown < LITTLE:
+            told.append(f"only {self.shown:.1%} of the picture is shown to the model")
+        if self.filled < LITTLE:
+            told.append(f"the picture fills only {self.filled:.1%} of what the model is shown")
+        return "; ".join(told)
 
     def to_json(self) -> dict[str, Any]:
         artifacts = [{"class": one.name} | asdict(one) for one in self.artifacts]
         for one in artifacts:
             del one["name"]
-        flat = {name: getattr(self, name) for name in ("path", "predicted", "target", "probability", "why")}
+        flat = {
+            name: getattr(self, name)
+            for name in ("path", "predicted", "target", "probability", "why", "shown", "filled")
+        }
         return flat | {"rests": self.rests, "changes": self.changes, "artifacts": artifacts, "verdict": self.describe()}
 
 
@@ -163,7 +174,7 @@ class CheckedPictures:
 
 
 def _describe(one: CarriedArtifact) -> str:
-    told = f"{describe_sign(one.sign)} of {one.name} (p {one.p:.3f})"
+    told = f"{describe_sign(one.sign)} of {one.name} (p {format_p(one.p)})"
     if one.drop is None:
         return f"{told}, {NO_WAY_OUT}"
     effect = f"without it the logit of {one.name} changes by {-one.drop:+.2f}, and {one.without} is predicted"

@@ -33,17 +33,32 @@ def mark_followed_groups(
         the verdicts; of marked classes, the members are those of the cluster.
     """
     of_class = {row["target"]: row for row in clusters}
-    if len(found) < MIN_CLASSES:
-        return found
-    scores = np.array([_scores(of_class.get(verdict.target)) for verdict in found])
-    judged = conformal.maximum_over_detectors(scores)
+    selected = select_followed_groups([of_class.get(verdict.target) for verdict in found], found.level)
     marked = [
         replace(verdict, followed=True, rows=tuple(row["rows"]), members=tuple(paths[i] for i in row["rows"]))
-        if q <= found.level and not verdict.artifactual and (row := of_class.get(verdict.target)) and _raises(row)
+        if row is not None and not verdict.artifactual
         else verdict
-        for verdict, q in zip(found, judged.q, strict=True)
+        for verdict, row in zip(found, selected, strict=True)
     ]
     return replace(found, verdicts=order_verdicts(marked))
+
+
+def select_followed_groups(
+    clusters: Sequence[Mapping[str, Any] | None], level: float
+) -> list[Mapping[str, Any] | None]:
+    """Select the followed clusters that rise and stand apart beyond those of other classes.
+
+    Args:
+        clusters: a row of the table of followed clusters for each class, None where the class was left.
+        level: of the false-discovery rate over classes.
+
+    Returns:
+        for each class its row, or None where its cluster is as those of other classes; of fewer than MIN_CLASSES, None.
+    """
+    if len(clusters) < MIN_CLASSES:
+        return [None] * len(clusters)
+    q = conformal.maximum_over_detectors(np.array([_scores(row) for row in clusters])).q
+    return [row if row and one <= level and _raises(row) else None for row, one in zip(clusters, q, strict=True)]
 
 
 def _scores(row: Mapping[str, Any] | None) -> tuple[float, float]:

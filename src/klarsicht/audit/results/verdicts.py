@@ -14,7 +14,7 @@ from scipy import special
 from klarsicht.audit.results.resolution import describe_least_p, describe_rank_limit
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
 from klarsicht.audit.results.significance import MIN_CLASSES
-from klarsicht.audit.results.words import describe_insertion
+from klarsicht.audit.results.words import describe_insertion, format_p
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -324,8 +324,8 @@ class Quantification:
     def _repr_html_(self) -> str:
         header = ("class", "p", "size", "sign", "put on other classes", "logit shift (95 %)", "p of use", "verdict")
         rows = (
-            (v.name, f"{v.detection.p_decisive:.3f}", f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
-             f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", f"{v.use.p_use:.3f}", v.verdict)
+            (v.name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
+             f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", format_p(v.use.p_use), v.verdict)
             for v in self.verdicts[:NOTEBOOK_CLASSES]
         )  # fmt: skip
         return notebook.table(header, rows)

@@ -45,6 +45,24 @@ PUT_ON: Final = {
 """For each way to put an artifact on images, what was put on; other ways name a size, as "16 levels of noise"."""
 
 
+SETTING: Final = (
+    "The numbers behind a sign are its setting: of a window the side in pixels to which images are shrunk before they "
+    "are compared, and the correlation from which on two windows count as the same; of any other sign the share of "
+    "images of other classes that lies beyond it."
+)
+"""Meaning of the numbers in the name of a detection."""
+
+
+def format_p(p: float) -> str:
+    """Format a p with three decimals; one that they would show as 0 by its bound, since no p is 0."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Format a number of things: "1 label", "2,000 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_sign(sign: str) -> str:
     """Say what the members of a detection show, from its name and setting: "veil 0.002"; unknown names stay."""
     return SEEN.get(sign.split(" ")[0], sign)

@@ -1,7 +1,7 @@
 // The report's page: sorted tables, classes beyond the first, a search, enlarged pictures, and lists of members saved as files.
 const FEW = 20 // classes of a table that are shown at first
 
-/** A cell's number, or its text: "< .001", "+1.20 (...)" and "12 of 60" sort by their first number. */
+/** A cell's number, or its text: "<0.001", "+1.20 (...)" and "12 of 60" sort by their first number. */
 function sortKey(cell) {
   const text = cell.textContent.trim()
   const found = text.replace('−', '-').match(/^[<+]?\s*(-?\d*\.?\d+)/)

@@ -57,7 +57,7 @@ def _files(path: Path) -> list[Path]:
         return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_ENDINGS and not _hidden(file))
     require_regular_file(path)
     if not path.exists():
-        raise InputError(f"no such file: {path.name}", got=path, remedy="Check the path.")
+        raise InputError("no such file", got=path, remedy="Check the path.")
     if path.suffix.lower() not in FRAME_ENDINGS:
         rule = f"frames are photographs ({', '.join(FRAME_ENDINGS)})"
         remedy = "Write the frames of a video to PNG or TIFF files first."

@@ -49,7 +49,7 @@ export function menu(label, choices, chosen, changed) {
 
 export const percent = (share) => (share === null ? '' : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`)
 export const signed = (value) => `${Math.abs(value) < 0.005 ? '' : value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`
-export const probability = (p) => (p === null || p === undefined ? '' : p < 0.001 ? '< .001' : p.toFixed(3).replace(/^0/, ''))
+export const probability = (p) => (p === null || p === undefined ? '' : p < 0.0005 ? '<0.001' : p.toFixed(3))
 
 /** The interval of an effect on a scale of `most` logits to both sides of 0. */
 export function effectInterval(line, most) {

@@ -84,7 +84,7 @@ def read_file(path: str | Path, read: Callable[[IO[bytes]], P]) -> P:
                 f"no regular file: {file.name}", got="a folder, a pipe or a device", remedy="Leave it out."
             )
         if not file.is_file():
-            raise ImageError(f"no such file: {file.name}", got=file, remedy="Check the path.")
+            raise ImageError("no such file", got=file, remedy="Check the path.")
         with file.open("rb") as source:
             return read(source)
     except KlarsichtError:

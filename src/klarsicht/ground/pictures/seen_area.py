@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -59,6 +60,14 @@ class SeenArea:
         top, left = int(self.top * (size[1] - height) // 1), int(self.left * (size[0] - width) // 1)
         return left, top, left + width, top + height
 
+    def overlap(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Return the share of a file of `size` (w, h) that lies inside the rectangle, and the share of the rectangle
+        that the file fills."""
+        extents, starts, file = self.extents(size), self.starts(size), (size[1], size[0])
+        shown = [min(a + extent, n) - max(a, 0.0) for a, extent, n in zip(starts, extents, file, strict=True)]
+        area = max(shown[0], 0.0) * max(shown[1], 0.0)
+        return area / (file[0] * file[1]), area / (extents[0] * extents[1])
+
     def to_json(self) -> dict[str, Any]:
         """Return the attributes by their names."""
         return asdict(self)
@@ -78,3 +87,12 @@ class SeenArea:
             return cls(unit=content["unit"], **lengths)
         except (KeyError, TypeError) as error:
             raise ValueError(f"no seen area: {content!r}") from error
+
+
+def read_seen_area(manifest: Mapping[str, Any]) -> SeenArea | None:
+    """Read the part of a file that the model of a run sees; None where the manifest does not tell it."""
+    known = manifest.get("seen")
+    try:
+        return None if known is None else SeenArea.from_json(known)
+    except ValueError:  # a form that a later version writes
+        return None
