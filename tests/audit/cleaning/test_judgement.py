@@ -1,5 +1,7 @@
 """A correction that only unlearns what a network knows by heart: lost on its own images, nothing lost on others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.verdicts import clears_floor
+from klarsicht.ground.errors import EffectRemains
 from klarsicht.numerics.erasure import Eraser
 from klarsicht.numerics.statistics.intervals import Interval
 from klarsicht.numerics.statistics.paired_loss import PairedLoss
@@ -157,6 +160,27 @@ def test_an_effect_that_is_not_less_than_matters_may_be_that_of_a_poisoned_class
             *[nothing] * 5, Interval(low, low, high, 9), loss, loss, Interval(flips_low, flips_low, flips_high, 9)
         )
         assert not (clears_floor(low, flips_low) and LeastEffect().exceeds(before))
+
+
+REACHED = [(2.9, 2.7, 3.1), (1.7, 1.2, 2.2)]
+MISSED = [(1.2, 0.9, 1.5), (1.0, -1.0, 3.0)]
+
+
+@pytest.mark.parametrize(("fall", "clean"), [(one, one in REACHED) for one in REACHED + MISSED])
+def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_artifact(fall, clean):
+    """Three logits are taken from images with the artifact put on: two thirds of that may be taken from members, and
+    something is for sure."""
+    nothing, rise, turned = Interval(0.0, 0.0, 0.0, 100), Interval(3.0, 2.5, 3.5, 100), Interval(0.2, 0.1, 0.3, 100)
+    none = PairedLoss(0.0, -0.001, 0.001, 100)
+    before = Outcome(*[nothing] * 5, rise, none, none, turned)
+    after = Outcome(*[nothing] * 6, none, none, nothing, member_fall=Interval(*fall, 30))
+    found = Judgement(before, after, Bounds())
+    assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
+    if not clean:
+        assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict
+        with pytest.raises(EffectRemains, match="those that carry it"):
+            found.check()
+    assert Judgement(before, replace(after, member_fall=Interval(*fall, 9)), Bounds()).clean  # too few to say
 
 
 @pytest.mark.parametrize(("without", "answer"), [(0.0, NOT_PROVEN), (0.03, HARMFUL)])

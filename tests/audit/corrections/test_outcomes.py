@@ -11,7 +11,14 @@ from tests.audit.shortcut import TARGET, classifier, place, sample
 from klarsicht.audit.corrections.activations import compute_activations, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, NOT_PROVEN, Bounds
-from klarsicht.audit.corrections.outcomes import CorrectionTest, Logits, log_odds, loss_elsewhere, probability
+from klarsicht.audit.corrections.outcomes import (
+    CorrectionTest,
+    Logits,
+    log_odds,
+    loss_elsewhere,
+    probability,
+    reaches_members,
+)
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.erasure import Eraser
@@ -49,6 +56,34 @@ def test_every_figure_is_the_literal_count(strength):
     found = trial.evaluate(correction)
     values = (found.flips, found.accuracy, found.affected, found.rise, found.under)
     np.testing.assert_allclose([v.value for v in values], literal(trial, correction), atol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_the_fall_of_members_is_that_of_their_logit_less_that_of_other_images_of_the_class(strength):
+    trial, correction = CorrectionTest(classifier(), sample(200), TARGET, place()), erase_mark(strength)
+    falls = {True: [], False: []}
+    for image, label, member in zip(trial.sample.images, trial.sample.labels, trial.sample.member, strict=True):
+        if label == TARGET:
+            y, z = (compute_logits(trial.classifier, [image], one)[0] for one in (None, correction))
+            falls[bool(member)].append((y[TARGET] - y.mean()) - (z[TARGET] - z.mean()))
+    found = trial.evaluate(correction)
+    assert found.member_fall.n == len(falls[True])
+    assert found.member_fall.value == pytest.approx(np.mean(falls[True]) - np.mean(falls[False]), abs=1e-5)
+    assert trial.evaluate(None).member_fall.value == 0
+
+
+def test_a_correction_of_what_members_do_not_carry_does_not_reach_them():
+    """Members that carry the mark, and as many unmarked images of the class that are called members."""
+    mark = CorrectionTest(classifier(), sample(200), TARGET, place())
+    own = np.flatnonzero(~mark.sample.member & (mark.sample.labels == TARGET))
+    wrong = np.isin(np.arange(len(mark.sample)), own[: len(own) // 2])
+    unmarked = replace(mark, sample=replace(mark.sample, member=wrong, fair=mark.sample.fair_draw & ~wrong))
+    for trial, reached in ((mark, True), (unmarked, False)):
+        before, after = trial.evaluate(None), trial.evaluate(erase_mark())
+        assert abs(after.rise.value) < 0.2 * before.rise.value  # on images that the mark was put on
+        assert reaches_members(before.rise, after) == reached
+        few = replace(after, member_fall=replace(after.member_fall, n=9))
+        assert reaches_members(before.rise, few)  # too few to say
 
 
 def test_what_is_left_is_counted_in_log_odds():

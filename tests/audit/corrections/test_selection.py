@@ -97,6 +97,16 @@ def test_what_few_images_cannot_tell_apart_counts_as_alike(error, best):
     assert find_best([harmful, *some]) is find_best(some)
 
 
+def test_a_setting_that_does_not_reach_members_comes_last():
+    best, second = replace(outcome("a", 1, 0.99, 0.01), reaches_members=False), outcome("b", 8, 0.7, 0.01)
+    assert find_best([best, second]) is second
+    worse = replace(second, reaches_members=False)
+    assert find_best([best, worse]) is best  # none does
+    kept = Candidate(second, None)
+    assert choose_candidate([Candidate(best, None), kept]).chosen is second
+    assert "1 of them hardly change the images that carry" in choose_candidate([Candidate(best, None), kept]).reason
+
+
 def test_a_gain_that_is_known_for_sure_is_better_than_a_larger_one_that_is_not():
     sure, unsure = outcome("a", 1, 0.9, 0.01), outcome("b", 1, 0.97, 0.2)
     assert find_best([unsure, sure]) is sure

@@ -6,6 +6,7 @@ from scipy import stats
 
 from klarsicht.numerics.statistics.intervals import (
     block_mean_interval,
+    difference_interval,
     mean_interval,
     roc_area,
     roc_area_score,
@@ -21,6 +22,23 @@ def test_the_interval_of_a_share_is_scipys(hits, n):
     np.testing.assert_allclose(wilson_interval(hits, n), (interval.low, interval.high), atol=1e-7)
     found = share_interval(np.arange(n) < hits)
     assert (found.value, found.low, found.high, found.n) == (hits / n, *wilson_interval(hits, n), n)
+
+
+@pytest.mark.parametrize(("n", "m"), [(12, 40), (3, 2), (300, 25)])
+def test_the_interval_of_a_difference_of_means_is_scipys(n, m):
+    rng = np.random.default_rng(n)
+    values, others = rng.normal(2.0, 3.0, n), rng.normal(-1.0, 0.5, m)
+    low, high = stats.ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    found = difference_interval(values, others)
+    np.testing.assert_allclose(
+        (found.value, found.low, found.high, found.n), (values.mean() - others.mean(), low, high, n), rtol=1e-5
+    )
+
+
+def test_a_difference_of_constant_values_is_exact_and_one_value_has_no_interval():
+    found = difference_interval(np.full(5, 2.0), np.full(3, 0.5))
+    assert (found.value, found.low, found.high) == (1.5, 1.5, 1.5)
+    assert not difference_interval(np.ones(1), np.ones(9)).n and not difference_interval(np.ones(9), np.ones(0)).n
 
 
 def test_the_interval_of_a_mean_is_the_normal_one():

@@ -191,7 +191,7 @@ def find_reason_to_refuse(judgement: Judgement, chosen: Choice) -> str:
     if chosen.chosen.method == selection.UNCHANGED:
         return ""
     if not judgement.helps:
-        why = f"it leaves {judgement.remaining:.0%} of the artifact's effect"
+        why = f"it {judgement.describe_effect_left()}"
     elif chosen.free and judgement.harm.answer == HARMFUL:
         why = f"it harms: {judgement.harm.reasons}"
     else:

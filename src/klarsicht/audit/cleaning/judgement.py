@@ -1,9 +1,10 @@
 """Judge a correction by figures of images on which it was neither fitted nor chosen.
 
 *Harmful*, where a loss on clean images is beyond its bound for sure; *no help*, where the artifact is not shown to be
-used, or more than half of its effect remains, with a note where the effect was below what matters before; else *clean*,
-with a note where the losses are not proven to be within their bounds, and one where the artifact could be put on no
-other images than its carriers. See audit.corrections.harm for the three answers to harm.
+used, or more than half of its effect remains, or what is taken from images with the artifact put on is not taken from
+those that carry it (outcomes.reaches_members), with a note where the effect was below what matters before; else
+*clean*, with a note where the losses are not proven to be within their bounds, and one where the artifact could be put
+on no other images than its carriers. See audit.corrections.harm for the three answers to harm.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from klarsicht.audit.cleaning.training_images import UNKNOWN, ImageOrigin
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, Bounds, Harm
-from klarsicht.audit.corrections.outcomes import Outcome
+from klarsicht.audit.corrections.outcomes import Outcome, reaches_members
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 
@@ -88,8 +89,13 @@ class Judgement:
 
     @property
     def helps(self) -> bool:
-        """Whether the artifact is used, and at most LEAVES of its effect remain."""
-        return self.is_used and self.remaining <= LEAVES
+        """Whether the artifact is used, at most LEAVES of its effect remain, and the correction reaches members."""
+        return self.is_used and self.remaining <= LEAVES and self.reaches_members
+
+    @property
+    def reaches_members(self) -> bool:
+        """Whether it takes from members what it takes from other images, see outcomes.reaches_members."""
+        return reaches_members(self.before.rise, self.after)
 
     @property
     def on_members_alone(self) -> bool:
@@ -112,8 +118,17 @@ class Judgement:
         if self.is_below_least:
             return f"the artifact is {BELOW}: {describe_effect(self.before)}; what matters is {self.least}"
         if self.refused:
-            return f"the best correction leaves {self.refused.remaining:.0%} of the artifact's effect, and none is made"
-        return f"{self.remaining:.0%} of the artifact's effect remains"
+            return f"the best correction {self.refused.describe_effect_left()}, and none is made"
+        left = f"{self.remaining:.0%} of the artifact's effect remains"
+        return left if self.remaining > LEAVES else f"it {self.describe_effect_left()}"
+
+    def describe_effect_left(self) -> str:
+        """Say in words what a correction leaves of the artifact's effect."""
+        if self.remaining > LEAVES or self.reaches_members:
+            return f"leaves {self.remaining:.0%} of the artifact's effect"
+        taken = self.before.rise.value - self.after.rise.value
+        told = f"takes {taken:.2f} logits from images that the artifact was put on"
+        return f"{told}, and {self.after.member_fall} from those that carry it"
 
     @property
     def verdict(self) -> str:
@@ -164,6 +179,7 @@ class Judgement:
             "verdict": self.verdict,
             "clean": self.clean,
             "remaining": self.remaining,
+            "reaches members": self.reaches_members,
             "artifact used": self.is_used,
             "below the least effect": self.is_below_least,
             "members alone": self.on_members_alone,

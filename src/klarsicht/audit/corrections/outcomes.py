@@ -3,6 +3,9 @@
 Pasted images are clean images of other classes with the artifact put on. *Flips*: of those not predicted as the class
 without it, the share predicted as the class with it. *Rise*: the increase of the class's centred logit by the artifact;
 where the artifact cannot be put on images, the difference of the logit between members and clean images of the class.
+*Fall of members*: the mean fall of the class's centred logit on members by the correction, less that on clean images of
+the class. An imitation may differ from the artifact, and a place may be found on others and missed on members: then the
+rise falls and members do not.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from klarsicht.numerics.statistics.intervals import (
     NO_INTERVAL,
     Z95,
     Interval,
+    difference_interval,
     mean_interval,
     share_interval,
 )
@@ -36,6 +40,7 @@ from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paire
 
 LOG_ODDS, PROBABILITY = "log-odds", "probability"  # levels on which a gain counts
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
+LEAST_MEMBER_SHARE: Final = 2 / 3  # of the fall of the rise: least fall of members, see `reaches_members`
 
 
 def log_odds(y: Floats, target: int) -> Floats:
@@ -121,6 +126,7 @@ class Outcome:
         harm_elsewhere: `harm` without the other class that loses most; NO_LOSS where none loses, or two others are not
             there.
         most_lost: that class, in words.
+        member_fall: see the module, in logits; NO_INTERVAL without members and clean images of the class.
         turned: share of other classes' images predicted as the class with the artifact, less that without it.
     """
 
@@ -135,6 +141,7 @@ class Outcome:
     turned: Interval = NO_INTERVAL
     harm_elsewhere: PairedLoss = NO_LOSS
     most_lost: str = ""
+    member_fall: Interval = NO_INTERVAL
 
     def harm_answer(self, bounds: Bounds, trained_on: bool = False) -> Harm:
         """Answer whether the correction harms.
@@ -151,6 +158,22 @@ class Outcome:
         told = asdict(self)
         most_lost = told.pop("most_lost")
         return {name: value if value["n"] else None for name, value in told.items()} | {"most_lost": most_lost}
+
+
+def reaches_members(before: Interval, after: Outcome) -> bool:
+    """Test whether a correction takes from members what it takes from images with the artifact put on.
+
+    Their fall is above 0 for sure, and not for sure below LEAST_MEMBER_SHARE of the fall of the rise. True where that
+    cannot be seen: the artifact is put on no images, its rise does not fall, or members are fewer than GROUP.
+
+    Args:
+        before: the rise by the artifact under the unchanged model.
+        after: the outcome of the correction on the same images.
+    """
+    fall, taken = after.member_fall, before.value - after.rise.value
+    if not after.turned.n or fall.n < GROUP or not taken > 0:
+        return True
+    return fall.low > 0 and fall.high >= LEAST_MEMBER_SHARE * taken
 
 
 @dataclass(frozen=True)
@@ -254,6 +277,7 @@ class CorrectionTest:
             turned=self.turned(found),
             harm_elsewhere=elsewhere,
             most_lost="" if most is None else self.names.get(most, f"class {most}"),
+            member_fall=self.member_fall(found),
         )
 
     def flips(self, found: Logits) -> Interval:
@@ -270,6 +294,14 @@ class CorrectionTest:
             for y in (self.plain, found.plain)
         )
         return mean_interval(before - after)
+
+    def member_fall(self, found: Logits) -> Interval:
+        """Compute the fall of members, see the module; no interval without two members and two clean images of the
+        class."""
+        member = self.sample.member
+        own = ~member & (self.sample.labels == self.target)
+        fall = centred_logit(self.plain, self.target) - centred_logit(found.plain, self.target)
+        return difference_interval(fall[member], fall[own])
 
     def turned(self, found: Logits) -> Interval:
         """Compute the share of `other_rows` predicted as the class with the artifact, less that without it, with

@@ -4,8 +4,9 @@ Of the settings whose losses on clean images are within the bounds, that one is 
 sure: by the lower end of the 95 % interval of the share of the artifact's effect that it takes away, in log-odds and in
 probability, whichever is less. Among settings whose lower ends are as high but for the standard error of the best one,
 and at least for ALIKE, chance would choose (Breiman et al. 1984 prune by the same rule): there the one that loses less
-is taken, by whole half points, then that with fewer directions, then that of the simpler method. Where no setting is
-within the bounds, the least harmful one is chosen: it is then not called clean.
+is taken, by whole half points, then that with fewer directions, then that of the simpler method. Settings that do not
+take from members what they take from images with the artifact put on (`outcomes.reaches_members`) come only where none
+does. Where no setting is within the bounds, the least harmful one is chosen: it is then not called clean.
 
 A part `choose` of some hundred images knows a loss to a point or two, and of hundreds of settings those look harmless
 that are so by chance. With many clean images (`choose_least_loss`) at most FINALISTS of the settings within the bounds,
@@ -44,7 +45,7 @@ from klarsicht.audit.corrections.closed_form import (
 )
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.joint_correction import JointCorrection
-from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome
+from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.ground.progress import progress
 from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
@@ -101,6 +102,7 @@ class SettingOutcome:
         gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
         losses: what is lost on many clean images, where that was measured.
         beyond: whether that is shown to be above a bound.
+        reaches_members: see outcomes.reaches_members.
     """
 
     method: str
@@ -113,6 +115,7 @@ class SettingOutcome:
     gain: Gain | None = field(default=None, compare=False, repr=False)
     losses: CleanLosses | None = None
     beyond: bool = False
+    reaches_members: bool = True
 
     @property
     def parts(self) -> tuple[SettingOutcome, ...]:
@@ -149,6 +152,7 @@ class SettingOutcome:
     def to_json(self) -> dict[str, Any]:
         gained = {"gained": self.gained.value, "gained at least": self.gained.low}
         figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
+        figures |= {"reaches members": self.reaches_members}
         known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
         told = {"method": self.method} | self.setting.to_json() | figures | known
         told |= {"losses": self.losses.to_json()} if self.losses else {}
@@ -209,6 +213,9 @@ class Choice:
         told = f"{len(within)} of {len(self.tried)} settings tried are within the bounds"
         if not within:
             return f"{told}; the least harmful one is taken"
+        if missing := sum(not one.reaches_members for one in within):
+            told += f", {missing} of them hardly change the images that carry the artifact"
+        within = prefer_reaching(within)
         top = max(within, key=lambda one: one.gained.low)
         if top.gained.low <= 0:
             return f"{told}; none of them takes away any of the effect for sure"
@@ -396,7 +403,8 @@ def choose_least_loss(found: Sequence[Candidate], draw: CleanDraw | None, bounds
     """
     if draw is None or not len(draw) or len(found) == 1:
         return choose_candidate(found)
-    left = leave_out_harmful(found, bounds)
+    left = [one for one in leave_out_harmful(found, bounds) if one.tried.reaches_members]
+    left = left or leave_out_harmful(found, bounds)
     compared: dict[int, Candidate] = {}
     last: list[Candidate] = []  # of each round, compared on all images
     for _ in range(FINAL_ROUNDS):
@@ -434,7 +442,11 @@ def choose_free(
     Returns:
         the choice, None where no setting is free; and all tried settings, with what was measured.
     """
-    gaining = [one for one in found if one.tried.gained.low >= FREE_GAIN and is_nearly_free(one.tried, bounds)]
+    gaining = [
+        one
+        for one in found
+        if one.tried.gained.low >= FREE_GAIN and one.tried.reaches_members and is_nearly_free(one.tried, bounds)
+    ]
     finalists = sorted(gaining, key=lambda one: -one.tried.gained.low)[:FINALISTS]
     losses = draw.compare([one.correction for one in finalists], last=FINALISTS)
     compared = {
@@ -486,7 +498,7 @@ def is_alike(one: SettingOutcome, top: SettingOutcome) -> bool:
 
 def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
     """Find the setting to choose, see the module."""
-    within = [one for one in tried if one.within_bounds]
+    within = prefer_reaching([one for one in tried if one.within_bounds])
     if not within:
         return min(tried, key=lambda one: one.lost)
     top = max(within, key=lambda one: one.gained.low)
@@ -500,6 +512,11 @@ def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
     return min((one for one in within if one.gained.low >= least), key=price)
 
 
+def prefer_reaching(tried: Sequence[SettingOutcome]) -> list[SettingOutcome]:
+    """Return those of the settings that reach members, or all where none does."""
+    return [one for one in tried if one.reaches_members] or list(tried)
+
+
 def evaluate_setting(
     test: CorrectionTest, method: str, setting: CorrectionParameters, found: Logits, bounds: Bounds
 ) -> SettingOutcome:
@@ -507,5 +524,8 @@ def evaluate_setting(
     effect = test.evaluate_logits(found)
     losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
     over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
-    gain = test.gain(found)
-    return SettingOutcome(method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain)
+    gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
+    return SettingOutcome(
+        method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
+        reaches_members=reaches,
+    )  # fmt: skip

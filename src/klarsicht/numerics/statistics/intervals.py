@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtr, stdtrit
 from scipy.stats import rankdata
 
 from klarsicht.ground.arrays import Bools
@@ -125,6 +125,23 @@ def student_quantile(n: int) -> float:
     values.
     """
     return float(stdtrit(n - 1, 0.975))
+
+
+def difference_interval(
+    values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]], z: float = Z95
+) -> Interval:
+    """Estimate the mean of values (n,) less that of others (m,), with its interval (Welch 1947).
+
+    The n of the interval is that of the values. Without two of each there is no error and no interval: NO_INTERVAL.
+    """
+    if min(len(values), len(others)) < 2:
+        return NO_INTERVAL
+    value = float(np.mean(values, dtype=np.float64) - np.mean(others, dtype=np.float64))
+    squares = [float(np.var(x, ddof=1, dtype=np.float64)) / len(x) for x in (values, others)]
+    spread, freedom = sum(squares), sum(s * s / (len(x) - 1) for s, x in zip(squares, (values, others), strict=True))
+    tail = float(ndtr(z))
+    half = float(stdtrit(spread * spread / freedom, tail)) * spread**0.5 if freedom else 0.0
+    return Interval(value, value - half, value + half, len(values))
 
 
 def mean_interval(values: NDArray[np.floating[Any]], z: float = Z95) -> Interval:
