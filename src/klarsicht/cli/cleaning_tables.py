@@ -93,6 +93,9 @@ def judged(found: Judgement, shown: int, classes: ShownClasses) -> None:
     told = [f"effect left {found.remaining:.0%}"] if found.is_used else []
     if before.flips.n:
         told.append(f"flips to the class, in percent, {_percent(before.flips)} before, {_percent(after.flips)} after")
+    if after.member_fall.n and after.turned.n and found.is_used:
+        taken = before.rise.value - after.rise.value
+        told.append(f"logits taken from carriers {after.member_fall.value:z.2f}, from others {taken:z.2f}")
     told.append(f"points lost {_percent(after.harm)}")
     if after.harm_affected.n:
         told.append(f"of the class {_percent(after.harm_affected)}")

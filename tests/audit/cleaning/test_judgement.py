@@ -19,6 +19,7 @@ from klarsicht.audit.corrections.retraining import RetrainedWeights
 from klarsicht.audit.corrections.samples import Sample
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.results.verdicts import clears_floor
+from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains
 from klarsicht.numerics.erasure import Eraser
 from klarsicht.numerics.statistics.intervals import Interval
@@ -167,7 +168,7 @@ MISSED = [(1.2, 0.9, 1.5), (1.0, -1.0, 3.0)]
 
 
 @pytest.mark.parametrize(("fall", "clean"), [(one, one in REACHED) for one in REACHED + MISSED])
-def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_artifact(fall, clean):
+def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_artifact(fall, clean, capsys):
     """Three logits are taken from images with the artifact put on: two thirds of that may be taken from members, and
     something is for sure."""
     nothing, rise, turned = Interval(0.0, 0.0, 0.0, 100), Interval(3.0, 2.5, 3.5, 100), Interval(0.2, 0.1, 0.3, 100)
@@ -176,6 +177,8 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     after = Outcome(*[nothing] * 6, none, none, nothing, member_fall=Interval(*fall, 30))
     found = Judgement(before, after, Bounds())
     assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
+    cleaning_tables.judged(found, 100, UNCOUNTED)
+    assert f"logits taken from carriers {fall[0]:.2f}, from others 3.00" in capsys.readouterr().out
     if not clean:
         assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict
         with pytest.raises(EffectRemains, match="those that carry it"):
