@@ -36,6 +36,19 @@ def test_a_label_at_random_places_is_found_to_the_pixel(channels):
     np.testing.assert_array_equal(found.places, places)
 
 
+@pytest.mark.parametrize(("gap", "whole"), [(1, True), (2, True), (4, False)])
+def test_two_letters_with_a_gap_between_them_are_one_artifact(gap, whole):
+    """Two labels of 6 x 6 pixels side by side; what lies between them is of the picture."""
+    left, right = label(6, 6), label(6, 6, seed=5)
+    carriers = pictures(30, 0)
+    rng = np.random.default_rng(1)
+    for image in carriers:
+        a, b = rng.integers(0, 22), rng.integers(0, 28 - 12 - gap + 1)
+        image[a : a + 6, b : b + 6], image[a : a + 6, b + 6 + gap : b + 12 + gap] = left, right
+    found = find_shared_windows(carriers, pictures(40, 2), pictures(30, 3))
+    assert found.extent == ((6, 12 + gap) if whole else (6, 6))
+
+
 def test_members_without_it_get_no_window_and_spoil_none():
     """A fifth of the list is wrong, and a tenth of the other images of the class carry it unlisted."""
     carriers, places = stuck(pictures(40, 0), label(), 1)

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
+from scipy.ndimage import binary_dilation, label
 
 from klarsicht.audit.detectors.patch_matches import PatchView, W, Windows, colour
 from klarsicht.audit.detectors.templates import WindowField
@@ -32,6 +32,7 @@ SHARE_APART: Final = 0.5  # by which the share of carriers must exceed that of o
 SHOWN_ELSEWHERE: Final = 0.05  # share of images of other classes that may show it
 AGREE_SHARE: Final = 0.5  # of the deviation of other images, below which carriers agree at a pixel
 REACH: Final = 4  # window sides around a window within which the rest of the artifact is searched
+GAP_SHARE: Final = 1 / 6  # of the window's shorter side: width around pixels of the artifact that are of one piece
 INSIDE: Final = 0.9  # share of carriers in which a pixel of the artifact lies inside the image
 
 
@@ -163,7 +164,8 @@ def grow_shared(carriers: Pixels, others: Pixels, corners: Ints, extent: Ints) -
 
     Carriers are aligned by their windows. The artifact covers the pixels at which the mean absolute deviation from
     their median is below AGREE_SHARE of that of other images at the same places, and which lie inside nearly all
-    carriers; the result is the bounding box of those connected to the window.
+    carriers; the result is the bounding box of those connected to the window, across gaps of a third of the window's
+    shorter side: letters of a caption do not touch.
 
     Args:
         carriers, others: (m, H, W, C) and (k, H, W, C).
@@ -180,8 +182,10 @@ def grow_shared(carriers: Pixels, others: Pixels, corners: Ints, extent: Ints) -
     other, _ = _spread_around(others, places, reach, box)
     agree = (own < AGREE_SHARE * other) & (there >= INSIDE)
     agree[reach[0] : reach[0] + extent[0], reach[1] : reach[1] + extent[1]] = True
-    pieces, _ = label(agree)
-    inside = np.argwhere(pieces == pieces[tuple(reach)])
+    gap = max(1, round(GAP_SHARE * int(min(extent))))
+    wide = np.ones((2 * gap + 1, 2 * gap + 1), bool)
+    pieces, _ = label(binary_dilation(agree, wide), np.ones((3, 3), bool))
+    inside = np.argwhere(agree & (pieces == pieces[tuple(reach)]))
     first, last = inside.min(0), inside.max(0)
     return corners - reach + first, last - first + 1
 
