@@ -40,7 +40,7 @@ from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paire
 
 LOG_ODDS, PROBABILITY = "log-odds", "probability"  # levels on which a gain counts
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
-LEAST_MEMBER_SHARE: Final = 2 / 3  # of the fall of the rise: least fall of members, see `reaches_members`
+LEAST_MEMBER_SHARE: Final = 0.5  # of the fall of the rise: least fall of members; half of an effect may remain
 
 
 def log_odds(y: Floats, target: int) -> Floats:
