@@ -1,9 +1,11 @@
 """Three answers to harm, by intervals alone, on losses written by hand."""
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from klarsicht.audit.corrections.harm import HARMFUL, HARMLESS, MEMORISED, NOT_PROVEN, Harm, Loss
-from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
+from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
 
 BOUND = 0.02
 
@@ -39,6 +41,17 @@ def test_images_trained_on_prove_nothing_harmless_and_little_harmful(low, high, 
     found = loss(low, high, True)
     assert found.answer == answer
     assert ("images that it was not trained on" in str(found)) == (answer == NOT_PROVEN)
+
+
+def test_two_of_ninety_images_are_beyond_the_bound_and_decide_nothing():
+    """A true loss of half a point loses as many of 90 in more than one sample of forty, by the binomial distribution."""
+    assert binom.sf(1, 90, 0.005) > 0.025
+    right = np.ones(90, bool)
+    measured = paired_loss(right, np.arange(90) > 1)
+    assert measured.value > BOUND
+    found = Loss("clean images of the class", measured, BOUND)
+    assert found.answer == NOT_PROVEN
+    assert found.settled_by > measured.n
 
 
 def test_one_harmful_loss_is_harm_and_all_must_be_harmless():
