@@ -85,6 +85,7 @@ def test_several_classes_print_a_line_each_and_exit_8_where_an_effect_remains(fi
         assert [line[:12] for line in told.err.splitlines() if "project at" in line] == ["klarsicht: b", "klarsicht: a"]
         assert json.loads((out / "correction.json").read_text())["shown"]["clean"] == (code == 0)
     assert "do not help all classes" in told.err and "% of the artifact's effect remains" in told.err
+    assert any(f"verdict: no help for {name}: " in told.out for name in "ab")
     assert run(["audit", "evaluate", finished, "--correction", str(out)]) == 2
     assert "one class is shown at a time" in capsys.readouterr().err
 

@@ -126,7 +126,7 @@ def pictures(found: CheckedPictures) -> None:
     """Print for each picture what is predicted, whether that rests on a known artifact, and why."""
     lines = [
         (one.path, one.predicted, "" if one.why else f"{one.probability:.2f}",
-         "yes" if one.rests else "no" if not one.why else "",
+         "" if one.why else "yes" if one.rests else "unknown" if one.undecided else "no",
          "yes" if one.changes else "", one.describe())
         for one in found
     ]  # fmt: skip

@@ -44,7 +44,7 @@ def test_images_trained_on_prove_nothing_harmless_and_little_harmful(low, high, 
 
 
 def test_two_of_ninety_images_are_beyond_the_bound_and_decide_nothing():
-    """A true loss of half a point loses as many of 90 in more than one sample of forty, by the binomial distribution."""
+    """A true loss of half a point loses two of 90 images in more than one sample of forty (binomial distribution)."""
     assert binom.sf(1, 90, 0.005) > 0.025
     right = np.ones(90, bool)
     measured = paired_loss(right, np.arange(90) > 1)

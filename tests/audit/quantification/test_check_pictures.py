@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from tests.audit.quantification.test_quantification import NAMES, NOISY, SIDE, TAGS, UNUSED, USED
 
 from klarsicht.audit.detectors.bank import DETECTORS
+from klarsicht.audit.quantification import check_pictures as check_pictures_module
 from klarsicht.audit.quantification.check_pictures import KnownMeasure, PictureCheck, check_pictures, choose_sign
 from klarsicht.audit.quantification.quantification import open_run
 from klarsicht.audit.quantification.units import predictor
@@ -100,6 +101,40 @@ def test_a_class_known_by_what_a_group_shares_is_named(checked):
     assert set(found.known) | set(found.unknown) == {NAMES[USED], NAMES[UNUSED], NAMES[NOISY]}
     some = CheckedPictures((), found.known[:2], found.known[2:], 0.05, 500)
     assert all(name in some.limits for name in found.known) and "group shares" in some.limits
+
+
+@pytest.mark.parametrize(
+    ("uncompared", "target", "drop", "undecided"),
+    [
+        (True, 3, None, True),  # whatever it carries of others
+        (False, 3, None, True),  # noise of its own class, which cannot be taken out
+        (False, 3, 0.1, False),  # taken out, and the prediction stays
+        (False, 2, None, False),  # noise of another class
+    ],
+)
+def test_what_cannot_be_asked_of_the_predicted_class_is_undecided(uncompared, target, drop, undecided):
+    other = CarriedArtifact("x", target, "noise", 0.01, 1.0, True, drop=drop, without="fish")
+    picture = CheckedPicture("a.png", "fish", 3, 0.9, (other,), uncompared=uncompared)
+    assert picture.undecided == picture.to_json()["undecided"] == undecided
+    assert not picture.rests
+    assert ("not compared with the artifact of fish" in picture.describe()) == uncompared
+    assert not replace(picture, artifacts=(replace(other, target=3, rests=True),)).undecided
+
+
+def test_a_picture_of_a_class_that_is_not_compared_says_so(quantified, monkeypatch, tmp_path):
+    """The tag that the network uses, while no detection of its class can be compared with one picture."""
+    run, classifier, _ = quantified
+    x, rng = fresh(2000)
+    Image.fromarray(tagged(x, rng, USED).round().astype(np.uint8)).save(tmp_path / "used.png")
+    monkeypatch.setattr(
+        check_pictures_module,
+        "choose_sign",
+        lambda verdict, rows, level: None if verdict.target == USED else choose_sign(verdict, rows, level),
+    )
+    found = check_pictures(run, [tmp_path], classifier=classifier)
+    assert found.unknown == (NAMES[USED],)
+    (picture,) = found
+    assert (picture.predicted, picture.uncompared, picture.undecided) == (NAMES[USED], True, True)
 
 
 def test_a_border_is_measured_and_taken_out_and_noise_cannot_be():

@@ -226,7 +226,7 @@ def fit_classes(
     why: InputError | UsageError | None = None
     known: list[tuple[FoundArtifact, Artifact]] = []
     fitted: list[FittedClass] = []
-    with progress("classes", 2 * len(found)) as advance:
+    with progress("artifacts and corrections", 2 * len(found)) as advance:
         for one in found:
             try:
                 place = folder / str(one.audited.group.target)

@@ -133,7 +133,7 @@ class JointJudgement:
     @property
     def verdict(self) -> str:
         """The verdict in words, see the module."""
-        return describe_verdict(self.harm, f"no help for all ({self.no_help})" if self.no_help else "")
+        return describe_verdict(self.harm, f"no help for {self.no_help}" if self.no_help else "")
 
     def check(self) -> None:
         """Check that the corrected model may be called clean.
@@ -152,7 +152,7 @@ class JointJudgement:
             raise EffectRemains(
                 "the corrections do not help all classes", got=self.no_help,
                 rule="at most half of the effect of each artifact may remain",
-                remedy="Clean these classes by another --method or --layer; the others by --class.",
+                remedy="Name the others, each by --class; or clean these by another --method or --layer.",
             )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:

@@ -179,8 +179,12 @@ class PictureCheck:
     @property
     def unknown(self) -> tuple[str, ...]:
         """Classes with an artifact that single images cannot be compared with: known by what a group shares."""
-        known = {one.verdict.target for one in self.known}
-        return tuple(verdict.name for verdict in self.found if verdict.target not in known)
+        return tuple(verdict.name for verdict in self.found if verdict.target in self.unknown_targets)
+
+    @cached_property
+    def unknown_targets(self) -> frozenset[int]:
+        """Outputs of these classes."""
+        return frozenset(verdict.target for verdict in self.found) - {one.verdict.target for one in self.known}
 
     @cached_property
     def carrying(self) -> Rows:
@@ -233,7 +237,10 @@ class PictureCheck:
         shown, filled = 1.0, 1.0
         if self.seen is not None and isinstance(picture, Image.Image):  # of arrays the size is not told
             shown, filled = self.seen.overlap(picture.size)
-        return CheckedPicture(path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled)
+        return CheckedPicture(
+            path, self.names[target], target, probability, tuple(order), shown=shown, filled=filled,
+            uncompared=target in self.unknown_targets,
+        )  # fmt: skip
 
     def compare(self, image: Pixels, logits: Floats, with_known: Comparison, predict: Predict) -> CarriedArtifact:
         """Compare an image (H, W, C) with a known artifact; where it carries it, take it out."""

@@ -59,6 +59,7 @@ class CheckedPicture:
         why: why it could not be checked; empty where it was.
         shown: share of the picture that the model's transform leaves of it; 1 where it is not known.
         filled: share of what the model is shown that the picture fills, the rest being padding; 1 likewise.
+        uncompared: whether the predicted class has a known artifact that one picture cannot be compared with.
     """
 
     path: str
@@ -69,6 +70,7 @@ class CheckedPicture:
     why: str = ""
     shown: float = 1.0
     filled: float = 1.0
+    uncompared: bool = False
 
     @property
     def carried(self) -> tuple[CarriedArtifact, ...]:
@@ -81,6 +83,13 @@ class CheckedPicture:
         return any(one.rests and one.target == self.target for one in self.artifacts)
 
     @property
+    def undecided(self) -> bool:
+        """Whether nothing says if the prediction rests on the artifact of the predicted class: the picture is not
+        compared with it, or carries it and it cannot be taken out."""
+        kept = any(one.carried and one.drop is None and one.target == self.target for one in self.artifacts)
+        return not self.rests and (self.uncompared or kept)
+
+    @property
     def changes(self) -> bool:
         """Whether the model predicts another class without such an artifact."""
         own = [one for one in self.artifacts if one.rests and one.target == self.target]
@@ -91,6 +100,8 @@ class CheckedPicture:
         if self.why:
             return f"not checked: {self.why}"
         told = [_describe(one) for one in self.carried] or ["no known artifact"]
+        if self.uncompared:
+            told.append(f"not compared with the artifact of {self.predicted}")
         if self.shown < LITTLE:
             told.append(f"only {self.shown:.1%} of the picture is shown to the model")
         if self.filled < LITTLE:
@@ -103,9 +114,10 @@ class CheckedPicture:
             del one["name"]
         flat = {
             name: getattr(self, name)
-            for name in ("path", "predicted", "target", "probability", "why", "shown", "filled")
+            for name in ("path", "predicted", "target", "probability", "why", "shown", "filled", "uncompared")
         }
-        return flat | {"rests": self.rests, "changes": self.changes, "artifacts": artifacts, "verdict": self.describe()}
+        said = {name: getattr(self, name) for name in ("rests", "undecided", "changes")}
+        return flat | said | {"artifacts": artifacts, "verdict": self.describe()}
 
 
 @dataclass(frozen=True)
