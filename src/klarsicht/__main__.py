@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from klarsicht.cli.limited_memory import run_limited
 from klarsicht.cli.short_memory import end
+from klarsicht.ground.machine.operating_system import address_space_limit
+from klarsicht.ground.progress import loading
 
 
 def main() -> None:
@@ -13,9 +16,10 @@ def main() -> None:
 
 
 def _run() -> int:
-    from klarsicht.cli.app import run
+    with nullcontext() if address_space_limit() else loading():  # a thread takes addresses
+        from klarsicht.cli.app import run
 
-    return run(sys.argv[1:])
+        return run(sys.argv[1:])
 
 
 if __name__ == "__main__":

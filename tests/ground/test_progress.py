@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from klarsicht.ground.progress import _open_logs, progress, time, track
+from klarsicht.cli.echo import echo
+from klarsicht.ground.progress import _open_logs, begin_loading, loading, note, progress, time, track
 
 
 @pytest.fixture
@@ -82,13 +83,28 @@ def test_a_step_that_is_left_early_leaves_nothing_open(capsys, clock):
 
 
 def test_items_that_load_what_all_share_do_not_count_in_the_time_to_go(capsys, clock):
-    """Sixty seconds for the first of a hundred, one for each of the others: 96 seconds are left at the fourth."""
+    """Sixty seconds for the first of a hundred, one for each of the others: ninety are left at the tenth."""
     for number in track(range(100), 100, "signs"):
         clock[0] += 1 if number else 60
     assert capsys.readouterr().err.splitlines()[:2] == [
         "signs: 1 of 100",
-        "signs: 4 of 100, about 0:01:36 to go",
+        "signs: 10 of 100, about 0:01:30 to go",
     ]
+
+
+def test_a_second_item_that_loads_as_well_foretells_nothing(capsys, clock):
+    """As pictures of classes: seven seconds, three, and a fifth of one for each of 73 more. Each time that is told is
+    at most four times too long; by the second item alone it would be sixteen times."""
+    for number in track(range(75), 75, "pictures"):
+        clock[0] += (7, 3)[number] if number < 2 else 0.2
+    told = re.findall(r"(\d+) of 75, about 0:(\d+):(\d+) to go", capsys.readouterr().err)
+    assert told and all(60 * int(m) + int(s) <= 4 * 0.2 * (75 - int(done)) + 0.5 for done, m, s in told)
+
+
+def test_long_items_foretell_at_once(capsys, clock):
+    for _ in track(range(400), 400, "trainings"):
+        clock[0] += 60
+    assert "trainings: 2 of 400, about 6:38:00 to go" in capsys.readouterr().err
 
 
 def test_a_resumed_step_counts_only_its_own_work_in_the_rate(capsys, clock):
@@ -172,3 +188,25 @@ def test_steps_within_steps_share_the_terminal(watched):
     with progress("next", 1) as advance:
         advance()
     assert re.search(r"next ━+ 1/1", terminal.lines()[-1])
+
+
+def test_a_command_that_prints_nothing_says_that_it_is_loading(capsys):
+    """At growing intervals, each three times the time so far: of half a second, at .05, .15 and .45."""
+    begin_loading()  # of a process that does not say it
+    time.sleep(0.1)
+    with loading(first=0.05):
+        time.sleep(0.1)
+        assert capsys.readouterr().err == ""
+        begin_loading()
+        time.sleep(0.6)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 4 and set(lines) <= {"loading: 0:00:00 so far", "loading: 0:00:01 so far"}
+
+
+@pytest.mark.parametrize("speak", [lambda: note("ready"), lambda: list(track("a", 1, "letters")), lambda: echo("done")])
+def test_whatever_is_printed_ends_the_loading(capsys, speak):
+    with loading(first=0.1):
+        begin_loading()
+        speak()
+        time.sleep(0.3)
+    assert "loading" not in capsys.readouterr().err

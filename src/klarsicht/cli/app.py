@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.names import printable
+from klarsicht.ground.progress import begin_loading
 
 INTERRUPTED = 130
 # typer uses the package click, or, since 0.29, a copy of its own: the class is reached by what typer exports.
@@ -28,9 +30,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def say_that_it_loads(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a command that says that it is loading, after some seconds, once its arguments are read."""
+
+    @wraps(command)
+    def begun(*arguments: Any, **options: Any) -> Any:
+        begin_loading()
+        return command(*arguments, **options)
+
+    return begun
+
+
+for _one in (*audit.app.registered_commands, *burst.app.registered_commands):
+    if _one.callback is not None:
+        _one.callback = say_that_it_loads(_one.callback)
 app.add_typer(audit.app, name="audit")
 app.add_typer(burst.app, name="burst")
-app.command("demo")(demo.demo)
+app.command("demo")(say_that_it_loads(demo.demo))
 
 
 def _version(asked: bool) -> None:

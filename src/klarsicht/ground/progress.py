@@ -19,6 +19,9 @@ T = TypeVar("T")
 MIN_SECONDS = 2.0  # seconds: steps that end sooner write no line to a log
 # The next log line of a step follows after three times the time so far, but after a minute at the latest.
 INTERVAL_GROWTH, MAX_INTERVAL = 3, 60
+LOADING_SECONDS = 5.0  # after which a command that has printed nothing says that it is loading
+FORETOLD = 10  # items that one item foretells
+FORETELLING_SECONDS = 10.0  # in which any number of items foretells all others
 TICK = 1.0  # seconds after which it is seen whether a line is due, where no item is done
 _current_display: ContextVar[Progress | None] = ContextVar("_current_display", default=None)
 
@@ -29,8 +32,58 @@ class Advance(Protocol):
     def __call__(self, amount: int = 1) -> None: ...
 
 
+class _Loading:
+    """Lines on standard error at growing intervals, until something else is printed."""
+
+    def __init__(self, first: float) -> None:
+        self.first, self.ended = first, threading.Event()
+
+    def begin(self) -> None:
+        """Begin to count the seconds."""
+        with suppress(RuntimeError):  # no memory for a thread
+            threading.Thread(target=self.tick, daemon=True, name="loading").start()
+
+    def tick(self) -> None:
+        """Write lines that are due."""
+        began, due = time.monotonic(), self.first
+        while not self.ended.wait(max(due - (time.monotonic() - began), 0)):
+            seconds = time.monotonic() - began
+            with suppress(OSError, ValueError):  # standard error was closed
+                print(f"loading: {timedelta(seconds=round(seconds))} so far", file=sys.stderr, flush=True)
+            due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
+
+
+_loading: list[_Loading] = []
+
+
+@contextmanager
+def loading(first: float = LOADING_SECONDS) -> Iterator[None]:
+    """Let `begin_loading` write lines on standard error at growing intervals, the first after some seconds, until
+    something is printed: libraries, model and corpus are loaded before a command has a step to count."""
+    log = _Loading(first)
+    _loading.append(log)
+    try:
+        yield
+    finally:
+        log.ended.set()
+        _loading.remove(log)
+
+
+def begin_loading() -> None:
+    """Say from here on that the command is loading, where the process says it."""
+    for log in _loading:
+        log.begin()
+
+
+def end_loading() -> None:
+    """End the lines of `loading`: something is printed."""
+    for log in _loading:
+        log.ended.set()
+
+
 def note(message: str) -> None:
     """Print a line on standard error."""
+    end_loading()
     print(f"klarsicht: {message}", file=sys.stderr, flush=True)
 
 
@@ -50,6 +103,7 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Advance]:
         total: items of the whole step.
         start: items that were done before, in a run that is resumed.
     """
+    end_loading()
     with (_bar if sys.stderr.isatty() else _lines)(label, total, start) as advance:
         yield advance
 
@@ -109,7 +163,7 @@ class _Log:
     """Progress of a step as log lines, at growing intervals.
 
     A thread writes a line where no item is done in time. The first items do not count in the remaining time: they load
-    what all share.
+    what all share. So may the second; of few items in a short time the remaining time is not foretold.
     """
 
     def __init__(self, label: str, total: int, start: int, outer: _Log | None) -> None:
@@ -130,10 +184,18 @@ class _Log:
         self.latest = time.monotonic() - self.began
         if self.first is None:
             self.first = self.done, self.latest
-        elif not self.foretold:
-            self.due = min(self.due, self.told + MIN_SECONDS)  # the second item tells the time to go
+        elif not self.foretold and self.foretells:
+            self.due = min(self.due, self.told + MIN_SECONDS)
         if self.done < self.total:
             self.write_if_due()
+
+    @property
+    def foretells(self) -> bool:
+        """Whether items that count were enough, for those left or by their time, to foretell the remaining time."""
+        if self.first is None or self.done <= self.first[0]:
+            return False
+        enough = self.total - self.done <= FORETOLD * (self.done - self.first[0])
+        return enough or self.latest - self.first[1] >= FORETELLING_SECONDS
 
     def write_if_due(self) -> None:
         with self.lock:
@@ -142,7 +204,7 @@ class _Log:
                 return
             line = f"{self.label}: {self.done} of {self.total}"
             self.due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
-            if self.first is not None and self.done > self.first[0]:
+            if self.first is not None and self.foretells:
                 each = (self.latest - self.first[1]) / (self.done - self.first[0])
                 left = max(each * (self.total - self.done) - (seconds - self.latest), 0)
                 line += f", about {timedelta(seconds=round(left))} to go"

@@ -61,7 +61,9 @@ def read_images(work: DetectionUnits, rows: Rows) -> Pixels:
     """Read images, shrunk to EMBEDDED_SIDE pixels on the shorter side where they are larger: uint8 (n, H, W, C)."""
     first = shrink_to_embed(ImageStack(work.input_images(rows[:1])))
     images = np.empty((len(rows), *first.shape[1:]), np.uint8)
-    for a in range(0, len(rows), READ_BLOCK):
-        block = rows[a : a + READ_BLOCK]
-        images[a : a + len(block)] = shrink_to_embed(ImageStack(work.input_images(block)))
+    with progress("images to learn artifacts on", len(rows)) as advance:
+        for a in range(0, len(rows), READ_BLOCK):
+            block = rows[a : a + READ_BLOCK]
+            images[a : a + len(block)] = shrink_to_embed(ImageStack(work.input_images(block)))
+            advance(len(block))
     return images
