@@ -33,6 +33,7 @@ from klarsicht.audit.settings import AuditSettings
 from klarsicht.audit.steps import step_units
 
 sys.path.insert(0, str(Path(__file__).parent))
+import checked_pictures
 import left_out_cases as cases
 from left_out_families import NAMED, append, f1, measured, read, share, truth
 
@@ -108,6 +109,7 @@ def table(lines: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "left_out", help="of the cases")
+    parser.add_argument("--checked", action="store_true", help="cases are those of checked_pictures.py")
     parser.add_argument("--place", type=Path, help="folder of the runs (default: FOLDER/followed)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path, help="file of lines (default: FOLDER/followed.jsonl)")
@@ -118,7 +120,9 @@ def main() -> None:
     for seed in () if given.table else given.seeds:
         if seed not in measured(file):
             place = (given.place or given.folder / "followed") / f"{seed}"
-            append(file, followed_clusters(cases.load(given.folder, seed), place))
+            made = given.folder / f"seed-{seed}"
+            case = checked_pictures.load_case(made, Path(), seed) if given.checked else cases.load(given.folder, seed)
+            append(file, followed_clusters(case, place))
     beside = given.folder / "main.jsonl"
     called = {(li["seed"], li["label"]): li["artifactual"] for li in read(beside)} if beside.is_file() else {}
     print(table(judged(read(file), called)))

@@ -1,9 +1,9 @@
 """Decide in which classes the model follows a group of images that no detector knows.
 
 Natural groups of a class raise it wherever their content is put, and every class has a cluster that stands apart most.
-So both figures of the followed cluster, its rise on images of other classes and its distance from the rest of its class
-in what was compared, count by their rank among classes, as the scores of detectors do; and as one class in twenty ranks
-beyond the level by chance, the false-discovery rate over classes decides.
+So both figures of the followed cluster, its rise on images of other classes and its distance from the rest of its
+class in what was compared, count by their rank among classes, as the scores of detectors do. At most one clean class in
+twenty ranks beyond a level of .05; those whose cluster raises another class more, or hardly their own, are not marked.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def select_followed_groups(
 
     Args:
         clusters: a row of the table of followed clusters for each class, None where the class was left.
-        level: of the false-discovery rate over classes.
+        level: of p, the rank of the larger figure among classes.
 
     Returns:
         for each class its row, or None where its cluster is as those of other classes; of fewer than MIN_CLASSES, None.
     """
     if len(clusters) < MIN_CLASSES:
         return [None] * len(clusters)
-    q = conformal.maximum_over_detectors(np.array([_scores(row) for row in clusters])).q
-    return [row if row and one <= level and _raises(row) else None for row, one in zip(clusters, q, strict=True)]
+    p = conformal.maximum_over_detectors(np.array([_scores(row) for row in clusters])).extended
+    return [row if row and one <= level and _raises(row) else None for row, one in zip(clusters, p, strict=True)]
 
 
 def _scores(row: Mapping[str, Any] | None) -> tuple[float, float]:
