@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
-from tests.audit.shortcut import TARGET, classifier, place, sample
+from tests.audit.shortcut import TARGET, Shortcut, classifier, place, sample
 from torch import nn
 
 from klarsicht.audit.corrections.activations import compute_logits
@@ -29,6 +29,7 @@ from klarsicht.audit.corrections.selection import (
     try_further_layers,
     try_settings,
 )
+from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.erasure import Eraser
@@ -78,6 +79,39 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
     left = [1 - trial.gained_share(trial.compute_logits(make(bench, t.setting))).value for t in found.tried]
     assert [t.remaining for t in found.tried] == pytest.approx(left)
     assert left[0] - left[1] > 0.8 * (1 - by_one)
+
+
+def marked_by(strength, seed, n=300):
+    """The network and images of tests.audit.shortcut with a mark of that strength, beside twice their noise in its
+    channel, and the weight of the mark so that it always speaks for the class as much."""
+    net = Shortcut().eval()
+    with torch.no_grad():
+        net.head.weight[0, 3] = 16 / strength
+    mark = replace(place(), colour=place().colour * strength / 4)
+    noisy = sample(n, seed, members=0)
+    rng = np.random.default_rng(seed)
+    member = (noisy.labels == TARGET) & (rng.random(n) < 0.3)
+    images = [image * torch.tensor([1.0, 1.0, 1.0, 2.0])[:, None, None] for image in noisy.images]
+    images = [put_on(image, mark, rng) if m else image for image, m in zip(images, member, strict=True)]
+    made = load_model((net, lambda image: image if isinstance(image, torch.Tensor) else torch.zeros(4, 8, 8)))
+    return made, mark, replace(noisy, images=images, member=member)
+
+
+@pytest.mark.parametrize(("strength", "best"), [(0.85, "reactive"), (3.0, "oblique")])
+def test_the_better_of_two_methods_depends_on_the_artifact_and_is_found(strength, best):
+    """Of a faint mark an erasure of every position costs the class its evidence, of a strong one the gate leaves more.
+    By images that nothing was chosen on the chosen method leaves less than the best within the bounds by the other."""
+    (net, mark, fit), (_, _, other), (_, _, fresh) = (marked_by(strength, seed) for seed in (0, 1, 2))
+    methods = {name: CLOSED[name] for name in ("oblique", "reactive")}
+    data, test = FittingData(net, TARGET, fit, mark), CorrectionTest(net, other, TARGET, mark)
+    found = choose(methods, data, test, Bounds())
+    assert found.chosen.method == best
+    rivals = [one for one in found.tried if one.method != best and one.within_bounds]
+    rival = max(rivals, key=lambda one: one.gained.low)
+    unseen = CorrectionTest(net, fresh, TARGET, mark)
+    theirs = methods[rival.method].make(data, rival.setting)
+    gains = [unseen.gained_share(unseen.compute_logits(one)).value for one in (found.correction, theirs)]
+    assert gains[0] > gains[1] + 0.03
 
 
 def outcome(method, directions, gained, error, lost=-0.005):
