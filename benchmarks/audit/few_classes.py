@@ -23,7 +23,8 @@ class of fours, so that the network cannot use them (few-CLASSES-taught-use.json
 the folder E holds for each part k the network that ship_embedding.py taught without it, without-k.safetensors, and its
 reference, without-k.json of reference_scores.py. The first class carries an opaque or a frame kind, or with --others
 another one, each kind in its turn; the second of four carries one of the others of the same part. Beside it stand the
-embedding that comes along, which was taught all families, and none at all (few-CLASSES-left-out.jsonl).
+embedding that comes along, which was taught all families, and none at all, and the left-out one without the detectors
+of spots of a colour (few-CLASSES-left-out.jsonl).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +74,8 @@ OTHERS = tuple(
     name for fold in cases.FOLDS for name in fold if name not in OPAQUE and name not in artifact_embedding.NOT_TAUGHT
 )
 APART = ("natural", "left", "apart", "apart_p", "apart_left")  # columns of the table `classes`
-VARIANTS = ("left-out", "taught", "no-embedding")
+SPOTS = ("flat-colour", "one-sided-colour")  # detectors of decision 80
+VARIANTS = ("left-out", "no-spots", "taught", "no-embedding")
 
 
 def part_of(family: str) -> int:
@@ -173,9 +176,10 @@ def compared_by(
     images: ClassImages, found: list[Detection], network: ArtifactEmbedding | None, known: ReferenceClasses
 ) -> tuple[list[Detection], ReferenceTest]:
     """Compare a class with reference classes by some embedding, or by none."""
-    for stack in (images.own, images.pool):  # what they hold by name is of another embedding
-        for name in [name for name in stack.computed if name.endswith("shipped-embedding")]:
-            del stack.computed[name]
+    if reference_classes.load_shipped_embedding() is not network:
+        for stack in (images.own, images.pool):  # what they hold by name is of another embedding
+            for name in [name for name in stack.computed if name.endswith("shipped-embedding")]:
+                del stack.computed[name]
     reference_classes.load_shipped_embedding = lambda: network
     if network is None:
         learned = np.array([name.startswith("shipped-embedding") for name in known.signs])
@@ -184,19 +188,27 @@ def compared_by(
     return every, ReferenceTest.of(images, every, known)
 
 
-def called_left_out(data: Path, seed: int, classes: int, folder: Path, others: bool) -> list[families.Line]:
-    """One line a class: what is called by windows and beside reference classes, by an embedding without the families of
-    the part, by the one that comes along, and by none."""
+def without_detectors(known: ReferenceClasses, names: tuple[str, ...]) -> ReferenceClasses:
+    """Leave the detections of some detectors out of a reference, so that they are not tested."""
+    kept = [i for i, sign in enumerate(known.signs) if sign.split()[0] not in names]
+    return replace(known, signs=tuple(known.signs[i] for i in kept), scores=known.scores[:, kept])
+
+
+def called_left_out(
+    data: Path, seed: int, classes: int, folder: Path, others: bool, variants: Sequence[str]
+) -> list[families.Line]:
+    """One line a class: what is called by windows and beside reference classes, in some of VARIANTS."""
     names, images, _, plants = plant(data, seed, classes, *draw_left_out(seed, classes, others))
     part = part_of(plants[0].family)
     without = load_shipped_embedding(folder / f"without-{part}.safetensors")
-    references = {"left-out": read_reference(folder / f"without-{part}.json")}
-    networks = {"left-out": without, "taught": load_shipped_embedding(), "no-embedding": None}
-    described, signs = ({name: [] for name in VARIANTS} for _ in range(2))
+    reference = read_reference(folder / f"without-{part}.json")
+    references = {"left-out": reference, "no-spots": without_detectors(reference, SPOTS)}
+    networks = {"left-out": without, "taught": load_shipped_embedding(), "no-embedding": None, "no-spots": without}
+    described, signs = ({name: [] for name in variants} for _ in range(2))
     for k, of_class in enumerate(classes_of(images, seed)):
         found = complete_strongest(of_class, run_detectors(of_class))
         shared = SharedWindows.of(of_class, found)
-        for name in VARIANTS:
+        for name in variants:
             known = references.get(name, shipped_reference()).without(names)
             every, beside = compared_by(of_class, found, networks[name], known)
             described[name].append(
@@ -204,14 +216,14 @@ def called_left_out(data: Path, seed: int, classes: int, folder: Path, others: b
                 | {"apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left}
             )
             signs[name].append([sign_row(k, np.arange(len(of_class.own)), sign) for sign in every])
-    natural = any(one["natural"] for one in described["taught"])
-    windows = select_detections(signs["taught"], change_of, LEVEL, not natural).artifactual(LEVEL)
+    natural = any(one["natural"] for one in described[variants[0]])
+    windows = select_detections(signs[variants[0]], change_of, LEVEL, not natural).artifactual(LEVEL)
     lines: list[families.Line] = []
     for k in range(classes):
         mine = next((p for p in plants if p.label == k), None)
         line = {"seed": seed, "label": k, "class": names[k], "family": mine.family if mine else "", "part": part}
         lines.append(line | {"share": mine.share if mine else 0.0, "windows": bool(windows[k])})
-    for name in VARIANTS:
+    for name in variants:
         choice = select_detections(signs[name], change_of, LEVEL, not natural, standing_apart(described[name]))
         for k, row in enumerate(choice.rows):
             rows = next((p.rows for p in plants if p.label == k), ())
@@ -224,7 +236,7 @@ def called_left_out(data: Path, seed: int, classes: int, folder: Path, others: b
 
 def table_left_out(lines: list[families.Line]) -> str:
     told = [f"{len(families.seeds(lines))} corpora, {len(lines)} classes"]
-    for name in VARIANTS:
+    for name in (name for name in VARIANTS if name in lines[0]):
         mine = [li | li[name] for li in lines]
         for li in mine:
             li["named"] = li["artifactual"] and li["f1"] >= families.NAMED
@@ -234,7 +246,7 @@ def table_left_out(lines: list[families.Line]) -> str:
                 some = [li for li in mine if li["family"] in of and li["share"] == share]
                 told.append(f"  {share:.0%}, {kinds} kinds: {families.share(some, 'artifactual')}")
                 told.append(f"    and named {families.share(some, 'named')}; F1 {families.mean_f1(some)}")
-                if name == "no-embedding":
+                if name == "left-out":
                     told.append(f"    by windows alone {families.share(some, 'windows')}")
     return "\n".join([*told, *(f"  {li['seed']} {li['family']} {li['share']:.0%}: {words_of(li)}" for li in lines)])
 
@@ -244,7 +256,7 @@ def words_of(line: families.Line) -> str:
     return "; ".join(
         f"{'called' if of['artifactual'] else 'not'}, F1 {of['f1']:.2f}, {of['sign']}, p {of['p_own']:.1e}, apart "
         f"{of['apart']} {of['apart_p']:.3f}, {of['apart_left']:.2f}"
-        for of in (line[name] for name in VARIANTS)
+        for of in (line[name] for name in VARIANTS if name in line)
     )
 
 
@@ -329,6 +341,7 @@ def main() -> None:
     parser.add_argument("--left-out", type=Path, metavar="E", help="families that no embedding was taught")
     parser.add_argument("--use", action="store_true", help="opaque and frame kinds, some planted after the training")
     parser.add_argument("--others", action="store_true", help="with --left-out: neither opaque nor frame kinds first")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="with --left-out")
     given = parser.parse_args()
     torch.set_num_threads(1)
     row = f"{given.classes}{'-taught' * given.taught}{'-windows' * given.windows}{'-use' * given.use}"
@@ -338,7 +351,7 @@ def main() -> None:
         given.folder.mkdir(parents=True, exist_ok=True)
         for seed in given.seeds:
             if seed not in families.measured(file):
-                lines = called_left_out(given.data, seed, given.classes, given.left_out, given.others)
+                lines = called_left_out(given.data, seed, given.classes, given.left_out, given.others, given.variants)
                 families.append(file, lines)
         print(table_left_out(families.read(file)))
         return

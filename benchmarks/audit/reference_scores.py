@@ -3,12 +3,15 @@
     python benchmarks/audit/reference_scores.py IMAGENET32 reference_scores.json
     python benchmarks/audit/reference_scores.py IMAGENET32 without-0.json --embedding without-0.safetensors \\
         --known reference_scores.json
+    python benchmarks/audit/reference_scores.py IMAGENET32 new.json --known reference_scores.json \\
+        --measured flat-colour one-sided-colour
 
 Makes `audit/detectors/reference_scores.json`: the 100 classes of IMAGENET32 are put in random pairs, of which the first
 40 are taken; every detection that is no window is scored on the first 450 images of either class, beside the other one.
 Scores are rounded to a hundredth of a nat. --embedding takes another network of ship_embedding.py for the one that
-comes along; with --known only the scores by the embedding are measured, and the others are read from there. Pairs that
-are measured stand in OUT.jsonl, and one that was stopped goes on after them.
+comes along; with --known only the detectors named by --measured are run, by default that of the embedding, and the
+other scores are read from there. Pairs that are measured stand in OUT.jsonl, and one that was stopped goes on after
+them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +48,20 @@ def class_images(pair: np.ndarray, seed: int) -> list[ClassImages]:
     return [ClassImages(ImageStack(pair[k]), pool, labels != k, halves[k], rows, seed) for k in range(2)]
 
 
-def measure_pair(pair: np.ndarray, seed: int, embedding_alone: bool) -> list[dict[str, float]]:
-    """Score the detections of two classes, in nats."""
-    detect = reference_classes.detect_shipped if embedding_alone else reference_classes.detect_described
-    return [{one.name: round(round(one.score, 4), 2) for one in detect(images)} for images in class_images(pair, seed)]
+def measure_pair(pair: np.ndarray, seed: int, names: Sequence[str]) -> list[dict[str, float]]:
+    """Score the detections of two classes, in nats.
+
+    Args:
+        names: detectors of few classes; if there are none, all that are no windows are run.
+    """
+    network = reference_classes.load_shipped_embedding()
+    scores = []
+    for images in class_images(pair, seed):
+        shown = replace(images, embedding=network)
+        some = (one for name in names for one in FEW_CLASS_DETECTORS[name](shown, name))
+        found = some if names else reference_classes.detect_described(images)
+        scores.append({one.name: round(round(one.score, 4), 2) for one in found})
+    return scores
 
 
 def main() -> None:
@@ -55,6 +70,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--embedding", type=Path, default=SHIPPED_FILE)
     parser.add_argument("--known", type=Path, help="reference whose other scores are taken as they are")
+    parser.add_argument("--measured", nargs="+", default=["shipped-embedding"], choices=FEW_CLASS_DETECTORS)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -65,7 +81,7 @@ def main() -> None:
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     for k in range(len(done), given.pairs):
         pair = order[2 * k : 2 * k + 2]
-        scores = measure_pair(images[pair][:, : planted_classes.TRAINED], 2 * k, given.known is not None)
+        scores = measure_pair(images[pair][:, : planted_classes.TRAINED], 2 * k, given.measured if given.known else ())
         done.append({"names": [str(names[i]) for i in pair], "scores": scores})
         with file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(done[-1]) + "\n")

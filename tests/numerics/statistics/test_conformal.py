@@ -14,6 +14,17 @@ def test_false_discovery_is_that_of_scipy():
         np.testing.assert_allclose(conformal.benjamini_hochberg(p), stats.false_discovery_control(p))
 
 
+def test_a_smaller_least_excess_is_another_unit():
+    """Scores in half the unit, with half the least excess, have the same levels."""
+    scores = 9 * np.random.default_rng(1).exponential(size=(40, 3))
+    whole, half = conformal.maximum_over_detectors(scores), conformal.maximum_over_detectors(scores / 2, 0.5)
+    np.testing.assert_allclose(half.levels, whole.levels)
+    quiet = np.linspace(0, 0.1, 40)[:, None]
+    np.testing.assert_allclose(
+        conformal.maximum_over_detectors(quiet, 0.5).levels, 2 * conformal.maximum_over_detectors(quiet).levels
+    )
+
+
 def test_p_is_the_rank_among_the_others():
     scores = np.array([1.0, 2, 3, 4])
     null = np.array([True, True, True, False])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.audit.detectors.artifact_embedding import EMBEDDED_SIDE
+from klarsicht.audit.detectors.colour_spots import FlatColour, OneSidedColour
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
 from klarsicht.audit.detectors.outlying_groups import SHRUNK, EmbeddedGroups, OutlyingGroups
 from klarsicht.audit.detectors.patch_matches import SHIFTS, PatchMatches, PatchView, W, colour, grey
@@ -113,8 +114,13 @@ nature. A cast of 13 % was not found on 48 real classes, and the heavy tails of 
 saw. Histograms of levels and hues, and noise measured over the whole image, called six of 141 clean classes and named
 nothing that the learned embedding does not."""
 
-FEW_CLASS_DETECTORS: dict[str, Detector] = {"shipped-embedding": EmbeddedGroups()}
-"""Detectors of runs with too few classes to be compared; of these their images carry the embedding that comes along."""
+FEW_CLASS_DETECTORS: dict[str, Detector] = {
+    "shipped-embedding": EmbeddedGroups(),
+    "flat-colour": FlatColour(),
+    "one-sided-colour": OneSidedColour(),
+}
+"""Detectors of runs with too few classes to be compared; for the first of them images carry the embedding that comes
+along."""
 
 FORMER_CHANGES = {"roughness": "noise", "tones": "shared"}
 """Changes of detectors of earlier versions that compared no windows."""

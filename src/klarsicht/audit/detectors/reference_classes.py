@@ -25,6 +25,7 @@ from klarsicht.numerics.statistics import conformal
 from klarsicht.numerics.statistics.split_half import combined_p
 
 REFERENCE_FILE = Path(__file__).parent / "reference_scores.json"
+QUIET_EXCESS = 0.5  # nats, least mean excess of a detector: those that are quiet in clean classes count by little
 TWO_TESTS = 2  # of a class: by windows or the learned embedding, and this one
 APART_P = 0.05  # p of a class that stands apart, and of what is left without the members, above which nothing is left
 
@@ -104,7 +105,7 @@ def compare_with_reference(
     """
     by_name = {one.name: one for one in found}
     own = np.array([by_name[sign].score for sign in reference.signs]) * min(1, reference.images / len(images.own))
-    test = conformal.maximum_over_detectors(np.vstack([own, reference.scores]))
+    test = conformal.maximum_over_detectors(np.vstack([own, reference.scores]), QUIET_EXCESS)
     best = by_name[reference.signs[int(test.best[0])]]
     p = max(float(test.extended[0]), float(combined_p(best.score, len(reference.signs))))
     return best, min(1.0, TWO_TESTS * p)
@@ -117,7 +118,7 @@ def detect_described(images: ClassImages) -> list[Detection]:
 
 
 def detect_shipped(images: ClassImages) -> list[Detection]:
-    """Run the detector of few classes, by the embedding that comes along, on the images of a class."""
+    """Run the detectors of few classes on the images of a class: by the embedding that comes along, and by colours."""
     fits = images.own.levels.shape[-1] == 3
     shown = replace(images, embedding=load_shipped_embedding() if fits else None)
     return [found for name, detector in FEW_CLASS_DETECTORS.items() for found in detector(shown, name)]

@@ -26,6 +26,8 @@ SEEN: Final = {
     "binary-patterns": "patterns of neighbouring pixels of their own",
     "embedding": "what the learned embedding sets apart",
     "shipped-embedding": "what the embedding that comes along sets apart",
+    "flat-colour": "flat spots of exactly one colour",
+    "one-sided-colour": "a colour at one place and not at its mirror image",
 }
 """For each detector, what its members show."""
 

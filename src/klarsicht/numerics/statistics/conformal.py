@@ -141,11 +141,14 @@ class Verdicts:
         return tail_p_values(together, np.concatenate([self.null, np.zeros(len(level), bool)]))[len(self.score) :]
 
 
-def maximum_over_detectors(scores: Floats) -> Verdicts:
+def maximum_over_detectors(scores: Floats, least: float = 1.0) -> Verdicts:
     """Test scores (n, m) of n classes under m detectors, larger is more anomalous; one p-value for the maximum of
     each class.
+
+    Args:
+        least: see `standardise`.
     """
-    level = standardise(scores)
+    level = standardise(scores, least)
     best = level.argmax(1)
     top = level.max(1)
     null = select_reference(top)
