@@ -24,7 +24,7 @@ the folder E holds for each part k the network that ship_embedding.py taught wit
 reference, without-k.json of reference_scores.py. The first class carries an opaque or a frame kind, or with --others
 another one, each kind in its turn; the second of four carries one of the others of the same part. Beside it stand the
 embedding that comes along, which was taught all families, and none at all, and the left-out one without the detectors
-of spots of a colour (few-CLASSES-left-out.jsonl).
+of spots of a colour (few-CLASSES-left-out.jsonl); with --variants some of these four alone.
 """
 
 from __future__ import annotations
