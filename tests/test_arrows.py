@@ -68,7 +68,9 @@ ARROWS = {
         "ground.run_folder", "numerics.statistics", "numerics.erasure", "numerics.neighbours", "audit.data",
         "audit.models", "audit.interventions",
     ),
-    "audit.results": ("ground.pictures", "ground.run_folder", "numerics.statistics", "audit.interventions"),
+    "audit.results": (
+        "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.spectral", "audit.interventions",
+    ),
     "audit.artifacts": (
         "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.data", "audit.models",
         "audit.relevance", "audit.detectors", "audit.interventions", "audit.corrections",

@@ -112,11 +112,11 @@ def one(folder: Path, seed: int, asked: argparse.Namespace) -> dict:
     artifact, audited_on = patient.build_artifact(CARTON, seed=seed)
     settings = CleanSettings(seed=seed, overall=asked.overall)
     if asked.layer:
-        settings = settings.merged(layer=asked.layer, directions=1, strength=1.0)
+        settings = settings.with_values(layer=asked.layer, directions=1, strength=1.0)
     bench, trial = clean_model.prepare_data(artifact.case(audited_on), artifact, settings)
     for method in asked.methods:
         try:
-            choice = clean_model.choose_correction(bench, trial, settings.merged(method=method))
+            choice = clean_model.choose_correction(bench, trial, settings.with_values(method=method))
         except KlarsichtError as error:
             found[method] = {"refused": str(error)}
             continue

@@ -50,7 +50,7 @@ def instrumented() -> Iterator[None]:
         module.find_damage = timed("comparing", module.find_damage)
     verification.find_damage = timed("comparing", verification.find_damage)
     markers.Marker.read = timed("reading markers", markers.Marker.read)  # type: ignore[method-assign]
-    for name in ("_admit", "_admitted", "finish_step"):
+    for name in ("_admit", "_read_admitted", "finish_step"):
         setattr(store.RunStore, name, timed("their own files", getattr(store.RunStore, name)))
     yield
 

@@ -214,7 +214,7 @@ def one(seed: int, artifact: str, share: float, asked: argparse.Namespace, folde
         for method in asked.methods:
             chosen = CleanSettings(method="project" if method == PLAIN else method, images=asked.images, seed=seed)
             if method == PLAIN:
-                chosen = chosen.merged(layer=clarc.correction_layer(net), directions=1, strength=1.0)
+                chosen = chosen.with_values(layer=clarc.correction_layer(net), directions=1, strength=1.0)
             try:
                 choice = clean_model.choose_correction(bench, trial, chosen)
             except KlarsichtError as error:

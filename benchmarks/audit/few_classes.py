@@ -43,7 +43,7 @@ from klarsicht.audit.detectors import artifact_embedding, reference_classes
 from klarsicht.audit.detectors.artifact_embedding import ArtifactEmbedding, load_shipped_embedding
 from klarsicht.audit.detectors.bank import change_of, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.natural_windows import SharedWindows, complete_strongest
+from klarsicht.audit.detectors.natural_windows import NaturalWindows, complete_strongest
 from klarsicht.audit.detectors.reference_classes import (
     APART_P,
     ReferenceClasses,
@@ -207,7 +207,7 @@ def called_left_out(
     described, signs = ({name: [] for name in variants} for _ in range(2))
     for k, of_class in enumerate(classes_of(images, seed)):
         found = complete_strongest(of_class, run_detectors(of_class))
-        shared = SharedWindows.of(of_class, found)
+        shared = NaturalWindows.of(of_class, found)
         for name in variants:
             known = references.get(name, shipped_reference()).without(names)
             every, beside = compared_by(of_class, found, networks[name], known)

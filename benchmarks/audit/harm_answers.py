@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from klarsicht.audit.cleaning.training_images import Answers, recognise_training_images
+from klarsicht.audit.cleaning.training_images import LabelledAnswers, recognise_training_images
 from klarsicht.audit.corrections.activations import Correction, compute_logits, compute_logits_jointly
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.closed_form import CLOSED, CorrectionParameters, FittingData
@@ -194,7 +194,7 @@ def one(seed: int, artifact: str, by_heart: bool) -> dict:
                 for _ in range(SAMPLES):
                     at = rng.choice(len(pool), size, replace=False)
                     own = rng.permutation(np.flatnonzero(y[pool] == TARGET))[:size]
-                    trained = recognise_training_images(Answers.of(plain[at], y[pool][at])).trained_on
+                    trained = recognise_training_images(LabelledAnswers.of(plain[at], y[pool][at])).trained_on
                     told = [harm(plain[some_], y_shown[some_], y[pool][some_], trained) for some_ in (at, own)]
                     both = Harm((told[0].losses[0], told[1].losses[1]))
                     said.append((both.answer, as_before(both), both.settled_by, by_all_classes(both)))

@@ -27,7 +27,7 @@ from klarsicht.audit import pipeline
 from klarsicht.audit.cleaning import clean_model
 from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import CleanSettings
-from klarsicht.audit.corrections import selection
+from klarsicht.audit.corrections import setting_search
 from klarsicht.audit.corrections.outcomes import CorrectionTest
 from klarsicht.audit.settings import AuditSettings
 
@@ -46,7 +46,7 @@ def measure(network: str, photographs: Path, out: Path) -> list[dict]:
     artifact, audited = AuditedRun.of(run, classifier=classifier).known_artifact(known.target, known.kind)
     case, settings = artifact.case(audited), CleanSettings(layer=classifier.head)
     data, chosen_on = clean_model.prepare_data(case, artifact, settings)
-    found = selection.try_settings(
+    found = setting_search.try_settings(
         clean_model.CANDIDATES, data, chosen_on, clean_model.make_bounds(settings), clean_model.make_grid(settings)
     )
     fitted_on = CorrectionTest(classifier, data.fit.select(~data.fit.member), case.target, None)

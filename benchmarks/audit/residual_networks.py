@@ -30,13 +30,13 @@ import torchvision
 from torch import Tensor, nn
 
 from klarsicht.audit.cleaning import clean_model
-from klarsicht.audit.corrections import selection
+from klarsicht.audit.corrections import selection, setting_search
 from klarsicht.audit.corrections.activations import Correction, compute_logits
 from klarsicht.audit.corrections.clarc import correction_layers
 from klarsicht.audit.corrections.closed_form import COMPOSED, FittingData
 from klarsicht.audit.corrections.harm import Bounds
 from klarsicht.audit.corrections.outcomes import CorrectionTest
-from klarsicht.audit.corrections.selection import Candidate, Grid
+from klarsicht.audit.corrections.setting_outcomes import Candidate, Grid
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.numerics.statistics.logits import centred_logit
 
@@ -117,13 +117,15 @@ def ways(data: FittingData, test: CorrectionTest) -> dict[str, list[Candidate]]:
     """Candidates of each of WAYS."""
     bounds, grid = Bounds(), Grid()
     layers = correction_layers(data.classifier.module, data.classifier.head)
-    at_layers = selection.try_settings(clean_model.CANDIDATES, data, test, bounds, replace(grid, layers=layers))
+    at_layers = setting_search.try_settings(clean_model.CANDIDATES, data, test, bounds, replace(grid, layers=layers))
     sums = tuple(layer for layer in data.layers if layer not in layers)
     more = (
-        selection.try_settings(clean_model.CANDIDATES, data, test, bounds, replace(grid, layers=sums)) if sums else []
+        setting_search.try_settings(clean_model.CANDIDATES, data, test, bounds, replace(grid, layers=sums))
+        if sums
+        else []
     )
     tensors = at_layers + more
-    several = tensors + selection.try_further_layers(tensors, COMPOSED, data, test, bounds, grid)
+    several = tensors + setting_search.try_further_layers(tensors, COMPOSED, data, test, bounds, grid)
     return dict(zip(WAYS, (at_layers, tensors, several), strict=True))
 
 

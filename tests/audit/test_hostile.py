@@ -306,7 +306,7 @@ def test_a_corpus_that_moved_is_cleaned_where_it_is_now(tmp_path):
     (tmp_path / "data").rename(tmp_path / "moved")
     moved = str(tmp_path / "moved")
     clean_model.clean(tmp_path / "run", "b", data=moved, classifier=classifier)
-    pipeline.run(settings.merged(data=moved), tmp_path / "run", classifier=classifier)
+    pipeline.run(settings.with_values(data=moved), tmp_path / "run", classifier=classifier)
     assert all(Path(path).is_file() for path in ranking.read_ranking(tmp_path / "run")[0].members)
 
 

@@ -197,7 +197,7 @@ def test_results_do_not_depend_on_the_number_of_workers(audited, tmp_path, monke
     """Nor on whether the model is given or named."""
     data, _, one = audited
     monkeypatch.chdir(Path(__file__).parents[2])
-    asked = settings(data).merged(model="tests.audit.conftest:network")
+    asked = settings(data).with_values(model="tests.audit.conftest:network")
     two = pipeline.run(asked, tmp_path / "two", workers=2)
     assert (one.path / "ranking.json").read_bytes() == (two.path / "ranking.json").read_bytes()
     np.testing.assert_array_equal(one.array("maps")[:], two.array("maps")[:])
@@ -442,4 +442,4 @@ def test_a_run_begun_before_a_setting_existed_is_resumed_at_its_default(tmp_path
     store.write_json("manifest.json", manifest)
     pipeline.run(settings, tmp_path / "run", classifier=load_model(network()))
     with pytest.raises(RunMismatch, match=r"settings\.megapixels"):
-        pipeline.run(settings.merged(megapixels=10), tmp_path / "run", classifier=load_model(network()))
+        pipeline.run(settings.with_values(megapixels=10), tmp_path / "run", classifier=load_model(network()))

@@ -150,10 +150,10 @@ def test_options_lie_over_the_file_and_none_is_no_option(tmp_path):
 
 def test_merged_changes_what_is_not_none():
     recipe = Recipe(neighbours=3, metric=Metric(scale=2))
-    changed = recipe.merged(title="b", neighbours=None, limit=0.0)
+    changed = recipe.with_values(title="b", neighbours=None, limit=0.0)
     assert changed.model_dump() == recipe.model_dump() | {"title": "b", "limit": 0.0}
     with pytest.raises(UsageError, match="greater than or equal to 2"):
-        recipe.merged(neighbours=0)
+        recipe.with_values(neighbours=0)
 
 
 def test_frozen():

@@ -50,7 +50,21 @@ class CopyRow(TypedDict):
     correlation: float
 
 
-COPY_ROWS = schema_of(CopyRow)
+class DuplicateRow(TypedDict):
+    """Row of the table `duplicates`: an image of a group of copies, whose number is `group`."""
+
+    group: int
+    row: int
+    path: str
+    label: str
+    split: str
+    kind: str
+    correlation: float
+    crosses_labels: bool
+    crosses_splits: bool
+
+
+COPY_ROWS, DUPLICATE_ROWS = map(schema_of, (CopyRow, DuplicateRow))
 
 
 @dataclass(frozen=True)
@@ -269,26 +283,16 @@ def create_arrays(store: RunStore, n: int, unit: int) -> None:
 def write_duplicates(store: RunStore, found: Duplicates) -> None:
     """Write copies as JSON, as a table with a line for each image, and into the report."""
     store.write_json(page.COPIES_FILE, found.to_json())
-    lines = [
-        {
-            "group": number, "row": row, "path": path, "label": label, "split": split, "kind": group.kind,
-            "correlation": group.correlation, "mutual": group.mutual, "crosses_labels": group.crosses_labels,
-            "crosses_splits": group.crosses_splits,
-        }
+    rows = [
+        DuplicateRow(
+            group=number, row=row, path=path, label=label, split=split, kind=group.kind, correlation=group.correlation,
+            crosses_labels=group.crosses_labels, crosses_splits=group.crosses_splits,
+        )
         for number, group in enumerate(found.groups)
         for row, path, label, split in zip(group.rows, group.paths, group.labels, group.splits, strict=True)
     ]  # fmt: skip
-    store.write_table("duplicates", pa.Table.from_pylist(lines, DUPLICATE_ROWS))
+    store.write_table("duplicates", pa.Table.from_pylist(rows, DUPLICATE_ROWS))
     page.write_report(store)
-
-
-DUPLICATE_ROWS = pa.schema(
-    [
-        ("group", pa.int64()), ("row", pa.int64()), ("path", pa.string()), ("label", pa.string()),
-        ("split", pa.string()), ("kind", pa.string()), ("correlation", pa.float64()),
-        ("crosses_labels", pa.bool_()), ("crosses_splits", pa.bool_()),
-    ]
-)  # fmt: skip
 
 
 def make_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:

@@ -55,6 +55,10 @@ def run(
     Raises:
         UsageError, InputError, ModelError, StoreError: see ground.errors.
     """
+    if not isinstance(settings, AuditSettings):
+        raise UsageError(
+            "no settings of an audit", got=type(settings).__name__, rule="AuditSettings(model=..., data=...)"
+        )
     audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")
@@ -75,7 +79,7 @@ def with_batch_of_run(settings: AuditSettings, out: str | Path) -> AuditSettings
     """Return the settings with the batch size of a run begun before, where they leave the choice."""
     if settings.batch or not (store := RunStore(Path(out))).exists:
         return settings
-    return settings.merged(batch=store.manifest["settings"].get("batch"))
+    return settings.with_values(batch=store.manifest["settings"].get("batch"))
 
 
 def note_damaged(store: RunStore) -> None:
@@ -111,10 +115,10 @@ def open_run(audit: Audit, out: str | Path, wait: float = 0) -> RunStore:
 
 
 def _create_run(audit: Audit, out: str | Path) -> RunStore:
-    settings = audit.settings.recorded()
+    settings = audit.settings.to_record()
     if (begun := RunStore(Path(out))).exists:  # a setting that its version did not have was at its default
         known, fields = begun.manifest["settings"], AuditSettings.model_fields
-        with begun.parsing(MANIFEST):
+        with begun.translate_parse_errors(MANIFEST):
             settings = {k: v for k, v in settings.items() if k in known or v != fields[k].default}
     identity = {"corpus": audit.corpus.hash, "model": audit.classifier.identity}
     device = audit.classifier.device.type

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from klarsicht.ground.config import Settings
+from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
 
 ANY_DEVICE = "auto"  # the device that select_device of ground.machine.devices takes by default
@@ -87,7 +87,7 @@ WHITE_LEVEL_HELP = (
 )
 
 
-class AuditSettings(Settings):
+class AuditSettings(PublicSettings):
     """Settings of `audit run`; the same settings, data and model give the same bytes. Each field has its description.
 
     `target`: `label` and `predicted` audit each class on its own images; the name of one class, or `all`, screens the
@@ -154,7 +154,7 @@ class AuditSettings(Settings):
         if self.method not in METHOD_NAMES:
             raise unknown_name("relevance method", self.method, METHOD_NAMES)
 
-    def recorded(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Return the settings that the manifest keeps, as plain values: all but those of the place, OF_THE_PLACE."""
         return self.model_dump(mode="json", exclude=set(OF_THE_PLACE))
 

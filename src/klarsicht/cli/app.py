@@ -76,20 +76,20 @@ def _exit_code(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), standalone_mode=False) or 0
     except KlarsichtError as error:
-        return _told(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
-            return _helped(error.format_message())
-        return _told(f"{error.format_message().rstrip('.?')}{_where_help_is(error)}", error.exit_code)
+            return _print_help(error.format_message())
+        return _print_error(f"{error.format_message().rstrip('.?')}{_where_help_is(error)}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         short = describe_shortage(error)
-        return _told(str(short), short.exit_code)
+        return _print_error(str(short), short.exit_code)
     if code == INTERRUPTED:
-        return _told("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
+        return _print_error("stopped; what is complete is kept, and the same command resumes", INTERRUPTED)
     return int(code)
 
 
@@ -99,14 +99,14 @@ def _where_help_is(error: Any) -> str:
     return f". See {context.command_path} --help." if context is not None else ""
 
 
-def _helped(text: str) -> int:
+def _print_help(text: str) -> int:
     try:
         typer.echo(text)
     except KlarsichtError as error:
-        return _told(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     return 0
 
 
-def _told(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     print(f"klarsicht: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -114,7 +114,7 @@ def clean(
         if as_json:
             echo_block(json.dumps(together.record, indent=2))
         else:
-            cleaning_tables.cleaned_together(together)
+            cleaning_tables.joint_correction(together)
         return together.check()
     found = clean_model.clean(
         run,
@@ -132,7 +132,7 @@ def clean(
     if as_json:
         echo_block(json.dumps(found.record, indent=2))
     else:
-        cleaning_tables.cleaned(found)
+        cleaning_tables.correction(found)
     return found.check()
 
 
@@ -165,9 +165,9 @@ def evaluate(
         told = found.evaluations[0].to_json() if alone else found.certificate.to_json()
         echo_block(json.dumps(told, indent=2))
     elif alone:
-        cleaning_tables.evaluated(found.evaluations[0])
+        cleaning_tables.evaluations(found.evaluations[0])
     else:
-        cleaning_tables.certified(found.certificate)
+        cleaning_tables.certificate(found.certificate)
     if not as_json:
         echo(f"certificate: {found.folder / 'certificate.html'}")
     found.check()
@@ -210,5 +210,5 @@ def clean_data(
     if as_json:
         echo_block(json.dumps(found.to_json(), indent=2))
     else:
-        cleaning_tables.cleaned_corpus(found, dry_run)
+        cleaning_tables.corpus(found, dry_run)
     found.check()

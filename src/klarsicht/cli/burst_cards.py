@@ -21,14 +21,14 @@ def lines(one: PretrainedNetwork) -> Iterator[str]:
     yield f"kernels of sizes {', '.join(map(str, card['sizes']))}, fused to one"
     yield f"{card['parameters']:,} weights in {card['bytes'] / 1e6:.1f} MB, sha256 {card['sha256']}"
     for training in card["trainings"]:
-        yield _training(training)
+        yield _describe_training(training)
     licences = Counter(one["licence"] for one in card["photographs"].values())
     yield "photographs: " + ", ".join(f"{count} under {licence}" for licence, count in licences.items())
     for measured in card["tables"]:
         yield from _table(measured)
 
 
-def _training(training: Mapping[str, Any]) -> str:
+def _describe_training(training: Mapping[str, Any]) -> str:
     settings, start, note = training["settings"], training["start"], training.get("note")
     begun = f", from {start[:12]}..." if start else ""
     return (

@@ -72,7 +72,7 @@ def calibrate(
     from klarsicht.burst.noise import calibration
 
     settings = _settings(linear=linear, white_level=white_level, megapixels=megapixels)
-    for line in calibration.calibrate(frames, out, camera=camera, iso=iso, settings=settings.reading):
+    for line in calibration.calibrate(frames, out, camera=camera, iso=iso, settings=settings.read_settings):
         echo(line)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from klarsicht.numerics.statistics.intervals import Interval
 
 
-def cleaned(found: CleanedModel) -> None:
+def correction(found: CleanedModel) -> None:
     """Print the best settings tried, the chosen correction and why it was chosen, its folder, and the verdict."""
     methods = {tried.method for tried in found.choice.tried}
     shown = found.choice.best_settings if len(methods) == 1 else found.choice.best_of_methods
@@ -50,10 +50,10 @@ def cleaned(found: CleanedModel) -> None:
     if found.use:
         echo(f"audit quantify says of {artifact.name}: {found.use}. Its artifact is not shown to be used by the model.")
     echo(f"correction: {found.folder}" + ("" if found.record["exported"] else f" ({found.record['why']})"))
-    judged(found.judgement, found.shown, found.classes)
+    judgement(found.judgement, found.shown, found.classes)
 
 
-def cleaned_together(found: CleanedClasses) -> None:
+def joint_correction(found: CleanedClasses) -> None:
     """Print one line per class, alone and together, the folder, and the verdict."""
     header = (
         "class", "correction", "effect left alone", "together", "flips before", "alone", "together",
@@ -86,7 +86,7 @@ def cleaned_together(found: CleanedClasses) -> None:
         echo(found.judgement.shown_classes.lacking)
 
 
-def judged(found: Judgement, shown: int, classes: ShownClasses) -> None:
+def judgement(found: Judgement, shown: int, classes: ShownClasses) -> None:
     """Print effect and cost of a correction on images on which nothing was fitted or chosen, the verdict, and of how
     many classes nothing is known."""
     before, after = found.before, found.after
@@ -108,7 +108,7 @@ def judged(found: Judgement, shown: int, classes: ShownClasses) -> None:
         echo(classes.lacking)
 
 
-def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
+def corpus(found: CleanedCorpus, dry_run: bool) -> None:
     """Print the changed images with their action, the unreadable ones, and the counts."""
     changed = [line for line in found.lines if line.action not in ("keep", "skip")]
     header = ("action", "image", "label", "new file", "new label", "weight")
@@ -123,7 +123,7 @@ def cleaned_corpus(found: CleanedCorpus, dry_run: bool) -> None:
     echo("dry run: nothing written" if dry_run else f"manifest: {found.manifest}")
 
 
-def evaluated(found: Evaluation) -> None:
+def evaluations(found: Evaluation) -> None:
     """Print one column per correction, one line per figure, and the verdict."""
     figures = [_figures(look) for look in found.evaluations]
     names = list(dict.fromkeys(name for one in figures for name in one))
@@ -137,10 +137,10 @@ def evaluated(found: Evaluation) -> None:
     echo(f"{found.record['class']}{how}")
     if found.origin.why and not found.origin.trained_on:
         echo(f"held-out images: {found.origin.why}")
-    judged(found.judgement, found.images, found.classes)
+    judgement(found.judgement, found.images, found.classes)
 
 
-def certified(found: Certificate) -> None:
+def certificate(found: Certificate) -> None:
     """Print one line per correction, and which corrections may be called clean."""
     header = ("percent, 95 % intervals", "points lost", "of the class", "flips", "worst group", "probe", "verdict")
     lines = [

@@ -74,7 +74,9 @@ def _wait(child: int, reader: int, limit: int) -> int:
         if looks.is_stuck(time.monotonic(), address_space(child), processor_seconds(child)):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return _told("no memory could be had, and a library asked again and again", f"{STUCK_S:.0f} s of it", limit)
+            return _print_error(
+                "no memory could be had, and a library asked again and again", f"{STUCK_S:.0f} s of it", limit
+            )
     code = os.waitstatus_to_exitcode(ended[1])
     if code >= 0 and os.read(reader, 1):
         return code
@@ -82,7 +84,7 @@ def _wait(child: int, reader: int, limit: int) -> int:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         os.kill(os.getpid(), -code)
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-    return _told("a library ended the process, as some do where memory runs short", how, limit)
+    return _print_error("a library ended the process, as some do where memory runs short", how, limit)
 
 
 def _forward(number: int, child: int) -> None:
@@ -98,7 +100,7 @@ def _in_foreground() -> bool:
         return False
 
 
-def _told(what: str, got: str, limit: int) -> int:
+def _print_error(what: str, got: str, limit: int) -> int:
     error = OutOfMemory(
         what,
         got=got,

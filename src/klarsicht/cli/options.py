@@ -18,7 +18,7 @@ def option(settings: type[Settings], name: str, *flags: str, default: str | None
         default: what stands in brackets in place of the field's default.
     """
     field = settings.model_fields[name]
-    shown = default if default is not None else "" if field.is_required() else _written(field.default)
+    shown = default if default is not None else "" if field.is_required() else _format_default(field.default)
     told, interval = f"{field.description} [{shown}]" if shown else str(field.description), range_of(settings, name)
     return typer.Option(*flags, help=told) if interval is None else number(interval, told, *flags)
 
@@ -39,7 +39,7 @@ def number(interval: Range, told: str, *flags: str) -> Any:
     return typer.Option(*flags, help=f"{text.removesuffix('.')}, {interval}.{bracket}{default}", callback=check)
 
 
-def _written(value: object) -> str:
+def _format_default(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

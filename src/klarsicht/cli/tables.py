@@ -145,12 +145,12 @@ def power(found: Power) -> None:
     echo_block(table(header, lines, left=("kind", "found down to")))
     echo(f"Classes called artifactual at p {found.level:g}, of those planted.")
     if found.finetuned:
-        learned(found.finetuned)
+        finetuned(found.finetuned)
     else:
         echo("Whether a model would use such an artifact is unknown: --train fine-tunes copies of it to tell.")
 
 
-def learned(found: FinetunedResults) -> None:
+def finetuned(found: FinetunedResults) -> None:
     """Print the detection limits of artifacts that fine-tuned copies learned."""
     lines = [
         (kind, found.format_limit(kind), *(found.format_counts(kind, share) for share in found.prevalences))

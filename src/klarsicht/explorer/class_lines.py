@@ -80,16 +80,16 @@ def read_class_lines(store: RunStore) -> list[ClassLine]:
     """
     if not store.has_file(RANKING_FILE):
         return _observed_lines(store)
-    with store.parsing(RANKING_FILE):
+    with store.translate_parse_errors(RANKING_FILE):
         lines = {line.target: line for line in map(_ranked_line, store.read_json(RANKING_FILE))}
     if store.has_table(FOLLOWED_TABLE):
-        with store.parsing(FOLLOWED_TABLE):
+        with store.translate_parse_errors(FOLLOWED_TABLE):
             for record in store.table(FOLLOWED_TABLE).to_pylist():
                 if record["target"] in lines:
                     lines[record["target"]] = _with_followed(lines[record["target"]], record)
     if store.has_file(VERDICTS_FILE):
         content = store.read_json(VERDICTS_FILE)
-        with store.parsing(VERDICTS_FILE):
+        with store.translate_parse_errors(VERDICTS_FILE):
             for record in content["classes"]:
                 known = lines.get(record["target"], ClassLine(record["target"], record["class"], NOTHING, ""))
                 lines[record["target"]] = _with_verdict(known, record)
@@ -180,7 +180,7 @@ def _observed_lines(store: RunStore) -> list[ClassLine]:
     for metric in store.manifest["settings"].get("metric", ()):
         name = f"suspects-{metric}"
         records = store.table(name).to_pylist() if store.has_table(name) else []
-        with store.parsing(name):
+        with store.translate_parse_errors(name):
             for record in records:
                 words = record["skipped"] or "observed, not ranked yet"
                 line = replace(_ranked_line(record), kind=OBSERVED, verdict=words)

@@ -42,13 +42,13 @@ def _describe(run: ExploredRun, folder: Path) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             found["unread"].append(f"{name}: {error}")
     try:
-        found["changed"] = _changed(run, folder / ANSWERS_FILE)
+        found["changed"] = _read_changed_images(run, folder / ANSWERS_FILE)
     except Exception as error:  # pyarrow raises nearly anything on damaged files
         found["unread"].append(f"{ANSWERS_FILE}: {type(error).__name__}: {error}")
     return found
 
 
-def _changed(run: ExploredRun, file: Path) -> list[dict[str, Any]]:
+def _read_changed_images(run: ExploredRun, file: Path) -> list[dict[str, Any]]:
     """Read the images whose predicted class the correction changed, as they are or with the artifact on them."""
     from pyarrow import parquet
 

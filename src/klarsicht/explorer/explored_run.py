@@ -86,15 +86,15 @@ class ExploredRun:
     @property
     def revision(self) -> str:
         """Text that changes whenever results or decisions of the run change."""
-        stamps = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decided, self._analysed)
+        stamps = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decisions_stamp, self._analysed_units)
         return "-".join(map(str, stamps))
 
     @property
-    def _decided(self) -> object:
+    def _decisions_stamp(self) -> object:
         return self._stamp(DECISIONS_FILE)
 
     @property
-    def _analysed(self) -> object:
+    def _analysed_units(self) -> object:
         """Number of analysed units of a run that is not ranked yet; 0 afterwards."""
         if self._stamp(RANKING_FILE):
             return 0
@@ -129,7 +129,7 @@ class ExploredRun:
 
     def lines(self) -> dict[int, ClassLine]:
         """Return the lines of all classes by output, most urgent first."""
-        stamp = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._analysed)
+        stamp = (self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._analysed_units)
         return self._keep("lines", stamp, lambda: {line.target: line for line in read_class_lines(self.store)})
 
     def line(self, target: int) -> ClassLine:
@@ -152,7 +152,7 @@ class ExploredRun:
 
     def decisions(self) -> dict[int, ClassDecision]:
         """Return the decisions by output."""
-        return self._keep("decisions", self._decided, self.log.decisions)
+        return self._keep("decisions", self._decisions_stamp, self.log.decisions)
 
     def metrics(self, target: int) -> list[str]:
         """Return the metrics of the run, that of the class's cluster first; a cluster that the model follows may be of
@@ -219,7 +219,7 @@ class ExploredRun:
         if self.seen_area is None:
             return {}
         saved = tuple(str(folder) for folder in saved_artifacts(self.store.path))
-        stamp = (target, self._stamp(VERDICTS_FILE), self._stamp(RANKING_FILE), self._decided, saved)
+        stamp = (target, self._stamp(VERDICTS_FILE), self._stamp(RANKING_FILE), self._decisions_stamp, saved)
         return self._keep("masks", stamp, lambda: self._read_masks(target))
 
     def _read_masks(self, target: int) -> dict[str, SeenMasks]:
@@ -256,7 +256,7 @@ class ExploredRun:
 
     def keep_findings(self, compared: tuple[int, ...], compute: Callable[[], Doubles]) -> Doubles:
         """Return the likeness of the compared classes, computed again where results or decisions changed."""
-        stamp = (compared, self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decided)
+        stamp = (compared, self._stamp(RANKING_FILE), self._stamp(VERDICTS_FILE), self._decisions_stamp)
         return self._keep("likeness", stamp, compute)
 
     # Decisions
@@ -313,7 +313,7 @@ class ExploredRun:
         if kind not in PICTURES:
             raise UsageError("no such picture", got=repr(kind), rule=", ".join(PICTURES))
         self.images().require(row)
-        stamps = (self._stamp(VERDICTS_FILE), self._decided) if kind in OF_A_CLASS else ()
+        stamps = (self._stamp(VERDICTS_FILE), self._decisions_stamp) if kind in OF_A_CLASS else ()
         name = (row, kind, side, target, source, stamps)
         return self.pictures.get_or_draw(name, lambda: self._draw(row, kind, side, target, source))
 

@@ -78,7 +78,7 @@ def read_point_cloud(store: RunStore, images: RunImages, target: int, metric: st
     if part is None:
         rows = images.rows_of(target)
         return PointCloud(rows, np.zeros((len(rows), 0), np.float32), np.zeros(len(rows), np.int32), ())
-    with store.parsing(f"tables/embedding-{metric}"):
+    with store.translate_parse_errors(f"tables/embedding-{metric}"):
         rows = part["row"].to_numpy().astype(np.int32)
         flat = part["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         vectors = np.asarray(flat, np.float32).reshape(len(rows), -1)

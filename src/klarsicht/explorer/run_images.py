@@ -55,7 +55,7 @@ class RunImages:
 
         corpus = store.table("corpus", columns=("key", "path", "label"))
         images = store.table(IMAGES_TABLE, IMAGES_STEP, columns=("row", "skipped", "predicted", "absorbed"))
-        with store.parsing("tables"):
+        with store.translate_parse_errors("tables"):
             labels = compute.dictionary_encode(corpus["label"]).combine_chunks()
             index = store.manifest.get("index") or {}
             outputs = np.array([index.get(name, UNKNOWN) for name in labels.dictionary.to_pylist()] or [0], np.int32)

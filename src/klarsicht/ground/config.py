@@ -56,7 +56,7 @@ class Settings(BaseModel):
         written = {} if path is None else _read_toml(Path(path))
         return cls.from_mapping(written | {name: value for name, value in given.items() if value is not None})
 
-    def merged(self, **changes: Any) -> Self:
+    def with_values(self, **changes: Any) -> Self:
         """Return a copy with some values replaced; a change of None is ignored. Raises as from_mapping."""
         kept = self.model_dump()
         return self.from_mapping(kept | {name: value for name, value in changes.items() if value is not None})
@@ -66,6 +66,16 @@ class Settings(BaseModel):
         left out.
         """
         return "\n".join(_lines(self.model_dump(mode="json"))) + "\n"
+
+
+class PublicSettings(Settings):
+    """Base class of settings that a person makes in Python: the constructor, too, raises a UsageError."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _usage_error(type(self), error) from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

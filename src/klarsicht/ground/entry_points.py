@@ -17,7 +17,7 @@ from klarsicht.ground.foreign import foreign_errors
 
 
 @contextmanager
-def imported(spec: str, kind: type[KlarsichtError], what: str, remedy: str) -> Iterator[Any]:
+def import_callable(spec: str, kind: type[KlarsichtError], what: str, remedy: str) -> Iterator[Any]:
     """Import what `package.module:callable` or `file.py:callable` names; the current folder, or that of the file, is
     importable while the context is open, and exceptions in it are converted as those of the import.
 

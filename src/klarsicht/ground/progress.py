@@ -153,7 +153,7 @@ def _lines(label: str, total: int, start: int) -> Iterator[Advance]:
     log = _Log(label, total, start, outer=logs[0] if logs else None)
     logs.append(log)
     try:
-        with log.outer.holding(log) if log.outer else log.ticking():
+        with log.outer.hold_inner_step(log) if log.outer else log.tick():
             yield log.advance
     finally:
         logs.remove(log)
@@ -217,7 +217,7 @@ class _Log:
             print(line, file=sys.stderr)
 
     @contextmanager
-    def holding(self, log: _Log) -> Iterator[None]:
+    def hold_inner_step(self, log: _Log) -> Iterator[None]:
         """Hold a step inside this one while it runs."""
         self.inside.append(log)
         try:
@@ -226,7 +226,7 @@ class _Log:
             self.inside.remove(log)
 
     @contextmanager
-    def ticking(self) -> Iterator[None]:
+    def tick(self) -> Iterator[None]:
         """Write lines that are due while no item is done, and the last one."""
         ended = threading.Event()
 

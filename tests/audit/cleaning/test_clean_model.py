@@ -19,11 +19,8 @@ from klarsicht.audit.cleaning.shown_classes import ShownClasses
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import compute_logits
 from klarsicht.audit.data import splits
-from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.settings import AuditSettings
-from klarsicht.audit.synthetic import artifacts
-from klarsicht.audit.synthetic.planted_image import PlantedImage
 from klarsicht.cli import cleaning_tables
 from klarsicht.ground.errors import EffectRemains, HarmExceeded, InputError, RunMismatch, UsageError
 
@@ -140,7 +137,7 @@ def test_a_mask_or_a_list_that_says_nothing_is_refused(audited, tmp_path):
 )
 def test_wrong_names_are_told_with_near_ones(audited, changes, near):
     with pytest.raises(UsageError, match=near):
-        clean_model.clean(audited[0].path, "b", ASKED.merged(**changes), classifier=of(network()))
+        clean_model.clean(audited[0].path, "b", ASKED.with_values(**changes), classifier=of(network()))
 
 
 def test_another_model_is_refused(audited):
@@ -175,7 +172,7 @@ def test_what_is_announced_is_of_images_that_nothing_was_fitted_or_chosen_on(aud
     """Counted here image by image: a gain of half a point was announced once where nearly one was lost."""
     store, _ = audited
     classifier = of(network())
-    found = clean_model.clean(store.path, "b", ASKED.merged(images=500), out=tmp_path / "c", classifier=classifier)
+    found = clean_model.clean(store.path, "b", ASKED.with_values(images=500), out=tmp_path / "c", classifier=classifier)
     case = found.artifact.case(AuditedRun.of(store.path, classifier=of(network())).audited_class(1, "concept"))
     rows = np.flatnonzero((found.artifact.part == splits.TEST) & case.clean)
     images = [classifier.image(case.corpus.decode(row)) for row in rows]
@@ -188,16 +185,16 @@ def test_what_is_announced_is_of_images_that_nothing_was_fitted_or_chosen_on(aud
 
 def test_classes_of_the_model_of_which_there_is_no_clean_image_are_said_to_be_unknown(audited, tmp_path, capsys):
     store, _ = audited
-    asked = ASKED.merged(directions=1, strength=1.0)
+    asked = ASKED.with_values(directions=1, strength=1.0)
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     assert (found.record["shown"]["classes"], found.record["shown"]["outputs"]) == (3, 3)
-    cleaning_tables.cleaned(found)
+    cleaning_tables.correction(found)
     assert "of the model's" not in capsys.readouterr().out
     case = found.artifact.case(AuditedRun.of(store.path, classifier=of(network())).audited_class(1, "concept"))
     sample = case.sample(splits.TEST, 8, np.random.default_rng(0))
     test = clean_model.make_test(case, found.artifact, sample, asked)
     fewer = ShownClasses.of(test, replace(case, clean=case.clean & (case.labels < 2)))
-    cleaning_tables.cleaned(replace(found, classes=fewer))
+    cleaning_tables.correction(replace(found, classes=fewer))
     assert "clean images are of 2 of the model's 3 classes: what is lost of others" in capsys.readouterr().out
 
 
@@ -207,7 +204,7 @@ def test_methods_that_train_join_when_asked_for(audited, tmp_path):
     found = clean_model.clean(store.path, "b", asked, out=tmp_path / "c", classifier=of(network()))
     assert {one.method for one in found.choice.tried} > {"augment", "augment-latent", "penalise"}
     with pytest.raises(UsageError, match="--train with a method"):
-        clean_model.clean(store.path, "b", asked.merged(method="oblique"), classifier=of(network()))
+        clean_model.clean(store.path, "b", asked.with_values(method="oblique"), classifier=of(network()))
 
 
 def unused_network():
@@ -388,7 +385,7 @@ def test_one_clean_image_of_the_class_is_too_few_to_compare_members_with(tmp_pat
 
     def cleaned(**more):
         return clean_model.clean(
-            run.path, "b", ASKED.merged(**more), members=tmp_path / "list.txt", classifier=of(network())
+            run.path, "b", ASKED.with_values(**more), members=tmp_path / "list.txt", classifier=of(network())
         )
 
     with pytest.raises(InputError, match=r"too few clean images .* at least 5.* --fewest-clean"):
@@ -431,7 +428,7 @@ def test_one_image_of_the_class_that_carries_the_artifact_is_no_reason_to_refuse
 def test_the_class_itself_cannot_be_cleaned_away(natural, tmp_path):
     store, members = natural
     found = clean_model.clean(
-        store.path, "b", ASKED.merged(strength=1.0), members=members, classifier=of(honest.network())
+        store.path, "b", ASKED.with_values(strength=1.0), members=members, classifier=of(honest.network())
     )
     seen = evaluation.evaluate(store.path, found.folder, classifier=of(honest.network()))
     assert seen.verdict.startswith("harmful")
@@ -452,55 +449,3 @@ def test_a_saved_artifact_is_the_one_that_was_made(audited, tmp_path):
     np.testing.assert_array_equal(again.members, found.members)
     np.testing.assert_array_equal(again.part, found.part)
     np.testing.assert_array_equal(again.place.colour, found.place.colour)
-
-
-@pytest.fixture(scope="module")
-def unmarked(tmp_path_factory):
-    """A finished run on pictures of which none carries the mark that the network reads, one class `b` or `none`."""
-    folder = tmp_path_factory.mktemp("unmarked")
-    write_corpus(folder / "data", share=0.0)
-    settings = AuditSettings(model="object", data=str(folder / "data"))
-    return pipeline.run(settings, folder / "run", classifier=of(network()))
-
-
-def white_corner(pixels, rng):
-    """The mark of the network, drawn as a kind of `audit plant`."""
-    out = pixels.copy()
-    out[:4, :4] = 255
-    return PlantedImage(out, (out != pixels).any(2))
-
-
-def test_a_known_artifact_is_taken_away_though_no_image_carries_it(unmarked, tmp_path, monkeypatch):
-    monkeypatch.setitem(artifacts.PLANTS, "corner", white_corner)
-    classifier = of(network())
-    found = clean_model.clean(unmarked.path, "b", ASKED, out=tmp_path / "c", kind="corner", classifier=classifier)
-    assert len(found.artifact.members) == 0
-    assert not found.artifact.carries.any()
-    assert found.judgement.before.rise.low > 1  # put on the images shown, the mark raises the class
-    assert abs(found.judgement.after.rise.value) < 0.1 * found.judgement.before.rise.value
-    dark, white = torch.zeros(3, SIDE, SIDE), torch.zeros(3, SIDE, SIDE)
-    white[:, :4, :4] = 1
-    plain, after = (compute_logits(classifier, [dark, white], c) for c in (None, found.choice.correction))
-    rise = [y[1, 1] - y[1].mean() - (y[0, 1] - y[0].mean()) for y in (plain, after)]
-    assert abs(rise[1]) < 0.1 * rise[0]
-    kept = artifact.load_artifact(found.folder)
-    assert (kept.planted.kind, kept.planted.seed) == ("corner", 0)
-    image = torch.full((3, SIDE, SIDE), 0.2)
-    assert torch.equal(*(put_on(image, one.insertion, np.random.default_rng(0)) for one in (kept, found.artifact)))
-    seen = evaluation.evaluate(unmarked.path, found.folder, classifier=classifier, images=40)
-    assert seen.after.outcome.rise.value == pytest.approx(0, abs=0.1 * seen.before.outcome.rise.value)
-
-
-def test_a_known_artifact_that_does_nothing_is_not_called_clean(unmarked, tmp_path, monkeypatch):
-    monkeypatch.setitem(artifacts.PLANTS, "corner", white_corner)
-    with pytest.raises(EffectRemains):
-        clean_model.clean(
-            unmarked.path, "a", ASKED, out=tmp_path / "c", kind="corner", classifier=of(network())
-        ).check()
-
-
-def test_a_known_artifact_beside_members_or_of_an_unknown_kind_is_refused(unmarked, tmp_path):
-    with pytest.raises(UsageError, match="--kind"):
-        clean_model.clean(unmarked.path, "b", ASKED, kind="tag", found_by="cluster", classifier=of(network()))
-    with pytest.raises(UsageError, match="glyphs"):
-        clean_model.clean(unmarked.path, "b", ASKED, kind="glyph", classifier=of(network()))

@@ -11,7 +11,7 @@ from torch import nn
 from klarsicht.audit.cleaning.joint_judgement import ClassJudgement, JointJudgement
 from klarsicht.audit.cleaning.judgement import Judgement, LeastEffect
 from klarsicht.audit.cleaning.shown_classes import UNCOUNTED
-from klarsicht.audit.cleaning.training_images import Answers, recognise_training_images
+from klarsicht.audit.cleaning.training_images import LabelledAnswers, recognise_training_images
 from klarsicht.audit.corrections.clarc import Erasure
 from klarsicht.audit.corrections.harm import HARMFUL, NOT_PROVEN, Bounds
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Outcome
@@ -55,7 +55,7 @@ def judged(by_heart, rows, correction):
     classifier, x, y, _ = by_heart
     sample = Sample([x[i] for i in rows], np.zeros(len(rows), bool), rows, y[rows])
     test = CorrectionTest(classifier, sample, 0, None)
-    origin = recognise_training_images(Answers.of(test.plain, test.truth))
+    origin = recognise_training_images(LabelledAnswers.of(test.plain, test.truth))
     return Judgement(test.evaluate(None), test.evaluate(correction), Bounds(), origin)
 
 
@@ -177,7 +177,7 @@ def test_a_correction_is_clean_only_if_it_reaches_the_images_that_carry_the_arti
     after = Outcome(*[nothing] * 6, none, none, nothing, member_fall=Interval(*fall, 30))
     found = Judgement(before, after, Bounds())
     assert found.remaining == 0 and found.clean == clean == (found.verdict == "clean")
-    cleaning_tables.judged(found, 100, UNCOUNTED)
+    cleaning_tables.judgement(found, 100, UNCOUNTED)
     assert f"logits taken from carriers {fall[0]:.2f}, from others 3.00" in capsys.readouterr().out
     if not clean:
         assert f"takes 3.00 logits from images that the artifact was put on, and {fall[0]:.3f}" in found.verdict

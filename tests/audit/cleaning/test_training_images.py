@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from klarsicht.audit.cleaning.training_images import Answers, recognise_training_images
+from klarsicht.audit.cleaning.training_images import LabelledAnswers, recognise_training_images
 
 
 def answers(n, accuracy, confidence):
-    return Answers(np.arange(n) < round(accuracy * n), np.full(n, confidence) + np.linspace(-0.001, 0.001, n))
+    return LabelledAnswers(np.arange(n) < round(accuracy * n), np.full(n, confidence) + np.linspace(-0.001, 0.001, n))
 
 
 def test_the_manifest_says_it():
@@ -42,6 +42,6 @@ def test_with_nothing_to_compare_with_nearly_all_must_be_right_and_sure():
 
 
 def test_confidence_is_that_of_the_softmax():
-    found = Answers.of(np.log([[0.7, 0.3], [0.2, 0.8]]), np.array([0, 0]))
+    found = LabelledAnswers.of(np.log([[0.7, 0.3], [0.2, 0.8]]), np.array([0, 0]))
     np.testing.assert_allclose(found.confidence, [0.7, 0.8])
     np.testing.assert_array_equal(found.right, [True, False])

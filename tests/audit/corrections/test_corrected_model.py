@@ -222,7 +222,7 @@ def test_the_loop_closes_the_cleaned_model_is_audited_by_its_folder(tmp_path, mo
     folder = clean_model.clean(
         run.path, "b", clean_model.CleanSettings(method="oblique", layer="last", directions=1, images=60)
     ).folder
-    again = pipeline.run(settings.merged(model=str(folder)), tmp_path / "again", workers=2)
+    again = pipeline.run(settings.with_values(model=str(folder)), tmp_path / "again", workers=2)
     before, after = (ranking.read_ranking(store).of("b") for store in (run, again))
     assert before.shift > 1 > 0.1 > abs(after.shift)
 

@@ -108,7 +108,7 @@ def test_the_interval_of_a_gain_is_that_of_the_bootstrap():
     after, before = (trial._rises(answers, log_odds) for answers in (found, trial.before))
     drawn = [rng.integers(0, len(after), len(after)) for _ in range(2000)]
     shares = [1 - abs(after[i].mean()) / before[i].mean() for i in drawn]
-    gained, left = trial._gained(found, log_odds)
+    gained, left = trial._share_taken(found, log_odds)
     assert left.mean() == pytest.approx(1 - gained.value)
     np.testing.assert_allclose((gained.low, gained.high), np.quantile(shares, (0.025, 0.975)), atol=0.01)
 

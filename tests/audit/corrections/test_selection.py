@@ -17,18 +17,14 @@ from klarsicht.audit.corrections.joint_correction import JointCorrection
 from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Outcome
 from klarsicht.audit.corrections.selection import (
     ALIKE,
-    Candidate,
-    Grid,
-    SettingOutcome,
-    choose,
     choose_candidate,
     choose_free,
     choose_least_loss,
     find_best,
     is_alike,
-    try_further_layers,
-    try_settings,
 )
+from klarsicht.audit.corrections.setting_outcomes import Candidate, Grid, SettingOutcome
+from klarsicht.audit.corrections.setting_search import try_and_choose, try_further_layers, try_settings
 from klarsicht.audit.interventions.insertion import put_on
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.ground.errors import InputError
@@ -55,7 +51,7 @@ def test_the_strongest_setting_within_the_bound_is_chosen():
     """At `last` the mark alone is erased; at `head` everything is, which no bound allows."""
     by_layer = {"last": [3], "head": [0, 1, 2, 3]}
     remedy = CorrectionMethod(lambda b, s: erases(by_layer[s.layer], b, s), frozenset({"layer", "strength"}))
-    found = choose({"x": remedy}, *scene(), Bounds())
+    found = try_and_choose({"x": remedy}, *scene(), Bounds())
     assert found.chosen.setting == CorrectionParameters("last")
     assert found.chosen.remaining < 0.15  # the mark also covers what speaks for other classes
     tried = {(t.setting.layer, t.setting.strength): t for t in found.tried}
@@ -72,7 +68,7 @@ def test_of_two_that_leave_nearly_as_much_the_one_with_fewer_directions_is_chose
         return whole.with_strength(by_one if setting.directions == 1 else 1.0)
 
     bench, trial = scene()
-    found = choose(
+    found = try_and_choose(
         {"x": CorrectionMethod(make, frozenset({"directions"}))}, bench, trial, Bounds(), Grid(directions=(1, 4))
     )
     assert found.chosen.setting.directions == best
@@ -162,7 +158,7 @@ def test_methods_of_which_each_is_best_on_another_artifact_are_chosen_there():
 
     for left, best in (((0.3, 1.0), "b"), ((1.0, 0.3), "a")):
         methods = {name: gated(share) for name, share in zip("ab", left, strict=True)}
-        found = choose(methods, *scene(), Bounds(), Grid(("last",)))
+        found = try_and_choose(methods, *scene(), Bounds(), Grid(("last",)))
         assert found.chosen.method == best
         assert {one.method for one in found.best_of_methods} == {"a", "b"}
         assert f"at least {found.chosen.gained.low:.0%}" in found.reason
@@ -308,7 +304,7 @@ def test_what_two_branches_carry_is_erased_in_their_sum_or_in_both():
     branches = try_settings(MARK, data, trial, WIDE, Grid(("a", "b"), (1, 2, 4), (1.0, 0.75, 0.5)))
     further = try_further_layers(branches, MARK, data, trial, WIDE, Grid(("a", "b"), (1, 2, 4), (1.0, 0.75, 0.5)))
     alone, both = (choose_candidate(some).chosen for some in (branches, branches + further))
-    at_sum = choose({**MARK}, data, trial, WIDE, Grid((":sum1",), (1,), (1.0,))).chosen
+    at_sum = try_and_choose({**MARK}, data, trial, WIDE, Grid((":sum1",), (1,), (1.0,))).chosen
     assert alone.gained.value < 0.7
     assert {part.setting.layer for part in both.parts} == {"a", "b"}
     assert both.gained.value == pytest.approx(at_sum.gained.value, abs=1e-4)
@@ -363,12 +359,12 @@ def test_a_further_layer_that_loses_more_is_not_offered():
 
 def test_where_none_stays_within_the_least_harmful_is_chosen():
     remedy = CorrectionMethod(lambda b, s: erases([0, 1, 2], b, s), frozenset({"layer"}))
-    found = choose({"x": remedy}, *scene(), Bounds(0.0, 0.0))
+    found = try_and_choose({"x": remedy}, *scene(), Bounds(0.0, 0.0))
     assert found.chosen.lost == min(t.lost for t in found.tried) > 0
 
 
 def test_a_setting_that_is_given_is_taken():
-    found = choose(OBLIQUE, *scene(), Bounds(), Grid(("last",), (2,), (0.75,)))
+    found = try_and_choose(OBLIQUE, *scene(), Bounds(), Grid(("last",), (2,), (0.75,)))
     assert [t.setting for t in found.tried] == [CorrectionParameters("last", 2, 0.75)]
 
 
@@ -378,20 +374,20 @@ def test_layers_that_know_nothing_are_passed_over():
             raise InputError("members do not differ from the others at this layer")
         return erases([3], bench, setting)
 
-    found = choose({"x": CorrectionMethod(make, SWEPT)}, *scene(), Bounds(), Grid(("last", "head")))
+    found = try_and_choose({"x": CorrectionMethod(make, SWEPT)}, *scene(), Bounds(), Grid(("last", "head")))
     assert {t.setting.layer for t in found.tried} == {"last"}
     with pytest.raises(InputError, match="do not differ"):
-        choose({"x": CorrectionMethod(make, SWEPT)}, *scene(), Bounds(), Grid(("head",)))
+        try_and_choose({"x": CorrectionMethod(make, SWEPT)}, *scene(), Bounds(), Grid(("head",)))
 
 
 def test_the_record_of_a_choice_lists_what_was_tried():
-    found = choose(OBLIQUE, *scene(), Bounds()).to_json()
+    found = try_and_choose(OBLIQUE, *scene(), Bounds()).to_json()
     assert found["chosen"] in [{k: t[k] for k in ("method", "layer", "directions", "strength")} for t in found["tried"]]
     assert {t["layer"] for t in found["tried"]} == {"last", "head"}
 
 
 def test_the_best_strength_of_each_layer_and_number_of_directions_is_listed():
-    found = choose(OBLIQUE, *scene(), Bounds(), Grid(("last", "head"), (1, 2), (1.0, 0.5)))
+    found = try_and_choose(OBLIQUE, *scene(), Bounds(), Grid(("last", "head"), (1, 2), (1.0, 0.5)))
     assert len(found.tried) == 8
     assert [(t.setting.layer, t.setting.directions) for t in found.best_settings] == [
         ("last", 1), ("last", 2), ("head", 1), ("head", 2),

@@ -332,7 +332,7 @@ def test_white_levels_of_a_manifest_decide_what_an_image_is(tmp_path):
     assert found.white_levels == (4095, 0)
     np.testing.assert_array_equal(np.asarray(found.decode(0)), [[0, 62, 255]])
     np.testing.assert_array_equal(np.asarray(found.decode(1)), [[0, 4, 16]])
-    stated = found.reading(2000, 220)
+    stated = found.with_limits(2000, 220)
     assert stated.white_levels == (4095, 2000) and stated[[1]].white_levels == (2000,)
     assert len({found.hash, stated.hash, replace(found, white_levels=()).hash}) == 3
     for wrong in ("0", "-1", "70000", "12.5", "nan", "white"):

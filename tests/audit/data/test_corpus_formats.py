@@ -460,6 +460,6 @@ def test_several_labels_stand_in_manifests_only(tmp_path):
 def test_white_levels_and_bounds_hold_for_pairs_of_images_and_labels(folder, tmp_path):
     lines = [f"{file},{i % 2};{i % 3}" for i, file in enumerate(sorted(folder.rglob("*.png")))]
     (tmp_path / "a.csv").write_text("\n".join(["path,label", *lines]))
-    corpus = open_corpus(tmp_path / "a.csv", LabelCells(separator=";")).reading(4095, 3.0).pairs()
+    corpus = open_corpus(tmp_path / "a.csv", LabelCells(separator=";")).with_limits(4095, 3.0).pairs()
     assert (corpus.megapixels, set(corpus.white_levels), len(corpus.white_levels)) == (3.0, {4095}, len(corpus))
     assert isinstance(corpus, Corpus)

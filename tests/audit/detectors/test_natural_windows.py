@@ -11,7 +11,7 @@ from klarsicht.audit.detectors.detection import ClassImages, ImageStack
 from klarsicht.audit.detectors.natural_windows import (
     ALIGNED,
     SILENT,
-    SharedWindows,
+    NaturalWindows,
     complete_members,
     complete_strongest,
     select_images,
@@ -48,7 +48,7 @@ def measured(own, rng):
         half=draw_halves(len(own), rng),
         sources=np.arange(len(own)),
     )
-    return images, SharedWindows.of(images, detect_windows(images))
+    return images, NaturalWindows.of(images, detect_windows(images))
 
 
 def test_photographs_share_none_and_a_mark_on_a_fifth_is_no_nature():
@@ -102,7 +102,7 @@ def test_two_glyphs_are_no_nature_and_one_of_most_images_is():
     kept = np.setdiff1d(np.arange(len(own)), complete_members(images, strongest).members)
     assert strongest_window(detect_windows(select_images(images, kept))).score > SILENT  # so it was, after one
     half = replace(strongest, members=np.arange(N + 1), places=np.zeros((N + 1, 2)))
-    most = SharedWindows.of(images, [half])
+    most = NaturalWindows.of(images, [half])
     assert most.left == strongest.score and most.natural
 
 
@@ -119,5 +119,5 @@ def test_further_windows_are_not_taken_away_beyond_a_quarter_of_the_class():
     ("correlation", "left"), [(ALIGNED, 0.0), (0.0, SILENT), (float("nan"), 0.0), (0.0, float("nan"))]
 )
 def test_what_was_not_measured_counts_as_nature(correlation, left):
-    assert SharedWindows(correlation, left).natural
-    assert not SharedWindows(0.0, 0.0).natural
+    assert NaturalWindows(correlation, left).natural
+    assert not NaturalWindows(0.0, 0.0).natural

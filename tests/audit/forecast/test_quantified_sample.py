@@ -103,7 +103,7 @@ def test_its_sum_is_that_of_its_steps_and_a_screening_has_none(tmp_path):
     settings = AuditSettings(model=MODEL, data=str(tmp_path / "data"), map_side=8)
     told = forecast(settings, seconds=5).to_json()["quantification"]
     assert told["cpu_seconds"] == pytest.approx(sum(step["cpu_seconds"] for step in told["steps"]))
-    assert "quantification" not in forecast(settings.merged(target="b"), seconds=1).to_json()
+    assert "quantification" not in forecast(settings.with_values(target="b"), seconds=1).to_json()
 
 
 def test_seconds_of_a_pair_are_those_of_blocks_over_their_pairs(planned, monkeypatch):

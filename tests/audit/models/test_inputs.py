@@ -31,8 +31,7 @@ def decoded(monkeypatch):
 
 def test_an_image_is_decoded_once_whoever_asks(tmp_path, classifier, decoded):
     write_corpus(tmp_path / "data", per_class=10)
-    images = InputImages.of(open_corpus(tmp_path / "data"), classifier)
-    decoded.clear()
+    images = InputImages.of(open_corpus(tmp_path / "data"), classifier)  # which decodes image 0, to see its shape
     rows = np.array([3, 7, 3, 29, 0])
     first, again = images(rows), images(rows[::-1])
     assert sum(decoded.values()) == len(decoded) == 4

@@ -42,9 +42,9 @@ def test_the_whole_stripe_is_put_on_and_measures_what_the_real_one_does(trial):
 
 
 def test_coverage_tells_the_window_from_the_whole(trial):
-    covered = {how: trial.covered(way, SCALE) for how, way in trial.ways.items()}
+    covered = {how: trial.covered_share(way, SCALE) for how, way in trial.ways.items()}
     window = Patch(trial.found, SCALE)  # not grown to the whole
-    assert covered["shared pixels"] > 0.9 and trial.covered(window, SCALE) < 0.5
+    assert covered["shared pixels"] > 0.9 and trial.covered_share(window, SCALE) < 0.5
     assert trial.change("shared pixels") == SHARED_CONTENT and trial.change("any place") == "tile"
     assert "shared tones" not in trial.ways  # it covers less than three quarters of the best way
 
@@ -53,7 +53,7 @@ def test_few_carriers_get_no_shared_content():
     x = scenes(60)
     found = ArtifactExamples(stripe(x[:5], 0, 250), x[5:], np.tile([10, 0], (5, 1)), (6, 3))
     few = ArtifactTrial.of(SIGN, found, SCALE, True, np.random.default_rng(0))
-    assert few.ways.keys() == {"own place", "any place"} and np.isnan(few.covered(few.ways["own place"], SCALE))
+    assert few.ways.keys() == {"own place", "any place"} and np.isnan(few.covered_share(few.ways["own place"], SCALE))
 
 
 def test_share_of_evidence_in_closed_form():

@@ -28,5 +28,5 @@ def test_windows_of_the_pool_are_those_that_any_class_compares(images, classes):
     groups = tuple(Group(str(c), c, np.arange(c, images, classes)) for c in range(classes))
     units = DetectionUnits(Mock(), Corpus(names, names, labels), AuditSettings(model="m", data="d"), groups, "")
     units.__dict__["pool_rows"] = np.random.default_rng(0).permutation(images)
-    assert units.compared == max(walked(units.pool_rows, set(group.rows.tolist())) for group in groups)
-    assert units.compared <= images
+    assert units.compared_images == max(walked(units.pool_rows, set(group.rows.tolist())) for group in groups)
+    assert units.compared_images <= images

@@ -65,7 +65,7 @@ def test_it_stands_before_the_outputs_that_were_searched_for_alike(done):
     assert stands.margin == pytest.approx(found.effect.shift - found.effect.runner_up)
     assert stands.margin_low < stands.margin < stands.margin_high and stands.uplift > stands.uplift_control
     known = [{"target": 1}, {"margin": 1.0}, dataclasses.asdict(stands) | {"ahead": None}]
-    assert [Specificity.from_line(line) for line in known] == [None] * 3  # of earlier versions
+    assert [Specificity.from_row(row) for row in known] == [None] * 3  # of earlier versions
     earlier = dataclasses.replace(found, standing=None)
     assert earlier.p == pytest.approx((found.effect.rank + 1) / 3)
 

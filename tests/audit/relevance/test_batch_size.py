@@ -58,8 +58,8 @@ def test_a_run_keeps_the_batch_size_that_was_chosen_when_it_began(tmp_path):
     kept = json.loads((tmp_path / "run" / "manifest.json").read_text())["settings"]
     chosen = choose_batch_size(classifier, torch.zeros(3, 12, 12), 1e-4)
     assert 1 < chosen < LARGEST_BATCH and kept["batch"] == chosen and "batch_memory" not in kept
-    other = settings.merged(batch_memory=1.0)
+    other = settings.with_values(batch_memory=1.0)
     assert Audit.of(other, classifier).with_batch().settings.batch > chosen
     pipeline.run(other, tmp_path / "run", classifier=classifier)
     with pytest.raises(RunMismatch, match="batch"):
-        pipeline.run(settings.merged(batch=chosen + 1), tmp_path / "run", classifier=classifier)
+        pipeline.run(settings.with_values(batch=chosen + 1), tmp_path / "run", classifier=classifier)

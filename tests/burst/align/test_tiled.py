@@ -162,7 +162,7 @@ def test_at_twice_the_resolution_a_placement_tells_the_same_field(size):
     fine, agrees = field(small, 1), np.ones((2, *small), bool)
     agrees[1, 2, 3] = False
     rest = np.array([[0.0, 0.0], [0.3, -0.4]])
-    found = Placement(fine, np.rint(fine).astype(np.int64), agrees, rest, turns).doubled(size)
+    found = Placement(fine, np.rint(fine).astype(np.int64), agrees, rest, turns).double_resolution(size)
     np.testing.assert_allclose(found.fine, 2 * field(large, 0.5), atol=1e-4)
     np.testing.assert_array_equal(found.shifts, np.rint(found.fine))
     np.testing.assert_allclose(found.rest[1], [-0.4, 0.2])
@@ -177,5 +177,5 @@ def test_a_tile_between_two_that_moved_apart_follows_one_of_them():
     fine[0, :, 1:] = 4.25
     found = Placement(
         fine, np.rint(fine).astype(np.int64), np.ones(fine.shape[:3], bool), np.zeros((1, 2)), unturned(fine)
-    ).doubled((128, 128))
+    ).double_resolution((128, 128))
     np.testing.assert_array_equal(found.fine[0, :, :, 0], [[0, 0, 8.5, 8.5, 8.5]] * 5)

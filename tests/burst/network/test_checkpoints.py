@@ -65,7 +65,7 @@ def card(**changes):
     [
         (card(version=2), "version 2"),
         (card(settings={"preset": "of tomorrow"}), "of tomorrow"),
-        (card(settings=SETTINGS.merged(width=0.25).model_dump()), "do not fit"),
+        (card(settings=SETTINGS.with_values(width=0.25).model_dump()), "do not fit"),
         (lambda written: {}, "without our card"),
         (lambda written: {KEY: "{}}"}, "cannot be read"),
         (lambda written: {KEY: "[]"}, "cannot be read"),

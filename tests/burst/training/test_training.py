@@ -74,7 +74,7 @@ def test_a_network_learns(photographs, tmp_path, monkeypatch):
     burst = BatchStream.draw
     monkeypatch.setattr(BatchStream, "draw", lambda self, index, rank: burst(self, 3, 0))
     monkeypatch.setattr(training, "NOISES", {"wide": lambda rng: GAINS[8]})
-    settings = SMALL.merged(steps=60, rate=0.03, every=60, noise="wide", motion=("still",))
+    settings = SMALL.with_values(steps=60, rate=0.03, every=60, noise="wide", motion=("still",))
     out = train(settings, photographs, tmp_path / "net.safetensors")
     batch = TrainingData.from_folder(photographs, settings).task(settings, out).batch(0, 0)
     mean = (batch.frames * batch.valid[:, :, None, None, None]).sum(1) / batch.valid.sum()
@@ -86,7 +86,7 @@ def test_a_network_learns(photographs, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("preset", "colour"), [("swift", "rgb"), ("swift", "mosaic"), ("direct", "grey")])
 def test_other_presets_and_colours_go_the_same_way(preset, colour, photographs, tmp_path, plain_kernels):
-    settings = SMALL.merged(preset=preset, colour=colour, steps=1)
+    settings = SMALL.with_values(preset=preset, colour=colour, steps=1)
     if colour == "mosaic":  # frames of 32 planes need 64 pixels and twice the reach
         for file in photographs.iterdir():
             with Image.open(file) as picture:
@@ -97,7 +97,7 @@ def test_other_presets_and_colours_go_the_same_way(preset, colour, photographs, 
 
 
 def test_a_network_for_colours_is_taught_on_grey_frames_too(photographs, tmp_path):
-    settings = SMALL.merged(colour="rgb", grey_too=True, size=32)
+    settings = SMALL.with_values(colour="rgb", grey_too=True, size=32)
     supply = TrainingData.from_folder(photographs, settings).task(settings, tmp_path / "net.safetensors").batches
     drawn = [supply.draw(index, 0) for index in range(12)]
     assert {batch.truth.shape[1] for batch in drawn} == {1, 3}
@@ -106,8 +106,10 @@ def test_a_network_for_colours_is_taught_on_grey_frames_too(photographs, tmp_pat
 
 
 def test_a_training_may_start_from_another_and_its_card_says_which(photographs, tmp_path):
-    first = train(SMALL.merged(steps=3), photographs, tmp_path / "first.safetensors")
-    second = train(SMALL.merged(steps=1, rate=1e-9, start=str(first)), photographs, tmp_path / "second.safetensors")
+    first = train(SMALL.with_values(steps=3), photographs, tmp_path / "first.safetensors")
+    second = train(
+        SMALL.with_values(steps=1, rate=1e-9, start=str(first)), photographs, tmp_path / "second.safetensors"
+    )
     for name, weight in load_network(first).state_dict().items():
         assert torch.allclose(load_network(second).state_dict()[name], weight, atol=1e-6)
     card = read_card(second).training
@@ -124,7 +126,7 @@ def test_a_training_may_start_from_the_network_that_comes_along_by_its_name(phot
 def test_another_training_in_the_same_place_is_refused(photographs, tmp_path):
     train(SMALL, photographs, tmp_path / "net.safetensors")
     with pytest.raises(RunMismatch, match="seed"):
-        train(SMALL.merged(seed=1), photographs, tmp_path / "net.safetensors")
+        train(SMALL.with_values(seed=1), photographs, tmp_path / "net.safetensors")
     (photographs / "3.png").write_bytes((photographs / "2.png").read_bytes())
     with pytest.raises(RunMismatch, match=r"photographs\.json"):
         train(SMALL, photographs, tmp_path / "net.safetensors")
@@ -141,7 +143,7 @@ def test_minutes_become_steps_once_and_stay(photographs, tmp_path, monkeypatch):
 
 def test_threads_are_given_back(photographs, tmp_path):
     before = torch.get_num_threads()
-    train(SMALL.merged(steps=1), photographs, tmp_path / "net.safetensors", threads=before + 1)
+    train(SMALL.with_values(steps=1), photographs, tmp_path / "net.safetensors", threads=before + 1)
     assert torch.get_num_threads() == before
 
 
@@ -171,12 +173,12 @@ def test_small_photographs_tripods_and_texture_are_taught_when_asked_for(photogr
 
 
 def test_frames_behind_a_mosaic_teach_a_network_for_rgb_alone(photographs, tmp_path):
-    settings = SMALL.merged(colour="rgb", mosaics=("bayer", "x-trans"), size=48, steps=2, every=2)
+    settings = SMALL.with_values(colour="rgb", mosaics=("bayer", "x-trans"), size=48, steps=2, every=2)
     assert {recipe.mosaic for recipe in settings.recipes} == set(MOSAICS.values())
     out = train(settings, photographs, tmp_path / "net.safetensors")
     assert read_card(out).training["settings"]["mosaics"] == ["bayer", "x-trans"]
     for other in ({"colour": "grey"}, {"colour": "mosaic"}, {"grey_too": True}):
         with pytest.raises(UsageError, match="mosaics"):
-            settings.merged(**other)
+            settings.with_values(**other)
     with pytest.raises(UsageError, match="bayer, x-trans"):
-        settings.merged(mosaics=("foveon",))
+        settings.with_values(mosaics=("foveon",))

@@ -16,7 +16,7 @@ import sys, time
 from pathlib import Path
 from klarsicht.ground.run_folder.claims import Claims
 claims = Claims(Path(sys.argv[1]))
-with claims.beating():
+with claims.heartbeat():
     while not Path(sys.argv[2]).exists():
         time.sleep(.001)
     print(*[i for i in range(100) if claims.take(f"unit.{i}")], flush=True)
@@ -41,7 +41,7 @@ def test_processes_that_race_take_every_unit_once_and_what_a_killed_one_held_is_
     taken = [[int(word) for word in process.stdout.readline().split()] for process in processes]
     assert sorted(unit for some in taken for unit in some) == list(range(100))
     mine = Claims(tmp_path / "claims")
-    with mine.beating():
+    with mine.heartbeat():
         assert not any(mine.take(f"unit.{i}") for i in range(100))
         most = max(range(3), key=lambda i: len(taken[i]))
         processes[most].kill()
@@ -125,7 +125,7 @@ def test_who_was_taken_for_dead_holds_nothing_and_gives_nothing_of_another_back(
 
 def test_a_living_process_counts_and_leaves_nothing(tmp_path):
     mine = Claims(tmp_path / "claims", expiry=0.2)
-    with mine.beating():
+    with mine.heartbeat():
         (pulse,) = (tmp_path / "claims" / "pulses").iterdir()
         began = time.monotonic()
         while not (pulse.read_text() or "0") > "0":  # empty while it is written

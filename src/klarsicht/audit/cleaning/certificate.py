@@ -134,7 +134,7 @@ class Certificate:
             grouped.setdefault(_key(_shared_settings(found)), []).append(found)
         methods = [_method(some) for some in grouped.values()]
         names = [
-            method if methods.count(method) == 1 else f"{method} ({_differing(some[0], grouped.values())})"
+            method if methods.count(method) == 1 else f"{method} ({_differing_settings(some[0], grouped.values())})"
             for method, some in zip(methods, grouped.values(), strict=True)
         ]
         return tuple(make_row(name, some, CORRECTED) for name, some in zip(names, grouped.values(), strict=True))
@@ -245,7 +245,7 @@ def _shared_settings(found: Facts) -> Facts:
     return {name: value for name, value in found["settings"].items() if name != "seed"}
 
 
-def _differing(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
+def _differing_settings(one: Facts, all_: Iterable[Sequence[Facts]]) -> str:
     """Return the settings in which a correction differs from others of its method."""
     same = [some[0] for some in all_ if _method(some) == _method([one])]
     names = [name for name in _shared_settings(one) if len({_key(other["settings"].get(name)) for other in same}) > 1]

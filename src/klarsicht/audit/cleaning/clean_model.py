@@ -15,8 +15,8 @@ from klarsicht.audit.cleaning.audited_run import AuditedRun
 from klarsicht.audit.cleaning.clean_settings import AUTOMATIC, CleanSettings
 from klarsicht.audit.cleaning.judgement import BELOW, Judgement, LeastEffect, is_raised
 from klarsicht.audit.cleaning.shown_classes import ShownClasses
-from klarsicht.audit.cleaning.training_images import Answers, ImageOrigin, recognise_training_images
-from klarsicht.audit.corrections import packages, selection
+from klarsicht.audit.cleaning.training_images import ImageOrigin, LabelledAnswers, recognise_training_images
+from klarsicht.audit.corrections import packages, selection, setting_search
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import correction_layers, find_layer
 from klarsicht.audit.corrections.clean_losses import CleanDraw
@@ -25,7 +25,8 @@ from klarsicht.audit.corrections.harm import HARMFUL, Bounds
 from klarsicht.audit.corrections.outcomes import GROUP, CorrectionTest, Outcome
 from klarsicht.audit.corrections.retraining import RETRAINED
 from klarsicht.audit.corrections.samples import Case, Sample
-from klarsicht.audit.corrections.selection import Choice, Grid
+from klarsicht.audit.corrections.selection import Choice
+from klarsicht.audit.corrections.setting_outcomes import Grid
 from klarsicht.audit.data import splits
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.residual_sums import ResidualSum
@@ -172,7 +173,7 @@ def fit_and_choose(
     if not why:
         return choose_correction(data, test, settings, draw=draw), skipped
     bounds = make_bounds(settings)
-    found = selection.try_settings(SELECTIVE, data, test, bounds, make_grid(settings))
+    found = setting_search.try_settings(SELECTIVE, data, test, bounds, make_grid(settings))
     chosen, tried = selection.choose_free(found, draw, bounds)
     none = f"{why}, and none of {len(tried)} settings tried takes away half of it for sure and costs nothing"
     return chosen or selection.leave_unchanged(trial, bounds, none, tried), skipped
@@ -234,7 +235,7 @@ def draw_clean(case: Case, data: FittingData, settings: CleanSettings) -> CleanD
     return CleanDraw.of(case, allowed, MORE * settings.images, rng)
 
 
-def find_origin(test: CorrectionTest, case: Case, other: Answers | None = None) -> ImageOrigin:
+def find_origin(test: CorrectionTest, case: Case, other: LabelledAnswers | None = None) -> ImageOrigin:
     """Find out whether the model was trained on the clean images of a test.
 
     Args:
@@ -243,7 +244,7 @@ def find_origin(test: CorrectionTest, case: Case, other: Answers | None = None) 
     """
     fair = test.sample.fair_draw
     names = [case.corpus.splits[row] for row in test.sample.rows[fair]] if case.corpus.splits else []
-    return recognise_training_images(Answers.of(test.plain[fair], test.truth[fair]), names, other)
+    return recognise_training_images(LabelledAnswers.of(test.plain[fair], test.truth[fair]), names, other)
 
 
 def describe_missing_use(run: AuditedRun, name: str) -> str:
@@ -366,7 +367,7 @@ def choose_correction(
     data: FittingData,
     test: CorrectionTest,
     settings: CleanSettings,
-    candidates: selection.Methods = CANDIDATES,
+    candidates: setting_search.Methods = CANDIDATES,
     further: bool = True,
     draw: CleanDraw | None = None,
 ) -> Choice:
@@ -383,21 +384,23 @@ def choose_correction(
     check_layer(data.classifier, settings)
     bounds, grid = make_bounds(settings), make_grid(settings)
     if settings.method == AUTOMATIC:
-        found = selection.try_settings(candidates, data, test, bounds, grid)
-        found += selection.try_further_layers(found, ERASING, data, test, bounds, grid, draw) if further else []
+        found = setting_search.try_settings(candidates, data, test, bounds, grid)
+        found += setting_search.try_further_layers(found, ERASING, data, test, bounds, grid, draw) if further else []
         if settings.train:
             layered = [one for one in found if not one.tried.beside and not ResidualSum.parse(one.tried.setting.layer)]
             best = selection.choose_least_loss(layered, draw, bounds).chosen.setting.layer
-            found += selection.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))
+            found += setting_search.try_settings(TRAINED_CANDIDATES, data, test, bounds, replace(grid, layers=(best,)))
         return selection.choose_least_loss(found, draw, bounds)
     method = CORRECTION_METHODS[settings.method]
     # one training for each layer would be expensive
     if settings.method in RETRAINED and "layer" in method.sweeps and not grid.layers:
         oblique = {"oblique": CLOSED["oblique"]}
         layers = correction_layers(data.classifier.module, data.classifier.head)
-        best = selection.choose(oblique, data, test, bounds, Grid(layers, (1,), (1.0,))).chosen.setting.layer
+        best = setting_search.try_and_choose(
+            oblique, data, test, bounds, Grid(layers, (1,), (1.0,))
+        ).chosen.setting.layer
         grid = replace(grid, layers=(best,))
-    found = selection.try_settings({settings.method: method}, data, test, bounds, grid)
+    found = setting_search.try_settings({settings.method: method}, data, test, bounds, grid)
     return selection.choose_least_loss(found, draw, bounds)
 
 

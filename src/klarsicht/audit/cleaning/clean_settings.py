@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from klarsicht.ground.config import Settings
+from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
 
 CLOSED_NAMES = ("nothing", "project", "oblique", "reactive", "reactive-class", "inpaint", "random")
@@ -32,7 +32,7 @@ LEAST_HELP = (
 LESSONS_HELP = "Images of each of these kinds to train on, at most."
 
 
-class CleanSettings(Settings):
+class CleanSettings(PublicSettings):
     """Settings of `audit clean`; each field has its description. Layer, directions and strength are swept where they
     are None."""
 

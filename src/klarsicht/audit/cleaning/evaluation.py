@@ -21,7 +21,7 @@ from klarsicht.audit.cleaning.clean_settings import CleanSettings
 from klarsicht.audit.cleaning.judgement import FLOOR_OF_POISONED, Judgement, LeastEffect
 from klarsicht.audit.cleaning.probes import CarrierLabels, SecondAudit, audit_again, probe_layer, relevance_share
 from klarsicht.audit.cleaning.shown_classes import UNCOUNTED, ShownClasses
-from klarsicht.audit.cleaning.training_images import UNKNOWN, Answers, ImageOrigin
+from klarsicht.audit.cleaning.training_images import UNKNOWN, ImageOrigin, LabelledAnswers
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.activations import Correction
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
@@ -314,10 +314,10 @@ def chosen_method(record: dict[str, Any]) -> str:
     return " and ".join(beside | {last: None})
 
 
-def answers_of_run(run: AuditedRun, case: Case) -> Answers:
+def answers_of_run(run: AuditedRun, case: Case) -> LabelledAnswers:
     """Read the model's answers to the clean images of a run with known labels."""
     rows = np.flatnonzero(case.clean & (case.labels >= 0))
-    return Answers.of(np.asarray(run.store.array("logits")[rows], np.float32), case.labels[rows])
+    return LabelledAnswers.of(np.asarray(run.store.array("logits")[rows], np.float32), case.labels[rows])
 
 
 def make_case(run: AuditedRun, artifact: Artifact) -> Case:

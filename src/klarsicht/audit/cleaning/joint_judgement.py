@@ -14,7 +14,7 @@ from klarsicht.audit.cleaning.judgement import Judgement, describe_verdict
 from klarsicht.audit.cleaning.shown_classes import UNCOUNTED, ShownClasses
 from klarsicht.audit.corrections.clean_losses import CleanLosses
 from klarsicht.audit.corrections.harm import HARMFUL, Harm, Loss
-from klarsicht.audit.corrections.selection import SettingOutcome
+from klarsicht.audit.corrections.setting_outcomes import SettingOutcome
 from klarsicht.ground.errors import EffectRemains, HarmExceeded
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss
 

@@ -20,7 +20,7 @@ from klarsicht.audit.corrections.closed_form import CorrectionParameters
 from klarsicht.audit.corrections.joint_correction import JointCorrection, LayerCorrection
 from klarsicht.audit.corrections.outcomes import loss_elsewhere
 from klarsicht.audit.corrections.samples import Case
-from klarsicht.audit.corrections.selection import Candidate, SettingOutcome, evaluate_setting
+from klarsicht.audit.corrections.setting_outcomes import Candidate, SettingOutcome, evaluate_setting
 from klarsicht.audit.data import splits
 from klarsicht.ground.progress import progress
 from klarsicht.ground.seeding import generator

@@ -43,8 +43,8 @@ UNKNOWN: Final = ImageOrigin(False, "")
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Answers of a model to images.
+class LabelledAnswers:
+    """Answers of a model to images whose right outputs are known.
 
     Attributes:
         right: bool (n,), whether each is right.
@@ -55,7 +55,7 @@ class Answers:
     confidence: Floats
 
     @classmethod
-    def of(cls, logits: Floats, truth: Ints) -> Answers:
+    def of(cls, logits: Floats, truth: Ints) -> LabelledAnswers:
         """Take answers from logits (n, K), and right outputs (n,)."""
         p = special.softmax(np.asarray(logits, np.float64), 1)
         return cls(p.argmax(1) == truth, p.max(1))
@@ -66,7 +66,7 @@ class Answers:
     def __str__(self) -> str:
         return f"{self.right.mean():.1%} right, confidence {self.confidence.mean():.1%}"
 
-    def exceeds(self, other: Answers) -> bool:
+    def exceeds(self, other: LabelledAnswers) -> bool:
         """Say whether accuracy and confidence are far above those of other images."""
         if min(len(self), len(other)) < FEWEST:
             return False
@@ -76,7 +76,9 @@ class Answers:
         return apart[0] >= APART and all(d > ERRORS * e for d, e in zip(apart, error, strict=True))
 
 
-def recognise_training_images(shown: Answers, splits: Sequence[str] = (), other: Answers | None = None) -> ImageOrigin:
+def recognise_training_images(
+    shown: LabelledAnswers, splits: Sequence[str] = (), other: LabelledAnswers | None = None
+) -> ImageOrigin:
     """Recognise whether the model was trained on the shown images.
 
     Args:

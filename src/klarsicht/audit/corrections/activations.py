@@ -137,7 +137,7 @@ class InputReader:
         rows = channels_last(a, channels).float().cpu()
         leading, rows = rows[:, :before], rows[:, before:]
         pooled = rows.mean(1)
-        drawn = _drawn(rows, self._noise) if self._draws else rows[:, :0].flatten(0, 1)
+        drawn = _draw_positions(rows, self._noise) if self._draws else rows[:, :0].flatten(0, 1)
         # copies: a view would keep the whole input
         self._last = pooled, rows.amax(1) - pooled, drawn.clone(), leading.clone()
         self._shape = a.ndim > 2, channels
@@ -262,7 +262,7 @@ def compute_layer_inputs(classifier: Classifier, images: Images, layer: str) -> 
     return torch.cat(parts), reader.channels
 
 
-def _drawn(a: Tensor, noise: torch.Generator) -> Tensor:
+def _draw_positions(a: Tensor, noise: torch.Generator) -> Tensor:
     """Draw at most POSITIONS of each image, independently for each: (B, P, C) -> (B p, C)."""
     if a.shape[1] <= POSITIONS:
         return a.flatten(0, 1)

@@ -94,8 +94,10 @@ class Erasure:
         flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
         positions = flat[:, before:] if before else flat
         measured = positions.mean(1, keepdim=True) if self.pooled else positions
-        parts = [(flat[:, i : i + 1], _taken(eraser, flat[:, i : i + 1])) for i, eraser in enumerate(self.leading)]
-        parts.append((positions, _taken(self.eraser, measured)))
+        parts = [
+            (flat[:, i : i + 1], _artifact_part(eraser, flat[:, i : i + 1])) for i, eraser in enumerate(self.leading)
+        ]
+        parts.append((positions, _artifact_part(self.eraser, measured)))
         weight = self.strength if self.gate is None else self.strength * self.gate(positions)
         erased = [part - weight * taken for part, taken in parts]
         shaped = (torch.cat(erased, 1) if before else erased[0]).reshape(last.shape)
@@ -252,7 +254,7 @@ def correction_layer(module: nn.Module) -> str:
     return correction_layers(module)[-1]
 
 
-def _taken(eraser: Eraser, a: Tensor) -> Tensor:
+def _artifact_part(eraser: Eraser, a: Tensor) -> Tensor:
     """Compute L R (a - z) of activations (B, P, C)."""
     return (a - _as(eraser.reference, a)) @ _as(eraser.right, a).T @ _as(eraser.left, a).T
 

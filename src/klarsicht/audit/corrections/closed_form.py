@@ -291,7 +291,7 @@ class FittingData:
 
         def statistics(own: Floats, clean: Floats, rows: Floats, pasted: Floats | None) -> TokenStatistics:
             z, carried = clean.mean(0), own[member].mean(0)
-            effects = own[member] - z if pasted is None else _moved(pasted - rows, drawn)
+            effects = own[member] - z if pasted is None else _draw_changes(pasted - rows, drawn)
             rows = rows[rng.permutation(len(rows))[:ROWS]]
             return TokenStatistics(self._first(own), effects, erasure.covariance(rows), z, carried)
 
@@ -414,7 +414,7 @@ def random(data: FittingData, setting: CorrectionParameters) -> Erasure:
     return data.layer_statistics(setting.layer).make_erasure(setting, make, data.pooled)
 
 
-def _moved(effects: Floats, rng: np.random.Generator) -> Floats:
+def _draw_changes(effects: Floats, rng: np.random.Generator) -> Floats:
     """Draw at most ROWS of those changes (n, C) that are not zero."""
     moved = effects[np.abs(effects).max(1) > 1e-6 * max(float(np.abs(effects).max()), 1e-30)]
     return np.asarray(moved[rng.permutation(len(moved))[:ROWS]], np.float64)

@@ -141,10 +141,10 @@ class WrappedLayer(nn.Module):
             return getattr(layer, name)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        inputs, named = replace_first_tensor(inputs, named, self.corrected)
+        inputs, named = replace_first_tensor(inputs, named, self.correct_input)
         return self.layer(*inputs, **named)
 
-    def corrected(self, a: Tensor) -> Tensor:
+    def correct_input(self, a: Tensor) -> Tensor:
         """Correct the first input of the layer."""
         raise NotImplementedError  # no layer is wrapped by this class itself: each correction has a subclass
 
@@ -161,7 +161,7 @@ class InpaintedLayer(WrappedLayer):
         super().__init__()
         self.inpainting, self.layer = inpainting, layer
 
-    def corrected(self, a: Tensor) -> Tensor:
+    def correct_input(self, a: Tensor) -> Tensor:
         filled: Tensor = self.inpainting(a)
         return filled
 
@@ -196,10 +196,10 @@ class CorrectedLayer(WrappedLayer):
     def _get_name(self) -> str:
         return "Relieved"
 
-    def corrected(self, a: Tensor) -> Tensor:
-        return self.erased(a)
+    def correct_input(self, a: Tensor) -> Tensor:
+        return self.erase(a)
 
-    def erased(self, a: Tensor) -> Tensor:
+    def erase(self, a: Tensor) -> Tensor:
         """Erase at every position, along the axis that an Erasure would take."""
         if self.before:
             tokens = [one(a[:, i : i + 1]) for i, one in enumerate(self.leading)]
@@ -237,14 +237,14 @@ class GatedLayer(CorrectedLayer):
     def _get_name(self) -> str:
         return "GatedLayer"
 
-    def erased(self, a: Tensor) -> Tensor:
+    def erase(self, a: Tensor) -> Tensor:
         """Erase as far as the gate says that the image carries the artifact."""
         first = has_channels_first(a, len(self.erasure.weight), self.channels)
         last = a.movedim(1, -1) if first else a
         flat = last[:, None] if last.ndim == 2 else last.flatten(1, -2)
         amount: Tensor = flat[:, self.before :].mean(1) @ self.gate_weight + self.gate_bias
         g = torch.sigmoid(amount).detach().reshape(-1, *[1] * (a.ndim - 1))
-        return (1 - g) * a + g * super().erased(a)
+        return (1 - g) * a + g * super().erase(a)
 
 
 def make_affine_layer(correction: Erasure, e: Eraser, layer: nn.Module, tokens: bool = False) -> nn.Linear | nn.Conv2d:

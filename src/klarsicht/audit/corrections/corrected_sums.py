@@ -48,7 +48,7 @@ class SumErasure(nn.Module):
         for name, value in buffers.items():
             self.register_buffer(name, value.to(like.device, like.dtype))
 
-    def erased(self, a: Tensor) -> Tensor:
+    def erase(self, a: Tensor) -> Tensor:
         """Erase the artifact from a sum (B, C, H, W), (B, H, W, C) or tokens (B, T, C)."""
         first = has_channels_first(a, len(self.weight), self.channels)
         last = a.movedim(1, -1) if first else a
@@ -72,7 +72,7 @@ def build_in_sum(module: nn.Module, correction: Erasure, total: ResidualSum) -> 
     """Change the module permanently by an erasure at the sum `total`."""
     home = find_layer(module, correction.layer)
     erasure = SumErasure(correction, next(module.parameters(), torch.zeros(1)))
-    attach_to_sum(home, total, erasure.eval(), erasure.erased)
+    attach_to_sum(home, total, erasure.eval(), erasure.erase)
 
 
 def attach_to_sum(home: nn.Module, total: ResidualSum, child: nn.Module, change: Callable[[Tensor], Tensor]) -> None:

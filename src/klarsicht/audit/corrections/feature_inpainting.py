@@ -302,13 +302,13 @@ def window_discriminant(own: Floats, other: Floats) -> NDArray[np.float32]:
     rest = [side - side.mean(0) for side in (own, other)]
     if np.prod(shape) <= FULL_COVARIANCE:
         S = np.mean([ledoit_wolf(side.reshape(len(side), -1).astype(np.float64))[0] for side in rest], axis=0)
-        return np.asarray(_solved(S, difference.ravel()).reshape(shape), np.float32)
+        return np.asarray(_solve(S, difference.ravel()).reshape(shape), np.float32)
     by_channel = [side.transpose(0, 2, 3, 1).reshape(-1, shape[0]).astype(np.float64) for side in rest]
     S = np.mean([ledoit_wolf(side)[0] for side in by_channel], axis=0)
-    return np.asarray(_solved(S, difference.reshape(shape[0], -1)).reshape(shape), np.float32)
+    return np.asarray(_solve(S, difference.reshape(shape[0], -1)).reshape(shape), np.float32)
 
 
-def _solved(S: Floats, difference: Floats) -> Any:
+def _solve(S: Floats, difference: Floats) -> Any:
     ridge = RIDGE_SHARE * max(float(np.trace(S)) / len(S), 1e-12)
     return np.linalg.solve(S + ridge * np.eye(len(S)), difference)
 

@@ -120,14 +120,14 @@ class Harm:
     @property
     def reasons(self) -> str:
         """The losses from which the answer follows, in words; empty where it is HARMLESS."""
-        return "; ".join(str(loss) for loss in self._deciding())
+        return "; ".join(str(loss) for loss in self._deciding_losses())
 
     @property
     def settled_by(self) -> int:
         """Number of images of each kind that would settle what is not proven; 0 where the answer is another."""
-        return max((loss.settled_by for loss in self._deciding()), default=0) if self.answer == NOT_PROVEN else 0
+        return max((loss.settled_by for loss in self._deciding_losses()), default=0) if self.answer == NOT_PROVEN else 0
 
-    def _deciding(self) -> Iterator[Loss]:
+    def _deciding_losses(self) -> Iterator[Loss]:
         return (loss for loss in self.losses if loss.answer == self.answer and self.answer != HARMLESS)
 
     def to_json(self) -> dict[str, Any]:

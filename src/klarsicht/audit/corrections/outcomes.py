@@ -274,7 +274,7 @@ class CorrectionTest:
             rise=self.rise(found),
             harm=paired_loss(was[fair], right[fair]),
             harm_affected=paired_loss(was[own], right[own]),
-            turned=self.turned(found),
+            turned=self.turned_share(found),
             harm_elsewhere=elsewhere,
             most_lost="" if most is None else self.names.get(most, f"class {most}"),
             member_fall=self.member_fall(found),
@@ -303,7 +303,7 @@ class CorrectionTest:
         fall = centred_logit(self.plain, self.target) - centred_logit(found.plain, self.target)
         return difference_interval(fall[member], fall[own])
 
-    def turned(self, found: Logits) -> Interval:
+    def turned_share(self, found: Logits) -> Interval:
         """Compute the share of `other_rows` predicted as the class with the artifact, less that without it, with
         Tango's interval; no interval without pasted images."""
         if not len(found.pasted):
@@ -322,13 +322,13 @@ class CorrectionTest:
         The interval is that of a ratio of means over the same images (delta method). Probability counts where the
         artifact raises it before the correction for sure; 0 with an interval of [-1, 1] where nothing is known.
         """
-        shares = {LOG_ODDS: self._gained(found, log_odds)}
+        shares = {LOG_ODDS: self._share_taken(found, log_odds)}
         if len(found.pasted) and self.rise(self.before, probability).low > 0:
-            shares[PROBABILITY] = self._gained(found, probability)
+            shares[PROBABILITY] = self._share_taken(found, probability)
         least = min(shares, key=lambda name: shares[name][0].low)
         return Gain(shares[least][0], least, {name: left for name, (_, left) in shares.items()})
 
-    def _gained(self, found: Logits, level: Level) -> tuple[Interval, Floats]:
+    def _share_taken(self, found: Logits, level: Level) -> tuple[Interval, Floats]:
         """Compute the share that is taken away, and the share (n,) that each image keeps."""
         after, before = (self._rises(answers, level).astype(np.float64) for answers in (found, self.before))
         n = len(after)

@@ -259,11 +259,11 @@ def _arrays(correction: Erasure | WhenPredicted | JointCorrection | FeatureInpai
     if correction.channels is not None:
         parts["channels"] = np.array(correction.channels)
     if correction.leading:
-        parts |= _stacked(correction.leading)
+        parts |= _stack_erasers(correction.leading)
     return parts if gate is None else parts | {"weight": gate.weight, "bias": np.array(gate.bias)}
 
 
-def _stacked(erasers: Sequence[Eraser]) -> dict[str, Any]:
+def _stack_erasers(erasers: Sequence[Eraser]) -> dict[str, Any]:
     """Stack erasers of p tokens, padded by zeros to as many directions: (p, C, k), (p, k, C), (p, C)."""
     k = max(e.left.shape[1] for e in erasers)
     missing = [(0, k - e.left.shape[1]) for e in erasers]

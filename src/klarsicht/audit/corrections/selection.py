@@ -1,4 +1,4 @@
-"""Choose method, layer, number of directions and strength of a correction on the part `choose`, under a bound on harm.
+"""Choose one of the tried settings of a correction, under a bound on harm.
 
 Of the settings whose losses on clean images are within the bounds, that one is chosen whose gain is the largest for
 sure: by the lower end of the 95 % interval of the share of the artifact's effect that it takes away, in log-odds and in
@@ -19,36 +19,23 @@ FINAL_ROUNDS rounds. Of falls alike by whole MIN_FALL_DIFFERENCE the order is as
 Where an artifact does less than matters, a correction is worth nothing but what is free (`choose_free`): of settings
 that take away FREE_GAIN of the effect for sure, and change hardly an answer on the part `choose`, those of largest gain
 are measured on the many clean images, and of these that cost nothing there (CleanLosses.is_free) one is taken as above:
-of gains as large as the largest but for chance, that of fewest directions.
-
-One layer may leave an effect that reaches the output another way. Then settings at further layers are tried on the
-network that is corrected already, one layer at a time. Those are kept that lose no more than the correction that they
-are beside: on the part `choose`, and, of the best, on many clean images by whole MIN_FALL_DIFFERENCE. Among settings
-that are as good, fewer layers come before fewer directions.
+of gains as large as the largest but for chance, that of fewest directions. Among settings
+that are as good, fewer layers come before fewer directions; see corrections.setting_search for settings at several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from klarsicht.audit.corrections.activations import Correction
-from klarsicht.audit.corrections.clarc import Erasure
-from klarsicht.audit.corrections.clean_losses import FREE_FALL, CleanDraw, CleanLosses
-from klarsicht.audit.corrections.closed_form import (
-    CorrectionMethod,
-    CorrectionParameters,
-    FittingData,
-    NoCorrection,
-)
+from klarsicht.audit.corrections.clean_losses import FREE_FALL, CleanDraw
+from klarsicht.audit.corrections.closed_form import CorrectionParameters, NoCorrection
 from klarsicht.audit.corrections.harm import Bounds
-from klarsicht.audit.corrections.joint_correction import JointCorrection
-from klarsicht.audit.corrections.outcomes import CorrectionTest, Gain, Logits, Outcome, reaches_members
-from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.ground.progress import progress
-from klarsicht.numerics.statistics.intervals import NO_INTERVAL, Z95, Interval
+from klarsicht.audit.corrections.outcomes import CorrectionTest
+from klarsicht.audit.corrections.setting_outcomes import Candidate, SettingOutcome, evaluate_setting, settings_json
+from klarsicht.numerics.statistics.intervals import Z95
 
 ALIKE: Final = 0.05  # share of the effect before: least difference between settings, however many the images
 MIN_LOSS_DIFFERENCE: Final = 0.005  # share of clean images: least difference of losses between settings
@@ -56,115 +43,7 @@ MIN_FALL_DIFFERENCE: Final = 0.0025  # of the right label's probability: least d
 FINALISTS: Final = 8  # settings that are compared on many clean images
 FREE_GAIN: Final = 0.5  # of the effect, taken away for sure: least gain by a correction that is made because it is free
 FINAL_ROUNDS: Final = 3  # of finalists, where all of one are shown to lose more than a bound
-MOST_LAYERS: Final = 3  # that are corrected together for one artifact
 UNCHANGED: Final = "nothing"  # method that leaves the model unchanged
-Methods = Mapping[str, CorrectionMethod]  # by name, simpler ones first
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Grid of settings: every layer with every number of directions and every strength.
-
-    Attributes:
-        layers: names of layers; empty: those of `FittingData.layers`.
-        directions: numbers of directions.
-        strengths: strengths.
-    """
-
-    layers: tuple[str, ...] = ()
-    directions: tuple[int, ...] = (1, 2, 4, 8)
-    strengths: tuple[float, ...] = (1.0, 0.75, 0.5)
-
-    @property
-    def coarse(self) -> Grid:
-        """Every second number of directions and strength, the first included."""
-        return Grid(self.layers, self.directions[::2], self.strengths[::2])
-
-    def settings_at(self, layer: str, sweeps: Collection[str]) -> list[CorrectionParameters]:
-        """List the settings at a layer for a method that sweeps these parameters; the others keep their first value."""
-        directions = self.directions if "directions" in sweeps else self.directions[:1]
-        strengths = self.strengths if "strength" in sweeps else self.strengths[:1]
-        return [CorrectionParameters(layer, k, s) for k, s in product(directions, strengths)]
-
-
-@dataclass(frozen=True)
-class SettingOutcome:
-    """Outcome of one setting on the part `choose`.
-
-    Attributes:
-        method: name of the method.
-        setting: the parameters.
-        gained: share of the artifact's effect that is taken away, see CorrectionTest.gained_share.
-        lost: loss beyond the bound, a share, the larger of overall and class; a gain of accuracy counts as no loss.
-        outcome: all figures.
-        fall: mean fall of the right label's probability on clean images.
-        beside: settings at other layers, on which this one was fitted and with which it is applied.
-        gain: the same gain image by image, by which two settings are compared; None: by `gained` alone.
-        losses: what is lost on many clean images, where that was measured.
-        beyond: whether that is shown to be above a bound.
-        reaches_members: see outcomes.reaches_members.
-    """
-
-    method: str
-    setting: CorrectionParameters
-    gained: Interval
-    lost: float
-    outcome: Outcome
-    beside: tuple[SettingOutcome, ...] = ()
-    fall: Interval = NO_INTERVAL
-    gain: Gain | None = field(default=None, compare=False, repr=False)
-    losses: CleanLosses | None = None
-    beyond: bool = False
-    reaches_members: bool = True
-
-    @property
-    def parts(self) -> tuple[SettingOutcome, ...]:
-        """The settings that are applied together, in the order in which they were fitted."""
-        return (*self.beside, replace(self, beside=()))
-
-    @property
-    def directions(self) -> int:
-        """Number of directions that are erased, at all layers together."""
-        return sum(one.setting.directions for one in self.parts)
-
-    @property
-    def remaining(self) -> float:
-        """Share of the artifact's effect that is left."""
-        return 1 - self.gained.value
-
-    @property
-    def error(self) -> float:
-        """Standard error of the gain."""
-        return (self.gained.high - self.gained.low) / (2 * Z95)
-
-    @property
-    def within_bounds(self) -> bool:
-        """Whether both losses are within their bounds."""
-        return self.lost <= 1e-12
-
-    def __str__(self) -> str:
-        if self.beside:
-            return " and ".join(map(str, self.parts))
-        at = f" at {self.setting.layer}" if self.setting.layer else ""
-        several = "" if self.setting.directions == 1 else "s"
-        return f"{self.method}{at}, {self.setting.directions} direction{several}, strength {self.setting.strength:g}"
-
-    def to_json(self) -> dict[str, Any]:
-        gained = {"gained": self.gained.value, "gained at least": self.gained.low}
-        figures = {"remaining": self.remaining, **gained, "within the bounds": self.within_bounds}
-        figures |= {"reaches members": self.reaches_members}
-        known = {"harm": self.outcome.harm.value, "flips": self.outcome.flips.value}
-        told = {"method": self.method} | self.setting.to_json() | figures | known
-        told |= {"losses": self.losses.to_json()} if self.losses else {}
-        return told | ({"beside": settings_json(self.beside)} if self.beside else {})
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Tried setting with its correction."""
-
-    tried: SettingOutcome
-    correction: Correction
 
 
 @dataclass(frozen=True)
@@ -246,24 +125,6 @@ class Choice:
         return {"chosen": chosen, "reason": self.reason, "tried": [one.to_json() for one in self.tried]}
 
 
-def choose(
-    methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
-) -> Choice:
-    """Try every method at every layer with every number of directions and every strength, and choose one.
-
-    Args:
-        methods: the methods, simpler ones first.
-        data: what they are fitted on.
-        test: what is chosen on.
-        bounds: largest permitted losses.
-        grid: settings to try; by default the whole grid.
-
-    Raises:
-        InputError: the artifact cannot be found at any layer.
-    """
-    return choose_candidate(try_settings(methods, data, test, bounds, grid))
-
-
 def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str, tried: Sequence[SettingOutcome] = ()) -> Choice:
     """Choose no correction, for a reason in words: the test says what the unchanged model does.
 
@@ -273,119 +134,6 @@ def leave_unchanged(test: CorrectionTest, bounds: Bounds, why: str, tried: Seque
     outcome = evaluate_setting(test, UNCHANGED, CorrectionParameters(), test.before, bounds)
     untried, left = ("", why) if tried else (why, "")
     return Choice(NoCorrection(), outcome, (*tried, outcome), untried, left)
-
-
-def try_settings(
-    methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid | None = None
-) -> list[Candidate]:
-    """Try settings as `choose` does; a method that refuses a setting is left out there.
-
-    Raises:
-        InputError, UsageError: all are refused.
-    """
-    grid = grid or Grid()
-    layered = {name: method for name, method in methods.items() if "layer" in method.sweeps}
-    places: list[tuple[str, Methods]] = [(layer, layered) for layer in (grid.layers or data.layers) if layered]
-    at_image = {name: method for name, method in layered.items() if method.at_image}
-    places += [(layer, at_image) for layer in data.first_layers if at_image and not grid.layers]
-    places += [("", {name: method}) for name, method in methods.items() if name not in layered]
-    found: list[Candidate] = []
-    refusals: list[InputError | UsageError] = []
-    data.fit_layers([layer for layer, some in places if layer and not some.keys() <= at_image.keys()])
-    with progress("corrections", sum(len(some) for _, some in places)) as advance:
-        for layer, some in places:
-            made: list[tuple[str, CorrectionParameters, Correction]] = []
-            for name, method in some.items():
-                for setting in grid.settings_at(layer, method.sweeps):
-                    try:
-                        made.append((name, setting, method.make(data, setting)))
-                    except (InputError, UsageError) as error:  # members do not differ there, or directions run out
-                        refusals.append(error)
-            answers = test.compute_logits_jointly([correction for *_, correction in made])
-            found += [
-                Candidate(evaluate_setting(test, name, setting, answer, bounds), correction)
-                for (name, setting, correction), answer in zip(made, answers, strict=True)
-            ]
-            advance(len(some))
-    if not found:
-        raise refusals[-1]
-    return found
-
-
-def try_further_layers(
-    found: Sequence[Candidate], methods: Methods, data: FittingData, test: CorrectionTest, bounds: Bounds, grid: Grid,
-    draw: CleanDraw | None = None,
-) -> list[Candidate]:  # fmt: skip
-    """Try settings at a second layer beside the best erasure at one, then at a third; stop where hardly any effect is
-    left for sure, or where a further layer made no better choice.
-
-    Each is fitted on activations of the network that is corrected already, and evaluated against the network as it
-    is. It may lose no more than the other: every layer would spend the bound anew, and of some hundred images half a
-    point is one.
-
-    Args:
-        found: settings that were tried at one layer each.
-        methods: methods that give erasures.
-        grid: settings to try; layers that are corrected already are left out.
-        draw: clean images on which losses are compared, see `choose_least_loss`.
-    """
-    single = [one for one in found if isinstance(one.correction, Erasure) and one.tried.within_bounds]
-    further: list[Candidate] = []
-    if not single or choose_least_loss(found, draw, bounds).chosen.gained.low >= 1 - ALIKE:
-        return further
-    _ = test.before  # of the network as it is, kept from here on
-    for corrected in range(1, MOST_LAYERS):
-        start = choose_least_loss(single + further, draw, bounds)
-        parts = start.chosen.parts
-        others = tuple(
-            layer for layer in grid.layers or data.layers if layer not in {one.setting.layer for one in parts}
-        )
-        if len(parts) < corrected or not others or start.chosen.gained.low >= 1 - ALIKE:
-            break
-        try:
-            with start.correction.applied(data.classifier.module):
-                more = try_settings(methods, replace(data), test, bounds, replace(grid, layers=others).coarse)
-        except (InputError, UsageError):  # members do not differ any more, at any layer
-            break
-        kept = (one for one in more if isinstance(one.correction, Erasure) and loses_no_more(one.tried, start.chosen))
-        further += leave_out_costlier([_beside(start, one) for one in kept], start, draw)
-    return further
-
-
-def leave_out_costlier(further: Sequence[Candidate], start: Choice, draw: CleanDraw | None) -> list[Candidate]:
-    """Keep those of the settings beside a correction that gain more than it for sure, are the best of these and lose no
-    more on many clean images; without such images, keep all."""
-    if draw is None or not len(draw):
-        return list(further)
-    better = [one for one in further if one.tried.gained.low > start.chosen.gained.low]
-    if not better:
-        return []
-    finalists, alone = find_finalists(better), draw.measure(start.correction)
-    losses = draw.compare([one.correction for one in finalists])
-    return [
-        replace(one, tried=replace(one.tried, losses=lost))
-        for one, lost in zip(finalists, losses, strict=True)
-        if lost.overall.n == alone.overall.n and lost.price <= alone.price + MIN_FALL_DIFFERENCE
-    ]
-
-
-def loses_no_more(one: SettingOutcome, other: SettingOutcome) -> bool:
-    """Test whether the measured losses of one setting are at most those of another, or none."""
-    pairs = ((side.outcome.harm, side.outcome.harm_affected) for side in (one, other))
-    return all(a.value <= max(b.value, 0.0) for a, b in zip(*pairs, strict=True) if a.n)
-
-
-def _beside(start: Choice, one: Candidate) -> Candidate:
-    """Return a candidate together with the correction that it was fitted on."""
-    known = start.correction
-    parts = known.parts if isinstance(known, JointCorrection) else (known,)
-    joint = JointCorrection(tuple(part for part in (*parts, one.correction) if isinstance(part, Erasure)))
-    return Candidate(replace(one.tried, beside=start.chosen.parts), joint)
-
-
-def settings_json(some: Sequence[SettingOutcome]) -> list[dict[str, Any]]:
-    """Return method and parameters of each setting as JSON values."""
-    return [{"method": one.method} | one.setting.to_json() for one in some]
 
 
 def choose_candidate(found: Sequence[Candidate]) -> Choice:
@@ -515,17 +263,3 @@ def find_best(tried: Sequence[SettingOutcome]) -> SettingOutcome:
 def prefer_reaching(tried: Sequence[SettingOutcome]) -> list[SettingOutcome]:
     """Return those of the settings that reach members, or all where none does."""
     return [one for one in tried if one.reaches_members] or list(tried)
-
-
-def evaluate_setting(
-    test: CorrectionTest, method: str, setting: CorrectionParameters, found: Logits, bounds: Bounds
-) -> SettingOutcome:
-    """Evaluate gain and loss of a setting from its logits."""
-    effect = test.evaluate_logits(found)
-    losses = ((effect.harm, bounds.overall), (effect.harm_affected, bounds.affected))
-    over = [max(lost.value, 0.0) - bound for lost, bound in losses if lost.n]
-    gain, reaches = test.gain(found), reaches_members(test.rise(test.before), effect)
-    return SettingOutcome(
-        method, setting, gain.share, max(over, default=0.0), effect, fall=test.fall(found), gain=gain,
-        reaches_members=reaches,
-    )  # fmt: skip

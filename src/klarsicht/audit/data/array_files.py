@@ -42,7 +42,7 @@ class ArrayReader:
             if isinstance(error, KlarsichtError) or is_out_of_memory(error):
                 raise
             raise ImageError("an array cannot be read", got=f"{path}: {error}") from error
-        return bytes(value) if isinstance(value, bytes | np.bytes_) else _encoded(np.asarray(value))
+        return bytes(value) if isinstance(value, bytes | np.bytes_) else _as_bytes(np.asarray(value))
 
     def fingerprint(self, path: str) -> bytes:
         try:
@@ -52,7 +52,7 @@ class ArrayReader:
         return hash_content(value) if isinstance(value, bytes) else hash_array(value)
 
 
-def _encoded(value: NDArray[Any]) -> Any:
+def _as_bytes(value: NDArray[Any]) -> Any:
     """Return a vector of uint8, as HDF5 keeps the bytes of an image file, as bytes; other arrays as they are."""
     return value.tobytes() if value.ndim == 1 and value.dtype == np.uint8 else value
 
@@ -183,7 +183,7 @@ def open_arrays(file: str) -> Mapping[str, Any]:
     try:
         if file.lower().endswith(HDF5):
             return _open_hdf5(file)
-        with np.load(locations.buffered(file), allow_pickle=False) as opened:
+        with np.load(locations.read_into_memory(file), allow_pickle=False) as opened:
             return {name: opened[name] for name in opened.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CorpusError("a file of arrays cannot be read", got=f"{file}: {error}", rule="NPZ or HDF5") from error

@@ -21,7 +21,7 @@ class ColumnNames:
     source: str = ""
 
     @property
-    def given(self) -> dict[str, str]:
+    def given_names(self) -> dict[str, str]:
         """Names that were given, by the usual name of a manifest."""
         return {usual: name for usual, name in vars(self).items() if name}
 

@@ -105,7 +105,7 @@ class Corpus:
         taken: dict[str, Any] = {field: _take_rows(getattr(self, field), chosen) for field in OF_ROWS}
         return replace(self, **taken)
 
-    def reading(self, white_level: int | None, megapixels: float) -> Corpus:
+    def with_limits(self, white_level: int | None, megapixels: float) -> Corpus:
         """Return the corpus with a white level for the 16-bit files that state none, and a bound on megapixels."""
         whites = self.white_levels
         if white_level is not None:

@@ -56,6 +56,7 @@ def open_corpus(
     close_tables()
     close_arrays()
     if not isinstance(data, str | Path):
+        _require_sequence(data)
         corpus = data if isinstance(data, Corpus) else open_sequence(data, classes)
     elif _is_folder(place := str(data)):
         corpus = _open_folder(place, names, decoder)
@@ -64,6 +65,15 @@ def open_corpus(
     if cells.several and not corpus.separator:
         raise _one_label(data if isinstance(data, str | Path) else type(data).__name__, "one label for each image here")
     return replace(corpus, decoder=decoder) if decoder else corpus
+
+
+def _require_sequence(data: Any) -> None:
+    """Check that what a user gives in place of a path can be read as a sequence."""
+    if hasattr(data, "to_csv"):  # a table of pandas
+        remedy = 'Write it as a manifest, data.to_csv("manifest.csv", index=False), and give the file.'
+        raise CorpusError("a table in memory is no corpus", got=type(data).__name__, remedy=remedy)
+    if not (isinstance(data, Corpus) or hasattr(data, "__getitem__")):
+        raise CorpusError("no corpus", got=type(data).__name__, rule="a path, or a sequence of (picture, label)")
 
 
 def _one_label(data: str | Path, what: str) -> UsageError:

@@ -154,7 +154,7 @@ def _unreadable(path: str, error: Exception, kind: type[InputError]) -> Exceptio
     return kind("cannot be read", got=f"{path}: {reason}", remedy="Check --data, and whether it may be read.")
 
 
-def buffered(path: str) -> IO[bytes]:
+def read_into_memory(path: str) -> IO[bytes]:
     """Read a whole file or URL into memory; raises as `open_binary`."""
     with open_binary(path) as file:
         return io.BytesIO(file.read())

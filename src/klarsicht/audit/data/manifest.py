@@ -38,7 +38,7 @@ def read_columns(
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    known = {usual: names.given.get(usual, usual) for usual in (*REQUIRED, *OPTIONAL)}
+    known = {usual: names.given_names.get(usual, usual) for usual in (*REQUIRED, *OPTIONAL)}
     try:
         with locations.open_binary(str(manifest)) as file:
             if str(manifest).lower().endswith(".parquet"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from klarsicht.audit.data import locations
-from klarsicht.ground.entry_points import imported
+from klarsicht.ground.entry_points import import_callable
 from klarsicht.ground.errors import CorpusError, ImageError, UsageError
 from klarsicht.ground.foreign import foreign_errors
 from klarsicht.ground.pictures.array_images import ArrayForm, read_array
@@ -159,7 +159,7 @@ def load_decoder(spec: str) -> Any:
     Raises:
         UsageError: it cannot be imported, or is no function.
     """
-    with imported(spec, UsageError, "--decode cannot be imported", "Import it in Python first.") as found:
+    with import_callable(spec, UsageError, "--decode cannot be imported", "Import it in Python first.") as found:
         if not callable(found):
             raise UsageError("--decode names no function", got=f"{spec}: {type(found).__name__}")
         return found

@@ -77,7 +77,7 @@ def read_schema(file: str) -> pa.Schema:
     Raises:
         CorpusError: it cannot be read.
     """
-    return _Parquet.opened(file).schema if file.endswith(PARQUET) else _open_arrow(file).schema
+    return _Parquet.open_file(file).schema if file.endswith(PARQUET) else _open_arrow(file).schema
 
 
 def open_tables(root: str, files: Sequence[str], names: ColumnNames) -> Corpus:
@@ -189,14 +189,14 @@ def close_tables() -> None:
 
 def _read_columns(file: str, names: list[str]) -> pa.Table:
     if file.endswith(PARQUET):
-        return _Parquet.opened(file).file.read(columns=names)
+        return _Parquet.open_file(file).file.read(columns=names)
     return _open_arrow(file).select(names)
 
 
 def _read_cell(file: str, column: str, row: int) -> bytes | None:
     """Read the bytes of a picture; None where there are none."""
     if file.endswith(PARQUET):
-        value = _Parquet.opened(file).cell(column, row)
+        value = _Parquet.open_file(file).cell(column, row)
     else:
         value = _open_arrow(file)[column][row].as_py()
     value = value.get("bytes") if isinstance(value, Mapping) else value
@@ -219,7 +219,7 @@ class _Parquet:
         self.schema = self.file.schema_arrow
 
     @staticmethod
-    def opened(name: str) -> _Parquet:
+    def open_file(name: str) -> _Parquet:
         return _open_parquet(name)
 
     def cell(self, column: str, row: int) -> Any:
@@ -254,7 +254,7 @@ def _open_arrow(name: str) -> pa.Table:
 
     try:
         if locations.is_url(name):
-            return pa.ipc.open_stream(locations.buffered(name)).read_all()
+            return pa.ipc.open_stream(locations.read_into_memory(name)).read_all()
         return pa.ipc.open_stream(pa.memory_map(name)).read_all()
     except (pa.ArrowException, OSError) as error:
         raise CorpusError("a table cannot be read", got=f"{name}: {error}", rule="an Arrow stream") from error

@@ -28,7 +28,7 @@ SHOWS_WINDOW = 0.6  # least correlation of a completed member with the mean wind
 
 
 @dataclass(frozen=True)
-class SharedWindows:
+class NaturalWindows:
     """Measures of the windows that images of a class share by nature.
 
     Attributes:
@@ -46,7 +46,7 @@ class SharedWindows:
         return not (self.correlation < ALIGNED and self.left < SILENT)
 
     @classmethod
-    def of(cls, images: ClassImages, found: Sequence[Detection]) -> SharedWindows:
+    def of(cls, images: ClassImages, found: Sequence[Detection]) -> NaturalWindows:
         """Measure a class; found are its detections.
 
         Windows are searched again where the strongest score is not silent itself.

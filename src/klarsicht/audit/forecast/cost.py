@@ -38,7 +38,7 @@ class Cost:
     peak: float = 0.0
 
     @property
-    def undisturbed(self) -> float:
+    def undisturbed_seconds(self) -> float:
         """Seconds that it would take where nothing else runs, about: elapsed ones, or the processor's where fewer."""
         return min(self.wall, self.cpu)
 

@@ -69,7 +69,7 @@ class ExplainedSample:
             unit: images in a work unit.
             folder: the run folder, which is made.
         """
-        settings = whole.settings.merged(unit=unit)
+        settings = whole.settings.with_values(unit=unit)
         audit = SampledAudit(settings, whole.corpus[rows], whole.classifier, whole.sharing, whole)
         store = pipeline.open_run(audit, folder)
         found = cls(audit, store, tuple(rows))

@@ -164,9 +164,9 @@ class PlannedAudit:
         sample = sample.first_rows()
         once = begun.cost + (cold.beyond(warm[0]) if warm else Cost())
         total = once + cost.times(self.images / sample.done)
-        return self.divided("relevance", f"{sample.done} images", "images", total, sample), sample
+        return self.divide_step("relevance", f"{sample.done} images", "images", total, sample), sample
 
-    def divided(
+    def divide_step(
         self, step: str, measured: str, law: str, cost: Cost, sample: ExplainedSample, more: float = 0.0
     ) -> StepCost:
         """Make the line of a step whose units are divided among processes; each has the table of images."""
@@ -182,7 +182,7 @@ class PlannedAudit:
             return self.screen(sample, metric, reading)
         if not classes:
             rule = f"no class of {MIN_IMAGES} images in the sample"
-            return self.divided(name, rule, "n log n of each class", reading, sample)
+            return self.divide_step(name, rule, "n log n of each class", reading, sample)
         largest = max(classes, key=len)
         parts = [replace(largest, rows=largest.rows[: int(len(largest) * part)]) for part in PARTS]
         parts = [part for part in parts if len(part) >= MIN_IMAGES]
@@ -201,7 +201,7 @@ class PlannedAudit:
             total += sample.cluster(metric, [replace(largest, rows=largest.rows[:1])]).times(few)
         counts = [n for n, _ in costs]
         measured = f"{len(counts)} groups of {min(counts)} to {max(counts)} images"
-        return self.divided(name, measured, "n log n of each class", total, sample, grown)
+        return self.divide_step(name, measured, "n log n of each class", total, sample, grown)
 
     def screen(self, sample: ExplainedSample, metric: str, reading: Cost) -> StepCost:
         """Measure the clusters of parts of the sample for a few targets; what the first target costs more is paid once
@@ -224,7 +224,7 @@ class PlannedAudit:
         grown = max(0.0, total.added - max(cost.added for _, cost in others))
         total += cold.beyond(first[-1][1] + others[-1][1]) + reading
         measured = f"{1 + later} targets on {others[0][0]} to {others[-1][0]} images"
-        return self.divided(name, measured, "n log n of the corpus, targets", total, sample, grown)
+        return self.divide_step(name, measured, "n log n of the corpus, targets", total, sample, grown)
 
     def groups(self) -> tuple[Group, ...]:
         """Return the classes of the whole corpus, with all images; by prediction, those of a label count as one."""

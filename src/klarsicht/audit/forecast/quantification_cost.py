@@ -90,7 +90,7 @@ class PlannedQuantification:
             step, network = self.train(readable, learned)
             yield step
         yield self.decode(each, len(pool), learned if network is not None else 0)
-        groups = self.choose_classes(each.undisturbed)
+        groups = self.choose_classes(each.undisturbed_seconds)
         if not groups:
             return
         known = QuantifiedSample.begin(self.sample, self.units, readable, groups, network)
@@ -180,14 +180,14 @@ class PlannedQuantification:
                 break
             cost = known.examine(number)
             costs.append((len(groups[number]), cost))
-            spent += cost.undisturbed
+            spent += cost.undisturbed_seconds
         law = SizeLaw.of(costs)
         once = cold.beyond(costs[0][1])
         total = law.total(self.sizes)
         grown = max(0.0, total.added - max(cost.added for _, cost in costs))
-        return self.divided("signs of artifacts", costs, total + once.times(self.workers), grown)
+        return self.divide_step("signs of artifacts", costs, total + once.times(self.workers), grown)
 
-    def divided(self, step: str, costs: Sequence[tuple[int, Cost]], cost: Cost, grown: float = 0.0) -> StepCost:
+    def divide_step(self, step: str, costs: Sequence[tuple[int, Cost]], cost: Cost, grown: float = 0.0) -> StepCost:
         """Make the line of a step whose units are classes, divided among processes."""
         sizes = [n for n, _ in costs]
         measured = f"{len(sizes)} groups of {min(sizes)} to {max(sizes)} images"
@@ -204,13 +204,13 @@ class PlannedQuantification:
                 break
             cost = known.insert(number)
             tried.append((len(known.units.groups[number]), cost))
-            spent += cost.undisturbed
+            spent += cost.undisturbed_seconds
         if not tried:
             return StepCost.of("artifacts on other images", "no class of the sample", "classes", Cost())
         total = Cost()
         for _, cost in tried:
             total += cost
-        step = self.divided("artifacts on other images", tried, total.times(len(self.sizes) / len(tried)))
+        step = self.divide_step("artifacts on other images", tried, total.times(len(self.sizes) / len(tried)))
         return replace(step, sample=f"{len(tried)} classes", law="classes")
 
     def search(self, known: QuantifiedSample) -> StepCost:
@@ -227,14 +227,14 @@ class PlannedQuantification:
                 break
             cost = known.search(group)
             costs.append((len(group), cost))
-            spent += cost.undisturbed
+            spent += cost.undisturbed_seconds
         pair = Cost()
         for analysis in candidate_analyses([self.sample.analysis(m, [largest]) for m in self.units.settings.metric]):
             one = measure_pair_cost(analysis, largest, int(self.sizes.max()))
             pair = Cost(pair.cpu + one.cpu, pair.wall + one.wall)
         law = SizeLaw.of(costs, pair)
         total = law.total(self.sizes) + cold.beyond(law.total(np.array([len(classes[0])])))
-        return self.divided("clusters on other images", costs, total)
+        return self.divide_step("clusters on other images", costs, total)
 
     def write(self, known: QuantifiedSample, report: StepCost) -> StepCost:
         """Foretell pictures and page, which replace those of the audit and cost what they did, and the families of

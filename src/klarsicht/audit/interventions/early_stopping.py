@@ -47,7 +47,7 @@ def choose_way(
         ways: insertions, at least one.
         scale: scale on which logits count.
     """
-    left, shown = list(ways), {key: Answers() for key in ways}
+    left, shown = list(ways), {key: InsertionLogits() for key in ways}
     sizes = sorted({min(max(rung, 2), len(x)) for rung in rungs(len(ways))})
     for a, b in pairwise((0, *sizes)):
         start = rng.bit_generator.state
@@ -71,7 +71,7 @@ def rungs(ways: int) -> tuple[int, ...]:
 
 
 @dataclass
-class Answers:
+class InsertionLogits:
     """Logits of images with an artifact, and under the control, as they come in.
 
     Attributes:
@@ -112,7 +112,7 @@ def measure_until_settled(
         floor: least rise that matters.
         scale: scale on which logits count.
     """
-    answers = Answers()
+    answers = InsertionLogits()
     for a, b, reach in looks_at(len(x)):
         answers.add(predict, insertion.put(x[a:b], rng))
         effect = answers.effect(how, before[:b], target, scale, reach)

@@ -223,7 +223,7 @@ class SquaredDifference:
         return cls(a, b, 1 / (1 / len(a) + 1 / len(b)))
 
     @property
-    def apart(self) -> Doubles:
+    def mean_difference(self) -> Doubles:
         """The difference of means (D,)."""
         return np.asarray(self.own.mean(0, dtype=np.float64) - self.other.mean(0, dtype=np.float64))
 
@@ -232,7 +232,7 @@ class SquaredDifference:
         """The squared difference of means, in units of its noise, beyond what noise alone gives."""
         within = [((group - group.mean(0)) ** 2).sum(dtype=np.float64) for group in (self.own, self.other)]
         noise = sum(within) / (len(self.own) + len(self.other) - 2)
-        return float(self.scale * (self.apart**2).sum() - noise)
+        return float(self.scale * (self.mean_difference**2).sum() - noise)
 
 
 def whitening_of(own: Floats, other: Floats) -> Floats:
@@ -276,7 +276,7 @@ class HeldOutFit:
             whiten = whitening_of(own, changed)
             was, left = (SquaredDifference.of(own, other, whiten) for other in (plain, changed))
             before, after = before + was.excess, after + left.excess
-            direction = was.apart - left.apart
+            direction = was.mean_difference - left.mean_difference
             direction = direction / max(float(np.sqrt((direction**2).sum())), 1e-12)
             groups.append((was.own @ direction, was.other @ direction))
         return cls(permutation_p(groups, rng), before, after)

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from klarsicht.audit.interventions.early_stopping import LOOKS, Answers, looks_at
+from klarsicht.audit.interventions.early_stopping import LOOKS, InsertionLogits, looks_at
 from klarsicht.audit.interventions.effect import LogitEffect, Predict
 from klarsicht.audit.models.inputs import PixelScale
 from klarsicht.ground.arrays import Bools, Floats, Pixels, Rows
@@ -149,7 +149,7 @@ class RegionEffects:
             best[owner[m]], chosen[owner[m]] = rise[m], regions[m]
         return cls(levels, pixel_scale, enlarge_masks(chosen, levels.shape[1:3]), best, owner, rises, scale)
 
-    def joined(self, more: RegionEffects) -> RegionEffects:
+    def join(self, more: RegionEffects) -> RegionEffects:
         """Append the images of further effects to these."""
         return RegionEffects(
             np.concatenate([self.levels, more.levels]),
@@ -192,7 +192,7 @@ class RegionEffects:
                 is the largest of all outputs for sure. None: it is measured on all images at once.
         """
         insertion = Regions(self.levels, self.masks, donors, blanks, self.pixel_scale)
-        before, shown = predict(x), Answers(DONORS_PER_IMAGE)
+        before, shown = predict(x), InsertionLogits(DONORS_PER_IMAGE)
         for a, b, reach in looks_at(len(x), () if floor is None else LOOKS):
             shown.add(predict, insertion.put(x[a:b].repeat(DONORS_PER_IMAGE, 1, 1, 1), rng))
             effect = shown.effect("own place", before[:b], target, self.scale, reach)

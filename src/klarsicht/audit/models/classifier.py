@@ -257,7 +257,7 @@ def _test_pictures(size: tuple[int, int]) -> tuple[Image.Image, ...]:
 
 
 def load_model(
-    spec: str | nn.Module | tuple[nn.Module, Transform | None],
+    spec: str | Path | nn.Module | tuple[nn.Module, Transform | None],
     *,
     checkpoint: str | Path | None = None,
     classes: Sequence[str] | None = None,
@@ -283,12 +283,14 @@ def load_model(
         device: where the module goes; by default it stays where it is.
 
     Raises:
-        UsageError: a specification of none of these forms.
+        UsageError: a specification of none of these forms, or a text in place of class names.
         MissingExtra: the extra `demo`, `timm` or `hf` is not installed.
         ModelError: the model cannot be loaded, has weights that are not finite, or another number of logits than class
             names.
     """
-    source = open_source(spec, checkpoint)
+    if isinstance(classes, str):
+        raise UsageError("class names are one text", got=repr(classes), rule="a sequence with a name for each output")
+    source = open_source(str(spec) if isinstance(spec, Path) else spec, checkpoint)
     module = weights.in_float32(source.module)
     weights.check_weights(module, source.spec)
     classifier = _with_logits(
@@ -376,6 +378,17 @@ def _is_several(label: str, names: Collection[str]) -> bool:
 def _with_suggestions(label: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(label, names, n=2)
     return f"{label!r} (near {' or '.join(map(repr, near))})" if near else repr(label)
+
+
+def require_classifier(given: Any) -> None:
+    """Check that what a user gives as a model is one that `load_model` returned.
+
+    Raises:
+        UsageError: it is another thing, such as the network itself.
+    """
+    if not isinstance(given, Classifier):
+        remedy = "audit.load_model((module, transform), classes=names) makes one of a network."
+        raise UsageError("no loaded model", got=type(given).__name__, rule="what load_model returns", remedy=remedy)
 
 
 def check_targets(targets: Tensor, n_classes: int) -> Tensor:

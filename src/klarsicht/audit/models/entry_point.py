@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from klarsicht.ground.entry_points import imported
+from klarsicht.ground.entry_points import import_callable
 from klarsicht.ground.errors import ModelError
 
 ENTRY_POINT_REMEDY: Final = "Call it in Python without klarsicht until it returns a module."
@@ -24,7 +24,7 @@ def load(spec: str) -> tuple[nn.Module, Transform | None]:
     Raises:
         ModelError: the import or the call fails, or the result is no model; the message names the specification.
     """
-    with imported(spec, ModelError, "the model cannot be built", ENTRY_POINT_REMEDY) as made:
+    with import_callable(spec, ModelError, "the model cannot be built", ENTRY_POINT_REMEDY) as made:
         return as_pair(made() if not isinstance(made, nn.Module) else made, spec)
 
 

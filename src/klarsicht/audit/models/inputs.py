@@ -137,11 +137,13 @@ class InputImages:
             ModelError: see `PixelScale.of`.
         """
         pixel_scale = PixelScale.of(classifier)
-        first = next((p for _, p in decode_rows(corpus, range(len(corpus))) if not isinstance(p, ImageError)), None)
-        if first is None:
-            raise ImageError("no image can be decoded", got=f"{len(corpus)} files")
-        height, width = classifier.image(first).shape[1:]
-        return cls(corpus, classifier, pixel_scale, (height, width))
+        for row, picture in decode_rows(corpus, range(len(corpus))):
+            if not isinstance(picture, ImageError):
+                levels = pixel_scale.levels(classifier.image(picture))
+                images = cls(corpus, classifier, pixel_scale, (levels.shape[0], levels.shape[1]))
+                images.cache.put(row, levels)
+                return images
+        raise ImageError("no image can be decoded", got=f"{len(corpus)} files")
 
     def __call__(self, rows: Sequence[int] | NDArray[Any]) -> Pixels:
         """Load the images of n rows as pixel values, uint8 (n, H, W, C).

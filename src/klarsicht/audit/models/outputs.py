@@ -155,7 +155,7 @@ def pair_layer(layer: Any) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Answers:
+class NetworkAnswers:
     """Answers of a network to n test images.
 
     Attributes:
@@ -169,7 +169,7 @@ class Answers:
     last: str
 
 
-def run(module: nn.Module, head: str, images: Tensor) -> Answers:
+def run(module: nn.Module, head: str, images: Tensor) -> NetworkAnswers:
     """Run the network on test images (n, C, H, W), one by one: an exported program may take no batch."""
     logits, outputs, last = [], [], ""
     leaves = {m: name for name, m in module.named_modules() if next(m.children(), None) is None}
@@ -187,7 +187,7 @@ def run(module: nn.Module, head: str, images: Tensor) -> Answers:
             last = leaves[ran[-1][0]] if ran and _gives(ran[-1][1], answer) else ""
             ran.clear()
     known = all(isinstance(output, Tensor) for output in outputs)
-    return Answers(torch.cat(logits), torch.cat(outputs) if known else None, last)
+    return NetworkAnswers(torch.cat(logits), torch.cat(outputs) if known else None, last)
 
 
 def _gives(output: Any, answer: Tensor) -> bool:
@@ -203,7 +203,7 @@ def is_distribution(y: Tensor, tolerance: float = SUM_TOLERANCE) -> bool:
     return y.shape[1] > 1 and bool((y >= 0).all() and ((y.sum(1) - 1).abs() < tolerance).all())
 
 
-def find_link(module: nn.Module, answers: Answers) -> Link | None:
+def find_link(module: nn.Module, answers: NetworkAnswers) -> Link | None:
     """Find the link function of a network: by its last layer, by its head's output, else by the answers alone.
 
     Answers alone tell a softmax and a log-softmax; numbers between 0 and 1 may be logits.

@@ -82,9 +82,11 @@ class Described:
     half: Bools
     energy: float
 
-    def remaining(self, marked: Pixels) -> float:
+    def remaining_difference(self, marked: Pixels) -> float:
         """Compute the mean squared difference of the carriers from marked others (k, H, W, C), at least 0."""
-        return max(split_energy(self.own, self.half, scaled(self.describe(marked.astype(np.float32)), self.white)), 0)
+        return max(
+            split_energy(self.own, self.half, scale_values(self.describe(marked.astype(np.float32)), self.white)), 0
+        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class CarrierDifference:
         for describe in DESCRIPTIONS.values():
             own, other = (describe(group.astype(np.float32)) for group in (carriers, others))
             white = whitening(other)
-            own, other = scaled(own, white), scaled(other, white)
+            own, other = scale_values(own, white), scale_values(other, white)
             energy = split_energy(own, half, other)
             if energy > max(shuffled_energies(np.concatenate([own, other]), len(own), rng)):
                 found.append(Described(describe, white, own, half, energy))
@@ -116,7 +118,7 @@ class CarrierDifference:
         before = sum(one.energy for one in self.described)
         if not before:
             return float("nan")
-        return float(np.clip(1 - sum(one.remaining(marked) for one in self.described) / before, 0, 1))
+        return float(np.clip(1 - sum(one.remaining_difference(marked) for one in self.described) / before, 0, 1))
 
 
 def whitening(values: Floats) -> Floats:
@@ -149,6 +151,6 @@ def shuffled_energies(images: Floats, count: int, rng: np.random.Generator) -> D
     return np.asarray(((weights[0] @ images) * (weights[1] @ images)).mean(1), np.float64)
 
 
-def scaled(values: Floats, white: Floats) -> Floats:
+def scale_values(values: Floats, white: Floats) -> Floats:
     """Whiten or scale values (n, D); see `whitening`."""
     return np.asarray(values @ white if white.ndim == 2 else values * white)

@@ -56,7 +56,7 @@ def search_in_looks(
     found, before = None, 0
     for look, (size, level) in enumerate(zip(sizes, settle_levels(sizes, SETTLE_LEVEL), strict=True)):
         more = measure(order[before:size], look)
-        found, before = found.joined(more) if found else more, size
+        found, before = found.join(more) if found else more, size
         p = permutation_p(members[:, order[:size]], found.rise, distance, rng)
         if p <= level:
             break

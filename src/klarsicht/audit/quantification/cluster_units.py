@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,15 @@ from klarsicht.audit.interventions.regions import SEARCH_BACKGROUNDS, RegionEffe
 from klarsicht.audit.quantification import effect_groups
 from klarsicht.audit.quantification.cluster_search import search_in_looks
 from klarsicht.audit.quantification.units import EFFECT_BACKGROUNDS as MEASURED
-from klarsicht.audit.quantification.units import EFFECTS, DetectionUnits, predictor
-from klarsicht.audit.results.specificity import Specificity
+from klarsicht.audit.quantification.units import DetectionUnits, predictor
+from klarsicht.audit.results.rows import FollowedEffect, FollowedRow
+from klarsicht.audit.results.specificity import NO_COMPARISON, Specificity
 from klarsicht.audit.results.verdicts import FLOOR
-from klarsicht.audit.spectral.analysis import SUSPECTS, Analysis
+from klarsicht.audit.spectral.analysis import Analysis
 from klarsicht.audit.spectral.clustering import Clustering
+from klarsicht.audit.spectral.suspect_rows import ClusterRow, ComparedGroup
 from klarsicht.ground.arrays import Bools, Doubles, Rows
+from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 from klarsicht.numerics.clustering.candidates import Candidate
@@ -31,25 +34,7 @@ from klarsicht.numerics.statistics.split_half import draw_halves
 
 SOURCES = {"maps": "euclidean", "head": "concept", "channels": "channels"}  # the metric that compares a stored array
 CLASS_IMAGES = 400  # images of a class whose regions are pasted; of more, a random draw
-MEASURES = (
-    "effect",
-    "effect_z",
-    "follows",
-    "stability",
-    "low",
-    "high",
-    "runner_up",
-    "rank",
-    "images",
-    "flips",
-    "flips_control",
-)
-TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-FOLLOWED_COLUMNS = pa.schema(
-    [field for field in SUSPECTS if field.name not in ("skipped", "aside")]
-    + [(name, EFFECTS.field(name).type if name in EFFECTS.names else pa.float64()) for name in MEASURES]
-    + [(field.name, TYPES[str(field.type)]) for field in fields(Specificity)]
-)
+FOLLOWED_COLUMNS = schema_of(FollowedRow)
 
 
 @dataclass(frozen=True)
@@ -70,13 +55,13 @@ class ClusterInterventionUnits:
     def __call__(self, unit: range) -> Written:
         store, written = self.detection_units.store, Written()
         for number in unit:
-            line = self.measure(number)
-            rows = pa.Table.from_pylist([line] if line else [], FOLLOWED_COLUMNS)
+            row = self.measure(number)
+            rows = pa.Table.from_pylist([row] if row else [], FOLLOWED_COLUMNS)
             written |= store.write_part(self.step, number, rows)
         return written
 
-    def measure(self, number: int) -> dict[str, Any] | None:
-        """Return the table line of the cluster that the model follows.
+    def measure(self, number: int) -> FollowedRow | None:
+        """Return the row of the cluster that the model follows.
 
         None without candidates, where no region changes the class's logit, or where the search leaves the class.
         """
@@ -107,7 +92,7 @@ def candidate_analyses(asked: Sequence[Analysis]) -> tuple[Analysis, ...]:
     the run stores them.
     """
     one, known = asked[0], {work.metric for work in asked if not work.by_parts}
-    whole = one.settings.merged(parts=False)
+    whole = one.settings.with_values(parts=False)
     more = [name for array, name in SOURCES.items() if one.store.has_array(array) and name not in known]
     return (*asked, *(replace(one, metric=name, settings=whole) for name in more))
 
@@ -119,8 +104,8 @@ def find_followed_cluster(
     rows: NDArray[np.intp],
     x: Tensor,
     rng: np.random.Generator,
-) -> dict[str, Any] | None:
-    """Find the cluster of a group whose regions have the clearest effect on images x; return a line of the table.
+) -> FollowedRow | None:
+    """Find the cluster of a group whose regions have the clearest effect on images x; return its row of the table.
 
     Args:
         work: store, corpus, settings and groups.
@@ -171,11 +156,23 @@ def find_followed_cluster(
             predict, member & told, ~member & told, x[SEARCH_BACKGROUNDS:], target, rng, floor
         )
     names = work.input_images.classifier.classes
-    standing = asdict(Specificity.of(effect, found, float(member.mean()), target, names)) if alone else {}
-    measured = asdict(effect) | {"effect": effect.shift, "effect_z": effect.z}
-    measured |= {"follows": correlation(member[told], found.rise[told]), "stability": jaccard(member, members[again])}
+    share = float(member.mean())
+    compared = Specificity.of(effect, found, share, target, names).columns() if alone else NO_COMPARISON
     chosen = [partial(one.describe, i) for one in candidates for i in range(len(one))][best]
-    return {name: measured[name] for name in MEASURES} | standing | chosen()
+    measured = FollowedEffect(
+        effect=effect.shift,
+        effect_z=effect.z,
+        follows=correlation(member[told], found.rise[told]),
+        stability=jaccard(member, members[again]),
+        low=effect.low,
+        high=effect.high,
+        runner_up=effect.runner_up,
+        rank=effect.rank,
+        images=effect.images,
+        flips=effect.flips,
+        flips_control=effect.flips_control,
+    )
+    return FollowedRow(**chosen(), **measured, **compared)
 
 
 def memberships(candidates: Sequence[Candidates], rows: NDArray[np.integer[Any]]) -> Bools:
@@ -232,8 +229,13 @@ class Candidates:
         members = [np.isin(rows, self.group.rows[member]) for member in self.clustering.members]
         return np.array(members, bool).reshape(len(self), len(rows))
 
-    def describe(self, number: int) -> dict[str, Any]:
-        """Return the columns of a cluster as in the table of suspects."""
-        found = self.clustering.describe(number, self.analysis.target_logits(self.group))
-        who = {"class": self.group.name, "target": self.group.target, "n": len(self.group)}
-        return who | {"metric": self.analysis.metric} | self.analysis.cluster_columns(self.group, found)
+    def describe(self, number: int) -> ClusterRow:
+        """Return the row of a cluster, with columns as in the table of suspects."""
+        found, group = self.clustering.describe(number, self.analysis.target_logits(self.group)), self.group
+        compared: ComparedGroup = {
+            "class": group.name,
+            "target": group.target,
+            "metric": self.analysis.metric,
+            "n": len(group),
+        }
+        return ClusterRow(**compared, **self.analysis.cluster_columns(group, found))

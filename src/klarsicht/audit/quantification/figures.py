@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,6 +14,7 @@ from klarsicht.audit.quantification.units import DetectionUnits
 from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg, encode_small
 from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE
+from klarsicht.audit.report.rows import EvidenceRow
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
 from klarsicht.ground.arrays import Pixels
@@ -25,8 +27,7 @@ from klarsicht.ground.seeding import generator
 CLASSES_DRAWN = 12  # classes drawn
 CARRIERS_DRAWN, OTHERS_DRAWN = 8, 4  # pictures of each
 MIN_PICTURE_SIDE = 96  # pixels: smaller images are enlarged
-
-Record = dict[str, Any]  # row of the table `evidence`
+EVIDENCE_COLUMNS = ("target", "row", "member", "path", "picture")
 
 
 def write_figures(work: DetectionUnits, found: Quantification) -> None:
@@ -44,16 +45,16 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
             work, verdict, signs[verdict.target, verdict.detection.sign], written, small=i >= CLASSES_DRAWN
         )
     ]
-    columns = ("target", "row", "member", "path", "picture")
-    work.store.write_table(EVIDENCE, {name: [record[name] for record in records] for name in columns})
+    empty = pa.table({name: [] for name in EVIDENCE_COLUMNS})
+    work.store.write_table(EVIDENCE, pa.Table.from_pylist(records) if records else empty)
     work.store.mark_done(EVIDENCE, 0, written)
     work.store.finish_step(EVIDENCE, 1)
 
 
 def _write_class_figures(
     work: DetectionUnits, verdict: Verdict, sign: SignRow, written: Written, small: bool
-) -> list[Record]:
-    """Write the pictures of one class, or small ones of a few carriers; return their records, and add their checksums
+) -> list[EvidenceRow]:
+    """Write the pictures of one class, or small ones of a few carriers; return their rows, and add their checksums
     to `written`."""
     (group,) = (group for group in work.groups if group.target == verdict.target)
     rng = generator(work.settings.seed, "evidence", verdict.target)
@@ -63,7 +64,7 @@ def _write_class_figures(
         carriers, others = carriers[:SMALL_DRAWN], others[:0]
     places = [] if verdict.followed else sign["places"]  # a followed group is none of a detector
     corners = dict(zip(sign["rows"], np.array(places).reshape(-1, 2), strict=False))
-    records = []
+    records: list[EvidenceRow] = []
     for row in (*carriers, *others):
         pixels = render_image(work, int(row))
         place = corners.get(int(row))
@@ -72,7 +73,7 @@ def _write_class_figures(
         name = f"pictures/sign-{verdict.target}-{row}{SMALL if small else ''}.jpg"
         written |= work.store.write_unit_file(name, encode_small(pixels) if small else encode_jpeg(pixels))
         path = work.corpus.paths[int(row)]
-        record = {
+        record: EvidenceRow = {
             "target": verdict.target,
             "row": int(row),
             "member": row in verdict.rows,

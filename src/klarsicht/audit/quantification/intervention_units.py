@@ -85,7 +85,7 @@ class ArtifactTrial:
         if not shared or not trial.difference.described:
             return trial
         more = SharedContent.ways(found, scale, rng)
-        covered = {how: trial.covered(way, scale) for how, way in more.items()}
+        covered = {how: trial.covered_share(way, scale) for how, way in more.items()}
         most = sorted(more, key=covered.__getitem__, reverse=True)[:MOST_SHARED]
         best = max(covered.values(), default=0.0)
         return replace(trial, ways=ways | {how: more[how] for how in most if covered[how] > LESS_COVERED * best})
@@ -96,7 +96,7 @@ class ArtifactTrial:
         put = way.put(scale.inputs(self.found.others[:COMPARED]), np.random.default_rng(0))[0]
         return np.stack([scale.levels(image) for image in put])
 
-    def covered(self, way: Insertion, scale: PixelScale) -> float:
+    def covered_share(self, way: Insertion, scale: PixelScale) -> float:
         """Compute the share of the carriers' difference that a way puts on; NaN without a sure difference."""
         return self.difference.covered_share(self.mark_others(way, scale))
 
@@ -151,7 +151,7 @@ class InterventionUnits:
             if work.outputs < MIN_OUTPUTS and effect.rank == 0:
                 effect = replace(effect, p_tiles=p_among_others(predict, then, target, chosen, rng, work.scale))
             explained = self.explained_share(predict, trial, chosen, target)
-        return [effect_row(target, trial, effect, trial.covered(chosen, scale), explained)]
+        return [effect_row(target, trial, effect, trial.covered_share(chosen, scale), explained)]
 
     def make_trials(self, number: int, rng: np.random.Generator) -> list[ArtifactTrial]:
         """Make the trials of a class; shared content is estimated once where detections have the same members."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from klarsicht.audit.quantification.figures import Record, enlarge_to_rgb
+import pyarrow as pa
+
+from klarsicht.audit.quantification.figures import enlarge_to_rgb
 from klarsicht.audit.quantification.sufficiency_units import PartReader
 from klarsicht.audit.report.figures import encode_jpeg
 from klarsicht.audit.report.page import PROFILES
+from klarsicht.audit.report.rows import PartPictureRow
 from klarsicht.audit.results.rows import WHOLE_IMAGE
 from klarsicht.audit.results.sufficiency import Sufficiency
 from klarsicht.ground.run_folder.checksums import Written
@@ -19,7 +22,7 @@ def write_part_figures(reader: PartReader, found: Sufficiency) -> None:
     store, numbers = reader.work.store, {group.target: i for i, group in enumerate(reader.work.groups)}
     shown = reader.work.input_images.classifier.shown
     store.discard_step(PROFILES)
-    written, records = Written(), list[Record]()
+    written, records = Written(), list[PartPictureRow]()
     for profile in found.profiles[:PROFILES_DRAWN]:
         number = numbers[profile.target]
         row = reader.class_rows(number)[:1]
@@ -29,8 +32,6 @@ def write_part_figures(reader: PartReader, found: Sufficiency) -> None:
             written |= store.write_unit_file(name, encode_jpeg(enlarge_to_rgb(levels[0], shown)))
             path = reader.work.corpus.paths[int(row[0])]
             records.append({"target": profile.target, "part": part, "path": path, "picture": name})
-    store.write_table(
-        PROFILES, {name: [one[name] for one in records] for name in ("target", "part", "path", "picture")}
-    )
+    store.write_table(PROFILES, pa.Table.from_pylist(records))
     store.mark_done(PROFILES, 0, written)
     store.finish_step(PROFILES, 1)

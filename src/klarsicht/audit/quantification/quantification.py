@@ -29,7 +29,7 @@ from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
-from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, SignRow, read_effect
+from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, FollowedRow, SignRow, read_effect
 from klarsicht.audit.results.significance import SelectedDetections
 from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
@@ -72,8 +72,8 @@ def quantify(
         marked = found
         if store.has_array("maps"):
             find_followed_clusters(audit, work, workers)
-            clusters, paths = store.table(ranking.FOLLOWED).to_pylist(), store.texts("corpus", "path")
-            marked = mark_followed_groups(found, clusters, paths)
+            clusters: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
+            marked = mark_followed_groups(found, clusters, store.texts("corpus", "path"))
         marked = name_resemblances(work, marked)
         once(f"quantified.{level}", lambda: write_quantification(work, marked))
     return marked

@@ -21,6 +21,7 @@ from klarsicht.audit.report import page
 from klarsicht.audit.results import ranking
 from klarsicht.audit.results.ranking import ClusterEffect, Entry
 from klarsicht.audit.results.resolution import describe_least_p
+from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.verdicts import LEVEL
 from klarsicht.audit.settings import ANY_DEVICE
@@ -172,6 +173,7 @@ def read_screening(store: RunStore, level: float = LEVEL) -> Screening:
         )
     labels = store.table("corpus")["label"].to_pylist()
     counted = Counter(labels[row] for row in entries[0].rows).most_common()
-    (line,) = (line for line in store.table(ranking.FOLLOWED).to_pylist() if line["target"] == entries[0].target)
+    rows: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
+    (row,) = (row for row in rows if row["target"] == entries[0].target)
     outputs = store.array("logits").shape[1]
-    return Screening(entries[0], tuple(counted), outputs, level, Specificity.from_line(line))
+    return Screening(entries[0], tuple(counted), outputs, level, Specificity.from_row(row))

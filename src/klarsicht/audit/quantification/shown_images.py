@@ -33,7 +33,7 @@ class ShownImages:
             for step in (InterventionUnits.step, ClusterInterventionUnits.step)
         )
         if len(work.groups) == 1:
-            screened = sum(map(_screened, searching))
+            screened = sum(map(_most_images_screened, searching))
             return cls(0, screened, screened)
         searching = searching if work.store.has_array("maps") else []
         bounds = [most_images_shown(min(size, CLASS_IMAGES)) for size in searching]
@@ -49,7 +49,7 @@ class ShownImages:
         return f"at most {self.inserted + self.searched:,} images will be shown to the network: {'; '.join(stages)}"
 
 
-def _screened(images: int) -> int:
+def _most_images_screened(images: int) -> int:
     """Bound the number of images that a screening of a corpus of so many images shows to the network."""
     tried = min(images, CLASS_IMAGES) * (MAX_COMPONENTS + 1) * SEARCH_BACKGROUNDS
     return tried + SEARCH_BACKGROUNDS + EFFECT_BACKGROUNDS * (1 + 2 * DONORS_PER_IMAGE)

@@ -93,7 +93,7 @@ def most_images_shown(reader: PartReader, step: KeptPartUnits | ExchangeUnits) -
     todo = [i for i in range(len(reader.work.groups)) if not reader.work.store.is_done(step.step, i)]
     if isinstance(step, KeptPartUnits):
         return len(reader.parts) * sum(len(reader.class_rows(i)) for i in todo)
-    return len(reader.parts) * 2 * sum(reader.exchanged for _ in todo)
+    return len(reader.parts) * 2 * sum(reader.most_exchanged for _ in todo)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class PartReader:
         return np.asarray(self.work.input_images(self.work.pool_rows[:FILL_IMAGES]).mean((0, 1, 2)))
 
     @property
-    def exchanged(self) -> int:
+    def most_exchanged(self) -> int:
         """Most images of other classes that get the parts of a class."""
         return max(2, round(EXCHANGED_SHARE * self.images))
 
@@ -204,7 +204,9 @@ class ExchangeUnits:
         ]
         others = [rows for rows in others if len(rows) > 1]
         turns = range(max((len(rows) for rows in others), default=0))
-        pairs = [(rows[i], rows[i - 1]) for i in turns for rows in others if i < len(rows)][: self.reader.exchanged]
+        pairs = [(rows[i], rows[i - 1]) for i in turns for rows in others if i < len(rows)][
+            : self.reader.most_exchanged
+        ]
         given = np.resize(self.reader.order(number)[::-1], len(pairs))
         recipients, controls = np.array(pairs, np.intp).reshape(-1, 2).T
         return recipients, given.astype(np.intp), controls

@@ -19,7 +19,7 @@ from klarsicht.audit.data.groups import Group
 from klarsicht.audit.detectors.artifact_embedding import STAGES, ArtifactEmbedding, load_embedding
 from klarsicht.audit.detectors.bank import bytes_of_image, run_detectors
 from klarsicht.audit.detectors.detection import ClassImages, Detection, ImageStack
-from klarsicht.audit.detectors.natural_windows import ALIGNED, SharedWindows, complete_strongest
+from klarsicht.audit.detectors.natural_windows import ALIGNED, NaturalWindows, complete_strongest
 from klarsicht.audit.detectors.patch_matches import WINDOW_POOL, grey
 from klarsicht.audit.detectors.reference_classes import APART_P, ReferenceClasses, ReferenceTest, detect_shipped
 from klarsicht.audit.interventions.effect import Predict
@@ -127,7 +127,7 @@ class DetectionUnits:
             sources=self.corpus.source_numbers[rows],
             seed=self.settings.seed,
             embedding=self.embedding,
-            compared=self.compared,
+            compared=self.compared_images,
         )
 
     @cached_property
@@ -171,7 +171,7 @@ class DetectionUnits:
         return ~np.isin(images[self.pool_rows], images[self.groups[number].rows])
 
     @cached_property
-    def compared(self) -> int:
+    def compared_images(self) -> int:
         """Images at the beginning of the pool among which are, for each class, WINDOW_POOL images of other classes."""
         first = (np.flatnonzero(self.others(number))[:WINDOW_POOL] for number in range(len(self.groups)))
         return max(int(some[-1]) + 1 if len(some) else 0 for some in first)
@@ -260,7 +260,7 @@ def measure_few(
         columns of the table `classes`.
     """
     found = [*complete_strongest(images, found), *detect_shipped(images)]
-    shared, beside = SharedWindows.of(images, found), ReferenceTest.of(images, found, reference)
+    shared, beside = NaturalWindows.of(images, found), ReferenceTest.of(images, found, reference)
     return found, {
         "natural": shared.natural, "correlation": shared.correlation, "left": shared.left,
         "apart": beside.sign, "apart_p": beside.p, "apart_left": beside.left,

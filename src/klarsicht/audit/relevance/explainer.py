@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from klarsicht.audit.models.classifier import Classifier, check_targets
+from klarsicht.audit.models.classifier import Classifier, check_targets, require_classifier
 from klarsicht.audit.models.eval_mode import evaluation_mode
 from klarsicht.audit.models.forward import centre_targets, target_logits
 from klarsicht.audit.models.hooks import Tap, arrange_in_grid, called_layers, late_layer
@@ -201,6 +201,7 @@ class Explainer:
         seed: int = 0,
         middle: str | None = None,
     ) -> None:
+        require_classifier(classifier)
         if method not in METHODS:
             raise unknown_name("relevance method", method, METHODS)
         if map_side < 1:
@@ -209,6 +210,7 @@ class Explainer:
         self.layer = layer
         self.middle = middle
         self._plan: RulePlan | None = None
+        self._is_open = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -218,6 +220,7 @@ class Explainer:
             self._middle = stack.enter_context(Tap(module, self.middle)) if self.middle else None
             self._path = stack.enter_context(follow_modules(module))
             self._stack = stack.pop_all()
+        self._is_open = True
         return self
 
     def __exit__(
@@ -226,11 +229,15 @@ class Explainer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._plan = None
+        self._plan, self._is_open = None, False
         self._stack.close()
 
-    def __call__(self, batch: Tensor, targets: Tensor) -> Relevance:
-        """Explain preprocessed images (B, C, H, W) for target classes (B,)."""
+    def __call__(self, batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) -> Relevance:
+        """Explain preprocessed images (B, C, H, W) for target classes (B,); raises as `explain`."""
+        if not self._is_open:
+            remedy = "with Explainer(model) as explainer: explainer(images, targets)"
+            raise UsageError("an Explainer outside of its context", rule="hooks are set inside alone", remedy=remedy)
+        batch, targets = check_batch(batch, targets)
         x = batch.to(self.classifier.device).detach().requires_grad_()
         target = check_targets(targets.to(x.device), self.classifier.n_classes)
         if self._late is None:
@@ -255,7 +262,7 @@ class Explainer:
         with RuleMode(plan, recorder):
             logits = self.classifier.logits(x)
         if not logits.requires_grad:
-            raise self._unsupported(plan) or UnsupportedLayer("no relevance can flow from the logits to the image")
+            raise self._find_unsupported(plan) or UnsupportedLayer("no relevance can flow from the logits to the image")
         forward = self._forward(x, target, logits)
         try:
             R, R_late, R_middle = forward.backpropagate(x)
@@ -263,14 +270,14 @@ class Explainer:
             balance = RelevanceBalance(torch.ones_like(total), total, tuple(recorder.entries))
             check_conservation(balance, forward.logits.grad_fn)
         except NotConserving as error:
-            raise self._unsupported(plan) or error from error
+            raise self._find_unsupported(plan) or error from error
         except RuntimeError as error:  # a tensor that a rule keeps was changed in place
             if is_out_of_memory(error):
                 raise
             raise ModelError("relevance cannot be propagated through the network", got=error, remedy=REMEDY) from error
         return self._result(forward, R, R_late, R_middle, balance.residual, balance.absorbed_share, balance)
 
-    def _unsupported(self, plan: RulePlan) -> UnsupportedLayer | None:
+    def _find_unsupported(self, plan: RulePlan) -> UnsupportedLayer | None:
         """Name the functions without a rule as the cause of relevance that is not conserved; None if there are none."""
         if not plan.without_rule:
             return None
@@ -453,7 +460,22 @@ def explain(
         UsageError: a batch without these four axes, without images or of integers, or another number of targets.
         UnsupportedLayer, NotConserving, ModelError: see `Explainer`.
     """
-    batch, targets = torch.as_tensor(batch), torch.as_tensor(targets)
+    with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
+        return explainer(batch, targets)
+
+
+def check_batch(batch: Tensor | Array, targets: Tensor | Array | Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Check that a batch is float (B, C, H, W), and that each image has a target: (B,).
+
+    Raises:
+        UsageError: see `explain`.
+    """
+    try:
+        batch, targets = torch.as_tensor(batch), torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        remedy = "Give targets as numbers of the model's outputs: names.index(name)."
+        rule = "images (B, C, H, W) and one output number for each"
+        raise UsageError("no numbers in a batch or its targets", got=error, rule=rule, remedy=remedy) from error
     if batch.ndim != len("BCHW"):
         remedy = "Stack transformed images: torch.stack([transform(image) for image in images])."
         raise UsageError("a batch of images", got=tuple(batch.shape), rule="(B, C, H, W)", remedy=remedy)
@@ -463,5 +485,4 @@ def explain(
     if targets.shape != batch.shape[:1]:
         rule, remedy = f"one for each of {len(batch)} images", "Give a class for each image: [3] * len(batch)."
         raise UsageError("targets", got=tuple(targets.shape), rule=rule, remedy=remedy)
-    with Explainer(classifier, method, map_side, layer, seed, middle) as explainer:
-        return explainer(batch, targets)
+    return batch, targets

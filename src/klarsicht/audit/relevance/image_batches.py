@@ -114,7 +114,7 @@ class BatchReader:
         def place(batch: Batch) -> Batch:
             return (batch[0], batch[1].pin_memory()) if pinned else batch
 
-        for row, prepared, noted in self._prepared(rows):
+        for row, prepared, noted in self._prepare_all(rows):
             if noted:
                 facts[row] = {"noted": noted}
             if isinstance(prepared, Exception):
@@ -123,7 +123,7 @@ class BatchReader:
                 yield place(ready)
         yield from map(place, pending.flush())
 
-    def _prepared(self, rows: Iterable[int]) -> Iterator[Prepared]:
+    def _prepare_all(self, rows: Iterable[int]) -> Iterator[Prepared]:
         """Yield what `_prepare` returns for the rows, in their order; rows of one image are decoded together."""
         groups = (list(some) for _, some in groupby(rows, key=lambda row: self.corpus.paths[row]))
         if self.readers < 2:

@@ -106,9 +106,9 @@ class _EpsilonFunction(torch.autograd.Function):
         ctx.inside = None
         s = R / away_from_zero(y)
         gradients = torch.autograd.grad(z, leaves, s)
-        relevance = [_weighted(ctx.weight, x.detach()) * g for x, g in zip(leaves, gradients, strict=True)]
+        relevance = [_weigh(ctx.weight, x.detach()) * g for x, g in zip(leaves, gradients, strict=True)]
         bias = None if ctx.bias is None else inner_product(s, ctx.bias.expand_as(s), images)
-        stabiliser, dead = _stabilised(s, y, R, images)
+        stabiliser, dead = _absorbed_by_stabiliser(s, y, R, images)
         outgoing = sum((sum_per_image(r, images) for r in relevance), torch.zeros_like(stabiliser))
         ctx.entry = ctx.recorder.add(ctx.name, R, outgoing, bias, stabiliser, dead)
         return None, None, None, None, None, *relevance
@@ -129,7 +129,7 @@ class _SumFunction(torch.autograd.Function):
         (a, b), images = ctx.saved_tensors, ctx.recorder.images
         y = a + b
         s = R / away_from_zero(y)
-        stabiliser, dead = _stabilised(s, y, R, images)
+        stabiliser, dead = _absorbed_by_stabiliser(s, y, R, images)
         outgoing, bias = torch.zeros_like(stabiliser), torch.zeros_like(stabiliser)
         relevance: list[Tensor | None] = []
         for x, carries in zip((a, b), ctx.needs_input_grad[2:], strict=True):
@@ -140,11 +140,11 @@ class _SumFunction(torch.autograd.Function):
         return None, None, relevance[0], relevance[1]
 
 
-def _weighted(weight: float, x: Tensor) -> Tensor:
+def _weigh(weight: float, x: Tensor) -> Tensor:
     return x if weight == 1 else weight * x
 
 
-def _stabilised(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, Tensor]:
+def _absorbed_by_stabiliser(s: Tensor, y: Tensor, R: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """Compute what the epsilon of the denominators absorbs, and the relevance of outputs that are zero, (B,) each."""
     dead = relevance_of_zeros(R, y, images)
     return inner_product(s, away_from_zero(y) - y, images) - dead, dead

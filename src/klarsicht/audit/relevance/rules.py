@@ -234,8 +234,8 @@ class Layer:
             stabiliser += share.coefficient * absorbed
             dead += share.coefficient * nothing
             for t in share.terms:
-                flow = _scaled(t.factor, signed if t.signed else s)
-                bias += self._absorbed(t.bias, flow, images)
+                flow = _scale(t.factor, signed if t.signed else s)
+                bias += self._absorption(t.bias, flow, images)
                 key = _key(t)
                 flows[key] = flows[key] + flow if key in flows else flow
         relevance = _handed_down(graphs, flows, x)
@@ -262,7 +262,7 @@ class Layer:
                     graphs[key] = part, self.affine(part, term.weight, term.bias)
         return graphs[key]
 
-    def _absorbed(self, bias: Tensor | None, s: Tensor, images: int) -> Tensor:
+    def _absorption(self, bias: Tensor | None, s: Tensor, images: int) -> Tensor:
         """Compute the relevance absorbed by a bias, sum_j s_j b_j, float64 (B,)."""
         if bias is None:
             return torch.zeros(images, dtype=widest_float(s.device), device=s.device)
@@ -284,7 +284,7 @@ def away_from_zero(y: Tensor) -> Tensor:
 def _denominator(terms: tuple[Term, ...], z: list[Tensor], sign: Tensor | None) -> Tensor:
     """Compute D = sum_t f_t z_t of affine outputs z, those of signed terms times the sign of the layer's output."""
     assert not terms[0].signed
-    D = _scaled(terms[0].factor, z[0])
+    D = _scale(terms[0].factor, z[0])
     for t, value in zip(terms[1:], z[1:], strict=True):
         fresh = D is not z[0]
         if t.signed and sign is not None:
@@ -334,7 +334,7 @@ def _handed_down(
     return reduce(torch.add, handed) if handed else torch.zeros_like(x)
 
 
-def _scaled(factor: float, a: Tensor) -> Tensor:
+def _scale(factor: float, a: Tensor) -> Tensor:
     return a if factor == 1 else factor * a
 
 

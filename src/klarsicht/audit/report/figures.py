@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,6 +24,7 @@ from klarsicht.audit.relevance.attribution import IMAGES, STEP
 from klarsicht.audit.relevance.explainer import Explainer
 from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN, is_noted
 from klarsicht.audit.report.page import VIEWS, fit_to_square
+from klarsicht.audit.report.rows import ViewRow
 from klarsicht.audit.results.ranking import Entry
 from klarsicht.audit.settings import HEAD_RELEVANCE, AuditSettings
 from klarsicht.audit.spectral.analysis import Analysis
@@ -67,7 +69,7 @@ class Illustrator:
         beyond = suspects[CLASSES_ILLUSTRATED:] if self.store.has_array("maps") else []  # else each would be explained
         noted = [entry for entry in beyond if is_noted(entry)]
         drawings = [
-            self._drawing(entry) if i < len(shown) else self._small_drawing(entry)
+            self._make_drawing(entry) if i < len(shown) else self._small_drawing(entry)
             for i, entry in enumerate(track([*shown, *noted], len(shown) + len(noted), "pictures"))
         ]
         absorbed = [share for drawing in drawings for share in drawing.absorbed.values() if np.isfinite(share)]
@@ -75,14 +77,14 @@ class Illustrator:
             self.store.update_manifest(absorbed=float(np.median(absorbed)))
         elif not self.store.has_array("maps"):
             self.store.update_manifest(overlay="plain: no method with rules for this network was asked for")
-        records = [record for drawing in drawings for record in drawing.records(self.corpus.paths)]
-        if records:
-            self.store.write_table(VIEWS, {name: [record[name] for record in records] for name in records[0]})
+        rows = [row for drawing in drawings for row in drawing.rows_of_views(self.corpus.paths)]
+        if rows:
+            self.store.write_table(VIEWS, pa.Table.from_pylist(rows))
         written = [drawing.written for drawing in drawings]
         self.store.mark_done(VIEWS, 0, {name: one for files in written for name, one in files.items()})
         self.store.finish_step(VIEWS, 1)
 
-    def _drawing(self, entry: Entry) -> Drawing:
+    def _make_drawing(self, entry: Entry) -> Drawing:
         group = self._analysis(entry).group(entry.target)
         rng = generator(self.settings.seed, "pictures", entry.target)
         member = np.isin(group.rows, entry.rows)
@@ -153,7 +155,7 @@ class Illustrator:
         return denormalise(image, known.black_and_white, known.shown, known.channel_order)
 
     @cached_property
-    def _absorbed(self) -> NDArray[np.float64]:
+    def _absorbed_shares(self) -> NDArray[np.float64]:
         """Absorbed share of every row of the run (N,), read once: it stands in as many files as the run has units."""
         return np.asarray(self.store.table(IMAGES, STEP, ["absorbed"])["absorbed"].to_numpy())
 
@@ -165,7 +167,7 @@ class Illustrator:
         """
         if self.store.has_array("maps"):
             maps = self.store.array("maps")
-            yield lambda row, _: (np.asarray(maps[row], np.float32), float(self._absorbed[row]))
+            yield lambda row, _: (np.asarray(maps[row], np.float32), float(self._absorbed_shares[row]))
             return
         with ExitStack() as stack:
             explain: Explainer | None = None
@@ -205,8 +207,8 @@ class Drawing:
     written: Written
     small: bool = False
 
-    def records(self, paths: Sequence[str]) -> list[dict[str, Any]]:
-        """Convert to rows of the table `views`."""
+    def rows_of_views(self, paths: Sequence[str]) -> list[ViewRow]:
+        """Convert to rows of the table `views`, given the paths of all images of the run."""
         end = SMALL if self.small else ""
         return [
             {

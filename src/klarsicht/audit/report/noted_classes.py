@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from klarsicht.audit.report.rows import PictureRow
 from klarsicht.audit.results.ranking import RAISES, Entry, Ranking
 from klarsicht.audit.results.verdicts import Quantification
 from klarsicht.ground.pictures.encoded_pictures import data_uri
@@ -63,11 +63,15 @@ def list_noted_classes(
             decided = entries.get(verdict.target)
             rows = _decided_rows(decided) or verdict.rows
             words = decided.decision if decided else ""
-            found[verdict.target] = _noted(verdict.name, verdict.target, verdict.verdict, verdict.n, words, rows, keys)
+            found[verdict.target] = _make_noted_class(
+                verdict.name, verdict.target, verdict.verdict, verdict.n, words, rows, keys
+            )
     for entry in ranking:
         if is_noted(entry) and entry.target not in found:
             rows = _decided_rows(entry) or entry.rows
-            found[entry.target] = _noted(entry.name, entry.target, entry.verdict, entry.n, entry.decision, rows, keys)
+            found[entry.target] = _make_noted_class(
+                entry.name, entry.target, entry.verdict, entry.n, entry.decision, rows, keys
+            )
     others = [noted for target, noted in found.items() if target not in shown]
     text = sum(len(name) + 1 for noted in others for name in noted.members)
     return add_small_pictures(others, read_small_pictures(store), MAX_LISTED_BYTES - text)
@@ -78,7 +82,7 @@ def _decided_rows(entry: Entry | None) -> tuple[int, ...]:
     return () if entry is None or entry.decided is None else entry.decided.members or ()
 
 
-def _noted(
+def _make_noted_class(
     name: str, target: int, verdict: str, n: int, decision: str, rows: Sequence[int], keys: Sequence[str]
 ) -> NotedClass:
     members = [keys[row] for row in rows]
@@ -102,15 +106,16 @@ def read_small_pictures(store: RunStore) -> dict[int, list[tuple[str, str]]]:
     for table in PICTURE_TABLES:
         if store.has_table(table) and store.is_finished(table):
             own: dict[int, list[tuple[str, str]]] = {}
-            for record in _small_records(store, table):
-                content = store.read_unit_file(_file(record), table)
-                own.setdefault(record["target"], []).append((record["path"], data_uri(content, "image/jpeg")))
+            for row in _small_rows(store, table):
+                content = store.read_unit_file(_file(row), table)
+                own.setdefault(row["target"], []).append((row["path"], data_uri(content, "image/jpeg")))
             pictures = own | pictures
     return pictures
 
 
-def _small_records(store: RunStore, table: str) -> Iterator[dict[str, Any]]:
-    return (record for record in store.table(table).to_pylist() if is_small(record["picture"]))
+def _small_rows(store: RunStore, table: str) -> Iterator[PictureRow]:
+    rows: list[PictureRow] = store.table(table).to_pylist()
+    return (row for row in rows if is_small(row["picture"]))
 
 
 def is_small(picture: str) -> bool:
@@ -118,8 +123,8 @@ def is_small(picture: str) -> bool:
     return picture.removesuffix(".jpg").endswith(SMALL)
 
 
-def _file(record: dict[str, Any]) -> str:
-    return f"{record['picture'].removesuffix('.jpg')}.jpg"
+def _file(row: PictureRow) -> str:
+    return f"{row['picture'].removesuffix('.jpg')}.jpg"
 
 
 def add_small_pictures(

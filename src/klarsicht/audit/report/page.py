@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.relevance.conservation import ABSORBED_BOUND
 from klarsicht.audit.report.noted_classes import is_small, list_noted_classes
+from klarsicht.audit.report.rows import EvidenceRow, PartPictureRow, ViewRow
 from klarsicht.audit.results import ranking, sufficiency, verdicts
+from klarsicht.audit.results.power_rows import PowerRow
 from klarsicht.audit.results.ranking import Entry, Ranking
+from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.specificity import Specificity
 from klarsicht.audit.results.sufficiency import ClassProfile
 from klarsicht.audit.results.verdicts import Quantification, Verdict
@@ -90,7 +93,7 @@ def write_report(run: str | Path | RunStore) -> Path:
         RunDamaged: a file of it is missing or altered, or does not fit the others.
     """
     store = run if isinstance(run, RunStore) else RunStore.open(run)
-    with store.parsing("tables"):  # of a run without checksums
+    with store.translate_parse_errors("tables"):  # of a run without checksums
         page = load_template("klarsicht.audit", "report.html.j2").render(**template_values(store))
     store.write_bytes(PAGE, page.encode("utf-8", "replace"))
     return store.path / PAGE
@@ -155,7 +158,7 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
     """Collect the artifactual classes with images that carry the artifact and others; empty without evidence."""
     if not (verdicts.is_quantified(store) and store.has_table(EVIDENCE) and store.is_finished(EVIDENCE)):
         return []
-    records = store.table(EVIDENCE).to_pylist()
+    records: list[EvidenceRow] = store.table(EVIDENCE).to_pylist()
 
     def pictures(verdict: Verdict, member: bool) -> tuple[tuple[str, str], ...]:
         mine = [r for r in records if r["target"] == verdict.target and r["member"] == member]
@@ -182,11 +185,12 @@ def profile_views(store: RunStore) -> list[ProfileView]:
     """Collect the classes whose parts are drawn; empty where `audit shortcuts` was not run."""
     if not (sufficiency.is_measured(store) and store.has_table(PROFILES) and store.is_finished(PROFILES)):
         return []
-    drawn: dict[int, list[dict[str, Any]]] = {}
-    for record in store.table(PROFILES).to_pylist():
+    drawn: dict[int, list[PartPictureRow]] = {}
+    rows: list[PartPictureRow] = store.table(PROFILES).to_pylist()
+    for record in rows:
         drawn.setdefault(record["target"], []).append(record)
 
-    def pictures(records: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    def pictures(records: list[PartPictureRow]) -> tuple[tuple[str, str], ...]:
         files = ((one["part"], store.read_unit_file(one["picture"], PROFILES)) for one in records)
         return tuple((part, data_uri(content, "image/jpeg")) for part, content in files)
 
@@ -197,9 +201,9 @@ def profile_views(store: RunStore) -> list[ProfileView]:
     ]
 
 
-def power_lines(store: RunStore) -> list[dict[str, Any]]:
+def power_lines(store: RunStore) -> list[PowerRow]:
     """Read the table of detection limits; empty where `audit power` was not run."""
-    found: list[dict[str, Any]] = store.table("power").to_pylist() if store.has_table("power") else []
+    found: list[PowerRow] = store.table("power").to_pylist() if store.has_table("power") else []
     return found
 
 
@@ -232,7 +236,8 @@ def screening_sentences(store: RunStore, target: str) -> tuple[str, ...]:
     """Describe how the screened class compares with all outputs; empty where no single class was screened."""
     if target in ("label", "predicted", "all") or not store.has_table(ranking.FOLLOWED):
         return ()
-    stands = [Specificity.from_line(line) for line in store.table(ranking.FOLLOWED).to_pylist()]
+    rows: list[FollowedRow] = store.table(ranking.FOLLOWED).to_pylist()
+    stands = [Specificity.from_row(row) for row in rows]
     outputs = store.array("logits").shape[1]
     told = [sentence for one in stands if one is not None for sentence in one.describe(outputs)]
     limits = store.read_json(SCREENING_FILE).get("limits", "") if store.has_file(SCREENING_FILE) else ""
@@ -370,12 +375,13 @@ def cluster_views(store: RunStore, found: Ranking) -> list[ClusterView]:
     """Collect the illustrated suspects, in the order of the ranking."""
     if not (store.has_table(VIEWS) and store.is_finished(VIEWS)):
         return []
-    records = [record for record in store.table(VIEWS).to_pylist() if not is_small(record["picture"])]
+    rows: list[ViewRow] = store.table(VIEWS).to_pylist()
+    records = [row for row in rows if not is_small(row["picture"])]
     shown = [entry for entry in found if any(r["target"] == entry.target for r in records)]
     return [_cluster_view(store, entry, [r for r in records if r["target"] == entry.target]) for entry in shown]
 
 
-def _cluster_view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any]]) -> ClusterView:
+def _cluster_view(store: RunStore, entry: Entry, records: Sequence[ViewRow]) -> ClusterView:
     plates = [(r["member"], _thumbnail(store, r)) for r in records if r["picture"]]
     return ClusterView(
         entry,
@@ -385,7 +391,7 @@ def _cluster_view(store: RunStore, entry: Entry, records: Sequence[dict[str, Any
     )
 
 
-def _thumbnail(store: RunStore, record: dict[str, Any]) -> Thumbnail:
+def _thumbnail(store: RunStore, record: ViewRow) -> Thumbnail:
     def uri(name: str) -> str:
         return data_uri(store.read_unit_file(name, VIEWS), "image/jpeg")
 

@@ -8,25 +8,25 @@ twenty ranks beyond a level of .05; those whose cluster raises another class mor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.significance import MIN_CLASSES
 from klarsicht.audit.results.verdicts import Quantification, clears_floor, order_verdicts
 from klarsicht.numerics.statistics import conformal
 
 
 def mark_followed_groups(
-    found: Quantification, clusters: Sequence[Mapping[str, Any]], paths: Sequence[str]
+    found: Quantification, clusters: Sequence[FollowedRow], paths: Sequence[str]
 ) -> Quantification:
     """Give the classes in which no detector found anything, and that follow a group, the verdict that says so.
 
     Args:
         found: the verdicts by detectors.
-        clusters: rows of the table of followed clusters; a class without one was left, for nothing in it rises.
+        clusters: rows of the table `followed`; a class without one was left, for nothing in it rises.
         paths: of all images of the run.
 
     Returns:
@@ -43,9 +43,7 @@ def mark_followed_groups(
     return replace(found, verdicts=order_verdicts(marked))
 
 
-def select_followed_groups(
-    clusters: Sequence[Mapping[str, Any] | None], level: float
-) -> list[Mapping[str, Any] | None]:
+def select_followed_groups(clusters: Sequence[FollowedRow | None], level: float) -> list[FollowedRow | None]:
     """Select the followed clusters that rise and stand apart beyond those of other classes.
 
     Args:
@@ -61,11 +59,11 @@ def select_followed_groups(
     return [row if row and one <= level and _raises(row) else None for row, one in zip(clusters, p, strict=True)]
 
 
-def _scores(row: Mapping[str, Any] | None) -> tuple[float, float]:
+def _scores(row: FollowedRow | None) -> tuple[float, float]:
     """Return the lower end of the rise in logits, and the distance in deviations; 0 without a cluster."""
     return (max(row["low"], 0.0), float(np.sqrt(row["d2"]))) if row else (0.0, 0.0)
 
 
-def _raises(row: Mapping[str, Any]) -> bool:
+def _raises(row: FollowedRow) -> bool:
     """Say whether the group raises its class most of all outputs, and by enough to matter."""
     return bool(row["rank"] == 0 and clears_floor(row["low"], 0.0))

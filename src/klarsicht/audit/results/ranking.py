@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klarsicht.audit.results import verdicts
+from klarsicht.audit.results.rows import FollowedRow
 from klarsicht.audit.results.verdicts import FOLLOWED_GROUP, POISONED, PRESENT, UNTESTED, Quantification, Verdict
+from klarsicht.audit.spectral.suspect_rows import SuspectRow
 from klarsicht.ground.errors import unknown_name
 from klarsicht.ground.optional import load
 from klarsicht.ground.pictures import notebook
@@ -62,10 +64,18 @@ class ClusterEffect:
     stability: float
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> ClusterEffect:
-        """Read a line of the table of followed clusters."""
-        names = ("low", "high", "runner_up", "rank", "follows", "stability")
-        return cls(shift=record["effect"], z=record["effect_z"], **{name: record[name] for name in names})
+    def from_row(cls, row: FollowedRow) -> ClusterEffect:
+        """Read a row of the table `followed`."""
+        return cls(
+            shift=row["effect"],
+            low=row["low"],
+            high=row["high"],
+            runner_up=row["runner_up"],
+            z=row["effect_z"],
+            rank=row["rank"],
+            follows=row["follows"],
+            stability=row["stability"],
+        )
 
 
 @dataclass(frozen=True)
@@ -126,10 +136,10 @@ class PlainCluster:
     overlap: float
 
     @classmethod
-    def of(cls, record: dict[str, Any], rows: Sequence[int]) -> PlainCluster:
-        """Read a line of the table of suspects, beside the rows of the entry's own cluster."""
-        own, other = set(rows), set(record["rows"])
-        return cls(len(other), record["tau"], record["z"], len(own & other) / len(own | other))
+    def of(cls, row: SuspectRow, rows: Sequence[int]) -> PlainCluster:
+        """Read a row of the table of suspects, beside the rows of the entry's own cluster."""
+        own, other = set(rows), set(row["rows"])
+        return cls(len(other), row["tau"], row["z"], len(own & other) / len(own | other))
 
     def __str__(self) -> str:
         return f"{self.size}, tau {self.tau:.2f}, z {self.z:.2f}, overlap {self.overlap:.2f}"
@@ -385,19 +395,19 @@ def with_floor(entries: Sequence[Entry]) -> list[Entry]:
     return [entry.measured_against(max(entry.rounding, MATERIAL * usual)) for entry in entries]
 
 
-def with_baseline(entries: Sequence[Entry], plain: Sequence[dict[str, Any]]) -> list[Entry]:
-    """Give entries the cluster that plain features name in the same class, from lines of their table of suspects."""
-    named = {line["target"]: line for line in plain if line["rows"]}
+def with_baseline(entries: Sequence[Entry], plain: Sequence[SuspectRow]) -> list[Entry]:
+    """Give entries the cluster that plain features name in the same class, from rows of their table of suspects."""
+    named = {row["target"]: row for row in plain if row["rows"]}
     return [
         replace(entry, baseline=PlainCluster.of(named[entry.target], entry.rows)) if entry.target in named else entry
         for entry in entries
     ]
 
 
-def plain_suspects(store: RunStore) -> list[dict[str, Any]]:
+def plain_suspects(store: RunStore) -> list[SuspectRow]:
     """Read the table of suspects under plain features; empty in a run of a version that did not ask them."""
     name, step = f"suspects-{PLAIN_METRIC}", f"spray-{PLAIN_METRIC}"
-    found: list[dict[str, Any]] = store.table(name, step).to_pylist() if store.has_table(name, step) else []
+    found: list[SuspectRow] = store.table(name, step).to_pylist() if store.has_table(name, step) else []
     return found
 
 
@@ -426,13 +436,14 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
     store = RunStore.open(run)
     paths = store.texts("corpus", "path")
     records = store.read_json(FILE)
-    with store.parsing(FILE):
+    with store.translate_parse_errors(FILE):
         if not isinstance(records, list):
             raise TypeError("no list of classes")
         entries = [Entry.from_record(record, paths) for record in records]
     if store.has_table(FOLLOWED) and not observed:
-        tried = {record["target"]: record for record in store.table(FOLLOWED).to_pylist()}
-        entries = [_followed(entry, tried.get(entry.target), paths) for entry in entries]
+        rows: list[FollowedRow] = store.table(FOLLOWED).to_pylist()
+        tried = {row["target"]: row for row in rows}
+        entries = [_replace_by_followed(entry, tried.get(entry.target), paths) for entry in entries]
     entries = with_baseline(entries, plain_suspects(store))
     decisions = {} if observed else DecisionLog(store.path).decisions()
     entries = [replace(entry, decided=decisions.get(entry.target)) for entry in entries]
@@ -441,9 +452,9 @@ def read_ranking(run: str | Path | RunStore, *, observed: bool = False) -> Ranki
     return found.by_z() if observed else found.legitimate_last()
 
 
-def _followed(entry: Entry, record: dict[str, Any] | None, paths: Sequence[str]) -> Entry:
+def _replace_by_followed(entry: Entry, row: FollowedRow | None, paths: Sequence[str]) -> Entry:
     """Put the cluster that the model follows in place of the entry's own, if one was found."""
-    if record is None:
+    if row is None:
         return entry
-    found = replace(Entry.from_record(record, paths), effect=ClusterEffect.from_record(record))
+    found = replace(Entry.from_record(row, paths), effect=ClusterEffect.from_row(row))
     return found.measured_against(entry.floor)

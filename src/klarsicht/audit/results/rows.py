@@ -1,9 +1,11 @@
-"""Rows of the tables that `audit quantify` writes before it gives verdicts."""
+"""Rows of the tables that `audit quantify` and `audit shortcuts` write before they give verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
+
+from klarsicht.audit.spectral.suspect_rows import ClusterRow
 
 
 class FewClassMeasures(TypedDict):
@@ -87,6 +89,45 @@ NO_EFFECT = EffectRow(
 def read_effect(row: Mapping[str, Any]) -> EffectRow:
     """Read a row of the table `effects`, also of an earlier version that lacks some columns."""
     return cast(EffectRow, NO_EFFECT | {name: value for name, value in row.items() if value is not None})
+
+
+class FollowedEffect(TypedDict):
+    """Columns of the effect of the cluster that the model follows, on images of other classes; see `LogitEffect`.
+
+    `effect` and `effect_z` are its shift and z, for `shift` and `z` are those of the cluster's own images. `follows`
+    and `stability` as in `ranking.ClusterEffect`.
+    """
+
+    effect: float
+    effect_z: float
+    follows: float
+    stability: float
+    low: float
+    high: float
+    runner_up: float
+    rank: int
+    images: int
+    flips: float
+    flips_control: float
+
+
+class SpecificityColumns(TypedDict):
+    """Columns of `Specificity`; None where several classes are audited."""
+
+    runner: str | None
+    margin: float | None
+    margin_low: float | None
+    margin_high: float | None
+    uplift: float | None
+    uplift_control: float | None
+    own: float | None
+    peer: str | None
+    peer_effect: float | None
+    ahead: int | None
+
+
+class FollowedRow(ClusterRow, FollowedEffect, SpecificityColumns):
+    """Row of the table `followed`: the cluster of a class that the model follows."""
 
 
 class KeptRow(TypedDict):

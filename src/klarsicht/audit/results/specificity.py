@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klarsicht.audit.results import output_effects
+from klarsicht.audit.results.rows import FollowedRow, SpecificityColumns
 
 if TYPE_CHECKING:
     from klarsicht.audit.interventions.effect import LogitEffect
@@ -59,10 +60,25 @@ class Specificity:
         )
 
     @classmethod
-    def from_line(cls, line: dict[str, Any]) -> Specificity | None:
-        """Read a line of the table of followed clusters; None in a table of a version without this comparison."""
-        known: dict[str, Any] = {field.name: line.get(field.name) for field in fields(cls)}
+    def from_row(cls, row: FollowedRow) -> Specificity | None:
+        """Read a row of the table `followed`; None in a table of a version without this comparison."""
+        known: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
         return None if None in known.values() else cls(**known)
+
+    def columns(self) -> SpecificityColumns:
+        """Return the comparison as columns of the table `followed`."""
+        return SpecificityColumns(
+            runner=self.runner,
+            margin=self.margin,
+            margin_low=self.margin_low,
+            margin_high=self.margin_high,
+            uplift=self.uplift,
+            uplift_control=self.uplift_control,
+            own=self.own,
+            peer=self.peer,
+            peer_effect=self.peer_effect,
+            ahead=self.ahead,
+        )
 
     def describe(self, outputs: int) -> tuple[str, ...]:
         """Return sentences for a model of so many outputs."""
@@ -74,3 +90,10 @@ class Specificity:
             f"Searched for in the same way, {self.ahead} of {outputs} outputs have a larger effect than its "
             f"{self.own:+.2f}; the largest of the others is {self.peer} with {self.peer_effect:+.2f}.",
         )
+
+
+NO_COMPARISON = SpecificityColumns(
+    runner=None, margin=None, margin_low=None, margin_high=None, uplift=None, uplift_control=None, own=None, peer=None,
+    peer_effect=None, ahead=None,
+)  # fmt: skip
+"""Of a run of several classes, of which each is compared with the others."""

@@ -198,7 +198,7 @@ def read_sufficiency(run: str | Path | RunStore) -> Sufficiency:
     """
     store = RunStore.open(run)
     content = store.read_json(SUFFICIENCY_FILE)
-    with store.parsing(SUFFICIENCY_FILE):
+    with store.translate_parse_errors(SUFFICIENCY_FILE):
         profiles = tuple(ClassProfile.from_json(line) for line in content["classes"])
         return Sufficiency(profiles, content["level"], content["compared"], content["images"])
 

@@ -426,7 +426,7 @@ def read_verdicts(run: str | Path | RunStore) -> Quantification:
     """
     store = RunStore.open(run)
     content = store.read_json(VERDICTS_FILE)
-    with store.parsing(VERDICTS_FILE):
+    with store.translate_parse_errors(VERDICTS_FILE):
         verdicts = tuple(Verdict.from_json(line) for line in content["classes"])
         skipped = tuple((name, why) for name, why in content["skipped"])
         return Quantification(verdicts, content["floor"], content["level"], skipped)

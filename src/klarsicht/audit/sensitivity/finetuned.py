@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.units import DetectionUnits, predictor, standing_apart
 from klarsicht.audit.results import significance
+from klarsicht.audit.results.power_rows import CourseRow, VerdictColumns
 from klarsicht.audit.results.verdicts import FLIPPED, FLOOR, Quantification, Verdict
 from klarsicht.audit.sensitivity.planted_data import MAX_PLANTED_SHARE, MIN_CARRIERS, Planted, PlantedSet, PlantedUnits
 from klarsicht.audit.steps.audit_inputs import Audit
@@ -31,25 +31,12 @@ from klarsicht.audit.steps.step_units import run_step
 from klarsicht.audit.synthetic import artifacts
 from klarsicht.audit.synthetic.planted_image import plant_on_levels
 from klarsicht.ground.errors import UsageError
+from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.seeding import generator
 
 MAX_HELD_OUT, MIN_HELD_OUT = 256, 20  # bounds on the number of held-out images, a tenth of all
-COURSE_COLUMNS = pa.schema(
-    {"course": pa.int64(), "kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64()}
-    | {
-        "planted": pa.int64(),
-        "used": pa.bool_(),
-        "learned": pa.bool_(),
-        "artifactual": pa.bool_(),
-        "poisoned": pa.bool_(),
-    }
-    | {"rank": pa.int64()}
-    | {name: pa.float64() for name in ("rise", "rise_before", "turned", "turned_before")}
-    | {"sign": pa.string(), "f1": pa.float64(), "tried": pa.string(), "z": pa.float64(), "p_use": pa.float64()}
-    | {"low": pa.float64(), "accuracy_before": pa.float64(), "accuracy": pa.float64()}
-)
-Line = dict[str, Any]
+COURSE_COLUMNS = schema_of(CourseRow)
 Carriers = dict[Planted, NDArray[np.intp]]
 
 
@@ -80,11 +67,11 @@ class FinetunedUnits:
     def __call__(self, unit: range) -> Written:
         written = Written()
         for index in unit:
-            lines = pa.Table.from_pylist(self.run_course(index), COURSE_COLUMNS)
-            written |= self.examination.store.write_part(self.step, index, lines)
+            rows = pa.Table.from_pylist(self.run_course(index), COURSE_COLUMNS)
+            written |= self.examination.store.write_part(self.step, index, rows)
         return written
 
-    def run_course(self, index: int) -> list[Line]:
+    def run_course(self, index: int) -> list[CourseRow]:
         """Run one course; return a row per planted artifact, and a row with empty kind per clean class without one."""
         carriers = self.carriers(index)
         kinds = {int(row): planted_artifact.kind for planted_artifact, rows in carriers.items() for row in rows}
@@ -95,16 +82,14 @@ class FinetunedUnits:
         assert before.classifier is not None
         after = replace(before, classifier=self.training(before.classifier, task))
         found = {v.target: v for v in audit_planted(after, tuple(carriers), self.level)}
-        groups = self.examination.groups
-        rates = {"course": index, "accuracy_before": self.accuracy(before), "accuracy": self.accuracy(after)}
+        groups, rates = self.examination.groups, (self.accuracy(before), self.accuracy(after))
         planted = [
-            rates
-            | self.result_line(planted_artifact, rows, found.get(groups[planted_artifact.number].target), before, after)
-            for planted_artifact, rows in carriers.items()
+            self.planted_row(index, one, rows, found.get(groups[one.number].target), before, after, rates)
+            for one, rows in carriers.items()
         ]
         spared = sorted(set(self.clean) - {planted_artifact.number for planted_artifact in self.courses[index]})
         left = [found[groups[number].target] for number in spared if groups[number].target in found]
-        return planted + [rates | verdict_columns(v) | {"kind": "", "target": v.target} for v in left]
+        return planted + [clean_row(index, verdict, rates) for verdict in left]
 
     def plant(self, kinds: dict[int, str]) -> PlantedUnits:
         """Prepare detection units with artifacts planted in rows (row -> kind), with the unchanged model."""
@@ -152,36 +137,41 @@ class FinetunedUnits:
             answers = predict(work.input_images.as_inputs(self.held_out_rows)).argmax(1)
         return float((answers == self.truth[self.held_out_rows]).mean())
 
-    def result_line(
-        self,
-        planted_artifact: Planted,
-        rows: NDArray[np.intp],
-        verdict: Verdict | None,
-        before: PlantedUnits,
-        after: PlantedUnits,
-    ) -> Line:
-        use, was = (self.measure_use(work, planted_artifact) for work in (after, before))
+    def planted_row(
+        self, course: int, artifact: Planted, rows: NDArray[np.intp], verdict: Verdict | None, before: PlantedUnits,
+        after: PlantedUnits, accuracy: tuple[float, float],
+    ) -> CourseRow:  # fmt: skip
+        """Make the row of a planted artifact, of which `rows` of the run carry it; accuracy: before and after."""
+        use, was = (self.measure_use(work, artifact) for work in (after, before))
         used = use.rank <= 1 and raises_class(use.shift, use.flips)
         named = np.array(verdict.rows if verdict else (), np.intp)
         both = len(np.intersect1d(named, rows))
         rightly = 2 * both >= len(named) > 0
-        said = verdict_columns(verdict) if verdict else {}
-        return said | {
-            "kind": planted_artifact.kind,
-            "prevalence": planted_artifact.prevalence,
-            "target": self.examination.groups[planted_artifact.number].target,
-            "planted": len(rows),
-            "used": used,
-            "learned": used and raises_class(use.shift - was.shift, use.flips - was.flips),
-            "artifactual": rightly and said.get("artifactual", False),
-            "poisoned": rightly and said.get("poisoned", False),
-            "rank": use.rank,
-            "rise": use.shift,
-            "rise_before": was.shift,
-            "turned": use.flips,
-            "turned_before": was.flips,
-            "f1": 2 * both / (len(named) + len(rows)),
-        }
+        columns = verdict_columns(verdict) if verdict else NO_VERDICT
+        return CourseRow(
+            course=course,
+            kind=artifact.kind,
+            prevalence=artifact.prevalence,
+            target=self.examination.groups[artifact.number].target,
+            planted=len(rows),
+            used=used,
+            learned=used and raises_class(use.shift - was.shift, use.flips - was.flips),
+            artifactual=rightly and columns["artifactual"],
+            poisoned=rightly and columns["poisoned"],
+            rank=use.rank,
+            rise=use.shift,
+            rise_before=was.shift,
+            turned=use.flips,
+            turned_before=was.flips,
+            sign=columns["sign"],
+            f1=2 * both / (len(named) + len(rows)),
+            tried=columns["tried"],
+            z=columns["z"],
+            p_use=columns["p_use"],
+            low=columns["low"],
+            accuracy_before=accuracy[0],
+            accuracy=accuracy[1],
+        )
 
     def measure_use(self, work: PlantedUnits, planted_artifact: Planted) -> LogitEffect:
         """Measure the effect of the planted artifact on held-out images of other classes."""
@@ -246,7 +236,7 @@ def max_planted_classes(classes: int, taken: int) -> int:
 def run_finetunings(
     audit: Audit, work: DetectionUnits, courses: tuple[PlantedSet, ...], clean: tuple[int, ...], training: Training,
     level: float, workers: int,
-) -> list[Line]:  # fmt: skip
+) -> list[CourseRow]:  # fmt: skip
     """Run all courses and return their rows; finished courses are not repeated."""
     asked = repr((courses, clean, training, level))
     name = "poisoning-" + hashlib.sha256(asked.encode()).hexdigest()[:8]
@@ -255,11 +245,32 @@ def run_finetunings(
     return list(work.store.table(name, name).to_pylist())
 
 
-def verdict_columns(verdict: Verdict) -> Line:
+NO_VERDICT = VerdictColumns(
+    artifactual=False, poisoned=False, sign=None, tried=None, z=None, p_use=None, low=None
+)  # fmt: skip
+
+
+def verdict_columns(verdict: Verdict) -> VerdictColumns:
     """Collect the columns of a verdict."""
     use = verdict.use
-    claims = {"artifactual": verdict.artifactual, "poisoned": verdict.poisoned, "sign": verdict.detection.sign}
-    return claims | {"tried": use.tried, "z": use.z, "p_use": use.p_use, "low": use.low}
+    return VerdictColumns(
+        artifactual=verdict.artifactual,
+        poisoned=verdict.poisoned,
+        sign=verdict.detection.sign,
+        tried=use.tried,
+        z=use.z,
+        p_use=use.p_use,
+        low=use.low,
+    )
+
+
+def clean_row(course: int, verdict: Verdict, accuracy: tuple[float, float]) -> CourseRow:
+    """Make the row of a clean class, in which nothing was planted; accuracy: before and after."""
+    return CourseRow(
+        course=course, kind="", prevalence=None, target=verdict.target, planted=None, used=None, learned=None,
+        rank=None, rise=None, rise_before=None, turned=None, turned_before=None, f1=None,
+        accuracy_before=accuracy[0], accuracy=accuracy[1], **verdict_columns(verdict),
+    )  # fmt: skip
 
 
 def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> Quantification:

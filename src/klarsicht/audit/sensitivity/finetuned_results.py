@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from klarsicht.audit.results.power_rows import CourseRow, LearnedCounts, LearnedLine
 from klarsicht.audit.sensitivity import detection_limits
-
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,13 @@ class FinetunedResults:
         epochs, rate: epochs and learning rate of the fine-tunings.
     """
 
-    trials: tuple[Line, ...]
+    trials: tuple[CourseRow, ...]
     kinds: tuple[str, ...]
     prevalences: tuple[float, ...]
     epochs: int
     rate: float
 
-    def select(self, kind: str, prevalence: float) -> list[Line]:
+    def select(self, kind: str, prevalence: float) -> list[CourseRow]:
         """Select the rows of one kind and prevalence."""
         return [t for t in self.trials if t["kind"] == kind and t["prevalence"] == prevalence]
 
@@ -50,15 +49,15 @@ class FinetunedResults:
         learned = any(t["learned"] for p in self.prevalences for t in self.select(kind, p))
         return detection_limits.format_limit(self.limit(kind)) if learned else "not learned"
 
-    def counts(self, kind: str, prevalence: float) -> dict[str, int]:
+    def counts(self, kind: str, prevalence: float) -> LearnedCounts:
         """Count the planted, artifactual, used and learned artifacts, and the learned ones called poisoned."""
         mine = self.select(kind, prevalence)
         return {
             "planted": len(mine),
             "artifactual": sum(t["artifactual"] for t in mine),
-            "used": sum(t["used"] for t in mine),
-            "learned": sum(t["learned"] for t in mine),
-            "poisoned": sum(t["poisoned"] and t["learned"] for t in mine),
+            "used": sum(bool(t["used"]) for t in mine),
+            "learned": sum(bool(t["learned"]) for t in mine),
+            "poisoned": sum(t["poisoned"] and bool(t["learned"]) for t in mine),
         }
 
     def format_counts(self, kind: str, prevalence: float) -> str:
@@ -70,7 +69,11 @@ class FinetunedResults:
     def clean(self) -> dict[str, int]:
         """Counts of classes without a planted artifact, once per copy, and of those called artifactual or poisoned."""
         mine = [t for t in self.trials if not t["kind"]]
-        return {"classes": len(mine)} | {name: sum(t[name] for t in mine) for name in ("artifactual", "poisoned")}
+        return {
+            "classes": len(mine),
+            "artifactual": sum(t["artifactual"] for t in mine),
+            "poisoned": sum(t["poisoned"] for t in mine),
+        }
 
     @property
     def unused(self) -> dict[str, int]:
@@ -81,7 +84,7 @@ class FinetunedResults:
     @property
     def used_before(self) -> int:
         """Number of planted artifacts that are used, and were used about as much before the fine-tuning."""
-        return sum(t["used"] and not t["learned"] for t in self.trials if t["kind"])
+        return sum(bool(t["used"]) and not t["learned"] for t in self.trials if t["kind"])
 
     @property
     def accuracy(self) -> tuple[float, float]:
@@ -90,7 +93,7 @@ class FinetunedResults:
         before, after = zip(*by_course.values(), strict=True) if by_course else ((float("nan"),),) * 2
         return sum(before) / len(before), sum(after) / len(after)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[LearnedLine]:
         """Collect one row per kind for the report."""
         return [
             {"kind": kind, "limit": self.format_limit(kind), "counts": [self.counts(kind, p) for p in self.prevalences]}

@@ -26,6 +26,7 @@ from klarsicht.audit.models.finetuning import RATE, Training
 from klarsicht.audit.quantification import quantification
 from klarsicht.audit.quantification.units import DetectionUnits, measure_few, standing_apart
 from klarsicht.audit.report import page
+from klarsicht.audit.results.power_rows import PowerRow, TrialRow
 from klarsicht.audit.results.rows import FewClassMeasures
 from klarsicht.audit.results.significance import MIN_CLASSES, WithinClassTest, judge_detections
 from klarsicht.audit.results.verdicts import LEVEL, Quantification
@@ -40,6 +41,7 @@ from klarsicht.audit.synthetic.planted_image import PlantFunction, plant_on_leve
 from klarsicht.ground.arrays import Pixels
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.ranges import PLANTED_CLASSES, PREVALENCE
+from klarsicht.ground.rows import schema_of
 from klarsicht.ground.run_folder.checksums import Written
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.seeding import generator, integer
@@ -49,10 +51,7 @@ from klarsicht.numerics.statistics.split_half import combined_p
 
 POWER_FILE = "power.json"
 PREVALENCES = (0.2, 0.1, 0.05, 0.02, 0.01)
-TRIALS = pa.schema(
-    {"kind": pa.string(), "prevalence": pa.float64(), "target": pa.int64(), "planted": pa.int64(), "p": pa.float64()}
-    | {"sign": pa.string(), "found": pa.bool_(), "f1": pa.float64(), "detectors": pa.list_(pa.string())}
-)
+TRIALS = schema_of(TrialRow)
 
 
 @dataclass(frozen=True)
@@ -60,21 +59,19 @@ class Power:
     """Detection power by kind of artifact and prevalence.
 
     Attributes:
-        trials: one row per kind, prevalence and class. `found` says that the class was called artifactual for images
-            most of which carry the artifact; `f1` compares both sets of images; `detectors` are those that would have
-            called it so by themselves.
+        trials: one row per kind, prevalence and class.
         kinds, prevalences: planted kinds of artifacts and prevalences.
         level: significance level.
         finetuned: results of fine-tuned copies, where requested.
     """
 
-    trials: tuple[dict[str, Any], ...]
+    trials: tuple[TrialRow, ...]
     kinds: tuple[str, ...]
     prevalences: tuple[float, ...]
     level: float
     finetuned: FinetunedResults | None = None
 
-    def select(self, kind: str, prevalence: float) -> list[dict[str, Any]]:
+    def select(self, kind: str, prevalence: float) -> list[TrialRow]:
         """Select the trials of one kind and prevalence."""
         return [t for t in self.trials if t["kind"] == kind and t["prevalence"] == prevalence]
 
@@ -108,19 +105,22 @@ class Power:
         told = {"level": self.level, "limits": down_to, "detectors": of_each, "poisoned": poisoned}
         return told | {"trials": list(self.trials)}
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[PowerRow]:
         """Collect one row per kind for the report."""
         by_kind = {line["kind"]: line for line in self.finetuned.lines()} if self.finetuned else {}
         return [
-            {"kind": kind, "limit": self.format_limit(kind), "prevalences": list(self.prevalences)}
-            | {
-                "detectors": ", ".join(
+            PowerRow(
+                kind=kind,
+                limit=self.format_limit(kind),
+                prevalences=list(self.prevalences),
+                detectors=", ".join(
                     f"{by} {detection_limits.format_percent(limit)}" for by, limit in self.detectors(kind).items()
-                )
-            }
-            | {"cells": [self.format_counts(kind, p) for p in self.prevalences]}
-            | {"shares": [self.share(kind, p) for p in self.prevalences]}
-            | {"learned": by_kind.get(kind), "notes": self.finetuned.notes() if self.finetuned else ()}
+                ),
+                cells=[self.format_counts(kind, p) for p in self.prevalences],
+                shares=[self.share(kind, p) for p in self.prevalences],
+                learned=by_kind.get(kind),
+                notes=self.finetuned.notes() if self.finetuned else (),
+            )
             for kind in self.kinds
         ]
 
@@ -150,11 +150,11 @@ class PlantingUnits:
     def __call__(self, unit: range) -> Written:
         store, written = self.examination.store, Written()
         for index in unit:
-            line = self.run_trial(index)
-            written |= store.write_part(self.step, index, pa.Table.from_pylist([line] if line else [], TRIALS))
+            row = self.run_trial(index)
+            written |= store.write_part(self.step, index, pa.Table.from_pylist([row] if row else [], TRIALS))
         return written
 
-    def run_trial(self, index: int) -> dict[str, Any] | None:
+    def run_trial(self, index: int) -> TrialRow | None:
         """Run one trial; None where fewer than MIN_CARRIERS images would carry the artifact."""
         kind, prevalence, number = self.trials[index]
         rows, _ = self.examination.drop_repeats(self.examination.groups[number].rows)
@@ -191,10 +191,10 @@ class PlantingUnits:
             "sign": best.name,
             "found": bool(p <= self.level and 2 * both >= len(best.members) > 0),
             "f1": 2 * both / (len(best.members) + count),
-            "detectors": calling_detectors(signs, counted & self.called(found, place, signs), carriers),
+            "detectors": calling_detectors(signs, counted & self.find_significant(found, place, signs), carriers),
         }
 
-    def called(self, found: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
+    def find_significant(self, found: Verdicts, place: int, signs: Sequence[Detection]) -> NDArray[np.bool_]:
         """Find the detections of a class that are significant by themselves, bool (m,)."""
         if isinstance(found, WithinClassTest):
             return np.asarray(found.p_of(found.levels[place]) <= self.level)
@@ -271,7 +271,7 @@ def clean_targets(found: Quantification) -> set[int]:
 def run_trials(
     audit: Audit, work: DetectionUnits, pairs: Sequence[tuple[str, float]], classes: int, clean: Sequence[int],
     level: float, workers: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[TrialRow]:  # fmt: skip
     """Plant each (kind, prevalence) in some clean classes, one class at a time; return the rows of all trials."""
     rng, signs = generator(work.settings.seed, "power"), quantification.signs_by_target(work)
     by_target = {group.target: number for number, group in enumerate(work.groups)}

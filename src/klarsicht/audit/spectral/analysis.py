@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from klarsicht.audit.spectral import clustering as clusters
 from klarsicht.audit.spectral.cache import RowCache
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.audit.spectral.parts import PartGroup, centre_by_mass
+from klarsicht.audit.spectral.suspect_rows import NO_CLUSTER, ClusterColumns, SuspectRow
 from klarsicht.ground.arrays import Floats
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.rows import schema_of
@@ -34,35 +35,7 @@ from klarsicht.numerics.transport.measures import PointMeasures, measures_from_m
 Items = Floats | PointMeasures
 
 TRANSPORT = ("wasserstein", "wasserstein-t", "wasserstein-ts", "wasserstein-tsr", "sliced-rotation", "gromov")
-GroupColumns = TypedDict(
-    "GroupColumns", {"class": str, "target": int, "metric": str, "n": int, "skipped": str, "aside": str}
-)
-"""Columns of an analysed group: its size, why it was skipped and which images were set aside, empty where none."""
-
-
-class ClusterColumns(TypedDict):
-    """Columns of a suspect cluster: its members as rows of the run, their parts, and numbers of `SuspectCluster`."""
-
-    proposal: str
-    rows: list[int]
-    parts: list[list[int]]
-    tau: float
-    rho2: float
-    d2: float
-    shift: float
-    z: float
-    deviation: float
-    rounding: float
-
-
-class SuspectRow(GroupColumns, ClusterColumns):
-    """Row of a table of suspects."""
-
-
 SUSPECTS = schema_of(SuspectRow)
-NO_CLUSTER = ClusterColumns(
-    proposal="", rows=[], parts=[], tau=0.0, rho2=0.0, d2=0.0, shift=0.0, z=0.0, deviation=0.0, rounding=0.0
-)
 
 
 def head_weight(classifier: Classifier) -> Floats | None:

@@ -15,6 +15,7 @@ from klarsicht.audit.spectral import clustering
 from klarsicht.audit.spectral.clustering import MIN_IMAGES, Clustering, SuspectCluster, TargetLogits
 from klarsicht.ground.arrays import Bools, Doubles, Floats, Ints, Rows
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
+from klarsicht.ground.user_arrays import as_numbers
 from klarsicht.numerics.clustering.candidates import SWEEPS
 from klarsicht.numerics.neighbours import METRICS
 from klarsicht.numerics.transport.measures import PointMeasures, measures_from_maps
@@ -76,15 +77,25 @@ def spray(
         random_state: draws the start vectors of the solver and of k-means; the same gives the same bytes.
 
     Raises:
-        UsageError: unknown metric, or lengths that differ.
-        InputError: too few items, values that are not finite, or rows where maps are compared.
+        UsageError: unknown metric, lengths that differ, or a setting that is no integer.
+        InputError: too few items, what is no number or not finite, or rows where maps are compared.
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    given = np.asarray(items, np.float32)
+    for name, number in (("n_neighbors", n_neighbors), ("n_dimensions", n_dimensions), ("random_state", random_state)):
+        if not isinstance(number, int | np.integer):
+            raise UsageError(f"{name} is no integer", got=repr(number))
+    given = np.asarray(as_numbers("items", items), np.float32)
+    if given.ndim not in (2, 3):
+        remedy = "Sum relevance over channels: maps.sum(1)." if given.ndim == len("NCGG") else ""
+        raise InputError("items of another shape", got=given.shape, rule="(N, G, G) or (N, D)", remedy=remedy)
+    if len(given) < MIN_IMAGES:
+        raise InputError("too few items to cluster", got=len(given), rule=f"at least {MIN_IMAGES}")
     n = len(given)
     compared, rows = _comparable(given, metric)
     logit = _numbers("logits", logits, n, np.zeros(n))
+    if not np.isfinite(logit).all():
+        raise InputError("logits that are not finite", got=f"item {int(np.flatnonzero(~np.isfinite(logit))[0])} first")
     groups = np.asarray(_numbers("sources", sources, n, np.arange(n)), np.int64)
     if len(rows) < MIN_IMAGES:
         raise InputError("too few items to cluster", got=f"{len(rows)} of {n} usable", rule=f"at least {MIN_IMAGES}")
@@ -117,7 +128,7 @@ def _numbers(name: str, values: ArrayLike | None, n: int, default: Floats | Ints
     """Check one number an item."""
     if values is None:
         return default
-    found = np.asarray(values)
+    found = as_numbers(name, values)
     if found.shape != (n,):
         raise UsageError(f"{name} of another shape", got=found.shape, rule=f"({n},), one an item")
     return found

@@ -17,7 +17,7 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.corpus_formats import open_corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.data.label_cells import LabelCells
-from klarsicht.audit.models.classifier import Classifier, label_indices
+from klarsicht.audit.models.classifier import Classifier, label_indices, require_classifier
 from klarsicht.audit.relevance import attribution
 from klarsicht.audit.relevance.batch_size import choose_batch_size, first_image
 from klarsicht.audit.settings import AuditSettings
@@ -58,6 +58,8 @@ class Audit:
             CorpusError, ModelError: see audit.data.corpus and audit.models.classifier.
         """
         check_names(settings)
+        if classifier is not None:
+            require_classifier(classifier)
         chosen = select_data(settings, corpus)
         model = classifier or corrected_model.load_corrected(settings.model, device=select_device(settings.device))
         audit = cls(settings, chosen.as_arrays(model.form), model.with_outputs(settings.independent_outputs))
@@ -71,9 +73,9 @@ class Audit:
             return self
         image = first_image(self.corpus, self.classifier, attribution.MAX_PROBED)
         if image is None:  # the probe of the first images raises the error
-            return replace(self, settings=self.settings.merged(batch=1))
+            return replace(self, settings=self.settings.with_values(batch=1))
         size = choose_batch_size(self.classifier, image, self.settings.batch_memory)
-        return replace(self, settings=self.settings.merged(batch=size))
+        return replace(self, settings=self.settings.with_values(batch=size))
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -130,7 +132,7 @@ def open_data(settings: AuditSettings, data: Any) -> Corpus:
     cells = LabelCells(settings.label_separator or "", settings.label_columns or ())
     names = ColumnNames(settings.path_column or "", settings.label_column or "", settings.source_column or "")
     opened = open_corpus(data, cells, names, settings.decode or "")
-    return opened.reading(settings.white_level, settings.megapixels)
+    return opened.with_limits(settings.white_level, settings.megapixels)
 
 
 def open_for_model(data: str, model: str) -> Corpus:

@@ -71,7 +71,7 @@ class CameraMotion:
 
     def turns(self, places: Tensor) -> Tensor:
         """Compute the derivatives (N, ..., 2, 2) of the shifts (first axis) by the place (second)."""
-        y, x = self._scaled(places).unbind(-1)
+        y, x = self._scale_places(places).unbind(-1)
         _, a1, a2, _, b1, b2, g, h = (one.reshape(-1, *[1] * y.ndim) for one in self.numbers.unbind(1))
         down = torch.stack((a1 + 2 * g * y + h * x, a2 + h * y), -1)
         across = torch.stack((b1 + g * x, b2 + g * y + 2 * h * x), -1)
@@ -79,12 +79,12 @@ class CameraMotion:
 
     def design(self, places: Tensor) -> Tensor:
         """Compute the regressors (..., 2, 8) of both components at places (..., 2)."""
-        y, x = self._scaled(places).unbind(-1)
+        y, x = self._scale_places(places).unbind(-1)
         one, no = torch.ones_like(y), torch.zeros_like(y)
         down = torch.stack((one, y, x, no, no, no, y * y, y * x), -1)
         return torch.stack((down, torch.stack((no, no, no, one, y, x, x * y, x * x), -1)), -2)
 
-    def _scaled(self, places: Tensor) -> Tensor:
+    def _scale_places(self, places: Tensor) -> Tensor:
         middle = (torch.tensor(self.size, dtype=places.dtype, device=places.device) - 1) / 2
         return (places - middle) / self.unit
 

@@ -45,8 +45,10 @@ def _halve(frames: Tensor, cell: str) -> tuple[Tensor, float]:
 
 
 def double_alignment(small: Alignment, size: tuple[int, int]) -> Alignment:
-    """Return the same alignment for frames of twice the resolution, of that size (Placement.doubled says how)."""
-    placements = [_place(fine, agrees).doubled(size) for fine, agrees in zip(small.fine, small.agrees, strict=True)]
+    """Return the same alignment for frames of twice the resolution, of that size, see Placement.double_resolution."""
+    placements = [
+        _place(fine, agrees).double_resolution(size) for fine, agrees in zip(small.fine, small.agrees, strict=True)
+    ]
     device = small.fine.device
     fine, shifts, agrees = (
         torch.from_numpy(np.stack([getattr(one, name) for one in placements])).to(device)

@@ -70,7 +70,7 @@ class Placement:
         fine = np.where((off <= SNAPPED_OUTLIER)[..., None], whole, self.fine).astype(np.float32)
         return replace(self, fine=fine, shifts=np.rint(fine).astype(np.int64))
 
-    def doubled(self, size: tuple[int, int]) -> Placement:
+    def double_resolution(self, size: tuple[int, int]) -> Placement:
         """Return the same placement for frames of twice the resolution, of that size, with tiles as large in their
         pixels. A tile that lies between others takes the mean of what these say there, where they differ by less than
         SNAPPED_OUTLIER, else what one of them says, and agrees if all do."""

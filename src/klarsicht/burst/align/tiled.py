@@ -37,7 +37,7 @@ def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequenc
     the store. Frames that are clearly turned, zoomed or tilted are warped by their camera's motion before their tiles
     are matched; others are shifted."""
     if len(frames) == 1:
-        return _unmoved(1, spool.size)
+        return _unmoved_placement(1, spool.size)
     motion, confidence = estimate_motion(spool, noise, frames)
     guess, turned = _place_by_motion(motion, spool.size), ~motion.is_shift.numpy()
     whole = torch.from_numpy(guess.rest.astype(np.float32))[None]
@@ -65,7 +65,7 @@ def align_frames(spool: FrameStore, noise: Sequence[NoiseLevel], frames: Sequenc
     return replace(guess, fine=fine, shifts=np.rint(fine).astype(np.int64), agrees=agrees)
 
 
-def _unmoved(count: int, size: tuple[int, int]) -> Placement:
+def _unmoved_placement(count: int, size: tuple[int, int]) -> Placement:
     """Return the placement of frames that all lie where the reference does."""
     shape = (count, *Mesh(*size, TILE_SIDE).shape)
     nowhere = np.zeros((*shape, 2), np.int64)
@@ -81,7 +81,9 @@ def _place_by_motion(motion: CameraMotion, size: tuple[int, int]) -> Placement:
     fine = motion.shifts(centres).numpy().astype(np.float32)
     shifts, turns = np.rint(fine).astype(np.int64), motion.turns(centres).numpy().astype(np.float32)
     rest = (fine - shifts)[:, 0, 0] * motion.is_shift.numpy()[:, None]
-    return replace(_unmoved(len(fine), size), fine=fine, shifts=shifts, turns=turns, rest=rest.astype(np.float64))
+    return replace(
+        _unmoved_placement(len(fine), size), fine=fine, shifts=shifts, turns=turns, rest=rest.astype(np.float64)
+    )
 
 
 def regions(size: tuple[int, int], frames: int) -> list[Window]:

@@ -41,7 +41,12 @@ class Burst:
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
+        if hasattr(self.frames, "detach"):  # a tensor
+            object.__setattr__(self, "frames", self.frames.detach().cpu().numpy())
         _check_frames(self.frames)
+        if not isinstance(self.noise, NoiseLevel):
+            remedy = "NoiseLevel(read=0.01, shot=0.002) in units of white."
+            raise InputError("noise of a burst", got=repr(self.noise), rule="a NoiseLevel", remedy=remedy)
         valid = self.valid if self.valid.size else np.ones(len(self.frames), bool)
         object.__setattr__(self, "valid", valid)
         if valid.shape != (len(self.frames),) or not valid[REFERENCE]:
@@ -126,6 +131,9 @@ def crop_to_size(image: Values, size: tuple[int, int]) -> Values:
 
 def _check_frames(frames: Frames) -> None:
     """Raise InputError unless the frames are non-empty float32 of shape (N, C, H, W)."""
+    rule, remedy = "frames must be float32 of shape (N, C, H, W), none of them 0", "np.stack(frames).astype(np.float32)"
+    if not isinstance(frames, np.ndarray):
+        raise InputError("burst", got=type(frames).__name__, rule=rule, remedy=remedy)
     if frames.ndim != 4 or frames.dtype != np.float32 or 0 in frames.shape:
-        rule = "frames must be float32 of shape (N, C, H, W), none of them 0"
-        raise InputError("burst", got=f"{frames.dtype} {frames.shape}", rule=rule)
+        remedy = remedy if frames.ndim == 4 and 0 not in frames.shape else ""
+        raise InputError("burst", got=f"{frames.dtype} {frames.shape}", rule=rule, remedy=remedy)

@@ -161,7 +161,7 @@ def check_held_out(
         raise InputError("too few frames", got=len(files), rule=rule, remedy="Give three frames or more.")
     with translate_write_errors(work), devices.torch_threads(settings.threads or available_cores()):
         work.mkdir(parents=True, exist_ok=True)
-        burst = loading.load_frames(files, work, settings.reference, settings.reading)
+        burst = loading.load_frames(files, work, settings.reference, settings.read_settings)
         if burst.is_bracket:
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
@@ -175,7 +175,7 @@ def check_held_out(
         if is_filtered_as_rgb(burst, noise, settings):
             burst = interpolate_burst(burst, work)
             noise = sources.for_interpolated(noise, burst.header)
-            placement = placement.doubled(burst.spool.size)
+            placement = placement.double_resolution(burst.spool.size)
         held = choose_frame(placement) if named is None else order.index(named)
         kept = [*(k for k in range(len(order)) if k != held), held]
         order, placement = [order[k] for k in kept], placement.select(kept)

@@ -56,7 +56,9 @@ def align_loaded_frames(
         return tiled.align_frames(burst.spool, [level.scale_by_gain(gain) for gain in gains], order)
     level = level.scale_variance(grey_variance(sensor.pattern) / white_variance(sensor.pattern) / 4)
     halved = HalvedFrames.of(burst.spool)
-    return tiled.align_frames(halved, [level.scale_by_gain(gain) for gain in gains], order).doubled(burst.spool.size)
+    return tiled.align_frames(halved, [level.scale_by_gain(gain) for gain in gains], order).double_resolution(
+        burst.spool.size
+    )
 
 
 def interpolate_burst(burst: LoadedBurst, folder: Path) -> LoadedBurst:

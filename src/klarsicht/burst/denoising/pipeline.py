@@ -29,7 +29,7 @@ from klarsicht.burst.merging.filters import Filter, NetworkFilter, split_groups
 from klarsicht.burst.network.unet import COLOURS
 from klarsicht.burst.noise import sources
 from klarsicht.burst.noise.sources import KnownNoise
-from klarsicht.ground.config import Settings
+from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError
 from klarsicht.ground.machine import devices
 from klarsicht.ground.machine.disk import replace_atomically, translate_read_errors
@@ -48,7 +48,7 @@ MOST_NOISE_MEASURED = 0.3
 LEAST_AGREEMENT = 0.2  # share of a frame's tiles, below which it shows another scene
 
 
-class DenoiseSettings(Settings):
+class DenoiseSettings(PublicSettings):
     """Settings of a denoising run. checkpoint: a network's file, or the name of a shipped one. noise: READ,SHOT.
     calibration: a file of noise levels. reference: a frame's name or number. memory: limit in GB, everything included.
     linear: whether codes of TIFF, PNG, JPEG and HEIC are linear light. strength: 0 keeps the reference, 1 takes the
@@ -72,7 +72,7 @@ class DenoiseSettings(Settings):
     keep_hot_pixels: bool = False
 
     @property
-    def reading(self) -> ReadSettings:
+    def read_settings(self) -> ReadSettings:
         """How the files are read."""
         return ReadSettings(self.linear, self.white_level, self.megapixels)
 
@@ -177,7 +177,7 @@ def denoise_frames(
 
 
 def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSettings, maps: bool) -> DenoiseResult:
-    burst = load_frames(frames, folder, settings.reference, replace(settings.reading, memory=settings.memory))
+    burst = load_frames(frames, folder, settings.reference, replace(settings.read_settings, memory=settings.memory))
     check_network(burst, settings)
     calibration = Path(settings.calibration) if settings.calibration else None
     noise = sources.find_noise(burst, settings.noise, calibration)
@@ -188,7 +188,7 @@ def _denoise_in_folder(frames: Sequence[Path], folder: Path, settings: DenoiseSe
     if is_filtered_as_rgb(burst, noise, settings):
         burst = corrected_burst = interpolate_burst(corrected_burst, folder)
         noise = sources.for_interpolated(noise, burst.header)
-        placement = placement.doubled(burst.spool.size)
+        placement = placement.double_resolution(burst.spool.size)
     denoiser = (
         select_bracket_filter(settings.checkpoint, len(burst.order))
         if burst.is_bracket

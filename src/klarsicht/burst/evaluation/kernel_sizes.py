@@ -222,10 +222,10 @@ def measure_seconds(
 ) -> list[FilteringCost]:
     """Measure the processor seconds a megapixel and frame."""
     field = KernelField(torch.zeros(frames * spec.taps, *[spec.coarse(side)] * 2), spec, (side, side))
-    return [_timed(field, C) for C in channels]
+    return [_time_filtering(field, C) for C in channels]
 
 
-def _timed(field: KernelField, channels: int) -> FilteringCost:
+def _time_filtering(field: KernelField, channels: int) -> FilteringCost:
     frames = torch.zeros(field.frames, channels, *field.size)
     parts = [field.select_size(K) for K in field.spec.sizes]
     fused = _least_seconds(lambda: filter_frames(field, frames))

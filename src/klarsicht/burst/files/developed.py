@@ -58,7 +58,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
         raise InputError(
             f"cannot read {path.name}", got=got, rule="PNG, TIFF, JPEG and HEIC files", remedy=remedy
         ) from error
-    codes = _checked(codes, path)
+    codes = _drop_transparency(codes, path)
     floats, deep = codes.dtype.kind == "f", codes.dtype == np.uint16
     levels = highest or (settings.white_level if deep and settings.white_level else LEVELS[codes.dtype.itemsize])
     notes = (AS_LINEAR,) if floats else () if settings.linear else (CURVE_UNDONE, NO_RAW)
@@ -96,7 +96,7 @@ def _narrow_range(path: Path, codes: Codes) -> tuple[str, ...]:
     return (f"{used}: if its white is lower, say so by --white-level, 4095 for 12 bits",)
 
 
-def _checked(codes: Any, path: Path) -> Codes:
+def _drop_transparency(codes: Any, path: Path) -> Codes:
     """Return the codes as (H, W) or (H, W, 3), without transparency. Raises InputError for other shapes and types."""
     rule, remedy = "grey or RGB, 8 or 16 bit, or floats", "Convert it, or leave it out."
     if codes.ndim == 3 and codes.shape[-1] in (1, 2, 4):

@@ -90,7 +90,7 @@ def read(path: Path, settings: ReadSettings = AS_WRITTEN) -> Photograph:
     height, width = header.size
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path.name} is too small", got=f"{header.size}", rule=f"sides of {MIN_SIDE} at least")
-    light_of = from_counts if header.colour == "mosaic" else _interpolated
+    light_of = from_counts if header.colour == "mosaic" else _interpolate_x_trans
     return light_of(counts[:height, :width], header)
 
 
@@ -130,7 +130,7 @@ def _no_mosaic(path: Path, got: str) -> InputError:
     return InputError(f"{path.name} has no Bayer or X-Trans mosaic", got=got, rule=rule, remedy=remedy)
 
 
-def _interpolated(counts: Codes, header: Header) -> Photograph:
+def _interpolate_x_trans(counts: Codes, header: Header) -> Photograph:
     """Convert the counts (H, W) of an X-Trans sensor to RGB light in the camera's colours, without white balance.
 
     Raises InputError where the black or white level is implausible.
@@ -165,14 +165,14 @@ def _header(raw: Any, path: Path, tags: Tags, pattern: str) -> Header:
         size=(height // 2 * 2, width // 2 * 2) if bayer else (height, width),
         levels=int(raw.white_level),
         sensor=Sensor(pattern, black, float(raw.white_level)),
-        rendering=rendering(raw),
+        rendering=read_rendering(raw),
         orientation=FLIPS.get(raw.sizes.flip, 1),
         tags=tags,
         profile=levels if bayer else levels[:1] + levels[2:],
     )
 
 
-def rendering(raw: Any) -> Rendering:
+def read_rendering(raw: Any) -> Rendering:
     """Return the white balance and colour matrix that the camera recorded."""
     red, green, blue = (float(g) for g in raw.camera_whitebalance[:3])
     gains = (red, green or 1.0, blue) if red > 0 and blue > 0 else (1.0, 1.0, 1.0)

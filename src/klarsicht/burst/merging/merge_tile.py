@@ -78,9 +78,9 @@ class TileMerger:
         verdict = motion_check.check_estimates(reference, estimates.makers, *known)
         verdict = sure.apply_risk_shares(verdict, reference, estimates.estimates, *known)
         unmeasured = None
-        if self.tested is not None:
+        if self.tested_interpolation is not None:
             risk = sure.Risk(reference, *known)
-            unmeasured = UnmeasuredColours.fit(self.tested, tile.context, risk, estimates.estimates)
+            unmeasured = UnmeasuredColours.fit(self.tested_interpolation, tile.context, risk, estimates.estimates)
         picture = self._mix(verdict, estimates.light, reference, unmeasured)
         inside = (slice(None), *tile.core.slices_in(tile.context))
         trusted = verdict.shares[:2].sum(0, keepdims=True)
@@ -98,7 +98,7 @@ class TileMerger:
         return [level.scale_by_gain(self.gains[frame]) for level in self.noise]
 
     @property
-    def tested(self) -> InterpolatedNoise | None:
+    def tested_interpolation(self) -> InterpolatedNoise | None:
         """The interpolation of frames that are tested where a colour was measured; None of frames that are tested
         everywhere."""
         return self.interpolated if self.only_measured else None
@@ -106,22 +106,22 @@ class TileMerger:
     @property
     def measured_noise(self) -> list[NoiseLevel]:
         """The noise of the reference where it is tested: of measured colours that of samples, else as told."""
-        if self.tested is None:
+        if self.tested_interpolation is None:
             return self.frame_noise(0)
-        factor = 1 / white_variance(self.tested.cell)
+        factor = 1 / white_variance(self.tested_interpolation.cell)
         return [level.scale_variance(factor) for level in self.frame_noise(0)]
 
     def measured_mask(self, tile: Tile) -> Mask | None:
         """Mark the colours (3, h, w) of a tile's context that the sensor measured; None where all count."""
-        if self.tested is None:
+        if self.tested_interpolation is None:
             return None
         near = tile.context
-        return measured_mask(self.tested.cell, near.size, near.y0, near.x0)
+        return measured_mask(self.tested_interpolation.cell, near.size, near.y0, near.x0)
 
     @property
     def sample_weights(self) -> Pattern | None:
         """Weights of a sample in the interpolated light around it; None where it counts as a pixel."""
-        return None if self.tested is None else sample_weights(self.tested.cell)
+        return None if self.tested_interpolation is None else sample_weights(self.tested_interpolation.cell)
 
     def white(self, frame: int) -> float:
         """Compute the value at which a frame is clipped."""

@@ -86,11 +86,13 @@ def _find_noise_of_samples(burst: LoadedBurst, typed: str | None, calibration: P
         remedy = "Check the path, or make it by klarsicht burst calibrate -o."
         raise InputError(f"no calibration: {calibration}", got="no such file", remedy=remedy)
     if typed is not None:
-        unused = _unused(calibration, "--noise is given", "leave one of them out")
+        unused = _describe_unused(calibration, "--noise is given", "leave one of them out")
         return KnownNoise((parse_noise(typed),) * planes, "as typed", unused)
     if header.profile:
         source = f"from the NoiseProfile of {header.path.name}"
-        unused = _unused(calibration, "the file states its noise itself", "give --noise READ,SHOT to overrule it")
+        unused = _describe_unused(
+            calibration, "the file states its noise itself", "give --noise READ,SHOT to overrule it"
+        )
         return KnownNoise(_apply_floor(header.profile, floor), source, unused)
     file = calibration or default_file()
     if (saved := read_calibration(file, header.camera, header.iso)) is not None:
@@ -98,13 +100,13 @@ def _find_noise_of_samples(burst: LoadedBurst, typed: str | None, calibration: P
     found = estimate_from_frames(burst)
     doubts = [
         "" if found.read_known else "read noise not identifiable, as nothing is dark",
-        _unused(calibration, _why_not_calibrated(header), "give --noise READ,SHOT, or calibrate for them"),
+        _describe_unused(calibration, _why_not_calibrated(header), "give --noise READ,SHOT, or calibrate for them"),
     ]
     source = f"estimated from the frames themselves ({found.blocks} flat blocks)"
     return KnownNoise(_apply_floor((found.noise,) * planes, floor), source, "; ".join(filter(None, doubts)))
 
 
-def _unused(calibration: Path | None, why: str, remedy: str) -> str:
+def _describe_unused(calibration: Path | None, why: str, remedy: str) -> str:
     """Say that a calibration which the user named has no part in the result; empty without one."""
     return f"{calibration.name} was not used, as {why}: {remedy}" if calibration else ""
 

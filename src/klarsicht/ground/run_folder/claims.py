@@ -31,7 +31,7 @@ DONE = ".done"
 
 
 class Claims:
-    """Claims of this process in a folder; `beating` must be open while claims are held.
+    """Claims of this process in a folder; `heartbeat` must be open while claims are held.
 
     Args:
         folder: the shared folder of claims; made where it does not exist.
@@ -45,7 +45,7 @@ class Claims:
         self._seen: dict[str, tuple[bytes, float]] = {}  # counts of other processes, and since when
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Raise this process's count while the context is open; at its end its claims are given back.
 
         Raises:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from klarsicht.ground.errors import RunLocked, UsageError, unknown_name
 from klarsicht.ground.machine.disk import hold_lock, translate_write_errors
 from klarsicht.ground.machine.operating_system import sync
-from klarsicht.ground.run_folder.markers import damaged
+from klarsicht.ground.run_folder.markers import damage_error
 
 DECISIONS_FILE: Final = "decisions.jsonl"
 DECISIONS_LOCK: Final = "decisions.lock"
@@ -168,10 +168,10 @@ class DecisionLog:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            raise damaged(DECISIONS_FILE, f"cannot be read: {error.strerror or error}") from error
+            raise damage_error(DECISIONS_FILE, f"cannot be read: {error.strerror or error}") from error
 
     def _append(self, content: dict[str, Any], author: str) -> int:
-        with _writing, self._locked(), translate_write_errors(self.file):
+        with _writing, self._hold_lock(), translate_write_errors(self.file):
             content_before = self._content()
             kept = content_before[: content_before.rfind(b"\n") + 1]
             number = len(_parse(kept))
@@ -189,7 +189,7 @@ class DecisionLog:
             return number
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _hold_lock(self) -> Iterator[None]:
         """Hold the lock of the records; wait for another process up to PATIENCE seconds."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -229,7 +229,7 @@ def _parse(content: bytes) -> list[dict[str, Any]]:
             record = json.loads(line)
             _check_record(record, number)
         except (ValueError, TypeError, KeyError) as error:
-            raise damaged(DECISIONS_FILE, f"line {number + 1} is no record: {error}") from error
+            raise damage_error(DECISIONS_FILE, f"line {number + 1} is no record: {error}") from error
         records.append(record)
     return records
 

@@ -49,7 +49,7 @@ class Marker:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise damaged(f"done/{step}/{path.name}", f"no marker of unit {unit}: {error}") from error
+            raise damage_error(f"done/{step}/{path.name}", f"no marker of unit {unit}: {error}") from error
 
 
 @lru_cache(maxsize=1 << 16)
@@ -64,7 +64,7 @@ def _read_unchanged(path: Path, step: str, unit: int, inode: int, date: int) -> 
     return Marker(step, unit, files, facts)
 
 
-def damaged(name: str, what: str) -> RunDamaged:
+def damage_error(name: str, what: str) -> RunDamaged:
     """Make the error of a file of a run that is not as it was written.
 
     Args:

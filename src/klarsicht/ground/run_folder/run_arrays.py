@@ -14,7 +14,7 @@ from klarsicht.ground.errors import RunMismatch, StoreError
 from klarsicht.ground.machine.disk import translate_write_errors
 from klarsicht.ground.machine.operating_system import sync
 from klarsicht.ground.run_folder.checksums import Checksum, Written, find_damage
-from klarsicht.ground.run_folder.markers import damaged
+from klarsicht.ground.run_folder.markers import damage_error
 from klarsicht.ground.run_folder.run_files import check_name
 from klarsicht.ground.run_folder.run_markers import RunMarkers
 from klarsicht.ground.run_folder.stored_array import StoredArray
@@ -96,7 +96,7 @@ class RunArrays(RunMarkers):
         import zarr
 
         values = np.asarray(values)
-        with self.parsing(_metadata(name)):
+        with self.translate_parse_errors(_metadata(name)):
             array = zarr.open_array(self._existing_array(name), mode="r+")
         rows, stop, unit = array.shape[0], start + len(values), (array.shards or array.chunks)[0]
         if start % unit or stop > rows or (stop % unit and stop != rows):
@@ -126,7 +126,7 @@ class RunArrays(RunMarkers):
 
         folder = self._existing_array(name)
         self.read_bytes(_metadata(name))
-        with self.parsing(_metadata(name)):
+        with self.translate_parse_errors(_metadata(name)):
             array = zarr.open_array(folder, mode="r")
             step = array.attrs.get("step")
         return StoredArray(
@@ -143,7 +143,7 @@ class RunArrays(RunMarkers):
         if step is not None:
             self._check_unit_file(self.marker(step, unit), name, find_damage)
         elif self.inside(name).is_file() and not self.inside(name).stat().st_size:
-            raise damaged(name, "0 bytes")  # which zarr reads as zeros
+            raise damage_error(name, "0 bytes")  # which zarr reads as zeros
 
     def has_array(self, name: str) -> bool:
         """Whether the array exists."""

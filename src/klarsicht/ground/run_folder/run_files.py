@@ -19,7 +19,7 @@ from klarsicht.ground.machine.disk import write_atomically
 from klarsicht.ground.machine.memory import is_out_of_memory
 from klarsicht.ground.run_folder.checksums import Checksum, describe_difference
 from klarsicht.ground.run_folder.manifest import Manifest, migrate, to_json
-from klarsicht.ground.run_folder.markers import damaged
+from klarsicht.ground.run_folder.markers import damage_error
 
 MANIFEST = "manifest.json"
 ABSENT = object()
@@ -44,12 +44,12 @@ class RunFiles:
     def manifest(self) -> Manifest:
         """Settings, identity, fixed facts, versions and date, migrated to this version's format."""
         content = self._parse(MANIFEST, self._read_recorded(MANIFEST))
-        with self.parsing(MANIFEST):
+        with self.translate_parse_errors(MANIFEST):
             manifest = migrate(content)
             if missing := {"settings", "identity", "libraries", "created"} - manifest.keys():
                 raise ValueError(f"no {sorted(missing)[0]}")
-        if manifest["checksums"] and self._admitted(MANIFEST) is None:
-            raise damaged(MANIFEST, "its checksum is missing")
+        if manifest["checksums"] and self._read_admitted(MANIFEST) is None:
+            raise damage_error(MANIFEST, "its checksum is missing")
         return manifest
 
     def update_manifest(self, **facts: Any) -> None:
@@ -57,7 +57,7 @@ class RunFiles:
         known = self.manifest
         if any(known.get(name, ABSENT) != json.loads(to_json(value)) for name, value in facts.items()):
             self.write_json(MANIFEST, known | facts)
-        elif len(self._admitted(MANIFEST) or ()) > 1:  # killed as it was written: the old one is admitted, too
+        elif len(self._read_admitted(MANIFEST) or ()) > 1:  # killed as it was written: the old one is admitted, too
             self._admit(MANIFEST, Checksum.of(self._read_recorded(MANIFEST)))
 
     @property
@@ -76,7 +76,7 @@ class RunFiles:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file inside the run. At any moment its checksum admits what the file holds: the old or the new."""
         new = Checksum.of(content)
-        self._admit(name, *self._replaced(name), new)
+        self._admit(name, *self._content_before(name), new)
         write_atomically(self.inside(name), content)
         self._admit(name, new)
 
@@ -84,7 +84,7 @@ class RunFiles:
         """Read a file inside the run."""
         content = self._read_recorded(name)
         if not self._is_recorded(name):
-            raise damaged(name, "its checksum is missing")
+            raise damage_error(name, "its checksum is missing")
         return content
 
     def has_file(self, name: str) -> bool:
@@ -93,12 +93,12 @@ class RunFiles:
             if self.inside(name).is_file():
                 return True
         except OSError as error:
-            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
-        admitted = self._admitted(name)
+            raise damage_error(name, f"cannot be read: {error.strerror or error}") from error
+        admitted = self._read_admitted(name)
         return admitted is not None and None not in admitted
 
     @contextmanager
-    def parsing(self, name: str) -> Iterator[None]:
+    def translate_parse_errors(self, name: str) -> Iterator[None]:
         """Convert whatever a parser raises on a damaged file to RunDamaged.
 
         Args:
@@ -112,10 +112,10 @@ class RunFiles:
             if is_out_of_memory(error):
                 raise
             told = f"{type(error).__name__}: {error}".split("\n")[0]
-            raise damaged(name, f"cannot be read: {told}") from error
+            raise damage_error(name, f"cannot be read: {told}") from error
 
     def _parse(self, name: str, content: bytes) -> Any:
-        with self.parsing(name):
+        with self.translate_parse_errors(name):
             return json.loads(content)
 
     def _read(self, name: str) -> bytes:
@@ -125,21 +125,21 @@ class RunFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise self._absent("file", name) from None
         except OSError as error:
-            raise damaged(name, f"cannot be read: {error.strerror or error}") from error
+            raise damage_error(name, f"cannot be read: {error.strerror or error}") from error
 
     def _read_recorded(self, name: str) -> bytes:
         """Read a file, and compare it with its checksum where there is one."""
         while True:
-            admitted = self._admitted(name)
+            admitted = self._read_admitted(name)
             if admitted is not None and None not in admitted and not self.inside(name).exists():
-                raise damaged(name, "missing")
+                raise damage_error(name, "missing")
             content = self._read(name)
             if admitted is None or Checksum.of(content) in admitted:
                 return content
-            if self._admitted(name) == admitted:  # else another process of a shared run is replacing the file
-                raise damaged(name, describe_difference(Checksum.of(content), admitted[-1]))
+            if self._read_admitted(name) == admitted:  # else another process of a shared run is replacing the file
+                raise damage_error(name, describe_difference(Checksum.of(content), admitted[-1]))
 
-    def _admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
+    def _read_admitted(self, name: str) -> tuple[Checksum | None, ...] | None:
         """Read the checksums that a file may have, of which None is its absence; None where none were written.
 
         Raises:
@@ -151,22 +151,22 @@ class RunFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise damaged(record, f"cannot be read: {error.strerror or error}") from error
-        with self.parsing(record):
+            raise damage_error(record, f"cannot be read: {error.strerror or error}") from error
+        with self.translate_parse_errors(record):
             return tuple(None if one is None else Checksum.from_json(one) for one in [*json.loads(content)])
 
     def _is_recorded(self, name: str) -> bool:
         """Whether a file has a checksum, or is of a run that keeps none."""
-        return self._admitted(name) is not None or not self.keeps_checksums
+        return self._read_admitted(name) is not None or not self.keeps_checksums
 
     def _admit(self, name: str, *checksums: Checksum | None) -> None:
         """Write the checksums that a file may have; None: it need not exist."""
         write_atomically(self.inside(record_path(name)), to_json([one and one.to_json() for one in checksums]))
 
-    def _replaced(self, name: str) -> tuple[Checksum | None, ...]:
+    def _content_before(self, name: str) -> tuple[Checksum | None, ...]:
         """Return what a file that is to be replaced may hold; nothing where that cannot be known."""
         try:
-            return self._admitted(name) or ((None,) if not self.inside(name).exists() else ())
+            return self._read_admitted(name) or ((None,) if not self.inside(name).exists() else ())
         except RunDamaged:
             return ()
 

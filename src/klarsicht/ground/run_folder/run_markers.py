@@ -12,7 +12,7 @@ from klarsicht.ground.errors import RunDamaged, StoreError
 from klarsicht.ground.machine.disk import translate_write_errors, write_atomically
 from klarsicht.ground.machine.operating_system import sync
 from klarsicht.ground.run_folder.checksums import Checksum, Written, describe_difference, find_damage
-from klarsicht.ground.run_folder.markers import Marker, damaged
+from klarsicht.ground.run_folder.markers import Marker, damage_error
 from klarsicht.ground.run_folder.run_files import RunFiles, check_name
 
 
@@ -51,7 +51,7 @@ class RunMarkers(RunFiles):
         except FileNotFoundError:
             raise self._undone(step, unit) from None
         if marker.files is None and self.keeps_checksums:
-            raise damaged(_marker(step, unit), "its checksums are missing")
+            raise damage_error(_marker(step, unit), "its checksums are missing")
         return marker
 
     def markers(self, step: str) -> dict[int, Marker]:
@@ -131,7 +131,7 @@ class RunMarkers(RunFiles):
     def _undone(self, step: str, unit: int) -> StoreError:
         """Make the error of a unit without a marker."""
         if step in self.manifest.get("finished", ()):
-            return damaged(_marker(step, unit), "missing")
+            return damage_error(_marker(step, unit), "missing")
         return StoreError(
             "the run is not finished",
             got=f"no marker of unit {unit} of step {step} in {self.path}",
@@ -166,9 +166,9 @@ class RunMarkers(RunFiles):
         if marker.files is None:
             return
         if name not in marker.files:
-            raise damaged(name, f"its checksum is missing from {_marker(marker.step, marker.unit)}")
+            raise damage_error(name, f"its checksum is missing from {_marker(marker.step, marker.unit)}")
         if what := difference(self.inside(name), marker.files[name]):
-            raise damaged(name, what)
+            raise damage_error(name, what)
 
 
 def _marker(step: str, unit: int) -> str:

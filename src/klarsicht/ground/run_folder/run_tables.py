@@ -59,7 +59,7 @@ class RunTables(RunMarkers):
 
         tables = []
         for file, content in self._contents(name, step):
-            with self.parsing(file):
+            with self.translate_parse_errors(file):
                 tables.append(_from_parquet(content, columns))
         if not tables:
             raise self._absent("table", name)
@@ -81,7 +81,7 @@ class RunTables(RunMarkers):
         from pyarrow import parquet
 
         for file, content in self._contents(name, None):
-            with self.parsing(file):
+            with self.translate_parse_errors(file):
                 for batch in parquet.ParquetFile(_reader(content)).iter_batches(columns=[column]):
                     yield batch.column(column)
 
@@ -112,7 +112,7 @@ class RunTables(RunMarkers):
         file = _part(name, number)
         for unit in sorted(self._units(step), key=lambda unit: unit != number):
             if file in (self.marker(step, unit).files or {}):
-                with self.parsing(file):
+                with self.translate_parse_errors(file):
                     return _from_parquet(self.read_unit_file(file, step, unit))
         return None
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klarsicht.ground.errors import InputError, StoreError
+from klarsicht.ground.errors import InputError, StoreError, UsageError
 from klarsicht.ground.machine.disk import hold_lock, remove_leftovers, share_lock, translate_write_errors
 from klarsicht.ground.run_folder.claims import Claims, remove_claims
 from klarsicht.ground.run_folder.manifest import Manifest, library_versions, new_manifest, require_agreement, to_json
@@ -69,7 +69,7 @@ class RunStore(RunArrays, RunTables):
         store = cls(Path(path))
         wanted = json.loads(to_json({"settings": settings, "identity": identity, **fixed}))
         if not store.exists:
-            store._found(wanted)
+            store._create_folder(wanted)
         require_agreement(wanted, store.manifest)
         return store
 
@@ -78,12 +78,16 @@ class RunStore(RunArrays, RunTables):
         """Open the run in a folder for reading.
 
         Raises:
+            UsageError: what is given is no path.
             InputError: no run in the folder.
             RunDamaged: its manifest is not as it was written.
             StoreError: a newer klarsicht wrote it.
         """
         if isinstance(path, RunStore):
             return path
+        if not isinstance(path, str | os.PathLike):
+            rule = "the folder of a run, or what audit.run returned"
+            raise UsageError("no run", got=type(path).__name__, rule=rule)
         store = cls(Path(path))
         if not store.exists:
             rule = "a run folder holds manifest.json"
@@ -97,7 +101,7 @@ class RunStore(RunArrays, RunTables):
         then: dict[str, str] = self.manifest["libraries"]
         return {name: (old, now.get(name, "none")) for name, old in then.items() if old != now.get(name)}
 
-    def _found(self, wanted: Manifest) -> None:
+    def _create_folder(self, wanted: Manifest) -> None:
         """Create the folder and its manifest; raises StoreError where it holds other files."""
         with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -158,7 +162,7 @@ class RunStore(RunArrays, RunTables):
             return
         with share_lock(self.path / "lock", self._tidy):
             claims = Claims(self.path / CLAIMS)
-            with claims.beating():
+            with claims.heartbeat():
                 yield Sharing(shard, claims)
 
     def _tidy(self) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.machine.memory import is_out_of_memory
-from klarsicht.ground.run_folder.markers import damaged
+from klarsicht.ground.run_folder.markers import damage_error
 
 if TYPE_CHECKING:
     import zarr
@@ -59,7 +59,7 @@ class StoredArray:
         except Exception as error:  # zarr's codecs raise nearly anything on damaged data
             if is_out_of_memory(error):
                 raise
-            raise damaged(self.name, f"cannot be decoded: {type(error).__name__}: {error}") from error
+            raise damage_error(self.name, f"cannot be decoded: {type(error).__name__}: {error}") from error
 
     def _read(self, key: Any) -> NDArray[Any]:
         """Read rows; where they are many numbers, shard by shard.

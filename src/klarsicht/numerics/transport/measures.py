@@ -126,7 +126,7 @@ class PointMeasures:
 
         W2^2 = |difference of centres|^2 + W2^2 of the centred measures (Panaretos & Zemel 2019, section 2).
         """
-        return self._moved(np.ones(len(self)))
+        return self._move(np.ones(len(self)))
 
     def scale(self) -> PointMeasures:
         """Centre and divide by the radius: dimensionless, radius 1.
@@ -142,9 +142,9 @@ class PointMeasures:
                 got=f"{len(flat)} of {len(self)}, the first is {flat[0]}",
                 remedy="Drop them, or take a metric that keeps scale: wasserstein or wasserstein-t.",
             )
-        return self._moved(1 / radius)
+        return self._move(1 / radius)
 
-    def _moved(self, factor: Doubles) -> PointMeasures:
+    def _move(self, factor: Doubles) -> PointMeasures:
         """Subtract the centres and multiply by factors (N,)."""
         centre = self.means[:, None]
         above, *below = [((p - centre) * factor[:, None, None]).astype(np.float32) for _, p in self.signs]

@@ -1,0 +1,39 @@
+"""Rows of the tables of pictures from which the page of a run is made."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class PictureRow(TypedDict):
+    """Columns that every table of pictures has: the output of a class, the path of an image, and its picture's name."""
+
+    target: int
+    path: str
+    picture: str
+
+
+class ViewRow(PictureRow):
+    """Row of the table `views`: an image in the scatter plot of a cluster, `x` and `y` in units of the plot.
+
+    `row` is a row of the run, `member` says whether it is in the cluster; `picture` is without extension, and empty
+    where the image has none.
+    """
+
+    row: int
+    member: bool
+    x: float
+    y: float
+
+
+class EvidenceRow(PictureRow):
+    """Row of the table `evidence`: a picture of an image that carries a detected artifact (`member`), or of another."""
+
+    row: int
+    member: bool
+
+
+class PartPictureRow(PictureRow):
+    """Row of the table `profiles`: a picture of an image of which only one part was kept."""
+
+    part: str
