@@ -124,7 +124,7 @@ class StuckLooks:
         self._since: float | None = None
 
     def is_stuck(self, now: float, used: int, seconds: tuple[float, float]) -> bool:
-        """Look once.
+        """Test whether the process is stuck, by one more look at it.
 
         Args:
             now: seconds of a clock.

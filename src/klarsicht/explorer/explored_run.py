@@ -1,4 +1,4 @@
-"""A run that is looked at: its lines, images, points and pictures, read again where a file of them changed."""
+"""Access of the explorer to a run: lines, images, points and pictures, read again where a file of them changed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 @dataclass
 class ExploredRun:
-    """A run, with what was read of it.
+    """Run folder with a cache of what was read from it.
 
     Attributes:
         store: the run.

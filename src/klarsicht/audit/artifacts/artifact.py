@@ -81,7 +81,7 @@ class Artifact:
 
     @property
     def insertion_text(self) -> str:
-        """How the artifact is put on other images, in words."""
+        """Say in words how the artifact is put on other images."""
         if isinstance(self.planted, ClassParts):
             return "put on images of other classes as those of the class have it; the verdict speaks of it alone"
         if self.planted is not None:

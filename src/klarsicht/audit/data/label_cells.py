@@ -15,7 +15,7 @@ CARRIED: Final = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False
 
 @dataclass(frozen=True)
 class LabelCells:
-    """How a manifest writes labels; by default one for each image.
+    """Form of the labels in a manifest; by default one for each image.
 
     Attributes:
         separator: text between the labels of a cell; "" where a cell is one label.

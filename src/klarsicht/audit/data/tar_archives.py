@@ -51,7 +51,7 @@ class Member:
 
     @property
     def ending(self) -> str:
-        """What follows that dot, in small letters."""
+        """Ending of the name, after that dot, in lower case."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
 

@@ -97,7 +97,7 @@ def build_artifacts(
 
 
 def leave_removed(run: AuditedRun, found: DataArtifacts) -> DataArtifacts:
-    """Let the images not count as carriers that a person took out of the members of an artifact."""
+    """Return the artifacts without those carriers that a person removed from the members."""
     decisions = DecisionLog(run.store.path).decisions()
     removed = [decisions[one.target].removed if one.target in decisions else () for one in found.artifacts]
     return replace(found, removed=tuple(removed))

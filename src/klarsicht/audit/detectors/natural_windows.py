@@ -47,7 +47,8 @@ class NaturalWindows:
 
     @classmethod
     def of(cls, images: ClassImages, found: Sequence[Detection]) -> NaturalWindows:
-        """Measure a class; found are its detections.
+        """Measure the alignment of the images of a class, and what remains of its shared windows, from its detections
+        `found`.
 
         Windows are searched again where the strongest score is not silent itself.
         """
@@ -57,7 +58,8 @@ class NaturalWindows:
 
 
 def score_left(images: ClassImages, found: Sequence[Detection]) -> float:
-    """Compute the largest score in nats by windows that is left of a class without the images that show its windows.
+    """Compute the largest score of a window detection, in nats, after the images that show the strongest windows are
+    removed from the class.
 
     Images that show the strongest window are taken away and windows are searched again, until nothing is left, at most
     MOST_WINDOWS times: the first time where they are at most ONE_WINDOW of the class, then where all that are taken
@@ -76,7 +78,8 @@ def score_left(images: ClassImages, found: Sequence[Detection]) -> float:
 
 
 def complete_strongest(images: ClassImages, found: Sequence[Detection]) -> list[Detection]:
-    """Complete the strongest detection of a window, of all detections of a class, unless it is silent."""
+    """Complete the members of the strongest window detection among those of a class, unless it scores less than
+    SILENT."""
     best = strongest_window(found)
     return [complete_members(images, one) if one is best and one.score >= SILENT else one for one in found]
 

@@ -137,7 +137,7 @@ class PlannedQuantification:
         return StepCost.of("learned embedding", measured, "images, up to 1,200", cost, more=more), training.network
 
     def decode(self, each: Cost, pool: int, learned: int) -> StepCost:
-        """Foretell how often images are read: each once where they all stay in the cache, else anew in each step."""
+        """Forecast the cost of reading images: each once where all stay in the cache, else once in each step."""
         images = sum(map(len, self.units.groups))
         times = images
         if images * self.units.image_bytes > CACHE_BYTES:
@@ -195,7 +195,8 @@ class PlannedQuantification:
         return StepCost.of(step, measured, "n log n of each class", cost, processes=self.workers, more=more)
 
     def insert(self, known: QuantifiedSample) -> StepCost:
-        """Measure artifacts of the classes that were examined on other images; their mean counts for all."""
+        """Measure the cost of putting artifacts of the examined classes on other images; the mean over them stands for
+        every class."""
         tried, spent = list[tuple[int, Cost]](), 0.0
         numbers = {group.target: number for number, group in reversed(list(enumerate(known.units.groups)))}
         for target in known.units.found:
@@ -237,8 +238,8 @@ class PlannedQuantification:
         return self.divide_step("clusters on other images", costs, total)
 
     def write(self, known: QuantifiedSample, report: StepCost) -> StepCost:
-        """Foretell pictures and page, which replace those of the audit and cost what they did, and the families of
-        classes that are noted."""
+        """Forecast the cost of pictures and page, taken as that of the pictures and page of the audit, and of naming
+        families for noted classes."""
         noted, units = ceil(LEVEL * len(self.sizes)), known.units
         total = Cost(report.cpu_seconds, report.wall_seconds, peak=report.peak_bytes or 0.0)
         if units.learned is not None:

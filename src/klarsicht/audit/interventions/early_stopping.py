@@ -98,7 +98,8 @@ def measure_until_settled(
     predict: Predict, x: Tensor, before: Floats, target: int, how: str, insertion: Insertion, rng: np.random.Generator,
     floor: float, scale: LogitScale = EXCLUSIVE,
 ) -> LogitEffect:  # fmt: skip
-    """Measure the effect of an insertion; leave it at a look where it cannot matter.
+    """Measure the effect of an insertion on more and more images; stop at a look where it cannot reach the floor any
+    more.
 
     It cannot where the rise lies below a floor for sure, and no more images are taken for the class than under the
     control. A rise that may matter is measured on all images: its z among the outputs grows with them.

@@ -15,7 +15,7 @@ from klarsicht.ground.progress import track
 
 
 def name_resemblances(work: DetectionUnits, found: Quantification) -> Quantification:
-    """Give every verdict that a person should look at the families that its carriers resemble in the embedding."""
+    """Add to each verdict that needs review the families of artifacts that its carriers resemble in the embedding."""
     embedding = work.embedding
     noted = [verdict for verdict in found if verdict.needs_review]
     if embedding is None or not noted:

@@ -22,7 +22,8 @@ from klarsicht.numerics.statistics import conformal
 def mark_followed_groups(
     found: Quantification, clusters: Sequence[FollowedRow], paths: Sequence[str]
 ) -> Quantification:
-    """Give the classes in which no detector found anything, and that follow a group, the verdict that says so.
+    """Set the verdict of a followed group on classes without a detection, where `select_followed_groups` selects the
+    cluster.
 
     Args:
         found: the verdicts by detectors.

@@ -233,7 +233,8 @@ class Entry:
         return self.shift > self.floor
 
     def measured_against(self, floor: float) -> Entry:
-        """Give the entry a floor, in whose units z is where it exceeds the deviation."""
+        """Return the entry with a floor of its rise; where the floor exceeds the deviation, z becomes the rise in units
+        of the floor."""
         z = self.shift / floor if floor > self.deviation > 0 else self.z
         return replace(self, floor=floor, z=z)
 
@@ -389,14 +390,15 @@ def rank_by_z(entries: Sequence[Entry]) -> Ranking:
 
 
 def with_floor(entries: Sequence[Entry]) -> list[Entry]:
-    """Give entries the rise that each must exceed: z knows no scale, and is large by nothing where evidence hardly
-    varies."""
+    """Return entries with their floor, the least rise that counts: z is in deviations of the class's evidence, and
+    where that hardly varies a negligible rise makes it large."""
     usual = float(np.median([entry.deviation for entry in entries])) if entries else 0.0
     return [entry.measured_against(max(entry.rounding, MATERIAL * usual)) for entry in entries]
 
 
 def with_baseline(entries: Sequence[Entry], plain: Sequence[SuspectRow]) -> list[Entry]:
-    """Give entries the cluster that plain features name in the same class, from rows of their table of suspects."""
+    """Return entries with the baseline cluster of their class, from rows of the table of suspects under plain
+    features."""
     named = {row["target"]: row for row in plain if row["rows"]}
     return [
         replace(entry, baseline=PlainCluster.of(named[entry.target], entry.rows)) if entry.target in named else entry
@@ -412,8 +414,8 @@ def plain_suspects(store: RunStore) -> list[SuspectRow]:
 
 
 def order_by_verdict(entries: Sequence[Entry], found: Quantification) -> Ranking:
-    """Give entries their verdicts: poisoned classes first, then artifactual ones and followed groups, each kind in its
-    order."""
+    """Return the ranking of entries with their verdicts: poisoned classes first, then artifactual ones and followed
+    groups, each kind in its order."""
     by_target = {verdict.target: ClassVerdict.of(verdict) for verdict in found}
     judged = [replace(entry, judged=by_target.get(entry.target)) for entry in entries]
     followed = {verdict.target for verdict in found if verdict.followed}

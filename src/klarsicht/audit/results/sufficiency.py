@@ -39,7 +39,8 @@ KEPT_PART = {
 
 @dataclass(frozen=True)
 class PartEvidence:
-    """How well the model tells a class by one part of its images, and what that part does on images of other classes.
+    """Evidence that one part of its images tells a class: how well the model separates the class by it, and how much it
+    raises the class on images of others.
 
     Attributes:
         part: a name of image_parts.IMAGE_PARTS.

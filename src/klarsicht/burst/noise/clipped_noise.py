@@ -22,9 +22,9 @@ TABLE_LENGTH = 2048  # of the table of means
 
 
 class Unclipped(NamedTuple):
-    """What clipped means were, each (M,). mean: before clipping. variance_left: g, the share of the variance that
-    clipping left. possible: whether the mean is not too low for any light. slope: the derivative of the mean by the
-    clipped mean, 1 / Phi(t)."""
+    """Means before clipping at black, each (M,). mean: before clipping. variance_left: g, the share of the variance
+    that clipping left. possible: whether the mean is not too low for any light. slope: the derivative of the mean
+    by the clipped mean, 1 / Phi(t)."""
 
     mean: Numbers
     variance_left: Numbers
