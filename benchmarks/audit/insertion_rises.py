@@ -57,7 +57,7 @@ def tried(case: cases.Case, label: int, rows: np.ndarray) -> dict:
     how = max(rehearsed, key=lambda name: (-rehearsed[name].rank, rehearsed[name].low))
     effect = measure_effects(predict, then, label, {how: trial.ways[how]}, rng, EXCLUSIVE)[how]
     groups = found.carriers, found.others, trial.mark_others(trial.ways[how], SCALE)
-    levels = [EXCLUSIVE.levels(predict(SCALE.inputs(group)))[:, label] for group in groups]
+    levels = [EXCLUSIVE.scores(predict(SCALE.inputs(group)))[:, label] for group in groups]
     shares = {"covered": trial.covered_share(trial.ways[how], SCALE), "explained": units.share_of_evidence(*levels)}
     line = {"how": how, "rise": effect.shift, "low": effect.low, "z": effect.z, "rank": effect.rank}
     line |= {"flips": effect.flips - effect.flips_control, "tried": list(trial.ways)}

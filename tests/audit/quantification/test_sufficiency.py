@@ -18,7 +18,7 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.groups import Group
 from klarsicht.audit.interventions.image_parts import IMAGE_PARTS, border_mask
 from klarsicht.audit.models.classifier import load_model
-from klarsicht.audit.quantification.sufficiency import ExchangedRises, KeptLevels, measure_sufficiency
+from klarsicht.audit.quantification.sufficiency import ExchangedRises, KeptScores, measure_sufficiency
 from klarsicht.audit.results.rows import WHOLE_IMAGE
 from klarsicht.audit.results.sufficiency import compare_parts, read_sufficiency
 from klarsicht.audit.results.verdicts import FLOOR
@@ -202,7 +202,7 @@ def test_images_of_few_sources_are_less_sure(measured):
     store = RunStore.open(measured[0])
     n = len(store.table("corpus"))
     alone, eight = np.arange(n), np.arange(n) // 8
-    kept = KeptLevels.of(store.table(f"kept-{IMAGES}"), "border")
+    kept = KeptScores.of(store.table(f"kept-{IMAGES}"), "border")
     first, then = (kept.area(of_class(5), alone, sources) for sources in (alone, eight))
     assert then.value == first.value and then.low < first.low and then.high > first.high
     lines = store.table(f"exchanged-{IMAGES}").to_pylist()
@@ -213,7 +213,7 @@ def test_images_of_few_sources_are_less_sure(measured):
 
 def test_images_that_carry_the_class_as_a_further_label_are_no_others(measured):
     store = RunStore.open(measured[0])
-    kept = KeptLevels.of(store.table(f"kept-{IMAGES}"), WHOLE_IMAGE)
+    kept = KeptScores.of(store.table(f"kept-{IMAGES}"), WHOLE_IMAGE)
     alone = np.arange(len(store.table("corpus")))
     twice = np.where(alone // EACH == 1, alone - EACH, alone)  # the images of class 1 are those of class 0
     assert kept.area(of_class(0), twice, alone).n == kept.area(of_class(0), alone, alone).n - IMAGES

@@ -37,7 +37,7 @@ def test_exclusive_outputs_count_by_their_softmax_and_independent_ones_by_their_
     np.testing.assert_allclose(own.log_probability(y, 2), np.log(expit(y[..., 2])))
     np.testing.assert_array_equal(EXCLUSIVE.predicts(y, 2), y.argmax(-1) == 2)
     np.testing.assert_array_equal(own.predicts(y, 2), expit(y[..., 2]) > 0.5)
-    np.testing.assert_allclose(EXCLUSIVE.levels(y), y - y.mean(-1, keepdims=True))
-    assert own.levels(y) is y and logit_scale(True) == own and logit_scale(False) == EXCLUSIVE
+    np.testing.assert_allclose(EXCLUSIVE.scores(y), y - y.mean(-1, keepdims=True))
+    assert own.scores(y) is y and logit_scale(True) == own and logit_scale(False) == EXCLUSIVE
     for scale in (EXCLUSIVE, own):
-        np.testing.assert_allclose(scale.level(y[0], 2), scale.levels(y[0])[:, 2])
+        np.testing.assert_allclose(scale.score(y[0], 2), scale.scores(y[0])[:, 2])

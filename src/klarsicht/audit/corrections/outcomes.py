@@ -23,7 +23,7 @@ from klarsicht.audit.corrections.activations import Correction, compute_logits, 
 from klarsicht.audit.corrections.clarc import Erasure, WhenPredicted
 from klarsicht.audit.corrections.harm import Bounds, Harm, Loss
 from klarsicht.audit.corrections.samples import Sample
-from klarsicht.audit.interventions.effect import Level, flips, logit_excess, logit_rise
+from klarsicht.audit.interventions.effect import Score, flips, logit_excess, logit_rise
 from klarsicht.audit.interventions.insertion import Insertion, put_on
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.arrays import Bools, Floats, Ints
@@ -38,7 +38,7 @@ from klarsicht.numerics.statistics.intervals import (
 from klarsicht.numerics.statistics.logits import centred_logit
 from klarsicht.numerics.statistics.paired_loss import NO_LOSS, PairedLoss, paired_loss
 
-LOG_ODDS, PROBABILITY = "log-odds", "probability"  # levels on which a gain counts
+LOG_ODDS, PROBABILITY = "log-odds", "probability"  # scales on which a gain counts
 GROUP: Final = 10  # images that a group must have before its accuracy is a figure
 LEAST_MEMBER_SHARE: Final = 0.5  # of the fall of the rise: least fall of members; half of an effect may remain
 
@@ -97,9 +97,9 @@ class Gain:
     """Share of the artifact's effect that a correction takes away.
 
     Attributes:
-        share: the share, on the level on which less of it is certain.
-        level: that level, LOG_ODDS or PROBABILITY.
-        left: share (n,) of the mean effect that each image keeps, on each level that counts; its mean is 1 - share.
+        share: the share, on the scale on which less of it is certain.
+        level: that scale, LOG_ODDS or PROBABILITY.
+        left: share (n,) of the mean effect that each image keeps, on each scale that counts; its mean is 1 - share.
     """
 
     share: Interval
@@ -328,9 +328,9 @@ class CorrectionTest:
         least = min(shares, key=lambda name: shares[name][0].low)
         return Gain(shares[least][0], least, {name: left for name, (_, left) in shares.items()})
 
-    def _share_taken(self, found: Logits, level: Level) -> tuple[Interval, Floats]:
+    def _share_taken(self, found: Logits, score: Score) -> tuple[Interval, Floats]:
         """Compute the share that is taken away, and the share (n,) that each image keeps."""
-        after, before = (self._rises(answers, level).astype(np.float64) for answers in (found, self.before))
+        after, before = (self._rises(answers, score).astype(np.float64) for answers in (found, self.before))
         n = len(after)
         if n < 2:
             return Interval(0.0, -1.0, 1.0, n), np.zeros(n)
@@ -340,20 +340,20 @@ class CorrectionTest:
         share = Interval(1 - abs(signed), 1 - abs(signed) - half, 1 - abs(signed) + half, n)
         return share, np.sign(signed) * after / whole
 
-    def rise(self, found: Logits, level: Level = centred_logit) -> Interval:
-        """Compute the mean rise of the class's level by the artifact."""
-        return mean_interval(self._rises(found, level))
+    def rise(self, found: Logits, score: Score = centred_logit) -> Interval:
+        """Compute the mean rise of the class's score by the artifact."""
+        return mean_interval(self._rises(found, score))
 
-    def _rises(self, found: Logits, level: Level) -> Floats:
-        """Compute the rise of the class's level on each pasted image, or on each member; empty without clean images."""
+    def _rises(self, found: Logits, score: Score) -> Floats:
+        """Compute the rise of the class's score on each pasted image, or on each member; empty without clean images."""
         if len(found.pasted):
-            return logit_rise(found.pasted, found.plain[self.other_rows], self.target, level)
+            return logit_rise(found.pasted, found.plain[self.other_rows], self.target, score)
         member = self.sample.member
         own = ~member & (self.sample.labels == self.target)
         clean = own if own.any() else ~member
         if not clean.any():
             return np.zeros(0)
-        return logit_excess(found.plain[member], found.plain[clean], self.target, level)
+        return logit_excess(found.plain[member], found.plain[clean], self.target, score)
 
     def _worst(self, right: Bools, under: Bools) -> Interval:
         """Compute the least accuracy among groups of at least GROUP images."""

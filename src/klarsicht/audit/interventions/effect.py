@@ -27,7 +27,7 @@ from klarsicht.numerics.statistics.logits import (
 from klarsicht.numerics.statistics.sequential import sequential_p
 
 Predict = Callable[[Tensor], Floats]  # from model inputs (n, C, H, W) to logits (n, K)
-Level = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
+Score = Callable[[Floats, int], Floats]  # from logits (n, K) and a class to (n,)
 
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 LEFT_BY = 2.0  # standard errors by which a rise must lie below what matters to be left
@@ -41,7 +41,7 @@ class LogitEffect:
 
     Attributes:
         how: where it was inserted, or its size.
-        shift: mean change of the class's level against the control: of its centred logit, or of independent outputs of
+        shift: mean change of the class's score against the control: of its centred logit, or of independent outputs of
             the logit itself.
         low, high: 95 % interval of the shift over images.
         runner_up: the largest shift of any other output.
@@ -133,7 +133,7 @@ def compute_effect(
     The last two are (B, K), or (w, B, K) where each image was changed in w ways; an image then counts by its mean over
     these. Intervals are `reach` standard errors long on either side.
     """
-    change = (scale.levels(marked) - scale.levels(control)).reshape(-1, *before.shape).mean(0)
+    change = (scale.scores(marked) - scale.scores(control)).reshape(-1, *before.shape).mean(0)
     mean, error = change.mean(0), standard_error(change)
     runner, least = int(np.where(np.arange(len(mean)) == target, -np.inf, mean).argmax()), rounding_bound(before)
     ahead = change[:, target] - change[:, runner]
@@ -189,28 +189,28 @@ def p_among_artifacts(
 def _p_among(
     predict: Predict, own: Tensor, others: Iterable[Tensor], target: int, count: int, scale: LogitScale
 ) -> float:
-    """Compute the p-value of the class's mean level on images among those on the same images changed otherwise.
+    """Compute the p-value of the class's mean score on images among those on the same images changed otherwise.
 
-    p = (1 + number of changes with at least that level) / (count + 1), with `count` changes, or EQUAL_WINDOWS over the
+    p = (1 + number of changes with at least that score) / (count + 1), with `count` changes, or EQUAL_WINDOWS over the
     number that was drawn when so many have it.
     """
     answer = predict(own)
-    least = float(scale.levels(answer)[:, target].mean()) - rounding_bound(answer)
-    levels = (scale.levels(predict(shown))[:, target].mean() for shown in others)
-    return sequential_p((bool(level >= least) for level in levels), count, EQUAL_WINDOWS)
+    least = float(scale.scores(answer)[:, target].mean()) - rounding_bound(answer)
+    scores = (scale.scores(predict(shown))[:, target].mean() for shown in others)
+    return sequential_p((bool(score >= least) for score in scores), count, EQUAL_WINDOWS)
 
 
-def logit_rise(marked: Floats, control: Floats, target: int, level: Level = centred_logit) -> Floats:
-    """Subtract the class's level on the same images under the control from that with the artifact: (n, K) -> (n,)."""
-    return np.asarray(level(marked, target) - level(control, target))
+def logit_rise(marked: Floats, control: Floats, target: int, score: Score = centred_logit) -> Floats:
+    """Subtract the class's score on the same images under the control from that with the artifact: (n, K) -> (n,)."""
+    return np.asarray(score(marked, target) - score(control, target))
 
 
-def logit_excess(members: Floats, others: Floats, target: int, level: Level = centred_logit) -> Floats:
-    """Subtract the class's mean level on other images (m, K) from that on members (n, K): (n,).
+def logit_excess(members: Floats, others: Floats, target: int, score: Score = centred_logit) -> Floats:
+    """Subtract the class's mean score on other images (m, K) from that on members (n, K): (n,).
 
     For an artifact that is not put on images.
     """
-    return np.asarray(level(members, target) - level(others, target).mean())
+    return np.asarray(score(members, target) - score(others, target).mean())
 
 
 def flips(before: Floats, after: Floats, target: int, scale: LogitScale = EXCLUSIVE) -> Floats:

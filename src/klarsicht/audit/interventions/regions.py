@@ -50,7 +50,7 @@ class Backgrounds:
         predict: function from model inputs to logits.
         images: (B, C, H, W), as model inputs.
         pixel_scale: map between 8-bit pixel values and model inputs.
-        before: float (B, K), levels of the unchanged images on that scale.
+        before: float (B, K), scores of the unchanged images on that scale.
         rounding: float, the difference of two logits up to which they are equal but for rounding.
         scale: scale on which logits count.
     """
@@ -67,12 +67,12 @@ class Backgrounds:
         cls, predict: Predict, images: Tensor, pixel_scale: PixelScale, scale: LogitScale = EXCLUSIVE
     ) -> Backgrounds:
         answers = predict(images)
-        return cls(predict, images, pixel_scale, scale.levels(answers), rounding_bound(answers), scale)
+        return cls(predict, images, pixel_scale, scale.scores(answers), rounding_bound(answers), scale)
 
     def changes(
         self, levels: Pixels, givers: NDArray[np.intp], regions: Bools, label: str
     ) -> Iterator[tuple[slice, Floats]]:
-        """Yield, in blocks of regions, the change (r, B, K) of the levels when pixels of a donor fill a region.
+        """Yield, in blocks of regions, the change (r, B, K) of the scores when pixels of a donor fill a region.
 
         Args:
             levels: uint8 (n, H, W, C), images of the donors.
@@ -85,7 +85,7 @@ class Backgrounds:
             masks = torch.from_numpy(enlarge_masks(regions[some], levels.shape[1:3]))[:, None, None]
             given = self.pixel_scale.inputs(levels[givers[some].ravel()])
             given = given.reshape(*givers[some].shape, *given.shape[1:])
-            after = self.scale.levels(self.predict(torch.where(masks, given, self.images).flatten(0, 1)))
+            after = self.scale.scores(self.predict(torch.where(masks, given, self.images).flatten(0, 1)))
             yield some, after.reshape(len(masks), *self.before.shape) - self.before
 
 
@@ -97,7 +97,7 @@ class RegionEffects:
         levels: uint8 (n, H, W, C).
         pixel_scale: map between 8-bit pixel values and model inputs.
         masks: bool (n, H, W), that region; empty where an image has no positive relevance.
-        rise: float (n,), mean change of the class's level beyond the rise by other images of the class; 0
+        rise: float (n,), mean change of the class's score beyond the rise by other images of the class; 0
             without a region, and where it is no more than rounding.
         owner: int (m,), the image of each tried region.
         rises: float (2, m, K), mean change of every output by each tried region, on the first CHOOSING backgrounds and
@@ -236,7 +236,7 @@ class Regions:
 
 
 def baseline_rise(put_on: Backgrounds, fellows: Pixels, owner: NDArray[np.intp], regions: Bools, target: int) -> Floats:
-    """Compute the rise of the class's level (m,) when other images of the class fill the same regions (m, G,
+    """Compute the rise of the class's score (m,) when other images of the class fill the same regions (m, G,
     G).
 
     Each background gets another image; see `draw_other_images`.

@@ -135,7 +135,7 @@ def find_followed_cluster(
             found, seen = RegionEffects.of(predict, levels, scale, maps, few, target, None, work.scale), None
         else:
             members, distance = memberships(candidates, rows), distances(candidates)
-            evidence = work.scale.levels(work.logits(rows, predict))[:, target]
+            evidence = work.scale.scores(work.logits(rows, predict))[:, target]
             searched = search_in_looks(measure, members, distance, evidence, rng)
             if searched is None:
                 return None

@@ -188,16 +188,16 @@ class InterventionUnits:
     def explained_share(self, predict: Predict, trial: ArtifactTrial, way: Insertion, target: int) -> float:
         """Compute the share of the carriers' evidence that an artifact brings to other images of the class.
 
-        It is the rise of the class's mean level when the artifact is put on others, over the difference of carriers and
+        It is the rise of the class's mean score when the artifact is put on others, over the difference of carriers and
         others; NaN where carriers do not exceed others for sure, and by FLOOR: then nothing is shown to the network.
         """
         work, count = self.detection_units, len(trial.found.carriers)
         groups = trial.rows[:count][:COMPARED], trial.rows[count:][:COMPARED]
-        own, other = (work.scale.levels(work.logits(group, predict))[:, target] for group in groups)
+        own, other = (work.scale.scores(work.logits(group, predict))[:, target] for group in groups)
         if np.isnan(share_of_evidence(own, other, other)):
             return float("nan")
         scale = work.input_images.pixel_scale
-        marked = work.scale.levels(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
+        marked = work.scale.scores(predict(scale.inputs(trial.mark_others(way, scale))))[:, target]
         return share_of_evidence(own, other, marked)
 
 
@@ -220,7 +220,7 @@ def most_images_inserted(outputs: int) -> int:
 
 
 def share_of_evidence(own: Floats, other: Floats, marked: Floats) -> float:
-    """Compute (mean of marked - mean of other) / (mean of own - mean of other), levels of images (n,), in [0, 1].
+    """Compute (mean of marked - mean of other) / (mean of own - mean of other), scores of images (n,), in [0, 1].
 
     NaN where the denominator is less than FLOOR, or than SURE_RISE standard errors.
     """

@@ -97,12 +97,12 @@ def most_images_shown(reader: PartReader, step: KeptPartUnits | ExchangeUnits) -
 
 
 @dataclass(frozen=True)
-class KeptLevels:
-    """Levels of images of which one part was kept.
+class KeptScores:
+    """Scores of images of which one part was kept.
 
     Attributes:
         target, row: int (n,), class and row of the run of each image.
-        level: float (n,), level of its own class.
+        level: float (n,), score of its own class.
         predicted: bool (n,), whether it is predicted as its class.
         told: int (m,), positions of the images that other classes are told from.
         levels: float (m, K), of these.
@@ -116,7 +116,7 @@ class KeptLevels:
     levels: Doubles
 
     @classmethod
-    def of(cls, table: pa.Table, part: str) -> KeptLevels:
+    def of(cls, table: pa.Table, part: str) -> KeptScores:
         """Select the rows of the table `kept` of one part."""
         some = table.filter(pc.equal(table["part"], part))
         told = np.flatnonzero(pc.greater(pc.list_value_length(some["levels"]), 0).to_numpy())
@@ -125,7 +125,7 @@ class KeptLevels:
         return cls(target, row, level, predicted, told, levels)
 
     def area(self, group: Group, images: Ints, sources: Ints) -> Interval:
-        """Estimate the area under the ROC curve of a class's level, for its images against those that do not carry it.
+        """Estimate the area under the ROC curve of a class's score, for its images against those that do not carry it.
 
         Args:
             group: the class with all of its rows.
@@ -170,7 +170,7 @@ def make_sufficiency(reader: PartReader, level: float) -> Sufficiency:
     work, names = reader.work, list(reader.parts)
     images, sources = work.corpus.image_numbers, work.corpus.source_numbers
     kept = work.store.table(KeptPartUnits(reader).step, KeptPartUnits(reader).step)
-    levels = {part: KeptLevels.of(kept, part) for part in (WHOLE_IMAGE, *names)}
+    levels = {part: KeptScores.of(kept, part) for part in (WHOLE_IMAGE, *names)}
     exchanged: dict[tuple[int, str], list[ExchangeRow]] = {}
     for row in work.store.table(ExchangeUnits(reader).step, ExchangeUnits(reader).step).to_pylist():
         exchanged.setdefault((row["target"], row["part"]), []).append(row)

@@ -124,7 +124,7 @@ class KeptPartUnits:
 
     def _describe(self, number: int, part: str, rows: Rows, logits: Floats) -> Iterator[KeptRow]:
         target, scale = self.reader.work.groups[number].target, self.reader.work.scale
-        levels, own, told = scale.levels(logits), scale.predicts(logits, target), len(self.reader.negative_rows(number))
+        levels, own, told = scale.scores(logits), scale.predicts(logits, target), len(self.reader.negative_rows(number))
         for i, row in enumerate(rows.tolist()):
             yield {
                 "target": target,
@@ -174,7 +174,7 @@ class ExchangeUnits:
                         predict(work.input_images.pixel_scale.inputs(part.exchange(images, other)))
                         for other in (given, control)
                     )
-                    rise = work.scale.level(marked, target) - work.scale.level(plain, target)
+                    rise = work.scale.score(marked, target) - work.scale.score(plain, target)
                     taken = [work.scale.predicts(logits, target) for logits in (marked, plain)]
                     found += [
                         ExchangeRow(

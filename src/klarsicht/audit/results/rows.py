@@ -133,7 +133,7 @@ class FollowedRow(ClusterRow, FollowedEffect, SpecificityColumns):
 class KeptRow(TypedDict):
     """Row of the table `kept`: an image of which one part was kept, shown to the model.
 
-    `level` is that of its own class; `levels` are those of all outputs, for the images that other classes are told
+    `level` is the score of its own class; `levels` are those of all outputs, for the images that other classes are told
     from, else empty. `part` is a name of image_parts.IMAGE_PARTS, or WHOLE_IMAGE.
     """
 
@@ -148,7 +148,7 @@ class KeptRow(TypedDict):
 class ExchangeRow(TypedDict):
     """Row of the table `exchanged`: an image of another class with one part of an image of the class.
 
-    `rise` is the level of the class less that with the same part of another image of the image's own class; `taken` and
+    `rise` is the score of the class less that with the same part of another image of the image's own class; `taken` and
     `taken_control` say whether it is predicted as the class. `row`, `donor` and `control` are rows of the run.
     """
 

@@ -281,7 +281,7 @@ class Analysis:
         if self.store.has_array("head"):
             return self._rows("head", group)
         weight = require_head_weight(self.head)
-        return np.asarray(self._rows("features", group) * self.scale.levels(weight.T).T[group.target])
+        return np.asarray(self._rows("features", group) * self.scale.scores(weight.T).T[group.target])
 
     def channels(self, group: Group) -> Floats:
         """Load the relevance of each channel of the middle layer, (n, C) of n images."""
@@ -292,7 +292,7 @@ class Analysis:
         return self._rows("features", group)
 
     def target_logits(self, group: Group) -> TargetLogits:
-        """Load the levels of the group's target."""
+        """Load the scores of the group's target."""
         return TargetLogits.of(self._rows("logits", group), group.target, self.sources[group.rows], self.scale)
 
     @property

@@ -77,7 +77,7 @@ class SuspectCluster:
 
 @dataclass(frozen=True)
 class TargetLogits:
-    """The level of the target's logit and the source of n images.
+    """Score of the target and source of n images.
 
     Attributes:
         logit: float (n,), target logit minus the mean of all logits; of independent outputs the target logit itself.
@@ -93,8 +93,8 @@ class TargetLogits:
     def of(
         cls, logits: Floats, target: int, sources: NDArray[np.integer[Any]], scale: LogitScale = EXCLUSIVE
     ) -> TargetLogits:
-        """Compute the levels of one output from logits (n, K)."""
-        return cls(scale.levels(logits)[:, target], sources, rounding_bound(logits))
+        """Compute the scores of one output from logits (n, K)."""
+        return cls(scale.scores(logits)[:, target], sources, rounding_bound(logits))
 
     @property
     def varies(self) -> bool:

@@ -31,13 +31,13 @@ def centred_logit(logits: Floats, target: int) -> Floats:
 
 
 class LogitScale(Protocol):
-    """Protocol of a scale on which the logits (..., K) of a network count."""
+    """Protocol of a scale from the logits (..., K) of a network to the scores by which its outputs count."""
 
-    def levels(self, logits: Floats, /) -> Floats:
-        """Compute what counts for each output (..., K)."""
+    def scores(self, logits: Floats, /) -> Floats:
+        """Compute the score of each output (..., K)."""
 
-    def level(self, logits: Floats, target: int, /) -> Floats:
-        """Compute what counts for one output: (n, K) -> (n,)."""
+    def score(self, logits: Floats, target: int, /) -> Floats:
+        """Compute the score of one output: (n, K) -> (n,)."""
 
     def predicts(self, logits: Floats, target: int, /) -> Bools:
         """Say whether an image is predicted as the class (...,)."""
@@ -50,10 +50,10 @@ class LogitScale(Protocol):
 class Exclusive:
     """Scale of outputs that exclude each other, as those of a softmax."""
 
-    def levels(self, logits: Floats) -> Floats:
+    def scores(self, logits: Floats) -> Floats:
         return centre_logits(logits)
 
-    def level(self, logits: Floats, target: int) -> Floats:
+    def score(self, logits: Floats, target: int) -> Floats:
         return centred_logit(logits, target)
 
     def predicts(self, logits: Floats, target: int) -> Bools:
@@ -67,10 +67,10 @@ class Exclusive:
 class Independent:
     """Scale of independent outputs, as those of sigmoids."""
 
-    def levels(self, logits: Floats) -> Floats:
+    def scores(self, logits: Floats) -> Floats:
         return np.asarray(logits)
 
-    def level(self, logits: Floats, target: int) -> Floats:
+    def score(self, logits: Floats, target: int) -> Floats:
         return np.asarray(logits[..., target])
 
     def predicts(self, logits: Floats, target: int) -> Bools:
