@@ -100,7 +100,7 @@ def test_the_better_of_two_methods_depends_on_the_artifact_and_is_found(strength
     (net, mark, fit), (_, _, other), (_, _, fresh) = (marked_by(strength, seed) for seed in (0, 1, 2))
     methods = {name: CLOSED[name] for name in ("oblique", "reactive")}
     data, test = FittingData(net, TARGET, fit, mark), CorrectionTest(net, other, TARGET, mark)
-    found = choose(methods, data, test, Bounds())
+    found = try_and_choose(methods, data, test, Bounds())
     assert found.chosen.method == best
     rivals = [one for one in found.tried if one.method != best and one.within_bounds]
     rival = max(rivals, key=lambda one: one.gained.low)
