@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from klarsicht.cli.echo import echo
-from klarsicht.ground.progress import _open_logs, begin_loading, loading, note, progress, time, track
+from klarsicht.ground.progress import _open_logs, begin_loading, note, progress, report_loading, time, track
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_command_that_prints_nothing_says_that_it_is_loading(capsys):
     """At growing intervals, each three times the time so far: of half a second, at .05, .15 and .45."""
     begin_loading()  # of a process that does not say it
     time.sleep(0.1)
-    with loading(first=0.05):
+    with report_loading(first=0.05):
         time.sleep(0.1)
         assert capsys.readouterr().err == ""
         begin_loading()
@@ -205,7 +205,7 @@ def test_a_command_that_prints_nothing_says_that_it_is_loading(capsys):
 
 @pytest.mark.parametrize("speak", [lambda: note("ready"), lambda: list(track("a", 1, "letters")), lambda: echo("done")])
 def test_whatever_is_printed_ends_the_loading(capsys, speak):
-    with loading(first=0.1):
+    with report_loading(first=0.1):
         begin_loading()
         speak()
         time.sleep(0.3)

@@ -57,7 +57,7 @@ _loading: list[_Loading] = []
 
 
 @contextmanager
-def loading(first: float = LOADING_SECONDS) -> Iterator[None]:
+def report_loading(first: float = LOADING_SECONDS) -> Iterator[None]:
     """Let `begin_loading` write lines on standard error at growing intervals, the first after some seconds, until
     something is printed: libraries, model and corpus are loaded before a command has a step to count."""
     log = _Loading(first)
@@ -76,7 +76,7 @@ def begin_loading() -> None:
 
 
 def end_loading() -> None:
-    """End the lines of `loading`: something is printed."""
+    """End the lines of `report_loading`: something is printed."""
     for log in _loading:
         log.ended.set()
 
