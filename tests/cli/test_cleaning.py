@@ -178,13 +178,13 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
         (["clean", "RUN", "--class", "b", "--strength", "-1"], 2, "strength"),
         (["clean", "RUN"], 2, "not quantified"),
         (["clean", "RUN", "--class", "b", "--class", "c", "--mask", "m.png"], 2, "one class"),
-        (["evaluate", "RUN", "--correction", "nowhere"], 3, "no correction in this folder"),
+        (["evaluate", "RUN", "--correction", "nowhere"], 3, "no such folder"),
         (["clean-data", "RUN", "--out", "o"], 2, "not quantified"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--class", "d"], 2, "'d'"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--class", "c", "--mask", "m.png"], 2, "one class"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--correction", "c"], 2, "which artifact"),
         (["clean-data", "RUN", "--out", "o", "--class", "b", "--action", "inpant"], 2, "inpaint"),
-        (["clean-data", "RUN", "--out", "o", "--correction", "nowhere"], 3, "no correction in this folder"),
+        (["clean-data", "RUN", "--out", "o", "--correction", "nowhere"], 3, "no such folder"),
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(finished, capsys, arguments, code, told):
