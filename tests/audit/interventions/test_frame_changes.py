@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.audit.interventions.test_colour_maps import coloured, turned_by_pillow
-from tests.audit.interventions.test_fixed_patterns import multiplied, scenes
+from tests.audit.pixel_changes.test_colour_maps import coloured, turned_by_pillow
+from tests.audit.pixel_changes.test_fixed_patterns import multiplied, scenes
 
 from klarsicht.audit.interventions.corruption import Corruption
 from klarsicht.audit.interventions.frame_changes import (
