@@ -11,7 +11,7 @@ PLAIN = np.array([[0.5, 1.0], [2.0, -3.0]], np.float32)
 
 
 class Column:
-    """What numpy needs of a column of pandas."""
+    """Stand-in for a column of pandas, with the methods that numpy calls."""
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(PLAIN, dtype)

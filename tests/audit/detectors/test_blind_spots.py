@@ -1,5 +1,5 @@
-"""What earlier measures did not see, on drawn scenes: lines, stripes on one side, colours, light, marks of all sizes
-and angles, and more carriers than a few. Photographs vary more than these scenes: there, see the benchmarks."""
+"""Detectors on drawn scenes of artifacts that earlier ones did not find: lines, stripes on one side, colours, light,
+marks of all sizes and angles, and more carriers than a few. Photographs vary more: there, see the benchmarks."""
 
 from functools import cache
 

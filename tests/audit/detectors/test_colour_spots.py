@@ -65,7 +65,7 @@ def test_a_colour_that_most_of_a_class_have_is_its_nature(clean):
 
 
 def test_a_colour_among_many_like_it_is_natural(clean):
-    """Where flat spots have colours of all kinds nearby, no colour stands out."""
+    """Flat spots with colours of all kinds nearby give no colour that stands out."""
     own, rng = clean[0].copy(), np.random.default_rng(3)
     for i in range(40):
         own[i, 4:12, 4:12] = np.array((180, 60, 150)) + rng.integers(-30, 31, 3)
