@@ -176,6 +176,11 @@ def test_clean_data_says_what_would_change_then_writes_it(finished, tmp_path, ca
         (["clean", "RUN", "--class", "d"], 2, "'d'"),
         (["clean", "RUN", "--class", "b", "--method", "projekt"], 2, "project"),
         (["clean", "RUN", "--class", "b", "--strength", "-1"], 2, "strength"),
+        (
+            ["clean", "RUN", "--class", "b", "--members", "docs/figures/calibration.png"],
+            3,
+            "Give a text file as --members",
+        ),
         (["clean", "RUN"], 2, "not quantified"),
         (["clean", "RUN", "--class", "b", "--class", "c", "--mask", "m.png"], 2, "one class"),
         (["evaluate", "RUN", "--correction", "nowhere"], 3, "no such folder"),

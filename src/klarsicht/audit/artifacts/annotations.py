@@ -24,7 +24,12 @@ def read_member_list(file: Path, audited: AuditedClass) -> Ints:
     require_regular_file(file)
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "the list of members is no text", got=file, rule="one path or key of an image a line, in UTF-8",
+            remedy="Give a text file as --members; a picture of the place is --mask.",
+        ) from error  # fmt: skip
+    except OSError as error:
         raise InputError("the list of members cannot be read", got=f"{file}: {error}") from error
     rows = [int(row) for row in audited.group.rows]
     known = {Path(audited.corpus.keys[row]).name: row for row in rows}
