@@ -4,11 +4,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from klarsicht.burst.data import photograph
-from klarsicht.burst.denoising import pipeline
-from klarsicht.ground.machine.memory import resident_bytes
-
-FRESH = 0.6e9  # bytes that a process of its own holds, torch and a network included
 X_TRANS = "GGRGGBGGBGGRBRGRBGGGBGGRGGRGGBRBGBRG"
 MATRIX = (0.9, -0.3, -0.1, -0.5, 1.4, 0.1, -0.1, 0.3, 0.7)  # XYZ to camera
 
@@ -38,13 +33,6 @@ def write_dng(path, counts, pattern="RGGB", black=600, white=16383, profile=(1e-
         tags.append((51041, 12, len(profile), tuple(profile), True))
     tifffile.imwrite(path, counts.astype(np.uint16), photometric=32803, extratags=tags, metadata=None, rowsperstrip=16)
     return path
-
-
-@pytest.fixture(autouse=True)
-def memory_of_a_fresh_process(monkeypatch):
-    """What earlier tests left in this process counts no more than what the command holds in its own."""
-    for module in (pipeline, photograph):
-        monkeypatch.setattr(module, "resident_bytes", lambda: min(resident_bytes(), FRESH))
 
 
 @pytest.fixture
