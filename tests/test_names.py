@@ -1,4 +1,5 @@
-"""Names: a class has one meaning in a wing, and a function is a verb or a term, no bare participle."""
+"""Names and first words: a class has one meaning in a wing, a function is a verb or a term, no bare participle, and a
+docstring begins with its term and not with a question."""
 
 import ast
 import re
@@ -7,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "klarsicht"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "klarsicht"
+QUESTIONS = {"how", "what", "where", "when", "which", "who", "whose", "why"}
+
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 IRREGULAR = {
     "apart", "born", "broken", "built", "chosen", "done", "drawn", "felt", "found", "frozen", "given", "gone", "heard",
@@ -24,12 +29,10 @@ KEPT = {
     "shared": "of selected detections, whose words are being revised",
     "_cleaning": "a section of the doctor",
     "_missing": "a section of the doctor",
-    "_apart": "generates code that is cached by the hash of its source",
     "_embedded": "a kernel that is cached by the hash of its source",
-    "_fused": "generates code that is cached by the hash of its source",
-    "_gathered": "generates code that is cached by the hash of its source",
-    "transposed": "generates code that is cached by the hash of its source",
 }
+
+KEPT_QUESTIONS = {("src/klarsicht/audit/data_cleaning/data_artifacts.py", "carries")}  # is being revised
 
 
 def classes(code: str) -> list[str]:
@@ -62,6 +65,14 @@ def participles(code: str) -> list[str]:
     ]
 
 
+def first_words(code: str, deep: bool) -> dict[str, str]:
+    """First words, in lower case, of the docstring of a module, and where `deep` of its classes and functions."""
+    tree = ast.parse(code)
+    nodes = [tree, *(ast.walk(tree) if deep else ())]
+    named = {getattr(node, "name", ""): ast.get_docstring(node) for node in nodes if isinstance(node, DOCUMENTED)}
+    return {name: match[1].lower() for name, text in named.items() if (match := re.match(r"\W*(\w+)", text or ""))}
+
+
 @pytest.mark.parametrize("wing", ["audit", "burst", "ground", "numerics", "explorer", "cli"])
 def test_no_class_name_has_two_meanings_in_a_wing(wing):
     assert repeated(SOURCE / wing) == {}
@@ -74,6 +85,14 @@ def test_functions_are_named_by_verbs_or_terms():
     assert KEPT.keys() <= found.keys(), "a name that is gone need not be kept"
 
 
+@pytest.mark.parametrize(("folder", "deep"), [("src/klarsicht", True), ("tests", False), ("benchmarks", False)])
+def test_no_docstring_begins_with_a_question(folder, deep):
+    """Predicates may begin with "whether"; of tests and benchmarks only modules are read."""
+    files = (ROOT / folder).rglob("*.py")
+    words = {(str(f.relative_to(ROOT)), name): w for f in files for name, w in first_words(f.read_text(), deep).items()}
+    assert {place: word for place, word in words.items() if word in QUESTIONS and place not in KEPT_QUESTIONS} == {}
+
+
 def test_what_breaks_the_rules_is_found(tmp_path):
     (tmp_path / "a.py").write_text("class Answers: pass\nclass A: pass\n")
     (tmp_path / "b.py").write_text("def f():\n    class A: pass\nclass Answers: pass\n")
@@ -81,3 +100,6 @@ def test_what_breaks_the_rules_is_found(tmp_path):
     code = "def told(): pass\ndef read_told(): pass\nclass A:\n    def _merged(self): pass\n"
     code += "    @property\n    def used(self): pass\ndef embedding(): pass\ndef read():\n    def kept(): pass\n"
     assert participles(code) == ["told", "_merged"]
+    code = '"""`How` it is."""\nclass A:\n    """Term."""\n    def f(self):\n        """Why."""\n'
+    assert first_words(code, deep=True) == {"": "how", "A": "term", "f": "why"}
+    assert first_words(code, deep=False) == {"": "how"}

@@ -1,4 +1,4 @@
-"""Which photographs may be taught: the licence of each file, as a copyright file or a table states it."""
+"""Photographs that may be used for training: the licence of each file, as a copyright file or a table states it."""
 
 import hashlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""How graph, embedding and clusters of one class grow with its number of maps, beside CoRelAy on the same maps.
+"""Growth of the cost of graph, embedding and clusters with a class's number of maps, beside CoRelAy on the same maps.
 
     pip install corelay h5py
     python benchmarks/audit/growth.py --maps 1000 5000 20000 50000 [--peer 1000 6000 12000]

@@ -1,4 +1,4 @@
-"""How often is the shift of a whole frame wrong, and what does alignment cost?
+"""Error rate of the shift of a whole frame, and cost of the alignment.
 
 Synthetic bursts after the protocol of KPN (box x2, 8 frames, exposure drawn for each) from photographs that come with
 scikit-image, or from a folder of one's own; four gains; against phase correlation of whole frames. An estimate is wrong

@@ -1,4 +1,4 @@
-"""What `klarsicht burst denoise` costs: seconds and peak memory of a process of its own, reading and writing included.
+"""Cost of `klarsicht burst denoise`: seconds and peak memory of a process of its own, reading and writing included.
 
 A burst of raw frames (Bayer DNGs, 14 bits) of a drawn scene, shaken by whole pixels. Without --checkpoint, a network
 `swift` with its first weights: the same cost as a trained one.

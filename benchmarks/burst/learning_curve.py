@@ -1,4 +1,4 @@
-"""What each stage of a training has reached, on bursts of the one photograph of the folder that is not taught.
+"""Learning curve of a training by stage, on bursts of the one photograph of the folder that is not taught.
 
     python benchmarks/burst/learning_curve.py --photos FOLDER STAGE.safetensors... [--bursts 16]
 

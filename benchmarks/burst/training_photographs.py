@@ -26,7 +26,7 @@ BACKGROUNDS = {
     "budgie-backgrounds": (Path("usr/share/backgrounds/budgie"), "{}"),
     "lomiri-wallpapers-16.04": (Path("usr/share/backgrounds"), "16.04/{}"),
 }
-"""Where each package puts its pictures, and how its copyright file names them."""
+"""Folders of each package's pictures, and their names in its copyright file."""
 
 
 def licences(copyright_file: Path) -> list[tuple[list[str], str, str]]:

@@ -1,4 +1,4 @@
-"""What a training step of each preset costs in processor seconds, in float32 and in bfloat16 with channels last.
+"""Cost of a training step of each preset in processor seconds, in float32 and in bfloat16 with channels last.
 
     OMP_NUM_THREADS=1 python benchmarks/burst/training_step.py [--repeats 5]
 

@@ -1,4 +1,4 @@
-"""What the doctor says is what the audit then does."""
+"""Diagnoses agree with the audit that follows them."""
 
 import json
 

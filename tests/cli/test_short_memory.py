@@ -15,7 +15,7 @@ import pytest
 
 import klarsicht
 from klarsicht.cli import limited_memory
-from klarsicht.cli.limited_memory import ARENA_BYTES, BUFFER_BYTES, STUCK_S, StuckLooks
+from klarsicht.cli.limited_memory import ARENA_BYTES, BUFFER_BYTES, STUCK_S, StuckDetector
 
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells the address space in use")
 PATIENCE_S = 60  # of a test: a process that is not ended waits for ever
@@ -23,7 +23,7 @@ PATIENCE_S = 60  # of a test: a process that is not ended waits for ever
 DYING = """
 import asyncio, threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from klarsicht.cli.short_memory import threads_end_the_command
+from klarsicht.cli.short_memory import end_at_failed_threads
 
 def short(*args, **kwargs):
     raise MemoryError
@@ -47,7 +47,7 @@ def of_a_loop():
     loop.call_soon_threadsafe(lambda: (short(), never.set()))
     never.wait()
 
-with threads_end_the_command():
+with end_at_failed_threads():
     {way}()
 """
 
@@ -162,7 +162,7 @@ def test_a_whole_command_with_hardly_any_addresses_tells_so():
 
 
 def looks(left, own, of_system, seconds=int(STUCK_S) + 3):
-    watch = StuckLooks(limit=10**12)
+    watch = StuckDetector(limit=10**12)
     return [watch.is_stuck(t, 10**12 - left, (own * t, of_system * t)) for t in range(seconds)][-1]
 
 

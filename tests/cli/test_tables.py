@@ -1,4 +1,4 @@
-"""What the command line prints of results that are made by hand."""
+"""Tables that the command line prints, of results that are made by hand."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Who may ask the explorer: by host, origin, token and kind of request."""
+"""Requests that the explorer answers: by host, origin, token and kind of request."""
 
 import pytest
 from tests.explorer.made_run import write_run

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.neighbours import centre_by_group, neighbour_graph
-from klarsicht.numerics.search.features import FOLD_MIN_ROWS, Euclidean
+from klarsicht.numerics.search.features import PROJECTION_MIN_ROWS, Euclidean
 
 OF_ROWS = ("euclidean", "concept")
 
@@ -44,9 +44,9 @@ def test_equals_scikit_learn(metric, order, block):
 def test_equals_scikit_learn_where_rows_are_folded(metric, order, noise):
     """Many rows near a few directions, and far from them: bounds of few coordinates lose no neighbour."""
     rng = np.random.default_rng(8)
-    X = rng.standard_normal((FOLD_MIN_ROWS + 400, 9)) @ rng.standard_normal((9, 120)) + noise * rng.standard_normal(
-        (1, 120)
-    )
+    X = rng.standard_normal((PROJECTION_MIN_ROWS + 400, 9)) @ rng.standard_normal(
+        (9, 120)
+    ) + noise * rng.standard_normal((1, 120))
     X += noise * rng.standard_normal(X.shape)
     X[::50], X[1::50] = 0, X[2::50]
     assert Euclidean().prepare(X).screen.shape[1] < 60
@@ -63,8 +63,8 @@ def test_equals_scikit_learn_where_rows_are_folded(metric, order, noise):
 
 def test_groups_equal_a_masked_search_where_rows_are_folded():
     rng = np.random.default_rng(9)
-    X = rng.standard_normal((FOLD_MIN_ROWS + 100, 5)) @ rng.standard_normal((5, 60)) + 0.1 * rng.standard_normal(
-        (FOLD_MIN_ROWS + 100, 60)
+    X = rng.standard_normal((PROJECTION_MIN_ROWS + 100, 5)) @ rng.standard_normal((5, 60)) + 0.1 * rng.standard_normal(
+        (PROJECTION_MIN_ROWS + 100, 60)
     )
     groups = rng.integers(700, size=len(X))
     some = np.arange(0, len(X), 90)
@@ -76,7 +76,7 @@ def test_groups_equal_a_masked_search_where_rows_are_folded():
 
 
 def test_blocks_change_nothing():
-    X = np.random.default_rng(10).random((FOLD_MIN_ROWS + 10, 4)) @ np.random.default_rng(11).random((4, 70))
+    X = np.random.default_rng(10).random((PROJECTION_MIN_ROWS + 10, 4)) @ np.random.default_rng(11).random((4, 70))
     whole, parts = neighbour_graph(X), neighbour_graph(X, block=100)
     np.testing.assert_array_equal(whole.indices, parts.indices)
     np.testing.assert_array_equal(whole.distances, parts.distances)

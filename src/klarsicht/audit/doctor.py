@@ -57,7 +57,7 @@ class MethodTrial:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What an audit of a model and a corpus would give.
+    """Diagnosis of a model and a corpus before an audit.
 
     Attributes:
         facts: (name, value) of model and corpus.

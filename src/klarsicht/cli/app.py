@@ -11,7 +11,7 @@ import typer
 
 from klarsicht import __version__
 from klarsicht.cli import audit, burst, demo
-from klarsicht.cli.short_memory import describe_shortage, threads_end_the_command
+from klarsicht.cli.short_memory import describe_shortage, end_at_failed_threads
 from klarsicht.cli.streams import guarded_streams
 from klarsicht.ground.errors import KlarsichtError
 from klarsicht.ground.machine.memory import is_out_of_memory
@@ -32,23 +32,23 @@ app = typer.Typer(
 )
 
 
-def say_that_it_loads(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_loading_report(command: Callable[..., Any]) -> Callable[..., Any]:
     """Make a command that says that it is loading, after some seconds, once its arguments are read."""
 
     @wraps(command)
-    def begun(*arguments: Any, **options: Any) -> Any:
+    def reporting_command(*arguments: Any, **options: Any) -> Any:
         begin_loading()
         return command(*arguments, **options)
 
-    return begun
+    return reporting_command
 
 
 for _one in (*audit.app.registered_commands, *burst.app.registered_commands):
     if _one.callback is not None:
-        _one.callback = say_that_it_loads(_one.callback)
+        _one.callback = with_loading_report(_one.callback)
 app.add_typer(audit.app, name="audit")
 app.add_typer(burst.app, name="burst")
-app.command("demo")(say_that_it_loads(demo.demo))
+app.command("demo")(with_loading_report(demo.demo))
 
 
 def _version(asked: bool) -> None:
@@ -68,7 +68,7 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; see klarsicht.ground.errors for the codes."""
-    with guarded_streams(), threads_end_the_command():
+    with guarded_streams(), end_at_failed_threads():
         return _exit_code(arguments)
 
 
@@ -80,7 +80,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its message is the help, line by line
             return _print_help(error.format_message())
-        return _print_error(f"{error.format_message().rstrip('.?')}{_where_help_is(error)}", error.exit_code)
+        return _print_error(f"{error.format_message().rstrip('.?')}{_name_help(error)}", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
@@ -93,7 +93,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     return int(code)
 
 
-def _where_help_is(error: Any) -> str:
+def _name_help(error: Any) -> str:
     """Name the command's help as a remedy of a fault in its arguments; empty of other faults."""
     context = getattr(error, "ctx", None)
     return f". See {context.command_path} --help." if context is not None else ""

@@ -35,7 +35,7 @@ app = typer.Typer(help="Find what a classifier should not have used, and clean i
 
 
 @app.callback()
-def begun() -> None:
+def prepare_memory() -> None:
     memory.keep_freed_memory()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from klarsicht.cli.tables import table
 
 if TYPE_CHECKING:
-    from klarsicht.burst.evaluation.kernel_sizes import Sizes
+    from klarsicht.burst.evaluation.kernel_sizes import SizeEffects
     from klarsicht.burst.evaluation.protocol import Evaluation, Score
 
 
@@ -38,7 +38,7 @@ def scores(found: Evaluation) -> Iterator[str]:
         yield table(("gain", *map(str, sides), "effective rank"), lines, left=())
 
 
-def _size(sizes: Sizes, K: int) -> str:
+def _size(sizes: SizeEffects, K: int) -> str:
     loss = sizes.loss[K]
     return f"{100 * sizes.energy[K]:.1f} %; {loss.plain:.2f} ({loss.brightness_restored:.2f})"
 

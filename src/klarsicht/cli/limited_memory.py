@@ -68,10 +68,10 @@ def _wait(child: int, reader: int, limit: int) -> int:
     """Wait for the end of a command, tell one that no line of its own told, and return the exit code."""
     for number in NO_FAULTS[:3]:
         signal.signal(number, lambda number, _: _forward(number, child))
-    looks = StuckLooks(limit)
+    detector = StuckDetector(limit)
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        if looks.is_stuck(time.monotonic(), address_space(child), processor_seconds(child)):
+        if detector.is_stuck(time.monotonic(), address_space(child), processor_seconds(child)):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return _print_error(
@@ -111,8 +111,8 @@ def _print_error(what: str, got: str, limit: int) -> int:
     return error.exit_code
 
 
-class StuckLooks:
-    """Looks at a process that may ask for memory in a loop that does not end.
+class StuckDetector:
+    """Detector of a process that asks for memory in a loop that does not end.
 
     It is stuck where for STUCK_S, in every WINDOW_S, less than a buffer is left and the system computed for it more
     than it did itself; or hardly any address is left and it waits.

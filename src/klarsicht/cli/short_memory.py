@@ -42,7 +42,7 @@ def _end_at_once(code: int) -> NoReturn:
 
 
 @contextmanager
-def threads_end_the_command() -> Iterator[None]:
+def end_at_failed_threads() -> Iterator[None]:
     """Inside the context, end the process with one line where a thread ends for lack of memory.
 
     Whoever waits for that thread would wait for ever: Python starts a thread and waits for its first sign, a pool's

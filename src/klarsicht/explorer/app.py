@@ -44,13 +44,13 @@ Target = Annotated[int, Field(ge=0, lt=2**31)]
 Side = Annotated[int, Query(ge=16, le=MAX_SIDE)]
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """Body of a request; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AskedDecision(Asked):
+class DecisionRequest(RequestBody):
     """Decision on a class; see ExploredRun.decide."""
 
     target: Target
@@ -61,13 +61,13 @@ class AskedDecision(Asked):
     remove: list[Row] = []
 
 
-class AskedUndo(Asked):
+class UndoRequest(RequestBody):
     """Number of a record that is to count no more."""
 
     number: Row
 
 
-class AskedRows(Asked):
+class RowsRequest(RequestBody):
     """Images of a selection."""
 
     rows: list[Row]
@@ -81,9 +81,9 @@ def make_app(run: ExploredRun) -> FastAPI:
     contents = {name: (static / name).read_bytes() for name in STATIC}
     page = (static / "index.html").read_bytes()
 
-    app.add_exception_handler(KlarsichtError, _tell_error)
-    app.add_exception_handler(RequestValidationError, _tell_invalid)
-    app.add_exception_handler(HTTPException, _tell_refused)
+    app.add_exception_handler(KlarsichtError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_refusal)
 
     def get(path: str, answer: Callable[..., Any]) -> None:
         app.add_api_route(path, answer, methods=["GET"], response_model=None)
@@ -161,20 +161,20 @@ def make_app(run: ExploredRun) -> FastAPI:
         media = "image/png" if content[:4] == b"\x89PNG" else "image/jpeg"
         return Response(content, media_type=media, headers={"cache-control": "private, max-age=600"})
 
-    def show_mean(asked: AskedRows) -> Response:
-        content, count = run.mean_relevance(asked.rows, asked.side)
+    def show_mean(request: RowsRequest) -> Response:
+        content, count = run.mean_relevance(request.rows, request.side)
         return Response(content, media_type="image/png", headers=_NOT_KEPT | {"x-images": str(count)})
 
-    def decide(asked: AskedDecision) -> Response:
+    def decide(request: DecisionRequest) -> Response:
         number = run.decide(
-            asked.target, decision=asked.decision, artifact=asked.artifact, note=asked.note, add=asked.add,
-            remove=asked.remove,
+            request.target, decision=request.decision, artifact=request.artifact, note=request.note, add=request.add,
+            remove=request.remove,
         )  # fmt: skip
-        return answer_json({"number": number, "decided": decision_json(run, asked.target), "revision": run.revision})
+        return answer_json({"number": number, "decided": decision_json(run, request.target), "revision": run.revision})
 
-    def undo(asked: AskedUndo) -> Response:
-        number = run.log.undo(asked.number, run.author)
-        target = run.log.records()[asked.number]["target"]
+    def undo(request: UndoRequest) -> Response:
+        number = run.log.undo(request.number, run.author)
+        target = run.log.records()[request.number]["target"]
         told = {"number": number, "target": target, "decided": decision_json(run, target), "revision": run.revision}
         return answer_json(told)
 
@@ -278,17 +278,17 @@ def status_of(error: KlarsichtError) -> int:
     return 501 if isinstance(error, MissingExtra) else 422
 
 
-async def _tell_error(_: Request, error: Exception) -> Response:
+async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, KlarsichtError)
     return answer_json({"error": str(error)}, status_of(error))
 
 
-async def _tell_refused(_: Request, error: Exception) -> Response:
+async def _answer_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return answer_json({"error": str(error.detail)}, error.status_code)
 
 
-async def _tell_invalid(_: Request, error: Exception) -> Response:
+async def _answer_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(map(str, first.get("loc", ())))

@@ -94,7 +94,7 @@ def read_class_lines(store: RunStore) -> list[ClassLine]:
                 known = lines.get(record["target"], ClassLine(record["target"], record["class"], NOTHING, ""))
                 lines[record["target"]] = _with_verdict(known, record)
             lines |= _skipped_lines(store, content["skipped"], lines)
-    return sorted(lines.values(), key=_urgency)
+    return sorted(lines.values(), key=_sort_key)
 
 
 def _ranked_line(record: Mapping[str, Any]) -> ClassLine:
@@ -186,10 +186,10 @@ def _observed_lines(store: RunStore) -> list[ClassLine]:
                 line = replace(_ranked_line(record), kind=OBSERVED, verdict=words)
                 if line.target not in best or (line.z or 0) > (best[line.target].z or 0):
                     best[line.target] = line
-    return sorted(best.values(), key=_urgency)
+    return sorted(best.values(), key=_sort_key)
 
 
-def _urgency(line: ClassLine) -> tuple[int, float, float, int]:
+def _sort_key(line: ClassLine) -> tuple[int, float, float, int]:
     p = 1.0 if line.p is None else line.p
     return LINE_KINDS.index(line.kind), p, -(line.z or 0.0), line.target
 

@@ -32,7 +32,7 @@ class Advance(Protocol):
     def __call__(self, amount: int = 1) -> None: ...
 
 
-class _Loading:
+class _LoadingLines:
     """Lines on standard error at growing intervals, until something else is printed."""
 
     def __init__(self, first: float) -> None:
@@ -53,14 +53,14 @@ class _Loading:
             due = min(INTERVAL_GROWTH * seconds, seconds + MAX_INTERVAL)
 
 
-_loading: list[_Loading] = []
+_loading: list[_LoadingLines] = []
 
 
 @contextmanager
 def report_loading(first: float = LOADING_SECONDS) -> Iterator[None]:
     """Let `begin_loading` write lines on standard error at growing intervals, the first after some seconds, until
     something is printed: libraries, model and corpus are loaded before a command has a step to count."""
-    log = _Loading(first)
+    log = _LoadingLines(first)
     _loading.append(log)
     try:
         yield

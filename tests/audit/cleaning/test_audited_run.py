@@ -1,4 +1,4 @@
-"""Who says what a class's artifact is, and what is made of it where it lies nowhere."""
+"""Origins of a class's artifact, and its imitation where it has no place."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a person decided in the explorer is what cleaning and ranking take."""
+"""Decisions of a person in the explorer are those that cleaning and ranking take."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What goes into a layer, on a network whose layers pass their input on."""
+"""Inputs of a layer, on a network whose layers pass their input on."""
 
 import numpy as np
 import pytest

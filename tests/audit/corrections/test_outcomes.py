@@ -1,4 +1,4 @@
-"""What a correction leaves and costs, against literal counts."""
+"""Remaining effect and losses of a correction, against literal counts."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which images are drawn, on a manifest that says which ones the model was trained on."""
+"""Samples that are drawn from a manifest that says which images the model was trained on."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which images are looked at together."""
+"""Groups of images that are analysed together."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from klarsicht.numerics.imaging.patches import normalise_windows
 from klarsicht.numerics.statistics.split_half import draw_halves
 
 RNG = np.random.default_rng(0)
-SEARCH = TemplateMatches(FINE_GREY, k=3, sides=(20,), rungs=(0.8, 0.9))
+SEARCH = TemplateMatches(FINE_GREY, k=3, sides=(20,), thresholds=(0.8, 0.9))
 
 
 def images(n, side=20):

@@ -1,4 +1,4 @@
-"""What is foretold of an audit is what the audit then writes, and its sample is what the audit would compute."""
+"""Forecasts agree with what the audit then writes, and their sample with what the audit would compute."""
 
 import json
 

@@ -11,10 +11,10 @@ from tests.audit.interventions.test_effect import SCALE, blind, on_inputs, reads
 from klarsicht.audit.interventions.early_stopping import (
     LOOKS,
     choose_way,
+    comparison_sizes,
     looks_at,
     measure_until_settled,
     most_images_compared,
-    rungs,
 )
 from klarsicht.audit.interventions.effect import measure_effects
 from klarsicht.audit.interventions.insertion import CHANGES
@@ -69,7 +69,14 @@ def test_the_way_of_all_images_is_chosen_with_fewer():
 
 
 def test_few_ways_are_compared_once_and_many_three_times():
-    assert [rungs(ways) for ways in (1, 2, 3, 4, 5, 16)] == [(), (16,), (8, 16), (8, 16), (8, 16, 32), (8, 16, 32)]
+    assert [comparison_sizes(ways) for ways in (1, 2, 3, 4, 5, 16)] == [
+        (),
+        (16,),
+        (8, 16),
+        (8, 16),
+        (8, 16, 32),
+        (8, 16, 32),
+    ]
     assert [most_images_compared(ways) for ways in (1, 2, 4, 16)] == [0, 64, 96, 256 + 128 + 128]
 
 

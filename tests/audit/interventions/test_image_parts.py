@@ -1,4 +1,4 @@
-"""What is kept stays to the bit or by a law (histogram, spectrum, means); what is destroyed is gone."""
+"""Parts that are kept stay to the bit or by a law (histogram, spectrum, means); those that are exchanged are gone."""
 
 import numpy as np
 import pytest

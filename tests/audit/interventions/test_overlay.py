@@ -1,4 +1,4 @@
-"""Where an artifact lies: planted squares come back, with their opacity and colour."""
+"""Overlays of planted squares: their place, opacity and colour are estimated."""
 
 import numpy as np
 import pytest

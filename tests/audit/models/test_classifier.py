@@ -1,4 +1,4 @@
-"""Where a classifier comes from, and which of its logits a label means."""
+"""Sources of a classifier, and the logit that belongs to a label."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Where pixels of a file lie on the image as the model takes it, against crops counted by hand and pasted marks."""
+"""Places of a file's pixels on the model input, against crops counted by hand and pasted marks."""
 
 import numpy as np
 import pytest

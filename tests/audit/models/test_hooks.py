@@ -1,4 +1,4 @@
-"""Which axis of a layer's input holds the channels: told by the networks' own configurations, stage by stage."""
+"""Channel axis of a layer's input, against the networks' own configurations, stage by stage."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a layer sees under parts: closed forms and a slow loop; the layer halfway through known networks."""
+"""Features of a layer under parts: closed forms and a slow loop; the layer halfway through known networks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is said of copies follows from their lines by definition."""
+"""Results of fine-tuned copies follow from their rows by definition."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Who takes part, who is absent, and what is refused before anything is computed."""
+"""Methods that are compared, methods that are absent, and settings refused before anything is computed."""
 
 import json
 

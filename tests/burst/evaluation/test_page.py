@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from klarsicht.burst.evaluation.kernel_sizes import Loss, Sizes
+from klarsicht.burst.evaluation.kernel_sizes import SizeEffects, SizeLoss
 from klarsicht.burst.evaluation.page import plot, separate_labels, write_page
 from klarsicht.burst.evaluation.protocol import Evaluation, Protocol, Score
 from klarsicht.burst.synthesis.scenes import Geometry
@@ -24,7 +24,7 @@ TABLE = {
 def page(tmp_path):
     crops = {row: np.full((96, 96), level, np.uint8) for level, row in enumerate(("truth", *TABLE))}
     protocol = Protocol("grey-still", 7, Geometry(), ("<b>.png",), (0.5,), (1,), "abc")
-    sizes = {"swift": {1: Sizes({1: 0.25, 3: 0.75}, {1: Loss(1, 0.5), 3: Loss(9, 8)}, 1.5)}}
+    sizes = {"swift": {1: SizeEffects({1: 0.25, 3: 0.75}, {1: SizeLoss(1, 0.5), 3: SizeLoss(9, 8)}, 1.5)}}
     made = Evaluation(protocol, {"drawn": TABLE, "1": TABLE}, {"bm3d": "not < here"}, {1: crops}, sizes)
     write_page(made, tmp_path / "page.html")
     return (tmp_path / "page.html").read_text()

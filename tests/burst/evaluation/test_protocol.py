@@ -46,10 +46,10 @@ def twice(burst):
 
 @pytest.fixture(scope="module")
 def evaluation(grey):
-    tables, exhibits = evaluate({"single": reference, "twice": twice}, grey, (1, 8))
+    tables, examples = evaluate({"single": reference, "twice": twice}, grey, (1, 8))
     names, exposures = ("a", "b", "c"), tuple(map(float, grey.exposures))
     protocol = Protocol("grey-still", 7, SMALL, names, exposures, (1, 8), grey.sha256)
-    return Evaluation(protocol, tables, {"bm3d": "not here"}, exhibits)
+    return Evaluation(protocol, tables, {"bm3d": "not here"}, examples)
 
 
 @pytest.mark.parametrize("exposure", ["drawn", "1"])
@@ -110,8 +110,8 @@ def test_the_planes_of_a_mosaic_are_a_quarter_each(grey):
     mosaic = benchmark_set("mosaic-still", photographs(), 7, SMALL)
     assert mosaic.frames.shape[-3:] == (4, 24, 32) and grey.frames.shape[-3:] == (1, 48, 64)
     assert sensor_pixels(mosaic) == sensor_pixels(grey) == 48 * 64
-    tables, exhibits = evaluate({"single": reference}, mosaic, (1,))
-    assert exhibits[1]["single"].shape == (8, 16, 3)
+    tables, examples = evaluate({"single": reference}, mosaic, (1,))
+    assert examples[1]["single"].shape == (8, 16, 3)
     assert np.isfinite(tables["1"]["single"][1].psnr)
 
 
@@ -184,12 +184,12 @@ def test_the_protocol_prints_what_is_needed_to_repeat_it(evaluation, grey):
         assert needed in told
 
 
-def test_exhibits_show_the_truth_and_every_row(evaluation):
-    assert {gain: set(crops) for gain, crops in evaluation.exhibits.items()} == {
+def test_examples_show_the_truth_and_every_row(evaluation):
+    assert {gain: set(crops) for gain, crops in evaluation.examples.items()} == {
         1: {"truth", "single", "twice"},
         8: {"truth", "single", "twice"},
     }
-    error = {gain: np.abs(c["single"].astype(int) - c["truth"]).mean() for gain, c in evaluation.exhibits.items()}
+    error = {gain: np.abs(c["single"].astype(int) - c["truth"]).mean() for gain, c in evaluation.examples.items()}
     assert 0 < error[1] < error[8]
 
 

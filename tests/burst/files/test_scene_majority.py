@@ -84,10 +84,10 @@ def test_the_sharpest_frame_is_no_reference_where_it_shows_another_scene(tmp_pat
     paths = sorted(tmp_path.glob("*.png"))
     burst = loading.load_frames(paths, tmp_path)
     assert max(range(4), key=lambda i: burst.frames[i].sharpness) == 3
-    assert burst.reference != 3 and burst.why_reference == "the sharpest of 4"
+    assert burst.reference != 3 and burst.reference_reason == "the sharpest of 4"
     assert [frame.rejection for frame in burst.frames] == ["", "", "", "3.png shows another scene than most frames"]
     (tmp_path / loading.STATS).unlink()
     named = loading.load_frames(paths, tmp_path, str(2 if burst.reference == 0 else 1))
-    assert named.why_reference == "as asked for, of 4"  # it is not the sharpest
+    assert named.reference_reason == "as asked for, of 4"  # it is not the sharpest
     (tmp_path / loading.STATS).unlink()
     assert loading.load_frames(paths, tmp_path, "4").reference == 3  # who names it gets it

@@ -1,4 +1,4 @@
-"""Which noise is taken, in which order, and what a saved calibration keeps."""
+"""Sources of a burst's noise in their order, and the content of a saved calibration."""
 
 import json
 

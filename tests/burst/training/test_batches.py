@@ -12,7 +12,7 @@ from klarsicht.burst.synthesis.synthesis import Recipe, kpn_noise
 from klarsicht.burst.training.batches import (
     POOL,
     BatchStream,
-    Once,
+    SharedBatch,
     TrainingBatch,
     batch_number,
     typical_steps,
@@ -101,8 +101,8 @@ def test_what_many_threads_want_is_made_once():
         made.append(1)
         return TrainingBatch(*[value] * 7)
 
-    once = Once(make)
+    shared = SharedBatch(make)
     with ThreadPoolExecutor(8) as pool:
-        values = list(pool.map(lambda _: once.value(), range(8)))
+        values = list(pool.map(lambda _: shared.value(), range(8)))
     assert len(made) == 1
     assert all(one.frames is value for one in values)

@@ -1,4 +1,4 @@
-"""Where numbers are crunched: alone without torchrun's variables, and threads that are given back."""
+"""Devices and processes: a single process without torchrun's variables, and threads that are given back."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Editions tell one state of the sources from another; every part of a range is done once, and errors come out."""
+"""Source hashes tell one state of the sources from another; every part of a range is done once, and errors come out."""
 
 import os
 import subprocess
@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from klarsicht.ground.errors import UsageError
-from klarsicht.numerics.compiled.jit import Edition, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, run_parallel
 
 CALLER = """
 import callee
-from klarsicht.numerics.compiled.jit import Edition, compile_cached
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached
 
 @compile_cached
-def add(edition, x):
+def add(source_hash, x):
     return callee.step(x)
 
-print(add(Edition.of(__file__, callee.__file__), 1))
+print(add(SourceHash.of(__file__, callee.__file__), 1))
 """
 CALLEE = (
     "from klarsicht.numerics.compiled.jit import compile_inlined\n@compile_inlined\ndef step(x):\n    return x + {}\n"
@@ -37,12 +37,12 @@ def test_a_changed_callee_is_compiled_anew(tmp_path):
     assert answers == ["2\n", "11\n"]
 
 
-def test_an_edition_is_known_by_its_sources(tmp_path):
+def test_a_hash_is_known_by_its_sources(tmp_path):
     (tmp_path / "a").write_text("x")
-    before = Edition.of(tmp_path / "a")
-    assert before == Edition.of(tmp_path / "a")
+    before = SourceHash.of(tmp_path / "a")
+    assert before == SourceHash.of(tmp_path / "a")
     (tmp_path / "a").write_text("y")
-    assert before != Edition.of(tmp_path / "a")
+    assert before != SourceHash.of(tmp_path / "a")
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2, 7])

@@ -1,4 +1,4 @@
-"""What a class matches by nature, against a slow rewrite and laws of shifted and contaminated classes."""
+"""Natural match rates of a class, against a slow rewrite and laws of shifted and contaminated classes."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from numba import njit
 from scipy.optimize import linear_sum_assignment
 
 from klarsicht.ground.errors import InputError, UsageError
-from klarsicht.numerics.transport.assignment import assign, room, solve
+from klarsicht.numerics.transport.assignment import assign, make_workspace, solve
 
 
 def totals(costs, columns):
@@ -68,7 +68,7 @@ def test_any_duals_lead_to_optimal_ones(seed, scale):
 
 @njit
 def _with_duals(C, v, columns):
-    assign(C, v, columns, room(C))
+    assign(C, v, columns, make_workspace(C))
 
 
 def test_threads_do_not_change_results():

@@ -109,7 +109,7 @@ class Judgement:
 
     @property
     def no_help(self) -> str:
-        """Why the correction is no help, in words; empty where it is one."""
+        """Reason why the correction is no help, in words; empty where it is one."""
         if not self.is_used:
             rise = f"it raises the class by {self.before.rise} logits" if self.before.rise.n else "nothing to see it on"
             return f"the artifact is not shown to be used: {rise}"

@@ -83,7 +83,7 @@ class Choice:
 
     @property
     def reason(self) -> str:
-        """Why the setting was chosen, in words."""
+        """Reason for the choice of the setting, in words."""
         if self.untried:
             return f"{self.untried}, so no correction was tried"
         if self.left:

@@ -86,7 +86,7 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.keys:
             raise CorpusError("no images", rule="a folder with one sub-folder a class, or a manifest with lines")
-        keys, paths = (_hold(names) for names in (self.keys, self.paths))
+        keys, paths = (_store_names(names) for names in (self.keys, self.paths))
         if keys.array.equals(paths.array):
             paths = replace(paths, array=keys.array)
         object.__setattr__(self, "keys", keys)
@@ -393,8 +393,8 @@ def _take_rows(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
     return tuple(values[i] for i in rows) if values else ()
 
 
-def _hold(names: Sequence[str]) -> Texts:
-    """Hold names of images in little memory.
+def _store_names(names: Sequence[str]) -> Texts:
+    """Store names of images in little memory.
 
     Raises:
         CorpusError: one, or the folder of all, is not UTF-8.

@@ -88,11 +88,11 @@ FINE = PatchView(colour, fine=True, soft=8.0)
 FINE_GREY = PatchView(grey, fine=True, soft=2.5)
 
 DETECTORS: dict[str, Detector] = {
-    "texture": PatchMatches(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95, 0.98)),
-    "evidence": PatchMatches(PLAIN, k=1, sides=(32, 50, 90), rungs=(0.9, 0.95), by_evidence=True),
-    "fine": PatchMatches(FINE, k=3, sides=(32, 50, 90), rungs=(0.8, 0.9, 0.98)),
-    "fine-grey": PatchMatches(FINE_GREY, k=3, sides=(32, 50, 90), rungs=(0.85, 0.93, 0.98)),
-    "template": TemplateMatches(FINE_GREY, k=3, sides=(32, 50), rungs=(0.8, 0.86, 0.92)),
+    "texture": PatchMatches(PLAIN, k=1, sides=(32, 50, 90), thresholds=(0.9, 0.95, 0.98)),
+    "evidence": PatchMatches(PLAIN, k=1, sides=(32, 50, 90), thresholds=(0.9, 0.95), by_evidence=True),
+    "fine": PatchMatches(FINE, k=3, sides=(32, 50, 90), thresholds=(0.8, 0.9, 0.98)),
+    "fine-grey": PatchMatches(FINE_GREY, k=3, sides=(32, 50, 90), thresholds=(0.85, 0.93, 0.98)),
+    "template": TemplateMatches(FINE_GREY, k=3, sides=(32, 50), thresholds=(0.8, 0.86, 0.92)),
     "frame": TailDetector(image_statistics.frame, high=True, change="border"),
     "bars": TailDetector(image_statistics.bars, high=True, change="border"),
     "noise": TailDetector(image_statistics.noise, high=True, change="noise", shares=(0.02, 0.002, 0.0005)),

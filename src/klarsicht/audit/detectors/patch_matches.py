@@ -136,14 +136,14 @@ class PatchMatches:
 
     Attributes:
         sides: shorter sides of the shrunk images in pixels; windows are 5 pixels of these.
-        rungs: correlations above which two windows match; several, since re-encoding lowers correlations.
+        thresholds: correlations above which two windows match; several, since re-encoding lowers correlations.
         by_evidence: windows of most relevance in place of most texture; no detections where a run has no maps.
     """
 
     view: PatchView
     k: int
     sides: tuple[int, ...]
-    rungs: tuple[float, ...]
+    thresholds: tuple[float, ...]
     by_evidence: bool = False
     change: str = "tile"
 
@@ -163,39 +163,50 @@ class PatchMatches:
         owner = select_seed_owners(images, self.k)
         window = np.tile(np.arange(self.k), len(owner) // self.k)
         seeds = own.vectors[4, window, owner]
-        counted, expected = count_matches(images, own, pool, seeds, owner, self.rungs)
-        for q, rung in enumerate(self.rungs):
+        counted, expected = count_matches(images, own, pool, seeds, owner, self.thresholds)
+        for q, threshold in enumerate(self.thresholds):
 
-            def natural(few: Any, rung: float = rung) -> Floats:
+            def natural(few: Any, threshold: float = threshold) -> Floats:
                 return null_match_rate(
-                    own.max_correlations(seeds[few]), pool.max_correlations(seeds[few], comparison_rows(images)), rung
+                    own.max_correlations(seeds[few]),
+                    pool.max_correlations(seeds[few], comparison_rows(images)),
+                    threshold,
                 )
 
             rates = smoothed_rate(expected[q], len(comparison_rows(images)))
             found = cross_test(counted[q], images.sizes, rates, images.half[owner], natural)
             seed = seeds[found.seed]
-            members = own.max_correlations(seed[None])[0] > rung
+            members = own.max_correlations(seed[None])[0] > threshold
             members[owner[found.seed]] = True
             yield make_detection(
-                f"{name} {side} {rung:g}", found.score, members, own.best_places(seed), images.own.shrunk_to(side).shape
+                f"{name} {side} {threshold:g}",
+                found.score,
+                members,
+                own.best_places(seed),
+                images.own.shrunk_to(side).shape,
             )
 
 
 def count_matches(
-    images: ClassImages, own: Windows, pool: Windows, seeds: Vectors, owner: NDArray[np.intp], rungs: tuple[float, ...]
+    images: ClassImages,
+    own: Windows,
+    pool: Windows,
+    seeds: Vectors,
+    owner: NDArray[np.intp],
+    thresholds: tuple[float, ...],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the matches of each seed in either half of the class (r, s, 2) and in the pool (r, s), for r rungs."""
-    inside = np.zeros((len(rungs), len(seeds), 2), np.int64)
-    outside = np.zeros((len(rungs), len(seeds)), np.int64)
+    """Count the matches of each seed in either half of the class (r, s, 2) and in the pool (r, s), for r thresholds."""
+    inside = np.zeros((len(thresholds), len(seeds), 2), np.int64)
+    outside = np.zeros((len(thresholds), len(seeds)), np.int64)
     others = comparison_rows(images)
     for start in range(0, len(seeds), SEED_BLOCK):
         some = slice(start, start + SEED_BLOCK)
         like, other = own.max_correlations(seeds[some]), pool.max_correlations(seeds[some], others)
         like[images.sources[owner[some], None] == images.sources] = -1
-        for q, rung in enumerate(rungs):
-            hit = like > rung
+        for q, threshold in enumerate(thresholds):
+            hit = like > threshold
             inside[q, some] = np.stack([hit[:, images.half].sum(1), hit[:, ~images.half].sum(1)], 1)
-            outside[q, some] = (other > rung).sum(1)
+            outside[q, some] = (other > threshold).sum(1)
     return inside, outside
 
 

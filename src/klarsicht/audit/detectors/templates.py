@@ -26,7 +26,7 @@ IMAGE_BLOCK = 64  # images whose windows are held at once
 TEMPLATE_POOL = 1000  # images of the pool that templates are compared with
 RARE = 0.01  # share of other images that may match a template; with more matches it is no artifact
 COMMON = 1 - 1e-9  # match rate at which the surprisal is 0
-EXPECTED_RATIO = 1.0  # expected matches above a rung per match just below it; faint marks correlate by degrees
+EXPECTED_RATIO = 1.0  # expected matches above a threshold per match just below it; faint marks correlate by degrees
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class TemplateMatches:
     Attributes:
         k: windows of each image that templates start from, those of most texture.
         sides: shorter sides of the shrunk images in pixels.
-        rungs: correlations with the template above which an image counts; the best one is chosen, and not part of the
-            name.
-        threshold: correlation above which windows are averaged.
+        thresholds: correlations with the template above which an image counts; the best one is chosen, and not part of
+            the name.
+        averaging_threshold: correlation above which windows are averaged.
         templates_per_half: templates that are tried in each half.
         rounds: how often a template is replaced by the mean of its matches.
     """
@@ -46,8 +46,8 @@ class TemplateMatches:
     view: PatchView
     k: int
     sides: tuple[int, ...]
-    rungs: tuple[float, ...]
-    threshold: float = 0.75
+    thresholds: tuple[float, ...]
+    averaging_threshold: float = 0.75
     templates_per_half: int = 8
     rounds: int = 2
     change: str = "tile"
@@ -76,25 +76,25 @@ class TemplateMatches:
                 images.own.shrunk_to(side).shape,
             )
         (like, places), (other, _) = own.match(templates, np.arange(len(own))), pool.match(templates, others)
-        hits = np.stack([like > rung for rung in self.rungs])
+        hits = np.stack([like > threshold for threshold in self.thresholds])
         counts = np.stack([hits[:, :, part & once].sum(2) for part in (images.half, ~images.half)], 2)
-        rates = np.stack([self.expected_rates(like[:, once], other, rung) for rung in self.rungs])
-        first = np.tile(np.arange(len(templates)) < len(learned[0]), len(self.rungs))
+        rates = np.stack([self.expected_rates(like[:, once], other, threshold) for threshold in self.thresholds])
+        first = np.tile(np.arange(len(templates)) < len(learned[0]), len(self.thresholds))
         sizes = int((images.half & once).sum()), int((~images.half & once).sum())
         found = cross_test(counts.reshape(-1, 2), sizes, rates.ravel(), first)
-        rung, number = divmod(found.seed, len(templates))
+        threshold, number = divmod(found.seed, len(templates))
         return make_detection(
-            f"{name} {side}", found.score, hits[rung, number], places[number], images.own.shrunk_to(side).shape
+            f"{name} {side}", found.score, hits[threshold, number], places[number], images.own.shrunk_to(side).shape
         )
 
     def field(self, shown: ImageStack, side: int) -> WindowField:
         """Return all windows of a stack."""
         return WindowField.of(shown.shrunk_to(side), self.view)
 
-    def expected_rates(self, own: Floats, pool: Floats, rung: float) -> Floats:
+    def expected_rates(self, own: Floats, pool: Floats, threshold: float) -> Floats:
         """Compute the expected match rates (t,) of templates; COMMON where more than RARE of the pool match."""
-        held = (pool > rung).mean(1)
-        return np.where(held > RARE, COMMON, np.minimum(null_match_rate(own, pool, rung, EXPECTED_RATIO), COMMON))
+        held = (pool > threshold).mean(1)
+        return np.where(held > RARE, COMMON, np.minimum(null_match_rate(own, pool, threshold, EXPECTED_RATIO), COMMON))
 
     def learn_templates(
         self, images: ClassImages, name: str, side: int, rows: Rows, windows: Windows, field: WindowField
@@ -107,9 +107,9 @@ class TemplateMatches:
         compared = images.compared_pool
         pool = compared.compute_once(f"{name} {side}", lambda: self.windows(compared, side))
         seeds = windows.vectors[4][:, rows].reshape(-1, windows.vectors.shape[-1])
-        like = windows.max_correlations(seeds, rows) > self.threshold
+        like = windows.max_correlations(seeds, rows) > self.averaging_threshold
         others = comparison_rows(images, TEMPLATE_POOL)
-        outside = (pool.max_correlations(seeds, others) > self.threshold).sum(1)
+        outside = (pool.max_correlations(seeds, others) > self.averaging_threshold).sum(1)
         worth = chernoff_bound(like.sum(1), len(rows), smoothed_rate(outside, len(others)))
         found = seeds[
             select_distinct_seeds(worth, like, np.tile(np.arange(len(rows)), self.k), self.templates_per_half)
@@ -129,7 +129,7 @@ class TemplateMatches:
         """
         like, places = field.match(templates, rows)
         found = templates.copy()
-        for i, held in enumerate(like > self.threshold):
+        for i, held in enumerate(like > self.averaging_threshold):
             if held.sum() > 1:
                 mean = field.extract(rows[held], places[i, held]).mean(0)
                 found[i] = mean / max(float(np.linalg.norm(mean)), 1e-6)

@@ -23,7 +23,7 @@ from klarsicht.numerics.statistics.sequential import look_quantiles
 
 Key = TypeVar("Key")
 
-RUNGS: Final = (8, 16, 32)  # images on which ways are compared; after each the better half goes on
+COMPARISON_SIZES: Final = (8, 16, 32)  # images on which ways are compared; after each the better half goes on
 LOOKS: Final = (16, 32)  # images after which an effect is looked at, before all
 MISS_LEVEL: Final = 0.05  # probability that an interval misses the effect at any look
 
@@ -48,7 +48,7 @@ def choose_way(
         scale: scale on which logits count.
     """
     left, shown = list(ways), {key: InsertionLogits() for key in ways}
-    sizes = sorted({min(max(rung, 2), len(x)) for rung in rungs(len(ways))})
+    sizes = sorted({min(max(size, 2), len(x)) for size in comparison_sizes(len(ways))})
     for a, b in pairwise((0, *sizes)):
         start = rng.bit_generator.state
         for key in left:
@@ -63,11 +63,11 @@ def choose_way(
     return left[0]
 
 
-def rungs(ways: int) -> tuple[int, ...]:
+def comparison_sizes(ways: int) -> tuple[int, ...]:
     """Return on how many images so many ways have been compared when the better half of them is taken; none for a
     single way."""
-    halvings = min((ways - 1).bit_length(), len(RUNGS))
-    return RUNGS[1:2] if halvings == 1 else RUNGS[:halvings]
+    halvings = min((ways - 1).bit_length(), len(COMPARISON_SIZES))
+    return COMPARISON_SIZES[1:2] if halvings == 1 else COMPARISON_SIZES[:halvings]
 
 
 @dataclass
@@ -132,7 +132,7 @@ def looks_at(images: int, looks: tuple[int, ...] = LOOKS) -> Iterator[tuple[int,
 def most_images_compared(ways: int) -> int:
     """Bound the number of images that `choose_way` shows to the network for so many ways."""
     shown = 0
-    for before, after in pairwise((0, *rungs(ways))):
+    for before, after in pairwise((0, *comparison_sizes(ways))):
         shown += 2 * ways * (after - before)
         ways = -(-ways // 2)
     return shown

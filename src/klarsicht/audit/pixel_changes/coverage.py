@@ -65,8 +65,8 @@ DESCRIPTIONS: Final[dict[str, Describe]] = {
 
 
 @dataclass(frozen=True)
-class Described:
-    """One description of carriers and others in which they differ for sure.
+class DescriptionDifference:
+    """Difference of carriers and others in one description, where it is sure.
 
     Attributes:
         describe: the function of images.
@@ -94,10 +94,10 @@ class CarrierDifference:
     """Difference between carriers of an artifact and other images of their class.
 
     Attributes:
-        described: descriptions in which they differ for sure.
+        described: those in the descriptions in which they differ for sure.
     """
 
-    described: tuple[Described, ...]
+    described: tuple[DescriptionDifference, ...]
 
     @classmethod
     def of(cls, carriers: Pixels, others: Pixels, rng: np.random.Generator) -> CarrierDifference:
@@ -110,7 +110,7 @@ class CarrierDifference:
             own, other = scale_values(own, white), scale_values(other, white)
             energy = split_energy(own, half, other)
             if energy > max(shuffled_energies(np.concatenate([own, other]), len(own), rng)):
-                found.append(Described(describe, white, own, half, energy))
+                found.append(DescriptionDifference(describe, white, own, half, energy))
         return cls(tuple(found))
 
     def covered_share(self, marked: Pixels) -> float:

@@ -1,4 +1,4 @@
-"""What is known of one picture: the artifacts of a run that it carries, and what the model says without them."""
+"""Results of checking single pictures: the artifacts of a run that each carries, and the prediction without them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class CheckedPictures:
 
     @property
     def limits(self) -> str:
-        """What was compared, in words."""
+        """Artifacts that the pictures were compared with, in words."""
         told = f"compared with the artifacts of {', '.join(self.known)}" if self.known else "the run knows no artifact"
         more = (
             f"; not with those of {', '.join(self.unknown)}, known only by what a group shares" if self.unknown else ""

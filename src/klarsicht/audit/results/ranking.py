@@ -249,7 +249,7 @@ class Entry:
 
     @property
     def masks(self) -> dict[int, tuple[int, ...]]:
-        """For each member row, the parts of its map that are in the cluster; empty where whole images were compared."""
+        """Parts in the cluster of the map of each member, by row; empty where whole images were compared."""
         return dict(zip(self.rows, self.parts, strict=False))
 
     @property

@@ -20,7 +20,7 @@ from klarsicht.ground.arrays import Floats, Ints
 from klarsicht.numerics.imaging.persistence import Parts
 from klarsicht.numerics.neighbours import METRICS, NeighbourGraph, neighbour_graph
 from klarsicht.numerics.search.blocks import Metric
-from klarsicht.numerics.search.joint import Aspects, Joint
+from klarsicht.numerics.search.joint import Joint, Representations
 from klarsicht.numerics.transport.measures import PointMeasures
 
 
@@ -73,7 +73,7 @@ class PartGroup:
     def graph(self, metric: str | Metric, k: int, seed: int) -> NeighbourGraph:
         """Build the k-nearest-neighbour graph by shape, under a metric of numerics.neighbours, and appearance."""
         shape = METRICS[metric] if isinstance(metric, str) else metric
-        items: Any = Aspects((self.shapes, self.appearance))
+        items: Any = Representations((self.shapes, self.appearance))
         joint = Joint((shape, METRICS["concept"]), seed)
         return neighbour_graph(items, joint, min(k, self.max_neighbours), groups=self.sources_of_parts)
 

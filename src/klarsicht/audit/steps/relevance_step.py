@@ -49,10 +49,10 @@ def attribute(audit: Audit, store: RunStore, workers: int, own: Classifier | Non
         return done.written
 
     step_units.run_step(audit, store, work, attribution.STEP, units, workers, "relevance", note_time)
-    tell_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
+    note_waiting(sum(times, WaitingTime()), audit.classifier.device.type)
 
 
-def tell_waiting(time: WaitingTime, device: str) -> None:
+def note_waiting(time: WaitingTime, device: str) -> None:
     """Print which share of the time the device waited for images; not of what took less than two seconds."""
     if time.seconds >= MIN_SECONDS:
         note(f"relevance: the {device} waited for images {time.share:.0%} of {time.seconds:.0f} s")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from klarsicht.audit.executor import run_units
 from klarsicht.audit.settings import AuditSettings
 from klarsicht.ground.run_folder.checksums import Written
-from klarsicht.ground.run_folder.shards import Sharing, Waiting
+from klarsicht.ground.run_folder.shards import ShardWait, Sharing
 from klarsicht.ground.run_folder.store import RunStore
 
 
@@ -57,10 +57,10 @@ def run_step(
             store.mark_done(step, number[unit.start], written)
         sharing.release(claim(unit))
 
-    waiting = Waiting(label)
+    waiting = ShardWait(label)
     while left := sharing.order(sorted(set(range(len(units))) - store.done_units(step))):
         if (first := next((i for i in left if take(units[i])), None)) is None:
-            waiting.look_later()
+            waiting.sleep()
             continue
         run_units(
             work,

@@ -144,10 +144,10 @@ def colour_pair(rng: np.random.Generator) -> tuple[Colour, Colour]:
 
 @dataclass(frozen=True)
 class Position:
-    """Where an object lies within the room that its size leaves.
+    """Position of an object within the margin that its size leaves.
 
     Attributes:
-        y, x: shares of the room, in [0, 1].
+        y, x: shares of the margin, in [0, 1].
         moves: drawn anew for every image instead.
     """
 

@@ -28,9 +28,9 @@ MAX_PLANE_RATIO = 1.3  # between planes: light has a colour, but an error of the
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How files are read. linear: codes of TIFF, PNG, JPEG and HEIC files are linear light. white_level: code of white
-    in 16-bit TIFF and PNG files; None: 65535. megapixels: the largest picture that is read, in millions of pixels.
-    memory: limit in GB while a picture is read, everything included; None: no limit."""
+    """Settings of reading files. linear: codes of TIFF, PNG, JPEG and HEIC files are linear light. white_level: code of
+    white in 16-bit TIFF and PNG files; None: 65535. megapixels: the largest picture that is read, in millions of
+    pixels. memory: limit in GB while a picture is read, everything included; None: no limit."""
 
     linear: bool = False
     white_level: int | None = None

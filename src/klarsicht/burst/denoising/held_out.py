@@ -166,7 +166,7 @@ def check_held_out(
             rule = "a frame is held out against others of the same exposure"
             raise InputError("a bracket cannot be checked", rule=rule, remedy="Give frames of one exposure.")
         check_network(burst, settings)
-        named = None if hold_out is None else find_named(burst, hold_out)
+        named = None if hold_out is None else find_frame(burst, hold_out)
         noise = sources.find_noise(burst, settings.noise, Path(settings.calibration) if settings.calibration else None)
         if not settings.keep_hot_pixels:
             burst, _ = hot_pixels.replace_hot_pixels(burst, noise.levels, work)
@@ -198,7 +198,7 @@ def choose_frame(placement: Placement) -> int:
     return 1 + int(np.flatnonzero(usable >= usable.max() / 2)[-1])
 
 
-def find_named(burst: LoadedBurst, name: str) -> int:
+def find_frame(burst: LoadedBurst, name: str) -> int:
     """Return the number of the frame of that name. Raises InputError for the reference, or an unknown name."""
     names = [frame.name for frame in burst.frames]
     if name not in names or names.index(name) == burst.reference:

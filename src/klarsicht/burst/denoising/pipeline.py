@@ -73,7 +73,7 @@ class DenoiseSettings(PublicSettings):
 
     @property
     def read_settings(self) -> ReadSettings:
-        """How the files are read."""
+        """Settings of reading the files."""
         return ReadSettings(self.linear, self.white_level, self.megapixels)
 
 
@@ -111,7 +111,7 @@ class DenoiseResult:
         parts = ", ".join(f"{name} {share:.1%}" for name, share in {**self.shares, "reference as it is": rest}.items())
         lines = [
             *self.burst.header.notes,
-            f"reference: {frames[self.burst.reference].name}, {self.burst.why_reference}"
+            f"reference: {frames[self.burst.reference].name}, {self.burst.reference_reason}"
             if len(frames) > 1
             else f"one frame: {frames[0].name}",
             *(f"dropped: {why}" for why in self.dropped),
@@ -123,7 +123,7 @@ class DenoiseResult:
             f"made of: {parts}",
         ]
         if self.residual > TOO_LOUD:
-            lines.append(self._too_loud)
+            lines.append(self._excess_warning)
         return lines
 
     @property
@@ -137,14 +137,14 @@ class DenoiseResult:
 
     @property
     def _bayer_lines(self) -> tuple[str, ...]:
-        """How Bayer frames are merged; nothing of others."""
+        """Lines on the merging of Bayer frames; none of others."""
         header = self.burst.header
         if header.sensor is None or header.sensor.pattern not in PATTERNS:
             return ()
         return (f"Bayer frames: merged as {'RGB, which they became first' if header.is_interpolated else 'planes'}",)
 
     @property
-    def _too_loud(self) -> str:
+    def _excess_warning(self) -> str:
         """Warning that more was taken off than noise. One frame alone does not tell detail from noise, so that a factor
         would say nothing."""
         if len(self.used) == 1:

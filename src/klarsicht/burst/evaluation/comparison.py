@@ -10,7 +10,7 @@ from pathlib import Path
 from klarsicht.burst.data.cokriging import MOSAICS
 from klarsicht.burst.evaluation import page
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
-from klarsicht.burst.evaluation.kernel_sizes import Sizes, analyse_sizes, predict_kernels
+from klarsicht.burst.evaluation.kernel_sizes import SizeEffects, analyse_sizes, predict_kernels
 from klarsicht.burst.evaluation.protocol import Evaluation, Protocol, evaluate, noise_level
 from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.checkpoints import load_network
@@ -56,10 +56,10 @@ def evaluate_all(
     methods, absent = select_methods(rows, trained, exact)
     shown = photographs.read_folder(photos) if photos else photographs.packaged_photographs()
     benchmark = benchmark_set(name, shown.photographs, seed, shown.geometry)
-    tables, exhibits = evaluate(methods, benchmark, chosen)
+    tables, examples = evaluate(methods, benchmark, chosen)
     exposures = tuple(map(float, benchmark.exposures))
     protocol = Protocol(name, seed, shown.geometry, shown.names, exposures, chosen, benchmark.sha256, benchmark.cell)
-    return Evaluation(protocol, tables, absent, exhibits, analyse_networks(trained, benchmark, chosen))
+    return Evaluation(protocol, tables, absent, examples, analyse_networks(trained, benchmark, chosen))
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -134,7 +134,7 @@ def _load_fitting_network(path: Path, colour: str) -> Network:
 
 def analyse_networks(
     trained: Mapping[str, Network], benchmark: BenchmarkSet, gains: Sequence[int]
-) -> dict[str, dict[int, Sizes]]:
+) -> dict[str, dict[int, SizeEffects]]:
     """Analyse the effect of each kernel size on the first photograph at its drawn exposure, for networks that predict
     several."""
     w = float(benchmark.exposure(0, drawn=True))

@@ -30,22 +30,24 @@ TINY = 1e-30
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SizeEffects:
     """Effect of each size on one photograph: its share of the kernels' energy, and the loss without it; and the mean
     effective rank of the fused kernels."""
 
     energy: dict[int, float]
-    loss: dict[int, Loss]
+    loss: dict[int, SizeLoss]
     rank: float
 
 
-def analyse_sizes(kernels: Kernels, truth: Light, w: float) -> Sizes:
+def analyse_sizes(kernels: Kernels, truth: Light, w: float) -> SizeEffects:
     """Analyse the kernels that a network predicts for one burst (B = 1), without frames that are not valid."""
     there, spec = kernels.valid[0] > 0, kernels.spec
     taps, frames = kernels.taps[0].float(), kernels.frames[0][there]
     each = taps.reshape(len(there), spec.taps, *taps.shape[-2:])[there]
     field = KernelField(each.flatten(0, 1), spec, (frames.shape[-2], frames.shape[-1]))
-    return Sizes(energy_shares(field), size_losses(field, frames, truth, w), float(effective_ranks(field).nanmean()))
+    return SizeEffects(
+        energy_shares(field), size_losses(field, frames, truth, w), float(effective_ranks(field).nanmean())
+    )
 
 
 @torch.no_grad()
@@ -124,7 +126,7 @@ def _crop_centre(x: torch.Tensor, K: int, axis: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Loss:
+class SizeLoss:
     """PSNR in dB that the photograph loses without one size: as it is, and with its brightness restored by one factor,
     so that only the effect of the size on the picture counts."""
 
@@ -132,13 +134,13 @@ class Loss:
     brightness_restored: float
 
 
-def size_losses(field: KernelField, frames: torch.Tensor, truth: Light, w: float) -> dict[int, Loss]:
+def size_losses(field: KernelField, frames: torch.Tensor, truth: Light, w: float) -> dict[int, SizeLoss]:
     """Compute the loss without each size, the other kernels unchanged."""
     whole = filter_frames(field, frames)
     before = _psnr(whole, truth, w)
     rests = {K: filter_frames(remove_size(field, K), frames) for K in field.spec.sizes}
     return {
-        K: Loss(before - _psnr(rest, truth, w), before - _psnr(match_brightness(rest, whole), truth, w))
+        K: SizeLoss(before - _psnr(rest, truth, w), before - _psnr(match_brightness(rest, whole), truth, w))
         for K, rest in rests.items()
     }
 

@@ -73,9 +73,9 @@ def template_context(evaluation: Evaluation) -> dict[str, Any]:
             "right": RIGHT,
             "bottom": BOTTOM,
         },
-        "exhibits": {
+        "examples": {
             gain: {row: data_uri(png_bytes(crop)) for row, crop in crops.items()}
-            for gain, crops in evaluation.exhibits.items()
+            for gain, crops in evaluation.examples.items()
         },
     }
 
@@ -88,28 +88,28 @@ def plot(table: Table, gain: int) -> Plot:
     dB = [s.psnr for s in scores.values()]
     y0, y1 = math.floor(min(dB)), math.floor(max(dB)) + 1
 
-    def across(v: float) -> float:
+    def x_position(v: float) -> float:
         return round(LEFT + (v - x0) / (x1 - x0) * (PLOT_WIDTH - LEFT - RIGHT), 1)
 
-    def up(v: float) -> float:
+    def y_position(v: float) -> float:
         return round(PLOT_HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (PLOT_HEIGHT - TOP - BOTTOM), 1)
 
-    order = sorted(scores, key=lambda row: up(scores[row].psnr))
-    labels = separate_labels([up(scores[row].psnr) for row in order], GAP)
+    order = sorted(scores, key=lambda row: y_position(scores[row].psnr))
+    labels = separate_labels([y_position(scores[row].psnr) for row in order], GAP)
     dots = tuple(
         Dot(
             row,
             row not in CLASSICAL,
-            across(cost[row]),
-            up(scores[row].psnr),
+            x_position(cost[row]),
+            y_position(scores[row].psnr),
             place,
             f"{row}: {scores[row].psnr:.2f} dB, SSIM {scores[row].ssim:.3f}, {scores[row].cpu_s_per_mpx:.3g} s/Mpx",
         )
         for row, place in zip(order, labels, strict=True)
     )
     step = max(1, (y1 - y0) // 6)
-    y_ticks = tuple(Tick(up(v), f"{v}") for v in range(y0, y1 + 1, step))
-    return Plot(gain, dots, tuple(Tick(across(v), f"{10.0**v:g}") for v in range(x0, x1 + 1)), y_ticks)
+    y_ticks = tuple(Tick(y_position(v), f"{v}") for v in range(y0, y1 + 1, step))
+    return Plot(gain, dots, tuple(Tick(x_position(v), f"{10.0**v:g}") for v in range(x0, x1 + 1)), y_ticks)
 
 
 def separate_labels(places: list[float], gap: float) -> list[float]:

@@ -19,7 +19,7 @@ from klarsicht.burst.data.burst import PLANES, Burst
 from klarsicht.burst.data.cokriging import white_variance
 from klarsicht.burst.evaluation.classical import CLASSICAL, Denoise
 from klarsicht.burst.evaluation.cost import Cost, measure_cost
-from klarsicht.burst.evaluation.kernel_sizes import Sizes
+from klarsicht.burst.evaluation.kernel_sizes import SizeEffects
 from klarsicht.burst.quality import CUT_BORDER, Picture, Quality, measure_quality, tone_mapped
 from klarsicht.burst.synthesis.benchmark_sets import BenchmarkSet
 from klarsicht.burst.synthesis.motion import Flags
@@ -32,7 +32,7 @@ from klarsicht.numerics.imaging.sensor_noise import GAINS, NoiseLevel
 EXPOSURES = {"drawn": True, "1": False}
 TRUTH = "truth"
 WARM = 64  # pixels a side of the burst on which a method runs once before it is timed
-EXHIBIT = 96  # pixels a side of the displayed crops
+EXAMPLE_SIDE = 96  # pixels a side of the displayed crops
 
 Bytes = npt.NDArray[np.uint8]
 Table = dict[str, dict[int, "Score"]]  # row, gain
@@ -69,7 +69,7 @@ class Protocol:
 
     @property
     def _mosaic_lines(self) -> tuple[str, ...]:
-        """How frames are interpolated from a mosaic; nothing of others."""
+        """Lines on the interpolation from a mosaic; none where there is none."""
         if self.cell is None:
             return ()
         return (
@@ -105,15 +105,15 @@ class Evaluation:
     """Results of an evaluation. tables: by exposure (EXPOSURES), row and gain. absence_reasons: why rows could not run,
     by row.
 
-    exhibits: crops of the first photograph at the drawn exposure, by gain and row, the truth among them. sizes: the
+    examples: crops of the first photograph at the drawn exposure, by gain and row, the truth among them. sizes: the
     effect of each kernel size on that photograph, by row and gain, for networks that have several.
     """
 
     protocol: Protocol
     tables: dict[str, Table]
     absence_reasons: dict[str, str]
-    exhibits: Exhibits
-    sizes: dict[str, dict[int, Sizes]] = field(default_factory=dict)
+    examples: Exhibits
+    sizes: dict[str, dict[int, SizeEffects]] = field(default_factory=dict)
 
     def best_classical(self, exposure: str, gain: int) -> tuple[str, float] | None:
         """Return the classical row with the highest PSNR, the baseline of a network; None where none ran."""
@@ -149,7 +149,7 @@ def evaluate(
     InputError for a method that returns something else than an image of the reference's shape."""
     levels = {gain: noise_level(gain) for gain in gains}
     tables: dict[str, Table] = {exposure: {row: {} for row in methods} for exposure in EXPOSURES}
-    exhibits: Exhibits = {gain: {TRUTH: _exhibit(benchmark, _truth(benchmark, 0))} for gain in gains}
+    examples: Exhibits = {gain: {TRUTH: _crop_example(benchmark, _truth(benchmark, 0))} for gain in gains}
     with progress("evaluation", len(methods) * len(levels) * len(EXPOSURES) * len(benchmark)) as advance:
         for row, denoise in methods.items():
             denoise(_crop_for_warm_up(benchmark.burst(0, next(iter(levels.values())), 1.0)))  # compilation is not timed
@@ -157,9 +157,9 @@ def evaluate(
                 trials = [run_trial(denoise, benchmark, k, levels[gain], drawn) for k in range(len(benchmark))]
                 tables[exposure][row][gain] = average_trials(trials, sensor_pixels(benchmark))
                 if drawn:
-                    exhibits[gain][row] = _exhibit(benchmark, trials[0].picture)
+                    examples[gain][row] = _crop_example(benchmark, trials[0].picture)
                 advance(len(benchmark))
-    return tables, exhibits
+    return tables, examples
 
 
 def noise_level(gain: int) -> NoiseLevel:
@@ -220,10 +220,10 @@ def _truth(benchmark: BenchmarkSet, index: int) -> Picture:
     return tone_mapped(benchmark.balance(index, benchmark.truth(index, 1.0)), 1.0)
 
 
-def _exhibit(benchmark: BenchmarkSet, picture: Picture) -> Bytes:
+def _crop_example(benchmark: BenchmarkSet, picture: Picture) -> Bytes:
     """Crop the most detailed window for display; of a mosaic, R, the first G and B."""
-    y, x = most_detailed_window(_truth(benchmark, 0), EXHIBIT)
-    crop = picture[:, y : y + EXHIBIT, x : x + EXHIBIT]
+    y, x = most_detailed_window(_truth(benchmark, 0), EXAMPLE_SIDE)
+    crop = picture[:, y : y + EXAMPLE_SIDE, x : x + EXAMPLE_SIDE]
     colours = crop[[0, 1, 3]] if len(crop) == PLANES else crop
     return to_uint8(colours[0] if len(colours) == 1 else np.moveaxis(colours, 0, -1))
 

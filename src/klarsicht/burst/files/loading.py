@@ -58,7 +58,7 @@ class LoadedBurst:
         return _is_bracket(self.frames)
 
     @property
-    def why_reference(self) -> str:
+    def reference_reason(self) -> str:
         """Reason for the reference in words: one that is not the frame that `load_frames` chooses was asked for."""
         if self.reference != _choose_reference(self.frames):
             return f"as asked for, of {len(self.frames)}"

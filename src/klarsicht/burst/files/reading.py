@@ -37,13 +37,13 @@ def name_frames(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
     for own in parts:
         length = 1
-        while length < len(own) and sum(_tail(other, length) == _tail(own, length) for other in parts) > 1:
+        while length < len(own) and sum(_last_parts(other, length) == _last_parts(own, length) for other in parts) > 1:
             length += 1
         names.append("/".join(own[-length:]))
     return names
 
 
-def _tail(parts: tuple[str, ...], length: int) -> tuple[str, ...]:
+def _last_parts(parts: tuple[str, ...], length: int) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts[-length:])
 
 
@@ -54,7 +54,7 @@ def select_folders(given: Iterable[Path]) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_ENDINGS and not _hidden(file))
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_ENDINGS and not _is_hidden(file))
     require_regular_file(path)
     if not path.exists():
         raise InputError("no such file", got=path, remedy="Check the path.")
@@ -65,7 +65,7 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _hidden(file: Path) -> bool:
+def _is_hidden(file: Path) -> bool:
     return file.name.startswith(".")
 
 

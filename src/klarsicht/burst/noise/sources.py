@@ -100,7 +100,7 @@ def _find_noise_of_samples(burst: LoadedBurst, typed: str | None, calibration: P
     found = estimate_from_frames(burst)
     doubts = [
         "" if found.read_known else "read noise not identifiable, as nothing is dark",
-        _describe_unused(calibration, _why_not_calibrated(header), "give --noise READ,SHOT, or calibrate for them"),
+        _describe_unused(calibration, _calibration_fault(header), "give --noise READ,SHOT, or calibrate for them"),
     ]
     source = f"estimated from the frames themselves ({found.blocks} flat blocks)"
     return KnownNoise(_apply_floor((found.noise,) * planes, floor), source, "; ".join(filter(None, doubts)))
@@ -111,7 +111,7 @@ def _describe_unused(calibration: Path | None, why: str, remedy: str) -> str:
     return f"{calibration.name} was not used, as {why}: {remedy}" if calibration else ""
 
 
-def _why_not_calibrated(header: Header) -> str:
+def _calibration_fault(header: Header) -> str:
     """Say why no entry of a calibration is that of the frames."""
     if not header.camera or not header.iso:
         return f"the frames name no {'ISO' if header.camera else 'camera'}"

@@ -54,7 +54,7 @@ class BatchStream:
     ) -> None:
         self.library, self.recipes, self.size = library, recipes, size
         self.seed, self.uses, self.turns = seed, uses, turns
-        self._kept = lru_cache(2 * POOL)(lambda index, rank: Once(lambda: self.draw(index, rank)))
+        self._kept = lru_cache(2 * POOL)(lambda index, rank: SharedBatch(lambda: self.draw(index, rank)))
 
     def batch(self, step: int, rank: int) -> TrainingBatch:
         turn = int(generator(self.seed, "turns", step, rank).integers(self.turns))
@@ -66,8 +66,8 @@ class BatchStream:
         return draw_aligned_batch(self.library, self.recipes[rng.integers(len(self.recipes))], rng, self.size)
 
 
-class Once:
-    """A value that the first thread computes while the others wait for it."""
+class SharedBatch:
+    """Batch that the first thread computes while the others wait for it."""
 
     def __init__(self, make: Callable[[], TrainingBatch]) -> None:
         self._make, self._lock, self._made = make, threading.Lock(), list[TrainingBatch]()

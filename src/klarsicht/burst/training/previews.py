@@ -44,7 +44,9 @@ def draw_examples(library: tuple[Light, ...], recipe: Recipe, seed: int) -> dict
     """Draw one burst for each gain, each with another motion."""
     pairs = enumerate(zip(GAINS.items(), MOTIONS.values(), strict=True))
     return {
-        gain: draw_burst(library, replace(recipe, motion=motion, noise=_always(level)), generator(seed, "examples", i))
+        gain: draw_burst(
+            library, replace(recipe, motion=motion, noise=_draw_constant(level)), generator(seed, "examples", i)
+        )
         for i, ((gain, level), motion) in pairs
     }
 
@@ -74,5 +76,5 @@ def concatenate_with_gaps(pictures: Sequence[npt.NDArray[np.uint8]], axis: int) 
     return np.concatenate(parts[:-1], axis)
 
 
-def _always(level: NoiseLevel) -> DrawNoise:
+def _draw_constant(level: NoiseLevel) -> DrawNoise:
     return lambda rng: level

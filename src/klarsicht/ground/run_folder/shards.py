@@ -13,7 +13,7 @@ from klarsicht.ground.progress import note
 from klarsicht.ground.run_folder.claims import Claims
 
 LOOK = 0.5  # seconds between two looks at the work of others
-SAID = 20.0  # seconds of waiting after which a line says so
+NOTED_AFTER_S = 20.0  # seconds of waiting after which a line says so
 FROM_ENVIRONMENT = "auto"
 SHARD_HELP = (
     "K/N, as 3/16: the K-th of N processes that share this run's folder, on any machines; auto: from "
@@ -105,10 +105,10 @@ class Sharing:
         if self.claims is None:
             action()
             return
-        waiting = Waiting(name)
+        waiting = ShardWait(name)
         while not self.claims.is_finished(name):
             if not self.claims.take(name):
-                waiting.look_later()
+                waiting.sleep()
                 continue
             try:
                 if not self.claims.is_finished(name):
@@ -135,18 +135,18 @@ class Sharing:
             self.claims.release(name)
 
 
-class Waiting:
-    """Waiting for work of other processes; a line says so where it takes long."""
+class ShardWait:
+    """Wait for the work of other processes, of which a line tells where it takes long."""
 
     def __init__(self, what: str) -> None:
-        self.what, self.began, self.said = what, time.monotonic(), False
+        self.what, self.began, self.is_noted = what, time.monotonic(), False
 
-    def look_later(self) -> None:
-        """Sleep until the next look."""
+    def sleep(self) -> None:
+        """Sleep for LOOK seconds; print a line once where NOTED_AFTER_S have passed."""
         time.sleep(LOOK)
-        if not self.said and time.monotonic() - self.began > SAID:
+        if not self.is_noted and time.monotonic() - self.began > NOTED_AFTER_S:
             note(f"waits for other shards: {self.what}")
-            self.said = True
+            self.is_noted = True
 
 
 def _read_pair(environment: Mapping[str, str], number: str, count: str) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 """Numba compilation: kernels that are cached on disk, and loops over many problems in threads.
 
 Numba keys its disk cache by the file of the kernel alone, not by the files of the functions inlined into it. So every
-cached kernel takes an `Edition` of all its sources as its first argument: the hash of the sources becomes a type, and a
+cached kernel takes a `SourceHash` of all its sources as its first argument: the hash becomes a type, and a
 kernel compiled from other sources is never loaded.
 """
 
@@ -28,34 +28,34 @@ SUMS = FREE - {"contract"}  # without fused multiply-add products are rounded, s
 
 
 @dataclass(frozen=True)
-class Edition:
+class SourceHash:
     """Hash of the source files that a kernel is compiled from."""
 
     digest: str
 
     @classmethod
-    def of(cls, *files: str) -> Edition:
+    def of(cls, *files: str) -> SourceHash:
         """Hash the content of source files."""
         sources = b"".join(Path(file).read_bytes() for file in files)
         return cls(hashlib.sha256(sources).hexdigest()[:16])
 
 
-class EditionType(types.Type):
-    """Numba type of an Edition, one for each digest."""
+class SourceHashType(types.Type):
+    """Numba type of a SourceHash, one for each digest."""
 
     def __init__(self, digest: str) -> None:
-        super().__init__(name=f"Edition({digest})")
+        super().__init__(name=f"SourceHash({digest})")
 
 
-@typeof_impl.register(Edition)
-def _typeof(edition: Edition, context: Any) -> EditionType:
-    return EditionType(edition.digest)
+@typeof_impl.register(SourceHash)
+def _typeof(source_hash: SourceHash, context: Any) -> SourceHashType:
+    return SourceHashType(source_hash.digest)
 
 
-register_model(EditionType)(models.OpaqueModel)
+register_model(SourceHashType)(models.OpaqueModel)
 
 
-@unbox(EditionType)
+@unbox(SourceHashType)
 def _unbox(kind: Any, value: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
@@ -66,7 +66,7 @@ def compile_inlined(function: Callable[..., Any]) -> Any:
 
 
 def compile_cached(function: Callable[..., Any]) -> Any:
-    """Compile a kernel with numba and cache it on disk; its first argument must be an Edition."""
+    """Compile a kernel with numba and cache it on disk; its first argument must be a SourceHash."""
     return compile_with(FREE)(function)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 
-EDITION = Edition.of(__file__)
+SOURCE_HASH = SourceHash.of(__file__)
 STRIDE = 128  # entries whose minimum is compared at once
 
 
@@ -22,12 +22,12 @@ def smallest_columns(rows: NDArray[np.float32], c: int, *, threads: int | None =
         threads: threads that share the rows, numba's number if None; results do not depend on it.
     """
     columns = np.empty((len(rows), c), np.int64)
-    run_parallel(lambda a, b: _least(EDITION, rows[a:b], columns[a:b]), len(rows), threads)
+    run_parallel(lambda a, b: _least(SOURCE_HASH, rows[a:b], columns[a:b]), len(rows), threads)
     return columns
 
 
 @compile_cached
-def _least(edition: Any, rows: Any, columns: Any) -> None:
+def _least(source_hash: Any, rows: Any, columns: Any) -> None:
     """Kernel: keep a heap of the c smallest entries so far, the largest of them at its root."""
     n, c = rows.shape[1], columns.shape[1]
     heap = np.empty(c, np.float32)
@@ -36,14 +36,14 @@ def _least(edition: Any, rows: Any, columns: Any) -> None:
         for j in range(c):
             heap[j], column[j] = row[j], j
         for at in range(c // 2 - 1, -1, -1):
-            sink(heap, column, at)
+            sift_down(heap, column, at)
         for start in range(c, n, STRIDE):
             stop = min(start + STRIDE, n)
             if minimum(row, start, stop) < heap[0]:
                 for j in range(start, stop):
                     if row[j] < heap[0]:
                         heap[0], column[0] = row[j], j
-                        sink(heap, column, 0)
+                        sift_down(heap, column, 0)
 
 
 @compile_inlined
@@ -56,14 +56,14 @@ def minimum(row: Any, start: int, stop: int) -> Any:
 
 
 @compile_inlined
-def sink(heap: Any, column: Any, at: int) -> None:
+def sift_down(heap: Any, column: Any, at: int) -> None:
     """Sift the entry at `at` down the heap; of equal entries the later column is the greater."""
     entry, own = heap[at], column[at]
     while 2 * at + 1 < len(heap):
         child = 2 * at + 1
-        if child + 1 < len(heap) and above(heap[child + 1], column[child + 1], heap[child], column[child]):
+        if child + 1 < len(heap) and is_greater(heap[child + 1], column[child + 1], heap[child], column[child]):
             child += 1
-        if not above(heap[child], column[child], entry, own):
+        if not is_greater(heap[child], column[child], entry, own):
             break
         heap[at], column[at] = heap[child], column[child]
         at = child
@@ -71,6 +71,6 @@ def sink(heap: Any, column: Any, at: int) -> None:
 
 
 @compile_inlined
-def above(entry: Any, column: int, other: Any, of: int) -> Any:
+def is_greater(entry: Any, column: int, other: Any, of: int) -> Any:
     """Compare two entries: whether the first is greater, ties by column."""
     return entry > other or (entry == other and column > of)

@@ -80,7 +80,7 @@ def offsets(spec: KernelSpec) -> list[Offset]:
     return [(i, j) for r in range(R, -1, -1) for j in range(-R, R + 1) for i in sorted({-r, r})]
 
 
-def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
+def tap_factors(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
     """Yield the taps whose product each size adds to k at d: (a_K[i], b_K[j]), or the one entry of a full kernel."""
     i, j = d
     for s, K in enumerate(spec.sizes):
@@ -96,56 +96,56 @@ def parts(spec: KernelSpec, d: Offset) -> Iterator[tuple[int, ...]]:
 class Taps:
     """Upsampled taps of sixteen pixels, interpolated between two rows at first use (upscale 2)."""
 
-    def __init__(self, pen: VectorBuilder, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
-        self.pen, self.spec, self.low, self.high, self.weights = pen, spec, low, high, weights
+    def __init__(self, vectors: VectorBuilder, spec: KernelSpec, low: Any, high: Any, weights: tuple[Any, Any]) -> None:
+        self.vectors, self.spec, self.low, self.high, self.weights = vectors, spec, low, high, weights
         self.known: dict[int, Any] = {}
 
     def __getitem__(self, t: int) -> Any:
         """Return the vector of tap t."""
         if t not in self.known:
-            a = self.pen.load(self.pen.ahead(self.low, t * ROW))
+            a = self.vectors.load(self.vectors.gep(self.low, t * ROW))
             if self.spec.upscale == 2:
-                c = self.pen.load(self.pen.ahead(self.high, t * ROW))
-                a = self.pen.fma(a, self.weights[0], self.pen.fma(c, self.weights[1], None))
+                c = self.vectors.load(self.vectors.gep(self.high, t * ROW))
+                a = self.vectors.fma(a, self.weights[0], self.vectors.fma(c, self.weights[1], None))
             self.known[t] = a
         return self.known[t]
 
     def kernel(self, d: Offset) -> Any:
         """Compute k[d] = sum_K a_K[i] b_K[j], or the sum of the entries."""
         total = None
-        for first, *second in parts(self.spec, d):
+        for first, *second in tap_factors(self.spec, d):
             one = self[first]
-            total = self.pen.fma(one, self[second[0]], total) if second else self.pen.plus(one, total)
+            total = self.vectors.fma(one, self[second[0]], total) if second else self.vectors.add(one, total)
         return total
 
 
-class Glass:
+class FrameWindow:
     """Frame window of sixteen pixels: plane c at offset d, by columns modulo upscale.
 
     Rows lie in a ring; the top row of the window is in `slot`. Windows are loaded unaligned, across cache lines:
     combining neighbours from aligned vectors costs more registers than it saves loads.
     """
 
-    def __init__(self, pen: VectorBuilder, plan: Plan, corner: Any, slot: Any) -> None:
-        self.pen, self.plan = pen, plan
-        b, wide = pen.builder, slot.type
+    def __init__(self, vectors: VectorBuilder, plan: Plan, corner: Any, slot: Any) -> None:
+        self.vectors, self.plan = vectors, plan
+        b, wide = vectors.builder, slot.type
         slots = [b.add(slot, wide(r)) for r in range(plan.spec.side)]
         wrapped = [b.select(b.icmp_signed("<", s, wide(plan.depth)), s, b.sub(s, wide(plan.depth))) for s in slots]
-        self.rows = [pen.ahead(corner, b.mul(s, wide(PHASES * ROW))) for s in wrapped]
+        self.rows = [vectors.gep(corner, b.mul(s, wide(PHASES * ROW))) for s in wrapped]
 
     def __getitem__(self, at: tuple[int, Offset]) -> Any:
         """Load sixteen pixels of plane c at offset d."""
         c, (i, j) = at
         across, odd = divmod(j, 2) if self.plan.spec.upscale == 2 else (j, 0)
         step = (self.plan.depth * c * PHASES + odd) * ROW + across
-        return self.pen.load(self.pen.ahead(self.rows[i + self.plan.spec.radius], step))
+        return self.vectors.load(self.vectors.gep(self.rows[i + self.plan.spec.radius], step))
 
 
-def _taps(pen: VectorBuilder, signature: Any, args: Any) -> Taps:
+def _taps(vectors: VectorBuilder, signature: Any, args: Any) -> Taps:
     """Make the taps from the leading arguments: plan, ring, low, high, weight of low, weight of high."""
     ring = signature.args[1]
-    low, high = (pen.address(ring, args[1], at) for at in args[2:4])
-    return Taps(pen, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
+    low, high = (vectors.address(ring, args[1], at) for at in args[2:4])
+    return Taps(vectors, signature.args[0].plan.spec, low, high, tuple(args[4:6]))
 
 
 @intrinsic
@@ -157,40 +157,40 @@ def weigh(
     high: Any,
     near: Any,
     far: Any,
-    glass: Any,
+    frame_rows: Any,
     under: Any,
     slot: Any,
     out: Any,
     to: Any,
 ) -> Any:
-    """Compute out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and glass[under] to out[to], all planes at
+    """Compute out_c = gain sum_d k[d] X_c[p + d]: ring[low], ring[high] and frame_rows[under] to out[to], all planes at
     once.
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen, plan = VectorBuilder(context, builder), signature.args[0].plan
-        taps = _taps(pen, signature, args)
-        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
-        first = pen.address(signature.args[9], *args[9:11])
-        for c, terms in enumerate((_fused if plan.fused else _apart)(pen, plan, taps, X)):
-            y = pen.fma(pen.total(terms), splat(plan.spec.gain), None)
-            pen.store(y, pen.ahead(first, c * PHASES * ROW))
+        vectors, plan = VectorBuilder(context, builder), signature.args[0].plan
+        taps = _taps(vectors, signature, args)
+        X = FrameWindow(vectors, plan, vectors.address(signature.args[6], *args[6:8]), args[8])
+        first = vectors.address(signature.args[9], *args[9:11])
+        for c, terms in enumerate((fused_terms if plan.fused else separate_terms)(vectors, plan, taps, X)):
+            y = vectors.fma(vectors.sum_pairwise(terms), splat(plan.spec.gain), None)
+            vectors.store(y, vectors.gep(first, c * PHASES * ROW))
         return context.get_dummy_value()
 
-    return types.void(plan, ring, low, high, near, far, glass, under, types.intp, out, to), write
+    return types.void(plan, ring, low, high, near, far, frame_rows, under, types.intp, out, to), write
 
 
-def _fused(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+def fused_terms(vectors: VectorBuilder, plan: Plan, taps: Taps, X: FrameWindow) -> list[list[Any]]:
     """Compute the terms of sum_d k[d] X_c[p + d] for each plane, as a few independent sums that run in parallel."""
     chains: list[dict[Any, Any]] = [{} for _ in range(plan.planes)]
     for d in offsets(plan.spec):
         k, link = taps.kernel(d), (d[0] > 0, plan.planes < 3 and d[1] > 0)
         for c, chain in enumerate(chains):
-            chain[link] = pen.fma(k, X[c, d], chain.get(link))
+            chain[link] = vectors.fma(k, X[c, d], chain.get(link))
     return [list(chain.values()) for chain in chains]
 
 
-def _apart(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[Any]]:
+def separate_terms(vectors: VectorBuilder, plan: Plan, taps: Taps, X: FrameWindow) -> list[list[Any]]:
     """Compute the terms of sum_K sum_i a_K[i] sum_j b_K[j] X_c[p + d] for each plane."""
     sizes = plan.spec.sizes
     totals: list[dict[int, Any]] = [{} for _ in range(plan.planes)]
@@ -200,8 +200,8 @@ def _apart(pen: VectorBuilder, plan: Plan, taps: Taps, X: Glass) -> list[list[An
             for i in range(-(K // 2), K // 2 + 1):
                 row = None
                 for j in range(-(K // 2), K // 2 + 1):
-                    row = pen.fma(taps[b + j], X[c, (i, j)], row)
-                total[s] = pen.fma(taps[a + i], row, total.get(s))
+                    row = vectors.fma(taps[b + j], X[c, (i, j)], row)
+                total[s] = vectors.fma(taps[a + i], row, total.get(s))
     return [list(total.values()) for total in totals]
 
 
@@ -210,19 +210,19 @@ def multiply_out(typing: Any, plan: Any, ring: Any, low: Any, high: Any, near: A
     """Compute k[d] = gain sum_K a_K[i] b_K[j] into k[to ..], d counted row by row."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen, spec = VectorBuilder(context, builder), signature.args[0].plan.spec
-        taps = _taps(pen, signature, args)
-        first = pen.address(signature.args[6], *args[6:8])
+        vectors, spec = VectorBuilder(context, builder), signature.args[0].plan.spec
+        taps = _taps(vectors, signature, args)
+        first = vectors.address(signature.args[6], *args[6:8])
         for i, j in offsets(spec):
             n = (i + spec.radius) * spec.side + j + spec.radius
-            pen.store(pen.fma(taps.kernel((i, j)), splat(spec.gain), None), pen.ahead(first, n * ROW))
+            vectors.store(vectors.fma(taps.kernel((i, j)), splat(spec.gain), None), vectors.gep(first, n * ROW))
         return context.get_dummy_value()
 
     return types.void(plan, ring, low, high, near, far, k, to), write
 
 
 @intrinsic
-def part_out(
+def differentiate_taps(
     typing: Any,
     plan: Any,
     ring: Any,
@@ -230,7 +230,7 @@ def part_out(
     high: Any,
     near: Any,
     far: Any,
-    glass: Any,
+    frame_rows: Any,
     under: Any,
     slot: Any,
     g: Any,
@@ -243,47 +243,47 @@ def part_out(
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen, plan = VectorBuilder(context, builder), signature.args[0].plan
-        taps = _taps(pen, signature, args)
-        X = Glass(pen, plan, pen.address(signature.args[6], *args[6:8]), args[8])
-        source = pen.address(signature.args[9], *args[9:11])
-        to_low, to_high = (pen.address(signature.args[11], args[11], at) for at in args[2:4])
-        planes = [pen.load(pen.ahead(source, c * PHASES * ROW)) for c in range(plan.planes)]
-        gs = [pen.fma(plane, splat(plan.spec.gain), None) for plane in planes]
-        v = {d: _gathered(pen, gs, X, d) for d in offsets(plan.spec)}
+        vectors, plan = VectorBuilder(context, builder), signature.args[0].plan
+        taps = _taps(vectors, signature, args)
+        X = FrameWindow(vectors, plan, vectors.address(signature.args[6], *args[6:8]), args[8])
+        source = vectors.address(signature.args[9], *args[9:11])
+        to_low, to_high = (vectors.address(signature.args[11], args[11], at) for at in args[2:4])
+        planes = [vectors.load(vectors.gep(source, c * PHASES * ROW)) for c in range(plan.planes)]
+        gs = [vectors.fma(plane, splat(plan.spec.gain), None) for plane in planes]
+        v = {d: weighted_pixels(vectors, gs, X, d) for d in offsets(plan.spec)}
         for s in range(len(plan.spec.sizes)):
-            for t, total in _adjoint(pen, taps, v, s).items():
+            for t, total in _adjoint(vectors, taps, v, s).items():
                 if plan.spec.upscale == 1:
-                    pen.store(total, pen.ahead(to_low, t * ROW))
+                    vectors.store(total, vectors.gep(to_low, t * ROW))
                     continue
                 for corner, weight in zip((to_low, to_high), taps.weights, strict=True):
-                    here = pen.ahead(corner, t * ROW)
-                    pen.store(pen.fma(total, weight, pen.load(here)), here)
+                    here = vectors.gep(corner, t * ROW)
+                    vectors.store(vectors.fma(total, weight, vectors.load(here)), here)
         return context.get_dummy_value()
 
-    return types.void(plan, ring, low, high, near, far, glass, under, types.intp, g, of, d_ring), write
+    return types.void(plan, ring, low, high, near, far, frame_rows, under, types.intp, g, of, d_ring), write
 
 
-def _gathered(pen: VectorBuilder, gs: list[Any], X: Glass, d: Offset) -> Any:
+def weighted_pixels(vectors: VectorBuilder, gs: list[Any], X: FrameWindow, d: Offset) -> Any:
     """Compute sum_c g_c X_c[p + d]."""
     total = None
     for c, g in enumerate(gs):
-        total = pen.fma(g, X[c, d], total)
+        total = vectors.fma(g, X[c, d], total)
     return total
 
 
-def _adjoint(pen: VectorBuilder, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
+def _adjoint(vectors: VectorBuilder, taps: Taps, v: dict[Offset, Any], s: int) -> dict[int, Any]:
     """Compute the gradients of the taps of size number s.
 
     Their products are at position s - |S| from the end of every list of parts.
     """
     gradient: dict[int, Any] = {}
     for d in offsets(KernelSpec((taps.spec.sizes[s],))):
-        first, *second = list(parts(taps.spec, d))[s - len(taps.spec.sizes)]
+        first, *second = list(tap_factors(taps.spec, d))[s - len(taps.spec.sizes)]
         if second:
             b = second[0]
-            gradient[b] = pen.fma(v[d], taps[first], gradient.get(b))
-            gradient[first] = pen.fma(v[d], taps[b], gradient.get(first))
+            gradient[b] = vectors.fma(v[d], taps[first], gradient.get(b))
+            gradient[first] = vectors.fma(v[d], taps[b], gradient.get(first))
         else:
             gradient[first] = v[d]
     return gradient

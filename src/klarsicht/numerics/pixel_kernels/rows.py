@@ -20,18 +20,23 @@ from klarsicht.numerics.pixel_kernels.simd import (
     WIDTH,
     as_bits,
     as_float,
+    broadcast,
     evens,
-    everywhere,
     load,
     load_next,
     odds,
-    peek,
-    poke,
+    read_element,
     store,
+    write_element,
     zip_store,
 )
 from klarsicht.numerics.pixel_kernels.spec import KernelSpec
-from klarsicht.numerics.pixel_kernels.transpose import turn, turn_back, turn_twice, turn_twice_back
+from klarsicht.numerics.pixel_kernels.transpose import (
+    transpose_taps,
+    transpose_taps_adjoint,
+    transpose_upsampled,
+    transpose_upsampled_adjoint,
+)
 
 THIRD = np.float32(1 / 3)  # see `transpose`
 RAW = 2 * WIDTH + 2
@@ -45,7 +50,7 @@ class Scratch(NamedTuple):
 
     ring: Any  # (2, upscale, N T, ROW) the last two rows of taps, as planes, by columns modulo upscale
     d_ring: Any  # the same of their gradient
-    glass: Any  # (N, C, D, 3, ROW) ring of the last D rows of the frames, by columns modulo upscale
+    frame_rows: Any  # (N, C, D, 3, ROW) ring of the last D rows of the frames, by columns modulo upscale
     raw: Any  # (RAW,) a few pixels, zero outside the image
     planes: Any  # (C, 3, ROW) one row of output, or of its gradient, by columns modulo upscale
     edge: Any  # (h, 2, N T) the incomplete last column of a strip of gradients, and its odd column
@@ -61,7 +66,7 @@ def scratch(spec: KernelSpec, frames: int, channels: int, rows: int) -> Scratch:
     return Scratch(
         ring=aligned_zeros(SLOTS, spec.upscale, frames * spec.taps, ROW),
         d_ring=aligned_zeros(SLOTS, spec.upscale, frames * spec.taps, ROW),
-        glass=aligned_zeros(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
+        frame_rows=aligned_zeros(frames, channels, 2 * spec.radius + 2, PHASES, ROW),
         raw=aligned_zeros(RAW),
         planes=aligned_zeros(channels, PHASES, ROW),
         edge=aligned_zeros(rows, 2, frames * spec.taps),
@@ -80,29 +85,29 @@ def aligned_zeros(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 @inner
 def read_taps(taps, b, y, t0, x0, x1, ring, slot):
     """Read row y of taps, columns x0 to x1, transpose it and upsample it along the row into ring[slot]."""
-    w, hop, scale, T, n = taps.shape[2], taps.shape[3], ring.shape[1], ring.shape[2], x1 - x0
+    w, stride, scale, T, n = taps.shape[2], taps.shape[3], ring.shape[1], ring.shape[2], x1 - x0
     whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
     for x in range(0, whole, WIDTH):
-        before, after = -hop * (x0 + x > 0), hop * min(WIDTH, w - 1 - x0 - x)
+        before, after = -stride * (x0 + x > 0), stride * min(WIDTH, w - 1 - x0 - x)
         for t in range(0, full, WIDTH):
             at, to = (b, y, x0 + x, t0 + t), (slot, 0, t, LEFT + x)
             if scale == 2:
-                turn_twice(taps, at, hop, before, after, ring, to, T * ROW)
+                transpose_upsampled(taps, at, stride, before, after, ring, to, T * ROW)
             else:
-                turn(taps, at, hop, ring, to)
+                transpose_taps(taps, at, stride, ring, to)
     for x in range(n):
         for t in range(full if x < whole else 0, T):
             for m in range(scale):
-                poke(along(taps, b, y, x0 + x, t0 + t, m, scale), ring, (slot, m, t, LEFT + x))
+                write_element(upsample_tap(taps, b, y, x0 + x, t0 + t, m, scale), ring, (slot, m, t, LEFT + x))
 
 
 @inner
-def along(taps, b, y, x, t, m, scale):
+def upsample_tap(taps, b, y, x, t, m, scale):
     """Read one tap, upsampled along the row."""
     if scale == 1:
-        return number(taps, (b, y, x, t))
+        return read_float(taps, (b, y, x, t))
     beside = min(max(x + 2 * m - 1, 0), taps.shape[2] - 1)
-    return number(taps, (b, y, x, t)) + number(taps, (b, y, beside, t)) * THIRD
+    return read_float(taps, (b, y, x, t)) + read_float(taps, (b, y, beside, t)) * THIRD
 
 
 @inner
@@ -111,50 +116,50 @@ def write_taps(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
     scale, T = d_ring.shape[1], d_ring.shape[2]
     whole, full = n // WIDTH * WIDTH, T // WIDTH * WIDTH
     if scale == 2:
-        settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n)
+        complete_edges(d_ring, slot, left, right, edge, d_taps, b, y, x0, n)
     for t in range(0, full, WIDTH):
         for x in range(0, whole, WIDTH):
             at, to = (slot, 0, t, LEFT + x), (b, y, x0 + x, t)
             if scale == 2:
-                turn_twice_back(d_ring, at, T * ROW, d_taps, to, T)
+                transpose_upsampled_adjoint(d_ring, at, T * ROW, d_taps, to, T)
             else:
-                turn_back(d_ring, at, d_taps, to, T)
+                transpose_taps_adjoint(d_ring, at, d_taps, to, T)
     for x in range(n):
         for t in range(full if x < whole else 0, T):
-            put(back_along(d_ring, slot, t, LEFT + x), d_taps, (b, y, x0 + x, t))
+            write_float(upsample_tap_adjoint(d_ring, slot, t, LEFT + x), d_taps, (b, y, x0 + x, t))
 
 
 @inner
-def settle(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
+def complete_edges(d_ring, slot, left, right, edge, d_taps, b, y, x0, n):
     """Complete the columns beside a strip of the gradient.
 
     At the edge of the image they are repeated. Otherwise the last column of the strip on the left is completed and
     written, and the last column of this strip is kept open, with its odd column, for the strip on the right.
     """
     for t in range(d_ring.shape[2]):
-        first, last = peek(d_ring, (slot, 0, t, LEFT)), peek(d_ring, (slot, 1, t, LEFT + n - 1))
-        poke(first if left else peek(edge, (y, 1, t)), d_ring, (slot, 1, t, LEFT - 1))
-        poke(last if right else np.float32(0), d_ring, (slot, 0, t, LEFT + n))
+        first, last = read_element(d_ring, (slot, 0, t, LEFT)), read_element(d_ring, (slot, 1, t, LEFT + n - 1))
+        write_element(first if left else read_element(edge, (y, 1, t)), d_ring, (slot, 1, t, LEFT - 1))
+        write_element(last if right else np.float32(0), d_ring, (slot, 0, t, LEFT + n))
         if not left:
-            put(peek(edge, (y, 0, t)) + first * THIRD, d_taps, (b, y, x0 - 1, t))
+            write_float(read_element(edge, (y, 0, t)) + first * THIRD, d_taps, (b, y, x0 - 1, t))
         if not right:
-            poke(back_along(d_ring, slot, t, LEFT + n - 1), edge, (y, 0, t))
-            poke(last, edge, (y, 1, t))
+            write_element(upsample_tap_adjoint(d_ring, slot, t, LEFT + n - 1), edge, (y, 0, t))
+            write_element(last, edge, (y, 1, t))
 
 
 @inner
-def back_along(d_ring, slot, t, x):
-    """Apply the adjoint of along."""
+def upsample_tap_adjoint(d_ring, slot, t, x):
+    """Apply the adjoint of upsample_tap."""
     if d_ring.shape[1] == 1:
-        return peek(d_ring, (slot, 0, t, x))
-    beside = peek(d_ring, (slot, 0, t, x + 1)) + peek(d_ring, (slot, 1, t, x - 1))
-    return peek(d_ring, (slot, 0, t, x)) + peek(d_ring, (slot, 1, t, x)) + beside * THIRD
+        return read_element(d_ring, (slot, 0, t, x))
+    beside = read_element(d_ring, (slot, 0, t, x + 1)) + read_element(d_ring, (slot, 1, t, x - 1))
+    return read_element(d_ring, (slot, 0, t, x)) + read_element(d_ring, (slot, 1, t, x)) + beside * THIRD
 
 
 @inner
 def clear(ring, slot, n):
     """Set one slot of the ring to zero."""
-    zero = everywhere(np.float32(0))
+    zero = broadcast(np.float32(0))
     for m in range(ring.shape[1]):
         for t in range(ring.shape[2]):
             for x in range(LEFT, LEFT + n, WIDTH):
@@ -162,13 +167,13 @@ def clear(ring, slot, n):
 
 
 @inner
-def read_rows(frames, b, start, stop, X0, scale, n, raw, glass):
+def read_rows(frames, b, start, stop, X0, scale, n, raw, frame_rows):
     """Read rows start to stop of every frame into the ring of D rows."""
-    D = glass.shape[2]
+    D = frame_rows.shape[2]
     for Y in range(start, stop):
         for i in range(frames.shape[1]):
             for c in range(frames.shape[2]):
-                read_row(frames, b, i, c, Y, X0, scale, n, raw, glass[i, c, Y % D])
+                read_row(frames, b, i, c, Y, X0, scale, n, raw, frame_rows[i, c, Y % D])
 
 
 @inner
@@ -178,23 +183,23 @@ def read_row(frames, b, i, c, Y, X0, scale, n, raw, planes):
     for x in range(0, LEFT + n + WIDTH, WIDTH):
         X = X0 + scale * (x - LEFT)
         if 0 <= Y < H and X >= 0 and X + RAW <= W:
-            split(frames, (b, i, c, Y, X), (b, i, c, Y, X + 2), scale, x, planes)
+            store_phases(frames, (b, i, c, Y, X), (b, i, c, Y, X + 2), scale, x, planes)
         else:
-            patch(frames, b, i, c, Y, X, raw)
-            split(raw, (0,), (2,), scale, x, planes)
+            read_padded(frames, b, i, c, Y, X, raw)
+            store_phases(raw, (0,), (2,), scale, x, planes)
 
 
 @inner
-def patch(frames, b, i, c, Y, X, raw):
+def read_padded(frames, b, i, c, Y, X, raw):
     """Read RAW pixels from X on, zero outside the image."""
     H, W = frames.shape[3], frames.shape[4]
     for j in range(RAW):
         inside = 0 <= Y < H and 0 <= X + j < W
-        poke(number(frames, (b, i, c, Y, X + j)) if inside else np.float32(0), raw, (j,))
+        write_element(read_float(frames, (b, i, c, Y, X + j)) if inside else np.float32(0), raw, (j,))
 
 
 @inner
-def split(pixels, at, beyond, scale, x, planes):
+def store_phases(pixels, at, beyond, scale, x, planes):
     """Store sixteen columns of each phase; those of phase 2 start two pixels later."""
     a = load(pixels, at)
     if scale == 1:
@@ -217,19 +222,19 @@ def write_row(planes, scale, n, out, b, i, Y, X0):
             x = LEFT + X // 2
             zip_store(load(planes, (c, 0, x)), load(planes, (c, 1, x)), out, (b, i, c, Y, X0 + X))
         for X in range(whole, wide):
-            poke(peek(planes, (c, X % scale, LEFT + X // scale)), out, (b, i, c, Y, X0 + X))
+            write_element(read_element(planes, (c, X % scale, LEFT + X // scale)), out, (b, i, c, Y, X0 + X))
 
 
 @inner
-def number(array, at):
+def read_float(array, at):
     """Read one float32 from its bits, or from its upper half."""
-    return as_float(np.uint32(peek(array, at)) << np.uint32(32 - 8 * array.itemsize))
+    return as_float(np.uint32(read_element(array, at)) << np.uint32(32 - 8 * array.itemsize))
 
 
 @inner
-def put(value, array, at):
+def write_float(value, array, at):
     """Write one float32 as its bits, or as those of the nearest bfloat16, ties to even."""
     bits = as_bits(value)
     if array.itemsize == 2:
         bits = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    poke(bits, array, at)
+    write_element(bits, array, at)

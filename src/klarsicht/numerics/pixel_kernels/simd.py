@@ -47,7 +47,7 @@ def splat(value: float) -> ir.Constant:
     return ir.Constant(FLOATS, [value] * WIDTH)
 
 
-def words(value: int) -> ir.Constant:
+def splat_integer(value: int) -> ir.Constant:
     """Make a constant vector of 32-bit integers."""
     return ir.Constant(WORDS, [value] * WIDTH)
 
@@ -64,7 +64,7 @@ class VectorBuilder:
         where = cgutils.unpack_tuple(self.builder, index) if index.type != cgutils.intp_t else [index]
         return cgutils.get_item_pointer(self.context, self.builder, kind, view, where, wraparound=False)
 
-    def ahead(self, address: Any, offset: Any) -> Any:
+    def gep(self, address: Any, offset: Any) -> Any:
         """Compute the address `offset` elements after an address."""
         step = offset if isinstance(offset, ir.Value) else cgutils.intp_t(offset)
         return self.builder.gep(address, [step])
@@ -74,7 +74,7 @@ class VectorBuilder:
         if address.type.pointee != SHORT:
             return self.builder.load(self.builder.bitcast(address, FLOATS.as_pointer()), align=4)
         halves = self.builder.load(self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
-        wide = self.builder.shl(self.builder.zext(halves, WORDS), words(16))
+        wide = self.builder.shl(self.builder.zext(halves, WORDS), splat_integer(16))
         return self.builder.bitcast(wide, FLOATS)
 
     def store(self, value: Any, address: Any) -> None:
@@ -83,9 +83,9 @@ class VectorBuilder:
             self.builder.store(value, self.builder.bitcast(address, FLOATS.as_pointer()), align=4)
             return
         bits = self.builder.bitcast(value, WORDS)
-        odd = self.builder.and_(self.builder.lshr(bits, words(16)), words(1))
-        rounded = self.builder.add(bits, self.builder.add(odd, words(0x7FFF)))
-        halves = self.builder.trunc(self.builder.lshr(rounded, words(16)), SHORTS)
+        odd = self.builder.and_(self.builder.lshr(bits, splat_integer(16)), splat_integer(1))
+        rounded = self.builder.add(bits, self.builder.add(odd, splat_integer(0x7FFF)))
+        halves = self.builder.trunc(self.builder.lshr(rounded, splat_integer(16)), SHORTS)
         self.builder.store(halves, self.builder.bitcast(address, SHORTS.as_pointer()), align=2)
 
     def fma(self, a: Any, b: Any, c: Any | None) -> Any:
@@ -96,25 +96,25 @@ class VectorBuilder:
         fused = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{WIDTH}f32")
         return self.builder.call(fused, [a, b, c])
 
-    def column(self, address: Any, hop: int) -> Any:
-        """Load sixteen numbers that are `hop` elements apart."""
+    def load_column(self, address: Any, stride: int) -> Any:
+        """Load sixteen numbers that are `stride` elements apart."""
         lanes = ir.Constant(FLOATS, ir.Undefined)
         for j in range(WIDTH):
-            lanes = self.builder.insert_element(lanes, self.builder.load(self.ahead(address, j * hop)), WORD(j))
+            lanes = self.builder.insert_element(lanes, self.builder.load(self.gep(address, j * stride)), WORD(j))
         return lanes
 
-    def plus(self, a: Any, b: Any | None) -> Any:
+    def add(self, a: Any, b: Any | None) -> Any:
         """Compute a + b, or a where b is None."""
         return a if b is None else self.builder.fadd(a, b)
 
-    def total(self, values: Sequence[Any]) -> Any:
+    def sum_pairwise(self, values: Sequence[Any]) -> Any:
         """Sum pairwise by halves: short dependency chains keep the adders busy."""
         if len(values) == 1:
             return values[0]
         half = len(values) // 2
-        return self.builder.fadd(self.total(values[:half]), self.total(values[half:]))
+        return self.builder.fadd(self.sum_pairwise(values[:half]), self.sum_pairwise(values[half:]))
 
-    def transposed(self, rows: Sequence[Any]) -> list[Any]:
+    def transpose(self, rows: Sequence[Any]) -> list[Any]:
         """Transpose a 16 x 16 block, by exchanging blocks of side 1, 2, 4, 8."""
         rows = list(rows)
         for d in (1, 2, 4, 8):
@@ -129,17 +129,17 @@ class VectorBuilder:
 
 
 @intrinsic
-def fetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
+def prefetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
     """Prefetch the cache lines of elements start to stop after array[index], without waiting."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        first = pen.address(signature.args[0], *args[:2])
+        vectors = VectorBuilder(context, builder)
+        first = vectors.address(signature.args[0], *args[:2])
         size = context.get_abi_sizeof(first.type.pointee)
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), WORD, WORD, WORD])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         with cgutils.for_range_slice(builder, args[2], args[3], cgutils.intp_t(64 // size)) as (step, _):
-            line = builder.bitcast(pen.ahead(first, step), ir.IntType(8).as_pointer())
+            line = builder.bitcast(vectors.gep(first, step), ir.IntType(8).as_pointer())
             builder.call(ask, [line, WORD(0), WORD(2), WORD(1)])
         return context.get_dummy_value()
 
@@ -147,7 +147,7 @@ def fetch(typing: Any, array: Any, index: Any, start: Any, stop: Any) -> Any:
 
 
 @intrinsic
-def peek(typing: Any, array: Any, index: Any) -> Any:
+def read_element(typing: Any, array: Any, index: Any) -> Any:
     """Read array[index], index not negative and not checked."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -157,7 +157,7 @@ def peek(typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def poke(typing: Any, value: Any, array: Any, index: Any) -> Any:
+def write_element(typing: Any, value: Any, array: Any, index: Any) -> Any:
     """Set array[index] = value, index not negative and not checked."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -192,8 +192,8 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     """Load array[index : index + 16], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        return pen.load(pen.address(signature.args[0], *args))
+        vectors = VectorBuilder(context, builder)
+        return vectors.load(vectors.address(signature.args[0], *args))
 
     return LANES(array, index), write
 
@@ -203,8 +203,8 @@ def load_next(typing: Any, array: Any, index: Any) -> Any:
     """Load array[index + 16 : index + 32], along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        return pen.load(pen.ahead(pen.address(signature.args[0], *args), WIDTH))
+        vectors = VectorBuilder(context, builder)
+        return vectors.load(vectors.gep(vectors.address(signature.args[0], *args), WIDTH))
 
     return LANES(array, index), write
 
@@ -214,8 +214,8 @@ def store(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
     """Set array[index : index + 16] = lanes, along the last axis."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        pen.store(args[0], pen.address(signature.args[1], *args[1:]))
+        vectors = VectorBuilder(context, builder)
+        vectors.store(args[0], vectors.address(signature.args[1], *args[1:]))
         return context.get_dummy_value()
 
     return types.void(lanes, array, index), write
@@ -250,19 +250,19 @@ def zip_store(typing: Any, a: Any, b: Any, array: Any, index: Any) -> Any:
     """Store two vectors interleaved: array[index : index + 32] = a[0], b[0], a[1], b[1], ..."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        first = pen.address(signature.args[2], *args[2:])
+        vectors = VectorBuilder(context, builder)
+        first = vectors.address(signature.args[2], *args[2:])
         for half in range(2):
             order = [lane + side for lane in range(8 * half, 8 * half + 8) for side in (0, WIDTH)]
             mixed = builder.shuffle_vector(args[0], args[1], ir.Constant(WORDS, order))
-            pen.store(mixed, pen.ahead(first, WIDTH * half))
+            vectors.store(mixed, vectors.gep(first, WIDTH * half))
         return context.get_dummy_value()
 
     return types.void(LANES, LANES, array, index), write
 
 
 @intrinsic
-def times(typing: Any, a: Any, b: Any) -> Any:
+def multiply(typing: Any, a: Any, b: Any) -> Any:
     """Compute a b, lane by lane."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -272,7 +272,7 @@ def times(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def plus(typing: Any, a: Any, b: Any) -> Any:
+def add(typing: Any, a: Any, b: Any) -> Any:
     """Compute a + b, lane by lane."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -282,7 +282,7 @@ def plus(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def everywhere(typing: Any, value: Any) -> Any:
+def broadcast(typing: Any, value: Any) -> Any:
     """Broadcast one float32 to all sixteen lanes."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -18,52 +18,56 @@ from klarsicht.numerics.pixel_kernels.simd import ROW, WIDTH, VectorBuilder, spl
 THIRD = splat(1 / 3)
 
 
-def _rows(pen: VectorBuilder, corner: Any) -> list[Any]:
+def _load_rows(vectors: VectorBuilder, corner: Any) -> list[Any]:
     """Load sixteen rows of the ring."""
-    return [pen.load(pen.ahead(corner, j * ROW)) for j in range(WIDTH)]
+    return [vectors.load(vectors.gep(corner, j * ROW)) for j in range(WIDTH)]
 
 
-def _put(pen: VectorBuilder, rows: list[Any], corner: Any) -> None:
+def _store_rows(vectors: VectorBuilder, rows: list[Any], corner: Any) -> None:
     """Store sixteen rows to the ring."""
     for j, row in enumerate(rows):
-        pen.store(row, pen.ahead(corner, j * ROW))
+        vectors.store(row, vectors.gep(corner, j * ROW))
 
 
-def _steps(pen: VectorBuilder, hop: Any) -> list[Any]:
-    """Compute the offsets of sixteen pixels that are `hop` elements apart."""
-    return [pen.builder.mul(hop, cgutils.intp_t(j)) for j in range(WIDTH)]
+def _pixel_offsets(vectors: VectorBuilder, stride: Any) -> list[Any]:
+    """Compute the offsets of sixteen pixels that are `stride` elements apart."""
+    return [vectors.builder.mul(stride, cgutils.intp_t(j)) for j in range(WIDTH)]
 
 
 @intrinsic
-def turn(typing: Any, taps: Any, at: Any, hop: Any, ring: Any, to: Any) -> Any:
-    """Transpose sixteen pixels of sixteen taps, `hop` apart, into sixteen rows of the ring."""
+def transpose_taps(typing: Any, taps: Any, at: Any, stride: Any, ring: Any, to: Any) -> Any:
+    """Transpose sixteen pixels of sixteen taps, `stride` apart, into sixteen rows of the ring."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        first, corner = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[3], *args[3:5])
-        pixels = [pen.load(pen.ahead(first, step)) for step in _steps(pen, args[2])]
-        _put(pen, pen.transposed(pixels), corner)
+        vectors = VectorBuilder(context, builder)
+        first, corner = vectors.address(signature.args[0], *args[:2]), vectors.address(signature.args[3], *args[3:5])
+        pixels = [vectors.load(vectors.gep(first, step)) for step in _pixel_offsets(vectors, args[2])]
+        _store_rows(vectors, vectors.transpose(pixels), corner)
         return context.get_dummy_value()
 
     return types.void(taps, at, types.intp, ring, to), write
 
 
 @intrinsic
-def turn_twice(
-    typing: Any, taps: Any, at: Any, hop: Any, before: Any, after: Any, ring: Any, to: Any, leap: Any
+def transpose_upsampled(
+    typing: Any, taps: Any, at: Any, stride: Any, before: Any, after: Any, ring: Any, to: Any, odd_offset: Any
 ) -> Any:
-    """Transpose and upsample: even columns to ring[to], odd ones `leap` later; before, after: steps to the
+    """Transpose and upsample: even columns to ring[to], odd ones `odd_offset` later; before, after: steps to the
     neighbours.
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        first, corner = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[5], *args[5:7])
-        steps = [args[3], *_steps(pen, args[2]), args[4]]
-        p = [pen.load(pen.ahead(first, step)) for step in steps]
+        vectors = VectorBuilder(context, builder)
+        first, corner = vectors.address(signature.args[0], *args[:2]), vectors.address(signature.args[5], *args[5:7])
+        steps = [args[3], *_pixel_offsets(vectors, args[2]), args[4]]
+        p = [vectors.load(vectors.gep(first, step)) for step in steps]
         inner = range(1, WIDTH + 1)
-        _put(pen, pen.transposed([pen.fma(p[x - 1], THIRD, p[x]) for x in inner]), corner)
-        _put(pen, pen.transposed([pen.fma(p[x + 1], THIRD, p[x]) for x in inner]), pen.ahead(corner, args[7]))
+        _store_rows(vectors, vectors.transpose([vectors.fma(p[x - 1], THIRD, p[x]) for x in inner]), corner)
+        _store_rows(
+            vectors,
+            vectors.transpose([vectors.fma(p[x + 1], THIRD, p[x]) for x in inner]),
+            vectors.gep(corner, args[7]),
+        )
         return context.get_dummy_value()
 
     intp = types.intp
@@ -71,32 +75,39 @@ def turn_twice(
 
 
 @intrinsic
-def turn_back(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, hop: Any) -> Any:
-    """Apply the adjoint of turn."""
+def transpose_taps_adjoint(typing: Any, d_ring: Any, at: Any, d_taps: Any, to: Any, stride: Any) -> Any:
+    """Apply the adjoint of transpose_taps."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        corner, first = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[2], *args[2:4])
-        for step, pixel in zip(_steps(pen, args[4]), pen.transposed(_rows(pen, corner)), strict=True):
-            pen.store(pixel, pen.ahead(first, step))
+        vectors = VectorBuilder(context, builder)
+        corner, first = vectors.address(signature.args[0], *args[:2]), vectors.address(signature.args[2], *args[2:4])
+        for step, pixel in zip(
+            _pixel_offsets(vectors, args[4]), vectors.transpose(_load_rows(vectors, corner)), strict=True
+        ):
+            vectors.store(pixel, vectors.gep(first, step))
         return context.get_dummy_value()
 
     return types.void(d_ring, at, d_taps, to, types.intp), write
 
 
 @intrinsic
-def turn_twice_back(typing: Any, d_ring: Any, at: Any, leap: Any, d_taps: Any, to: Any, hop: Any) -> Any:
-    """Apply the adjoint of turn_twice: e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3, even columns e, odd ones o."""
+def transpose_upsampled_adjoint(
+    typing: Any, d_ring: Any, at: Any, odd_offset: Any, d_taps: Any, to: Any, stride: Any
+) -> Any:
+    """Apply the adjoint of transpose_upsampled: e[x] + o[x] + (e[x + 1] + o[x - 1]) / 3, even columns e, odd ones o."""
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pen = VectorBuilder(context, builder)
-        even, first = pen.address(signature.args[0], *args[:2]), pen.address(signature.args[3], *args[3:5])
-        odd = pen.ahead(even, args[2])
-        e = [*pen.transposed(_rows(pen, even)), pen.column(pen.ahead(even, WIDTH), ROW)]
-        o = [pen.column(pen.ahead(odd, -1), ROW), *pen.transposed(_rows(pen, odd))]
-        for x, step in enumerate(_steps(pen, args[5])):
-            beside = pen.plus(e[x + 1], o[x])
-            pen.store(pen.fma(beside, THIRD, pen.plus(e[x], o[x + 1])), pen.ahead(first, step))
+        vectors = VectorBuilder(context, builder)
+        even, first = vectors.address(signature.args[0], *args[:2]), vectors.address(signature.args[3], *args[3:5])
+        odd = vectors.gep(even, args[2])
+        e = [
+            *vectors.transpose(_load_rows(vectors, even)),
+            vectors.load_column(vectors.gep(even, WIDTH), ROW),
+        ]
+        o = [vectors.load_column(vectors.gep(odd, -1), ROW), *vectors.transpose(_load_rows(vectors, odd))]
+        for x, step in enumerate(_pixel_offsets(vectors, args[5])):
+            beside = vectors.add(e[x + 1], o[x])
+            vectors.store(vectors.fma(beside, THIRD, vectors.add(e[x], o[x + 1])), vectors.gep(first, step))
         return context.get_dummy_value()
 
     return types.void(d_ring, at, types.intp, d_taps, to, types.intp), write

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.compiled.jit import SUMS, Edition, compile_with, run_parallel
+from klarsicht.numerics.compiled.jit import SUMS, SourceHash, compile_with, run_parallel
 from klarsicht.numerics.search.blocks import PairBounds, slices
-from klarsicht.numerics.search.folding import Fold
+from klarsicht.numerics.search.projection_bounds import ProjectionBound
 
-EDITION = Edition.of(__file__)
-FOLD_MIN_ROWS = 2048  # most rows for which folding does not pay
+SOURCE_HASH = SourceHash.of(__file__)
+PROJECTION_MIN_ROWS = 2048  # most rows for which a projection does not pay
 SAMPLE = 512  # rows from which the fold is fitted
 
 
@@ -43,20 +43,20 @@ class NormalisedRows:
         blank = (norms == 0).astype(np.float64)
         scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
         kept = features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
-        return cls(np.ascontiguousarray(kept), scale, blank, folded_screening_matrix(features, scale, blank))
+        return cls(np.ascontiguousarray(kept), scale, blank, projected_screening_matrix(features, scale, blank))
 
 
-def folded_screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
-    """Compute the screening matrix of folded coordinates where folding pays, else of all coordinates."""
+def projected_screening_matrix(features: Floats, scale: Doubles, blank: Doubles) -> NDArray[np.float32]:
+    """Compute the screening matrix of projected coordinates where that pays, else of all coordinates."""
 
     def rows(some: slice) -> Doubles:
         return np.column_stack((features[some] * scale[some, None], blank[some]))
 
     n = len(features)
-    fold = Fold.of(rows(slice(0, n, n // SAMPLE))) if n > FOLD_MIN_ROWS else None
-    if fold is None:
+    projection = ProjectionBound.of(rows(slice(0, n, n // SAMPLE))) if n > PROJECTION_MIN_ROWS else None
+    if projection is None:
         return screening_matrix(features, scale, blank)
-    narrow = np.concatenate([fold(rows(some)) for some in slices(n, 4096)])
+    narrow = np.concatenate([projection(rows(some)) for some in slices(n, 4096)])
     return screening_matrix(narrow, np.ones(n), np.zeros(n))
 
 
@@ -108,7 +108,7 @@ class Euclidean:
     def costs(self, rows: NormalisedRows, i: Ints, j: Ints) -> Doubles:
         """Compute squared distances from differences, in float64: exactly 0 for equal rows."""
         squares, given = np.empty(len(i)), (rows.features, rows.scale, rows.blank)
-        run_parallel(lambda a, b: _squares(EDITION, *given, i[a:b], j[a:b], squares[a:b]), len(i))
+        run_parallel(lambda a, b: _squares(SOURCE_HASH, *given, i[a:b], j[a:b], squares[a:b]), len(i))
         return squares
 
     def distances(self, costs: Doubles) -> Doubles:
@@ -132,7 +132,7 @@ class Cosine(Euclidean):
 
 
 @compile_with(SUMS)
-def _squares(edition: Any, features: Any, scale: Any, blank: Any, i: Any, j: Any, out: Any) -> None:
+def _squares(source_hash: Any, features: Any, scale: Any, blank: Any, i: Any, j: Any, out: Any) -> None:
     """Kernel: write the squared distances of the pairs (i, j) to `out`."""
     for m in range(len(i)):
         x, y, a, b = features[i[m]], features[j[m]], scale[i[m]], scale[j[m]]

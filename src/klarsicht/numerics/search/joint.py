@@ -18,7 +18,7 @@ ROUNDING = 1 - 2.0**-20  # makes up for the rounding of bounds to float32
 
 
 @dataclass(frozen=True)
-class Aspects:
+class Representations:
     """N items in several representations, one collection of N for each."""
 
     collections: tuple[Any, ...]
@@ -28,7 +28,7 @@ class Aspects:
 
 
 @dataclass(frozen=True)
-class PreparedAspects:
+class PreparedRepresentations:
     """Prepared rows of each metric, and the median distances that serve as units."""
 
     rows: tuple[Any, ...]
@@ -61,26 +61,29 @@ class Joint:
         """Largest batch of the metrics."""
         return max(metric.batch for metric in self.metrics)
 
-    def prepare(self, items: Aspects) -> PreparedAspects:
+    def prepare(self, items: Representations) -> PreparedRepresentations:
         """Prepare the rows of each metric and estimate the median distances."""
         check(items.collections)
-        rows = tuple(metric.prepare(seen) for metric, seen in zip(self.metrics, items.collections, strict=True))
+        rows = tuple(
+            metric.prepare(representation)
+            for metric, representation in zip(self.metrics, items.collections, strict=True)
+        )
         i, j = _pairs(len(items), self.seed)
         units = (_median(m.distances(measure_pairs(m, r, i, j))) for m, r in zip(self.metrics, rows, strict=True))
-        return PreparedAspects(rows, tuple(units))
+        return PreparedRepresentations(rows, tuple(units))
 
-    def estimates(self, rows: PreparedAspects, block: slice) -> NDArray[np.float32]:
+    def estimates(self, rows: PreparedRepresentations, block: slice) -> NDArray[np.float32]:
         """Sum the estimates of the representations: a lower bound where all of them are."""
         total: Any = 0
-        for metric, seen, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
-            total = total + metric.distances(np.maximum(metric.estimates(seen, block), 0)) / unit
+        for metric, representation, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
+            total = total + metric.distances(np.maximum(metric.estimates(representation, block), 0)) / unit
         return np.asarray(total * ROUNDING, np.float32)
 
-    def costs(self, rows: PreparedAspects, i: Ints, j: Ints) -> Doubles:
+    def costs(self, rows: PreparedRepresentations, i: Ints, j: Ints) -> Doubles:
         """Sum the measured distances of pairs."""
         total = np.zeros(len(i))
-        for metric, seen, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
-            total += metric.distances(measure_pairs(metric, seen, i, j)) / unit
+        for metric, representation, unit in zip(self.metrics, rows.rows, rows.units, strict=True):
+            total += metric.distances(measure_pairs(metric, representation, i, j)) / unit
         return total
 
     def distances(self, costs: Doubles) -> Doubles:
@@ -103,8 +106,8 @@ def _median(distances: Doubles) -> float:
     return float(np.median(apart)) if len(apart) else 1.0
 
 
-def check(seen: tuple[Sized, ...]) -> None:
+def check(representation: tuple[Sized, ...]) -> None:
     """Raise InputError unless all representations have the same number of rows."""
-    counts = [len(one) for one in seen]
+    counts = [len(one) for one in representation]
     if len(set(counts)) != 1:
-        raise InputError("aspects of different things", got=f"{counts} rows", rule="as many rows in each")
+        raise InputError("representations of different items", got=f"{counts} rows", rule="as many rows in each")

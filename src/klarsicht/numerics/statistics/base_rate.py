@@ -59,12 +59,14 @@ def extrapolated_rate(
     return np.asarray(np.minimum(denser * ((own > edge - band) & (own <= edge)).mean(1), 1 - 1e-9))
 
 
-def null_match_rate(own: Floats, pool: Floats, rung: float, denser: float = MAX_DENSITY_RATIO) -> NDArray[np.float64]:
+def null_match_rate(
+    own: Floats, pool: Floats, threshold: float, denser: float = MAX_DENSITY_RATIO
+) -> NDArray[np.float64]:
     """Estimate the rate (s,) of correlations above a threshold without an artifact.
 
     It is the larger of `null_rate` and `extrapolated_rate`, both in Fisher's z.
     """
-    z, edge = fisher_z(own), fisher_z(np.array(rung))
+    z, edge = fisher_z(own), fisher_z(np.array(threshold))
     return np.maximum(null_rate(z, fisher_z(pool), edge), extrapolated_rate(z, edge, denser))
 
 

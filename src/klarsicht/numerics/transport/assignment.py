@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.errors import InputError
 from klarsicht.numerics.compiled import jit, row_minima
-from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.compiled.row_minima import padded_width, place, relax
 
 SOURCES = (__file__, row_minima.__file__, jit.__file__)
-EDITION = Edition.of(*SOURCES)
+SOURCE_HASH = SourceHash.of(*SOURCES)
 LARGEST = 1e30  # largest cost: sums of costs stay finite in float32
 
 
@@ -41,7 +41,7 @@ def solve(costs: NDArray[np.floating[Any]], *, threads: int | None = None) -> ND
     costs = check_costs(costs)
     columns = np.empty(costs.shape[:2], np.int32)
     Q = padded_width(costs.shape[2])
-    run_parallel(lambda a, b: _solve(EDITION, costs[a:b], columns[a:b], Q), len(costs), threads)
+    run_parallel(lambda a, b: _solve(SOURCE_HASH, costs[a:b], columns[a:b], Q), len(costs), threads)
     return columns
 
 
@@ -59,27 +59,27 @@ def check_costs(costs: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 class AssignmentWorkspace(NamedTuple):
-    """Buffers for problems of one size; see `room`.
+    """Buffers for problems of one size; see `make_workspace`.
 
     Attributes:
         owner: (P,) row of each column, or -1.
         free: (P,) rows without a column.
         near: (Q,) labels of the columns that a search has not visited, infinite for visited ones.
-        seen, kept, label: (P,) the visited columns, their duals and labels.
+        visited, saved_duals, label: (P,) the visited columns, their duals and labels.
         height: (P + 1,) duals u of the rows reached.
     """
 
     owner: Any
     free: Any
     near: Any
-    seen: Any
-    kept: Any
+    visited: Any
+    saved_duals: Any
     label: Any
     height: Any
 
 
 @compile_inlined
-def room(C: Any) -> AssignmentWorkspace:
+def make_workspace(C: Any) -> AssignmentWorkspace:
     """Allocate buffers for problems of C's size (P, Q) and dtype."""
     (P, Q), kind = C.shape, C.dtype
     return AssignmentWorkspace(
@@ -94,11 +94,11 @@ def room(C: Any) -> AssignmentWorkspace:
 
 
 @compile_cached
-def _solve(edition: Any, costs: Any, columns: Any, Q: int) -> None:
+def _solve(source_hash: Any, costs: Any, columns: Any, Q: int) -> None:
     """Kernel of `solve`."""
     P = costs.shape[1]
     C, v = np.full((P, Q), np.inf, costs.dtype), np.zeros(Q, costs.dtype)
-    s = room(C)
+    s = make_workspace(C)
     for m in range(len(costs)):
         C[:, :P] = costs[m]
         column_minima(C, v)
@@ -117,10 +117,10 @@ def column_minima(C: Any, v: Any) -> None:
 
 
 @compile_inlined
-def tighten(C: Any, v: Any, s: Any) -> None:
+def tighten_duals(C: Any, v: Any, s: Any) -> None:
     """Set v_j = min_i (C[i, j] - u_i) with u_i = min_j (C[i, j] - v_j): each dual as large as the others allow."""
     P = len(C)
-    w, zero = s.kept, v.dtype.type(0)
+    w, zero = s.saved_duals, v.dtype.type(0)
     w[:] = np.inf
     for i in range(P):
         s.near[:] = np.inf
@@ -137,12 +137,12 @@ def assign(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> None:
 
     C: (P, Q), infinite from column P on. v: (Q,) any finite duals on entry, optimal ones on return.
     """
-    for f in range(take_nearest(C, v, columns, s)):
+    for f in range(assign_nearest(C, v, columns, s)):
         augment(C, v, columns, s, s.free[f])
 
 
 @compile_inlined
-def take_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
+def assign_nearest(C: Any, v: Any, columns: Any, s: AssignmentWorkspace) -> int:
     """Assign to each row its nearest column unless an earlier row has it; returns the number of rows left in s.free."""
     left, u = 0, v.dtype.type(0)
     s.owner[:] = -1
@@ -169,20 +169,20 @@ def augment(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int) -> 
         j = place(s.near, d)
         if s.owner[j] < 0:
             break
-        s.seen[count], s.kept[count], s.label[count] = j, v[j], d
+        s.visited[count], s.saved_duals[count], s.label[count] = j, v[j], d
         count += 1
         i = s.owner[j]
         u = C[i, j] - v[j] - d
         v[j], s.near[j] = -np.inf, np.inf
     for t in range(count):
-        v[s.seen[t]] = s.kept[t]
-    flip(C, v, columns, s, root, j, count)
+        v[s.visited[t]] = s.saved_duals[t]
+    flip_path(C, v, columns, s, root, j, count)
     for t in range(count):
-        v[s.seen[t]] += s.label[t] - d
+        v[s.visited[t]] += s.label[t] - d
 
 
 @compile_inlined
-def flip(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int, count: int) -> None:
+def flip_path(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int, count: int) -> None:
     """Trace the path back from the free column j: each column is assigned to the row that gave it its label.
 
     That row is searched for again, which costs less than storing it for every column at every step.
@@ -190,9 +190,9 @@ def flip(C: Any, v: Any, columns: Any, s: AssignmentWorkspace, root: int, j: int
     while count >= 0:
         best, at, row = v.dtype.type(np.inf), 0, root
         for t in range(count + 1):
-            i = root if t == 0 else s.owner[s.seen[t - 1]]
+            i = root if t == 0 else s.owner[s.visited[t - 1]]
             d = C[i, j] - v[j] - s.height[t]
             if d < best:
                 best, at, row = d, t, i
         s.owner[j], columns[row] = row, j
-        j, count = s.seen[at - 1], at - 1
+        j, count = s.visited[at - 1], at - 1

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Ints
-from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.compiled.row_minima import padded_width, relax
 from klarsicht.numerics.transport import wasserstein
-from klarsicht.numerics.transport.assignment import room, tighten
+from klarsicht.numerics.transport.assignment import make_workspace, tighten_duals
 from klarsicht.numerics.transport.wasserstein import gaussian_duals, plane_costs
 
-EDITION = Edition.of(__file__, *wasserstein.SOURCES)
+SOURCE_HASH = SourceHash.of(__file__, *wasserstein.SOURCES)
 MARGIN = 1e-5  # relative to the square of the largest coordinates; exceeds the rounding of a cost in float32
 
 
@@ -31,23 +31,23 @@ def dual_lower_bound(points: NDArray[np.float32], i: Ints, j: Ints, *, threads: 
         threads: threads that share the pairs, numba's number if None.
     """
     bounds, Q = np.empty(len(i)), padded_width(points.shape[1])
-    run_parallel(lambda a, b: _below(EDITION, points, i[a:b], j[a:b], Q, bounds[a:b]), len(i), threads)
+    run_parallel(lambda a, b: _below(SOURCE_HASH, points, i[a:b], j[a:b], Q, bounds[a:b]), len(i), threads)
     largest = np.abs(points).max((1, 2)).astype(np.float64)
     rounding: Doubles = MARGIN * (largest[i] + largest[j]) ** 2
     return bounds - rounding
 
 
 @compile_cached
-def _below(edition: Any, points: Any, i: Any, j: Any, Q: int, bounds: Any) -> None:
+def _below(source_hash: Any, points: Any, i: Any, j: Any, Q: int, bounds: Any) -> None:
     """Kernel of `dual_lower_bound`."""
     P = points.shape[1]
     C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
-    s = room(C)
+    s = make_workspace(C)
     for m in range(len(i)):
         x, y = points[i[m]], points[j[m]]
         plane_costs(x, y, C)
         gaussian_duals(x, y, v)
-        tighten(C, v, s)
+        tighten_duals(C, v, s)
         bounds[m] = dual_value(C, v, s)
 
 

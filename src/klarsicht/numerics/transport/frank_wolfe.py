@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined
 from klarsicht.numerics.compiled.row_minima import place, relax
 from klarsicht.numerics.transport import wasserstein
-from klarsicht.numerics.transport.assignment import AssignmentWorkspace, assign, room, tighten
+from klarsicht.numerics.transport.assignment import AssignmentWorkspace, assign, make_workspace, tighten_duals
 from klarsicht.numerics.transport.wasserstein import gaussian_duals, plane_costs
 
 SOURCES = (__file__, *wasserstein.SOURCES)
-EDITION = Edition.of(*SOURCES)
+SOURCE_HASH = SourceHash.of(*SOURCES)
 
 
 class FrankWolfeWorkspace(NamedTuple):
@@ -35,29 +35,29 @@ class FrankWolfeWorkspace(NamedTuple):
         D, E: (P, P) and (P, Q), distances inside the two shapes; E with zeros from column P on.
         step: (P, P), -4 alpha D / P.
         M: (P, P), (1 - alpha) |f_i - g_j|^2.
-        moved: (P, Q), rows of E permuted by a plan.
+        permuted: (P, Q), rows of E permuted by a plan.
         C: (P, Q), costs.
         v: (Q,), duals.
         plan, next: (P,), columns of rows.
-        turned: (P, 2), the points of the first shape rotated to a start.
-        room: buffers of the assignment.
+        rotated: (P, 2), the points of the first shape rotated to a start.
+        assignment: buffers of the assignment.
     """
 
     D: Any
     E: Any
     step: Any
     M: Any
-    moved: Any
+    permuted: Any
     C: Any
     v: Any
     plan: Any
     next: Any
-    turned: Any
-    room: AssignmentWorkspace
+    rotated: Any
+    assignment: AssignmentWorkspace
 
 
 @compile_inlined
-def desk(P: int, Q: int) -> FrankWolfeWorkspace:
+def make_frank_wolfe_workspace(P: int, Q: int) -> FrankWolfeWorkspace:
     """Allocate the buffers."""
     C = np.full((P, Q), np.float32(np.inf))
     return FrankWolfeWorkspace(
@@ -71,31 +71,31 @@ def desk(P: int, Q: int) -> FrankWolfeWorkspace:
         np.empty(P, np.int32),
         np.empty(P, np.int32),
         np.empty((P, 2), np.float32),
-        room(C),
+        make_workspace(C),
     )
 
 
 @compile_cached
 def descend_from_turns(
-    edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, turns: Any, Q: int, alpha: Any, out: Any
+    source_hash: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, turns: Any, Q: int, alpha: Any, out: Any
 ) -> None:
     """Set out[m] to the least objective that pair m reaches from the rotations turns[m], (n, 3), of
     `best_rotations`.
     """
-    d, reached = desk(points.shape[2], Q), np.empty(turns.shape[1])
+    d, objectives = make_frank_wolfe_workspace(points.shape[2], Q), np.empty(turns.shape[1])
     for m in range(len(i)):
-        reached[:] = 0
+        objectives[:] = 0
         for k in range(points.shape[1]):
             x, y = points[i[m], k], points[j[m], k]
             compare(x, y, features[i[m], k], features[j[m], k], alpha, d)
-            for n in range(len(reached)):
+            for n in range(len(objectives)):
                 if turns[m, n, 2] == 0:
-                    reached[n] = np.inf
+                    objectives[n] = np.inf
                     continue
                 nearest(x, y, turns[m, n], d)
                 descend(d, alpha)
-                reached[n] += weights[k] * objective(d, alpha)
-        out[m] = reached.min()
+                objectives[n] += weights[k] * objective(d, alpha)
+        out[m] = objectives.min()
 
 
 @compile_inlined
@@ -107,20 +107,20 @@ def nearest(x: Any, y: Any, turn: Any, d: FrankWolfeWorkspace) -> None:
     cos, sin, sign = turn
     for i in range(len(x)):
         a, b = sign * x[i, 0], x[i, 1]
-        d.turned[i, 0], d.turned[i, 1] = cos * a - sin * b, sin * a + cos * b
-    plane_costs(d.turned, y, d.C)
-    gaussian_duals(d.turned, y, d.v)
+        d.rotated[i, 0], d.rotated[i, 1] = cos * a - sin * b, sin * a + cos * b
+    plane_costs(d.rotated, y, d.C)
+    gaussian_duals(d.rotated, y, d.v)
     for i in range(len(x)):
-        d.room.near[:] = np.inf
-        d.plan[i] = place(d.room.near, relax(d.C, i, d.v, np.float32(0), d.room.near))
+        d.assignment.near[:] = np.inf
+        d.plan[i] = place(d.assignment.near, relax(d.C, i, d.v, np.float32(0), d.assignment.near))
 
 
 @compile_cached
 def descend_from(
-    edition: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, Q: int, alpha: Any, plans: Any, out: Any
+    source_hash: Any, points: Any, weights: Any, features: Any, i: Any, j: Any, Q: int, alpha: Any, plans: Any, out: Any
 ) -> None:
     """Set out[m] to the objective that pair m reaches from plans[m], and plans[m] to the final plans."""
-    d = desk(points.shape[2], Q)
+    d = make_frank_wolfe_workspace(points.shape[2], Q)
     for m in range(len(i)):
         out[m] = 0
         for k in range(points.shape[1]):
@@ -169,12 +169,12 @@ def descend(d: FrankWolfeWorkspace, alpha: Any) -> None:
     P = len(d.plan)
     linearise(d, alpha)
     row_duals(d, alpha)
-    tighten(d.C, d.v, d.room)
-    assign(d.C, d.v, d.next, d.room)
+    tighten_duals(d.C, d.v, d.assignment)
+    assign(d.C, d.v, d.next, d.assignment)
     while True:
         d.plan[:] = d.next
         linearise(d, alpha)
-        assign(d.C, d.v, d.next, d.room)
+        assign(d.C, d.v, d.next, d.assignment)
         here, there = 0.0, 0.0
         for i in range(P):
             here += d.C[i, d.plan[i]]
@@ -203,8 +203,8 @@ def linearise(d: FrankWolfeWorkspace, alpha: Any) -> None:
     """
     P = len(d.plan)
     for k in range(P):
-        d.moved[k] = d.E[d.plan[k]]
-    np.dot(d.step, d.moved, d.C)
+        d.permuted[k] = d.E[d.plan[k]]
+    np.dot(d.step, d.permuted, d.C)
     d.C[:, P:] = np.inf
     if alpha < 1:
         d.C[:, :P] += d.M
@@ -216,7 +216,7 @@ def objective(d: FrankWolfeWorkspace, alpha: Any) -> Any:
     P, total, linear = len(d.plan), 0.0, 0.0
     for i in range(P):
         for k in range(P):
-            total += (d.D[i, k] - d.moved[i, d.plan[k]]) ** 2
+            total += (d.D[i, k] - d.permuted[i, d.plan[k]]) ** 2
         if alpha < 1:
             linear += d.M[i, d.plan[i]]
     return linear / P + alpha * total / (P * P)

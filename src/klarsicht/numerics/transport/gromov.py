@@ -55,7 +55,7 @@ def squared_gromov_wasserstein(
     laid = shapes.points, shapes.weights, shapes.features
 
     def job(a: int, b: int) -> None:
-        frank_wolfe.descend_from_turns(frank_wolfe.EDITION, *laid, i[a:b], j[a:b], turns[a:b], Q, share, out[a:b])
+        frank_wolfe.descend_from_turns(frank_wolfe.SOURCE_HASH, *laid, i[a:b], j[a:b], turns[a:b], Q, share, out[a:b])
 
     run_parallel(job, len(i), threads)
     return out
@@ -82,7 +82,7 @@ def descend_from_plans(
     laid = shapes.points, shapes.weights, shapes.features
 
     def job(a: int, b: int) -> None:
-        frank_wolfe.descend_from(frank_wolfe.EDITION, *laid, i[a:b], j[a:b], Q, share, plans[a:b], out[a:b])
+        frank_wolfe.descend_from(frank_wolfe.SOURCE_HASH, *laid, i[a:b], j[a:b], Q, share, plans[a:b], out[a:b])
 
     run_parallel(job, len(i), threads)
     return out, plans

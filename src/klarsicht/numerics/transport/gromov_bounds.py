@@ -24,10 +24,10 @@ from scipy.fft import dct
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.numerics.compiled import jit
-from klarsicht.numerics.compiled.jit import Edition, compile_cached
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached
 from klarsicht.numerics.transport.rotations import Shapes
 
-EDITION = Edition.of(__file__, jit.__file__)
+SOURCE_HASH = SourceHash.of(__file__, jit.__file__)
 
 ROW = 16  # quantiles of a row of distances
 ALL = 64  # quantiles of all distances
@@ -59,7 +59,7 @@ def invariants(shapes: Shapes) -> Invariants:
 def embedding_bound(e: Floats, i: Ints, j: Ints) -> Doubles:
     """Bound GW^2 of pairs from below, (m,): |e_i - e_j|^2 of any embedding of `Invariants`, less rounding errors."""
     out = np.empty(len(i))
-    _embedded(EDITION, e, i, j, out)
+    _embedded(SOURCE_HASH, e, i, j, out)
     return out
 
 
@@ -103,7 +103,7 @@ def _concatenate_signs(weights: Floats, *parts: Doubles) -> Doubles:
 
 
 @compile_cached
-def _embedded(edition: Any, e: Any, i: Any, j: Any, out: Any) -> None:
+def _embedded(source_hash: Any, e: Any, i: Any, j: Any, out: Any) -> None:
     """Kernel of `embedding_bound`."""
     for m in range(len(i)):
         a, b, square, size = e[i[m]], e[j[m]], np.float32(0), np.float32(0)

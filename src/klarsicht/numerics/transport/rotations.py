@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from klarsicht.ground.arrays import Doubles, Ints
 from klarsicht.ground.errors import InputError, UsageError
 from klarsicht.numerics.compiled import jit
-from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.transport.measures import PointMeasures
 
 ANGLES = 32  # a multiple of 4
@@ -29,7 +29,7 @@ MOST_STARTS = 8  # a correlation of two shapes seldom has more local maxima
 CHUNK = 1024  # shapes projected together
 RESOLVED = np.float32(1e-6)  # relative resolution of a sum of squares in float32
 
-EDITION = Edition.of(__file__, jit.__file__)
+SOURCE_HASH = SourceHash.of(__file__, jit.__file__)
 
 Floats = NDArray[np.float32]
 
@@ -122,7 +122,7 @@ def best_rotations(
         raise UsageError("within", got=within, rule="1 (the best start alone) or more")
     turns, S, share = np.zeros((len(i), n_starts, 3), np.float32), shapes.projections, np.float32(within)
     run_parallel(
-        lambda a, b: _best_turns(EDITION, S, i[a:b], j[a:b], 1 + reflection, share, turns[a:b]), len(i), threads
+        lambda a, b: _best_turns(SOURCE_HASH, S, i[a:b], j[a:b], 1 + reflection, share, turns[a:b]), len(i), threads
     )
     return turns
 
@@ -144,7 +144,7 @@ def rotate_points(points: Floats, turns: Floats) -> Floats:
 
 
 @compile_cached
-def _best_turns(edition: Any, shadows: Any, i: Any, j: Any, mirrors: int, within: Any, turns: Any) -> None:
+def _best_turns(source_hash: Any, shadows: Any, i: Any, j: Any, mirrors: int, within: Any, turns: Any) -> None:
     """Kernel of `best_rotations`."""
     score = np.empty((2, shadows.shape[1]), np.float32)
     for m in range(len(i)):
@@ -192,7 +192,7 @@ def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
     height, place = np.full((mirrors, A), np.float32(-np.inf)), np.empty((mirrors, A), np.float32)
     for m in range(mirrors):
         for s in range(A):
-            height[m, s], place[m, s] = summit(score[m, s - 1], score[m, s], score[m, (s + 1) % A])
+            height[m, s], place[m, s] = parabola_peak(score[m, s - 1], score[m, s], score[m, (s + 1) % A])
     least = max(full - height.max(), RESOLVED * full)
     for n in range(len(turns)):
         m, s = np.divmod(np.argmax(height), A)
@@ -204,7 +204,7 @@ def pick(score: Any, mirrors: int, full: Any, within: Any, turns: Any) -> None:
 
 
 @compile_inlined
-def summit(before: Any, here: Any, after: Any) -> tuple[Any, Any]:
+def parabola_peak(before: Any, here: Any, after: Any) -> tuple[Any, Any]:
     """Fit a parabola to three scores; returns its height and its offset in steps from the second, -inf if that is no
     maximum.
     """

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from klarsicht.ground.arrays import Doubles, Floats, Ints
 from klarsicht.ground.errors import InputError
-from klarsicht.numerics.compiled.jit import Edition, compile_cached, compile_inlined, run_parallel
+from klarsicht.numerics.compiled.jit import SourceHash, compile_cached, compile_inlined, run_parallel
 from klarsicht.numerics.compiled.row_minima import padded_width
 from klarsicht.numerics.transport import assignment
-from klarsicht.numerics.transport.assignment import assign, room, tighten
+from klarsicht.numerics.transport.assignment import assign, make_workspace, tighten_duals
 from klarsicht.numerics.transport.rotations import Shapes, best_rotations, minimum_over_rotations, rotate_points
 
 SOURCES = (__file__, *assignment.SOURCES)
-EDITION = Edition.of(*SOURCES)
+SOURCE_HASH = SourceHash.of(*SOURCES)
 
 Points = NDArray[np.floating[Any]]
 
@@ -67,7 +67,7 @@ def _from_rotations(shapes: Shapes, i: Ints, j: Ints, turns: Floats, threads: in
     """Run the alternation from one rotation of each pair; squared distances (m,)."""
     x, y, out = rotate_points(shapes.points[i], turns), shapes.points[j], np.empty(len(i))
     Q, weights = padded_width(x.shape[2]), shapes.weights
-    run_parallel(lambda a, b: _alternate(EDITION, x[a:b], y[a:b], weights, Q, out[a:b]), len(i), threads)
+    run_parallel(lambda a, b: _alternate(SOURCE_HASH, x[a:b], y[a:b], weights, Q, out[a:b]), len(i), threads)
     return out
 
 
@@ -76,7 +76,7 @@ def optimal_plans(x: Floats, y: Floats, *, threads: int | None = None) -> NDArra
     (m, P, 2).
     """
     plans, Q = np.empty(x.shape[:2], np.int32), padded_width(x.shape[1])
-    run_parallel(lambda a, b: _least_plans(EDITION, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
+    run_parallel(lambda a, b: _least_plans(SOURCE_HASH, x[a:b], y[a:b], Q, plans[a:b]), len(x), threads)
     return plans
 
 
@@ -103,22 +103,22 @@ def _normalise_pairs(x: Doubles, y: Doubles) -> tuple[Floats, Floats]:
 
 
 @compile_cached
-def _least_plans(edition: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
+def _least_plans(source_hash: Any, x: Any, y: Any, Q: int, plans: Any) -> None:
     """Kernel of `optimal_plans`."""
     P = x.shape[1]
     C, v = np.full((P, Q), np.float32(np.inf)), np.zeros(Q, np.float32)
-    s = room(C)
+    s = make_workspace(C)
     for m in range(len(x)):
         gaussian_duals(x[m], y[m], v)
         match(x[m], y[m], C, v, plans[m], s)
 
 
 @compile_cached
-def _alternate(edition: Any, x: Any, y: Any, weights: Any, Q: int, out: Any) -> None:
+def _alternate(source_hash: Any, x: Any, y: Any, weights: Any, Q: int, out: Any) -> None:
     """Kernel of `_from_rotations`. x, y: (m, S, P, 2), x is rotated in place."""
     _, S, P, _ = x.shape
     C, v, plans = np.full((P, Q), np.float32(np.inf)), np.zeros((S, Q), np.float32), np.empty((S, P), np.int32)
-    s = room(C)
+    s = make_workspace(C)
     for m in range(len(x)):
         for k in range(S):
             gaussian_duals(x[m, k], y[m, k], v[k])
@@ -146,7 +146,7 @@ def alternate(x: Any, y: Any, weights: Any, C: Any, v: Any, plans: Any, s: Any) 
 def match(x: Any, y: Any, C: Any, v: Any, plan: Any, s: Any) -> None:
     """Compute the optimal plan of two point sets from duals v, which become optimal."""
     plane_costs(x, y, C)
-    tighten(C, v, s)
+    tighten_duals(C, v, s)
     assign(C, v, plan, s)
 
 

@@ -20,7 +20,7 @@ MEASURE_COST = 10  # time per coordinate to measure a pair, relative to the time
 
 
 @dataclass(frozen=True)
-class Fold:
+class ProjectionBound:
     """Map of rows of D coordinates to d + 1 coordinates that never increases a distance.
 
     Attributes:
@@ -32,7 +32,7 @@ class Fold:
     axes: Doubles
 
     @classmethod
-    def of(cls, sample: Doubles) -> Fold | None:
+    def of(cls, sample: Doubles) -> ProjectionBound | None:
         """Choose the number of axes that minimises the cost of a search among rows like the sample's (m, D); None if
         none helps.
 
@@ -48,19 +48,19 @@ class Fold:
         dimensions = x.shape[1]
         _, U = np.linalg.eigh(gram)
         axes, _ = np.linalg.qr(x.T @ U[:, : -max(WIDTHS) - 1 : -1])
-        prices: dict[int, float] = {dimensions: dimensions}
+        costs: dict[int, float] = {dimensions: dimensions}
         for d in (d for d in WIDTHS if d < min(axes.shape[1], dimensions / 2)):
             narrow = cls(centre, axes[:, :d])(sample)
             undecided = (squared_distances(narrow @ narrow.T) <= nearest).mean() - 1 / len(x)
-            prices[d] = d + MEASURE_COST * dimensions * float(undecided)
-        best = min(prices, key=prices.__getitem__)
+            costs[d] = d + MEASURE_COST * dimensions * float(undecided)
+        best = min(costs, key=costs.__getitem__)
         return cls(centre, axes[:, :best]) if best < dimensions else None
 
     def __call__(self, x: Doubles) -> Doubles:
         """Map rows (n, D) to (n, d + 1)."""
         centred = x - self.centre
-        along = centred @ self.axes
-        return np.column_stack((along, np.linalg.norm(centred - along @ self.axes.T, axis=1)))
+        projected = centred @ self.axes
+        return np.column_stack((projected, np.linalg.norm(centred - projected @ self.axes.T, axis=1)))
 
 
 def squared_distances(gram: Doubles) -> Doubles:
