@@ -1,5 +1,7 @@
 """Inputs of the public names: arrays of any library give the same, and what is wrong is one error with a remedy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from tests.audit.conftest import network
 
 from klarsicht import audit, burst
 from klarsicht.audit.spectral.spray import Spray
+from klarsicht.burst.denoising.pipeline import DenoiseSettings
+from klarsicht.burst.training.training import TrainSettings
 from klarsicht.ground.errors import CorpusError, InputError, KlarsichtError, UsageError
 
 RNG = np.random.default_rng(0)
@@ -17,19 +21,16 @@ FRAMES = np.full((3, 1, 64, 64), 0.3, np.float32)
 LEVEL = burst.NoiseLevel(0.01, 0.002)
 
 
-class Table:
-    """A table of pandas, as far as it is looked at."""
-
-    def to_csv(self):
-        raise AssertionError
-
-
 def spray(items=MAPS, logits=LOGITS, **more) -> Spray:
     return audit.spray(items, logits, n_neighbors=5, **more)
 
 
 def model():
     return audit.load_model(network(), classes=["a", "b", "c"])
+
+
+def settings(**more):
+    return audit.AuditSettings(**({"model": "x", "data": "y"} | more))
 
 
 def unopened():
@@ -62,6 +63,10 @@ def test_explanations_of_arrays_and_lists_are_those_of_tensors():
             np.testing.assert_array_equal(audit.explain(classifier, batch, targets).maps, expected)
 
 
+def test_model_and_data_of_settings_may_be_paths():
+    assert settings(model=Path("a.pt"), data=Path("b")) == settings(model="a.pt", data="b")
+
+
 def test_frames_of_a_burst_may_be_a_tensor():
     np.testing.assert_array_equal(burst.Burst(torch.tensor(FRAMES), LEVEL).frames, FRAMES)
 
@@ -84,13 +89,28 @@ def test_frames_of_a_burst_may_be_a_tensor():
         (unopened, UsageError, "with Explainer"),
         (closed, UsageError, "with Explainer"),
         (lambda: audit.open_corpus(None), CorpusError, "no corpus; got NoneType"),
-        (lambda: audit.open_corpus(Table()), CorpusError, "to_csv"),
+        (lambda: audit.load_correction(None), UsageError, "folder of a correction is no path; got NoneType"),
+        (lambda: audit.run(settings(), None), UsageError, "run folder is no path"),
         (lambda: audit.AuditSettings(model="x", data="y", batch=-1), UsageError, "setting batch"),
         (lambda: audit.AuditSettings(model="x", data="y", metricc=1), UsageError, "Did you mean metric"),
+        (lambda: settings(metric="concept"), UsageError, "metric; got 'concept'; it should be a list or a tuple"),
+        (lambda: settings(data=IMAGES), UsageError, r"setting data; got Tensor; .* corpus="),
+        (lambda: settings(model=network()), UsageError, "setting model; got Marked; .* classifier="),
+        (lambda: audit.AuditSettings("x", "y"), UsageError, r"AuditSettings\(model=..., data=...\)"),
+        (lambda: TrainSettings(steps=-1), UsageError, "setting steps; got -1"),
+        (lambda: TrainSettings(stepss=1), UsageError, "Did you mean steps"),
+        (lambda: DenoiseSettings(memory="much"), UsageError, "setting memory; got 'much'"),
         (lambda: audit.run({"model": "x"}, "nowhere"), UsageError, "AuditSettings"),
         (lambda: audit.rank(None), UsageError, "audit.run returned"),
         (lambda: burst.Burst(list(FRAMES), LEVEL), InputError, r"np\.stack"),
         (lambda: burst.Burst(FRAMES, (0.01, 0.002)), InputError, "NoiseLevel"),
+        (lambda: burst.NoiseLevel("a", 0.1), UsageError, "noise level; got .*'a'"),
+        (lambda: burst.NoiseLevel(None, None), UsageError, "one number each"),
+        (lambda: burst.load_network(None), UsageError, "network is no path; got NoneType; .*swift"),
+        (lambda: list(burst.denoise(None, "out.tif")), UsageError, "frame is no path; got NoneType"),
+        (lambda: list(burst.denoise("a.dng", "out.tif", {})), UsageError, r"DenoiseSettings\(...\)"),
+        (lambda: burst.train({}, "photographs", "out.safetensors"), UsageError, r"TrainSettings\(...\)"),
+        (lambda: burst.train(TrainSettings(), None, "out.safetensors"), UsageError, "folder of photographs is no path"),
         (lambda: burst.denoise_burst("swift", burst.Burst(FRAMES, LEVEL)), UsageError, "load_network"),
     ],
 )  # fmt: skip

@@ -26,6 +26,7 @@ from klarsicht.ground.run_folder.run_files import MANIFEST
 from klarsicht.ground.run_folder.shards import LOOK, Shard
 from klarsicht.ground.run_folder.store import RunStore
 from klarsicht.ground.run_folder.verification import forget_damaged
+from klarsicht.ground.user_paths import as_path
 
 CREATION_SECONDS = 60.0  # that a shard waits for another one to create the run
 SCREENING_UNIT = 25  # targets in a work unit of a screening
@@ -59,6 +60,7 @@ def run(
         raise UsageError(
             "no settings of an audit", got=type(settings).__name__, rule="AuditSettings(model=..., data=...)"
         )
+    out = as_path("run folder", out)
     audit = Audit.of(with_batch_of_run(settings, out), classifier, corpus).with_batch()
     if classifier is not None and workers > 1:
         raise UsageError("a model built in Python stays in this process", got=f"{workers} workers", rule="workers=1")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import StoreError, UsageError, unknown_name
@@ -87,6 +88,21 @@ WHITE_LEVEL_HELP = (
 )
 
 
+def _model_name(value: Any) -> str:
+    return _as_text(value, "a specification; a model in Python is given to audit.run as classifier=, beside any text")
+
+
+def _data_place(value: Any) -> str:
+    return _as_text(value, "a path or URL; a corpus in Python is given to audit.run as corpus=, beside any text")
+
+
+def _as_text(value: Any, rule: str) -> str:
+    """Return a text, or the text of a path. Raises ValueError with the rule, which becomes a UsageError."""
+    if isinstance(value, str | PathLike):
+        return str(value)
+    raise ValueError(f"it should be {rule}")
+
+
 class AuditSettings(PublicSettings):
     """Settings of `audit run`; the same settings, data and model give the same bytes. Each field has its description.
 
@@ -95,8 +111,8 @@ class AuditSettings(PublicSettings):
     setting because the last bit of sums depends on it.
     """
 
-    model: Annotated[str, Field(description=MODEL_HELP)]
-    data: Annotated[str, Field(description=DATA_HELP)]
+    model: Annotated[str, BeforeValidator(_model_name), Field(description=MODEL_HELP)]
+    data: Annotated[str, BeforeValidator(_data_place), Field(description=DATA_HELP)]
     target: Annotated[str, Field(description=TARGET_HELP)] = "label"
     metric: Metrics = ("concept",)
     method: Annotated[str, Field(description=METHOD_HELP)] = "auto"

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from klarsicht.ground.errors import InputError, UsageError, unknown_name
 from klarsicht.ground.machine.disk import require_regular_file
 
+LONGEST_INPUT = 200  # characters of a wrong value that an error shows
+
 
 class Settings(BaseModel):
     """Base class of all settings: a subclass lists its fields, their types, bounds and defaults.
@@ -71,7 +73,13 @@ class Settings(BaseModel):
 class PublicSettings(Settings):
     """Base class of settings that a person makes in Python: the constructor, too, raises a UsageError."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *unnamed: Any, **values: Any) -> None:
+        if unnamed:
+            fields = ", ".join(f"{name}=..." for name in list(type(self).model_fields)[: len(unnamed)])
+            raise UsageError(
+                "settings without their names", got=f"{len(unnamed)} values", rule="each is given by its name",
+                remedy=f"{type(self).__name__}({fields}).",
+            )  # fmt: skip
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -108,7 +116,16 @@ def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
         what = f"settings {', '.join(names)} are missing" if len(names) > 1 else f"setting {name} is missing"
         return UsageError(what, remedy=f"Give {options}, or {same} in a file for --settings.{more}")
     rule = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return UsageError(f"setting {name}", got=repr(first["input"]), rule=rule, remedy=f"Correct {name}.{more}")
+    if first["type"] == "tuple_type":
+        rule = "it should be a list or a tuple"
+    remedy = f"Correct {name}.{more}"
+    return UsageError(f"setting {name}", got=_describe_input(first["input"]), rule=rule, remedy=remedy)
+
+
+def _describe_input(value: Any) -> str:
+    """Describe a wrong value: as it is written in Python, or where that is long or has lines, its type."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_INPUT and text.isprintable() else type(value).__name__
 
 
 def _names_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -301,15 +301,30 @@ class Corpus:
             CorpusError: the manifest cannot be read, lacks a column or a value, or names files that do not exist.
         """
         columns = manifest.read_columns(file, cells, names)
-        folder = locations.parent(str(file))
+        return cls.from_columns(columns, locations.parent(str(file)), cells, decoder)
+
+    @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, Sequence[str]], folder: str, cells: LabelCells = manifest.ONE_LABEL,
+        decoder: str = "", table: str = "manifest", start: str = "the manifest's folder",
+    ) -> Corpus:  # fmt: skip
+        """Make a corpus of the columns of a manifest, see `manifest.read_columns`; other arguments as `from_manifest`.
+
+        Args:
+            folder: what relative paths start from.
+            table, start: the table, and the folder, in words of an error.
+
+        Raises:
+            CorpusError: a value cannot be used, or a file does not exist.
+        """
         paths = [locations.join(folder, path) for path in columns["path"]]
         local = [path for path in paths if not locations.is_url(path)]
         missing = [path for path in local if not _is_file(Path(file_of(path) if decoder else path))]
         if missing:
             raise CorpusError(
-                "the manifest names files that are not there",
+                f"the {table} names files that are not there",
                 got=f"{len(missing)} of {len(paths)}: {', '.join(missing[:3])}",
-                rule="paths are relative to the manifest's folder",
+                rule=f"paths are relative to {start}",
             )
         keys = tuple(map(os.path.normpath, columns["path"]))
         _require_distinct(keys)
@@ -319,8 +334,8 @@ class Corpus:
             labels=tuple(columns["label"]),
             sources=tuple(columns.get("source", ())),
             splits=tuple(columns.get("split", ())),
-            weights=manifest.parse_weights(columns.get("weight", [])),
-            white_levels=manifest.parse_white_levels(columns.get("white_level", [])),
+            weights=manifest.parse_weights(list(columns.get("weight", ()))),
+            white_levels=manifest.parse_white_levels(list(columns.get("white_level", ()))),
             separator=cells.joint,
         )
 

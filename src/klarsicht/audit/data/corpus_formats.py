@@ -14,6 +14,7 @@ from klarsicht.audit.data.corpus import Corpus
 from klarsicht.audit.data.label_cells import LabelCells
 from klarsicht.audit.data.pictures import load_decoder
 from klarsicht.audit.data.sequences import open_sequence
+from klarsicht.audit.data.tables_in_memory import is_table, open_table
 from klarsicht.audit.data.tables_of_pictures import (
     ARROW,
     PARQUET,
@@ -37,12 +38,13 @@ def open_corpus(
     Args:
         data: path or URL of a class folder, a CSV or parquet manifest, a parquet file or a folder of them with
             pictures inside, a folder of `datasets`, a WebDataset archive or a folder of them, a folder of IDX files,
-            an NPZ or HDF5 file; or a sequence of (picture, label[, source[, weight]]), see `open_sequence`.
+            an NPZ or HDF5 file; or a sequence of (picture, label[, source[, weight]]), see `open_sequence`, or a table
+            of pandas with columns path,label or image,label, see `open_table`.
         cells: how a manifest writes labels.
         names: names of columns, arrays or members, where they are not the usual ones.
         decoder: a user's function from what is stored (a path, bytes or an array) to a picture or an array of one,
             `package.module:callable` or `file.py:callable`; or "".
-        classes: of a sequence, names of labels that are numbers.
+        classes: of a sequence or a table with pictures, names of labels that are numbers.
 
     Raises:
         UsageError: several labels of what is no manifest, or a decoder that cannot be imported.
@@ -56,8 +58,7 @@ def open_corpus(
     close_tables()
     close_arrays()
     if not isinstance(data, str | Path):
-        _require_sequence(data)
-        corpus = data if isinstance(data, Corpus) else open_sequence(data, classes)
+        corpus = _open_in_memory(data, cells, names, decoder, classes)
     elif _is_folder(place := str(data)):
         corpus = _open_folder(place, names, decoder)
     else:
@@ -67,13 +68,18 @@ def open_corpus(
     return replace(corpus, decoder=decoder) if decoder else corpus
 
 
-def _require_sequence(data: Any) -> None:
-    """Check that what a user gives in place of a path can be read as a sequence."""
-    if hasattr(data, "to_csv"):  # a table of pandas
-        remedy = 'Write it as a manifest, data.to_csv("manifest.csv", index=False), and give the file.'
-        raise CorpusError("a table in memory is no corpus", got=type(data).__name__, remedy=remedy)
-    if not (isinstance(data, Corpus) or hasattr(data, "__getitem__")):
-        raise CorpusError("no corpus", got=type(data).__name__, rule="a path, or a sequence of (picture, label)")
+def _open_in_memory(
+    data: Any, cells: LabelCells, names: ColumnNames, decoder: str, classes: Sequence[str] | None
+) -> Corpus:
+    """Open what a user gives in place of a path: a corpus, a table or a sequence."""
+    if isinstance(data, Corpus):
+        return data
+    if is_table(data):
+        return open_table(data, cells, names, decoder, classes)
+    if not hasattr(data, "__getitem__"):
+        rule = "a path, a sequence of (picture, label), or a table with columns path,label or image,label"
+        raise CorpusError("no corpus", got=type(data).__name__, rule=rule)
+    return open_sequence(data, classes)
 
 
 def _one_label(data: str | Path, what: str) -> UsageError:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from klarsicht.audit.data import locations
 from klarsicht.audit.data.column_names import DEFAULT_NAMES, ColumnNames
 from klarsicht.audit.data.label_cells import LabelCells, join_columns
 from klarsicht.ground.errors import CorpusError
 from klarsicht.ground.pictures.pixel_depths import FULL
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 REQUIRED, OPTIONAL = ("path", "label"), ("source", "split", "weight", "white_level")
 ONE_LABEL = LabelCells()
@@ -38,27 +41,40 @@ def read_columns(
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    known = {usual: names.given_names.get(usual, usual) for usual in (*REQUIRED, *OPTIONAL)}
+    own = _column_names(names).values()
     try:
         with locations.open_binary(str(manifest)) as file:
             if str(manifest).lower().endswith(".parquet"):
                 table = parquet.ParquetFile(file).read()
             else:
                 _require_text(manifest, file)
-                text = {name: pa.string() for name in (*known.values(), *cells.columns)}
+                text = {name: pa.string() for name in (*own, *cells.columns)}
                 as_text = csv.ConvertOptions(column_types=text, strings_can_be_null=False)
                 table = csv.read_csv(file, convert_options=as_text)
-        chosen = cells.choose_columns(table.column_names, known.values())
-        read = {usual: name for usual, name in known.items() if name in table.column_names}
-        read |= {name: name for name in chosen if name not in known.values()}
-        columns = {
-            usual: ["" if v is None else str(v) for v in table[name].to_pylist()] for usual, name in read.items()
-        }
-        told = ", ".join(table.column_names)
+        return select_columns(table, cells, names)
     except (KeyError, ValueError, TypeError, OverflowError, OSError, pa.ArrowException) as error:
         got = f"{manifest}: {error}"  # a column twice, a text that is not UTF-8, a date beyond Python's
         remedy = "Save it as UTF-8." if "UTF8" in str(error) else "Write one line an image, with columns path,label."
         raise CorpusError("the manifest cannot be read", got=got, rule="CSV or parquet", remedy=remedy) from error
+
+
+def _column_names(names: ColumnNames) -> dict[str, str]:
+    """Return the names of the known columns by their usual names."""
+    return {usual: names.given_names.get(usual, usual) for usual in (*REQUIRED, *OPTIONAL)}
+
+
+def select_columns(table: pa.Table, cells: LabelCells, names: ColumnNames) -> dict[str, list[str]]:
+    """Select the known columns of a table as text, as `read_columns` does.
+
+    Raises:
+        CorpusError: a required column or value is lacking.
+    """
+    known = _column_names(names)
+    chosen = cells.choose_columns(table.column_names, known.values())
+    read = {usual: name for usual, name in known.items() if name in table.column_names}
+    read |= {name: name for name in chosen if name not in known.values()}
+    columns = {usual: ["" if v is None else str(v) for v in table[name].to_pylist()] for usual, name in read.items()}
+    listed = ", ".join(table.column_names)
     if chosen:
         columns["label"] = join_columns({name: columns[name] for name in chosen})
     needed = ("path",) if cells.several else REQUIRED
@@ -66,16 +82,18 @@ def read_columns(
         name = known[usual]
         if usual not in columns:
             rule = "path,label[,source,split,weight,white_level]"
-            other = next((s for s in OTHER_SEPARATORS if table.num_columns == 1 and s in told), None)
+            other = next((s for s in OTHER_SEPARATORS if table.num_columns == 1 and s in listed), None)
             by = {None: "", "\t": "tabs"}.get(other, f"'{other}'")
             by_commas = f"Its columns are separated by {by}: save it with commas."
             remedy = by_commas if by else f"Name it by --{usual}-column."
-            raise CorpusError(f"the manifest lacks the column {name}", got=f"columns {told}", rule=rule, remedy=remedy)
+            raise CorpusError(
+                f"the manifest lacks the column {name}", got=f"columns {listed}", rule=rule, remedy=remedy
+            )
         if usual in needed and "" in columns[usual]:
             line = columns[usual].index("") + 2
             raise CorpusError(f"a line of the manifest has no {name}", got=f"line {line}")
     if names.source and "source" not in columns:
-        raise CorpusError(f"the manifest lacks the column {names.source}", got=f"columns {told}")
+        raise CorpusError(f"the manifest lacks the column {names.source}", got=f"columns {listed}")
     return {name: columns[name] for name in (*REQUIRED, *OPTIONAL) if name in columns}
 
 

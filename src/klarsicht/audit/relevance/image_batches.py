@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from klarsicht.audit.data.corpus import Corpus, decode_rows
-from klarsicht.audit.data.pictures import FILES
+from klarsicht.audit.data.pictures import FileReader
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.ground.errors import ImageError
 from klarsicht.ground.pictures.images import notes_of
@@ -144,7 +144,7 @@ class BatchReader:
 
         Only image files are decoded by several threads at once: archives, tables and a user's function may not be.
         """
-        shared = self.corpus.reader is FILES and not self.corpus.decoder
+        shared = isinstance(self.corpus.reader, FileReader) and not self.corpus.decoder
         with nullcontext() if shared else self._one_at_a_time:
             pictures = list(decode_rows(self.corpus, rows))
         return [

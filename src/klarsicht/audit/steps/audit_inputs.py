@@ -146,7 +146,7 @@ def open_for_model(data: str, model: str) -> Corpus:
 
 
 def require_given(manifest: Manifest, data: Any) -> None:
-    """Check that the corpus of a run is given again, where it was a sequence in Python and no path.
+    """Check that the corpus of a run is given again, where it was a sequence or a table in Python and no path.
 
     Raises:
         CorpusError: otherwise.
@@ -155,8 +155,8 @@ def require_given(manifest: Manifest, data: Any) -> None:
         raise CorpusError(
             "the corpus of this run is not given",
             got="no data",
-            rule="it was a sequence in Python, which a run does not store",
-            remedy="Call the function in Python with data= this sequence.",
+            rule="it was a sequence or a table in Python, which a run does not store",
+            remedy="Call the function in Python with data= this sequence or table.",
         )
 
 

@@ -12,6 +12,7 @@ from klarsicht.audit.corrections import corrected_model
 from klarsicht.audit.data.label_order import Order
 from klarsicht.audit.data.locations import is_url
 from klarsicht.audit.data.sequences import SequenceReader
+from klarsicht.audit.data.tables_in_memory import ListedFiles
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.crop_geometry import measure_seen_area
@@ -68,7 +69,7 @@ def begin_attribution(audit: Audit, store: RunStore, work: Attribution) -> None:
     if not all(map(store.is_created, store.manifest.get("arrays", ["logits"]))):
         create_arrays(audit, store, work)
     store.update_manifest(data=locate(audit.settings.data), names=list(audit.names))
-    if isinstance(audit.corpus.reader, SequenceReader):
+    if isinstance(audit.corpus.reader, SequenceReader | ListedFiles):
         store.update_manifest(sequence=True)
     if audit.classifier.notes:
         store.update_manifest(model_notes=list(audit.classifier.notes))

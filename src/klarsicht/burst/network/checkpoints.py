@@ -16,6 +16,7 @@ from klarsicht.burst.network import pretrained
 from klarsicht.burst.network.unet import Network, NetworkSettings
 from klarsicht.ground.errors import InputError, ModelError, UsageError
 from klarsicht.ground.machine.disk import require_regular_file, write_atomically
+from klarsicht.ground.user_paths import as_path
 
 KEY, FORMAT_VERSION = "klarsicht burst network", 1
 RULE = "a network is a .safetensors file that `klarsicht burst train` wrote"
@@ -52,11 +53,11 @@ def load_network(path: str | Path, preset: str | None = None) -> Network:
     path: the file or the name. preset: the preset that the network must have; None: any.
 
     Raises:
-        UsageError: no shipped network has that name.
+        UsageError: no shipped network has that name, or what is given is no path.
         ModelError: the file does not exist, or holds no network of klarsicht, or one of another version or preset than
             wanted.
     """
-    card, state = _read(path)
+    card, state = _read(as_path("network", path, 'Give a file, or a name such as "swift".'))
     if preset not in (None, card.settings.preset):
         got = f"preset {card.settings.preset} in {path}"
         raise ModelError("the network has another preset", got=got, rule=f"wanted is {preset}")

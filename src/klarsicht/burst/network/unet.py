@@ -28,7 +28,7 @@ from klarsicht.burst.network.heads import (
     UnitHead,
     scale_channels,
 )
-from klarsicht.ground.config import Settings
+from klarsicht.ground.config import PublicSettings
 from klarsicht.ground.errors import UsageError, unknown_name
 from klarsicht.ground.ranges import NETWORK_WIDTH
 from klarsicht.numerics.imaging.sensor_noise import deviation
@@ -212,7 +212,7 @@ PRESETS = {
 resolution."""
 
 
-class NetworkSettings(Settings):
+class NetworkSettings(PublicSettings):
     """Configuration of a network without its weights. width: factor on the preset's channels. frames: N at most."""
 
     preset: str = "swift"

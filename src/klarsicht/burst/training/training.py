@@ -44,6 +44,7 @@ from klarsicht.ground.ranges import (
     TRAINING_STEPS,
 )
 from klarsicht.ground.seeding import integer
+from klarsicht.ground.user_paths import as_path
 
 STEPS = 20_000
 FEWEST_FOR_PREVIEW = 4  # photographs from which on one is kept for previews
@@ -237,7 +238,9 @@ def train(settings: TrainSettings, photographs: str | Path, out: str | Path, thr
         RunMismatch, RunLocked, StoreError, DiskFull: the run folder.
     """
     THREADS.require("threads", threads)
-    photographs, out = Path(photographs), Path(out)
+    if not isinstance(settings, TrainSettings):
+        raise UsageError("no settings of a training", got=type(settings).__name__, rule="TrainSettings(...)")
+    photographs, out = as_path("folder of photographs", photographs), as_path("file of the network", out)
     if out.suffix != ".safetensors":
         raise UsageError("file of the network", got=out, rule="its name must end in .safetensors")
     lesson = TrainingData.from_folder(photographs, settings)

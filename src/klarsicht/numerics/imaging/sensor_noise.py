@@ -43,15 +43,20 @@ class NoiseLevel:
         shot: sigma_shot^2, the variance coefficient.
 
     Raises:
-        UsageError: a value that is negative or not finite.
+        UsageError: a value that is negative, not finite or no number.
     """
 
     read: float
     shot: float
 
     def __post_init__(self) -> None:
-        if not (0 <= self.read < math.inf and 0 <= self.shot < math.inf):
-            raise UsageError("noise level", got=self, rule="read and shot must be finite and not negative")
+        rule = "read and shot must be finite and not negative"
+        try:
+            usable = 0 <= self.read < math.inf and 0 <= self.shot < math.inf
+        except (TypeError, ValueError, RuntimeError) as error:  # texts, None, arrays and tensors of several numbers
+            raise UsageError("noise level", got=self, rule=f"{rule}, one number each") from error
+        if not usable:
+            raise UsageError("noise level", got=self, rule=rule)
 
     @classmethod
     def from_profile(cls, S: float, O: float) -> NoiseLevel:  # noqa: E741 - the letters of the standard
