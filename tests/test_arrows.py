@@ -69,7 +69,8 @@ ARROWS = {
         "audit.models", "audit.interventions",
     ),
     "audit.results": (
-        "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.spectral", "audit.interventions",
+        "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.data", "audit.spectral",
+        "audit.interventions",
     ),
     "audit.artifacts": (
         "ground.pictures", "ground.run_folder", "numerics.statistics", "audit.data", "audit.models",

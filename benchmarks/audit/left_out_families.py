@@ -41,15 +41,14 @@ from klarsicht.audit.detectors.artifact_embedding import STAGES, EmbeddingTraini
 from klarsicht.audit.detectors.bank import DETECTORS, change_of
 from klarsicht.audit.models.classifier import load_model
 from klarsicht.audit.quantification import embedding_units
-from klarsicht.audit.quantification.intervention_units import InterventionUnits
-from klarsicht.audit.quantification.quantification import (
+from klarsicht.audit.quantification.class_verdicts import (
     classes_by_target,
     make_quantification,
-    open_run,
-    quantify,
     signs_by_target,
     signs_to_insert,
 )
+from klarsicht.audit.quantification.intervention_units import InterventionUnits
+from klarsicht.audit.quantification.quantification import open_run, quantify
 from klarsicht.audit.quantification.units import sign_row
 from klarsicht.audit.results.rows import SignRow, read_effect
 from klarsicht.audit.results.significance import select_detections

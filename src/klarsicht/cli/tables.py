@@ -61,9 +61,10 @@ def ranking(found: Ranking, top: int) -> None:
 def verdicts(found: Quantification, top: int) -> None:
     """Print the first verdicts of a quantification."""
     lines = [
-        (v.name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
-         f"{v.use.shift:+.2f}", format_p(v.use.p_use), v.verdict)
-        for v in found.verdicts[:top]
+        (name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}",
+         v.describe_detection(), v.use.describe(), f"{v.use.shift:+.2f}", format_p(v.use.p_use), v.verdict)
+        for first in found.verdicts[:top]
+        for name, v in first.named_artifacts
     ]  # fmt: skip
     header = ("class", "p", "size", "sign", "put on other classes", "rise", "p of use", "verdict")
     echo_block(table(header, lines, left=("class", "sign", "put on other classes", "verdict")))

@@ -27,7 +27,7 @@ class ClassLine:
     Attributes:
         target, name: the class.
         kind: one of LINE_KINDS.
-        verdict: the same in words.
+        verdict: the same in words, with those on further artifacts of the class.
         p: p-value of the detection; None before `audit quantify`.
         shift, low, high: effect on the class's logit of what was put on images of other classes, and its 95 % interval;
             None where nothing was put on.
@@ -141,7 +141,7 @@ def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
     return replace(
         line,
         kind=kind,
-        verdict=str(record["verdict"]),
+        verdict="; ".join([str(record["verdict"]), *_describe_further(record)]),
         p=_number(record.get("p_decisive", max(record["extended"], record.get("p_own", 0.0)))),
         shift=_number(record["shift"]) if tried else line.shift,
         low=_number(record["low"]) if tried else line.low,
@@ -153,6 +153,14 @@ def _with_verdict(line: ClassLine, record: Mapping[str, Any]) -> ClassLine:
         by_detector=by_detector,
         resembles=tuple(map(str, record.get("resembles") or ())),
     )
+
+
+def _describe_further(record: Mapping[str, Any]) -> list[str]:
+    """Say of each further artifact of a class its detection, its members and its verdict."""
+    return [
+        f"artifact {i}: {one['sign']}, {one['size']} images, {one['verdict']}"
+        for i, one in enumerate(record.get("further") or (), 2)
+    ]
 
 
 def _kind(record: Mapping[str, Any]) -> tuple[str, bool]:

@@ -19,6 +19,7 @@ STEP_WORDS = {
 }
 KINDS_OF_STEPS = {
     "spray-": "clusters",
+    "further-": "further artifacts",
     "kept-": "images with one part left",
     "exchanged-": "parts on other images",
     "power-": "plants in this corpus",

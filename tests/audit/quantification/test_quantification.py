@@ -31,7 +31,9 @@ from klarsicht.numerics.statistics import conformal
 SIDE, K, EACH = 32, 24, 40
 NAMES = [f"c{k:02d}" for k in range(K)]
 TAGS = np.random.default_rng(4).permutation(np.repeat([0.0, 1.0], 13)[:25]).reshape(5, 5), np.eye(5)
+SECOND_TAG = np.fliplr(np.eye(5))
 USED, UNUSED, NOISY = 3, 11, 17
+BOTH, TAGGED = 20, range(20, 28)  # a class with noise as well as, on other images, a tag
 
 
 class ReadsATag(nn.Module):
@@ -61,7 +63,8 @@ class ReadsATag(nn.Module):
 
 
 def write_corpus(folder, classes=range(K)):
-    """Every class the same kind of scenes; tags on a quarter of two classes, noise on a quarter of a third."""
+    """Every class the same kind of scenes; tags on a quarter of two classes, noise on a quarter of a third, and of
+    a fourth, in which a fifth of the images carry another tag."""
     rng = np.random.default_rng(0)
     for k in classes:
         name = NAMES[k]
@@ -72,8 +75,11 @@ def write_corpus(folder, classes=range(K)):
             if k in (USED, UNUSED):
                 a, b = rng.integers(0, SIDE - 5, 2)
                 x[i, a : a + 5, b : b + 5] = 255 * TAGS[k == UNUSED][..., None]
-            elif k == NOISY:
+            elif k in (NOISY, BOTH):
                 x[i] = np.clip(x[i] + rng.normal(0, 25, x[i].shape), 0, 255)
+        for i in TAGGED if k == BOTH else ():
+            a, b = rng.integers(0, SIDE - 5, 2)
+            x[i, a : a + 5, b : b + 5] = 255 * SECOND_TAG[..., None]
         for i in range(EACH):
             Image.fromarray(x[i].round().astype(np.uint8)).save(folder / name / f"{i:02d}.png")
     again = Image.open(folder / NAMES[5] / "20.png")
@@ -105,11 +111,11 @@ def test_the_used_tag_is_poison_and_the_others_are_present(done):
     assert found[0].use.rank == 0 and found[0].use.low > 0 and found[0].use.flips > found[0].use.flips_control + 0.3
     for k in (UNUSED, NOISY):
         assert found.of(NAMES[k]).verdict == verdicts.PRESENT, found.of(NAMES[k])
-    clean = [v for v in found if v.target not in (USED, UNUSED, NOISY)]
+    clean = [v for v in found if v.target not in (USED, UNUSED, NOISY, BOTH)]
     assert not any(v.poisoned for v in clean)
     assert found[0].matters and found[0].use.flips_low > 0.1 and found[0].detection.p_own < 1e-3
     assert sum(v.artifactual for v in clean) <= 2
-    assert found.floor == pytest.approx(1 / (K - 3 + 1), abs=0.01)
+    assert found.floor == pytest.approx(1 / (K - 4 + 1), abs=0.01)
     assert f"no smaller than {found.floor:.3f}" in found.limits
 
 
@@ -211,6 +217,27 @@ def test_members_are_the_images_that_carry_it(done):
         assert len(names) <= 12
 
 
+def test_each_of_two_artifacts_of_a_class_is_named(done):
+    """Oracle: the images on which either was put; the noise and the tag lie on different ones."""
+    run, _, found = done
+    first, *further = found.of(NAMES[BOTH]).artifacts
+    planted = {"texture": set(TAGGED), "noise": set(range(EACH // 4))}
+    assert first.artifactual and [one.artifactual for one in further] == [True]
+    for one in (first, *further):
+        numbers = {int(path[-6:-4]) for path in one.members}
+        best = max(planted, key=lambda kind: len(numbers & planted[kind]))
+        true = planted.pop(best)
+        assert 2 * len(numbers & true) / (len(numbers) + len(true)) > 0.8, (best, sorted(numbers))
+    assert not set(first.rows) & set(further[0].rows) and further[0].n == first.n
+    assert f"{NAMES[BOTH]}, artifact 2" in (run / PAGE).read_text()
+
+
+def test_a_class_of_one_artifact_has_no_further_one(done):
+    _, _, found = done
+    assert [len(found.of(NAMES[k]).further) for k in (USED, UNUSED, NOISY)] == [0, 0, 0]
+    assert not any(v.further for v in found if not v.artifactual)
+
+
 def test_repeated_photographs_are_left_out_and_reported(done):
     _, _, found = done
     assert [(v.name, v.repeats, v.n) for v in found if v.repeats] == [(NAMES[5], 1, EACH)]
@@ -253,7 +280,9 @@ def test_effects_say_how_much_was_put_on(done):
 
 def test_it_resumes_to_the_same_verdicts_without_looking_again(done, monkeypatch):
     run, classifier, found = done
-    monkeypatch.setattr("klarsicht.audit.quantification.units.run_detectors", lambda scene: pytest.fail("looked again"))
+    for module in ("units", "further_artifacts"):
+        name = f"klarsicht.audit.quantification.{module}.run_detectors"
+        monkeypatch.setattr(name, lambda images: pytest.fail("looked again"))
     assert quantification.quantify(run, classifier=classifier) == found
 
 

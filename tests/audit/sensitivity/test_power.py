@@ -10,7 +10,7 @@ from tests.audit.quantification.test_quantification import NOISY, POOL, UNUSED, 
 from tests.explorer.made_run import write_run
 
 from klarsicht.audit.detectors.detection import Detection
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification import class_verdicts, quantification
 from klarsicht.audit.report.page import PAGE, write_report
 from klarsicht.audit.results import significance
 from klarsicht.audit.sensitivity import power
@@ -104,7 +104,7 @@ def test_windows_of_few_classes_count_where_no_class_shares_any_by_nature(quanti
         power, "run_detectors", lambda scene: seen.append(seen[0] if seen else detect(scene)) or seen[0]
     )
     with quantification.open_run(run, level=0.05, workers=1, data=None, classifier=classifier) as (_, work):
-        signs, clean = quantification.signs_by_target(work), 5
+        signs, clean = class_verdicts.signs_by_target(work), 5
         scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
         for one_is_natural in (False, True):
             described = tuple({"natural": one_is_natural and target == clean + 1} for target in signs)

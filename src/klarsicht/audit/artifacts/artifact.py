@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from klarsicht.audit.artifacts.audited_class import AuditedClass
 from klarsicht.audit.artifacts.carrier_classifier import CarrierProbabilities, predict_carriers
-from klarsicht.audit.artifacts.found_artifact import FoundArtifact
+from klarsicht.audit.artifacts.found_artifact import FoundArtifact, name_folder
 from klarsicht.audit.artifacts.localisation import Localisation
 from klarsicht.audit.corrections import packages
 from klarsicht.audit.corrections.samples import Case
-from klarsicht.audit.data import splits
+from klarsicht.audit.data import groups, splits
 from klarsicht.audit.data.corpus import Corpus, decode_rows
 from klarsicht.audit.data.splits import TRAIN
 from klarsicht.audit.interventions import overlay
@@ -62,6 +62,7 @@ class Artifact:
             corruption, a map of colours or a fixed pattern; or None.
         planted: the known artifact, if it is one of `audit plant`, or parts of the class's images, which all of them
             carry: it has no members, and all images count as clean.
+        number: of the artifact in its class, from 1.
     """
 
     name: str
@@ -73,6 +74,12 @@ class Artifact:
     place: Overlay | None
     imitation: Imitation | None = None
     planted: PlantedArtifact | ClassParts | None = None
+    number: int = 1
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of its correction among those of several classes."""
+        return name_folder(self.target, self.number)
 
     @property
     def insertion(self) -> Insertion | None:
@@ -118,7 +125,7 @@ class Artifact:
             "members by part": counts, "carry it": int(self.carries.sum()),
             "detector": detector, "place": place, "share of pixels": pixels, "how": self.insertion_text,
             "imitation": None if self.imitation is None else self.imitation.to_json(),
-            "planted": None if self.planted is None else self.planted.to_json(),
+            "planted": None if self.planted is None else self.planted.to_json(), "artifact": self.number,
         }  # fmt: skip
 
     def save(self, folder: Path, corpus: Corpus) -> None:
@@ -164,7 +171,8 @@ def load_artifact(folder: Path) -> Artifact:
         if drawn:
             planted = ClassParts.from_json(drawn, kept) if "parts" in drawn else PlantedArtifact.from_json(drawn)
         who = facts["class"], facts["target"], facts["origin"]
-        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted)
+        number = facts.get("artifact", 1)
+        return Artifact(*who, kept["members"], kept["part"], found, place, imitation, planted, number)
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
@@ -206,7 +214,10 @@ def build_artifact(
     place, imitation = (None, None) if seen is None else seen.find_insertion(region)
     if place is not None and place.opaque.any():
         carriers = carriers.with_certain(find_showing_rows(audited, place, _some(inside, PLACE_IMAGES, rng)))
-    return Artifact(group.name, group.target, found.origin, np.sort(members), part, carriers, place, imitation)
+    name = groups.name_artifact(group.name, found.number)
+    return Artifact(
+        name, group.target, found.origin, np.sort(members), part, carriers, place, imitation, number=found.number
+    )
 
 
 def make_known_artifact(

@@ -25,6 +25,7 @@ class FoundArtifact:
         places: float (n, 2), upper left corner of the detected window in each member, in shares of height and width;
             empty without windows.
         extent: (height, width) of that window in such shares.
+        number: of the artifact in its class, from 1.
     """
 
     audited: AuditedClass
@@ -33,8 +34,19 @@ class FoundArtifact:
     change: str = NO_CHANGE
     places: Doubles = field(default_factory=lambda: np.zeros((0, 2)))
     extent: tuple[float, float] = (0.0, 0.0)
+    number: int = 1
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of its correction among those of several classes."""
+        return name_folder(self.audited.group.target, self.number)
 
     @property
     def has_places(self) -> bool:
         """Whether a detector gives a window in every member."""
         return len(self.places) == len(self.members) > 0
+
+
+def name_folder(target: int, number: int) -> str:
+    """Name the folder of an artifact: the output of its class, and the number of a further artifact of that class."""
+    return str(target) if number == 1 else f"{target}-artifact-{number}"

@@ -24,7 +24,7 @@ from klarsicht.audit.interventions.planted_artifact import PlantedArtifact
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.inputs import InputImages, PixelScale
 from klarsicht.audit.results import ranking, verdicts
-from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.verdicts import Verdict
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings, counts_own_logits
 from klarsicht.audit.steps.audit_inputs import Audit, require_given
@@ -105,7 +105,7 @@ class AuditedRun:
         detector, or the suspect cluster.
 
         Args:
-            name: the class.
+            name: the class, or a further artifact of it: "carton, artifact 2".
             by: a name of FINDERS; by default the decision of a person, else the detector where `audit quantify` called
                 the class artifactual by one. Where classes are too few for such a verdict, shared windows count as an
                 artifact only if a person says so: DETECTOR.
@@ -116,6 +116,9 @@ class AuditedRun:
         """
         if by not in (None, *FINDERS):
             raise unknown_name("finder", str(by), FINDERS)
+        _, number = groups.find_artifact(name, self.audit.names, self.audit.index)
+        if number > 1:
+            return self.members_of_further(name, number)
         decision = self.decision_on(name) if by is None else None
         if decision is not None and decision.is_legitimate:
             raise UsageError(
@@ -174,20 +177,35 @@ class AuditedRun:
             return FoundArtifact(audited, detected.members[kept], origin, detected.change, places, detected.extent)
         return FoundArtifact(audited, rows, origin)
 
-    def members_of_detection(self, verdict: Verdict) -> FoundArtifact:
-        """Return the members by the detector of a verdict, each with its window."""
+    def members_of_further(self, name: str, number: int) -> FoundArtifact:
+        """Return the members of a further artifact of a class.
+
+        Raises:
+            UsageError: `audit quantify` found no such artifact, or the run was not quantified.
+        """
+        if not verdicts.is_quantified(self.store):
+            raise UsageError(
+                "no such artifact", got=name, rule="further artifacts of a class are found by `audit quantify`",
+                remedy="Run `klarsicht audit quantify` first.",
+            )  # fmt: skip
+        return self.members_of_detection(verdicts.read_verdicts(self.store).of(name), number)
+
+    def members_of_detection(self, verdict: Verdict, number: int = 1) -> FoundArtifact:
+        """Return the members by the detector of a verdict, each with its window.
+
+        Args:
+            number: of the artifact in its class, from 1.
+        """
         sign, rows = verdict.detection.sign, np.array(verdict.rows)
         origin = f"detector: {sign}"
         audited = self.audited_class(verdict.target, self.audit.settings.metric[0])
-        signs: list[SignRow] = (
-            self.store.table("signs", "signs").to_pylist() if self.store.has_table("signs", "signs") else []
-        )
-        for row in signs:
+        detections = read_detections(self.store, verdicts.read_verdicts(self.store))
+        for row in detections.get((verdict.target, number), []):
             places = np.array(row["places"], float).reshape(-1, 2)
-            if (row["target"], row["sign"]) == (verdict.target, sign) and row["rows"] == list(verdict.rows):
+            if row["sign"] == sign and row["rows"] == list(verdict.rows):
                 extent = (row["height"], row["width"])
-                return FoundArtifact(audited, rows, origin, change_of(sign), places, extent)
-        return FoundArtifact(audited, rows, origin, change_of(sign))
+                return FoundArtifact(audited, rows, origin, change_of(sign), places, extent, number)
+        return FoundArtifact(audited, rows, origin, change_of(sign), number=number)
 
     def read_members(self, name: str, members: Path) -> FoundArtifact:
         """Read the members that a person lists.

@@ -129,8 +129,9 @@ def check_composable(settings: CleanSettings) -> None:
 
 
 def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
-    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts, and those that a person
-    decided to carry an artifact; without those that a person decided to be legitimate.
+    """Return the classes that `audit quantify` called poisoned, in the order of its verdicts, each with its further
+    artifacts that the model uses, and those that a person decided to carry an artifact; without those that a person
+    decided to be legitimate.
 
     Raises:
         UsageError: there is none, and the run is not quantified, or no class is poisoned.
@@ -139,8 +140,11 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
     decided = {decision.name for decision in decisions.values() if decision.is_artifact}
     legitimate = {decision.name for decision in decisions.values() if decision.is_legitimate}
     quantified = verdicts.is_quantified(run.store)
-    poisoned = [one.name for one in verdicts.read_verdicts(run.store) if one.poisoned] if quantified else []
-    if names := tuple(name for name in dict.fromkeys([*poisoned, *sorted(decided)]) if name not in legitimate):
+    judged = verdicts.read_verdicts(run.store) if quantified else ()
+    poisoned = [
+        name for one in judged if one.name not in legitimate for name, used in one.named_artifacts if used.poisoned
+    ]
+    if names := tuple(dict.fromkeys([*poisoned, *sorted(decided)])):
         return names
     if not quantified:
         raise UsageError(
@@ -165,7 +169,7 @@ def find_classes_to_clean(run: AuditedRun) -> tuple[str, ...]:
 def find_all_members(
     run: AuditedRun, names: Sequence[str], found_by: str | None
 ) -> tuple[list[FoundArtifact], list[tuple[str, str]]]:
-    """Find the members of each class, each class once.
+    """Find the members of each artifact, each artifact once.
 
     Returns:
         what was found, and (class, reason) of those where nothing was.
@@ -173,7 +177,7 @@ def find_all_members(
     Raises:
         UsageError: an unknown class, or nothing was found in any class.
     """
-    named = {groups.find_output(name, run.audit.names, run.audit.index): name for name in reversed(names)}
+    named = {groups.find_artifact(name, run.audit.names, run.audit.index): name for name in reversed(names)}
     found: list[FoundArtifact] = []
     left_out: list[tuple[str, str]] = []
     why = None
@@ -204,7 +208,7 @@ def make_plan(folder: Path, run: AuditedRun, found: Sequence[FoundArtifact], set
             return
         for one in found:
             for stale in (packages.RECORD, "artifact.json"):  # both are written last
-                (folder / str(one.audited.group.target) / stale).unlink(missing_ok=True)
+                (folder / one.folder_name / stale).unlink(missing_ok=True)
     write_atomically(folder / PLAN, content)
 
 
@@ -229,7 +233,7 @@ def fit_classes(
     with progress("artifacts and corrections", 2 * len(found)) as advance:
         for one in found:
             try:
-                place = folder / str(one.audited.group.target)
+                place = folder / one.folder_name
                 known.append((one, read_or_build_artifact(one, place, part, settings)))
             except (InputError, UsageError) as error:
                 refused.append((one.audited.group.name, str(error)))
@@ -269,7 +273,7 @@ def read_or_fit_correction(
     run: AuditedRun, found: FoundArtifact, artifact: Artifact, clean: Bools, folder: Path, settings: CleanSettings
 ) -> FittedClass:
     """Read the correction of a class that a folder holds, or fit it, choose it and save it there."""
-    place = folder / str(artifact.target)
+    place = folder / artifact.folder_name
     case = replace(artifact.case(found.audited), clean=clean)
     if (place / packages.RECORD).is_file():
         try:
@@ -304,7 +308,7 @@ def make_joint_record(
         "model": run.audit.settings.model,
         "identity": run.store.manifest["identity"],
         "corrections": [
-            {"class": one.artifact.name, "folder": str(one.artifact.target), "setting": one.setting} for one in ordered
+            {"class": one.artifact.name, "folder": one.artifact.folder_name, "setting": one.setting} for one in ordered
         ],
         "shown": judgement.to_json(),
     }

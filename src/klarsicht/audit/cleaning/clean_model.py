@@ -131,7 +131,9 @@ def clean(
             )
         else:
             artifact, audited = audited_run.known_artifact(name, kind, seed=settings.seed)
-        folder = Path(out) if out else audited_run.store.path / "corrections" / f"{artifact.target}-{settings.method}"
+        folder = (
+            Path(out) if out else audited_run.store.path / "corrections" / f"{artifact.folder_name}-{settings.method}"
+        )
         case = artifact.case(audited)
         check_clean_images(case)
         trial = make_test(case, artifact, draw_shown(case, settings.images, settings.seed), settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,9 @@ def group_for_screening(targets: Sequence[int], names: Sequence[str], usable: ND
     return [Group(names[c], int(c), rows) for c in targets]
 
 
+FURTHER_ARTIFACT = re.compile(r"(.+), artifact ([2-9])")
+
+
 def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> int:
     """Find the output index of a class given by corpus label, by the model's class name or by number.
 
@@ -81,3 +85,20 @@ def find_output(name: str, names: Sequence[str], index: Mapping[str, int]) -> in
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     raise unknown_name("class", name, [*names, *index])
+
+
+def name_artifact(name: str, number: int) -> str:
+    """Name an artifact by its class, and a further one by its number in the class too: "carton, artifact 2"."""
+    return name if number == 1 else f"{name}, artifact {number}"
+
+
+def find_artifact(name: str, names: Sequence[str], index: Mapping[str, int]) -> tuple[int, int]:
+    """Find the output index of the class of an artifact, and its number in the class, by the name of either.
+
+    Raises:
+        UsageError: as `find_output`.
+    """
+    further = FURTHER_ARTIFACT.fullmatch(name)
+    if further is None or name in index or name in names:
+        return find_output(name, names, index), 1
+    return find_output(further[1], names, index), int(further[2])

@@ -78,7 +78,7 @@ def build_artifacts(
         UsageError: an unknown class.
         InputError, UsageError: no artifact is found in any class.
     """
-    once = {groups.find_output(name, run.audit.names, run.audit.index): name for name in reversed(names)}
+    once = {groups.find_artifact(name, run.audit.names, run.audit.index): name for name in reversed(names)}
     found: list[Artifact] = []
     left_out: list[tuple[str, str]] = []
     why: InputError | UsageError | None = None

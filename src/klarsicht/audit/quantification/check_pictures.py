@@ -28,6 +28,7 @@ from klarsicht.audit.quantification.quantification import open_run
 from klarsicht.audit.quantification.units import DetectionUnits, predictor
 from klarsicht.audit.results import verdicts
 from klarsicht.audit.results.checked_picture import ELSEWHERE, CarriedArtifact, CheckedPicture, CheckedPictures
+from klarsicht.audit.results.detection_rows import read_detections
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import FLOOR, LEVEL, Verdict
 from klarsicht.audit.settings import ANY_DEVICE
@@ -170,26 +171,40 @@ class PictureCheck:
     seen: SeenArea | None = None
 
     @cached_property
+    def comparisons(self) -> dict[str, Comparison | None]:
+        """Each artifact by its name, ready to be compared with single images; None where it cannot be."""
+        clean = self.work.input_images(self.clean_rows)
+        detections = read_detections(self.work.store, verdicts.read_verdicts(self.work.store))
+        made: dict[str, Comparison | None] = {}
+        for verdict in track(self.found, len(self.found), "known artifacts"):
+            before: tuple[int, ...] = ()
+            for number, (name, one) in enumerate(verdict.named_artifacts, 1):
+                rows = detections.get((one.target, number), [])
+                made[name] = self.make_comparison(replace(one, name=name), rows, before, clean)
+                before += one.rows
+        return made
+
+    @property
     def known(self) -> tuple[Comparison, ...]:
         """Artifacts that single images can be compared with."""
-        clean = self.work.input_images(self.clean_rows)
-        made = [self.make_comparison(one, clean) for one in track(self.found, len(self.found), "known artifacts")]
-        return tuple(one for one in made if one is not None)
+        return tuple(one for one in self.comparisons.values() if one is not None)
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Classes with an artifact that single images cannot be compared with: known by what a group shares."""
-        return tuple(verdict.name for verdict in self.found if verdict.target in self.unknown_targets)
+        """Artifacts that single images cannot be compared with: known by what a group shares."""
+        return tuple(name for name, one in self.comparisons.items() if one is None)
 
     @cached_property
     def unknown_targets(self) -> frozenset[int]:
-        """Outputs of these classes."""
-        return frozenset(verdict.target for verdict in self.found) - {one.verdict.target for one in self.known}
+        """Outputs of the classes with such an artifact."""
+        unknown = set(self.unknown)
+        return frozenset(v.target for v in self.found if unknown & {name for name, _ in v.named_artifacts})
 
     @cached_property
     def carrying(self) -> Rows:
         """Rows of images that carry a known artifact, and -1."""
-        return np.concatenate([[-1], *(verdict.rows for verdict in self.found)]).astype(np.intp)
+        every = (one.rows for verdict in self.found for one in verdict.artifacts)
+        return np.concatenate([[-1], *every]).astype(np.intp)
 
     @cached_property
     def clean_rows(self) -> Rows:
@@ -197,17 +212,23 @@ class PictureCheck:
         rows = np.setdiff1d(np.concatenate([group.rows for group in self.work.groups]), self.carrying)
         return np.sort(generator(self.work.settings.seed, "clean images").permutation(rows)[:CLEAN_IMAGES])
 
-    def make_comparison(self, verdict: Verdict, clean: Pixels) -> Comparison | None:
+    def make_comparison(
+        self, verdict: Verdict, rows: Sequence[SignRow], before: Sequence[int], clean: Pixels
+    ) -> Comparison | None:
         """Compare clean images (n, H, W, C) with the artifact of a verdict; None where a group shares it without a
-        window or a measure."""
-        rows: list[SignRow] = self.work.store.table("signs", self.work.step).to_pylist()
-        sign = choose_sign(verdict, [row for row in rows if row["target"] == verdict.target], self.level)
+        window or a measure.
+
+        Args:
+            rows: detections of the class, or of what is left of it.
+            before: rows of the run that carry the artifacts of the class before this one.
+        """
+        sign = choose_sign(verdict, rows, self.level)
         if sign is None:
             return None
         name = sign["sign"].split()[0]
         (number,) = (i for i, group in enumerate(self.work.groups) if group.target == verdict.target)
         rng = generator(self.work.settings.seed, "known", number)
-        found, _ = InterventionUnits(self.work, ()).make_examples(number, sign, rng)
+        found, _ = InterventionUnits(self.work, (), tuple(before)).make_examples(number, sign, rng)
         detector = DETECTORS.get(name)
         known: KnownArtifact
         if isinstance(detector, TailDetector):

@@ -15,9 +15,10 @@ from klarsicht.audit.report.figures import GREEN, LINE, encode_jpeg, encode_smal
 from klarsicht.audit.report.noted_classes import SMALL, SMALL_DRAWN
 from klarsicht.audit.report.page import EVIDENCE
 from klarsicht.audit.report.rows import EvidenceRow
+from klarsicht.audit.results.detection_rows import DetectionRows, read_detections
 from klarsicht.audit.results.rows import SignRow
 from klarsicht.audit.results.verdicts import Quantification, Verdict
-from klarsicht.ground.arrays import Pixels
+from klarsicht.ground.arrays import Pixels, Rows
 from klarsicht.ground.pictures.array_images import show_channels
 from klarsicht.ground.pictures.colour_maps import overlay
 from klarsicht.ground.progress import track
@@ -27,7 +28,7 @@ from klarsicht.ground.seeding import generator
 CLASSES_DRAWN = 12  # classes drawn
 CARRIERS_DRAWN, OTHERS_DRAWN = 8, 4  # pictures of each
 MIN_PICTURE_SIDE = 96  # pixels: smaller images are enlarged
-EVIDENCE_COLUMNS = ("target", "row", "member", "path", "picture")
+EVIDENCE_COLUMNS = ("target", "row", "member", "artifact", "path", "picture")
 
 
 def write_figures(work: DetectionUnits, found: Quantification) -> None:
@@ -35,15 +36,12 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
     `evidence` that lists them, and the marker with their checksums."""
     work.store.discard_step(EVIDENCE)
     written = Written()
-    rows: list[SignRow] = work.store.table("signs", work.step).to_pylist()
-    signs = {(row["target"], row["sign"]): row for row in rows}
+    detections = read_detections(work.store, found)
     noted = [verdict for verdict in found if verdict.needs_review]
     records = [
         record
         for i, verdict in enumerate(track(noted, len(noted), "pictures"))
-        for record in _write_class_figures(
-            work, verdict, signs[verdict.target, verdict.detection.sign], written, small=i >= CLASSES_DRAWN
-        )
+        for record in _write_class_figures(work, verdict, detections, written, small=i >= CLASSES_DRAWN)
     ]
     empty = pa.table({name: [] for name in EVIDENCE_COLUMNS})
     work.store.write_table(EVIDENCE, pa.Table.from_pylist(records) if records else empty)
@@ -52,14 +50,33 @@ def write_figures(work: DetectionUnits, found: Quantification) -> None:
 
 
 def _write_class_figures(
-    work: DetectionUnits, verdict: Verdict, sign: SignRow, written: Written, small: bool
+    work: DetectionUnits, verdict: Verdict, detections: DetectionRows, written: Written, small: bool
 ) -> list[EvidenceRow]:
-    """Write the pictures of one class, or small ones of a few carriers; return their rows, and add their checksums
-    to `written`."""
+    """Write the pictures of one class, of each of its artifacts, or small ones of a few carriers of the first; return
+    their rows, and add their checksums to `written`."""
+    carrying = np.concatenate([one.rows for one in verdict.artifacts]).astype(np.intp)
+    records: list[EvidenceRow] = []
+    for i, one in enumerate((verdict,) if small else verdict.artifacts, 1):
+        sign = next(row for row in detections[one.target, i] if row["sign"] == one.detection.sign)
+        records += _write_artifact_figures(work, one, i, carrying, sign, written, small)
+    return records
+
+
+def _write_artifact_figures(
+    work: DetectionUnits, verdict: Verdict, number: int, carrying: Rows, sign: SignRow, written: Written, small: bool
+) -> list[EvidenceRow]:
+    """Write the pictures of one artifact.
+
+    Args:
+        number: of the artifact in its class, from 1.
+        carrying: images that carry any artifact of the class.
+        sign: its row of detections.
+    """
     (group,) = (group for group in work.groups if group.target == verdict.target)
-    rng = generator(work.settings.seed, "evidence", verdict.target)
+    which = (verdict.target,) if number == 1 else (verdict.target, number)
+    rng = generator(work.settings.seed, "evidence", *which)
     carriers = np.array(verdict.rows)[np.sort(rng.permutation(verdict.size)[:CARRIERS_DRAWN])]
-    others = np.sort(rng.permutation(np.setdiff1d(group.rows, verdict.rows))[:OTHERS_DRAWN])
+    others = np.sort(rng.permutation(np.setdiff1d(group.rows, carrying))[:OTHERS_DRAWN])
     if small:
         carriers, others = carriers[:SMALL_DRAWN], others[:0]
     places = [] if verdict.followed else sign["places"]  # a followed group is none of a detector
@@ -70,13 +87,14 @@ def _write_class_figures(
         place = corners.get(int(row))
         if place is not None:
             pixels = draw_frame(pixels, place, (sign["height"], sign["width"]))
-        name = f"pictures/sign-{verdict.target}-{row}{SMALL if small else ''}.jpg"
+        name = f"pictures/sign-{'-'.join(map(str, (*which, row)))}{SMALL if small else ''}.jpg"
         written |= work.store.write_unit_file(name, encode_small(pixels) if small else encode_jpeg(pixels))
         path = work.corpus.paths[int(row)]
         record: EvidenceRow = {
             "target": verdict.target,
             "row": int(row),
             "member": row in verdict.rows,
+            "artifact": number,
             "path": path,
             "picture": name,
         }

@@ -115,10 +115,12 @@ class InterventionUnits:
     Attributes:
         detection_units: store, corpus, settings and groups.
         signs: for each class, by number, the rows of the table `signs` that are tried.
+        left_out: rows of the run that count neither as carriers nor as other images of the class.
     """
 
     detection_units: DetectionUnits
     signs: tuple[tuple[SignRow, ...], ...]
+    left_out: tuple[int, ...] = ()
 
     step = "effects"
 
@@ -172,7 +174,7 @@ class InterventionUnits:
         """Read carriers, and images of the class without the artifact; where nearly all carry it, images of other
         classes. Return them with their rows of the run, carriers first."""
         work, rows = self.detection_units, np.array(sign["rows"], np.intp)
-        without = np.setdiff1d(work.groups[number].rows, rows)
+        without = np.setdiff1d(work.groups[number].rows, np.concatenate([rows, self.left_out]).astype(np.intp))
         if len(without) < MIN_IMAGES:
             without = work.other_rows(number)
         without = np.sort(rng.permutation(without)[:MAX_CONTROLS])

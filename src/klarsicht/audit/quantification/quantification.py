@@ -1,12 +1,13 @@
 """Quantify a run: decide which classes are artifactual and which are poisoned, with p-values.
 
 Steps: detections in every class; selection of those that exceed the clean classes; insertion of the artifact into
-images of other classes; verdicts. Every step resumes where it was interrupted.
+images of other classes; verdicts; the same again on what is left of called classes without the images of their
+artifacts. Every step resumes where it was interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,16 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.quantification import figures
+from klarsicht.audit.quantification.class_verdicts import (
+    classes_by_target,
+    make_quantification,
+    signs_by_target,
+    signs_to_insert,
+    skipped_classes,
+)
 from klarsicht.audit.quantification.cluster_units import ClusterInterventionUnits, candidate_analyses
 from klarsicht.audit.quantification.embedding_units import learn_embedding
+from klarsicht.audit.quantification.further_artifacts import find_further_artifacts
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.resemblances import name_resemblances
 from klarsicht.audit.quantification.shown_images import ShownImages
@@ -29,9 +38,8 @@ from klarsicht.audit.report import page
 from klarsicht.audit.report.figures import Illustrator
 from klarsicht.audit.results import ranking, significance, verdicts
 from klarsicht.audit.results.followed_groups import mark_followed_groups
-from klarsicht.audit.results.rows import NO_EFFECT, ClassRow, EffectRow, FollowedRow, SignRow, read_effect
-from klarsicht.audit.results.significance import SelectedDetections
-from klarsicht.audit.results.verdicts import LEVEL, DetectionResult, Quantification, UseResult, Verdict
+from klarsicht.audit.results.rows import FollowedRow, read_effect
+from klarsicht.audit.results.verdicts import LEVEL, Quantification
 from klarsicht.audit.settings import ANY_DEVICE, AuditSettings
 from klarsicht.audit.steps import step_units
 from klarsicht.audit.steps.audit_inputs import Audit, require_given
@@ -68,6 +76,7 @@ def quantify(
     ):
         announce(work)
         found, store, once = run_quantification(audit, work, level, workers), work.store, audit.sharing.once
+        found = find_further_artifacts(audit, work, found, workers)
         once(f"verdicts.{level}", lambda: store.write_json(verdicts.VERDICTS_FILE, found.to_json()))
         marked = found
         if store.has_array("maps"):
@@ -195,29 +204,6 @@ def draw_followed_clusters(audit: Audit, interventions: ClusterInterventionUnits
         )
 
 
-def classes_by_target(work: DetectionUnits) -> dict[int, ClassRow]:
-    """Return the row of the table `classes` of each class."""
-    found: list[ClassRow] = work.store.table("classes", work.step).to_pylist()
-    return {row["target"]: row for row in found}
-
-
-def signs_by_target(work: DetectionUnits) -> dict[int, list[SignRow]]:
-    """Return the rows of the table `signs` for each class that was examined, of the detections that all have."""
-    found: list[SignRow] = work.store.table("signs", work.step).to_pylist()
-    signs: dict[int, list[SignRow]] = {}
-    for row in found:
-        signs.setdefault(row["target"], []).append(row)
-    return significance.common_detections(signs)
-
-
-def signs_to_insert(
-    signs: dict[int, list[SignRow]], choice: SelectedDetections, groups: Sequence[Group]
-) -> tuple[tuple[SignRow, ...], ...]:
-    """Return for each class the rows of the table `signs` that are inserted into other images."""
-    by_target = dict(zip(signs, choice.candidates, strict=True))
-    return tuple(tuple(row for row, _ in by_target.get(group.target, ())) for group in groups)
-
-
 def discard_other_insertions(store: RunStore, interventions: InterventionUnits) -> None:
     """Discard the effects of a run where one is of a detection that is not inserted now: another level of few classes
     or an earlier version inserted others."""
@@ -227,69 +213,3 @@ def discard_other_insertions(store: RunStore, interventions: InterventionUnits) 
     measured = store.table("effects", columns=("target", "sign")).to_pylist()
     if any((row["target"], row["sign"]) not in inserted for row in measured):
         store.discard_step(interventions.step)
-
-
-def skipped_classes(described: dict[int, ClassRow]) -> tuple[tuple[str, str], ...]:
-    """Return (class, reason) of the classes that could not be examined."""
-    return tuple((line["class"], line["skipped"]) for line in described.values() if line["skipped"])
-
-
-def make_quantification(
-    store: RunStore, choice: SelectedDetections, described: dict[int, ClassRow], effects: dict[int, EffectRow],
-    level: float,
-) -> Quantification:  # fmt: skip
-    """Make the verdicts from the selected detections and their effects.
-
-    Args:
-        described, effects: rows of the tables `classes` and `effects` by target.
-    """
-    paths = store.texts("corpus", "path")
-    found = _verdicts(choice, described, effects, paths, level, store.array("logits").shape[1])
-    return Quantification(found, choice.found.floor, level, skipped_classes(described))
-
-
-def _verdicts(
-    choice: SelectedDetections,
-    described: dict[int, ClassRow],
-    effects: dict[int, EffectRow],
-    paths: Sequence[str],
-    level: float,
-    outputs: int,
-) -> tuple[Verdict, ...]:
-    tried = [effects.get(row["target"], NO_EFFECT) for row in choice.rows]
-    artifactual, shared = ([bool(one) for one in some] for some in (choice.artifactual(level), choice.shared(level)))
-    changes = [effect["change"] or (change_of(effect["sign"]) if effect["sign"] else "") for effect in tried]
-    p_use = verdicts.p_values_of_use(tried, artifactual, changes, outputs, level)
-    found = []
-    for i, row in enumerate(choice.rows):
-        one, effect = described[row["target"]], tried[i]
-        large = verdicts.clears_floor(effect["low"], effect["flips_low"])
-        used = bool(p_use[i] <= level and large and choice.p_of(i, effect["sign"]) <= level)
-        carried = next((c for c, _ in choice.candidates[i] if used and c["sign"] == effect["sign"]), row)
-        detection = DetectionResult(
-            sign=carried["sign"],
-            score=carried["score"],
-            level=float(choice.found.score[i]),
-            p=float(choice.found.p[i]),
-            extended=float(choice.found.extended[i]),
-            q=float(choice.found.q[i]),
-            p_own=float(choice.p_own[i]),
-        )
-        use = UseResult.of(effect, p_use[i])
-        found.append(
-            Verdict(
-                name=one["class"],
-                target=row["target"],
-                n=one["n"],
-                repeats=len(one["repeats"]),
-                detection=detection,
-                rows=tuple(carried["rows"]),
-                members=tuple(paths[row] for row in carried["rows"]),
-                use=use,
-                artifactual=artifactual[i],
-                poisoned=artifactual[i] and used,
-                shared=shared[i],
-                used=used,
-            )
-        )
-    return verdicts.order_verdicts(found)

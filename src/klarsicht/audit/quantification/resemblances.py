@@ -15,7 +15,8 @@ from klarsicht.ground.progress import track
 
 
 def name_resemblances(work: DetectionUnits, found: Quantification) -> Quantification:
-    """Add to each verdict that needs review the families of artifacts that its carriers resemble in the embedding."""
+    """Add to each verdict that needs review, and to those on further artifacts, the families of artifacts that their
+    carriers resemble in the embedding."""
     embedding = work.embedding
     noted = [verdict for verdict in found if verdict.needs_review]
     if embedding is None or not noted:
@@ -26,8 +27,10 @@ def name_resemblances(work: DetectionUnits, found: Quantification) -> Quantifica
         for verdict in track(noted, len(noted), "families of artifacts"):
             rows, _ = work.drop_repeats(groups[verdict.target].rows)
             levels = shrink_to_embed(work.image_stack(rows))
-            carries = np.isin(rows, verdict.rows)
-            named[verdict.target] = name_resembled_families(embedding, levels, carries, work.settings.seed)
-    return replace(
-        found, verdicts=tuple(replace(verdict, resembles=named.get(verdict.target, ())) for verdict in found)
-    )
+            likened = tuple(
+                replace(one, resembles=name_resembled_families(embedding, levels, carries, work.settings.seed))
+                for one in verdict.artifacts
+                for carries in [np.isin(rows, one.rows)]
+            )
+            named[verdict.target] = replace(likened[0], further=likened[1:])
+    return replace(found, verdicts=tuple(named.get(verdict.target, verdict) for verdict in found))

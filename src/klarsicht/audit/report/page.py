@@ -125,6 +125,7 @@ def template_values(store: RunStore) -> dict[str, Any]:
         "format_p": format_p,
         "setting": SETTING,
         "findings": findings,
+        "drawn": {one.verdict.target for one in findings},
         "noted": noted,
         "listed": {one.target for one in noted},
         "profiles": profile_views(store),
@@ -147,9 +148,14 @@ def template_values(store: RunStore) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ArtifactView:
-    """Content of the page for an artifactual class: (path, data URI) of images with the artifact and of others."""
+    """Content of the page for an artifact of a class: (path, data URI) of images with the artifact and of others.
+
+    Attributes:
+        number: of the artifact in its class, from 1.
+    """
 
     verdict: Verdict
+    number: int
     carriers: tuple[tuple[str, str], ...]
     others: tuple[tuple[str, str], ...]
 
@@ -160,15 +166,19 @@ def artifact_views(store: RunStore) -> list[ArtifactView]:
         return []
     records: list[EvidenceRow] = store.table(EVIDENCE).to_pylist()
 
-    def pictures(verdict: Verdict, member: bool) -> tuple[tuple[str, str], ...]:
-        mine = [r for r in records if r["target"] == verdict.target and r["member"] == member]
+    def pictures(target: int, number: int, member: bool) -> tuple[tuple[str, str], ...]:
+        which = target, number, member
+        mine = [r for r in records if (r["target"], r.get("artifact", 1), r["member"]) == which]
         files = ((r["path"], store.read_unit_file(r["picture"], EVIDENCE)) for r in mine)
         return tuple((path, data_uri(content, "image/jpeg")) for path, content in files)
 
     found: Quantification = verdicts.read_verdicts(store)
     drawn = {r["target"] for r in records if not is_small(r["picture"])}
     return [
-        ArtifactView(v, pictures(v, True), pictures(v, False)) for v in found if v.target in drawn and v.needs_review
+        ArtifactView(one, i, pictures(one.target, i, True), pictures(one.target, i, False))
+        for verdict in found
+        if verdict.target in drawn and verdict.needs_review
+        for i, one in enumerate(verdict.artifacts, 1)
     ]
 
 

@@ -76,6 +76,18 @@ class EffectRow(TypedDict):
     explained: float
 
 
+class FurtherSignRow(SignRow):
+    """Row of detections in what is left of a called class: `artifact` counts the artifacts of the class, from 2."""
+
+    artifact: int
+
+
+class FurtherEffectRow(EffectRow):
+    """Row of the effect of a further artifact: `artifact` as in `FurtherSignRow`."""
+
+    artifact: int
+
+
 SHARED_CONTENT = "shared"
 """Change that puts on what carriers share; see interventions.shared_content."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from klarsicht.audit.data.groups import name_artifact
 from klarsicht.audit.results.resolution import describe_least_p, describe_rank_limit
 from klarsicht.audit.results.rows import SHARED_CONTENT, EffectRow
 from klarsicht.audit.results.significance import MIN_CLASSES
@@ -169,6 +170,7 @@ class Verdict:
             where none does or no embedding was learned.
         followed: where no detector found anything, whether a cluster of the class raises it on other images, and stands
             apart, more than clusters of other classes do; `rows` and `members` are then those of the cluster.
+        further: verdicts on further artifacts of the class, each on its images without the members of those before.
     """
 
     name: str
@@ -185,6 +187,17 @@ class Verdict:
     used: bool = False
     followed: bool = False
     resembles: tuple[str, ...] = ()
+    further: tuple[Verdict, ...] = ()
+
+    @property
+    def artifacts(self) -> tuple[Verdict, ...]:
+        """The verdict itself, and those on further artifacts of the class."""
+        return (self, *self.further)
+
+    @property
+    def named_artifacts(self) -> tuple[tuple[str, Verdict], ...]:
+        """Each artifact of the class with its name: that of the class, and the number of a further one."""
+        return tuple((name_artifact(self.name, i), one) for i, one in enumerate(self.artifacts, 1))
 
     @property
     def needs_review(self) -> bool:
@@ -224,8 +237,9 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Return all figures under one flat set of keys."""
         flat: dict[str, Any] = {}
-        for key, value in asdict(self).items():
+        for key, value in asdict(replace(self, further=())).items():
             flat |= value if key in ("detection", "use") else {key: value}
+        flat["further"] = [one.to_json() for one in self.further]
         flat |= {name: getattr(self, name) for name in ("size", "prevalence", "matters", "tested", "verdict")}
         flat["p_decisive"] = self.detection.p_decisive
         return {"class": flat.pop("name"), **flat}
@@ -238,6 +252,7 @@ class Verdict:
         fields |= {name: tuple(known[name]) for name in ("rows", "members", "resembles")}
         detection = DetectionResult(**{name: known[name] for name in DetectionResult.__dataclass_fields__})
         use = UseResult(**{name: known[name] for name in UseResult.__dataclass_fields__})
+        fields["further"] = tuple(map(cls.from_json, known["further"]))
         return cls(**fields, detection=detection, use=use)
 
 
@@ -290,21 +305,22 @@ class Quantification:
         return self.verdicts[position]
 
     def of(self, name: str) -> Verdict:
-        """Return the verdict on a class, by name or output.
+        """Return the verdict on a class, by name or output, or on a further artifact of one: "carton, artifact 2".
 
         Raises:
             UsageError: the class was not examined; the message lists near matches.
         """
         for verdict in self.verdicts:
-            if name in (verdict.name, str(verdict.target)):
-                return verdict
+            for i, one in enumerate(verdict.artifacts, 1):
+                if name in (name_artifact(verdict.name, i), name_artifact(str(verdict.target), i)):
+                    return one
         raise unknown_name("class in this quantification", name, [v.name for v in self.verdicts])
 
     def to_table(self) -> pa.Table:
-        """Return one row for each class."""
+        """Return one row for each class; `further` is the number of its further artifacts."""
         import pyarrow as pa
 
-        return pa.Table.from_pylist([verdict.to_json() for verdict in self.verdicts])
+        return pa.Table.from_pylist([one.to_json() | {"further": len(one.further)} for one in self.verdicts])
 
     def to_pandas(self) -> Any:
         """Make a pandas DataFrame, a line a class.
@@ -324,9 +340,10 @@ class Quantification:
     def _repr_html_(self) -> str:
         header = ("class", "p", "size", "sign", "put on other classes", "logit shift (95 %)", "p of use", "verdict")
         rows = (
-            (v.name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
+            (name, format_p(v.detection.p_decisive), f"{v.size} of {v.n}", v.describe_detection(), v.use.describe(),
              f"{v.use.shift:+.2f} ({v.use.low:+.2f} to {v.use.high:+.2f})", format_p(v.use.p_use), v.verdict)
-            for v in self.verdicts[:NOTEBOOK_CLASSES]
+            for first in self.verdicts[:NOTEBOOK_CLASSES]
+            for name, v in first.named_artifacts
         )  # fmt: skip
         return notebook.table(header, rows)
 
@@ -414,6 +431,7 @@ BEFORE: dict[str, Any] = {
     "covered": None,
     "explained": None,
     "resembles": (),
+    "further": (),
 }  # of runs quantified before these were measured
 
 

@@ -19,7 +19,7 @@ from klarsicht.audit.detectors.bank import change_of
 from klarsicht.audit.executor import partition
 from klarsicht.audit.interventions.effect import LogitEffect, compute_effect
 from klarsicht.audit.models.finetuning import ClassificationTask, Training, trainable_copy
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification import class_verdicts
 from klarsicht.audit.quantification.intervention_units import InterventionUnits
 from klarsicht.audit.quantification.units import DetectionUnits, predictor, standing_apart
 from klarsicht.audit.results import significance
@@ -278,8 +278,8 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
 
     Nothing is written. Relevance maps are those of the run, of the unchanged model and images.
     """
-    signs = quantification.signs_by_target(work)
-    described = quantification.classes_by_target(work)
+    signs = class_verdicts.signs_by_target(work)
+    described = class_verdicts.classes_by_target(work)
     for planted_artifact in planted_set:
         one, seen = work.examine(planted_artifact.number)
         if seen:
@@ -288,6 +288,6 @@ def audit_planted(work: PlantedUnits, planted_set: PlantedSet, level: float) -> 
     distinct = significance.are_distinct(described.values())
     apart = standing_apart([described[target] for target in signs])
     choice = significance.select_detections(list(signs.values()), change_of, level, distinct, apart)
-    trial = InterventionUnits(work, quantification.signs_to_insert(signs, choice, work.groups))
+    trial = InterventionUnits(work, class_verdicts.signs_to_insert(signs, choice, work.groups))
     effects = {row["target"]: row for number in range(len(work.groups)) for row in trial.effects(number)}
-    return quantification.make_quantification(work.store, choice, described, effects, level)
+    return class_verdicts.make_quantification(work.store, choice, described, effects, level)

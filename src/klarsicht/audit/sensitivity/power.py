@@ -23,7 +23,7 @@ from klarsicht.audit.detectors.detection import Detection, ImageStack
 from klarsicht.audit.executor import partition
 from klarsicht.audit.models.classifier import Classifier
 from klarsicht.audit.models.finetuning import RATE, Training
-from klarsicht.audit.quantification import quantification
+from klarsicht.audit.quantification import class_verdicts, quantification
 from klarsicht.audit.quantification.units import DetectionUnits, measure_few, standing_apart
 from klarsicht.audit.report import page
 from klarsicht.audit.results.power_rows import PowerRow, TrialRow
@@ -273,12 +273,12 @@ def run_trials(
     level: float, workers: int,
 ) -> list[TrialRow]:  # fmt: skip
     """Plant each (kind, prevalence) in some clean classes, one class at a time; return the rows of all trials."""
-    rng, signs = generator(work.settings.seed, "power"), quantification.signs_by_target(work)
+    rng, signs = generator(work.settings.seed, "power"), class_verdicts.signs_by_target(work)
     by_target = {group.target: number for number, group in enumerate(work.groups)}
     drawn = [rng.permutation(clean)[:classes].tolist() for _ in pairs]
     trials = tuple((*pair, number) for pair, numbers in zip(pairs, drawn, strict=True) for number in numbers)
     scores = np.array([[line["score"] for line in lines] for lines in signs.values()])
-    by_class = quantification.classes_by_target(work)
+    by_class = class_verdicts.classes_by_target(work)
     described = tuple(by_class[target] for target in signs)
     asked = (trials, level, standing_apart(described)) if len(described) < MIN_CLASSES else (trials, level)
     name = "power-" + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]

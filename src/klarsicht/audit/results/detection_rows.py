@@ -1,0 +1,38 @@
+"""Read the detections that verdicts rest on: those of whole classes, and those of what is left of called ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from klarsicht.audit.results.rows import SignRow
+from klarsicht.audit.results.verdicts import Quantification, Verdict
+from klarsicht.ground.run_folder.store import RunStore
+
+FURTHER_STEPS = "further-"  # beginning of the names of the steps that examine what is left of called classes
+DetectionRows = dict[tuple[int, int], list[SignRow]]  # by output and number of the artifact, from 1
+
+
+def list_called(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """List the verdicts on classes that are called artifactual, by output."""
+    return tuple(sorted((one for one in found if one.artifactual and one.rows), key=lambda one: one.target))
+
+
+def name_further_step(called: Iterable[Verdict], level: float) -> str:
+    """Name the step, and its table, that examines called classes without the members of their first artifacts: another
+    one where other members are left out, or at another level."""
+    asked = level, [(verdict.target, verdict.rows) for verdict in called]
+    return FURTHER_STEPS + hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+
+
+def read_detections(store: RunStore, found: Quantification) -> DetectionRows:
+    """Read the rows of detections of each class, and of each of its further artifacts; empty in a run without them."""
+    detections: DetectionRows = {}
+    rows: list[SignRow] = store.table("signs", "signs").to_pylist() if store.has_table("signs", "signs") else []
+    for row in rows:
+        detections.setdefault((row["target"], 1), []).append(row)
+    step = name_further_step(list_called(found), found.level)
+    if any(verdict.further for verdict in found):
+        for row in store.table(step, step).to_pylist():
+            detections.setdefault((row["target"], row.pop("artifact")), []).append(row)
+    return detections
